@@ -1,0 +1,1 @@
+//! Where weights and configs come from: embedded, a diffusers folder, or the hub.

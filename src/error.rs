@@ -1,0 +1,96 @@
+//! The one error type of the library: what went wrong, in which file or option, and the way out.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in the library. Each message is one line: the cause, the file or option, the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option or argument has a value that cannot be used (exit code 2 in the binary).
+    #[error("{option}: {reason}")]
+    Option {
+        /// The option as the user writes it, e.g. `--steps`.
+        option: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A JSON config of a checkpoint is missing, malformed, or asks for something that is not supported.
+    #[error("{}: {reason}", file.display())]
+    Config {
+        /// The config file.
+        file: PathBuf,
+        /// The field and what is wrong with it.
+        reason: String,
+    },
+    /// A weight file is truncated, lacks a tensor, has one too many, or one of the wrong shape or with NaN.
+    #[error("{}: {reason}", file.display())]
+    Weights {
+        /// The safetensors file.
+        file: PathBuf,
+        /// The tensor and what is wrong with it.
+        reason: String,
+    },
+    /// A kind of checkpoint or feature that attnmap does not support.
+    #[error("{what} is not supported: {way_out}")]
+    Unsupported {
+        /// The named thing.
+        what: String,
+        /// What to do instead.
+        way_out: String,
+    },
+    /// A hub download failed (missing, gated, interrupted, offline).
+    #[error("{repo}: {reason}")]
+    Hub {
+        /// `owner/name` or `owner/name@revision`.
+        repo: String,
+        /// The cause and the way out.
+        reason: String,
+    },
+    /// A saved run or trace cannot be read.
+    #[error("{}: {reason}", file.display())]
+    Trace {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reading or writing a file failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The caller asked to stop (Ctrl-C); exit code 130 in the binary.
+    #[error("interrupted")]
+    Interrupted,
+    /// An operation on tensors failed; a bug in attnmap unless the device ran out of memory.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Option`] for `option` (as written on the command line) with `reason`.
+    pub fn option(option: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Option { option: option.into(), reason: reason.into() }
+    }
+
+    /// An [`Error::Io`] at `path`; for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// The exit code that a command ending in this error should give: 2 for usage, 130 for Ctrl-C, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Option { .. } => 2,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}

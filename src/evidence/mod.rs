@@ -1,0 +1,1 @@
+//! Whether a look mattered: ablation, counterfactuals, faithfulness, accuracy against masks.

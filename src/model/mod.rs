@@ -1,0 +1,1 @@
+//! The networks, shaped like their weight paths: text encoder, UNet, VAE.

@@ -1,0 +1,1 @@
+//! Pictures: colormaps, overlays, contact sheets, PNG metadata.

@@ -1,0 +1,1 @@
+//! The files of a run: folder naming, whole-or-nothing writes, `run.json`.
