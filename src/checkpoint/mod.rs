@@ -1,1 +1,331 @@
 //! Where weights and configs come from: embedded, a diffusers folder, or the hub.
+//!
+//! [`Checkpoint::open`] reads every JSON file and refuses what cannot be run before a single weight is touched;
+//! [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
+
+mod config;
+mod source;
+mod store;
+mod weights;
+
+pub use config::{
+    Activation, BlockType, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
+    UnetBlock, UnetConfig, VaeConfig,
+};
+pub use source::Source;
+pub use weights::{Weights, WeightsSummary};
+
+use crate::{Error, Result};
+use config::Fields;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+use store::Store;
+
+/// A part of a checkpoint that has weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// `text_encoder/`
+    TextEncoder,
+    /// `unet/`
+    Unet,
+    /// `vae/`
+    Vae,
+}
+
+impl Part {
+    /// All parts.
+    pub const ALL: [Self; 3] = [Self::TextEncoder, Self::Unet, Self::Vae];
+
+    /// The part's folder in the diffusers layout.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::TextEncoder => "text_encoder",
+            Self::Unet => "unet",
+            Self::Vae => "vae",
+        }
+    }
+
+    /// The beginning of the part's weight file names: transformers' convention, or diffusers'.
+    pub(crate) fn weight_stem(self) -> &'static str {
+        match self {
+            Self::TextEncoder => "model",
+            Self::Unet | Self::Vae => "diffusion_pytorch_model",
+        }
+    }
+}
+
+/// Told how a download goes. Calls may come from other threads.
+pub trait Progress: Send + Sync {
+    /// `done` of `total` bytes of `file` have arrived; `done == total` once at its end. `total` is 0 where unknown.
+    fn download(&self, file: &str, done: u64, total: u64);
+}
+
+/// How to open a checkpoint.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    /// Which of several weight files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
+    pub variant: Option<String>,
+    /// Told of downloads.
+    pub progress: Option<Arc<dyn Progress>>,
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenOptions").field("variant", &self.variant).finish_non_exhaustive()
+    }
+}
+
+/// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable Diffusion's habits.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Defaults {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance scale.
+    pub guidance_scale: f64,
+    /// Height and width of the image in pixels.
+    pub size: [usize; 2],
+    /// The words that the model knows, where it was trained on a small world; else `None`.
+    pub vocabulary: Option<Vec<String>>,
+    /// One line on what the model is.
+    pub description: Option<String>,
+}
+
+/// A checkpoint whose configs have been read and found supported. Weights are opened by [`weights`](Self::weights).
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What the user named: `embedded`, the folder, or `owner/name[@revision]`.
+    pub id: String,
+    /// The pipeline's index.
+    pub index: ModelIndex,
+    /// The UNet's shape.
+    pub unet: UnetConfig,
+    /// The autoencoder's shape.
+    pub vae: VaeConfig,
+    /// The text encoder's shape.
+    pub text_encoder: TextEncoderConfig,
+    /// The scheduler that the checkpoint was made for.
+    pub scheduler: SchedulerConfig,
+    /// The tokenizer's files and settings.
+    pub tokenizer: TokenizerFiles,
+    /// What to generate with unless told otherwise.
+    pub defaults: Defaults,
+    store: Store,
+    variant: Option<String>,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint that `source` names: reads and checks all configs, and finds the weight files.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Unsupported`], [`Error::Weights`] or [`Error::Hub`], each naming file, field and the
+    /// way out.
+    pub fn open(source: &Source, options: &OpenOptions) -> Result<Self> {
+        let store = match source {
+            Source::Embedded if Store::has_embedded() => Store::Embedded,
+            Source::Embedded => {
+                return Err(Error::Unsupported {
+                    what:
+                        "the embedded checkpoint in this build (made without models/default or feature default-model)"
+                            .into(),
+                    way_out: "give a folder or a hub id with --model".into(),
+                });
+            }
+            Source::Folder(folder) if folder.is_dir() => Store::Folder(folder.clone()),
+            Source::Folder(folder) => return Err(Error::option("--model", format!("no folder {}", folder.display()))),
+            Source::Hub { .. } => {
+                return Err(Error::Unsupported {
+                    what: format!("{source}: the hub"),
+                    way_out: "give a folder with --model".into(),
+                });
+            }
+        };
+        if let Some(variant) = &options.variant {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if variant.is_empty() || !variant.chars().all(plain) {
+                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
+            }
+        }
+        let variant = if *source == Source::Embedded { None } else { options.variant.clone() };
+        Self::from_store(store, source.to_string(), variant)
+    }
+
+    fn from_store(store: Store, id: String, variant: Option<String>) -> Result<Self> {
+        let Some(index) = store.read("model_index.json")? else { return Err(no_index(&store)) };
+        let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
+        let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
+
+        let (bytes, file) = json("unet/config.json", "the UNet's shape")?;
+        let unet = UnetConfig::from_json(&bytes, &file)?;
+        let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
+        let text_encoder = TextEncoderConfig::from_json(&bytes, &file)?;
+        let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
+        let vae = VaeConfig::from_json(&bytes, &file)?;
+        let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
+        let scheduler = SchedulerConfig::from_json(&bytes, &file)?;
+        let tokenizer = read_tokenizer(&store, text_encoder.max_position_embeddings)?;
+
+        for &width in &unet.cross_attention_dim {
+            if width != text_encoder.hidden_size {
+                return Err(Error::Config {
+                    file: store.path("unet/config.json"),
+                    reason: format!(
+                        "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` is {}",
+                        text_encoder.hidden_size
+                    ),
+                });
+            }
+        }
+        if unet.in_channels != vae.latent_channels {
+            return Err(Error::Config {
+                file: store.path("unet/config.json"),
+                reason: format!(
+                    "`in_channels` is {}, but the autoencoder's `latent_channels` is {}",
+                    unet.in_channels, vae.latent_channels
+                ),
+            });
+        }
+        for part in Part::ALL {
+            weights::weight_files(&store, part, variant.as_deref())?;
+        }
+        let defaults = read_defaults(&store, &unet, &vae)?;
+        Ok(Self { id, index, unet, vae, text_encoder, scheduler, tokenizer, defaults, store, variant })
+    }
+
+    /// Opens the weights of `part`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for files that are missing, truncated or malformed.
+    pub fn weights(&self, part: Part) -> Result<Weights> {
+        Weights::open(&self.store, part, self.variant.as_deref())
+    }
+
+    /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes and a few sampled
+    /// bytes of every tensor. It is cheap (a few pages per tensor are read) and no guard against forgery.
+    ///
+    /// # Errors
+    /// As [`weights`](Self::weights).
+    pub fn digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for part in Part::ALL {
+            hash.update(part.folder().as_bytes());
+            self.weights(part)?.fingerprint(&mut |bytes| {
+                hash.update((bytes.len() as u64).to_le_bytes());
+                hash.update(bytes);
+            });
+        }
+        Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The path by which errors name the file `name` (relative, with `/`) of this checkpoint.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.store.path(name)
+    }
+}
+
+/// Says what a folder without `model_index.json` probably is.
+fn no_index(store: &Store) -> Error {
+    let names = store.list("").unwrap_or_default();
+    let has = |kinds: &[&str]| names.iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)));
+    let reason = if names.iter().any(|name| name == "config.json") {
+        "no such file; this folder is one part of a pipeline, give the folder above it".to_string()
+    } else if let Some(name) = has(&[".safetensors"]) {
+        format!(
+            "no such file; {name} may be a single-file checkpoint, which is not supported yet: convert it to a diffusers \
+             folder"
+        )
+    } else if let Some(name) = has(&[".ckpt", ".bin", ".pt"]) {
+        format!(
+            "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers folder"
+        )
+    } else {
+        "no such file; give a folder in the diffusers layout (model_index.json, unet/, vae/, text_encoder/, tokenizer/, \
+         scheduler/)"
+            .to_string()
+    };
+    Error::Config { file: store.path("model_index.json"), reason }
+}
+
+fn read_tokenizer(store: &Store, longest: usize) -> Result<TokenizerFiles> {
+    let folder = store.path("tokenizer");
+    let vocab_json = store.read("tokenizer/vocab.json")?;
+    let merges_txt = store.read("tokenizer/merges.txt")?;
+    let tokenizer_json = store.read("tokenizer/tokenizer.json")?;
+    if tokenizer_json.is_none() && (vocab_json.is_none() || merges_txt.is_none()) {
+        return Err(config::missing_vocabulary(folder));
+    }
+    if let Some(added) = store.read("tokenizer/added_tokens.json")? {
+        config::refuse_added_tokens_file(&added, &store.path("tokenizer/added_tokens.json"))?;
+    }
+    let name = "tokenizer/tokenizer_config.json";
+    let config = store.read_required(name, "the tokenizer's settings")?;
+    let special_name = "tokenizer/special_tokens_map.json";
+    let special = store.read(special_name)?;
+    let special_path = store.path(special_name);
+    let special = special.as_deref().map(|json| (json, special_path.as_path()));
+    let config = TokenizerConfig::from_json((&config, &store.path(name)), special, longest)?;
+    Ok(TokenizerFiles { folder, vocab_json, merges_txt, tokenizer_json, config })
+}
+
+fn read_defaults(store: &Store, unet: &UnetConfig, vae: &VaeConfig) -> Result<Defaults> {
+    // 64 latent pixels is what the Stable Diffusion pipeline assumes of a config that does not say.
+    let latent = unet.sample_size.unwrap_or([64, 64]);
+    let size = latent.map(|side| side * vae.factor());
+    let mut defaults = Defaults { steps: 50, guidance_scale: 7.5, size, vocabulary: None, description: None };
+    let Some(json) = store.read("attnmap.json")? else { return Ok(defaults) };
+    let file = store.path("attnmap.json");
+    let mut fields = Fields::parse(&file, &json)?;
+    defaults = Defaults {
+        steps: fields.take("steps", defaults.steps)?,
+        guidance_scale: fields.take("guidance_scale", defaults.guidance_scale)?,
+        size: fields.take("size", defaults.size)?,
+        vocabulary: fields.take("vocabulary", None)?,
+        description: fields.take("description", None)?,
+    };
+    check_defaults(&defaults, vae, &file)?;
+    fields.finish()?;
+    Ok(defaults)
+}
+
+fn check_defaults(defaults: &Defaults, vae: &VaeConfig, file: &Path) -> Result<()> {
+    let refuse = |reason: String| Err(Error::Config { file: file.to_path_buf(), reason });
+    if defaults.steps == 0 {
+        return refuse("`steps` is 0".into());
+    }
+    if !defaults.guidance_scale.is_finite() {
+        return refuse("`guidance_scale` is not a number".into());
+    }
+    if defaults.size.iter().any(|side| *side == 0 || side % vae.factor() != 0) {
+        return refuse(format!("`size` is {:?}, which is not a multiple of {}", defaults.size, vae.factor()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn the_embedded_checkpoint_opens_and_its_tensors_are_read() {
+        if !Store::has_embedded() {
+            return;
+        }
+        let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
+        for part in Part::ALL {
+            let weights = checkpoint.weights(part).unwrap();
+            let shapes = weights.shapes();
+            weights
+                .load(DType::F32, &Device::Cpu, |vb| {
+                    for (name, shape) in &shapes {
+                        vb.get(shape.clone(), name)?;
+                    }
+                    Ok(())
+                })
+                .unwrap();
+        }
+        assert_eq!(checkpoint.digest().unwrap().len(), 16);
+    }
+}

@@ -1,0 +1,179 @@
+//! `scheduler/scheduler_config.json`, kept as the file has it: what a field means is the scheduler's business.
+//!
+//! Field names follow diffusers' `schedulers/scheduling_*.py` (0.42). Defaults differ between classes (`beta_start` of
+//! LCM, `timestep_spacing` of Euler), and a config may be read by another class than the one that wrote it
+//! (`--scheduler`), so an absent field stays `None` here and each scheduler supplies its own class's default, as
+//! diffusers' `from_config` does.
+
+use super::fields::Fields;
+use crate::Result;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+macro_rules! scheduler_config {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        /// The union of the fields of DDIM, PNDM, Euler, Euler ancestral, DPM-Solver multistep, DDPM and LCM.
+        ///
+        /// `None` means absent (or null, which diffusers writes for its own `None`).
+        #[derive(Debug, Clone, PartialEq, Default, Serialize)]
+        pub struct SchedulerConfig {
+            /// diffusers' class, e.g. `PNDMScheduler`; may be one that attnmap does not have.
+            pub class_name: String,
+            /// Where this was read from, for errors about a value.
+            #[serde(skip)]
+            pub file: PathBuf,
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)*
+        }
+
+        impl SchedulerConfig {
+            fn read(fields: &mut Fields, class_name: String) -> Result<Self> {
+                Ok(Self {
+                    class_name,
+                    file: fields.file().to_path_buf(),
+                    $($name: fields.take(stringify!($name), None)?,)*
+                })
+            }
+        }
+    };
+}
+
+scheduler_config! {
+    /// Timesteps that the model was trained with.
+    num_train_timesteps: usize,
+    /// First beta.
+    beta_start: f64,
+    /// Last beta.
+    beta_end: f64,
+    /// `linear`, `scaled_linear`, `squaredcos_cap_v2`, `sigmoid`.
+    beta_schedule: String,
+    /// Betas given outright.
+    trained_betas: Vec<f64>,
+    /// `epsilon`, `v_prediction`, `sample`.
+    prediction_type: String,
+    /// `leading`, `trailing`, `linspace`.
+    timestep_spacing: String,
+    /// Added to every timestep under leading spacing.
+    steps_offset: usize,
+    /// Whether the betas are rescaled so that the last timestep holds no signal.
+    rescale_betas_zero_snr: bool,
+    /// Whether the denoised sample is clipped (DDIM, DDPM, LCM).
+    clip_sample: bool,
+    /// To which range.
+    clip_sample_range: f64,
+    /// Whether the cumulative alpha before the first timestep is 1 or that of timestep 0 (DDIM, PNDM, LCM).
+    set_alpha_to_one: bool,
+    /// Dynamic thresholding of the denoised sample (for pixel models).
+    thresholding: bool,
+    /// Its quantile.
+    dynamic_thresholding_ratio: f64,
+    /// Its largest range.
+    sample_max_value: f64,
+    /// PNDM without its Runge-Kutta warm-up.
+    skip_prk_steps: bool,
+    /// Euler: `linear` or `log_linear` between sigmas.
+    interpolation_type: String,
+    /// Karras et al.'s sigma spacing (Euler, DPM-Solver).
+    use_karras_sigmas: bool,
+    /// Exponential sigma spacing.
+    use_exponential_sigmas: bool,
+    /// Beta-distributed sigma spacing.
+    use_beta_sigmas: bool,
+    /// Smallest sigma of those spacings.
+    sigma_min: f64,
+    /// Largest sigma of those spacings.
+    sigma_max: f64,
+    /// Euler: `discrete` or `continuous`.
+    timestep_type: String,
+    /// `zero` or `sigma_min`.
+    final_sigmas_type: String,
+    /// DPM-Solver: 1, 2 or 3.
+    solver_order: usize,
+    /// DPM-Solver: `dpmsolver++` and others.
+    algorithm_type: String,
+    /// DPM-Solver: `midpoint` or `heun`.
+    solver_type: String,
+    /// DPM-Solver: lower order in the last steps of a short run.
+    lower_order_final: bool,
+    /// DPM-Solver: first order in the last step.
+    euler_at_final: bool,
+    /// DPM-Solver: Lu et al.'s lambda spacing.
+    use_lu_lambdas: bool,
+    /// DPM-Solver: sigmas of flow matching.
+    use_flow_sigmas: bool,
+    /// DPM-Solver: shift of those.
+    flow_shift: f64,
+    /// DPM-Solver: `exponential`.
+    time_shift_type: String,
+    /// DPM-Solver: shift by resolution.
+    use_dynamic_shifting: bool,
+    /// DPM-Solver: the lower bound on lambda; negative infinity for none.
+    lambda_min_clipped: Number,
+    /// DPM-Solver: whether the model predicts a variance too; DDPM: which variance is used (`fixed_small` ...).
+    variance_type: String,
+    /// LCM: steps of the solver that the model was distilled from.
+    original_inference_steps: usize,
+    /// LCM: factor on the timestep in the boundary condition.
+    timestep_scaling: f64,
+}
+
+/// A number that may be infinite: Python writes `-Infinity`, which JSON does not have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Number(pub f64);
+
+impl<'de> serde::Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Number(number) => number.as_f64().map(Number),
+            Value::String(text) if text == "-Infinity" => Some(Number(f64::NEG_INFINITY)),
+            Value::String(text) if text == "Infinity" => Some(Number(f64::INFINITY)),
+            _ => None,
+        }
+        .ok_or_else(|| serde::de::Error::custom("a number is expected"))
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            number if number.is_finite() => serializer.serialize_f64(number),
+            number => serializer.serialize_str(if number > 0.0 { "Infinity" } else { "-Infinity" }),
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// Reads the bytes of a `scheduler_config.json`; `file` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for anything malformed or unknown. Values are judged by the scheduler.
+    pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
+        let mut fields = Fields::parse(file, json)?;
+        let class_name = fields.required("_class_name")?;
+        let config = Self::read(&mut fields, class_name)?;
+        // `Scheduler.from_config(other.config)` leaves fields of the other class behind; no class here reads these.
+        fields.inert(&OTHER_CLASSES);
+        fields.finish()?;
+        Ok(config)
+    }
+}
+
+/// Fields of schedulers for Stable Diffusion that attnmap does not have (UniPC, Heun, KDPM2, DEIS, SA, SDE, LMS, TCD).
+const OTHER_CLASSES: [&str; 16] = [
+    "clip_denoised",
+    "corrector_order",
+    "disable_corrector",
+    "eta",
+    "noise_sampler_seed",
+    "predict_x0",
+    "predictor_order",
+    "rho",
+    "s_noise",
+    "sigma_data",
+    "sigma_schedule",
+    "shift_terminal",
+    "solver_p",
+    "tau_func",
+    "tensor_format",
+    "timestep_values",
+];

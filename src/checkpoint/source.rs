@@ -1,0 +1,165 @@
+//! What the user names with `--model`.
+
+use crate::{Error, Result};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where a checkpoint comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Source {
+    /// The default checkpoint, compiled into the binary.
+    #[default]
+    Embedded,
+    /// A folder in the diffusers layout.
+    Folder(PathBuf),
+    /// A repository on the hub.
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// A branch, tag or commit; `main` where `None`.
+        revision: Option<String>,
+    },
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    /// `embedded` or `default`; an existing folder, or anything that is written like a path (starts with `.`, `/` or
+    /// `~`, or holds a backslash); else `owner/name` or `owner/name@revision`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for what is none of these, and for weight files.
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::option("--model", reason));
+        if text.is_empty() {
+            return refuse("is empty; give `embedded`, a folder, or owner/name".into());
+        }
+        if text == "embedded" || text == "default" {
+            return Ok(Self::Embedded);
+        }
+        let path = Path::new(text);
+        let like_path = text.starts_with(['.', '/', '~']) || text.contains('\\');
+        if let Some(kind) = path.extension().and_then(|kind| kind.to_str())
+            && (path.is_file() || like_path || !text.contains('/'))
+        {
+            match kind.to_ascii_lowercase().as_str() {
+                "ckpt" | "bin" | "pt" | "pth" | "pkl" => {
+                    return refuse(format!(
+                        "{text} is a Python pickle, which can run any code when read; convert it to safetensors or pick \
+                         a revision that has them"
+                    ));
+                }
+                "safetensors" => {
+                    return refuse(format!(
+                        "{text}: single-file checkpoints are not supported yet; convert it to a diffusers folder \
+                         (StableDiffusionPipeline.from_single_file(...).save_pretrained(...))"
+                    ));
+                }
+                "gguf" | "onnx" => {
+                    return refuse(format!("{text}: .{kind} files are not supported; give a diffusers folder"));
+                }
+                _ => {}
+            }
+        }
+        if path.is_dir() || (like_path && !path.exists()) {
+            return Ok(Self::Folder(path.to_path_buf()));
+        }
+        if path.exists() {
+            return refuse(format!("{text} is a file; give the folder that holds model_index.json"));
+        }
+        match hub_id(text) {
+            Some((repo, revision)) => Ok(Self::Hub { repo: repo.into(), revision: revision.map(String::from) }),
+            None => refuse(format!(
+                "{text} is neither a folder nor a hub id; give `embedded`, a folder, owner/name or owner/name@revision"
+            )),
+        }
+    }
+}
+
+/// Splits `owner/name[@revision]`; `None` where a part has characters that the hub does not allow.
+fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
+    let (repo, revision) = match text.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision)),
+        None => (text, None),
+    };
+    let (owner, name) = repo.split_once('/')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 96
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && !part.starts_with(['-', '.'])
+            && !part.ends_with(['-', '.'])
+            && !part.contains("--")
+            && !part.contains("..")
+    };
+    let plain_revision = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 256
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+            && !part.starts_with(['-', '/', '.'])
+            && !part.ends_with('/')
+            && !part.contains("..")
+            && !part.contains("//")
+    };
+    (plain(owner) && plain(name) && revision.is_none_or(plain_revision)).then_some((repo, revision))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Hub { repo, revision: None } => f.write_str(repo),
+            Self::Hub { repo, revision: Some(revision) } => write!(f, "{repo}@{revision}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Source {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn words_paths_and_hub_ids_are_told_apart() {
+        assert_eq!(parse("embedded"), Source::Embedded);
+        assert_eq!(parse("default"), Source::Embedded);
+        assert_eq!(parse("./no/such"), Source::Folder("./no/such".into()));
+        assert_eq!(parse("/no/such"), Source::Folder("/no/such".into()));
+        assert_eq!(parse("src"), Source::Folder("src".into()));
+        assert_eq!(
+            parse("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+            Source::Hub { repo: "stable-diffusion-v1-5/stable-diffusion-v1-5".into(), revision: None }
+        );
+        assert_eq!(
+            parse("owner/name.v2@refs/pr/3"),
+            Source::Hub { repo: "owner/name.v2".into(), revision: Some("refs/pr/3".into()) }
+        );
+    }
+
+    #[test]
+    fn what_is_none_of_these_is_refused_with_the_reason() {
+        let refusal = |text: &str| text.parse::<Source>().unwrap_err().to_string();
+        assert!(refusal("").contains("is empty"));
+        assert!(refusal("nonsense").contains("neither a folder nor a hub id"));
+        assert!(refusal("a/b/c").contains("neither"));
+        assert!(refusal("owner/../x").contains("neither"));
+        assert!(refusal("owner/name@").contains("neither"));
+        assert!(refusal("v1-5-pruned.ckpt").contains("pickle"));
+        assert!(refusal("./model.BIN").contains("pickle"));
+        assert!(refusal("./model.safetensors").contains("not supported yet"));
+        assert!(refusal("Cargo.toml").contains("is a file"));
+        assert_eq!("".parse::<Source>().unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_source_is_shown_as_it_was_named() {
+        for text in ["embedded", "./folder", "owner/name", "owner/name@main"] {
+            assert_eq!(parse(text).to_string(), text);
+        }
+    }
+}

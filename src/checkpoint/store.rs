@@ -1,0 +1,139 @@
+//! Where the files of a checkpoint lie: a folder, or inside the binary. Both are read by relative path with `/`.
+
+use crate::{Error, Result};
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Gives its content an alignment that every tensor element type can live with.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+/// The files of `models/default` at build time, empty where there was no such folder or feature.
+static EMBEDDED: &[(&str, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/default_model.rs"));
+
+/// The files of one checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    /// Compiled into the binary.
+    Embedded,
+    /// A folder in the diffusers layout.
+    Folder(PathBuf),
+}
+
+impl Store {
+    /// Whether this build has an embedded checkpoint at all.
+    pub(crate) fn has_embedded() -> bool {
+        !EMBEDDED.is_empty()
+    }
+
+    /// How errors name the file `name`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Embedded => Path::new("embedded checkpoint").join(name),
+            Self::Folder(folder) => folder.join(name),
+        }
+    }
+
+    /// The content of `name`, `None` where there is no such file.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        match self {
+            Self::Embedded => Ok(embedded(name).map(Cow::Borrowed)),
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                match std::fs::read(&path) {
+                    Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(Error::io(path)(error)),
+                }
+            }
+        }
+    }
+
+    /// The content of `name`, which must be there; `role` says what it is for.
+    pub(crate) fn read_required(&self, name: &str, role: &str) -> Result<Cow<'static, [u8]>> {
+        self.read(name)?
+            .ok_or_else(|| Error::Config { file: self.path(name), reason: format!("no such file; {role} is needed") })
+    }
+
+    /// Names of the files directly in `folder` ("" for the top), sorted; empty where there is no such folder.
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        match self {
+            Self::Embedded => {
+                let below = EMBEDDED.iter().filter_map(|(name, _)| match folder {
+                    "" => Some(*name),
+                    folder => name.strip_prefix(folder)?.strip_prefix('/'),
+                });
+                names.extend(below.filter(|name| !name.contains('/')).map(String::from));
+            }
+            Self::Folder(root) => {
+                let path = root.join(folder);
+                match std::fs::read_dir(&path) {
+                    Ok(entries) => {
+                        for entry in entries {
+                            let entry = entry.map_err(Error::io(&path))?;
+                            if entry.path().is_file() {
+                                names.push(entry.file_name().to_string_lossy().into_owned());
+                            }
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io(path)(error)),
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The content of a weight file without reading it into memory.
+    pub(crate) fn map(&self, name: &str) -> Result<Bytes> {
+        match self {
+            Self::Embedded => embedded(name)
+                .map(Bytes::Static)
+                .ok_or_else(|| Error::Weights { file: self.path(name), reason: "no such file".into() }),
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let file = File::open(&path).map_err(Error::io(&path))?;
+                // An empty file cannot be mapped everywhere; it is reported as truncated by whoever parses it.
+                if file.metadata().map_err(Error::io(&path))?.len() == 0 {
+                    return Ok(Bytes::Static(&[]));
+                }
+                // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid, and lives as long
+                // as the `Mmap` that the `Arc` keeps. What remains is that another process truncates the file while
+                // it is read, which ends this process with SIGBUS, as with every program that maps weights.
+                let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
+                Ok(Bytes::Mapped(Arc::new(map)))
+            }
+        }
+    }
+}
+
+fn embedded(name: &str) -> Option<&'static [u8]> {
+    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+}
+
+/// Bytes of a weight file: mapped, or inside the binary.
+#[derive(Debug, Clone)]
+pub(crate) enum Bytes {
+    /// A read-only memory map.
+    Mapped(Arc<Mmap>),
+    /// Part of the binary.
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}

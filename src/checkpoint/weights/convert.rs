@@ -1,0 +1,208 @@
+//! Bytes of a file to a tensor: copied once, converted and checked for NaN and infinity on the way, on all cores.
+
+use super::dtype_name;
+use candle_core::{DType, Device, Shape, Tensor, WithDType};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Why a tensor could not be made.
+pub(super) enum Problem {
+    /// The tensor itself is at fault; reads on from its name.
+    Content(String),
+    /// candle failed.
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Problem {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
+
+/// Elements that one task converts; large enough to keep overhead small, small enough to share a tensor among cores.
+const CHUNK: usize = 1 << 16;
+
+/// The elements in `bytes` (little-endian `from`) as a tensor of `shape` and type `to` on `device`.
+pub(super) fn to_tensor(
+    bytes: &[u8],
+    from: Dtype,
+    shape: Shape,
+    to: DType,
+    device: &Device,
+) -> Result<Tensor, Problem> {
+    let tensor = match to {
+        DType::F32 => make::<f32>(bytes, from, shape, device),
+        DType::F16 => make::<f16>(bytes, from, shape, device),
+        DType::BF16 => make::<bf16>(bytes, from, shape, device),
+        DType::F64 => make::<f64>(bytes, from, shape, device),
+        other => Err(Problem::Content(format!("cannot be read as {other:?}; use f32, bf16 or f16"))),
+    }?;
+    Ok(tensor)
+}
+
+fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) -> Result<Tensor, Problem> {
+    let count = shape.elem_count();
+    let finite = AtomicBool::new(true);
+    // Zeroed memory of this size comes straight from the system; each page is touched first by the task that fills it.
+    let mut elements = vec![T::default(); count];
+    let width = match from {
+        Dtype::F16 | Dtype::BF16 => 2,
+        Dtype::F32 => 4,
+        Dtype::F64 => 8,
+        other => {
+            return Err(Problem::Content(format!(
+                "holds {} numbers, which are not supported (f32, f16, bf16 and f64 are)",
+                dtype_name(other)
+            )));
+        }
+    };
+    if bytes.len() != count * width {
+        return Err(Problem::Content(format!("has {} bytes for {count} elements", bytes.len())));
+    }
+    elements.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * width)).for_each(|(to, bytes)| {
+        match from {
+            Dtype::F16 => T::fill_from_f16(to, bytes),
+            Dtype::BF16 => T::fill_from_bf16(to, bytes),
+            Dtype::F32 => T::fill_from_f32(to, bytes),
+            _ => fill(to, bytes, |bytes| T::of_f64(f64::from_le_bytes(bytes))),
+        }
+        if !T::all_finite(to) {
+            finite.store(false, Ordering::Relaxed);
+        }
+    });
+    if !finite.into_inner() {
+        return Err(Problem::Content(blame(&elements, bytes, from)));
+    }
+    Ok(Tensor::from_vec(elements, shape, device)?)
+}
+
+/// Says which element is not finite, and whether the file or the conversion made it so.
+fn blame<T: Element>(elements: &[T], bytes: &[u8], from: Dtype) -> String {
+    let at = elements.iter().position(|element| !T::all_finite(std::slice::from_ref(element))).unwrap_or(0);
+    let source = match from {
+        Dtype::F16 => f16::from_le_bytes(element(bytes, at)).to_f64(),
+        Dtype::BF16 => bf16::from_le_bytes(element(bytes, at)).to_f64(),
+        Dtype::F32 => f32::from_le_bytes(element(bytes, at)) as f64,
+        _ => f64::from_le_bytes(element(bytes, at)),
+    };
+    if source.is_finite() {
+        format!("has {source:e}, which is out of range for {}; use --dtype f32", T::DTYPE.as_str())
+    } else {
+        format!("has {source} at element {at}; the file is damaged, or its training failed")
+    }
+}
+
+/// The `N` bytes of element `at`.
+fn element<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut element = [0; N];
+    element.copy_from_slice(&bytes[at * N..(at + 1) * N]);
+    element
+}
+
+/// Fills `to` element by element. The source need not be aligned: a safetensors header may have any length.
+fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
+    for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(N)) {
+        let mut element = [0; N];
+        element.copy_from_slice(bytes);
+        *to = convert(element);
+    }
+}
+
+/// A type that weights can be read as.
+trait Element: WithDType + Default {
+    fn of_f64(value: f64) -> Self;
+    fn all_finite(elements: &[Self]) -> bool;
+    fn fill_from_f16(to: &mut [Self], bytes: &[u8]);
+    fn fill_from_bf16(to: &mut [Self], bytes: &[u8]);
+    fn fill_from_f32(to: &mut [Self], bytes: &[u8]);
+}
+
+impl Element for f32 {
+    fn of_f64(value: f64) -> Self {
+        value as f32
+    }
+
+    fn all_finite(elements: &[Self]) -> bool {
+        const EXPONENT: u32 = 0x7f80_0000;
+        !elements.iter().fold(false, |bad, element| bad | (element.to_bits() & EXPONENT == EXPONENT))
+    }
+
+    fn fill_from_f16(to: &mut [Self], bytes: &[u8]) {
+        // Through a small aligned buffer, which stays in the first-level cache; `half` then uses the CPU's own
+        // conversion where there is one.
+        let mut buffer = [f16::ZERO; 1024];
+        for (to, bytes) in to.chunks_mut(buffer.len()).zip(bytes.chunks(2 * buffer.len())) {
+            let buffer = &mut buffer[..to.len()];
+            fill(buffer, bytes, f16::from_le_bytes);
+            buffer.convert_to_f32_slice(to);
+        }
+    }
+
+    fn fill_from_bf16(to: &mut [Self], bytes: &[u8]) {
+        fill(to, bytes, |bytes| f32::from_bits((u16::from_le_bytes(bytes) as u32) << 16));
+    }
+
+    fn fill_from_f32(to: &mut [Self], bytes: &[u8]) {
+        fill(to, bytes, f32::from_le_bytes);
+    }
+}
+
+impl Element for f64 {
+    fn of_f64(value: f64) -> Self {
+        value
+    }
+
+    fn all_finite(elements: &[Self]) -> bool {
+        elements.iter().all(|element| element.is_finite())
+    }
+
+    fn fill_from_f16(to: &mut [Self], bytes: &[u8]) {
+        fill(to, bytes, |bytes| f16::from_le_bytes(bytes).to_f64());
+    }
+
+    fn fill_from_bf16(to: &mut [Self], bytes: &[u8]) {
+        fill(to, bytes, |bytes| bf16::from_le_bytes(bytes).to_f64());
+    }
+
+    fn fill_from_f32(to: &mut [Self], bytes: &[u8]) {
+        fill(to, bytes, |bytes| f32::from_le_bytes(bytes) as f64);
+    }
+}
+
+/// The two 16-bit types differ only in their names and their exponent's bits.
+macro_rules! half_element {
+    ($type:ty, $exponent:expr, $same:ident, $other:ident, $other_type:ty) => {
+        impl Element for $type {
+            fn of_f64(value: f64) -> Self {
+                Self::from_f64(value)
+            }
+
+            fn all_finite(elements: &[Self]) -> bool {
+                !elements.iter().fold(false, |bad, element| bad | (element.to_bits() & $exponent == $exponent))
+            }
+
+            fn $same(to: &mut [Self], bytes: &[u8]) {
+                fill(to, bytes, Self::from_le_bytes);
+            }
+
+            fn $other(to: &mut [Self], bytes: &[u8]) {
+                fill(to, bytes, |bytes| Self::from_f32(<$other_type>::from_le_bytes(bytes).to_f32()));
+            }
+
+            fn fill_from_f32(to: &mut [Self], bytes: &[u8]) {
+                let mut buffer = [0f32; 1024];
+                for (to, bytes) in to.chunks_mut(buffer.len()).zip(bytes.chunks(4 * buffer.len())) {
+                    let buffer = &mut buffer[..to.len()];
+                    fill(buffer, bytes, f32::from_le_bytes);
+                    to.convert_from_f32_slice(buffer);
+                }
+            }
+        }
+    };
+}
+
+half_element!(f16, 0x7c00, fill_from_f16, fill_from_bf16, bf16);
+half_element!(bf16, 0x7f80, fill_from_bf16, fill_from_f16, f16);

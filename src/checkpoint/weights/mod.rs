@@ -1,0 +1,327 @@
+//! The tensors of one part of a checkpoint: memory-mapped safetensors, each tensor used exactly as the file has it or
+//! named in an error.
+
+mod convert;
+mod file;
+mod names;
+
+use super::Part;
+use super::store::Store;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+use file::WeightFile;
+pub(crate) use file::weight_files;
+use safetensors::Dtype;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The weights of one part (text encoder, UNet or VAE), ready to be turned into tensors.
+///
+/// Nothing is read before a tensor is asked for. Names are those of current diffusers whatever the file's age (VAE
+/// attention of 2022 is renamed); the text encoder's may be asked for with or without the leading `text_model.`.
+/// [`Weights::load`] is the usual way in.
+#[derive(Debug)]
+pub struct Weights {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    part: Part,
+    files: Vec<WeightFile>,
+    /// Current name to its place.
+    tensors: BTreeMap<String, Place>,
+    /// Whether missing tensors and wrong shapes are collected for one error, and not returned at once.
+    collect: bool,
+    seen: Mutex<Seen>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+struct Place {
+    /// Index into the files.
+    file: usize,
+    /// The name in that file.
+    name: String,
+}
+
+/// What was asked for so far.
+#[derive(Debug, Default)]
+struct Seen {
+    used: BTreeSet<String>,
+    missing: BTreeSet<String>,
+    /// First problem with a tensor that is there: file and reason.
+    faults: Vec<(PathBuf, String)>,
+}
+
+/// What a part's files say about themselves; for `attnmap models`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightsSummary {
+    /// Number of parameters.
+    pub parameters: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Element types, e.g. `["F16"]`.
+    pub dtypes: Vec<String>,
+    /// The files, relative to the checkpoint.
+    pub files: Vec<PathBuf>,
+}
+
+impl Weights {
+    /// Opens the weight files of `part`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for files that are missing, truncated or malformed, or in a format that is refused.
+    pub(crate) fn open(store: &Store, part: Part, variant: Option<&str>) -> Result<Self> {
+        let files = weight_files(store, part, variant)?;
+        let files = files.iter().map(|name| WeightFile::open(store, name)).collect::<Result<Vec<_>>>()?;
+        let mut tensors = BTreeMap::new();
+        for (index, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if let Some(current) = names::current_name(part, name) {
+                    let place = Place { file: index, name: name.to_string() };
+                    if tensors.insert(current.clone(), place).is_some() {
+                        return Err(file.fault(format!("tensor `{current}` is there twice")));
+                    }
+                }
+            }
+        }
+        let seen = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { part, files, tensors, collect: false, seen }) })
+    }
+
+    /// Builds a network with `build` and checks that it used every tensor of the files, and that none was missing, of
+    /// the wrong shape, or not finite: the way to load a part.
+    ///
+    /// All missing tensors are named in one error, not only the first.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] naming file and tensors, or whatever `build` returns.
+    pub fn load<T>(
+        self,
+        dtype: DType,
+        device: &Device,
+        build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
+    ) -> Result<T> {
+        let weights = match Arc::try_unwrap(self.inner) {
+            Ok(inner) => Self { inner: Arc::new(Inner { collect: true, ..inner }) },
+            // Someone holds a builder of these weights already; then problems come one by one.
+            Err(inner) => Self { inner },
+        };
+        let built = build(weights.var_builder(dtype, device));
+        // A fault that was met on the way explains whatever error `build` made of it.
+        weights.problems()?;
+        let built = built?;
+        weights.finish()?;
+        Ok(built)
+    }
+
+    /// A builder that reads tensors as `dtype` onto `device` and remembers their names; see [`finish`](Self::finish).
+    ///
+    /// Tensors of another float type are converted. A missing tensor or a wrong shape is an error at once.
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(Backend(self.inner.clone())), dtype, device.clone())
+    }
+
+    /// Whether the files have `name` (in current diffusers naming).
+    pub fn contains(&self, name: &str) -> bool {
+        self.inner.place(name).is_some()
+    }
+
+    /// Names (in current diffusers naming) and shapes of all tensors.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let shape = |place: &Place| self.inner.files[place.file].info(&place.name).map(|info| info.shape.clone());
+        self.inner.tensors.iter().filter_map(|(name, place)| Some((name.clone(), shape(place)?))).collect()
+    }
+
+    /// Checks that every tensor of the files was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] naming the tensors that nothing used.
+    pub fn finish(self) -> Result<()> {
+        self.problems()?;
+        let seen = self.inner.seen();
+        let mut unused: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (name, place) in &self.inner.tensors {
+            if !seen.used.contains(name) {
+                unused.entry(place.file).or_default().push(&place.name);
+            }
+        }
+        match unused.first_key_value() {
+            None => Ok(()),
+            Some((&file, _)) => {
+                let names: Vec<&str> = unused.values().flatten().copied().collect();
+                let reason = format!(
+                    "{} that this model does not have: {}; the config does not fit the weights",
+                    count(names.len()),
+                    enumerate(&names)
+                );
+                Err(self.inner.files[file].fault(reason))
+            }
+        }
+    }
+
+    /// The faults and missing tensors met so far, as one error.
+    fn problems(&self) -> Result<()> {
+        let seen = self.inner.seen();
+        if let Some((file, reason)) = seen.faults.first() {
+            let more = match seen.faults.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            return Err(Error::Weights { file: file.clone(), reason: format!("{reason}{more}") });
+        }
+        if !seen.missing.is_empty() {
+            let names: Vec<&str> = seen.missing.iter().map(String::as_str).collect();
+            let verb = if names.len() == 1 { "is" } else { "are" };
+            return Err(Error::Weights {
+                file: self.inner.whole(),
+                reason: format!(
+                    "{} {verb} missing: {}; the config does not fit the weights, or the file is of another model",
+                    count(names.len()),
+                    enumerate(&names)
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Size, element types and number of parameters, from the headers alone.
+    pub fn summary(&self) -> WeightsSummary {
+        let mut summary = WeightsSummary { parameters: 0, bytes: 0, dtypes: Vec::new(), files: Vec::new() };
+        let mut dtypes = BTreeSet::new();
+        for file in &self.inner.files {
+            summary.bytes += file.len() as u64;
+            summary.files.push(file.name().to_path_buf());
+        }
+        for place in self.inner.tensors.values() {
+            if let Some(info) = self.inner.files[place.file].info(&place.name) {
+                summary.parameters += info.shape.iter().product::<usize>() as u64;
+                dtypes.insert(format!("{:?}", info.dtype));
+            }
+        }
+        summary.dtypes = dtypes.into_iter().collect();
+        summary
+    }
+
+    /// Feeds what identifies these weights to `add`: see `Checkpoint::digest`.
+    pub(crate) fn fingerprint(&self, add: &mut dyn FnMut(&[u8])) {
+        for file in &self.inner.files {
+            file.fingerprint(add);
+        }
+    }
+}
+
+impl Inner {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // The set stays meaningful even if a thread died while it held the lock.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tensor that `name` stands for, under its current name.
+    fn place(&self, name: &str) -> Option<(&str, &Place)> {
+        let current = names::current_name(self.part, name)?;
+        self.tensors.get_key_value(&current).map(|(name, place)| (name.as_str(), place))
+    }
+
+    /// The file, or the folder of the shards.
+    fn whole(&self) -> PathBuf {
+        match self.files.as_slice() {
+            [] => PathBuf::new(),
+            [only] => only.path().to_path_buf(),
+            [first, ..] => first.path().parent().unwrap_or(Path::new("")).to_path_buf(),
+        }
+    }
+
+    /// Records a fault and gives it back as candle's error type.
+    fn fault(&self, file: &WeightFile, reason: String) -> candle_core::Error {
+        let error = candle_core::Error::Msg(format!("{}: {reason}", file.path().display()));
+        self.seen().faults.push((file.path().to_path_buf(), reason));
+        error
+    }
+
+    fn read(&self, name: &str, shape: Option<&Shape>, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let Some((name, place)) = self.place(name) else {
+            self.seen().missing.insert(name.to_string());
+            return match shape {
+                // A stand-in that takes no memory lets the network's constructor go on to name what else is missing.
+                Some(shape) if self.collect => Tensor::zeros((), dtype, device)?.broadcast_as(shape.clone()),
+                _ => Err(candle_core::Error::Msg(format!("{}: tensor `{name}` is missing", self.whole().display()))),
+            };
+        };
+        self.seen().used.insert(name.to_string());
+        let file = &self.files[place.file];
+        let Some((info, bytes)) = file.tensor(&place.name) else {
+            return Err(self.fault(file, format!("tensor `{}` lies outside the file", place.name)));
+        };
+        let shape = match shape {
+            Some(shape) if !names::same_shape(name, shape.dims(), &info.shape) => {
+                let reason = format!(
+                    "tensor `{}` has shape {:?} where the config makes it {:?}",
+                    place.name,
+                    info.shape,
+                    shape.dims()
+                );
+                let error = self.fault(file, reason);
+                return if self.collect {
+                    Tensor::zeros((), dtype, device)?.broadcast_as(shape.clone())
+                } else {
+                    Err(error)
+                };
+            }
+            Some(shape) => shape.clone(),
+            None => Shape::from(info.shape.clone()),
+        };
+        let tensor = convert::to_tensor(bytes, info.dtype, shape, dtype, device);
+        tensor.map_err(|problem| match problem {
+            convert::Problem::Content(reason) => self.fault(file, format!("tensor `{}` {reason}", place.name)),
+            convert::Problem::Candle(error) => error,
+        })
+    }
+}
+
+/// candle's view of the weights.
+struct Backend(Arc<Inner>);
+
+impl SimpleBackend for Backend {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        self.0.read(name, Some(&shape), dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.read(name, None, dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.place(name).is_some()
+    }
+}
+
+fn count(names: usize) -> String {
+    if names == 1 { "1 tensor".into() } else { format!("{names} tensors") }
+}
+
+/// The first names, so that a wholly different file still gives one readable line.
+fn enumerate(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(", ... ({} more)", names.len() - SHOWN);
+    }
+    text
+}
+
+/// Name of an element type as attnmap's messages write it.
+fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}

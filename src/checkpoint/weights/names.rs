@@ -1,0 +1,88 @@
+//! Names that changed over the years: what a file may call a tensor, and what attnmap calls it.
+
+use crate::checkpoint::Part;
+
+/// The current name of the tensor that a file of `part` calls `name`; `None` for buffers that hold no weight.
+pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
+    match part {
+        Part::Unet => Some(name.to_string()),
+        Part::Vae => Some(vae_name(name)),
+        Part::TextEncoder => text_encoder_name(name),
+    }
+}
+
+/// diffusers before 0.15 called the VAE's attention layers `query`, `key`, `value` and `proj_attn` (see
+/// `_convert_deprecated_attention_blocks` in diffusers' `models/modeling_utils.py`).
+fn vae_name(name: &str) -> String {
+    const RENAMED: [(&str, &str); 4] =
+        [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
+    if name.contains(".mid_block.attentions.")
+        && let Some((path, kind)) = name.rsplit_once('.')
+        && let Some((path, old)) = path.rsplit_once('.')
+        && let Some((_, new)) = RENAMED.iter().find(|(known, _)| *known == old)
+    {
+        return format!("{path}.{new}.{kind}");
+    }
+    name.to_string()
+}
+
+/// transformers' `CLIPTextModel` has all its weights below `text_model.`, from version 5 on no longer; attnmap's names
+/// have the prefix. `position_ids` is a buffer (0, 1, 2, ...) that older versions saved.
+fn text_encoder_name(name: &str) -> Option<String> {
+    if name.ends_with("embeddings.position_ids") {
+        return None;
+    }
+    let bare = ["embeddings.", "encoder.", "final_layer_norm."].iter().any(|start| name.starts_with(start));
+    Some(if bare { format!("text_model.{name}") } else { name.to_string() })
+}
+
+/// Whether `found` in the file can serve as `expected`: equal, or a linear layer's `[out, in]` that was saved as a 1x1
+/// convolution's `[out, in, 1, 1]` (VAE attention of 2022) or the other way round.
+pub(super) fn same_shape(name: &str, expected: &[usize], found: &[usize]) -> bool {
+    let without_ones = |shape: &[usize]| match shape {
+        [rest @ .., 1, 1] if rest.len() == 2 => rest.to_vec(),
+        shape => shape.to_vec(),
+    };
+    expected == found
+        || (name.contains(".mid_block.attentions.")
+            && expected.len() + found.len() == 6
+            && without_ones(expected) == without_ones(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_vae_attention_gets_its_current_names() {
+        let rename = |name: &str| current_name(Part::Vae, name).unwrap();
+        let path = "decoder.mid_block.attentions.0";
+        assert_eq!(rename(&format!("{path}.query.weight")), format!("{path}.to_q.weight"));
+        assert_eq!(rename(&format!("{path}.key.bias")), format!("{path}.to_k.bias"));
+        assert_eq!(rename(&format!("{path}.value.weight")), format!("{path}.to_v.weight"));
+        assert_eq!(rename(&format!("{path}.proj_attn.weight")), format!("{path}.to_out.0.weight"));
+        assert_eq!(rename(&format!("{path}.group_norm.weight")), format!("{path}.group_norm.weight"));
+        assert_eq!(rename(&format!("{path}.to_out.0.weight")), format!("{path}.to_out.0.weight"));
+        assert_eq!(rename("decoder.conv_in.weight"), "decoder.conv_in.weight");
+    }
+
+    #[test]
+    fn text_encoder_names_have_one_prefix_and_no_buffers() {
+        let rename = |name: &str| current_name(Part::TextEncoder, name);
+        let norm = Some("text_model.final_layer_norm.weight".to_string());
+        assert_eq!(rename("text_model.final_layer_norm.weight"), norm);
+        assert_eq!(rename("final_layer_norm.weight"), norm);
+        assert_eq!(rename("text_model.embeddings.position_ids"), None);
+        assert_eq!(rename("embeddings.position_ids"), None);
+        assert_eq!(rename("text_projection.weight"), Some("text_projection.weight".into()));
+    }
+
+    #[test]
+    fn only_vae_attention_may_differ_by_ones() {
+        let name = "decoder.mid_block.attentions.0.to_q.weight";
+        assert!(same_shape(name, &[8, 8], &[8, 8, 1, 1]));
+        assert!(same_shape(name, &[8, 8], &[8, 8]));
+        assert!(!same_shape(name, &[8, 8], &[8, 4, 1, 1]));
+        assert!(!same_shape("conv_in.weight", &[8, 8], &[8, 8, 1, 1]));
+    }
+}
