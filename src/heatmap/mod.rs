@@ -1,1 +1,16 @@
-//! From traces to maps: aggregation, resampling, words, layout statistics; pure functions on f32 grids.
+//! Heat maps from a trace: which sites, heads and steps go in, resampling to the latent grid, words, layout statistics.
+//!
+//! Pure functions on plain f32 grids: no files, no terminal. The unit of every map is DAAM's and the trace's: attention
+//! probability **summed over the steps**; divide by [`Heatmaps::steps`] for the mean probability of a step.
+
+mod aggregate;
+mod choice;
+mod layout;
+mod resample;
+
+pub use aggregate::{Heatmaps, aggregate, word_map};
+pub use choice::{
+    Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, Resolution, SiteFilter, StepWindow,
+};
+pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
+pub use resample::{Filter, Resampler};

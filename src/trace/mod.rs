@@ -1,5 +1,17 @@
 //! What was seen: attention sites, the observer that is told of them, the recorder, and the trace file.
+//!
+//! A [`Recorder`] watches a run and ends in one [`Recording`] an image; with an [`About`] (prompt, settings, checkpoint)
+//! that is a [`Trace`], which [`Trace::save`] and [`Trace::load`] keep as `trace.safetensors`.
 
+mod about;
+mod buffer;
+mod file;
+mod recorder;
 mod site;
+pub mod tensors;
 
+pub use about::{About, CheckpointInfo, Grid, PromptInfo, TokenInfo, TokenKind, WordInfo};
+pub use buffer::Buffer;
+pub use file::{FORMAT_VERSION, Trace};
+pub use recorder::{Half, HalfMaps, Plan, Recorder, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};

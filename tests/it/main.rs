@@ -1,3 +1,5 @@
 //! All integration tests, in one binary: one file a module.
 
+mod heatmap;
 mod scheduler;
+mod trace;

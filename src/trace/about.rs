@@ -1,0 +1,117 @@
+//! What a trace says about its run beside the numbers: plain serde copies of the prompt, the checkpoint and the settings.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of token a position of the prompt holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// The start token, `<|startoftext|>`.
+    Start,
+    /// A piece of the prompt's text.
+    Text,
+    /// The first end token, `<|endoftext|>`.
+    End,
+    /// Anything after the first end token.
+    Padding,
+}
+
+/// One token of a prompt. Its position in the sequence is its position in [`PromptInfo::tokens`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// The id in the tokenizer's vocabulary.
+    pub id: u32,
+    /// The vocabulary's text, e.g. `apple</w>`.
+    pub text: String,
+    /// Start, text, end or padding.
+    pub kind: TokenKind,
+    /// First byte of the prompt's text that the token covers.
+    pub start: usize,
+    /// One past the last byte of the prompt's text that the token covers; equal to `start` for special tokens.
+    pub end: usize,
+}
+
+/// One word (or chosen phrase) of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WordInfo {
+    /// The word as the user wrote it.
+    pub text: String,
+    /// First byte of the prompt's text that the word covers.
+    pub start: usize,
+    /// One past the last byte of the prompt's text that the word covers.
+    pub end: usize,
+    /// Positions of its tokens in [`PromptInfo::tokens`].
+    pub tokens: Vec<usize>,
+    /// 1 for the first time this word stands in the prompt, 2 for the second, and so on.
+    pub occurrence: usize,
+}
+
+/// A prompt as the network saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptInfo {
+    /// The text as the user wrote it.
+    pub text: String,
+    /// The start token, the prompt's tokens and the first end token: `T` of them.
+    pub tokens: Vec<TokenInfo>,
+    /// The words in prompt order.
+    pub words: Vec<WordInfo>,
+}
+
+impl PromptInfo {
+    /// Whether every token of `word` is a start, end or padding token, as for a selection like `<start>`.
+    pub fn is_special(&self, word: &WordInfo) -> bool {
+        word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
+    }
+
+    /// The word's name among all words: `apple`, or `apple#2` where the prompt repeats it.
+    pub fn label(&self, word: &WordInfo) -> String {
+        if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
+    }
+}
+
+/// The checkpoint that made a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointInfo {
+    /// What the user named: `embedded`, a folder, or a hub id.
+    pub id: String,
+    /// The digest of its weights.
+    pub digest: String,
+}
+
+/// Rows and columns of a grid or picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Grid {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Grid {
+    /// A grid of `height` rows and `width` columns.
+    pub fn new(height: usize, width: usize) -> Self {
+        Self { height, width }
+    }
+
+    /// Number of cells.
+    pub fn cells(&self) -> usize {
+        self.height * self.width
+    }
+}
+
+/// What a trace says about its run beside the recorded numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The prompt that the conditional half was given.
+    pub prompt: PromptInfo,
+    /// The prompt that the unconditional half was given, when that half was recorded.
+    pub negative: Option<PromptInfo>,
+    /// The latent grid: the space of every heat map.
+    pub latent: Grid,
+    /// The image in pixels.
+    pub image: Grid,
+    /// The checkpoint.
+    pub checkpoint: CheckpointInfo,
+    /// The settings of the run, as `run.json` holds them.
+    pub settings: serde_json::Value,
+}

@@ -1,0 +1,282 @@
+//! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
+
+use super::recorder::check_rows;
+use super::tensors::{self, NamedTensor};
+use super::{About, Buffer, Grid, Half, HalfMaps, PromptInfo, Recording, Site, SiteMaps, TextAttention};
+use crate::{Error, Result};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The format of the trace files that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536 pixels).
+const LARGEST_SIDE: usize = 8192;
+
+/// A recorded run: what was seen, and of what.
+///
+/// As a file (`trace.safetensors`, format 1) it holds
+///
+/// | tensor | type | shape |
+/// | --- | --- | --- |
+/// | `sum/<site>` | f32 | `[heads, T + 1, height, width]`: probabilities summed over the steps; last channel: all padding |
+/// | `step/<site>` | f16 | `[steps, T + 1, height, width]`: probabilities averaged over the heads (optional) |
+/// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
+/// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
+///
+/// and in the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt` (plain), `tokens`, `words`,
+/// `negative`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`. `<site>` is the diffusers weight path.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// Prompt, checkpoint, sizes and settings.
+    pub about: About,
+    /// The numbers.
+    pub recording: Recording,
+    source: PathBuf,
+}
+
+impl Trace {
+    /// A trace of a recording just made.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when `about` does not fit the recording: other numbers of tokens, words of tokens that are not
+    /// there, an empty latent grid.
+    pub fn new(about: About, recording: Recording) -> Result<Self> {
+        let trace = Self { about, recording, source: PathBuf::from("trace in memory") };
+        trace.validate().map_err(|reason| trace.error(reason))?;
+        Ok(trace)
+    }
+
+    /// Where the trace was loaded from, for messages.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Number of recorded steps (UNet calls).
+    pub fn steps(&self) -> usize {
+        self.recording.timesteps.len()
+    }
+
+    /// The maps and the prompt of one half of the guidance batch; `None` when that half was not recorded.
+    pub fn half(&self, half: Half) -> Option<(&HalfMaps, &PromptInfo)> {
+        match half {
+            Half::Conditional => Some((&self.recording.conditional, &self.about.prompt)),
+            Half::Unconditional => Some((self.recording.unconditional.as_ref()?, self.about.negative.as_ref()?)),
+        }
+    }
+
+    /// Reads every number and checks that every row sums to the number of steps.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] naming the first site where it does not.
+    pub fn verify(&self) -> Result<()> {
+        for half in [Half::Conditional, Half::Unconditional] {
+            let Some((maps, _)) = self.half(half) else { continue };
+            for (site, values) in self.recording.sites.iter().zip(&maps.sites) {
+                let pixels = site.height * site.width;
+                check_rows(&values.sum, site.heads, maps.tokens + 1, pixels, self.steps())
+                    .map_err(|reason| self.error(format!("sum/{}: {reason}", site.path)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the trace to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let (about, recording) = (&self.about, &self.recording);
+        let json = |value: serde_json::Result<String>| value.expect("plain data has a JSON form");
+        let mut metadata = vec![
+            ("format_version", FORMAT_VERSION.to_string()),
+            ("writer", format!("attnmap {}", env!("CARGO_PKG_VERSION"))),
+            ("prompt", about.prompt.text.clone()),
+            ("tokens", json(serde_json::to_string(&about.prompt.tokens))),
+            ("words", json(serde_json::to_string(&about.prompt.words))),
+            ("sites", json(serde_json::to_string(&recording.sites))),
+            ("timesteps", json(serde_json::to_string(&recording.timesteps))),
+            ("latent", json(serde_json::to_string(&about.latent))),
+            ("image", json(serde_json::to_string(&about.image))),
+            ("settings", json(serde_json::to_string(&about.settings))),
+            ("checkpoint", json(serde_json::to_string(&about.checkpoint))),
+        ];
+        if let Some(negative) = &about.negative {
+            metadata.push(("negative", json(serde_json::to_string(negative))));
+        }
+        let mut tensors = Vec::new();
+        for (half, prefix) in [(Half::Conditional, ""), (Half::Unconditional, "uncond/")] {
+            let Some((maps, _)) = self.half(half) else { continue };
+            for (site, values) in recording.sites.iter().zip(&maps.sites) {
+                let [channels, height, width] = [maps.tokens + 1, site.height, site.width];
+                let shape = [site.heads, channels, height, width];
+                tensors.push(NamedTensor::f32(format!("{prefix}sum/{}", site.path), &shape, &values.sum));
+                if let Some(steps) = &values.steps {
+                    let shape = [self.steps(), channels, height, width];
+                    tensors.push(NamedTensor::f16(format!("{prefix}step/{}", site.path), &shape, steps));
+                }
+            }
+        }
+        for (layer, text) in recording.text.iter().enumerate() {
+            let shape = [text.heads, recording.conditional.tokens, recording.conditional.tokens];
+            tensors.push(NamedTensor::f16(format!("text/{layer}"), &shape, &text.probabilities));
+        }
+        tensors::write(path, &metadata, &tensors)
+    }
+
+    /// Opens a trace file. The numbers stay in the file until they are read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened; [`Error::Trace`] when it is no trace, is damaged, or was written in a
+    /// newer format.
+    pub fn load(path: &Path) -> Result<Self> {
+        let error = |reason: String| Error::Trace { file: path.to_path_buf(), reason };
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: attnmap never changes a trace in place (files are replaced by renaming), and plain numbers have no
+        // invalid bit patterns; somebody else truncating the file under us is the risk of every memory map.
+        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?);
+        let trace = Reader::new(&map).and_then(|reader| reader.read(path)).map_err(error)?;
+        trace.validate().map_err(error)?;
+        Ok(trace)
+    }
+
+    /// An [`Error::Trace`] about this trace.
+    pub(crate) fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Trace { file: self.source.clone(), reason: reason.into() }
+    }
+
+    /// What the rest of the code relies on, whoever wrote the file.
+    fn validate(&self) -> Result<(), String> {
+        let side = 1..=LARGEST_SIDE;
+        if !side.contains(&self.about.latent.height) || !side.contains(&self.about.latent.width) {
+            return Err(format!("latent grid {:?} is empty or too large", self.about.latent));
+        }
+        for half in [Half::Conditional, Half::Unconditional] {
+            let Some((maps, prompt)) = self.half(half) else { continue };
+            let tokens = prompt.tokens.len();
+            if maps.tokens != tokens {
+                return Err(format!("{tokens} tokens in the prompt, {} in the maps", maps.tokens));
+            }
+            for word in &prompt.words {
+                if word.tokens.is_empty() || word.tokens.iter().any(|&token| token >= tokens) {
+                    return Err(format!("word {:?} names tokens {:?} of {tokens}", word.text, word.tokens));
+                }
+            }
+            let ranges = prompt.words.iter().map(|word| word.start..word.end);
+            let mut ranges = ranges.chain(prompt.tokens.iter().map(|token| token.start..token.end));
+            if let Some(range) = ranges.find(|range| prompt.text.get(range.clone()).is_none()) {
+                return Err(format!("bytes {range:?} are not a part of the prompt"));
+            }
+        }
+        if self.recording.unconditional.is_some() && self.about.negative.is_none() {
+            return Err("an unconditional half without its prompt".into());
+        }
+        Ok(())
+    }
+}
+
+/// A trace file taken apart.
+struct Reader<'a> {
+    map: &'a Arc<Mmap>,
+    metadata: HashMap<String, String>,
+    tensors: HashMap<String, (Dtype, Vec<usize>, Range<usize>)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(map: &'a Arc<Mmap>) -> Result<Self, String> {
+        let damaged = |error| format!("not a safetensors file, or a damaged one ({error}); make the run again");
+        let (header, contents) = SafeTensors::read_metadata(map).map_err(damaged)?;
+        let start = 8 + header;
+        let tensors = contents.tensors().into_iter().map(|(name, info)| {
+            let (from, to) = info.data_offsets;
+            (name, (info.dtype, info.shape.clone(), start + from..start + to))
+        });
+        Ok(Self { map, metadata: contents.metadata().clone().unwrap_or_default(), tensors: tensors.collect() })
+    }
+
+    fn read(&self, path: &Path) -> Result<Trace, String> {
+        let version =
+            self.text("format_version").map_err(|_| "not an attnmap trace (no format_version)".to_string())?;
+        let version: u32 = version.parse().map_err(|_| format!("format_version {version:?} is not a number"))?;
+        if version > FORMAT_VERSION {
+            let writer = self.text("writer").unwrap_or("a newer attnmap");
+            return Err(format!(
+                "trace format {version}, written by {writer}, is newer than this attnmap reads ({FORMAT_VERSION}); \
+                 update attnmap or make the run again"
+            ));
+        }
+        let prompt =
+            PromptInfo { text: self.text("prompt")?.into(), tokens: self.json("tokens")?, words: self.json("words")? };
+        let negative: Option<PromptInfo> =
+            if self.metadata.contains_key("negative") { Some(self.json("negative")?) } else { None };
+        let sites: Vec<Site> = self.json("sites")?;
+        let timesteps: Vec<f64> = self.json("timesteps")?;
+        let conditional = self.half("", &sites, prompt.tokens.len(), timesteps.len())?;
+        let traced = sites.iter().any(|site| self.tensors.contains_key(&format!("uncond/sum/{}", site.path)));
+        let unconditional = match &negative {
+            Some(negative) if traced => Some(self.half("uncond/", &sites, negative.tokens.len(), timesteps.len())?),
+            _ => None,
+        };
+        let mut text = Vec::new();
+        while let Some((_, shape, _)) = self.tensors.get(&format!("text/{}", text.len())) {
+            let (heads, tokens) = (shape.first().copied().unwrap_or(0), prompt.tokens.len());
+            let probabilities = self.tensor(&format!("text/{}", text.len()), Dtype::F16, &[heads, tokens, tokens])?;
+            text.push(TextAttention { heads, probabilities });
+        }
+        let about = About {
+            prompt,
+            negative,
+            latent: self.json::<Grid>("latent")?,
+            image: self.json::<Grid>("image")?,
+            checkpoint: self.json("checkpoint")?,
+            settings: self.json("settings")?,
+        };
+        let recording = Recording { sites, timesteps, conditional, unconditional, text };
+        Ok(Trace { about, recording, source: path.to_path_buf() })
+    }
+
+    fn half(&self, prefix: &str, sites: &[Site], tokens: usize, steps: usize) -> Result<HalfMaps, String> {
+        let site = |site: &Site| {
+            let [channels, height, width] = [tokens + 1, site.height, site.width];
+            if site.heads.min(height).min(width) == 0 || height.max(width) > LARGEST_SIDE {
+                return Err(format!("site {} is empty or too large", site.path));
+            }
+            let sum = format!("{prefix}sum/{}", site.path);
+            let sum = self.tensor(&sum, Dtype::F32, &[site.heads, channels, height, width])?;
+            let name = format!("{prefix}step/{}", site.path);
+            let maps = match self.tensors.contains_key(&name) {
+                true => Some(self.tensor(&name, Dtype::F16, &[steps, channels, height, width])?),
+                false => None,
+            };
+            Ok(SiteMaps { sum, steps: maps })
+        };
+        Ok(HalfMaps { tokens, sites: sites.iter().map(site).collect::<Result<_, String>>()? })
+    }
+
+    fn tensor<T: bytemuck::AnyBitPattern>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<Buffer<T>, String> {
+        let (found, found_shape, bytes) = self.tensors.get(name).ok_or_else(|| format!("tensor {name} is missing"))?;
+        if (*found, found_shape.as_slice()) != (dtype, shape) {
+            return Err(format!("tensor {name} is {found:?} {found_shape:?}, not {dtype:?} {shape:?}"));
+        }
+        Ok(Buffer::mapped(self.map, bytes.clone()))
+    }
+
+    fn text(&self, key: &str) -> Result<&str, String> {
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| format!("metadata {key:?} is missing"))
+    }
+
+    fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T, String> {
+        serde_json::from_str(self.text(key)?).map_err(|error| format!("metadata {key:?}: {error}"))
+    }
+}
