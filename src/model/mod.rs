@@ -1,1 +1,14 @@
-//! The networks, shaped like their weight paths: text encoder, UNet, VAE.
+//! The networks, one file a part, fields named as the weights of a diffusers checkpoint: text encoder, UNet, VAE.
+//!
+//! Each is built from a config and a `VarBuilder` and checked against diffusers in `tests/it/model.rs`. They take tensors of any float
+//! dtype and give f32.
+
+pub mod layers;
+mod resnet;
+mod text_encoder;
+mod unet;
+mod vae;
+
+pub use text_encoder::{TextEncoder, TextEncoding};
+pub use unet::{Conditioning, Context, Unet};
+pub use vae::{Posterior, Vae};

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: one file a module.
 
 mod heatmap;
+mod model;
 mod scheduler;
 mod trace;

@@ -1,0 +1,163 @@
+//! Multi-head attention: probabilities formed only for whoever asked.
+
+use super::{Builder, Linear};
+use crate::Result;
+use candle_core::{D, DType, Device, Tensor};
+
+/// Someone who is shown the probabilities, f32 `[batch, heads, queries, keys]`, of one attention.
+pub type Tap<'a> = &'a mut dyn FnMut(&Tensor) -> Result<()>;
+
+/// Multi-head attention of tokens to a context (diffusers `Attention`: `to_q`, `to_k`, `to_v`, `to_out.0`).
+#[derive(Debug, Clone)]
+pub struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+    upcast: bool,
+}
+
+/// Keys and values of a context, split into heads: computed once for a prompt, used at every step.
+#[derive(Debug, Clone)]
+pub struct KeysValues {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl Attention {
+    /// `channels` of the queries and the output, `context` channels of what is attended to; `bias` on the three input projections.
+    /// `upcast` forms the scores in f32 whatever the dtype.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn new(channels: usize, context: usize, heads: usize, bias: bool, upcast: bool, b: &Builder) -> Result<Self> {
+        let input = |width, name| {
+            if bias {
+                Linear::new(width, channels, &b.pp(name))
+            } else {
+                Linear::without_bias(width, channels, &b.pp(name))
+            }
+        };
+        Ok(Self {
+            to_q: input(channels, "to_q")?,
+            to_k: input(context, "to_k")?,
+            to_v: input(context, "to_v")?,
+            to_out: Linear::new(channels, channels, &b.pp("to_out").pp(0))?,
+            heads,
+            upcast,
+        })
+    }
+
+    /// Keys and values of `context` `[batch, keys, width]`.
+    ///
+    /// # Errors
+    /// When the width is not the layer's.
+    pub fn keys_values(&self, context: &Tensor) -> Result<KeysValues> {
+        Ok(KeysValues {
+            keys: split_heads(&self.to_k.forward(context)?, self.heads)?,
+            values: split_heads(&self.to_v.forward(context)?, self.heads)?,
+        })
+    }
+
+    /// `x` `[batch, queries, channels]` attending to `context`, plus `residual` of the same shape.
+    ///
+    /// `bias` is added to the scores before the softmax: f32, of a shape that broadcasts to `[batch, heads, queries, keys]`.
+    ///
+    /// # Errors
+    /// When shapes do not meet, or the tap's own.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        context: &KeysValues,
+        bias: Option<&Tensor>,
+        tap: Option<Tap>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        let queries = split_heads(&self.to_q.forward(x)?, self.heads)?;
+        let seen = attend(&queries, &context.keys, &context.values, bias, self.upcast, tap)?;
+        self.to_out.forward_plus(&merge_heads(&seen)?, residual)
+    }
+
+    /// `x` `[batch, queries, channels]` attending to itself, plus `residual` of the same shape.
+    ///
+    /// # Errors
+    /// When shapes do not meet, or the tap's own.
+    pub fn forward_self(&self, x: &Tensor, tap: Option<Tap>, residual: &Tensor) -> Result<Tensor> {
+        self.forward(x, &self.keys_values(x)?, None, tap, residual)
+    }
+}
+
+/// `[batch, tokens, heads * width]` to `[batch, heads, tokens, width]`, contiguous.
+///
+/// # Errors
+/// When `heads` does not divide the channels.
+pub fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, tokens, channels) = x.dims3()?;
+    Ok(x.reshape((batch, tokens, heads, channels / heads))?.transpose(1, 2)?.contiguous()?)
+}
+
+/// `[batch, heads, tokens, width]` to `[batch, tokens, heads * width]`.
+///
+/// # Errors
+/// When `x` has not four dimensions.
+pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
+    let (batch, heads, tokens, width) = x.dims4()?;
+    Ok(x.transpose(1, 2)?.reshape((batch, tokens, heads * width))?)
+}
+
+/// `softmax(q k^T / sqrt(width) + bias) v`, all `[batch, heads, tokens, width]`.
+///
+/// With a `tap` the probabilities of all queries are formed in f32 and shown to it; without one, some queries at a time, so that
+/// memory stays bounded however large the grid. `upcast` forms the scores in f32 in any case.
+///
+/// # Errors
+/// When shapes do not meet, or the tap's own.
+pub fn attend(
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    bias: Option<&Tensor>,
+    upcast: bool,
+    tap: Option<Tap>,
+) -> Result<Tensor> {
+    let (batch, heads, count, width) = queries.dims4()?;
+    let scale = 1.0 / (width as f64).sqrt();
+    let dtype = queries.dtype();
+    let scored = if upcast || tap.is_some() { DType::F32 } else { dtype };
+    let keys = keys.to_dtype(scored)?.t()?;
+    let probabilities = |queries: &Tensor, bias: Option<&Tensor>| -> Result<Tensor> {
+        let scores = (queries.to_dtype(scored)? * scale)?.matmul(&keys)?.to_dtype(DType::F32)?;
+        let scores = match bias {
+            Some(bias) => scores.broadcast_add(bias)?,
+            None => scores,
+        };
+        Ok(candle_nn::ops::softmax_last_dim(&scores)?)
+    };
+    if let Some(tap) = tap {
+        let probabilities = probabilities(queries, bias)?;
+        tap(&probabilities)?;
+        return Ok(probabilities.to_dtype(dtype)?.matmul(values)?);
+    }
+    let row = batch * heads * keys.dim(D::Minus1)?;
+    let chunk = (scores_at_once(queries.device()) / row.max(1)).clamp(1, count.max(1));
+    if chunk >= count {
+        return Ok(probabilities(queries, bias)?.to_dtype(dtype)?.matmul(values)?);
+    }
+    let mut parts = Vec::with_capacity(count.div_ceil(chunk));
+    for start in (0..count).step_by(chunk) {
+        let length = chunk.min(count - start);
+        let bias = match bias {
+            Some(bias) if bias.dim(2)? > 1 => Some(bias.narrow(2, start, length)?),
+            other => other.cloned(),
+        };
+        let some = queries.narrow(2, start, length)?.contiguous()?;
+        parts.push(probabilities(&some, bias.as_ref())?.to_dtype(dtype)?.matmul(values)?);
+    }
+    Ok(Tensor::cat(&parts, 2)?)
+}
+
+/// How many scores [`attend`] keeps at once: 64 MiB of them on a CPU, 1 GiB elsewhere.
+fn scores_at_once(device: &Device) -> usize {
+    if device.is_cpu() { 1 << 24 } else { 1 << 28 }
+}

@@ -1,0 +1,102 @@
+//! Linear layers and the activations between them.
+
+use super::Builder;
+use crate::Result;
+use candle_core::{D, Tensor};
+
+/// `x W^T + b` over the last dimension: weight `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// With a bias.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn new(input: usize, output: usize, b: &Builder) -> Result<Self> {
+        Ok(Self { weight: b.get((output, input), "weight")?, bias: Some(b.get(output, "bias")?) })
+    }
+
+    /// Without a bias.
+    ///
+    /// # Errors
+    /// When the weight is not there in this shape.
+    pub fn without_bias(input: usize, output: usize, b: &Builder) -> Result<Self> {
+        Ok(Self { weight: b.get((output, input), "weight")?, bias: None })
+    }
+
+    /// A 1x1 convolution, stored as `[out, in, 1, 1]`, that is applied to tokens.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn from_conv(input: usize, output: usize, b: &Builder) -> Result<Self> {
+        let weight = b.get((output, input, 1, 1), "weight")?.reshape((output, input))?;
+        Ok(Self { weight, bias: Some(b.get(output, "bias")?) })
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = self.weight.to_dtype(x.dtype())?.t()?;
+        let rows = x.elem_count() / x.dim(D::Minus1)?.max(1);
+        let mut shape = x.dims().to_vec();
+        let y = x.reshape((rows, ()))?.matmul(&weight)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
+            None => y,
+        };
+        if let Some(last) = shape.last_mut() {
+            *last = y.dim(1)?;
+        }
+        Ok(y.reshape(shape)?)
+    }
+
+    /// `[.., in]` to `[.., out]`, plus `residual`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or when `residual` has another shape.
+    pub fn forward_plus(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        Ok((self.forward(x)? + residual)?)
+    }
+}
+
+/// `a * gelu(g)` where `[a, g] = x W^T + b`, with the exact (error function) GELU (Shazeer 2020; diffusers `GEGLU`).
+#[derive(Debug, Clone)]
+pub struct GeGlu {
+    proj: Linear,
+}
+
+impl GeGlu {
+    /// Weights under `proj`, `[2 * output, input]`.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn new(input: usize, output: usize, b: &Builder) -> Result<Self> {
+        Ok(Self { proj: Linear::new(input, 2 * output, &b.pp("proj"))? })
+    }
+
+    /// `[.., input]` to `[.., output]`.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let both = self.proj.forward(x)?;
+        let half = both.dim(D::Minus1)? / 2;
+        let value = both.narrow(D::Minus1, 0, half)?;
+        let gate = both.narrow(D::Minus1, half, half)?.contiguous()?.gelu_erf()?;
+        Ok((value * gate)?)
+    }
+}
+
+/// `x * sigmoid(1.702 x)`: the activation of OpenAI's CLIP encoders.
+///
+/// # Errors
+/// When the device is out of memory.
+pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
+    Ok((x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?)
+}

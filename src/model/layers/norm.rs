@@ -1,0 +1,87 @@
+//! Group and layer norms, computed in f32 whatever the dtype of the activations.
+
+use super::{Builder, Grid};
+use crate::{Error, Result};
+use candle_core::{D, DType, Tensor};
+
+/// Normalises groups of channels over the whole grid (Wu and He 2018), then scales and shifts each channel.
+#[derive(Debug, Clone)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `groups` must divide `channels`. Stable Diffusion uses an `eps` of 1e-5 in the UNet's resnets and 1e-6 in its transformers
+    /// and in the VAE.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes, or `groups` does not divide `channels`.
+    pub fn new(channels: usize, groups: usize, eps: f64, b: &Builder) -> Result<Self> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(Error::Unsupported {
+                what: format!("a group norm of {groups} groups over {channels} channels"),
+                way_out: "norm_num_groups must divide every entry of block_out_channels".into(),
+            });
+        }
+        Ok(Self { weight: b.get_f32(channels, "weight")?, bias: b.get_f32(channels, "bias")?, groups, eps })
+    }
+
+    /// The normalised map.
+    ///
+    /// # Errors
+    /// When the channels of `x` are not the layer's.
+    pub fn forward(&self, x: &Grid) -> Result<Grid> {
+        let nchw = x.to_nchw()?;
+        let (batch, channels, height, width) = nchw.dims4()?;
+        let values = nchw.to_dtype(DType::F32)?.reshape((batch, self.groups, ()))?;
+        let centred = values.broadcast_sub(&values.mean_keepdim(2)?)?;
+        let deviation = (centred.sqr()?.mean_keepdim(2)? + self.eps)?.sqrt()?;
+        let normed = centred.broadcast_div(&deviation)?.reshape((batch, channels, height, width))?;
+        let normed = normed
+            .broadcast_mul(&self.weight.reshape((1, channels, 1, 1))?)?
+            .broadcast_add(&self.bias.reshape((1, channels, 1, 1))?)?;
+        Grid::from_nchw(&normed.to_dtype(nchw.dtype())?, x.layout())
+    }
+
+    /// The normalised map through SiLU, `y * sigmoid(y)`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_silu(&self, x: &Grid) -> Result<Grid> {
+        let normed = self.forward(x)?;
+        Grid::from_layout(normed.tensor().silu()?, normed.layout())
+    }
+}
+
+/// Normalises the last dimension (Ba et al. 2016), then scales and shifts each channel.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Transformers of the UNet and CLIP use an `eps` of 1e-5.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn new(channels: usize, eps: f64, b: &Builder) -> Result<Self> {
+        Ok(Self { weight: b.get_f32(channels, "weight")?, bias: b.get_f32(channels, "bias")?, eps })
+    }
+
+    /// `[.., channels]` to the same shape.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let values = x.to_dtype(DType::F32)?;
+        let centred = values.broadcast_sub(&values.mean_keepdim(D::Minus1)?)?;
+        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        let normed = centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
+        Ok(normed.to_dtype(x.dtype())?)
+    }
+}

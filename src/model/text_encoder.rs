@@ -1,0 +1,219 @@
+//! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`).
+
+use super::layers::{Builder, LayerNorm, Linear, attend, merge_heads, quick_gelu, split_heads};
+use crate::checkpoint::{Activation, TextEncoderConfig};
+use crate::{Error, Result};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_nn::VarBuilder;
+
+/// CLIP's text encoder, fields named as its weights.
+///
+/// Weights are looked for under `text_model.` (transformers up to 4) or, where there is no such prefix, at the root (transformers 5).
+#[derive(Debug, Clone)]
+pub struct TextEncoder {
+    token_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
+    eos_token_id: u32,
+    device: Device,
+    dtype: DType,
+}
+
+/// What the text encoder makes of a batch of prompts; f32.
+#[derive(Debug, Clone)]
+pub struct TextEncoding {
+    /// `[batch, tokens, hidden_size]`, after the final layer norm: the conditioning of SD 1 and 2.
+    pub last_hidden_state: Tensor,
+    /// The embeddings, then what each layer gave: one more than there are layers, `[batch, tokens, hidden_size]` each, before the final
+    /// layer norm. The last but one conditions SDXL.
+    pub hidden_states: Vec<Tensor>,
+    /// `[batch, hidden_size]`: the last hidden state at the end token.
+    pub pooled: Tensor,
+    /// Self-attention of each layer, `[batch, heads, tokens, tokens]`, each row summing to 1 over itself and what came before; empty
+    /// unless asked for ([`TextEncoder::forward_attentions`]).
+    pub attentions: Vec<Tensor>,
+}
+
+impl TextEncoding {
+    /// The hidden states before the last layer, which condition SDXL (and `clip_skip = 1`, there after the final layer norm).
+    pub fn penultimate(&self) -> &Tensor {
+        &self.hidden_states[self.hidden_states.len().saturating_sub(2)]
+    }
+}
+
+impl TextEncoder {
+    /// The network with the weights that `weights` holds at its root or under `text_model.`.
+    ///
+    /// # Errors
+    /// When a weight is not there in the shape that `config` gives it.
+    pub fn new(config: &TextEncoderConfig, weights: VarBuilder) -> Result<Self> {
+        let mut b = Builder::new(weights);
+        if !b.contains("embeddings.token_embedding.weight") {
+            b = b.pp("text_model");
+        }
+        let embeddings = b.pp("embeddings");
+        let width = config.hidden_size;
+        let token = embeddings.pp("token_embedding").get((config.vocab_size, width), "weight")?;
+        let position = embeddings.pp("position_embedding").get((config.max_position_embeddings, width), "weight")?;
+        let layer = |index: usize| Layer::new(config, &b.pp("encoder").pp("layers").pp(index));
+        Ok(Self {
+            token_embedding: token,
+            position_embedding: position,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, &b.pp("final_layer_norm"))?,
+            eos_token_id: config.eos_token_id,
+            device: b.device().clone(),
+            dtype: b.activations(),
+        })
+    }
+
+    /// Reads `ids` (u32 `[batch, tokens]`, at most `max_position_embeddings` tokens).
+    ///
+    /// # Errors
+    /// When there are too many tokens or an id is beyond the vocabulary.
+    pub fn forward(&self, ids: &Tensor) -> Result<TextEncoding> {
+        self.run(ids, false)
+    }
+
+    /// As [`forward`](Self::forward), and keeps the self-attention of every layer.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_attentions(&self, ids: &Tensor) -> Result<TextEncoding> {
+        self.run(ids, true)
+    }
+
+    fn run(&self, ids: &Tensor, keep_attentions: bool) -> Result<TextEncoding> {
+        let (batch, tokens) = ids.dims2()?;
+        let rows = ids.to_dtype(DType::U32)?.to_vec2::<u32>()?;
+        let (vocabulary, width) = self.token_embedding.dims2()?;
+        let positions = self.position_embedding.dim(0)?;
+        if tokens == 0 || tokens > positions {
+            return Err(Error::Unsupported {
+                what: format!("a prompt of {tokens} tokens for a text encoder of {positions} positions"),
+                way_out: "shorten the prompt, or use the tokenizer that belongs to this text encoder".into(),
+            });
+        }
+        if let Some(id) = rows.iter().flatten().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::Unsupported {
+                what: format!("token id {id} for a text encoder of {vocabulary} tokens"),
+                way_out: "use the tokenizer that belongs to this text encoder".into(),
+            });
+        }
+        let flat = ids.to_device(&self.device)?.to_dtype(DType::U32)?.flatten_all()?;
+        let embedded = self.token_embedding.index_select(&flat, 0)?.to_dtype(self.dtype)?;
+        let embedded = embedded.reshape((batch, tokens, width))?;
+        let position = self.position_embedding.narrow(0, 0, tokens)?.to_dtype(self.dtype)?;
+        let mut x = embedded.broadcast_add(&position)?;
+        let mask = causal_mask(tokens, &self.device)?;
+        let mut hidden_states = vec![x.to_dtype(DType::F32)?];
+        let mut attentions = Vec::new();
+        for layer in &self.layers {
+            x = layer.forward(&x, &mask, keep_attentions.then_some(&mut attentions))?;
+            hidden_states.push(x.to_dtype(DType::F32)?);
+        }
+        let last_hidden_state = self.final_layer_norm.forward(&x)?.to_dtype(DType::F32)?;
+        let pooled: Vec<Tensor> = rows
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| Ok(last_hidden_state.i((row, end_position(ids, self.eos_token_id)))?))
+            .collect::<Result<_>>()?;
+        Ok(TextEncoding { pooled: Tensor::stack(&pooled, 0)?, last_hidden_state, hidden_states, attentions })
+    }
+}
+
+/// Where the pooled state is read: at the first end token or, where the config has the `eos_token_id` of 2 that stands in files of 2022,
+/// at the first token with the highest id (transformers `CLIPTextTransformer`). The start where there is no end.
+fn end_position(ids: &[u32], eos_token_id: u32) -> usize {
+    let end = if eos_token_id == 2 { ids.iter().copied().max().unwrap_or(0) } else { eos_token_id };
+    ids.iter().position(|id| *id == end).unwrap_or(0)
+}
+
+/// `[1, 1, tokens, tokens]`: minus infinity where a token would look ahead.
+fn causal_mask(tokens: usize, device: &Device) -> Result<Tensor> {
+    let cell = |index: usize| if index % tokens > index / tokens { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..tokens * tokens).map(cell).collect();
+    Ok(Tensor::from_vec(mask, (1, 1, tokens, tokens), device)?)
+}
+
+/// transformers `CLIPEncoderLayer`.
+#[derive(Debug, Clone)]
+struct Layer {
+    layer_norm1: LayerNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    activation: Activation,
+    fc2: Linear,
+}
+
+impl Layer {
+    fn new(config: &TextEncoderConfig, b: &Builder) -> Result<Self> {
+        let (width, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let attention = b.pp("self_attn");
+        let mlp = b.pp("mlp");
+        Ok(Self {
+            layer_norm1: LayerNorm::new(width, eps, &b.pp("layer_norm1"))?,
+            q_proj: Linear::new(width, width, &attention.pp("q_proj"))?,
+            k_proj: Linear::new(width, width, &attention.pp("k_proj"))?,
+            v_proj: Linear::new(width, width, &attention.pp("v_proj"))?,
+            out_proj: Linear::new(width, width, &attention.pp("out_proj"))?,
+            heads: config.num_attention_heads,
+            layer_norm2: LayerNorm::new(width, eps, &b.pp("layer_norm2"))?,
+            fc1: Linear::new(width, inner, &mlp.pp("fc1"))?,
+            activation: config.hidden_act,
+            fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor, attentions: Option<&mut Vec<Tensor>>) -> Result<Tensor> {
+        let normed = self.layer_norm1.forward(x)?;
+        let queries = split_heads(&self.q_proj.forward(&normed)?, self.heads)?;
+        let keys = split_heads(&self.k_proj.forward(&normed)?, self.heads)?;
+        let values = split_heads(&self.v_proj.forward(&normed)?, self.heads)?;
+        let seen = match attentions {
+            Some(kept) => {
+                let mut keep = |probabilities: &Tensor| {
+                    kept.push(probabilities.clone());
+                    Ok(())
+                };
+                attend(&queries, &keys, &values, Some(mask), false, Some(&mut keep))?
+            }
+            None => attend(&queries, &keys, &values, Some(mask), false, None)?,
+        };
+        let x = self.out_proj.forward_plus(&merge_heads(&seen)?, x)?;
+        let inner = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let inner = match self.activation {
+            Activation::QuickGelu => quick_gelu(&inner)?,
+            Activation::Gelu => inner.gelu_erf()?,
+        };
+        self.fc2.forward_plus(&inner, &x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_is_the_first_end_token_or_the_highest_id() {
+        assert_eq!(end_position(&[7, 3, 9, 9, 9], 9), 2);
+        assert_eq!(end_position(&[7, 3, 9, 0, 0], 9), 2);
+        assert_eq!(end_position(&[7, 3, 9, 0, 0], 2), 2);
+        assert_eq!(end_position(&[7, 12, 9, 0, 0], 2), 1);
+        assert_eq!(end_position(&[7, 3], 9), 0);
+    }
+
+    #[test]
+    fn mask_hides_what_comes_later() -> Result<()> {
+        let mask = causal_mask(3, &Device::Cpu)?.flatten_to(2)?.to_vec2::<f32>()?;
+        let hidden = f32::NEG_INFINITY;
+        assert_eq!(mask, [[0.0, hidden, hidden], [0.0, 0.0, hidden], [0.0, 0.0, 0.0]]);
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Down, mid and up blocks: resnets, each followed by a transformer where the block attends.
+
+use super::sites::{Pass, Places};
+use super::transformer::{Shape, Transformer};
+use crate::Result;
+use crate::checkpoint::{UnetBlock, UnetConfig};
+use crate::model::layers::{Builder, Downsample, Grid, KeysValues, Upsample};
+use crate::model::resnet::Resnet;
+use crate::trace::Stage;
+use candle_core::Tensor;
+
+/// Where a block stands in the network.
+pub(super) struct Position<'a> {
+    pub(super) stage: Stage,
+    /// Its weight path, e.g. `down_blocks.1`.
+    pub(super) path: &'a str,
+    /// How often the latent has been halved when it gets here.
+    pub(super) level: usize,
+}
+
+fn resnet(config: &UnetConfig, input: usize, output: usize, b: &Builder) -> Result<Resnet> {
+    Resnet::new(input, output, Some(config.time_embed_dim), config.norm_num_groups, config.norm_eps, b)
+}
+
+fn transformers(
+    config: &UnetConfig,
+    block: &UnetBlock,
+    position: &Position,
+    places: &mut Places,
+    b: &Builder,
+) -> Result<Vec<Transformer>> {
+    let transformer = |(index, &layers): (usize, &usize)| {
+        let shape = Shape {
+            stage: position.stage,
+            level: position.level,
+            channels: block.out_channels,
+            heads: block.heads,
+            cross_attention_dim: block.cross_attention_dim,
+            layers,
+        };
+        let path = format!("{}.attentions.{index}", position.path);
+        Transformer::new(config, &shape, &path, places, &b.pp("attentions").pp(index))
+    };
+    block.transformer_layers.iter().enumerate().map(transformer).collect()
+}
+
+/// diffusers `DownBlock2D` and `CrossAttnDownBlock2D`.
+#[derive(Debug, Clone)]
+pub(super) struct DownBlock {
+    resnets: Vec<Resnet>,
+    attentions: Vec<Transformer>,
+    downsampler: Option<Downsample>,
+}
+
+impl DownBlock {
+    pub(super) fn new(
+        config: &UnetConfig,
+        block: &UnetBlock,
+        position: &Position,
+        places: &mut Places,
+        b: &Builder,
+    ) -> Result<Self> {
+        let layer = |index: usize| {
+            let input = if index == 0 { block.in_channels } else { block.out_channels };
+            resnet(config, input, block.out_channels, &b.pp("resnets").pp(index))
+        };
+        let downsampler =
+            || Downsample::new(block.out_channels, config.downsample_padding, &b.pp("downsamplers").pp(0));
+        Ok(Self {
+            resnets: (0..block.layers).map(layer).collect::<Result<_>>()?,
+            attentions: transformers(config, block, position, places, b)?,
+            downsampler: block.sampler.then(downsampler).transpose()?,
+        })
+    }
+
+    /// Pushes what each layer gives onto `skips`, for the up blocks.
+    pub(super) fn forward(&self, mut x: Grid, skips: &mut Vec<Grid>, pass: &mut Pass) -> Result<Grid> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x, Some(pass.time))?;
+            if let Some(attention) = self.attentions.get(index) {
+                x = attention.forward(&x, pass)?;
+            }
+            skips.push(x.clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(&x)?;
+            skips.push(x.clone());
+        }
+        Ok(x)
+    }
+
+    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
+        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
+    }
+}
+
+/// diffusers `UNetMidBlock2DCrossAttn`: a resnet, then a transformer and a resnet, each `layers` times.
+#[derive(Debug, Clone)]
+pub(super) struct MidBlock {
+    resnets: Vec<Resnet>,
+    attentions: Vec<Transformer>,
+}
+
+impl MidBlock {
+    pub(super) fn new(
+        config: &UnetConfig,
+        block: &UnetBlock,
+        position: &Position,
+        places: &mut Places,
+        b: &Builder,
+    ) -> Result<Self> {
+        let layer = |index: usize| resnet(config, block.in_channels, block.out_channels, &b.pp("resnets").pp(index));
+        Ok(Self {
+            resnets: (0..=block.layers).map(layer).collect::<Result<_>>()?,
+            attentions: transformers(config, block, position, places, b)?,
+        })
+    }
+
+    pub(super) fn forward(&self, mut x: Grid, pass: &mut Pass) -> Result<Grid> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            if index > 0 {
+                x = self.attentions[index - 1].forward(&x, pass)?;
+            }
+            x = resnet.forward(&x, Some(pass.time))?;
+        }
+        Ok(x)
+    }
+
+    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
+        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
+    }
+}
+
+/// diffusers `UpBlock2D` and `CrossAttnUpBlock2D`.
+#[derive(Debug, Clone)]
+pub(super) struct UpBlock {
+    resnets: Vec<Resnet>,
+    attentions: Vec<Transformer>,
+    upsampler: Option<Upsample>,
+}
+
+impl UpBlock {
+    pub(super) fn new(
+        config: &UnetConfig,
+        block: &UnetBlock,
+        position: &Position,
+        places: &mut Places,
+        b: &Builder,
+    ) -> Result<Self> {
+        let layer = |index: usize| {
+            let running = if index == 0 { block.in_channels } else { block.out_channels };
+            let skip = if index + 1 == block.layers { block.skip_channels } else { block.out_channels };
+            resnet(config, running + skip, block.out_channels, &b.pp("resnets").pp(index))
+        };
+        let upsampler = || Upsample::new(block.out_channels, &b.pp("upsamplers").pp(0));
+        Ok(Self {
+            resnets: (0..block.layers).map(layer).collect::<Result<_>>()?,
+            attentions: transformers(config, block, position, places, b)?,
+            upsampler: block.sampler.then(upsampler).transpose()?,
+        })
+    }
+
+    /// Takes one map off `skips` for each layer, then grows to the size of the map that is now on top.
+    ///
+    /// diffusers passes that size (`upsample_size`) only where the latent's sides are no multiple of the network's factor; elsewhere
+    /// it is the double anyway.
+    pub(super) fn forward(&self, mut x: Grid, skips: &mut Vec<Grid>, pass: &mut Pass) -> Result<Grid> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            if let Some(skip) = skips.pop() {
+                x = x.join_channels(&skip)?;
+            }
+            x = resnet.forward(&x, Some(pass.time))?;
+            if let Some(attention) = self.attentions.get(index) {
+                x = attention.forward(&x, pass)?;
+            }
+        }
+        match &self.upsampler {
+            Some(upsampler) => upsampler.forward(&x, skips.last().map(Grid::size)),
+            None => Ok(x),
+        }
+    }
+
+    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
+        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
+    }
+}

@@ -1,0 +1,226 @@
+//! The denoiser: a UNet whose transformers attend to the prompt, with an observer passed down to every attention.
+
+mod blocks;
+mod sites;
+mod time;
+mod transformer;
+
+use super::layers::{Builder, Conv2d, Grid, GroupNorm, KeysValues, Layout};
+use crate::checkpoint::UnetConfig;
+use crate::trace::{Attends, AttentionObserver, Site, Stage};
+use crate::{Error, Result};
+use blocks::{DownBlock, MidBlock, Position, UpBlock};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use sites::{Pass, Places};
+use time::TimeEmbedding;
+
+/// What the UNet is to draw: the text encoder's states and how they may be looked at.
+#[derive(Debug, Clone)]
+pub struct Conditioning {
+    /// `[batch, tokens, channels]`; under guidance the unconditional rows come first.
+    pub hidden_states: Tensor,
+    /// `[batch, tokens]`, added to the scores of every cross-attention before the softmax. Minus infinity removes a token from
+    /// view (the others share its attention); at least one token of each row must stay.
+    pub key_bias: Option<Tensor>,
+}
+
+impl Conditioning {
+    /// Every token in full view.
+    pub fn new(hidden_states: Tensor) -> Self {
+        Self { hidden_states, key_bias: None }
+    }
+}
+
+/// A prompt made ready for the UNet: keys and values of every cross-attention. Made once ([`Unet::prepare`]), used at every step.
+#[derive(Debug, Clone)]
+pub struct Context {
+    keys_values: Vec<KeysValues>,
+    key_bias: Option<Tensor>,
+    batch: usize,
+    tokens: usize,
+}
+
+impl Context {
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Tokens of each row: the keys of every cross-attention.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+}
+
+/// diffusers `UNet2DConditionModel`, fields named as its weights.
+#[derive(Debug, Clone)]
+pub struct Unet {
+    conv_in: Conv2d,
+    time_embedding: TimeEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: Option<MidBlock>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    places: Places,
+    downsample_padding: usize,
+    channels: usize,
+    cross_attention_dim: usize,
+    layout: Layout,
+    device: Device,
+    dtype: DType,
+}
+
+impl Unet {
+    /// The network with the weights that `weights` holds at its root.
+    ///
+    /// # Errors
+    /// When a weight is not there in the shape that `config` gives it.
+    pub fn new(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
+        Self::build(config, &Builder::new(weights))
+    }
+
+    /// As [`new`](Self::new), from layers of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn build(config: &UnetConfig, b: &Builder) -> Result<Self> {
+        let mut places = Places::default();
+        let channels = &config.block_out_channels;
+        let levels = channels.len();
+        let mut down_blocks = Vec::with_capacity(levels);
+        for (index, block) in config.down_blocks().iter().enumerate() {
+            let path = format!("down_blocks.{index}");
+            let position = Position { stage: Stage::Down, path: &path, level: index };
+            let b = b.pp("down_blocks").pp(index);
+            down_blocks.push(DownBlock::new(config, block, &position, &mut places, &b)?);
+        }
+        let mid_block = match config.mid_block() {
+            Some(block) => {
+                let position = Position { stage: Stage::Mid, path: "mid_block", level: levels - 1 };
+                Some(MidBlock::new(config, &block, &position, &mut places, &b.pp("mid_block"))?)
+            }
+            None => None,
+        };
+        let mut up_blocks = Vec::with_capacity(levels);
+        for (index, block) in config.up_blocks().iter().enumerate() {
+            let path = format!("up_blocks.{index}");
+            let position = Position { stage: Stage::Up, path: &path, level: levels - 1 - index };
+            let b = b.pp("up_blocks").pp(index);
+            up_blocks.push(UpBlock::new(config, block, &position, &mut places, &b)?);
+        }
+        Ok(Self {
+            conv_in: Conv2d::new(config.in_channels, channels[0], 3, &b.pp("conv_in"))?,
+            time_embedding: TimeEmbedding::new(config, &b.pp("time_embedding"))?,
+            down_blocks,
+            mid_block,
+            up_blocks,
+            conv_norm_out: GroupNorm::new(
+                channels[0],
+                config.norm_num_groups,
+                config.norm_eps,
+                &b.pp("conv_norm_out"),
+            )?,
+            conv_out: Conv2d::new(channels[0], config.out_channels, 3, &b.pp("conv_out"))?,
+            places,
+            downsample_padding: config.downsample_padding,
+            channels: config.in_channels,
+            cross_attention_dim: config.cross_attention_dim[0],
+            layout: b.layout(),
+            device: b.device().clone(),
+            dtype: b.activations(),
+        })
+    }
+
+    /// The cross-attention sites in network order, with the grids they have for a latent of this size.
+    pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
+        self.places.sites(Attends::Prompt, &self.grids(latent_height, latent_width))
+    }
+
+    /// The self-attention sites in network order, with the grids they have for a latent of this size.
+    pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
+        self.places.sites(Attends::Itself, &self.grids(latent_height, latent_width))
+    }
+
+    /// Keys and values of every cross-attention for a prompt.
+    ///
+    /// # Errors
+    /// When the hidden states are not `[batch, tokens, cross_attention_dim]`, or the bias not `[batch, tokens]`.
+    pub fn prepare(&self, conditioning: &Conditioning) -> Result<Context> {
+        let (batch, tokens, width) = conditioning.hidden_states.dims3()?;
+        if width != self.cross_attention_dim {
+            return Err(Error::Unsupported {
+                what: format!("a text encoder of width {width} with a UNet for width {}", self.cross_attention_dim),
+                way_out: "use the text encoder that belongs to this UNet".into(),
+            });
+        }
+        let prompt = conditioning.hidden_states.to_device(&self.device)?.to_dtype(self.dtype)?;
+        let key_bias = match &conditioning.key_bias {
+            Some(bias) => Some(bias.to_device(&self.device)?.to_dtype(DType::F32)?.reshape((batch, 1, 1, tokens))?),
+            None => None,
+        };
+        let mut keys_values = Vec::new();
+        self.down_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
+        self.mid_block.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
+        self.up_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
+        Ok(Context { keys_values, key_bias, batch, tokens })
+    }
+
+    /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
+    /// `timestep`: f32, of the latent's shape. Any height and width of 1 or more will do.
+    ///
+    /// At each attention `observer` is asked first, then told.
+    ///
+    /// # Errors
+    /// When the batch of `latent` is not the context's, or the observer's own.
+    pub fn forward(
+        &self,
+        latent: &Tensor,
+        timestep: f64,
+        context: &Context,
+        observer: &mut dyn AttentionObserver,
+    ) -> Result<Tensor> {
+        let (batch, channels, height, width) = latent.dims4()?;
+        if batch != context.batch || channels != self.channels || height == 0 || width == 0 {
+            let msg = format!(
+                "a latent of shape {:?} for a UNet of {} channels and a prompt of {} rows",
+                latent.dims(),
+                self.channels,
+                context.batch
+            );
+            return Err(Error::Tensor(candle_core::Error::Msg(msg)));
+        }
+        let latent = latent.to_device(&self.device)?.to_dtype(self.dtype)?;
+        let time = self.time_embedding.forward(timestep)?.silu()?;
+        let grids = self.grids(height, width);
+        let mut pass = Pass {
+            time: &time,
+            prompt: &context.keys_values,
+            key_bias: context.key_bias.as_ref(),
+            cross_sites: self.places.sites(Attends::Prompt, &grids),
+            self_sites: self.places.sites(Attends::Itself, &grids),
+            observer,
+        };
+        let mut x = self.conv_in.forward(&Grid::from_nchw(&latent, self.layout)?)?;
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &mut skips, &mut pass)?;
+        }
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &mut pass)?;
+        }
+        for block in &self.up_blocks {
+            x = block.forward(x, &mut skips, &mut pass)?;
+        }
+        let x = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?;
+        Ok(x.to_nchw()?.to_dtype(DType::F32)?)
+    }
+
+    /// The grid at each level. A down-sampler rounds odd sides up, or down where its padding is on one side alone.
+    fn grids(&self, height: usize, width: usize) -> Vec<(usize, usize)> {
+        let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
+        let next = |&(height, width): &(usize, usize)| Some((half(height), half(width)));
+        std::iter::successors(Some((height, width)), next).take(self.down_blocks.len()).collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! The attention sites of a UNet in network order, and the grid that each has for a given latent.
+
+use crate::trace::{Attends, AttentionObserver, Site, Stage};
+use crate::{Result, model::layers::KeysValues};
+use candle_core::Tensor;
+
+/// Where a transformer block stands: all of its [`Site`] but the grid's size.
+#[derive(Debug, Clone)]
+struct Place {
+    path: String,
+    stage: Stage,
+    heads: usize,
+    level: usize,
+}
+
+/// The transformer blocks in network order; filled while the network is built.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places(Vec<Place>);
+
+impl Places {
+    /// Enters the transformer block at weight path `path`, whose grid is the latent's halved `level` times; returns its index.
+    pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, level: usize) -> usize {
+        self.0.push(Place { path, stage, heads, level });
+        self.0.len() - 1
+    }
+
+    /// The sites of one kind for a latent whose grid at each level is in `grids`.
+    pub(super) fn sites(&self, attends: Attends, grids: &[(usize, usize)]) -> Vec<Site> {
+        let layer = match attends {
+            Attends::Prompt => "attn2",
+            Attends::Itself => "attn1",
+        };
+        let site = |(index, place): (usize, &Place)| {
+            let (height, width) = grids[place.level];
+            let path = format!("{}.{layer}", place.path);
+            Site { path, stage: place.stage, attends, index, heads: place.heads, height, width }
+        };
+        self.0.iter().enumerate().map(site).collect()
+    }
+}
+
+/// What is handed down the network in one forward pass.
+pub(super) struct Pass<'a> {
+    /// SiLU of the timestep embedding, `[1 or batch, width]`.
+    pub(super) time: &'a Tensor,
+    /// Keys and values of the prompt, one entry a transformer block.
+    pub(super) prompt: &'a [KeysValues],
+    /// Added to the cross-attention scores, `[batch, 1, 1, tokens]`.
+    pub(super) key_bias: Option<&'a Tensor>,
+    pub(super) cross_sites: Vec<Site>,
+    pub(super) self_sites: Vec<Site>,
+    pub(super) observer: &'a mut dyn AttentionObserver,
+}
+
+impl Pass<'_> {
+    /// Runs `attend` on the site of kind `attends` of transformer block `index`, with a tap if the observer wants one.
+    pub(super) fn observed<T>(
+        &mut self,
+        attends: Attends,
+        index: usize,
+        attend: impl FnOnce(Option<&mut dyn FnMut(&Tensor) -> Result<()>>) -> Result<T>,
+    ) -> Result<T> {
+        let site = match attends {
+            Attends::Prompt => &self.cross_sites[index],
+            Attends::Itself => &self.self_sites[index],
+        };
+        let observer = &mut *self.observer;
+        if observer.wants(site) {
+            attend(Some(&mut |probabilities: &Tensor| observer.observe(site, probabilities)))
+        } else {
+            attend(None)
+        }
+    }
+}

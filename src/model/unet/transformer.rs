@@ -1,0 +1,134 @@
+//! The transformer between resnets: self-attention, attention to the prompt, and a gated MLP on every place of the grid.
+
+use super::sites::{Pass, Places};
+use crate::Result;
+use crate::checkpoint::UnetConfig;
+use crate::model::layers::{Attention, Builder, GeGlu, Grid, GroupNorm, KeysValues, LayerNorm, Linear};
+use crate::trace::{Attends, Stage};
+use candle_core::Tensor;
+
+/// Which transformer is built: what differs from block to block.
+pub(super) struct Shape {
+    pub(super) stage: Stage,
+    /// How often the latent has been halved here.
+    pub(super) level: usize,
+    pub(super) channels: usize,
+    pub(super) heads: usize,
+    pub(super) cross_attention_dim: usize,
+    pub(super) layers: usize,
+}
+
+/// Group norm, projection in, `layers` transformer blocks, projection out, residual (diffusers `Transformer2DModel`).
+#[derive(Debug, Clone)]
+pub(super) struct Transformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Linear,
+}
+
+impl Transformer {
+    /// `path` is the weight path of this transformer from the UNet's root.
+    pub(super) fn new(
+        config: &UnetConfig,
+        shape: &Shape,
+        path: &str,
+        places: &mut Places,
+        b: &Builder,
+    ) -> Result<Self> {
+        let channels = shape.channels;
+        // A 1x1 convolution (SD 1) is a linear layer on tokens (SD 2) whose weight has two more dimensions.
+        let projection = |name| match config.use_linear_projection {
+            true => Linear::new(channels, channels, &b.pp(name)),
+            false => Linear::from_conv(channels, channels, &b.pp(name)),
+        };
+        let block = |index: usize| {
+            let path = format!("{path}.transformer_blocks.{index}");
+            let site = places.add(path, shape.stage, shape.heads, shape.level);
+            TransformerBlock::new(config, shape, site, &b.pp("transformer_blocks").pp(index))
+        };
+        Ok(Self {
+            norm: GroupNorm::new(channels, config.norm_num_groups, 1e-6, &b.pp("norm"))?,
+            proj_in: projection("proj_in")?,
+            transformer_blocks: (0..shape.layers).map(block).collect::<Result<_>>()?,
+            proj_out: projection("proj_out")?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Grid, pass: &mut Pass) -> Result<Grid> {
+        let mut tokens = self.proj_in.forward(&self.norm.forward(x)?.to_tokens()?)?;
+        for block in &self.transformer_blocks {
+            tokens = block.forward(&tokens, pass)?;
+        }
+        Grid::from_tokens(&self.proj_out.forward(&tokens)?, x.size(), x.layout())?.add(x)
+    }
+
+    /// Appends the prompt's keys and values for each block, in network order.
+    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
+        for block in &self.transformer_blocks {
+            into.push(block.attn2.keys_values(prompt)?);
+        }
+        Ok(())
+    }
+}
+
+/// diffusers `BasicTransformerBlock`.
+#[derive(Debug, Clone)]
+pub(super) struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+    /// Index of the block among all of the network.
+    site: usize,
+}
+
+impl TransformerBlock {
+    fn new(config: &UnetConfig, shape: &Shape, site: usize, b: &Builder) -> Result<Self> {
+        let channels = shape.channels;
+        let attention =
+            |context, name| Attention::new(channels, context, shape.heads, false, config.upcast_attention, &b.pp(name));
+        Ok(Self {
+            norm1: LayerNorm::new(channels, 1e-5, &b.pp("norm1"))?,
+            attn1: attention(channels, "attn1")?,
+            norm2: LayerNorm::new(channels, 1e-5, &b.pp("norm2"))?,
+            attn2: attention(shape.cross_attention_dim, "attn2")?,
+            norm3: LayerNorm::new(channels, 1e-5, &b.pp("norm3"))?,
+            ff: FeedForward::new(channels, &b.pp("ff"))?,
+            site,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let x = pass.observed(Attends::Itself, self.site, |tap| self.attn1.forward_self(&normed, tap, x))?;
+        let normed = self.norm2.forward(&x)?;
+        let (context, key_bias) = (&pass.prompt[self.site], pass.key_bias);
+        let x =
+            pass.observed(Attends::Prompt, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
+        self.ff.forward_plus(&self.norm3.forward(&x)?, &x)
+    }
+}
+
+/// GEGLU to four times the channels and back (diffusers `FeedForward`: `net.0.proj`, `net.2`).
+#[derive(Debug, Clone)]
+struct FeedForward {
+    gate: GeGlu,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(channels: usize, b: &Builder) -> Result<Self> {
+        let net = b.pp("net");
+        Ok(Self {
+            gate: GeGlu::new(channels, 4 * channels, &net.pp(0))?,
+            out: Linear::new(4 * channels, channels, &net.pp(2))?,
+        })
+    }
+
+    fn forward_plus(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.out.forward_plus(&self.gate.forward(x)?, residual)
+    }
+}

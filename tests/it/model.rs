@@ -1,0 +1,333 @@
+//! Text encoder, UNet and VAE against numbers made by diffusers (`tests/fixtures/make_numbers.py`).
+
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Part, Source};
+use attnmap::model::layers::{Builder, Layout};
+use attnmap::model::{Conditioning, TextEncoder, Unet, Vae};
+use attnmap::trace::{Attends, AttentionObserver, Site, Unobserved};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+const CHECKPOINTS: [&str; 2] = ["tiny-sd1", "tiny-sd2"];
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn checkpoint(name: &str) -> Checkpoint {
+    Checkpoint::open(&Source::Folder(fixtures().join(name)), &OpenOptions::default()).unwrap()
+}
+
+/// The tensors that diffusers made for a checkpoint.
+struct Numbers(HashMap<String, Tensor>);
+
+impl Numbers {
+    fn of(name: &str) -> Self {
+        let file = fixtures().join(format!("model/{name}.safetensors"));
+        Self(candle_core::safetensors::load(file, &Device::Cpu).unwrap())
+    }
+
+    fn get(&self, name: &str) -> &Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("no {name} in the fixture"))
+    }
+
+    /// The cases of a part: the second of the parts of a name.
+    fn cases(&self, part: &str) -> Vec<String> {
+        let case = |name: &String| name.strip_prefix(part)?.strip_prefix('/')?.split('/').next().map(str::to_string);
+        let mut cases: Vec<String> = self.0.keys().filter_map(case).collect();
+        cases.sort();
+        cases.dedup();
+        assert!(!cases.is_empty(), "no case of {part}");
+        cases
+    }
+}
+
+/// `|a - b| / |b|` in the Euclidean norm.
+fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |x: &Tensor| {
+        x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+    };
+    let difference = (a.to_dtype(DType::F64).unwrap() - b.to_dtype(DType::F64).unwrap()).unwrap();
+    norm(&difference) / norm(b)
+}
+
+#[track_caller]
+fn assert_close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
+    let error = relative_error(a, b);
+    println!("{what}: {error:.1e}");
+    // Not `error > limit`: a NaN must fail.
+    assert!(error <= limit, "{what}: relative error {error:.2e}, more than {limit:.0e}");
+}
+
+/// Issue 2 asks for 1e-4; this leaves room only for another order of summation.
+const F32: f64 = 1e-5;
+
+fn unet(name: &str, dtype: DType, layout: Layout) -> Unet {
+    let checkpoint = checkpoint(name);
+    let weights = checkpoint.weights(Part::Unet).unwrap();
+    weights
+        .load(dtype, &Device::Cpu, |weights| Unet::build(&checkpoint.unet, &Builder::with_layout(weights, layout)))
+        .unwrap()
+}
+
+fn vae(name: &str, dtype: DType, layout: Layout) -> Vae {
+    let checkpoint = checkpoint(name);
+    let weights = checkpoint.weights(Part::Vae).unwrap();
+    weights
+        .load(dtype, &Device::Cpu, |weights| Vae::build(&checkpoint.vae, &Builder::with_layout(weights, layout)))
+        .unwrap()
+}
+
+fn text_encoder(name: &str, dtype: DType) -> TextEncoder {
+    let checkpoint = checkpoint(name);
+    let weights = checkpoint.weights(Part::TextEncoder).unwrap();
+    weights.load(dtype, &Device::Cpu, |weights| TextEncoder::new(&checkpoint.text_encoder, weights)).unwrap()
+}
+
+/// Keeps every observation.
+#[derive(Default)]
+struct Everything {
+    seen: Vec<(Site, Tensor)>,
+    only: Option<Attends>,
+}
+
+impl AttentionObserver for Everything {
+    fn wants(&self, site: &Site) -> bool {
+        self.only.is_none_or(|only| site.attends == only)
+    }
+
+    fn observe(&mut self, site: &Site, probabilities: &Tensor) -> attnmap::Result<()> {
+        self.seen.push((site.clone(), probabilities.clone()));
+        Ok(())
+    }
+}
+
+/// One case of the UNet: conditioning, latent, timestep.
+fn unet_case(numbers: &Numbers, case: &str) -> (Conditioning, Tensor, f64) {
+    let get = |what: &str| numbers.get(&format!("unet/{case}/{what}")).clone();
+    let mut conditioning = Conditioning::new(get("context"));
+    conditioning.key_bias = numbers.0.get(&format!("unet/{case}/key_bias")).cloned();
+    let timestep = get("timestep").to_vec1::<f64>().unwrap()[0];
+    (conditioning, get("sample"), timestep)
+}
+
+#[test]
+fn text_encoder_equals_transformers() {
+    for name in CHECKPOINTS {
+        let (encoder, numbers) = (text_encoder(name, DType::F32), Numbers::of(name));
+        for case in numbers.cases("text") {
+            let get = |what: &str| numbers.get(&format!("text/{case}/{what}"));
+            let result = encoder.forward_attentions(get("ids")).unwrap();
+            let what = |part: &str| format!("{name} text {case} {part}");
+            assert_close(&what("last"), &result.last_hidden_state, get("last_hidden_state"), F32);
+            assert_close(&what("penultimate"), result.penultimate(), get("penultimate"), F32);
+            assert_close(&what("pooled"), &result.pooled, get("pooled"), F32);
+            if case == "short" {
+                let attentions = Tensor::stack(&result.attentions, 0).unwrap();
+                assert_close(&what("attentions"), &attentions, get("attentions"), F32);
+            }
+            let unobserved = encoder.forward(get("ids")).unwrap();
+            assert!(unobserved.attentions.is_empty());
+            assert_close(&what("unobserved"), &unobserved.last_hidden_state, get("last_hidden_state"), F32);
+        }
+    }
+}
+
+#[test]
+fn unet_equals_diffusers_on_even_odd_and_oblong_latents() {
+    for name in CHECKPOINTS {
+        let numbers = Numbers::of(name);
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let unet = unet(name, DType::F32, layout);
+            for case in numbers.cases("unet") {
+                let (conditioning, latent, timestep) = unet_case(&numbers, &case);
+                let context = unet.prepare(&conditioning).unwrap();
+                let output = unet.forward(&latent, timestep, &context, &mut Unobserved).unwrap();
+                assert_close(
+                    &format!("{name} unet {case} {layout:?}"),
+                    &output,
+                    numbers.get(&format!("unet/{case}/output")),
+                    F32,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn observers_are_shown_the_probabilities_of_diffusers() {
+    for name in CHECKPOINTS {
+        let (unet, numbers) = (unet(name, DType::F32, Layout::Nchw), Numbers::of(name));
+        for case in numbers.cases("unet") {
+            let (conditioning, latent, timestep) = unet_case(&numbers, &case);
+            let context = unet.prepare(&conditioning).unwrap();
+            let mut observer = Everything { only: Some(Attends::Prompt), ..Default::default() };
+            if case == "half-odd" {
+                observer.only = None; // the fixture has the self-attentions of this case alone
+            }
+            let output = unet.forward(&latent, timestep, &context, &mut observer).unwrap();
+            assert_close(&format!("{name} observed {case}"), &output, numbers.get(&format!("unet/{case}/output")), F32);
+
+            let prefix = format!("unet/{case}/probabilities/");
+            let expected = numbers.0.keys().filter(|name| name.starts_with(&prefix)).count();
+            assert_eq!(observer.seen.len(), expected);
+            let (mut worst, mut largest) = (0f64, 0f64);
+            for (site, probabilities) in &observer.seen {
+                assert_eq!(probabilities.dtype(), DType::F32);
+                let keys = match site.attends {
+                    Attends::Prompt => context.tokens(),
+                    Attends::Itself => site.height * site.width,
+                };
+                assert_eq!(probabilities.dims(), [latent.dims()[0], site.heads, site.height * site.width, keys]);
+                let truth = numbers.get(&format!("{prefix}{}", site.path));
+                worst = worst.max(relative_error(probabilities, truth));
+                largest = largest.max(f64::from(truth.max_all().unwrap().to_scalar::<f32>().unwrap()));
+                let sums = probabilities.sum(3).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5));
+            }
+            println!("{name} probabilities {case}: {worst:.1e}, largest probability {largest:.2}");
+            assert!(worst <= F32, "{name} {case}: {worst:.2e}");
+            assert!(largest > 0.6, "the fixture's attention is too uniform to prove anything");
+        }
+    }
+}
+
+#[test]
+fn sites_are_those_that_are_observed() {
+    for name in CHECKPOINTS {
+        let unet = unet(name, DType::F32, Layout::Nchw);
+        let numbers = Numbers::of(name);
+        for case in numbers.cases("unet") {
+            let (conditioning, latent, timestep) = unet_case(&numbers, &case);
+            let (_, _, height, width) = latent.dims4().unwrap();
+            let mut observer = Everything::default();
+            unet.forward(&latent, timestep, &unet.prepare(&conditioning).unwrap(), &mut observer).unwrap();
+            let (cross, own): (Vec<_>, Vec<_>) =
+                observer.seen.into_iter().map(|(site, _)| site).partition(|site| site.attends == Attends::Prompt);
+            assert_eq!(cross, unet.sites(height, width));
+            assert_eq!(own, unet.self_sites(height, width));
+            assert!(cross.iter().enumerate().all(|(index, site)| site.index == index));
+        }
+    }
+    let sites = unet("tiny-sd2", DType::F32, Layout::Nchw).sites(9, 13);
+    let grids: Vec<_> = sites.iter().map(|site| (site.height, site.width)).collect();
+    assert_eq!(grids[..6], [(9, 13), (5, 7), (3, 4), (2, 2), (2, 2), (2, 2)]);
+    assert_eq!(grids[12], (9, 13));
+    assert_eq!(sites[4].path, "mid_block.attentions.0.transformer_blocks.0.attn2");
+    assert_eq!(sites.iter().map(|site| site.heads).collect::<Vec<_>>()[..6], [2, 4, 3, 6, 6, 6]);
+}
+
+#[test]
+fn vae_equals_diffusers() {
+    for name in CHECKPOINTS {
+        let numbers = Numbers::of(name);
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let vae = vae(name, DType::F32, layout);
+            for case in numbers.cases("vae") {
+                let get = |what: &str| numbers.get(&format!("vae/{case}/{what}"));
+                let what = |part: &str| format!("{name} vae {case} {part} {layout:?}");
+                let posterior = vae.encode(get("image")).unwrap();
+                assert_close(&what("mean"), &posterior.mean, get("mean"), F32);
+                if case == "uneven" {
+                    continue; // sides that are no multiple of the factor: encoded only
+                }
+                assert_close(&what("logvar"), &posterior.logvar, get("logvar"), F32);
+                assert_close(&what("sampled"), &posterior.sample(get("noise")).unwrap(), get("sampled"), F32);
+                assert_close(&what("decoded"), &vae.decode(get("latent")).unwrap(), get("decoded"), F32);
+            }
+        }
+    }
+}
+
+/// Weights in half precision, against the f32 truth: on a CPU the products are formed in f32, so that what remains is the rounding
+/// of the weights. The tiny checkpoints' weights are exact in f16.
+#[test]
+fn half_precision_weights_run_on_a_cpu() {
+    for name in CHECKPOINTS {
+        let numbers = Numbers::of(name);
+        for (dtype, limit) in [(DType::F16, F32), (DType::BF16, 1e-2)] {
+            let (conditioning, latent, timestep) = unet_case(&numbers, "square");
+            let unet = unet(name, dtype, Layout::Nchw);
+            let context = unet.prepare(&conditioning).unwrap();
+            let output = unet.forward(&latent, timestep, &context, &mut Unobserved).unwrap();
+            assert_eq!(output.dtype(), DType::F32);
+            assert_close(&format!("{name} unet {dtype:?}"), &output, numbers.get("unet/square/output"), limit);
+
+            let decoded = vae(name, dtype, Layout::Nchw).decode(numbers.get("vae/square/latent")).unwrap();
+            assert_close(&format!("{name} vae {dtype:?}"), &decoded, numbers.get("vae/square/decoded"), limit);
+            let text = text_encoder(name, dtype).forward(numbers.get("text/short/ids")).unwrap();
+            let truth = numbers.get("text/short/last_hidden_state");
+            assert_close(&format!("{name} text {dtype:?}"), &text.last_hidden_state, truth, limit);
+        }
+    }
+}
+
+#[test]
+fn a_removed_token_is_not_looked_at_and_changes_nothing() {
+    let unet = unet("tiny-sd1", DType::F32, Layout::Nchw);
+    let (conditioning, latent, timestep) = unet_case(&Numbers::of("tiny-sd1"), "odd");
+    let (batch, tokens, width) = conditioning.hidden_states.dims3().unwrap();
+    assert_eq!(batch, 1);
+    let run = |conditioning: &Conditioning| {
+        let mut observer = Everything { only: Some(Attends::Prompt), ..Default::default() };
+        let context = unet.prepare(conditioning).unwrap();
+        (unet.forward(&latent, timestep, &context, &mut observer).unwrap(), observer.seen)
+    };
+    // Without the second token, and with it but out of view.
+    let states = &conditioning.hidden_states;
+    let without = [states.i((.., ..1)).unwrap(), states.i((.., 2..)).unwrap()];
+    let without = Conditioning::new(Tensor::cat(&without, 1).unwrap());
+    let mut bias = vec![0f32; tokens];
+    bias[1] = f32::NEG_INFINITY;
+    let mut hidden = Conditioning::new(states.clone());
+    hidden.key_bias = Some(Tensor::from_vec(bias, (1, tokens), &Device::Cpu).unwrap());
+    let (expected, _) = run(&without);
+    let (output, seen) = run(&hidden);
+    assert_close("removed", &output, &expected, F32);
+    for (_, probabilities) in seen {
+        assert_eq!(
+            probabilities.i((.., .., .., 1)).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(),
+            0.0
+        );
+    }
+    assert_eq!(width, 32);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let unet = unet("tiny-sd1", DType::F32, Layout::Nchw);
+    let states =
+        |shape: (usize, usize, usize)| Conditioning::new(Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
+    let error = unet.prepare(&states((1, 5, 40))).unwrap_err().to_string();
+    assert!(error.contains("width 40") && error.contains("width 32"), "{error}");
+    let context = unet.prepare(&states((2, 5, 32))).unwrap();
+    let latent = Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();
+    assert!(unet.forward(&latent, 1.0, &context, &mut Unobserved).is_err());
+
+    let encoder = text_encoder("tiny-sd1", DType::F32);
+    let ids = |ids: Vec<u32>| Tensor::from_vec(ids.clone(), (1, ids.len()), &Device::Cpu).unwrap();
+    let error = encoder.forward(&ids(vec![1; 78])).unwrap_err().to_string();
+    assert!(error.contains("78 tokens"), "{error}");
+    let error = encoder.forward(&ids(vec![1475])).unwrap_err().to_string();
+    assert!(error.contains("token id 1475"), "{error}");
+}
+
+/// An observer's error ends the pass and comes out as it is.
+#[test]
+fn an_observer_may_fail() {
+    struct Fails;
+    impl AttentionObserver for Fails {
+        fn wants(&self, _: &Site) -> bool {
+            true
+        }
+        fn observe(&mut self, _: &Site, _: &Tensor) -> attnmap::Result<()> {
+            Err(attnmap::Error::Interrupted)
+        }
+    }
+    let unet = unet("tiny-sd1", DType::F32, Layout::Nchw);
+    let (conditioning, latent, timestep) = unet_case(&Numbers::of("tiny-sd1"), "odd");
+    let context = unet.prepare(&conditioning).unwrap();
+    let result = unet.forward(&latent, timestep, &context, &mut Fails);
+    assert!(matches!(result, Err(attnmap::Error::Interrupted)));
+}
