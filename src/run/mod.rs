@@ -1,3 +1,10 @@
-//! The files of a run: folder naming, whole-or-nothing writes, `run.json`.
+//! The files of a run: folder naming, whole-or-nothing writes, `run.json`, and everything that is drawn from a trace.
 
 pub mod atomic;
+mod folder;
+mod name;
+mod record;
+
+pub use folder::Run;
+pub use name::{run_name, slug};
+pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, save_heatmaps};

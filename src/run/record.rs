@@ -1,0 +1,194 @@
+//! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
+
+use crate::heatmap::{Heatmaps, Layout};
+use crate::trace::tensors::{self, NamedTensor};
+use crate::trace::{CheckpointInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The file's name in a run folder.
+pub const FILE: &str = "run.json";
+
+/// The format of `run.json` that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The content of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// Version of attnmap that made the run.
+    pub attnmap: String,
+    /// The command line that makes the same run again.
+    pub command: String,
+    /// The prompt as the user wrote it.
+    pub prompt: String,
+    /// The negative prompt, if there was one.
+    pub negative: Option<String>,
+    /// The checkpoint.
+    pub checkpoint: CheckpointInfo,
+    /// What the image was made with.
+    pub settings: Settings,
+    /// The latent grid: the space of the maps, and of `peak.row` and `peak.column`.
+    pub latent: Grid,
+    /// The image in pixels.
+    pub image: Grid,
+    /// Start token, prompt tokens and first end token, with each one's share of attention.
+    pub tokens: Vec<TokenRecord>,
+    /// Share of attention of all padding together; with those of the tokens it sums to 1.
+    pub padding_share: f32,
+    /// The words that maps were made for, in the order of `words` in `heatmaps.safetensors`.
+    pub words: Vec<WordRecord>,
+    /// Words of the prompt that did not fit into the text encoder.
+    #[serde(default)]
+    pub cut_off: Vec<String>,
+    /// What the user was warned of.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// How the maps were made, e.g. `daam, heads 0-3`.
+    pub aggregate: String,
+    /// How the pictures were drawn.
+    pub display: Value,
+    /// The sites that were watched, in network order.
+    pub sites: Vec<Site>,
+    /// The scheduler's timestep of every UNet call.
+    pub timesteps: Vec<f64>,
+    /// Seconds by part. Left out where equal runs must be equal bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timings: BTreeMap<String, f64>,
+}
+
+/// What an image was made with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Steps asked for. PNDM makes one UNet call more.
+    pub steps: usize,
+    /// Weight of classifier-free guidance; 1 or less is no guidance.
+    pub guidance_scale: f64,
+    /// The scheduler's name on the command line.
+    pub scheduler: String,
+    /// Width of the image in pixels.
+    pub width: usize,
+    /// Height of the image in pixels.
+    pub height: usize,
+    /// Number type of the networks.
+    pub dtype: String,
+    /// Where the networks ran.
+    pub device: String,
+    /// Anything else that later versions or other commands add.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Value>,
+}
+
+/// A token and its share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenInfo,
+    /// Its share of all attention, 0 to 1.
+    pub share: f32,
+}
+
+/// A word, where its attention lies, and its picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WordRecord {
+    /// The word.
+    #[serde(flatten)]
+    pub word: WordInfo,
+    /// Share of attention, peak, centroid, area and so on.
+    #[serde(flatten)]
+    pub layout: Layout,
+    /// The overlay's file, from the run folder.
+    pub overlay: String,
+}
+
+impl RunRecord {
+    /// Reads `run.json` in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the folder is no run, the file is damaged, or a newer attnmap wrote it.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let file = folder.join(FILE);
+        let error = |reason: String| Error::Trace { file: file.clone(), reason };
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = "no run here (no run.json); give a folder that `attnmap generate` made";
+                return Err(Error::Trace { file: folder.to_path_buf(), reason: reason.into() });
+            }
+            Err(io) => return Err(Error::io(&file)(io)),
+        };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|json| error(format!("not JSON: {json}")))?;
+        // The version first: a newer file may lack or have other fields, and that must not be the message.
+        match value.get("format_version").and_then(Value::as_u64) {
+            Some(version) if version > u64::from(FORMAT_VERSION) => Err(error(format!(
+                "format {version} is newer than this attnmap reads ({FORMAT_VERSION}); update attnmap or make the run again"
+            ))),
+            Some(_) => serde_json::from_value(value).map_err(|json| error(format!("not a run of attnmap: {json}"))),
+            None => Err(error("not a run of attnmap: no format_version".into())),
+        }
+    }
+
+    /// Writes `run.json` into `folder`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        super::atomic::write_file(&folder.join(FILE), |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        })
+    }
+
+    /// Puts in what `heatmaps` says: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays
+    /// are named by [`overlay_file`].
+    pub fn describe(&mut self, heatmaps: &Heatmaps, aggregate: String, prompt: &PromptInfo, threshold: f32) {
+        self.aggregate = aggregate;
+        let shares = heatmaps.shares.iter().copied();
+        self.tokens =
+            prompt.tokens.iter().cloned().zip(shares).map(|(token, share)| TokenRecord { token, share }).collect();
+        self.padding_share = heatmaps.shares.last().copied().unwrap_or(0.0);
+        let word = |(index, word): (usize, &WordInfo)| WordRecord {
+            word: word.clone(),
+            layout: heatmaps.layout(index, threshold),
+            overlay: overlay_file(index, heatmaps.chosen.len(), &prompt.label(word)),
+        };
+        self.words = heatmaps.chosen.iter().enumerate().map(word).collect();
+    }
+}
+
+/// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many digits as `count` needs.
+pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
+    let digits = count.saturating_sub(1).to_string().len().max(2);
+    format!("overlays/{index:0digits$}-{}.png", super::slug(label))
+}
+
+/// Writes `heatmaps.safetensors`: `tokens` f32 `[T, h, w]` and `words` f32 `[W, h, w]` on the latent grid, in attention
+/// probability summed over the steps; with `format_version`, `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the
+/// metadata.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: &PromptInfo) -> Result<()> {
+    let json = |value: serde_json::Result<String>| value.expect("plain data has a JSON form");
+    let metadata = [
+        ("format_version", "1".to_string()),
+        ("aggregate", aggregate.to_string()),
+        ("steps", heatmaps.steps.to_string()),
+        ("prompt", prompt.text.clone()),
+        ("tokens", json(serde_json::to_string(&prompt.tokens))),
+        ("words", json(serde_json::to_string(&heatmaps.chosen))),
+    ];
+    let Grid { height, width } = heatmaps.grid;
+    let tensors = [
+        NamedTensor::f32("tokens", &[heatmaps.token_count(), height, width], &heatmaps.tokens),
+        NamedTensor::f32("words", &[heatmaps.chosen.len(), height, width], &heatmaps.words),
+    ];
+    tensors::write(path, &metadata, &tensors)
+}
