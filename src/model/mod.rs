@@ -3,6 +3,8 @@
 //! Each is built from a config and a `VarBuilder` and checked against diffusers in `tests/it/model.rs`. They take tensors of any float
 //! dtype and give f32.
 
+#[cfg(test)]
+mod fixture;
 pub mod layers;
 mod resnet;
 mod text_encoder;

@@ -48,7 +48,15 @@ impl TextEncoder {
     /// # Errors
     /// When a weight is not there in the shape that `config` gives it.
     pub fn new(config: &TextEncoderConfig, weights: VarBuilder) -> Result<Self> {
-        let mut b = Builder::new(weights);
+        Self::build(config, &Builder::new(weights))
+    }
+
+    /// As [`new`](Self::new), from layers of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn build(config: &TextEncoderConfig, b: &Builder) -> Result<Self> {
+        let mut b = b.clone();
         if !b.contains("embeddings.token_embedding.weight") {
             b = b.pp("text_model");
         }

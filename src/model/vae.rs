@@ -262,13 +262,18 @@ impl MidBlock {
         })
     }
 
-    fn forward(&self, mut x: Grid) -> Result<Grid> {
-        x = self.resnets[0].forward(&x, None)?;
-        if let Some((norm, attention)) = &self.attention {
-            let residual = x.to_tokens()?;
-            let tokens = attention.forward_self(&norm.forward(&x)?.to_tokens()?, None, &residual)?;
-            x = Grid::from_tokens(&tokens, x.size(), x.layout())?;
-        }
+    fn forward(&self, x: Grid) -> Result<Grid> {
+        let x = self.attend(self.resnets[0].forward(&x, None)?)?;
         self.resnets[1].forward(&x, None)
     }
+
+    fn attend(&self, x: Grid) -> Result<Grid> {
+        let Some((norm, attention)) = &self.attention else { return Ok(x) };
+        let residual = x.to_tokens()?;
+        let tokens = attention.forward_self(&norm.forward(&x)?.to_tokens()?, None, &residual)?;
+        Grid::from_tokens(&tokens, x.size(), x.layout())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,5 +2,6 @@
 
 mod heatmap;
 mod model;
+mod model_shapes;
 mod scheduler;
 mod trace;

@@ -33,7 +33,7 @@ impl Linear {
     /// # Errors
     /// When the weights are not there in these shapes.
     pub fn from_conv(input: usize, output: usize, b: &Builder) -> Result<Self> {
-        let weight = b.get((output, input, 1, 1), "weight")?.reshape((output, input))?;
+        let weight = b.get((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
         Ok(Self { weight, bias: Some(b.get(output, "bias")?) })
     }
 

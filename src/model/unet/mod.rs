@@ -224,3 +224,6 @@ impl Unet {
         std::iter::successors(Some((height, width)), next).take(self.down_blocks.len()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

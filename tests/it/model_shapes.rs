@@ -1,0 +1,151 @@
+//! The full Stable Diffusion 1.5 and 2.1 networks ask for exactly the weights, in exactly the shapes, that diffusers makes.
+//!
+//! No weight is allocated: the builder hands out tensors of one element that are repeated without being copied.
+
+use attnmap::checkpoint::{TextEncoderConfig, UnetConfig, VaeConfig};
+use attnmap::model::layers::{Builder, Layout};
+use attnmap::model::{TextEncoder, Unet, Vae};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Remembers what it is asked for. It claims to hold no tensor, so that optional prefixes are not taken.
+#[derive(Clone, Default)]
+struct Recording(Arc<Mutex<Shapes>>);
+
+impl SimpleBackend for Recording {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let before = self.0.lock().unwrap().insert(name.to_string(), shape.dims().to_vec());
+        assert!(before.is_none(), "{name} is asked for twice");
+        Tensor::zeros((), dtype, device)?.broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        panic!("{name} is asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// What `build` asks for.
+fn asked_for<T>(build: impl FnOnce(&Builder) -> attnmap::Result<T>) -> Shapes {
+    let backend = Recording::default();
+    let weights = VarBuilder::from_backend(Box::new(backend.clone()), DType::F32, Device::Cpu);
+    build(&Builder::with_layout(weights, Layout::Nchw)).unwrap();
+    let shapes = backend.0.lock().unwrap();
+    shapes.clone()
+}
+
+fn folder(checkpoint: &str, part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/full-size").join(checkpoint).join(part)
+}
+
+/// The tree that `tests/fixtures/make_shapes.py` writes, each name with `prefix` before it.
+fn expected(checkpoint: &str, part: &str, prefix: &str) -> Shapes {
+    let text = std::fs::read_to_string(folder(checkpoint, part).join("shapes.txt")).unwrap();
+    let mut path: Vec<&str> = Vec::new();
+    let mut shapes = Shapes::new();
+    for line in text.lines() {
+        let step = line.trim_start();
+        path.truncate(line.len() - step.len());
+        match step.split_once(' ') {
+            None => path.push(step),
+            Some((last, shape)) => {
+                let name = format!("{prefix}{}.{last}", path.join("."));
+                shapes.insert(name, shape.split('x').map(|side| side.parse().unwrap()).collect());
+            }
+        }
+    }
+    shapes
+}
+
+#[track_caller]
+fn assert_same(asked: &Shapes, expected: &Shapes) {
+    for (name, shape) in expected {
+        assert_eq!(asked.get(name), Some(shape), "{name}");
+    }
+    assert_eq!(asked.keys().find(|name| !expected.contains_key(*name)), None);
+}
+
+fn config(checkpoint: &str, part: &str) -> (Vec<u8>, PathBuf) {
+    let file = folder(checkpoint, part).join("config.json");
+    (std::fs::read(&file).unwrap(), file)
+}
+
+#[test]
+fn unets_ask_for_every_weight_of_diffusers() {
+    for (name, tensors) in [("sd15", 686), ("sd21", 686)] {
+        let (json, file) = config(name, "unet");
+        let config = UnetConfig::from_json(&json, &file).unwrap();
+        let expected = expected(name, "unet", "");
+        assert_eq!(expected.len(), tensors);
+        assert_same(&asked_for(|b| Unet::build(&config, b)), &expected);
+    }
+}
+
+#[test]
+fn vaes_ask_for_every_weight_of_diffusers() {
+    for name in ["sd15", "sd21"] {
+        let (json, file) = config(name, "vae");
+        let config = VaeConfig::from_json(&json, &file).unwrap();
+        let expected = expected(name, "vae", "");
+        assert_eq!(expected.len(), 248);
+        assert_same(&asked_for(|b| Vae::build(&config, b)), &expected);
+    }
+}
+
+#[test]
+fn text_encoders_ask_for_every_weight_of_transformers() {
+    for (name, tensors) in [("sd15", 196), ("sd21", 372)] {
+        let (json, file) = config(name, "text_encoder");
+        let config = TextEncoderConfig::from_json(&json, &file).unwrap();
+        // transformers 5 has no prefix any more; attnmap's names have.
+        let expected = expected(name, "text_encoder", "text_model.");
+        assert_eq!(expected.len(), tensors);
+        assert_same(&asked_for(|b| TextEncoder::build(&config, b)), &expected);
+    }
+}
+
+/// The sites of Stable Diffusion 1.5 and 2.1, and the grids at 512x512 and at a size that does not halve evenly.
+#[test]
+fn full_size_sites() {
+    for (name, heads) in [("sd15", [8, 8, 8, 8]), ("sd21", [5, 10, 20, 20])] {
+        let (json, file) = config(name, "unet");
+        let config = UnetConfig::from_json(&json, &file).unwrap();
+        let weights = VarBuilder::from_backend(Box::new(Recording::default()), DType::F32, Device::Cpu);
+        let unet = Unet::build(&config, &Builder::with_layout(weights, Layout::Nchw)).unwrap();
+        let seen: Vec<_> = unet.sites(64, 64).iter().map(|site| (site.height, site.heads)).collect();
+        let expected = [
+            vec![(64, heads[0]); 2],
+            vec![(32, heads[1]); 2],
+            vec![(16, heads[2]); 2],
+            vec![(8, heads[3])],
+            vec![(16, heads[2]); 3],
+            vec![(32, heads[1]); 3],
+            vec![(64, heads[0]); 3],
+        ];
+        assert_eq!(seen, expected.concat());
+        let odd: Vec<_> = unet.sites(75, 50).iter().map(|site| (site.height, site.width)).collect();
+        assert_eq!(
+            [odd[0], odd[2], odd[4], odd[6], odd[7], odd[10], odd[13]],
+            [(75, 50), (38, 25), (19, 13), (10, 7), (19, 13), (38, 25), (75, 50)]
+        );
+        let paths: Vec<_> = unet.self_sites(64, 64).into_iter().map(|site| site.path).collect();
+        assert_eq!(paths[6], "mid_block.attentions.0.transformer_blocks.0.attn1");
+        assert_eq!(paths[15], "up_blocks.3.attentions.2.transformer_blocks.0.attn1");
+    }
+}
