@@ -4,6 +4,8 @@
 //! [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
 
 mod config;
+mod describe;
+mod hub;
 mod source;
 mod store;
 mod weights;
@@ -12,6 +14,8 @@ pub use config::{
     Activation, BlockType, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
     UnetBlock, UnetConfig, VaeConfig,
 };
+pub use describe::{Description, PartDescription};
+pub use hub::{CachedPipeline, HubOptions, cached_pipelines};
 pub use source::Source;
 pub use weights::{Weights, WeightsSummary};
 
@@ -70,6 +74,8 @@ pub struct OpenOptions {
     pub variant: Option<String>,
     /// Told of downloads.
     pub progress: Option<Arc<dyn Progress>>,
+    /// How to reach the hub; the environment says, unless told otherwise here.
+    pub hub: HubOptions,
 }
 
 impl std::fmt::Debug for OpenOptions {
@@ -123,6 +129,12 @@ impl Checkpoint {
     /// [`Error::Config`], [`Error::Unsupported`], [`Error::Weights`] or [`Error::Hub`], each naming file, field and the
     /// way out.
     pub fn open(source: &Source, options: &OpenOptions) -> Result<Self> {
+        if let Some(variant) = &options.variant {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if variant.is_empty() || !variant.chars().all(plain) {
+                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
+            }
+        }
         let store = match source {
             Source::Embedded if Store::has_embedded() => Store::Embedded,
             Source::Embedded => {
@@ -135,24 +147,22 @@ impl Checkpoint {
             }
             Source::Folder(folder) if folder.is_dir() => Store::Folder(folder.clone()),
             Source::Folder(folder) => return Err(Error::option("--model", format!("no folder {}", folder.display()))),
-            Source::Hub { .. } => {
-                return Err(Error::Unsupported {
-                    what: format!("{source}: the hub"),
-                    way_out: "give a folder with --model".into(),
-                });
+            Source::Hub { repo, revision } => {
+                let (revision, variant) = (revision.as_deref(), options.variant.as_deref());
+                Store::Folder(hub::snapshot(repo, revision, variant, &options.hub, options.progress.clone())?)
             }
         };
-        if let Some(variant) = &options.variant {
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if variant.is_empty() || !variant.chars().all(plain) {
-                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
-            }
-        }
+        // The embedded checkpoint is one set of files; a variant is chosen among several.
         let variant = if *source == Source::Embedded { None } else { options.variant.clone() };
-        Self::from_store(store, source.to_string(), variant)
+        let checkpoint = Self::read_configs(store, source.to_string(), variant)?;
+        for part in Part::ALL {
+            weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
+        }
+        Ok(checkpoint)
     }
 
-    fn from_store(store: Store, id: String, variant: Option<String>) -> Result<Self> {
+    /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
+    fn read_configs(store: Store, id: String, variant: Option<String>) -> Result<Self> {
         let Some(index) = store.read("model_index.json")? else { return Err(no_index(&store)) };
         let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
@@ -186,9 +196,6 @@ impl Checkpoint {
                     unet.in_channels, vae.latent_channels
                 ),
             });
-        }
-        for part in Part::ALL {
-            weights::weight_files(&store, part, variant.as_deref())?;
         }
         let defaults = read_defaults(&store, &unet, &vae)?;
         Ok(Self { id, index, unet, vae, text_encoder, scheduler, tokenizer, defaults, store, variant })

@@ -127,6 +127,17 @@ pub(crate) enum Bytes {
     Static(&'static [u8]),
 }
 
+impl Bytes {
+    /// Tells the system that all of it is about to be read, so that a disk reads ahead while tensors are converted.
+    pub(crate) fn prefetch(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // Only advice: where it is refused, reading is merely slower.
+            let _ = map.advise(memmap2::Advice::WillNeed);
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

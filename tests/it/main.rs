@@ -1,6 +1,8 @@
 //! All integration tests, in one binary: one file a module.
 
+mod checkpoint;
 mod heatmap;
+mod hub;
 mod model;
 mod model_shapes;
 mod scheduler;

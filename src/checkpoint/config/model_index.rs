@@ -90,7 +90,7 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("a model of another kind", |(_, name)| name);
     Error::Unsupported {
         what: format!("{}: {family} ({class})", file.display()),
-        way_out: "Stable Diffusion 1.x and 2.x text-to-image checkpoints are, e.g. \
+        way_out: "Stable Diffusion 1.x and 2.x text-to-image checkpoints are, so far; e.g. \
                   --model stable-diffusion-v1-5/stable-diffusion-v1-5"
             .into(),
     }

@@ -71,6 +71,11 @@ impl WeightFile {
         Some((info, bytes))
     }
 
+    /// See [`Bytes::prefetch`].
+    pub(super) fn prefetch(&self) {
+        self.bytes.prefetch();
+    }
+
     pub(super) fn fault(&self, reason: String) -> Error {
         Error::Weights { file: self.path.clone(), reason }
     }

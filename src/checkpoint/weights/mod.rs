@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use file::WeightFile;
-pub(crate) use file::weight_files;
+pub(crate) use file::{Choice, choose, shards, weight_files};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -111,6 +111,7 @@ impl Weights {
             // Someone holds a builder of these weights already; then problems come one by one.
             Err(inner) => Self { inner },
         };
+        weights.inner.files.iter().for_each(WeightFile::prefetch);
         let built = build(weights.var_builder(dtype, device));
         // A fault that was met on the way explains whatever error `build` made of it.
         weights.problems()?;

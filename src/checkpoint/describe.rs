@@ -1,0 +1,150 @@
+//! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and headers alone.
+
+use super::{Checkpoint, Part, UnetBlock, UnetConfig};
+use crate::Result;
+use crate::trace::{Attends, Site, Stage};
+use serde::Serialize;
+
+/// A checkpoint in numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Description {
+    /// What to give to `--model`.
+    pub id: String,
+    /// `Stable Diffusion 1`, `Stable Diffusion 2`, or another shape of the same layout.
+    pub kind: String,
+    /// The checkpoint's own line about itself.
+    pub about: Option<String>,
+    /// Parameters of all parts.
+    pub parameters: u64,
+    /// Bytes on disk of all parts' weights (of this variant).
+    pub bytes: u64,
+    /// Each part with weights.
+    pub parts: Vec<PartDescription>,
+    /// Height and width in pixels that images have unless told otherwise.
+    pub size: [usize; 2],
+    /// Image pixels per latent pixel and side: sizes must be multiples of it.
+    pub factor: usize,
+    /// Tokens of a prompt, start and end included.
+    pub prompt_tokens: usize,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// The scheduler's class.
+    pub scheduler: String,
+    /// What the UNet predicts: `epsilon`, `v_prediction` or `sample`.
+    pub prediction_type: String,
+    /// Steps unless told otherwise.
+    pub steps: usize,
+    /// Guidance scale unless told otherwise.
+    pub guidance_scale: f64,
+    /// Cross-attention sites at that size, in network order.
+    pub sites: Vec<Site>,
+    /// Parts in the folder that are not used.
+    pub ignored_parts: Vec<String>,
+    /// See [`Checkpoint::digest`].
+    pub digest: String,
+}
+
+/// One part with weights.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartDescription {
+    /// Which part.
+    pub part: Part,
+    /// Its parameters.
+    pub parameters: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Element types in the files, e.g. `f16`.
+    pub dtypes: Vec<String>,
+    /// Weight files, relative to the checkpoint.
+    pub files: Vec<String>,
+}
+
+impl Checkpoint {
+    /// What this checkpoint is, from configs and headers; no weight is read but for the digest's samples.
+    ///
+    /// # Errors
+    /// As [`weights`](Self::weights).
+    pub fn describe(&self) -> Result<Description> {
+        let mut parts = Vec::new();
+        for part in Part::ALL {
+            let summary = self.weights(part)?.summary();
+            parts.push(PartDescription {
+                part,
+                parameters: summary.parameters,
+                bytes: summary.bytes,
+                dtypes: summary.dtypes.iter().map(|dtype| dtype.to_lowercase()).collect(),
+                files: summary.files.iter().map(|file| file.display().to_string()).collect(),
+            });
+        }
+        let size = self.defaults.size;
+        let factor = self.vae.factor();
+        Ok(Description {
+            id: self.id.clone(),
+            kind: kind(&self.unet).to_string(),
+            about: self.defaults.description.clone(),
+            parameters: parts.iter().map(|part| part.parameters).sum(),
+            bytes: parts.iter().map(|part| part.bytes).sum(),
+            parts,
+            size,
+            factor,
+            prompt_tokens: self.tokenizer.config.model_max_length,
+            vocabulary: self.text_encoder.vocab_size,
+            scheduler: self.scheduler.class_name.clone(),
+            // Every scheduler's default.
+            prediction_type: self.scheduler.prediction_type.clone().unwrap_or_else(|| "epsilon".into()),
+            steps: self.defaults.steps,
+            guidance_scale: self.defaults.guidance_scale,
+            sites: self.unet.cross_attention_sites(size.map(|side| side / factor)),
+            ignored_parts: self.index.ignored_parts.clone(),
+            digest: self.digest()?,
+        })
+    }
+}
+
+/// The family that a UNet's shape is known from.
+fn kind(unet: &UnetConfig) -> &'static str {
+    let standard = unet.block_out_channels == [320, 640, 1280, 1280] && unet.layers_per_block == [2; 4];
+    match unet.cross_attention_dim[0] {
+        768 if standard => "Stable Diffusion 1",
+        1024 if standard => "Stable Diffusion 2",
+        _ => "Stable Diffusion layout, own shape",
+    }
+}
+
+impl UnetConfig {
+    /// The cross-attention sites of a UNet of this shape for a latent of `[height, width]`, in network order, without
+    /// its weights.
+    pub fn cross_attention_sites(&self, latent: [usize; 2]) -> Vec<Site> {
+        // As the down-samplers' convolutions round: up with padding 1, down without.
+        let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
+        let levels = self.block_out_channels.len();
+        let grids: Vec<[usize; 2]> =
+            std::iter::successors(Some(latent), |grid| Some(grid.map(half))).take(levels).collect();
+        let mut sites = Vec::new();
+        let mut add = |path: &str, stage: Stage, block: &UnetBlock, [height, width]: [usize; 2]| {
+            for (attention, depth) in block.transformer_layers.iter().enumerate() {
+                for layer in 0..*depth {
+                    sites.push(Site {
+                        path: format!("{path}.attentions.{attention}.transformer_blocks.{layer}.attn2"),
+                        stage,
+                        attends: Attends::Prompt,
+                        index: sites.len(),
+                        heads: block.heads,
+                        height,
+                        width,
+                    });
+                }
+            }
+        };
+        for (level, block) in self.down_blocks().iter().enumerate() {
+            add(&format!("down_blocks.{level}"), Stage::Down, block, grids[level]);
+        }
+        if let Some(block) = self.mid_block() {
+            add("mid_block", Stage::Mid, &block, grids[levels - 1]);
+        }
+        for (index, block) in self.up_blocks().iter().enumerate() {
+            add(&format!("up_blocks.{index}"), Stage::Up, block, grids[levels - 1 - index]);
+        }
+        sites
+    }
+}

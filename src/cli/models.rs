@@ -1,0 +1,237 @@
+//! `attnmap models`: lists the checkpoints at hand, and describes one.
+
+use anyhow::Context;
+use attnmap::checkpoint::{
+    CachedPipeline, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
+};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
+
+/// List the checkpoints at hand (the embedded one and those in the hub cache), or describe one.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelsArgs {
+    /// The checkpoint to describe: `embedded`, a folder, or owner/name[@revision] from the hub cache. Nothing is
+    /// downloaded.
+    pub name: Option<String>,
+    /// Which of several weight files, e.g. fp16.
+    #[arg(long)]
+    pub variant: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the named checkpoint cannot be opened, or standard output cannot be written.
+pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
+    let text = match &args.name {
+        Some(name) => {
+            let description = describe(name, args.variant.as_deref())?;
+            if args.json { pretty(&json!(description))? } else { page(&description) }
+        }
+        None => {
+            let entries = entries();
+            if args.json { pretty(&Value::from_iter(entries.iter().map(Entry::json)))? } else { table(&entries) }
+        }
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing to standard output"),
+    }
+}
+
+fn pretty(value: &Value) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+fn describe(name: &str, variant: Option<&str>) -> attnmap::Result<Description> {
+    let hub = HubOptions { offline: Some(true), ..Default::default() };
+    let options = OpenOptions { variant: variant.map(String::from), hub, ..Default::default() };
+    Checkpoint::open(&name.parse::<Source>()?, &options)?.describe()
+}
+
+/// A line of the list.
+struct Entry {
+    id: String,
+    variant: Option<&'static str>,
+    /// What it is, or why it cannot be used.
+    found: Result<Description, String>,
+}
+
+impl Entry {
+    fn json(&self) -> Value {
+        match &self.found {
+            Ok(found) => json!({
+                "id": self.id, "variant": self.variant, "kind": found.kind, "parameters": found.parameters,
+                "bytes": found.bytes, "size": found.size, "scheduler": found.scheduler, "digest": found.digest,
+            }),
+            Err(problem) => json!({"id": self.id, "problem": problem}),
+        }
+    }
+}
+
+fn entries() -> Vec<Entry> {
+    let embedded = describe("embedded", None).map_err(|error| error.to_string());
+    let mut entries = vec![Entry { id: "embedded".into(), variant: None, found: embedded }];
+    entries.extend(cached_pipelines(&HubOptions::default()).iter().map(cached_entry));
+    entries
+}
+
+fn cached_entry(cached: &CachedPipeline) -> Entry {
+    let open = |variant: Option<&str>| {
+        let options = OpenOptions { variant: variant.map(String::from), ..Default::default() };
+        Checkpoint::open(&Source::Folder(cached.folder.clone()), &options)?.describe()
+    };
+    // A cache often holds only the half-precision files.
+    let (variant, found) = match open(None) {
+        Err(error) => match open(Some("fp16")) {
+            Ok(found) => (Some("fp16"), Ok(found)),
+            Err(_) => (None, Err(error.to_string())),
+        },
+        found => (None, found.map_err(|error| error.to_string())),
+    };
+    Entry { id: cached.id(), variant, found }
+}
+
+fn table(entries: &[Entry]) -> String {
+    let name = |entry: &Entry| match entry.variant {
+        None => entry.id.clone(),
+        Some(variant) => format!("{} --variant {variant}", entry.id),
+    };
+    let width = entries.iter().map(|entry| name(entry).chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for entry in entries {
+        let about = match &entry.found {
+            Ok(found) => format!(
+                "{}, {} parameters, {} on disk, {}",
+                found.kind,
+                number(found.parameters),
+                bytes(found.bytes),
+                size(found.size)
+            ),
+            Err(problem) => format!("cannot be used: {problem}"),
+        };
+        line(&mut text, &format!("{:width$}  {about}", name(entry)));
+    }
+    if entries.len() == 1 {
+        line(&mut text, "");
+        line(
+            &mut text,
+            &format!(
+                "No pipelines in the hub cache ({}); `attnmap generate --model owner/name` fetches one.",
+                HubOptions::default().cache_folder().display()
+            ),
+        );
+    }
+    text
+}
+
+fn page(found: &Description) -> String {
+    let mut text = String::new();
+    line(&mut text, &found.id);
+    let mut row = |name: &str, value: String| line(&mut text, &format!("  {name:<12}{value}"));
+    row("kind", found.kind.clone());
+    if let Some(about) = &found.about {
+        row("about", about.clone());
+    }
+    row("parameters", number(found.parameters));
+    for part in &found.parts {
+        let name = match part.part {
+            Part::TextEncoder => "text encoder",
+            Part::Unet => "UNet",
+            Part::Vae => "autoencoder",
+        };
+        let files = if part.files.len() == 1 { String::new() } else { format!(" in {} files", part.files.len()) };
+        row(
+            "",
+            format!(
+                "{name}: {}, {} {}{files}",
+                number(part.parameters),
+                bytes(part.bytes),
+                part.dtypes.join(" and ")
+            ),
+        );
+    }
+    row("on disk", bytes(found.bytes));
+    row("image", format!("{} unless told otherwise; any multiple of {}", size(found.size), found.factor));
+    row("prompt", format!("{} tokens of a vocabulary of {}", found.prompt_tokens, found.vocabulary));
+    row("scheduler", format!("{}, predicts {}", found.scheduler, found.prediction_type));
+    row("defaults", format!("{} steps, guidance {}", found.steps, found.guidance_scale));
+    if !found.ignored_parts.is_empty() {
+        row("not used", found.ignored_parts.join(", "));
+    }
+    row("digest", found.digest.clone());
+    row("sites", format!("{} cross-attention layers", found.sites.len()));
+    let width = found.sites.iter().map(|site| site.path.len()).max().unwrap_or(0);
+    for site in &found.sites {
+        row("", format!("{:width$}  {} heads, {}x{}", site.path, site.heads, site.width, site.height));
+    }
+    text
+}
+
+fn line(text: &mut String, content: &str) {
+    writeln!(text, "{}", content.trim_end()).expect("writing to a string");
+}
+
+/// Width x height, as `--size` takes it.
+fn size([height, width]: [usize; 2]) -> String {
+    format!("{width}x{height} px")
+}
+
+/// A count with three digits: `15.7 M`.
+fn number(count: u64) -> String {
+    scaled(count as f64, &["", " k", " M", " G"])
+}
+
+/// A size with three digits, in powers of ten as disks are sold: `31.4 MB`.
+fn bytes(count: u64) -> String {
+    scaled(count as f64, &[" B", " kB", " MB", " GB", " TB"])
+}
+
+fn scaled(mut value: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    format!("{value:.digits$}{}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (count, expected) in [(0, "0"), (999, "999"), (1000, "1.00 k"), (15_703_000, "15.7 M"), (999_600, "1.00 M")] {
+            assert_eq!(number(count), expected);
+        }
+        assert_eq!(bytes(31_435_840), "31.4 MB");
+        assert_eq!(bytes(123_456), "123 kB");
+        assert_eq!(number(1_066_000_000), "1.07 G");
+    }
+
+    #[test]
+    fn a_folder_is_described_in_words_and_json() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd2");
+        let description = describe(folder, None).unwrap();
+        let page = page(&description);
+        for expected in ["DDIMScheduler, predicts v_prediction", "128x128 px", "9 cross-attention layers", "6 heads, 2x2"] {
+            assert!(page.contains(expected), "{page}");
+        }
+        let json = json!(description);
+        assert_eq!(json["sites"][0]["path"], "down_blocks.0.attentions.0.transformer_blocks.0.attn2");
+        assert_eq!(json["parts"][1]["dtypes"], json!(["f16"]));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_used_says_why() {
+        let entry = Entry { id: "owner/xl".into(), variant: None, found: Err("SDXL is not supported".into()) };
+        assert!(table(&[entry]).contains("owner/xl  cannot be used: SDXL is not supported"));
+    }
+}

@@ -1,0 +1,775 @@
+//! Checkpoints on disk: configs of every age, weights in every layout, and what is refused with which words.
+
+use attnmap::checkpoint::{
+    Activation, BlockType, Checkpoint, OpenOptions, Part, SchedulerConfig, Source, TextEncoderConfig, TokenizerConfig,
+    UnetConfig, VaeConfig,
+};
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A copy of a fixture that a test may damage.
+pub(crate) struct Copy(TempDir);
+
+impl Copy {
+    pub(crate) fn of(name: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        copy_folder(&fixture(name), folder.path());
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.path().join(file);
+        let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(path, serde_json::to_vec(&value).unwrap()).unwrap();
+    }
+
+    fn open(&self) -> attnmap::Result<Checkpoint> {
+        Checkpoint::open(&Source::Folder(self.path().into()), &OpenOptions::default())
+    }
+
+    fn open_variant(&self, variant: &str) -> attnmap::Result<Checkpoint> {
+        let options = OpenOptions { variant: Some(variant.into()), ..Default::default() };
+        Checkpoint::open(&Source::Folder(self.path().into()), &options)
+    }
+
+    /// The one-line message with which opening, or else loading `part`, fails.
+    fn refusal(&self, part: Part) -> String {
+        let error = match self.open() {
+            Err(error) => error,
+            Ok(checkpoint) => load_all(&checkpoint, part).expect_err("something is wrong with this checkpoint"),
+        };
+        let message = error.to_string();
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert_eq!(error.exit_code(), if matches!(error, attnmap::Error::Option { .. }) { 2 } else { 1 });
+        message
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// Reads every tensor that the intact fixture has, as a network would that fits it.
+fn load_all(checkpoint: &Checkpoint, part: Part) -> attnmap::Result<BTreeMap<String, Tensor>> {
+    load_shapes(checkpoint, part, checkpoint.weights(part)?.shapes(), DType::F32)
+}
+
+fn load_shapes(
+    checkpoint: &Checkpoint,
+    part: Part,
+    shapes: BTreeMap<String, Vec<usize>>,
+    dtype: DType,
+) -> attnmap::Result<BTreeMap<String, Tensor>> {
+    checkpoint.weights(part)?.load(dtype, &Device::Cpu, |vb| {
+        let mut tensors = BTreeMap::new();
+        for (name, shape) in shapes {
+            let tensor = vb.get(shape, &name)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(tensors)
+    })
+}
+
+/// A safetensors file as (name, type, shape, bytes).
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+fn read_tensors(path: &Path) -> Tensors {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors = file
+        .iter()
+        .map(|(name, view)| (name.to_string(), view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    tensors.sort();
+    tensors
+}
+
+fn write_tensors(path: &Path, tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) {
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+const TEXT: &str = "text_encoder/model.safetensors";
+
+#[test]
+fn a_folder_opens_and_every_tensor_is_read() {
+    for name in ["tiny-sd1", "tiny-sd2"] {
+        let checkpoint = Checkpoint::open(&Source::Folder(fixture(name)), &OpenOptions::default()).unwrap();
+        assert_eq!(checkpoint.id, fixture(name).display().to_string());
+        for part in Part::ALL {
+            assert!(!load_all(&checkpoint, part).unwrap().is_empty());
+        }
+        assert_eq!((checkpoint.defaults.steps, checkpoint.defaults.guidance_scale), (50, 7.5));
+    }
+}
+
+#[test]
+fn scalars_and_lists_mean_the_same() {
+    let list = r#"{"attention_head_dim": [8, 8, 8, 8], "layers_per_block": [2, 2, 2, 2],
+        "cross_attention_dim": [768, 768, 768, 768], "transformer_layers_per_block": [1, 1, 1, 1],
+        "sample_size": [64, 64], "only_cross_attention": [false, false, false, false]}"#;
+    let scalar = r#"{"cross_attention_dim": 768, "sample_size": 64}"#;
+    let read = |json: &str| UnetConfig::from_json(json.as_bytes(), Path::new("config.json")).unwrap();
+    assert_eq!(read(list), read(scalar));
+}
+
+/// `unet/config.json` as Stable Diffusion 1.5 was published (diffusers 0.6).
+const SD15_UNET: &str = r#"{
+  "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu", "attention_head_dim": 8,
+  "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false, "cross_attention_dim": 768,
+  "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+  "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+  "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+  "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+}"#;
+
+/// The same of Stable Diffusion 2.1, in the fields that differ.
+const SD21_UNET: &str = r#"{
+  "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.10.0.dev0", "attention_head_dim": [5, 10, 20, 20],
+  "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024, "dual_cross_attention": false,
+  "num_class_embeds": null, "only_cross_attention": false, "sample_size": 96, "upcast_attention": true,
+  "use_linear_projection": true
+}"#;
+
+#[test]
+fn the_published_unets_have_the_known_shape() {
+    let sd15 = UnetConfig::from_json(SD15_UNET.as_bytes(), Path::new("config.json")).unwrap();
+    assert_eq!(sd15.num_attention_heads, [8, 8, 8, 8]);
+    assert_eq!(sd15.sample_size, Some([64, 64]));
+    assert_eq!(sd15.time_embed_dim, 1280);
+    assert!(!sd15.use_linear_projection && !sd15.upcast_attention);
+    let down = sd15.down_blocks();
+    let channels: Vec<_> = down.iter().map(|block| (block.in_channels, block.out_channels)).collect();
+    assert_eq!(channels, [(320, 320), (320, 640), (640, 1280), (1280, 1280)]);
+    assert_eq!(down[3].kind, BlockType::Plain);
+    assert!(down[3].transformer_layers.is_empty() && !down[3].sampler && down[2].sampler);
+    let up = sd15.up_blocks();
+    let channels: Vec<_> =
+        up.iter().map(|block| (block.in_channels, block.out_channels, block.skip_channels)).collect();
+    // diffusers' prev_output_channel, out_channels, in_channels of each up block of SD 1.5.
+    assert_eq!(channels, [(1280, 1280, 1280), (1280, 1280, 640), (1280, 640, 320), (640, 320, 320)]);
+    assert_eq!(up[1].transformer_layers, [1, 1, 1]);
+    assert_eq!(up[0].kind, BlockType::Plain);
+
+    let sd21 = UnetConfig::from_json(SD21_UNET.as_bytes(), Path::new("config.json")).unwrap();
+    assert_eq!(sd21.num_attention_heads, [5, 10, 20, 20]);
+    assert_eq!(sd21.up_blocks().iter().map(|block| block.heads).collect::<Vec<_>>(), [20, 20, 10, 5]);
+    assert!(sd21.use_linear_projection && sd21.upcast_attention);
+    assert_eq!(sd21.mid_block().unwrap().heads, 20);
+}
+
+#[test]
+fn depths_by_layer_reach_down_mid_and_up() {
+    let json = r#"{"transformer_layers_per_block": [[1, 2], [3, 4], [5, 6], 0],
+        "reverse_transformer_layers_per_block": [1, [4, 3, 2], [7, 7, 7], [1, 1, 1]]}"#;
+    let config = UnetConfig::from_json(json.as_bytes(), Path::new("config.json")).unwrap();
+    assert_eq!(config.down_blocks()[1].transformer_layers, [3, 4]);
+    assert_eq!(config.up_blocks()[1].transformer_layers, [4, 3, 2]);
+    assert_eq!(config.mid_block().unwrap().transformer_layers, [0]);
+}
+
+#[test]
+fn the_other_published_configs_are_read() {
+    let file = Path::new("config.json");
+    let vae = r#"{"_class_name": "AutoencoderKL", "_diffusers_version": "0.6.0", "act_fn": "silu",
+        "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D",
+        "DownEncoderBlock2D", "DownEncoderBlock2D"], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
+        "norm_num_groups": 32, "out_channels": 3, "sample_size": 512, "up_block_types": ["UpDecoderBlock2D",
+        "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+    let vae = VaeConfig::from_json(vae.as_bytes(), file).unwrap();
+    assert_eq!((vae.factor(), vae.scaling_factor), (8, 0.18215));
+
+    let text = r#"{"_name_or_path": "openai/clip-vit-large-patch14", "architectures": ["CLIPTextModel"],
+        "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0, "eos_token_id": 2, "hidden_act": "quick_gelu",
+        "hidden_size": 768, "initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 3072,
+        "layer_norm_eps": 1e-05, "max_position_embeddings": 77, "model_type": "clip_text_model",
+        "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1, "projection_dim": 768,
+        "torch_dtype": "float32", "transformers_version": "4.22.0.dev0", "vocab_size": 49408}"#;
+    let text = TextEncoderConfig::from_json(text.as_bytes(), file).unwrap();
+    assert_eq!((text.hidden_act, text.eos_token_id, text.hidden_size), (Activation::QuickGelu, 2, 768));
+
+    let pndm = r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": false,
+        "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null, "clip_sample": false}"#;
+    let pndm = SchedulerConfig::from_json(pndm.as_bytes(), file).unwrap();
+    assert_eq!(
+        (pndm.class_name.as_str(), pndm.steps_offset, pndm.clip_sample),
+        ("PNDMScheduler", Some(1), Some(false))
+    );
+    assert_eq!((pndm.prediction_type, pndm.trained_betas), (None, None));
+
+    // Python writes an infinity that JSON does not have; a string that holds the word is left alone.
+    let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "solver_type": "Infinity\"",
+        "solver_p": null}"#;
+    let dpm = SchedulerConfig::from_json(dpm.as_bytes(), file).unwrap();
+    assert_eq!(dpm.lambda_min_clipped.unwrap().0, f64::NEG_INFINITY);
+    assert_eq!(dpm.solver_type.unwrap(), "Infinity\"");
+
+    let tokenizer = r#"{"add_prefix_space": false, "bos_token": {"__type": "AddedToken", "content": "<|startoftext|>",
+        "lstrip": false, "normalized": true, "rstrip": false, "single_word": false}, "do_lower_case": true,
+        "errors": "replace", "model_max_length": 77, "name_or_path": "openai/clip-vit-large-patch14",
+        "special_tokens_map_file": "./special_tokens_map.json", "tokenizer_class": "CLIPTokenizer",
+        "unk_token": "<|endoftext|>"}"#;
+    let special = r#"{"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "!"}"#;
+    let tokenizer = |special: Option<&str>, longest| {
+        let special = special.map(|json| (json.as_bytes(), file));
+        TokenizerConfig::from_json((tokenizer.as_bytes(), file), special, longest)
+    };
+    assert_eq!(tokenizer(None, 77).unwrap().pad_token, "<|endoftext|>");
+    assert_eq!(tokenizer(Some(special), 77).unwrap().pad_token, "!");
+    assert!(tokenizer(None, 32).unwrap_err().to_string().contains("max_position_embeddings"));
+}
+
+#[test]
+fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
+    let cases: &[(&str, &str, Value, &str)] = &[
+        ("unet/config.json", "act_fn", json!("gelu"), "gelu"),
+        ("unet/config.json", "dual_cross_attention", json!(true), "only false is"),
+        ("unet/config.json", "only_cross_attention", json!([true, false, false]), "only false is"),
+        ("unet/config.json", "class_embed_type", json!("timestep"), "timestep"),
+        ("unet/config.json", "addition_embed_type", json!("text_time"), "SDXL"),
+        ("unet/config.json", "time_cond_proj_dim", json!(256), "LCM"),
+        ("unet/config.json", "resnet_time_scale_shift", json!("scale_shift"), "scale_shift"),
+        ("unet/config.json", "mid_block_type", json!("UNetMidBlock2D"), "UNetMidBlock2DCrossAttn"),
+        (
+            "unet/config.json",
+            "down_block_types",
+            json!(["AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]),
+            "AttnDownBlock2D",
+        ),
+        ("unet/config.json", "num_attention_heads", json!(8), "only null is"),
+        ("unet/config.json", "attention_head_dim", json!(5), "does not divide"),
+        ("unet/config.json", "attention_head_dim", json!([4, 4]), "2 entries for 3 blocks"),
+        ("unet/config.json", "block_out_channels", json!([12, 24]), "2 entries for 3"),
+        ("unet/config.json", "norm_num_groups", json!(null), "norm_num_groups"),
+        ("unet/config.json", "in_channels", json!(9), "inpainting"),
+        ("unet/config.json", "cross_attention_dim", json!(768), "hidden_size"),
+        ("unet/config.json", "layers_per_block", json!("two"), "two"),
+        ("unet/config.json", "sample_size", json!(-1), "-1"),
+        ("unet/config.json", "frobnicate", json!(1), "not a field that attnmap knows"),
+        ("vae/config.json", "latent_channels", json!(16), "only 4 is"),
+        ("vae/config.json", "shift_factor", json!(0.1), "0.1"),
+        ("vae/config.json", "latents_mean", json!([0.0]), "only null is"),
+        ("vae/config.json", "scaling_factor", json!(0), "not positive"),
+        ("vae/config.json", "down_block_types", json!(["AttnDownEncoderBlock2D"]), "DownEncoderBlock2D"),
+        ("text_encoder/config.json", "hidden_act", json!("relu"), "quick_gelu or gelu"),
+        ("text_encoder/config.json", "architectures", json!(["T5EncoderModel"]), "T5EncoderModel"),
+        ("text_encoder/config.json", "model_type", json!("t5"), "clip_text_model"),
+        ("text_encoder/config.json", "num_attention_heads", json!(0), "out of range"),
+        ("text_encoder/config.json", "quantization_config", json!({"load_in_8bit": true}), "quantization_config"),
+        ("scheduler/scheduler_config.json", "beta_start", json!("low"), "low"),
+        ("scheduler/scheduler_config.json", "use_magic", json!(true), "use_magic"),
+        ("tokenizer/tokenizer_config.json", "padding_side", json!("left"), "left"),
+        ("tokenizer/tokenizer_config.json", "do_lower_case", json!(false), "only true is"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", json!(512), "max_position_embeddings"),
+        ("tokenizer/tokenizer_config.json", "additional_special_tokens", json!(["<cat-toy>"]), "<cat-toy>"),
+        ("model_index.json", "vae", json!(["diffusers", "AutoencoderTiny"]), "AutoencoderTiny"),
+        ("model_index.json", "unet", json!([null, null]), "missing"),
+        ("model_index.json", "controlnet", json!(["diffusers", "ControlNetModel"]), "controlnet"),
+    ];
+    for (file, field, value, expected) in cases {
+        let copy = Copy::of("tiny-sd1");
+        copy.edit(file, |config| config[*field] = value.clone());
+        let message = copy.refusal(Part::Unet);
+        assert!(message.contains(file), "{message}");
+        assert!(message.contains(field), "{message}");
+        assert!(message.contains(expected), "{message} does not say {expected:?}");
+    }
+}
+
+#[test]
+fn other_pipelines_are_named() {
+    for (class, family) in [
+        ("StableDiffusionXLPipeline", "SDXL"),
+        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+        ("FluxPipeline", "Flux"),
+        ("StableDiffusionControlNetPipeline", "ControlNet"),
+        ("StableDiffusionInpaintPipeline", "inpainting"),
+        ("WanPipeline", "a model of another kind"),
+    ] {
+        let copy = Copy::of("tiny-sd1");
+        copy.edit("model_index.json", |index| index["_class_name"] = json!(class));
+        let message = copy.refusal(Part::Unet);
+        assert!(
+            message.contains(class) && message.contains(family) && message.contains("is not supported: "),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn parts_that_no_prompt_passes_through_are_ignored_knowingly() {
+    let copy = Copy::of("tiny-sd1");
+    copy.edit("model_index.json", |index| {
+        index["safety_checker"] = json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+        index["feature_extractor"] = json!(["transformers", "CLIPImageProcessor"]);
+        index["requires_safety_checker"] = json!(true);
+    });
+    assert_eq!(copy.open().unwrap().index.ignored_parts, ["safety_checker", "feature_extractor"]);
+}
+
+#[test]
+fn a_folder_that_is_no_checkpoint_says_what_it_may_be() {
+    let missing = Checkpoint::open(&Source::Folder("/no/such/folder".into()), &OpenOptions::default()).unwrap_err();
+    assert_eq!(missing.exit_code(), 2);
+
+    let copy = Copy::of("tiny-sd1");
+    fs::remove_file(copy.path().join("model_index.json")).unwrap();
+    let message = copy.refusal(Part::Unet);
+    assert!(message.contains("model_index.json") && message.contains("diffusers layout"), "{message}");
+    fs::write(copy.path().join("v1-5.ckpt"), "x").unwrap();
+    assert!(copy.refusal(Part::Unet).contains("pickle"));
+    fs::write(copy.path().join("v1-5.safetensors"), "x").unwrap();
+    assert!(copy.refusal(Part::Unet).contains("single-file"));
+    fs::write(copy.path().join("config.json"), "{}").unwrap();
+    assert!(copy.refusal(Part::Unet).contains("folder above"));
+
+    for (file, what) in [
+        ("unet/config.json", "UNet"),
+        ("scheduler/scheduler_config.json", "noise schedule"),
+        ("tokenizer/tokenizer_config.json", "tokenizer"),
+        ("tokenizer/merges.txt", "vocab.json with merges.txt"),
+    ] {
+        let copy = Copy::of("tiny-sd1");
+        fs::remove_file(copy.path().join(file)).unwrap();
+        let message = copy.refusal(Part::Unet);
+        assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn a_pickle_is_refused_and_the_way_out_named() {
+    let copy = Copy::of("tiny-sd1");
+    fs::rename(copy.path().join(UNET), copy.path().join("unet/diffusion_pytorch_model.bin")).unwrap();
+    let message = copy.refusal(Part::Unet);
+    assert!(message.contains("pickle") && message.contains("convert"), "{message}");
+    fs::remove_file(copy.path().join("unet/diffusion_pytorch_model.bin")).unwrap();
+    assert!(copy.refusal(Part::Unet).contains("has no weights"));
+}
+
+#[test]
+fn variants_are_found_and_named() {
+    let copy = Copy::of("tiny-sd1");
+    let message = copy.open_variant("fp16").unwrap_err().to_string();
+    assert!(message.contains("leave --variant out"), "{message}");
+    for file in [UNET, VAE, TEXT] {
+        let path = copy.path().join(file);
+        fs::rename(&path, path.with_extension("fp16.safetensors")).unwrap();
+    }
+    let checkpoint = copy.open_variant("fp16").unwrap();
+    assert!(!load_all(&checkpoint, Part::Unet).unwrap().is_empty());
+    assert!(copy.open().unwrap_err().to_string().contains("give --variant fp16"));
+    assert!(copy.open_variant("ema").unwrap_err().to_string().contains("--variant fp16 is there"));
+    assert_eq!(copy.open_variant("../x").unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn shards_are_joined_and_their_index_is_checked() {
+    let whole = Checkpoint::open(&Source::Folder(fixture("tiny-sd2")), &OpenOptions::default()).unwrap();
+    for variant in [None, Some("fp16")] {
+        let copy = Copy::of("tiny-sd2");
+        let tensors = read_tensors(&copy.path().join(UNET));
+        fs::remove_file(copy.path().join(UNET)).unwrap();
+        let mut map = BTreeMap::new();
+        for (number, half) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
+            let name = match variant {
+                None => format!("diffusion_pytorch_model-0000{}-of-00002.safetensors", number + 1),
+                Some(variant) => format!("diffusion_pytorch_model.{variant}-0000{}-of-00002.safetensors", number + 1),
+            };
+            write_tensors(&copy.path().join("unet").join(&name), half);
+            map.extend(half.iter().map(|tensor| (tensor.0.clone(), name.clone())));
+        }
+        let index = match variant {
+            None => "unet/diffusion_pytorch_model.safetensors.index.json".to_string(),
+            Some(variant) => {
+                for file in [VAE, TEXT] {
+                    let path = copy.path().join(file);
+                    fs::rename(&path, path.with_extension(format!("{variant}.safetensors"))).unwrap();
+                }
+                format!("unet/diffusion_pytorch_model.safetensors.index.{variant}.json")
+            }
+        };
+        let index = copy.path().join(index);
+        let write = |map: &BTreeMap<String, String>| {
+            fs::write(&index, json!({"metadata": {"total_size": 1}, "weight_map": map}).to_string()).unwrap();
+        };
+        write(&map);
+        let open = || match variant {
+            None => copy.open(),
+            Some(variant) => copy.open_variant(variant),
+        };
+        let checkpoint = open().unwrap();
+        let expected = load_all(&whole, Part::Unet).unwrap();
+        let found = load_all(&checkpoint, Part::Unet).unwrap();
+        assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+        for (name, tensor) in expected {
+            assert_eq!(bits(&tensor), bits(&found[&name]), "{name}");
+        }
+
+        let mut bad = map.clone();
+        bad.insert("x".into(), "diffusion_pytorch_model-00003-of-00003.safetensors".into());
+        write(&bad);
+        assert!(open().unwrap_err().to_string().contains("00003-of-00003.safetensors, which is not there"));
+        bad.insert("x".into(), "../../secret.safetensors".into());
+        write(&bad);
+        assert!(open().unwrap_err().to_string().contains("not a safetensors file of this folder"));
+        fs::write(&index, "{}").unwrap();
+        assert!(open().unwrap_err().to_string().contains("weight_map"));
+    }
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    let values: Vec<f32> = tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn vae_attention_of_2022_is_renamed_and_reshaped() {
+    let copy = Copy::of("tiny-sd1");
+    let expected = load_all(&copy.open().unwrap(), Part::Vae).unwrap();
+    let mut tensors = read_tensors(&copy.path().join(VAE));
+    let mut renamed = 0;
+    for (name, _, shape, _) in &mut tensors {
+        for (new, old) in [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")] {
+            if name.contains(&format!(".{new}.")) {
+                *name = name.replace(new, old);
+                if shape.len() == 2 {
+                    shape.extend([1, 1]);
+                }
+                renamed += 1;
+            }
+        }
+    }
+    assert_eq!(renamed, 16);
+    write_tensors(&copy.path().join(VAE), &tensors);
+    let checkpoint = copy.open().unwrap();
+    let shapes = expected.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    let found = load_shapes(&checkpoint, Part::Vae, shapes, DType::F32).unwrap();
+    for (name, tensor) in expected {
+        assert_eq!(bits(&tensor), bits(&found[&name]), "{name}");
+    }
+}
+
+#[test]
+fn the_text_encoder_has_one_naming_whatever_the_file_has() {
+    let copy = Copy::of("tiny-sd1");
+    let mut tensors = read_tensors(&copy.path().join(TEXT));
+    assert!(!tensors[0].0.starts_with("text_model."), "transformers 5 leaves the prefix out");
+    let expected = load_all(&copy.open().unwrap(), Part::TextEncoder).unwrap();
+    for tensor in &mut tensors {
+        tensor.0 = format!("text_model.{}", tensor.0);
+    }
+    let ids: Vec<u8> = (0..77i64).flat_map(i64::to_le_bytes).collect();
+    tensors.push(("text_model.embeddings.position_ids".into(), Dtype::I64, vec![1, 77], ids));
+    write_tensors(&copy.path().join(TEXT), &tensors);
+    let checkpoint = copy.open().unwrap();
+    assert_eq!(load_all(&checkpoint, Part::TextEncoder).unwrap().len(), expected.len());
+    // Either name finds the tensor.
+    let weights = checkpoint.weights(Part::TextEncoder).unwrap();
+    assert!(weights.contains("final_layer_norm.weight") && weights.contains("text_model.final_layer_norm.weight"));
+}
+
+#[test]
+fn tensors_too_many_missing_or_misshapen_are_named() {
+    let intact = Copy::of("tiny-sd1");
+    let shapes = intact.open().unwrap().weights(Part::Unet).unwrap().shapes();
+    let refusal = |change: &dyn Fn(&mut Tensors)| {
+        let copy = Copy::of("tiny-sd1");
+        let mut tensors = read_tensors(&copy.path().join(UNET));
+        change(&mut tensors);
+        write_tensors(&copy.path().join(UNET), &tensors);
+        let error = load_shapes(&copy.open().unwrap(), Part::Unet, shapes.clone(), DType::F32).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(UNET) && message.lines().count() == 1, "{message}");
+        message
+    };
+    let many = refusal(&|tensors| tensors.push(("lora.up.weight".into(), Dtype::F32, vec![1], vec![0; 4])));
+    assert!(many.contains("1 tensor that this model does not have: lora.up.weight"), "{many}");
+    let missing = refusal(&|tensors| tensors.retain(|tensor| !tensor.0.starts_with("conv_in")));
+    assert!(missing.contains("2 tensors are missing: conv_in.bias, conv_in.weight"), "{missing}");
+    let shape = refusal(&|tensors| {
+        let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "conv_in.bias").unwrap();
+        (tensor.2, tensor.3) = (vec![1], vec![0; 2]);
+    });
+    assert!(shape.contains("`conv_in.bias` has shape [1] where the config makes it [12]"), "{shape}");
+    let integers = refusal(&|tensors| {
+        let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "conv_in.bias").unwrap();
+        (tensor.1, tensor.3) = (Dtype::I8, vec![0; 12]);
+    });
+    assert!(integers.contains("`conv_in.bias` holds i8 numbers"), "{integers}");
+}
+
+#[test]
+fn nan_and_infinity_are_found_in_every_type() {
+    let nan: [(Dtype, Vec<u8>); 4] = [
+        (Dtype::F16, half::f16::NAN.to_le_bytes().to_vec()),
+        (Dtype::BF16, half::bf16::INFINITY.to_le_bytes().to_vec()),
+        (Dtype::F32, f32::NEG_INFINITY.to_le_bytes().to_vec()),
+        (Dtype::F64, f64::NAN.to_le_bytes().to_vec()),
+    ];
+    for (dtype, bad) in nan {
+        for to in [DType::F32, DType::F16, DType::BF16] {
+            let copy = Copy::of("tiny-sd1");
+            let mut tensors = read_tensors(&copy.path().join(UNET));
+            let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "conv_in.bias").unwrap();
+            tensor.1 = dtype;
+            tensor.3 = vec![0; 12 * bad.len()];
+            tensor.3[7 * bad.len()..8 * bad.len()].copy_from_slice(&bad);
+            write_tensors(&copy.path().join(UNET), &tensors);
+            let checkpoint = copy.open().unwrap();
+            let shapes = checkpoint.weights(Part::Unet).unwrap().shapes();
+            let message = load_shapes(&checkpoint, Part::Unet, shapes, to).unwrap_err().to_string();
+            assert!(message.contains("`conv_in.bias` has"), "{message}");
+            assert!(message.contains("at element 7"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn types_are_converted_as_candle_does_it() {
+    let copy = Copy::of("tiny-sd1");
+    let values: Vec<f32> = (0..12).map(|i| (i as f32 - 5.5) * 1.2345e-3).collect();
+    let bytes: [(Dtype, Vec<u8>); 4] = [
+        (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()),
+        (Dtype::BF16, values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()),
+        (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        (Dtype::F64, values.iter().flat_map(|v| (*v as f64).to_le_bytes()).collect()),
+    ];
+    for (from, bytes) in bytes {
+        let mut tensors = read_tensors(&copy.path().join(UNET));
+        let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "conv_in.bias").unwrap();
+        (tensor.1, tensor.3) = (from, bytes);
+        write_tensors(&copy.path().join(UNET), &tensors);
+        let checkpoint = copy.open().unwrap();
+        let stored = candle_core::safetensors::load(copy.path().join(UNET), &Device::Cpu).unwrap();
+        for to in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let shapes = checkpoint.weights(Part::Unet).unwrap().shapes();
+            let loaded = load_shapes(&checkpoint, Part::Unet, shapes, to).unwrap();
+            for (name, tensor) in &loaded {
+                assert_eq!(tensor.dtype(), to);
+                assert_eq!(bits(tensor), bits(&stored[name].to_dtype(to).unwrap()), "{name} {from:?} {to:?}");
+            }
+        }
+    }
+    // A number that the wanted type cannot hold is not silently infinite.
+    let mut tensors = read_tensors(&copy.path().join(UNET));
+    let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "conv_in.bias").unwrap();
+    (tensor.1, tensor.3) = (Dtype::F32, [1e6f32; 12].iter().flat_map(|v| v.to_le_bytes()).collect());
+    write_tensors(&copy.path().join(UNET), &tensors);
+    let checkpoint = copy.open().unwrap();
+    let shapes = checkpoint.weights(Part::Unet).unwrap().shapes();
+    let message = load_shapes(&checkpoint, Part::Unet, shapes, DType::F16).unwrap_err().to_string();
+    assert!(message.contains("1e6, which is out of range for f16"), "{message}");
+}
+
+#[test]
+fn a_header_of_odd_length_is_read() {
+    // The format pads headers to 8 bytes, but early writers did not: elements then lie at odd addresses.
+    let copy = Copy::of("tiny-sd1");
+    let expected = load_all(&copy.open().unwrap(), Part::Unet).unwrap();
+    let path = copy.path().join(UNET);
+    let bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut odd = ((length + 3) as u64).to_le_bytes().to_vec();
+    odd.extend_from_slice(&bytes[8..8 + length]);
+    odd.extend_from_slice(b"   ");
+    odd.extend_from_slice(&bytes[8 + length..]);
+    fs::write(&path, odd).unwrap();
+    for (name, tensor) in load_all(&copy.open().unwrap(), Part::Unet).unwrap() {
+        assert_eq!(bits(&tensor), bits(&expected[&name]), "{name}");
+    }
+}
+
+#[test]
+fn damaged_weight_files_are_recognised() {
+    let copy = Copy::of("tiny-sd1");
+    let path = copy.path().join(UNET);
+    let bytes = fs::read(&path).unwrap();
+    let refusal = |content: &[u8]| {
+        fs::write(&path, content).unwrap();
+        let message = copy.refusal(Part::Unet);
+        assert!(message.contains(UNET), "{message}");
+        message
+    };
+    let whole = bytes.len();
+    let message = refusal(&bytes[..whole - 1]);
+    assert!(message.contains(&format!("is truncated ({} of {whole} bytes are there)", whole - 1)), "{message}");
+    for length in [0, 4, 8, 100] {
+        assert!(refusal(&bytes[..length]).contains("is truncated"));
+    }
+    let mut long = bytes.clone();
+    long.push(0);
+    assert!(refusal(&long).contains("1 bytes after its last tensor"));
+    assert!(refusal(b"<html><body>not found</body></html>").contains("not a safetensors file"));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    assert!(refusal(pointer.as_bytes()).contains("git-lfs pointer"));
+}
+
+#[test]
+fn the_digest_tells_checkpoints_apart() {
+    let digest = |copy: &Copy| copy.open().unwrap().digest().unwrap();
+    let (one, two) = (Copy::of("tiny-sd1"), Copy::of("tiny-sd2"));
+    assert_eq!(digest(&one), digest(&Copy::of("tiny-sd1")));
+    assert_ne!(digest(&one), digest(&two));
+    let mut tensors = read_tensors(&one.path().join(UNET));
+    let before = digest(&one);
+    tensors[3].3[0] ^= 1;
+    write_tensors(&one.path().join(UNET), &tensors);
+    assert_ne!(before, digest(&one));
+}
+
+#[test]
+fn attnmap_json_gives_the_defaults() {
+    let copy = Copy::of("tiny-sd1");
+    let path = copy.path().join("attnmap.json");
+    let write = |value: Value| fs::write(&path, value.to_string()).unwrap();
+    write(
+        json!({"steps": 20, "guidance_scale": 3.0, "size": [64, 96], "vocabulary": ["a", "frog"], "description": "x"}),
+    );
+    let defaults = copy.open().unwrap().defaults;
+    assert_eq!((defaults.steps, defaults.guidance_scale, defaults.size), (20, 3.0, [64, 96]));
+    assert_eq!(defaults.vocabulary.unwrap(), ["a", "frog"]);
+    for (bad, expected) in [
+        (json!({"steps": 0}), "`steps` is 0"),
+        (json!({"size": [63, 64]}), "not a multiple of 4"),
+        (json!({"size": [0, 64]}), "not a multiple"),
+        (json!({"colour": 1}), "colour"),
+    ] {
+        write(bad);
+        let message = copy.refusal(Part::Unet);
+        assert!(message.contains("attnmap.json") && message.contains(expected), "{message}");
+    }
+}
+
+/// Loads a full-size checkpoint made by `tests/fixtures/make_full_size.py`; says how long each part takes.
+#[test]
+#[ignore = "needs a folder with a full-size checkpoint in ATTNMAP_FULL_SIZE"]
+fn a_full_size_checkpoint_loads() {
+    let folder = std::env::var("ATTNMAP_FULL_SIZE").expect("ATTNMAP_FULL_SIZE names a folder");
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.into()), &OpenOptions::default()).unwrap();
+    println!("digest {}", checkpoint.digest().unwrap());
+    for part in Part::ALL {
+        let summary = checkpoint.weights(part).unwrap().summary();
+        for dtype in [DType::F32, DType::F16] {
+            let start = std::time::Instant::now();
+            let tensors = load_shapes(&checkpoint, part, checkpoint.weights(part).unwrap().shapes(), dtype).unwrap();
+            let seconds = start.elapsed().as_secs_f64();
+            let rate = summary.bytes as f64 / 1e9 / seconds;
+            println!(
+                "{part:?}: {} tensors, {} parameters, {:?} as {dtype:?} in {seconds:.2} s ({rate:.1} GB/s of file)",
+                tensors.len(),
+                summary.parameters,
+                summary.dtypes
+            );
+        }
+    }
+}
+
+/// A JSON object whose keys are mostly real fields, with values that are mostly wrong.
+fn config_json() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::collection::vec(any::<u32>().prop_map(Value::from), 0..5).prop_map(Value::from),
+        prop::collection::vec(prop::collection::vec(any::<u16>(), 0..4), 0..5).prop_map(|v| json!(v)),
+        "[A-Za-z0-9]{0,12}".prop_map(Value::from),
+        Just(json!(["CrossAttnDownBlock2D", "DownBlock2D"])),
+    ];
+    let key = prop_oneof![
+        Just("block_out_channels"),
+        Just("attention_head_dim"),
+        Just("layers_per_block"),
+        Just("transformer_layers_per_block"),
+        Just("reverse_transformer_layers_per_block"),
+        Just("cross_attention_dim"),
+        Just("down_block_types"),
+        Just("up_block_types"),
+        Just("norm_num_groups"),
+        Just("sample_size"),
+        Just("time_embedding_dim"),
+        Just("hidden_size"),
+        Just("num_attention_heads"),
+        Just("model_max_length"),
+        Just("pad_token"),
+        Just("added_tokens_decoder"),
+        Just("trained_betas"),
+        Just("lambda_min_clipped"),
+        Just("_class_name"),
+    ];
+    prop::collection::btree_map(key, value, 0..6).prop_map(|map| json!(map).to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn parsers_never_panic(json in prop_oneof![config_json().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..200)]) {
+        let file = Path::new("config.json");
+        if let Ok(config) = UnetConfig::from_json(&json, file) {
+            // What is accepted can be laid out.
+            prop_assert_eq!(config.down_blocks().len(), config.up_blocks().len());
+            config.mid_block();
+        }
+        if let Ok(config) = VaeConfig::from_json(&json, file) {
+            prop_assert!(config.factor() > 0);
+        }
+        let _ = TextEncoderConfig::from_json(&json, file);
+        let _ = SchedulerConfig::from_json(&json, file);
+        let _ = TokenizerConfig::from_json((&json, file), Some((&json, file)), 77);
+        let _ = attnmap::checkpoint::ModelIndex::from_json(&json, file);
+    }
+
+    #[test]
+    fn a_source_never_panics(text in ".{0,40}") {
+        let _ = text.parse::<Source>();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn damaged_weights_never_panic(cut in 0usize..150_000, at in 0usize..12_000, byte: u8) {
+        let copy = Copy::of("tiny-sd1");
+        let path = copy.path().join(VAE);
+        let mut bytes = fs::read(&path).unwrap();
+        let length = bytes.len();
+        bytes[at % length] = byte;
+        bytes.truncate(length - cut % length);
+        fs::write(&path, bytes).unwrap();
+        if let Ok(checkpoint) = copy.open() {
+            let _ = checkpoint.digest();
+            let _ = load_all(&checkpoint, Part::Vae);
+        }
+    }
+}

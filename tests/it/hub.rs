@@ -1,0 +1,406 @@
+//! The hub, as a small server on the loopback interface speaks it: present, missing, gated, interrupted, offline.
+
+use crate::checkpoint::Copy;
+use attnmap::checkpoint::{Checkpoint, HubOptions, OpenOptions, Part, Progress, Source};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tempfile::TempDir;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const REPO: &str = "owner/tiny";
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// What the server does out of the ordinary.
+#[derive(Debug, Clone, Default)]
+struct Behaviour {
+    /// Bytes after which the body of the UNet's weights ends, with the connection.
+    cut: Option<usize>,
+    /// Whether that cut body claims to be whole, so that only its size betrays it.
+    lie: bool,
+    /// Status and `X-Error-Code` for every request without this token.
+    gate: Option<(u16, &'static str, &'static str)>,
+    /// Names left out of the listing.
+    hidden: Vec<&'static str>,
+    /// Names listed in addition.
+    extra: Vec<&'static str>,
+    /// Every answer is this server error.
+    broken: Option<u16>,
+}
+
+struct Server {
+    address: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Serves the folder `files` as `owner/tiny`, branch `main`.
+    fn start(files: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (behaviour, requests) = (Arc::new(Mutex::new(Behaviour::default())), Arc::new(Mutex::new(Vec::new())));
+        let (shared, log) = (behaviour.clone(), requests.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (behaviour, log, files) = (shared.clone(), log.clone(), files.clone());
+                thread::spawn(move || {
+                    let behaviour = behaviour.lock().unwrap().clone();
+                    // A client that hangs up is no concern of the server's.
+                    let _ = answer(stream, &behaviour, &log, &files);
+                });
+            }
+        });
+        Self { address, behaviour, requests }
+    }
+
+    fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// The requests since the last call.
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+}
+
+fn answer(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>, files: &Path) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let mut headers = BTreeMap::new();
+    for line in lines {
+        let line = line?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_string());
+    }
+    log.lock().unwrap().push(request.clone());
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let mut send = |status: u16, headers: &str, length: usize, body: &[u8]| -> std::io::Result<()> {
+        write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n")?;
+        if method != "HEAD" {
+            stream.write_all(body)?;
+        }
+        stream.flush()
+    };
+    if let Some(status) = behaviour.broken {
+        return send(status, "", 0, b"");
+    }
+    if let Some((status, code, token)) = behaviour.gate
+        && headers.get("authorization").is_none_or(|sent| *sent != format!("Bearer {token}"))
+    {
+        let code = if code.is_empty() { String::new() } else { format!("X-Error-Code: {code}\r\n") };
+        return send(status, &code, 0, b"");
+    }
+    let revision = |revision: &str| ["main", "v1", COMMIT].contains(&revision);
+    if let Some(wanted) = path.strip_prefix("/api/models/owner/tiny/revision/") {
+        if !revision(wanted) {
+            return send(404, "X-Error-Code: RevisionNotFound\r\n", 0, b"");
+        }
+        let mut names = Vec::new();
+        list(files, "", &mut names);
+        names.retain(|name| !behaviour.hidden.contains(&name.as_str()));
+        names.extend(behaviour.extra.iter().map(|name| name.to_string()));
+        let siblings: Vec<_> = names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
+        let body = serde_json::json!({"id": REPO, "sha": COMMIT, "gated": false, "siblings": siblings}).to_string();
+        return send(200, "Content-Type: application/json\r\n", body.len(), body.as_bytes());
+    }
+    let file = path.strip_prefix("/owner/tiny/resolve/").and_then(|rest| rest.split_once('/'));
+    let Some((_, name)) = file.filter(|(wanted, _)| revision(wanted)) else {
+        return send(404, "X-Error-Code: RepoNotFound\r\n", 0, b"");
+    };
+    let Ok(body) = fs::read(files.join(name)) else {
+        return send(404, &format!("X-Error-Code: EntryNotFound\r\nX-Repo-Commit: {COMMIT}\r\n"), 0, b"");
+    };
+    let etag: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let headers = format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
+    match behaviour.cut {
+        Some(cut) if name == UNET && method == "GET" => {
+            let length = if behaviour.lie { cut } else { body.len() };
+            send(200, &headers, length, &body[..cut])
+        }
+        _ => send(200, &headers, body.len(), &body),
+    }
+}
+
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() { list(&entry.path(), &format!("{name}/"), names) } else { names.push(name) }
+    }
+    names.sort();
+}
+
+/// A server, the folder that it serves, and an empty cache.
+struct World {
+    server: Server,
+    files: Copy,
+    cache: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let files = Copy::of("tiny-sd1");
+        // What no prompt passes through must not be fetched.
+        fs::create_dir(files.path().join("safety_checker")).unwrap();
+        fs::write(files.path().join("safety_checker/model.safetensors"), "large").unwrap();
+        fs::write(files.path().join("unet/diffusion_pytorch_model.bin"), "pickle").unwrap();
+        fs::write(files.path().join("README.md"), "card").unwrap();
+        let server = Server::start(files.path().to_path_buf());
+        Self { server, files, cache: TempDir::new().unwrap() }
+    }
+
+    fn options(&self) -> OpenOptions {
+        let hub = HubOptions {
+            endpoint: Some(self.server.address.clone()),
+            token: Some("none".into()),
+            cache: Some(self.cache.path().into()),
+            offline: Some(false),
+        };
+        OpenOptions { hub, ..Default::default() }
+    }
+
+    fn open_as(&self, id: &str, options: &OpenOptions) -> attnmap::Result<Checkpoint> {
+        Checkpoint::open(&id.parse::<Source>().unwrap(), options)
+    }
+
+    fn open(&self) -> attnmap::Result<Checkpoint> {
+        self.open_as(REPO, &self.options())
+    }
+
+    fn offline(&self, id: &str) -> attnmap::Result<Checkpoint> {
+        let mut options = self.options();
+        options.hub.offline = Some(true);
+        self.open_as(id, &options)
+    }
+
+    fn refusal(&self, id: &str) -> String {
+        let error = self.open_as(id, &self.options()).expect_err("the server does not let this pass");
+        let message = error.to_string();
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.starts_with("owner/"), "{message}");
+        assert_eq!(error.exit_code(), 1);
+        message
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.cache.path().join("models--owner--tiny")
+    }
+}
+
+/// Reads every tensor of every part.
+fn load(checkpoint: &Checkpoint) {
+    for part in Part::ALL {
+        let weights = checkpoint.weights(part).unwrap();
+        let shapes = weights.shapes();
+        weights
+            .load(candle_core::DType::F32, &candle_core::Device::Cpu, |vb| {
+                for (name, shape) in &shapes {
+                    vb.get(shape.clone(), name)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Seen(Mutex<BTreeMap<String, Vec<(u64, u64)>>>);
+
+impl Progress for Seen {
+    fn download(&self, file: &str, done: u64, total: u64) {
+        self.0.lock().unwrap().entry(file.to_string()).or_default().push((done, total));
+    }
+}
+
+#[test]
+fn a_repository_is_fetched_once_and_only_what_is_needed() {
+    let world = World::new();
+    let seen = Arc::new(Seen::default());
+    let options = OpenOptions { progress: Some(seen.clone()), ..world.options() };
+    let checkpoint = world.open_as(REPO, &options).unwrap();
+    assert_eq!(checkpoint.id, REPO);
+    load(&checkpoint);
+
+    let requests = world.server.requests();
+    for unwanted in ["safety_checker", ".bin", "README"] {
+        assert!(!requests.iter().any(|request| request.contains(unwanted)), "{requests:#?}");
+    }
+    // Progress begins at nothing, never falls, and ends at the whole.
+    let seen = seen.0.lock().unwrap();
+    let length = fs::metadata(world.files.path().join(UNET)).unwrap().len();
+    let steps = &seen[UNET];
+    assert_eq!((steps[0], *steps.last().unwrap()), ((0, length), (length, length)));
+    assert!(steps.is_sorted());
+    assert_eq!(steps.iter().filter(|(done, total)| done == total).count(), 1);
+
+    // The cache is laid out as Python's: a snapshot of links to blobs named by etag, and a branch that points at it.
+    let repository = world.repository();
+    assert_eq!(fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
+    let weights = repository.join("snapshots").join(COMMIT).join(UNET);
+    let etag: String = Sha256::digest(fs::read(&weights).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(fs::canonicalize(&weights).unwrap(), fs::canonicalize(repository.join("blobs").join(etag)).unwrap());
+
+    let cached = attnmap::checkpoint::cached_pipelines(&options.hub);
+    assert_eq!(cached.len(), 1);
+    assert_eq!((cached[0].id(), cached[0].commit.as_str()), (REPO.to_string(), COMMIT));
+
+    // A second time asks only whether the branch has moved; a commit asks nothing at all.
+    world.open().unwrap();
+    assert_eq!(world.server.requests(), ["GET /api/models/owner/tiny/revision/main HTTP/1.1"]);
+    world.open_as(&format!("{REPO}@{COMMIT}"), &world.options()).unwrap();
+    assert!(world.server.requests().is_empty());
+}
+
+#[test]
+fn offline_uses_the_cache_and_says_what_it_lacks() {
+    let world = World::new();
+    let message = world.offline(REPO).unwrap_err().to_string();
+    assert!(message.contains("the network is not used here") && message.contains("does not have it"), "{message}");
+    assert!(world.server.requests().is_empty());
+
+    world.open().unwrap();
+    world.server.requests();
+    load(&world.offline(REPO).unwrap());
+    load(&world.offline(&format!("{REPO}@{COMMIT}")).unwrap());
+    assert!(world.server.requests().is_empty());
+    assert!(world.offline("owner/tiny@v1").is_err());
+
+    fs::remove_file(world.repository().join("snapshots").join(COMMIT).join(UNET)).unwrap();
+    let message = world.offline(REPO).unwrap_err().to_string();
+    assert!(message.contains("incomplete copy"), "{message}");
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_no_obstacle_to_what_is_cached() {
+    let world = World::new();
+    world.open().unwrap();
+    let mut options = world.options();
+    // A port that was free a moment ago: nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    options.hub.endpoint = Some(format!("http://127.0.0.1:{port}"));
+    load(&world.open_as(REPO, &options).unwrap());
+    let message = world.open_as("owner/other", &options).unwrap_err().to_string();
+    assert!(message.contains("cannot be reached") && message.contains("HF_ENDPOINT"), "{message}");
+
+    world.server.set(Behaviour { broken: Some(503), ..Default::default() });
+    load(&world.open().unwrap());
+    let message = world.refusal("owner/other");
+    assert!(message.contains("503"), "{message}");
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let world = World::new();
+    let message = world.refusal("owner/other");
+    assert!(message.contains("no such repository") && message.contains("HF_TOKEN"), "{message}");
+    let message = world.refusal("owner/tiny@v9");
+    assert!(message.contains("no revision `v9`"), "{message}");
+    // The hub answers 401 for what does not exist, lest names leak.
+    world.server.set(Behaviour { gate: Some((401, "RepoNotFound", "secret")), ..Default::default() });
+    assert!(world.refusal("owner/other").contains("no such repository"));
+    assert!(!world.repository().join("refs").exists());
+}
+
+#[test]
+fn a_gated_repository_says_how_to_get_in() {
+    let world = World::new();
+    for (status, code) in [(401, "GatedRepo"), (403, "GatedRepo"), (403, "")] {
+        world.server.set(Behaviour { gate: Some((status, code, "secret")), ..Default::default() });
+        let message = world.refusal(REPO);
+        let page = format!("{}/{REPO}", world.server.address);
+        assert!(message.contains("gated") && message.contains(&page) && message.contains("HF_TOKEN"), "{message}");
+    }
+    let mut options = world.options();
+    options.hub.token = Some("secret".into());
+    load(&world.open_as(REPO, &options).unwrap());
+}
+
+#[test]
+fn an_interrupted_download_is_not_used_and_starts_again() {
+    for lie in [false, true] {
+        let world = World::new();
+        world.server.set(Behaviour { cut: Some(10_000), lie, ..Default::default() });
+        let message = world.refusal(REPO);
+        assert!(message.contains(UNET) && message.contains("interrupted"), "{message}");
+        assert!(message.contains("run the command again"), "{message}");
+        // Nothing leads to the half, neither a file name nor a branch.
+        assert!(!world.repository().join("snapshots").join(COMMIT).join(UNET).exists());
+        assert!(!world.repository().join("refs/main").exists());
+        assert!(world.offline(REPO).is_err());
+
+        world.server.set(Behaviour::default());
+        world.server.requests();
+        load(&world.open().unwrap());
+        // What had arrived whole is not fetched again.
+        assert!(!world.server.requests().iter().any(|request| request.contains("text_encoder/config.json")));
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
+    let world = World::new();
+    let fetched = |world: &World| {
+        let requests = world.server.requests();
+        requests.into_iter().filter(|request| request.contains(".safetensors")).count()
+    };
+    world.server.set(Behaviour { hidden: vec![UNET], ..Default::default() });
+    let message = world.refusal(REPO);
+    assert!(message.contains("owner/tiny/unet") && message.contains("pickle"), "{message}");
+
+    let all = ["model_index.json"];
+    world.server.set(Behaviour { hidden: all.to_vec(), extra: vec!["v1-5-pruned.ckpt"], ..Default::default() });
+    let message = world.refusal(REPO);
+    assert!(message.contains("no model_index.json") && message.contains("pickle"), "{message}");
+
+    world.server.set(Behaviour { hidden: vec!["scheduler/scheduler_config.json"], ..Default::default() });
+    assert!(world.refusal(REPO).contains("scheduler/scheduler_config.json"));
+
+    world.server.set(Behaviour::default());
+    let variant = OpenOptions { variant: Some("fp16".into()), ..world.options() };
+    assert!(world.open_as(REPO, &variant).unwrap_err().to_string().contains("leave --variant out"));
+
+    let index = world.files.path().join("model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline")).unwrap();
+    let cache = TempDir::new().unwrap();
+    let mut options = world.options();
+    options.hub.cache = Some(cache.path().into());
+    let message = world.open_as(REPO, &options).unwrap_err().to_string();
+    assert!(message.contains("SDXL") && message.contains(REPO), "{message}");
+    fs::write(&index, text).unwrap();
+
+    let config = world.files.path().join("unet/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"silu\"", "\"mish\"")).unwrap();
+    assert!(world.open().unwrap_err().to_string().contains("mish"));
+    assert_eq!(fetched(&world), 0);
+}
+
+#[test]
+fn shards_and_variants_are_fetched_by_their_names() {
+    let world = World::new();
+    for file in [UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"] {
+        let path = world.files.path().join(file);
+        fs::copy(&path, path.with_extension("fp16.safetensors")).unwrap();
+    }
+    // The UNet's variant as one shard under an index.
+    let unet = world.files.path().join("unet");
+    let shard = "diffusion_pytorch_model.fp16-00001-of-00001.safetensors";
+    fs::rename(unet.join("diffusion_pytorch_model.fp16.safetensors"), unet.join(shard)).unwrap();
+    let index = serde_json::json!({"metadata": {}, "weight_map": {"conv_in.weight": shard}});
+    fs::write(unet.join("diffusion_pytorch_model.safetensors.index.fp16.json"), index.to_string()).unwrap();
+
+    let options = OpenOptions { variant: Some("fp16".into()), ..world.options() };
+    load(&world.open_as(REPO, &options).unwrap());
+    let requests = world.server.requests();
+    assert!(requests.iter().any(|request| request.contains(shard)));
+    assert!(!requests.iter().any(|request| request.contains(&format!("GET /{UNET}"))), "{requests:#?}");
+    assert!(!requests.iter().any(|request| request.contains("text_encoder/model.safetensors")), "{requests:#?}");
+}
