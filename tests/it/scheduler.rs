@@ -1,9 +1,13 @@
 //! Noise and schedulers against numbers made by torch and diffusers.
 
-use attnmap::scheduler::{TorchGenerator, randn_tensor};
+use attnmap::Error;
+use attnmap::checkpoint::SchedulerConfig;
+use attnmap::scheduler::{SchedulerKind, TorchGenerator, as_stable_diffusion, build, randn_tensor};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::path::Path;
 
 #[derive(Deserialize)]
 struct NoiseFile {
@@ -85,4 +89,213 @@ fn noise_for_a_batch_needs_one_generator_or_one_a_row() {
     assert!(error.contains("2 noise generators given for a batch of 3"), "{error}");
     assert!(TorchGenerator::new(0).randn_tensor((4, 4), DType::U8, &Device::Cpu).is_err());
     assert!(TorchGenerator::new(0).randn(&[0]).is_empty());
+}
+
+#[derive(Deserialize)]
+struct Run {
+    config: serde_json::Value,
+    kind: Option<SchedulerKind>,
+    steps: usize,
+    seeds: Vec<u64>,
+    start: usize,
+    shape: Vec<usize>,
+    /// Timesteps of the whole run.
+    calls: usize,
+}
+
+impl Run {
+    fn config(&self) -> SchedulerConfig {
+        config(&self.config)
+    }
+}
+
+fn config(json: &serde_json::Value) -> SchedulerConfig {
+    SchedulerConfig::from_json(json.to_string().as_bytes(), Path::new("scheduler_config.json")).unwrap()
+}
+
+/// The fixture's stand-in for a UNet.
+fn model(x: &Tensor, t: f64) -> Tensor {
+    let values = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let output = values.iter().map(|&x| (0.8 * f64::from(x) + 0.2 * (3.0 * f64::from(x) + t / 200.0).sin()) as f32);
+    Tensor::from_vec(output.collect(), x.shape(), x.device()).unwrap()
+}
+
+fn relative_l2(a: &Tensor, b: &[f32]) -> f64 {
+    let a = a.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(a.len(), b.len());
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let length: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
+    (difference / length).sqrt()
+}
+
+/// Every sampler, spacing, prediction and option over full runs, next to diffusers.
+#[test]
+fn schedulers_are_diffusers() {
+    let runs: Vec<Run> = serde_json::from_str(include_str!("../fixtures/schedulers.json")).unwrap();
+    let file =
+        candle_core::safetensors::load_buffer(include_bytes!("../fixtures/schedulers.safetensors"), &Device::Cpu);
+    let numbers = file.unwrap()["numbers"].to_vec1::<f32>().unwrap();
+    let mut numbers = numbers.as_slice();
+    let mut take = |count: usize| {
+        let (taken, rest) = numbers.split_at(count);
+        numbers = rest;
+        taken
+    };
+    let mut worst = (0.0, String::new());
+    for run in &runs {
+        let (name, count) =
+            (format!("{:?} {} steps of {}", run.kind, run.steps, run.config), run.shape.iter().product());
+        let (timesteps, middle, last) = (take(run.calls), take(count), take(count));
+        let mut scheduler = build(&run.config(), run.kind, run.steps).unwrap();
+        let ours: Vec<f32> = scheduler.timesteps().iter().map(|&t| t as f32).collect();
+        assert_eq!(ours.len(), timesteps.len(), "{name}");
+        for (ours, theirs) in ours.iter().zip(timesteps) {
+            assert!((ours - theirs).abs() <= 1e-6 * theirs.abs(), "{name}: timestep {ours}, expected {theirs}");
+        }
+
+        let mut generators: Vec<_> = run.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
+        let noise = randn_tensor(run.shape.as_slice(), &mut generators, DType::F32, &Device::Cpu).unwrap();
+        let mut sample = if run.start == 0 {
+            (noise * scheduler.init_noise_sigma()).unwrap()
+        } else {
+            let ramp = (0..count).map(|i| (2.0 * i as f64 / (count - 1) as f64 - 1.0) as f32).collect();
+            let clean = Tensor::from_vec(ramp, noise.shape(), &Device::Cpu).unwrap();
+            scheduler.add_noise(&clean, &noise, run.start).unwrap()
+        };
+        for (index, &t) in timesteps.iter().enumerate().skip(run.start) {
+            let output = model(&scheduler.scale_model_input(&sample, index).unwrap(), t.into());
+            sample = scheduler.step(&output, index, &sample, &mut generators).unwrap().previous;
+            for (at, expected) in [(run.start + (run.calls - run.start) / 2, middle), (run.calls - 1, last)] {
+                if index == at {
+                    let error = relative_l2(&sample, expected);
+                    // 1e-6 is usual; torch takes square roots from MKL, 1 ulp off now and then, and a zero-SNR run of Euler
+                    // begins with a sigma of 4096 that cancels.
+                    assert!(error <= 2e-5, "{name}: relative error {error:.1e} at {index}");
+                    if error > worst.0 {
+                        worst = (error, name.clone());
+                    }
+                }
+            }
+        }
+    }
+    println!("worst of {}: {:.1e} for {}", runs.len(), worst.0, worst.1);
+}
+
+#[track_caller]
+fn refused(fields: serde_json::Value, kind: SchedulerKind, steps: usize) -> Error {
+    let mut json = serde_json::json!({"_class_name": kind.class_name()});
+    json.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    build(&config(&json), Some(kind), steps).map(|scheduler| format!("{scheduler:?}")).unwrap_err()
+}
+
+#[test]
+fn step_counts_that_cannot_be_are_usage_errors() {
+    for kind in SchedulerKind::ALL {
+        for (steps, what) in [(0, "must be 1 or more"), (1001, "1001 is more than")] {
+            let error = refused(json!({}), kind, steps);
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with("--steps: ") && error.to_string().contains(what), "{kind}: {error}");
+        }
+    }
+    // Possible counts whose timesteps or noise levels are not there.
+    let ddim = refused(json!({"steps_offset": 1}), SchedulerKind::Ddim, 1000).to_string();
+    assert!(ddim.contains("first timestep would be 1000"), "{ddim}");
+    let dpm = refused(json!({}), SchedulerKind::DpmSolver, 1000).to_string();
+    assert!(dpm.starts_with("--steps: 1000 steps do not fit"), "{dpm}");
+    let lcm = refused(json!({}), SchedulerKind::Lcm, 51).to_string();
+    assert!(lcm.contains("51 is more than the 50 steps"), "{lcm}");
+    let pndm = refused(json!({"skip_prk_steps": false}), SchedulerKind::Pndm, 3).to_string();
+    assert!(pndm.contains("needs 4 steps or more; 3 given"), "{pndm}");
+}
+
+#[test]
+fn unsupported_values_are_refused_by_name() {
+    use SchedulerKind::*;
+    for (kind, fields, named) in [
+        (Ddim, json!({"beta_schedule": "sigmoid"}), "`beta_schedule` is sigmoid"),
+        (Euler, json!({"beta_schedule": "cosine"}), "`beta_schedule` is cosine"),
+        (Ddim, json!({"timestep_spacing": "uniform"}), "`timestep_spacing` is uniform"),
+        (Pndm, json!({"prediction_type": "sample"}), "`prediction_type` is sample"),
+        (EulerAncestral, json!({"prediction_type": "sample"}), "`prediction_type` is sample"),
+        (DpmSolver, json!({"prediction_type": "flow_prediction"}), "`prediction_type` is flow_prediction"),
+        (Ddim, json!({"trained_betas": [0.1, 0.2]}), "`trained_betas` has 2 values"),
+        (Ddim, json!({"beta_end": 2.0}), "`beta_end`"),
+        (Ddim, json!({"beta_start": -0.5}), "`beta_start`"),
+        (Lcm, json!({"rescale_betas_zero_snr": true, "beta_start": 0.0, "beta_end": 0.0}), "not all 0"),
+        (Ddim, json!({"num_train_timesteps": 0}), "`num_train_timesteps` is 0"),
+        (Ddim, json!({"thresholding": true, "dynamic_thresholding_ratio": 1.5}), "`dynamic_thresholding_ratio` is 1.5"),
+        (Ddim, json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}), "`rescale_betas_zero_snr`"),
+        (Ddpm, json!({"variance_type": "learned"}), "`variance_type` is learned"),
+        (Ddpm, json!({"variance_type": "fixed_large_log"}), "`variance_type` is fixed_large_log"),
+        (Euler, json!({"use_karras_sigmas": true, "use_beta_sigmas": true}), "only one of `use_karras_sigmas`"),
+        (Euler, json!({"interpolation_type": "cubic"}), "`interpolation_type` is cubic"),
+        (Euler, json!({"timestep_type": "odd"}), "`timestep_type` is odd"),
+        (Euler, json!({"final_sigmas_type": "one"}), "`final_sigmas_type` is one"),
+        (DpmSolver, json!({"algorithm_type": "unipc"}), "`algorithm_type` is unipc"),
+        (DpmSolver, json!({"algorithm_type": "dpmsolver"}), "`final_sigmas_type` zero does not go with"),
+        (DpmSolver, json!({"solver_type": "rk4"}), "`solver_type` is rk4"),
+        (DpmSolver, json!({"solver_order": 4}), "`solver_order` is 4"),
+        (DpmSolver, json!({"use_flow_sigmas": true}), "`use_flow_sigmas` is true"),
+        (DpmSolver, json!({"use_dynamic_shifting": true}), "`use_dynamic_shifting` is true"),
+        (DpmSolver, json!({"variance_type": "learned_range"}), "`variance_type` is learned_range"),
+        (DpmSolver, json!({"lambda_min_clipped": 20.0}), "`lambda_min_clipped`"),
+        (Lcm, json!({"original_inference_steps": 2000}), "`original_inference_steps` is 2000"),
+    ] {
+        let error = refused(fields, kind, 10);
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 1, "{text}");
+        assert!(text.starts_with("scheduler_config.json: ") && text.contains(named), "{kind}: {text}");
+    }
+}
+
+#[test]
+fn names_and_classes() {
+    for kind in SchedulerKind::ALL {
+        assert_eq!(kind.name().parse::<SchedulerKind>().unwrap(), kind);
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+    }
+    let error = "heun".parse::<SchedulerKind>().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert_eq!(
+        error.to_string(),
+        "--scheduler: there is no scheduler \"heun\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, ddpm, lcm"
+    );
+    let heun = config(&json!({"_class_name": "HeunDiscreteScheduler"}));
+    let error = build(&heun, None, 10).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("HeunDiscreteScheduler") && error.contains("--scheduler: ddim"), "{error}");
+    assert_eq!(build(&heun, Some(SchedulerKind::Euler), 10).unwrap().timesteps().len(), 10);
+    let karras = config(&json!({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": true}));
+    assert_eq!(SchedulerKind::of_config(&karras).unwrap(), SchedulerKind::DpmSolverKarras);
+}
+
+/// What `StableDiffusionPipeline.__init__` does to the config of an early checkpoint.
+#[test]
+fn pipelines_of_stable_diffusion_override_two_fields() {
+    let early = config(&json!({"_class_name": "DDIMScheduler", "steps_offset": 0}));
+    let own = as_stable_diffusion(&early, None);
+    assert_eq!((own.steps_offset, own.clip_sample), (Some(1), Some(false)));
+    // What was absent from the file does not carry over to another class; what was there does, as overridden.
+    let other = as_stable_diffusion(&early, Some(SchedulerKind::Ddpm));
+    assert_eq!((other.steps_offset, other.clip_sample), (Some(1), None));
+}
+
+#[test]
+fn steps_keep_the_dtype_and_refuse_what_does_not_fit() {
+    let tensor = |dims: &[usize], dtype| Tensor::ones(dims, dtype, &Device::Cpu).unwrap();
+    let mut noise = [TorchGenerator::new(3)];
+    for kind in SchedulerKind::ALL {
+        let json = json!({"_class_name": kind.class_name(), "skip_prk_steps": true});
+        let mut scheduler = build(&config(&json), Some(kind), 4).unwrap();
+        for dtype in [DType::BF16, DType::F16, DType::F32] {
+            let sample = tensor(&[1, 4, 2, 2], dtype);
+            assert_eq!(scheduler.scale_model_input(&sample, 0).unwrap().dtype(), dtype);
+            assert_eq!(scheduler.add_noise(&sample, &sample, 1).unwrap().dtype(), dtype);
+        }
+        let sample = tensor(&[1, 4, 2, 2], DType::F16);
+        let stepped = scheduler.step(&sample, 0, &sample, &mut noise).unwrap();
+        assert_eq!((stepped.previous.dtype(), stepped.denoised.dtype()), (DType::F16, DType::F16));
+        let count = scheduler.timesteps().len();
+        assert!(scheduler.step(&sample, count, &sample, &mut noise).is_err(), "{kind}");
+        assert!(scheduler.step(&tensor(&[1, 4, 2, 3], DType::F16), 1, &sample, &mut noise).is_err(), "{kind}");
+    }
 }

@@ -1,0 +1,357 @@
+//! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), multistep, of order 1 to 3, with their SDE
+//! variants, `scheduling_dpmsolver_multistep.py`.
+
+use super::euler::final_sigma;
+use super::prediction::{Prediction, Range, divide, mix};
+use super::schedule::{ClassDefaults, Spacing, TrainSchedule, config_error, interpolate, linspace, refuse};
+use super::sigmas::{SigmaSpacing, check_falling, timestep_of_sigma};
+use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32, randn_tensor};
+use crate::Result;
+use crate::checkpoint::SchedulerConfig;
+use candle_core::{DType, Tensor};
+use std::collections::VecDeque;
+
+const CLASS: ClassDefaults = ClassDefaults {
+    kind: SchedulerKind::DpmSolver,
+    beta_start: 0.0001,
+    beta_end: 0.02,
+    beta_schedule: "linear",
+    spacing: Spacing::Linspace,
+    rescales: true,
+};
+
+/// Runs shorter than this end with steps of lower order (`lower_order_final`).
+const SHORT_RUN: usize = 15;
+
+/// Which integral is approximated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Algorithm {
+    /// Over the denoised sample (`++`) and not over the noise.
+    plus_plus: bool,
+    /// Of the SDE and not of the ODE: noise is drawn in each step.
+    sde: bool,
+}
+
+/// `DPMSolverMultistepScheduler`.
+#[derive(Debug)]
+pub(super) struct DpmSolver {
+    prediction: Prediction,
+    range: Range,
+    algorithm: Algorithm,
+    order: usize,
+    /// Heun's second-order formula in place of the midpoint one.
+    heun: bool,
+    /// Short runs end with lower orders.
+    lower_order_final: bool,
+    /// The last step is of first order whatever the length.
+    first_order_last: bool,
+    timesteps: Vec<f64>,
+    /// One sigma a timestep, and the final one.
+    sigmas: Vec<f32>,
+    /// Converted outputs of earlier steps, the latest first.
+    outputs: VecDeque<Tensor>,
+}
+
+/// Signal and noise of a variance-preserving sample, and half its log signal-to-noise ratio.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    alpha: f32,
+    sigma: f32,
+    lambda: f32,
+}
+
+impl Level {
+    fn of_sigma(sigma: f32) -> Self {
+        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let sigma = sigma * alpha;
+        Self { alpha, sigma, lambda: alpha.ln() - sigma.ln() }
+    }
+}
+
+impl DpmSolver {
+    pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+        let schedule = TrainSchedule::new(config, &CLASS)?;
+        let prediction = Prediction::new(config, true)?;
+        let range = Range::new(config, None)?;
+        let algorithm = match config.algorithm_type.as_deref() {
+            // A config written by the DEIS class is read as this one.
+            None | Some("dpmsolver++" | "deis") => Algorithm { plus_plus: true, sde: false },
+            Some("dpmsolver") => Algorithm { plus_plus: false, sde: false },
+            Some("sde-dpmsolver++") => Algorithm { plus_plus: true, sde: true },
+            Some("sde-dpmsolver") => Algorithm { plus_plus: false, sde: true },
+            Some(other) => {
+                let accepted = "dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver";
+                return Err(refuse(config, "algorithm_type", other, accepted));
+            }
+        };
+        let heun = match config.solver_type.as_deref() {
+            // The last three belong to DEIS and UniPC, whose configs are read as this class with its default.
+            None | Some("midpoint" | "logrho" | "bh1" | "bh2") => false,
+            Some("heun") => true,
+            Some(other) => return Err(refuse(config, "solver_type", other, "midpoint or heun")),
+        };
+        let order = config.solver_order.unwrap_or(2);
+        let most = if algorithm.sde && !algorithm.plus_plus { 2 } else { 3 };
+        if !(1..=most).contains(&order) {
+            return Err(refuse(config, "solver_order", order, &format!("1 to {most} for this `algorithm_type`")));
+        }
+        refuse_other_models(config)?;
+        let last = final_sigma(config, &schedule)?;
+        let named = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
+        if last == 0.0 && !named.ends_with("++") {
+            let reason = format!("`final_sigmas_type` zero does not go with `algorithm_type` {named}: set sigma_min");
+            return Err(config_error(config, reason));
+        }
+        schedule.check_steps(steps)?;
+        let (timesteps, sigmas) = levels(config, &schedule, steps)?;
+        let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([last]).collect();
+        check_falling(&sigmas[..steps], steps)?;
+        let lower_order_final = config.lower_order_final.unwrap_or(true) && timesteps.len() < SHORT_RUN;
+        let first_order_last = config.euler_at_final.unwrap_or(false) || lower_order_final || last == 0.0;
+        Ok(Self {
+            prediction,
+            range,
+            algorithm,
+            order,
+            heun,
+            lower_order_final,
+            first_order_last,
+            timesteps,
+            sigmas,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise that agrees with it.
+    fn convert(&self, output: &Tensor, sample: &Tensor, index: usize) -> Result<(Tensor, Tensor)> {
+        let Level { alpha, sigma, .. } = Level::of_sigma(self.sigmas[index]);
+        let denoised = self.range.apply(self.prediction.denoised(output, sample, alpha, sigma)?)?;
+        let integrand = if self.algorithm.plus_plus {
+            denoised.clone()
+        } else if self.range == Range::Free {
+            self.prediction.epsilon(output, sample, alpha, sigma)?
+        } else {
+            divide(&mix(&[(1.0, sample), (-alpha, &denoised)])?, sigma)?
+        };
+        Ok((denoised, integrand))
+    }
+
+    /// The order of the step at `index`: as many as there are outputs, fewer towards the end.
+    fn order_at(&self, index: usize) -> usize {
+        let left = self.timesteps.len() - index;
+        let most = match left {
+            1 if self.first_order_last => 1,
+            2 if self.lower_order_final => 2,
+            _ => self.order,
+        };
+        most.min(self.outputs.len())
+    }
+
+    /// The update of the given order; `noise` is there for SDE algorithms.
+    fn update(&self, sample: &Tensor, index: usize, order: usize, noise: Option<&Tensor>) -> Result<Tensor> {
+        let to = Level::of_sigma(self.sigmas[index + 1]);
+        let from = Level::of_sigma(self.sigmas[index]);
+        let h = to.lambda - from.lambda;
+        if h == 0.0 {
+            // `final_sigmas_type` sigma_min, and the run is there already.
+            return Ok(sample.clone());
+        }
+        let w = Weights::new(self.algorithm, from, to, h);
+
+        // Differences of the outputs: D0, D1, D2 of the papers.
+        let m: Vec<&Tensor> = self.outputs.iter().collect();
+        let mut terms = vec![(w.sample, sample), (w.first, m[0])];
+        let (d1, d2);
+        match order {
+            2 => {
+                let r0 = (from.lambda - Level::of_sigma(self.sigmas[index - 1]).lambda) / h;
+                d1 = mix(&[(1.0, m[0]), (-1.0, m[1])]).and_then(|d| divide(&d, r0))?;
+                terms.push((if self.heun { w.second } else { 0.5 * w.first }, &d1));
+            }
+            3 => {
+                let before = Level::of_sigma(self.sigmas[index - 1]).lambda;
+                let r0 = (from.lambda - before) / h;
+                let r1 = (before - Level::of_sigma(self.sigmas[index - 2]).lambda) / h;
+                let d1_0 = mix(&[(1.0, m[0]), (-1.0, m[1])]).and_then(|d| divide(&d, r0))?;
+                let d1_1 = mix(&[(1.0, m[1]), (-1.0, m[2])]).and_then(|d| divide(&d, r1))?;
+                let change = mix(&[(1.0, &d1_0), (-1.0, &d1_1)])?;
+                d1 = mix(&[(1.0, &d1_0), (r0 / (r0 + r1), &change)])?;
+                d2 = divide(&change, r0 + r1)?;
+                terms.push((w.second, &d1));
+                terms.push((w.third, &d2));
+            }
+            _ => {}
+        }
+        if let Some(noise) = noise {
+            terms.push((w.noise, noise));
+        }
+        mix(&terms)
+    }
+}
+
+/// Factors of the terms of an update over the step `h` in lambda.
+struct Weights {
+    sample: f32,
+    /// Of the latest output.
+    first: f32,
+    /// Of its first difference, in Heun's and the third-order formula.
+    second: f32,
+    /// Of its second difference.
+    third: f32,
+    noise: f32,
+}
+
+impl Weights {
+    fn new(algorithm: Algorithm, from: Level, to: Level, h: f32) -> Self {
+        match algorithm {
+            Algorithm { plus_plus: true, sde: false } => {
+                let e = (-h).exp() - 1.0;
+                Self {
+                    sample: to.sigma / from.sigma,
+                    first: -(to.alpha * e),
+                    second: to.alpha * (e / h + 1.0),
+                    third: -(to.alpha * ((e + h) / (h * h) - 0.5)),
+                    noise: 0.0,
+                }
+            }
+            Algorithm { plus_plus: false, sde: false } => {
+                let e = h.exp() - 1.0;
+                Self {
+                    sample: to.alpha / from.alpha,
+                    first: -(to.sigma * e),
+                    second: -(to.sigma * (e / h - 1.0)),
+                    third: -(to.sigma * ((e - h) / (h * h) - 0.5)),
+                    noise: 0.0,
+                }
+            }
+            Algorithm { plus_plus: true, sde: true } => {
+                let e = 1.0 - (-2.0 * h).exp();
+                Self {
+                    sample: to.sigma / from.sigma * (-h).exp(),
+                    first: to.alpha * e,
+                    second: to.alpha * (e / (-2.0 * h) + 1.0),
+                    third: to.alpha * ((e - 2.0 * h) / ((2.0 * h) * (2.0 * h)) - 0.5),
+                    noise: to.sigma * e.max(0.0).sqrt(),
+                }
+            }
+            Algorithm { plus_plus: false, sde: true } => {
+                let e = h.exp() - 1.0;
+                Self {
+                    sample: to.alpha / from.alpha,
+                    first: -2.0 * (to.sigma * e),
+                    second: -2.0 * (to.sigma * (e / h - 1.0)),
+                    third: 0.0,
+                    noise: to.sigma * ((2.0 * h).exp() - 1.0).max(0.0).sqrt(),
+                }
+            }
+        }
+    }
+}
+
+/// Refuses settings for models that are not diffusion models of Stable Diffusion's kind.
+fn refuse_other_models(config: &SchedulerConfig) -> Result<()> {
+    if let Some(variance) = config.variance_type.as_deref().filter(|kind| kind.starts_with("learned")) {
+        return Err(refuse(config, "variance_type", variance, "models that predict their variance are not run here"));
+    }
+    if config.use_flow_sigmas.unwrap_or(false) {
+        return Err(refuse(config, "use_flow_sigmas", true, "flow matching models are not run here"));
+    }
+    if config.use_dynamic_shifting.unwrap_or(false) {
+        return Err(refuse(config, "use_dynamic_shifting", true, "flow matching models are not run here"));
+    }
+    Ok(())
+}
+
+/// Timesteps and sigmas of a run, without the final sigma.
+fn levels(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let sigmas = schedule.sigmas();
+    let log_sigmas: Vec<f32> = sigmas.iter().map(|sigma| sigma.ln()).collect();
+    let (largest, smallest) = (sigmas[sigmas.len() - 1], sigmas[0]);
+    let spread = SigmaSpacing::new(config)?;
+    let lu = config.use_lu_lambdas.unwrap_or(false);
+    let karras = spread == Some(SigmaSpacing::Karras);
+    let spaced = match spread {
+        _ if lu && !karras => {
+            // Even in lambda, that is in -log sigma; the exponent 1 of the reference makes it a straight line.
+            let (first, last) = (f64::from(log_sigmas[log_sigmas.len() - 1]), f64::from(log_sigmas[0]));
+            let ramp = linspace(0.0, 1.0, steps);
+            Some(ramp.into_iter().map(|x| (first + x * (last - first)).exp()).collect::<Vec<f64>>())
+        }
+        // The class has no `sigma_min` and `sigma_max`.
+        Some(spread) => Some(spread.spread(f64::from(largest), f64::from(smallest), steps)),
+        None => None,
+    };
+    if let Some(spaced) = spaced {
+        let rounds = (karras || lu) && config.beta_schedule.as_deref() != Some("squaredcos_cap_v2");
+        let timesteps = spaced
+            .iter()
+            .map(|&sigma| timestep_of_sigma(sigma, &log_sigmas))
+            .map(|t| if rounds { t.round_ties_even() } else { t.trunc() })
+            .collect();
+        return Ok((timesteps, spaced));
+    }
+    let timesteps = spaced_timesteps(config, schedule, steps)?;
+    let sigmas = timesteps.iter().map(|&t| interpolate(&sigmas, t)).collect();
+    Ok((timesteps, sigmas))
+}
+
+/// Timesteps by `timestep_spacing`; this class leaves room for one more below the last.
+fn spaced_timesteps(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> Result<Vec<f64>> {
+    let last = schedule.train_steps - clipped(config, schedule);
+    if last == 0 {
+        return Err(config_error(config, "`lambda_min_clipped` leaves no timestep to visit"));
+    }
+    let timesteps: Vec<f64> = match schedule.spacing {
+        Spacing::Linspace => {
+            let points = linspace(0.0, last as f64 - 1.0, steps + 1);
+            points.into_iter().skip(1).rev().map(f64::round_ties_even).collect()
+        }
+        Spacing::Leading => {
+            let ratio = (last / (steps + 1)) as f64;
+            (1..=steps).rev().map(|i| i as f64 * ratio + schedule.steps_offset).collect()
+        }
+        Spacing::Trailing => schedule.trailing(last as f64, steps),
+    };
+    Ok(timesteps)
+}
+
+/// How many of the last training timesteps have a lambda below `lambda_min_clipped`; they are not visited.
+fn clipped(config: &SchedulerConfig, schedule: &TrainSchedule) -> usize {
+    let least = config.lambda_min_clipped.map_or(f64::NEG_INFINITY, |number| number.0);
+    let lambda = |alpha: f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();
+    schedule.positive_alphas().iter().rev().take_while(|&&alpha| f64::from(lambda(alpha)) < least).count()
+}
+
+impl Scheduler for DpmSolver {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn step(
+        &mut self,
+        output: &Tensor,
+        index: usize,
+        sample: &Tensor,
+        noise: &mut [TorchGenerator],
+    ) -> Result<Stepped> {
+        let dtype = sample.dtype();
+        let (output, sample) = in_f32(output, index, self.timesteps.len(), sample)?;
+        let (denoised, integrand) = self.convert(&output, &sample, index)?;
+        self.outputs.push_front(integrand);
+        self.outputs.truncate(self.order);
+        // This class draws f32 whatever the model's dtype.
+        let drawn = match self.algorithm.sde {
+            true => Some(randn_tensor(sample.shape(), noise, DType::F32, sample.device())?),
+            false => None,
+        };
+        let previous = self.update(&sample, index, self.order_at(index), drawn.as_ref())?;
+        Stepped::new(&previous, &denoised, dtype)
+    }
+
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
+        let dtype = original.dtype();
+        let (noise, original) = in_f32(noise, index, self.timesteps.len(), original)?;
+        let level = Level::of_sigma(self.sigmas[index]);
+        Ok(mix(&[(level.alpha, &original), (level.sigma, &noise)])?.to_dtype(dtype)?)
+    }
+}
