@@ -48,8 +48,8 @@ pub struct Bounds {
 pub struct Layout {
     /// The word's share of all attention, 0 to 1; those of all tokens and the padding sum to 1.
     pub share: f32,
-    /// The highest cell.
-    pub peak: Peak,
+    /// The highest cell. `None` when the map is zero everywhere.
+    pub peak: Option<Peak>,
     /// Centre of the cells above, weighted by value. `None` when the map is zero everywhere.
     pub centroid: Option<Point>,
     /// Share of the image that is above, 0 to 1.
@@ -78,7 +78,13 @@ impl Layout {
             .max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)))
             .expect("a map has at least one cell");
         let (row, column) = at(cell);
-        let peak = Peak { value: value / steps, row, column, x: x(column as f32 + 0.5), y: y(row as f32 + 0.5) };
+        let peak = (value > 0.0).then(|| Peak {
+            value: value / steps,
+            row,
+            column,
+            x: x(column as f32 + 0.5),
+            y: y(row as f32 + 0.5),
+        });
 
         let level = threshold * value;
         let above = || map.iter().enumerate().filter(move |&(_, &cell)| value > 0.0 && cell >= level);
@@ -130,7 +136,7 @@ mod tests {
     fn one_hot_cell_on_a_wide_grid() {
         let layout = layout(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0], 2, 4);
         let peak = Peak { value: 0.5, row: 1, column: 2, x: 0.625, y: 0.75 };
-        assert_eq!(layout.peak, peak);
+        assert_eq!(layout.peak, Some(peak));
         assert_eq!(layout.centroid, Some(Point { x: 0.625, y: 0.75 }));
         assert_eq!(layout.bounds, Some(Bounds { left: 0.5, top: 0.5, right: 0.75, bottom: 1.0 }));
         assert_eq!((layout.area, layout.entropy), (0.125, 0.0));
@@ -142,6 +148,6 @@ mod tests {
         assert_eq!((flat.area, flat.centroid), (1.0, Some(Point { x: 0.5, y: 0.5 })));
         assert!((flat.entropy - 1.0).abs() < 1e-6);
         let zero = layout(&[0.0; 6], 2, 3);
-        assert_eq!((zero.area, zero.centroid, zero.bounds, zero.entropy), (0.0, None, None, 1.0));
+        assert_eq!((zero.area, zero.peak, zero.centroid, zero.bounds, zero.entropy), (0.0, None, None, None, 1.0));
     }
 }

@@ -3,8 +3,10 @@
 pub mod atomic;
 mod folder;
 mod name;
+mod pictures;
 mod record;
 
 pub use folder::Run;
 pub use name::{run_name, slug};
+pub use pictures::{Pictures, render_run};
 pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, save_heatmaps};

@@ -7,6 +7,7 @@ mod about;
 mod buffer;
 mod file;
 mod recorder;
+mod select;
 mod site;
 pub mod tensors;
 

@@ -1,0 +1,185 @@
+//! One map over one image.
+
+use super::canvas::{luma, mix};
+use super::{Colormap, Display, by_name};
+use crate::heatmap::{Filter, Resampler};
+use crate::trace::Grid;
+use crate::{Error, Result};
+use image::{Rgb, RgbImage};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// How a map is laid over the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// The map's colours over a greyed image.
+    #[default]
+    Heat,
+    /// Lines at 20, 40, 60 and 80 % of the scale, brighter as they rise, over the image as it is.
+    Contour,
+    /// The image where the map reaches the threshold, grey and dim elsewhere, with a line between.
+    Mask,
+    /// The image, lit by the map.
+    Spotlight,
+}
+
+impl Style {
+    /// Every style with its name on the command line.
+    pub const NAMED: [(&str, Self); 4] =
+        [("heat", Self::Heat), ("contour", Self::Contour), ("mask", Self::Mask), ("spotlight", Self::Spotlight)];
+}
+
+impl FromStr for Style {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        by_name("--style", text, &Self::NAMED)
+    }
+}
+
+/// The shares of the scale that `contour` draws lines at.
+const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];
+
+/// An image at the size that overlays are drawn at.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The image, in colour.
+    pub image: RgbImage,
+    /// Its brightness.
+    grey: Vec<u8>,
+}
+
+impl Base {
+    /// `image`, enlarged smoothly when its short side has fewer than `size` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when the image has no pixels.
+    pub fn new(image: &RgbImage, size: usize) -> Result<Self> {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let short = width.min(height);
+        if short == 0 {
+            return Err(Error::option("image", "has no pixels"));
+        }
+        let image = if short >= size {
+            image.clone()
+        } else {
+            let side = |side: usize| (side * size + short / 2) / short;
+            enlarge(image, Grid::new(side(height), side(width)))
+        };
+        let grey = image.as_raw().as_chunks::<3>().0.iter().map(|&pixel| luma(pixel)).collect();
+        Ok(Self { image, grey })
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::new(self.image.height() as usize, self.image.width() as usize)
+    }
+}
+
+/// `image` at size `to`, bicubic a channel.
+fn enlarge(image: &RgbImage, to: Grid) -> RgbImage {
+    let from = Grid::new(image.height() as usize, image.width() as usize);
+    let resampler = Resampler::new(from, to, Filter::Bicubic);
+    let channel = |channel: usize| {
+        let plane: Vec<f32> = image.as_raw().iter().skip(channel).step_by(3).map(|&value| f32::from(value)).collect();
+        resampler.resize(&plane)
+    };
+    let planes: Vec<Vec<f32>> = (0..3).into_par_iter().map(channel).collect();
+    let byte = |value: f32| (value + 0.5).clamp(0.0, 255.0) as u8;
+    let mut large = RgbImage::new(to.width as u32, to.height as u32);
+    for (cell, pixel) in large.pixels_mut().enumerate() {
+        *pixel = Rgb([byte(planes[0][cell]), byte(planes[1][cell]), byte(planes[2][cell])]);
+    }
+    large
+}
+
+/// Draws `map` (`grid`, row-major, not negative) over `base`. `top` is the value at the upper end of the colour scale; higher
+/// ones are drawn as it. A `top` of 0 draws an empty map.
+///
+/// # Panics
+/// When `map` has another length than `grid`.
+pub fn overlay(base: &Base, map: &[f32], grid: Grid, top: f32, display: &Display) -> RgbImage {
+    let size = base.grid();
+    let mut values = Resampler::new(grid, size, Filter::Bicubic).resize(map);
+    let scale = if top > 0.0 { 1.0 / top } else { 0.0 };
+    values.iter_mut().for_each(|value| *value = (*value * scale).clamp(0.0, 1.0));
+    // Line widths follow the size of the picture.
+    let line = size.height.min(size.width) as f32 / 256.0;
+    let painter = Painter { values: &values, size, line, display, table: display.colormap.table() };
+    let mut out = base.image.clone();
+    let width = size.width;
+    out.par_chunks_mut(3 * width).zip(base.grey.par_chunks(width)).enumerate().for_each(|(row, (pixels, grey))| {
+        for (column, (pixel, &grey)) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(grey).enumerate() {
+            *pixel = painter.paint(row, column, *pixel, grey);
+        }
+    });
+    out
+}
+
+struct Painter<'a> {
+    /// 0 to 1 of the scale, a pixel each.
+    values: &'a [f32],
+    size: Grid,
+    line: f32,
+    display: &'a Display,
+    table: [[u8; 3]; 256],
+}
+
+impl Painter<'_> {
+    fn paint(&self, row: usize, column: usize, pixel: [u8; 3], grey: u8) -> [u8; 3] {
+        let value = self.values[row * self.size.width + column];
+        let opacity = self.display.opacity;
+        match self.display.style {
+            Style::Heat => {
+                // Grey below the colours: a hue then always means the scale and never the picture.
+                let under = mix(pixel, [grey; 3], opacity.sqrt());
+                mix(under, self.colour(value), opacity)
+            }
+            Style::Spotlight => mix([0; 3], pixel, 1.0 - opacity * (1.0 - value)),
+            Style::Contour => {
+                let slope = self.slope(row, column);
+                LEVELS.iter().fold(pixel, |pixel, &level| {
+                    let (near, far) = (self.stroke(value, level, slope, 1.3), self.stroke(value, level, slope, 2.9));
+                    // From the upper part of the scale: its lower part is too dark for a line.
+                    mix(mix(pixel, [0; 3], 0.7 * far), self.colour(0.4 + 0.6 * level), near)
+                })
+            }
+            Style::Mask => {
+                let threshold = self.display.threshold;
+                let dim = mix(mix(pixel, [grey; 3], opacity), [16; 3], 0.85 * opacity);
+                let inside = if value >= threshold && value > 0.0 { pixel } else { dim };
+                let edge =
+                    if threshold > 0.0 { self.stroke(value, threshold, self.slope(row, column), 1.0) } else { 0.0 };
+                mix(inside, self.colour(0.85), edge)
+            }
+        }
+    }
+
+    fn colour(&self, value: f32) -> [u8; 3] {
+        self.table[(value * 255.0 + 0.5) as usize]
+    }
+
+    /// How steep the map is at a pixel, in value a pixel.
+    fn slope(&self, row: usize, column: usize) -> f32 {
+        let Grid { height, width } = self.size;
+        let at = |row: usize, column: usize| self.values[row * width + column];
+        let dx = at(row, (column + 1).min(width - 1)) - at(row, column.saturating_sub(1));
+        let dy = at((row + 1).min(height - 1), column) - at(row.saturating_sub(1), column);
+        0.5 * dx.hypot(dy)
+    }
+
+    /// How much of a pixel a line at `level` covers: the distance to the line is the difference in value over the slope.
+    fn stroke(&self, value: f32, level: f32, slope: f32, width: f32) -> f32 {
+        let distance = (value - level).abs() / slope.max(1e-4);
+        (0.5 * width * self.line + 0.5 - distance).clamp(0.0, 1.0)
+    }
+}
+
+impl Colormap {
+    /// A strip of the scale, left 0 and right 1.
+    pub(super) fn strip(self, width: u32, height: u32) -> RgbImage {
+        let last = (width.max(2) - 1) as f32;
+        RgbImage::from_fn(width, height, |x, _| Rgb(self.at(x as f32 / last)))
+    }
+}

@@ -1,0 +1,116 @@
+//! Everything that is drawn from a trace: maps, overlays and the contact sheet, for `generate` and `view` alike.
+
+use super::record::overlay_file;
+use super::save_heatmaps;
+use crate::heatmap::{Aggregate, Heatmaps, aggregate, word_map};
+use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
+use crate::trace::{Half, Trace, WordInfo};
+use crate::{Error, Result};
+use image::RgbImage;
+use rayon::prelude::*;
+use std::path::Path;
+
+/// What is drawn of a trace.
+#[derive(Debug, Clone)]
+pub struct Pictures<'a> {
+    /// The trace.
+    pub trace: &'a Trace,
+    /// The image that was made with it.
+    pub image: &'a RgbImage,
+    /// How the maps are made.
+    pub aggregate: &'a Aggregate,
+    /// How they are drawn.
+    pub display: &'a Display,
+    /// The words and phrases to show; all words of the prompt when `None`.
+    pub words: Option<&'a [WordInfo]>,
+}
+
+/// Draws everything into `folder`, which must be there: `heatmaps.safetensors`, `overlays/NN-word.png` and `words.png`.
+/// Returns the maps.
+///
+/// # Errors
+/// As [`aggregate`]; [`Error::Option`] when a display value is out of range; [`Error::Io`] when a file cannot be written.
+pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
+    let Pictures { trace, image, aggregate: how, display, words } = *pictures;
+    display.check()?;
+    let prompt = match trace.half(how.half) {
+        Some((_, prompt)) => prompt,
+        None => &trace.about.prompt,
+    };
+    let chosen = words.unwrap_or(&prompt.words);
+    let maps = aggregate(trace, how, chosen)?;
+    save_heatmaps(&folder.join("heatmaps.safetensors"), &maps, &how.to_string(), prompt)?;
+
+    let steps = maps.steps.max(1) as f32;
+    let per_step: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
+    let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
+    let peaks: Vec<f32> = per_step.chunks_exact(maps.grid.cells()).map(highest).collect();
+    let shared = shared_top(&maps, &prompt.words, |word| prompt.is_special(word)) / steps;
+    let labels: Vec<String> = chosen.iter().map(|word| prompt.label(word)).collect();
+    let top = |word: usize| if display.scale == Scale::Shared { shared } else { peaks[word] };
+
+    let base = Base::new(image, display.overlay_size)?;
+    let draw = |(word, map): (usize, &[f32])| overlay(&base, map, maps.grid, top(word), display);
+    let overlays: Vec<RgbImage> = per_step.par_chunks_exact(maps.grid.cells()).enumerate().map(draw).collect();
+    let tile = |(index, word): (usize, &WordInfo)| {
+        let (label, overlay) = (labels[index].as_str(), &overlays[index]);
+        Tile { label, overlay, top: top(index), peak: peaks[index], share: maps.share(word) }
+    };
+    let tiles: Vec<Tile> = chosen.iter().enumerate().map(tile).collect();
+
+    let subfolder = folder.join("overlays");
+    std::fs::create_dir_all(&subfolder).map_err(Error::io(&subfolder))?;
+    let (drawn, sheet) = rayon::join(
+        || {
+            tiles.par_iter().enumerate().try_for_each(|(index, tile)| {
+                let path = folder.join(overlay_file(index, tiles.len(), tile.label));
+                write_png(&path, tile.overlay, &[("Title", tile.label), ("Description", &prompt.text)], true)
+            })
+        },
+        || {
+            let (subtitle, note) = words_about(trace, &maps, how, display, shared);
+            let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
+            let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new());
+            write_png(&folder.join("words.png"), &sheet, &[("Description", &prompt.text)], true)
+        },
+    );
+    drawn.and(sheet)?;
+    Ok(maps)
+}
+
+/// The upper end of the scale that all words share: the highest value among the prompt's words and the chosen ones, start and
+/// end tokens left out (they hold most of the attention and would leave every word dark). In the unit of the maps.
+fn shared_top(maps: &Heatmaps, words: &[WordInfo], special: impl Fn(&WordInfo) -> bool) -> f32 {
+    let highest = |word: &WordInfo| word_map(&maps.tokens, maps.grid, word).into_iter().fold(0.0, f32::max);
+    let words = || words.iter().chain(&maps.chosen);
+    let top = words().filter(|word| !special(word)).map(highest).fold(0.0, f32::max);
+    if top > 0.0 { top } else { words().map(highest).fold(0.0, f32::max) }
+}
+
+/// The sheet's subtitle and note.
+fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Display, shared: f32) -> (String, String) {
+    let about = &trace.about;
+    let seed = about.settings.get("seed").map(|seed| format!("seed {seed}  ·  ")).unwrap_or_default();
+    let subtitle = format!(
+        "{seed}{}  ·  {} of {} steps  ·  {} of {} sites  ·  {how}",
+        about.checkpoint.id,
+        maps.steps,
+        trace.steps(),
+        maps.sites.len(),
+        trace.recording.sites.len(),
+    );
+    let (start, padding) = (maps.shares.first().copied().unwrap_or(0.0), maps.shares.last().copied().unwrap_or(0.0));
+    let scale = match display.scale {
+        Scale::Shared if shared > 0.0 => "one colour scale for all words",
+        Scale::Shared => "no word has any attention",
+        Scale::Word => "each word has its own colour scale, so colours cannot be compared between words",
+    };
+    let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
+    let note = format!(
+        "Colour: mean attention probability of a step; {scale}. Right of a word: its share of all attention; the start token \
+         holds {}, padding {}.{half} Attention shows where the model looked, not why it decided.",
+        percent(start),
+        percent(padding),
+    );
+    (subtitle, note)
+}

@@ -1,0 +1,147 @@
+//! Choosing words and phrases of a prompt: `red apple,apple#2,<start>`.
+
+use super::{PromptInfo, TokenKind, WordInfo};
+use crate::{Error, Result};
+
+impl PromptInfo {
+    /// The words that `choice` names, in its order: words or phrases of the prompt separated by commas, upper and lower case
+    /// alike. A word that stands in the prompt several times gives each of them; `apple#2` is the second alone. `<start>` and
+    /// `<end>` are the start token and the first end token.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the words that it has.
+    pub fn select(&self, choice: &str) -> Result<Vec<WordInfo>> {
+        let mut chosen: Vec<WordInfo> = Vec::new();
+        for name in choice.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let found = self.find(name)?;
+            // Named twice is still one map.
+            chosen.extend(found.into_iter().filter(|word| !chosen.contains(word)).collect::<Vec<_>>());
+        }
+        if chosen.is_empty() {
+            return Err(Error::option("--words", format!("names no word; {}", self.have())));
+        }
+        Ok(chosen)
+    }
+
+    fn find(&self, name: &str) -> Result<Vec<WordInfo>> {
+        if let Some(kind) = [("<start>", TokenKind::Start), ("<end>", TokenKind::End)]
+            .into_iter()
+            .find_map(|(special, kind)| (name == special).then_some(kind))
+        {
+            let positions = self.tokens.iter().enumerate().filter(|(_, token)| token.kind == kind);
+            let word = |(position, token): (usize, &super::TokenInfo)| WordInfo {
+                text: name.into(),
+                start: token.start,
+                end: token.end,
+                tokens: vec![position],
+                occurrence: 1,
+            };
+            return Ok(positions.map(word).take(1).collect());
+        }
+        let found = self.phrases(name);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
+        if let Some((name, number)) = numbered {
+            let found = self.phrases(name);
+            let count = found.len();
+            if let Some(word) = found.into_iter().find(|word| word.occurrence == number) {
+                return Ok(vec![word]);
+            }
+            if count > 0 {
+                let reason = format!("{name:?} stands in the prompt {count} times; there is no #{number}");
+                return Err(Error::option("--words", reason));
+            }
+        }
+        Err(Error::option("--words", format!("{name:?} is not in the prompt; {}", self.have())))
+    }
+
+    /// Every place of the prompt where whole words read `name`, numbered from 1.
+    fn phrases(&self, name: &str) -> Vec<WordInfo> {
+        let plain = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+        let name = plain(name);
+        let mut found = Vec::new();
+        for (first, word) in self.words.iter().enumerate() {
+            for (last, end) in self.words.iter().enumerate().skip(first) {
+                let Some(text) = self.text.get(word.start..end.end) else { break };
+                let here = plain(text);
+                if here == name {
+                    let mut tokens: Vec<usize> =
+                        self.words[first..=last].iter().flat_map(|word| word.tokens.iter().copied()).collect();
+                    tokens.dedup();
+                    let (start, end, occurrence) = (word.start, end.end, found.len() + 1);
+                    found.push(WordInfo { text: text.into(), start, end, tokens, occurrence });
+                }
+                if here.len() >= name.len() {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// For messages: the words that there are, the first few of them.
+    fn have(&self) -> String {
+        const SHOWN: usize = 20;
+        if self.words.is_empty() {
+            return "the prompt has no words; <start> and <end> can be chosen".into();
+        }
+        let mut names: Vec<String> = self.words.iter().take(SHOWN).map(|word| self.label(word)).collect();
+        names.dedup();
+        let more = if self.words.len() > SHOWN { ", ..." } else { "" };
+        format!("it has: {}{more}", names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::TokenInfo;
+
+    /// A prompt with a token a word, and the given words at their places in the text.
+    fn prompt(text: &str, words: &[&str]) -> PromptInfo {
+        let mut tokens = vec![TokenInfo { id: 0, text: String::new(), kind: TokenKind::Start, start: 0, end: 0 }];
+        let mut infos: Vec<WordInfo> = Vec::new();
+        let mut from = 0;
+        for word in words {
+            let start = from + text[from..].find(word).unwrap();
+            let end = start + word.len();
+            let occurrence = 1 + infos.iter().filter(|info| info.text == *word).count();
+            infos.push(WordInfo { text: word.to_string(), start, end, tokens: vec![tokens.len()], occurrence });
+            tokens.push(TokenInfo { id: 1, text: String::new(), kind: TokenKind::Text, start, end });
+            from = end;
+        }
+        tokens.push(TokenInfo { id: 2, text: String::new(), kind: TokenKind::End, start: from, end: from });
+        PromptInfo { text: text.into(), tokens, words: infos }
+    }
+
+    fn chosen(choice: &str) -> Result<Vec<(String, usize, Vec<usize>)>, String> {
+        let prompt = prompt(
+            "a Red apple, and a hair-clip on an apple",
+            &["a", "Red", "apple", ",", "and", "a", "hair", "-", "clip", "on", "an", "apple"],
+        );
+        let words = prompt.select(choice).map_err(|error| error.to_string())?;
+        Ok(words.into_iter().map(|word| (word.text, word.occurrence, word.tokens)).collect())
+    }
+
+    #[test]
+    fn words_phrases_and_occurrences() {
+        let word = |text: &str, occurrence, tokens: &[usize]| (text.to_string(), occurrence, tokens.to_vec());
+        assert_eq!(chosen("apple").unwrap(), [word("apple", 1, &[3]), word("apple", 2, &[12])]);
+        assert_eq!(chosen("APPLE#2, red  apple").unwrap(), [word("apple", 2, &[12]), word("Red apple", 1, &[2, 3])]);
+        assert_eq!(chosen("hair-clip").unwrap(), [word("hair-clip", 1, &[7, 8, 9])]);
+        assert_eq!(chosen("hair").unwrap(), [word("hair", 1, &[7])]);
+        assert_eq!(chosen("<start>,<end>").unwrap(), [word("<start>", 1, &[0]), word("<end>", 1, &[13])]);
+        assert_eq!(chosen("apple#1,apple#1").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        assert!(chosen("pear").unwrap_err().contains("\"pear\" is not in the prompt; it has: a, Red, apple"));
+        assert!(chosen("appl").is_err(), "a part of a word is no word");
+        assert!(chosen("apple#3").unwrap_err().contains("2 times; there is no #3"));
+        assert!(chosen(" , ").unwrap_err().contains("names no word"));
+        assert!(prompt("", &[]).select("x").unwrap_err().to_string().contains("no words"));
+    }
+}
