@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: one file a module.
 
 mod checkpoint;
+mod evidence;
 mod heatmap;
 mod hub;
 mod model;

@@ -1,0 +1,384 @@
+//! Facts of a layout: how much a word holds, where and since when, how words lie to each other, what was neglected and what leaked.
+
+use super::lexicon::{self, Claim, Relation, Role};
+use crate::heatmap::{Heatmaps, Layout, Point};
+use crate::trace::{Grid, WordInfo};
+use serde::{Deserialize, Serialize};
+
+/// A word counts as placed once its centroid stays this near its last position, as a share of the image's sides.
+pub const NEAR: f32 = 0.1;
+
+/// Centroids must lie this far apart along an axis before one is called left of or above the other, as a share of the image's side.
+pub const APART: f32 = 0.1;
+
+/// How much of a box must lie in another before it is called inside.
+const WITHIN: f32 = 0.9;
+
+/// The quantile of the filler words' peaks over a seed sweep that a word must exceed not to be neglected.
+pub const FILLER_QUANTILE: f64 = 0.95;
+
+/// Everything that the maps of one run tell about its words. Lengths are shares of the image's sides, `y` from the top.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The share of a map's own maximum above which a cell belongs to a word's area, box and centroid.
+    pub threshold: f32,
+    /// What a word's peak must exceed not to be neglected, where there is anything to compare with.
+    pub filler_peak: Option<f32>,
+    /// One entry a word, in prompt order.
+    pub words: Vec<WordFacts>,
+    /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1 (sum of the smaller of the two maps, each
+    /// divided by its sum).
+    pub overlap: Vec<Vec<f64>>,
+    /// How content words lie to each other, each pair once in each direction that holds.
+    pub relations: Vec<Lies>,
+    /// The relations that the prompt states, and whether the maps agree.
+    pub stated: Vec<Stated>,
+    /// Adjectives and the nouns that they follow.
+    pub leakage: Vec<Leakage>,
+}
+
+/// What one word's map tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WordFacts {
+    /// The word, `apple#2` where the prompt repeats it.
+    pub word: String,
+    /// What it does in the prompt, by a small word list.
+    pub role: Role,
+    /// Positions of its tokens.
+    pub tokens: Vec<usize>,
+    /// Share, peak, centroid, box, area, entropy.
+    #[serde(flatten)]
+    pub layout: Layout,
+    /// 1 minus the entropy: 0 a flat map, 1 a single cell.
+    pub concentration: f32,
+    /// Root mean square distance of the word's attention from its centre, 0 a single point; 0.41 for a flat map of a square image.
+    pub spread: Option<f32>,
+    /// Since when it is where it ended up; absent without per-step maps.
+    pub placed: Option<Placed>,
+    /// Whether its peak stays within what filler words reach; absent for fillers and where there is nothing to compare with.
+    pub neglected: Option<bool>,
+}
+
+/// When a word found its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The first step, from 1, from which the centroid stays within [`NEAR`] of the last one.
+    pub step: usize,
+    /// Number of steps.
+    pub steps: usize,
+}
+
+/// One thing lies to another like this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lies {
+    /// The one.
+    pub subject: String,
+    /// How.
+    pub relation: Relation,
+    /// The other.
+    pub object: String,
+}
+
+/// A relation that the prompt states.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stated {
+    /// Subject, relation, object as the prompt has them.
+    #[serde(flatten)]
+    pub claim: Lies,
+    /// Whether the maps agree; absent when they are too close to call or a map is empty.
+    pub agrees: Option<bool>,
+    /// The subject's centroid minus the object's along the relation's axis, negative for left and up; absent for `inside`.
+    pub offset: Option<f32>,
+}
+
+/// Where an adjective's attention went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leakage {
+    /// The adjective.
+    pub adjective: String,
+    /// The noun that it belongs to.
+    pub noun: String,
+    /// Symmetric KL divergence of its map from its own noun's, in nats; 0 the same map.
+    pub own: f64,
+    /// The same from each other noun.
+    pub others: Vec<Distance>,
+    /// The noun whose map is nearest.
+    pub follows: String,
+}
+
+impl Leakage {
+    /// Whether another noun is nearer than the adjective's own.
+    pub fn leaks(&self) -> bool {
+        self.follows != self.noun
+    }
+}
+
+/// How far an adjective's map is from a noun's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Distance {
+    /// The noun.
+    pub noun: String,
+    /// Symmetric KL divergence in nats.
+    pub divergence: f64,
+}
+
+/// What beside the maps goes into [`facts`].
+#[derive(Debug, Clone, Default)]
+pub struct Context<'a> {
+    /// Share of a map's maximum, see [`Facts::threshold`]; 0 takes [`crate::heatmap::THRESHOLD`].
+    pub threshold: f32,
+    /// The maps of every single step, of the same words in the same order; empty when the trace has none.
+    pub steps: &'a [Heatmaps],
+    /// Peaks of filler words over a seed sweep, where there is one.
+    pub filler_peaks: &'a [f32],
+    /// Adjective and noun pairs by position in the words; found by [`lexicon::bindings`] when absent.
+    pub bind: Option<&'a [(usize, usize)]>,
+}
+
+/// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order.
+pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
+    let threshold = if context.threshold > 0.0 { context.threshold } else { crate::heatmap::THRESHOLD };
+    let names: Vec<String> = maps.chosen.iter().map(label).collect();
+    let texts: Vec<&str> = maps.chosen.iter().map(|word| word.text.as_str()).collect();
+    let roles: Vec<Role> = texts.iter().map(|text| lexicon::role(text)).collect();
+    let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
+    let filler_peak = filler_peak(&layouts, &roles, context.filler_peaks);
+    let words = (0..names.len()).map(|word| {
+        let layout = layouts[word];
+        WordFacts {
+            word: names[word].clone(),
+            role: roles[word],
+            tokens: maps.chosen[word].tokens.clone(),
+            layout,
+            concentration: 1.0 - layout.entropy,
+            spread: spread(maps.word(word), maps.grid),
+            placed: placed(context.steps, word, threshold),
+            neglected: filler_peak.filter(|_| roles[word] != Role::Filler).map(|filler| layout.peak.value <= filler),
+        }
+    });
+    let words = words.collect();
+    let overlap =
+        (0..names.len()).map(|a| (0..names.len()).map(|b| overlap(maps.word(a), maps.word(b))).collect()).collect();
+    let content: Vec<usize> = (0..names.len()).filter(|&word| roles[word] == Role::Content).collect();
+    let mut relations = Vec::new();
+    for &subject in &content {
+        for &object in &content {
+            let lies = relations_of(&layouts[subject], &layouts[object]).into_iter();
+            let lies = lies.filter(|_| subject != object).map(|relation| Lies {
+                subject: names[subject].clone(),
+                relation,
+                object: names[object].clone(),
+            });
+            relations.extend(lies);
+        }
+    }
+    let stated = lexicon::claims(&texts).iter().map(|claim| stated(claim, &layouts, &names)).collect();
+    let bindings = context.bind.map_or_else(|| lexicon::bindings(&texts), <[_]>::to_vec);
+    let leakage = leakage(maps, &names, &bindings, &roles);
+    Facts { threshold, filler_peak, words, overlap, relations, stated, leakage }
+}
+
+/// `apple`, or `apple#2` where the prompt repeats it.
+pub fn label(word: &WordInfo) -> String {
+    if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
+}
+
+/// What filler words reach: the [`FILLER_QUANTILE`] of the sweep's peaks, or else the highest of this run.
+fn filler_peak(layouts: &[Layout], roles: &[Role], sweep: &[f32]) -> Option<f32> {
+    if sweep.is_empty() {
+        let fillers = layouts.iter().zip(roles).filter(|(_, role)| **role == Role::Filler);
+        return fillers.map(|(layout, _)| layout.peak.value).max_by(f32::total_cmp);
+    }
+    let mut sorted: Vec<f64> = sweep.iter().map(|&peak| f64::from(peak)).collect();
+    sorted.sort_by(f64::total_cmp);
+    Some(super::accuracy::percentile(&sorted, FILLER_QUANTILE) as f32)
+}
+
+/// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides; `None` for a map of zeros.
+pub fn spread(map: &[f32], grid: Grid) -> Option<f32> {
+    let point = |cell: usize| {
+        let (row, column) = (cell / grid.width, cell % grid.width);
+        ((column as f64 + 0.5) / grid.width as f64, (row as f64 + 0.5) / grid.height as f64)
+    };
+    let mean = |of: &dyn Fn(usize) -> f64| {
+        let (mut sum, mut mass) = (0.0, 0.0);
+        for (cell, &value) in map.iter().enumerate() {
+            sum += f64::from(value) * of(cell);
+            mass += f64::from(value);
+        }
+        (mass > 0.0).then(|| sum / mass)
+    };
+    let (x, y) = (mean(&|cell| point(cell).0)?, mean(&|cell| point(cell).1)?);
+    let distance = |cell| (point(cell).0 - x).powi(2) + (point(cell).1 - y).powi(2);
+    Some(mean(&distance)?.sqrt() as f32)
+}
+
+fn placed(steps: &[Heatmaps], word: usize, threshold: f32) -> Option<Placed> {
+    let centroids: Vec<Option<Point>> = steps.iter().map(|maps| maps.layout(word, threshold).centroid).collect();
+    let last = (*centroids.last()?)?;
+    let near = |point: &Option<Point>| point.is_some_and(|p| (p.x - last.x).hypot(p.y - last.y) <= NEAR);
+    let staying = centroids.iter().rev().take_while(|point| near(point)).count();
+    Some(Placed { step: centroids.len() - staying + 1, steps: centroids.len() })
+}
+
+/// The common mass of two maps, each divided by its sum, 0 to 1; 0 when one is zero everywhere.
+pub fn overlap(a: &[f32], b: &[f32]) -> f64 {
+    let sum = |map: &[f32]| map.iter().map(|&value| f64::from(value)).sum::<f64>();
+    let (sum_a, sum_b) = (sum(a), sum(b));
+    if sum_a <= 0.0 || sum_b <= 0.0 {
+        return 0.0;
+    }
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) / sum_a).min(f64::from(b) / sum_b)).sum()
+}
+
+/// KL(a, b) + KL(b, a) in nats of two maps as distributions. A millionth of its mean is added to every cell of a map first, so that
+/// empty cells make the divergence large and not infinite.
+pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
+    let distribution = |map: &[f32]| -> Vec<f64> {
+        let mean = map.iter().map(|&value| f64::from(value)).sum::<f64>() / map.len().max(1) as f64;
+        let floor = if mean > 0.0 { 1e-6 * mean } else { 1.0 };
+        let total = (mean + floor) * map.len() as f64;
+        map.iter().map(|&value| (f64::from(value) + floor) / total).collect()
+    };
+    distribution(a).iter().zip(distribution(b)).map(|(a, b)| (a - b) * (a / b).ln()).sum()
+}
+
+fn relations_of(subject: &Layout, object: &Layout) -> Vec<Relation> {
+    let relations = [Relation::LeftOf, Relation::RightOf, Relation::Above, Relation::Below, Relation::Inside];
+    relations.into_iter().filter(|&relation| holds(relation, subject, object).0 == Some(true)).collect()
+}
+
+/// Whether `relation` holds (absent: too close to call), and the offset along its axis.
+fn holds(relation: Relation, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
+    let (Some(s), Some(o)) = (subject.centroid, object.centroid) else { return (None, None) };
+    let clear = |offset: f32, wanted: f32| (offset.abs() >= APART).then_some(offset * wanted > 0.0);
+    match relation {
+        Relation::LeftOf => (clear(s.x - o.x, -1.0), Some(s.x - o.x)),
+        Relation::RightOf => (clear(s.x - o.x, 1.0), Some(s.x - o.x)),
+        Relation::Above => (clear(s.y - o.y, -1.0), Some(s.y - o.y)),
+        Relation::Below => (clear(s.y - o.y, 1.0), Some(s.y - o.y)),
+        Relation::Inside => {
+            let (Some(s), Some(o)) = (subject.bounds, object.bounds) else { return (None, None) };
+            let width = (s.right.min(o.right) - s.left.max(o.left)).max(0.0);
+            let height = (s.bottom.min(o.bottom) - s.top.max(o.top)).max(0.0);
+            let own = (s.right - s.left) * (s.bottom - s.top);
+            let smaller = own < (o.right - o.left) * (o.bottom - o.top);
+            (Some(smaller && width * height >= WITHIN * own), None)
+        }
+    }
+}
+
+fn stated(claim: &Claim, layouts: &[Layout], names: &[String]) -> Stated {
+    let (agrees, offset) = holds(claim.relation, &layouts[claim.subject], &layouts[claim.object]);
+    let claim =
+        Lies { subject: names[claim.subject].clone(), relation: claim.relation, object: names[claim.object].clone() };
+    Stated { claim, agrees, offset }
+}
+
+/// Each adjective against every noun: those bound to an adjective and all other content words.
+fn leakage(maps: &Heatmaps, names: &[String], bindings: &[(usize, usize)], roles: &[Role]) -> Vec<Leakage> {
+    let bound = |word: usize| bindings.iter().any(|&(_, noun)| noun == word);
+    let nouns: Vec<usize> = (0..names.len()).filter(|&word| roles[word] == Role::Content || bound(word)).collect();
+    let leak = |&(adjective, noun): &(usize, usize)| {
+        let to = |other: usize| symmetric_kl(maps.word(adjective), maps.word(other));
+        let own = to(noun);
+        let others = nouns.iter().filter(|&&other| other != noun && other != adjective);
+        let others: Vec<Distance> =
+            others.map(|&other| Distance { noun: names[other].clone(), divergence: to(other) }).collect();
+        let nearest = others.iter().min_by(|a, b| a.divergence.total_cmp(&b.divergence));
+        let follows = nearest.filter(|other| other.divergence < own).map_or(&names[noun], |other| &other.noun).clone();
+        Leakage { adjective: names[adjective].clone(), noun: names[noun].clone(), own, others, follows }
+    };
+    bindings.iter().map(leak).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Maps of one cell each on a 4 x 8 grid, over two steps.
+    fn maps(words: &[(&str, usize, f32)]) -> Heatmaps {
+        let grid = Grid::new(4, 8);
+        let map = |&(_, cell, value): &(&str, usize, f32)| (0..32).map(move |at| if at == cell { value } else { 0.0 });
+        let chosen = words.iter().enumerate().map(|(index, (text, ..))| WordInfo {
+            text: (*text).into(),
+            start: 0,
+            end: 0,
+            tokens: vec![index + 1],
+            occurrence: 1,
+        });
+        Heatmaps {
+            grid,
+            steps: 2,
+            tokens: vec![0.0; (words.len() + 2) * 32],
+            words: words.iter().flat_map(map).collect(),
+            chosen: chosen.collect(),
+            shares: vec![0.1; words.len() + 3],
+            sites: vec![0],
+        }
+    }
+
+    #[test]
+    fn a_stated_relation_is_checked() {
+        let of = |apple: usize, frog: usize| {
+            let words = [("apple", apple, 1.0), ("left", 0, 0.1), ("of", 0, 0.1), ("frog", frog, 1.0)];
+            facts(&maps(&words), &Context::default()).stated.remove(0)
+        };
+        assert_eq!((of(0, 7).agrees, of(0, 7).offset), (Some(true), Some(-0.875)));
+        assert_eq!(of(7, 0).agrees, Some(false));
+        assert_eq!(of(0, 8).agrees, None, "one above the other: too close to call");
+    }
+
+    #[test]
+    fn relations_hold_in_both_directions() {
+        let found = facts(&maps(&[("cat", 0, 1.0), ("dog", 31, 1.0)]), &Context::default()).relations;
+        let text = |lies: &Lies| format!("{} {} {}", lies.subject, lies.relation.words(), lies.object);
+        let found: Vec<_> = found.iter().map(text).collect();
+        assert_eq!(found, ["cat left of dog", "cat above dog", "dog right of cat", "dog below cat"]);
+    }
+
+    #[test]
+    fn what_stays_under_the_fillers_is_neglected() {
+        let words = [("a", 0, 0.2), ("cat", 3, 0.2), ("and", 1, 0.1), ("dog", 9, 0.3)];
+        let neglected = |context: &Context| {
+            facts(&maps(&words), context).words.iter().map(|word| word.neglected).collect::<Vec<_>>()
+        };
+        assert_eq!(neglected(&Context::default()), [None, Some(true), None, Some(false)]);
+        // Over many seeds fillers reach higher (peaks are means over the two steps).
+        let sweep = Context { filler_peaks: &[0.1, 0.2, 0.2, 0.2], ..Context::default() };
+        assert_eq!(neglected(&sweep), [None, Some(true), None, Some(true)]);
+        let alone = facts(&maps(&[("cat", 3, 0.2)]), &Context::default());
+        assert_eq!(alone.words[0].neglected, None);
+    }
+
+    #[test]
+    fn a_word_is_placed_when_it_stays() {
+        let step = |cell| maps(&[("cat", cell, 1.0)]);
+        let placed = |cells: &[usize]| {
+            let steps: Vec<_> = cells.iter().map(|&cell| step(cell)).collect();
+            facts(&step(0), &Context { steps: &steps, ..Context::default() }).words[0].placed
+        };
+        assert_eq!(placed(&[0, 0, 0]), Some(Placed { step: 1, steps: 3 }));
+        assert_eq!(placed(&[31, 0, 0]), Some(Placed { step: 2, steps: 3 }));
+        assert_eq!(placed(&[0, 31, 0]), Some(Placed { step: 3, steps: 3 }));
+        assert_eq!(placed(&[]), None);
+    }
+
+    #[test]
+    fn an_adjective_follows_the_nearest_noun() {
+        let words = |red: usize| [("red", red, 1.0), ("apple", 3, 1.0), ("and", 9, 0.1), ("frog", 20, 1.0)];
+        let leak = |red| facts(&maps(&words(red)), &Context::default()).leakage.remove(0);
+        assert!(!leak(3).leaks());
+        assert_eq!((leak(20).follows.as_str(), leak(20).own > leak(20).others[0].divergence), ("frog", true));
+        let bound = facts(&maps(&words(20)), &Context { bind: Some(&[(0, 3)]), ..Context::default() });
+        assert!(!bound.leakage[0].leaks());
+    }
+
+    #[test]
+    fn overlap_and_spread() {
+        assert_eq!(overlap(&[1.0, 1.0, 0.0], &[0.0, 3.0, 1.0]), 0.5);
+        assert_eq!(overlap(&[1.0], &[0.0]), 0.0);
+        assert_eq!(spread(&[0.0, 1.0, 0.0, 0.0], Grid::new(2, 2)), Some(0.0));
+        assert_eq!(spread(&[0.0; 4], Grid::new(2, 2)), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! A small word list: which words of a prompt only hold it together, which describe, and which state a relation.
+//!
+//! English only, and a rule rather than a parser: a word of neither list counts as content. `--bind` is the way out where it errs.
+
+use serde::{Deserialize, Serialize};
+
+/// What a word does in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Articles, prepositions, conjunctions, auxiliaries, punctuation: nothing that could be drawn.
+    Filler,
+    /// A colour, size, material, age or mood.
+    Adjective,
+    /// Everything else: things, places, styles.
+    Content,
+}
+
+const FILLER: &str = "a an the this that these those some any each every no one \
+    of in on at to from by with without into onto for as than near next beside between behind before after around along across through \
+    over under above below beneath underneath inside outside within upon off up down out left right top bottom front back middle \
+    and or but not nor so while where when which who whose whom what if then there here \
+    is are was were be been being am has have had do does did will would can could should may might must \
+    it its he him his she her they them their we us our you your i me my very too also just only more most other another";
+
+const ADJECTIVES: &str = "red orange yellow green blue purple violet pink brown black white gray grey golden gold silver bronze beige cyan \
+    magenta teal turquoise crimson scarlet maroon navy olive indigo ivory tan colorful colourful bright dark pale light vivid \
+    big small large little tiny huge giant tall short long wide narrow thin thick fat round square flat deep high low massive \
+    old new young ancient modern vintage rusty broken worn clean dirty wet dry hot cold warm frozen burning empty full \
+    wooden metal metallic plastic glass stone leather silk woolen furry fluffy shiny matte smooth rough soft hard transparent glowing \
+    happy sad angry cute beautiful ugly scary funny sleepy sleeping running flying sitting standing smiling cozy stormy sunny foggy snowy \
+    striped spotted checkered patterned plain floral";
+
+/// What `word` does, by the lists above; the case does not matter.
+pub fn role(word: &str) -> Role {
+    let word = word.to_lowercase();
+    let listed = |list: &str| list.split_whitespace().any(|entry| entry == word);
+    if !word.chars().any(char::is_alphanumeric) || listed(FILLER) {
+        Role::Filler
+    } else if listed(ADJECTIVES) {
+        Role::Adjective
+    } else {
+        Role::Content
+    }
+}
+
+/// How one thing lies to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relation {
+    /// Further left in the picture.
+    LeftOf,
+    /// Further right in the picture.
+    RightOf,
+    /// Further up.
+    Above,
+    /// Further down.
+    Below,
+    /// Within the other's box.
+    Inside,
+}
+
+impl Relation {
+    /// The words, as in `left of`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::LeftOf => "left of",
+            Self::RightOf => "right of",
+            Self::Above => "above",
+            Self::Below => "below",
+            Self::Inside => "inside",
+        }
+    }
+}
+
+/// Phrases that state a relation; of two that match, the longer one is meant.
+const PHRASES: &[(&str, Relation)] = &[
+    ("left of", Relation::LeftOf),
+    ("right of", Relation::RightOf),
+    ("above", Relation::Above),
+    ("over", Relation::Above),
+    ("on top of", Relation::Above),
+    ("atop", Relation::Above),
+    ("below", Relation::Below),
+    ("under", Relation::Below),
+    ("underneath", Relation::Below),
+    ("beneath", Relation::Below),
+    ("inside", Relation::Inside),
+    ("inside of", Relation::Inside),
+];
+
+/// A relation that a prompt states: positions in the list of words that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The thing that lies somewhere.
+    pub subject: usize,
+    /// Where.
+    pub relation: Relation,
+    /// The thing that it is seen from.
+    pub object: usize,
+}
+
+/// The relations that `words`, in prompt order, state. The subject is the nearest content word before the phrase; the object is the
+/// next content word after it, or the last of several in a row ("above a fire truck").
+pub fn claims(words: &[&str]) -> Vec<Claim> {
+    let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    let content = |&index: &usize| role(words[index]) == Role::Content;
+    let mut claims = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let matches =
+            |phrase: &str| phrase.split(' ').eq(lower[at..].iter().take(phrase.split(' ').count()).map(String::as_str));
+        let found = PHRASES.iter().filter(|(phrase, _)| matches(phrase)).max_by_key(|(phrase, _)| phrase.len());
+        let Some((phrase, relation)) = found else {
+            at += 1;
+            continue;
+        };
+        let end = at + phrase.split(' ').count();
+        let subject = (0..at).rev().find(content);
+        let object = (end..words.len())
+            .find(content)
+            .map(|first| (first..words.len()).take_while(content).last().unwrap_or(first));
+        if let (Some(subject), Some(object)) = (subject, object) {
+            claims.push(Claim { subject, relation: *relation, object });
+        }
+        at = end;
+    }
+    claims
+}
+
+/// Pairs of an adjective and the noun that it stands before: the first content word after it with nothing but adjectives between,
+/// or the last of several in a row. Positions in `words`.
+pub fn bindings(words: &[&str]) -> Vec<(usize, usize)> {
+    let is = |role_wanted: Role| move |&index: &usize| role(words[index]) == role_wanted;
+    let adjectives = (0..words.len()).filter(is(Role::Adjective));
+    let noun = |adjective: usize| {
+        let first = (adjective + 1..words.len()).find(|index| !is(Role::Adjective)(index)).filter(is(Role::Content))?;
+        (first..words.len()).take_while(is(Role::Content)).last()
+    };
+    adjectives.filter_map(|adjective| Some((adjective, noun(adjective)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<&str> {
+        text.split(' ').collect()
+    }
+
+    #[test]
+    fn roles() {
+        assert_eq!(
+            ["The", "RED", "frog", ",", "of"].map(role),
+            [Role::Filler, Role::Adjective, Role::Content, Role::Filler, Role::Filler]
+        );
+    }
+
+    #[test]
+    fn relations_are_read_from_the_prompt() {
+        let of = |text: &str| {
+            let words = words(text);
+            let name =
+                |claim: &Claim| format!("{} {} {}", words[claim.subject], claim.relation.words(), words[claim.object]);
+            claims(&words).iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a red apple to the left of a green frog on the beach"), ["apple left of frog"]);
+        assert_eq!(of("a cat on top of a fire truck under the moon"), ["cat above truck", "truck below moon"]);
+        assert_eq!(of("a fish inside of a bowl"), ["fish inside bowl"]);
+        assert!(of("above everything").is_empty());
+        assert!(of("turn left now").is_empty());
+        assert!(of("a frog above").is_empty());
+    }
+
+    #[test]
+    fn adjectives_find_their_nouns() {
+        let of = |text: &str| {
+            let words = words(text);
+            bindings(&words).iter().map(|&(a, n)| format!("{} {}", words[a], words[n])).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a red apple and a green frog"), ["red apple", "green frog"]);
+        assert_eq!(of("a small red fire truck"), ["small truck", "red truck"]);
+        assert!(of("the apple is red").is_empty());
+        assert!(of("red and green").is_empty());
+    }
+}
