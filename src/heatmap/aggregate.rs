@@ -8,6 +8,10 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Why heads and a window of steps cannot both be chosen.
+pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace keeps every head summed over the steps, and every \
+                                   step averaged over the heads; give one of the two";
+
 /// Maps of every token and of the chosen words, on the latent grid.
 ///
 /// Unit: attention probability summed over the steps, as DAAM has it and as `heatmaps.safetensors` stores it; divide by
@@ -201,9 +205,7 @@ fn sources<'a>(trace: &'a Trace, maps: &'a HalfMaps, how: &Aggregate, chosen: &[
     // The sums are exact; single steps are only read where a part of the run is asked for.
     if how.steps.is_some() && window(trace, how)? != (0..trace.steps()) {
         if how.heads.is_some() {
-            let reason = "cannot be combined with --heads: the trace keeps every head summed over the steps, and every step \
-                          averaged over the heads; give one of the two";
-            return Err(Error::option("--steps-window", reason));
+            return Err(Error::option("--steps-window", HEADS_AND_STEPS));
         }
         let source = |&index: &usize| {
             let (site, values) = (&sites[index], &maps.sites[index]);

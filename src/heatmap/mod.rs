@@ -8,7 +8,7 @@ mod choice;
 mod layout;
 mod resample;
 
-pub use aggregate::{Heatmaps, aggregate, word_map};
+pub use aggregate::{HEADS_AND_STEPS, Heatmaps, aggregate, word_map};
 pub use choice::{
     Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, Resolution, SiteFilter, StepWindow,
 };

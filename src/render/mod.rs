@@ -28,11 +28,16 @@ pub enum Scale {
     Word,
 }
 
+impl Scale {
+    /// Both with their names on the command line.
+    pub const NAMED: [(&str, Self); 2] = [("shared", Self::Shared), ("word", Self::Word)];
+}
+
 impl FromStr for Scale {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        by_name("--scale", text, &[("shared", Self::Shared), ("word", Self::Word)])
+        by_name("--scale", text, &Self::NAMED)
     }
 }
 

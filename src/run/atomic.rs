@@ -104,17 +104,22 @@ fn check_target(target: &Path, force: bool) -> Result<()> {
 
 /// A file or folder that is removed on drop, if it is still there.
 #[derive(Debug)]
-struct Partial(PathBuf);
+pub(super) struct Partial(PathBuf);
 
 impl Partial {
     /// A name beside `path` that nobody else uses: `.NAME.partial-PID-COUNT`.
-    fn beside(path: &Path) -> Self {
+    pub fn beside(path: &Path) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Names have at most 255 bytes; what is cut here only makes the hidden name shorter.
         let name: String = name.chars().take(50).collect();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         Self(path.with_file_name(format!(".{name}.partial-{}-{count}", std::process::id())))
+    }
+
+    /// The hidden place.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -5,8 +5,10 @@ mod folder;
 mod name;
 mod pictures;
 mod record;
+mod remake;
 
 pub use folder::Run;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
 pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, save_heatmaps};
+pub use remake::{Remake, remake};

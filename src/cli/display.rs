@@ -1,0 +1,115 @@
+//! The options that choose maps and how they are drawn, shared by every command that draws.
+
+use attnmap::heatmap::{Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, Resolution, SiteFilter, StepWindow};
+use attnmap::render::{Colormap, Display, Scale, Style};
+use attnmap::trace::{PromptInfo, WordInfo};
+use attnmap::{Error, Result};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+/// Which words, sites, heads and steps the maps are made of.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Maps")]
+pub struct MapArgs {
+    /// Words and phrases to show, separated by commas: "red apple,frog#2,<start>" [default: every word]
+    #[arg(long, value_name = "WORDS")]
+    words: Option<String>,
+
+    #[arg(long, value_name = "NAME", value_parser = named_aggregates())]
+    #[arg(help = format!("Which sites are averaged [default: {DEFAULT}, or all with --layers or --resolution]"))]
+    aggregate: Option<String>,
+
+    /// Only these sites: down, mid, up, or weight paths with * and ?, separated by commas
+    #[arg(long, value_name = "LAYERS")]
+    layers: Option<String>,
+
+    /// Only site grids of this short side, or of exactly WxH, separated by commas
+    #[arg(long, value_name = "SIZES")]
+    resolution: Option<String>,
+
+    /// Only these heads, e.g. 0-3,7
+    #[arg(long, value_name = "HEADS")]
+    heads: Option<String>,
+
+    /// Only a part of the run: shares like 0.2..0.8, or step numbers like 1-20
+    #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
+    steps_window: Option<String>,
+}
+
+/// How maps are drawn.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct DisplayArgs {
+    /// Colours of the scale
+    #[arg(long, value_name = "NAME", default_value = "magma", value_parser = names(Colormap::NAMED))]
+    colormap: Colormap,
+
+    /// How maps are laid over the image
+    #[arg(long, value_name = "NAME", default_value = "heat", value_parser = names(Style::NAMED))]
+    style: Style,
+
+    /// How much of the image the map covers, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Display::default().opacity, allow_negative_numbers = true)]
+    opacity: f32,
+
+    /// One colour scale for all words, or one a word
+    #[arg(long, value_name = "NAME", default_value = "shared", value_parser = names(Scale::NAMED))]
+    scale: Scale,
+
+    /// Short side of overlays in pixels, at least
+    #[arg(long, value_name = "PIXELS", default_value_t = Display::default().overlay_size)]
+    overlay_size: usize,
+
+    /// Share of a map's top at which masks, areas and boxes begin, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Display::default().threshold, allow_negative_numbers = true)]
+    threshold: f32,
+}
+
+impl MapArgs {
+    /// The chosen aggregate.
+    pub fn aggregate(&self) -> Result<Aggregate> {
+        // Who names sites means those sites, and not those of them that the default happens to take.
+        let narrowed = self.layers.is_some() || self.resolution.is_some();
+        let name = self.aggregate.as_deref().unwrap_or(if narrowed { "all" } else { DEFAULT });
+        let mut aggregate = Aggregate::named(name)?;
+        if let Some(layers) = &self.layers {
+            let layers = layers.split(',').map(str::parse::<LayerPattern>).collect::<Result<_>>()?;
+            aggregate = aggregate.narrowed(SiteFilter::Layers(layers));
+        }
+        if let Some(sizes) = &self.resolution {
+            let sizes = sizes.split(',').map(str::parse::<Resolution>).collect::<Result<_>>()?;
+            aggregate = aggregate.narrowed(SiteFilter::Resolutions(sizes));
+        }
+        aggregate.heads = self.heads.as_deref().map(str::parse::<HeadSet>).transpose()?;
+        aggregate.steps = self.steps_window.as_deref().map(str::parse::<StepWindow>).transpose()?;
+        if aggregate.heads.is_some() && aggregate.steps.is_some() {
+            return Err(Error::option("--steps-window", attnmap::heatmap::HEADS_AND_STEPS));
+        }
+        Ok(aggregate)
+    }
+
+    /// The chosen words of `prompt`; `None` for all of them.
+    pub fn words(&self, prompt: &PromptInfo) -> Result<Option<Vec<WordInfo>>> {
+        self.words.as_deref().map(|words| prompt.select(words)).transpose()
+    }
+}
+
+impl DisplayArgs {
+    /// The chosen display, checked.
+    pub fn display(&self) -> Result<Display> {
+        let Self { colormap, style, opacity, scale, overlay_size, threshold } = *self;
+        let display = Display { colormap, style, opacity, scale, overlay_size, threshold };
+        display.check()?;
+        Ok(display)
+    }
+}
+
+fn named_aggregates() -> PossibleValuesParser {
+    PossibleValuesParser::new(NAMED.iter().map(|named| PossibleValue::new(named.name).help(named.about)))
+}
+
+/// A parser of the names of a table, so that help and shell completions list them.
+fn names<T: Copy + Send + Sync + 'static, const N: usize>(table: [(&'static str, T); N]) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(table.map(|(name, _)| name))
+        .map(move |name| table.iter().find(|(known, _)| *known == name).expect("only names of the table come here").1)
+}
