@@ -153,7 +153,7 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
             concentration: 1.0 - layout.entropy,
             spread: spread(maps.word(word), maps.grid),
             placed: placed(context.steps, word, threshold),
-            neglected: filler_peak.filter(|_| roles[word] != Role::Filler).map(|filler| layout.peak.value <= filler),
+            neglected: filler_peak.filter(|_| roles[word] != Role::Filler).map(|filler| layout.peak_value() <= filler),
         }
     });
     let words = words.collect();
@@ -187,7 +187,7 @@ pub fn label(word: &WordInfo) -> String {
 fn filler_peak(layouts: &[Layout], roles: &[Role], sweep: &[f32]) -> Option<f32> {
     if sweep.is_empty() {
         let fillers = layouts.iter().zip(roles).filter(|(_, role)| **role == Role::Filler);
-        return fillers.map(|(layout, _)| layout.peak.value).max_by(f32::total_cmp);
+        return fillers.map(|(layout, _)| layout.peak_value()).max_by(f32::total_cmp);
     }
     let mut sorted: Vec<f64> = sweep.iter().map(|&peak| f64::from(peak)).collect();
     sorted.sort_by(f64::total_cmp);

@@ -63,6 +63,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The peak's value, 0 when the map is zero everywhere.
+    pub fn peak_value(&self) -> f32 {
+        self.peak.map_or(0.0, |peak| peak.value)
+    }
+
     /// Statistics of `map` `[grid.height, grid.width]` whose values are sums over `steps` steps; non-negative and finite.
     ///
     /// # Panics
