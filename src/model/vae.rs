@@ -2,8 +2,8 @@
 
 use super::layers::{Attention, Builder, Conv2d, Downsample, Grid, GroupNorm, Layout, Upsample};
 use super::resnet::Resnet;
-use crate::Result;
 use crate::checkpoint::VaeConfig;
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
@@ -91,6 +91,14 @@ impl Vae {
     /// # Errors
     /// When the image has not three channels or is smaller than the factor.
     pub fn encode(&self, image: &Tensor) -> Result<Posterior> {
+        let (_, _, height, width) = image.dims4()?;
+        let factor = 1 << (self.encoder.down_blocks.len() - 1);
+        if height.min(width) < factor {
+            return Err(Error::Unsupported {
+                what: format!("an image of {width}x{height} pixels"),
+                way_out: format!("this VAE needs at least {factor} pixels on each side"),
+            });
+        }
         let mut x = self.encoder.forward(self.grid(image)?)?;
         if let Some(conv) = &self.quant_conv {
             x = conv.forward(&x)?;

@@ -311,6 +311,10 @@ fn what_does_not_fit_is_an_error() {
     assert!(error.contains("78 tokens"), "{error}");
     let error = encoder.forward(&ids(vec![1475])).unwrap_err().to_string();
     assert!(error.contains("token id 1475"), "{error}");
+
+    let image = Tensor::zeros((1, 3, 3, 64), DType::F32, &Device::Cpu).unwrap();
+    let error = vae("tiny-sd1", DType::F32, Layout::Nchw).encode(&image).unwrap_err().to_string();
+    assert!(error.contains("64x3"), "{error}");
 }
 
 /// An observer's error ends the pass and comes out as it is.
@@ -330,4 +334,21 @@ fn an_observer_may_fail() {
     let context = unet.prepare(&conditioning).unwrap();
     let result = unet.forward(&latent, timestep, &context, &mut Fails);
     assert!(matches!(result, Err(attnmap::Error::Interrupted)));
+}
+
+/// The smallest images that there can be: every level of the UNet is a single place.
+#[test]
+fn the_smallest_sizes_run() {
+    for name in CHECKPOINTS {
+        let unet = unet(name, DType::F32, Layout::Nchw);
+        let width = checkpoint(name).text_encoder.hidden_size;
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let context = unet.prepare(&Conditioning::new(zeros(&[1, 1, width]))).unwrap();
+        let output = unet.forward(&zeros(&[1, 4, 1, 1]), 10.0, &context, &mut Unobserved).unwrap();
+        assert_eq!(output.dims(), [1, 4, 1, 1]);
+        assert!(unet.forward(&zeros(&[1, 4, 0, 1]), 10.0, &context, &mut Unobserved).is_err());
+        let vae = vae(name, DType::F32, Layout::Nchw);
+        let image = vae.decode(&zeros(&[1, 4, 1, 1])).unwrap();
+        assert_eq!(vae.encode(&image).unwrap().mean.dims(), [1, 4, 1, 1]);
+    }
 }

@@ -121,6 +121,19 @@ pub fn attend(
     upcast: bool,
     tap: Option<Tap>,
 ) -> Result<Tensor> {
+    attend_within(scores_at_once(queries.device()), queries, keys, values, bias, upcast, tap)
+}
+
+/// [`attend`] with at most `limit` scores at once where there is no tap.
+fn attend_within(
+    limit: usize,
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    bias: Option<&Tensor>,
+    upcast: bool,
+    tap: Option<Tap>,
+) -> Result<Tensor> {
     let (batch, heads, count, width) = queries.dims4()?;
     let scale = 1.0 / (width as f64).sqrt();
     let dtype = queries.dtype();
@@ -140,7 +153,7 @@ pub fn attend(
         return Ok(probabilities.to_dtype(dtype)?.matmul(values)?);
     }
     let row = batch * heads * keys.dim(D::Minus1)?;
-    let chunk = (scores_at_once(queries.device()) / row.max(1)).clamp(1, count.max(1));
+    let chunk = (limit / row.max(1)).clamp(1, count.max(1));
     if chunk >= count {
         return Ok(probabilities(queries, bias)?.to_dtype(dtype)?.matmul(values)?);
     }
@@ -160,4 +173,47 @@ pub fn attend(
 /// How many scores [`attend`] keeps at once: 64 MiB of them on a CPU, 1 GiB elsewhere.
 fn scores_at_once(device: &Device) -> usize {
     if device.is_cpu() { 1 << 24 } else { 1 << 28 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(shape: (usize, usize, usize, usize)) -> Tensor {
+        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn some_queries_at_a_time_give_what_all_at_once_give() {
+        let (queries, keys, values) = (random((2, 3, 11, 4)), random((2, 3, 5, 4)), random((2, 3, 5, 6)));
+        for bias in [None, Some(random((2, 1, 1, 5))), Some(random((1, 1, 11, 5)))] {
+            let mut shown = Vec::new();
+            let mut tap = |probabilities: &Tensor| {
+                shown.push(probabilities.clone());
+                Ok(())
+            };
+            let whole = attend(&queries, &keys, &values, bias.as_ref(), false, Some(&mut tap)).unwrap();
+            assert_eq!(shown.len(), 1);
+            assert!(largest_difference(&shown[0].matmul(&values).unwrap(), &whole) < 1e-6);
+            // One query at a time, three, and all.
+            for limit in [0, 3 * 2 * 3 * 5, 1 << 20] {
+                let parts = attend_within(limit, &queries, &keys, &values, bias.as_ref(), false, None).unwrap();
+                assert!(largest_difference(&parts, &whole) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_neighbouring_channels() {
+        let x = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((1, 3, 8)).unwrap();
+        let split = split_heads(&x, 2).unwrap();
+        assert_eq!(split.dims(), [1, 2, 3, 4]);
+        let second_head = split.get(0).unwrap().get(1).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(second_head, [[4.0, 5.0, 6.0, 7.0], [12.0, 13.0, 14.0, 15.0], [20.0, 21.0, 22.0, 23.0]]);
+        assert_eq!(largest_difference(&merge_heads(&split).unwrap(), &x), 0.0);
+    }
 }

@@ -147,3 +147,53 @@ impl Grid {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Two maps of 3 channels, 4 rows and 5 columns, every value another.
+    fn numbers(start: f32) -> Tensor {
+        Tensor::arange(start, start + 120.0, &Device::Cpu).unwrap().reshape((2, 3, 4, 5)).unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn both_layouts_do_the_same() {
+        let shift = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::Cpu).unwrap();
+        let every = |layout| {
+            let (a, b) =
+                (Grid::from_nchw(&numbers(0.0), layout).unwrap(), Grid::from_nchw(&numbers(500.0), layout).unwrap());
+            assert_eq!((a.batch(), a.channels(), a.size()), (2, 3, (4, 5)));
+            let tokens = a.to_tokens().unwrap();
+            assert_eq!(tokens.dims(), [2, 20, 3]);
+            let back = Grid::from_tokens(&tokens, (4, 5), layout).unwrap();
+            assert_eq!(values(&back.to_nchw().unwrap()), values(&numbers(0.0)));
+            let joined = a.join_channels(&b).unwrap();
+            assert_eq!((joined.channels(), joined.size()), (6, (4, 5)));
+            let results = [a.add(&b).unwrap(), joined, a.add_channels(&shift).unwrap()];
+            (values(&tokens), results.map(|grid| values(&grid.to_nchw().unwrap())))
+        };
+        let (nchw, nhwc) = (every(Layout::Nchw), every(Layout::Nhwc));
+        assert_eq!(nchw, nhwc);
+        let (tokens, [sum, joined, shifted]) = nchw;
+        // The second place of the first row, in each channel.
+        assert_eq!(tokens[3..6], [1.0, 21.0, 41.0]);
+        assert_eq!(sum[7], 7.0 + 507.0);
+        assert_eq!([joined[0], joined[60], joined[120]], [0.0, 500.0, 60.0]);
+        assert_eq!([shifted[0], shifted[20], shifted[60]], [1.0, 22.0, 64.0]);
+    }
+
+    #[test]
+    fn a_grid_of_another_layout_is_brought_over() {
+        let a = Grid::from_nchw(&numbers(0.0), Layout::Nchw).unwrap();
+        let b = Grid::from_nchw(&numbers(0.0), Layout::Nhwc).unwrap();
+        let sum = a.add(&b).unwrap();
+        assert_eq!(sum.layout(), Layout::Nchw);
+        assert_eq!(values(&sum.to_nchw().unwrap())[11], 22.0);
+    }
+}

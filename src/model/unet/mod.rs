@@ -168,7 +168,7 @@ impl Unet {
     }
 
     /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
-    /// `timestep`: f32, of the latent's shape. Any height and width of 1 or more will do.
+    /// `timestep`: f32, of the latent's shape. Any height and width will do that leave a grid of 1 or more at each level.
     ///
     /// At each attention `observer` is asked first, then told.
     ///
@@ -182,7 +182,7 @@ impl Unet {
         observer: &mut dyn AttentionObserver,
     ) -> Result<Tensor> {
         let (batch, channels, height, width) = latent.dims4()?;
-        if batch != context.batch || channels != self.channels || height == 0 || width == 0 {
+        if batch != context.batch || channels != self.channels {
             let msg = format!(
                 "a latent of shape {:?} for a UNet of {} channels and a prompt of {} rows",
                 latent.dims(),
@@ -191,9 +191,15 @@ impl Unet {
             );
             return Err(Error::Tensor(candle_core::Error::Msg(msg)));
         }
+        let grids = self.grids(height, width);
+        if grids.iter().any(|(height, width)| height.min(width) == &0) {
+            return Err(Error::Unsupported {
+                what: format!("a latent of {width}x{height}"),
+                way_out: format!("this UNet halves it {} times; choose a larger image", grids.len() - 1),
+            });
+        }
         let latent = latent.to_device(&self.device)?.to_dtype(self.dtype)?;
         let time = self.time_embedding.forward(timestep)?.silu()?;
-        let grids = self.grids(height, width);
         let mut pass = Pass {
             time: &time,
             prompt: &context.keys_values,
