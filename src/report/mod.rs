@@ -1,1 +1,17 @@
-//! The interactive page of a run.
+//! The interactive page of a run: one self-contained HTML file that needs neither a network nor a server.
+//!
+//! [`ReportData`] is everything the page shows, as plain values; [`page`] turns it into HTML. Maps travel as 8-bit
+//! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
+
+mod assets;
+mod data;
+mod html;
+pub mod pack;
+mod source;
+
+pub use data::{
+    ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo, TokenKind,
+    Verdict, WordInfo,
+};
+pub use html::{embed_json, page};
+pub use source::{Parts, from_run, gather, write};

@@ -6,5 +6,6 @@ mod heatmap;
 mod hub;
 mod model;
 mod model_shapes;
+mod report;
 mod scheduler;
 mod trace;

@@ -1,0 +1,69 @@
+//! Style and script of the pages, concatenated from the files in `assets/` when attnmap is compiled.
+
+use std::fmt::Write;
+
+/// Palettes offered for maps, by the name used on the command line and in links; all are safe for colour-blind readers.
+const PALETTES: [(&str, colorous::Gradient); 5] = [
+    ("magma", colorous::MAGMA),
+    ("viridis", colorous::VIRIDIS),
+    ("cividis", colorous::CIVIDIS),
+    ("inferno", colorous::INFERNO),
+    ("greys", colorous::GREYS),
+];
+
+/// Stops of a palette as it is sent to the page; the page interpolates between them.
+const STOPS: usize = 64;
+
+/// Style of `report.html`.
+pub(super) fn report_style() -> String {
+    [include_str!("assets/base.css"), include_str!("assets/report.css")].concat()
+}
+
+/// Script of `report.html`: one strict function scope, so that the page has no globals.
+pub(super) fn report_script() -> String {
+    wrap(&[
+        include_str!("assets/dom.js"),
+        include_str!("assets/resample.js"),
+        include_str!("assets/color.js"),
+        include_str!("assets/maps.js"),
+        include_str!("assets/state.js"),
+        include_str!("assets/words.js"),
+        include_str!("assets/stage.js"),
+        include_str!("assets/ranking.js"),
+        include_str!("assets/steps.js"),
+        include_str!("assets/heads.js"),
+        include_str!("assets/matrix.js"),
+        include_str!("assets/facts.js"),
+        include_str!("assets/report.js"),
+    ])
+}
+
+fn wrap(modules: &[&str]) -> String {
+    let mut script = String::from("(() => {\n'use strict';\n");
+    script.push_str("const PALETTES = {");
+    for (name, gradient) in PALETTES {
+        let _ = write!(script, "{name}:'");
+        for i in 0..STOPS {
+            let c = gradient.eval_rational(i, STOPS);
+            // Greys are printed from paper to ink; colorous has them the other way for its use on white.
+            let _ = write!(script, "{:02x}{:02x}{:02x}", c.r, c.g, c.b);
+        }
+        script.push_str("',");
+    }
+    script.push_str("};\n");
+    for module in modules {
+        script.push_str(module);
+    }
+    script.push_str("})();\n");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn assets_hold_nothing_that_ends_their_element() {
+        assert!(!super::report_script().contains("</script"));
+        assert!(!super::report_script().contains("<!--"));
+        assert!(!super::report_style().contains("</style"));
+    }
+}

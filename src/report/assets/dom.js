@@ -1,0 +1,103 @@
+// Small helpers for building elements, writing numbers and speaking to screen readers. Text enters the page through
+// textContent alone, so that nothing in a prompt is ever read as markup.
+const $ = (id) => document.getElementById(id);
+
+function el(tag, props, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === 'class') node.className = value;
+    else if (name === 'text') node.textContent = value;
+    else if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+    else if (name in node && !name.startsWith('aria') && name !== 'list' && name !== 'role') node[name] = value;
+    else node.setAttribute(name, value === true ? '' : value);
+  }
+  for (const child of children.flat()) {
+    if (child === null || child === undefined || child === false) continue;
+    node.append(child);
+  }
+  return node;
+}
+
+// A share as per cent with two significant digits: 71 %, 4.2 %, 0.31 %, 0.004 %.
+function percent(value) {
+  const p = 100 * value;
+  if (!(p > 0)) return '0 %';
+  if (p >= 9.95) return p.toFixed(0) + ' %';
+  if (p >= 0.995) return p.toFixed(1) + ' %';
+  if (p >= 0.0995) return p.toFixed(2) + ' %';
+  if (p >= 0.0005) return p.toFixed(3) + ' %';
+  return '< 0.001 %';
+}
+
+// A factor with two significant digits: 12, 3.4, 0.56.
+const factor = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2));
+
+// 1, 2, 3, 5, 8 -> "1–3, 5, 8"
+function ranges(numbers) {
+  const parts = [];
+  for (let i = 0; i < numbers.length; i++) {
+    let j = i;
+    while (j + 1 < numbers.length && numbers[j + 1] === numbers[j] + 1) j++;
+    parts.push(i === j ? String(numbers[i]) : numbers[i] + '–' + numbers[j]);
+    i = j;
+  }
+  return parts.join(', ');
+}
+
+const plural = (n, one, many) => n + ' ' + (n === 1 ? one : many || one + 's');
+
+// Says a sentence to screen readers, without repeating itself.
+const announce = (() => {
+  let region, last = '';
+  return (text) => {
+    if (!region) document.body.append((region = el('p', {class: 'unseen', role: 'status', 'aria-live': 'polite'})));
+    if (text !== last) region.textContent = last = text;
+  };
+})();
+
+// Copies text; clipboard access may be refused from file://, then the text is selected the old way.
+async function copyText(text, button) {
+  const said = button.textContent;
+  let done = false;
+  try {
+    await navigator.clipboard.writeText(text);
+    done = true;
+  } catch {
+    const area = el('textarea', {class: 'unseen', value: text});
+    document.body.append(area);
+    area.select();
+    try { done = document.execCommand('copy'); } catch { /* the message below says so */ }
+    area.remove();
+    button.focus();
+  }
+  button.textContent = done ? 'Copied' : 'Select and copy by hand';
+  announce(button.textContent);
+  setTimeout(() => { button.textContent = said; }, 1600);
+}
+
+function commandLine(text, label) {
+  const button = el('button', {class: 'quiet', type: 'button', text: 'Copy', 'aria-label': 'Copy ' + label});
+  button.addEventListener('click', () => copyText(text, button));
+  return el('p', {class: 'command'}, el('code', {text}), button);
+}
+
+// A row of mutually exclusive choices, as native radio buttons.
+function choice(legend, name, options, value, onchange) {
+  const inputs = new Map();
+  const set = el('fieldset', {class: 'choice'}, el('legend', {text: legend}),
+    options.map(([key, text, title]) => {
+      const input = el('input', {type: 'radio', name, value: key, checked: key === value, onchange: () => onchange(key)});
+      inputs.set(key, input);
+      return el('label', {title: title || null}, input, el('span', {text}));
+    }));
+  set.show = (key) => { for (const [k, input] of inputs) input.checked = k === key; };
+  return set;
+}
+
+function check(label, value, onchange, title) {
+  const input = el('input', {type: 'checkbox', checked: value, onchange: () => onchange(input.checked)});
+  const node = el('label', {class: 'check', title: title || null}, input, el('span', {text: label}));
+  node.show = (v) => { input.checked = v; };
+  return node;
+}

@@ -1,0 +1,32 @@
+// Everything that is not a map: layout numbers, the causal test, settings, and how to make the run again.
+function factsPanel() {
+  const name = (word) => nameOf(ENTRIES[word]);
+  const layout = RUN.layout.length ? el('section', {class: 'panel layout'}, el('header', {}, el('h2', {text: 'Layout'})),
+    el('div', {class: 'scroller'}, el('table', {class: 'plain-table'},
+      el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), RUN.layout[0].facts.map(([key]) => el('th', {scope: 'col', class: 'number', text: key})))),
+      el('tbody', {}, RUN.layout.map((row) => el('tr', {
+        onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: row.word}); },
+        onpointerleave: () => { if (S.hover === row.word) set({hover: -1}); }},
+      el('th', {scope: 'row', text: name(row.word), dir: 'auto'}), row.facts.map(([, value]) => el('td', {class: 'number', text: value}))))))),
+    el('p', {class: 'note'}, 'Of the run’s own maps, as in run.json. ', honest())) : null;
+
+  const evidence = el('section', {class: 'panel evidence', id: 'evidence', tabIndex: -1}, el('header', {}, el('h2', {text: 'Did the word matter?'})),
+    el('p', {}, 'A high value says what a head looked at, not why the model decided. A causal test cuts a word’s influence and measures what changes.'),
+    RUN.verdicts.length
+      ? el('ul', {class: 'verdicts'}, RUN.verdicts.map((v) => el('li', {class: v.verdict.replace(/\s+/g, '-')},
+        el('b', {text: name(v.word), dir: 'auto'}), ' ', el('span', {class: 'verdict', text: v.verdict}), el('span', {class: 'soft', text: ' ' + v.sentence}))))
+      : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(RUN.explain, 'the command for a causal test')));
+
+  const settings = el('section', {class: 'panel settings'}, el('header', {}, el('h2', {text: 'How it was made'})),
+    el('dl', {}, RUN.settings.map(([key, value]) => el('div', {}, el('dt', {text: key}), el('dd', {text: value, dir: 'auto'}))),
+      RUN.negative !== null ? el('div', {}, el('dt', {text: 'negative prompt'}), el('dd', {text: RUN.negative, dir: 'auto'})) : null),
+    el('p', {text: 'To make it again:'}), commandLine(RUN.command, 'the command that reproduces the run'),
+    RUN.notes.length ? el('p', {class: 'note'}, 'To keep this page small: ', RUN.notes.join(' '), ' trace.safetensors beside it holds everything.') : null,
+    el('p', {class: 'note', text: 'Maps on this page are rounded to 256 levels of their own maximum.'}));
+
+  const keys = [['Tab', 'from part to part'], ['← →', 'among words, pictures, cells'], ['Enter', 'lock a word, pin a box'], ['Esc', 'let go'],
+    ['[ ]', 'step back, forward'], ['p', 'play, pause'], ['e', 'export PNG'], ['?', 'this list']];
+  const help = el('details', {class: 'help', id: 'help'}, el('summary', {text: 'Keys'}),
+    el('dl', {}, keys.map(([key, text]) => el('div', {}, el('dt', {}, el('kbd', {text: key})), el('dd', {text})))));
+  return {layout, evidence, settings, help};
+}

@@ -1,0 +1,201 @@
+// The run's attention: decoding the packed planes, averaging a choice of sites, heads and steps, and asking what lies where.
+const RUN = JSON.parse($('run').textContent);
+const TOKENS = RUN.tokens.length, REST = TOKENS, CHANNELS = TOKENS + 1;
+const GROUPS = RUN.stepGroups.length;
+const HAS_STEPS = GROUPS > 0 && RUN.sites.length > 0 && RUN.sites.every((site) => site.byStep);
+const GRID = RUN.latent;
+
+// What can be shown: the prompt's words, then the special tokens.
+const ENTRIES = RUN.words.map((word, i) => ({
+  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence,
+}));
+for (const [key, label, channels] of [
+  ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],
+  ['e', 'end', RUN.tokens.flatMap((t, i) => (t.kind === 'end' ? [i] : []))],
+  ['p', 'padding', RUN.padding > 0 ? [REST] : []],
+]) {
+  if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
+}
+const WORDS = ENTRIES.filter((entry) => !entry.special);
+const SPECIALS = ENTRIES.filter((entry) => entry.special);
+const nameOf = (entry) => entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : ''); // as on the command line
+
+async function inflate(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Response(stream).arrayBuffer();
+}
+
+let PACKED = null; // DataView over all planes
+async function loadMaps() {
+  const script = $('maps');
+  PACKED = new DataView(await inflate(script.textContent));
+  script.remove();
+}
+
+// Plane `p` of a block as numbers.
+function plane(block, p) {
+  const n = block.height * block.width, out = new Float32Array(n);
+  const scale = PACKED.getFloat32(block.at + 4 * p, true), units = block.at + 4 * block.planes;
+  if (block.bits === 16) for (let i = 0; i < n; i++) out[i] = scale * PACKED.getUint16(units + 2 * (p * n + i), true);
+  else for (let i = 0; i < n; i++) out[i] = scale * PACKED.getUint8(units + p * n + i);
+  return out;
+}
+
+function addInto(sum, values, weight) {
+  for (let i = 0; i < sum.length; i++) sum[i] += weight * values[i];
+}
+
+// A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:
+const ownHeads = () => RUN.sites.map((site) => (site.used ? allHeads(site) : []));
+const allHeads = (site) => Array.from({length: site.heads}, (_, i) => i);
+const headsOf = (selection) => selection || ownHeads();
+const isWhole = (a, b) => a <= 0 && b >= GROUPS - 1;
+
+// Adds one channel's maps of the chosen sites, heads and steps to nothing: the mean over (site, head) at H x W.
+// Every site's planes are upsampled first and clamped at 0, as DAAM does (Tang et al. 2023, section 3).
+function channelMap(heads, a, b, channel, H, W) {
+  const sum = new Float32Array(H * W);
+  let weight = 0, share = 0;
+  RUN.sites.forEach((site, s) => {
+    const chosen = heads[s];
+    if (!chosen.length) return;
+    const add = (block, p, count) => {
+      const values = plane(block, p), grid = bicubic(values, block.height, block.width, H, W);
+      share += count * meanOf(values);
+      if (block.height !== H || block.width !== W) clampAtZero(grid);
+      addInto(sum, grid, count);
+    };
+    if (HAS_STEPS && !isWhole(a, b)) {
+      for (let g = a; g <= b; g++) add(site.byStep, g * CHANNELS + channel, chosen.length / (b - a + 1));
+    } else if (chosen.length === site.heads) add(site.mean, channel, chosen.length);
+    else for (const head of chosen) add(site.byHead, head * CHANNELS + channel, 1);
+    weight += chosen.length;
+  });
+  if (weight > 0) for (let i = 0; i < sum.length; i++) sum[i] /= weight;
+  sum.share = weight > 0 ? share / weight : 0; // of all attention, before any resizing
+  return sum;
+}
+
+// All channels at the latent grid for a selection and a window of step groups; the last few are kept.
+const aggregates = new Map();
+function aggregate(selection, a, b) {
+  const key = JSON.stringify([selection, isWhole(a, b) ? 'all' : [a, b]]);
+  let maps = aggregates.get(key);
+  if (!maps) {
+    const {height: H, width: W} = GRID;
+    if (selection === null && isWhole(a, b) && RUN.official) {
+      const block = RUN.official.block;
+      maps = Array.from({length: TOKENS}, (_, t) => bicubic(plane(block, t), block.height, block.width, H, W));
+      const rest = new Float32Array(H * W).fill(1);
+      for (const map of maps) addInto(rest, map, -1);
+      maps.push(clampAtZero(rest));
+      maps.forEach((map, t) => { map.share = RUN.official.shares[t]; });
+    } else {
+      const heads = headsOf(selection);
+      maps = Array.from({length: CHANNELS}, (_, c) => channelMap(heads, a, b, c, H, W));
+    }
+    maps.key = key;
+    maps.words = new Map();
+    if (aggregates.size > 24) aggregates.delete(aggregates.keys().next().value);
+    aggregates.set(key, maps);
+  }
+  return maps;
+}
+
+// The map of a word: the mean of its tokens' maps.
+function entryMap(maps, entry) {
+  let map = maps.words.get(entry.index);
+  if (!map) {
+    map = new Float32Array(GRID.height * GRID.width);
+    for (const channel of entry.channels) addInto(map, maps[channel], 1 / entry.channels.length);
+    maps.words.set(entry.index, map);
+  }
+  return map;
+}
+
+const maxOf = (values) => { let max = 0; for (const v of values) if (v > max) max = v; return max; };
+const meanOf = (values) => { let sum = 0; for (const v of values) sum += v; return values.length ? sum / values.length : 0; };
+
+// Numbers about a word under the current view: share of all attention (its tokens together), where its map peaks, and how
+// much of the image reaches 40 % of that peak.
+function entryFacts(maps, entry) {
+  const cache = (maps.facts ||= new Map());
+  if (!cache.has(entry.index)) {
+    const map = entryMap(maps, entry);
+    let at = 0;
+    for (let i = 1; i < map.length; i++) if (map[i] > map[at]) at = i;
+    const peak = map[at];
+    let area = 0;
+    for (const v of map) if (peak > 0 && v >= 0.4 * peak) area++;
+    cache.set(entry.index, {
+      share: entry.channels.reduce((total, channel) => total + maps[channel].share, 0), peak, area: area / map.length,
+      x: ((at % GRID.width) + 0.5) / GRID.width, y: (Math.floor(at / GRID.width) + 0.5) / GRID.height,
+    });
+  }
+  return cache.get(entry.index);
+}
+
+// Mean of a latent-grid map over a box in image pixels, each cell weighted by how much of it lies in the box.
+function boxMean(map, box) {
+  const {height: H, width: W} = GRID, kx = W / RUN.image.width, ky = H / RUN.image.height;
+  const x0 = box.x * kx, x1 = (box.x + box.w) * kx, y0 = box.y * ky, y1 = (box.y + box.h) * ky;
+  let sum = 0, area = 0;
+  for (let y = Math.max(0, Math.floor(y0)); y < Math.min(H, Math.ceil(y1)); y++) {
+    const dy = Math.min(y + 1, y1) - Math.max(y, y0);
+    for (let x = Math.max(0, Math.floor(x0)); x < Math.min(W, Math.ceil(x1)); x++) {
+      const part = dy * (Math.min(x + 1, x1) - Math.max(x, x0));
+      sum += part * map[y * W + x];
+      area += part;
+    }
+  }
+  return area > 0 ? sum / area : 0;
+}
+
+// Share of every entry in a box (or, without one, in the whole image): all its tokens together, so that entries add up to 1.
+function shares(maps, box) {
+  return ENTRIES.map((entry) => {
+    const map = entryMap(maps, entry), n = entry.channels.length;
+    return box ? n * boxMean(map, box) : entryFacts(maps, entry).share;
+  });
+}
+
+// Share of a word at each step group, over the chosen sites.
+function shareBySteps(selection, entry) {
+  const heads = headsOf(selection);
+  return Array.from({length: GROUPS}, (_, g) => {
+    let sum = 0, weight = 0;
+    RUN.sites.forEach((site, s) => {
+      if (!heads[s].length) return;
+      for (const channel of entry.channels) sum += heads[s].length * meanOf(plane(site.byStep, g * CHANNELS + channel));
+      weight += heads[s].length;
+    });
+    return weight ? sum / weight : 0;
+  });
+}
+
+// A word's map at one step group, at the finest grid that the chosen sites keep for steps.
+function stepThumb(selection, entry, group) {
+  const heads = headsOf(selection);
+  let h = 1, w = 1;
+  RUN.sites.forEach((site, s) => {
+    if (heads[s].length && site.byStep.height * site.byStep.width > h * w) { h = site.byStep.height; w = site.byStep.width; }
+  });
+  const values = new Float32Array(h * w);
+  for (const channel of entry.channels) {
+    const map = GROUPS > 1 ? channelMap(heads, group, group, channel, h, w) : channelMap(heads, 0, 0, channel, h, w);
+    addInto(values, map, 1 / entry.channels.length);
+  }
+  return {values, h, w};
+}
+
+// A word's map at one head of one site (head null: the mean over its heads), at the grid it is kept at.
+function headThumb(entry, s, head) {
+  const site = RUN.sites[s], block = head === null ? site.mean : site.byHead;
+  const values = new Float32Array(block.height * block.width);
+  for (const channel of entry.channels) {
+    addInto(values, plane(block, (head === null ? 0 : head * CHANNELS) + channel), 1 / entry.channels.length);
+  }
+  return {values, h: block.height, w: block.width};
+}

@@ -1,0 +1,68 @@
+// Words ranked at a point, in a box, or over the whole image, as a table with bars.
+function rankingPanel() {
+  const heading = el('h2', {id: 'ranking-title'}), note = el('p', {class: 'note'});
+  const body = el('tbody');
+  const table = el('table', {class: 'ranking', 'aria-labelledby': 'ranking-title'},
+    el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), el('th', {scope: 'col', class: 'number', text: 'Share'}),
+      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})),
+      el('th', {scope: 'col', class: 'number', text: '× mean', title: 'Share here divided by the word’s share of the whole image'}))), body);
+  const rows = ENTRIES.map((entry) => {
+    const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
+      entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry));
+    const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'});
+    const row = el('tr', {'data-entry': entry.index,
+      onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: entry.index}); },
+      onpointerleave: () => { if (S.hover === entry.index) set({hover: -1}); }},
+    el('th', {scope: 'row'}, name), share, el('td', {class: 'bars', 'aria-hidden': 'true'}, fill), times);
+    return {entry, row, share, fill, times};
+  });
+  const clear = el('button', {class: 'quiet', type: 'button', text: 'Whole image', hidden: true, onclick: () => set({box: null, probe: null})});
+  const scroller = el('div', {class: 'scroller', tabIndex: 0, role: 'region', 'aria-labelledby': 'ranking-title'}, table);
+  let drawn = '';
+  listeners.push(() => {
+    const box = S.probe || S.box, maps = view();
+    const key = JSON.stringify([box, maps.key, S.specials, S.hover, S.locked]);
+    if (key === drawn) return;
+    drawn = key;
+    const here = shares(maps, box), whole = box ? shares(maps, null) : here;
+    const visible = rows.filter((r) => S.specials || !r.entry.special);
+    // With the pointer in the table the order stays, so that rows do not run away from it.
+    if (!(S.hover >= 0 && body.matches(':hover'))) {
+      visible.sort((p, q) => here[q.entry.index] - here[p.entry.index]);
+      body.replaceChildren(...visible.map((r) => r.row));
+    }
+    const top = Math.max(1e-12, ...visible.map((r) => here[r.entry.index]));
+    for (const {entry, row, share, fill, times} of rows) {
+      const value = here[entry.index];
+      share.textContent = percent(value);
+      share.dataset.value = String(value);
+      fill.style.width = (100 * value) / top + '%';
+      times.textContent = box && whole[entry.index] > 0 ? factor(value / whole[entry.index]) : box ? '–' : '1';
+      const locked = S.locked.includes(entry.index);
+      row.classList.toggle('lit', S.hover === entry.index || locked);
+      row.style.setProperty('--hue', locked ? css(hueOf(entry)) : 'var(--accent)');
+    }
+    heading.textContent = !box ? 'Words over the whole image'
+      : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
+    clear.hidden = !S.box;
+    const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
+    note.replaceChildren('The words hold ' + percent(words) + ' of the attention here' + (S.specials ? '' : '; start, end and padding the rest') + '. ', honest());
+    if (S.probe && S.probe.keyboard || S.box) {
+      announce(heading.textContent + ': ' + visible.slice(0, 3).map((r) => nameOf(r.entry) + ' ' + percent(here[r.entry.index])).join(', '));
+    }
+  });
+  return el('section', {class: 'panel rank'}, el('header', {}, heading, clear), scroller, note);
+}
+
+// The sentence that belongs beside every attention map, with the way to a causal test.
+function honest() {
+  return el('span', {class: 'honest'}, 'Attention shows where the model looked, not why. ',
+    RUN.verdicts.length ? el('a', {href: '#evidence', text: 'See the causal test.', onclick: jumpToEvidence})
+      : el('a', {href: '#evidence', text: 'How to test it.', onclick: jumpToEvidence}));
+}
+function jumpToEvidence(event) {
+  event.preventDefault(); // the address holds the view
+  const target = $('evidence'), still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  target.scrollIntoView({behavior: still ? 'auto' : 'smooth', block: 'start'});
+  target.focus({preventScroll: true});
+}

@@ -1,0 +1,61 @@
+// Puts the page together, sizes the image to the window, and listens to the keys that work everywhere.
+let started = false;
+async function start() {
+  const facts = factsPanel();
+  try {
+    await loadMaps();
+  } catch (error) {
+    document.body.prepend(el('p', {class: 'still', text: 'The maps could not be read (' + error.message + '). This page needs a browser from 2023 or later.'}));
+    $('source').hidden = false;
+    return;
+  }
+  const meta = RUN.settings.filter(([key]) => ['checkpoint', 'seed', 'steps', 'size'].includes(key)).map(([key, value]) => (key === 'seed' || key === 'steps' ? key + ' ' + value : value));
+  const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: meta.join(' · ')})),
+    el('h1', {class: 'unseen', text: 'Attention of a generated image'}), wordsPanel());
+  const stage = stagePanel();
+  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel());
+  const plate = el('div', {class: 'plate'}, stage, side);
+  document.body.append(el('main', {class: 'page'}, head, plate,
+    el('div', {class: 'lower'}, headsPanel(), matrixPanel()),
+    el('div', {class: 'lower facts'}, facts.layout, el('div', {class: 'stack'}, facts.evidence, facts.help), facts.settings),
+    el('footer', {class: 'note', text: `attnmap ${RUN.version} · ${RUN.name}`})));
+
+  // The image takes what the window leaves, so that image, table and steps stand on one screen.
+  const fit = () => {
+    const frame = stage.querySelector('.frame'), style = getComputedStyle(plate);
+    const top = frame.getBoundingClientRect().top + window.scrollY;
+    // What stands below it, with two lines of caption however long the caption is now: the view must not move the image.
+    const bars = stage.querySelector('.scale').offsetHeight + stage.querySelector('.toolbar').offsetHeight;
+    const below = bars + 5.2 * parseFloat(getComputedStyle(stage.querySelector('.caption')).fontSize);
+    const columns = style.gridTemplateColumns.split(' ').length;
+    const width = plate.clientWidth * (columns > 1 ? 0.62 : 1), ratio = RUN.image.width / RUN.image.height;
+    const least = Math.min(width, 16 * parseFloat(getComputedStyle(document.documentElement).fontSize));
+    const byHeight = (window.innerHeight - top - below - 12) * ratio;
+    plate.style.setProperty('--stage', Math.round(Math.max(least, Math.min(width, columns > 1 ? byHeight : Math.max(byHeight, width * 0.999)))) + 'px');
+  };
+  fit();
+  window.addEventListener('resize', fit);
+  new ResizeObserver(fit).observe(head);
+
+  window.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = /^(SELECT|TEXTAREA)$/.test(event.target.tagName) || (event.target.tagName === 'INPUT' && event.target.type === 'text');
+    if (event.key === 'Escape') { stopPlaying(); set({locked: [], hover: -1, box: null, probe: null}); announce('Nothing locked'); }
+    else if (typing) return;
+    else if (event.key === 'p') togglePlay();
+    else if (event.key === '[') { stopPlaying(); shiftSteps(-1); }
+    else if (event.key === ']') { stopPlaying(); shiftSteps(1); }
+    else if (event.key === 'e') exportPng(stage.querySelector('img'));
+    else if (event.key === '?') { facts.help.open = !facts.help.open; facts.help.scrollIntoView({block: 'nearest'}); facts.help.querySelector('summary').focus(); }
+    else return;
+    if (event.key !== 'Escape') event.preventDefault();
+  });
+  window.addEventListener('hashchange', () => { if (location.hash.slice(1) !== written) set(readHash()); });
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => set({}));
+  Object.assign(S, readHash());
+  started = true;
+  set({});
+  requestAnimationFrame(() => requestAnimationFrame(() => { fit(); document.documentElement.dataset.opened = String(Math.round(performance.now()));
+    document.documentElement.dataset.ready = 'true'; }));
+}
+start();

@@ -1,0 +1,214 @@
+// What is being looked at, its sentence, and its place in the address: a link reproduces the view.
+const STYLES = [['heat', 'Heat'], ['contour', 'Contour'], ['spotlight', 'Spotlight']];
+const SCALES = [['words', 'all words'], ['steps', 'all words and steps'], ['word', 'each word its own']];
+
+const S = {
+  hover: -1, // entry under the pointer or focus
+  locked: [], // entries
+  selection: null, // head sets a site, or null: the run's own aggregate
+  a: 0, b: Math.max(0, GROUPS - 1), // window of step groups
+  style: 'heat', palette: 'magma', opacity: 0.8, scale: 'words', cells: false,
+  box: null, // pinned region in image pixels
+  probe: null, // region under the pointer
+  specials: false, // start, end and padding unfolded
+  layer: -1, head: -1, sink: false, // prompt matrix: average, average, start token left out
+  estimate: true, // show the image estimate of a single step
+};
+const DEFAULTS = JSON.parse(JSON.stringify(S));
+
+// Words shown on the image, and the one that the small multiples are about.
+const shown = () => (S.hover >= 0 ? [ENTRIES[S.hover]] : S.locked.map((i) => ENTRIES[i]));
+let lastFocus = -1;
+function focusEntry() {
+  const list = shown();
+  if (list.length) lastFocus = list[list.length - 1].index;
+  if (lastFocus < 0) {
+    const maps = view();
+    let best = -1;
+    for (const entry of WORDS) if (best < 0 || entryFacts(maps, entry).peak > entryFacts(maps, ENTRIES[best]).peak) best = entry.index;
+    lastFocus = best < 0 ? 0 : best;
+  }
+  return ENTRIES[lastFocus];
+}
+const hueOf = (entry) => {
+  const at = S.locked.indexOf(entry.index);
+  return HUES[(at < 0 ? 0 : at) % HUES.length];
+};
+const view = () => aggregate(S.selection, S.a, S.b);
+
+// The top of the colour scale for an entry.
+function scaleMax(entry) {
+  const maps = view();
+  if (S.scale === 'word' || (entry && entry.special)) return entry ? entryFacts(maps, entry).peak : wordsMax(maps);
+  return S.scale === 'steps' && HAS_STEPS ? stepsMax() : wordsMax(maps);
+}
+function wordsMax(maps) {
+  if (maps.top === undefined) maps.top = Math.max(0, ...WORDS.map((entry) => entryFacts(maps, entry).peak));
+  return maps.top;
+}
+const stepTops = new Map();
+function stepsMax() {
+  const key = JSON.stringify(S.selection);
+  if (!stepTops.has(key)) {
+    let top = 0;
+    for (let g = 0; g < GROUPS; g++) top = Math.max(top, wordsMax(aggregate(S.selection, g, g)));
+    stepTops.set(key, top);
+  }
+  return stepTops.get(key);
+}
+
+// What is chosen, in words.
+function sitesInWords() {
+  if (S.selection === null) {
+    return RUN.official && isWhole(S.a, S.b)
+      ? 'the run’s own aggregate (' + RUN.official.name + '): ' + RUN.official.description
+      : describeHeads(ownHeads());
+  }
+  return describeHeads(S.selection);
+}
+function describeHeads(heads) {
+  const chosen = RUN.sites.map((site, s) => ({site, s, heads: heads[s]})).filter((c) => c.heads.length);
+  if (!chosen.length) return 'nothing';
+  if (chosen.length === RUN.sites.length && chosen.every((c) => c.heads.length === c.site.heads)) return 'all layers, all heads';
+  const same = chosen.every((c) => String(c.heads) === String(chosen[0].heads) || c.heads.length === c.site.heads && chosen[0].heads.length === chosen[0].site.heads);
+  const where = (list) => {
+    const sizes = [...new Set(list.map((c) => c.site.height + '×' + c.site.width))];
+    const stages = [...new Set(list.map((c) => c.site.stage))];
+    const matching = RUN.sites.filter((t) => stages.includes(t.stage) && sizes.includes(t.height + '×' + t.width));
+    if (matching.length === list.length && list.length > 1) {
+      return (stages.length === 3 ? 'all blocks' : stages.join(' and ') + ' blocks') + ', ' + sizes.join(' and ');
+    }
+    return (list.length === 1 ? 'layer ' : 'layers ') + ranges(list.map((c) => c.s + 1)) + ' (' + stages.join(' and ') + ', ' + sizes.join(' and ') + ')';
+  };
+  const which = (c) => (c.heads.length === c.site.heads ? 'all heads' : (c.heads.length === 1 ? 'head ' : 'heads ') + ranges(c.heads));
+  if (same) return where(chosen) + ', ' + which(chosen[0]);
+  if (chosen.length <= 3) return chosen.map((c) => where([c]) + ', ' + which(c)).join('; ');
+  return chosen.reduce((n, c) => n + c.heads.length, 0) + ' heads of layers ' + ranges(chosen.map((c) => c.s + 1));
+}
+const firstStep = (g) => RUN.stepGroups[g][0] + 1, lastStep = (g) => RUN.stepGroups[g][1] + 1;
+function stepsInWords() {
+  if (!GROUPS) return 'all steps';
+  if (isWhole(S.a, S.b)) return GROUPS > 1 ? 'steps 1–' + lastStep(GROUPS - 1) : 'step 1';
+  const from = firstStep(S.a), to = lastStep(S.b);
+  return from === to ? 'step ' + from : 'steps ' + from + '–' + to;
+}
+const viewInWords = () => sitesInWords() + '; ' + stepsInWords();
+
+// Heads are stored summed over the steps, and steps averaged over the heads, so a choice of heads means all steps and a
+// window of steps means all heads.
+function chooseHeads(selection) {
+  const some = selection !== null && selection.some((heads, s) => heads.length && heads.length < RUN.sites[s].heads);
+  const patch = {selection};
+  if (some && !isWhole(S.a, S.b)) {
+    Object.assign(patch, {a: 0, b: GROUPS - 1});
+    notice('Single heads are kept for all steps together: the step window is back to all steps.');
+  }
+  set(patch);
+}
+function chooseSteps(a, b) {
+  const patch = {a: Math.min(a, b), b: Math.max(a, b)};
+  if (!isWhole(patch.a, patch.b) && S.selection !== null) {
+    const widened = S.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
+    if (JSON.stringify(widened) !== JSON.stringify(S.selection)) {
+      patch.selection = widened;
+      notice('Single steps are kept for all heads together: all heads of the chosen layers are shown.');
+    }
+  }
+  set(patch);
+}
+let noticeText = '';
+function notice(text) { noticeText = text; announce(text); }
+
+const listeners = [];
+let queued = false;
+// Changes what is looked at; panels redraw once per frame.
+function set(patch) {
+  Object.assign(S, patch);
+  if (!queued) {
+    queued = true;
+    requestAnimationFrame(() => {
+      queued = false;
+      for (const listener of listeners) listener();
+      writeHash();
+    });
+  }
+}
+
+function encodeSelection(selection) {
+  return selection.map((heads, s) => (!heads.length ? '' : s + (heads.length === RUN.sites[s].heads ? '' : ':' + heads.join('.')))).filter(Boolean).join(',');
+}
+function decodeSelection(text) {
+  const selection = RUN.sites.map(() => []);
+  for (const part of text.split(',')) {
+    const [s, heads] = part.split(':'), site = RUN.sites[Number(s)];
+    if (!/^\d+$/.test(s) || !site) continue;
+    selection[Number(s)] = heads === undefined ? allHeads(site)
+      : [...new Set(heads.split('.').filter((h) => /^\d+$/.test(h)).map(Number))].filter((h) => h < site.heads).sort((x, y) => x - y);
+  }
+  return selection.some((heads) => heads.length) ? selection : null;
+}
+
+function hash() {
+  const parts = [];
+  const add = (key, value, unless) => { if (value !== unless) parts.push(key + '=' + value); };
+  add('w', S.locked.map((i) => ENTRIES[i].key).join(','), '');
+  if (S.selection) add('at', encodeSelection(S.selection));
+  if (HAS_STEPS && !isWhole(S.a, S.b)) add('steps', (S.a + 1) + '-' + (S.b + 1));
+  add('style', S.style, DEFAULTS.style);
+  add('map', S.palette, DEFAULTS.palette);
+  add('opacity', Math.round(100 * S.opacity), Math.round(100 * DEFAULTS.opacity));
+  add('scale', S.scale, DEFAULTS.scale);
+  add('cells', Number(S.cells), 0);
+  if (S.box) add('box', [S.box.x, S.box.y, S.box.w, S.box.h].join(','));
+  add('special', Number(S.specials), 0);
+  if (S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head);
+  add('sink', Number(S.sink), 0);
+  return parts.join('&');
+}
+let written = null;
+function writeHash() {
+  const text = hash();
+  if (text === written) return;
+  written = text;
+  try { history.replaceState(null, '', '#' + text); } catch { /* some browsers refuse on file://; the view still works */ }
+}
+function readHash() {
+  const patch = JSON.parse(JSON.stringify(DEFAULTS));
+  delete patch.hover; delete patch.probe;
+  let text = location.hash.slice(1);
+  try { text = decodeURIComponent(text); } catch { /* as it is */ }
+  for (const part of text.split('&')) {
+    const at = part.indexOf('='), key = part.slice(0, at), value = part.slice(at + 1);
+    const number = (min, max) => { const n = Number(value); return Number.isFinite(n) ? Math.min(max, Math.max(min, n)) : null; };
+    if (key === 'w') patch.locked = [...new Set(value.split(',').map((k) => ENTRIES.findIndex((e) => e.key === k)).filter((i) => i >= 0))];
+    else if (key === 'at') patch.selection = decodeSelection(value);
+    else if (key === 'steps' && HAS_STEPS && /^\d+-\d+$/.test(value)) {
+      const [a, b] = value.split('-').map((n) => Math.min(GROUPS, Math.max(1, Number(n))) - 1);
+      patch.a = Math.min(a, b); patch.b = Math.max(a, b);
+    } else if (key === 'style' && STYLES.some(([k]) => k === value)) patch.style = value;
+    else if (key === 'map' && Object.hasOwn(PALETTES, value)) patch.palette = value;
+    else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 80) / 100;
+    else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;
+    else if (key === 'cells') patch.cells = value === '1';
+    else if (key === 'special') patch.specials = value === '1';
+    else if (key === 'sink') patch.sink = value === '1';
+    else if (key === 'box') {
+      const n = value.split(',').map(Number), {width, height} = RUN.image;
+      if (n.length === 4 && n.every(Number.isFinite) && n[0] >= 0 && n[1] >= 0 && n[2] > 0 && n[3] > 0 && n[0] + n[2] <= width && n[1] + n[3] <= height) {
+        patch.box = {x: n[0], y: n[1], w: n[2], h: n[3]};
+      }
+    } else if (key === 'matrix' && RUN.matrix && /^-?\d+\.-?\d+$/.test(value)) {
+      const [layer, head] = value.split('.').map(Number);
+      if (layer < RUN.matrix.layers && head < RUN.matrix.heads) { patch.layer = Math.max(-1, layer); patch.head = Math.max(-1, head); }
+    }
+  }
+  if (patch.selection && !isWhole(patch.a, patch.b)) patch.selection = patch.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
+  if (patch.locked.some((i) => ENTRIES[i].special)) patch.specials = true;
+  return patch;
+}
+
+function toggleLock(index) {
+  const locked = S.locked.includes(index) ? S.locked.filter((i) => i !== index) : [...S.locked, index];
+  set({locked, hover: -1});
+  announce(locked.length ? 'Locked: ' + locked.map((i) => nameOf(ENTRIES[i])).join(', ') : 'Nothing locked');
+}

@@ -1,0 +1,67 @@
+// The prompt as text: every word a button with its share beneath it, special tokens folded behind it.
+function wordsPanel() {
+  const buttons = new Map();
+  const chip = (entry) => {
+    const gloss = el('span', {class: 'gloss', dir: 'ltr'});
+    const bar = el('span', {class: 'weight'}, el('i'));
+    const button = el('button', {
+      class: 'word' + (entry.special ? ' special' : ''), type: 'button', tabIndex: -1, 'data-entry': entry.index,
+      onclick: () => toggleLock(entry.index),
+      onpointerenter: (event) => { if (event.pointerType !== 'touch') set({hover: entry.index}); },
+      onpointerleave: () => { if (S.hover === entry.index) set({hover: -1}); },
+      onfocus: () => { roam(entry.index); if (button.matches(':focus-visible')) set({hover: entry.index}); },
+      onblur: () => { if (S.hover === entry.index) set({hover: -1}); },
+    }, el('span', {class: 'text', dir: 'auto'}, entry.special ? '⟨' + entry.label + '⟩' : entry.label), bar, gloss);
+    buttons.set(entry.index, {button, gloss, bar: bar.firstChild});
+    return button;
+  };
+  // One tab stop for all words; arrows move among them.
+  const roam = (index) => { for (const [i, b] of buttons) b.button.tabIndex = i === index ? 0 : -1; };
+  // Words isolate their own direction, which dir=auto on the whole would skip: the first letter decides.
+  const letter = /\p{L}/u.exec(RUN.prompt), rightToLeft = letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(letter[0]);
+  const prompt = el('p', {class: 'prompt', dir: rightToLeft ? 'rtl' : 'ltr'});
+  for (const segment of RUN.segments) {
+    if (segment.word === null) prompt.append(el('span', {class: 'between', text: segment.text}));
+    else prompt.append(chip(ENTRIES[segment.word]));
+  }
+  if (!RUN.segments.length) prompt.append(el('em', {class: 'soft', text: 'the empty prompt'}));
+  const fold = el('button', {class: 'quiet fold', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'specials',
+    onclick: () => set({specials: !S.specials})});
+  const specials = el('span', {id: 'specials', class: 'specials'}, SPECIALS.map(chip));
+  const cut = RUN.cutOff.length ? el('details', {class: 'cut'},
+    el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, never read'}),
+    el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
+  const row = el('div', {class: 'promptbox', role: 'group', 'aria-label': 'Prompt: words to light up on the image'},
+    prompt, el('p', {class: 'special-row'}, fold, ' ', specials));
+  row.addEventListener('keydown', (event) => {
+    const move = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity}[event.key];
+    if (move === undefined || !event.target.dataset.entry || event.altKey || event.ctrlKey || event.metaKey) return;
+    const list = [...row.querySelectorAll('.word')].filter((b) => b.offsetParent !== null);
+    const rtl = getComputedStyle(prompt).direction === 'rtl' && event.key.startsWith('Arrow') && !/Up|Down/.test(event.key);
+    const at = list.indexOf(event.target) + (rtl ? -move : move);
+    list[Math.min(list.length - 1, Math.max(0, at))].focus();
+    event.preventDefault();
+  });
+  if (buttons.size) roam(buttons.keys().next().value);
+  listeners.push(() => {
+    const maps = view(), facts = ENTRIES.map((entry) => entryFacts(maps, entry));
+    const most = Math.max(1e-12, ...WORDS.map((entry) => facts[entry.index].share));
+    const held = SPECIALS.reduce((sum, entry) => sum + facts[entry.index].share, 0);
+    fold.textContent = (S.specials ? '− ' : '+ ') + SPECIALS.map((e) => e.label).join(', ') + ' hold ' + percent(held);
+    fold.setAttribute('aria-expanded', String(S.specials));
+    fold.title = 'The special tokens around the prompt collect most of the attention. They are never hidden from the sums.';
+    specials.hidden = !S.specials;
+    for (const [index, {button, gloss, bar}] of buttons) {
+      const entry = ENTRIES[index], fact = facts[index], locked = S.locked.includes(index);
+      gloss.textContent = percent(fact.share);
+      bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : most)) + '%';
+      button.setAttribute('aria-pressed', String(locked));
+      button.setAttribute('aria-label', `${nameOf(entry)}${entry.special ? ' token' : ''}: share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`);
+      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
+      button.classList.toggle('lit', S.hover === index);
+      const hue = locked ? css(hueOf(entry)) : '';
+      button.style.setProperty('--hue', hue || 'var(--accent)');
+    }
+  });
+  return el('div', {}, row, cut);
+}

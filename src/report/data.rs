@@ -1,0 +1,192 @@
+//! What the page shows, as plain values: no tensors, no files.
+
+use crate::trace::{Buffer, Stage};
+use half::f16;
+use serde::Serialize;
+
+/// What a token of the prompt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// The start token, which collects most of the attention.
+    Start,
+    /// A token of the prompt's text.
+    Text,
+    /// The first end token; it also carries a summary of the prompt.
+    End,
+}
+
+/// One token, in the order of the maps' channels.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenInfo {
+    /// The token as the vocabulary writes it, or the text that it covers.
+    pub text: String,
+    /// Start, text or end.
+    pub kind: TokenKind,
+}
+
+/// One word of the prompt, in prompt order.
+#[derive(Debug, Clone, Serialize)]
+pub struct WordInfo {
+    /// The word as written.
+    pub text: String,
+    /// Which of the repeated words this is, from 1; 1 for a word that occurs once.
+    pub occurrence: usize,
+    /// Positions in [`ReportData::tokens`].
+    pub tokens: Vec<usize>,
+}
+
+/// A stretch of the prompt: a word, or what lies between two words.
+#[derive(Debug, Clone, Serialize)]
+pub struct Segment {
+    /// The text exactly as written.
+    pub text: String,
+    /// Position in [`ReportData::words`] when the stretch is a word.
+    pub word: Option<usize>,
+}
+
+/// A picture in a format that browsers show.
+#[derive(Debug, Clone)]
+pub struct ImageData {
+    /// `image/png`, `image/jpeg` or `image/webp`.
+    pub mime: &'static str,
+    /// The file's bytes.
+    pub bytes: Vec<u8>,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+}
+
+/// The model's estimate of the finished image at one step.
+#[derive(Debug, Clone)]
+pub struct StepImage {
+    /// 0-based step.
+    pub step: usize,
+    /// The picture.
+    pub image: ImageData,
+}
+
+/// The attention of one cross-attention site.
+///
+/// `channels` = number of tokens + 1: the last channel is all remaining padding summed, so that the channels of a cell
+/// sum to 1.
+#[derive(Debug, Clone)]
+pub struct SiteData {
+    /// The diffusers weight path.
+    pub path: String,
+    /// Down, mid or up.
+    pub stage: Stage,
+    /// Number of heads.
+    pub heads: usize,
+    /// Rows of the site grid.
+    pub height: usize,
+    /// Columns of the site grid.
+    pub width: usize,
+    /// Whether the run's own aggregate uses this site.
+    pub used: bool,
+    /// Probabilities summed over the steps, `[heads, channels, height, width]`, as the trace has them.
+    pub by_head: Buffer<f32>,
+    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when single steps were kept.
+    pub by_step: Option<Buffer<f16>>,
+}
+
+/// The run's own aggregated maps: what its overlays show and its `heatmaps.safetensors` holds.
+#[derive(Debug, Clone)]
+pub struct Official {
+    /// The aggregate's name, e.g. `daam`.
+    pub name: String,
+    /// What it averages, in words, e.g. `up blocks, 16x16, all heads, all steps`.
+    pub description: String,
+    /// Rows of the grid (latent grid).
+    pub height: usize,
+    /// Columns of the grid.
+    pub width: usize,
+    /// `[tokens, height, width]`, mean probability per step.
+    pub tokens: Vec<f32>,
+    /// `[tokens + 1]`: share of all attention, the last that of all padding; they sum to 1.
+    pub shares: Vec<f32>,
+}
+
+/// The text encoder's own causal self-attention over the prompt's tokens.
+#[derive(Debug, Clone)]
+pub struct PromptMatrix {
+    /// Number of layers.
+    pub layers: usize,
+    /// Heads a layer.
+    pub heads: usize,
+    /// `[layers, heads, tokens, tokens]`: row = the token that looks, column = the token looked at.
+    pub values: Vec<f32>,
+}
+
+/// Layout statistics of one word under the run's own aggregate; lengths as fractions of the image.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayoutRow {
+    /// Position in [`ReportData::words`].
+    pub word: usize,
+    /// Name and value of each fact, as shown.
+    pub facts: Vec<(String, String)>,
+}
+
+/// What a causal test said about one word.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// Position in [`ReportData::words`].
+    pub word: usize,
+    /// One word: `supported`, `partly`, `not supported`.
+    pub verdict: String,
+    /// The sentence.
+    pub sentence: String,
+}
+
+/// Everything that the page shows.
+#[derive(Debug, Clone)]
+pub struct ReportData {
+    /// Name of the run (its folder).
+    pub name: String,
+    /// The prompt exactly as typed.
+    pub prompt: String,
+    /// The prompt cut into words and what lies between, in order; their texts concatenate to the part that was read.
+    pub segments: Vec<Segment>,
+    /// Words beyond the tokenizer's length that the model never read.
+    pub cut_off: Vec<String>,
+    /// The negative prompt, if one was used.
+    pub negative: Option<String>,
+    /// Start token, prompt tokens, first end token.
+    pub tokens: Vec<TokenInfo>,
+    /// Number of padding tokens behind the first end token (the maps' last channel).
+    pub padding: usize,
+    /// Words in prompt order.
+    pub words: Vec<WordInfo>,
+    /// The finished image.
+    pub image: ImageData,
+    /// Estimates of the image at some steps.
+    pub estimates: Vec<StepImage>,
+    /// Rows and columns of the latent grid.
+    pub latent: (usize, usize),
+    /// Timestep of every step (UNet call).
+    pub timesteps: Vec<f64>,
+    /// Sites in network order.
+    pub sites: Vec<SiteData>,
+    /// The run's own maps.
+    pub official: Option<Official>,
+    /// The text encoder's self-attention, where it was recorded.
+    pub matrix: Option<PromptMatrix>,
+    /// Layout statistics, one row a word.
+    pub layout: Vec<LayoutRow>,
+    /// Verdicts of the causal test, where the run has one.
+    pub verdicts: Vec<Verdict>,
+    /// The command that makes the causal test.
+    pub explain_command: String,
+    /// Settings and provenance: name and value, in the order shown.
+    pub settings: Vec<(String, String)>,
+    /// The command line that reproduces the run.
+    pub command: String,
+}
+
+impl ReportData {
+    /// Channels of a map: the tokens and the rest of the padding.
+    pub fn channels(&self) -> usize {
+        self.tokens.len() + 1
+    }
+}

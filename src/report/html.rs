@@ -1,0 +1,170 @@
+//! HTML around the data: escaping, the Content-Security-Policy, and the order of things in the file.
+
+use super::assets;
+use super::data::{ImageData, ReportData};
+use super::pack::{self, pack};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use html_escape::{encode_double_quoted_attribute, encode_text};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// The page of a run, complete: an HTML file to be written as `report.html`.
+pub fn page(data: &ReportData) -> String {
+    let packed = pack(data, pack::budget(data.image.width * data.image.height));
+    let sites: Vec<Value> = data
+        .sites
+        .iter()
+        .zip(&packed.sites)
+        .map(|(site, blocks)| {
+            json!({
+                "path": site.path, "stage": site.stage, "heads": site.heads, "height": site.height,
+                "width": site.width, "used": site.used, "mean": blocks.mean, "byHead": blocks.by_head,
+                "byStep": blocks.by_step,
+            })
+        })
+        .collect();
+    let estimates: Vec<Value> =
+        data.estimates.iter().map(|e| json!({"step": e.step, "src": data_url(&e.image)})).collect();
+    let run = json!({
+        "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
+        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words,
+        "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates,
+        "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps,
+        "stepGroups": packed.step_groups, "sites": sites,
+        "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
+            "name": o.name, "description": o.description, "shares": o.shares, "block": block,
+        })),
+        "matrix": data.matrix.as_ref().zip(packed.matrix.as_ref()).map(|(m, block)| json!({
+            "layers": m.layers, "heads": m.heads, "block": block,
+        })),
+        "layout": data.layout, "verdicts": data.verdicts, "explain": data.explain_command,
+        "settings": data.settings, "command": data.command, "notes": packed.notes,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let title = format!("{} · attnmap", shorten(&data.prompt, 80));
+    let image = data_url(&data.image);
+    let still = format!(
+        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run. \
+         Prompt: {}</p></noscript>\n\
+         <img id=\"source\" hidden alt=\"\" src=\"{}\">\n",
+        encode_text(&data.prompt),
+        encode_double_quoted_attribute(&image),
+    );
+    document(&Document {
+        title: &title,
+        style: &assets::report_style(),
+        script: &assets::report_script(),
+        body: &still,
+        data: &[("run", "application/json", &embed_json(&run)), ("maps", "text/plain", &packed.base64)],
+    })
+}
+
+/// The parts of a self-contained page.
+pub(super) struct Document<'a> {
+    /// Plain text.
+    pub title: &'a str,
+    /// CSS.
+    pub style: &'a str,
+    /// JavaScript.
+    pub script: &'a str,
+    /// Markup that is already escaped.
+    pub body: &'a str,
+    /// `(id, type, content)` of script elements that hold data; the content is already safe inside `<script>`.
+    pub data: &'a [(&'a str, &'a str, &'a str)],
+}
+
+/// A page in which only the given style and script may run and nothing may be fetched: the Content-Security-Policy names
+/// both by their SHA-256 and allows pictures from the file itself alone.
+pub(super) fn document(parts: &Document<'_>) -> String {
+    let digest = |text: &str| BASE64.encode(Sha256::digest(text.as_bytes()));
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data: blob:; base-uri 'none'; \
+         form-action 'none'",
+        digest(parts.script),
+        digest(parts.style),
+    );
+    let mut html = String::with_capacity(parts.data.iter().map(|d| d.2.len()).sum::<usize>() + 200_000);
+    html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    html.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"");
+    html.push_str(&policy);
+    html.push_str("\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+    html.push_str(
+        "<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n",
+    );
+    html.push_str("<link rel=\"icon\" href=\"data:,\">\n<title>");
+    html.push_str(&encode_text(parts.title));
+    html.push_str("</title>\n<style>");
+    html.push_str(parts.style);
+    html.push_str("</style>\n</head>\n<body>\n");
+    html.push_str(parts.body);
+    for (id, kind, content) in parts.data {
+        html.push_str("<script id=\"");
+        html.push_str(id);
+        html.push_str("\" type=\"");
+        html.push_str(kind);
+        html.push_str("\">");
+        html.push_str(content);
+        html.push_str("</script>\n");
+    }
+    html.push_str("<script>");
+    html.push_str(parts.script);
+    html.push_str("</script>\n</body>\n</html>\n");
+    html
+}
+
+/// JSON that is safe inside a `<script>` element: `<`, `>` and `&` and the two line separators are written as escapes, so
+/// that no text in it can end the element or open a comment.
+pub fn embed_json(value: &Value) -> String {
+    let text = value.to_string();
+    let mut safe = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        match c {
+            '<' => safe.push_str("\\u003c"),
+            '>' => safe.push_str("\\u003e"),
+            '&' => safe.push_str("\\u0026"),
+            '\u{2028}' => safe.push_str("\\u2028"),
+            '\u{2029}' => safe.push_str("\\u2029"),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A `data:` address of a picture.
+pub(super) fn data_url(image: &ImageData) -> String {
+    format!("data:{};base64,{}", image.mime, BASE64.encode(&image.bytes))
+}
+
+/// At most `limit` characters of `text` on one line.
+pub(super) fn shorten(text: &str, limit: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() <= limit { line } else { line.chars().take(limit - 1).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_json_cannot_leave_its_script_element() {
+        let value = json!({"a": "</script><!-- & <script>", "b": "\u{2028}\u{2029}"});
+        let text = embed_json(&value);
+        assert!(!text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn the_policy_names_the_very_script_and_style() {
+        let html = document(&Document { title: "<b>&", style: "a{}", script: "1", body: "", data: &[] });
+        let hash = BASE64.encode(Sha256::digest(b"1"));
+        assert!(html.contains(&format!("script-src 'sha256-{hash}'")));
+        assert!(html.contains("<title>&lt;b&gt;&amp;</title>"));
+        assert!(!html.contains("unsafe"));
+    }
+
+    #[test]
+    fn long_titles_are_shortened_by_characters() {
+        assert_eq!(shorten("नमस्ते दुनिया", 5).chars().count(), 5);
+        assert_eq!(shorten("a\nb", 9), "a b");
+    }
+}

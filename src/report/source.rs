@@ -1,0 +1,320 @@
+//! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
+
+use super::data::{
+    ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo, TokenKind,
+    Verdict, WordInfo,
+};
+use crate::heatmap::{Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
+use crate::run::{Run, RunRecord};
+use crate::trace::{self, Trace};
+use crate::{Error, Result};
+use half::slice::HalfFloatSliceExt;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The page's file in a run folder.
+pub const FILE: &str = "report.html";
+
+/// What the page is made of, as `generate` holds it in memory and [`from_run`] reads it.
+pub struct Parts<'a> {
+    /// Name of the run folder.
+    pub name: &'a str,
+    /// The content of `run.json`.
+    pub record: &'a RunRecord,
+    /// The recorded attention.
+    pub trace: &'a Trace,
+    /// The run's own maps, `[tokens, h, w]` on the latent grid, mean probability a step.
+    pub tokens: Option<Vec<f32>>,
+    /// The bytes of `image.png`.
+    pub image: Vec<u8>,
+    /// Estimates of the image by 0-based step, as PNG bytes.
+    pub estimates: Vec<(usize, Vec<u8>)>,
+    /// What `attnmap explain` wrote, if it was run.
+    pub evidence: Option<Value>,
+}
+
+/// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
+///
+/// # Errors
+/// Those of [`from_run`]; [`Error::Io`] when the file cannot be written.
+pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
+    let html = super::page(&from_run(folder)?);
+    let file = folder.join(FILE);
+    crate::run::atomic::write_file(&file, |out| out.write_all(html.as_bytes()))?;
+    Ok((file, html.len()))
+}
+
+/// Everything the page shows of the run in `folder`.
+///
+/// # Errors
+/// [`Error::Trace`] or [`Error::Io`] naming the file that is missing or damaged.
+pub fn from_run(folder: &Path) -> Result<ReportData> {
+    let run = Run::open(folder)?;
+    let trace = run.trace()?;
+    let image = read(&folder.join("image.png"))?;
+    let maps = folder.join("heatmaps.safetensors");
+    let tokens = if maps.exists() { Some(own_maps(&maps, &run.record)?) } else { None };
+    let evidence = match std::fs::read(folder.join("evidence.json")) {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Err(_) => None, // most runs have none
+    };
+    let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    gather(Parts {
+        name: &name,
+        record: &run.record,
+        trace: &trace,
+        tokens,
+        image,
+        estimates: kept_steps(&folder.join("steps")),
+        evidence,
+    })
+}
+
+/// Everything the page shows of a run that is still in memory.
+///
+/// # Errors
+/// [`Error::Trace`] when the parts do not fit each other.
+pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
+    let Parts { name, record, trace, tokens: own, image, estimates, evidence } = parts;
+    let prompt = &trace.about.prompt;
+    let (recording, latent) = (&trace.recording, trace.about.latent);
+    let used = used_sites(&record.aggregate, trace);
+    let sites = recording.sites.iter().zip(&recording.conditional.sites).enumerate();
+    let sites = sites.map(|(index, (site, maps))| SiteData {
+        path: site.path.clone(),
+        stage: site.stage,
+        heads: site.heads,
+        height: site.height,
+        width: site.width,
+        used: used.contains(&index),
+        by_head: maps.sum.clone(),
+        by_step: maps.steps.clone(),
+    });
+    let count = prompt.tokens.len();
+    let padded = record.settings.more.get("max_length").and_then(Value::as_u64).map_or(77, |n| n as usize);
+    let about = NAMED.iter().find(|named| named.name == aggregate_name(&record.aggregate));
+    let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
+    shares.push(record.padding_share);
+    let official = own.filter(|own| own.len() == count * latent.cells() && shares.len() == count + 1);
+    let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
+    let layout = record.words.iter().filter_map(|word| {
+        let l = &word.layout;
+        let facts = [
+            ("share", percent(l.share)),
+            ("peak", l.peak.map_or("–".into(), |peak| percent(peak.value))),
+            ("at x, y", l.peak.map_or("–".into(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y))),
+            ("centre x, y", l.centroid.map_or("–".into(), |c| format!("{:.2}, {:.2}", c.x, c.y))),
+            ("area", percent(l.area)),
+            ("entropy", format!("{:.2}", l.entropy)),
+        ];
+        let facts = facts.map(|(name, value)| (name.to_string(), value)).into();
+        label(&word.word).map(|word| LayoutRow { word, facts })
+    });
+    Ok(ReportData {
+        name: name.to_string(),
+        prompt: record.prompt.clone(),
+        segments: segments(&prompt.text, &prompt.words),
+        cut_off: record.cut_off.clone(),
+        negative: record.negative.clone(),
+        tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
+        padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
+        words: prompt.words.iter().map(word_info).collect(),
+        image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
+        estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
+        latent: (latent.height, latent.width),
+        timesteps: recording.timesteps.clone(),
+        sites: sites.collect(),
+        official: official.map(|tokens| Official {
+            name: record.aggregate.clone(),
+            description: about.map_or("the run’s choice of layers", |named| named.about).to_string(),
+            height: latent.height,
+            width: latent.width,
+            tokens,
+            shares,
+        }),
+        matrix: matrix(trace, count),
+        layout: layout.collect(),
+        verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
+        explain_command: format!("attnmap explain outputs/{name}"),
+        settings: settings(record),
+        command: record.command.clone(),
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).map_err(Error::io(file))
+}
+
+fn png(bytes: Vec<u8>) -> ImageData {
+    ImageData { mime: "image/png", bytes, width: 0, height: 0 }
+}
+
+/// The `tokens` of `heatmaps.safetensors` as mean probability a step.
+fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
+    let error = |reason: String| Error::Trace { file: file.to_path_buf(), reason };
+    let bytes = read(file)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;
+    let steps = header.metadata().as_ref().and_then(|m| m.get("steps")).and_then(|s| s.parse::<f32>().ok());
+    let steps = steps.unwrap_or(record.timesteps.len() as f32).max(1.0);
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;
+    let tokens =
+        tensors.tensor("tokens").map_err(|_| error("no tensor `tokens`; make it again with `attnmap view`".into()))?;
+    if tokens.dtype() != safetensors::Dtype::F32 {
+        return Err(error("`tokens` is not f32; make it again with `attnmap view`".into()));
+    }
+    Ok(tokens.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) / steps).collect())
+}
+
+/// `steps/NN.png`, by number; what is not a number is left alone.
+fn kept_steps(folder: &Path) -> Vec<(usize, Vec<u8>)> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut steps: Vec<(usize, Vec<u8>)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let number: usize = path.file_stem()?.to_str()?.parse().ok()?;
+            (path.extension()? == "png").then_some(())?;
+            // Files are counted from 1, as the steps are on every page.
+            Some((number.checked_sub(1)?, std::fs::read(&path).ok()?))
+        })
+        .collect();
+    steps.sort_by_key(|(step, _)| *step);
+    steps
+}
+
+fn aggregate_name(aggregate: &str) -> &str {
+    aggregate.split(", ").next().unwrap_or_default()
+}
+
+/// Sites that the run's aggregate takes, read back from its written form; all of them where it cannot be read.
+fn used_sites(aggregate: &str, trace: &Trace) -> Vec<usize> {
+    let sites = &trace.recording.sites;
+    let choose = || -> Result<Vec<usize>> {
+        let mut how = Aggregate::named(aggregate_name(aggregate))?;
+        for part in aggregate.split(", ").skip(1) {
+            if let Some(layers) = part.strip_prefix("layers ") {
+                let patterns = layers.split(',').map(str::parse).collect::<Result<Vec<LayerPattern>>>()?;
+                how = how.narrowed(SiteFilter::Layers(patterns));
+            } else if let Some(sizes) = part.strip_prefix("resolution ") {
+                let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<Resolution>>>()?;
+                how = how.narrowed(SiteFilter::Resolutions(sizes));
+            }
+        }
+        how.choose(sites, trace.about.latent)
+    };
+    choose().unwrap_or_else(|_| (0..sites.len()).collect())
+}
+
+fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
+    let kind = match token.kind {
+        trace::TokenKind::Start => TokenKind::Start,
+        trace::TokenKind::Text => TokenKind::Text,
+        trace::TokenKind::End | trace::TokenKind::Padding => TokenKind::End,
+    };
+    // The user's own letters where the token covers whole ones, else the vocabulary's.
+    let own = text.get(token.start..token.end).filter(|own| !own.trim().is_empty());
+    TokenInfo { text: own.map_or_else(|| token.text.replace("</w>", ""), |own| own.trim().to_string()), kind }
+}
+
+fn word_info(word: &trace::WordInfo) -> WordInfo {
+    WordInfo { text: word.text.clone(), occurrence: word.occurrence, tokens: word.tokens.clone() }
+}
+
+/// Cuts `text` into the words and what lies between them. What follows the last word is kept only where it is short: text
+/// beyond the model's length is listed apart.
+fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    for (index, word) in words.iter().enumerate() {
+        let (Some(between), Some(own)) = (text.get(at..word.start), text.get(word.start..word.end)) else { continue };
+        if !between.is_empty() {
+            out.push(Segment { text: between.into(), word: None });
+        }
+        out.push(Segment { text: own.into(), word: Some(index) });
+        at = word.end;
+    }
+    if let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty() && rest.len() < 200) {
+        out.push(Segment { text: rest.into(), word: None });
+    }
+    out
+}
+
+/// The text encoder's attention; `None` where it was not recorded or its layers differ in heads.
+fn matrix(trace: &Trace, tokens: usize) -> Option<PromptMatrix> {
+    let layers = &trace.recording.text;
+    let heads = layers.first()?.heads;
+    let fits =
+        |layer: &trace::TextAttention| layer.heads == heads && layer.probabilities.len() == heads * tokens * tokens;
+    layers.iter().all(fits).then(|| PromptMatrix {
+        layers: layers.len(),
+        heads,
+        values: layers.iter().flat_map(|layer| layer.probabilities.to_f32_vec()).collect(),
+    })
+}
+
+/// Verdicts in an `evidence.json`: an object a word with `word` (its label), `verdict` and `sentence`, under `words`.
+fn verdicts(evidence: &Value, prompt: &trace::PromptInfo) -> Vec<Verdict> {
+    let list = evidence.get("words").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+    list.iter()
+        .filter_map(|entry| {
+            let name = text(entry, "word");
+            let word = prompt.words.iter().position(|word| prompt.label(word) == name)?;
+            Some(Verdict { word, verdict: text(entry, "verdict"), sentence: text(entry, "sentence") })
+        })
+        .collect()
+}
+
+fn settings(record: &RunRecord) -> Vec<(String, String)> {
+    let s = &record.settings;
+    let mut list = vec![
+        ("checkpoint", record.checkpoint.id.clone()),
+        ("digest", record.checkpoint.digest.clone()),
+        ("seed", s.seed.to_string()),
+        ("steps", s.steps.to_string()),
+        ("guidance scale", s.guidance_scale.to_string()),
+        ("scheduler", s.scheduler.clone()),
+        ("size", format!("{}×{}", s.width, s.height)),
+        ("number type", s.dtype.clone()),
+        ("device", s.device.clone()),
+        ("maps", record.aggregate.clone()),
+        ("attnmap", record.attnmap.clone()),
+    ];
+    list.retain(|(_, value)| !value.is_empty());
+    let more = s.more.iter().filter(|(_, value)| !value.is_null());
+    let more = more.map(|(key, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        (key.replace('_', " "), value)
+    });
+    let warnings = record.warnings.iter().map(|warning| ("warning".to_string(), warning.clone()));
+    list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(more).chain(warnings).collect()
+}
+
+fn percent(value: f32) -> String {
+    format!("{:.1} %", 100.0 * value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(text: &str, start: usize) -> trace::WordInfo {
+        trace::WordInfo { text: text.into(), start, end: start + text.len(), tokens: vec![], occurrence: 1 }
+    }
+
+    #[test]
+    fn segments_put_together_are_the_prompt() {
+        let text = "  सेब, \"red\" apple!\n";
+        let words = [word("सेब", 2), word("red", text.find("red").unwrap()), word("apple", text.find("apple").unwrap())];
+        let cut = segments(text, &words);
+        assert_eq!(cut.iter().map(|s| s.text.as_str()).collect::<String>(), text);
+        assert_eq!(cut.iter().filter_map(|s| s.word).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn ranges_that_do_not_fit_the_text_are_left_out() {
+        assert_eq!(segments("é", &[word("x", 1)]).len(), 1);
+        assert!(segments("", &[]).is_empty());
+    }
+}

@@ -1,0 +1,300 @@
+//! Debian's chromium, driven over the DevTools protocol: just enough to open a page, act on it like a person, and hear of
+//! every error, every message and every network request.
+
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tungstenite::{Message, WebSocket, client};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running browser with one tab.
+pub struct Chrome {
+    process: Child,
+    socket: WebSocket<TcpStream>,
+    session: String,
+    next: u64,
+    events: VecDeque<Value>,
+    _profile: tempfile::TempDir,
+}
+
+/// What the tab is like.
+#[derive(Clone, Copy)]
+pub struct Look {
+    pub width: u32,
+    pub height: u32,
+    pub dark: bool,
+    pub still: bool,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { width: 1280, height: 800, dark: false, still: true }
+    }
+}
+
+/// The browser's program, if this machine has one.
+pub fn program() -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        Command::new(name)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    })
+}
+
+impl Chrome {
+    pub fn launch(program: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let process = Command::new(program)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
+            .args(["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb"])
+            .args(["--font-render-hinting=none", "--remote-debugging-port=0", "--remote-allow-origins=*"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let port_file = profile.path().join("DevToolsActivePort");
+        let started = Instant::now();
+        let (port, path) = loop {
+            let text = std::fs::read_to_string(&port_file).unwrap_or_default();
+            if let Some((port, path)) = text.trim().split_once('\n') {
+                break (port.to_string(), path.to_string());
+            }
+            assert!(started.elapsed() < PATIENCE, "{program} did not open its DevTools port");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut socket, _) = client(format!("ws://127.0.0.1:{port}{path}"), stream).unwrap();
+        socket.get_mut().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut chrome =
+            Self { process, socket, session: String::new(), next: 0, events: VecDeque::new(), _profile: profile };
+        let target = chrome.call("Target.createTarget", json!({"url": "about:blank"}));
+        let attached = chrome.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        chrome.session = attached["sessionId"].as_str().unwrap().to_string();
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            chrome.call(&format!("{domain}.enable"), json!({}));
+        }
+        chrome
+    }
+
+    /// Calls a method of the protocol and returns its result; events that arrive meanwhile are kept.
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.next += 1;
+        let id = self.next;
+        let mut message = json!({"id": id, "method": method, "params": params});
+        if !self.session.is_empty() {
+            message["sessionId"] = json!(self.session);
+        }
+        self.socket.send(Message::text(message.to_string())).unwrap();
+        let started = Instant::now();
+        loop {
+            if let Some(message) = self.read() {
+                if message["id"] == json!(id) {
+                    assert!(message["error"].is_null(), "{method}: {}", message["error"]);
+                    return message["result"].clone();
+                }
+                self.events.push_back(message);
+            }
+            assert!(started.elapsed() < PATIENCE, "{method}: no answer");
+        }
+    }
+
+    fn read(&mut self) -> Option<Value> {
+        match self.socket.read() {
+            Ok(message) => Some(serde_json::from_str(message.to_text().unwrap()).unwrap()),
+            Err(tungstenite::Error::Io(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+            {
+                None
+            }
+            Err(error) => panic!("the browser went away: {error}"),
+        }
+    }
+
+    /// Opens a file (with an optional `#fragment`) and waits until the page says that it is ready.
+    pub fn open(&mut self, file: &Path, fragment: &str, look: Look) {
+        self.call("Page.navigate", json!({"url": "about:blank"}));
+        self.events.clear();
+        self.look(look);
+        let url = format!("file://{}{}", file.canonicalize().unwrap().display(), fragment);
+        self.call("Page.navigate", json!({"url": url}));
+        self.wait("document.documentElement?.dataset.ready === 'true'");
+    }
+
+    pub fn look(&mut self, look: Look) {
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            json!({"width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": false}),
+        );
+        let features = json!([
+            {"name": "prefers-color-scheme", "value": if look.dark { "dark" } else { "light" }},
+            {"name": "prefers-reduced-motion", "value": if look.still { "reduce" } else { "no-preference" }},
+        ]);
+        self.call("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    /// The value of an expression in the page (promises are awaited).
+    pub fn eval(&mut self, expression: &str) -> Value {
+        let answer = self
+            .call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true, "awaitPromise": true}));
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
+        answer["result"]["value"].clone()
+    }
+
+    pub fn text(&mut self, selector: &str) -> String {
+        let selector = serde_json::to_string(selector).unwrap();
+        self.eval(&format!("document.querySelector({selector}).textContent")).as_str().unwrap().to_string()
+    }
+
+    pub fn wait(&mut self, condition: &str) {
+        let started = Instant::now();
+        while self.eval(condition) != json!(true) {
+            let faults = self.faults();
+            let broken = faults.iter().any(|fault| fault.starts_with("exception"));
+            assert!(!broken && started.elapsed() < PATIENCE, "never came true: {condition}; page says {faults:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Two frames, so that what was changed has been drawn.
+    pub fn settle(&mut self) {
+        self.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
+    }
+
+    /// Centre of an element in the window, after scrolling it into view.
+    pub fn centre(&mut self, selector: &str) -> (f64, f64) {
+        let quoted = serde_json::to_string(selector).unwrap();
+        let at = self.eval(&format!(
+            "(() => {{ const e = document.querySelector({quoted}); if (!e) return null; \
+             e.scrollIntoView({{block: 'nearest', behavior: 'instant'}}); const r = e.getBoundingClientRect(); \
+             return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
+        ));
+        assert!(at.is_array(), "no element {selector}");
+        (at[0].as_f64().unwrap(), at[1].as_f64().unwrap())
+    }
+
+    pub fn mouse(&mut self, kind: &str, (x, y): (f64, f64), pressed: bool) {
+        let moved = kind == "mouseMoved";
+        self.call(
+            "Input.dispatchMouseEvent",
+            json!({"type": kind, "x": x, "y": y, "button": if moved && !pressed { "none" } else { "left" },
+                   "buttons": u8::from(pressed), "clickCount": u8::from(!moved)}),
+        );
+        self.settle();
+    }
+
+    pub fn hover(&mut self, selector: &str) {
+        let at = self.centre(selector);
+        self.mouse("mouseMoved", at, false);
+    }
+
+    pub fn click(&mut self, selector: &str) {
+        let at = self.centre(selector);
+        self.mouse("mouseMoved", at, false);
+        self.mouse("mousePressed", at, true);
+        self.mouse("mouseReleased", at, false);
+    }
+
+    pub fn drag(&mut self, from: (f64, f64), to: (f64, f64)) {
+        self.mouse("mouseMoved", from, false);
+        self.mouse("mousePressed", from, true);
+        for step in 1..=4 {
+            let t = f64::from(step) / 4.0;
+            self.mouse("mouseMoved", (from.0 + t * (to.0 - from.0), from.1 + t * (to.1 - from.1)), true);
+        }
+        self.mouse("mouseReleased", to, false);
+    }
+
+    /// Presses a key by its DOM name, with shift where asked.
+    pub fn key(&mut self, key: &str, shift: bool) {
+        let (code, number, text) = match key {
+            "Enter" => (key.to_string(), 13, "\r".to_string()),
+            "Escape" => (key.to_string(), 27, String::new()),
+            "Tab" => (key.to_string(), 9, String::new()),
+            "ArrowLeft" => (key.to_string(), 37, String::new()),
+            "ArrowUp" => (key.to_string(), 38, String::new()),
+            "ArrowRight" => (key.to_string(), 39, String::new()),
+            "ArrowDown" => (key.to_string(), 40, String::new()),
+            "[" => ("BracketLeft".to_string(), 219, key.to_string()),
+            "]" => ("BracketRight".to_string(), 221, key.to_string()),
+            " " => ("Space".to_string(), 32, key.to_string()),
+            letter => (
+                format!("Key{}", letter.to_uppercase()),
+                letter.to_uppercase().as_bytes()[0].into(),
+                letter.to_string(),
+            ),
+        };
+        let mut event = json!({"type": if text.is_empty() { "rawKeyDown" } else { "keyDown" }, "key": key, "code": code,
+                               "windowsVirtualKeyCode": number, "modifiers": if shift { 8 } else { 0 }});
+        if !text.is_empty() {
+            event["text"] = json!(text);
+        }
+        self.call("Input.dispatchKeyEvent", event.clone());
+        event["type"] = json!("keyUp");
+        self.call("Input.dispatchKeyEvent", event);
+        self.settle();
+    }
+
+    /// The window as it looks, or the whole page.
+    pub fn screenshot(&mut self, whole: bool) -> image::RgbaImage {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        self.settle();
+        let shot = self.call("Page.captureScreenshot", json!({"format": "png", "captureBeyondViewport": whole}));
+        let png = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+        image::load_from_memory(&png).unwrap().to_rgba8()
+    }
+
+    /// Everything that should not have happened since the page was opened: errors, warnings, refused or attempted requests.
+    pub fn faults(&mut self) -> Vec<String> {
+        while let Some(event) = self.read() {
+            self.events.push_back(event);
+        }
+        self.events
+            .iter()
+            .filter_map(|event| {
+                let params = &event["params"];
+                match event["method"].as_str()? {
+                    "Runtime.exceptionThrown" => Some(format!("exception: {}", params["exceptionDetails"])),
+                    "Runtime.consoleAPICalled" => Some(format!("console: {}", params["args"])),
+                    "Log.entryAdded" => Some(format!("log: {} {}", params["entry"]["text"], params["entry"]["url"])),
+                    "Page.javascriptDialogOpening" => Some(format!("dialog: {}", params["message"])),
+                    "Network.requestWillBeSent" => {
+                        let url = params["request"]["url"].as_str().unwrap_or_default();
+                        let own = ["file:", "data:", "blob:", "about:"].iter().any(|scheme| url.starts_with(scheme));
+                        (!own).then(|| format!("request: {url}"))
+                    }
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// Elements that stick out of the window sideways, outside of areas made to scroll.
+    pub fn overflow(&mut self) -> Value {
+        self.eval(
+            "(() => { const w = document.documentElement.clientWidth; const out = []; \
+             if (document.documentElement.scrollWidth > w) out.push('page is ' + document.documentElement.scrollWidth + ' wide'); \
+             for (const e of document.querySelectorAll('body *')) { const r = e.getBoundingClientRect(); \
+               if (r.width > 0 && (r.right > w + 1 || r.left < -1) && !e.closest('.scroller, .unseen')) \
+                 out.push(e.tagName + '.' + e.className + ' ' + Math.round(r.left) + '..' + Math.round(r.right)); } \
+             return out.slice(0, 8); })()",
+        )
+    }
+}
+
+impl Drop for Chrome {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

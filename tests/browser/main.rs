@@ -1,0 +1,56 @@
+//! The pages in a real browser: chromium is driven like a person would, and must never complain, fetch or overflow.
+//!
+//! Without chromium these tests say so and pass; `.ci/run` installs it. `ATTNMAP_BLESS=1` writes the truth images anew.
+
+mod chrome;
+mod report;
+mod sample;
+mod truth;
+
+use chrome::Chrome;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One browser at a time: two would slow each other down and disturb what is timed.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A browser, or `None` with a loud line where the machine has none.
+fn browser() -> Option<Turn> {
+    match chrome::program() {
+        Some(program) => {
+            let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(Turn { chrome: Chrome::launch(program), _turn: turn })
+        }
+        None => {
+            eprintln!("SKIPPED: no chromium on this machine, so the pages were not tested in a browser (see .ci/run)");
+            None
+        }
+    }
+}
+
+/// The browser of the test whose turn it is.
+struct Turn {
+    chrome: Chrome,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Chrome;
+
+    fn deref(&self) -> &Chrome {
+        &self.chrome
+    }
+}
+
+impl std::ops::DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut Chrome {
+        &mut self.chrome
+    }
+}
+
+/// Where pages and screenshots of a test are left to be looked at.
+fn scratch(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("browser");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}

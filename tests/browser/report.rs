@@ -1,0 +1,398 @@
+//! `report.html` on a made-up run.
+
+use crate::chrome::{Chrome, Look};
+use crate::sample::{Plan, sample};
+use crate::truth::{Tolerance, check};
+use crate::{browser, scratch};
+use attnmap::report::{ReportData, page};
+use serde_json::json;
+use std::path::PathBuf;
+
+const FROG: usize = 9;
+const APPLE: usize = 2;
+
+fn write(name: &str, data: &ReportData) -> PathBuf {
+    let file = scratch(name);
+    std::fs::write(&file, page(data)).unwrap();
+    file
+}
+
+fn clean(chrome: &mut Chrome) {
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Shares as the table holds them, by entry (words, then start, end, padding).
+fn table(chrome: &mut Chrome) -> Vec<f64> {
+    let values = chrome.eval(
+        "(() => { const out = []; for (const row of document.querySelectorAll('.ranking tbody tr')) \
+         out[row.dataset.entry] = Number(row.querySelector('td.number').dataset.value); return out; })()",
+    );
+    values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
+}
+
+/// Mean over a box in image pixels of a latent-grid map, cells weighted by how much of them the box covers.
+fn box_mean(map: &[f32], side: usize, pixels: usize, [x, y, w, h]: [f64; 4]) -> f64 {
+    let scale = side as f64 / pixels as f64;
+    let overlap = |from: f64, len: f64, cell: usize| {
+        (((from + len) * scale).min(cell as f64 + 1.0) - (from * scale).max(cell as f64)).max(0.0)
+    };
+    let (mut sum, mut area) = (0.0, 0.0);
+    for row in 0..side {
+        for column in 0..side {
+            let part = overlap(y, h, row) * overlap(x, w, column);
+            sum += part * f64::from(map[row * side + column]);
+            area += part;
+        }
+    }
+    sum / area
+}
+
+fn assert_shares(seen: &[f64], expected: &[f64], tolerance: f64) {
+    for (entry, want) in expected.iter().enumerate() {
+        assert!((seen[entry] - want).abs() <= tolerance * want.max(1e-3), "entry {entry}: {} but {want}", seen[entry]);
+    }
+}
+
+#[test]
+fn every_width_and_both_themes_fit() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("looks.html", &sample(&Plan::default()));
+    for (width, height) in [(400, 900), (1280, 800), (1920, 1080), (3840, 2160)] {
+        for dark in [false, true] {
+            chrome.open(&file, "#w=9", Look { width, height, dark, still: true });
+            let name = format!("looks-{width}-{}.png", if dark { "dark" } else { "light" });
+            chrome.screenshot(true).save(scratch(&name)).unwrap();
+            assert_eq!(chrome.overflow(), json!([]), "at {width} px");
+            let paper = chrome.eval("getComputedStyle(document.body).backgroundColor");
+            assert_eq!(paper, json!(if dark { "rgb(22, 21, 18)" } else { "rgb(251, 250, 247)" }));
+            clean(&mut chrome);
+        }
+    }
+    // What answers the first question stands on the first screen: image, table, small multiples.
+    chrome.open(&file, "", Look::default());
+    for part in [".frame", ".toolbar", ".ranking", ".multiples"] {
+        let bottom = chrome.eval(&format!("document.querySelector('{part}').getBoundingClientRect().bottom"));
+        if part != ".ranking" {
+            assert!(bottom.as_f64().unwrap() <= 800.0, "{part} ends at {bottom}");
+        }
+    }
+}
+
+#[test]
+fn a_word_lights_up_locks_and_lets_go() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("words.html", &sample(&Plan::default()));
+    chrome.open(&file, "", Look::default());
+    let frog = format!(".word[data-entry=\"{FROG}\"]");
+    // Overlay's coverage at a point of the image, 0 to 255, read from a copy so that the page's own canvas stays as it is.
+    let alpha = |chrome: &mut Chrome, x: f64, y: f64| {
+        let read = format!(
+            "(() => {{ const from = document.querySelector('.overlay'), to = document.createElement('canvas'); \
+             [to.width, to.height] = [from.width, from.height]; const c = to.getContext('2d', {{willReadFrequently: true}}); \
+             c.drawImage(from, 0, 0); return c.getImageData({x} * to.width, {y} * to.height, 1, 1).data[3]; }})()"
+        );
+        chrome.eval(&read).as_f64().unwrap()
+    };
+    assert_eq!(alpha(&mut chrome, 0.72, 0.62), 0.0, "nothing shown, nothing painted");
+    chrome.hover(&frog);
+    assert!(chrome.text(".caption").contains("Where the model looked for “frog”"));
+    // The overlay is strongest on the frog and nearly clear on the apple.
+    assert!(alpha(&mut chrome, 0.72, 0.62) > 150.0);
+    assert!(alpha(&mut chrome, 0.1, 0.1) < 60.0);
+    chrome.mouse("mouseMoved", (5.0, 790.0), false);
+    assert_eq!(alpha(&mut chrome, 0.72, 0.62), 0.0, "let go with the pointer");
+
+    chrome.click(&frog);
+    chrome.click(&format!(".word[data-entry=\"{APPLE}\"]"));
+    chrome.mouse("mouseMoved", (5.0, 790.0), false);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9,2"));
+    assert!(chrome.text(".caption").contains("“frog” and “apple”"));
+    let pressed = chrome.eval(
+        "[...document.querySelectorAll('.word[aria-pressed=true]')].map((b) => b.style.getPropertyValue('--hue'))",
+    );
+    assert_eq!(pressed.as_array().unwrap().len(), 2);
+    assert_ne!(pressed[0], pressed[1], "distinct hues");
+    chrome.key("Escape", false);
+    assert_eq!(chrome.eval("location.hash"), json!(""));
+    assert_eq!(alpha(&mut chrome, 0.72, 0.62), 0.0);
+
+    // Special tokens are folded, with the share that they hold, and unfold.
+    assert!(chrome.text(".fold").contains("start, end, padding hold 74 %"), "{}", chrome.text(".fold"));
+    assert_eq!(chrome.eval("document.querySelector('#specials').offsetParent === null"), json!(true));
+    chrome.click(".fold");
+    assert_eq!(chrome.eval("document.querySelectorAll('#specials .word').length"), json!(3));
+    assert_eq!(chrome.eval("document.querySelectorAll('.ranking tbody tr').length"), json!(16));
+    clean(&mut chrome);
+}
+
+#[test]
+fn a_box_and_a_pixel_rank_the_words_as_computed_here() {
+    let Some(mut chrome) = browser() else { return };
+    let data = sample(&Plan::default());
+    let file = write("box.html", &data);
+    chrome.open(&file, "#special=1", Look::default());
+    let maps = data.official.as_ref().unwrap();
+    let whole: Vec<f64> = maps.shares.iter().map(|&share| f64::from(share)).collect();
+    let by_entry = |tokens: &[f64]| -> Vec<f64> {
+        let words = data.words.iter().map(|w| w.tokens.iter().map(|&t| tokens[t]).sum());
+        words.chain([tokens[0], tokens[data.tokens.len() - 1], tokens[data.tokens.len()]]).collect()
+    };
+    assert_shares(&table(&mut chrome), &by_entry(&whole), 1e-5);
+
+    let cells = 16 * 16;
+    let expect = |region: [f64; 4]| {
+        let mut tokens: Vec<f64> = maps.tokens.chunks_exact(cells).map(|map| box_mean(map, 16, 128, region)).collect();
+        tokens.push(1.0 - tokens.iter().sum::<f64>());
+        by_entry(&tokens)
+    };
+    let frame = chrome.eval("(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()");
+    let at = |x: f64, y: f64| {
+        let f = |i: usize| frame[i].as_f64().unwrap();
+        (f(0) + x / 128.0 * f(2), f(1) + y / 128.0 * f(3))
+    };
+    chrome.mouse("mouseMoved", at(92.5, 79.5), false);
+    assert_eq!(chrome.text("#ranking-title"), "Words at pixel 92, 79");
+    assert_shares(&table(&mut chrome), &expect([92.0, 79.0, 1.0, 1.0]), 2e-3);
+    chrome.drag(at(10.5, 50.5), at(60.5, 101.5));
+    chrome.mouse("mouseMoved", (5.0, 790.0), false);
+    assert_eq!(chrome.eval("location.hash"), json!("#box=10,50,51,52&special=1"));
+    assert_shares(&table(&mut chrome), &expect([10.0, 50.0, 51.0, 52.0]), 2e-3);
+    let first = chrome.text(".ranking tbody tr:nth-child(3) th");
+    assert_eq!(first, "apple", "start and end first, then the word of what stands there");
+    clean(&mut chrome);
+}
+
+#[test]
+fn a_head_alone_and_a_step_alone() {
+    let Some(mut chrome) = browser() else { return };
+    let data = sample(&Plan::default());
+    let file = write("heads.html", &data);
+    chrome.open(&file, "#w=9&special=1", Look { height: 1600, ..Look::default() });
+    let channels = data.channels();
+    let plane_means = |values: &[f32]| -> Vec<f64> {
+        values
+            .chunks_exact(values.len() / channels)
+            .map(|p| p.iter().map(|&v| f64::from(v)).sum::<f64>() / p.len() as f64)
+            .collect()
+    };
+    let by_entry = |tokens: &[f64]| -> Vec<f64> {
+        data.words
+            .iter()
+            .map(|w| w.tokens.iter().map(|&t| tokens[t]).sum())
+            .chain([tokens[0], tokens[14], tokens[15]])
+            .collect()
+    };
+
+    // Layer 9 (position 8), head 1.
+    chrome.click(".heads tbody tr:nth-child(9) td:nth-of-type(3) .tile");
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&at=8:1&special=1"));
+    assert!(
+        chrome.text(".layers .chosen").contains("layer 9 (up, 16×16), head 1; steps 1–25"),
+        "{}",
+        chrome.text(".layers .chosen")
+    );
+    let site = &data.sites[8];
+    let head = &site.by_head[channels * 256..2 * channels * 256];
+    let tokens: Vec<f64> = plane_means(head).iter().map(|sum| sum / 25.0).collect();
+    assert_shares(&table(&mut chrome), &by_entry(&tokens), 0.01);
+
+    // Dragging averages: heads 1 and 2 of layers 9 and 10.
+    chrome.centre(".heads tbody tr:nth-child(10) td:nth-of-type(4) .tile"); // scrolls, before the places are taken
+    let from = chrome.centre(".heads tbody tr:nth-child(9) td:nth-of-type(3) .tile");
+    let to = chrome.centre(".heads tbody tr:nth-child(10) td:nth-of-type(4) .tile");
+    chrome.drag(from, to);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&at=8:1.2,9:1.2&special=1"));
+    assert!(
+        chrome.text(".layers .chosen").contains("up blocks, 16×16, heads 1–2; steps 1–25"),
+        "{}",
+        chrome.text(".layers .chosen")
+    );
+
+    // A step: all heads again, said so.
+    chrome.eval("document.querySelector('input[aria-label=\"Single step\"]').focus()");
+    chrome.key("ArrowLeft", false);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&at=8,9&steps=12-12&special=1"));
+    assert!(chrome.text(".notice").contains("all heads of the chosen layers are shown"));
+    let mut tokens = vec![0.0; channels];
+    for site in &data.sites[8..10] {
+        let step = &site.by_step.as_ref().unwrap()[11 * channels * 256..12 * channels * 256];
+        let step: Vec<f32> = step.iter().map(|v| v.to_f32()).collect();
+        tokens.iter_mut().zip(plane_means(&step)).for_each(|(sum, mean)| *sum += mean / 2.0);
+    }
+    assert_shares(&table(&mut chrome), &by_entry(&tokens), 0.01);
+
+    // Play runs to the end and stops.
+    chrome.key("]", false);
+    assert!(chrome.text(".says").starts_with("step 13 of 25"));
+    chrome.eval("location.hash = '#w=9&steps=23-23'");
+    chrome.settle();
+    chrome.key("p", false);
+    chrome.wait("document.querySelector('.says').textContent.startsWith('step 25') && document.querySelector('.play').textContent === 'Play'");
+    clean(&mut chrome);
+}
+
+#[test]
+fn everything_can_be_done_with_keys() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("keys.html", &sample(&Plan::default()));
+    chrome.open(&file, "", Look::default());
+    chrome.key("Tab", false);
+    assert_eq!(chrome.eval("document.activeElement.dataset.entry"), json!("0"), "the first stop is the first word");
+    let outline = chrome.eval("getComputedStyle(document.activeElement).outlineStyle");
+    assert_eq!(outline, json!("solid"), "focus can be seen");
+    for _ in 0..FROG {
+        chrome.key("ArrowRight", false);
+    }
+    assert!(chrome.text(".caption").contains("“frog”"), "focus lights up like the pointer");
+    chrome.key("Enter", false);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9"));
+    let label = chrome.eval("document.activeElement.getAttribute('aria-label')");
+    assert!(label.as_str().unwrap().starts_with("frog: share "), "{label}");
+    // Specials button, then the image: move, stretch, pin.
+    for _ in 0..2 {
+        chrome.key("Tab", false);
+    }
+    assert_eq!(chrome.eval("document.activeElement.className"), json!("frame"));
+    chrome.key("ArrowRight", false);
+    assert_eq!(chrome.text("#ranking-title"), "Words at pixel 72, 64");
+    for _ in 0..2 {
+        chrome.key("ArrowRight", true);
+        chrome.key("ArrowDown", true);
+    }
+    chrome.key("Enter", false);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&box=72,64,17,17"));
+    // Every control from here to the end is reachable, and the focus never gets lost.
+    let mut seen = Vec::new();
+    for _ in 0..60 {
+        chrome.key("Tab", false);
+        let stop = chrome.eval("document.activeElement.closest('section, figure, details')?.className + ' ' + document.activeElement.tagName");
+        if stop.as_str().is_some_and(|s| s.contains("BODY")) {
+            break;
+        }
+        seen.push(stop.as_str().unwrap().to_string());
+    }
+    for part in [
+        "stage INPUT",
+        "stage SELECT",
+        "steps BUTTON",
+        "layers BUTTON",
+        "prompt-matrix SELECT",
+        "evidence",
+        "settings BUTTON",
+    ] {
+        assert!(seen.iter().any(|stop| stop.contains(part)), "no stop in {part}: {seen:?}");
+    }
+    chrome.key("Escape", false);
+    assert_eq!(chrome.eval("location.hash"), json!(""));
+    clean(&mut chrome);
+}
+
+#[test]
+fn a_link_reproduces_the_view() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("link.html", &sample(&Plan::default()));
+    chrome.open(&file, "", Look::default());
+    chrome.click(&format!(".word[data-entry=\"{FROG}\"]"));
+    chrome.click(".choice label:nth-of-type(2)");
+    chrome.click(".fold");
+    chrome.click(".thumb:nth-child(3)");
+    chrome.mouse("mouseMoved", (5.0, 790.0), false);
+    chrome.eval("document.activeElement.blur()");
+    let fragment = chrome.eval("location.hash").as_str().unwrap().to_string();
+    assert_eq!(fragment, "#w=9&steps=5-5&style=contour&special=1");
+    let by_hand = chrome.screenshot(true);
+    chrome.open(&file, &fragment, Look::default());
+    let by_link = chrome.screenshot(true);
+    by_hand.save(scratch("link-by-hand.png")).unwrap();
+    by_link.save(scratch("link-by-link.png")).unwrap();
+    assert!(by_hand == by_link, "the same view looks different");
+    // Nonsense in a link is ignored.
+    chrome.open(
+        &file,
+        "#w=99,x&steps=70-0&at=99:5,q&box=1,2,3&map=constructor&matrix=9.9&style=<b>&opacity=NaN",
+        Look::default(),
+    );
+    assert!(chrome.text(".caption").contains("up blocks"));
+    clean(&mut chrome);
+}
+
+#[test]
+fn hostile_and_foreign_prompts_are_only_text() {
+    let Some(mut chrome) = browser() else { return };
+    for (name, prompt) in [
+        (
+            "hostile",
+            "<script>alert(1)</script> \"quotes\" & </style> ../../etc/passwd </script><img src=x onerror=alert(2)> <!-- {{x}}",
+        ),
+        ("hindi", "समुद्र तट पर एक हरा मेंढक"),
+        ("arabic", "تفاحة حمراء على الشاطئ"),
+    ] {
+        let mut data = sample(&Plan { prompt: prompt.into(), ..Plan::default() });
+        data.name = prompt.into();
+        data.negative = Some(prompt.into());
+        data.cut_off = vec![prompt.into()];
+        data.settings.push((prompt.into(), prompt.into()));
+        let file = write(&format!("{name}.html"), &data);
+        chrome.open(&file, "#w=0,1", Look::default());
+        let words = chrome.eval("[...document.querySelectorAll('.prompt .word .text')].map((e) => e.textContent)");
+        let typed: Vec<&str> = prompt.split(' ').collect();
+        assert_eq!(words, json!(typed));
+        assert_eq!(
+            chrome.eval("document.querySelectorAll('main script, main img:not(.frame img), main style').length"),
+            json!(0)
+        );
+        chrome.screenshot(true).save(scratch(&format!("{name}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]));
+        let direction = chrome.eval("getComputedStyle(document.querySelector('.prompt')).direction");
+        assert_eq!(direction, json!(if name == "arabic" { "rtl" } else { "ltr" }));
+        clean(&mut chrome);
+    }
+}
+
+#[test]
+fn pages_are_small_and_open_quickly() {
+    let default = page(&sample(&Plan::default()));
+    assert!(default.len() <= 2_000_000, "{} bytes", default.len());
+    let large = page(&sample(&Plan::sd15()));
+    assert!(large.len() <= 8_000_000, "{} bytes", large.len());
+    println!("default run {} kB, SD 1.5 in 50 steps {} kB", default.len() / 1000, large.len() / 1000);
+    let Some(mut chrome) = browser() else { return };
+    for (name, html) in [("size-default.html", &default), ("size-sd15.html", &large)] {
+        let file = scratch(name);
+        std::fs::write(&file, html).unwrap();
+        chrome.open(&file, "#w=9", Look::default());
+        let opened: f64 = chrome.eval("Number(document.documentElement.dataset.opened)").as_f64().unwrap();
+        println!("{name} opened in {opened} ms");
+        assert!(opened < 5000.0, "{name}: {opened} ms"); // a second on a quiet machine; tests share theirs
+        if name.contains("sd15") {
+            assert!(chrome.text(".settings").contains("To keep this page small"), "what was left out is said");
+        }
+        clean(&mut chrome);
+    }
+}
+
+#[test]
+fn looks_as_it_did() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("truth.html", &sample(&Plan::default()));
+    let drawing = Tolerance { mean: 2.0, outliers: 0.01 };
+    for (name, fragment) in [
+        ("heat", "#w=9"),
+        ("contour", "#w=9&style=contour"),
+        ("hues", "#w=2,9"),
+        ("cells", "#w=12&cells=1&map=viridis"),
+    ] {
+        chrome.open(&file, fragment, Look::default());
+        let frame = chrome.eval("(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height].map(Math.round); })()");
+        let f = |i: usize| frame[i].as_u64().unwrap() as u32;
+        let window = chrome.screenshot(false);
+        let part = image::imageops::crop_imm(&window, f(0), f(1), f(2), f(3)).to_image();
+        check(&format!("frame-{name}"), &part, 256, &drawing);
+    }
+    let text = Tolerance { mean: 6.0, outliers: 0.04 };
+    for dark in [false, true] {
+        chrome.open(&file, "#w=9", Look { dark, ..Look::default() });
+        check(if dark { "window-dark" } else { "window-light" }, &chrome.screenshot(false), 320, &text);
+    }
+}
