@@ -1,1 +1,134 @@
 //! From text to tokens and back: the CLIP tokenizer, words by byte range, phrases.
+//!
+//! A [`Tokenizer`] turns text into a [`Prompt`]: the ids that the text encoder is given, and for each of them the bytes of the text
+//! that it stands for. Words are found in the text itself and know their tokens by overlap of bytes; token strings are never
+//! compared, so "hair" is not found in *hairclip*.
+
+mod tokenizer;
+mod words;
+
+pub use tokenizer::Tokenizer;
+
+use crate::Result;
+use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// A text as the model sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// The text as the user wrote it; byte ranges refer to this.
+    pub text: String,
+    /// What the text encoder is given: start, text, end, padding; as many as the tokenizer's maximum length (77).
+    pub ids: Vec<u32>,
+    /// The start token, the tokens of the text and the first end token: `T` of them. What follows in `ids` is padding.
+    pub tokens: Vec<Token>,
+    /// The words that have tokens here, in the order of the text, punctuation included (see [`Word::is_punctuation`]).
+    pub words: Vec<Word>,
+    /// The words that the model does not see, or not wholly, because the text is too long; in order.
+    pub cut_off: Vec<String>,
+}
+
+/// A token of a [`Prompt`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Position in the sequence: its column in every attention map.
+    pub index: usize,
+    /// Id in the vocabulary.
+    pub id: u32,
+    /// The vocabulary's entry, e.g. `frog</w>`; for display only.
+    pub text: String,
+    /// Start, text or end.
+    pub kind: TokenKind,
+    /// The bytes of the text that it stands for, on character boundaries; empty for start and end. The several tokens of one
+    /// character (an emoji) each have the whole character.
+    pub range: Range<usize>,
+}
+
+/// A word or phrase of a [`Prompt`], or one of its special tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// The text it covers, as the user wrote it; `<start>` and `<end>` for the special tokens.
+    pub text: String,
+    /// Its bytes in the prompt's text.
+    pub range: Range<usize>,
+    /// Positions of its tokens, ascending; never empty.
+    pub tokens: Vec<usize>,
+    /// 1 for the first time that this word stands in the prompt (upper and lower case alike), 2 for the second, and so on.
+    pub occurrence: usize,
+}
+
+impl Word {
+    /// Whether it is punctuation alone: such words are left out unless asked for by name.
+    pub fn is_punctuation(&self) -> bool {
+        self.text.chars().all(|c| words::is_punctuation(c) || words::is_extension(c))
+    }
+
+    /// `apple`, or `apple#2` for the second one: the name that [`Prompt::select`] knows it by.
+    pub fn label(&self) -> String {
+        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+    }
+}
+
+impl Prompt {
+    /// The words that are mapped when nothing is chosen: all but punctuation, one by one.
+    pub fn default_words(&self) -> Vec<Word> {
+        self.words.iter().filter(|word| !word.is_punctuation()).cloned().collect()
+    }
+
+    /// The words that `choice` names, in its order: `red apple,frog,apple#2,<start>,<end>`.
+    ///
+    /// Names are separated by commas; each is a word or a phrase (words that follow one another), upper and lower case alike.
+    /// A name that stands in the prompt several times gives each place on its own; `apple#2` is the second alone. `<start>` and
+    /// `<end>` are the start token and the first end token. A name is only ever found as whole words.
+    ///
+    /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does not have, listing the words
+    /// that it has.
+    pub fn select(&self, choice: &str) -> Result<Vec<Word>> {
+        let chosen = PromptInfo::from(self).select(choice)?;
+        Ok(chosen.into_iter().map(Word::from).collect())
+    }
+
+    /// The words that do not occur in `vocabulary` (upper and lower case alike), each once: what a model that was trained on a
+    /// small vocabulary cannot know. An entry of several words allows each of them.
+    pub fn unknown_words(&self, vocabulary: &[String]) -> Vec<String> {
+        let key = |text: &str| text.to_lowercase();
+        let mut known: std::collections::HashSet<String> = vocabulary
+            .iter()
+            .flat_map(|entry| words::segment(entry).into_iter().map(|range| key(&entry[range])))
+            .collect();
+        let unknown = |word: &&Word| !word.is_punctuation() && known.insert(key(&word.text));
+        self.words.iter().filter(unknown).map(|word| word.text.clone()).collect()
+    }
+}
+
+/// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those mapped by default.
+impl From<&Prompt> for PromptInfo {
+    fn from(prompt: &Prompt) -> Self {
+        let token = |token: &Token| TokenInfo {
+            id: token.id,
+            text: token.text.clone(),
+            kind: token.kind,
+            start: token.range.start,
+            end: token.range.end,
+        };
+        let word = |word: Word| WordInfo {
+            text: word.text,
+            start: word.range.start,
+            end: word.range.end,
+            tokens: word.tokens,
+            occurrence: word.occurrence,
+        };
+        Self {
+            text: prompt.text.clone(),
+            tokens: prompt.tokens.iter().map(token).collect(),
+            words: prompt.default_words().into_iter().map(word).collect(),
+        }
+    }
+}
+
+impl From<WordInfo> for Word {
+    fn from(word: WordInfo) -> Self {
+        Self { text: word.text, range: word.start..word.end, tokens: word.tokens, occurrence: word.occurrence }
+    }
+}

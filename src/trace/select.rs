@@ -78,6 +78,35 @@ impl PromptInfo {
                 }
             }
         }
+        if found.is_empty() { self.punctuation(&name) } else { found }
+    }
+
+    /// Every place where `name` stands between words: punctuation is no word, but can be asked for.
+    fn punctuation(&self, name: &str) -> Vec<WordInfo> {
+        let in_word = |position: usize| self.words.iter().any(|word| word.tokens.contains(&position));
+        let mut runs: Vec<WordInfo> = Vec::new();
+        for (position, token) in self.tokens.iter().enumerate() {
+            if token.kind != TokenKind::Text || in_word(position) {
+                continue;
+            }
+            match runs.last_mut() {
+                // Tokens that touch, or share a character, are one run.
+                Some(run) if run.tokens.last() == Some(&(position - 1)) && token.start <= run.end => {
+                    run.tokens.push(position);
+                    run.end = run.end.max(token.end);
+                }
+                _ => {
+                    let (start, end, tokens) = (token.start, token.end, vec![position]);
+                    runs.push(WordInfo { text: String::new(), start, end, tokens, occurrence: 0 });
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for run in runs {
+            if let Some(text) = self.text.get(run.start..run.end).filter(|text| *text == name) {
+                found.push(WordInfo { text: text.into(), occurrence: found.len() + 1, ..run });
+            }
+        }
         found
     }
 

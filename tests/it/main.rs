@@ -6,6 +6,7 @@ mod heatmap;
 mod hub;
 mod model;
 mod model_shapes;
+mod prompt;
 mod report;
 mod scheduler;
 mod trace;

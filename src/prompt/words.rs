@@ -1,0 +1,160 @@
+//! Where the words of a text are: ranges of bytes, found by the kind of each character.
+//!
+//! CLIP's tokenizer splits finer than a reader does (each digit, each combining mark, the `'t` of *don't*), so its pieces are not
+//! the words; they only move a boundary where one token reaches over it.
+
+use std::ops::Range;
+use unicode_normalization::char::is_combining_mark;
+
+/// What a character does in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Space,
+    /// Letters and digits: a run of them is a word.
+    Letter,
+    /// Scripts without spaces between words: each character is a word, phrases choose more.
+    Ideograph,
+    /// A run of these is a word of its own.
+    Punctuation,
+    /// Emoji and other signs: each is a word.
+    Symbol,
+}
+
+fn kind(c: char) -> Kind {
+    if c.is_whitespace() {
+        Kind::Space
+    } else if is_ideograph(c) {
+        Kind::Ideograph
+    } else if c.is_alphanumeric() {
+        Kind::Letter
+    } else if is_punctuation(c) {
+        Kind::Punctuation
+    } else {
+        Kind::Symbol
+    }
+}
+
+/// Han, kana and their marks.
+fn is_ideograph(c: char) -> bool {
+    matches!(u32::from(c), 0x3005..=0x3007 | 0x3041..=0x30ff | 0x31f0..=0x31ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff
+        | 0xf900..=0xfaff | 0xff66..=0xff9f | 0x20000..=0x3ffff)
+}
+
+/// ASCII punctuation, control characters, and the punctuation blocks of other scripts.
+pub(super) fn is_punctuation(c: char) -> bool {
+    c.is_ascii_punctuation()
+        || c.is_control()
+        || matches!(u32::from(c), 0xa1..=0xbf | 0xd7 | 0xf7 if !c.is_alphanumeric())
+        || matches!(u32::from(c), 0x2000..=0x206f | 0x2e00..=0x2e7f | 0x3000..=0x303f | 0xfe10..=0xfe1f | 0xfe30..=0xfe6f
+            | 0xfeff | 0xff01..=0xff0f | 0xff1a..=0xff20 | 0xff3b..=0xff40 | 0xff5b..=0xff65)
+        || matches!(
+            c,
+            '\u{37e}' | '\u{387}' | '\u{589}' | '\u{5be}' | '\u{60c}' | '\u{61b}' | '\u{61f}' | '\u{66a}'
+                ..='\u{66d}' | '\u{6d4}' | '\u{964}' | '\u{965}' | '\u{e4f}' | '\u{e5a}' | '\u{e5b}'
+        )
+}
+
+/// The words of `text`, in order, without overlap; every character that is not white space is in one.
+pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
+    let mut words: Vec<Range<usize>> = Vec::new();
+    let mut last = Kind::Space;
+    // Flags are pairs of regional indicators.
+    let mut open_flag = false;
+    let mut joined = false;
+    let mut chars = text.char_indices().peekable();
+    while let Some((start, c)) = chars.next() {
+        let end = start + c.len_utf8();
+        let next = chars.peek().map(|&(_, c)| c);
+        if is_extension(c) && last != Kind::Space {
+            joined = c == '\u{200d}';
+            extend(&mut words, end);
+            continue;
+        }
+        let mut kind = kind(c);
+        if is_combining_mark(c) {
+            kind = Kind::Letter;
+        }
+        // An apostrophe between letters is part of the word: don't, l'eau.
+        if matches!(c, '\'' | '\u{2019}') && last == Kind::Letter && next.is_some_and(char::is_alphabetic) {
+            kind = Kind::Letter;
+        }
+        let indicator = matches!(c, '\u{1f1e6}'..='\u{1f1ff}');
+        let continues = match kind {
+            Kind::Space | Kind::Ideograph => false,
+            Kind::Letter | Kind::Punctuation => last == kind,
+            Kind::Symbol => last == kind && (joined || (indicator && open_flag)),
+        };
+        open_flag = indicator && !(continues && open_flag);
+        joined = false;
+        last = kind;
+        if kind == Kind::Space {
+            continue;
+        }
+        if continues { extend(&mut words, end) } else { words.push(start..end) }
+    }
+    words
+}
+
+fn extend(words: &mut [Range<usize>], end: usize) {
+    if let Some(word) = words.last_mut() {
+        word.end = end;
+    }
+}
+
+/// Characters that belong to the one before them: marks, joiners, variation selectors, skin tones, tags.
+pub(super) fn is_extension(c: char) -> bool {
+    is_combining_mark(c)
+        || matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0020}'..='\u{e007f}')
+}
+
+/// Joins words that a token reaches over, and adds what tokens cover outside of any word; drops words without a token.
+///
+/// `tokens` are ranges in ascending order. Afterwards each lies in exactly one word.
+pub(super) fn fit_to_tokens(words: Vec<Range<usize>>, tokens: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut fitted: Vec<Range<usize>> = Vec::with_capacity(words.len());
+    let mut words = words.into_iter().peekable();
+    for token in tokens {
+        // Words before this token that no token touched.
+        while words.next_if(|word| word.end <= token.start).is_some() {}
+        let mut cover = token.clone();
+        while let Some(word) = words.next_if(|word| word.start < cover.end) {
+            cover = cover.start.min(word.start)..cover.end.max(word.end);
+        }
+        match fitted.last_mut() {
+            Some(last) if cover.start < last.end => last.end = last.end.max(cover.end),
+            _ => fitted.push(cover),
+        }
+    }
+    fitted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<&str> {
+        segment(text).into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn words_as_a_reader_sees_them() {
+        assert_eq!(words("A red apple,  and 24 h2o!!"), ["A", "red", "apple", ",", "and", "24", "h2o", "!!"]);
+        assert_eq!(words("don't l\u{2019}eau 'tis dogs'"), ["don't", "l\u{2019}eau", "'", "tis", "dogs", "'"]);
+        assert_eq!(words("blue-eyed\thair\nclip"), ["blue", "-", "eyed", "hair", "clip"]);
+        assert_eq!(words("हिन्दी में एक मेंढक।"), ["हिन्दी", "में", "एक", "मेंढक", "।"]);
+        assert_eq!(words("一只green青蛙。"), ["一", "只", "green", "青", "蛙", "。"]);
+        assert_eq!(words("تفاحة حمراء، ضفدع"), ["تفاحة", "حمراء", "،", "ضفدع"]);
+        assert_eq!(words("cafe\u{301} n\u{303}"), ["cafe\u{301}", "n\u{303}"]);
+        assert_eq!(words("🐸🍎 👩‍🚀👍🏽 🇩🇪🇫🇷 ❤️1️⃣"), ["🐸", "🍎", "👩‍🚀", "👍🏽", "🇩🇪", "🇫🇷", "❤️", "1️⃣"]);
+        assert_eq!(words("\u{301}x \0y"), ["\u{301}x", "\0", "y"]);
+        assert!(words(" \n\u{3000}").is_empty());
+    }
+
+    #[test]
+    fn tokens_move_boundaries() {
+        // A token over two words joins them; one over white space is a word; a word without a token goes.
+        assert_eq!(fit_to_tokens(vec![0..2, 2..3, 4..6], &[0..1, 1..3]), vec![0..3]);
+        assert_eq!(fit_to_tokens(vec![0..2, 5..6], &[0..2, 3..4]), vec![0..2, 3..4]);
+        assert_eq!(fit_to_tokens(vec![0..4, 5..6], &[0..2, 2..4, 2..4, 5..6]), vec![0..4, 5..6]);
+    }
+}
