@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 /// Palettes offered for maps, by the name used on the command line and in links; all are safe for colour-blind readers.
-const PALETTES: [(&str, colorous::Gradient); 5] = [
+const PALETTES: [(&str, colorous::Gradient); 6] = [
     ("magma", colorous::MAGMA),
     ("viridis", colorous::VIRIDIS),
     ("cividis", colorous::CIVIDIS),
     ("inferno", colorous::INFERNO),
     ("greys", colorous::GREYS),
+    ("difference", colorous::PURPLE_ORANGE),
 ];
 
 /// Stops of a palette as it is sent to the page; the page interpolates between them.
@@ -25,6 +26,7 @@ pub(super) fn report_script() -> String {
         include_str!("assets/dom.js"),
         include_str!("assets/resample.js"),
         include_str!("assets/color.js"),
+        include_str!("assets/planes.js"),
         include_str!("assets/maps.js"),
         include_str!("assets/state.js"),
         include_str!("assets/words.js"),
@@ -38,6 +40,22 @@ pub(super) fn report_script() -> String {
     ])
 }
 
+/// Style of the comparison of two runs.
+pub(super) fn compare_style() -> String {
+    [include_str!("assets/base.css"), include_str!("assets/compare.css")].concat()
+}
+
+/// Script of the comparison of two runs.
+pub(super) fn compare_script() -> String {
+    wrap(&[
+        include_str!("assets/dom.js"),
+        include_str!("assets/resample.js"),
+        include_str!("assets/color.js"),
+        include_str!("assets/planes.js"),
+        include_str!("assets/compare.js"),
+    ])
+}
+
 fn wrap(modules: &[&str]) -> String {
     let mut script = String::from("(() => {\n'use strict';\n");
     script.push_str("const PALETTES = {");
@@ -45,7 +63,6 @@ fn wrap(modules: &[&str]) -> String {
         let _ = write!(script, "{name}:'");
         for i in 0..STOPS {
             let c = gradient.eval_rational(i, STOPS);
-            // Greys are printed from paper to ink; colorous has them the other way for its use on white.
             let _ = write!(script, "{:02x}{:02x}{:02x}", c.r, c.g, c.b);
         }
         script.push_str("',");
@@ -64,6 +81,8 @@ mod tests {
     fn assets_hold_nothing_that_ends_their_element() {
         assert!(!super::report_script().contains("</script"));
         assert!(!super::report_script().contains("<!--"));
+        assert!(!super::compare_script().contains("</script"));
         assert!(!super::report_style().contains("</style"));
+        assert!(!super::compare_style().contains("</style"));
     }
 }

@@ -4,11 +4,13 @@
 //! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
 
 mod assets;
+mod compare;
 mod data;
 mod html;
 pub mod pack;
 mod source;
 
+pub use compare::{Match, Pair, align, compare_page};
 pub use data::{
     ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo, TokenKind,
     Verdict, WordInfo,

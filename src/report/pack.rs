@@ -190,6 +190,22 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     Packed { base64, sites, official, matrix, step_groups, detail, notes }
 }
 
+/// Planes of several pictures written one after the other; for pages that hold few.
+#[derive(Debug, Default)]
+pub(super) struct Planes(Vec<u8>);
+
+impl Planes {
+    /// Appends `values` as planes of `height x width`.
+    pub(super) fn add(&mut self, values: &[f32], height: usize, width: usize, bits: u8) -> Block {
+        write_planes(&mut self.0, values, height, width, bits)
+    }
+
+    /// Everything, compressed, in base64.
+    pub(super) fn base64(&self) -> String {
+        BASE64.encode(compress(&self.0))
+    }
+}
+
 fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::new(7));
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory does not fail")

@@ -5,7 +5,7 @@ use super::data::{
     Verdict, WordInfo,
 };
 use crate::heatmap::{Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
-use crate::run::{Run, RunRecord};
+use crate::run::{Run, RunRecord, kept_step_files};
 use crate::trace::{self, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -59,17 +59,11 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         Ok(bytes) => serde_json::from_slice(&bytes).ok(),
         Err(_) => None, // most runs have none
     };
+    let steps = kept_step_files(folder).into_iter();
+    let estimates = steps.map(|(step, path)| Ok((step, read(&path)?))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    gather(Parts {
-        name: &name,
-        record: &run.record,
-        trace: &trace,
-        tokens,
-        image,
-        estimates: kept_steps(&folder.join("steps")),
-        evidence,
-    })
+    gather(Parts { name: &name, record: &run.record, trace: &trace, tokens, image, estimates, evidence })
 }
 
 /// Everything the page shows of a run that is still in memory.
@@ -165,22 +159,6 @@ fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
         return Err(error("`tokens` is not f32; make it again with `attnmap view`".into()));
     }
     Ok(tokens.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) / steps).collect())
-}
-
-/// `steps/NN.png`, by number; what is not a number is left alone.
-fn kept_steps(folder: &Path) -> Vec<(usize, Vec<u8>)> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut steps: Vec<(usize, Vec<u8>)> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let number: usize = path.file_stem()?.to_str()?.parse().ok()?;
-            (path.extension()? == "png").then_some(())?;
-            // Files are counted from 1, as the steps are on every page.
-            Some((number.checked_sub(1)?, std::fs::read(&path).ok()?))
-        })
-        .collect();
-    steps.sort_by_key(|(step, _)| *step);
-    steps
 }
 
 fn aggregate_name(aggregate: &str) -> &str {

@@ -1,5 +1,6 @@
 //! The files of a run: folder naming, whole-or-nothing writes, `run.json`, and everything that is drawn from a trace.
 
+mod animation;
 pub mod atomic;
 mod folder;
 mod name;
@@ -7,6 +8,8 @@ mod pictures;
 mod record;
 mod remake;
 
+pub(crate) use animation::kept_step_files;
+pub use animation::{Animated, Animation, animate, kept_steps};
 pub use folder::Run;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};

@@ -3,6 +3,7 @@
 //! Without chromium these tests say so and pass; `.ci/run` installs it. `ATTNMAP_BLESS=1` writes the truth images anew.
 
 mod chrome;
+mod compare;
 mod report;
 mod sample;
 mod truth;

@@ -1,4 +1,4 @@
-// The run's attention: decoding the packed planes, averaging a choice of sites, heads and steps, and asking what lies where.
+// The run's attention: averaging a choice of sites, heads and steps, and asking what lies where.
 const RUN = JSON.parse($('run').textContent);
 const TOKENS = RUN.tokens.length, REST = TOKENS, CHANNELS = TOKENS + 1;
 const GROUPS = RUN.stepGroups.length;
@@ -19,33 +19,6 @@ for (const [key, label, channels] of [
 const WORDS = ENTRIES.filter((entry) => !entry.special);
 const SPECIALS = ENTRIES.filter((entry) => entry.special);
 const nameOf = (entry) => entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : ''); // as on the command line
-
-async function inflate(base64) {
-  const text = atob(base64), bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-  return new Response(stream).arrayBuffer();
-}
-
-let PACKED = null; // DataView over all planes
-async function loadMaps() {
-  const script = $('maps');
-  PACKED = new DataView(await inflate(script.textContent));
-  script.remove();
-}
-
-// Plane `p` of a block as numbers.
-function plane(block, p) {
-  const n = block.height * block.width, out = new Float32Array(n);
-  const scale = PACKED.getFloat32(block.at + 4 * p, true), units = block.at + 4 * block.planes;
-  if (block.bits === 16) for (let i = 0; i < n; i++) out[i] = scale * PACKED.getUint16(units + 2 * (p * n + i), true);
-  else for (let i = 0; i < n; i++) out[i] = scale * PACKED.getUint8(units + p * n + i);
-  return out;
-}
-
-function addInto(sum, values, weight) {
-  for (let i = 0; i < sum.length; i++) sum[i] += weight * values[i];
-}
 
 // A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:
 const ownHeads = () => RUN.sites.map((site) => (site.used ? allHeads(site) : []));
@@ -114,9 +87,6 @@ function entryMap(maps, entry) {
   }
   return map;
 }
-
-const maxOf = (values) => { let max = 0; for (const v of values) if (v > max) max = v; return max; };
-const meanOf = (values) => { let sum = 0; for (const v of values) sum += v; return values.length ? sum / values.length : 0; };
 
 // Numbers about a word under the current view: share of all attention (its tokens together), where its map peaks, and how
 // much of the image reaches 40 % of that peak.

@@ -137,7 +137,7 @@ function stagePanel() {
   function toolbar() {
     const style = choice('Style', 'style', STYLES, S.style, (v) => set({style: v}));
     const palettes = el('select', {onchange: (e) => set({palette: e.target.value})},
-      Object.keys(PALETTES).map((name) => el('option', {value: name, text: name})));
+      Object.keys(PALETTES).filter((name) => name !== 'difference').map((name) => el('option', {value: name, text: name})));
     const scale = el('select', {onchange: (e) => set({scale: e.target.value})},
       SCALES.filter(([k]) => k !== 'steps' || HAS_STEPS).map(([k, text]) => el('option', {value: k, text})));
     const opacity = el('input', {type: 'range', min: 0, max: 100, step: 1, oninput: () => set({opacity: opacity.value / 100})});

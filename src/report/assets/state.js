@@ -186,7 +186,7 @@ function readHash() {
       const [a, b] = value.split('-').map((n) => Math.min(GROUPS, Math.max(1, Number(n))) - 1);
       patch.a = Math.min(a, b); patch.b = Math.max(a, b);
     } else if (key === 'style' && STYLES.some(([k]) => k === value)) patch.style = value;
-    else if (key === 'map' && Object.hasOwn(PALETTES, value)) patch.palette = value;
+    else if (key === 'map' && Object.hasOwn(PALETTES, value) && value !== 'difference') patch.palette = value;
     else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 80) / 100;
     else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;
     else if (key === 'cells') patch.cells = value === '1';

@@ -1,0 +1,70 @@
+//! `attnmap animate`: a word's map over the steps.
+
+use super::display::{DisplayArgs, MapArgs};
+use super::print;
+use attnmap::Error;
+use attnmap::run::{Animation, Run, animate, kept_steps};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show a word's map over the steps: an animated PNG and a sheet of stills
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct AnimateArgs {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    #[command(flatten)]
+    maps: MapArgs,
+
+    #[command(flatten)]
+    display: DisplayArgs,
+
+    /// Seconds that a step is shown
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.2)]
+    seconds: f32,
+
+    /// Where the files go [default: RUN/animations]
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  attnmap animate outputs/a-red-apple-0 --words frog
+  attnmap animate outputs/a-red-apple-0 --words \"red apple,frog\" --layers up --scale word --seconds 0.1
+
+One colour scale serves all words and steps; --scale word gives each word its own. Animated PNG plays in every browser.";
+
+/// Runs the command.
+pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
+    let aggregate = args.maps.aggregate()?;
+    if aggregate.steps.is_some() || aggregate.heads.is_some() {
+        let reason = "an animation shows every step, and single steps are kept for all heads together; leave it out";
+        let option = if aggregate.steps.is_some() { "--steps-window" } else { "--heads" };
+        return Err(Error::option(option, reason).into());
+    }
+    if !(0.01..=10.0).contains(&args.seconds) {
+        return Err(Error::option("--seconds", format!("must be 0.01 to 10; {} given", args.seconds)).into());
+    }
+    let display = args.display.display()?;
+    let run = Run::open(&args.run)?;
+    let trace = run.trace()?;
+    let image = run.image()?;
+    let words = args.maps.words(&trace.about.prompt)?;
+    let estimates = kept_steps(&args.run)?;
+    let animation =
+        Animation { trace: &trace, image: &image, estimates: &estimates, aggregate: &aggregate, display: &display, seconds: args.seconds };
+    let folder = args.out.clone().unwrap_or_else(|| args.run.join("animations"));
+    let files = animate(&folder, &animation, words.as_deref())?;
+    if args.json {
+        return print::json(&files);
+    }
+    let line = |file: &attnmap::run::Animated| format!("{}\n{}\n", file.animation.display(), file.stills.display());
+    print::stdout(files.iter().map(line).collect::<String>().as_bytes())
+}

@@ -1,0 +1,244 @@
+//! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of stills.
+
+use crate::heatmap::{Aggregate, StepWindow, aggregate};
+use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
+use crate::trace::{Trace, WordInfo};
+use crate::{Error, Result};
+use image::{Rgb, RgbImage, imageops};
+use std::path::{Path, PathBuf};
+
+const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
+const INK: [u8; 3] = [0xf2, 0xf0, 0xec];
+const FAINT: [u8; 3] = [0xa3, 0xa1, 0xa8];
+
+/// What is animated of a trace.
+pub struct Animation<'a> {
+    /// The trace; it must hold maps of single steps.
+    pub trace: &'a Trace,
+    /// The finished image.
+    pub image: &'a RgbImage,
+    /// The image's estimate at some steps, by 0-based step: drawn behind the map from that step on.
+    pub estimates: &'a [(usize, RgbImage)],
+    /// Which sites are averaged; its heads must be all and its steps are ignored.
+    pub aggregate: &'a Aggregate,
+    /// How the maps are drawn. [`Scale::Shared`] is one scale for all words and steps, [`Scale::Word`] one for all steps.
+    pub display: &'a Display,
+    /// Seconds that a step is shown.
+    pub seconds: f32,
+}
+
+/// The files of one word.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Animated {
+    /// The word's name.
+    pub word: String,
+    /// The animated PNG.
+    pub animation: PathBuf,
+    /// The sheet of stills.
+    pub stills: PathBuf,
+    /// Number of steps shown.
+    pub steps: usize,
+}
+
+/// One step's maps of the words, mean probability, and their shares.
+struct StepMaps {
+    maps: Vec<Vec<f32>>,
+    shares: Vec<f32>,
+}
+
+/// Draws `words` (those of the prompt when `None`) into `folder` as `NN-word.apng` and `NN-word-steps.png`, NN being the
+/// word's place in the prompt.
+///
+/// # Errors
+/// As [`aggregate`], above all when the trace holds no single steps; [`Error::Io`] when a file cannot be written.
+pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>) -> Result<Vec<Animated>> {
+    let Animation { trace, image, display, .. } = *animation;
+    display.check()?;
+    let prompt = &trace.about.prompt;
+    let chosen = words.unwrap_or(&prompt.words);
+    // The scale needs every word of the prompt, also those that are not drawn.
+    let all: Vec<WordInfo> = prompt.words.iter().chain(chosen).cloned().collect();
+    let steps = (0..trace.steps()).map(|step| step_maps(animation, step, &all)).collect::<Result<Vec<_>>>()?;
+    let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
+    let shared =
+        steps.iter().flat_map(|step| &step.maps[..prompt.words.len()]).map(|map| highest(map)).fold(0.0, f32::max);
+
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let base = Base::new(image, display.overlay_size)?;
+    let estimates = animation.estimates.iter();
+    let estimates = estimates
+        .map(|(step, image)| Ok((*step, Base::new(image, display.overlay_size)?)))
+        .collect::<Result<Vec<(usize, Base)>>>()?;
+    let behind = |step: usize| {
+        // An estimate of another size than the image cannot stand in for it.
+        let kept = estimates.iter().rev().find(|(at, _)| *at <= step);
+        kept.map(|(_, base)| base).filter(|kept| kept.image.dimensions() == base.image.dimensions()).unwrap_or(&base)
+    };
+    let mut text = Typesetter::new();
+    let mut files = Vec::new();
+    for (index, word) in chosen.iter().enumerate() {
+        let at = prompt.words.len() + index;
+        let own = steps.iter().map(|step| highest(&step.maps[at])).fold(0.0, f32::max);
+        let top = if display.scale == Scale::Shared { shared } else { own };
+        let label = prompt.label(word);
+        let place = prompt.words.iter().position(|other| other == word).unwrap_or(index);
+        let name = format!("{place:02}-{}", super::slug(&label));
+        let pictures: Vec<RgbImage> = steps
+            .iter()
+            .enumerate()
+            .map(|(step, maps)| overlay(behind(step), &maps.maps[at], trace.about.latent, top, display))
+            .collect();
+
+        let frames: Vec<RgbImage> = pictures
+            .iter()
+            .enumerate()
+            .map(|(step, picture)| {
+                let caption = Caption { label: &label, step, top, share: steps[step].shares[at] };
+                frame(picture, &caption, animation, &mut text)
+            })
+            .collect();
+        let file = folder.join(format!("{name}.apng"));
+        let bytes = apng(&frames, animation.seconds).map_err(|e| Error::io(&file)(std::io::Error::other(e)))?;
+        super::atomic::write_file(&file, |out| out.write_all(&bytes))?;
+
+        let stills = folder.join(format!("{name}-steps.png"));
+        let labels: Vec<String> = (1..=steps.len()).map(|step| format!("step {step}")).collect();
+        // A sheet that can be looked at: sixteen steps at most, evenly spread, first and last among them.
+        let count = steps.len().min(16);
+        let picks = (0..count).map(|i| if count > 1 { i * (steps.len() - 1) / (count - 1) } else { 0 });
+        let tiles: Vec<Tile> = picks
+            .map(|step| Tile {
+                label: &labels[step],
+                overlay: &pictures[step],
+                top,
+                peak: highest(&steps[step].maps[at]),
+                share: steps[step].shares[at],
+            })
+            .collect();
+        let subtitle = format!("“{label}” over the steps; {}", animation.aggregate);
+        let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: NOTE };
+        let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut text);
+        write_png(&stills, &sheet, &[("Title", &label), ("Description", &prompt.text)], true)?;
+        files.push(Animated { word: label, animation: file, stills, steps: steps.len() });
+    }
+    Ok(files)
+}
+
+const NOTE: &str = "One scale for all steps. Attention shows where the model looked, not why.";
+
+fn step_maps(animation: &Animation, step: usize, words: &[WordInfo]) -> Result<StepMaps> {
+    let how = Aggregate { steps: Some(StepWindow::Numbers(step + 1, step + 1)), ..animation.aggregate.clone() };
+    let maps = aggregate(animation.trace, &how, words)?;
+    Ok(StepMaps {
+        maps: (0..words.len()).map(|word| maps.word(word).to_vec()).collect(),
+        shares: words.iter().map(|word| maps.share(word)).collect(),
+    })
+}
+
+/// What stands below a frame.
+struct Caption<'a> {
+    label: &'a str,
+    step: usize,
+    top: f32,
+    share: f32,
+}
+
+/// A step's picture with the word, the step and the colour bar in numbers below it.
+fn frame(picture: &RgbImage, caption: &Caption, animation: &Animation, text: &mut Typesetter) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let size = (width.min(height) as f32 / 24.0).max(9.0);
+    let margin = (0.6 * size).ceil();
+    let strip = (4.4 * size).ceil() as u32;
+    let mut canvas = RgbImage::from_pixel(width, height + strip, Rgb(PAPER));
+    imageops::replace(&mut canvas, picture, 0, 0);
+    let (left, inner, top) = (margin, width as f32 - 2.0 * margin, height as f32);
+    let steps = animation.trace.steps();
+    let timestep = animation.trace.recording.timesteps.get(caption.step).copied().unwrap_or_default();
+    let right = text.set(&format!("step {} of {steps}, t = {timestep:.0}", caption.step + 1), 0.8 * size, inner, 1);
+    let word = text.set(&format!("{}  {}", caption.label, percent(caption.share)), size, inner - right.width - size, 1);
+    text.draw(&mut canvas, &word, left, top + 0.4 * size, INK);
+    text.draw(&mut canvas, &right, left + inner - right.width, top + 0.55 * size, FAINT);
+    let (bar_top, thick) = ((top + 2.0 * size) as u32, (0.45 * size).max(3.0) as u32);
+    for x in 0..inner as u32 {
+        let colour = animation.display.colormap.at(x as f32 / inner.max(1.0));
+        for y in 0..thick {
+            canvas.put_pixel(left as u32 + x, bar_top + y, Rgb(colour));
+        }
+    }
+    // The steps gone by, as a line that fills.
+    let done = (inner * (caption.step + 1) as f32 / steps.max(1) as f32) as u32;
+    for x in 0..done {
+        canvas.put_pixel(left as u32 + x, height + strip - 2, Rgb(FAINT));
+    }
+    for (share, anchor) in [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)] {
+        let number = text.set(&percent(share * caption.top), 0.68 * size, inner, 1);
+        let x = left + anchor * (inner - number.width);
+        text.draw(&mut canvas, &number, x, bar_top as f32 + thick as f32 + 0.15 * size, FAINT);
+    }
+    canvas
+}
+
+/// An animated PNG that plays for ever, `seconds` a frame and longer on the last.
+fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError> {
+    let (width, height) = frames.first().map_or((1, 1), RgbImage::dimensions);
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Balanced);
+    encoder.set_animated(frames.len() as u32, 0)?;
+    let mut writer = encoder.write_header()?;
+    for (index, frame) in frames.iter().enumerate() {
+        // The last step stays a while, so that the eye can rest on it.
+        let hold = if index + 1 == frames.len() { 6.0 } else { 1.0 };
+        writer.set_frame_delay((1000.0 * seconds * hold).clamp(1.0, 60_000.0) as u16, 1000)?;
+        writer.write_image_data(frame.as_raw())?;
+    }
+    writer.finish()?;
+    Ok(bytes)
+}
+
+/// The image estimates that a run kept, `steps/NN.png` counted from 1, as 0-based step and picture; none where there are none.
+///
+/// # Errors
+/// [`Error::Trace`] when a file there is no picture.
+pub fn kept_steps(run: &Path) -> Result<Vec<(usize, RgbImage)>> {
+    let decode = |(step, path): (usize, PathBuf)| -> Result<(usize, RgbImage)> {
+        let picture = image::open(&path);
+        let picture = picture.map_err(|error| Error::Trace { file: path, reason: error.to_string() })?;
+        Ok((step, picture.to_rgb8()))
+    };
+    kept_step_files(run).into_iter().map(decode).collect()
+}
+
+/// The files that [`kept_steps`] reads, in step order; other files in the folder are left alone.
+pub(crate) fn kept_step_files(run: &Path) -> Vec<(usize, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(run.join("steps")) else { return Vec::new() };
+    let number = |path: &Path| -> Option<usize> {
+        (path.extension()? == "png").then_some(())?;
+        path.file_stem()?.to_str()?.parse::<usize>().ok()?.checked_sub(1)
+    };
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut steps: Vec<(usize, PathBuf)> = files.filter_map(|path| Some((number(&path)?, path))).collect();
+    steps.sort();
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_apng_says_how_many_frames_it_has_and_how_long_they_last() {
+        let frames: Vec<RgbImage> = (0..3).map(|i| RgbImage::from_pixel(5, 4, Rgb([i * 90, 0, 0]))).collect();
+        let bytes = apng(&frames, 0.25).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+        let control = reader.info().animation_control.unwrap();
+        assert_eq!((control.num_frames, control.num_plays), (3, 0));
+        let mut buffer = vec![0; 5 * 4 * 3];
+        for (index, delay) in [(0u8, 250), (1, 250), (2, 1500)] {
+            reader.next_frame(&mut buffer).unwrap();
+            assert_eq!((buffer[0], reader.info().frame_control.unwrap().delay_num), (index * 90, delay));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The comparison of two made-up runs.
+
+use crate::chrome::Look;
+use crate::sample::{Plan, sample};
+use crate::{browser, scratch};
+use attnmap::report::compare_page;
+use serde_json::json;
+
+#[test]
+fn words_are_linked_and_maps_subtracted() {
+    let Some(mut chrome) = browser() else { return };
+    let a = sample(&Plan::default());
+    let b = sample(&Plan { prompt: "a red apple to the right of a big green frog".into(), ..Plan::default() });
+    let file = scratch("compare.html");
+    std::fs::write(&file, compare_page(&a, &b).unwrap()).unwrap();
+    for (width, dark) in [(400, false), (1280, false), (1920, true)] {
+        chrome.open(&file, "#pair=2", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("compare-{width}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]), "at {width} px");
+    }
+    chrome.open(&file, "", Look::default());
+    let kinds = chrome.eval(
+        "[...document.querySelectorAll('.pairs tbody tr[data-pair]')].map((r) => r.querySelector('td').textContent)",
+    );
+    let count = |kind: &str| kinds.as_array().unwrap().iter().filter(|k| *k == kind).count();
+    // left -> right; big is new; on the beach is gone.
+    assert_eq!((count("replaced"), count("only in A"), count("only in B")), (1, 3, 1), "{kinds}");
+    // Hovering a word in one prompt lights it in the other.
+    chrome.hover(".line:nth-of-type(2) .word:nth-of-type(3)");
+    assert_eq!(chrome.eval("document.querySelectorAll('.word.lit').length"), json!(2));
+    assert!(chrome.text(".picture.b figcaption").contains("“apple”"));
+    // The change of shares equals the one computed here.
+    let share =
+        |data: &attnmap::report::ReportData, word: usize| f64::from(data.official.as_ref().unwrap().shares[word + 1]);
+    let change = chrome.eval("Number(document.querySelector('tr[data-pair=\"2\"] [data-value]').dataset.value)");
+    assert!((change.as_f64().unwrap() - (share(&b, 2) - share(&a, 2))).abs() < 1e-6, "{change}");
+    // A locked word goes into the address, a word of one side says that there is nothing to subtract.
+    chrome.click(".word.onlya");
+    assert!(chrome.text(".picture.difference figcaption").contains("nothing to subtract"));
+    assert!(chrome.eval("location.hash").as_str().unwrap().starts_with("#pair="));
+    chrome.key("Escape", false);
+    assert_eq!(chrome.eval("location.hash"), json!(""));
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn a_run_compared_with_itself_has_no_difference() {
+    let Some(mut chrome) = browser() else { return };
+    let data = sample(&Plan { prompt: "<script>alert(1)</script> & \"frog\"".into(), ..Plan::default() });
+    let file = scratch("compare-same.html");
+    std::fs::write(&file, compare_page(&data, &data).unwrap()).unwrap();
+    chrome.open(&file, "#pair=0", Look::default());
+    let changes = chrome.eval("[...document.querySelectorAll('[data-value]')].map((e) => Number(e.dataset.value))");
+    assert!(changes.as_array().unwrap().iter().all(|change| change == 0.0), "{changes}");
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
