@@ -7,6 +7,8 @@ mod hub;
 mod model;
 mod model_shapes;
 mod prompt;
+mod render;
 mod report;
+mod run;
 mod scheduler;
 mod trace;

@@ -1,0 +1,157 @@
+//! Run folders: opened, drawn again, and refused when they are something else.
+
+use crate::render::{picture, trace};
+use attnmap::heatmap::Aggregate;
+use attnmap::render::{Display, Style, write_png};
+use attnmap::run::{FORMAT_VERSION, Remake, Run, RunRecord, Settings, remake};
+use attnmap::trace::WordInfo;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+const WORDS: [&str; 3] = ["apple", "and", "frog"];
+
+/// A run folder as `generate` leaves it, but for the pictures.
+fn make(folder: &Path) {
+    let trace = trace(&WORDS);
+    let record = RunRecord {
+        format_version: FORMAT_VERSION,
+        attnmap: "0.1.0".into(),
+        command: "attnmap generate 'apple and frog'".into(),
+        prompt: trace.about.prompt.text.clone(),
+        negative: None,
+        checkpoint: trace.about.checkpoint.clone(),
+        settings: Settings { seed: 18_446_744_073_709_551_615, ..Settings::default() },
+        latent: trace.about.latent,
+        image: trace.about.image,
+        tokens: Vec::new(),
+        padding_share: 0.0,
+        words: Vec::new(),
+        cut_off: Vec::new(),
+        warnings: Vec::new(),
+        aggregate: "daam".into(),
+        display: serde_json::Value::Null,
+        sites: trace.recording.sites.clone(),
+        timesteps: trace.recording.timesteps.clone(),
+        timings: BTreeMap::from([("steps".to_string(), 1.5)]),
+    };
+    fs::create_dir_all(folder).unwrap();
+    trace.save(&folder.join("trace.safetensors")).unwrap();
+    write_png(&folder.join("image.png"), &picture(), &[], false).unwrap();
+    record.write(folder).unwrap();
+}
+
+/// Every file below `folder`, with its bytes.
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        if path.is_dir() {
+            files.extend(content(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        } else {
+            files.insert(name, fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+fn view(folder: &Path, words: Option<&[WordInfo]>, out: Option<&Path>, force: bool) -> attnmap::Result<RunRecord> {
+    let run = Run::open(folder)?;
+    let (aggregate, trace) = (Aggregate::named("all")?, run.trace()?);
+    let display = Display { overlay_size: 64, style: Style::Mask, ..Display::default() };
+    Ok(remake(&run, &trace, &Remake { aggregate: &aggregate, display: &display, words }, out, force)?.1)
+}
+
+#[test]
+fn a_run_is_drawn_again_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("run");
+    make(&folder);
+    let before = content(&folder);
+    let record = view(&folder, None, None, false).unwrap();
+    assert_eq!(record, RunRecord::read(&folder).unwrap());
+    assert_eq!(record.settings.seed, u64::MAX);
+    let names: Vec<_> = record.words.iter().map(|word| (word.word.text.as_str(), word.overlay.as_str())).collect();
+    assert_eq!(
+        names,
+        [("apple", "overlays/00-apple.png"), ("and", "overlays/01-and.png"), ("frog", "overlays/02-frog.png")]
+    );
+    let shares = record.tokens.iter().map(|token| token.share).sum::<f32>() + record.padding_share;
+    assert!((shares - 1.0).abs() < 1e-4, "{shares}");
+
+    // Fewer words: the overlays of the others are gone, and nothing hidden is left.
+    let frog = trace(&WORDS).about.prompt.select("frog").unwrap();
+    view(&folder, Some(&frog), None, false).unwrap();
+    let after = content(&folder);
+    let names: Vec<_> = after.keys().map(String::as_str).collect();
+    let expected =
+        ["heatmaps.safetensors", "image.png", "overlays/00-frog.png", "run.json", "trace.safetensors", "words.png"];
+    assert_eq!(names, expected);
+    assert_eq!(
+        (&before["image.png"], &before["trace.safetensors"]),
+        (&after["image.png"], &after["trace.safetensors"])
+    );
+}
+
+#[test]
+fn heatmaps_hold_the_tokens_and_the_chosen_words() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path());
+    let phrase = trace(&WORDS).about.prompt.select("apple and,frog").unwrap();
+    view(folder.path(), Some(&phrase), None, false).unwrap();
+    let device = candle_core::Device::Cpu;
+    let maps = candle_core::safetensors::load(folder.path().join("heatmaps.safetensors"), &device).unwrap();
+    let (tokens, words) = (maps["tokens"].to_vec3::<f32>().unwrap(), maps["words"].to_vec3::<f32>().unwrap());
+    assert_eq!((tokens.len(), words.len()), (5, 2));
+    assert_eq!(words[1], tokens[3]);
+    let mean = (tokens[1][3][4] + tokens[2][3][4]) / 2.0;
+    assert!((words[0][3][4] - mean).abs() < 1e-6);
+}
+
+#[test]
+fn another_folder_becomes_a_run_of_its_own() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, out) = (place.path().join("run"), place.path().join("other"));
+    make(&folder);
+    let before = content(&folder);
+    view(&folder, None, Some(&out), false).unwrap();
+    assert_eq!(before, content(&folder));
+    view(&out, None, None, false).unwrap();
+    assert!(view(&folder, None, Some(&out), false).unwrap_err().to_string().contains("--force"));
+    view(&folder, None, Some(&out), true).unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_error_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path());
+    view(folder.path(), None, None, false).unwrap();
+    fs::write(folder.path().join("image.png"), b"no picture").unwrap();
+    let before = content(folder.path());
+    let error = view(folder.path(), None, None, false).unwrap_err().to_string();
+    assert!(error.contains("image.png: not a readable PNG"), "{error}");
+    assert_eq!(before, content(folder.path()));
+}
+
+#[test]
+fn what_is_no_run_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let error = |path: &Path| Run::open(path).unwrap_err().to_string();
+    assert!(error(&place.path().join("nowhere")).contains("no such folder"));
+    assert!(error(place.path()).contains("no run.json"));
+    let file = place.path().join("run.json");
+    for (content, expected) in [
+        ("", "not JSON"),
+        ("[]", "no format_version"),
+        ("{\"format_version\": 1}", "not a run of attnmap: missing field"),
+        ("{\"format_version\": 99}", "newer than this attnmap reads"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let error = error(place.path());
+        assert!(error.contains(expected) && error.contains("run.json") && !error.contains('\n'), "{error}");
+    }
+    make(place.path());
+    assert_eq!(Run::open(&file).unwrap().folder, place.path(), "a file of the run names it too");
+}
