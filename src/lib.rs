@@ -6,6 +6,7 @@ pub mod evidence;
 pub mod heatmap;
 pub mod kernels;
 pub mod model;
+pub mod pipeline;
 pub mod prompt;
 pub mod render;
 pub mod report;

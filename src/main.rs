@@ -1,3 +1,11 @@
 //! Parse, dispatch, exit code; nothing else.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::exit_code(cli::Cli::parse().run())
+}

@@ -58,8 +58,14 @@ pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
     let image = run.image()?;
     let words = args.maps.words(&trace.about.prompt)?;
     let estimates = kept_steps(&args.run)?;
-    let animation =
-        Animation { trace: &trace, image: &image, estimates: &estimates, aggregate: &aggregate, display: &display, seconds: args.seconds };
+    let animation = Animation {
+        trace: &trace,
+        image: &image,
+        estimates: &estimates,
+        aggregate: &aggregate,
+        display: &display,
+        seconds: args.seconds,
+    };
     let folder = args.out.clone().unwrap_or_else(|| args.run.join("animations"));
     let files = animate(&folder, &animation, words.as_deref())?;
     if args.json {

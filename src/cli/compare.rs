@@ -33,7 +33,11 @@ pub struct CompareArgs {
 /// Writes the page.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if args.out.exists() && !args.force {
-        return Err(Error::option("--out", format!("{} exists; choose another name or add --force", args.out.display())).into());
+        return Err(Error::option(
+            "--out",
+            format!("{} exists; choose another name or add --force", args.out.display()),
+        )
+        .into());
     }
     let html = compare_page(&from_run(&args.a)?, &from_run(&args.b)?)?;
     run::atomic::write_file(&args.out, |file| file.write_all(html.as_bytes()))?;

@@ -109,7 +109,9 @@ fn named_aggregates() -> PossibleValuesParser {
 }
 
 /// A parser of the names of a table, so that help and shell completions list them.
-fn names<T: Copy + Send + Sync + 'static, const N: usize>(table: [(&'static str, T); N]) -> impl TypedValueParser<Value = T> {
+fn names<T: Copy + Send + Sync + 'static, const N: usize>(
+    table: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(table.map(|(name, _)| name))
         .map(move |name| table.iter().find(|(known, _)| *known == name).expect("only names of the table come here").1)
 }

@@ -1,1 +1,90 @@
 //! The command line: one file a subcommand; turns flags into plain option structs, prints, shows progress.
+
+mod animate;
+mod compare;
+mod completions;
+mod display;
+mod generate;
+mod models;
+mod print;
+mod report;
+mod view;
+
+use std::process::ExitCode;
+
+use attnmap::Error;
+use clap::{Parser, Subcommand};
+
+/// See where a Stable Diffusion model looked for every word of a prompt.
+///
+/// Attention describes what a head looked at; it does not explain why the model decided.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Threads to use [default: as many as the process may use]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// No progress on stderr; warnings and errors stay
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  attnmap generate \"a red apple to the left of a green frog on the beach\"
+  attnmap view outputs/a-red-apple-0 --words frog --style contour
+  attnmap models
+
+The default checkpoint is a small demonstration model with a small world of its own.
+Give a real one with --model, a folder or a hub name: --model stable-diffusion-v1-5/stable-diffusion-v1-5";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(Box<generate::GenerateArgs>),
+    View(view::ViewArgs),
+    Models(models::ModelsArgs),
+    Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
+    Animate(animate::AnimateArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+impl Cli {
+    /// Runs the chosen subcommand.
+    pub fn run(self) -> anyhow::Result<()> {
+        // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
+        ctrlc::set_handler(|| {
+            attnmap::run::atomic::abandon(|| {
+                eprintln!("attnmap: interrupted; runs that were not finished are not kept");
+                std::process::exit(130)
+            })
+        })?;
+        let terminal = print::Terminal { quiet: self.quiet };
+        match self.command {
+            Command::Generate(args) => generate::run(&args, &terminal),
+            Command::View(args) => view::run(&args),
+            Command::Models(args) => models::run(&args),
+            Command::Report(args) => report::run(&args),
+            Command::Compare(args) => compare::run(&args),
+            Command::Animate(args) => animate::run(&args),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+/// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 130 for Ctrl-C, 1 for the rest.
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if print::is_broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    let message = format!("{error:#}");
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    eprintln!("attnmap: {line}");
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(1, Error::exit_code);
+    ExitCode::from(code)
+}

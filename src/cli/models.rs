@@ -148,12 +148,7 @@ fn page(found: &Description) -> String {
         let files = if part.files.len() == 1 { String::new() } else { format!(" in {} files", part.files.len()) };
         row(
             "",
-            format!(
-                "{name}: {}, {} {}{files}",
-                number(part.parameters),
-                bytes(part.bytes),
-                part.dtypes.join(" and ")
-            ),
+            format!("{name}: {}, {} {}{files}", number(part.parameters), bytes(part.bytes), part.dtypes.join(" and ")),
         );
     }
     row("on disk", bytes(found.bytes));
@@ -198,7 +193,13 @@ fn scaled(mut value: f64, units: &[&str]) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$}{}", units[unit])
 }
 
@@ -208,7 +209,8 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        for (count, expected) in [(0, "0"), (999, "999"), (1000, "1.00 k"), (15_703_000, "15.7 M"), (999_600, "1.00 M")] {
+        for (count, expected) in [(0, "0"), (999, "999"), (1000, "1.00 k"), (15_703_000, "15.7 M"), (999_600, "1.00 M")]
+        {
             assert_eq!(number(count), expected);
         }
         assert_eq!(bytes(31_435_840), "31.4 MB");
@@ -221,7 +223,9 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd2");
         let description = describe(folder, None).unwrap();
         let page = page(&description);
-        for expected in ["DDIMScheduler, predicts v_prediction", "128x128 px", "9 cross-attention layers", "6 heads, 2x2"] {
+        for expected in
+            ["DDIMScheduler, predicts v_prediction", "128x128 px", "9 cross-attention layers", "6 heads, 2x2"]
+        {
             assert!(page.contains(expected), "{page}");
         }
         let json = json!(description);

@@ -1,10 +1,18 @@
 //! Files and folders that a reader never sees half-written: everything is made beside its place and renamed into it.
 
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+/// Everything half-made that is on disk now; what [`abandon`] removes.
+static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Held for reading while something is written or renamed, for writing while everything is abandoned.
+static GATE: RwLock<()> = RwLock::new(());
 
 /// Writes one file whole or not at all: `body` writes into a hidden sibling, which then takes the place of `path`. The
 /// sibling is removed when anything fails.
@@ -13,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// [`Error::Io`] naming `path`.
 pub fn write_file(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let partial = Partial::beside(path);
+    let _open = GATE.read().unwrap_or_else(PoisonError::into_inner);
     let write = || {
         let mut file = BufWriter::with_capacity(1 << 18, File::create_new(&partial.0)?);
         body(&mut file)?;
@@ -62,6 +71,7 @@ impl Staging {
     /// target when it cannot be put there.
     pub fn commit(self) -> Result<PathBuf> {
         check_target(&self.target, self.force)?;
+        let _open = GATE.read().unwrap_or_else(PoisonError::into_inner);
         let (new, target) = (&self.partial.0, &self.target);
         let rename = || {
             if fs::symlink_metadata(target).is_err() {
@@ -78,8 +88,35 @@ impl Staging {
     }
 }
 
-/// Whether a new folder may take the place of `target`.
-fn check_target(target: &Path, force: bool) -> Result<()> {
+/// Removes everything half-made and calls `exit`, during which no file is begun or renamed any more: for an interrupt
+/// handler, which runs beside the thread that writes. It waits for the file being written.
+pub fn abandon<T>(exit: impl FnOnce() -> T) -> T {
+    let _closed = GATE.write().unwrap_or_else(PoisonError::into_inner);
+    let partials = PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for partial in partials {
+        // A folder may be made in it while it is being removed; files are not.
+        for _ in 0..3 {
+            if remove(&partial).is_ok() {
+                break;
+            }
+        }
+    }
+    exit()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Whether a run folder may be made at `target`: nothing is there, or an empty folder, or (with `force`) another run.
+///
+/// # Errors
+/// [`Error::Option`] on `--out` saying why not.
+pub fn check_target(target: &Path, force: bool) -> Result<()> {
     let shown = target.display();
     if target.file_name().is_none() {
         return Err(Error::option("--out", format!("{shown} is no name for a new folder")));
@@ -114,7 +151,9 @@ impl Partial {
         // Names have at most 255 bytes; what is cut here only makes the hidden name shorter.
         let name: String = name.chars().take(50).collect();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(path.with_file_name(format!(".{name}.partial-{}-{count}", std::process::id())))
+        let path = path.with_file_name(format!(".{name}.partial-{}-{count}", std::process::id()));
+        PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        Self(path)
     }
 
     /// The hidden place.
@@ -126,11 +165,8 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // Nothing is left to do when cleaning up fails: the first error is the one to report.
-        if self.0.is_dir() {
-            fs::remove_dir_all(&self.0).ok();
-        } else {
-            fs::remove_file(&self.0).ok();
-        }
+        remove(&self.0).ok();
+        PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 

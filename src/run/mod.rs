@@ -7,11 +7,14 @@ mod name;
 mod pictures;
 mod record;
 mod remake;
+mod write;
 
 pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_steps};
+pub use atomic::check_target;
 pub use folder::Run;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
 pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, save_heatmaps};
 pub use remake::{Remake, remake};
+pub use write::{NewRun, write_run};

@@ -1,11 +1,13 @@
 //! All integration tests, in one binary: one file a module.
 
 mod checkpoint;
+mod cli;
 mod evidence;
 mod heatmap;
 mod hub;
 mod model;
 mod model_shapes;
+mod pipeline;
 mod prompt;
 mod render;
 mod report;

@@ -1,0 +1,393 @@
+//! `attnmap generate`: a prompt in, an image and a heat map for every word out.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::prompt::Prompt;
+use attnmap::report;
+use attnmap::run::{self, NewRun, Pictures, RunRecord};
+use attnmap::scheduler::SchedulerKind;
+use attnmap::trace::PromptInfo;
+use attnmap::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use clap::Args;
+
+use super::display::{DisplayArgs, MapArgs};
+use super::print::{self, Terminal};
+
+/// Generate images from a prompt and map every word's attention
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GenerateArgs {
+    /// What the image should show
+    prompt: String,
+
+    #[command(flatten)]
+    model: ModelArgs,
+
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    maps: MapArgs,
+
+    #[command(flatten)]
+    display: DisplayArgs,
+
+    /// Where the run goes [default: outputs/<prompt>-<seed>]
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Replace an existing run
+    #[arg(long)]
+    force: bool,
+
+    /// Record the unconditional half too, so that the negative prompt's words have maps (`view --half unconditional`)
+    #[arg(long)]
+    trace_negative: bool,
+
+    /// Keep no maps of single steps: a smaller trace, and no step windows or animations
+    #[arg(long)]
+    no_step_maps: bool,
+
+    /// Print the run's facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  attnmap generate \"a red apple to the left of a green frog on the beach\"
+  attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour --seed 3 --images 4
+  attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
+
+--size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator.";
+
+/// Which checkpoint, and how it runs.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// `embedded`, a folder in the diffusers layout, or a hub name `owner/name[@revision]`
+    #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
+    pub model: Source,
+
+    /// Take the weight files of this variant, e.g. fp16
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+
+    /// Number type of the networks: f32, bf16 or f16
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    pub dtype: DType,
+
+    /// Where the networks run: cpu, cuda or metal
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+}
+
+/// What the image is made with.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// What the image should not show
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub negative: String,
+
+    /// Denoising steps [default: the checkpoint's own; 50 for most]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+
+    /// Classifier-free guidance; 1 or less turns it off [default: the checkpoint's own; 7.5 for most]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+
+    /// Seed of the noise; the same seed gives the same image as diffusers with a CPU generator
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// How many images: seeds seed, seed + 1, ...
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub images: u64,
+
+    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub size: Option<(usize, usize)>,
+
+    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, ddpm or lcm [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Option<SchedulerKind>,
+
+    /// Start from the tensor `latents` of this safetensors file (standard normal, [1, 4, height / 8, width / 8])
+    #[arg(long, value_name = "FILE")]
+    pub latents: Option<PathBuf>,
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    match text {
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        "f16" => Ok(DType::F16),
+        _ => Err("choose f32, bf16 or f16".into()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once(['x', 'X']).ok_or("write WIDTHxHEIGHT, e.g. 512x512")?;
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| "write WIDTHxHEIGHT, e.g. 512x512".to_owned());
+    Ok((number(width)?, number(height)?))
+}
+
+impl ModelArgs {
+    /// Opens and loads the checkpoint, with download progress.
+    pub fn load(&self, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        let device = self.device()?;
+        let open =
+            OpenOptions { variant: self.variant.clone(), progress: terminal.downloads(), ..OpenOptions::default() };
+        let checkpoint = Checkpoint::open(&self.model, &open)?;
+        let spinner = terminal.spinner("loading");
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype: self.dtype, device })?;
+        spinner.finish_and_clear();
+        Ok(pipeline)
+    }
+
+    fn device(&self) -> Result<Device> {
+        match self.device.as_str() {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0)?),
+            "metal" if candle_core::utils::metal_is_available() => Ok(Device::new_metal(0)?),
+            name @ ("cuda" | "metal") => Err(Error::option(
+                "--device",
+                format!("this binary was built without {name}; build it with `--features {name}` or use cpu"),
+            )),
+            name => Err(Error::option("--device", format!("{name:?} is unknown; choose cpu, cuda or metal"))),
+        }
+    }
+}
+
+impl ImageArgs {
+    /// The options of one run with one seed after another.
+    pub fn options(&self, pipeline: &Pipeline) -> Result<Vec<Options>> {
+        let defaults = pipeline.default_options();
+        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
+        let latents = self.latents.as_deref().map(read_latents).transpose()?;
+        let one = |index: u64| -> Result<Options> {
+            let seed = self.seed.checked_add(index);
+            let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
+            let options = Options {
+                negative: self.negative.clone(),
+                steps: self.steps.unwrap_or(defaults.steps),
+                guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
+                seeds: vec![seed],
+                height,
+                width,
+                scheduler: self.scheduler,
+                latents: latents.clone(),
+            };
+            pipeline.check(&options)?;
+            Ok(options)
+        };
+        (0..self.images).map(one).collect()
+    }
+}
+
+/// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
+fn read_latents(path: &Path) -> Result<Tensor> {
+    let refuse = |reason: String| Error::option("--latents", format!("{}: {reason}", path.display()));
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| {
+        let cause = if path.is_file() { format!("not a safetensors file ({error})") } else { "no such file".into() };
+        refuse(cause)
+    })?;
+    let latents = tensors.get("latents").ok_or_else(|| refuse("it has no tensor named `latents`".into()))?;
+    Ok(if latents.rank() == 3 { latents.unsqueeze(0)? } else { latents.clone() })
+}
+
+/// Runs the command: checks everything that can be checked before work is done, then makes one run folder an image.
+pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    if args.prompt.trim().is_empty() {
+        return Err(Error::option("PROMPT", "the prompt is empty; say what the image should show").into());
+    }
+    let aggregate = args.maps.aggregate()?;
+    let display = args.display.display()?;
+    let started = Instant::now();
+    let pipeline = args.model.load(terminal)?;
+    let loading = started.elapsed().as_secs_f64();
+
+    let prompt = pipeline.tokenize(&args.prompt)?;
+    let words = args.maps.words(&PromptInfo::from(&prompt))?;
+    let runs = args.image.options(&pipeline)?;
+    let targets: Vec<_> = runs.iter().map(|options| args.target(options.seeds[0])).collect();
+    for target in &targets {
+        run::check_target(target, args.force)?;
+    }
+    // A choice of sites that the network does not have is found now and not after the last step.
+    let latent = pipeline.latent_grid(&runs[0]);
+    aggregate.choose(&pipeline.sites(runs[0].height, runs[0].width), latent)?;
+    let warnings = warnings(&pipeline, &prompt);
+    warnings.iter().for_each(print::warn);
+
+    let keep = Keep { per_step: !args.no_step_maps, unconditional: args.trace_negative };
+    let mut records = Vec::with_capacity(runs.len());
+    for (options, target) in runs.iter().zip(&targets) {
+        let (traced, timings) = denoise(&pipeline, &prompt, options, keep, terminal)?;
+        let Traced { generation, trace } = &traced[0];
+        let timings = BTreeMap::from([
+            ("load".to_owned(), loading),
+            ("encode".to_owned(), timings.encode),
+            ("steps".to_owned(), timings.steps),
+            ("decode".to_owned(), timings.decode),
+        ]);
+        let new = NewRun {
+            pictures: Pictures {
+                trace,
+                image: &generation.image,
+                aggregate: &aggregate,
+                display: &display,
+                words: words.as_deref(),
+            },
+            settings: pipeline.settings(options, generation.seed),
+            negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
+            command: args.command(generation.seed),
+            cut_off: prompt.cut_off.clone(),
+            warnings: warnings.clone(),
+            timings,
+        };
+        let spinner = terminal.spinner("drawing");
+        let (folder, record) = run::write_run(target, args.force, &new, |folder, _| report::write(folder).map(drop))?;
+        spinner.finish_and_clear();
+        if !args.json {
+            print::stdout(summary(&folder, &record).as_bytes())?;
+        }
+        records.push(record);
+    }
+    match (args.json, records.as_slice()) {
+        (true, [record]) => print::json(record),
+        (true, records) => print::json(&records),
+        (false, _) => Ok(()),
+    }
+}
+
+impl GenerateArgs {
+    /// The run folder of one seed. With several images `--out` is the folder that they go into.
+    fn target(&self, seed: u64) -> PathBuf {
+        let name = run::run_name(&self.prompt, seed);
+        match &self.out {
+            None => Path::new("outputs").join(name),
+            Some(out) if self.image.images > 1 => out.join(name),
+            Some(out) => out.clone(),
+        }
+    }
+
+    /// The command line that makes the run of `seed` again: the one that was typed, with this seed alone.
+    fn command(&self, seed: u64) -> String {
+        let mut words = vec!["attnmap".to_owned()];
+        let mut typed = std::env::args().skip(1);
+        while let Some(word) = typed.next() {
+            match word.as_str() {
+                "--seed" | "--images" => drop(typed.next()),
+                "--json" | "--force" | "--quiet" | "-q" => {}
+                other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
+                _ => words.push(quoted(&word)),
+            }
+        }
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+        words.join(" ")
+    }
+}
+
+/// A word of a POSIX command line.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// What the user should know before waiting: words that were cut off, words that the checkpoint does not know.
+fn warnings(pipeline: &Pipeline, prompt: &Prompt) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !prompt.cut_off.is_empty() {
+        let tokens = prompt.ids.len();
+        let words = print::some_of(&prompt.cut_off);
+        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}"));
+    }
+    if let Some(vocabulary) = &pipeline.defaults().vocabulary {
+        let unknown = prompt.unknown_words(vocabulary);
+        if !unknown.is_empty() {
+            warnings.push(format!(
+                "the default checkpoint is a demonstration model and never saw: {} (it knows: {}); for the whole world give \
+                 --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+                print::some_of(&unknown),
+                vocabulary.join(" "),
+            ));
+        }
+    }
+    warnings
+}
+
+fn denoise(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    keep: Keep,
+    terminal: &Terminal,
+) -> Result<(Vec<Traced>, attnmap::pipeline::Timings)> {
+    let bar = terminal.bar(0, &format!("seed {}", options.seeds[0]));
+    let done = pipeline.trace(prompt, options, keep, &mut |event| {
+        match event {
+            Event::Encoded { calls } => bar.set_length(calls as u64),
+            Event::Stepped { .. } => bar.inc(1),
+            Event::Decoded { .. } => {}
+        }
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    done
+}
+
+/// The table of words and where the files are.
+pub fn summary(folder: &Path, record: &RunRecord) -> String {
+    let mut rows = vec![["word", "tokens", "attention", "peak", "at x, y"].map(str::to_owned).to_vec()];
+    for word in &record.words {
+        let info = &word.word;
+        let label = if info.occurrence > 1 { format!("{}#{}", info.text, info.occurrence) } else { info.text.clone() };
+        let layout = &word.layout;
+        let at = layout.peak.map_or("-".to_owned(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y));
+        let peak = layout.peak.map_or("-".to_owned(), |peak| format!("{:.3}", peak.value));
+        let share = format!("{:.1} %", 100.0 * layout.share);
+        rows.push(vec![print::printable(&label), info.tokens.len().to_string(), share, peak, at]);
+    }
+    let rest = 1.0 - record.words.iter().map(|word| word.layout.share).sum::<f32>();
+    let mut text = print::table(&rows);
+    text += &format!(
+        "The rest, {:.1} %, lies on the start and end tokens, padding and words not listed.\n\n",
+        100.0 * rest
+    );
+    text += &format!("{}\n", folder.join("image.png").display());
+    text += &format!("{}\n", folder.join("words.png").display());
+    text += &format!("{}\n", folder.join("report.html").display());
+    text += &format!("{} (overlays, maps, trace, run.json)\n", folder.display());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_width_by_height() {
+        assert_eq!(parse_size("640x512"), Ok((640, 512)));
+        for wrong in ["", "640", "x", "640x", "-1x2", "axb", "1x2x3"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_command_line_are_quoted_for_a_shell() {
+        assert_eq!(quoted("--size=64x64"), "--size=64x64");
+        assert_eq!(quoted("it's $5"), "'it'\\''s $5'");
+        assert_eq!(quoted(""), "''");
+    }
+}

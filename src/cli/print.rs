@@ -1,0 +1,133 @@
+//! How facts reach stdout and progress reaches stderr.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use attnmap::checkpoint::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What the user wants to see on stderr.
+#[derive(Debug, Clone, Copy)]
+pub struct Terminal {
+    /// No progress.
+    pub quiet: bool,
+}
+
+impl Terminal {
+    /// A bar over `length` units, drawn on stderr only when that is a terminal and not quiet.
+    pub fn bar(&self, length: u64, what: &str) -> ProgressBar {
+        let style = ProgressStyle::with_template("{msg:>12} [{bar:32}] {pos}/{len} {elapsed} (eta {eta})")
+            .expect("a constant template")
+            .progress_chars("=> ");
+        self.draw(ProgressBar::new(length)).with_style(style).with_message(what.to_owned())
+    }
+
+    /// A spinner for work of unknown length.
+    pub fn spinner(&self, what: &str) -> ProgressBar {
+        let bar = self.draw(ProgressBar::new_spinner()).with_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+
+    /// Shows downloads, a bar a file; `None` when nothing is to be shown.
+    pub fn downloads(&self) -> Option<Arc<dyn Progress>> {
+        (!self.quiet).then(|| Arc::new(Downloads { bar: self.bar_of_bytes(), file: Mutex::default() }) as _)
+    }
+
+    fn bar_of_bytes(&self) -> ProgressBar {
+        let style =
+            ProgressStyle::with_template("{msg} [{bar:32}] {bytes}/{total_bytes} {binary_bytes_per_sec} (eta {eta})")
+                .expect("a constant template")
+                .progress_chars("=> ");
+        self.draw(ProgressBar::new(0)).with_style(style)
+    }
+
+    fn draw(&self, bar: ProgressBar) -> ProgressBar {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        bar.set_draw_target(target);
+        bar
+    }
+}
+
+/// One bar that follows the file being downloaded.
+struct Downloads {
+    bar: ProgressBar,
+    file: Mutex<String>,
+}
+
+impl Progress for Downloads {
+    fn download(&self, file: &str, done: u64, total: u64) {
+        let Ok(mut current) = self.file.lock() else { return };
+        if *current != file {
+            file.clone_into(&mut current);
+            self.bar.reset();
+            self.bar.set_message(file.to_owned());
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        if total > 0 && done >= total {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
+/// A warning: one line on stderr.
+pub fn warn(message: impl AsRef<str>) {
+    eprintln!("attnmap: warning: {}", message.as_ref());
+}
+
+/// Writes facts to stdout; a closed pipe is an error that [`is_broken_pipe`] recognises.
+pub fn stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes `value` to stdout as indented JSON.
+pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    stdout(&text)
+}
+
+/// Whether the reader of stdout went away (`attnmap ... | head`), which is no error of ours.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Columns aligned by width in characters: the first one left, the others right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| console::measure_text_width(c)).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let padding = " ".repeat(widths[column] - console::measure_text_width(cell));
+            let (before, after) = if column == 0 { ("", padding.as_str()) } else { (padding.as_str(), "") };
+            line += &format!("{}{before}{cell}{after}", if column == 0 { "" } else { "  " });
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// The first few of `words`, and how many more there are.
+pub fn some_of(words: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = words.iter().take(SHOWN).map(|word| printable(word)).collect::<Vec<_>>().join(", ");
+    if words.len() > SHOWN {
+        text += &format!(" and {} more", words.len() - SHOWN);
+    }
+    text
+}
+
+/// `text` without control characters, which could drive the reader's terminal, and no longer than a line.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(60).collect()
+}

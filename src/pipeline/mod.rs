@@ -1,0 +1,407 @@
+//! From a prompt and a checkpoint to images, while an observer watches every step.
+//!
+//! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, so that the
+//! same seed gives the same image as diffusers with a CPU generator.
+
+mod traced;
+
+pub use traced::{Keep, Traced};
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use image::RgbImage;
+
+use crate::checkpoint::{Checkpoint, Defaults, Part, SchedulerConfig};
+use crate::model::{Conditioning, Context, TextEncoder, Unet, Vae};
+use crate::prompt::{Prompt, Tokenizer};
+use crate::run::Settings;
+use crate::scheduler::{self, SchedulerKind, TorchGenerator};
+use crate::trace::{AttentionObserver, Grid, Site, Step, TextAttention};
+use crate::{Error, Result};
+
+/// How a checkpoint is brought into memory.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Element type of weights and activations; latents and schedulers stay in f32.
+    pub dtype: DType,
+    /// Where the networks run.
+    pub device: Device,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { dtype: DType::F32, device: Device::Cpu }
+    }
+}
+
+/// What a run is asked to do. Start from [`Pipeline::default_options`], which are the checkpoint's own defaults.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the image should not show; the empty text is the usual unconditional prompt.
+    pub negative: String,
+    /// Denoising steps, 1 or more (PNDM makes one UNet call more).
+    pub steps: usize,
+    /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in diffusers).
+    pub guidance_scale: f64,
+    /// One image a seed; all of them go through the UNet in one batch.
+    pub seeds: Vec<u64>,
+    /// Image rows in pixels, a multiple of [`Pipeline::vae_factor`].
+    pub height: usize,
+    /// Image columns in pixels, a multiple of [`Pipeline::vae_factor`].
+    pub width: usize,
+    /// Another sampler than the checkpoint's `scheduler_config.json` names.
+    pub scheduler: Option<SchedulerKind>,
+    /// Standard normal noise in place of the seeds' own, f32 `[images, 4, height / factor, width / factor]`.
+    pub latents: Option<Tensor>,
+}
+
+/// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The prompts are encoded; the steps begin.
+    Encoded {
+        /// Number of UNet calls to come.
+        calls: usize,
+    },
+    /// One UNet call and scheduler step are done.
+    Stepped {
+        /// Which one.
+        step: Step,
+        /// The present estimate of the final latents (`pred_original_sample`), f32 `[images, 4, h, w]`.
+        denoised: &'a Tensor,
+    },
+    /// One image is decoded.
+    Decoded {
+        /// Its place in [`Options::seeds`].
+        image: usize,
+    },
+}
+
+/// One finished image.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The seed of its noise.
+    pub seed: u64,
+    /// The decoded image.
+    pub image: RgbImage,
+    /// The final latent, f32 `[1, 4, h, w]`, before the division by the VAE's scaling factor.
+    pub latent: Tensor,
+}
+
+/// All that [`Pipeline::generate`] returns beside what the observer kept.
+#[derive(Debug, Clone)]
+pub struct Generations {
+    /// One for each of [`Options::seeds`], in order.
+    pub images: Vec<Generation>,
+    /// The timestep of each UNet call.
+    pub timesteps: Vec<f64>,
+    /// The text encoder's own self-attention on the prompt, a layer each.
+    pub text: Vec<TextAttention>,
+    /// Time spent on the prompts, the steps and the decoding.
+    pub timings: Timings,
+}
+
+/// Where the time of a run went.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
+pub struct Timings {
+    /// Seconds in the text encoder.
+    pub encode: f64,
+    /// Seconds in the UNet and the scheduler.
+    pub steps: f64,
+    /// Seconds in the VAE.
+    pub decode: f64,
+}
+
+/// A checkpoint in memory, ready to generate.
+pub struct Pipeline {
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    unet: Unet,
+    vae: Vae,
+    scheduler: SchedulerConfig,
+    defaults: Defaults,
+    id: String,
+    digest: String,
+    scaling_factor: f64,
+    vae_factor: usize,
+    latent_channels: usize,
+    options: LoadOptions,
+}
+
+impl Pipeline {
+    /// Reads every part of `checkpoint`. Errors name the file and the tensor that is missing, left over or of the wrong shape.
+    pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let LoadOptions { dtype, device } = options;
+        let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?;
+
+        let weights = checkpoint.weights(Part::TextEncoder)?;
+        let text_encoder = TextEncoder::new(&checkpoint.text_encoder, weights.var_builder(*dtype, device))?;
+        weights.finish()?;
+        let weights = checkpoint.weights(Part::Unet)?;
+        let unet = Unet::new(&checkpoint.unet, weights.var_builder(*dtype, device))?;
+        weights.finish()?;
+        let weights = checkpoint.weights(Part::Vae)?;
+        let vae = Vae::new(&checkpoint.vae, weights.var_builder(*dtype, device))?;
+        weights.finish()?;
+
+        Ok(Self {
+            tokenizer,
+            text_encoder,
+            unet,
+            vae,
+            scheduler: checkpoint.scheduler.clone(),
+            defaults: checkpoint.defaults.clone(),
+            id: checkpoint.id.clone(),
+            digest: checkpoint.digest()?,
+            scaling_factor: checkpoint.vae.scaling_factor,
+            vae_factor: checkpoint.vae.factor(),
+            latent_channels: checkpoint.vae.latent_channels,
+            options: options.clone(),
+        })
+    }
+
+    /// The checkpoint's own steps, guidance and size, with seed 0 and no negative prompt.
+    pub fn default_options(&self) -> Options {
+        let [height, width] = self.defaults.size;
+        Options {
+            negative: String::new(),
+            steps: self.defaults.steps,
+            guidance_scale: self.defaults.guidance_scale,
+            seeds: vec![0],
+            height,
+            width,
+            scheduler: None,
+            latents: None,
+        }
+    }
+
+    /// What the checkpoint calls itself: `embedded`, the folder, or `owner/name@revision`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A short digest of the weights (see [`Checkpoint::digest`]).
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The checkpoint's defaults, with the words that it knows where it says so.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Image pixels per latent cell, in each direction (8 for Stable Diffusion).
+    pub fn vae_factor(&self) -> usize {
+        self.vae_factor
+    }
+
+    /// Tokens, words and padding of `text` as the text encoder will see them.
+    pub fn tokenize(&self, text: &str) -> Result<Prompt> {
+        self.tokenizer.encode(text)
+    }
+
+    /// The cross-attention sites of an image of `height` x `width` pixels, in network order.
+    pub fn sites(&self, height: usize, width: usize) -> Vec<Site> {
+        self.unet.sites(height / self.vae_factor, width / self.vae_factor)
+    }
+
+    /// The latent grid of a run with `options`.
+    pub fn latent_grid(&self, options: &Options) -> Grid {
+        Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
+    }
+
+    /// The settings of an image of this run, as `run.json` and the trace record them.
+    pub fn settings(&self, options: &Options, seed: u64) -> Settings {
+        let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
+        Settings {
+            seed,
+            steps: options.steps,
+            guidance_scale: options.guidance_scale,
+            scheduler: scheduler.map_or_else(String::new, |kind| kind.name().to_owned()),
+            width: options.width,
+            height: options.height,
+            dtype: dtype_name(self.options.dtype).to_owned(),
+            device: device_name(&self.options.device).to_owned(),
+            more: Default::default(),
+        }
+    }
+
+    /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
+    pub fn check(&self, options: &Options) -> Result<()> {
+        let factor = self.vae_factor;
+        for (name, pixels) in [("width", options.width), ("height", options.height)] {
+            if pixels == 0 || pixels % factor != 0 {
+                let below = (pixels / factor).max(1) * factor;
+                return Err(Error::option(
+                    "--size",
+                    format!("the {name} must be a multiple of {factor} pixels; {pixels} given, try {below}"),
+                ));
+            }
+        }
+        if options.seeds.is_empty() {
+            return Err(Error::option("--images", "must be 1 or more"));
+        }
+        if !options.guidance_scale.is_finite() {
+            return Err(Error::option("--guidance", "must be a finite number"));
+        }
+        if let Some(latents) = &options.latents {
+            let expected = self.latent_shape(options);
+            if latents.dims() != expected {
+                return Err(Error::option(
+                    "--latents",
+                    format!("the tensor has shape {:?}; this run needs {expected:?}", latents.dims()),
+                ));
+            }
+        }
+        scheduler::build(&self.scheduler, options.scheduler, options.steps).map(|_| ())
+    }
+
+    /// Generates one image a seed. `observer` is told of every attention site it wants; `progress` of every [`Event`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when `progress` breaks.
+    pub fn generate(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        observer: &mut dyn AttentionObserver,
+        progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Generations> {
+        self.check(options)?;
+        let mut tell = |event: Event| match progress(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        };
+        let mut timings = Timings::default();
+        let images = options.seeds.len();
+        let guided = options.guidance_scale > 1.0;
+
+        let start = Instant::now();
+        let (context, text) = self.encode(prompt, options, images, guided)?;
+        timings.encode = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let mut sampler = scheduler::build(&self.scheduler, options.scheduler, options.steps)?;
+        let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
+        let mut latents = (self.initial_noise(options, &mut noise)? * sampler.init_noise_sigma())?;
+        let timesteps = sampler.timesteps().to_vec();
+        tell(Event::Encoded { calls: timesteps.len() })?;
+        for (index, &timestep) in timesteps.iter().enumerate() {
+            let step = Step { index, count: timesteps.len(), timestep, images, guided };
+            observer.begin_step(&step)?;
+            let input = sampler.scale_model_input(&latents, index)?;
+            let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
+            let stepped = sampler.step(&output, index, &latents, &mut noise)?;
+            latents = stepped.previous;
+            tell(Event::Stepped { step, denoised: &stepped.denoised })?;
+        }
+        timings.steps = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let mut done = Vec::with_capacity(images);
+        for (image, &seed) in options.seeds.iter().enumerate() {
+            let latent = latents.i(image..image + 1)?;
+            done.push(Generation { seed, image: self.decode(&latent)?, latent });
+            tell(Event::Decoded { image })?;
+        }
+        timings.decode = start.elapsed().as_secs_f64();
+        Ok(Generations { images: done, timesteps, text, timings })
+    }
+
+    /// Decodes a latent `[1, 4, h, w]` (as the UNet sees it) into an image of `h * factor` x `w * factor` pixels.
+    pub fn decode(&self, latent: &Tensor) -> Result<RgbImage> {
+        let latent = (latent / self.scaling_factor)?.to_dtype(self.options.dtype)?;
+        let pixels = self.vae.decode(&latent)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        rgb_from_tensor(&pixels.i(0)?)
+    }
+
+    /// Keys and values of every site for the whole batch, and the prompt's own self-attention in the text encoder.
+    fn encode(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        images: usize,
+        guided: bool,
+    ) -> Result<(Context, Vec<TextAttention>)> {
+        let encoding = self.text_encoder.forward_attentions(&self.ids(prompt)?)?;
+        let text = encoding
+            .attentions
+            .iter()
+            .map(|layer| TextAttention::from_layer(&layer.i(0)?, prompt.tokens.len()))
+            .collect::<Result<Vec<_>>>()?;
+        let mut rows = Vec::with_capacity(2 * images);
+        if guided {
+            let negative = self.tokenizer.encode(&options.negative)?;
+            let negative = self.text_encoder.forward(&self.ids(&negative)?)?.last_hidden_state;
+            rows.extend(std::iter::repeat_n(negative, images));
+        }
+        rows.extend(std::iter::repeat_n(encoding.last_hidden_state, images));
+        let hidden_states = Tensor::cat(&rows, 0)?;
+        Ok((self.unet.prepare(&Conditioning::new(hidden_states))?, text))
+    }
+
+    fn ids(&self, prompt: &Prompt) -> Result<Tensor> {
+        Ok(Tensor::new(prompt.ids.as_slice(), &self.options.device)?.unsqueeze(0)?)
+    }
+
+    /// Standard normal noise, `[images, 4, h, w]`, drawn for each image from its own generator as diffusers does with a list.
+    fn initial_noise(&self, options: &Options, noise: &mut [TorchGenerator]) -> Result<Tensor> {
+        let device = &self.options.device;
+        if let Some(given) = &options.latents {
+            return Ok(given.to_dtype(DType::F32)?.to_device(device)?);
+        }
+        let shape = self.latent_shape(options);
+        scheduler::randn_tensor(&shape, noise, DType::F32, device)
+    }
+
+    fn latent_shape(&self, options: &Options) -> [usize; 4] {
+        let factor = self.vae_factor;
+        [options.seeds.len(), self.latent_channels, options.height / factor, options.width / factor]
+    }
+
+    /// The guided prediction for `input` `[images, 4, h, w]`, f32.
+    fn predict(
+        &self,
+        input: &Tensor,
+        step: &Step,
+        context: &Context,
+        guidance_scale: f64,
+        observer: &mut dyn AttentionObserver,
+    ) -> Result<Tensor> {
+        let input = input.to_dtype(self.options.dtype)?;
+        let batch = if step.guided { Tensor::cat(&[&input, &input], 0)? } else { input };
+        let output = self.unet.forward(&batch, step.timestep, context, observer)?.to_dtype(DType::F32)?;
+        let conditional = output.i(step.conditional_rows())?;
+        if !step.guided {
+            return Ok(conditional);
+        }
+        let unconditional = output.i(..step.images)?;
+        Ok((&unconditional + ((conditional - &unconditional)? * guidance_scale)?)?)
+    }
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::BF16 => "bf16",
+        _ => "f32",
+    }
+}
+
+fn device_name(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+/// `[3, H, W]` in -1..1 to 8 bits, rounding halves to even as diffusers' `VaeImageProcessor` (numpy) does.
+fn rgb_from_tensor(pixels: &Tensor) -> Result<RgbImage> {
+    let (_, height, width) = pixels.dims3()?;
+    let values = pixels.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;
+    let bytes = values.iter().map(|v| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
+    Ok(RgbImage::from_raw(width as u32, height as u32, bytes).expect("three bytes a pixel"))
+}

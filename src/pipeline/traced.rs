@@ -1,0 +1,72 @@
+//! A run with its attention recorded: what most callers want of a pipeline.
+
+use std::ops::ControlFlow;
+
+use super::{Event, Generation, Options, Pipeline, Timings};
+use crate::Result;
+use crate::prompt::Prompt;
+use crate::trace::{About, CheckpointInfo, Grid, Plan, PromptInfo, Recorder, Trace};
+
+/// What is recorded beside the sums over the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// A head-mean map for every step (needed for step windows and animations).
+    pub per_step: bool,
+    /// The unconditional half of the guidance batch too, so that the negative prompt's words have maps.
+    pub unconditional: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { per_step: true, unconditional: false }
+    }
+}
+
+/// An image and what was seen while it was made.
+#[derive(Debug, Clone)]
+pub struct Traced {
+    /// The image.
+    pub generation: Generation,
+    /// The attention of every cross-attention site.
+    pub trace: Trace,
+}
+
+impl Pipeline {
+    /// Generates as [`generate`](Self::generate) and records every cross-attention site.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn trace(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        keep: Keep,
+        progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<(Vec<Traced>, Timings)> {
+        let negative = keep.unconditional.then(|| self.tokenize(&options.negative)).transpose()?;
+        let plan = Plan {
+            tokens: prompt.tokens.len(),
+            unconditional_tokens: negative.as_ref().map(|negative| negative.tokens.len()),
+            images: options.seeds.len(),
+            per_step: keep.per_step,
+        };
+        let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan);
+        let generations = self.generate(prompt, options, &mut recorder, progress)?;
+
+        let mut traced = Vec::with_capacity(generations.images.len());
+        for (generation, mut recording) in generations.images.into_iter().zip(recorder.finish()?) {
+            recording.text = generations.text.clone();
+            let negative = recording.unconditional.as_ref().and(negative.as_ref());
+            let about = About {
+                prompt: PromptInfo::from(prompt),
+                negative: negative.map(PromptInfo::from),
+                latent: self.latent_grid(options),
+                image: Grid::new(options.height, options.width),
+                checkpoint: CheckpointInfo { id: self.id().to_owned(), digest: self.digest().to_owned() },
+                settings: serde_json::to_value(self.settings(options, generation.seed)).unwrap_or_default(),
+            };
+            traced.push(Traced { trace: Trace::new(about, recording)?, generation });
+        }
+        Ok((traced, generations.timings))
+    }
+}

@@ -1,0 +1,87 @@
+//! A finished image becomes a run folder: every file of it, or none.
+
+use super::atomic::Staging;
+use super::{FORMAT_VERSION, Pictures, RunRecord, Settings, render_run};
+use crate::Result;
+use crate::render::write_png;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a run folder is made of.
+#[derive(Debug, Clone)]
+pub struct NewRun<'a> {
+    /// Image, trace, and how the maps are made and drawn.
+    pub pictures: Pictures<'a>,
+    /// What the image was made with.
+    pub settings: Settings,
+    /// The negative prompt, when it is not empty.
+    pub negative: Option<String>,
+    /// The command line that makes the same run again.
+    pub command: String,
+    /// Words of the prompt that did not fit.
+    pub cut_off: Vec<String>,
+    /// What the user was warned of.
+    pub warnings: Vec<String>,
+    /// Seconds by part.
+    pub timings: BTreeMap<String, f64>,
+}
+
+/// Writes `image.png`, `trace.safetensors`, `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` into a hidden
+/// folder beside `target` and renames it when all are there. `finish` may add further files before that. Returns the
+/// folder and what `run.json` says.
+///
+/// # Errors
+/// [`Error::Option`](crate::Error::Option) when `target` exists and `force` is not set, or a choice of maps cannot be had;
+/// [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is left behind.
+pub fn write_run(
+    target: &Path,
+    force: bool,
+    new: &NewRun,
+    finish: impl FnOnce(&Path, &RunRecord) -> Result<()>,
+) -> Result<(PathBuf, RunRecord)> {
+    let staging = Staging::new(target, force)?;
+    let folder = staging.path().to_path_buf();
+    let Pictures { trace, image, aggregate, display, .. } = new.pictures;
+    let about = &trace.about;
+
+    let settings = serde_json::to_string(&new.settings).expect("plain data has a JSON form");
+    let checkpoint = format!("{} {}", about.checkpoint.id, about.checkpoint.digest);
+    let mut texts = vec![
+        ("Description", about.prompt.text.as_str()),
+        ("Software", concat!("attnmap ", env!("CARGO_PKG_VERSION"))),
+        ("Settings", settings.as_str()),
+        ("Checkpoint", checkpoint.as_str()),
+    ];
+    texts.extend(new.negative.as_deref().map(|negative| ("Negative prompt", negative)));
+    write_png(&folder.join("image.png"), image, &texts, false)?;
+    let (saved, drawn) =
+        rayon::join(|| trace.save(&folder.join("trace.safetensors")), || render_run(&folder, &new.pictures));
+    saved?;
+    let maps = drawn?;
+
+    let mut record = RunRecord {
+        format_version: FORMAT_VERSION,
+        attnmap: env!("CARGO_PKG_VERSION").to_owned(),
+        command: new.command.clone(),
+        prompt: about.prompt.text.clone(),
+        negative: new.negative.clone(),
+        checkpoint: about.checkpoint.clone(),
+        settings: new.settings.clone(),
+        latent: about.latent,
+        image: about.image,
+        tokens: Vec::new(),
+        padding_share: 0.0,
+        words: Vec::new(),
+        cut_off: new.cut_off.clone(),
+        warnings: new.warnings.clone(),
+        aggregate: String::new(),
+        display: serde_json::to_value(display).expect("plain data has a JSON form"),
+        sites: trace.recording.sites.clone(),
+        timesteps: trace.recording.timesteps.clone(),
+        timings: new.timings.clone(),
+    };
+    record.describe(&maps, aggregate.to_string(), &about.prompt, display.threshold);
+    record.write(&folder)?;
+    finish(&folder, &record)?;
+    Ok((staging.commit()?, record))
+}

@@ -1,0 +1,120 @@
+//! Whole runs against diffusers on the tiny checkpoints: final latents, image, and DAAM's global heat map.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::heatmap::{self, Aggregate};
+use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::trace::Unobserved;
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+struct Settings {
+    checkpoint: String,
+    prompt: String,
+    negative: String,
+    guidance_scale: f64,
+    scheduler: Option<String>,
+    seed: u64,
+    steps: usize,
+    width: usize,
+    height: usize,
+    tokens: usize,
+    timesteps: Vec<f64>,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Relative L2 distance.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+    (difference / square(&mut expected.iter().map(|&v| f64::from(v)))).sqrt()
+}
+
+#[test]
+fn whole_runs_equal_diffusers() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(fixtures().join("pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            check(&path);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 10, "{checked} fixtures");
+}
+
+fn check(path: &Path) {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    let settings: Settings = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let expected = candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+
+    let source = Source::Folder(fixtures().join(&settings.checkpoint));
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options {
+        negative: settings.negative,
+        steps: settings.steps,
+        guidance_scale: settings.guidance_scale,
+        seeds: vec![settings.seed],
+        height: settings.height,
+        width: settings.width,
+        scheduler: settings.scheduler.map(|name| name.parse().unwrap()),
+        latents: None,
+    };
+    let prompt = pipeline.tokenize(&settings.prompt).unwrap();
+    assert_eq!(prompt.tokens.len(), settings.tokens, "{name}: tokens");
+    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+    let (traced, _) = pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap();
+    let Traced { generation, trace } = &traced[0];
+
+    assert_eq!(trace.recording.timesteps, settings.timesteps, "{name}: timesteps");
+    let latents = distance(&values(&generation.latent), &values(&expected["latents"]));
+    assert!(latents < 1e-4, "{name}: latents are off by {latents:e}");
+
+    let image: Vec<u8> = expected["image"].flatten_all().unwrap().to_vec1().unwrap();
+    let worst = generation.image.as_raw().iter().zip(&image).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(worst <= 2, "{name}: a pixel is off by {worst}");
+
+    let maps = heatmap::aggregate(trace, &Aggregate::named("daam").unwrap(), &[]).unwrap();
+    let expected = values(&expected["heatmap"]);
+    assert_eq!(maps.tokens.len(), expected.len(), "{name}: heat map size");
+    let maximum = expected.iter().copied().fold(0.0, f32::max);
+    let worst = maps.tokens.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= 1e-3 * maximum, "{name}: heat maps are off by {worst} of {maximum}");
+    println!("{name}: latents {latents:.1e}, heat maps {:.1e} of the maximum", worst / maximum);
+}
+
+#[test]
+fn an_observer_changes_nothing_and_a_batch_equals_single_runs() {
+    let source = Source::Folder(fixtures().join("tiny-sd1"));
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let prompt = pipeline.tokenize("a red apple").unwrap();
+    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+    let options = |seeds: &[u64]| Options {
+        seeds: seeds.to_vec(),
+        steps: 3,
+        height: 64,
+        width: 96,
+        ..pipeline.default_options()
+    };
+    let (pair, _) = pipeline.trace(&prompt, &options(&[3, 4]), Keep::default(), quiet).unwrap();
+    for (seed, traced) in [3, 4].into_iter().zip(&pair) {
+        let alone = pipeline.generate(&prompt, &options(&[seed]), &mut Unobserved, quiet).unwrap();
+        assert_eq!(traced.generation.seed, seed);
+        let error = distance(&values(&traced.generation.latent), &values(&alone.images[0].latent));
+        assert!(error < 1e-5, "seed {seed}: {error:e}");
+    }
+    assert_ne!(pair[0].generation.image, pair[1].generation.image);
+}
