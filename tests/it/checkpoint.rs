@@ -4,6 +4,7 @@ use attnmap::checkpoint::{
     Activation, BlockType, Checkpoint, OpenOptions, Part, SchedulerConfig, Source, TextEncoderConfig, TokenizerConfig,
     UnetConfig, VaeConfig,
 };
+use attnmap::model::{Conditioning, TextEncoder, Unet, Vae};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -669,28 +670,77 @@ fn attnmap_json_gives_the_defaults() {
     }
 }
 
-/// Loads a full-size checkpoint made by `tests/fixtures/make_full_size.py`; says how long each part takes.
+#[test]
+fn sites_follow_from_the_config_alone() {
+    for (name, latents) in [("tiny-sd1", [[16, 16], [9, 14]]), ("tiny-sd2", [[16, 16], [5, 23]])] {
+        let checkpoint = Checkpoint::open(&Source::Folder(fixture(name)), &OpenOptions::default()).unwrap();
+        let weights = checkpoint.weights(Part::Unet).unwrap();
+        let unet = weights.load(DType::F32, &Device::Cpu, |vb| Unet::new(&checkpoint.unet, vb)).unwrap();
+        for latent in latents {
+            assert_eq!(checkpoint.unet.cross_attention_sites(latent), unet.sites(latent[0], latent[1]));
+        }
+    }
+    let sd15 = UnetConfig::from_json(SD15_UNET.as_bytes(), Path::new("config.json")).unwrap();
+    let sites = sd15.cross_attention_sites([64, 64]);
+    assert_eq!(sites.len(), 16);
+    assert_eq!(sites[6].path, "mid_block.attentions.0.transformer_blocks.0.attn2");
+}
+
+#[test]
+fn a_description_has_the_numbers_of_the_files() {
+    let description = Copy::of("tiny-sd2").open().unwrap().describe().unwrap();
+    let counted = |file: &str| {
+        let tensors = read_tensors(&fixture("tiny-sd2").join(file));
+        tensors.iter().map(|(_, _, shape, _)| shape.iter().product::<usize>() as u64).sum::<u64>()
+    };
+    assert_eq!(description.parameters, counted(UNET) + counted(VAE) + counted(TEXT));
+    let bytes: u64 = [UNET, VAE, TEXT].iter().map(|f| fs::metadata(fixture("tiny-sd2").join(f)).unwrap().len()).sum();
+    assert_eq!(description.bytes, bytes);
+    assert_eq!((description.size, description.factor, description.prompt_tokens), ([128, 128], 8, 77));
+    assert_eq!(
+        (description.scheduler.as_str(), description.prediction_type.as_str()),
+        ("DDIMScheduler", "v_prediction")
+    );
+    assert_eq!(description.parts[2].dtypes, ["f32"]);
+}
+
+/// Loads and runs a full-size checkpoint made by `tests/fixtures/make_full_size.py`; says how long each part takes.
 #[test]
 #[ignore = "needs a folder with a full-size checkpoint in ATTNMAP_FULL_SIZE"]
 fn a_full_size_checkpoint_loads() {
     let folder = std::env::var("ATTNMAP_FULL_SIZE").expect("ATTNMAP_FULL_SIZE names a folder");
     let checkpoint = Checkpoint::open(&Source::Folder(folder.into()), &OpenOptions::default()).unwrap();
-    println!("digest {}", checkpoint.digest().unwrap());
     for part in Part::ALL {
         let summary = checkpoint.weights(part).unwrap().summary();
-        for dtype in [DType::F32, DType::F16] {
-            let start = std::time::Instant::now();
-            let tensors = load_shapes(&checkpoint, part, checkpoint.weights(part).unwrap().shapes(), dtype).unwrap();
-            let seconds = start.elapsed().as_secs_f64();
-            let rate = summary.bytes as f64 / 1e9 / seconds;
-            println!(
-                "{part:?}: {} tensors, {} parameters, {:?} as {dtype:?} in {seconds:.2} s ({rate:.1} GB/s of file)",
-                tensors.len(),
-                summary.parameters,
-                summary.dtypes
-            );
-        }
+        let start = std::time::Instant::now();
+        load_all(&checkpoint, part).unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = summary.bytes as f64 / 1e9 / seconds;
+        let (parameters, dtypes) = (summary.parameters, &summary.dtypes);
+        println!("{part:?}: {parameters} parameters, {dtypes:?} as f32 in {seconds:.2} s ({rate:.2} GB/s of file)");
     }
+    let start = std::time::Instant::now();
+    let device = Device::Cpu;
+    let text_encoder = checkpoint
+        .weights(Part::TextEncoder)
+        .unwrap()
+        .load(DType::F32, &device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))
+        .unwrap();
+    let ids = Tensor::zeros((1, 77), DType::U32, &device).unwrap();
+    let states = text_encoder.forward(&ids).unwrap().last_hidden_state;
+    drop(text_encoder);
+    let unet = checkpoint.weights(Part::Unet).unwrap();
+    let unet = unet.load(DType::F32, &device, |vb| Unet::new(&checkpoint.unet, vb)).unwrap();
+    let context = unet.prepare(&Conditioning::new(states)).unwrap();
+    let latent = Tensor::ones((1, 4, 8, 8), DType::F32, &device).unwrap();
+    let output = unet.forward(&latent, 500.0, &context, &mut attnmap::trace::Unobserved).unwrap();
+    drop(unet);
+    let vae = checkpoint.weights(Part::Vae).unwrap();
+    let vae = vae.load(DType::F32, &device, |vb| Vae::new(&checkpoint.vae, vb)).unwrap();
+    let image = vae.decode(&output).unwrap();
+    assert_eq!(image.dims(), [1, 3, 64, 64]);
+    assert!(image.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|value| value.is_finite()));
+    println!("loaded as networks and ran once at 64x64 in {:.2} s", start.elapsed().as_secs_f64());
 }
 
 /// A JSON object whose keys are mostly real fields, with values that are mostly wrong.

@@ -404,3 +404,53 @@ fn shards_and_variants_are_fetched_by_their_names() {
     assert!(!requests.iter().any(|request| request.contains(&format!("GET /{UNET}"))), "{requests:#?}");
     assert!(!requests.iter().any(|request| request.contains("text_encoder/model.safetensors")), "{requests:#?}");
 }
+
+/// The name of the variable that tells the child of the next test what to expect.
+const EXPECT: &str = "ATTNMAP_TEST_EXPECT";
+
+/// Opens `owner/tiny` with nothing but the environment; run by the test below in a process of its own.
+#[test]
+#[ignore = "run by the_environment_is_honoured"]
+fn opens_from_the_environment() {
+    let Ok(expected) = std::env::var(EXPECT) else { return };
+    match Checkpoint::open(&REPO.parse().unwrap(), &OpenOptions::default()) {
+        Ok(checkpoint) => assert_eq!(expected, checkpoint.id),
+        Err(error) => assert!(error.to_string().contains(&expected), "{error}"),
+    }
+}
+
+#[test]
+fn the_environment_is_honoured() {
+    let world = World::new();
+    world.server.set(Behaviour { gate: Some((401, "GatedRepo", "secret")), ..Default::default() });
+    let home = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    let check = |expected: &str, variables: &[(&str, &str)]| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "hub::opens_from_the_environment", "--include-ignored", "--test-threads=1"]);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HF_") || name == "HUGGINGFACE_HUB_CACHE" || name == "XDG_CACHE_HOME"
+            {
+                child.env_remove(name);
+            }
+        }
+        child.env(EXPECT, expected).env("HF_ENDPOINT", &world.server.address).env("HF_HOME", home.path());
+        child.envs(variables.iter().copied());
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{variables:?}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    };
+    check("gated", &[]);
+    check("gated", &[("HF_TOKEN", "wrong")]);
+    check("HF_HUB_OFFLINE is set", &[("HF_TOKEN", "secret"), ("HF_HUB_OFFLINE", "1")]);
+    check(REPO, &[("HF_TOKEN", "secret")]);
+    assert!(home.path().join("hub/models--owner--tiny/refs/main").exists());
+    check(REPO, &[("HF_HUB_OFFLINE", "yes")]);
+    let cache = other.path().to_str().unwrap();
+    check("HF_HUB_OFFLINE is set", &[("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", cache)]);
+    // The token that a login left behind.
+    fs::write(home.path().join("token"), "secret\n").unwrap();
+    check(REPO, &[("HF_HUB_CACHE", cache)]);
+    assert!(other.path().join("models--owner--tiny").exists());
+    check("not a URL", &[("HF_ENDPOINT", "nowhere")]);
+}
