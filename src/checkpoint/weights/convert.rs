@@ -103,12 +103,36 @@ fn element<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Fills `to` element by element. The source need not be aligned: a safetensors header may have any length.
+#[inline]
 fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
     for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(N)) {
         let mut element = [0; N];
         element.copy_from_slice(bytes);
         *to = convert(element);
     }
+}
+
+/// The f32 that equals the f16 with these bits (IEEE 754 binary16; a NaN stays one).
+///
+/// Free of branches and of wide instructions that not every CPU has, so that the compiler makes a vector loop of it:
+/// several times as fast as `half`'s slice conversion, and most published weights are f16.
+#[inline]
+fn f32_from_f16_bits(bits: u16) -> f32 {
+    const MAGNITUDE: u16 = 0x7fff;
+    const LEAST_NORMAL: u32 = 0x0400;
+    const INFINITY: u32 = 0x7c00;
+    /// The difference of the two exponent biases, 127 - 15, in its place.
+    const REBIAS: u32 = 112 << 23;
+    /// 2^-14 as f32: one step of its mantissa's upper ten bits is an f16's smallest step.
+    const SUBNORMAL: u32 = 113 << 23;
+    let mask = |condition: bool| 0u32.wrapping_sub(condition as u32);
+    let magnitude = (bits & MAGNITUDE) as u32;
+    let shifted = magnitude << 13;
+    let normal = shifted.wrapping_add(REBIAS) | (mask(magnitude >= INFINITY) & 0x7f80_0000);
+    let subnormal = (f32::from_bits(SUBNORMAL + shifted) - f32::from_bits(SUBNORMAL)).to_bits();
+    let is_subnormal = mask(magnitude < LEAST_NORMAL);
+    let sign = ((bits & !MAGNITUDE) as u32) << 16;
+    f32::from_bits((subnormal & is_subnormal) | (normal & !is_subnormal) | sign)
 }
 
 /// A type that weights can be read as.
@@ -131,14 +155,7 @@ impl Element for f32 {
     }
 
     fn fill_from_f16(to: &mut [Self], bytes: &[u8]) {
-        // Through a small aligned buffer, which stays in the first-level cache; `half` then uses the CPU's own
-        // conversion where there is one.
-        let mut buffer = [f16::ZERO; 1024];
-        for (to, bytes) in to.chunks_mut(buffer.len()).zip(bytes.chunks(2 * buffer.len())) {
-            let buffer = &mut buffer[..to.len()];
-            fill(buffer, bytes, f16::from_le_bytes);
-            buffer.convert_to_f32_slice(to);
-        }
+        fill(to, bytes, |bytes| f32_from_f16_bits(u16::from_le_bytes(bytes)));
     }
 
     fn fill_from_bf16(to: &mut [Self], bytes: &[u8]) {
@@ -206,3 +223,20 @@ macro_rules! half_element {
 
 half_element!(f16, 0x7c00, fill_from_f16, fill_from_bf16, bf16);
 half_element!(bf16, 0x7f80, fill_from_bf16, fill_from_f16, f16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_becomes_the_f32_of_the_same_value() {
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (f32_from_f16_bits(bits), f16::from_bits(bits).to_f32());
+            if expected.is_nan() {
+                assert!(found.is_nan(), "{bits:#06x}");
+            } else {
+                assert_eq!(found.to_bits(), expected.to_bits(), "{bits:#06x}");
+            }
+        }
+    }
+}
