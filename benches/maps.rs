@@ -4,7 +4,8 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
-    About, Attends, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind, Trace, WordInfo,
+    About, Attends, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
+    Trace, WordInfo,
 };
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ mod animate;
 mod compare;
 mod completions;
 mod display;
+mod eval;
 mod generate;
 mod models;
 mod print;
@@ -50,6 +51,7 @@ enum Command {
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
     Animate(animate::AnimateArgs),
+    Eval(eval::EvalArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -71,6 +73,7 @@ impl Cli {
             Command::Report(args) => report::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::Animate(args) => animate::run(&args),
+            Command::Eval(args) => eval::run(&args, &terminal),
             Command::Completions(args) => completions::run(&args),
         }
     }

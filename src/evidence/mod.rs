@@ -6,5 +6,6 @@ pub mod accuracy;
 pub mod facts;
 pub mod lexicon;
 pub mod region;
+pub mod scenes;
 pub mod scores;
 pub mod shapley;

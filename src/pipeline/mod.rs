@@ -3,6 +3,7 @@
 //! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, so that the
 //! same seed gives the same image as diffusers with a CPU generator.
 
+mod probe;
 mod traced;
 
 pub use traced::{Keep, Traced};
@@ -71,6 +72,8 @@ pub enum Event<'a> {
         step: Step,
         /// The present estimate of the final latents (`pred_original_sample`), f32 `[images, 4, h, w]`.
         denoised: &'a Tensor,
+        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32 `[images, 4, h, w]`.
+        input: &'a Tensor,
     },
     /// One image is decoded.
     Decoded {
@@ -295,7 +298,7 @@ impl Pipeline {
             let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
             let stepped = sampler.step(&output, index, &latents, &mut noise)?;
             latents = stepped.previous;
-            tell(Event::Stepped { step, denoised: &stepped.denoised })?;
+            tell(Event::Stepped { step, denoised: &stepped.denoised, input: &input })?;
         }
         timings.steps = start.elapsed().as_secs_f64();
 

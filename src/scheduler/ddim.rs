@@ -42,6 +42,11 @@ impl Ddim {
     }
 }
 
+/// See [`super::alpha_bar`].
+pub(super) fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
+    Ok(TrainSchedule::new(config, &CLASS)?.alpha(timestep as i64).map(f64::from))
+}
+
 impl Scheduler for Ddim {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps

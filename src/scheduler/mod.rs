@@ -213,6 +213,14 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
     })
 }
 
+/// The share of signal in a noisy latent at a timestep of training: the cumulative product of `1 - beta` up to it, 0 to 1
+/// (diffusers' `alphas_cumprod`); `None` beyond the last timestep.
+///
+/// Errors: [`Error::Config`] naming a field whose value is not supported.
+pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
+    ddim::alpha_bar(config, timestep)
+}
+
 /// The config as diffusers' `StableDiffusionPipeline` (SD 1 and 2, not SDXL) uses it: its constructor sets `steps_offset` to 1
 /// and `clip_sample` to false whatever the file says, because early checkpoints shipped without them.
 ///

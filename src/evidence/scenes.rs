@@ -1,0 +1,287 @@
+//! Accuracy on scenes whose masks are known: noised to several levels, traced, and judged under many aggregates.
+
+use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
+use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
+use crate::model::Conditioning;
+use crate::pipeline::Pipeline;
+use crate::scheduler::TorchGenerator;
+use crate::trace::AttentionObserver;
+use crate::trace::{About, Grid, Plan, PromptInfo, Recorder, Site, Step, Trace, WordInfo};
+use crate::{Error, Result};
+use candle_core::{DType, Device};
+use image::RgbImage;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+
+/// The timesteps of training that scenes are noised to.
+pub const TIMESTEPS: [usize; 3] = [300, 450, 600];
+
+/// Seed of the confidence intervals.
+const SEED: u32 = 5;
+
+/// A picture with a caption and the masks of the things in it.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// Its name, for messages.
+    pub name: String,
+    /// The picture; each side a multiple of the VAE's factor.
+    pub image: RgbImage,
+    /// What it shows.
+    pub caption: String,
+    /// The things in it.
+    pub objects: Vec<Object>,
+}
+
+/// A thing in a scene.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// The word of the caption that names it.
+    pub word: String,
+    /// Its bytes in the caption.
+    pub range: Range<usize>,
+    /// Which pixels of the scene show it, row by row.
+    pub mask: Vec<bool>,
+}
+
+/// A way to make a map that is measured.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name in the table.
+    pub name: String,
+    /// What it takes.
+    pub aggregate: Aggregate,
+}
+
+/// The figures of one rule or baseline.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// Means over all (scene, noise level, word).
+    #[serde(flatten)]
+    pub mean: Accuracy,
+    /// 95 % interval of the mean IoU at 0.4 of the maximum, from drawing scenes anew.
+    #[serde(rename = "iou_0.4_interval")]
+    pub interval: [f64; 2],
+    /// Mean IoU at 0.4 of the maximum at each noise level.
+    #[serde(rename = "iou_0.4_at_timestep", skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_timestep: BTreeMap<usize, f64>,
+    /// Mean IoU at 0.4 of the maximum of each word.
+    #[serde(rename = "iou_0.4_of_word")]
+    pub by_word: BTreeMap<String, f64>,
+    /// Number of (scene, noise level, word) that were measured.
+    pub count: usize,
+}
+
+/// What [`measure`] found. The order is that of the rules, baselines in the order of the docs of [`measure`].
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Number of scenes.
+    pub scenes: usize,
+    /// Number of objects in them.
+    pub objects: usize,
+    /// The rules with their figures.
+    pub rules: Vec<(String, Figures)>,
+    /// The baselines with theirs.
+    pub baselines: Vec<(String, Figures)>,
+}
+
+/// All figures of one rule: one group a scene of (timestep, word, figures).
+#[derive(Debug, Clone, Default)]
+struct Measured(Vec<Vec<(usize, String, Accuracy)>>);
+
+impl Measured {
+    fn figures(&self) -> Figures {
+        let all: Vec<Accuracy> = self.0.iter().flatten().map(|(.., accuracy)| *accuracy).collect();
+        let of = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let (mut by_timestep, mut by_word) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
+        for (timestep, word, accuracy) in self.0.iter().flatten() {
+            by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
+            by_word.entry(word.to_lowercase()).or_default().push(accuracy.iou_04);
+        }
+        // A baseline does not depend on the noise: it is measured once a scene, at level 0.
+        by_timestep.remove(&0);
+        let groups = self.0.iter().map(|scene| scene.iter().map(|(.., accuracy)| accuracy.iou_04).collect());
+        let Interval { low, high, .. } = bootstrap(&groups.collect::<Vec<_>>(), SEED);
+        Figures {
+            mean: Accuracy::mean(&all),
+            interval: [low, high],
+            by_timestep: by_timestep.into_iter().map(|(timestep, values)| (timestep, of(values))).collect(),
+            by_word: by_word.into_iter().map(|(word, values)| (word, of(values))).collect(),
+            count: all.len(),
+        }
+    }
+}
+
+/// The rules that are always measured: the named aggregates, and each resolution that DAAM's rule takes on its own.
+pub fn standard_rules(sites: &[Site], latent: Grid) -> Vec<Rule> {
+    let named = crate::heatmap::NAMED.iter().filter_map(|named| Aggregate::named(named.name).ok());
+    let mut rules: Vec<Rule> = named.map(|aggregate| Rule { name: aggregate.name.clone(), aggregate }).collect();
+    let daam = || Aggregate::named("daam").expect("daam is in the table");
+    let mut grids: Vec<Grid> = Vec::new();
+    for index in daam().choose(sites, latent).unwrap_or_default() {
+        let grid = Grid::new(sites[index].height, sites[index].width);
+        if !grids.contains(&grid) {
+            grids.push(grid);
+        }
+    }
+    grids.sort_by_key(|grid| std::cmp::Reverse(grid.cells()));
+    rules.extend(grids.iter().map(|&grid| Rule {
+        name: format!("resolution {}x{}", grid.width, grid.height),
+        aggregate: daam().narrowed(SiteFilter::Resolutions(vec![Resolution::Exact(grid)])),
+    }));
+    rules.retain(|rule| rule.aggregate.choose(sites, latent).is_ok());
+    rules
+}
+
+/// One rule a site, named by its path.
+pub fn site_rules(sites: &[Site]) -> Vec<Rule> {
+    let rule = |site: &Site| {
+        let path = site.path.trim_end_matches(".transformer_blocks.0.attn2");
+        let pattern = site.path.parse().ok()?;
+        let aggregate = Aggregate::named("all").ok()?.narrowed(SiteFilter::Layers(vec![pattern]));
+        Some(Rule { name: path.to_string(), aggregate })
+    };
+    sites.iter().filter_map(rule).collect()
+}
+
+/// A scene seen by the network at one noise level.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Which level.
+    pub timestep: usize,
+    /// The attention of the single call.
+    pub trace: Trace,
+    /// The scene's objects as words of the prompt, in order.
+    pub words: Vec<WordInfo>,
+}
+
+/// Noises `scene`, the `index`-th of its set, to each of [`TIMESTEPS`] and traces one call of the UNet with the caption alone.
+///
+/// The noise of level t is `torch.randn` with a CPU generator seeded with 1000 x index + t.
+///
+/// # Errors
+/// [`Error::Option`] when an object's bytes are no word of the caption; those of the networks.
+pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look>> {
+    let prompt = pipeline.tokenize(&scene.caption)?;
+    let info = PromptInfo::from(&prompt);
+    let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
+    let latent = pipeline.encode_image(&scene.image)?;
+    let (.., height, width) = latent.dims4()?;
+    let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
+    let context = pipeline.unet().prepare(&Conditioning::new(pipeline.hidden_states(&[&prompt.ids])?))?;
+    let sites = pipeline.unet().sites(height, width);
+    let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
+    let mut looks = Vec::with_capacity(TIMESTEPS.len());
+    for timestep in TIMESTEPS {
+        let seed = 1000 * index as u64 + timestep as u64;
+        let noise = TorchGenerator::new(seed).randn_tensor(latent.shape(), DType::F32, &Device::Cpu)?;
+        let noisy = pipeline.noised(&latent, &noise.to_device(latent.device())?, timestep)?;
+        let mut recorder = Recorder::new(&sites, plan);
+        recorder.begin_step(&Step { index: 0, count: 1, timestep: timestep as f64, images: 1, guided: false })?;
+        pipeline.predict_once(&noisy, timestep as f64, &context, &mut recorder)?;
+        let about = About { prompt: info.clone(), latent: Grid::new(height, width), image, ..About::default() };
+        let trace = Trace::new(about, recorder.finish()?.swap_remove(0))?;
+        looks.push(Look { timestep, trace, words: words.clone() });
+    }
+    Ok(looks)
+}
+
+/// The object's tokens: those whose bytes lie in its range.
+fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo> {
+    let Range { start, end } = object.range;
+    let inside = |&index: &usize| {
+        let token = &prompt.tokens[index];
+        token.start < token.end && token.start >= start && token.end <= end
+    };
+    let tokens: Vec<usize> = (0..prompt.tokens.len()).filter(inside).collect();
+    if tokens.is_empty() {
+        let reason = format!("{:?} at bytes {start} to {end} is no word of the caption {:?}", object.word, prompt.text);
+        return Err(Error::option(scene, reason));
+    }
+    Ok(WordInfo { text: object.word.clone(), start, end, tokens, occurrence: 1 })
+}
+
+/// Measures every rule on every scene, and beside them the baselines: the whole image, a disk in the middle (a quarter of the short
+/// side in radius), another word's map (that of the next object under `last-up`; scenes of several objects only), and the exact mask
+/// averaged over the cells of the latent grid, which no map of that grid can be expected to exceed.
+///
+/// # Errors
+/// Those of [`look`] and of the aggregates; [`Error::Interrupted`] when `progress`, told of every scene done, breaks.
+pub fn measure(
+    pipeline: &Pipeline,
+    scenes: &[Scene],
+    rules: &[Rule],
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Evaluation> {
+    let mut measured = vec![Measured::default(); rules.len()];
+    let names = ["whole image", "centre disk", "another word's map", "exact mask on the latent grid"];
+    let mut baselines = vec![Measured::default(); names.len()];
+    let other = Aggregate::named("last-up")?;
+    for (index, scene) in scenes.iter().enumerate() {
+        let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
+        let looks = look(pipeline, scene, index)?;
+        let latent = looks[0].trace.about.latent;
+        for (rule, measured) in rules.iter().zip(&mut measured) {
+            let mut group = Vec::new();
+            for look in &looks {
+                let maps = aggregate(&look.trace, &rule.aggregate, &look.words)?;
+                for (word, object) in scene.objects.iter().enumerate() {
+                    let accuracy = Accuracy::of_latent(maps.word(word), latent, &object.mask, image);
+                    group.push((look.timestep, object.word.clone(), accuracy));
+                }
+            }
+            measured.0.push(group);
+        }
+        let mut groups: [Vec<_>; 4] = Default::default();
+        for object in &scene.objects {
+            let ceiling = to_image(&cells(&object.mask, image, latent), latent, image);
+            for (group, map) in [(0, vec![1.0; image.cells()]), (1, disk(image)), (3, ceiling)] {
+                groups[group].push((0, object.word.clone(), Accuracy::of(&map, &object.mask)));
+            }
+        }
+        for look in looks.iter().filter(|_| scene.objects.len() > 1) {
+            let Ok(maps) = aggregate(&look.trace, &other, &look.words) else { continue };
+            for (word, object) in scene.objects.iter().enumerate() {
+                let next = maps.word((word + 1) % scene.objects.len());
+                let accuracy = Accuracy::of_latent(next, latent, &object.mask, image);
+                groups[2].push((look.timestep, object.word.clone(), accuracy));
+            }
+        }
+        baselines.iter_mut().zip(groups).for_each(|(baseline, group)| baseline.0.push(group));
+        if progress(index + 1).is_break() {
+            return Err(Error::Interrupted);
+        }
+    }
+    let table = |names: &mut dyn Iterator<Item = String>, measured: &[Measured]| {
+        names.zip(measured.iter().map(Measured::figures)).filter(|(_, figures)| figures.count > 0).collect()
+    };
+    Ok(Evaluation {
+        scenes: scenes.len(),
+        objects: scenes.iter().map(|scene| scene.objects.len()).sum(),
+        rules: table(&mut rules.iter().map(|rule| rule.name.clone()), &measured),
+        baselines: table(&mut names.iter().map(|name| (*name).to_string()), &baselines),
+    })
+}
+
+/// The share of each cell that a mask covers.
+fn cells(mask: &[bool], image: Grid, grid: Grid) -> Vec<f32> {
+    let (mut inside, mut all) = (vec![0.0f32; grid.cells()], vec![0.0f32; grid.cells()]);
+    for (pixel, &on) in mask.iter().enumerate() {
+        let (row, column) = (pixel / image.width, pixel % image.width);
+        let cell = row * grid.height / image.height * grid.width + column * grid.width / image.width;
+        all[cell] += 1.0;
+        inside[cell] += f32::from(u8::from(on));
+    }
+    inside.iter().zip(all).map(|(inside, all)| inside / all.max(1.0)).collect()
+}
+
+/// A disk in the middle of the picture, a quarter of its short side in radius.
+fn disk(image: Grid) -> Vec<f32> {
+    let radius = image.height.min(image.width) as f32 / 4.0;
+    let inside = |pixel: usize| {
+        let y = (pixel / image.width) as f32 + 0.5 - image.height as f32 / 2.0;
+        let x = (pixel % image.width) as f32 + 0.5 - image.width as f32 / 2.0;
+        if y * y + x * x <= radius * radius { 1.0 } else { 0.0 }
+    };
+    (0..image.cells()).map(inside).collect()
+}

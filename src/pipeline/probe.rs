@@ -1,0 +1,77 @@
+//! Single calls of the networks, outside of a run: what the causal tests and the accuracy measurement are made of.
+
+use super::{Pipeline, Result};
+use crate::Error;
+use crate::model::{Context, Unet};
+use crate::scheduler;
+use crate::trace::AttentionObserver;
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+
+impl Pipeline {
+    /// The denoiser.
+    pub fn unet(&self) -> &Unet {
+        &self.unet
+    }
+
+    /// Another UNet in place of the checkpoint's, for tests of what depends on its weights.
+    pub fn with_unet(self, unet: Unet) -> Self {
+        Self { unet, ..self }
+    }
+
+    /// The text encoder's last hidden states for prompts given as padded token ids: `[prompts, tokens, channels]`.
+    ///
+    /// # Errors
+    /// When the rows differ in length, or there are none.
+    pub fn hidden_states(&self, ids: &[&[u32]]) -> Result<Tensor> {
+        let rows = ids.iter().map(|ids| Tensor::new(*ids, &self.options.device)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.text_encoder.forward(&Tensor::stack(&rows, 0)?)?.last_hidden_state)
+    }
+
+    /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at `timestep`: f32, of the same shape.
+    ///
+    /// # Errors
+    /// When the batch of `latent` is not the context's, or the observer's own.
+    pub fn predict_once(
+        &self,
+        latent: &Tensor,
+        timestep: f64,
+        context: &Context,
+        observer: &mut dyn AttentionObserver,
+    ) -> Result<Tensor> {
+        Ok(self
+            .unet
+            .forward(&latent.to_dtype(self.options.dtype)?, timestep, context, observer)?
+            .to_dtype(DType::F32)?)
+    }
+
+    /// The latent of a picture, f32 `[1, channels, h, w]`: the mean of the VAE's distribution times its scaling factor.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when a side is no multiple of the VAE's factor.
+    pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor> {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let factor = self.vae_factor;
+        if width == 0 || height == 0 || width % factor != 0 || height % factor != 0 {
+            let reason = format!("{width}x{height} pixels; each side must be a multiple of {factor}");
+            return Err(Error::option("image", reason));
+        }
+        let pixels = image.as_raw().iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
+        let pixels =
+            Tensor::from_vec(pixels, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?;
+        let pixels = pixels.to_device(&self.options.device)?.to_dtype(self.options.dtype)?;
+        Ok((self.vae.encode(&pixels)?.mean.to_dtype(DType::F32)? * self.scaling_factor)?)
+    }
+
+    /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1 - a) noise` with the cumulative
+    /// alpha `a` (Ho et al., 2020, formula 4).
+    ///
+    /// # Errors
+    /// [`Error::Option`] when training had no such timestep.
+    pub fn noised(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
+        let Some(alpha) = scheduler::alpha_bar(&self.scheduler, timestep)? else {
+            return Err(Error::option("timestep", format!("{timestep} is beyond the last timestep of training")));
+        };
+        Ok(((latent * alpha.sqrt())? + (noise * (1.0 - alpha).sqrt())?)?)
+    }
+}
