@@ -58,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// Reading or writing a file failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), way_out(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -92,5 +92,14 @@ impl Error {
             Self::Interrupted => 130,
             _ => 1,
         }
+    }
+}
+
+/// What a user can do about an answer of the operating system, where there is something to do.
+fn way_out(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; free some space, or write elsewhere",
+        std::io::ErrorKind::ReadOnlyFilesystem => "; write elsewhere",
+        _ => "",
     }
 }

@@ -4,8 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    cli::exit_code(cli::Cli::parse().run())
+    match cli::parse() {
+        Ok(cli) => cli::exit_code(cli.run()),
+        Err(code) => code,
+    }
 }

@@ -79,15 +79,41 @@ impl Cli {
     }
 }
 
+/// The command line, or the exit code after help was printed or a wrong option named in one line on stderr.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+            // The reader may have gone away (`attnmap --help | head`); that is no error of ours.
+            error.print().ok();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+        let message = error.render().to_string();
+        let told = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+        let told = one_line(&told.collect::<Vec<_>>().join(" "));
+        eprintln!("attnmap: {} (see --help)", told.strip_prefix("error: ").unwrap_or(&told));
+        ExitCode::from(2)
+    })
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 130 for Ctrl-C, 1 for the rest.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if print::is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
-    let message = format!("{error:#}");
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("attnmap: {line}");
+    // A cause that the message above it already tells is not told again.
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message += &format!(": {cause}");
+        }
+    }
+    eprintln!("attnmap: {}", one_line(&message));
     let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(1, Error::exit_code);
     ExitCode::from(code)
 }

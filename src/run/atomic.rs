@@ -59,6 +59,11 @@ impl Staging {
         &self.partial.0
     }
 
+    /// `error` with the place where a file would have been instead of the hidden one where it was being made.
+    pub fn in_place(&self, error: Error) -> Error {
+        self.partial.in_place(error, &self.target)
+    }
+
     /// Where the folder will be.
     pub fn target(&self) -> &Path {
         &self.target
@@ -159,6 +164,17 @@ impl Partial {
     /// The hidden place.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// `error` about a file of this folder, as if the folder were `target`: hidden names mean nothing to the user.
+    pub fn in_place(&self, error: Error, target: &Path) -> Error {
+        match error {
+            Error::Io { path, source } => {
+                let path = path.strip_prefix(&self.0).map(|rest| target.join(rest)).unwrap_or(path);
+                Error::Io { path, source }
+            }
+            other => other,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
 
 use crate::heatmap::{Heatmaps, Layout};
+use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{CheckpointInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
 use crate::{Error, Result};
@@ -51,7 +52,7 @@ pub struct RunRecord {
     /// How the maps were made, e.g. `daam, heads 0-3`.
     pub aggregate: String,
     /// How the pictures were drawn.
-    pub display: Value,
+    pub display: Display,
     /// The sites that were watched, in network order.
     pub sites: Vec<Site>,
     /// The scheduler's timestep of every UNet call.

@@ -9,6 +9,9 @@ use crate::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What is made again, beside `run.json`.
+const PICTURES: [&str; 3] = ["heatmaps.safetensors", "words.png", "overlays"];
+
 /// Other choices for the maps and pictures of a run.
 #[derive(Debug, Clone)]
 pub struct Remake<'a> {
@@ -21,7 +24,7 @@ pub struct Remake<'a> {
 }
 
 /// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from the run's trace: in the run's folder, or,
-/// with `out`, in a run folder of their own that shares the image and the trace. Everything is made beside its place first, so
+/// with `out`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
 /// that an error changes nothing. Returns the folder and what its `run.json` says.
 ///
 /// # Errors
@@ -42,26 +45,26 @@ pub fn remake(
         let mut record = run.record.clone();
         let prompt = trace.half(aggregate.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
         record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
-        record.display = serde_json::to_value(display).expect("plain data has a JSON form");
+        record.display = display.clone();
         Ok(record)
     };
     match out {
         Some(out) => {
             let staging = Staging::new(out, force)?;
-            let record = draw(staging.path())?;
-            for name in ["image.png", "trace.safetensors"] {
-                let (from, to) = (run.folder.join(name), staging.path().join(name));
-                // A second name for the same bytes where the file system has that: traces are large.
-                fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).map_err(Error::io(out))?;
-            }
-            record.write(staging.path())?;
+            let fill = || {
+                let record = draw(staging.path())?;
+                share(&run.folder, staging.path())?;
+                record.write(staging.path())?;
+                Ok(record)
+            };
+            let record = fill().map_err(|error| staging.in_place(error))?;
             Ok((staging.commit()?, record))
         }
         None => {
             let partial = Partial::beside(&run.folder.join("pictures"));
             fs::create_dir(partial.path()).map_err(Error::io(&run.folder))?;
-            let record = draw(partial.path())?;
-            for name in ["heatmaps.safetensors", "words.png", "overlays"] {
+            let record = draw(partial.path()).map_err(|error| partial.in_place(error, &run.folder))?;
+            for name in PICTURES {
                 let (new, target) = (partial.path().join(name), run.folder.join(name));
                 let replace = || {
                     if target.is_dir() {
@@ -75,4 +78,27 @@ pub fn remake(
             Ok((run.folder.clone(), record))
         }
     }
+}
+
+/// Gives everything of the run folder `from` that is not made again (image, trace, kept steps) a second name in `to`, or a copy
+/// where the file system has no second names: traces are large. The report is left out, as it shows the old maps.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(Error::io(from))? {
+        let entry = entry.map_err(Error::io(from))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let made_again = |name: &str| PICTURES.contains(&name) || matches!(name, "run.json" | "report.html");
+        if name.to_str().is_none_or(|name| name.starts_with('.') || made_again(name)) {
+            continue;
+        }
+        let target = to.join(&name);
+        if path.is_dir() {
+            fs::create_dir(&target).map_err(Error::io(&target))?;
+            share(&path, &target)?;
+        } else {
+            fs::hard_link(&path, &target)
+                .or_else(|_| fs::copy(&path, &target).map(drop))
+                .map_err(Error::io(&target))?;
+        }
+    }
+    Ok(())
 }

@@ -40,7 +40,12 @@ pub fn write_run(
     finish: impl FnOnce(&Path, &RunRecord) -> Result<()>,
 ) -> Result<(PathBuf, RunRecord)> {
     let staging = Staging::new(target, force)?;
-    let folder = staging.path().to_path_buf();
+    let record = fill(staging.path(), new, finish).map_err(|error| staging.in_place(error))?;
+    Ok((staging.commit()?, record))
+}
+
+/// Writes the files into `folder`.
+fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> Result<()>) -> Result<RunRecord> {
     let Pictures { trace, image, aggregate, display, .. } = new.pictures;
     let about = &trace.about;
 
@@ -55,7 +60,7 @@ pub fn write_run(
     texts.extend(new.negative.as_deref().map(|negative| ("Negative prompt", negative)));
     write_png(&folder.join("image.png"), image, &texts, false)?;
     let (saved, drawn) =
-        rayon::join(|| trace.save(&folder.join("trace.safetensors")), || render_run(&folder, &new.pictures));
+        rayon::join(|| trace.save(&folder.join("trace.safetensors")), || render_run(folder, &new.pictures));
     saved?;
     let maps = drawn?;
 
@@ -75,13 +80,13 @@ pub fn write_run(
         cut_off: new.cut_off.clone(),
         warnings: new.warnings.clone(),
         aggregate: String::new(),
-        display: serde_json::to_value(display).expect("plain data has a JSON form"),
+        display: display.clone(),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: new.timings.clone(),
     };
     record.describe(&maps, aggregate.to_string(), &about.prompt, display.threshold);
-    record.write(&folder)?;
-    finish(&folder, &record)?;
-    Ok((staging.commit()?, record))
+    record.write(folder)?;
+    finish(folder, &record)?;
+    Ok(record)
 }

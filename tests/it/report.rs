@@ -103,7 +103,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         cut_off: vec![],
         warnings: vec![],
         aggregate: String::new(),
-        display: serde_json::json!({}),
+        display: attnmap::render::Display::default(),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: Default::default(),

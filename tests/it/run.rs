@@ -30,7 +30,7 @@ fn make(folder: &Path) {
         cut_off: Vec::new(),
         warnings: Vec::new(),
         aggregate: "daam".into(),
-        display: serde_json::Value::Null,
+        display: Display::default(),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: BTreeMap::from([("steps".to_string(), 1.5)]),
