@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunRecord};
@@ -15,6 +15,7 @@ use attnmap::trace::PromptInfo;
 use attnmap::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use image::RgbImage;
 
 use super::display::{DisplayArgs, MapArgs};
 use super::print::{self, Terminal};
@@ -53,6 +54,10 @@ pub struct GenerateArgs {
     /// Keep no maps of single steps: a smaller trace, and no step windows or animations
     #[arg(long)]
     no_step_maps: bool,
+
+    /// Keep the model's estimate of the image at every Nth step, as steps/NN.png; each costs one decoding
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_steps: Option<u32>,
 
     /// Print the run's facts as JSON
     #[arg(long)]
@@ -229,7 +234,9 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let keep = Keep { per_step: !args.no_step_maps, unconditional: args.trace_negative };
     let mut records = Vec::with_capacity(runs.len());
     for (options, target) in runs.iter().zip(&targets) {
-        let (traced, timings) = denoise(&pipeline, &prompt, options, keep, terminal)?;
+        let mut estimates = Vec::new();
+        let (traced, timings) =
+            denoise(&pipeline, &prompt, options, keep, args.keep_steps.map(|every| (every, &mut estimates)), terminal)?;
         let Traced { generation, trace } = &traced[0];
         let timings = BTreeMap::from([
             ("load".to_owned(), loading),
@@ -253,7 +260,10 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             timings,
         };
         let spinner = terminal.spinner("drawing");
-        let (folder, record) = run::write_run(target, args.force, &new, |folder, _| report::write(folder).map(drop))?;
+        let (folder, record) = run::write_run(target, args.force, &new, |folder, _| {
+            run::save_steps(folder, &estimates)?;
+            report::write(folder).map(drop)
+        })?;
         spinner.finish_and_clear();
         if !args.json {
             print::stdout(summary(&folder, &record).as_bytes())?;
@@ -327,24 +337,39 @@ fn warnings(pipeline: &Pipeline, prompt: &Prompt) -> Vec<String> {
     warnings
 }
 
+/// Runs the steps behind a progress bar; `estimates` is told every how many steps the image's estimate is kept, and where.
 fn denoise(
     pipeline: &Pipeline,
     prompt: &Prompt,
     options: &Options,
     keep: Keep,
+    mut estimates: Option<(u32, &mut Vec<(usize, RgbImage)>)>,
     terminal: &Terminal,
-) -> Result<(Vec<Traced>, attnmap::pipeline::Timings)> {
+) -> Result<(Vec<Traced>, Timings)> {
     let bar = terminal.bar(0, &format!("seed {}", options.seeds[0]));
+    let mut failed = None;
     let done = pipeline.trace(prompt, options, keep, &mut |event| {
         match event {
             Event::Encoded { calls } => bar.set_length(calls as u64),
-            Event::Stepped { .. } => bar.inc(1),
+            Event::Stepped { step, denoised, .. } => {
+                bar.inc(1);
+                let kept = estimates.as_mut().filter(|(every, _)| (step.index + 1) % *every as usize == 0);
+                if let Some((_, kept)) = kept {
+                    match pipeline.decode(denoised) {
+                        Ok(image) => kept.push((step.index, image)),
+                        Err(error) => {
+                            failed = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                }
+            }
             Event::Decoded { .. } => {}
         }
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    done
+    failed.map_or(done, Err)
 }
 
 /// The table of words and where the files are.

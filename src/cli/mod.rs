@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Attention describes what a head looked at; it does not explain why the model decided.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, max_term_width = 120)]
+#[command(version, after_help = EXAMPLES, max_term_width = 120, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Write as _};
 
 /// List the checkpoints at hand (the embedded one and those in the hub cache), or describe one.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  attnmap models\n  attnmap models embedded --json")]
 pub struct ModelsArgs {
     /// The checkpoint to describe: `embedded`, a folder, or owner/name[@revision] from the hub cache. Nothing is
     /// downloaded.

@@ -1,5 +1,6 @@
 //! How facts reach stdout and progress reaches stderr.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -117,9 +118,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The first few of `words`, and how many more there are.
+/// The first few of `words`, each once, and how many more there are.
 pub fn some_of(words: &[String]) -> String {
     const SHOWN: usize = 12;
+    let mut seen = HashSet::new();
+    let words: Vec<_> = words.iter().filter(|word| seen.insert(*word)).collect();
     let mut text = words.iter().take(SHOWN).map(|word| printable(word)).collect::<Vec<_>>().join(", ");
     if words.len() > SHOWN {
         text += &format!(" and {} more", words.len() - SHOWN);

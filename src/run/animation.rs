@@ -5,6 +5,7 @@ use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet
 use crate::trace::{Trace, WordInfo};
 use crate::{Error, Result};
 use image::{Rgb, RgbImage, imageops};
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
@@ -209,6 +210,21 @@ pub fn kept_steps(run: &Path) -> Result<Vec<(usize, RgbImage)>> {
         Ok((step, picture.to_rgb8()))
     };
     kept_step_files(run).into_iter().map(decode).collect()
+}
+
+/// Writes `images`, each with its 0-based step, where [`kept_steps`] finds them: `steps/NN.png`, numbered from 1.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_steps(run: &Path, images: &[(usize, RgbImage)]) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let folder = run.join("steps");
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    images
+        .par_iter()
+        .try_for_each(|(step, image)| write_png(&folder.join(format!("{:02}.png", step + 1)), image, &[], true))
 }
 
 /// The files that [`kept_steps`] reads, in step order; other files in the folder are left alone.

@@ -10,7 +10,7 @@ mod remake;
 mod write;
 
 pub(crate) use animation::kept_step_files;
-pub use animation::{Animated, Animation, animate, kept_steps};
+pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
 pub use atomic::check_target;
 pub use folder::Run;
 pub use name::{run_name, slug};

@@ -182,7 +182,7 @@ fn odd_prompts_run() {
         "एक लाल सेब",
         "一个红苹果",
         "تفاحة حمراء",
-        "a\u{0}red\u{1b}[31m\u{7f}apple",
+        "a\u{1}red\u{1b}[31m\u{7f}apple",
         script,
         "%s $HOME `id`",
     ] {
