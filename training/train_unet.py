@@ -1,0 +1,154 @@
+"""Trains the UNet and the text encoder together on encoded scenes, with resumable state.
+
+    python train_unet.py --init FOLDER --latents a.npz b.npz --work state/ --samples 200000
+
+`--init` is a diffusers folder that gives tokenizer, text encoder, UNet and scheduler (a warm start); with `--fresh` its
+networks are drawn anew and only tokenizer, configs and VAE are kept. The loss is v-prediction's mean squared error and nothing else:
+no term touches an attention map.
+"""
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import world
+
+EMPTY = 0.1  # share of samples with the empty caption, for classifier-free guidance
+
+
+class Data:
+    """Encoded scenes; captions are drawn afresh at every use."""
+
+    def __init__(self, files: list[str]):
+        self.latents, self.scenes = [], []
+        for file in files:
+            z = np.load(file)
+            self.latents.append(torch.from_numpy(z["latents"]).float())
+            for s in json.loads(str(z["scenes"])):
+                objects = tuple(world.Object(**o) for o in s["objects"])
+                self.scenes.append(world.Scene(objects, s["place"], s["relation"]))
+        self.latents = torch.cat(self.latents)
+
+    def batch(self, size: int, rng: random.Random) -> tuple[torch.Tensor, list[str]]:
+        index = [rng.randrange(len(self.scenes)) for _ in range(size)]
+        text = ["" if rng.random() < EMPTY else world.caption(self.scenes[i], rng) for i in index]
+        return self.latents[index], text
+
+
+def timesteps(size: int, bias: float, g: torch.Generator) -> torch.Tensor:
+    """Stratified over 0..999; `bias` > 1 leans towards high noise, where the layout is decided."""
+    u = (torch.arange(size) + torch.rand(size, generator=g)) / size
+    return (1000 * (1 - (1 - u) ** bias)).long().clamp(0, 999)
+
+
+def weights(t: torch.Tensor, alpha_bar: torch.Tensor, floor: float) -> torch.Tensor:
+    """min-SNR-5 for v-prediction, with a floor so that the noisiest steps, which choose the layout, keep their say."""
+    snr = alpha_bar[t] / (1 - alpha_bar[t])
+    return (snr.clamp(max=5) / (snr + 1)).clamp(min=floor)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--init", required=True)
+    p.add_argument("--latents", nargs="+", required=True)
+    p.add_argument("--work", required=True, help="folder of the resumable state and the log")
+    p.add_argument("--samples", type=int, default=200_000, help="end of the cosine schedule, counted from the very start")
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--decay-from", type=float, default=0.5, help="share of the samples after which the rate falls")
+    p.add_argument("--bias", type=float, default=1.0)
+    p.add_argument("--floor", type=float, default=0.3)
+    p.add_argument("--ema", type=float, default=0.999)
+    p.add_argument("--save-minutes", type=float, default=5)
+    p.add_argument("--fresh", action="store_true")
+    p.add_argument("--seed", type=int, default=1)
+    a = p.parse_args()
+    work = Path(a.work)
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(a.seed)
+
+    tokenizer = CLIPTokenizer.from_pretrained(f"{a.init}/tokenizer")
+    if a.fresh:
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(f"{a.init}/unet"))
+        text_encoder = CLIPTextModel(CLIPTextModel.config_class.from_pretrained(f"{a.init}/text_encoder"))
+    else:
+        unet = UNet2DConditionModel.from_pretrained(f"{a.init}/unet", torch_dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(f"{a.init}/text_encoder", dtype=torch.float32)
+    unet.to(memory_format=torch.channels_last).train()
+    unet.set_attn_processor(AttnProcessor())  # on so small a grid plain products train a third faster than the fused kernel
+    text_encoder.float().train()
+    scheduler = DDIMScheduler.from_pretrained(f"{a.init}/scheduler")
+    alpha_bar = scheduler.alphas_cumprod
+
+    params = [*unet.parameters(), *text_encoder.parameters()]
+    decay, plain = [q for q in params if q.ndim > 1], [q for q in params if q.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.99), fused=True)
+    ema = [q.detach().clone() for q in params]
+    seen, step, minutes = 0, 0, 0.0
+    state = work / "state.pt"
+    if state.exists():
+        s = torch.load(state)
+        with torch.no_grad():
+            for q, v in zip(params, s["params"]):
+                q.copy_(v)
+        ema = s["ema"]
+        optimizer.load_state_dict(s["optimizer"])
+        seen, step, minutes = s["seen"], s["step"], s["minutes"]
+
+    def save() -> None:
+        now = minutes + (time.time() - start) / 60
+        out = {"params": [q.detach() for q in params], "ema": ema, "optimizer": optimizer.state_dict()}
+        torch.save(out | {"seen": seen, "step": step, "minutes": now}, work / "state.tmp")
+        (work / "state.tmp").rename(state)
+
+    data = Data(a.latents)
+    rng = random.Random(f"attnmap batches {a.seed} {seen}")
+    g = torch.Generator().manual_seed(a.seed + seen)
+    start = saved = time.time()
+    first, losses = seen, []
+    while seen < a.samples:
+        progress = seen / a.samples
+        tail = max(0.0, (progress - a.decay_from) / (1 - a.decay_from))
+        lr = a.lr * min(1, (step + 1) / 50) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * tail)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        x, text = data.batch(a.batch, rng)
+        t = timesteps(a.batch, a.bias, g)
+        noise = torch.randn(x.shape, generator=g)
+        noisy = scheduler.add_noise(x, noise, t).to(memory_format=torch.channels_last)
+        target = scheduler.get_velocity(x, noise, t)
+        ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with torch.autocast("cpu", torch.bfloat16):
+            v = unet(noisy, t, text_encoder(ids).last_hidden_state).sample
+        loss = (F.mse_loss(v.float(), target, reduction="none").mean((1, 2, 3)) * weights(t, alpha_bar, a.floor)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(ema, params, 1 - min(a.ema, (step + 1) / (step + 10)))
+        seen, step = seen + a.batch, step + 1
+        losses.append(loss.item())
+        if step % 50 == 0:
+            rate = (seen - first) / (time.time() - start)
+            now = minutes + (time.time() - start) / 60
+            print(f"{now:6.1f} min  {seen:7d} samples  {rate:5.1f}/s  lr {lr:.2e}  loss {sum(losses) / len(losses):.4f}", flush=True)
+            losses = []
+        if time.time() - saved > 60 * a.save_minutes:
+            save()
+            saved = time.time()
+    save()
+
+
+if __name__ == "__main__":
+    main()
