@@ -44,11 +44,22 @@ def summary(verdicts: list[judge.Verdict]) -> dict:
     }
 
 
+def tile(images: list[np.ndarray], right: list[bool], across: int) -> Image.Image:
+    """All images in rows of `across`; wrong ones have a red frame."""
+    grid = Image.new("RGB", (across * 132, -(-len(images) // across) * 132), "white")
+    for i, (image, ok) in enumerate(zip(images, right)):
+        framed = Image.new("RGB", (132, 132), "white" if ok else "red")
+        framed.paste(Image.fromarray((image * 255).round().astype(np.uint8)), (2, 2))
+        grid.paste(framed, (i % across * 132, i // across * 132))
+    return grid
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True)
     p.add_argument("--out")
     p.add_argument("--grid", help="a PNG of all images; wrong ones have a red frame")
+    p.add_argument("--samples", help="a small PNG of every fourth image")
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--prompt-seed", type=int, default=PROMPT_SEED)
     p.add_argument("--steps", type=int, help="in place of the checkpoint's own")
@@ -79,14 +90,12 @@ def main() -> None:
         lines = ",\n    ".join(json.dumps(r) for r in rows)
         text = json.dumps(head | result, indent=2)[:-2] + f',\n  "images": [\n    {lines}\n  ]\n}}\n'
         Path(a.out).write_text(text)
+    right = [v.right for v in verdicts]
     if a.grid:
-        across = 10
-        grid = Image.new("RGB", (across * 132, -(-len(images) // across) * 132), "white")
-        for i, (image, v) in enumerate(zip(images, verdicts)):
-            tile = Image.new("RGB", (132, 132), "white" if v.right else "red")
-            tile.paste(Image.fromarray((image * 255).round().astype(np.uint8)), (2, 2))
-            grid.paste(tile, (i % across * 132, i // across * 132))
-        grid.save(a.grid)
+        tile(images, right, 10).save(a.grid)
+    if a.samples:
+        every = slice(0, None, 4)
+        tile(images[every], right[every], 9).quantize(256, dither=Image.Dither.NONE).save(a.samples, optimize=True)
 
 
 if __name__ == "__main__":

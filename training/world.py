@@ -2,7 +2,7 @@
 
 A scene is one or two objects on one of six painted backgrounds. Every object is one Fluent Emoji 3D sprite, 64 px wide in
 a 128 px image, placed at multiples of 8 px (the VAE's stride). Two objects never overlap and always stand in a relation that
-is clearly true (their centres differ by 64 px along the relation's axis and by at most 32 px across it).
+is clearly true (their centres differ by 64 px along the relation's axis and by at most 16 px across it).
 
 About a tenth of all scenes (noun pair x colour x relation x place) and a few noun pairs altogether are held out of training by
 a hash of their description, so "not used in training" is a property of the prompt alone and can be checked by anyone.
@@ -133,7 +133,7 @@ def random_scene(rng: random.Random, two: float = 0.75) -> Scene:
     nouns = rng.sample(list(NOUNS), 2)
     colours = [rng.choice(list(NOUNS[n])) for n in nouns]
     along = [0, 64]  # first and second place along the relation's axis
-    across = [8 * rng.randint(2, 6), 8 * rng.randint(2, 6)]
+    across = [8 * rng.randint(3, 5), 8 * rng.randint(3, 5)]
     relation = rng.choice(list(RELATIONS))
     if relation in ("right", "below"):
         along.reverse()
