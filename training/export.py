@@ -43,6 +43,7 @@ def main() -> None:
         for part in ("scheduler", "tokenizer", "vae"):
             shutil.rmtree(out / part, ignore_errors=True)
             shutil.copytree(init / part, out / part)
+    unet.register_to_config(_name_or_path="attnmap/unet")  # else the config keeps the path it was loaded from
     unet.half().save_pretrained(out / "unet")
     text_encoder.half().save_pretrained(out / "text_encoder")
     settings = {

@@ -39,6 +39,14 @@ class OnRenderedScenes(unittest.TestCase):
             self.assertFalse(judge.judge(rendered(twice), replace(s, objects=s.objects[:1], relation=None)).objects, s)
             self.assertFalse(judge.judge(rendered(twice), s).objects, s)
 
+    def test_a_doubled_object_is_an_error(self):
+        for s in self.scenes:
+            if s.relation is None:
+                o = s.objects[0]
+                for dx, dy in ((24, 0), (0, 24), (16, 16)):
+                    twice = (replace(o, x=o.x - dx // 2, y=o.y - dy // 2), replace(o, x=o.x + dx // 2, y=o.y + dy // 2))
+                    self.assertFalse(judge.judge(rendered(replace(s, objects=twice)), s).objects, (s, dx, dy))
+
     def test_a_missing_object_is_an_error(self):
         for s in self.pairs:
             verdict = judge.judge(rendered(replace(s, objects=s.objects[:1])), s)
