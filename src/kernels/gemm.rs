@@ -1,0 +1,377 @@
+//! The product at the heart of linear layers, convolutions and attention: rows anywhere in memory times packed weights.
+//!
+//! The left side is a table of row pointers, so that a convolution's taps are read in place (an indirect product: Dukhan 2019, "The
+//! Indirect Convolution Algorithm") and nothing is copied. The right side is packed once, in panels as wide as two vectors.
+
+use super::buffer::{Aligned, SharedMut};
+use super::threads;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+use std::sync::OnceLock;
+
+/// Depth of a block of the right side: a panel of it stays in the first-level cache.
+const DEPTH: usize = 256;
+/// Rows of a task's block: its left side stays in the second-level cache.
+const ROWS: usize = 96;
+/// The largest number of rows of a register tile.
+pub(super) const TILE: usize = 12;
+/// The widest panel.
+const WIDEST: usize = 32;
+
+/// Lanes of a vector on this machine, and rows of a register tile.
+pub(crate) fn shape() -> (usize, usize) {
+    struct Lanes;
+    impl SimdOp for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) -> usize {
+            isa.f32().len()
+        }
+    }
+    static SHAPE: OnceLock<(usize, usize)> = OnceLock::new();
+    *SHAPE.get_or_init(|| {
+        let lanes = Lanes.dispatch();
+        (lanes, if lanes == 16 { 12 } else { 6 })
+    })
+}
+
+/// Columns of a panel on this machine.
+pub fn panel_width() -> usize {
+    2 * shape().0
+}
+
+/// A matrix `[depth, columns]` in panels: panel `p` holds columns `p * panel_width()..`, row after row, padded with zeros.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    data: Aligned,
+    depth: usize,
+    columns: usize,
+}
+
+impl Packed {
+    /// Packs the matrix whose element at `(row, column)` is `get(row, column)`.
+    pub fn new(depth: usize, columns: usize, get: impl Fn(usize, usize) -> f32 + Sync) -> Self {
+        let width = panel_width();
+        let panels = columns.div_ceil(width);
+        let mut data = Aligned::zeros(panels * depth * width);
+        let out = SharedMut(data.as_mut_ptr());
+        threads::each(panels, depth * columns, |panel| {
+            // SAFETY: each panel is written by one task.
+            let part = unsafe { std::slice::from_raw_parts_mut(out.get().add(panel * depth * width), depth * width) };
+            let first = panel * width;
+            for column in first..(first + width).min(columns) {
+                for row in 0..depth {
+                    part[row * width + column - first] = get(row, column);
+                }
+            }
+        });
+        Self { data, depth, columns }
+    }
+
+    /// Packs the transpose of a row-major `[columns, depth]` matrix: the layout of a linear layer's weight.
+    pub fn transposed(weight: &[f32], columns: usize, depth: usize) -> Self {
+        Self::new(depth, columns, |row, column| weight[column * depth + row])
+    }
+
+    /// Rows of the matrix.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Columns of the matrix.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(super) fn panel(&self, index: usize) -> *const f32 {
+        self.data[index * self.depth * panel_width()..].as_ptr()
+    }
+}
+
+/// Where the left side's rows lie. A row is `taps` pieces of `width` values each.
+pub(crate) trait LeftRows: Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Pieces of a row.
+    fn taps(&self) -> usize;
+    /// Values of a piece.
+    fn width(&self) -> usize;
+    /// Writes where the pieces `first_tap..` of `row` begin, as many as `out` is long; `width()` values can be read at each.
+    fn pieces(&self, row: usize, first_tap: usize, out: &mut [*const f32]);
+}
+
+/// Rows that follow each other at a fixed stride.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub width: usize,
+    pub stride: usize,
+}
+
+impl LeftRows for Plain<'_> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn taps(&self) -> usize {
+        1
+    }
+    fn width(&self) -> usize {
+        self.width
+    }
+    fn pieces(&self, row: usize, _first_tap: usize, out: &mut [*const f32]) {
+        out[0] = self.data[row * self.stride..][..self.width].as_ptr();
+    }
+}
+
+/// What is added to the product before it is stored.
+#[derive(Clone, Copy, Default)]
+pub struct Added<'a> {
+    /// A value a column: `[columns]`, or `[groups, columns]` when `rows_per_group` is not 0.
+    pub columns: Option<&'a [f32]>,
+    /// Rows that share a line of `columns`; 0 when all do.
+    pub rows_per_group: usize,
+    /// Added element by element, laid out as the output is.
+    pub residual: Option<&'a [f32]>,
+}
+
+/// `left * right + added`, row-major `[rows, columns]`.
+///
+/// # Panics
+/// When the depth of the two sides differs, or `added` has another shape: callers check shapes.
+pub(crate) fn product(left: &impl LeftRows, right: &Packed, added: Added) -> Vec<f32> {
+    let (rows, columns) = (left.rows(), right.columns);
+    // SAFETY: `product_into` writes all rows and columns.
+    unsafe { super::buffer::filled(rows * columns, |out| product_into(left, right, added, out)) }
+}
+
+/// [`product`] into memory of the caller.
+///
+/// # Safety
+/// `out` must hold `rows * columns` values that nobody else uses meanwhile.
+pub(crate) unsafe fn product_into(left: &impl LeftRows, right: &Packed, added: Added, out: SharedMut) {
+    let (rows, columns) = (left.rows(), right.columns);
+    assert_eq!(left.taps() * left.width(), right.depth, "depth of the two sides of a product");
+    let groups = if added.rows_per_group == 0 { 1 } else { rows.div_ceil(added.rows_per_group) };
+    assert!(added.columns.is_none_or(|c| c.len() == groups * columns), "one added value a column");
+    assert!(added.residual.is_none_or(|r| r.len() == rows * columns), "a residual of the output's shape");
+    let width = panel_width();
+    let panels = columns.div_ceil(width);
+    let (_, tile) = shape();
+    let block = ROWS.next_multiple_of(tile);
+    let row_blocks = rows.div_ceil(block);
+    // 2 * rows * columns * depth operations at some 200 a nanosecond.
+    let nanoseconds = rows * columns * right.depth / 100;
+    // Split columns too when the rows alone would not keep all threads busy.
+    let parts = if threads::count() == 1 { 1 } else { (3 * threads::count()).div_ceil(row_blocks.max(1)).min(panels) };
+    threads::each(row_blocks * parts, nanoseconds, |task| {
+        let (rows_at, part) = (task / parts, task % parts);
+        let op = Block {
+            left,
+            right,
+            added,
+            out,
+            rows: rows_at * block..(rows_at * block + block).min(rows),
+            panels: part * panels / parts..(part + 1) * panels / parts,
+        };
+        op.dispatch();
+    });
+}
+
+struct Block<'a, L> {
+    left: &'a L,
+    right: &'a Packed,
+    added: Added<'a>,
+    out: SharedMut,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+}
+
+impl<L: LeftRows> SimdOp for Block<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let width = 2 * isa.f32().len();
+        let (_, tile) = shape();
+        let (piece, taps, columns) = (self.left.width(), self.left.taps(), self.right.columns);
+        // A block of the depth is some whole taps, or a part of one.
+        let taps_at_once = (DEPTH / piece.max(1)).clamp(1, taps);
+        let parts = if taps_at_once == 1 { piece.div_ceil(DEPTH) } else { 1 };
+        let count = self.rows.len();
+        let tiles = count.div_ceil(tile);
+        let mut pointers = vec![[std::ptr::null::<f32>(); TILE]; tiles * taps_at_once];
+        let mut of_row = vec![std::ptr::null::<f32>(); taps_at_once];
+        for first_tap in (0..taps).step_by(taps_at_once) {
+            let taps_here = taps_at_once.min(taps - first_tap);
+            for row in 0..tiles * tile {
+                // Rows beyond the last repeat it: they may be computed and are not stored.
+                if row < count {
+                    self.left.pieces(self.rows.start + row, first_tap, &mut of_row[..taps_here]);
+                }
+                for (tap, &pointer) in of_row[..taps_here].iter().enumerate() {
+                    pointers[row / tile * taps_here + tap][row % tile] = pointer;
+                }
+            }
+            for part in 0..parts {
+                let (from, to) = (part * piece / parts, (part + 1) * piece / parts);
+                let is_first = first_tap == 0 && part == 0;
+                let is_last = first_tap + taps_here == taps && part + 1 == parts;
+                for panel in self.panels.clone() {
+                    // SAFETY: the depth checked by the caller covers every tap and part.
+                    let b = unsafe { self.right.panel(panel).add((first_tap * piece + from) * width) };
+                    for at in 0..tiles {
+                        let row = self.rows.start + at * tile;
+                        let store = Store {
+                            // SAFETY: inside the output, as `row` and `panel` are.
+                            out: unsafe { self.out.get().add(row * columns + panel * width) },
+                            stride: columns,
+                            rows: tile.min(self.rows.end - row),
+                            columns: width.min(columns - panel * width),
+                            accumulate: !is_first,
+                            added: is_last.then_some((&self.added, row, panel * width)),
+                        };
+                        let a = &pointers[at * taps_here..][..taps_here];
+                        // SAFETY: pointers are valid for `piece` values, the panel for all of the depth; tasks do not share output.
+                        unsafe { micro(isa, a, from, to - from, b, store) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a register tile goes.
+pub(super) struct Store<'a> {
+    pub out: *mut f32,
+    pub stride: usize,
+    /// Rows to store, at most a tile.
+    pub rows: usize,
+    /// Columns to store, at most a panel.
+    pub columns: usize,
+    /// Whether `out` holds a sum to add to.
+    pub accumulate: bool,
+    /// What else to add, and the row and column of `out` in it.
+    pub added: Option<(&'a Added<'a>, usize, usize)>,
+}
+
+/// One register tile: up to a tile of rows by two vectors of columns, over `a.len()` pieces of `depth` values that begin `from`
+/// values into each row piece.
+///
+/// # Safety
+/// Every pointer of the first `store.rows` of a tile, rounded up to the next multiple of 4 (3 where tiles have 6 rows), must be valid
+/// for `from + depth` values, `b` for `a.len() * depth` lines of a panel, and `store.out` for what it says.
+#[inline(always)]
+pub(super) unsafe fn micro<I: Isa>(isa: I, a: &[[*const f32; TILE]], from: usize, depth: usize, b: *const f32, store: Store) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (isa.f32().len() == 16, store.rows) {
+            (true, 9..) => micro_of::<I, 12>(isa, a, from, depth, b, store),
+            (true, 5..=8) => micro_of::<I, 8>(isa, a, from, depth, b, store),
+            (true, _) => micro_of::<I, 4>(isa, a, from, depth, b, store),
+            (false, 4..) => micro_of::<I, 6>(isa, a, from, depth, b, store),
+            (false, _) => micro_of::<I, 3>(isa, a, from, depth, b, store),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn micro_of<I: Isa, const MR: usize>(
+    isa: I,
+    a: &[[*const f32; TILE]],
+    from: usize,
+    depth: usize,
+    mut b: *const f32,
+    store: Store,
+) {
+    // Plain loops throughout: a closure would be compiled without the instruction set of its caller.
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let mut sum = [[ops.zero(); 2]; MR];
+    unsafe {
+        for piece in a {
+            let mut rows = [std::ptr::null::<f32>(); MR];
+            for r in 0..MR {
+                rows[r] = piece[r].add(from);
+            }
+            for k in 0..depth {
+                let b0 = ops.load_ptr(b);
+                let b1 = ops.load_ptr(b.add(lanes));
+                b = b.add(2 * lanes);
+                for r in 0..MR {
+                    let value = ops.splat(*rows[r].add(k));
+                    sum[r][0] = ops.mul_add(value, b0, sum[r][0]);
+                    sum[r][1] = ops.mul_add(value, b1, sum[r][1]);
+                }
+            }
+        }
+        // Constant bounds and small bodies: these loops must unroll for the sums to stay in registers.
+        if store.columns == 2 * lanes {
+            for r in 0..MR {
+                if r < store.rows {
+                    let out = store.out.add(r * store.stride);
+                    if store.accumulate {
+                        sum[r][0] = ops.add(sum[r][0], ops.load_ptr(out));
+                        sum[r][1] = ops.add(sum[r][1], ops.load_ptr(out.add(lanes)));
+                    }
+                    ops.store_ptr(sum[r][0], out);
+                    ops.store_ptr(sum[r][1], out.add(lanes));
+                }
+            }
+        } else {
+            let mut spilled = [[0f32; WIDEST]; MR];
+            for r in 0..MR {
+                ops.store_ptr(sum[r][0], spilled[r].as_mut_ptr());
+                ops.store_ptr(sum[r][1], spilled[r].as_mut_ptr().add(lanes));
+            }
+            for (r, spilled) in spilled.iter().enumerate().take(store.rows) {
+                let out = std::slice::from_raw_parts_mut(store.out.add(r * store.stride), store.columns);
+                for (out, value) in out.iter_mut().zip(spilled) {
+                    *out = if store.accumulate { *out + value } else { *value };
+                }
+            }
+        }
+        if let Some((added, row, column)) = store.added {
+            add(isa, added, row, column, &store);
+        }
+    }
+}
+
+/// Adds what belongs to a tile that was just stored.
+#[inline(always)]
+unsafe fn add<I: Isa>(isa: I, added: &Added, row: usize, column: usize, store: &Store) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    if added.columns.is_none() && added.residual.is_none() {
+        return;
+    }
+    for r in 0..store.rows {
+        let line = (row + r).checked_div(added.rows_per_group).unwrap_or(0) * store.stride + column;
+        let place = (row + r) * store.stride + column;
+        for at in (0..store.columns).step_by(lanes) {
+            let mask = ops.first_n_mask(lanes.min(store.columns - at));
+            // SAFETY: the mask stops at the last column; both have the shapes that `product_into` checked.
+            unsafe {
+                let out = store.out.add(r * store.stride + at);
+                let mut value = ops.load_ptr_mask(out, mask);
+                if let Some(values) = added.columns {
+                    value = ops.add(value, ops.load_ptr_mask(values.as_ptr().add(line + at), mask));
+                }
+                if let Some(values) = added.residual {
+                    value = ops.add(value, ops.load_ptr_mask(values.as_ptr().add(place + at), mask));
+                }
+                ops.store_ptr_mask(value, out, mask);
+            }
+        }
+    }
+}
+
+/// Rows of `left` (`[rows, depth]`) times `right`, plus `added`: a linear layer.
+///
+/// # Panics
+/// When `left` does not hold whole rows of the depth of `right`, or `added` has another shape.
+pub fn linear(left: &[f32], right: &Packed, added: Added) -> Vec<f32> {
+    let width = right.depth();
+    assert!(left.len().is_multiple_of(width), "whole rows");
+    product(&Plain { data: left, rows: left.len() / width, width, stride: width }, right, added)
+}
