@@ -46,8 +46,14 @@ impl Context {
         let (lanes, _) = shape();
         let (panel, padded) = (2 * lanes, width.next_multiple_of(lanes));
         let whole = tokens.next_multiple_of(panel);
-        let mut packed =
-            Self { keys: Aligned::zeros(batch * heads * whole * width), values: Aligned::default(), batch, heads, tokens, width };
+        let mut packed = Self {
+            keys: Aligned::zeros(batch * heads * whole * width),
+            values: Aligned::default(),
+            batch,
+            heads,
+            tokens,
+            width,
+        };
         packed.values = Aligned::zeros(batch * heads * whole * padded);
         let (to_keys, to_values) = (SharedMut(packed.keys.as_mut_ptr()), SharedMut(packed.values.as_mut_ptr()));
         let scale = (1.0 / (width as f64).sqrt()) as f32;
@@ -72,6 +78,16 @@ impl Context {
         packed
     }
 
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Channels of queries, keys and values: heads times the width of one.
+    pub fn channels(&self) -> usize {
+        self.heads * self.width
+    }
+
     /// Tokens that can be attended to.
     pub fn tokens(&self) -> usize {
         self.tokens
@@ -79,20 +95,32 @@ impl Context {
 
     /// `softmax(queries keys^T / sqrt(width) + bias) values` for `queries` `[batch, count, heads * width]`; the same shape.
     ///
-    /// `bias`, `[batch, tokens]`, is added to the scores. `probabilities`, `[batch, heads, count, tokens]`, is filled when given.
+    /// `bias`, `[batch, tokens]`, is added to the scores.
     ///
     /// # Panics
     /// When a length is not that of these shapes.
-    pub fn attend(&self, queries: &[f32], bias: Option<&[f32]>, probabilities: Option<&mut [f32]>) -> Vec<f32> {
+    pub fn attend(&self, queries: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        self.attend_to(queries, bias, None)
+    }
+
+    /// As [`attend`](Self::attend), with the probabilities, `[batch, heads, count, tokens]`.
+    ///
+    /// # Panics
+    /// As `attend`.
+    pub fn attend_told(&self, queries: &[f32], bias: Option<&[f32]>) -> (Vec<f32>, Vec<f32>) {
+        let count = queries.len() / (self.batch * self.channels()).max(1);
+        let mut seen = Vec::new();
+        let write = |told| seen = self.attend_to(queries, bias, Some(told));
+        // SAFETY: every query of every row and head is told.
+        let probabilities = unsafe { filled(self.batch * self.heads * count * self.tokens, write) };
+        (seen, probabilities)
+    }
+
+    fn attend_to(&self, queries: &[f32], bias: Option<&[f32]>, told: Option<SharedMut>) -> Vec<f32> {
         let channels = self.heads * self.width;
         let count = queries.len() / (self.batch * channels).max(1);
         assert_eq!(queries.len(), self.batch * count * channels, "queries of the context's batch and channels");
         assert!(bias.is_none_or(|bias| bias.len() == self.batch * self.tokens), "a bias a key");
-        assert!(
-            probabilities.as_ref().is_none_or(|p| p.len() == self.batch * self.heads * count * self.tokens),
-            "room for all probabilities"
-        );
-        let told = probabilities.map(|p| SharedMut(p.as_mut_ptr()));
         // Whoever wants probabilities needs whole rows of them; fewer queries at a time keep those in the cache.
         let keys = if told.is_some() { self.tokens.next_multiple_of(2 * shape().0) } else { KEYS };
         let block = if keys > 2 * KEYS { shape().1 } else { QUERIES };
@@ -417,10 +445,9 @@ mod tests {
             let case = Case { q: &q, k: &k, v: &v, bias, batch, heads, width };
             let (want, probabilities) = reference(&case).unwrap();
             let context = Context::new(&k, &v, batch, tokens, heads);
-            let got = context.attend(&q, bias, None);
+            let got = context.attend(&q, bias);
             prop_assert!(relative(&got, &want) < 2e-5, "{}", relative(&got, &want));
-            let mut told = vec![f32::NAN; probabilities.len()];
-            let got = context.attend(&q, bias, Some(&mut told));
+            let (got, told) = context.attend_told(&q, bias);
             prop_assert!(relative(&got, &want) < 2e-5, "told: {}", relative(&got, &want));
             prop_assert!(relative(&told, &probabilities) < 2e-5, "{}", relative(&told, &probabilities));
         }

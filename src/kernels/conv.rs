@@ -69,6 +69,16 @@ impl Conv {
         Self { packed, input, geometry, zeros: Aligned::zeros(input) }
     }
 
+    /// Channels of the input.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// Rows and columns of the output for an input of this size.
+    pub fn outputs(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        (self.geometry.outputs(height), self.geometry.outputs(width))
+    }
+
     /// Channels of the output.
     pub fn output(&self) -> usize {
         self.packed.columns()
@@ -110,7 +120,11 @@ impl Conv {
         }
         if self.geometry == (Geometry { kernel: 1, stride: 1, before: 0, after: 0 }) && enlarged.is_none() {
             let rows = map.batch * oh * ow;
-            return product(&Plain { data: map.data, rows, width: self.input, stride: self.input }, &self.packed, added);
+            return product(
+                &Plain { data: map.data, rows, width: self.input, stride: self.input },
+                &self.packed,
+                added,
+            );
         }
         let taps = Taps {
             map,

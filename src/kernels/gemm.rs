@@ -262,7 +262,14 @@ pub(super) struct Store<'a> {
 /// Every pointer of the first `store.rows` of a tile, rounded up to the next multiple of 4 (3 where tiles have 6 rows), must be valid
 /// for `from + depth` values, `b` for `a.len() * depth` lines of a panel, and `store.out` for what it says.
 #[inline(always)]
-pub(super) unsafe fn micro<I: Isa>(isa: I, a: &[[*const f32; TILE]], from: usize, depth: usize, b: *const f32, store: Store) {
+pub(super) unsafe fn micro<I: Isa>(
+    isa: I,
+    a: &[[*const f32; TILE]],
+    from: usize,
+    depth: usize,
+    b: *const f32,
+    store: Store,
+) {
     // SAFETY: the caller's.
     unsafe {
         match (isa.f32().len() == 16, store.rows) {

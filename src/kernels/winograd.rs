@@ -51,7 +51,8 @@ pub(super) fn forward(
                 let count = block.min(tiles - first);
                 // Some 150 vector operations for 16 channels of a tile, and as long for its memory.
                 threads::ranges(count, 1, count * input * 6, |range| {
-                    Scatter { job: &job, range: first + range.start..first + range.end, first, maps, stride }.dispatch();
+                    Scatter { job: &job, range: first + range.start..first + range.end, first, maps, stride }
+                        .dispatch();
                 });
                 let parts = count.div_ceil(TILES);
                 threads::each(panels * parts, count * input * panels * panel_width() * PLACES / 100, |task| {

@@ -1,8 +1,10 @@
 //! Multi-head attention: probabilities formed only for whoever asked.
 
-use super::{Builder, Linear};
+use super::{Builder, Linear, fast};
 use crate::Result;
+use crate::kernels::attention::Context;
 use candle_core::{D, DType, Device, Tensor};
+use std::sync::Arc;
 
 /// Someone who is shown the probabilities, f32 `[batch, heads, queries, keys]`, of one attention.
 pub type Tap<'a> = &'a mut dyn FnMut(&Tensor) -> Result<()>;
@@ -16,13 +18,17 @@ pub struct Attention {
     to_out: Linear,
     heads: usize,
     upcast: bool,
+    fast: bool,
 }
 
 /// Keys and values of a context, split into heads: computed once for a prompt, used at every step.
 #[derive(Debug, Clone)]
-pub struct KeysValues {
-    keys: Tensor,
-    values: Tensor,
+pub struct KeysValues(Seen);
+
+#[derive(Debug, Clone)]
+enum Seen {
+    Plain { keys: Tensor, values: Tensor },
+    Fast(Arc<Context>),
 }
 
 impl Attention {
@@ -46,6 +52,7 @@ impl Attention {
             to_out: Linear::new(channels, channels, &b.pp("to_out").pp(0))?,
             heads,
             upcast,
+            fast: fast::applies(b.layout(), b.device()),
         })
     }
 
@@ -54,10 +61,14 @@ impl Attention {
     /// # Errors
     /// When the width is not the layer's.
     pub fn keys_values(&self, context: &Tensor) -> Result<KeysValues> {
-        Ok(KeysValues {
-            keys: split_heads(&self.to_k.forward(context)?, self.heads)?,
-            values: split_heads(&self.to_v.forward(context)?, self.heads)?,
-        })
+        let (keys, values) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
+        Ok(KeysValues(if self.fast {
+            let (batch, tokens, _) = keys.dims3()?;
+            let packed = |[keys, values]: [&[f32]; 2]| Context::new(keys, values, batch, tokens, self.heads);
+            Seen::Fast(Arc::new(fast::read([&keys, &values], packed)?))
+        } else {
+            Seen::Plain { keys: split_heads(&keys, self.heads)?, values: split_heads(&values, self.heads)? }
+        }))
     }
 
     /// `x` `[batch, queries, channels]` attending to `context`, plus `residual` of the same shape.
@@ -74,9 +85,40 @@ impl Attention {
         tap: Option<Tap>,
         residual: &Tensor,
     ) -> Result<Tensor> {
-        let queries = split_heads(&self.to_q.forward(x)?, self.heads)?;
-        let seen = attend(&queries, &context.keys, &context.values, bias, self.upcast, tap)?;
-        self.to_out.forward_plus(&merge_heads(&seen)?, residual)
+        let queries = self.to_q.forward(x)?;
+        let seen = match &context.0 {
+            Seen::Fast(context) => self.attend_fast(&queries, context, bias, tap)?,
+            Seen::Plain { keys, values } => {
+                merge_heads(&attend(&split_heads(&queries, self.heads)?, keys, values, bias, self.upcast, tap)?)?
+            }
+        };
+        self.to_out.forward_plus(&seen, residual)
+    }
+
+    fn attend_fast(
+        &self,
+        queries: &Tensor,
+        context: &Context,
+        bias: Option<&Tensor>,
+        tap: Option<Tap>,
+    ) -> Result<Tensor> {
+        let (batch, count, channels) = queries.dims3()?;
+        let tokens = context.tokens();
+        if batch != context.batch() || channels != context.channels() {
+            return Err(fast::mismatch("an attention", context.channels(), queries));
+        }
+        let bias = match bias {
+            Some(bias) => Some(fast::to_vec(&bias.broadcast_as((batch, 1, 1, tokens))?)?),
+            None => None,
+        };
+        let bias = bias.as_deref();
+        let Some(tap) = tap else {
+            let seen = fast::read([queries], |[queries]| context.attend(queries, bias))?;
+            return fast::tensor(seen, (batch, count, channels));
+        };
+        let (seen, probabilities) = fast::read([queries], |[queries]| context.attend_told(queries, bias))?;
+        tap(&fast::tensor(probabilities, (batch, self.heads, count, tokens))?)?;
+        fast::tensor(seen, (batch, count, channels))
     }
 
     /// `x` `[batch, queries, channels]` attending to itself, plus `residual` of the same shape.

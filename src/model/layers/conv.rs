@@ -1,7 +1,9 @@
 //! Convolutions, and the down- and up-sampling built on them.
 
-use super::{Builder, Grid};
+use super::fast::FastConv;
+use super::{Builder, Grid, Layout};
 use crate::Result;
+use crate::kernels::conv::Geometry;
 use candle_core::Tensor;
 
 /// Zeros laid around a map before a convolution.
@@ -15,11 +17,12 @@ pub enum Padding {
 
 /// A convolution over the grid: weight `[out, in, kernel, kernel]`, bias `[out]`.
 #[derive(Debug, Clone)]
-pub struct Conv2d {
-    weight: Tensor,
-    bias: Tensor,
-    stride: usize,
-    padding: Padding,
+pub struct Conv2d(Form);
+
+#[derive(Debug, Clone)]
+enum Form {
+    Plain { weight: Tensor, bias: Tensor, stride: usize, padding: Padding },
+    Fast(FastConv),
 }
 
 impl Conv2d {
@@ -45,7 +48,14 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = b.get((output, input, kernel, kernel), "weight")?;
         let bias = b.get(output, "bias")?;
-        Ok(Self { weight, bias, stride, padding })
+        let (before, after) = match padding {
+            Padding::Same(padding) => (padding, padding),
+            Padding::RightBottom => (0, 1),
+        };
+        Ok(Self(match FastConv::new(&weight, &bias, Geometry { kernel, stride, before, after }, b)? {
+            Some(fast) => Form::Fast(fast),
+            None => Form::Plain { weight, bias, stride, padding },
+        }))
     }
 
     /// The convolution of `x`.
@@ -53,17 +63,29 @@ impl Conv2d {
     /// # Errors
     /// When the channels of `x` are not the layer's.
     pub fn forward(&self, x: &Grid) -> Result<Grid> {
+        self.forward_enlarged(x, None)
+    }
+
+    /// The convolution of `x` brought to another size first, by nearest neighbour.
+    fn forward_enlarged(&self, x: &Grid, size: Option<(usize, usize)>) -> Result<Grid> {
+        let (weight, bias, stride, padding) = match &self.0 {
+            Form::Fast(fast) => return on_fast(fast, x, size, None, None),
+            Form::Plain { weight, bias, stride, padding } => (weight, bias, *stride, *padding),
+        };
         let mut input = x.to_nchw()?;
-        let padding = match self.padding {
+        if let Some((height, width)) = size {
+            input = input.upsample_nearest2d(height, width)?;
+        }
+        let padding = match padding {
             Padding::Same(padding) => padding,
             Padding::RightBottom => {
                 input = input.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?;
                 0
             }
         };
-        let weight = self.weight.to_dtype(input.dtype())?;
-        let output = input.conv2d(&weight, padding, self.stride, 1, 1)?;
-        let bias = self.bias.to_dtype(input.dtype())?;
+        let weight = weight.to_dtype(input.dtype())?;
+        let output = input.conv2d(&weight, padding, stride, 1, 1)?;
+        let bias = bias.to_dtype(input.dtype())?;
         Grid::from_nchw(&output, x.layout())?.add_channels(&bias)
     }
 
@@ -72,7 +94,10 @@ impl Conv2d {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_shifted(&self, x: &Grid, shift: &Tensor) -> Result<Grid> {
-        self.forward(x)?.add_channels(shift)
+        match &self.0 {
+            Form::Fast(fast) => on_fast(fast, x, None, Some(shift), None),
+            Form::Plain { .. } => self.forward(x)?.add_channels(shift),
+        }
     }
 
     /// The convolution of `x`, plus `residual`.
@@ -80,8 +105,25 @@ impl Conv2d {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_plus(&self, x: &Grid, residual: &Grid) -> Result<Grid> {
-        self.forward(x)?.add(residual)
+        match &self.0 {
+            Form::Fast(fast) => on_fast(fast, x, None, None, Some(residual)),
+            Form::Plain { .. } => self.forward(x)?.add(residual),
+        }
     }
+}
+
+/// The kernels' convolution of `x`, in the layout of `x`.
+fn on_fast(
+    fast: &FastConv,
+    x: &Grid,
+    size: Option<(usize, usize)>,
+    shift: Option<&Tensor>,
+    residual: Option<&Grid>,
+) -> Result<Grid> {
+    let residual = residual.map(|residual| residual.tensor_in(Layout::Nhwc)).transpose()?;
+    let y = fast.forward(&x.tensor_in(Layout::Nhwc)?, size, shift, residual.as_ref())?;
+    let y = Grid::from_layout(y, Layout::Nhwc)?;
+    Grid::from_layout(y.tensor_in(x.layout())?, x.layout())
 }
 
 /// Halves the grid with a convolution of stride 2 (diffusers `Downsample2D`; weights under `conv`).
@@ -131,8 +173,6 @@ impl Upsample {
     /// # Errors
     /// When the channels of `x` are not the layer's.
     pub fn forward(&self, x: &Grid, size: Option<(usize, usize)>) -> Result<Grid> {
-        let (height, width) = size.unwrap_or((2 * x.size().0, 2 * x.size().1));
-        let larger = x.to_nchw()?.upsample_nearest2d(height, width)?;
-        self.conv.forward(&Grid::from_nchw(&larger, x.layout())?)
+        self.conv.forward_enlarged(x, Some(size.unwrap_or((2 * x.size().0, 2 * x.size().1))))
     }
 }

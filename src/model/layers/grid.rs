@@ -139,7 +139,11 @@ impl Grid {
         Ok(Self { tensor: self.tensor.broadcast_add(&shift)?, layout: self.layout })
     }
 
-    fn tensor_in(&self, layout: Layout) -> Result<Tensor> {
+    /// The tensor in a layout of the caller's choice.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub(super) fn tensor_in(&self, layout: Layout) -> Result<Tensor> {
         if self.layout == layout {
             Ok(self.tensor.clone())
         } else {

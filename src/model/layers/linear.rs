@@ -1,14 +1,19 @@
 //! Linear layers and the activations between them.
 
 use super::Builder;
+use super::fast::{self, FastLinear};
 use crate::Result;
+use crate::kernels::activation::geglu;
 use candle_core::{D, Tensor};
 
 /// `x W^T + b` over the last dimension: weight `[out, in]`.
 #[derive(Debug, Clone)]
-pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+pub struct Linear(Form);
+
+#[derive(Debug, Clone)]
+enum Form {
+    Plain { weight: Tensor, bias: Option<Tensor> },
+    Fast(FastLinear),
 }
 
 impl Linear {
@@ -17,7 +22,7 @@ impl Linear {
     /// # Errors
     /// When the weights are not there in these shapes.
     pub fn new(input: usize, output: usize, b: &Builder) -> Result<Self> {
-        Ok(Self { weight: b.get((output, input), "weight")?, bias: Some(b.get(output, "bias")?) })
+        Self::from_weights(b.get((output, input), "weight")?, Some(b.get(output, "bias")?), b)
     }
 
     /// Without a bias.
@@ -25,7 +30,7 @@ impl Linear {
     /// # Errors
     /// When the weight is not there in this shape.
     pub fn without_bias(input: usize, output: usize, b: &Builder) -> Result<Self> {
-        Ok(Self { weight: b.get((output, input), "weight")?, bias: None })
+        Self::from_weights(b.get((output, input), "weight")?, None, b)
     }
 
     /// A 1x1 convolution, stored as `[out, in, 1, 1]`, that is applied to tokens.
@@ -34,7 +39,14 @@ impl Linear {
     /// When the weights are not there in these shapes.
     pub fn from_conv(input: usize, output: usize, b: &Builder) -> Result<Self> {
         let weight = b.get((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
-        Ok(Self { weight, bias: Some(b.get(output, "bias")?) })
+        Self::from_weights(weight, Some(b.get(output, "bias")?), b)
+    }
+
+    fn from_weights(weight: Tensor, bias: Option<Tensor>, b: &Builder) -> Result<Self> {
+        Ok(Self(match FastLinear::new(&weight, bias.as_ref(), b)? {
+            Some(fast) => Form::Fast(fast),
+            None => Form::Plain { weight, bias },
+        }))
     }
 
     /// `[.., in]` to `[.., out]`.
@@ -42,11 +54,15 @@ impl Linear {
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.to_dtype(x.dtype())?.t()?;
+        let (weight, bias) = match &self.0 {
+            Form::Fast(fast) => return fast.forward(x, None),
+            Form::Plain { weight, bias } => (weight, bias),
+        };
+        let weight = weight.to_dtype(x.dtype())?.t()?;
         let rows = x.elem_count() / x.dim(D::Minus1)?.max(1);
         let mut shape = x.dims().to_vec();
         let y = x.reshape((rows, ()))?.matmul(&weight)?;
-        let y = match &self.bias {
+        let y = match bias {
             Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
             None => y,
         };
@@ -61,7 +77,10 @@ impl Linear {
     /// # Errors
     /// As [`forward`](Self::forward), or when `residual` has another shape.
     pub fn forward_plus(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok((self.forward(x)? + residual)?)
+        match &self.0 {
+            Form::Fast(fast) => fast.forward(x, Some(residual)),
+            Form::Plain { .. } => Ok((self.forward(x)? + residual)?),
+        }
     }
 }
 
@@ -87,6 +106,10 @@ impl GeGlu {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let both = self.proj.forward(x)?;
         let half = both.dim(D::Minus1)? / 2;
+        if let Form::Fast(_) = self.proj.0 {
+            let shape: Vec<usize> = both.dims()[..both.rank() - 1].iter().copied().chain([half]).collect();
+            return fast::tensor(fast::read([&both], |[both]| geglu(both, half))?, shape);
+        }
         let value = both.narrow(D::Minus1, 0, half)?;
         let gate = both.narrow(D::Minus1, half, half)?.contiguous()?.gelu_erf()?;
         Ok((value * gate)?)

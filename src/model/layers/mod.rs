@@ -11,6 +11,7 @@
 
 mod attention;
 mod conv;
+mod fast;
 mod grid;
 mod linear;
 mod norm;
@@ -30,14 +31,15 @@ use candle_nn::VarBuilder;
 pub enum Layout {
     /// `[batch, channels, height, width]`: what candle's convolutions take.
     Nchw,
-    /// `[batch, height, width, channels]`: channels side by side, as tokens are.
+    /// `[batch, height, width, channels]`: channels side by side, as tokens are. On a CPU the layers use [`crate::kernels`].
     Nhwc,
 }
 
 impl Layout {
-    /// The layout in which the layers are fastest on `device`.
-    pub fn best_on(_device: &Device) -> Self {
-        Self::Nchw
+    /// The layout in which the layers are fastest on `device`: on a CPU the one that [`crate::kernels`] compute in, unless the
+    /// environment variable `ATTNMAP_PLAIN` is set.
+    pub fn best_on(device: &Device) -> Self {
+        if device.is_cpu() && !fast::plain_is_asked() { Self::Nhwc } else { Self::Nchw }
     }
 }
 

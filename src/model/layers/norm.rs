@@ -1,6 +1,8 @@
 //! Group and layer norms, computed in f32 whatever the dtype of the activations.
 
-use super::{Builder, Grid};
+use super::{Builder, Grid, Layout, fast};
+use crate::kernels::conv::Map;
+use crate::kernels::norm::{Affine, group_norm, layer_norm};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
 
@@ -11,6 +13,7 @@ pub struct GroupNorm {
     bias: Tensor,
     groups: usize,
     eps: f64,
+    fast: bool,
 }
 
 impl GroupNorm {
@@ -26,7 +29,13 @@ impl GroupNorm {
                 way_out: "norm_num_groups must divide every entry of block_out_channels".into(),
             });
         }
-        Ok(Self { weight: b.get_f32(channels, "weight")?, bias: b.get_f32(channels, "bias")?, groups, eps })
+        Ok(Self {
+            weight: b.get_f32(channels, "weight")?,
+            bias: b.get_f32(channels, "bias")?,
+            groups,
+            eps,
+            fast: fast::applies(b.layout(), b.device()),
+        })
     }
 
     /// The normalised map.
@@ -34,6 +43,9 @@ impl GroupNorm {
     /// # Errors
     /// When the channels of `x` are not the layer's.
     pub fn forward(&self, x: &Grid) -> Result<Grid> {
+        if self.fast {
+            return self.on_fast(x, false);
+        }
         let nchw = x.to_nchw()?;
         let (batch, channels, height, width) = nchw.dims4()?;
         let values = nchw.to_dtype(DType::F32)?.reshape((batch, self.groups, ()))?;
@@ -51,8 +63,30 @@ impl GroupNorm {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_silu(&self, x: &Grid) -> Result<Grid> {
+        if self.fast {
+            return self.on_fast(x, true);
+        }
         let normed = self.forward(x)?;
         Grid::from_layout(normed.tensor().silu()?, normed.layout())
+    }
+
+    fn on_fast(&self, x: &Grid, silu: bool) -> Result<Grid> {
+        let tensor = fast::ready(&x.tensor_in(Layout::Nhwc)?)?;
+        let (batch, height, width, channels) = tensor.dims4()?;
+        if channels != self.weight.elem_count() {
+            return Err(fast::mismatch("a group norm", self.weight.elem_count(), &tensor));
+        }
+        let values = fast::read([&tensor, &self.weight, &self.bias], |[data, weight, bias]| {
+            group_norm(
+                Map { data, batch, height, width, channels },
+                self.groups,
+                self.eps,
+                Affine { weight, bias },
+                silu,
+            )
+        })?;
+        let y = Grid::from_layout(fast::tensor(values, tensor.shape())?, Layout::Nhwc)?;
+        Grid::from_layout(y.tensor_in(x.layout())?, x.layout())
     }
 }
 
@@ -62,6 +96,7 @@ pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
+    fast: bool,
 }
 
 impl LayerNorm {
@@ -70,7 +105,12 @@ impl LayerNorm {
     /// # Errors
     /// When the weights are not there in these shapes.
     pub fn new(channels: usize, eps: f64, b: &Builder) -> Result<Self> {
-        Ok(Self { weight: b.get_f32(channels, "weight")?, bias: b.get_f32(channels, "bias")?, eps })
+        Ok(Self {
+            weight: b.get_f32(channels, "weight")?,
+            bias: b.get_f32(channels, "bias")?,
+            eps,
+            fast: fast::applies(b.layout(), b.device()),
+        })
     }
 
     /// `[.., channels]` to the same shape.
@@ -78,6 +118,12 @@ impl LayerNorm {
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.fast && x.dim(D::Minus1)? == self.weight.elem_count() {
+            let y = fast::read([&fast::ready(x)?, &self.weight, &self.bias], |[x, weight, bias]| {
+                layer_norm(x, self.eps, Affine { weight, bias })
+            })?;
+            return fast::tensor(y, x.shape());
+        }
         let values = x.to_dtype(DType::F32)?;
         let centred = values.broadcast_sub(&values.mean_keepdim(D::Minus1)?)?;
         let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;

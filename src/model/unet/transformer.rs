@@ -60,7 +60,7 @@ impl Transformer {
         for block in &self.transformer_blocks {
             tokens = block.forward(&tokens, pass)?;
         }
-        Grid::from_tokens(&self.proj_out.forward(&tokens)?, x.size(), x.layout())?.add(x)
+        Grid::from_tokens(&self.proj_out.forward_plus(&tokens, &x.to_tokens()?)?, x.size(), x.layout())
     }
 
     /// Appends the prompt's keys and values for each block, in network order.
