@@ -179,6 +179,7 @@ impl LeftRows for Taps<'_> {
         self.geometry.kernel * self.geometry.kernel
     }
 
+    #[allow(clippy::misnamed_getters)]
     fn width(&self) -> usize {
         self.map.channels
     }

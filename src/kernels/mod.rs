@@ -4,6 +4,9 @@
 //! `[rows, channels]`. The instruction set (AVX-512, AVX2 with FMA, NEON, or plain code) is chosen at run time by `rten-simd`.
 //! Work is split over rayon's global pool, which [`threads::init`] sizes once; small operators stay on the caller's thread.
 
+// Register tiles are arrays walked by index: such loops unroll fully, and closures would lose the instruction set of their caller.
+#![allow(clippy::needless_range_loop)]
+
 pub mod activation;
 pub mod attention;
 pub(crate) mod buffer;
