@@ -122,7 +122,9 @@ fn words(text: &str, ranges: &[Range<usize>], kept: usize) -> (Vec<Word>, Vec<St
         }
         let name = text[range.clone()].to_owned();
         if position > kept {
-            cut_off.push(name.clone());
+            // These are for messages, where control characters have no place.
+            let shown: String = name.chars().filter(|c| !c.is_control()).collect();
+            cut_off.extend(Some(shown).filter(|shown| !shown.is_empty()));
         }
         if first < kept {
             let occurrence = occurrences.entry(name.to_lowercase()).or_default();

@@ -277,8 +277,12 @@ fn levels(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> R
             let ramp = linspace(0.0, 1.0, steps);
             Some(ramp.into_iter().map(|x| (first + x * (last - first)).exp()).collect::<Vec<f64>>())
         }
-        // The class has no `sigma_min` and `sigma_max`.
-        Some(spread) => Some(spread.spread(f64::from(largest), f64::from(smallest), steps)),
+        Some(spread) => {
+            // Not in the class's own config, but diffusers finds them there when Euler's was converted.
+            let largest = config.sigma_max.unwrap_or(f64::from(largest));
+            let smallest = config.sigma_min.unwrap_or(f64::from(smallest));
+            Some(spread.spread(largest, smallest, steps))
+        }
         None => None,
     };
     if let Some(spaced) = spaced {

@@ -138,6 +138,16 @@ proptest! {
         check(&SD2.encode(&text).unwrap());
     }
 
+    /// Any choice is answered, or refused on one line.
+    #[test]
+    fn any_choice_is_answered(text in "[a-c ]{0,20}", choice in "([a-c]{1,2}|[ ,#0-9<>]|start|end|\\PC){0,8}") {
+        let prompt = SD1.encode(&text).unwrap();
+        match prompt.select(&choice) {
+            Ok(words) => prop_assert!(words.iter().all(|word| !word.tokens.is_empty())),
+            Err(error) => prop_assert!(error.exit_code() == 2 && !error.to_string().contains('\n')),
+        }
+    }
+
     /// A part of a word is never found in it.
     #[test]
     fn parts_of_words_are_not_words(first in "[a-z]{1,8}", second in "[a-z]{1,8}") {
