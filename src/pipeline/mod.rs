@@ -18,7 +18,7 @@ use crate::checkpoint::{Checkpoint, Defaults, Part, SchedulerConfig};
 use crate::model::{Conditioning, Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Tokenizer};
 use crate::run::Settings;
-use crate::scheduler::{self, SchedulerKind, TorchGenerator};
+use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
 use crate::trace::{AttentionObserver, Grid, Site, Step, TextAttention};
 use crate::{Error, Result};
 
@@ -258,7 +258,13 @@ impl Pipeline {
                 ));
             }
         }
-        scheduler::build(&self.scheduler, options.scheduler, options.steps).map(|_| ())
+        self.sampler(options).map(|_| ())
+    }
+
+    /// The scheduler of a run, its config as diffusers' `StableDiffusionPipeline` takes it.
+    fn sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
+        let config = scheduler::as_stable_diffusion(&self.scheduler, options.scheduler);
+        scheduler::build(&config, options.scheduler, options.steps)
     }
 
     /// Generates one image a seed. `observer` is told of every attention site it wants; `progress` of every [`Event`].
@@ -286,7 +292,7 @@ impl Pipeline {
         timings.encode = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
-        let mut sampler = scheduler::build(&self.scheduler, options.scheduler, options.steps)?;
+        let mut sampler = self.sampler(options)?;
         let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
         let mut latents = (self.initial_noise(options, &mut noise)? * sampler.init_noise_sigma())?;
         let timesteps = sampler.timesteps().to_vec();

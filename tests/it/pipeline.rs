@@ -118,3 +118,22 @@ fn an_observer_changes_nothing_and_a_batch_equals_single_runs() {
     }
     assert_ne!(pair[0].generation.image, pair[1].generation.image);
 }
+
+/// diffusers' pipeline sets `steps_offset` to 1 and `clip_sample` to false whatever an early checkpoint's config says.
+#[test]
+fn early_scheduler_configs_are_repaired_as_diffusers_does() {
+    let source = Source::Folder(fixtures().join("tiny-sd2"));
+    let mut checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let mut run = |steps_offset, clip_sample| {
+        (checkpoint.scheduler.steps_offset, checkpoint.scheduler.clip_sample) = (steps_offset, clip_sample);
+        checkpoint.scheduler.timestep_spacing = Some("leading".into());
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+        let options = Options { steps: 3, height: 64, width: 64, ..pipeline.default_options() };
+        let prompt = pipeline.tokenize("a red apple").unwrap();
+        let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+        let images = pipeline.generate(&prompt, &options, &mut Unobserved, quiet).unwrap().images;
+        values(&images[0].latent)
+    };
+    let expected = run(Some(1), Some(false));
+    assert!(expected == run(None, None) && expected == run(Some(0), Some(true)));
+}
