@@ -148,7 +148,7 @@ impl RunRecord {
     }
 
     /// Puts in what `heatmaps` says: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays
-    /// are named by [`overlay_file`].
+    /// are named by `overlay_file`.
     pub fn describe(&mut self, heatmaps: &Heatmaps, aggregate: String, prompt: &PromptInfo, threshold: f32) {
         self.aggregate = aggregate;
         let shares = heatmaps.shares.iter().copied();
