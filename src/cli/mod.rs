@@ -58,6 +58,7 @@ enum Command {
 impl Cli {
     /// Runs the chosen subcommand.
     pub fn run(self) -> anyhow::Result<()> {
+        attnmap::kernels::threads::init(self.threads.map(usize::from))?;
         // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
         ctrlc::set_handler(|| {
             attnmap::run::atomic::abandon(|| {

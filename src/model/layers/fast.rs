@@ -107,7 +107,7 @@ impl FastConv {
         Ok(Some(Self { conv: Arc::new(conv), bias: Arc::from(to_vec(bias)?) }))
     }
 
-    /// The convolution of `x` `[batch, height, width, in]`, enlarged first when a size is given, plus `shift` `[batch, out]` at every
+    /// The convolution of `x` `[batch, height, width, in]`, enlarged first when a size is given, plus `shift` `[batch, out]` or `[1, out]` at every
     /// place and `residual` of the output's shape.
     pub(super) fn forward(
         &self,
@@ -123,21 +123,19 @@ impl FastConv {
         let shifts: Option<Vec<f32>> = match shift {
             Some(shift) => {
                 let values = to_vec(shift)?;
-                if values.len() != batch * self.bias.len() {
+                // One line serves the whole batch.
+                if values.len() != self.bias.len() && values.len() != batch * self.bias.len() {
                     return Err(mismatch("a shift", self.bias.len(), shift));
                 }
-                Some(
-                    values
-                        .chunks(self.bias.len())
-                        .flat_map(|line| line.iter().zip(&*self.bias).map(|(s, b)| s + b))
-                        .collect(),
-                )
+                let plus = |line: &[f32]| line.iter().zip(&*self.bias).map(|(s, b)| s + b).collect::<Vec<_>>();
+                Some(values.chunks(self.bias.len()).flat_map(plus).collect())
             }
             None => None,
         };
+        let columns = shifts.as_deref().unwrap_or(&self.bias);
         let added = Added {
-            columns: Some(shifts.as_deref().unwrap_or(&self.bias)),
-            rows_per_group: usize::from(shifts.is_some()),
+            columns: Some(columns),
+            rows_per_group: usize::from(columns.len() > self.bias.len()),
             residual: None,
         };
         let run = |x: &[f32], residual: Option<&[f32]>| {
