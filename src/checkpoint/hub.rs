@@ -42,7 +42,7 @@ impl HubOptions {
         let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let is_true = |value: String| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str());
         match self.offline {
-            Some(true) => Some(("the network is not used here", "`attnmap generate` with this --model fetches it")),
+            Some(true) => Some(("no network is used here", "`attnmap generate --model` fetches it")),
             Some(false) => None,
             None if set("HF_HUB_OFFLINE").or_else(|| set("TRANSFORMERS_OFFLINE")).is_some_and(is_true) => {
                 Some(("HF_HUB_OFFLINE is set", "unset it once to download, or give a folder"))

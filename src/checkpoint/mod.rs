@@ -135,6 +135,12 @@ impl Checkpoint {
                 return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
             }
         }
+        if *source == Source::Embedded && options.variant.is_some() {
+            return Err(Error::option(
+                "--variant",
+                "the embedded checkpoint has one set of weights; leave --variant out",
+            ));
+        }
         let store = match source {
             Source::Embedded if Store::has_embedded() => Store::Embedded,
             Source::Embedded => {
@@ -152,9 +158,7 @@ impl Checkpoint {
                 Store::Folder(hub::snapshot(repo, revision, variant, &options.hub, options.progress.clone())?)
             }
         };
-        // The embedded checkpoint is one set of files; a variant is chosen among several.
-        let variant = if *source == Source::Embedded { None } else { options.variant.clone() };
-        let checkpoint = Self::read_configs(store, source.to_string(), variant)?;
+        let checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
         for part in Part::ALL {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
         }

@@ -225,7 +225,7 @@ mod tests {
         let description = describe(folder, None).unwrap();
         let page = page(&description);
         for expected in
-            ["DDIMScheduler, predicts v_prediction", "128x128 px", "9 cross-attention layers", "6 heads, 2x2"]
+            ["DDIMScheduler, predicts v_prediction", "128x128 px", "13 cross-attention layers", "6 heads, 2x2"]
         {
             assert!(page.contains(expected), "{page}");
         }

@@ -61,7 +61,7 @@ impl Copy {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -390,6 +390,9 @@ fn variants_are_found_and_named() {
     assert!(copy.open().unwrap_err().to_string().contains("give --variant fp16"));
     assert!(copy.open_variant("ema").unwrap_err().to_string().contains("--variant fp16 is there"));
     assert_eq!(copy.open_variant("../x").unwrap_err().exit_code(), 2);
+    let options = OpenOptions { variant: Some("fp16".into()), ..Default::default() };
+    let embedded = Checkpoint::open(&Source::Embedded, &options).unwrap_err();
+    assert!(embedded.to_string().contains("leave --variant out"), "{embedded}");
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn a_repository_is_fetched_once_and_only_what_is_needed() {
 fn offline_uses_the_cache_and_says_what_it_lacks() {
     let world = World::new();
     let message = world.offline(REPO).unwrap_err().to_string();
-    assert!(message.contains("the network is not used here") && message.contains("does not have it"), "{message}");
+    assert!(message.contains("no network is used here") && message.contains("does not have it"), "{message}");
     assert!(world.server.requests().is_empty());
 
     world.open().unwrap();

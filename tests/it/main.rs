@@ -7,6 +7,7 @@ mod heatmap;
 mod hub;
 mod model;
 mod model_shapes;
+mod models;
 mod pipeline;
 mod prompt;
 mod render;

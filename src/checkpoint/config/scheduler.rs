@@ -8,7 +8,7 @@
 use super::fields::Fields;
 use crate::Result;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 macro_rules! scheduler_config {
@@ -153,6 +153,8 @@ impl SchedulerConfig {
         let config = Self::read(&mut fields, class_name)?;
         // `Scheduler.from_config(other.config)` leaves fields of the other class behind; no class here reads these.
         fields.inert(&OTHER_CLASSES);
+        // The way of 2022 to say that the prediction is not epsilon.
+        fields.only("predict_epsilon", &[json!(true), Value::Null])?;
         fields.finish()?;
         Ok(config)
     }
