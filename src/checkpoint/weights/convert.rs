@@ -105,10 +105,9 @@ fn element<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 /// Fills `to` element by element. The source need not be aligned: a safetensors header may have any length.
 #[inline]
 fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
-    for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(N)) {
-        let mut element = [0; N];
-        element.copy_from_slice(bytes);
-        *to = convert(element);
+    // Arrays and not slices: with a length known to the compiler this loop becomes a vector loop.
+    for (to, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
+        *to = convert(*bytes);
     }
 }
 
