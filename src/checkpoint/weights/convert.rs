@@ -113,8 +113,8 @@ fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N])
 
 /// The f32 that equals the f16 with these bits (IEEE 754 binary16; a NaN stays one).
 ///
-/// Free of branches and of wide instructions that not every CPU has, so that the compiler makes a vector loop of it:
-/// several times as fast as `half`'s slice conversion, and most published weights are f16.
+/// Free of branches and of instructions that not every CPU has, so that the compiler makes a vector loop of it: most
+/// published weights are f16.
 #[inline]
 fn f32_from_f16_bits(bits: u16) -> f32 {
     const MAGNITUDE: u16 = 0x7fff;
