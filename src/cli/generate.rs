@@ -390,9 +390,10 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
         "The rest, {:.1} %, lies on the start and end tokens, padding and words not listed.\n\n",
         100.0 * rest
     );
-    text += &format!("{}\n", folder.join("image.png").display());
-    text += &format!("{}\n", folder.join("words.png").display());
-    text += &format!("{}\n", folder.join("report.html").display());
+    let files = ["image.png", "words.png", "report.html"].map(|name| folder.join(name));
+    for file in files.iter().filter(|file| file.is_file()) {
+        text += &format!("{}\n", file.display());
+    }
     text += &format!("{} (overlays, maps, trace, run.json)\n", folder.display());
     text
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-fn attnmap(arguments: &[&str]) -> Output {
+pub fn attnmap(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_attnmap"))
         .args(arguments)
         .env("NO_COLOR", "1")
@@ -25,7 +25,7 @@ fn fixtures() -> PathBuf {
 }
 
 /// Runs with the tiny checkpoint and a fresh `--out`, two steps on a small image.
-fn generate(prompt: &str, more: &[&str]) -> (Output, TempDir, PathBuf) {
+pub fn generate(prompt: &str, more: &[&str]) -> (Output, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let model = tiny();
@@ -42,7 +42,7 @@ fn stderr(output: &Output) -> String {
 
 /// One line on stderr with all of `parts`, this exit code, nothing on stdout.
 #[track_caller]
-fn refused(output: &Output, code: i32, parts: &[&str]) {
+pub fn refused(output: &Output, code: i32, parts: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     let lines: Vec<_> = text.lines().filter(|line| !line.contains("warning:")).collect();

@@ -15,3 +15,4 @@ mod report;
 mod run;
 mod scheduler;
 mod trace;
+mod view;
