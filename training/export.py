@@ -1,6 +1,6 @@
 """Writes the averaged (EMA) weights of a training state as a diffusers folder in f16, safetensors only.
 
-    python export.py --init models/default --state state/state.pt --out models/default [--steps 25 --guidance 4.0]
+    python export.py --init models/default --state state/state.pt --out models/default [--steps 25 --guidance 3.0]
 
 Configs, tokenizer, scheduler and VAE are copied from `--init` byte for byte; UNet and text encoder come from the state.
 """
@@ -27,7 +27,7 @@ def main() -> None:
     p.add_argument("--state", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--steps", type=int, default=25)
-    p.add_argument("--guidance", type=float, default=4.0)
+    p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--raw", action="store_true", help="the weights as trained, not their average")
     a = p.parse_args()
     init, out = Path(a.init), Path(a.out)

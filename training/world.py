@@ -4,8 +4,9 @@ A scene is one or two objects on one of six painted backgrounds. Every object is
 a 128 px image, placed at multiples of 8 px (the VAE's stride). Two objects never overlap and always stand in a relation that
 is clearly true (their centres differ by 64 px along the relation's axis and by at most 16 px across it).
 
-About a tenth of all scenes (noun pair x colour x relation x place) and a few noun pairs altogether are held out of training by
-a hash of their description, so "not used in training" is a property of the prompt alone and can be checked by anyone.
+About a tenth of the scenes with two objects (pair x colours x relation x place), a quarter of those with one, and a few noun
+pairs altogether are held out of training by a hash of their description, so "not used in training" is a property of the prompt
+alone and can be checked by anyone.
 """
 from __future__ import annotations
 
@@ -21,7 +22,6 @@ from PIL import Image
 
 SIZE = 128  # image side, px
 OBJECT = 64  # sprite side, px
-GRID = 8  # positions are multiples of this, px (the VAE's factor)
 
 # noun -> colour (None: the noun's only look, unnamed) -> Fluent Emoji code point
 NOUNS: dict[str, dict[str | None, str]] = {
@@ -82,7 +82,7 @@ def _name(o: Object) -> str:
 
 
 def held_out_pair(a: str, b: str) -> bool:
-    """True for the noun pairs that training never sees together (a seventh, by hash)."""
+    """True for the noun pairs that training never sees together (four of 28, by hash)."""
     return _hash("pair " + " ".join(sorted((a, b)))) % 10 == 0
 
 
