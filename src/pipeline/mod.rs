@@ -140,14 +140,11 @@ impl Pipeline {
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?;
 
         let weights = checkpoint.weights(Part::TextEncoder)?;
-        let text_encoder = TextEncoder::new(&checkpoint.text_encoder, weights.var_builder(*dtype, device))?;
-        weights.finish()?;
+        let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;
         let weights = checkpoint.weights(Part::Unet)?;
-        let unet = Unet::new(&checkpoint.unet, weights.var_builder(*dtype, device))?;
-        weights.finish()?;
+        let unet = weights.load(*dtype, device, |vb| Unet::new(&checkpoint.unet, vb))?;
         let weights = checkpoint.weights(Part::Vae)?;
-        let vae = Vae::new(&checkpoint.vae, weights.var_builder(*dtype, device))?;
-        weights.finish()?;
+        let vae = weights.load(*dtype, device, |vb| Vae::new(&checkpoint.vae, vb))?;
 
         Ok(Self {
             tokenizer,

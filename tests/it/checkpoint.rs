@@ -5,6 +5,7 @@ use attnmap::checkpoint::{
     UnetConfig, VaeConfig,
 };
 use attnmap::model::{Conditioning, TextEncoder, Unet, Vae};
+use attnmap::pipeline::{LoadOptions, Pipeline};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -529,6 +530,39 @@ fn tensors_too_many_missing_or_misshapen_are_named() {
         (tensor.1, tensor.3) = (Dtype::I8, vec![0; 12]);
     });
     assert!(integers.contains("`conv_in.bias` holds i8 numbers"), "{integers}");
+}
+
+#[test]
+fn a_pipeline_names_all_that_does_not_fit() {
+    let refusal = |change: &dyn Fn(&mut Tensors)| {
+        let copy = Copy::of("tiny-sd2");
+        let mut tensors = read_tensors(&copy.path().join(VAE));
+        change(&mut tensors);
+        write_tensors(&copy.path().join(VAE), &tensors);
+        let Err(error) = Pipeline::load(&copy.open().unwrap(), &LoadOptions::default()) else {
+            panic!("these weights do not fit")
+        };
+        assert!(matches!(error, attnmap::Error::Weights { .. }), "{error:?}");
+        error.to_string()
+    };
+    let missing = refusal(&|tensors| tensors.retain(|tensor| !tensor.0.contains("conv_norm_out")));
+    for name in
+        ["encoder.conv_norm_out.bias", "encoder.conv_norm_out.weight", "decoder.conv_norm_out.weight", "4 tensors"]
+    {
+        assert!(missing.contains(name) && missing.contains(VAE), "{missing}");
+    }
+    let many = refusal(&|tensors| tensors.push(("loss.weight".into(), Dtype::F32, vec![1], vec![0; 4])));
+    assert!(many.contains("loss.weight"), "{many}");
+    let nan = refusal(&|tensors| {
+        let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "quant_conv.bias").unwrap();
+        tensor.3[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert!(nan.contains("`quant_conv.bias` has NaN at element 0"), "{nan}");
+    let shape = refusal(&|tensors| {
+        let tensor = tensors.iter_mut().find(|tensor| tensor.0 == "decoder.conv_in.weight").unwrap();
+        tensor.2.reverse();
+    });
+    assert!(shape.contains("`decoder.conv_in.weight` has shape [3, 3, 4, 16]"), "{shape}");
 }
 
 #[test]
