@@ -5,6 +5,7 @@ mod compare;
 mod completions;
 mod display;
 mod eval;
+mod gallery;
 mod generate;
 mod models;
 mod print;
@@ -52,6 +53,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Animate(animate::AnimateArgs),
     Eval(eval::EvalArgs),
+    Gallery(Box<gallery::GalleryArgs>),
     Completions(completions::CompletionsArgs),
 }
 
@@ -75,6 +77,7 @@ impl Cli {
             Command::Compare(args) => compare::run(&args),
             Command::Animate(args) => animate::run(&args),
             Command::Eval(args) => eval::run(&args, &terminal),
+            Command::Gallery(args) => gallery::run(&args, &terminal),
             Command::Completions(args) => completions::run(&args),
         }
     }

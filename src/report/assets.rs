@@ -56,6 +56,16 @@ pub(super) fn compare_script() -> String {
     ])
 }
 
+/// Style of a gallery's page.
+pub(super) fn gallery_style() -> String {
+    [include_str!("assets/base.css"), include_str!("assets/gallery.css")].concat()
+}
+
+/// Script of a gallery's page.
+pub(super) fn gallery_script() -> String {
+    wrap(&[include_str!("assets/dom.js"), include_str!("assets/gallery.js")])
+}
+
 fn wrap(modules: &[&str]) -> String {
     let mut script = String::from("(() => {\n'use strict';\n");
     script.push_str("const PALETTES = {");
@@ -82,6 +92,8 @@ mod tests {
         assert!(!super::report_script().contains("</script"));
         assert!(!super::report_script().contains("<!--"));
         assert!(!super::compare_script().contains("</script"));
+        assert!(!super::gallery_script().contains("</script"));
+        assert!(!super::gallery_style().contains("</style"));
         assert!(!super::report_style().contains("</style"));
         assert!(!super::compare_style().contains("</style"));
     }

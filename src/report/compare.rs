@@ -2,7 +2,7 @@
 
 use super::assets;
 use super::data::{Official, ReportData, WordInfo};
-use super::html::{Document, data_url, document, embed_json, shorten};
+use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
@@ -110,6 +110,7 @@ pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
         style: &assets::compare_style(),
         script: &assets::compare_script(),
         body: &body,
+        images: INLINE,
         data: &[("run", "application/json", &embed_json(&run)), ("maps", "text/plain", &planes.base64())],
     }))
 }

@@ -8,6 +8,9 @@ use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// Pictures come from the page itself.
+pub(super) const INLINE: &str = "data: blob:";
+
 /// The page of a run, complete: an HTML file to be written as `report.html`.
 pub fn page(data: &ReportData) -> String {
     let packed = pack(data, pack::budget(data.image.width * data.image.height));
@@ -55,11 +58,24 @@ pub fn page(data: &ReportData) -> String {
         style: &assets::report_style(),
         script: &assets::report_script(),
         body: &still,
+        images: INLINE,
         data: &[("run", "application/json", &embed_json(&run)), ("maps", "text/plain", &packed.base64)],
     })
 }
 
-/// The parts of a self-contained page.
+/// The page of a gallery around its data (already safe inside `<script>`); its pictures are files beside it.
+pub(crate) fn gallery_document(title: &str, data: &str) -> String {
+    document(&Document {
+        title,
+        style: &assets::gallery_style(),
+        script: &assets::gallery_script(),
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the runs lie in the folder cells.</p></noscript>\n",
+        data: &[("gallery", "application/json", data)],
+        images: "'self' file: data: blob:",
+    })
+}
+
+/// The parts of a page.
 pub(super) struct Document<'a> {
     /// Plain text.
     pub title: &'a str,
@@ -69,19 +85,22 @@ pub(super) struct Document<'a> {
     pub script: &'a str,
     /// Markup that is already escaped.
     pub body: &'a str,
+    /// Where pictures may come from.
+    pub images: &'a str,
     /// `(id, type, content)` of script elements that hold data; the content is already safe inside `<script>`.
     pub data: &'a [(&'a str, &'a str, &'a str)],
 }
 
 /// A page in which only the given style and script may run and nothing may be fetched: the Content-Security-Policy names
-/// both by their SHA-256 and allows pictures from the file itself alone.
+/// both by their SHA-256, and says where pictures may come from.
 pub(super) fn document(parts: &Document<'_>) -> String {
     let digest = |text: &str| BASE64.encode(Sha256::digest(text.as_bytes()));
     let policy = format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data: blob:; base-uri 'none'; \
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src {}; base-uri 'none'; \
          form-action 'none'",
         digest(parts.script),
         digest(parts.style),
+        parts.images,
     );
     let mut html = String::with_capacity(parts.data.iter().map(|d| d.2.len()).sum::<usize>() + 200_000);
     html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
@@ -155,7 +174,8 @@ mod tests {
 
     #[test]
     fn the_policy_names_the_very_script_and_style() {
-        let html = document(&Document { title: "<b>&", style: "a{}", script: "1", body: "", data: &[] });
+        let html =
+            document(&Document { title: "<b>&", style: "a{}", script: "1", body: "", images: INLINE, data: &[] });
         let hash = BASE64.encode(Sha256::digest(b"1"));
         assert!(html.contains(&format!("script-src 'sha256-{hash}'")));
         assert!(html.contains("<title>&lt;b&gt;&amp;</title>"));

@@ -15,5 +15,7 @@ pub use data::{
     ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo, TokenKind,
     Verdict, WordInfo,
 };
+pub(crate) use html::gallery_document;
 pub use html::{embed_json, page};
-pub use source::{Parts, from_run, gather, write};
+pub(crate) use source::own_maps;
+pub use source::{Parts, from_run, gather, write, write_as};

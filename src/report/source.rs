@@ -39,7 +39,26 @@ pub struct Parts<'a> {
 /// # Errors
 /// Those of [`from_run`]; [`Error::Io`] when the file cannot be written.
 pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
-    let html = super::page(&from_run(folder)?);
+    save(folder, &from_run(folder)?)
+}
+
+/// As [`write()`], for a folder that will be renamed to `name` when it is complete.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_as(folder: &Path, name: &str) -> Result<(PathBuf, usize)> {
+    let mut data = from_run(folder)?;
+    data.name = name.to_string();
+    data.explain_command = explain_command(name);
+    save(folder, &data)
+}
+
+fn explain_command(name: &str) -> String {
+    format!("attnmap explain outputs/{name}")
+}
+
+fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
+    let html = super::page(data);
     let file = folder.join(FILE);
     crate::run::atomic::write_file(&file, |out| out.write_all(html.as_bytes()))?;
     Ok((file, html.len()))
@@ -131,7 +150,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         matrix: matrix(trace, count),
         layout: layout.collect(),
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
-        explain_command: format!("attnmap explain outputs/{name}"),
+        explain_command: explain_command(name),
         settings: settings(record),
         command: record.command.clone(),
     })
@@ -146,7 +165,7 @@ fn png(bytes: Vec<u8>) -> ImageData {
 }
 
 /// The `tokens` of `heatmaps.safetensors` as mean probability a step.
-fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
+pub(crate) fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
     let error = |reason: String| Error::Trace { file: file.to_path_buf(), reason };
     let bytes = read(file)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;

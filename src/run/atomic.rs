@@ -146,7 +146,7 @@ pub fn check_target(target: &Path, force: bool) -> Result<()> {
 
 /// A file or folder that is removed on drop, if it is still there.
 #[derive(Debug)]
-pub(super) struct Partial(PathBuf);
+pub(crate) struct Partial(PathBuf);
 
 impl Partial {
     /// A name beside `path` that nobody else uses: `.NAME.partial-PID-COUNT`.
@@ -159,6 +159,13 @@ impl Partial {
         let path = path.with_file_name(format!(".{name}.partial-{}-{count}", std::process::id()));
         PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
         Self(path)
+    }
+
+    /// The place `path` itself, which nobody else uses; what lies there from an earlier try is removed first.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        remove(path)?;
+        PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf());
+        Ok(Self(path.to_path_buf()))
     }
 
     /// The hidden place.

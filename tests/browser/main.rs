@@ -4,6 +4,7 @@
 
 mod chrome;
 mod compare;
+mod gallery;
 mod report;
 mod sample;
 mod truth;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cli;
 mod evidence;
+mod gallery;
 mod heatmap;
 mod hub;
 mod model;

@@ -1,0 +1,280 @@
+//! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and continued.
+
+use super::cell::{FILE, write_cell_files};
+use super::plan::{Cell, Plan, Shard};
+use crate::heatmap::{Aggregate, word_map};
+use crate::pipeline::{Event, Keep, Options, Pipeline, Traced};
+use crate::render::Display;
+use crate::run::atomic::Partial;
+use crate::run::{self, NewRun, Pictures, RunRecord};
+use crate::scheduler::SchedulerKind;
+use crate::trace::PromptInfo;
+use crate::{Error, Result, report};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// The folder of finished cells.
+pub(super) const CELLS: &str = "cells";
+/// The folder of cells that could not be made.
+pub(super) const FAILURES: &str = "failures";
+/// The folder of how long each cell took; nothing else in a gallery depends on the clock.
+const TIMINGS: &str = "timings";
+
+/// What happens while a gallery is made; the callback may stop it with [`ControlFlow::Break`].
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// How much there is to do.
+    Planned {
+        /// Cells of this shard.
+        cells: usize,
+        /// Those that an earlier try finished.
+        finished: usize,
+    },
+    /// A checkpoint is loaded, by the name that the user gave.
+    Loading(&'a str),
+    /// One UNet call of a pass is done.
+    Stepped,
+    /// A cell is finished.
+    Made(&'a Cell),
+    /// A cell could not be made.
+    Failed(&'a Cell, &'a Error),
+}
+
+/// A cell that could not be made, as `failures/NAME.json` records it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What was asked for.
+    pub cell: Cell,
+    /// Why it could not be made.
+    pub error: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Cells made now.
+    pub made: usize,
+    /// Cells that were there.
+    pub kept: usize,
+    /// Cells that could not be made.
+    pub failed: usize,
+}
+
+/// Makes what is missing of `shard`'s part of `plan` in `folder`. `load` opens a checkpoint by the name that the user gave; it is
+/// called once for each that has cells to make. A cell that fails is recorded and the rest go on.
+///
+/// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is complete; what an interrupted
+/// try left in the hidden folder is removed first.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be written at all; [`Error::Interrupted`] when `progress` breaks.
+pub fn make(
+    folder: &Path,
+    plan: &Plan,
+    shard: Shard,
+    (aggregate, display): (&Aggregate, &Display),
+    load: &mut dyn FnMut(&str) -> Result<Pipeline>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Outcome> {
+    let hidden = folder.join(format!(".making-{}-of-{}", shard.index + 1, shard.count));
+    // Removed when this ends, and by the interrupt handler.
+    let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
+    std::fs::create_dir_all(&hidden).map_err(Error::io(&hidden))?;
+    for name in [CELLS, TIMINGS] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
+    }
+    let mut tell = |event: Progress| match progress(event) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted),
+    };
+    let finished = |cell: &Cell| folder.join(CELLS).join(cell.name()).join(FILE).is_file();
+    let mine: Vec<&Vec<usize>> = plan.passes_of(shard).collect();
+    let all = mine.iter().flat_map(|pass| pass.iter());
+    let kept = all.clone().filter(|&&index| finished(&plan.cells[index])).count();
+    let mut outcome = Outcome { kept, ..Outcome::default() };
+    tell(Progress::Planned { cells: all.count(), finished: kept })?;
+
+    let mut loaded: Option<(String, Result<Pipeline>)> = None;
+    for pass in mine {
+        let cells: Vec<&Cell> = pass.iter().map(|&index| &plan.cells[index]).collect();
+        let missing: Vec<usize> = (0..cells.len()).filter(|&at| !finished(cells[at])).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let model = &cells[0].model;
+        if loaded.as_ref().is_none_or(|(name, _)| name != model) {
+            drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
+            tell(Progress::Loading(model))?;
+            loaded = Some((model.clone(), load(model)));
+        }
+        let Some((_, pipeline)) = &loaded else { continue };
+        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing };
+        let result = match pipeline {
+            Ok(pipeline) => job.run(pipeline, &mut tell),
+            Err(error) => Err(Error::option("--model", error.to_string())),
+        };
+        let results: Vec<(usize, Result<()>)> = match result {
+            Ok(results) => results,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            // A pass that fails as a whole fails for each of its cells.
+            Err(error) => {
+                let text = |_| Error::option("cell", error.to_string());
+                missing.iter().map(|&at| (at, Err(text(())))).collect()
+            }
+        };
+        for (at, result) in results {
+            let failure = folder.join(FAILURES).join(format!("{}.json", cells[at].name()));
+            match result {
+                Ok(()) => {
+                    outcome.made += 1;
+                    std::fs::remove_file(&failure).ok(); // of an earlier try
+                    tell(Progress::Made(cells[at]))?;
+                }
+                Err(error) => {
+                    outcome.failed += 1;
+                    std::fs::create_dir_all(folder.join(FAILURES)).map_err(Error::io(&failure))?;
+                    let record = Failure { cell: cells[at].clone(), error: error.to_string() };
+                    let json = serde_json::to_vec_pretty(&record).expect("plain data has a JSON form");
+                    run::atomic::write_file(&failure, |out| out.write_all(&json))?;
+                    tell(Progress::Failed(cells[at], &error))?;
+                }
+            }
+        }
+    }
+    std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
+    Ok(outcome)
+}
+
+/// One pass: cells that differ in their seed alone.
+struct Job<'a> {
+    folder: &'a Path,
+    hidden: &'a Path,
+    aggregate: &'a Aggregate,
+    display: &'a Display,
+    cells: &'a [&'a Cell],
+    /// Positions in `cells` of those to be written; all are computed, so that an image never depends on what was there.
+    missing: &'a [usize],
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        pipeline: &Pipeline,
+        tell: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Vec<(usize, Result<()>)>> {
+        let cell = self.cells[0];
+        let options = self.options(pipeline)?;
+        pipeline.check(&options)?;
+        let prompt = pipeline.tokenize(&cell.prompt)?;
+        let mut stopped = false;
+        let traced = pipeline.trace(&prompt, &options, Keep::default(), &mut |event| match event {
+            Event::Stepped { .. } => match tell(Progress::Stepped) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => {
+                    stopped = true;
+                    ControlFlow::Break(())
+                }
+            },
+            _ => ControlFlow::Continue(()),
+        });
+        if stopped {
+            return Err(Error::Interrupted);
+        }
+        let (traced, timings) = traced?;
+        let info = PromptInfo::from(&prompt);
+        let write = |&at: &usize| {
+            let written = self.write(pipeline, &options, self.cells[at], &traced[at], (&prompt.cut_off, &info));
+            let took =
+                BTreeMap::from([("encode", timings.encode), ("steps", timings.steps), ("decode", timings.decode)]);
+            let written = written.and_then(|()| {
+                let file = self.folder.join(TIMINGS).join(format!("{}.json", self.cells[at].name()));
+                let json = serde_json::json!({"cells_in_the_pass": self.cells.len(), "seconds": took}).to_string();
+                run::atomic::write_file(&file, |out| out.write_all(json.as_bytes()))
+            });
+            (at, written)
+        };
+        Ok(self.missing.iter().map(write).collect())
+    }
+
+    fn options(&self, pipeline: &Pipeline) -> Result<Options> {
+        let (cell, own) = (self.cells[0], pipeline.default_options());
+        let (width, height) = cell.size.unwrap_or((own.width, own.height));
+        Ok(Options {
+            negative: cell.negative.clone(),
+            steps: cell.steps.unwrap_or(own.steps),
+            guidance_scale: cell.guidance.unwrap_or(own.guidance_scale),
+            seeds: self.cells.iter().map(|cell| cell.seed).collect(),
+            height,
+            width,
+            scheduler: cell.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?,
+            latents: None,
+        })
+    }
+
+    fn write(
+        &self,
+        pipeline: &Pipeline,
+        options: &Options,
+        cell: &Cell,
+        traced: &Traced,
+        (cut_off, prompt): (&[String], &PromptInfo),
+    ) -> Result<()> {
+        let (name, image) = (cell.name(), &traced.generation.image);
+        let new = NewRun {
+            pictures: Pictures {
+                trace: &traced.trace,
+                image,
+                aggregate: self.aggregate,
+                display: self.display,
+                words: Some(&prompt.words),
+            },
+            settings: pipeline.settings(options, cell.seed),
+            negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
+            command: command(cell),
+            cut_off: cut_off.to_vec(),
+            warnings: Vec::new(),
+            timings: BTreeMap::new(),
+        };
+        let finish = |folder: &Path, record: &RunRecord| {
+            report::write_as(folder, &name)?;
+            let tokens = report::own_maps(&folder.join("heatmaps.safetensors"), record)?;
+            let maps = record.words.iter().flat_map(|word| word_map(&tokens, record.latent, &word.word));
+            write_cell_files(folder, cell, record, image, &maps.collect::<Vec<_>>())
+        };
+        let made = self.hidden.join(&name);
+        run::write_run(&made, true, &new, finish)?;
+        let place = self.folder.join(CELLS).join(&name);
+        match std::fs::rename(&made, &place) {
+            // Another process of the same shard was faster; its cell is the same.
+            Err(_) if place.join(FILE).is_file() => Ok(()),
+            result => result.map_err(Error::io(&place)),
+        }
+    }
+}
+
+/// The command that makes a cell's run alone.
+fn command(cell: &Cell) -> String {
+    let mut words = vec!["attnmap".to_string(), "generate".to_string(), quoted(&cell.prompt)];
+    let mut add = |option: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([option.to_string(), quoted(&value)]);
+        }
+    };
+    add("--model", Some(cell.model.clone()).filter(|model| model != "embedded"));
+    add("--negative", Some(cell.negative.clone()).filter(|negative| !negative.is_empty()));
+    add("--steps", cell.steps.map(|steps| steps.to_string()));
+    add("--guidance", cell.guidance.map(|guidance| guidance.to_string()));
+    add("--size", cell.size.map(|(width, height)| format!("{width}x{height}")));
+    add("--scheduler", cell.scheduler.clone());
+    add("--seed", Some(cell.seed.to_string()));
+    words.join(" ")
+}
+
+/// A word of a POSIX command line.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,17 @@
+//! Many runs in one folder: the product of prompts, replacements, steps, seeds and checkpoints, and the page that shows them.
+//!
+//! A gallery is a folder of run folders, `cells/<name>`, each complete or absent, and an `index.html` that can be made again
+//! from them at any time ([`write_index`]). Cells share nothing, so a gallery survives being killed, is continued by running
+//! the same command again, and can be split over machines ([`Shard`]) that see the same folder.
+
+mod cell;
+mod index;
+mod make;
+mod plan;
+mod prompts;
+
+pub use cell::{CellFacts, write_cell_files};
+pub use index::{IndexCell, IndexWord, WORD_NUMBERS, index_page, read_cells, write_index};
+pub use make::{Failure, Outcome, Progress, make};
+pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_seeds};
+pub use prompts::{Line, read_lines};

@@ -1,0 +1,344 @@
+//! Which cells a gallery has, in which order, and who makes them.
+
+use super::prompts::Line;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::str::FromStr;
+
+/// Cells of a gallery, at most: a mistyped range should not fill a disk.
+const MOST_CELLS: usize = 1_000_000;
+
+/// What is multiplied.
+#[derive(Debug, Clone, Default)]
+pub struct Axes {
+    /// The prompts, each with settings of its own where it has some.
+    pub lines: Vec<Line>,
+    /// The seeds for lines that name none.
+    pub seeds: Vec<u64>,
+    /// Words to replace; every prompt is kept as it is too.
+    pub replacements: Vec<Replacement>,
+    /// Numbers of steps for lines that name none; empty for the checkpoint's own.
+    pub steps: Vec<usize>,
+    /// Checkpoints as the user names them.
+    pub models: Vec<String>,
+    /// For lines that name none.
+    pub negative: String,
+    /// For lines that name none; `None` for the checkpoint's own.
+    pub guidance: Option<f64>,
+    /// Width and height for lines that name none; `None` for the checkpoint's own.
+    pub size: Option<(usize, usize)>,
+    /// Sampler for lines that name none; `None` for the checkpoint's own.
+    pub scheduler: Option<String>,
+}
+
+/// A word of the prompts and what stands in its place, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The word, upper and lower case alike.
+    pub word: String,
+    /// Its replacements.
+    pub by: Vec<String>,
+}
+
+impl FromStr for Replacement {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::option("--replace", format!("{text:?} is no replacement; write apple=pear,lemon"));
+        let (word, by) = text.split_once('=').ok_or_else(wrong)?;
+        let by: Vec<String> = by.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_string).collect();
+        let word = word.trim().to_string();
+        if word.is_empty() || by.is_empty() { Err(wrong()) } else { Ok(Self { word, by }) }
+    }
+}
+
+/// One image to be made. Everything that decides its bytes is here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The prompt, replacements made.
+    pub prompt: String,
+    /// The prompt as it stood in the list.
+    pub base: String,
+    /// What was replaced, e.g. `apple=pear`; empty where nothing was.
+    pub replaced: String,
+    /// The negative prompt.
+    pub negative: String,
+    /// The checkpoint as the user names it.
+    pub model: String,
+    /// Steps; `None` for the checkpoint's own.
+    pub steps: Option<usize>,
+    /// Guidance; `None` for the checkpoint's own.
+    pub guidance: Option<f64>,
+    /// Width and height; `None` for the checkpoint's own.
+    pub size: Option<(usize, usize)>,
+    /// Sampler; `None` for the checkpoint's own.
+    pub scheduler: Option<String>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Place in the gallery.
+    pub order: usize,
+}
+
+impl Cell {
+    /// The name of its folder: prompt and seed to be read by people, and a digest of everything else.
+    pub fn name(&self) -> String {
+        let identity = Self { order: 0, base: String::new(), replaced: String::new(), ..self.clone() };
+        let text = serde_json::to_string(&identity).expect("plain data has a JSON form");
+        let digest = Sha256::digest(text.as_bytes());
+        let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{hex}", crate::run::run_name(&self.prompt, self.seed))
+    }
+
+    /// Whether one pass can make this cell and `other` together: all but the seed is equal.
+    fn same_pass(&self, other: &Self) -> bool {
+        let plain =
+            |cell: &Self| Self { seed: 0, order: 0, base: String::new(), replaced: String::new(), ..cell.clone() };
+        plain(self) == plain(other)
+    }
+}
+
+/// One of several machines that make a gallery together: `I/N`, I from 1 to N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { index: 0, count: 1 }
+    }
+}
+
+impl FromStr for Shard {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (index, count) = text.split_once('/')?;
+            let (index, count) = (index.trim().parse::<usize>().ok()?, count.trim().parse::<usize>().ok()?);
+            (1 <= index && index <= count).then_some(Self { index: index - 1, count })
+        };
+        parse().ok_or_else(|| Error::option("--shard", format!("{text:?} is no shard; write I/N with I from 1 to N")))
+    }
+}
+
+/// The cells of a gallery in order, and the passes that make them.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// All cells, whoever makes them.
+    pub cells: Vec<Cell>,
+    /// Positions in `cells` that one pass through the network makes together; all of one model before the next.
+    pub passes: Vec<Vec<usize>>,
+}
+
+impl Plan {
+    /// Multiplies `axes`: models, then prompts with their replacements, then steps, then seeds. `batch` seeds at most go
+    /// through the network in one pass; passes do not depend on what was made already, so that an image never depends on
+    /// where an earlier try was interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when there is nothing to make or far too much, a replaced word stands in no prompt, or two cells are equal.
+    pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
+        if axes.lines.is_empty() {
+            return Err(Error::option("PROMPTS", "no prompt is given; name a file of prompts or use --prompt"));
+        }
+        for replacement in &axes.replacements {
+            if !axes.lines.iter().any(|line| replace_word(&line.prompt, &replacement.word, "").is_some()) {
+                return Err(Error::option("--replace", format!("{:?} stands in no prompt", replacement.word)));
+            }
+        }
+        let mut cells = Vec::new();
+        let mut names = std::collections::HashMap::new();
+        for model in &axes.models {
+            for line in &axes.lines {
+                for (prompt, replaced) in variants(&line.prompt, &axes.replacements) {
+                    let own = line.steps.map(Some).into_iter().collect::<Vec<_>>();
+                    let all = axes.steps.iter().copied().map(Some).collect::<Vec<_>>();
+                    let steps = [own, all, vec![None]].into_iter().find(|list| !list.is_empty()).unwrap_or_default();
+                    for steps in steps {
+                        for &seed in line.seeds.as_ref().unwrap_or(&axes.seeds) {
+                            let cell = Cell {
+                                prompt: prompt.clone(),
+                                base: line.prompt.clone(),
+                                replaced: replaced.clone(),
+                                negative: line.negative.clone().unwrap_or_else(|| axes.negative.clone()),
+                                model: model.clone(),
+                                steps,
+                                guidance: line.guidance.or(axes.guidance),
+                                size: line.size.or(axes.size),
+                                scheduler: line.scheduler.clone().or_else(|| axes.scheduler.clone()),
+                                seed,
+                                order: cells.len(),
+                            };
+                            // The same prompt twice in a list is one cell.
+                            if names.insert(cell.name(), ()).is_none() {
+                                cells.push(cell);
+                            }
+                            if cells.len() > MOST_CELLS {
+                                let reason =
+                                    format!("the axes multiply to more than {MOST_CELLS} cells; make them shorter");
+                                return Err(Error::option("--seeds", reason));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if cells.is_empty() {
+            return Err(Error::option("--seeds", "no seed is given; write 0..8 or 1,5,9"));
+        }
+        let mut passes: Vec<Vec<usize>> = Vec::new();
+        for (index, cell) in cells.iter().enumerate() {
+            match passes.last_mut() {
+                Some(pass) if pass.len() < batch.max(1) && cells[pass[0]].same_pass(cell) => pass.push(index),
+                _ => passes.push(vec![index]),
+            }
+        }
+        Ok(Self { cells, passes })
+    }
+
+    /// The passes that `shard` makes: every N-th, so that all shards have a part of every checkpoint and prompt.
+    pub fn passes_of(&self, shard: Shard) -> impl Iterator<Item = &Vec<usize>> {
+        self.passes.iter().enumerate().filter(move |(at, _)| at % shard.count == shard.index).map(|(_, pass)| pass)
+    }
+}
+
+/// `prompt` as it is, then with every combination of replacements of words that it has, each with its name.
+fn variants(prompt: &str, replacements: &[Replacement]) -> Vec<(String, String)> {
+    let mut all = vec![(prompt.to_string(), String::new())];
+    for Replacement { word, by } in replacements {
+        let mut next = Vec::new();
+        for (prompt, name) in all {
+            let made: Vec<_> = by.iter().filter_map(|new| Some((replace_word(&prompt, word, new)?, new))).collect();
+            next.push((prompt, name.clone()));
+            next.extend(
+                made.into_iter().map(|(prompt, new)| (prompt, format!("{name} {word}={new}").trim_start().to_string())),
+            );
+        }
+        all = next;
+    }
+    all
+}
+
+/// `text` with every whole word equal to `word` (case aside) replaced; `None` where there is none.
+fn replace_word(text: &str, word: &str, by: &str) -> Option<String> {
+    let word: Vec<char> = word.to_lowercase().chars().collect();
+    let chars: Vec<char> = text.chars().collect();
+    let letter = |at: Option<&char>| at.is_some_and(|c| c.is_alphanumeric());
+    let (mut out, mut at, mut found) = (String::new(), 0, false);
+    while at < chars.len() {
+        let end = at + word.len();
+        let same = end <= chars.len() && chars[at..end].iter().flat_map(|c| c.to_lowercase()).eq(word.iter().copied());
+        let inside_before = at > 0 && letter(chars.get(at - 1)) && letter(word.first());
+        let inside_after = letter(chars.get(end)) && letter(word.last());
+        if same && !inside_before && !inside_after && !word.is_empty() {
+            out.push_str(by);
+            (at, found) = (end, true);
+        } else {
+            out.push(chars[at]);
+            at += 1;
+        }
+    }
+    found.then_some(out)
+}
+
+/// Seeds as written: numbers and ranges whose end is left out, separated by commas, like `0..8` or `1,5,10..12`.
+///
+/// # Errors
+/// [`Error::Option`] on `--seeds`.
+pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
+    let wrong = |part: &str| Error::option("--seeds", format!("{part:?} is no seed; write 0..8 or 1,5,9"));
+    let mut seeds = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong(part));
+        match part.split_once("..") {
+            Some((from, to)) => {
+                let (from, to) = (number(from)?, number(to)?);
+                if from >= to || to - from > MOST_CELLS as u64 {
+                    return Err(wrong(part));
+                }
+                seeds.extend(from..to);
+            }
+            None => seeds.push(number(part)?),
+        }
+    }
+    if seeds.is_empty() { Err(wrong(text)) } else { Ok(seeds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axes(prompts: &[&str], seeds: &str) -> Axes {
+        let lines = prompts.iter().map(|prompt| Line { prompt: prompt.to_string(), ..Line::default() }).collect();
+        Axes { lines, seeds: parse_seeds(seeds).unwrap(), models: vec!["embedded".into()], ..Axes::default() }
+    }
+
+    #[test]
+    fn seeds_are_numbers_and_ranges() {
+        assert_eq!(parse_seeds("0..3, 7,10..12").unwrap(), [0, 1, 2, 7, 10, 11]);
+        for wrong in ["", "x", "3..1", "1..", "-1", "0..99999999999"] {
+            assert!(parse_seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whole_words_are_replaced_whatever_their_case() {
+        assert_eq!(
+            replace_word("An Apple, pineapple and apple", "apple", "pear").unwrap(),
+            "An pear, pineapple and pear"
+        );
+        assert_eq!(replace_word("pineapple apples", "apple", "pear"), None);
+        assert_eq!(replace_word("हरा मेंढक", "हरा", "लाल").unwrap(), "लाल मेंढक");
+        let all = variants("a red apple", &["red=green".parse().unwrap(), "apple=pear,car".parse().unwrap()]);
+        let prompts: Vec<&str> = all.iter().map(|v| v.0.as_str()).collect();
+        assert_eq!(prompts, ["a red apple", "a red pear", "a red car", "a green apple", "a green pear", "a green car"]);
+        assert_eq!(all[5].1, "red=green apple=car");
+        assert!("apple=".parse::<Replacement>().is_err() && "=x".parse::<Replacement>().is_err());
+    }
+
+    #[test]
+    fn the_product_has_every_cell_once() {
+        let mut axes = axes(&["a frog", "a frog", "an apple"], "0..3");
+        axes.steps = vec![5, 10];
+        let plan = Plan::new(&axes, 2).unwrap();
+        assert_eq!(plan.cells.len(), 2 * 2 * 3);
+        assert_eq!(plan.cells.iter().map(|c| c.order).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+        // Three seeds in passes of two: 2 + 1 for each prompt and number of steps.
+        assert_eq!(plan.passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2, 1, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn shards_share_out_every_pass_once() {
+        let plan = Plan::new(&axes(&["a", "b", "c"], "0..5"), 2).unwrap();
+        let mut all: Vec<usize> = (1..=4)
+            .flat_map(|i| plan.passes_of(format!("{i}/4").parse().unwrap()).flatten().copied().collect::<Vec<_>>())
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..15).collect::<Vec<_>>());
+        for wrong in ["0/4", "5/4", "1", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_tell_cells_apart_and_do_not_depend_on_the_order() {
+        let plan = Plan::new(&axes(&["../a frog", "x"], "7"), 1).unwrap();
+        let name = plan.cells[0].name();
+        assert!(name.starts_with("a-frog-7-"), "{name}");
+        assert_eq!(Cell { order: 99, ..plan.cells[0].clone() }.name(), name);
+        assert_ne!(Cell { steps: Some(3), ..plan.cells[0].clone() }.name(), name);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(Plan::new(&axes(&[], "0"), 1).unwrap_err().to_string().contains("no prompt"));
+        let mut wrong = axes(&["a frog"], "0");
+        wrong.replacements = vec!["apple=pear".parse().unwrap()];
+        assert!(Plan::new(&wrong, 1).unwrap_err().to_string().contains("stands in no prompt"));
+    }
+}
