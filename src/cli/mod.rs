@@ -1,15 +1,19 @@
 //! The command line: one file a subcommand; turns flags into plain option structs, prints, shows progress.
 
 mod animate;
+mod ask;
 mod compare;
 mod completions;
 mod display;
 mod eval;
+mod explain;
+mod facts;
 mod gallery;
 mod generate;
 mod models;
 mod print;
 mod report;
+mod sweep;
 mod view;
 
 use std::process::ExitCode;
@@ -52,6 +56,10 @@ enum Command {
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
     Animate(animate::AnimateArgs),
+    Explain(Box<explain::ExplainArgs>),
+    Facts(facts::FactsArgs),
+    Ask(ask::AskArgs),
+    Sweep(sweep::SweepArgs),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
     Completions(completions::CompletionsArgs),
@@ -76,6 +84,10 @@ impl Cli {
             Command::Report(args) => report::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::Animate(args) => animate::run(&args),
+            Command::Explain(args) => explain::run(&args, &terminal),
+            Command::Facts(args) => facts::run(&args),
+            Command::Ask(args) => ask::run(&args),
+            Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),
             Command::Completions(args) => completions::run(&args),

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::{Aggregate, Filter, Resampler};
-use crate::trace::{Grid, HalfMaps, Site, Trace, WordInfo};
+use crate::trace::{Grid, HalfMaps, Site, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -73,7 +73,7 @@ impl Heatmaps {
 /// [`Error::Option`] when no site is left, when heads and a window of steps are both asked for, when single steps or the
 /// half were not recorded, or when a head or step does not exist; [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
-    let Some((maps, _)) = trace.half(how.half) else {
+    let Some((maps, prompt)) = trace.half(how.half) else {
         let reason = "the trace has no unconditional half; make the run again with it traced";
         return Err(Error::option("--half", reason));
     };
@@ -113,6 +113,10 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     if let Some(token) = shares.iter().position(|share| !share.is_finite()) {
         return Err(trace.error(format!("token {token} holds NaN or infinity; make the run again")));
     }
+    if let Some(power) = how.compete {
+        let text: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
+        compete(&mut tokens, cells, &text, power);
+    }
     let words_of = words.iter().flat_map(|word| word_map(&tokens, grid, word)).collect();
     Ok(Heatmaps {
         grid,
@@ -123,6 +127,24 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         shares: shares.into_iter().map(|share| share as f32).collect(),
         sites: chosen,
     })
+}
+
+/// See [`Aggregate::compete`]: `tokens` is `[T, cells]`, `text` says which of them are the text's; the others stay as they are.
+fn compete(tokens: &mut [f32], cells: usize, text: &[bool], power: f32) {
+    let mut total = vec![0.0f32; cells];
+    for (token, _) in tokens.chunks_exact(cells).zip(text).filter(|(_, text)| **text) {
+        total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+    }
+    for (token, _) in tokens.chunks_exact_mut(cells).zip(text).filter(|(_, text)| **text) {
+        let highest = token.iter().copied().fold(0.0, f32::max);
+        let shared =
+            |(value, total): (&mut f32, &f32)| *value = if *total > 0.0 { (*value / total).powf(power) } else { 0.0 };
+        token.iter_mut().zip(&total).for_each(shared);
+        let top = token.iter().copied().fold(0.0, f32::max);
+        if top > 0.0 {
+            token.iter_mut().for_each(|value| *value *= highest / top);
+        }
+    }
 }
 
 /// The map of a word: the mean of its tokens' maps in `tokens` `[T, height, width]`. Tokens that are not there are left out.
@@ -294,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn tokens_share_a_cell_and_keep_their_peak() {
+        let mut tokens = [0.9, 0.1, 0.02, 0.3, 0.06, 0.1, 0.02, 0.5];
+        compete(&mut tokens, 2, &[false, true, true, false], 1.0);
+        // The shares of the second token are 1/4 and 3/4, those of the third 3/4 and 1/4; peaks stay 0.3 and 0.1.
+        for (found, expected) in tokens.iter().zip([0.9, 0.1, 0.1, 0.3, 0.1, 0.1 / 3.0, 0.02, 0.5]) {
+            assert!((found - expected).abs() < 1e-6, "{tokens:?}");
+        }
+        let mut zero = [0.0; 4];
+        compete(&mut zero, 2, &[true, true], 0.8);
+        assert_eq!(zero, [0.0; 4]);
+    }
+
+    #[test]
     fn shares_sum_to_one() {
         let trace = trace(true);
         for name in ["daam", "all", "mid"] {
@@ -320,8 +355,8 @@ mod tests {
     #[test]
     fn heads_average_to_the_whole() {
         let trace = trace(false);
-        let how = |heads: &str| Aggregate { heads: Some(heads.parse().unwrap()), ..Aggregate::default() };
-        let whole = maps(&trace, &Aggregate::default());
+        let how = |heads: &str| Aggregate { heads: Some(heads.parse().unwrap()), ..Aggregate::named("daam").unwrap() };
+        let whole = maps(&trace, &Aggregate::named("daam").unwrap());
         let (first, second) = (maps(&trace, &how("0")), maps(&trace, &how("1")));
         for ((whole, first), second) in whole.tokens.iter().zip(&first.tokens).zip(&second.tokens) {
             assert!((whole - (first + second) / 2.0).abs() < 1e-5);
@@ -333,7 +368,9 @@ mod tests {
         let refuse = |trace: &Trace, heads: Option<&str>, steps: Option<&str>| {
             let heads = heads.map(|heads| heads.parse().unwrap());
             let steps = steps.map(|steps| steps.parse().unwrap());
-            aggregate(trace, &Aggregate { heads, steps, ..Aggregate::default() }, &[]).unwrap_err().to_string()
+            aggregate(trace, &Aggregate { heads, steps, ..Aggregate::named("daam").unwrap() }, &[])
+                .unwrap_err()
+                .to_string()
         };
         assert!(refuse(&trace(true), Some("0"), Some("1-2")).contains("cannot be combined"));
         assert!(refuse(&trace(false), None, Some("1-2")).contains("no single steps"));
@@ -344,7 +381,7 @@ mod tests {
     #[test]
     fn the_unconditional_half_has_its_own_tokens() {
         let trace = trace(true);
-        let how = Aggregate { half: Half::Unconditional, ..Aggregate::default() };
+        let how = Aggregate { half: Half::Unconditional, ..Aggregate::named("daam").unwrap() };
         let maps = aggregate(&trace, &how, &[]).unwrap();
         assert_eq!(maps.token_count(), 2);
         assert!((total(&maps.shares) - 1.0).abs() < 1e-5);

@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
 
 /// The aggregate used when none is named.
-pub const DEFAULT: &str = "daam";
+pub const DEFAULT: &str = "compete";
 
 /// An aggregate with a name on the command line.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct NamedAggregate {
     pub about: &'static str,
     /// The sites it takes.
     pub sites: &'static [SiteFilter],
+    /// Whether the prompt's tokens compete for each cell; see [`Aggregate::compete`].
+    pub compete: Option<f32>,
 }
 
 /// Every named aggregate.
@@ -26,19 +28,37 @@ pub const NAMED: &[NamedAggregate] = &[
         name: "daam",
         about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid",
         sites: &[SiteFilter::Daam],
+        compete: None,
     },
-    NamedAggregate { name: "all", about: "every site", sites: &[] },
-    NamedAggregate { name: "down", about: "the down blocks", sites: &[SiteFilter::Stage(Stage::Down)] },
-    NamedAggregate { name: "mid", about: "the middle block", sites: &[SiteFilter::Stage(Stage::Mid)] },
-    NamedAggregate { name: "up", about: "the up blocks", sites: &[SiteFilter::Stage(Stage::Up)] },
+    NamedAggregate { name: "all", about: "every site", sites: &[], compete: None },
+    NamedAggregate { name: "down", about: "the down blocks", sites: &[SiteFilter::Stage(Stage::Down)], compete: None },
+    NamedAggregate { name: "mid", about: "the middle block", sites: &[SiteFilter::Stage(Stage::Mid)], compete: None },
+    NamedAggregate { name: "up", about: "the up blocks", sites: &[SiteFilter::Stage(Stage::Up)], compete: None },
     NamedAggregate {
         name: "last-up",
         about: "the last up block that looks at the prompt",
         sites: &[SiteFilter::LastUp],
+        compete: None,
     },
-    NamedAggregate { name: "finest", about: "the finest site grid", sites: &[SiteFilter::Level(0)] },
-    NamedAggregate { name: "second", about: "the second finest site grid", sites: &[SiteFilter::Level(1)] },
-    NamedAggregate { name: "third", about: "the third finest site grid", sites: &[SiteFilter::Level(2)] },
+    NamedAggregate { name: "finest", about: "the finest site grid", sites: &[SiteFilter::Level(0)], compete: None },
+    NamedAggregate {
+        name: "second",
+        about: "the second finest site grid",
+        sites: &[SiteFilter::Level(1)],
+        compete: None,
+    },
+    NamedAggregate {
+        name: "third",
+        about: "the third finest site grid",
+        sites: &[SiteFilter::Level(2)],
+        compete: None,
+    },
+    NamedAggregate {
+        name: "compete",
+        about: "the last site, each cell shared out among the prompt's tokens",
+        sites: &[SiteFilter::LastSite],
+        compete: Some(0.8),
+    },
 ];
 
 /// One condition on a site. Those of an aggregate must all hold.
@@ -52,6 +72,8 @@ pub enum SiteFilter {
     Stage(Stage),
     /// In the last up block that has any prompt site.
     LastUp,
+    /// The very last site of the up blocks, or of all where they have none.
+    LastSite,
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
     /// Matched by any of these patterns.
@@ -74,6 +96,10 @@ impl SiteFilter {
                 let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
                 let up = |site: &&Site| site.stage == Stage::Up;
                 site.stage == Stage::Up && block(site) == sites.iter().filter(up).filter_map(block).max()
+            }
+            Self::LastSite => {
+                let last = sites.iter().rfind(|site| site.stage == Stage::Up).or(sites.last());
+                last.is_some_and(|last| last.path == site.path)
             }
             Self::Level(level) => {
                 let mut grids: Vec<_> = sites.iter().map(|site| site.height * site.width).collect();
@@ -320,6 +346,11 @@ pub struct Aggregate {
     pub steps: Option<StepWindow>,
     /// The half of the guidance batch.
     pub half: Half,
+    /// Whether the tokens of the prompt's text compete for each cell, and with which exponent: a token's map becomes its share of
+    /// what all of them have in the cell (start, end and padding, which hold most of it, left aside), to this power, scaled so that
+    /// its highest cell keeps the attention that it had. Sharper outlines where the start token fades in and out; chosen on scenes
+    /// with known masks.
+    pub compete: Option<f32>,
 }
 
 impl Default for Aggregate {
@@ -339,8 +370,8 @@ impl Aggregate {
             let names: Vec<_> = NAMED.iter().map(|named| named.name).collect();
             return Err(Error::option("--aggregate", format!("{name:?} is unknown; choose from {}", names.join(", "))));
         };
-        let (name, sites) = (found.name.to_string(), found.sites.to_vec());
-        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional })
+        let (name, sites, compete) = (found.name.to_string(), found.sites.to_vec(), found.compete);
+        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete })
     }
 
     /// This aggregate, taking only sites that `filter` takes too.

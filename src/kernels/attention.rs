@@ -78,6 +78,25 @@ impl Context {
         packed
     }
 
+    /// The same keys, and the values of every token times its weight in `weights`, `[batch, tokens]`.
+    ///
+    /// # Panics
+    /// When `weights` has another length.
+    pub fn weighted(&self, weights: &[f32]) -> Self {
+        assert_eq!(weights.len(), self.batch * self.tokens, "a weight for every token of the batch");
+        let mut values = self.values.clone();
+        let tasks = self.batch * self.heads;
+        let padded = self.width.next_multiple_of(shape().0);
+        let per_task = values.len() / tasks.max(1);
+        for task in 0..tasks {
+            let row = &weights[task / self.heads * self.tokens..][..self.tokens];
+            for (token, weight) in row.iter().enumerate() {
+                values[task * per_task + token * padded..][..padded].iter_mut().for_each(|value| *value *= weight);
+            }
+        }
+        Self { keys: self.keys.clone(), values, ..*self }
+    }
+
     /// Rows of the batch.
     pub fn batch(&self) -> usize {
         self.batch

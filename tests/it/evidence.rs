@@ -1,10 +1,21 @@
-//! Scores and facts against numbers made with numpy and scipy (`tests/fixtures/make_evidence.py`).
+//! Scores and facts against numbers made with numpy and scipy (`tests/fixtures/make_evidence.py`); cuts against diffusers
+//! (`tests/fixtures/make_causal.py`) and against answers known by construction.
 
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Accuracy, bootstrap};
+use attnmap::evidence::causal::{Change, Cut, Row, changes};
 use attnmap::evidence::facts::{overlap, spread, symmetric_kl};
 use attnmap::evidence::scores::{Agreement, edges};
-use attnmap::trace::Grid;
+use attnmap::evidence::verdict::{Verdict, judge};
+use attnmap::heatmap::{Aggregate, aggregate};
+use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline};
+use attnmap::scheduler::TorchGenerator;
+use attnmap::trace::{Grid, PromptInfo};
+use candle_core::{DType, Device, IndexOp, Tensor};
 use serde_json::Value;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
 
 fn fixture() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/evidence.json");
@@ -68,4 +79,116 @@ fn distributions_are_compared_as_scipy_does() {
     close(symmetric_kl(&p, &q), &fixture["symmetric_kl"], 1e-5, "symmetric KL");
     close(overlap(&p, &q), &fixture["overlap"], 1e-9, "overlap");
     close(f64::from(spread(&p, Grid::new(8, 8)).unwrap()), &fixture["spread"], 1e-6, "spread");
+}
+
+fn tiny() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1")
+}
+
+fn load(folder: &Path) -> Pipeline {
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.to_path_buf()), &OpenOptions::default()).unwrap();
+    Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap()
+}
+
+/// A copy of tiny-sd1 whose UNet weights were changed by `change`, told each name and tensor.
+fn changed(change: impl Fn(&str, &Tensor) -> Option<Tensor>) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&tiny(), copy.path());
+    let file = copy.path().join("unet/diffusion_pytorch_model.safetensors");
+    let tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let tensors: HashMap<String, Tensor> =
+        tensors.into_iter().map(|(name, tensor)| (name.clone(), change(&name, &tensor).unwrap_or(tensor))).collect();
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The changes that cutting `word` makes at the fixture's two noisy latents.
+fn cut(pipeline: &Pipeline, text: &str, word: &str, how: Cut) -> Change {
+    let prompt = pipeline.tokenize(text).unwrap();
+    let info = PromptInfo::from(&prompt);
+    let word = info.words.iter().find(|found| found.text == word).unwrap();
+    let noise = TorchGenerator::new(9).randn_tensor((2, 1, 4, 8, 12), DType::F32, &Device::Cpu).unwrap();
+    let (first, second) = (noise.i(0).unwrap(), noise.i(1).unwrap());
+    let rows = [Row::cut(pipeline, &prompt, &[word], how).unwrap()];
+    let steps = [(&first, 700.0), (&second, 300.0)];
+    changes(pipeline, &Row::whole(&prompt), &rows, &steps, 8, &mut || ControlFlow::Continue(())).unwrap().remove(0)
+}
+
+#[test]
+fn cuts_change_what_they_change_in_diffusers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/causal.json");
+    let fixture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let pipeline = load(&tiny());
+    for (name, how) in Cut::NAMED {
+        let expected = floats(&fixture["maps"][name]);
+        let found = cut(&pipeline, fixture["text"].as_str().unwrap(), fixture["word"].as_str().unwrap(), how).map;
+        let top = expected.iter().copied().fold(0.0, f32::max);
+        assert!(top > 0.0 && found.len() == expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() <= 1e-3 * top,
+                "{name}: {found}, diffusers has {expected} of at most {top}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_cross_attention_nothing_is_supported() {
+    let folder = changed(|name, tensor| name.contains("attn2.to_out").then(|| tensor.zeros_like().unwrap()));
+    let pipeline = load(folder.path());
+    let prompt = pipeline.tokenize("a red apple and a green frog").unwrap();
+    let options = Options { steps: 2, height: 32, width: 48, ..pipeline.default_options() };
+    let keep = Keep { per_step: false, unconditional: false };
+    let traced = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(())).unwrap().0.remove(0);
+    let words = &traced.trace.about.prompt.words;
+    let maps = aggregate(&traced.trace, &Aggregate::named("all").unwrap(), words).unwrap();
+    for (index, word) in words.iter().enumerate() {
+        for (name, how) in Cut::NAMED {
+            let change = cut(&pipeline, "a red apple and a green frog", &word.text, how);
+            assert!(change.effect < 1e-9, "{name} {}: {}", word.text, change.effect);
+            let zero = vec![0.0; maps.grid.cells()];
+            let found = judge(&maps, index, None, &zero, change.effect, &traced.generation.image);
+            assert_eq!(found.verdict, Verdict::NotSupported);
+            assert_eq!((found.attention.iou_top, found.attention.drop), (0.0, 0.0));
+        }
+    }
+}
+
+#[test]
+fn a_word_without_values_matters_only_through_others() {
+    // The word's hidden state is taken out of every value projection: W (1 - h h^T / |h|^2) h = 0.
+    let text = "a red apple and a green frog";
+    let whole = load(&tiny());
+    let prompt = whole.tokenize(text).unwrap();
+    let info = PromptInfo::from(&prompt);
+    let word = info.words.iter().find(|word| word.text == "apple").unwrap().clone();
+    assert_eq!(word.tokens.len(), 1, "one token, one direction to take out");
+    let hidden = whole.hidden_states(&[&prompt.ids]).unwrap().i((0, word.tokens[0])).unwrap();
+    let unit = hidden.broadcast_div(&hidden.sqr().unwrap().sum_all().unwrap().sqrt().unwrap()).unwrap();
+    let folder = changed(|name, weight| {
+        name.contains("attn2.to_v").then(|| {
+            let weight = weight.to_dtype(DType::F32).unwrap();
+            let along = weight.matmul(&unit.unsqueeze(1).unwrap()).unwrap();
+            (&weight - along.matmul(&unit.unsqueeze(0).unwrap()).unwrap()).unwrap()
+        })
+    });
+    let pipeline = load(folder.path());
+    assert!(cut(&whole, text, "apple", Cut::Mask).effect > 1e-7, "with values the word has an effect");
+    assert!(cut(&pipeline, text, "apple", Cut::Mask).effect < 1e-11);
+    assert!(cut(&pipeline, text, "apple", Cut::Substitute).effect > 1e-7);
+    assert!(cut(&pipeline, text, "frog", Cut::Mask).effect > 1e-7);
 }

@@ -24,7 +24,7 @@ fn view_makes_a_run_again_with_other_choices() {
     let facts = view(&["--words", "red apple,red#2,<start>", "--style", "contour", "--steps-window", "1-1"]);
     let words: Vec<_> = facts["words"].as_array().unwrap().iter().map(|word| word["text"].as_str().unwrap()).collect();
     assert_eq!(words, ["red apple", "red", "<start>"]);
-    assert_eq!(facts["aggregate"], "daam, steps 1-1");
+    assert_eq!(facts["aggregate"], "compete, steps 1-1");
     assert_eq!(facts["display"]["style"], "contour");
     let mut overlays: Vec<_> = fs::read_dir(run.join("overlays"))
         .unwrap()

@@ -31,6 +31,30 @@ enum Seen {
     Fast(Arc<Context>),
 }
 
+impl KeysValues {
+    /// The same keys, and values times `weights` (f32, `[batch, tokens]`).
+    ///
+    /// # Errors
+    /// When the shapes do not meet.
+    pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
+        let (batch, tokens) = weights.dims2()?;
+        Ok(Self(match &self.0 {
+            Seen::Plain { keys, values } => {
+                let weights = weights.to_device(values.device())?.to_dtype(values.dtype())?;
+                let values = values.broadcast_mul(&weights.reshape((batch, 1, tokens, 1))?)?;
+                Seen::Plain { keys: keys.clone(), values }
+            }
+            Seen::Fast(context) => {
+                if (batch, tokens) != (context.batch(), context.tokens()) {
+                    let message = format!("weights of {batch} rows and {tokens} tokens for another context");
+                    return Err(candle_core::Error::Msg(message).into());
+                }
+                Seen::Fast(Arc::new(context.weighted(&weights.flatten_all()?.to_vec1::<f32>()?)))
+            }
+        }))
+    }
+}
+
 impl Attention {
     /// `channels` of the queries and the output, `context` channels of what is attended to; `bias` on the three input projections.
     /// `upcast` forms the scores in f32 whatever the dtype.

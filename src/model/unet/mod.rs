@@ -42,6 +42,16 @@ pub struct Context {
 }
 
 impl Context {
+    /// This context with every token's values times its weight in `weights`, f32 `[batch, tokens]`: 0 takes a token's term out of every
+    /// cross-attention's sum and leaves all probabilities as they are.
+    ///
+    /// # Errors
+    /// When `weights` has another shape.
+    pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
+        let weighted = |known: &KeysValues| known.weighted(weights);
+        Ok(Self { keys_values: self.keys_values.iter().map(weighted).collect::<Result<_>>()?, ..self.clone() })
+    }
+
     /// Rows of the batch.
     pub fn batch(&self) -> usize {
         self.batch

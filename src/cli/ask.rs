@@ -1,0 +1,123 @@
+//! `attnmap ask`: which words a place of the image belongs to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use attnmap::evidence::record::Evidence;
+use attnmap::evidence::region::{Part, Region, rank};
+use attnmap::heatmap;
+use attnmap::run::Run;
+use attnmap::trace::{Grid, Trace};
+use attnmap::{Error, Result};
+use clap::Args;
+
+use super::display::MapArgs;
+use super::print;
+
+/// Rank the words for a point, a box or a mask of a run's image
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  attnmap ask outputs/a-red-apple-0 --at 40,90\n  attnmap ask outputs/a-red-apple-0 --box 0,0,64,128 --json"
+)]
+pub struct AskArgs {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    #[command(flatten)]
+    region: RegionArgs,
+
+    #[command(flatten)]
+    maps: MapArgs,
+
+    /// Print the table as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct RegionArgs {
+    /// A pixel of the image, counted from its top left
+    #[arg(long, value_name = "X,Y")]
+    at: Option<String>,
+
+    /// A box of the image in pixels: left, top, width, height
+    #[arg(long = "box", value_name = "X,Y,W,H")]
+    bounds: Option<String>,
+
+    /// A picture whose white pixels are the region, of any size in the image's shape
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &AskArgs) -> anyhow::Result<()> {
+    let run = Run::open(&args.run)?;
+    let trace = run.trace()?;
+    let words = args.maps.words(&trace.about.prompt)?.unwrap_or_else(|| trace.about.prompt.words.clone());
+    let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;
+    let region = args.region.region(&trace)?;
+    let evidence = Evidence::read(&run.folder, maps.grid)?;
+    let causal = |index: usize| {
+        let (evidence, causal) = evidence.as_ref()?;
+        let name = attnmap::evidence::facts::label(&maps.chosen[index]);
+        let place = evidence.words.iter().position(|word| word.word == name)?;
+        causal.get(place).map(Vec::as_slice)
+    };
+    let kinds: Vec<_> = trace.about.prompt.tokens.iter().map(|token| token.kind).collect();
+    let parts = rank(&maps, &region, &kinds, &causal);
+    if args.json { print::json(&parts) } else { print::stdout(table(&parts).as_bytes()) }
+}
+
+impl RegionArgs {
+    fn region(&self, trace: &Trace) -> anyhow::Result<Region> {
+        let (grid, image) = (trace.about.latent, trace.about.image);
+        let size = format!("the image has {}x{} pixels", image.width, image.height);
+        if let Some(text) = &self.at {
+            let [x, y] = numbers("--at", text, "X,Y")?;
+            let region = Region::of_point(grid, image, x, y);
+            return Ok(region.ok_or_else(|| Error::option("--at", format!("{text} lies outside: {size}")))?);
+        }
+        if let Some(text) = &self.bounds {
+            let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
+            let region = Region::of_box(grid, image, [x, y, x + width, y + height]);
+            return Ok(
+                region.ok_or_else(|| Error::option("--box", format!("{text} is empty or lies outside: {size}")))?
+            );
+        }
+        let path = self.mask.as_deref().unwrap_or(Path::new(""));
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let mask = image::load_from_memory(&bytes).with_context(|| path.display().to_string())?.to_luma8();
+        let inside: Vec<bool> = mask.as_raw().iter().map(|&value| value > 127).collect();
+        let region = Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize));
+        let reason = || format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
+        Ok(region.ok_or_else(|| Error::option("--mask", reason()))?)
+    }
+}
+
+fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64; N]> {
+    let numbers: Option<Vec<f64>> =
+        text.split(',').map(|number| number.trim().parse().ok().filter(|number: &f64| number.is_finite())).collect();
+    let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+    numbers.ok_or_else(|| Error::option(option, format!("{text:?} cannot be read; write {form} in pixels")))
+}
+
+fn table(parts: &[Part]) -> String {
+    let head = ["word", "attention", "against the image", "share of its change"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for part in parts {
+        rows.push(vec![
+            print::printable(&part.word),
+            format!("{:.4}", part.attention),
+            format!("{:.2}x", part.lift),
+            part.causal.map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
+        ]);
+    }
+    let mut text = print::table(&rows);
+    if parts.iter().all(|part| part.causal.is_none()) {
+        text +=
+            "\nAttention is descriptive, not causal; `attnmap explain RUN` tests whether the words mattered here.\n";
+    }
+    text
+}

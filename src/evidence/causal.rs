@@ -1,0 +1,243 @@
+//! What changes when a word's influence is cut: prediction maps on the run's own trajectory.
+//!
+//! At some steps of the run the UNet predicts twice from the latents that the run had there: with the prompt, and with a word cut
+//! out of it. The image never diverges, so that the difference stays aligned with what was drawn. The map of a word is
+//!
+//! `causal[p] = mean over the steps of |with - without|²[p] / mean over all p' of |with|²[p']`
+//!
+//! where |.|² sums over the latent's channels and both are the conditional half's raw output. Each step is divided by its own
+//! prediction's size, so that all steps count alike whatever the checkpoint predicts (noise, velocity); the map's mean is the share
+//! of the prediction that the word moved: its *effect*.
+
+use crate::model::{Conditioning, Context};
+use crate::pipeline::{Event, Generation, Options, Pipeline};
+use crate::prompt::Prompt;
+use crate::trace::{Unobserved, WordInfo};
+use crate::{Error, Result};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::str::FromStr;
+
+/// How a word is taken out. They answer different questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// The word's term is left out of every cross-attention's sum: its values count as zero, the probabilities stay. What the
+    /// word itself says is gone, what other tokens learnt of it in the text encoder stays: the direct path only.
+    Mask,
+    /// Each of the word's tokens becomes the article `a` before the text encoder (`the` where the word is that article): the direct
+    /// path and what other tokens learn of it, with all positions kept. The article is a token that every CLIP vocabulary has, that
+    /// every captioned model has seen often and that draws nothing; the end token, being where prompts are summed up, is not.
+    #[default]
+    Substitute,
+    /// The word leaves the text: all later tokens move up.
+    Drop,
+}
+
+impl Cut {
+    /// All of them with their names on the command line.
+    pub const NAMED: [(&str, Self); 3] = [("mask", Self::Mask), ("substitute", Self::Substitute), ("drop", Self::Drop)];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, cut)| *cut == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Cut {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, cut)| *cut);
+        found.ok_or_else(|| Error::option("--cut", format!("{text:?} is unknown; choose mask, substitute or drop")))
+    }
+}
+
+/// One row of a batch: a prompt as the text encoder is given it, and the tokens whose values are taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    ids: Vec<u32>,
+    without: Vec<usize>,
+}
+
+impl Row {
+    /// The prompt as it is.
+    pub fn whole(prompt: &Prompt) -> Self {
+        Self { ids: prompt.ids.clone(), without: Vec::new() }
+    }
+
+    /// The padded token ids that the text encoder is given.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The prompt with `words` cut.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn cut(pipeline: &Pipeline, prompt: &Prompt, words: &[&WordInfo], cut: Cut) -> Result<Self> {
+        let mut row = Self::whole(prompt);
+        match cut {
+            Cut::Mask => row.without = words.iter().flat_map(|word| word.tokens.iter().copied()).collect(),
+            Cut::Substitute => {
+                let article = |text: &str| -> Result<u32> {
+                    // The end token where a vocabulary writes the article in pieces.
+                    let tokens = pipeline.tokenize(text)?.tokens;
+                    Ok(if tokens.len() == 3 { tokens[1].id } else { tokens[tokens.len() - 1].id })
+                };
+                let (a, the) = (article("a")?, article("the")?);
+                for &token in words.iter().flat_map(|word| &word.tokens) {
+                    if let Some(id) = row.ids.get_mut(token) {
+                        *id = if *id == a { the } else { a };
+                    }
+                }
+            }
+            Cut::Drop => {
+                let gone = |at: usize| words.iter().any(|word| (word.start..word.end).contains(&at));
+                let text: String =
+                    prompt.text.char_indices().filter(|(at, _)| !gone(*at)).map(|(_, character)| character).collect();
+                row.ids = pipeline.tokenize(&text)?.ids;
+            }
+        }
+        Ok(row)
+    }
+}
+
+/// Keys and values for a batch of rows.
+///
+/// # Errors
+/// Those of the networks.
+pub fn context(pipeline: &Pipeline, rows: &[Row]) -> Result<Context> {
+    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let hidden_states = pipeline.hidden_states(&ids)?;
+    let (batch, tokens, _) = hidden_states.dims3()?;
+    let context = pipeline.unet().prepare(&Conditioning::new(hidden_states))?;
+    if rows.iter().all(|row| row.without.is_empty()) {
+        return Ok(context);
+    }
+    let weight = |row: &Row, token: usize| if row.without.contains(&token) { 0f32 } else { 1.0 };
+    let weights = rows.iter().flat_map(|row| (0..tokens).map(move |token| weight(row, token))).collect();
+    context.weighted(&Tensor::from_vec(weights, (batch, tokens), &Device::Cpu)?)
+}
+
+/// The latents of a run at each step, made again from its seed.
+#[derive(Debug, Clone)]
+pub struct Trajectory {
+    /// What the UNet was shown at each step, f32 `[1, channels, h, w]`.
+    pub inputs: Vec<Tensor>,
+    /// The timestep of each step.
+    pub timesteps: Vec<f64>,
+    /// What the run ended in: equal to the run's own image, or it was another run.
+    pub generation: Generation,
+}
+
+/// Runs `prompt` again and keeps the latents of every step.
+///
+/// # Errors
+/// As [`Pipeline::generate`].
+pub fn replay(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Trajectory> {
+    let mut inputs = Vec::new();
+    let mut done = pipeline.generate(prompt, options, &mut Unobserved, &mut |event| {
+        if let Event::Stepped { input, .. } = event {
+            inputs.push(input.clone());
+            return progress();
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Trajectory { inputs, timesteps: done.timesteps, generation: done.images.swap_remove(0) })
+}
+
+/// `count` steps of `steps`, spread over the run: the middles of as many equal parts, each step once.
+pub fn spread_steps(count: usize, steps: usize) -> Vec<usize> {
+    let count = count.clamp(1, steps.max(1));
+    (0..count).map(|part| ((2 * part + 1) * steps) / (2 * count)).collect()
+}
+
+/// Where a word's cut changes the prediction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// `[h, w]` on the latent grid, in shares of the prediction's mean square.
+    pub map: Vec<f32>,
+    /// The mean of the map: the share of the prediction that the cut moved.
+    pub effect: f64,
+}
+
+/// The changes that `rows` make against `whole` at the given `(input, timestep)`s. At most `batch` rows go through the UNet at once.
+///
+/// # Errors
+/// [`Error::Interrupted`] when `progress`, told of every call, breaks; those of the networks.
+pub fn changes(
+    pipeline: &Pipeline,
+    whole: &Row,
+    rows: &[Row],
+    steps: &[(&Tensor, f64)],
+    batch: usize,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Vec<Change>> {
+    let mut maps: Vec<Vec<f64>> = vec![Vec::new(); rows.len()];
+    let batch = batch.max(2);
+    for (first, some) in rows.chunks(batch - 1).enumerate() {
+        // The whole prompt is a row of every batch, so that both sides of a difference come from one and the same call.
+        let all: Vec<Row> = std::iter::once(whole.clone()).chain(some.iter().cloned()).collect();
+        let context = context(pipeline, &all)?;
+        for (input, timestep) in steps {
+            let latents = Tensor::cat(&vec![*input; all.len()], 0)?;
+            let output = pipeline.predict_once(&latents, *timestep, &context, &mut Unobserved)?;
+            let output = output.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            let with = output.i(0..1)?;
+            let size = with.sqr()?.sum(1)?.mean_all()?.to_scalar::<f64>()?;
+            let change = output.broadcast_sub(&with)?.sqr()?.sum(1)?.flatten_from(1)?.to_vec2::<f64>()?;
+            for (index, change) in change.into_iter().skip(1).enumerate() {
+                let map = &mut maps[first * (batch - 1) + index];
+                map.resize(change.len(), 0.0);
+                let weight = if size > 0.0 { 1.0 / size / steps.len() as f64 } else { 0.0 };
+                map.iter_mut().zip(change).for_each(|(sum, value)| *sum += value * weight);
+            }
+            if progress().is_break() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+    let change = |map: Vec<f64>| Change {
+        effect: map.iter().sum::<f64>() / map.len().max(1) as f64,
+        map: map.into_iter().map(|value| value as f32).collect(),
+    };
+    Ok(maps.into_iter().map(change).collect())
+}
+
+/// How many UNet calls [`changes`] makes.
+pub fn calls(rows: usize, steps: usize, batch: usize) -> usize {
+    rows.div_ceil(batch.max(2) - 1) * steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_spread_and_never_repeat() {
+        assert_eq!(spread_steps(8, 25), [1, 4, 7, 10, 14, 17, 20, 23]);
+        assert_eq!(spread_steps(8, 3), [0, 1, 2]);
+        assert_eq!(spread_steps(1, 9), [4]);
+        assert_eq!(spread_steps(0, 9), [4]);
+    }
+
+    #[test]
+    fn cuts_are_named() {
+        for (name, cut) in Cut::NAMED {
+            assert_eq!((name.parse::<Cut>().unwrap(), cut.name()), (cut, name));
+        }
+        assert!("ablate".parse::<Cut>().is_err());
+    }
+
+    #[test]
+    fn calls_are_counted() {
+        assert_eq!((calls(3, 8, 16), calls(15, 8, 16), calls(16, 8, 16), calls(2, 8, 0)), (8, 8, 16, 16));
+    }
+}

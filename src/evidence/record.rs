@@ -1,0 +1,118 @@
+//! `evidence.json` and `evidence.safetensors`: what the causal test of a run found.
+
+use super::causal::{Change, Cut};
+use super::shapley::Shapley;
+use super::verdict::{LEAST_EFFECT, PARTLY, SUPPORTED, WordEvidence};
+use crate::run::atomic::write_file;
+use crate::trace::Grid;
+use crate::trace::tensors::{self, NamedTensor};
+use crate::{Error, Result};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The format that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const JSON: &str = "evidence.json";
+const TENSORS: &str = "evidence.safetensors";
+
+/// The content of `evidence.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// How the words were cut.
+    pub cut: Cut,
+    /// The tested steps, from 0.
+    pub steps: Vec<usize>,
+    /// The aggregate of the attention maps that were judged.
+    pub aggregate: String,
+    /// The thresholds of the verdicts.
+    pub thresholds: Thresholds,
+    /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under `causal`, in the same order.
+    pub words: Vec<WordEvidence>,
+    /// What each word owes of the effect of all, where that was asked for.
+    pub shapley: Option<ShapleyOfWords>,
+}
+
+/// See [`super::verdict`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// [`LEAST_EFFECT`].
+    pub least_effect: f64,
+    /// [`SUPPORTED`].
+    pub supported: f64,
+    /// [`PARTLY`].
+    pub partly: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { least_effect: LEAST_EFFECT, supported: SUPPORTED, partly: PARTLY }
+    }
+}
+
+/// Shapley values with the words they belong to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShapleyOfWords {
+    /// The words.
+    pub words: Vec<String>,
+    /// What each owes of the effect of cutting all of them, in the unit of the effect.
+    #[serde(flatten)]
+    pub found: Shapley,
+}
+
+impl Evidence {
+    /// Writes both files into a run folder, each whole or not at all, the JSON last: where it is, the maps are too.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path, changes: &[Change], grid: Grid) -> Result<()> {
+        let maps: Vec<f32> = changes.iter().flat_map(|change| change.map.iter().copied()).collect();
+        let words: Vec<&str> = self.words.iter().map(|word| word.word.as_str()).collect();
+        let metadata = [
+            ("format_version", FORMAT_VERSION.to_string()),
+            ("cut", self.cut.name().to_string()),
+            ("words", serde_json::to_string(&words).unwrap_or_default()),
+        ];
+        let tensor = NamedTensor::f32("causal", &[changes.len(), grid.height, grid.width], &maps);
+        tensors::write(&folder.join(TENSORS), &metadata, &[tensor])?;
+        write_file(&folder.join(JSON), |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        })
+    }
+
+    /// The evidence of a run folder with each word's causal map; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the files are damaged or were written by a newer attnmap.
+    pub fn read(folder: &Path, grid: Grid) -> Result<Option<(Self, Vec<Vec<f32>>)>> {
+        let (json, path) = (folder.join(JSON), folder.join(TENSORS));
+        if !json.is_file() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&json).map_err(Error::io(&json))?;
+        let damaged = |reason: String| Error::Trace {
+            file: json.clone(),
+            reason: format!("{reason}; `attnmap explain --force` makes it again"),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if version > u64::from(FORMAT_VERSION) {
+            return Err(damaged(format!("format {version} is newer than this attnmap reads ({FORMAT_VERSION})")));
+        }
+        let evidence: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let causal = tensors.tensor("causal").map_err(|error| damaged(error.to_string()))?;
+        let shape = [evidence.words.len(), grid.height, grid.width];
+        if causal.shape() != shape || causal.dtype() != safetensors::Dtype::F32 {
+            return Err(damaged(format!("`causal` is {:?}, not f32 {shape:?}", causal.shape())));
+        }
+        let values = causal.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let values: Vec<f32> = values.collect();
+        Ok(Some((evidence, values.chunks(grid.cells().max(1)).map(<[f32]>::to_vec).collect())))
+    }
+}

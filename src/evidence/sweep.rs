@@ -1,0 +1,173 @@
+//! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
+
+use super::facts::{Context, Facts, Lies, facts};
+use super::lexicon::Role;
+use crate::heatmap::{Heatmaps, Point};
+use crate::trace::Grid;
+use serde::{Deserialize, Serialize};
+
+/// Collects the maps of one prompt under many seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Collector {
+    grid: Grid,
+    sums: Vec<f32>,
+    runs: Vec<(u64, Facts)>,
+}
+
+/// What a sweep found. Lengths are shares of the image's sides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// The seeds, in order.
+    pub seeds: Vec<u64>,
+    /// The median of the filler words' peaks over all seeds; absent when the prompt has none.
+    pub filler_peak: Option<f32>,
+    /// One entry a word, in prompt order.
+    pub words: Vec<WordSweep>,
+    /// One entry a relation that the prompt states.
+    pub stated: Vec<StatedSweep>,
+}
+
+/// Where one word landed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WordSweep {
+    /// The word.
+    pub word: String,
+    /// What it does in the prompt.
+    pub role: Role,
+    /// Its centroid for each seed; absent for an empty map.
+    pub centroids: Vec<Option<Point>>,
+    /// The mean of the centroids.
+    pub mean: Option<Point>,
+    /// Root mean square distance of the centroids from their mean: 0 when the word always lands in one place.
+    pub scatter: Option<f32>,
+    /// Mean peak.
+    pub peak: f32,
+    /// Share of the seeds in which its peak stays within what filler words reach over the sweep; absent for fillers.
+    pub neglected: Option<f64>,
+}
+
+/// How often a stated relation holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatedSweep {
+    /// The relation.
+    #[serde(flatten)]
+    pub claim: Lies,
+    /// Share of the seeds whose maps agree.
+    pub agrees: f64,
+    /// Share of the seeds whose maps disagree; the rest is too close to call.
+    pub fails: f64,
+}
+
+impl Collector {
+    /// Adds the maps of `seed`; all runs have the same words and grid.
+    pub fn add(&mut self, seed: u64, maps: &Heatmaps) {
+        self.grid = maps.grid;
+        self.sums.resize(maps.words.len(), 0.0);
+        let steps = maps.steps.max(1) as f32;
+        self.sums.iter_mut().zip(&maps.words).for_each(|(sum, value)| *sum += value / steps);
+        self.runs.push((seed, facts(maps, &Context::default())));
+    }
+
+    /// The mean maps, `[words, h, w]`, in mean probability of a step.
+    pub fn mean_maps(&self) -> Vec<f32> {
+        let count = self.runs.len().max(1) as f32;
+        self.sums.iter().map(|sum| sum / count).collect()
+    }
+
+    /// The latent grid.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// What was found.
+    pub fn finish(&self) -> Sweep {
+        let count = self.runs.len().max(1) as f64;
+        let peak = |facts: &Facts, word: usize| facts.words[word].layout.peak.map_or(0.0, |peak| peak.value);
+        let names = self.runs.first().map_or(&[][..], |(_, facts)| facts.words.as_slice());
+        let fillers = (0..names.len()).filter(|&word| names[word].role == Role::Filler);
+        let mut peaks: Vec<f64> =
+            fillers.flat_map(|word| self.runs.iter().map(move |(_, facts)| f64::from(peak(facts, word)))).collect();
+        peaks.sort_by(f64::total_cmp);
+        let filler_peak =
+            (!peaks.is_empty()).then(|| super::accuracy::percentile(&peaks, super::facts::FILLER_QUANTILE) as f32);
+        let words = names.iter().enumerate().map(|(word, first)| {
+            let centroids: Vec<_> = self.runs.iter().map(|(_, facts)| facts.words[word].layout.centroid).collect();
+            let (mean, scatter) = scatter(&centroids);
+            let low = |filler: f32| self.runs.iter().filter(|(_, facts)| peak(facts, word) <= filler).count() as f64;
+            WordSweep {
+                word: first.word.clone(),
+                role: first.role,
+                centroids,
+                mean,
+                scatter,
+                peak: (self.runs.iter().map(|(_, facts)| f64::from(peak(facts, word))).sum::<f64>() / count) as f32,
+                neglected: filler_peak.filter(|_| first.role != Role::Filler).map(|filler| low(filler) / count),
+            }
+        });
+        let words = words.collect();
+        let claims = self.runs.first().map_or(0, |(_, facts)| facts.stated.len());
+        let stated = (0..claims).map(|claim| {
+            let share = |wanted: bool| {
+                let said = self.runs.iter().filter(|(_, facts)| facts.stated[claim].agrees == Some(wanted));
+                said.count() as f64 / count
+            };
+            StatedSweep { claim: self.runs[0].1.stated[claim].claim.clone(), agrees: share(true), fails: share(false) }
+        });
+        let stated = stated.collect();
+        Sweep { seeds: self.runs.iter().map(|(seed, _)| *seed).collect(), filler_peak, words, stated }
+    }
+}
+
+fn scatter(points: &[Option<Point>]) -> (Option<Point>, Option<f32>) {
+    let points: Vec<Point> = points.iter().copied().flatten().collect();
+    if points.is_empty() {
+        return (None, None);
+    }
+    let mean = |of: &dyn Fn(&Point) -> f32| points.iter().map(of).sum::<f32>() / points.len() as f32;
+    let centre = Point { x: mean(&|point| point.x), y: mean(&|point| point.y) };
+    let squares = mean(&|point| (point.x - centre.x).powi(2) + (point.y - centre.y).powi(2));
+    (Some(centre), Some(squares.sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::WordInfo;
+
+    #[test]
+    fn words_scatter_and_relations_fail_by_share() {
+        let grid = Grid::new(1, 4);
+        let maps = |cat: usize, dog: usize| {
+            let word = |text: &str, token| WordInfo {
+                text: text.into(),
+                start: 0,
+                end: 0,
+                tokens: vec![token],
+                occurrence: 1,
+            };
+            let one = |cell: usize, value: f32| (0..4).map(move |at| if at == cell { value } else { 0.0 });
+            Heatmaps {
+                grid,
+                steps: 1,
+                tokens: vec![0.0; 24],
+                words: one(cat, 0.5).chain(one(0, 0.2)).chain(one(0, 0.2)).chain(one(dog, 0.1)).collect(),
+                chosen: vec![word("cat", 1), word("left", 2), word("of", 3), word("dog", 4)],
+                shares: vec![0.1; 7],
+                sites: vec![0],
+            }
+        };
+        let mut collector = Collector::default();
+        [(0, 3), (0, 3), (3, 0), (0, 3)].iter().enumerate().for_each(|(seed, &(cat, dog))| {
+            collector.add(seed as u64, &maps(cat, dog));
+        });
+        let sweep = collector.finish();
+        assert_eq!((sweep.seeds.as_slice(), sweep.filler_peak), (&[0, 1, 2, 3][..], Some(0.2)));
+        assert_eq!((sweep.stated[0].agrees, sweep.stated[0].fails), (0.75, 0.25));
+        assert_eq!(
+            (sweep.words[0].neglected, sweep.words[1].neglected, sweep.words[3].neglected),
+            (Some(0.0), None, Some(1.0))
+        );
+        assert!((sweep.words[0].scatter.unwrap() - 0.75 * 0.1875f32.sqrt()).abs() < 1e-6);
+        assert_eq!(collector.mean_maps()[0], 0.375);
+    }
+}
