@@ -17,6 +17,7 @@ pub fn init(threads: Option<usize>) -> Result<usize> {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
+    keep_freed_memory();
     // SAFETY: the caller is `main` before any other thread exists; candle reads the variable when it builds its pool.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
@@ -25,6 +26,20 @@ pub fn init(threads: Option<usize>) -> Result<usize> {
         Err(_) => Err(Error::option("--threads", "cannot be changed once work has begun")),
     }
 }
+
+/// Lets freed memory be used again without going back to the system: activations come and go by the hundred megabytes, and fresh pages
+/// cost more than what is computed on them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_memory() {
+    // SAFETY: plain settings of the C library's allocator; a refusal only leaves its defaults.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn keep_freed_memory() {}
 
 /// Threads that an operator can expect to run on.
 pub fn count() -> usize {
