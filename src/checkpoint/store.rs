@@ -137,6 +137,18 @@ impl Bytes {
             let _ = map.advise(memmap2::Advice::WillNeed);
         }
     }
+
+    /// Gives back the memory of `range`, which has been converted and will hardly be read again: without this a loaded network counts
+    /// twice, once as it lies in the file.
+    pub(crate) fn release(&self, range: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is of a file and never written: dropped pages are read from it again when they are touched.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 impl Deref for Bytes {

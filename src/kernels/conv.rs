@@ -145,17 +145,17 @@ impl Conv {
             .collect()
     }
 
-    /// The cheaper way by the operations of each, as calibrated on AVX-512 (benches/RESULTS.md).
+    /// The cheaper way by the operations of each, fitted to what was measured on AVX-512 (benches/RESULTS.md).
     fn algorithm(&self, batch: usize, (height, width): (usize, usize)) -> Algorithm {
         if self.geometry.kernel != 3 || self.geometry.stride != 1 || self.input < 16 || self.output() < 16 {
             return Algorithm::Indirect;
         }
         let rows = batch * height * width;
         let tiles = batch * height.div_ceil(4) * width.div_ceil(4);
-        // Per pair of channels: multiplications, and the transforms of weights and of the maps in the same unit.
+        // Multiplications for each pair of channels; for Winograd its products (at a lower rate), the transform of the pair's weights,
+        // and its share of the maps' transforms.
         let indirect = 9 * rows.next_multiple_of(4);
-        let transforms = 100 + tiles * 36 * 10 * (1 + 32 * self.input / 32 / self.output().max(1)) / self.input.max(1);
-        let winograd = 36 * tiles.next_multiple_of(4) + transforms;
+        let winograd = 36 * tiles.next_multiple_of(4) * 8 / 5 + 700 + tiles * 720 / self.input.min(self.output());
         if winograd < indirect { Algorithm::Winograd } else { Algorithm::Indirect }
     }
 }

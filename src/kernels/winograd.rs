@@ -177,7 +177,7 @@ impl SimdOp for Gather<'_> {
         let width = 2 * isa.f32().len();
         let count = self.range.len();
         let plane = count * width + SKEW;
-        let weights = self.weights.at_least(PLACES * DEPTH * width).as_mut_ptr();
+        let weights = self.weights.at_least(PLACES * (DEPTH * width + SKEW)).as_mut_ptr();
         let products = self.products.at_least(PLACES * plane).as_mut_ptr();
         let input = self.job.conv.input;
         let (_, tile) = super::gemm::shape();
@@ -205,7 +205,7 @@ impl SimdOp for Gather<'_> {
                         added: None,
                     };
                     // SAFETY: `depth` values at each row pointer and as many lines of transformed weights.
-                    unsafe { micro(isa, &[a], 0, depth, weights.add(place * depth * width), store) };
+                    unsafe { micro(isa, &[a], 0, depth, weights.add(place * (depth * width + SKEW)), store) };
                 }
             }
         }
@@ -244,7 +244,10 @@ impl Weights {
                     let u = weight_transform(isa, g);
                     for y in 0..6 {
                         for x in 0..6 {
-                            ops.store_ptr(u[y][x], out.add(((y * 6 + x) * self.depth + c) * width + column));
+                            ops.store_ptr(
+                                u[y][x],
+                                out.add((y * 6 + x) * (self.depth * width + SKEW) + c * width + column),
+                            );
                         }
                     }
                 }

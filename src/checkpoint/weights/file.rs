@@ -76,6 +76,14 @@ impl WeightFile {
         self.bytes.prefetch();
     }
 
+    /// See [`Bytes::release`]: the bytes of the tensor `name`.
+    pub(super) fn release(&self, name: &str) {
+        if let Some(info) = self.metadata.info(name) {
+            let (start, end) = info.data_offsets;
+            self.bytes.release(self.data + start..self.data + end);
+        }
+    }
+
     pub(super) fn fault(&self, reason: String) -> Error {
         Error::Weights { file: self.path.clone(), reason }
     }

@@ -277,6 +277,7 @@ impl Inner {
             None => Shape::from(info.shape.clone()),
         };
         let tensor = convert::to_tensor(bytes, info.dtype, shape, dtype, device);
+        file.release(&place.name);
         tensor.map_err(|problem| match problem {
             convert::Problem::Content(reason) => self.fault(file, format!("tensor `{}` {reason}", place.name)),
             convert::Problem::Candle(error) => error,
