@@ -61,8 +61,10 @@ function aggregate(selection, a, b) {
     if (selection === null && isWhole(a, b) && RUN.official) {
       const block = RUN.official.block;
       maps = Array.from({length: TOKENS}, (_, t) => bicubic(plane(block, t), block.height, block.width, H, W));
-      const rest = new Float32Array(H * W).fill(1);
-      for (const map of maps) addInto(rest, map, -1);
+      // The padding is what the tokens leave, unless the aggregate let them compete and they no longer sum to the whole.
+      const competed = RUN.official.name.startsWith('compete');
+      const rest = competed ? channelMap(ownHeads(), 0, GROUPS - 1, REST, H, W) : new Float32Array(H * W).fill(1);
+      if (!competed) for (const map of maps) addInto(rest, map, -1);
       maps.push(clampAtZero(rest));
       maps.forEach((map, t) => { map.share = RUN.official.shares[t]; });
     } else {
