@@ -192,3 +192,33 @@ fn a_word_without_values_matters_only_through_others() {
     assert!(cut(&pipeline, text, "apple", Cut::Substitute).effect > 1e-7);
     assert!(cut(&pipeline, text, "frog", Cut::Mask).effect > 1e-7);
 }
+
+#[test]
+fn eval_agrees_with_diffusers_on_the_reported_scenes() {
+    // `training/measure_attention.py` computed the same with diffusers; `compete` is held to what README says of it.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixture = std::fs::read(root.join("tests/fixtures/accuracy.json")).unwrap();
+    let fixture: Value = serde_json::from_slice(&fixture).unwrap();
+    let output = assert_cmd::Command::cargo_bin("attnmap")
+        .unwrap()
+        .args(["eval", "--json"])
+        .arg(root.join("tests/data/scenes/report"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let pairs = [("daam", "daam"), ("resolution 16x16", "resolution 16"), ("last-up", "last up block")];
+    for (ours, theirs) in pairs.into_iter().chain([("resolution 8x8", "resolution 8")]) {
+        let figures = &found["aggregates"][ours];
+        close(figures["iou_0.4"].as_f64().unwrap(), &fixture["mean_iou"][theirs], 2e-3, ours);
+        close(figures["pointing"].as_f64().unwrap(), &fixture["pointing"][theirs], 6e-3, ours);
+    }
+    let baselines = [("whole image", "whole image"), ("centre disk", "centre disk")];
+    for (ours, theirs) in baselines.into_iter().chain([("exact mask on the latent grid", "ceiling")]) {
+        close(found["baselines"][ours]["iou_0.4"].as_f64().unwrap(), &fixture["mean_iou"][theirs], 1e-4, ours);
+    }
+    let default = found["default"].as_str().unwrap();
+    let [best, single] =
+        [default, "resolution 16x16"].map(|name| found["aggregates"][name]["iou_0.4"].as_f64().unwrap());
+    assert!(best >= 0.80 && best >= single + 0.10, "{default}: {best}, best single resolution {single}");
+}
