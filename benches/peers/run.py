@@ -1,8 +1,8 @@
 """attnmap beside diffusers and DAAM: the same weights, steps, size and threads, in turn, several times.
 
-    python tests/fixtures/make_full_size.py sd15 /tmp/sd15 --f32
+    python tests/fixtures/make_full_size.py sd15 DIR --f32
     cargo build --release
-    python benches/peers/run.py /tmp/sd15 --steps 4 --rounds 3
+    python benches/peers/run.py DIR --steps 4 --rounds 3
 
 Needs benches/peers/requirements.txt and DAAM 0.2.0. Prints, for each measure, the median of every contestant with its
 spread (lowest to highest) and the ratio of the medians to diffusers + DAAM. Processor seconds are there because they say
@@ -43,8 +43,10 @@ def attnmap(arguments, plain=False):
                    "--quiet", "--out", str(out)]
         env = dict(os.environ, ATTNMAP_PLAIN="1" if plain else "")
         result, _ = measured(command, env)
-        timings = json.loads((out / "run.json").read_text())["timings"]
-    result["step"] = timings["steps"] / arguments.steps
+        record = json.loads((out / "run.json").read_text())
+    timings = record["timings"]
+    # PNDM makes one UNet call more than it was asked steps.
+    result["step"] = timings["steps"] / len(record["timesteps"])
     result["decode"] = timings["decode"]
     return result
 
