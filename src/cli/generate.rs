@@ -298,21 +298,11 @@ impl GenerateArgs {
                 "--seed" | "--images" => drop(typed.next()),
                 "--json" | "--force" | "--quiet" | "-q" => {}
                 other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
-                _ => words.push(quoted(&word)),
+                _ => words.push(run::quoted(&word)),
             }
         }
         words.extend(["--seed".to_owned(), seed.to_string()]);
         words.join(" ")
-    }
-}
-
-/// A word of a POSIX command line.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
@@ -409,12 +399,5 @@ mod tests {
         for wrong in ["", "640", "x", "640x", "-1x2", "axb", "1x2x3"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn words_of_a_command_line_are_quoted_for_a_shell() {
-        assert_eq!(quoted("--size=64x64"), "--size=64x64");
-        assert_eq!(quoted("it's $5"), "'it'\\''s $5'");
-        assert_eq!(quoted(""), "''");
     }
 }

@@ -1,12 +1,10 @@
 //! `attnmap models`: lists the checkpoints at hand, and describes one.
 
-use anyhow::Context;
 use attnmap::checkpoint::{
     CachedPipeline, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 
 /// List the checkpoints at hand (the embedded one and those in the hub cache), or describe one.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,11 +36,7 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
             if args.json { pretty(&Value::from_iter(entries.iter().map(Entry::json)))? } else { table(&entries) }
         }
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("writing to standard output"),
-    }
+    super::print::stdout(text.as_bytes())
 }
 
 fn pretty(value: &Value) -> anyhow::Result<String> {

@@ -257,10 +257,10 @@ impl Job<'_> {
 
 /// The command that makes a cell's run alone.
 fn command(cell: &Cell) -> String {
-    let mut words = vec!["attnmap".to_string(), "generate".to_string(), quoted(&cell.prompt)];
+    let mut words = vec!["attnmap".to_string(), "generate".to_string(), run::quoted(&cell.prompt)];
     let mut add = |option: &str, value: Option<String>| {
         if let Some(value) = value {
-            words.extend([option.to_string(), quoted(&value)]);
+            words.extend([option.to_string(), run::quoted(&value)]);
         }
     };
     add("--model", Some(cell.model.clone()).filter(|model| model != "embedded"));
@@ -271,10 +271,4 @@ fn command(cell: &Cell) -> String {
     add("--scheduler", cell.scheduler.clone());
     add("--seed", Some(cell.seed.to_string()));
     words.join(" ")
-}
-
-/// A word of a POSIX command line.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

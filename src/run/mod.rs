@@ -15,6 +15,6 @@ pub use atomic::check_target;
 pub use folder::Run;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
-pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, save_heatmaps};
+pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps};
 pub use remake::{Remake, remake};
 pub use write::{NewRun, write_run};

@@ -164,6 +164,16 @@ impl RunRecord {
     }
 }
 
+/// `word` as a word of a POSIX command line, for [`RunRecord::command`].
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many digits as `count` needs.
 pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
     let digits = count.saturating_sub(1).to_string().len().max(2);
@@ -192,4 +202,16 @@ pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: 
         NamedTensor::f32("words", &[heatmaps.chosen.len(), height, width], &heatmaps.words),
     ];
     tensors::write(path, &metadata, &tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_command_line_are_quoted_for_a_shell() {
+        assert_eq!(quoted("--size=64x64"), "--size=64x64");
+        assert_eq!(quoted("it's $5"), "'it'\\''s $5'");
+        assert_eq!(quoted(""), "''");
+    }
 }
