@@ -3,6 +3,7 @@
 //! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, so that the
 //! same seed gives the same image as diffusers with a CPU generator.
 
+mod encode;
 mod probe;
 mod traced;
 
@@ -15,7 +16,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use image::RgbImage;
 
 use crate::checkpoint::{Checkpoint, Defaults, Part, SchedulerConfig};
-use crate::model::{Conditioning, Context, TextEncoder, Unet, Vae};
+use crate::model::{Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Tokenizer};
 use crate::run::Settings;
 use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
@@ -285,7 +286,7 @@ impl Pipeline {
         let guided = options.guidance_scale > 1.0;
 
         let start = Instant::now();
-        let (context, text) = self.encode(prompt, options, images, guided)?;
+        let (context, text) = self.context(prompt, options, guided)?;
         timings.encode = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -321,35 +322,6 @@ impl Pipeline {
         let latent = (latent / self.scaling_factor)?.to_dtype(self.options.dtype)?;
         let pixels = self.vae.decode(&latent)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         rgb_from_tensor(&pixels.i(0)?)
-    }
-
-    /// Keys and values of every site for the whole batch, and the prompt's own self-attention in the text encoder.
-    fn encode(
-        &self,
-        prompt: &Prompt,
-        options: &Options,
-        images: usize,
-        guided: bool,
-    ) -> Result<(Context, Vec<TextAttention>)> {
-        let encoding = self.text_encoder.forward_attentions(&self.ids(prompt)?)?;
-        let text = encoding
-            .attentions
-            .iter()
-            .map(|layer| TextAttention::from_layer(&layer.i(0)?, prompt.tokens.len()))
-            .collect::<Result<Vec<_>>>()?;
-        let mut rows = Vec::with_capacity(2 * images);
-        if guided {
-            let negative = self.tokenizer.encode(&options.negative)?;
-            let negative = self.text_encoder.forward(&self.ids(&negative)?)?.last_hidden_state;
-            rows.extend(std::iter::repeat_n(negative, images));
-        }
-        rows.extend(std::iter::repeat_n(encoding.last_hidden_state, images));
-        let hidden_states = Tensor::cat(&rows, 0)?;
-        Ok((self.unet.prepare(&Conditioning::new(hidden_states))?, text))
-    }
-
-    fn ids(&self, prompt: &Prompt) -> Result<Tensor> {
-        Ok(Tensor::new(prompt.ids.as_slice(), &self.options.device)?.unsqueeze(0)?)
     }
 
     /// Standard normal noise, `[images, 4, h, w]`, drawn for each image from its own generator as diffusers does with a list.

@@ -19,15 +19,6 @@ impl Pipeline {
         Self { unet, ..self }
     }
 
-    /// The text encoder's last hidden states for prompts given as padded token ids: `[prompts, tokens, channels]`.
-    ///
-    /// # Errors
-    /// When the rows differ in length, or there are none.
-    pub fn hidden_states(&self, ids: &[&[u32]]) -> Result<Tensor> {
-        let rows = ids.iter().map(|ids| Tensor::new(*ids, &self.options.device)).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.text_encoder.forward(&Tensor::stack(&rows, 0)?)?.last_hidden_state)
-    }
-
     /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at `timestep`: f32, of the same shape.
     ///
     /// # Errors
