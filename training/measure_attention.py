@@ -1,6 +1,6 @@
 """Measures how well cross-attention finds objects on scenes whose masks are known, with diffusers and independently of attnmap.
 
-    python measure_attention.py --model models/default --scenes tests/data/scenes/report --out tests/fixtures/accuracy.json
+    python measure_attention.py --model models/default --scenes tests/data/scenes/final --out tests/fixtures/accuracy.json
 
 Everything is f32, and exactly this, so that another implementation can give the same numbers:
 
