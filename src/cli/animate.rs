@@ -4,6 +4,7 @@ use super::display::{DisplayArgs, MapArgs};
 use super::print;
 use attnmap::Error;
 use attnmap::run::{Animation, Run, animate, kept_steps};
+use attnmap::trace::Half;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -56,7 +57,7 @@ pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
     let run = Run::open(&args.run)?;
     let trace = run.trace()?;
     let image = run.image()?;
-    let words = args.maps.words(&trace.about.prompt)?;
+    let words = args.maps.words_of(&trace, Half::Conditional)?;
     let estimates = kept_steps(&args.run)?;
     let animation = Animation {
         trace: &trace,

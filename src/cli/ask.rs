@@ -7,7 +7,7 @@ use attnmap::evidence::record::Evidence;
 use attnmap::evidence::region::{Part, Region, rank};
 use attnmap::heatmap;
 use attnmap::run::Run;
-use attnmap::trace::{Grid, Trace};
+use attnmap::trace::{Grid, Half, Trace};
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -55,7 +55,7 @@ struct RegionArgs {
 pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     let run = Run::open(&args.run)?;
     let trace = run.trace()?;
-    let words = args.maps.words(&trace.about.prompt)?.unwrap_or_else(|| trace.about.prompt.words.clone());
+    let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
     let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;
     let region = args.region.region(&trace)?;
     let evidence = Evidence::read(&run.folder, maps.grid)?;
@@ -115,6 +115,9 @@ fn table(parts: &[Part]) -> String {
         ]);
     }
     let mut text = print::table(&rows);
+    if parts.iter().any(|part| part.probe) {
+        text += &format!("\n{}\n", print::PROBES);
+    }
     if parts.iter().all(|part| part.causal.is_none()) {
         text +=
             "\nAttention is descriptive, not causal; `attnmap explain RUN` tests whether the words mattered here.\n";

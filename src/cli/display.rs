@@ -2,7 +2,7 @@
 
 use attnmap::heatmap::{Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, Resolution, SiteFilter, StepWindow};
 use attnmap::render::{Colormap, Display, Scale, Style};
-use attnmap::trace::{PromptInfo, WordInfo};
+use attnmap::trace::{Half, PromptInfo, Trace, WordInfo};
 use attnmap::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -11,7 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Maps")]
 pub struct MapArgs {
-    /// Words and phrases to show, separated by commas: "red apple,frog#2,<start>" [default: every word]
+    /// Words and phrases to show, separated by commas: "red apple,frog#2,<start>,probe:shadow" [default: every one]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
 
@@ -88,9 +88,14 @@ impl MapArgs {
         Ok(aggregate)
     }
 
-    /// The chosen words of `prompt`; `None` for all of them.
-    pub fn words(&self, prompt: &PromptInfo) -> Result<Option<Vec<WordInfo>>> {
-        self.words.as_deref().map(|words| prompt.select(words)).transpose()
+    /// The chosen words of `prompt` and `probes`; `None` for all of them.
+    pub fn words(&self, prompt: &PromptInfo, probes: &[WordInfo]) -> Result<Option<Vec<WordInfo>>> {
+        self.words.as_deref().map(|words| prompt.select_with(words, probes)).transpose()
+    }
+
+    /// The chosen words and probes of one half of a trace; `None` for all of them.
+    pub fn words_of(&self, trace: &Trace, half: Half) -> Result<Option<Vec<WordInfo>>> {
+        self.words.as_deref().map(|words| trace.select(half, words)).transpose()
     }
 }
 

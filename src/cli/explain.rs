@@ -251,13 +251,14 @@ fn options(run: &Run) -> anyhow::Result<Options> {
         height: settings.height,
         width: settings.width,
         scheduler: Some(settings.scheduler.parse::<SchedulerKind>().with_context(|| run.folder.display().to_string())?),
+        probes: Vec::new(),
         latents: None,
     })
 }
 
 /// The words to test, by position in the maps: those of `--words`, or all that could be drawn.
 fn tested(args: &ExplainArgs, maps: &Heatmaps, info: &attnmap::trace::PromptInfo) -> anyhow::Result<Vec<usize>> {
-    let found: Vec<usize> = match args.maps.words(info)? {
+    let found: Vec<usize> = match args.maps.words(info, &[])? {
         None => (0..maps.chosen.len()).filter(|&word| role(&maps.chosen[word].text) != Role::Filler).collect(),
         Some(words) => {
             let place = |word: &WordInfo| {

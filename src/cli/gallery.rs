@@ -106,7 +106,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let plan = Plan::new(&axes(args)?, batch(args))?;
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
-    if !matches!(args.maps.words(&PromptInfo::default()), Ok(None)) {
+    if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return Err(
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );

@@ -11,7 +11,7 @@ use attnmap::prompt::Prompt;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunRecord};
 use attnmap::scheduler::SchedulerKind;
-use attnmap::trace::PromptInfo;
+use attnmap::trace::{PromptInfo, probe_words};
 use attnmap::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -51,6 +51,10 @@ pub struct GenerateArgs {
     #[arg(long)]
     trace_negative: bool,
 
+    /// Ask the same layers about words that the image is not made with, separated by commas; the image stays the same to the bit
+    #[arg(long, value_name = "WORDS", value_parser = parse_probes)]
+    probe: Option<Probes>,
+
     /// Keep no maps of single steps: a smaller trace, and no step windows or animations
     #[arg(long)]
     no_step_maps: bool,
@@ -69,6 +73,10 @@ Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"
   attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour --seed 3 --images 4
   attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
+  attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
+
+A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
+the model ties a place to, not that it drew the thing: some layers give a share to any word.
 
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator.";
 
@@ -128,6 +136,23 @@ pub struct ImageArgs {
     pub latents: Option<PathBuf>,
 }
 
+/// The words after `--probe`, each once.
+#[derive(Debug, Clone)]
+struct Probes(Vec<String>);
+
+fn parse_probes(text: &str) -> Result<Probes, String> {
+    let mut probes: Vec<String> = Vec::new();
+    for probe in text.split(',').map(str::trim).filter(|probe| !probe.is_empty()) {
+        if !probes.iter().any(|known| known.to_lowercase() == probe.to_lowercase()) {
+            probes.push(probe.to_owned());
+        }
+    }
+    if probes.is_empty() {
+        return Err("it names no word; give words or phrases separated by commas, like \"shadow,tail\"".into());
+    }
+    Ok(Probes(probes))
+}
+
 fn parse_dtype(text: &str) -> Result<DType, String> {
     match text {
         "f32" => Ok(DType::F32),
@@ -172,7 +197,7 @@ impl ModelArgs {
 
 impl ImageArgs {
     /// The options of one run with one seed after another.
-    pub fn options(&self, pipeline: &Pipeline) -> Result<Vec<Options>> {
+    pub fn options(&self, pipeline: &Pipeline, probes: &[String]) -> Result<Vec<Options>> {
         let defaults = pipeline.default_options();
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
         let latents = self.latents.as_deref().map(read_latents).transpose()?;
@@ -187,6 +212,7 @@ impl ImageArgs {
                 height,
                 width,
                 scheduler: self.scheduler,
+                probes: probes.to_vec(),
                 latents: latents.clone(),
             };
             pipeline.check(&options)?;
@@ -219,8 +245,15 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let loading = started.elapsed().as_secs_f64();
 
     let prompt = pipeline.tokenize(&args.prompt)?;
-    let words = args.maps.words(&PromptInfo::from(&prompt))?;
-    let runs = args.image.options(&pipeline)?;
+    let info = PromptInfo::from(&prompt);
+    let asked = args.probe.as_ref().map_or(&[][..], |probes| &probes.0);
+    let runs = args.image.options(&pipeline, asked)?;
+    let probes = probe_words(&info, &pipeline.probe_infos(asked)?);
+    let mut words = args.maps.words(&info, &probes)?;
+    if let Some(words) = &mut words {
+        // Whoever asks about a word wants to see it, whatever else is shown.
+        words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
+    }
     let targets: Vec<_> = runs.iter().map(|options| args.target(options.seeds[0])).collect();
     for target in &targets {
         run::check_target(target, args.force)?;
@@ -228,7 +261,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A choice of sites that the network does not have is found now and not after the last step.
     let latent = pipeline.latent_grid(&runs[0]);
     aggregate.choose(&pipeline.sites(runs[0].height, runs[0].width), latent)?;
-    let warnings = warnings(&pipeline, &prompt);
+    let warnings = warnings(&pipeline, &prompt, asked)?;
     warnings.iter().for_each(print::warn);
 
     let keep = Keep { per_step: !args.no_step_maps, unconditional: args.trace_negative };
@@ -307,7 +340,7 @@ impl GenerateArgs {
 }
 
 /// What the user should know before waiting: words that were cut off, words that the checkpoint does not know.
-fn warnings(pipeline: &Pipeline, prompt: &Prompt) -> Vec<String> {
+fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if !prompt.cut_off.is_empty() {
         let tokens = prompt.ids.len();
@@ -315,7 +348,11 @@ fn warnings(pipeline: &Pipeline, prompt: &Prompt) -> Vec<String> {
         warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}"));
     }
     if let Some(vocabulary) = &pipeline.defaults().vocabulary {
-        let unknown = prompt.unknown_words(vocabulary);
+        let mut unknown = prompt.unknown_words(vocabulary);
+        for probe in probes {
+            let more = pipeline.probe(probe)?.unknown_words(vocabulary);
+            unknown.extend(more.iter().filter(|word| !unknown.contains(word)).cloned().collect::<Vec<_>>());
+        }
         if !unknown.is_empty() {
             warnings.push(format!(
                 "the default checkpoint is a demonstration model and never saw: {} (it knows: {}); for the whole world give \
@@ -325,7 +362,7 @@ fn warnings(pipeline: &Pipeline, prompt: &Prompt) -> Vec<String> {
             ));
         }
     }
-    warnings
+    Ok(warnings)
 }
 
 /// Runs the steps behind a progress bar; `estimates` is told every how many steps the image's estimate is kept, and where.
@@ -366,7 +403,7 @@ fn denoise(
 /// The table of words and where the files are.
 pub fn summary(folder: &Path, record: &RunRecord) -> String {
     let mut rows = vec![["word", "tokens", "attention", "peak", "at x, y"].map(str::to_owned).to_vec()];
-    for word in &record.words {
+    for word in record.words.iter().chain(&record.probes) {
         let info = &word.word;
         let label = if info.occurrence > 1 { format!("{}#{}", info.text, info.occurrence) } else { info.text.clone() };
         let layout = &word.layout;
@@ -381,6 +418,10 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
         "The rest, {:.1} %, lies on the start and end tokens, padding and words not listed.\n\n",
         100.0 * rest
     );
+    if !record.probes.is_empty() {
+        text.truncate(text.trim_end().len());
+        text += &format!("\n{}\n\n", print::PROBES);
+    }
     let files = ["image.png", "words.png", "report.html"].map(|name| folder.join(name));
     for file in files.iter().filter(|file| file.is_file()) {
         text += &format!("{}\n", file.display());

@@ -73,6 +73,9 @@ impl Progress for Downloads {
     }
 }
 
+/// What stands below every table with probes.
+pub const PROBES: &str = "A probe is not in the prompt: its attention is what it would take from the prompt's tokens.";
+
 /// A warning: one line on stderr.
 pub fn warn(message: impl AsRef<str>) {
     eprintln!("attnmap: warning: {}", message.as_ref());

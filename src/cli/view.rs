@@ -65,7 +65,7 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     let run = Run::open(&args.run)?;
     let trace = run.trace()?;
     let words = match trace.half(aggregate.half) {
-        Some((_, prompt)) => args.maps.words(prompt)?,
+        Some(_) => args.maps.words_of(&trace, aggregate.half)?,
         None => None, // refused when the maps are made, with the way out
     };
     let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref() };

@@ -315,6 +315,8 @@ mod tests {
             words: words.iter().flat_map(map).collect(),
             chosen: chosen.collect(),
             shares: vec![0.1; words.len() + 3],
+            probes: vec![],
+            probe_shares: vec![],
             sites: vec![0],
         }
     }

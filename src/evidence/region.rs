@@ -2,7 +2,7 @@
 
 use super::facts::label;
 use crate::heatmap::Heatmaps;
-use crate::trace::{Grid, TokenKind};
+use crate::trace::{Grid, TokenKind, WordInfo};
 use serde::{Deserialize, Serialize};
 
 /// How much each cell of the latent grid belongs to a region: 0 to 1, not all 0.
@@ -81,6 +81,9 @@ pub struct Part {
     pub word: String,
     /// Whether it is the start or end token and no word.
     pub special: bool,
+    /// Whether it is a word that the network was not given; its attention is what it would take from the prompt's tokens.
+    #[serde(default)]
+    pub probe: bool,
     /// Mean attention probability of a step over the region, 0 to 1. A word of several tokens has the mean of its tokens.
     pub attention: f64,
     /// That, over the same mean of the whole image: above 1 the word looks here more than elsewhere.
@@ -89,7 +92,7 @@ pub struct Part {
     pub causal: Option<f64>,
 }
 
-/// The words of `maps` ranked by their attention in `region`, highest first, then the start and end token. `causal` gives a word's
+/// The words of `maps` ranked by their attention in `region`, highest first, then the probes likewise, then the start and end token. `causal` gives a word's
 /// causal map by its position in [`Heatmaps::chosen`]; `kinds` the kinds of the tokens.
 pub fn rank<'a>(
     maps: &Heatmaps,
@@ -102,12 +105,16 @@ pub fn rank<'a>(
         let everywhere = map.iter().map(|&value| f64::from(value)).sum::<f64>() / map.len() as f64;
         let here = region.mean(map);
         let lift = if everywhere > 0.0 { here / everywhere } else { 0.0 };
-        Part { word, special, attention: here / steps, lift, causal: causal.map(|map| region.share(map)) }
+        let causal = causal.map(|map| region.share(map));
+        Part { word, special, probe: false, attention: here / steps, lift, causal }
     };
     let words = maps.chosen.iter().enumerate();
-    let mut parts: Vec<Part> =
-        words.map(|(index, word)| part(label(word), false, maps.word(index), causal(index))).collect();
-    parts.sort_by(|a, b| b.attention.total_cmp(&a.attention));
+    let word = |(index, word): (usize, &WordInfo)| {
+        let probe = maps.is_probe(word);
+        Part { probe, ..part(label(word), false, maps.word(index), causal(index)) }
+    };
+    let mut parts: Vec<Part> = words.map(word).collect();
+    parts.sort_by(|a, b| a.probe.cmp(&b.probe).then(b.attention.total_cmp(&a.attention)));
     for (token, kind) in kinds.iter().enumerate().take(maps.token_count()) {
         match kind {
             TokenKind::Start => parts.push(part("<start>".into(), true, maps.token(token), None)),

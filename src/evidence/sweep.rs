@@ -153,6 +153,8 @@ mod tests {
                 words: one(cat, 0.5).chain(one(0, 0.2)).chain(one(0, 0.2)).chain(one(dog, 0.1)).collect(),
                 chosen: vec![word("cat", 1), word("left", 2), word("of", 3), word("dog", 4)],
                 shares: vec![0.1; 7],
+                probes: vec![],
+                probe_shares: vec![],
                 sites: vec![0],
             }
         };

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::{Aggregate, Filter, Resampler};
-use crate::trace::{Grid, HalfMaps, Site, TokenKind, Trace, WordInfo};
+use crate::trace::{Grid, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -24,6 +24,9 @@ pub struct Heatmaps {
     pub steps: usize,
     /// `[T, height, width]`: start token, prompt tokens, first end token.
     pub tokens: Vec<f32>,
+    /// `[P, height, width]`: the tokens of words that are not in the prompt, where the run was asked about any; numbered on after the
+    /// tokens and the padding in [`WordInfo::tokens`] (see [`probe_words`](crate::trace::probe_words)).
+    pub probes: Vec<f32>,
     /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), the mean of its tokens' maps.
     pub words: Vec<f32>,
     /// The words, in the order of [`words`](Self::words).
@@ -31,6 +34,8 @@ pub struct Heatmaps {
     /// `[T + 1]`: every token's share of all attention (0 to 1), before any resizing; the last is all padding, so that
     /// they sum to 1.
     pub shares: Vec<f32>,
+    /// `[P]`: the mean probability of each probe's token, which is no part of the shares above.
+    pub probe_shares: Vec<f32>,
     /// The sites that went in, by position in the trace.
     pub sites: Vec<usize>,
 }
@@ -51,9 +56,29 @@ impl Heatmaps {
         self.shares.len() - 1
     }
 
-    /// A word's share of all attention: the sum of its tokens' shares.
+    /// A word's share of all attention: the sum of its tokens' shares. For a probe, what it would take of the prompt's.
     pub fn share(&self, word: &WordInfo) -> f32 {
-        word.tokens.iter().filter_map(|&token| self.shares.get(token)).sum()
+        let shares = || self.shares.iter().chain(&self.probe_shares);
+        word.tokens.iter().filter_map(|&token| shares().nth(token)).sum()
+    }
+
+    /// Whether `word` is a probe and no word of the prompt.
+    pub fn is_probe(&self, word: &WordInfo) -> bool {
+        word.tokens.first().is_some_and(|&token| token > self.token_count())
+    }
+
+    /// The map of any word of the prompt or probe, `[height, width]`: the mean of its tokens' maps.
+    pub fn map_of(&self, word: &WordInfo) -> Vec<f32> {
+        mean_map(self.grid, word.tokens.iter().filter_map(|&token| self.channel(token)))
+    }
+
+    /// The map of a channel: a token, or a probe's token; the padding between them has none.
+    fn channel(&self, channel: usize) -> Option<&[f32]> {
+        let (cells, count) = (self.grid.cells(), self.token_count());
+        match channel.checked_sub(count + 1) {
+            Some(probe) => self.probes.chunks_exact(cells).nth(probe),
+            None => self.tokens.chunks_exact(cells).nth(channel),
+        }
     }
 
     /// Layout statistics of one chosen word; see [`Layout`] for `threshold`.
@@ -67,7 +92,8 @@ impl Heatmaps {
 ///
 /// Each chosen site is resized to the latent grid with torch's bicubic, a head at a time, clamped at 0, and all are
 /// averaged. With a window of steps the heads come already averaged (that is how the trace keeps single steps), so that the
-/// clamp acts on their mean.
+/// clamp acts on their mean. Probes are averaged in the same way; where the tokens compete for a cell, a probe's token competes with the
+/// prompt's text and its own probe.
 ///
 /// # Errors
 /// [`Error::Option`] when no site is left, when heads and a window of steps are both asked for, when single steps or the
@@ -79,17 +105,54 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     };
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
     let chosen = how.choose(sites, grid)?;
-    let sources = sources(trace, maps, how, &chosen)?;
+    let (mut tokens, shares) = averaged(trace, &maps.sites, maps.tokens + 1, maps.tokens, how, &chosen)?;
+    let (probe_maps, probe_words) = trace.probes(how.half).unzip();
+    let (mut probes, probe_shares) = match probe_maps {
+        Some(maps) => averaged(trace, &maps.sites, maps.tokens, maps.tokens, how, &chosen)?,
+        None => Default::default(),
+    };
+    if let Some(power) = how.compete {
+        let text: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
+        let total = compete(&mut tokens, grid.cells(), &text, power);
+        let of = probe_words.iter().flatten().flat_map(|probe: &WordInfo| vec![probe.tokens.len(); probe.tokens.len()]);
+        compete_probes(&mut probes, grid.cells(), &of.collect::<Vec<_>>(), &total, power);
+    }
+    let mut maps = Heatmaps {
+        grid,
+        steps: window(trace, how)?.len(),
+        tokens,
+        probes,
+        words: Vec::new(),
+        chosen: words.to_vec(),
+        shares,
+        probe_shares,
+        sites: chosen,
+    };
+    maps.words = words.iter().flat_map(|word| maps.map_of(word)).collect();
+    Ok(maps)
+}
+
+/// The maps of the first `mapped` channels on the latent grid, `[mapped, height, width]`, and the shares of all `channels` that `stored` has at
+/// each site.
+fn averaged(
+    trace: &Trace,
+    stored: &[SiteMaps],
+    channels: usize,
+    mapped: usize,
+    how: &Aggregate,
+    chosen: &[usize],
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let sources = sources(trace, stored, channels, how, chosen)?;
     let weight: f32 = sources.iter().map(|source| source.weight).sum();
     let window = window(trace, how)?;
 
-    let cells = grid.cells();
-    let mut tokens = vec![0.0f32; maps.tokens * cells];
-    let mut shares = vec![0.0f64; maps.tokens + 1];
+    let cells = trace.about.latent.cells();
+    let mut maps = vec![0.0f32; mapped * cells];
+    let mut shares = vec![0.0f64; channels];
     let add = |token: usize, out: &mut [f32], scratch: &mut Scratch| {
         let mut share = 0.0;
         for source in &sources {
-            let plane = source.plane(token, maps.tokens + 1, &window, &mut scratch.window);
+            let plane = source.plane(token, channels, &window, &mut scratch.window);
             share += f64::from(source.weight) * plane.iter().map(|&value| f64::from(value)).sum::<f64>()
                 / plane.len() as f64;
             if out.is_empty() {
@@ -104,59 +167,68 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         share / f64::from(weight) / window.len().max(1) as f64
     };
     let init = || Scratch { resized: vec![0.0; cells], ..Scratch::default() };
-    let (padding, real) = shares.split_last_mut().expect("T + 1 is at least 1");
-    let maps_and_shares = tokens.par_chunks_mut(cells).zip(real).enumerate();
+    let (drawn, rest) = shares.split_at_mut(mapped);
+    let maps_and_shares = maps.par_chunks_mut(cells).zip(drawn).enumerate();
     maps_and_shares.for_each_init(init, |scratch, (token, (out, share))| *share = add(token, out, scratch));
-    *padding = add(maps.tokens, &mut [], &mut init());
+    rest.iter_mut().enumerate().for_each(|(at, share)| *share = add(mapped + at, &mut [], &mut init()));
 
     // `max` above would turn NaN into 0 and hide it; the shares are sums of the raw numbers.
     if let Some(token) = shares.iter().position(|share| !share.is_finite()) {
         return Err(trace.error(format!("token {token} holds NaN or infinity; make the run again")));
     }
-    if let Some(power) = how.compete {
-        let text: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
-        compete(&mut tokens, cells, &text, power);
-    }
-    let words_of = words.iter().flat_map(|word| word_map(&tokens, grid, word)).collect();
-    Ok(Heatmaps {
-        grid,
-        steps: window.len(),
-        tokens,
-        words: words_of,
-        chosen: words.to_vec(),
-        shares: shares.into_iter().map(|share| share as f32).collect(),
-        sites: chosen,
-    })
+    Ok((maps, shares.into_iter().map(|share| share as f32).collect()))
 }
 
-/// See [`Aggregate::compete`]: `tokens` is `[T, cells]`, `text` says which of them are the text's; the others stay as they are.
-fn compete(tokens: &mut [f32], cells: usize, text: &[bool], power: f32) {
+/// See [`Aggregate::compete`]: `tokens` is `[T, cells]`, `text` says which of them are the text's; the others stay as they are. Returns what
+/// those of the text had in each cell together.
+fn compete(tokens: &mut [f32], cells: usize, text: &[bool], power: f32) -> Vec<f32> {
     let mut total = vec![0.0f32; cells];
     for (token, _) in tokens.chunks_exact(cells).zip(text).filter(|(_, text)| **text) {
         total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
     }
     for (token, _) in tokens.chunks_exact_mut(cells).zip(text).filter(|(_, text)| **text) {
-        let highest = token.iter().copied().fold(0.0, f32::max);
-        let shared =
-            |(value, total): (&mut f32, &f32)| *value = if *total > 0.0 { (*value / total).powf(power) } else { 0.0 };
-        token.iter_mut().zip(&total).for_each(shared);
-        let top = token.iter().copied().fold(0.0, f32::max);
-        if top > 0.0 {
-            token.iter_mut().for_each(|value| *value *= highest / top);
-        }
+        share_out(token, &total, power);
+    }
+    total
+}
+
+/// The same of `probes` `[P, cells]`: each token among the text's (`total`) and those of its own probe, of which there are `of` for each.
+fn compete_probes(probes: &mut [f32], cells: usize, of: &[usize], total: &[f32], power: f32) {
+    let mut at = 0;
+    while let Some(&tokens) = of.get(at) {
+        let own = &mut probes[at * cells..(at + tokens) * cells];
+        let mut total = total.to_vec();
+        own.chunks_exact(cells).for_each(|token| total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value));
+        own.chunks_exact_mut(cells).for_each(|token| share_out(token, &total, power));
+        at += tokens;
+    }
+}
+
+/// `map` as its share of `total` to a power, scaled so that its highest cell is as high as it was.
+fn share_out(map: &mut [f32], total: &[f32], power: f32) {
+    let highest = map.iter().copied().fold(0.0, f32::max);
+    let shared =
+        |(value, total): (&mut f32, &f32)| *value = if *total > 0.0 { (*value / total).powf(power) } else { 0.0 };
+    map.iter_mut().zip(total).for_each(shared);
+    let top = map.iter().copied().fold(0.0, f32::max);
+    if top > 0.0 {
+        map.iter_mut().for_each(|value| *value *= highest / top);
     }
 }
 
 /// The map of a word: the mean of its tokens' maps in `tokens` `[T, height, width]`. Tokens that are not there are left out.
 pub fn word_map(tokens: &[f32], grid: Grid, word: &WordInfo) -> Vec<f32> {
-    let mut map = vec![0.0; grid.cells()];
-    let maps: Vec<&[f32]> =
-        word.tokens.iter().filter_map(|&token| tokens.chunks_exact(grid.cells()).nth(token)).collect();
-    for token in &maps {
-        map.iter_mut().zip(*token).for_each(|(sum, value)| *sum += value);
+    mean_map(grid, word.tokens.iter().filter_map(|&token| tokens.chunks_exact(grid.cells()).nth(token)))
+}
+
+fn mean_map<'a>(grid: Grid, maps: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+    let (mut mean, mut count) = (vec![0.0; grid.cells()], 0);
+    for map in maps {
+        mean.iter_mut().zip(map).for_each(|(sum, value)| *sum += value);
+        count += 1;
     }
-    map.iter_mut().for_each(|value| *value /= maps.len().max(1) as f32);
-    map
+    mean.iter_mut().for_each(|value| *value /= count.max(1) as f32);
+    mean
 }
 
 /// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a window of steps.
@@ -220,7 +292,13 @@ fn window(trace: &Trace, how: &Aggregate) -> Result<Range<usize>> {
     how.steps.as_ref().map_or(Ok(0..trace.steps()), |window| window.resolve(trace.steps()))
 }
 
-fn sources<'a>(trace: &'a Trace, maps: &'a HalfMaps, how: &Aggregate, chosen: &[usize]) -> Result<Vec<Source<'a>>> {
+fn sources<'a>(
+    trace: &'a Trace,
+    stored: &'a [SiteMaps],
+    channels: usize,
+    how: &Aggregate,
+    chosen: &[usize],
+) -> Result<Vec<Source<'a>>> {
     let (sites, latent) = (&trace.recording.sites, trace.about.latent);
     let pixels = |site: &Site| site.height * site.width;
     let resampler = |site: &Site| Resampler::new(Grid::new(site.height, site.width), latent, Filter::Bicubic);
@@ -230,7 +308,7 @@ fn sources<'a>(trace: &'a Trace, maps: &'a HalfMaps, how: &Aggregate, chosen: &[
             return Err(Error::option("--steps-window", HEADS_AND_STEPS));
         }
         let source = |&index: &usize| {
-            let (site, values) = (&sites[index], &maps.sites[index]);
+            let (site, values) = (&sites[index], &stored[index]);
             let Some(steps) = &values.steps else {
                 let reason = "the trace has no single steps; make the run again with per-step maps";
                 return Err(Error::option("--steps-window", reason));
@@ -251,7 +329,7 @@ fn sources<'a>(trace: &'a Trace, maps: &'a HalfMaps, how: &Aggregate, chosen: &[
     for &index in chosen {
         let (site, pixels) = (&sites[index], pixels(&sites[index]));
         let resampler = resampler(site);
-        let heads = maps.sites[index].sum.chunks_exact((maps.tokens + 1) * pixels).enumerate();
+        let heads = stored[index].sum.chunks_exact(channels * pixels).enumerate();
         let wanted = heads.filter(|(head, _)| how.heads.as_ref().is_none_or(|heads| heads.contains(*head)));
         sources.extend(wanted.map(|(_, values)| Source {
             values: Values::Head(values),

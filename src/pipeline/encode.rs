@@ -9,9 +9,9 @@ use crate::prompt::Prompt;
 use crate::trace::TextAttention;
 
 /// What encoding one prompt gives.
-struct Encoding {
+pub(super) struct Encoding {
     /// The states that cross-attention makes keys and values of, `[1, tokens, channels]`.
-    hidden_states: Tensor,
+    pub(super) hidden_states: Tensor,
     /// The encoder's self-attention among the prompt's own tokens, a layer each; empty unless it was asked for.
     attentions: Vec<TextAttention>,
 }
@@ -40,13 +40,13 @@ impl Pipeline {
             let negative = self.encode(&self.tokenize(&options.negative)?)?;
             rows.extend(std::iter::repeat_n(negative.hidden_states, images));
         }
-        rows.extend(std::iter::repeat_n(conditional.hidden_states, images));
-        let conditioning = Conditioning::new(Tensor::cat(&rows, 0)?);
-        Ok((self.unet.prepare(&conditioning)?, conditional.attentions))
+        rows.extend(std::iter::repeat_n(conditional.hidden_states.clone(), images));
+        let context = self.unet.prepare(&Conditioning::new(Tensor::cat(&rows, 0)?))?;
+        Ok((self.with_probes(context, &conditional.hidden_states, options)?, conditional.attentions))
     }
 
     /// One prompt's encoding, on the path that forms no probabilities.
-    fn encode(&self, prompt: &Prompt) -> Result<Encoding> {
+    pub(super) fn encode(&self, prompt: &Prompt) -> Result<Encoding> {
         Ok(Encoding { hidden_states: self.hidden_states(&[&prompt.ids])?, attentions: Vec::new() })
     }
 

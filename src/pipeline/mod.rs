@@ -4,7 +4,8 @@
 //! same seed gives the same image as diffusers with a CPU generator.
 
 mod encode;
-mod probe;
+mod once;
+mod probes;
 mod traced;
 
 pub use traced::{Keep, Traced};
@@ -55,6 +56,9 @@ pub struct Options {
     pub width: usize,
     /// Another sampler than the checkpoint's `scheduler_config.json` names.
     pub scheduler: Option<SchedulerKind>,
+    /// Words and phrases that the network is not given: at every cross-attention their keys are read against the queries of the prompt's half,
+    /// without influence on the image (see [`Context::with_probes`]). Each is encoded as a prompt of its own.
+    pub probes: Vec<String>,
     /// Standard normal noise in place of the seeds' own, f32 `[images, 4, height / factor, width / factor]`.
     pub latents: Option<Tensor>,
 }
@@ -174,6 +178,7 @@ impl Pipeline {
             height,
             width,
             scheduler: None,
+            probes: Vec::new(),
             latents: None,
         }
     }
@@ -247,6 +252,7 @@ impl Pipeline {
         if !options.guidance_scale.is_finite() {
             return Err(Error::option("--guidance", "must be a finite number"));
         }
+        options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {

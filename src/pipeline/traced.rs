@@ -32,7 +32,7 @@ pub struct Traced {
 }
 
 impl Pipeline {
-    /// Generates as [`generate`](Self::generate) and records every cross-attention site.
+    /// Generates as [`generate`](Self::generate) and records every cross-attention site, with the probes where there are any.
     ///
     /// # Errors
     /// As [`generate`](Self::generate).
@@ -50,7 +50,9 @@ impl Pipeline {
             images: options.seeds.len(),
             per_step: keep.per_step,
         };
-        let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan);
+        let probes = self.probe_infos(&options.probes)?;
+        let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan)
+            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
         let generations = self.generate(prompt, options, &mut recorder, progress)?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
@@ -60,6 +62,7 @@ impl Pipeline {
             let about = About {
                 prompt: PromptInfo::from(prompt),
                 negative: negative.map(PromptInfo::from),
+                probes: probes.clone(),
                 latent: self.latent_grid(options),
                 image: Grid::new(options.height, options.width),
                 checkpoint: CheckpointInfo { id: self.id().to_owned(), digest: self.digest().to_owned() },

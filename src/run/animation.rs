@@ -2,7 +2,7 @@
 
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
-use crate::trace::{Trace, WordInfo};
+use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::{Rgb, RgbImage, imageops};
 use rayon::prelude::*;
@@ -47,7 +47,7 @@ struct StepMaps {
     shares: Vec<f32>,
 }
 
-/// Draws `words` (those of the prompt when `None`) into `folder` as `NN-word.apng` and `NN-word-steps.png`, NN being the
+/// Draws `words` (those of the prompt, then the probes, when `None`) into `folder` as `NN-word.apng` and `NN-word-steps.png`, NN being the
 /// word's place in the prompt.
 ///
 /// # Errors
@@ -56,13 +56,13 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
     let Animation { trace, image, display, .. } = *animation;
     display.check()?;
     let prompt = &trace.about.prompt;
-    let chosen = words.unwrap_or(&prompt.words);
-    // The scale needs every word of the prompt, also those that are not drawn.
-    let all: Vec<WordInfo> = prompt.words.iter().chain(chosen).cloned().collect();
+    let every = trace.words(Half::Conditional);
+    let chosen = words.unwrap_or(&every);
+    // The scale needs every word, also those that are not drawn.
+    let all: Vec<WordInfo> = every.iter().chain(chosen).cloned().collect();
     let steps = (0..trace.steps()).map(|step| step_maps(animation, step, &all)).collect::<Result<Vec<_>>>()?;
     let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
-    let shared =
-        steps.iter().flat_map(|step| &step.maps[..prompt.words.len()]).map(|map| highest(map)).fold(0.0, f32::max);
+    let shared = steps.iter().flat_map(|step| &step.maps[..every.len()]).map(|map| highest(map)).fold(0.0, f32::max);
 
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let base = Base::new(image, display.overlay_size)?;
@@ -78,11 +78,11 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
     let mut text = Typesetter::new();
     let mut files = Vec::new();
     for (index, word) in chosen.iter().enumerate() {
-        let at = prompt.words.len() + index;
+        let at = every.len() + index;
         let own = steps.iter().map(|step| highest(&step.maps[at])).fold(0.0, f32::max);
         let top = if display.scale == Scale::Shared { shared } else { own };
         let label = prompt.label(word);
-        let place = prompt.words.iter().position(|other| other == word).unwrap_or(index);
+        let place = every.iter().position(|other| other == word).unwrap_or(index);
         let name = format!("{place:02}-{}", super::slug(&label));
         let pictures: Vec<RgbImage> = steps
             .iter()

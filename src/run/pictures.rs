@@ -2,7 +2,7 @@
 
 use super::record::overlay_file;
 use super::save_heatmaps;
-use crate::heatmap::{Aggregate, Heatmaps, aggregate, word_map};
+use crate::heatmap::{Aggregate, Heatmaps, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ pub struct Pictures<'a> {
     pub aggregate: &'a Aggregate,
     /// How they are drawn.
     pub display: &'a Display,
-    /// The words and phrases to show; all words of the prompt when `None`.
+    /// The words, phrases and probes to show; all words of the prompt and all probes when `None`.
     pub words: Option<&'a [WordInfo]>,
 }
 
@@ -37,7 +37,8 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
         Some((_, prompt)) => prompt,
         None => &trace.about.prompt,
     };
-    let chosen = words.unwrap_or(&prompt.words);
+    let every = trace.words(how.half);
+    let chosen = words.unwrap_or(&every);
     let maps = aggregate(trace, how, chosen)?;
     save_heatmaps(&folder.join("heatmaps.safetensors"), &maps, &how.to_string(), prompt)?;
 
@@ -45,7 +46,7 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     let per_step: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
     let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
     let peaks: Vec<f32> = per_step.chunks_exact(maps.grid.cells()).map(highest).collect();
-    let shared = shared_top(&maps, &prompt.words, |word| prompt.is_special(word)) / steps;
+    let shared = shared_top(&maps, &every, |word| prompt.is_special(word)) / steps;
     let labels: Vec<String> = chosen.iter().map(|word| prompt.label(word)).collect();
     let top = |word: usize| if display.scale == Scale::Shared { shared } else { peaks[word] };
 
@@ -68,7 +69,10 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
             })
         },
         || {
-            let (subtitle, note) = words_about(trace, &maps, how, display, shared);
+            let (subtitle, mut note) = words_about(trace, &maps, how, display, shared);
+            if chosen.iter().any(|word| prompt.is_probe(word)) {
+                note += PROBES;
+            }
             let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
             let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new());
             write_png(&folder.join("words.png"), &sheet, &[("Description", &prompt.text)], true)
@@ -78,14 +82,17 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     Ok(maps)
 }
 
-/// The upper end of the scale that all words share: the highest value among the prompt's words and the chosen ones, start and
+/// The upper end of the scale that all words share: the highest value among the prompt's words, the probes and the chosen ones, start and
 /// end tokens left out (they hold most of the attention and would leave every word dark). In the unit of the maps.
 fn shared_top(maps: &Heatmaps, words: &[WordInfo], special: impl Fn(&WordInfo) -> bool) -> f32 {
-    let highest = |word: &WordInfo| word_map(&maps.tokens, maps.grid, word).into_iter().fold(0.0, f32::max);
+    let highest = |word: &WordInfo| maps.map_of(word).into_iter().fold(0.0, f32::max);
     let words = || words.iter().chain(&maps.chosen);
     let top = words().filter(|word| !special(word)).map(highest).fold(0.0, f32::max);
     if top > 0.0 { top } else { words().map(highest).fold(0.0, f32::max) }
 }
+
+/// What a sheet with probes says of them.
+const PROBES: &str = " A probe is a word that the model was not given: what its token would take from the prompt's.";
 
 /// The sheet's subtitle and note.
 fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Display, shared: f32) -> (String, String) {

@@ -43,6 +43,9 @@ pub struct RunRecord {
     pub padding_share: f32,
     /// The words that maps were made for, in the order of `words` in `heatmaps.safetensors`.
     pub words: Vec<WordRecord>,
+    /// Words that the network was not given and was asked about, as `probes` in `heatmaps.safetensors` has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<WordRecord>,
     /// Words of the prompt that did not fit into the text encoder.
     #[serde(default)]
     pub cut_off: Vec<String>,
@@ -160,7 +163,8 @@ impl RunRecord {
             layout: heatmaps.layout(index, threshold),
             overlay: overlay_file(index, heatmaps.chosen.len(), &prompt.label(word)),
         };
-        self.words = heatmaps.chosen.iter().enumerate().map(word).collect();
+        let all = heatmaps.chosen.iter().enumerate().map(word);
+        (self.probes, self.words) = all.partition(|record| prompt.is_probe(&record.word));
     }
 }
 
@@ -182,25 +186,38 @@ pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
 
 /// Writes `heatmaps.safetensors`: `tokens` f32 `[T, h, w]` and `words` f32 `[W, h, w]` on the latent grid, in attention
 /// probability summed over the steps; with `format_version`, `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the
-/// metadata.
+/// metadata. Words that are not in the prompt are apart: `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: &PromptInfo) -> Result<()> {
     let json = |value: serde_json::Result<String>| value.expect("plain data has a JSON form");
-    let metadata = [
+    let (probes, words): (Vec<usize>, Vec<usize>) =
+        (0..heatmaps.chosen.len()).partition(|&index| prompt.is_probe(&heatmaps.chosen[index]));
+    let infos =
+        |indices: &[usize]| -> Vec<&WordInfo> { indices.iter().map(|&index| &heatmaps.chosen[index]).collect() };
+    let maps =
+        |indices: &[usize]| -> Vec<f32> { indices.iter().flat_map(|&index| heatmaps.word(index)).copied().collect() };
+    let mut metadata = vec![
         ("format_version", "1".to_string()),
         ("aggregate", aggregate.to_string()),
         ("steps", heatmaps.steps.to_string()),
         ("prompt", prompt.text.clone()),
         ("tokens", json(serde_json::to_string(&prompt.tokens))),
-        ("words", json(serde_json::to_string(&heatmaps.chosen))),
+        ("words", json(serde_json::to_string(&infos(&words)))),
     ];
+    if !probes.is_empty() {
+        metadata.push(("probes", json(serde_json::to_string(&infos(&probes)))));
+    }
     let Grid { height, width } = heatmaps.grid;
-    let tensors = [
+    let (word_maps, probe_maps) = (maps(&words), maps(&probes));
+    let mut tensors = vec![
         NamedTensor::f32("tokens", &[heatmaps.token_count(), height, width], &heatmaps.tokens),
-        NamedTensor::f32("words", &[heatmaps.chosen.len(), height, width], &heatmaps.words),
+        NamedTensor::f32("words", &[words.len(), height, width], &word_maps),
     ];
+    if !probes.is_empty() {
+        tensors.push(NamedTensor::f32("probes", &[probes.len(), height, width], &probe_maps));
+    }
     tensors::write(path, &metadata, &tensors)
 }
 

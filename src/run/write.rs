@@ -77,6 +77,7 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
         tokens: Vec::new(),
         padding_share: 0.0,
         words: Vec::new(),
+        probes: Vec::new(),
         cut_off: new.cut_off.clone(),
         warnings: new.warnings.clone(),
         aggregate: String::new(),

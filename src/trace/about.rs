@@ -1,5 +1,6 @@
 //! What a trace says about its run beside the numbers: plain serde copies of the prompt, the checkpoint and the settings.
 
+use super::ProbeInfo;
 use serde::{Deserialize, Serialize};
 
 /// What kind of token a position of the prompt holds.
@@ -60,7 +61,8 @@ pub struct PromptInfo {
 impl PromptInfo {
     /// Whether every token of `word` is a start, end or padding token, as for a selection like `<start>`.
     pub fn is_special(&self, word: &WordInfo) -> bool {
-        word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
+        !self.is_probe(word)
+            && word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
     }
 
     /// The word's name among all words: `apple`, or `apple#2` where the prompt repeats it.
@@ -106,6 +108,9 @@ pub struct About {
     pub prompt: PromptInfo,
     /// The prompt that the unconditional half was given, when that half was recorded.
     pub negative: Option<PromptInfo>,
+    /// Words that the network was not given and was asked about.
+    #[serde(default)]
+    pub probes: Vec<ProbeInfo>,
     /// The latent grid: the space of every heat map.
     pub latent: Grid,
     /// The image in pixels.

@@ -1,8 +1,11 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
-use super::recorder::check_rows;
+use super::recorder::{check_probabilities, check_rows};
 use super::tensors::{self, NamedTensor};
-use super::{About, Buffer, Grid, Half, HalfMaps, PromptInfo, Recording, Site, SiteMaps, TextAttention};
+use super::{
+    About, Buffer, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording, Site, SiteMaps, TextAttention,
+};
+use super::{WordInfo, probe_words};
 use crate::{Error, Result};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -28,10 +31,14 @@ const LARGEST_SIDE: usize = 8192;
 /// | `sum/<site>` | f32 | `[heads, T + 1, height, width]`: probabilities summed over the steps; last channel: all padding |
 /// | `step/<site>` | f16 | `[steps, T + 1, height, width]`: probabilities averaged over the heads (optional) |
 /// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
+/// | `probe/sum/<site>`, `probe/step/<site>` | | `P` channels in place of the `T + 1`: the tokens of words that are not in the prompt (optional) |
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
 ///
 /// and in the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt` (plain), `tokens`, `words`,
-/// `negative`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`. `<site>` is the diffusers weight path.
+/// `negative`, `probes`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`. `<site>` is the diffusers weight path.
+///
+/// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's token `i` holds
+/// `exp(s_i - logsumexp(s))` over the scores `s` of the prompt's tokens and of this probe's own: what it would get as one more key.
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// Prompt, checkpoint, sizes and settings.
@@ -71,6 +78,27 @@ impl Trace {
         }
     }
 
+    /// The channels of the probes and the words that they make, where the run was asked about any; they belong to the conditional half.
+    pub fn probes(&self, half: Half) -> Option<(&ProbeMaps, Vec<WordInfo>)> {
+        let maps = self.recording.probes.as_ref().filter(|_| half == Half::Conditional)?;
+        Some((maps, probe_words(&self.about.prompt, &self.about.probes)))
+    }
+
+    /// What is shown of `half` when nothing is chosen: the words of its prompt in order, then the probes.
+    pub fn words(&self, half: Half) -> Vec<WordInfo> {
+        let own = self.half(half).map_or_else(Vec::new, |(_, prompt)| prompt.words.clone());
+        own.into_iter().chain(self.probes(half).map_or_else(Vec::new, |(_, words)| words)).collect()
+    }
+
+    /// The words, phrases and probes of `half` that `choice` names; see [`PromptInfo::select_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn select(&self, half: Half, choice: &str) -> Result<Vec<WordInfo>> {
+        let prompt = self.half(half).map_or(&self.about.prompt, |(_, prompt)| prompt);
+        prompt.select_with(choice, &self.probes(half).map_or_else(Vec::new, |(_, words)| words))
+    }
+
     /// Reads every number and checks that every row sums to the number of steps.
     ///
     /// # Errors
@@ -83,6 +111,11 @@ impl Trace {
                 check_rows(&values.sum, site.heads, maps.tokens + 1, pixels, self.steps())
                     .map_err(|reason| self.error(format!("sum/{}: {reason}", site.path)))?;
             }
+        }
+        let probes = self.recording.probes.iter().flat_map(|probes| &probes.sites);
+        for (site, values) in self.recording.sites.iter().zip(probes) {
+            check_probabilities(&values.sum, 0, 0, 0, self.steps())
+                .map_err(|reason| self.error(format!("probe/sum/{}: {reason}", site.path)))?;
         }
         Ok(())
     }
@@ -110,11 +143,17 @@ impl Trace {
         if let Some(negative) = &about.negative {
             metadata.push(("negative", json(serde_json::to_string(negative))));
         }
+        if !about.probes.is_empty() {
+            metadata.push(("probes", json(serde_json::to_string(&about.probes))));
+        }
         let mut tensors = Vec::new();
-        for (half, prefix) in [(Half::Conditional, ""), (Half::Unconditional, "uncond/")] {
-            let Some((maps, _)) = self.half(half) else { continue };
-            for (site, values) in recording.sites.iter().zip(&maps.sites) {
-                let [channels, height, width] = [maps.tokens + 1, site.height, site.width];
+        let half = |half| self.half(half).map(|(maps, _)| (maps.tokens + 1, &maps.sites));
+        let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
+        let kinds = [("", half(Half::Conditional)), ("uncond/", half(Half::Unconditional)), ("probe/", probes)];
+        for (prefix, kind) in kinds {
+            let Some((channels, maps)) = kind else { continue };
+            for (site, values) in recording.sites.iter().zip(maps) {
+                let [height, width] = [site.height, site.width];
                 let shape = [site.heads, channels, height, width];
                 tensors.push(NamedTensor::f32(format!("{prefix}sum/{}", site.path), &shape, &values.sum));
                 if let Some(steps) = &values.steps {
@@ -174,6 +213,11 @@ impl Trace {
                 return Err(format!("bytes {range:?} are not a part of the prompt"));
             }
         }
+        let probed = self.recording.probes.as_ref().map_or(0, |probes| probes.tokens);
+        let asked: usize = self.about.probes.iter().map(|probe| probe.tokens.len()).sum();
+        if probed != asked || self.about.probes.iter().any(|probe| probe.tokens.is_empty()) {
+            return Err(format!("{asked} tokens of probes, {probed} in the maps, and each probe must have one"));
+        }
         if self.recording.unconditional.is_some() && self.about.negative.is_none() {
             return Err("an unconditional half without its prompt".into());
         }
@@ -217,11 +261,22 @@ impl<'a> Reader<'a> {
             if self.metadata.contains_key("negative") { Some(self.json("negative")?) } else { None };
         let sites: Vec<Site> = self.json("sites")?;
         let timesteps: Vec<f64> = self.json("timesteps")?;
-        let conditional = self.half("", &sites, prompt.tokens.len(), timesteps.len())?;
+        let half = |prefix: &str, tokens: usize| -> Result<HalfMaps, String> {
+            Ok(HalfMaps { tokens, sites: self.site_maps(prefix, &sites, tokens + 1, timesteps.len())? })
+        };
+        let conditional = half("", prompt.tokens.len())?;
         let traced = sites.iter().any(|site| self.tensors.contains_key(&format!("uncond/sum/{}", site.path)));
         let unconditional = match &negative {
-            Some(negative) if traced => Some(self.half("uncond/", &sites, negative.tokens.len(), timesteps.len())?),
+            Some(negative) if traced => Some(half("uncond/", negative.tokens.len())?),
             _ => None,
+        };
+        let probes: Vec<ProbeInfo> = match self.metadata.contains_key("probes") {
+            true => self.json("probes")?,
+            false => Vec::new(),
+        };
+        let probe_maps = match probes.iter().map(|probe| probe.tokens.len()).sum() {
+            0 => None,
+            tokens => Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, tokens, timesteps.len())? }),
         };
         let mut text = Vec::new();
         while let Some((_, shape, _)) = self.tensors.get(&format!("text/{}", text.len())) {
@@ -232,18 +287,19 @@ impl<'a> Reader<'a> {
         let about = About {
             prompt,
             negative,
+            probes,
             latent: self.json::<Grid>("latent")?,
             image: self.json::<Grid>("image")?,
             checkpoint: self.json("checkpoint")?,
             settings: self.json("settings")?,
         };
-        let recording = Recording { sites, timesteps, conditional, unconditional, text };
+        let recording = Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, text };
         Ok(Trace { about, recording, source: path.to_path_buf() })
     }
 
-    fn half(&self, prefix: &str, sites: &[Site], tokens: usize, steps: usize) -> Result<HalfMaps, String> {
+    fn site_maps(&self, prefix: &str, sites: &[Site], channels: usize, steps: usize) -> Result<Vec<SiteMaps>, String> {
         let site = |site: &Site| {
-            let [channels, height, width] = [tokens + 1, site.height, site.width];
+            let [height, width] = [site.height, site.width];
             if site.heads.min(height).min(width) == 0 || height.max(width) > LARGEST_SIDE {
                 return Err(format!("site {} is empty or too large", site.path));
             }
@@ -256,7 +312,7 @@ impl<'a> Reader<'a> {
             };
             Ok(SiteMaps { sum, steps: maps })
         };
-        Ok(HalfMaps { tokens, sites: sites.iter().map(site).collect::<Result<_, String>>()? })
+        sites.iter().map(site).collect()
     }
 
     fn tensor<T: bytemuck::AnyBitPattern>(

@@ -6,6 +6,7 @@
 mod about;
 mod buffer;
 mod file;
+mod probe;
 mod recorder;
 mod select;
 mod site;
@@ -14,5 +15,6 @@ pub mod tensors;
 pub use about::{About, CheckpointInfo, Grid, PromptInfo, TokenInfo, TokenKind, WordInfo};
 pub use buffer::Buffer;
 pub use file::{FORMAT_VERSION, Trace};
-pub use recorder::{Half, HalfMaps, Plan, Recorder, Recording, SiteMaps, TextAttention};
+pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};
+pub use recorder::{Half, HalfMaps, Plan, ProbeMaps, Recorder, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};

@@ -51,6 +51,10 @@ pub struct Recorder {
     conditional: Vec<Vec<Sums>>,
     /// `[image][site]`; no images when the unconditional half is not wanted.
     unconditional: Vec<Vec<Sums>>,
+    /// `[image][site]`; no images without probes.
+    probes: Vec<Vec<Sums>>,
+    /// Tokens of all probes.
+    probe_tokens: usize,
 }
 
 impl Recorder {
@@ -58,13 +62,22 @@ impl Recorder {
     pub fn new(sites: &[Site], plan: Plan) -> Self {
         let sites: Vec<Site> = sites.iter().filter(|site| site.attends == Attends::Prompt).cloned().collect();
         let index = sites.iter().enumerate().map(|(index, site)| (site.path.clone(), index)).collect();
-        let image = |tokens| sites.iter().map(|site| Sums::new(site, tokens, plan.per_step)).collect::<Vec<_>>();
+        let image = |tokens| sites.iter().map(|site| Sums::new(site, tokens + 1, plan.per_step)).collect::<Vec<_>>();
         let conditional = (0..plan.images).map(|_| image(plan.tokens)).collect();
         let unconditional = match plan.unconditional_tokens {
             Some(tokens) => (0..plan.images).map(|_| image(tokens)).collect(),
             None => Vec::new(),
         };
-        Self { plan, sites, index, step: None, timesteps: Vec::new(), conditional, unconditional }
+        let (probes, probe_tokens) = (Vec::new(), 0);
+        Self { plan, sites, index, step: None, timesteps: Vec::new(), conditional, unconditional, probes, probe_tokens }
+    }
+
+    /// The recorder of a run that is asked about probes of `tokens` tokens in all; 0 leaves it as it is.
+    pub fn with_probes(mut self, tokens: usize) -> Self {
+        let image = |_| self.sites.iter().map(|site| Sums::new(site, tokens, self.plan.per_step)).collect();
+        self.probes = if tokens > 0 { (0..self.plan.images).map(image).collect() } else { Vec::new() };
+        self.probe_tokens = tokens;
+        self
     }
 
     /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The unconditional half is missing
@@ -74,12 +87,12 @@ impl Recorder {
     /// When a site was not seen at every step, or its rows do not sum to the number of steps (the self-check).
     pub fn finish(self) -> Result<Vec<Recording>> {
         let steps = self.timesteps.len();
-        let Self { sites, timesteps, conditional, unconditional, plan, .. } = self;
+        let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, plan, .. } = self;
+        let maps = |sums: Vec<Sums>, check: Check| -> Result<Vec<SiteMaps>> {
+            sites.iter().zip(sums).map(|(site, sums)| sums.finish(site, steps, check)).collect()
+        };
         let finish = |images: Vec<Vec<Sums>>, tokens| -> Result<Vec<HalfMaps>> {
-            let image = |sums: Vec<Sums>| {
-                let maps = sites.iter().zip(sums).map(|(site, sums)| sums.finish(site, steps));
-                Ok(HalfMaps { tokens, sites: maps.collect::<Result<_>>()? })
-            };
+            let image = |sums: Vec<Sums>| Ok(HalfMaps { tokens, sites: maps(sums, check_rows)? });
             images.into_iter().map(image).collect()
         };
         let unguided = unconditional.iter().flatten().all(|sums| sums.observed == 0);
@@ -88,11 +101,18 @@ impl Recorder {
             Some(tokens) if !unguided => finish(unconditional, tokens)?.into_iter().map(Some).collect(),
             _ => vec![None; plan.images],
         };
-        let recordings = conditional.into_iter().zip(unconditional).map(|(conditional, unconditional)| Recording {
+        let probes = probes
+            .into_iter()
+            .map(|sums| Ok(Some(ProbeMaps { tokens: probe_tokens, sites: maps(sums, check_probabilities)? })));
+        let mut probes = probes.collect::<Result<Vec<_>>>()?;
+        probes.resize(plan.images, None);
+        let halves = conditional.into_iter().zip(unconditional).zip(probes);
+        let recordings = halves.map(|((conditional, unconditional), probes)| Recording {
             sites: sites.clone(),
             timesteps: timesteps.clone(),
             conditional,
             unconditional,
+            probes,
             text: Vec::new(),
         });
         Ok(recordings.collect())
@@ -126,6 +146,23 @@ impl AttentionObserver for Recorder {
         })
     }
 
+    fn observe_probes(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
+        let (Some(&index), false) = (self.index.get(&site.path), self.probes.is_empty()) else { return Ok(()) };
+        let Some(step) = self.step else { return Err(bug(format!("{}: probed before a step began", site.path))) };
+        let known = &self.sites[index];
+        let shape = (self.plan.images, known.heads, known.height * known.width, self.probe_tokens);
+        if probabilities.dims4()? != shape {
+            let found = probabilities.dims();
+            return Err(bug(format!("{}: probes of shape {found:?} do not fit the site's {shape:?}", site.path)));
+        }
+        with_f32(probabilities, |values| {
+            let image = values.len() / self.plan.images.max(1);
+            for (sums, values) in self.probes.iter_mut().zip(values.chunks_exact(image.max(1))) {
+                sums[index].add(values, self.probe_tokens, step.count);
+            }
+        })
+    }
+
     fn begin_step(&mut self, step: &Step) -> Result<()> {
         if step.images != self.plan.images {
             return Err(bug(format!("{} images in the step, {} planned", step.images, self.plan.images)));
@@ -147,6 +184,8 @@ pub struct Recording {
     pub conditional: HalfMaps,
     /// The half that was given the negative prompt, when it was asked for and the run was guided.
     pub unconditional: Option<HalfMaps>,
+    /// What words that are not in the prompt were given, where the run was asked about any.
+    pub probes: Option<ProbeMaps>,
     /// The text encoder's own self-attention, a layer each; empty when it was not kept.
     pub text: Vec<TextAttention>,
 }
@@ -160,12 +199,21 @@ pub struct HalfMaps {
     pub sites: Vec<SiteMaps>,
 }
 
-/// What was recorded at one site.
+/// What was recorded of the probes: how the conditional half's queries would attend to each of their tokens beside the prompt's.
+#[derive(Debug, Clone)]
+pub struct ProbeMaps {
+    /// `P`: tokens of all probes, one probe after the other.
+    pub tokens: usize,
+    /// One entry a site, in the order of [`Recording::sites`], of `P` channels.
+    pub sites: Vec<SiteMaps>,
+}
+
+/// What was recorded at one site: `T + 1` channels of a half, the last of them all padding, or `P` channels of the probes.
 #[derive(Debug, Clone)]
 pub struct SiteMaps {
-    /// Probabilities summed over the steps, `[heads, T + 1, height, width]`; the last channel is all padding.
+    /// Probabilities summed over the steps, `[heads, channels, height, width]`.
     pub sum: Buffer<f32>,
-    /// Probabilities averaged over the heads, `[steps, T + 1, height, width]`, when they were kept.
+    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when they were kept.
     pub steps: Option<Buffer<f16>>,
 }
 
@@ -193,39 +241,39 @@ impl TextAttention {
 }
 
 /// The running sums of one site, in blocks of cells so that threads write apart from each other:
-/// `[blocks][heads][T + 1][block]`.
+/// `[blocks][heads][channels][block]`. The last channel takes all keys from its own on together.
 #[derive(Debug)]
 struct Sums {
     heads: usize,
-    tokens: usize,
+    channels: usize,
     pixels: usize,
     block: usize,
     sum: Vec<f32>,
-    /// `[steps][blocks][T + 1][block]`
+    /// `[steps][blocks][channels][block]`
     steps: Option<Vec<f16>>,
     observed: usize,
 }
 
 impl Sums {
-    fn new(site: &Site, tokens: usize, per_step: bool) -> Self {
+    fn new(site: &Site, channels: usize, per_step: bool) -> Self {
         let pixels = site.height * site.width;
         let block = BLOCK.min(pixels).max(1);
-        let sum = vec![0.0; pixels.div_ceil(block) * site.heads * (tokens + 1) * block];
-        Self { heads: site.heads, tokens, pixels, block, sum, steps: per_step.then(Vec::new), observed: 0 }
+        let sum = vec![0.0; pixels.div_ceil(block) * site.heads * channels * block];
+        Self { heads: site.heads, channels, pixels, block, sum, steps: per_step.then(Vec::new), observed: 0 }
     }
 
     /// Adds one step's probabilities `[heads, pixels, keys]`; `count` steps are expected in all.
     fn add(&mut self, values: &[f32], keys: usize, count: usize) {
         self.observed += 1;
-        let (channels, block) = (self.tokens + 1, self.block);
+        let (channels, block) = (self.channels, self.block);
         let head_len = channels * block;
         let blocks = self.sum.par_chunks_mut(self.heads * head_len).enumerate();
-        let Self { heads, tokens, pixels, .. } = *self;
+        let Self { heads, pixels, .. } = *self;
         let add_block = |index: usize, sum: &mut [f32], mean: &mut [f32]| {
             let cells = index * block..(index * block + block).min(pixels);
             for head in 0..heads {
                 let values = &values[(head * pixels + cells.start) * keys..(head * pixels + cells.end) * keys];
-                add_transposed(values, keys, tokens, block, &mut sum[head * head_len..][..head_len], mean);
+                add_transposed(values, keys, channels - 1, block, &mut sum[head * head_len..][..head_len], mean);
             }
         };
         match &mut self.steps {
@@ -249,14 +297,14 @@ impl Sums {
         }
     }
 
-    /// Puts the blocks in the order of the trace file and checks the rows.
-    fn finish(self, site: &Site, steps: usize) -> Result<SiteMaps> {
+    /// Puts the blocks in the order of the trace file and checks the sums.
+    fn finish(self, site: &Site, steps: usize, check: Check) -> Result<SiteMaps> {
         if self.observed != steps {
             return Err(bug(format!("{}: observed at {} of {steps} steps", site.path, self.observed)));
         }
-        let channels = self.tokens + 1;
+        let channels = self.channels;
         let sum = unblock(&self.sum, self.heads * channels, self.pixels, self.block);
-        check_rows(&sum, self.heads, channels, self.pixels, steps)
+        check(&sum, self.heads, channels, self.pixels, steps)
             .map_err(|reason| bug(format!("{}: {reason}", site.path)))?;
         let block_len = channels * self.block;
         let step_len = self.pixels.div_ceil(self.block) * block_len;
@@ -305,6 +353,9 @@ fn unblock<T: Copy + Default>(blocked: &[T], channels: usize, pixels: usize, blo
     flat
 }
 
+/// What a finished sum `[heads, channels, pixels]` over some steps must keep to.
+type Check = fn(&[f32], usize, usize, usize, usize) -> Result<(), String>;
+
 /// Whether every row of `sum` `[heads, channels, pixels]` adds up to the number of steps.
 pub(super) fn check_rows(
     sum: &[f32],
@@ -326,6 +377,15 @@ pub(super) fn check_rows(
         }
     }
     Ok(())
+}
+
+/// Whether every value of `sum` is what probabilities of `steps` steps can add up to.
+pub(super) fn check_probabilities(sum: &[f32], _: usize, _: usize, _: usize, steps: usize) -> Result<(), String> {
+    let most = steps as f32 * (1.0 + ROW_TOLERANCE);
+    match sum.iter().find(|value| !(0.0..=most).contains(*value)) {
+        Some(value) => Err(format!("a probe's sum over {steps} steps is {value}")),
+        None => Ok(()),
+    }
 }
 
 /// Calls `body` with the tensor's values in row-major order, without a copy when it is a contiguous f32 tensor on the CPU.

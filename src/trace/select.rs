@@ -1,6 +1,6 @@
 //! Choosing words and phrases of a prompt: `red apple,apple#2,<start>`.
 
-use super::{PromptInfo, TokenKind, WordInfo};
+use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo};
 use crate::{Error, Result};
 
 impl PromptInfo {
@@ -11,9 +11,18 @@ impl PromptInfo {
     /// # Errors
     /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<WordInfo>> {
+        self.select_with(choice, &[])
+    }
+
+    /// As [`select`](Self::select), also among `probes` (see [`probe_words`](super::probe_words)): `probe:shadow` names one, and so does
+    /// `shadow` where the prompt has no such word.
+    ///
+    /// # Errors
+    /// As `select`.
+    pub fn select_with(&self, choice: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
         let mut chosen: Vec<WordInfo> = Vec::new();
         for name in choice.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            let found = self.find(name)?;
+            let found = self.find(name, probes)?;
             // Named twice is still one map.
             chosen.extend(found.into_iter().filter(|word| !chosen.contains(word)).collect::<Vec<_>>());
         }
@@ -23,7 +32,7 @@ impl PromptInfo {
         Ok(chosen)
     }
 
-    fn find(&self, name: &str) -> Result<Vec<WordInfo>> {
+    fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
         if let Some(kind) = [("<start>", TokenKind::Start), ("<end>", TokenKind::End)]
             .into_iter()
             .find_map(|(special, kind)| (name == special).then_some(kind))
@@ -54,7 +63,12 @@ impl PromptInfo {
                 return Err(Error::option("--words", reason));
             }
         }
-        Err(Error::option("--words", format!("{name:?} is not in the prompt; {}", self.have())))
+        let bare = |text: &str| text.strip_prefix(PROBE_PREFIX).unwrap_or(text).to_lowercase();
+        if let Some(probe) = probes.iter().find(|probe| bare(&probe.text) == bare(name)) {
+            return Ok(vec![probe.clone()]);
+        }
+        let probes: String = probes.iter().map(|probe| format!(", {}", probe.text)).collect();
+        Err(Error::option("--words", format!("{name:?} is not in the prompt; {}{probes}", self.have())))
     }
 
     /// Every place of the prompt where whole words read `name`, numbered from 1.

@@ -79,6 +79,13 @@ pub trait AttentionObserver {
     /// `batch` holds the unconditional rows first, then the conditional ones (see [`Step::conditional_rows`]).
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()>;
 
+    /// How the same queries would attend to words that are not in the prompt, at a site that is wanted and where such probes were asked for
+    /// (see `Context::with_probes` in [`crate::model`]): f32, `[conditional rows, heads, height * width, tokens of all probes]`. Each
+    /// probe's tokens compete with the prompt's alone.
+    fn observe_probes(&mut self, _site: &Site, _probabilities: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// A step begins: the observations until the next call of this belong to it.
     fn begin_step(&mut self, _step: &Step) -> Result<()> {
         Ok(())

@@ -10,6 +10,7 @@ mod model;
 mod model_shapes;
 mod models;
 mod pipeline;
+mod probe;
 mod prompt;
 mod render;
 mod report;

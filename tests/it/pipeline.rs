@@ -70,6 +70,7 @@ fn check(path: &Path) {
         height: settings.height,
         width: settings.width,
         scheduler: settings.scheduler.map(|name| name.parse().unwrap()),
+        probes: Vec::new(),
         latents: None,
     };
     let prompt = pipeline.tokenize(&settings.prompt).unwrap();

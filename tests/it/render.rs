@@ -76,6 +76,7 @@ pub fn trace(words: &[&str]) -> Trace {
         timesteps: vec![900.0, 400.0],
         conditional: HalfMaps { tokens, sites: vec![SiteMaps { sum: sum.into(), steps: None }] },
         unconditional: None,
+        probes: None,
         text: Vec::new(),
     };
     let about = About {

@@ -52,7 +52,7 @@ fn trace() -> Trace {
         .collect();
     let text = vec![TextAttention { heads: HEADS, probabilities: causal.into() }];
     let timesteps = vec![999.0, 666.0, 333.0];
-    let recording = Recording { sites, timesteps, conditional, unconditional: None, text };
+    let recording = Recording { sites, timesteps, conditional, unconditional: None, probes: None, text };
     let token = |id, text: &str, kind, start, end| TokenInfo { id, text: text.into(), kind, start, end };
     let word = |text: &str, start, tokens| WordInfo {
         text: text.into(),
@@ -74,6 +74,7 @@ fn trace() -> Trace {
     let about = About {
         prompt,
         negative: None,
+        probes: vec![],
         latent: Grid::new(4, 6),
         image: Grid::new(32, 48),
         checkpoint: CheckpointInfo { id: "embedded".into(), digest: "abc".into() },
@@ -100,6 +101,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         tokens: vec![],
         padding_share: 0.0,
         words: vec![],
+        probes: vec![],
         cut_off: vec![],
         warnings: vec![],
         aggregate: String::new(),

@@ -27,6 +27,7 @@ fn make(folder: &Path) {
         tokens: Vec::new(),
         padding_share: 0.0,
         words: Vec::new(),
+        probes: Vec::new(),
         cut_off: Vec::new(),
         warnings: Vec::new(),
         aggregate: "daam".into(),

@@ -115,6 +115,7 @@ fn trace() -> Trace {
     let about = About {
         prompt: PromptInfo { text: "red лес".into(), tokens, words },
         negative: Some(PromptInfo { tokens: special, ..PromptInfo::default() }),
+        probes: vec![],
         latent: Grid::new(9, 11),
         image: Grid::new(72, 88),
         checkpoint: CheckpointInfo { id: "tiny".into(), digest: "0123".into() },

@@ -119,6 +119,30 @@ impl Attention {
         self.to_out.forward_plus(&seen, residual)
     }
 
+    /// The probabilities with which `x` `[batch, queries, channels]` attends to each of `contexts` (with what is added to its scores): f32
+    /// `[batch, heads, queries, keys]`, a context each. Only the looking is computed; what would be seen goes nowhere.
+    ///
+    /// # Errors
+    /// When shapes do not meet.
+    pub fn probabilities(&self, x: &Tensor, contexts: &[(&KeysValues, Option<&Tensor>)]) -> Result<Vec<Tensor>> {
+        let queries = self.to_q.forward(x)?;
+        let mut told = Vec::with_capacity(contexts.len());
+        for (context, bias) in contexts {
+            let mut tap = |probabilities: &Tensor| {
+                told.push(probabilities.clone());
+                Ok(())
+            };
+            match &context.0 {
+                Seen::Fast(context) => drop(self.attend_fast(&queries, context, *bias, Some(&mut tap))?),
+                Seen::Plain { keys, values } => {
+                    let queries = split_heads(&queries, self.heads)?;
+                    drop(attend(&queries, keys, values, *bias, self.upcast, Some(&mut tap))?);
+                }
+            }
+        }
+        Ok(told)
+    }
+
     fn attend_fast(
         &self,
         queries: &Tensor,

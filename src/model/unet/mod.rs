@@ -39,6 +39,16 @@ pub struct Context {
     key_bias: Option<Tensor>,
     batch: usize,
     tokens: usize,
+    probes: Vec<Probe>,
+}
+
+/// Other words that a prompt's queries are asked about.
+#[derive(Debug, Clone)]
+struct Probe {
+    /// The prompt's tokens and, last, the probe's.
+    beside: Context,
+    /// How many tokens are the probe's.
+    tokens: usize,
 }
 
 impl Context {
@@ -50,6 +60,29 @@ impl Context {
     pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
         let weighted = |known: &KeysValues| known.weighted(weights);
         Ok(Self { keys_values: self.keys_values.iter().map(weighted).collect::<Result<_>>()?, ..self.clone() })
+    }
+
+    /// This context with other words to ask about: each of `probes` is a context of the batch's last rows (under guidance those that were
+    /// given the prompt), whose last tokens, as many as is said, are the probe's and whose others are the prompt's.
+    ///
+    /// At each cross-attention that the observer wants it is told, beside the probabilities of the prompt's tokens, how the same queries
+    /// would attend to the probe's tokens if they stood among the prompt's: with the scores `s` of a head and place,
+    /// `exp(s_i - logsumexp(s of the prompt's tokens and of this probe's))`. Each probe competes with the prompt alone and not with other
+    /// probes. What the network computes does not depend on them.
+    ///
+    /// # Errors
+    /// When a probe has no token, more than its context has, or more rows than the batch.
+    pub fn with_probes(mut self, probes: Vec<(Context, usize)>) -> Result<Self> {
+        let rows = probes.first().map_or(0, |(beside, _)| beside.batch);
+        let fits = |(beside, tokens): &(Context, usize)| {
+            (1..=beside.tokens).contains(tokens) && beside.batch == rows && rows <= self.batch
+        };
+        if !probes.iter().all(fits) {
+            let message = format!("probes of other rows or tokens than a batch of {} has", self.batch);
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        self.probes = probes.into_iter().map(|(beside, tokens)| Probe { beside, tokens }).collect();
+        Ok(self)
     }
 
     /// Rows of the batch.
@@ -174,7 +207,7 @@ impl Unet {
         self.down_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
         self.mid_block.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
         self.up_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
-        Ok(Context { keys_values, key_bias, batch, tokens })
+        Ok(Context { keys_values, key_bias, batch, tokens, probes: Vec::new() })
     }
 
     /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
@@ -214,6 +247,7 @@ impl Unet {
             time: &time,
             prompt: &context.keys_values,
             key_bias: context.key_bias.as_ref(),
+            probes: &context.probes,
             cross_sites: self.places.sites(Attends::Prompt, &grids),
             self_sites: self.places.sites(Attends::Itself, &grids),
             observer,

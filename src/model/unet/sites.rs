@@ -1,8 +1,10 @@
 //! The attention sites of a UNet in network order, and the grid that each has for a given latent.
 
+use super::Probe;
+use crate::Result;
+use crate::model::layers::{Attention, KeysValues};
 use crate::trace::{Attends, AttentionObserver, Site, Stage};
-use crate::{Result, model::layers::KeysValues};
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 /// Where a transformer block stands: all of its [`Site`] but the grid's size.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub(super) struct Pass<'a> {
     pub(super) prompt: &'a [KeysValues],
     /// Added to the cross-attention scores, `[batch, 1, 1, tokens]`.
     pub(super) key_bias: Option<&'a Tensor>,
+    /// Other words that the last rows of the batch are asked about; see [`super::Context::with_probes`].
+    pub(super) probes: &'a [Probe],
     pub(super) cross_sites: Vec<Site>,
     pub(super) self_sites: Vec<Site>,
     pub(super) observer: &'a mut dyn AttentionObserver,
@@ -70,5 +74,26 @@ impl Pass<'_> {
         } else {
             attend(None)
         }
+    }
+
+    /// Tells the observer how the queries of `x` `[batch, places, channels]` would attend to the probes at the cross-attention of transformer
+    /// block `index`, if there are probes and it wants that site. The network is not changed by it.
+    pub(super) fn probed(&mut self, index: usize, attention: &Attention, x: &Tensor) -> Result<()> {
+        let site = &self.cross_sites[index];
+        let Some(first) = self.probes.first().filter(|_| self.observer.wants(site)) else { return Ok(()) };
+        let rows = first.beside.batch;
+        let asked = x.narrow(0, x.dim(0)? - rows, rows)?.contiguous()?;
+        let contexts: Vec<_> = self
+            .probes
+            .iter()
+            .map(|probe| (&probe.beside.keys_values[index], probe.beside.key_bias.as_ref()))
+            .collect();
+        let told = attention.probabilities(&asked, &contexts)?;
+        let own = told
+            .iter()
+            .zip(self.probes)
+            .map(|(told, probe)| told.narrow(D::Minus1, probe.beside.tokens - probe.tokens, probe.tokens));
+        let own = Tensor::cat(&own.collect::<candle_core::Result<Vec<_>>>()?, D::Minus1)?;
+        self.observer.observe_probes(site, &own)
     }
 }

@@ -18,6 +18,7 @@ fn with_pass<T>(
         time: &time.silu().unwrap(),
         prompt: &context.keys_values,
         key_bias: None,
+        probes: &[],
         cross_sites: unet.places.sites(Attends::Prompt, &grids),
         self_sites: unet.places.sites(Attends::Itself, &grids),
         observer: &mut Unobserved,

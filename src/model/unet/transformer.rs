@@ -108,6 +108,7 @@ impl TransformerBlock {
         let (context, key_bias) = (&pass.prompt[self.site], pass.key_bias);
         let x =
             pass.observed(Attends::Prompt, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
+        pass.probed(self.site, &self.attn2, &normed)?;
         self.ff.forward_plus(&self.norm3.forward(&x)?, &x)
     }
 }

@@ -1,0 +1,57 @@
+//! Words that are not in the prompt: how their keys are made, so that a run can be asked about them without being changed.
+
+use super::{Options, Pipeline, Result};
+use crate::Error;
+use crate::model::{Conditioning, Context};
+use crate::prompt::Prompt;
+use crate::trace::{ProbeInfo, PromptInfo, TokenKind};
+use candle_core::Tensor;
+
+impl Pipeline {
+    /// The tokens of a probe, which the text encoder is given as a prompt of its own: what the word means alone, at the first place of a
+    /// text, whatever the run's prompt says around it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `--probe` when the text has no token, or more than the text encoder takes.
+    pub fn probe(&self, text: &str) -> Result<Prompt> {
+        let probe = self.tokenize(text)?;
+        if !probe.tokens.iter().any(|token| token.kind == TokenKind::Text) {
+            return Err(Error::option("--probe", format!("{text:?} holds no word; give words like \"shadow,tail\"")));
+        }
+        if !probe.cut_off.is_empty() {
+            let most = self.tokenizer.length();
+            let reason =
+                format!("a probe is a word or a phrase of at most {most} tokens; this one is longer: {text:.60?}");
+            return Err(Error::option("--probe", reason));
+        }
+        Ok(probe)
+    }
+
+    /// What a trace says of the probes `texts`.
+    ///
+    /// # Errors
+    /// As [`probe`](Self::probe).
+    pub fn probe_infos(&self, texts: &[String]) -> Result<Vec<ProbeInfo>> {
+        let info = |text: &String| {
+            let PromptInfo { text, mut tokens, .. } = PromptInfo::from(&self.probe(text)?);
+            tokens.retain(|token| token.kind == TokenKind::Text);
+            Ok(ProbeInfo { text, tokens })
+        };
+        texts.iter().map(info).collect()
+    }
+
+    /// `context` with the probes of `options`, asked of the rows that are given `prompt`, its hidden states `[1, tokens, channels]`.
+    pub(super) fn with_probes(&self, context: Context, prompt: &Tensor, options: &Options) -> Result<Context> {
+        let beside = |text: &String| {
+            let probe = self.probe(text)?;
+            let states = self.encode(&probe)?.hidden_states;
+            let own = probe.tokens.iter().filter(|token| token.kind == TokenKind::Text).map(|token| token.index as u32);
+            let own = Tensor::from_iter(own, states.device())?;
+            let tokens = own.elem_count();
+            let states = Tensor::cat(&[prompt, &states.index_select(&own, 1)?], 1)?;
+            let rows = Tensor::cat(&vec![states; options.seeds.len()], 0)?;
+            Ok((self.unet.prepare(&Conditioning::new(rows))?, tokens))
+        };
+        context.with_probes(options.probes.iter().map(beside).collect::<Result<_>>()?)
+    }
+}
