@@ -2,8 +2,9 @@
 
     python make_scenes.py --out tests/data/scenes
 
-`select/` (48 scenes) is for choosing how maps are aggregated, `report/` (96) only for reporting. No scene is in both, none was used in
-training, and the seeds are not those of the evaluation prompts. `scenes.json` lists for each scene its image, its caption, and for every
+`select/` (48 scenes) is for choosing how maps are aggregated, `report/` (96) for comparing, `final/` (96) only for reporting: it was rendered
+after all choices were made and measured once; its pairs are of nouns that training never showed together. No scene is in two sets, none was
+used in training, and the seeds are not those of the evaluation prompts. `scenes.json` lists for each scene its image, its caption, and for every
 object noun the word, its byte range in the caption, and the file of its visible mask (8 bits, 0 or 255).
 """
 import argparse
@@ -16,7 +17,8 @@ from PIL import Image
 
 import world
 
-SETS = {"select": (48, 3001), "report": (96, 3002)}
+# name: scenes, seed, whether two nouns must be a pair that training never showed
+SETS = {"select": (48, 3001, False), "report": (96, 3002, False), "final": (96, 3003, True)}
 
 
 def main() -> None:
@@ -24,14 +26,14 @@ def main() -> None:
     p.add_argument("--out", required=True)
     a = p.parse_args()
     seen = set()
-    for name, (count, seed) in SETS.items():
+    for name, (count, seed, new_pairs) in SETS.items():
         folder = Path(a.out) / name
         folder.mkdir(parents=True, exist_ok=True)
         rng = random.Random(f"attnmap accuracy scenes {seed}")
         entries = []
         while len(entries) < count:
             scene = world.held_out_scene(rng)
-            if scene in seen:
+            if scene in seen or new_pairs and len(scene.objects) == 2 and not world.held_out_pair(*(o.noun for o in scene.objects)):
                 continue
             seen.add(scene)
             text = world.caption(scene, rng, exact=True)

@@ -1,6 +1,6 @@
 """Measures how well cross-attention finds objects on scenes whose masks are known, with diffusers and independently of attnmap.
 
-    python measure_attention.py --model models/default --scenes tests/data/scenes/report --out tests/fixtures/accuracy.json
+    python measure_attention.py --model models/default --scenes tests/data/scenes/final --out tests/fixtures/accuracy.json
 
 Everything is f32, and exactly this, so that another implementation can give the same numbers:
 
@@ -15,6 +15,8 @@ Everything is f32, and exactly this, so that another implementation can give the
    where the grids are equal) and clamped at 0.
 5. A rule names the sites it uses; its map is the mean over them and their heads. `daam`: all sites in down and up blocks (not mid) with
    a grid finer than 1/8 of the latent grid. `resolution N`: those of them with an N x N grid. `last up block`: those in the last up block.
+   `compete`: the last site of the up blocks; there each text token's map becomes its share of what the caption's text tokens (start, end and
+   padding left aside) have together in the cell, to the power 0.8, scaled to keep its maximum; a noun's map is the mean over its tokens.
 6. The map is resized bicubically, as above, from the latent grid to the image's and clamped at 0. Predicted mask: value >= 0.4 x the map's maximum.
    IoU = |predicted and mask| / |predicted or mask| at image resolution. The pointing game asks whether the first maximum lies in the mask.
 7. Figures are means over all (scene, t, noun).
@@ -26,6 +28,8 @@ cells, through step 6.
 import argparse
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +50,9 @@ class Recording:
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
         q = attn.head_to_batch_dim(attn.to_q(hidden_states))
-        k = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
-        v = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        k = attn.head_to_batch_dim(attn.to_k(context))
+        v = attn.head_to_batch_dim(attn.to_v(context))
         probabilities = (q @ k.transpose(1, 2) * attn.scale).softmax(-1)  # [heads, positions, tokens]
         self.kept[self.name] = probabilities
         return attn.to_out[0](attn.batch_to_head_dim(probabilities @ v))
@@ -60,11 +65,73 @@ def resize(maps: torch.Tensor, size: int) -> torch.Tensor:
     return maps.clamp(min=0)
 
 
+def compete(maps: torch.Tensor, power: float = 0.8) -> torch.Tensor:
+    """[text tokens, h, w] to each token's share of a cell to a power, with the maximum that it had."""
+    shares = (maps / maps.sum(0).clamp(min=1e-30)) ** power
+    return shares * (maps.amax((1, 2)) / shares.amax((1, 2)).clamp(min=1e-30))[:, None, None]
+
+
 def compare(image_map: torch.Tensor, mask: torch.Tensor) -> tuple[float, float]:
     """IoU and whether the maximum lies in the mask."""
     predicted = image_map >= THRESHOLD * image_map.max()
     iou = (predicted & mask).sum() / (predicted | mask).sum()
     return iou.item(), mask.flatten()[image_map.argmax()].float().item()
+
+
+def record(pipe: StableDiffusionPipeline, suffix: str | tuple[str, ...] = ".attn2") -> dict[str, torch.Tensor]:
+    """Sets processors that keep the probabilities of every attention whose name ends in `suffix` (or one of them); they are found in what is returned."""
+    kept: dict[str, torch.Tensor] = {}
+    for name, module in pipe.unet.named_modules():
+        if name.endswith(suffix):
+            module.set_processor(Recording(name, kept))
+    return kept
+
+
+@dataclass
+class Look:
+    """One scene: its objects' masks, and what is needed to call the UNet on it."""
+
+    latent: torch.Tensor
+    context: torch.Tensor
+    masks: list[torch.Tensor]
+    tokens: list[list[int]]
+    """Of each object."""
+    text: list[int]
+    """All text tokens: no start, end, padding."""
+    index: int
+    side: int
+
+    def call(self, pipe: StableDiffusionPipeline, t: int) -> None:
+        noise = torch.randn(self.latent.shape, generator=torch.Generator().manual_seed(1000 * self.index + t))
+        pipe.unet(pipe.scheduler.add_noise(self.latent, noise, torch.tensor([t])), t, self.context)
+
+
+def looks(pipe: StableDiffusionPipeline, folder: Path) -> Iterator[Look]:
+    """Every scene of a folder, encoded."""
+    for index, scene in enumerate(json.loads((folder / "scenes.json").read_text())["scenes"]):
+        pixels = torch.from_numpy(np.asarray(Image.open(folder / scene["image"]), np.float32))
+        x = (pixels / 127.5 - 1).permute(2, 0, 1)[None]
+        latent = pipe.vae.encode(x).latent_dist.mean * pipe.vae.config.scaling_factor
+        encoded = pipe.tokenizer(scene["caption"], padding="max_length", return_offsets_mapping=True)
+        context = pipe.text_encoder(torch.tensor([encoded["input_ids"]])).last_hidden_state
+        text = [k for k, (s, e) in enumerate(encoded["offset_mapping"]) if s < e]
+        masks, tokens = [], []
+        for noun in scene["nouns"]:
+            masks.append(torch.from_numpy(np.array(Image.open(folder / noun["mask"])) > 127))
+            start, end = noun["range"]
+            tokens.append([k for k in text if encoded["offset_mapping"][k][0] >= start and encoded["offset_mapping"][k][1] <= end])
+        yield Look(latent, context, masks, tokens, text, index, x.shape[-1])
+
+
+def planes(probabilities: torch.Tensor, tokens: list[int], grid: int) -> torch.Tensor:
+    """[heads, positions, tokens] to the chosen tokens' maps on the latent grid, [heads, tokens, grid, grid]."""
+    site = math.isqrt(probabilities.shape[1])
+    return resize(probabilities[:, :, tokens].permute(0, 2, 1).unflatten(2, (site, site)).flatten(0, 1), grid).unflatten(0, (-1, len(tokens)))
+
+
+def of_nouns(maps: torch.Tensor, look: Look) -> torch.Tensor:
+    """[text tokens, h, w] to [nouns, h, w]: the mean over each noun's tokens."""
+    return torch.stack([maps[[look.text.index(k) for k in tokens]].mean(0) for tokens in look.tokens])
 
 
 @torch.inference_mode()
@@ -75,29 +142,15 @@ def main() -> None:
     p.add_argument("--out")
     a = p.parse_args()
     pipe = StableDiffusionPipeline.from_pretrained(a.model, torch_dtype=torch.float32)
-    kept: dict[str, torch.Tensor] = {}
-    for name, module in pipe.unet.named_modules():
-        if name.endswith(".attn2"):
-            module.set_processor(Recording(name, kept))
+    kept = record(pipe)
     last_up = f"up_blocks.{len(pipe.unet.config.up_block_types) - 1}."
 
     results: dict[str, list[tuple[float, float]]] = {}
     by_time: dict[int, list[float]] = {t: [] for t in TIMESTEPS}
     folder = Path(a.scenes)
     scenes = json.loads((folder / "scenes.json").read_text())["scenes"]
-    for i, scene in enumerate(scenes):
-        pixels = torch.from_numpy(np.asarray(Image.open(folder / scene["image"]), np.float32))
-        x = (pixels / 127.5 - 1).permute(2, 0, 1)[None]
-        side = x.shape[-1]
-        latent = pipe.vae.encode(x).latent_dist.mean * pipe.vae.config.scaling_factor
-        grid = latent.shape[-1]
-        encoded = pipe.tokenizer(scene["caption"], padding="max_length", return_offsets_mapping=True)
-        context = pipe.text_encoder(torch.tensor([encoded["input_ids"]])).last_hidden_state
-        masks, tokens = [], []
-        for noun in scene["nouns"]:
-            masks.append(torch.from_numpy(np.array(Image.open(folder / noun["mask"])) > 127))
-            start, end = noun["range"]
-            tokens.append([k for k, (s, e) in enumerate(encoded["offset_mapping"]) if s < e and s >= start and e <= end])
+    for look in looks(pipe, folder):
+        side, masks, grid = look.side, look.masks, look.latent.shape[-1]
         y, z = torch.meshgrid(*[torch.arange(side) + 0.5 - side / 2] * 2, indexing="ij")
         for mask in masks:
             disk = (y**2 + z**2 <= 32**2).float()
@@ -105,23 +158,20 @@ def main() -> None:
             for name, image_map in (("whole image", torch.ones(side, side)), ("centre disk", disk), ("ceiling", resize(cells, side)[0])):
                 results.setdefault(name, []).append(compare(image_map, mask))
         for t in TIMESTEPS:
-            noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1000 * i + t))
-            noisy = pipe.scheduler.add_noise(latent, noise, torch.tensor([t]))
-            pipe.unet(noisy, t, context)
-            sites = {}  # name -> (site grid, [nouns, heads, latent grid, latent grid])
+            look.call(pipe, t)
+            sites = {}  # name -> (side of the site grid, [heads, text tokens, latent grid, latent grid])
             for name, probabilities in kept.items():
                 site = math.isqrt(probabilities.shape[1])
-                if name.startswith("mid") or site * 8 <= grid:
-                    continue
-                per_noun = [probabilities[:, :, k].mean(-1).unflatten(1, (site, site)) for k in tokens]
-                sites[name] = site, torch.stack([resize(m, grid) for m in per_noun])
+                if not name.startswith("mid") and site * 8 > grid:
+                    sites[name] = site, planes(probabilities, look.text, grid)
             rules = {"daam": list(sites)}
             for n in sorted({site for site, _ in sites.values()}, reverse=True):
                 rules[f"resolution {n}"] = [s for s in sites if sites[s][0] == n]
             rules["last up block"] = [s for s in sites if s.startswith(last_up)]
-            for rule, names in rules.items():
-                maps = torch.cat([sites[s][1] for s in names], 1).mean(1)
-                image_maps = resize(maps, side)
+            maps_of = {rule: torch.cat([sites[s][1] for s in names]).mean(0) for rule, names in rules.items()}
+            maps_of["compete"] = compete(sites[[s for s in sites if s.startswith("up")][-1]][1].mean(0))
+            for rule, maps in maps_of.items():
+                image_maps = resize(of_nouns(maps, look), side)
                 for k, mask in enumerate(masks):
                     results.setdefault(rule, []).append(compare(image_maps[k], mask))
                     if rule == "last up block":

@@ -20,7 +20,7 @@ use super::print::{self, Terminal};
 #[command(after_help = HELP)]
 pub struct EvalArgs {
     /// Folder of scenes
-    #[arg(default_value = "tests/data/scenes/report")]
+    #[arg(default_value = "tests/data/scenes/final")]
     scenes: PathBuf,
 
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct EvalArgs {
 }
 
 const HELP: &str = "\
-A folder of scenes holds either scenes.json (as tests/data/scenes/report in attnmap's repository), or for every scene NAME.png, its
+A folder of scenes holds either scenes.json (as tests/data/scenes/final in attnmap's repository), or for every scene NAME.png, its
 caption in NAME.txt, and a mask NAME-WORD.png (white where the object is) for each word of the caption that names an object.
 
 Each scene is encoded, noised to timesteps 300, 450 and 600, and shown to the UNet once with its caption. A word's map is resized to

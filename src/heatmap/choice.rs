@@ -59,6 +59,12 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::LastSite],
         compete: Some(0.8),
     },
+    NamedAggregate {
+        name: "compete-up",
+        about: "up blocks on grids of 16 cells a side or more, shared out likewise; for SD 1.x and 2.x, untested there",
+        sites: &[SiteFilter::Stage(Stage::Up), SiteFilter::AtLeast(16)],
+        compete: Some(0.8),
+    },
 ];
 
 /// One condition on a site. Those of an aggregate must all hold.
@@ -76,6 +82,8 @@ pub enum SiteFilter {
     LastSite,
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
+    /// On a grid whose short side has this many cells or more.
+    AtLeast(usize),
     /// Matched by any of these patterns.
     Layers(Vec<LayerPattern>),
     /// Matched by any of these sizes.
@@ -107,6 +115,7 @@ impl SiteFilter {
                 grids.dedup();
                 grids.get(*level) == Some(&(site.height * site.width))
             }
+            Self::AtLeast(cells) => site.height.min(site.width) >= *cells,
             Self::Layers(patterns) => patterns.iter().any(|pattern| pattern.matches(site)),
             Self::Resolutions(sizes) => sizes.iter().any(|size| size.matches(site)),
         }

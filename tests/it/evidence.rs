@@ -194,20 +194,21 @@ fn a_word_without_values_matters_only_through_others() {
 }
 
 #[test]
-fn eval_agrees_with_diffusers_on_the_reported_scenes() {
-    // `training/measure_attention.py` computed the same with diffusers; `compete` is held to what README says of it.
+fn eval_agrees_with_diffusers_on_the_final_scenes() {
+    // `training/measure_attention.py` computed the same with diffusers.
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fixture = std::fs::read(root.join("tests/fixtures/accuracy.json")).unwrap();
     let fixture: Value = serde_json::from_slice(&fixture).unwrap();
     let output = assert_cmd::Command::cargo_bin("attnmap")
         .unwrap()
         .args(["eval", "--json"])
-        .arg(root.join("tests/data/scenes/report"))
+        .arg(root.join("tests/data/scenes/final"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let pairs = [("daam", "daam"), ("resolution 16x16", "resolution 16"), ("last-up", "last up block")];
+    let pairs =
+        [("daam", "daam"), ("resolution 16x16", "resolution 16"), ("last-up", "last up block"), ("compete", "compete")];
     for (ours, theirs) in pairs.into_iter().chain([("resolution 8x8", "resolution 8")]) {
         let figures = &found["aggregates"][ours];
         close(figures["iou_0.4"].as_f64().unwrap(), &fixture["mean_iou"][theirs], 1e-4, ours);
