@@ -1,15 +1,18 @@
-//! Where weights and configs come from: embedded, a diffusers folder, or the hub.
+//! Where weights and configs come from: embedded, a diffusers folder, a single file, or the hub.
 //!
 //! [`Checkpoint::open`] reads every JSON file and refuses what cannot be run before a single weight is touched;
 //! [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
 
+mod changes;
 mod config;
 mod describe;
 mod hub;
+mod single;
 mod source;
 mod store;
 mod weights;
 
+pub use changes::Changes;
 pub use config::{
     Activation, BlockType, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
     UnetBlock, UnetConfig, VaeConfig,
@@ -23,6 +26,7 @@ use crate::{Error, Result};
 use config::Fields;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use single::Single;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -72,6 +76,8 @@ pub trait Progress: Send + Sync {
 pub struct OpenOptions {
     /// Which of several weight files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
     pub variant: Option<String>,
+    /// What is different from what the checkpoint says.
+    pub changes: Changes,
     /// Told of downloads.
     pub progress: Option<Arc<dyn Progress>>,
     /// How to reach the hub; the environment says, unless told otherwise here.
@@ -118,8 +124,12 @@ pub struct Checkpoint {
     pub tokenizer: TokenizerFiles,
     /// What to generate with unless told otherwise.
     pub defaults: Defaults,
+    /// What is different from what the checkpoint says.
+    pub changes: Changes,
     store: Store,
     variant: Option<String>,
+    /// Where the weights are, if all of them are in one file.
+    single: Option<Single>,
 }
 
 impl Checkpoint {
@@ -141,7 +151,18 @@ impl Checkpoint {
                 "the embedded checkpoint has one set of weights; leave --variant out",
             ));
         }
+        options.changes.check()?;
+        if let Source::File(path) = source {
+            return Self::open_file(path, options);
+        }
+        if options.changes.config.is_some() {
+            return Err(Error::option(
+                "--config",
+                "only a single-file checkpoint takes other configs; leave --config out",
+            ));
+        }
         let store = match source {
+            Source::File(_) => unreachable!("opened above"),
             Source::Embedded if Store::has_embedded() => Store::Embedded,
             Source::Embedded => {
                 return Err(Error::Unsupported {
@@ -158,11 +179,32 @@ impl Checkpoint {
                 Store::Folder(hub::snapshot(repo, revision, variant, &options.hub, options.progress.clone())?)
             }
         };
-        let checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
+        let mut checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
+        checkpoint.change(&options.changes);
         for part in Part::ALL {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
         }
         Ok(checkpoint)
+    }
+
+    /// Opens a single-file checkpoint.
+    fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
+        if options.variant.is_some() {
+            return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
+        }
+        let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
+        let mut checkpoint = Self::read_configs(single.store.clone(), path.display().to_string(), None)?;
+        checkpoint.change(&options.changes);
+        checkpoint.index.ignored_parts = single.ignored.clone();
+        checkpoint.single = Some(single);
+        Ok(checkpoint)
+    }
+
+    fn change(&mut self, changes: &Changes) {
+        if changes.prediction.is_some() {
+            self.scheduler.prediction_type.clone_from(&changes.prediction);
+        }
+        self.changes = changes.clone();
     }
 
     /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
@@ -202,7 +244,20 @@ impl Checkpoint {
             });
         }
         let defaults = read_defaults(&store, &unet, &vae)?;
-        Ok(Self { id, index, unet, vae, text_encoder, scheduler, tokenizer, defaults, store, variant })
+        Ok(Self {
+            id,
+            index,
+            unet,
+            vae,
+            text_encoder,
+            scheduler,
+            tokenizer,
+            defaults,
+            changes: Changes::default(),
+            store,
+            variant,
+            single: None,
+        })
     }
 
     /// Opens the weights of `part`.
@@ -210,7 +265,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Weights`] for files that are missing, truncated or malformed.
     pub fn weights(&self, part: Part) -> Result<Weights> {
-        Weights::open(&self.store, part, self.variant.as_deref())
+        match &self.single {
+            Some(single) => Ok(single.weights(part)),
+            None => Weights::open(&self.store, part, self.variant.as_deref()),
+        }
     }
 
     /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes and a few sampled
@@ -244,8 +302,8 @@ fn no_index(store: &Store) -> Error {
         "no such file; this folder is one part of a pipeline, give the folder above it".to_string()
     } else if let Some(name) = has(&[".safetensors"]) {
         format!(
-            "no such file; {name} may be a single-file checkpoint, which is not supported yet: convert it to a diffusers \
-             folder"
+            "no such file; {name} may be a single-file checkpoint: give it with --model {}",
+            store.path(name).display()
         )
     } else if let Some(name) = has(&[".ckpt", ".bin", ".pt"]) {
         format!(

@@ -13,6 +13,8 @@ pub enum Source {
     Embedded,
     /// A folder in the diffusers layout.
     Folder(PathBuf),
+    /// A `.safetensors` file that holds a whole checkpoint in the naming of CompVis or SGM.
+    File(PathBuf),
     /// A repository on the hub.
     Hub {
         /// `owner/name`.
@@ -25,11 +27,11 @@ pub enum Source {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `embedded` or `default`; an existing folder, or anything that is written like a path (starts with `.`, `/` or
-    /// `~`, or holds a backslash); else `owner/name` or `owner/name@revision`.
+    /// `embedded` or `default`; a `.safetensors` file; an existing folder, or anything that is written like a path (starts
+    /// with `.`, `/` or `~`, or holds a backslash); else `owner/name` or `owner/name@revision`.
     ///
     /// # Errors
-    /// [`Error::Option`] for what is none of these, and for weight files.
+    /// [`Error::Option`] for what is none of these, and for weight files of other formats.
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |reason: String| Err(Error::option("--model", reason));
         if text.is_empty() {
@@ -50,12 +52,7 @@ impl FromStr for Source {
                          a revision that has them"
                     ));
                 }
-                "safetensors" => {
-                    return refuse(format!(
-                        "{text}: single-file checkpoints are not supported yet; convert it to a diffusers folder \
-                         (StableDiffusionPipeline.from_single_file(...).save_pretrained(...))"
-                    ));
-                }
+                "safetensors" => return Ok(Self::File(path.to_path_buf())),
                 "gguf" | "onnx" => {
                     return refuse(format!("{text}: .{kind} files are not supported; give a diffusers folder"));
                 }
@@ -66,7 +63,9 @@ impl FromStr for Source {
             return Ok(Self::Folder(path.to_path_buf()));
         }
         if path.exists() {
-            return refuse(format!("{text} is a file; give the folder that holds model_index.json"));
+            return refuse(format!(
+                "{text} is a file, but not a .safetensors one; give such a file, or the folder that holds model_index.json"
+            ));
         }
         match hub_id(text) {
             Some((repo, revision)) => Ok(Self::Hub { repo: repo.into(), revision: revision.map(String::from) }),
@@ -109,7 +108,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
-            Self::Folder(path) => path.display().fmt(f),
+            Self::Folder(path) | Self::File(path) => path.display().fmt(f),
             Self::Hub { repo, revision: None } => f.write_str(repo),
             Self::Hub { repo, revision: Some(revision) } => write!(f, "{repo}@{revision}"),
         }
@@ -131,6 +130,8 @@ mod tests {
         assert_eq!(parse("./no/such"), Source::Folder("./no/such".into()));
         assert_eq!(parse("/no/such"), Source::Folder("/no/such".into()));
         assert_eq!(parse("src"), Source::Folder("src".into()));
+        assert_eq!(parse("./model.safetensors"), Source::File("./model.safetensors".into()));
+        assert_eq!(parse("model.SafeTensors"), Source::File("model.SafeTensors".into()));
         assert_eq!(
             parse("stable-diffusion-v1-5/stable-diffusion-v1-5"),
             Source::Hub { repo: "stable-diffusion-v1-5/stable-diffusion-v1-5".into(), revision: None }
@@ -151,14 +152,13 @@ mod tests {
         assert!(refusal("owner/name@").contains("neither"));
         assert!(refusal("v1-5-pruned.ckpt").contains("pickle"));
         assert!(refusal("./model.BIN").contains("pickle"));
-        assert!(refusal("./model.safetensors").contains("not supported yet"));
-        assert!(refusal("Cargo.toml").contains("is a file"));
+        assert!(refusal("Cargo.toml").contains("is a file, but not"));
         assert_eq!("".parse::<Source>().unwrap_err().exit_code(), 2);
     }
 
     #[test]
     fn a_source_is_shown_as_it_was_named() {
-        for text in ["embedded", "./folder", "owner/name", "owner/name@main"] {
+        for text in ["embedded", "./folder", "./model.safetensors", "owner/name", "owner/name@main"] {
             assert_eq!(parse(text).to_string(), text);
         }
     }

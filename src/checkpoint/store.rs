@@ -1,8 +1,10 @@
-//! Where the files of a checkpoint lie: a folder, or inside the binary. Both are read by relative path with `/`.
+//! Where the files of a checkpoint lie: a folder, inside the binary, or made in memory for a single file. All are read by relative path
+//! with `/`.
 
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -24,6 +26,35 @@ pub(crate) enum Store {
     Embedded,
     /// A folder in the diffusers layout.
     Folder(PathBuf),
+    /// The configs that a single-file checkpoint stands for; its weights are read from the file itself.
+    Made(Arc<Made>),
+}
+
+/// Files of a checkpoint that is one file on disk.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// The files of the folder that it stands for, as inferred from it.
+    pub(crate) files: BTreeMap<String, Cow<'static, [u8]>>,
+    /// A folder whose files are read in place of those, part by part.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+impl Made {
+    /// Whether the given folder has the part that the file `name` belongs to, whole.
+    pub(crate) fn replaces(&self, name: &str) -> bool {
+        self.replacement(name).is_some()
+    }
+
+    fn replacement(&self, name: &str) -> Option<Store> {
+        let folder = self.folder.as_ref()?;
+        let there = match name.split_once('/') {
+            Some((part, _)) => folder.join(part).is_dir(),
+            None => folder.join(name).exists(),
+        };
+        there.then(|| Store::Folder(folder.clone()))
+    }
 }
 
 impl Store {
@@ -37,6 +68,7 @@ impl Store {
         match self {
             Self::Embedded => Path::new("embedded checkpoint").join(name),
             Self::Folder(folder) => folder.join(name),
+            Self::Made(made) => made.replacement(name).map_or_else(|| made.path.clone(), |folder| folder.path(name)),
         }
     }
 
@@ -52,6 +84,10 @@ impl Store {
                     Err(error) => Err(Error::io(path)(error)),
                 }
             }
+            Self::Made(made) => match made.replacement(name) {
+                Some(folder) => folder.read(name),
+                None => Ok(made.files.get(name).cloned()),
+            },
         }
     }
 
@@ -87,6 +123,7 @@ impl Store {
                     Err(error) => return Err(Error::io(path)(error)),
                 }
             }
+            Self::Made(_) => {}
         }
         names.sort();
         Ok(names)
@@ -111,6 +148,7 @@ impl Store {
                 let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
                 Ok(Bytes::Mapped(Arc::new(map)))
             }
+            Self::Made(_) => Err(Error::Weights { file: self.path(name), reason: "no such file".into() }),
         }
     }
 }

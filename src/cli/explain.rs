@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use attnmap::checkpoint::Source;
+use attnmap::checkpoint::{Changes, Source};
 use attnmap::evidence::causal::{self, Change, Cut, Row};
 use attnmap::evidence::facts::label;
 use attnmap::evidence::lexicon::{Role, role};
@@ -192,7 +192,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
         return Ok((run, None));
     }
     run::check_target(&target, false)?;
-    let pipeline = model(args.model.clone().unwrap_or_default()).load(terminal)?;
+    let pipeline = model(args.model.clone().unwrap_or_default(), Changes::default()).load(terminal)?;
     let options = Options { seeds: vec![args.seed], ..pipeline.default_options() };
     let prompt = pipeline.tokenize(&args.subject)?;
     let spinner = terminal.spinner("generating");
@@ -218,8 +218,8 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     Ok((Run::open(&folder)?, Some(pipeline)))
 }
 
-fn model(model: Source) -> ModelArgs {
-    ModelArgs { model, variant: None, dtype: DType::F32, device: "cpu".into() }
+fn model(model: Source, changes: Changes) -> ModelArgs {
+    ModelArgs { model, variant: None, changes: changes.into(), dtype: DType::F32, device: "cpu".into() }
 }
 
 /// The checkpoint that made the run.
@@ -228,7 +228,7 @@ fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pi
         Some(source) => source.clone(),
         None => run.record.checkpoint.id.parse()?,
     };
-    let pipeline = model(source).load(terminal)?;
+    let pipeline = model(source, Changes::from_record(&run.record.settings.more)?).load(terminal)?;
     if pipeline.digest() != run.record.checkpoint.digest {
         let reason = format!(
             "{} is not the checkpoint that made the run ({}, digest {}); give that one with --model",

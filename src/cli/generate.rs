@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::checkpoint::{Changes, Checkpoint, OpenOptions, Source};
 use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
@@ -83,13 +83,16 @@ the model ties a place to, not that it drew the thing: some layers give a share 
 /// Which checkpoint, and how it runs.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// `embedded`, a folder in the diffusers layout, or a hub name `owner/name[@revision]`
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a hub name `owner/name[@revision]`
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     pub model: Source,
 
     /// Take the weight files of this variant, e.g. fp16
     #[arg(long, value_name = "NAME")]
     pub variant: Option<String>,
+
+    #[command(flatten)]
+    pub changes: ChangeArgs,
 
     /// Number type of the networks: f32, bf16 or f16
     #[arg(long, default_value = "f32", value_parser = parse_dtype)]
@@ -98,6 +101,31 @@ pub struct ModelArgs {
     /// Where the networks run: cpu, cuda or metal
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
+}
+
+/// What is different from what the checkpoint says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ChangeArgs {
+    /// For a single file: take configs and tokenizer from this folder (diffusers layout, weights not needed) where it has them
+    #[arg(long, value_name = "DIR")]
+    pub config: Option<PathBuf>,
+
+    /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
+    #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
+    pub prediction: Option<String>,
+}
+
+impl ChangeArgs {
+    /// As the library takes them.
+    pub fn changes(&self) -> Changes {
+        Changes { config: self.config.clone(), prediction: self.prediction.clone() }
+    }
+}
+
+impl From<Changes> for ChangeArgs {
+    fn from(changes: Changes) -> Self {
+        Self { config: changes.config, prediction: changes.prediction }
+    }
 }
 
 /// What the image is made with.
@@ -172,8 +200,12 @@ impl ModelArgs {
     /// Opens and loads the checkpoint, with download progress.
     pub fn load(&self, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         let device = self.device()?;
-        let open =
-            OpenOptions { variant: self.variant.clone(), progress: terminal.downloads(), ..OpenOptions::default() };
+        let open = OpenOptions {
+            variant: self.variant.clone(),
+            changes: self.changes.changes(),
+            progress: terminal.downloads(),
+            ..OpenOptions::default()
+        };
         let checkpoint = Checkpoint::open(&self.model, &open)?;
         let spinner = terminal.spinner("loading");
         let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype: self.dtype, device })?;

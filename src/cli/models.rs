@@ -1,21 +1,26 @@
 //! `attnmap models`: lists the checkpoints at hand, and describes one.
 
+use super::generate::ChangeArgs;
 use attnmap::checkpoint::{
-    CachedPipeline, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
+    CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// List the checkpoints at hand (the embedded one and those in the hub cache), or describe one.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  attnmap models\n  attnmap models embedded --json")]
+#[command(
+    after_help = "Examples:\n  attnmap models\n  attnmap models embedded --json\n  attnmap models ./model.safetensors"
+)]
 pub struct ModelsArgs {
-    /// The checkpoint to describe: `embedded`, a folder, or owner/name[@revision] from the hub cache. Nothing is
-    /// downloaded.
+    /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or owner/name[@revision] from the hub
+    /// cache. Nothing is downloaded.
     pub name: Option<String>,
     /// Which of several weight files, e.g. fp16.
     #[arg(long)]
     pub variant: Option<String>,
+    #[command(flatten)]
+    changes: ChangeArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -28,7 +33,7 @@ pub struct ModelsArgs {
 pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
     let text = match &args.name {
         Some(name) => {
-            let description = describe(name, args.variant.as_deref())?;
+            let description = describe(name, args.variant.as_deref(), args.changes.changes())?;
             if args.json { pretty(&json!(description))? } else { page(&description) }
         }
         None => {
@@ -43,9 +48,9 @@ fn pretty(value: &Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-fn describe(name: &str, variant: Option<&str>) -> attnmap::Result<Description> {
+fn describe(name: &str, variant: Option<&str>, changes: Changes) -> attnmap::Result<Description> {
     let hub = HubOptions { offline: Some(true), ..Default::default() };
-    let options = OpenOptions { variant: variant.map(String::from), hub, ..Default::default() };
+    let options = OpenOptions { variant: variant.map(String::from), changes, hub, ..Default::default() };
     Checkpoint::open(&name.parse::<Source>()?, &options)?.describe()
 }
 
@@ -70,7 +75,7 @@ impl Entry {
 }
 
 fn entries() -> Vec<Entry> {
-    let embedded = describe("embedded", None).map_err(|error| error.to_string());
+    let embedded = describe("embedded", None, Changes::default()).map_err(|error| error.to_string());
     let mut entries = vec![Entry { id: "embedded".into(), variant: None, found: embedded }];
     entries.extend(cached_pipelines(&HubOptions::default()).iter().map(cached_entry));
     entries
@@ -216,7 +221,7 @@ mod tests {
     #[test]
     fn a_folder_is_described_in_words_and_json() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd2");
-        let description = describe(folder, None).unwrap();
+        let description = describe(folder, None, Changes::default()).unwrap();
         let page = page(&description);
         for expected in
             ["DDIMScheduler, predicts v_prediction", "128x128 px", "13 cross-attention layers", "6 heads, 2x2"]

@@ -16,7 +16,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use image::RgbImage;
 
-use crate::checkpoint::{Checkpoint, Defaults, Part, SchedulerConfig};
+use crate::checkpoint::{Changes, Checkpoint, Defaults, Part, SchedulerConfig};
 use crate::model::{Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Tokenizer};
 use crate::run::Settings;
@@ -132,6 +132,7 @@ pub struct Pipeline {
     defaults: Defaults,
     id: String,
     digest: String,
+    changes: Changes,
     scaling_factor: f64,
     vae_factor: usize,
     latent_channels: usize,
@@ -160,6 +161,7 @@ impl Pipeline {
             defaults: checkpoint.defaults.clone(),
             id: checkpoint.id.clone(),
             digest: checkpoint.digest()?,
+            changes: checkpoint.changes.clone(),
             scaling_factor: checkpoint.vae.scaling_factor,
             vae_factor: checkpoint.vae.factor(),
             latent_channels: checkpoint.vae.latent_channels,
@@ -230,7 +232,7 @@ impl Pipeline {
             height: options.height,
             dtype: dtype_name(self.options.dtype).to_owned(),
             device: device_name(&self.options.device).to_owned(),
-            more: Default::default(),
+            more: self.changes.record(),
         }
     }
 

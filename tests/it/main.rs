@@ -16,5 +16,6 @@ mod render;
 mod report;
 mod run;
 mod scheduler;
+mod single;
 mod trace;
 mod view;

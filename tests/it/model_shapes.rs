@@ -54,9 +54,14 @@ fn folder(checkpoint: &str, part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/full-size").join(checkpoint).join(part)
 }
 
-/// The tree that `tests/fixtures/make_shapes.py` writes, each name with `prefix` before it.
-fn expected(checkpoint: &str, part: &str, prefix: &str) -> Shapes {
-    let text = std::fs::read_to_string(folder(checkpoint, part).join("shapes.txt")).unwrap();
+/// What `tests/fixtures/make_shapes.py` writes for a part, each name with `prefix` before it.
+pub(crate) fn shapes(checkpoint: &str, part: &str, prefix: &str) -> Shapes {
+    read_tree(&folder(checkpoint, part).join("shapes.txt"), prefix)
+}
+
+/// Names and shapes of a file with one step of a path a line, each name with `prefix` before it.
+pub(crate) fn read_tree(file: &Path, prefix: &str) -> Shapes {
+    let text = std::fs::read_to_string(file).unwrap();
     let mut path: Vec<&str> = Vec::new();
     let mut shapes = Shapes::new();
     for line in text.lines() {
@@ -65,8 +70,11 @@ fn expected(checkpoint: &str, part: &str, prefix: &str) -> Shapes {
         match step.split_once(' ') {
             None => path.push(step),
             Some((last, shape)) => {
-                let name = format!("{prefix}{}.{last}", path.join("."));
-                shapes.insert(name, shape.split('x').map(|side| side.parse().unwrap()).collect());
+                let name: Vec<&str> = path.iter().copied().chain([last]).collect();
+                shapes.insert(
+                    format!("{prefix}{}", name.join(".")),
+                    shape.split('x').filter(|side| !side.is_empty()).map(|side| side.parse().unwrap()).collect(),
+                );
             }
         }
     }
@@ -81,7 +89,7 @@ fn assert_same(asked: &Shapes, expected: &Shapes) {
     assert_eq!(asked.keys().find(|name| !expected.contains_key(*name)), None);
 }
 
-fn config(checkpoint: &str, part: &str) -> (Vec<u8>, PathBuf) {
+pub(crate) fn config(checkpoint: &str, part: &str) -> (Vec<u8>, PathBuf) {
     let file = folder(checkpoint, part).join("config.json");
     (std::fs::read(&file).unwrap(), file)
 }
@@ -91,7 +99,7 @@ fn unets_ask_for_every_weight_of_diffusers() {
     for (name, tensors) in [("sd15", 686), ("sd21", 686)] {
         let (json, file) = config(name, "unet");
         let config = UnetConfig::from_json(&json, &file).unwrap();
-        let expected = expected(name, "unet", "");
+        let expected = shapes(name, "unet", "");
         assert_eq!(expected.len(), tensors);
         assert_same(&asked_for(|b| Unet::build(&config, b)), &expected);
     }
@@ -102,7 +110,7 @@ fn vaes_ask_for_every_weight_of_diffusers() {
     for name in ["sd15", "sd21"] {
         let (json, file) = config(name, "vae");
         let config = VaeConfig::from_json(&json, &file).unwrap();
-        let expected = expected(name, "vae", "");
+        let expected = shapes(name, "vae", "");
         assert_eq!(expected.len(), 248);
         assert_same(&asked_for(|b| Vae::build(&config, b)), &expected);
     }
@@ -114,7 +122,7 @@ fn text_encoders_ask_for_every_weight_of_transformers() {
         let (json, file) = config(name, "text_encoder");
         let config = TextEncoderConfig::from_json(&json, &file).unwrap();
         // transformers 5 has no prefix any more; attnmap's names have.
-        let expected = expected(name, "text_encoder", "text_model.");
+        let expected = shapes(name, "text_encoder", "text_model.");
         assert_eq!(expected.len(), tensors);
         assert_same(&asked_for(|b| TextEncoder::build(&config, b)), &expected);
     }

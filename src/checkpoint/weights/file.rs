@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A mapped safetensors file whose header has been checked against its length.
-pub(super) struct WeightFile {
+pub(crate) struct WeightFile {
     /// Relative to the checkpoint.
     name: PathBuf,
     path: PathBuf,
@@ -30,7 +30,7 @@ impl std::fmt::Debug for WeightFile {
 
 impl WeightFile {
     /// Maps the file `name` of `store` and reads its header.
-    pub(super) fn open(store: &Store, name: &str) -> Result<Self> {
+    pub(crate) fn open(store: &Store, name: &str) -> Result<Self> {
         let path = store.path(name);
         let bytes = store.map(name)?;
         let fault = |reason: String| Error::Weights { file: path.clone(), reason };
@@ -43,28 +43,28 @@ impl WeightFile {
         Ok(Self { name: name.into(), path, metadata, names, data: header + LENGTH_FIELD, bytes })
     }
 
-    pub(super) fn name(&self) -> &Path {
+    pub(crate) fn name(&self) -> &Path {
         &self.name
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
 
-    pub(super) fn info(&self, name: &str) -> Option<&TensorInfo> {
+    pub(crate) fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.metadata.info(name)
     }
 
     /// Header entry and bytes of a tensor.
-    pub(super) fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
+    pub(crate) fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
         let info = self.metadata.info(name)?;
         let (start, end) = info.data_offsets;
         let bytes = self.bytes.get(self.data.checked_add(start)?..self.data.checked_add(end)?)?;
@@ -72,28 +72,28 @@ impl WeightFile {
     }
 
     /// See [`Bytes::prefetch`].
-    pub(super) fn prefetch(&self) {
+    pub(crate) fn prefetch(&self) {
         self.bytes.prefetch();
     }
 
     /// See [`Bytes::release`]: the bytes of the tensor `name`.
-    pub(super) fn release(&self, name: &str) {
+    pub(crate) fn release(&self, name: &str) {
         if let Some(info) = self.metadata.info(name) {
             let (start, end) = info.data_offsets;
             self.bytes.release(self.data + start..self.data + end);
         }
     }
 
-    pub(super) fn fault(&self, reason: String) -> Error {
+    pub(crate) fn fault(&self, reason: String) -> Error {
         Error::Weights { file: self.path.clone(), reason }
     }
 
-    /// Length, header, and a few bytes from the start and middle of every tensor: cheap, yet different for any two
-    /// models that were trained apart.
-    pub(super) fn fingerprint(&self, add: &mut dyn FnMut(&[u8])) {
+    /// Length, header, and a few bytes from the start and middle of every tensor of `names`: cheap, yet different for any
+    /// two models that were trained apart.
+    pub(crate) fn fingerprint<'a>(&self, names: impl Iterator<Item = &'a str>, add: &mut dyn FnMut(&[u8])) {
         const SAMPLE: usize = 64;
         add(&(self.bytes.len() as u64).to_le_bytes());
-        for name in &self.names {
+        for name in names {
             if let Some((info, bytes)) = self.tensor(name) {
                 add(name.as_bytes());
                 add(format!("{:?}{:?}", info.dtype, info.shape).as_bytes());

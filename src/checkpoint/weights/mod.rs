@@ -11,8 +11,8 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-use file::WeightFile;
-pub(crate) use file::{Choice, choose, shards, weight_files};
+pub(crate) use file::{Choice, WeightFile, choose, shards, weight_files};
+pub(crate) use names::text_encoder_name;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,9 @@ pub struct Weights {
 #[derive(Debug)]
 struct Inner {
     part: Part,
-    files: Vec<WeightFile>,
+    files: Vec<Arc<WeightFile>>,
+    /// Whether all of the files belong to this part, or only the tensors named here.
+    whole_files: bool,
     /// Current name to its place.
     tensors: BTreeMap<String, Place>,
     /// Whether missing tensors and wrong shapes are collected for one error, and not returned at once.
@@ -41,11 +43,64 @@ struct Inner {
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
-struct Place {
+pub(crate) struct Place {
     /// Index into the files.
     file: usize,
     /// The name in that file.
     name: String,
+    /// Which third of that tensor's first axis it is, where the file has three in one.
+    third: Option<usize>,
+    /// Whether the file has its two axes the other way round.
+    transposed: bool,
+}
+
+impl Place {
+    /// The whole tensor `name` of the file with this index.
+    pub(crate) fn new(file: usize, name: &str) -> Self {
+        Self { file, name: name.into(), third: None, transposed: false }
+    }
+
+    /// Third `index` (from 0) of its first axis, if one is named.
+    pub(crate) fn third(self, index: Option<usize>) -> Self {
+        Self { third: index, ..self }
+    }
+
+    /// With its two axes the other way round, if so.
+    pub(crate) fn transposed(self, transposed: bool) -> Self {
+        Self { transposed, ..self }
+    }
+
+    /// The shape of this part of a tensor that has shape `whole`.
+    fn shape(&self, whole: &[usize]) -> Vec<usize> {
+        let mut shape = whole.to_vec();
+        if self.third.is_some() && !shape.is_empty() {
+            shape[0] /= 3;
+        }
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// The shape that the file's tensor would have if this part of it had `shape`.
+    fn shape_in_file(&self, shape: &[usize]) -> Vec<usize> {
+        let mut whole = shape.to_vec();
+        if self.transposed {
+            whole.reverse();
+        }
+        if self.third.is_some() && !whole.is_empty() {
+            whole[0] *= 3;
+        }
+        whole
+    }
+
+    /// The bytes of this part of a tensor with these bytes.
+    fn bytes<'a>(&self, whole: &'a [u8]) -> &'a [u8] {
+        match self.third {
+            None => whole,
+            Some(index) => &whole[index * (whole.len() / 3)..(index + 1) * (whole.len() / 3)],
+        }
+    }
 }
 
 /// What was asked for so far.
@@ -77,20 +132,29 @@ impl Weights {
     /// [`Error::Weights`] for files that are missing, truncated or malformed, or in a format that is refused.
     pub(crate) fn open(store: &Store, part: Part, variant: Option<&str>) -> Result<Self> {
         let files = weight_files(store, part, variant)?;
-        let files = files.iter().map(|name| WeightFile::open(store, name)).collect::<Result<Vec<_>>>()?;
+        let files =
+            files.iter().map(|name| Ok(Arc::new(WeightFile::open(store, name)?))).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.names() {
-                if let Some(current) = names::current_name(part, name) {
-                    let place = Place { file: index, name: name.to_string() };
-                    if tensors.insert(current.clone(), place).is_some() {
-                        return Err(file.fault(format!("tensor `{current}` is there twice")));
-                    }
+                if let Some(current) = names::current_name(part, name)
+                    && tensors.insert(current.clone(), Place::new(index, name)).is_some()
+                {
+                    return Err(file.fault(format!("tensor `{current}` is there twice")));
                 }
             }
         }
+        Ok(Self::new(part, files, true, tensors))
+    }
+
+    /// The tensors of `part` in a file that holds other parts too, by their current names.
+    pub(crate) fn of_file(part: Part, file: Arc<WeightFile>, tensors: BTreeMap<String, Place>) -> Self {
+        Self::new(part, vec![file], false, tensors)
+    }
+
+    fn new(part: Part, files: Vec<Arc<WeightFile>>, whole_files: bool, tensors: BTreeMap<String, Place>) -> Self {
         let seen = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { part, files, tensors, collect: false, seen }) })
+        Self { inner: Arc::new(Inner { part, files, whole_files, tensors, collect: false, seen }) }
     }
 
     /// Builds a network with `build` and checks that it used every tensor of the files, and that none was missing, of
@@ -111,7 +175,7 @@ impl Weights {
             // Someone holds a builder of these weights already; then problems come one by one.
             Err(inner) => Self { inner },
         };
-        weights.inner.files.iter().for_each(WeightFile::prefetch);
+        weights.inner.files.iter().for_each(|file| file.prefetch());
         let built = build(weights.var_builder(dtype, device));
         // A fault that was met on the way explains whatever error `build` made of it.
         weights.problems()?;
@@ -134,7 +198,7 @@ impl Weights {
 
     /// Names (in current diffusers naming) and shapes of all tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let shape = |place: &Place| self.inner.files[place.file].info(&place.name).map(|info| info.shape.clone());
+        let shape = |place: &Place| Some(place.shape(&self.inner.files[place.file].info(&place.name)?.shape));
         self.inner.tensors.iter().filter_map(|(name, place)| Some((name.clone(), shape(place)?))).collect()
     }
 
@@ -195,12 +259,13 @@ impl Weights {
         let mut summary = WeightsSummary { parameters: 0, bytes: 0, dtypes: Vec::new(), files: Vec::new() };
         let mut dtypes = BTreeSet::new();
         for file in &self.inner.files {
-            summary.bytes += file.len() as u64;
+            summary.bytes += if self.inner.whole_files { file.len() as u64 } else { 0 };
             summary.files.push(file.name().to_path_buf());
         }
         for place in self.inner.tensors.values() {
-            if let Some(info) = self.inner.files[place.file].info(&place.name) {
-                summary.parameters += info.shape.iter().product::<usize>() as u64;
+            if let Some((info, bytes)) = self.inner.files[place.file].tensor(&place.name) {
+                summary.parameters += place.shape(&info.shape).iter().product::<usize>() as u64;
+                summary.bytes += if self.inner.whole_files { 0 } else { place.bytes(bytes).len() as u64 };
                 dtypes.insert(format!("{:?}", info.dtype));
             }
         }
@@ -210,8 +275,14 @@ impl Weights {
 
     /// Feeds what identifies these weights to `add`: see `Checkpoint::digest`.
     pub(crate) fn fingerprint(&self, add: &mut dyn FnMut(&[u8])) {
-        for file in &self.inner.files {
-            file.fingerprint(add);
+        for (index, file) in self.inner.files.iter().enumerate() {
+            if self.inner.whole_files {
+                file.fingerprint(file.names(), add);
+            } else {
+                let places = self.inner.tensors.values().filter(|place| place.file == index);
+                let names: BTreeSet<&str> = places.map(|place| place.name.as_str()).collect();
+                file.fingerprint(names.into_iter(), add);
+            }
         }
     }
 }
@@ -258,13 +329,14 @@ impl Inner {
         let Some((info, bytes)) = file.tensor(&place.name) else {
             return Err(self.fault(file, format!("tensor `{}` lies outside the file", place.name)));
         };
+        let found = place.shape(&info.shape);
         let shape = match shape {
-            Some(shape) if !names::same_shape(name, shape.dims(), &info.shape) => {
+            Some(shape) if !names::same_shape(name, shape.dims(), &found) => {
                 let reason = format!(
                     "tensor `{}` has shape {:?} where the config makes it {:?}",
                     place.name,
                     info.shape,
-                    shape.dims()
+                    place.shape_in_file(shape.dims())
                 );
                 let error = self.fault(file, reason);
                 return if self.collect {
@@ -274,9 +346,15 @@ impl Inner {
                 };
             }
             Some(shape) => shape.clone(),
-            None => Shape::from(info.shape.clone()),
+            None => Shape::from(found),
         };
-        let tensor = convert::to_tensor(bytes, info.dtype, shape, dtype, device);
+        let tensor = if place.transposed {
+            let rows = Shape::from(shape.dims().iter().rev().copied().collect::<Vec<_>>());
+            convert::to_tensor(place.bytes(bytes), info.dtype, rows, dtype, device)
+                .and_then(|tensor| Ok(tensor.t()?.contiguous()?))
+        } else {
+            convert::to_tensor(place.bytes(bytes), info.dtype, shape, dtype, device)
+        };
         file.release(&place.name);
         tensor.map_err(|problem| match problem {
             convert::Problem::Content(reason) => self.fault(file, format!("tensor `{}` {reason}", place.name)),
@@ -307,6 +385,14 @@ impl SimpleBackend for Backend {
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.place(name).is_some()
     }
+}
+
+/// The elements of the tensor `name` of `file`; `None` where there is no such tensor, or it holds no floats.
+pub(crate) fn values(file: &WeightFile, name: &str) -> Result<Option<Vec<f32>>> {
+    let Some((info, bytes)) = file.tensor(name) else { return Ok(None) };
+    let count = info.shape.iter().product::<usize>();
+    let tensor = convert::to_tensor(bytes, info.dtype, Shape::from(count), DType::F32, &Device::Cpu);
+    Ok(tensor.ok().map(|tensor| tensor.to_vec1()).transpose()?)
 }
 
 fn count(names: usize) -> String {

@@ -28,7 +28,7 @@ fn vae_name(name: &str) -> String {
 
 /// transformers' `CLIPTextModel` has all its weights below `text_model.`, from version 5 on no longer; attnmap's names
 /// have the prefix. `position_ids` is a buffer (0, 1, 2, ...) that older versions saved.
-fn text_encoder_name(name: &str) -> Option<String> {
+pub(crate) fn text_encoder_name(name: &str) -> Option<String> {
     if name.ends_with("embeddings.position_ids") {
         return None;
     }

@@ -1,0 +1,64 @@
+//! What a user changes of a checkpoint on opening it. It is recorded with a run, so that the run can be made again.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Changes to a checkpoint; [`Default`] leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Changes {
+    /// For a single file: a folder in the diffusers layout whose configs and tokenizer are read in place of those that the
+    /// file implies, part by part; it needs no weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// What the UNet predicts, in place of what the checkpoint says: `epsilon` or `v_prediction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<String>,
+}
+
+impl Changes {
+    /// As a run's settings record them: one entry a change.
+    pub fn record(&self) -> BTreeMap<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields.into_iter().collect(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Those among the `settings` of a run.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an entry that this version does not understand.
+    pub fn from_record(settings: &BTreeMap<String, Value>) -> Result<Self> {
+        let fields = settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        serde_json::from_value(Value::Object(fields))
+            .map_err(|error| Error::option("--model", format!("the run's settings cannot be read ({error})")))
+    }
+
+    /// Refuses values that no checkpoint takes.
+    pub(super) fn check(&self) -> Result<()> {
+        if let Some(other) = self.prediction.as_deref().filter(|kind| !["epsilon", "v_prediction"].contains(kind)) {
+            return Err(Error::option("--prediction", format!("{other:?} is unknown; choose epsilon or v_prediction")));
+        }
+        match self.config.as_deref().filter(|folder| !folder.is_dir()) {
+            Some(folder) => Err(Error::option("--config", format!("no folder {}", folder.display()))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_read_again() {
+        let changes = Changes { config: Some("folder".into()), prediction: Some("epsilon".into()) };
+        let mut record = changes.record();
+        record.insert("other".into(), 1.into());
+        assert_eq!(Changes::from_record(&record).unwrap(), changes);
+        assert!(Changes::default().record().is_empty());
+    }
+}
