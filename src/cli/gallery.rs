@@ -4,12 +4,18 @@ use super::display::{DisplayArgs, MapArgs};
 use super::print::{self, Terminal};
 use attnmap::Error;
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::gallery::{Axes, Line, Plan, Progress, Replacement, Shard, make, parse_seeds, read_lines, write_index};
+use attnmap::gallery::{
+    Axes, Line, Plan, Progress, Replacement, Shard, check_folder, fitting_batch, make, parse_seeds, read_lines,
+    settle_batch, write_index,
+};
 use attnmap::pipeline::{LoadOptions, Pipeline};
 use attnmap::trace::PromptInfo;
 use clap::Args;
+use indicatif::{HumanDuration, ProgressBar};
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Make a gallery: the product of prompts, replacements, steps, seeds and checkpoints
 #[derive(Debug, Args)]
@@ -56,7 +62,8 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "NAME")]
     scheduler: Option<String>,
 
-    /// Seeds that go through the network together: faster, and more memory [default: 4 for the default checkpoint, else 1]
+    /// Seeds that go through the network together: faster, and more memory [default: up to 4, as memory allows when the gallery is
+    /// begun, and the same ever after]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     batch: Option<u16>,
 
@@ -103,7 +110,8 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let cells = write_index(folder)?;
         return report(args, folder, &serde_json::json!({"cells": cells}), &format!("{cells} cells"));
     }
-    let plan = Plan::new(&axes(args)?, batch(args))?;
+    let axes = axes(args)?;
+    Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
@@ -111,39 +119,22 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
-    if args.out.exists()
-        && !args.out.join("cells").is_dir()
-        && args.out.read_dir().is_ok_and(|mut d| d.next().is_some())
-    {
-        let reason = format!("{} is a folder with other things in it; choose another", args.out.display());
-        return Err(Error::option("--out", reason).into());
-    }
-    let shard = args.shard.unwrap_or_default();
-    let bar = terminal.bar(0, "cells");
-    let mut load = |name: &str| -> attnmap::Result<Pipeline> {
-        let open = OpenOptions { progress: terminal.downloads(), ..OpenOptions::default() };
-        let checkpoint = Checkpoint::open(&name.parse::<Source>()?, &open)?;
-        Pipeline::load(&checkpoint, &LoadOptions::default())
+    check_folder(&args.out)?;
+    let open = |name: &str| -> attnmap::Result<Checkpoint> {
+        let options = OpenOptions { progress: terminal.downloads(), ..OpenOptions::default() };
+        Checkpoint::open(&name.parse::<Source>()?, &options)
     };
+    let batch = settle_batch(&args.out, args.batch.map(usize::from), || Ok(fitting(&axes, &open)))?;
+    let plan = Plan::new(&axes, batch)?;
+    let mut load = |name: &str| Pipeline::load(&open(name)?, &LoadOptions::default());
+    let mut told = Told::new(terminal);
     let mut progress = |event: Progress| {
-        match event {
-            Progress::Planned { cells, finished } => {
-                bar.set_length(cells as u64);
-                bar.set_position(finished as u64);
-                bar.reset_eta();
-            }
-            Progress::Loading(name) => bar.set_message(print::printable(name)),
-            Progress::Stepped => bar.tick(),
-            Progress::Made(_) => bar.inc(1),
-            Progress::Failed(cell, error) => {
-                bar.inc(1);
-                bar.suspend(|| print::warn(format!("{}, seed {}: {error}", print::printable(&cell.prompt), cell.seed)));
-            }
-        }
+        told.tell(&event);
         ControlFlow::Continue(())
     };
+    let shard = args.shard.unwrap_or_default();
     let outcome = make(&args.out, &plan, shard, (&aggregate, &display), &mut load, &mut progress);
-    bar.finish_and_clear();
+    told.bar.finish_and_clear();
     let outcome = outcome?;
     write_index(&args.out)?;
     let line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
@@ -165,9 +156,62 @@ fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Valu
     print::stdout(format!("{line}\n{}\n", page.display()).as_bytes())
 }
 
-fn batch(args: &GalleryArgs) -> usize {
-    let small = args.model.iter().all(|model| matches!(model.as_str(), "embedded" | "default"));
-    args.batch.map_or(if small { 4 } else { 1 }, usize::from)
+/// As many seeds in one pass as the largest images of the largest checkpoint leave room for. One that cannot be opened says so when
+/// its cells fail.
+fn fitting(axes: &Axes, open: &dyn Fn(&str) -> attnmap::Result<Checkpoint>) -> usize {
+    let sizes = axes.lines.iter().map(|line| line.size.or(axes.size));
+    let size = sizes.max_by_key(|size| size.map_or(0, |(width, height)| width * height)).flatten();
+    let fits = axes.models.iter().filter_map(|model| fitting_batch(&open(model).ok()?, size).ok());
+    fits.min().unwrap_or(1)
+}
+
+/// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
+struct Told {
+    bar: ProgressBar,
+    log: bool,
+    began: Instant,
+    said: Instant,
+    made: u32,
+}
+
+impl Told {
+    /// How often a log is told.
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn new(terminal: &Terminal) -> Self {
+        let now = Instant::now();
+        let log = !terminal.quiet && !std::io::stderr().is_terminal();
+        Self { bar: terminal.bar(0, "cells"), log, began: now, said: now, made: 0 }
+    }
+
+    fn tell(&mut self, event: &Progress) {
+        match event {
+            Progress::Planned { cells, finished } => {
+                self.bar.set_length(*cells as u64);
+                self.bar.set_position(*finished as u64);
+                self.bar.reset_eta();
+            }
+            Progress::Loading(name) => self.bar.set_message(print::printable(name)),
+            Progress::Stepped => self.bar.tick(),
+            Progress::Made(_) => self.one_more(),
+            Progress::Failed(cell, error) => {
+                let prompt = print::printable(&cell.prompt);
+                self.bar.suspend(|| print::warn(format!("{prompt}, seed {}: {error}", cell.seed)));
+                self.one_more();
+            }
+        }
+    }
+
+    fn one_more(&mut self) {
+        self.bar.inc(1);
+        self.made += 1;
+        if self.log && self.said.elapsed() >= Self::EVERY {
+            self.said = Instant::now();
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let left = self.began.elapsed() / self.made * all.saturating_sub(done) as u32;
+            eprintln!("attnmap: {done} of {all} cells, {} left", HumanDuration(left));
+        }
+    }
 }
 
 fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {

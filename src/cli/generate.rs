@@ -325,10 +325,9 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             timings,
         };
         let spinner = terminal.spinner("drawing");
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
         let (folder, record) = run::write_run(target, args.force, &new, |folder, _| {
             run::save_steps(folder, &estimates)?;
-            report::write_as(folder, &name).map(drop)
+            report::write_as(folder, target).map(drop)
         })?;
         spinner.finish_and_clear();
         if !args.json {

@@ -21,48 +21,61 @@ pub struct IndexCell {
     pub facts: CellFacts,
     /// Width and height of the image in pixels.
     pub size: (usize, usize),
-    /// Numbers of the whole run by name.
+    /// Every number of the run's `run.json` by name; those of its words are [theirs](IndexWord::numbers).
     pub numbers: Vec<(String, f64)>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
 }
 
-/// A word of a cell: name and its numbers, in the order of [`WORD_NUMBERS`].
+/// A word of a cell.
 #[derive(Debug, Clone)]
 pub struct IndexWord {
     /// In lower case, so that words can be compared across prompts.
     pub name: String,
-    /// As in [`WORD_NUMBERS`]; NaN where a map has none.
-    pub numbers: [f32; 7],
+    /// Every number that `run.json` has of it, by name.
+    pub numbers: Vec<(String, f64)>,
 }
 
-/// What is known of a word in every cell.
-pub const WORD_NUMBERS: [&str; 7] = ["share", "peak", "area", "entropy", "centre x", "centre y", "peak x"];
+/// Numbers of `run.json` that say nothing about an image, by the name of their field.
+const UNTOLD: [&str; 8] = ["format_version", "display", "start", "end", "occurrence", "threshold", "row", "column"];
 
 impl IndexCell {
     /// A cell from its run and its place in the gallery.
     pub fn new(name: String, facts: CellFacts, record: &RunRecord) -> Self {
-        let s = &record.settings;
+        let json = |value: serde_json::Result<Value>| value.expect("plain data has a JSON form");
         let start = record.tokens.first().map_or(0.0, |token| token.share);
         let mut numbers = vec![
-            ("guidance scale".to_string(), s.guidance_scale),
             ("start token share".to_string(), f64::from(start)),
-            ("padding share".to_string(), f64::from(record.padding_share)),
-            ("words".to_string(), record.words.len() as f64),
+            ("number of words".to_string(), record.words.len() as f64),
         ];
-        numbers.extend(s.more.iter().filter_map(|(key, value)| Some((key.replace('_', " "), value.as_f64()?))));
+        collect(&json(serde_json::to_value(record)), "", &mut numbers);
         let words = record.words.iter().map(|word| {
-            let l = &word.layout;
-            let centre = l.centroid.map_or([f32::NAN; 2], |c| [c.x, c.y]);
-            let peak = l.peak.map_or([f32::NAN; 2], |p| [p.value, p.x]);
-            let numbers = [l.share, peak[0], l.area, l.entropy, centre[0], centre[1], peak[1]];
             let suffix = if word.word.occurrence > 1 { format!("#{}", word.word.occurrence) } else { String::new() };
+            let mut numbers = Vec::new();
+            collect(&json(serde_json::to_value(word)), "", &mut numbers);
             IndexWord { name: word.word.text.to_lowercase() + &suffix, numbers }
         });
         let words = words.collect();
         let mut facts = facts;
-        facts.cell.steps = Some(s.steps); // the checkpoint's own, where none was asked for
+        // The checkpoint's own, where none was asked for.
+        facts.cell.steps = Some(record.settings.steps);
+        facts.cell.guidance = Some(record.settings.guidance_scale);
         Self { name, facts, size: (record.image.width, record.image.height), numbers, words }
+    }
+}
+
+/// Adds every number of `value` that says something about an image to `numbers`, named by its fields; lists are left out.
+fn collect(value: &Value, name: &str, numbers: &mut Vec<(String, f64)>) {
+    if let Some(number) = value.as_f64() {
+        numbers.push((name.to_string(), number));
+    }
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        if UNTOLD.contains(&key.as_str()) {
+            continue;
+        }
+        // "peak" beside "peak x", and "seed" where "settings seed" would say no more.
+        let own = if matches!(key.as_str(), "settings" | "value") { String::new() } else { key.replace('_', " ") };
+        collect(inner, format!("{name} {own}").trim(), numbers);
     }
 }
 
@@ -127,11 +140,24 @@ impl Names {
     }
 }
 
+/// The names of all numbers of all words, in the order of their first.
+fn word_numbers(cells: &[IndexCell]) -> Vec<&str> {
+    let mut names = Vec::new();
+    let all = cells.iter().flat_map(|cell| &cell.words).flat_map(|word| &word.numbers);
+    for (name, _) in all {
+        if !names.contains(&name.as_str()) {
+            names.push(name.as_str());
+        }
+    }
+    names
+}
+
 /// The page of `cells`: one row of plain numbers a cell, so that thousands stay small.
 pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
     let (mut prompts, mut models, mut replaced) = (Names::default(), Names::default(), Names::default());
     let (mut words, mut sizes, mut schedulers) = (Names::default(), Names::default(), Names::default());
-    let mut numbers = Names::default();
+    let (mut negatives, mut numbers) = (Names::default(), Names::default());
+    let word_numbers = word_numbers(cells);
     let rows: Vec<Value> = cells
         .iter()
         .map(|cell| {
@@ -140,9 +166,14 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 .words
                 .iter()
                 .map(|word| {
-                    let mut row = vec![json!(words.of(&word.name))];
-                    row.extend(word.numbers.iter().map(|&n| rounded(f64::from(n))));
-                    Value::Array(row)
+                    let known: HashMap<&str, f64> = word.numbers.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+                    let number = |name: &&str| rounded(known.get(name).copied().unwrap_or(f64::NAN));
+                    json!(
+                        [json!(words.of(&word.name))]
+                            .into_iter()
+                            .chain(word_numbers.iter().map(number))
+                            .collect::<Vec<_>>()
+                    )
                 })
                 .collect();
             let own: Map<String, Value> =
@@ -152,14 +183,15 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 prompts.of(&c.prompt),
                 prompts.of(&c.base),
                 replaced.of(&c.replaced),
+                negatives.of(&c.negative),
                 models.of(&c.model),
                 c.steps,
+                c.guidance,
                 c.seed,
                 sizes.of(&format!("{}×{}", cell.size.0, cell.size.1)),
                 schedulers.of(c.scheduler.as_deref().unwrap_or("")),
                 rounded(f64::from(cell.facts.top)),
                 cell.facts.map.height,
-                cell.facts.map.width,
                 own,
                 list
             ])
@@ -171,7 +203,8 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
         .collect();
     let data = json!({
         "prompts": prompts.list, "models": models.list, "replaced": replaced.list, "words": words.list,
-        "sizes": sizes.list, "schedulers": schedulers.list, "numbers": numbers.list, "wordNumbers": WORD_NUMBERS,
+        "negatives": negatives.list,
+        "sizes": sizes.list, "schedulers": schedulers.list, "numbers": numbers.list, "wordNumbers": word_numbers,
         "cells": rows, "failures": failed, "files": {"cells": CELLS, "thumb": THUMB, "maps": MAPS},
         "version": env!("CARGO_PKG_VERSION"),
     });

@@ -62,6 +62,25 @@ pub struct Outcome {
     pub failed: usize,
 }
 
+/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files, or cells.
+///
+/// # Errors
+/// [`Error::Option`] on `--out` when it is something else.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let refuse = |what: &str| Err(Error::option("--out", format!("{} {what}; choose another", folder.display())));
+    if folder.exists() && !folder.is_dir() {
+        return refuse("is there and no folder");
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let ours = |name: &String| name == CELLS || name == super::batch::FILE;
+    if names.iter().any(ours) || names.iter().all(|name| name.starts_with('.')) {
+        Ok(())
+    } else {
+        refuse("is a folder with other things in it")
+    }
+}
+
 /// Makes what is missing of `shard`'s part of `plan` in `folder`. `load` opens a checkpoint by the name that the user gave; it is
 /// called once for each that has cells to make. A cell that fails is recorded and the rest go on.
 ///
@@ -85,7 +104,9 @@ pub fn make(
     for name in [CELLS, TIMINGS] {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
+        run::sweep(&path);
     }
+    run::sweep(folder);
     let mut tell = |event: Progress| match progress(event) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),
@@ -240,7 +261,7 @@ impl Job<'_> {
             timings: BTreeMap::new(),
         };
         let finish = |folder: &Path, record: &RunRecord| {
-            report::write_as(folder, &name)?;
+            report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let tokens = report::own_maps(&folder.join("heatmaps.safetensors"), record)?;
             let maps = record.words.iter().flat_map(|word| word_map(&tokens, record.latent, &word.word));
             write_cell_files(folder, cell, record, image, &maps.collect::<Vec<_>>())

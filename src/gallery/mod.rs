@@ -4,14 +4,16 @@
 //! from them at any time ([`write_index`]). Cells share nothing, so a gallery survives being killed, is continued by running
 //! the same command again, and can be split over machines ([`Shard`]) that see the same folder.
 
+mod batch;
 mod cell;
 mod index;
 mod make;
 mod plan;
 mod prompts;
 
+pub use batch::{fitting_batch, settle_batch};
 pub use cell::{CellFacts, write_cell_files};
-pub use index::{IndexCell, IndexWord, WORD_NUMBERS, index_page, read_cells, write_index};
-pub use make::{Failure, Outcome, Progress, make};
+pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
+pub use make::{Failure, Outcome, Progress, check_folder, make};
 pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_seeds};
 pub use prompts::{Line, read_lines};

@@ -5,7 +5,7 @@ use super::data::{
     Verdict, WordInfo,
 };
 use crate::heatmap::{Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
-use crate::run::{Run, RunRecord, kept_step_files};
+use crate::run::{Run, RunRecord, kept_step_files, quoted};
 use crate::trace::{self, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -20,6 +20,8 @@ pub const FILE: &str = "report.html";
 pub struct Parts<'a> {
     /// Name of the run folder.
     pub name: &'a str,
+    /// Where the run folder lies, as the user writes it.
+    pub place: &'a Path,
     /// The content of `run.json`.
     pub record: &'a RunRecord,
     /// The recorded attention.
@@ -42,24 +44,26 @@ pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
     save(folder, &from_run(folder)?)
 }
 
-/// As [`write()`], for a folder that will be renamed to `name` when it is complete.
+/// As [`write()`], for a folder that will be renamed to `place` when it is complete.
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_as(folder: &Path, name: &str) -> Result<(PathBuf, usize)> {
+pub fn write_as(folder: &Path, place: &Path) -> Result<(PathBuf, usize)> {
     let mut data = from_run(folder)?;
-    data.name = name.to_string();
-    data.explain_command = explain_command(name);
+    data.name = place.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    data.explain_command = explain_command(place);
     save(folder, &data)
 }
 
-fn explain_command(name: &str) -> String {
-    format!("attnmap explain outputs/{name}")
+/// The page itself names the folder that it was opened from; this is for a page that a server sends.
+fn explain_command(place: &Path) -> String {
+    format!("attnmap explain {}", quoted(&place.to_string_lossy()))
 }
 
 fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
     let html = super::page(data);
     let file = folder.join(FILE);
+    crate::run::sweep(folder);
     crate::run::atomic::write_file(&file, |out| out.write_all(html.as_bytes()))?;
     Ok((file, html.len()))
 }
@@ -82,7 +86,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     let estimates = steps.map(|(step, path)| Ok((step, read(&path)?))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    gather(Parts { name: &name, record: &run.record, trace: &trace, tokens, image, estimates, evidence })
+    gather(Parts { name: &name, place: folder, record: &run.record, trace: &trace, tokens, image, estimates, evidence })
 }
 
 /// Everything the page shows of a run that is still in memory.
@@ -90,7 +94,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
-    let Parts { name, record, trace, tokens: own, image, estimates, evidence } = parts;
+    let Parts { name, place, record, trace, tokens: own, image, estimates, evidence } = parts;
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
     let used = used_sites(&record.aggregate, trace);
@@ -150,7 +154,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         matrix: matrix(trace, count),
         layout: layout.collect(),
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
-        explain_command: explain_command(name),
+        explain_command: explain_command(place),
         settings: settings(record),
         command: record.command.clone(),
     })

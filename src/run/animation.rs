@@ -71,8 +71,9 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
         .map(|(step, image)| Ok((*step, Base::new(image, display.overlay_size)?)))
         .collect::<Result<Vec<(usize, Base)>>>()?;
     let behind = |step: usize| {
-        // An estimate of another size than the image cannot stand in for it.
-        let kept = estimates.iter().rev().find(|(at, _)| *at <= step);
+        // Before the first that was kept, that one: the finished image would be too early. An estimate of another size than the
+        // image cannot stand in for it.
+        let kept = estimates.iter().rev().find(|(at, _)| *at <= step).or(estimates.first());
         kept.map(|(_, base)| base).filter(|kept| kept.image.dimensions() == base.image.dimensions()).unwrap_or(&base)
     };
     let mut text = Typesetter::new();

@@ -1,11 +1,11 @@
 //! Files and folders that a reader never sees half-written: everything is made beside its place and renamed into it.
 
+use super::leftover;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Everything half-made that is on disk now; what [`abandon`] removes.
@@ -31,6 +31,22 @@ pub fn write_file(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<(
     write().map_err(Error::io(path))
 }
 
+/// As [`write_file`], unless there is a file at `path` already: the first of several writers wins. Returns whether it was this one.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub fn write_new_file(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let partial = Partial::beside(path);
+    write_file(&partial.0, |file| file.write_all(bytes))?;
+    let _open = GATE.read().unwrap_or_else(PoisonError::into_inner);
+    match fs::hard_link(&partial.0, path) {
+        Ok(()) => Ok(true),
+        Err(_) if path.exists() => Ok(false),
+        // A file system without second names: whoever renames last wins, in the moment between the look and the rename.
+        Err(_) => fs::rename(&partial.0, path).map(|()| true).map_err(Error::io(path)),
+    }
+}
+
 /// A folder that is filled beside its place and renamed into it by [`commit`](Self::commit); dropped before that, it is
 /// removed with everything in it.
 #[derive(Debug)]
@@ -41,13 +57,17 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes an empty folder beside `target` (and the folders above it). An existing run at `target` is replaced only with
+    /// Makes an empty folder beside `target` (and the folders above it); what killed processes left half made there is removed. An
+    /// existing run at `target` is replaced only with
     /// `force`; anything that is there and no run is never replaced.
     ///
     /// # Errors
     /// [`Error::Option`] on `--out` when `target` may not be replaced; [`Error::Io`] when nothing can be written there.
     pub fn new(target: &Path, force: bool) -> Result<Self> {
         check_target(target, force)?;
+        if let Some(folder) = target.parent() {
+            leftover::sweep(if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+        }
         let partial = Partial::beside(target);
         let made = target.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::create_dir(&partial.0));
         made.map_err(Error::io(target))?;
@@ -109,7 +129,7 @@ pub fn abandon<T>(exit: impl FnOnce() -> T) -> T {
     exit()
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -149,14 +169,9 @@ pub fn check_target(target: &Path, force: bool) -> Result<()> {
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
-    /// A name beside `path` that nobody else uses: `.NAME.partial-PID-COUNT`.
+    /// A hidden name beside `path` that nobody else uses.
     pub fn beside(path: &Path) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Names have at most 255 bytes; what is cut here only makes the hidden name shorter.
-        let name: String = name.chars().take(50).collect();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = path.with_file_name(format!(".{name}.partial-{}-{count}", std::process::id()));
+        let path = leftover::hidden_name(path);
         PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
         Self(path)
     }

@@ -3,6 +3,7 @@
 mod animation;
 pub mod atomic;
 mod folder;
+mod leftover;
 mod name;
 mod pictures;
 mod record;
@@ -13,6 +14,7 @@ pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
 pub use atomic::check_target;
 pub use folder::Run;
+pub(crate) use leftover::sweep;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
 pub use record::{FORMAT_VERSION, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps};

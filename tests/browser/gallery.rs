@@ -37,8 +37,10 @@ fn index_cell(order: usize) -> IndexCell {
     let cell = cell(order);
     let words = cell.prompt.split(' ').enumerate();
     let words = words.map(|(i, word)| {
-        let share = 0.01 + 0.001 * ((order * 31 + i * 17) % 97) as f32;
-        IndexWord { name: word.to_lowercase(), numbers: [share, 3.0 * share, 0.2, 0.8, 0.5, 0.5, 0.5] }
+        let share = 0.01 + 0.001 * ((order * 31 + i * 17) % 97) as f64;
+        let numbers = [("area", 0.2), ("entropy", 0.8), ("peak", 3.0 * share), ("peak x", 0.5), ("share", share)];
+        let numbers = numbers.map(|(name, number)| (name.to_string(), number)).into();
+        IndexWord { name: word.to_lowercase(), numbers }
     });
     let words: Vec<IndexWord> = words.collect();
     let numbers = vec![("start token share".to_string(), 0.6 + 0.0001 * (order * 7 % 1000) as f64)];
@@ -98,13 +100,13 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     assert!(chrome.eval("location.hash").as_str().unwrap().contains("word=frog"));
 
     // Sorted by the word's share: captions fall.
-    chrome.eval("(() => { const s = document.querySelectorAll('.tools select')[2]; s.value = 'w:0'; s.dispatchEvent(new Event('change')); })()");
+    chrome.eval("(() => { const s = document.querySelectorAll('.tools select')[2]; s.value = 'w:share'; s.dispatchEvent(new Event('change')); })()");
     chrome.settle();
     chrome.eval("document.querySelector('.view').scrollTop = 0");
     chrome.settle();
     let shares = chrome.eval(
         "[...document.querySelectorAll('.cell')].map((c) => [c.style.transform, c.querySelector('small').textContent]) \
-         .map(([t, s]) => [t.match(/-?[\\d.]+/g).map(Number), parseFloat(s.split('·')[1])]) \
+         .map(([t, s]) => [t.match(/-?[\\d.]+/g).map(Number), parseFloat(s)]) \
          .sort((p, q) => p[0][1] - q[0][1] || p[0][0] - q[0][0]).map((p) => p[1])",
     );
     let shares: Vec<f64> = shares.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();

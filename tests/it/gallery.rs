@@ -94,6 +94,79 @@ fn killed_at_any_moment_and_split_over_shards_it_is_the_same_gallery() {
     assert_equal(&at.join("whole"), &at.join("split"));
 }
 
+/// A command of `examples/cluster/` as its scheduler would run it, in `folder`.
+fn recipe(folder: &Path, shell: &[&str], environment: &[(&str, &str)]) -> Output {
+    let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(shell[0]);
+    command.current_dir(folder).env("PATH", path).args(&shell[1..]).envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+#[test]
+fn both_cluster_recipes_make_the_same_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("prompts.txt"), "a frog on the beach\n").unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cluster");
+
+    let script = examples.join("slurm.sh");
+    let slurm = ["bash", script.to_str().unwrap(), "prompts.txt", "--seeds", "0..64", "--out", "slurm"];
+    let task = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "16"), ("SLURM_CPUS_PER_TASK", "2")];
+    let output = recipe(at, &slurm, &task);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("4 made, 0 kept, 0 failed"), "{}", text(&output));
+
+    let manifest = fs::read_to_string(examples.join("kubernetes.yaml")).unwrap();
+    let number =
+        |key: &str| manifest.lines().find_map(|line| line.trim().strip_prefix(key)?.trim().parse::<u32>().ok());
+    assert_eq!(number("completions:"), Some(16));
+    let lines = manifest.lines().skip_while(|line| line.trim() != "- >-").skip(1);
+    let folded: Vec<&str> = lines.take_while(|line| !line.contains("resources:")).map(str::trim).collect();
+    let line = folded.join(" ").replace("/shared/night", "kubernetes").replace("/shared/", "");
+    // Pods count from 0: the third part.
+    let output = recipe(at, &["sh", "-c", &line], &[("JOB_COMPLETION_INDEX", "2")]);
+    assert!(output.status.success(), "{line}: {}", text(&output));
+    assert_equal(&at.join("slurm"), &at.join("kubernetes"));
+
+    // One part again on its own, of as many as before.
+    let alone = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "1"), ("SHARDS", "16")];
+    let output = recipe(at, &slurm, &alone);
+    assert!(text(&output).contains("0 made, 4 kept, 0 failed"), "{}", text(&output));
+}
+
+#[test]
+fn a_gallery_goes_on_as_it_was_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("prompts.txt"), "a frog\n").unwrap();
+    let begun = command(at, &["prompts.txt", "--seeds", "0..2", "--out", "g"]).output().unwrap();
+    assert!(begun.status.success(), "{}", text(&begun));
+    let other = command(at, &["prompts.txt", "--seeds", "0..4", "--out", "g", "--batch", "4"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(2), "{}", text(&other));
+    assert!(text(&other).contains("begun with 2 seeds a pass"), "{}", text(&other));
+    let longer = command(at, &["prompts.txt", "--seeds", "0..4", "--out", "g"]).output().unwrap();
+    assert!(text(&longer).contains("2 made, 2 kept, 0 failed"), "{}", text(&longer));
+
+    // What a killed process left half made goes when the next begins, wherever it lay.
+    #[cfg(target_os = "linux")]
+    {
+        let mut killed = command(at, &["prompts.txt", "--seeds", "0..64", "--out", "g"]);
+        let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while !at.join("g/.making-1-of-1").exists() {
+            assert!(killed.try_wait().unwrap().is_none(), "64 cells take longer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let again = command(at, &["prompts.txt", "--seeds", "0..4", "--out", "g"]).output().unwrap();
+        assert!(again.status.success(), "{}", text(&again));
+        let hidden: Vec<_> =
+            files(&at.join("g")).into_keys().filter(|name| name.contains("/.") || name.starts_with('.')).collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    }
+}
+
 #[test]
 fn a_failing_cell_is_recorded_and_the_rest_go_on() {
     let folder = tempfile::tempdir().unwrap();

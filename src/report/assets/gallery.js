@@ -2,12 +2,13 @@
 const started = performance.now();
 const G = JSON.parse($('gallery').textContent);
 const WORD_NUMBERS = G.wordNumbers;
+const SIZES = G.sizes.map((size) => size.split('×').map(Number));
 const CELLS = G.cells.map((row, index) => {
-  const [name, prompt, base, replaced, model, steps, seed, size, scheduler, top, mapH, mapW, numbers, words] = row;
+  const [name, prompt, base, replaced, negative, model, steps, guidance, seed, size, scheduler, top, mapH, numbers, words] = row;
   const byWord = new Map();
   words.forEach((word, i) => byWord.set(word[0], {at: i, numbers: word.slice(1)}));
-  const path = G.files.cells + '/' + encodeURIComponent(name) + '/';
-  return {index, name, prompt, base, replaced, model, steps, seed, size, scheduler, top, mapH, mapW, numbers, count: words.length, byWord, path};
+  const path = G.files.cells + '/' + encodeURIComponent(name) + '/', ratio = SIZES[size][1] / SIZES[size][0];
+  return {index, name, prompt, base, replaced, negative, model, steps, guidance, seed, size, ratio, scheduler, top, mapH, numbers, count: words.length, byWord, path};
 });
 const TOP = Math.max(1e-12, ...CELLS.map((c) => c.top));
 
@@ -17,6 +18,8 @@ const AXES = {
   replaced: {label: 'replacement', of: (c) => c.replaced, text: (k) => G.replaced[k] || 'as it is'},
   seed: {label: 'seed', of: (c) => c.seed, text: (k) => 'seed ' + k},
   steps: {label: 'steps', of: (c) => c.steps, text: (k) => k + ' steps'},
+  guidance: {label: 'guidance', of: (c) => c.guidance, text: (k) => 'guidance ' + k},
+  negative: {label: 'negative prompt', of: (c) => c.negative, text: (k) => G.negatives[k] && 'not ' + G.negatives[k]},
   model: {label: 'checkpoint', of: (c) => c.model, text: (k) => G.models[k]},
   size: {label: 'size', of: (c) => c.size, text: (k) => G.sizes[k]},
   scheduler: {label: 'sampler', of: (c) => c.scheduler, text: (k) => G.schedulers[k] || 'the checkpoint’s own'},
@@ -36,14 +39,17 @@ for (const cell of CELLS) for (const word of cell.byWord.keys()) frequency.set(w
 const WORDS = [...frequency.keys()].sort((p, q) => frequency.get(q) - frequency.get(p) || p - q);
 const lit = () => (S.hover >= 0 ? S.hover : S.word);
 
-// Sorting: numbers of the run, then those of the chosen word.
+// Sorting: numbers of the run, then those of the chosen word; links name them.
+const SORTS = [...G.numbers.map((name) => 'n:' + name), ...WORD_NUMBERS.map((name) => 'w:' + name)];
+const SHARE = WORD_NUMBERS.indexOf('share');
+// Numbers that are shares of something, shown as per cent.
+const PER_CENT = /share$|^peak$|^area$/;
 function numberOf(cell, sort) {
   if (sort.startsWith('w:')) {
     const word = cell.byWord.get(S.word);
-    return word ? word.numbers[Number(sort.slice(2))] : null;
+    return word ? word.numbers[WORD_NUMBERS.indexOf(sort.slice(2))] : null;
   }
-  if (sort === 'seed' || sort === 'steps') return cell[sort];
-  const value = cell.numbers[sort.slice(2)];
+  const value = cell.numbers[G.numbers.indexOf(sort.slice(2))];
   return value === undefined ? null : value;
 }
 function compareNumbers(p, q) {
@@ -51,31 +57,56 @@ function compareNumbers(p, q) {
   return S.up ? p - q : q - p;
 }
 
+// Axes that a caption may tell: what a prompt is made of stands in it already.
+const TOLD = OFFERED.filter((axis) => !['prompt', 'base', 'replaced'].includes(axis));
+const tell = (axes, cell) => axes.map((axis) => AXES[axis].text(AXES[axis].of(cell))).filter(Boolean);
+
+// The chosen columns, and whatever else tells cells of one row and column apart.
+function columnAxes(cells) {
+  const axes = S.columns === 'none' ? [] : [S.columns];
+  for (const axis of OFFERED) {
+    if (axis === S.rows || axes.includes(axis)) continue;
+    const seen = new Map();
+    const apart = cells.some((c) => {
+      const place = JSON.stringify([S.rows, ...axes].map((own) => AXES[own].of(c))), value = AXES[axis].of(c);
+      if (!seen.has(place)) seen.set(place, value);
+      return seen.get(place) !== value;
+    });
+    if (apart) axes.push(axis);
+  }
+  return axes;
+}
+
 let layout = null;
 function arrange() {
   const needles = S.find.toLowerCase().split(/\s+/).filter(Boolean);
   let cells = CELLS.filter((c) => needles.every((n) => G.prompts[c.prompt].toLowerCase().includes(n)));
   const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
-  const ratio = cells.reduce((max, c) => Math.max(max, c.mapH / Math.max(1, c.mapW)), 0) || 1;
+  const ratio = cells.reduce((max, c) => Math.max(max, c.ratio), 0) || 1;
   const gap = 0.5 * em, w = S.size, h = Math.round(S.size * ratio), tall = h + 1.25 * em + gap;
   const wide = view.clientWidth, narrow = wide < 40 * em;
   const places = [], rowNames = [], columnNames = [];
+  let told = TOLD;
   if (S.rows === 'none' || S.sort) {
     if (S.sort) cells = [...cells].sort((p, q) => compareNumbers(numberOf(p, S.sort), numberOf(q, S.sort)) || p.index - q.index);
     const across = Math.max(1, Math.floor((wide - gap) / (w + gap)));
     cells.forEach((cell, i) => places.push({cell, row: Math.floor(i / across), column: i % across}));
     layout = {places, across, left: 0, top: gap, rowNames, columnNames};
   } else {
-    // Columns are the chosen axis and whatever else tells cells of a row apart.
-    const rest = OFFERED.filter((axis) => axis !== S.rows && axis !== S.columns && !(axis === 'base' || (S.rows === 'prompt' && axis === 'replaced') || (S.rows === 'replaced' && S.columns === 'prompt')));
-    const axes = [S.columns, ...rest.filter((axis) => axis !== 'prompt' || S.rows !== 'base')].filter((axis) => axis !== 'none');
-    const rows = new Map(), columns = new Map();
+    const axes = columnAxes(cells), rows = new Map(), columns = new Map();
+    told = TOLD.filter((axis) => axis !== S.rows && !axes.includes(axis));
     const key = (c) => JSON.stringify(axes.map((axis) => AXES[axis].of(c)));
     for (const c of cells) {
       const r = AXES[S.rows].of(c), k = key(c);
-      if (!rows.has(r)) { rows.set(r, rows.size); rowNames.push(AXES[S.rows].text(r)); }
+      if (!rows.has(r)) rows.set(r, {at: rows.size, cells: []});
+      rows.get(r).cells.push(c);
       if (!columns.has(k)) columns.set(k, {cell: c, k});
     }
+    // What is equal along every row stands at its head, and not in each caption.
+    const even = (axis) => [...rows.values()].every((row) => row.cells.every((c) => AXES[axis].of(c) === AXES[axis].of(row.cells[0])));
+    const ofRows = told.filter(even);
+    told = told.filter((axis) => !ofRows.includes(axis));
+    for (const [r, row] of rows) rowNames.push([AXES[S.rows].text(r), ...tell(ofRows, row.cells[0])]);
     const order = [...columns.values()].sort((p, q) => {
       for (const axis of axes) {
         const a = AXES[axis].of(p.cell), b = AXES[axis].of(q.cell);
@@ -84,13 +115,13 @@ function arrange() {
       return 0;
     });
     const at = new Map(order.map((column, i) => [column.k, i]));
-    for (const column of order) columnNames.push(axes.map((axis) => AXES[axis].text(AXES[axis].of(column.cell))).join(', '));
-    for (const c of cells) places.push({cell: c, row: rows.get(AXES[S.rows].of(c)), column: at.get(key(c))});
+    for (const column of order) columnNames.push(tell(axes, column.cell).join(', ') || 'as it is');
+    for (const c of cells) places.push({cell: c, row: rows.get(AXES[S.rows].of(c)).at, column: at.get(key(c))});
     layout = {places, across: order.length, left: S.rows === 'none' ? 0 : (narrow ? 6 : 14) * em, top: 1.7 * em + gap, rowNames, columnNames};
   }
   places.sort((p, q) => p.row - q.row || p.column - q.column);
   const lines = places.length ? places[places.length - 1].row + 1 : 0;
-  Object.assign(layout, {w, h, gap, tall, lines, em, byRow: new Map(), count: cells.length});
+  Object.assign(layout, {w, h, gap, tall, lines, em, told, byRow: new Map(), count: cells.length});
   for (const place of places) {
     if (!layout.byRow.has(place.row)) layout.byRow.set(place.row, []);
     layout.byRow.get(place.row).push(place);
@@ -109,14 +140,16 @@ function nodeFor(cell) {
   return {node, glow, caption, state: ''};
 }
 function dress(item, cell) {
-  const {w, h} = layout, word = lit(), own = cell.byWord.get(word);
-  const state = [w, h, word, S.own, S.cells, S.at === cell.index, S.sort, S.up].join();
+  const word = lit(), own = cell.byWord.get(word), k = Math.min(layout.w, layout.h / cell.ratio);
+  const w = Math.round(k), h = Math.round(k * cell.ratio);
+  const state = [w, h, word, S.own, S.cells, S.at === cell.index, S.sort, S.up, layout.told].join();
   if (item.state === state) return;
   item.state = state;
   const picture = item.node.firstChild;
   picture.style.width = w + 'px'; picture.style.height = h + 'px';
   item.node.classList.toggle('at', S.at === cell.index);
   item.node.classList.toggle('without', word >= 0 && !own);
+  item.node.classList.toggle('grey', Boolean(own));
   item.glow.hidden = !own;
   if (own) {
     // One picture holds all words, each with its border rows doubled; show this one's rows alone.
@@ -127,9 +160,9 @@ function dress(item, cell) {
     item.glow.style.opacity = S.own ? 0.95 : Math.min(1, 0.95 * cell.top / TOP);
     item.glow.style.imageRendering = S.cells ? 'pixelated' : '';
   }
-  const number = S.sort ? numberOf(cell, S.sort) : own ? own.numbers[0] : null;
-  const text = S.sort && number !== null && !(S.sort.startsWith('w:') && Number(S.sort.slice(2)) < 3) ? String(number) : number === null ? '' : percent(number);
-  item.caption.textContent = [S.rows === 'none' || S.sort ? 'seed ' + cell.seed : '', text, word >= 0 && !own ? 'not in the prompt' : ''].filter(Boolean).join(' · ');
+  const number = S.sort ? numberOf(cell, S.sort) : own ? own.numbers[SHARE] : null;
+  const text = number === null ? '' : S.sort && !PER_CENT.test(S.sort.slice(2)) ? S.sort.slice(2) + ' ' + number : percent(number);
+  item.caption.textContent = [text, ...tell(layout.told, cell), word >= 0 && !own ? 'not in the prompt' : ''].filter(Boolean).join(' · ');
   item.caption.style.width = w + 'px';
   item.node.setAttribute('aria-label', G.prompts[cell.prompt] + ', seed ' + cell.seed + (item.caption.textContent ? ', ' + item.caption.textContent : ''));
 }
@@ -155,7 +188,7 @@ function draw() {
     return span;
   }));
   leftBar.replaceChildren(...layout.rowNames.map((text, i) => ({text, i})).filter(({i}) => i >= first && i <= last).map(({text, i}) => {
-    const span = el('span', {text, title: text, dir: 'auto'});
+    const span = el('span', {title: text.join(', ')}, el('bdi', {text: text[0]}), text.slice(1).map((note) => el('small', {text: note})));
     Object.assign(span.style, {left: '0', width: left - 0.2 * em + 'px', top: top + i * tall - (layout.columnNames.length ? 1.7 * em : 0) + 'px', height: tall - gap + 'px'});
     return span;
   }));
@@ -194,7 +227,7 @@ function readHash() {
     else if (key === 'word') patch.word = G.words.indexOf(value);
     else if (key === 'at') patch.at = CELLS.findIndex((c) => c.name === value);
     else if (key === 'find') patch.find = value;
-    else if (key === 'sort' && (/^n:\d+$/.test(value) || /^w:[0-6]$/.test(value) || value === 'seed' || value === 'steps')) patch.sort = value;
+    else if (key === 'sort' && (value === '' || SORTS.includes(value))) patch.sort = value;
     else if (key === 'size' && Number(value) >= 48 && Number(value) <= 512) patch.size = Number(value);
     else if (key === 'up' || key === 'own' || key === 'cells') patch[key] = value === 'true';
   }
@@ -203,11 +236,11 @@ function readHash() {
 
 const count = el('span'), none = el('p', {class: 'empty', hidden: true, text: 'No image fits the filter.'});
 const wordButtons = WORDS.slice(0, 120).map((word) => {
-  const button = el('button', {type: 'button', dir: 'auto', 'aria-pressed': 'false', 'aria-label': G.words[word] + ', in ' + plural(frequency.get(word), 'image'),
+  const button = el('button', {type: 'button', 'aria-pressed': 'false', 'aria-label': G.words[word] + ', in ' + plural(frequency.get(word), 'image'),
     onclick: () => set({word: S.word === word ? -1 : word, hover: -1, sort: S.word === word && S.sort.startsWith('w:') ? '' : S.sort}),
     onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: word}); }, onpointerleave: () => { if (S.hover === word) set({hover: -1}); },
     onfocus: () => { if (button.matches(':focus-visible')) set({hover: word}); }, onblur: () => { if (S.hover === word) set({hover: -1}); },
-  }, G.words[word], ' ', el('small', {text: String(frequency.get(word))}));
+  }, el('bdi', {text: G.words[word]}), ' ', el('small', {text: String(frequency.get(word))}));
   button.word = word;
   return button;
 });
@@ -220,9 +253,9 @@ function offerSorts() {
   if (sortsFor !== S.word) {
     sortsFor = S.word;
     const varies = (k) => { const seen = new Set(CELLS.map((c) => c.numbers[k])); return seen.size > 1; };
-    sort.replaceChildren(el('option', {value: '', text: 'not sorted'}), ...['seed', 'steps'].filter((k) => variety(k) > 1).map((k) => el('option', {value: k, text: k})),
-      ...G.numbers.map((name, k) => [name, k]).filter(([, k]) => varies(k)).map(([name, k]) => el('option', {value: 'n:' + k, text: name})),
-      ...(S.word >= 0 ? WORD_NUMBERS.map((name, k) => el('option', {value: 'w:' + k, text: '“' + G.words[S.word] + '” ' + name})) : []));
+    sort.replaceChildren(el('option', {value: '', text: 'not sorted'}),
+      ...G.numbers.map((name, k) => [name, k]).filter(([, k]) => varies(k)).map(([name, k]) => el('option', {value: 'n:' + name, text: name})),
+      ...(S.word >= 0 ? WORD_NUMBERS.map((name) => el('option', {value: 'w:' + name, text: '“' + G.words[S.word] + '” ' + name})) : []));
   }
   sort.value = S.sort;
 }
