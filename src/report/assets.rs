@@ -3,14 +3,17 @@
 use std::fmt::Write;
 
 /// Palettes offered for maps, by the name used on the command line and in links; all are safe for colour-blind readers.
-const PALETTES: [(&str, colorous::Gradient); 6] = [
+const PALETTES: [(&str, colorous::Gradient); 5] = [
     ("magma", colorous::MAGMA),
     ("viridis", colorous::VIRIDIS),
     ("cividis", colorous::CIVIDIS),
     ("inferno", colorous::INFERNO),
     ("greys", colorous::GREYS),
-    ("difference", colorous::PURPLE_ORANGE),
 ];
+
+/// The palette of signed differences: ColorBrewer's PuOr in 11 classes. Its own colours, as a smooth curve through them would tint
+/// the middle, where nothing differs.
+const DIFFERENCE: &str = "2d004b5427888073acb2abd2d8daebf7f7f7fee0b6fdb863e08214b358067f3b08";
 
 /// Stops of a palette as it is sent to the page; the page interpolates between them.
 const STOPS: usize = 64;
@@ -77,7 +80,7 @@ fn wrap(modules: &[&str]) -> String {
         }
         script.push_str("',");
     }
-    script.push_str("};\n");
+    let _ = writeln!(script, "difference:'{DIFFERENCE}'}};");
     for module in modules {
         script.push_str(module);
     }

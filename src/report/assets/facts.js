@@ -1,4 +1,14 @@
 // Everything that is not a map: layout numbers, the causal test, settings, and how to make the run again.
+
+// The command that tests this run, for the folder that the page was opened from: runs are moved and renamed.
+function explainCommand() {
+  if (location.protocol !== 'file:') return RUN.explain;
+  let folder = location.pathname.slice(0, location.pathname.lastIndexOf('/'));
+  try { folder = decodeURIComponent(folder); } catch { return RUN.explain; }
+  if (/^\/[A-Za-z]:/.test(folder)) folder = folder.slice(1); // a Windows drive
+  return 'attnmap explain ' + (/^[\w\-./:=,@+%]+$/.test(folder) ? folder : "'" + folder.replaceAll("'", "'\\''") + "'");
+}
+
 function factsPanel() {
   const name = (word) => nameOf(ENTRIES[word]);
   const layout = RUN.layout.length ? el('section', {class: 'panel layout'}, el('header', {}, el('h2', {text: 'Layout'})),
@@ -15,7 +25,7 @@ function factsPanel() {
     RUN.verdicts.length
       ? el('ul', {class: 'verdicts'}, RUN.verdicts.map((v) => el('li', {class: v.verdict.replace(/\s+/g, '-')},
         el('b', {text: name(v.word), dir: 'auto'}), ' ', el('span', {class: 'verdict', text: v.verdict}), el('span', {class: 'soft', text: ' ' + v.sentence}))))
-      : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(RUN.explain, 'the command for a causal test')));
+      : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(explainCommand(), 'the command for a causal test')));
 
   const settings = el('section', {class: 'panel settings'}, el('header', {}, el('h2', {text: 'How it was made'})),
     el('dl', {}, RUN.settings.map(([key, value]) => el('div', {}, el('dt', {text: key}), el('dd', {text: value, dir: 'auto'}))),

@@ -1,11 +1,10 @@
 // Words ranked at a point, in a box, or over the whole image, as a table with bars.
 function rankingPanel() {
-  const heading = el('h2', {id: 'ranking-title'}), note = el('p', {class: 'note'});
+  const heading = el('h2', {id: 'ranking-title'}), note = el('p', {class: 'note'}), last = el('th', {scope: 'col', class: 'number'});
   const body = el('tbody');
   const table = el('table', {class: 'ranking', 'aria-labelledby': 'ranking-title'},
     el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), el('th', {scope: 'col', class: 'number', text: 'Share'}),
-      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})),
-      el('th', {scope: 'col', class: 'number', text: '× mean', title: 'Share here divided by the word’s share of the whole image'}))), body);
+      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body);
   const rows = ENTRIES.map((entry) => {
     const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
       entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry));
@@ -37,13 +36,15 @@ function rankingPanel() {
       share.textContent = percent(value);
       share.dataset.value = String(value);
       fill.style.width = (100 * value) / top + '%';
-      times.textContent = box && whole[entry.index] > 0 ? factor(value / whole[entry.index]) : box ? '–' : '1';
+      times.textContent = !box ? percent(entryFacts(maps, entry).peak) : whole[entry.index] > 0 ? factor(value / whole[entry.index]) : '–';
       const locked = S.locked.includes(entry.index);
       row.classList.toggle('lit', S.hover === entry.index || locked);
       row.style.setProperty('--hue', locked ? css(hueOf(entry)) : 'var(--accent)');
     }
     heading.textContent = !box ? 'Words over the whole image'
       : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
+    last.textContent = box ? '× mean' : 'peak';
+    last.title = box ? 'Share here divided by the word’s share of the whole image' : 'Highest value of the word’s map';
     clear.hidden = !S.box;
     const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
     note.replaceChildren('The words hold ' + percent(words) + ' of the attention here' + (S.specials ? '' : '; start, end and padding the rest') + '. ', honest());

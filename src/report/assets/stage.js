@@ -84,10 +84,10 @@ function paintMarks(context, W, H, unit) {
   }
 }
 
-// Names at the peaks: of the shown words, or with nothing shown of the words that reach half of the common scale.
+// Names at the peaks: of the shown words, or with nothing shown of the words that have a place of their own.
 function paintLabels(context, W, H, unit, list) {
   const maps = view(), top = wordsMax(maps);
-  const labelled = (list.length ? list : WORDS.filter((e) => entryFacts(maps, e).peak >= 0.5 * top))
+  const labelled = (list.length ? list : WORDS.filter((e) => entryFacts(maps, e).peak >= 0.5 * top && entryFacts(maps, e).area < 0.5))
     .map((entry) => ({entry, fact: entryFacts(maps, entry)})).filter((l) => l.fact.peak > 0)
     .sort((p, q) => q.fact.peak - p.fact.peak).slice(0, 8);
   const size = 13 * unit, pad = 5 * unit, placed = [];
@@ -233,8 +233,8 @@ function stagePanel() {
     source.alt = 'Image generated from the prompt: ' + RUN.prompt.slice(0, 300);
     const words = list.map(nameOf);
     caption.replaceChildren(
-      el('b', {text: words.length ? 'Where the model looked for ' + quoted(words) : 'The image, with the words that reach half of the common scale at their peaks'}),
-      '. ', sentence(viewInWords()) + '.',
+      el('b', {text: words.length ? 'Where the model looked for ' + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
+      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords()) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
       S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
     warning.hidden = !noticeText;
@@ -246,6 +246,7 @@ function stagePanel() {
   return figure;
 }
 
+const inNumbers = (fact) => `share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`;
 const quoted = (words) => words.map((w) => '“' + w + '”').join(words.length > 2 ? ', ' : ' and ');
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 

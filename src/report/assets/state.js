@@ -24,12 +24,12 @@ function focusEntry() {
   if (list.length) lastFocus = list[list.length - 1].index;
   if (lastFocus < 0) {
     const maps = view();
-    let best = -1;
-    for (const entry of WORDS) if (best < 0 || entryFacts(maps, entry).peak > entryFacts(maps, ENTRIES[best]).peak) best = entry.index;
-    lastFocus = best < 0 ? 0 : best;
+    lastFocus = WORDS.length ? WORDS.reduce((best, entry) => (standsOut(maps, entry) > standsOut(maps, best) ? entry : best)).index : 0;
   }
   return ENTRIES[lastFocus];
 }
+// How much a word has a place of its own: a high peak, and little of the image near it. Articles are high everywhere.
+const standsOut = (maps, entry) => entryFacts(maps, entry).peak * (1 - entryFacts(maps, entry).area);
 const hueOf = (entry) => {
   const at = S.locked.indexOf(entry.index);
   return HUES[(at < 0 ? 0 : at) % HUES.length];

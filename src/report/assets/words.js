@@ -56,7 +56,7 @@ function wordsPanel() {
       gloss.textContent = percent(fact.share);
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
-      button.setAttribute('aria-label', `${nameOf(entry)}${entry.special ? ' token' : ''}: share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`);
+      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : '') + ': ' + inNumbers(fact));
       button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
       button.classList.toggle('lit', S.hover === index);
       const hue = locked ? css(hueOf(entry)) : '';
