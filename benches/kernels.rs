@@ -5,12 +5,13 @@
 use attnmap::kernels::activation::geglu;
 use attnmap::kernels::attention::Context;
 use attnmap::kernels::conv::{Algorithm, Conv, Geometry, Map};
-use attnmap::kernels::gemm::{Added, Packed, linear};
+use attnmap::kernels::gemm::{Added, Format, Packed, linear};
 use attnmap::kernels::norm::{Affine, group_norm};
 use candle_core::{D, Device, Tensor};
 use divan::{Bencher, black_box};
 
 fn main() {
+    attnmap::kernels::threads::init(None).expect("the first to size the pool");
     divan::main();
 }
 
@@ -28,8 +29,13 @@ const SAME: Geometry = Geometry { kernel: 3, stride: 1, before: 1, after: 1 };
 const CONVOLUTIONS: [(usize, usize, usize, usize); 5] =
     [(2, 64, 320, 320), (2, 32, 640, 640), (2, 16, 1280, 1280), (2, 8, 1280, 1280), (2, 16, 64, 64)];
 
-fn convolve(bencher: Bencher, (batch, side, input, output): (usize, usize, usize, usize), algorithm: Algorithm) {
-    let conv = Conv::new(&values(output * input * 9), output, input, SAME);
+fn convolve(
+    bencher: Bencher,
+    (batch, side, input, output): (usize, usize, usize, usize),
+    format: Format,
+    algorithm: Algorithm,
+) {
+    let conv = Conv::new(format, &values(output * input * 9), output, input, SAME);
     let data = values(batch * side * side * input);
     let map = Map { data: &data, batch, height: side, width: side, channels: input };
     bencher.bench(|| conv.forward_as(algorithm, black_box(map), None, Added::default()));
@@ -37,12 +43,22 @@ fn convolve(bencher: Bencher, (batch, side, input, output): (usize, usize, usize
 
 #[divan::bench(args = CONVOLUTIONS, max_time = 3)]
 fn conv_winograd(bencher: Bencher, shape: (usize, usize, usize, usize)) {
-    convolve(bencher, shape, Algorithm::Winograd);
+    convolve(bencher, shape, Format::F32, Algorithm::Winograd);
 }
 
 #[divan::bench(args = CONVOLUTIONS, max_time = 3)]
 fn conv_indirect(bencher: Bencher, shape: (usize, usize, usize, usize)) {
-    convolve(bencher, shape, Algorithm::Indirect);
+    convolve(bencher, shape, Format::F32, Algorithm::Indirect);
+}
+
+#[divan::bench(args = CONVOLUTIONS, max_time = 3)]
+fn conv_winograd_bf16(bencher: Bencher, shape: (usize, usize, usize, usize)) {
+    convolve(bencher, shape, Format::Bf16, Algorithm::Winograd);
+}
+
+#[divan::bench(args = CONVOLUTIONS, max_time = 3)]
+fn conv_indirect_bf16(bencher: Bencher, shape: (usize, usize, usize, usize)) {
+    convolve(bencher, shape, Format::Bf16, Algorithm::Indirect);
 }
 
 #[divan::bench(args = CONVOLUTIONS, max_time = 3)]
@@ -54,10 +70,19 @@ fn conv_candle(bencher: Bencher, (batch, side, input, output): (usize, usize, us
 /// Rows, columns of the left side, columns of the right.
 const PRODUCTS: [(usize, usize, usize); 4] = [(8192, 320, 320), (2048, 640, 5120), (128, 1280, 1280), (512, 64, 64)];
 
-#[divan::bench(args = PRODUCTS, max_time = 3)]
-fn linear_kernel(bencher: Bencher, (rows, input, output): (usize, usize, usize)) {
-    let (x, weight) = (values(rows * input), Packed::transposed(&values(input * output), output, input));
+fn multiply(bencher: Bencher, (rows, input, output): (usize, usize, usize), format: Format) {
+    let (x, weight) = (values(rows * input), Packed::transposed(format, &values(input * output), output, input));
     bencher.bench(|| linear(black_box(&x), &weight, Added::default()));
+}
+
+#[divan::bench(args = PRODUCTS, max_time = 3)]
+fn linear_kernel(bencher: Bencher, shape: (usize, usize, usize)) {
+    multiply(bencher, shape, Format::F32);
+}
+
+#[divan::bench(args = PRODUCTS, max_time = 3)]
+fn linear_kernel_bf16(bencher: Bencher, shape: (usize, usize, usize)) {
+    multiply(bencher, shape, Format::Bf16);
 }
 
 #[divan::bench(args = PRODUCTS, max_time = 3)]

@@ -1,7 +1,7 @@
 //! Convolutions over channels-last maps: indirect products, or Winograd's transform where that is cheaper.
 
 use super::buffer::Aligned;
-use super::gemm::{Added, LeftRows, Packed, Plain, product};
+use super::gemm::{Added, Format, LeftRows, Packed, Plain, Products, multiplies, product};
 use super::winograd;
 
 /// A batch of maps in memory, `[batch, height, width, channels]`.
@@ -60,10 +60,12 @@ pub enum Algorithm {
 }
 
 impl Conv {
-    /// Packs `weight`, `[output, input, kernel, kernel]`.
-    pub fn new(weight: &[f32], output: usize, input: usize, geometry: Geometry) -> Self {
+    /// Packs `weight`, `[output, input, kernel, kernel]`; weights for an odd number of input channels stay in f32.
+    pub fn new(format: Format, weight: &[f32], output: usize, input: usize, geometry: Geometry) -> Self {
         let area = geometry.kernel * geometry.kernel;
-        let packed = Packed::new(area * input, output, |row, column| {
+        // Pairs lie within a tap.
+        let format = if input.is_multiple_of(2) { format } else { Format::F32 };
+        let packed = Packed::new_as(format, area * input, output, |row, column| {
             weight[(column * input + row % input) * area + row / input]
         });
         Self { packed, input, geometry, zeros: Aligned::zeros(input) }
@@ -137,6 +139,11 @@ impl Conv {
         product(&taps, &self.packed, added)
     }
 
+    /// How the indirect form multiplies.
+    pub(super) fn products(&self) -> Products {
+        multiplies(&self.packed)
+    }
+
     /// The source index of every place along a side with its padding: `None` where there is nothing but zeros.
     fn sources(&self, length: usize, source: usize) -> Vec<Option<usize>> {
         let padded = length + self.geometry.before + self.geometry.after;
@@ -154,8 +161,11 @@ impl Conv {
         let tiles = batch * height.div_ceil(4) * width.div_ceil(4);
         // Multiplications for each pair of channels; for Winograd its products (at a lower rate), the transform of the pair's weights,
         // and its share of the maps' transforms.
-        let indirect = 9 * rows.next_multiple_of(4);
-        let winograd = 36 * tiles.next_multiple_of(4) * 8 / 5 + 700 + tiles * 720 / self.input.min(self.output());
+        let mut indirect = 9 * rows.next_multiple_of(4);
+        if self.products() == Products::Bf16 {
+            indirect /= 2;
+        }
+        let winograd = 36 * tiles.next_multiple_of(4) * 8 / 5 + 150 + tiles * 720 / self.input.min(self.output());
         if winograd < indirect { Algorithm::Winograd } else { Algorithm::Indirect }
     }
 }
@@ -272,7 +282,7 @@ mod tests {
             let (rows, columns) = enlarged.unwrap_or((height, width));
             prop_assume!(geometry.outputs(rows) * geometry.outputs(columns) > 0);
             let want = reference(&weight, output, map, enlarged, geometry).unwrap();
-            let conv = Conv::new(&weight, output, input, geometry);
+            let conv = Conv::new(Format::F32, &weight, output, input, geometry);
             let (got, oh, ow) = conv.forward(map, enlarged, Added::default());
             prop_assert_eq!(got.len(), batch * oh * ow * output);
             prop_assert!(relative(&got, &want) < 1e-5, "{}", relative(&got, &want));

@@ -4,7 +4,8 @@
 //! Indirect Convolution Algorithm") and nothing is copied. The right side is packed once, in panels as wide as two vectors.
 
 use super::buffer::{Aligned, SharedMut};
-use super::threads;
+pub use super::packed::{Format, Packed, panel_width};
+use super::{gemm_bf16, packed, threads};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use std::sync::OnceLock;
@@ -33,59 +34,6 @@ pub(crate) fn shape() -> (usize, usize) {
         let lanes = Lanes.dispatch();
         (lanes, if lanes == 16 { 12 } else { 6 })
     })
-}
-
-/// Columns of a panel on this machine.
-pub fn panel_width() -> usize {
-    2 * shape().0
-}
-
-/// A matrix `[depth, columns]` in panels: panel `p` holds columns `p * panel_width()..`, row after row, padded with zeros.
-#[derive(Debug, Clone)]
-pub struct Packed {
-    data: Aligned,
-    depth: usize,
-    columns: usize,
-}
-
-impl Packed {
-    /// Packs the matrix whose element at `(row, column)` is `get(row, column)`.
-    pub fn new(depth: usize, columns: usize, get: impl Fn(usize, usize) -> f32 + Sync) -> Self {
-        let width = panel_width();
-        let panels = columns.div_ceil(width);
-        let mut data = Aligned::zeros(panels * depth * width);
-        let out = SharedMut(data.as_mut_ptr());
-        threads::each(panels, depth * columns, |panel| {
-            // SAFETY: each panel is written by one task.
-            let part = unsafe { std::slice::from_raw_parts_mut(out.get().add(panel * depth * width), depth * width) };
-            let first = panel * width;
-            for column in first..(first + width).min(columns) {
-                for row in 0..depth {
-                    part[row * width + column - first] = get(row, column);
-                }
-            }
-        });
-        Self { data, depth, columns }
-    }
-
-    /// Packs the transpose of a row-major `[columns, depth]` matrix: the layout of a linear layer's weight.
-    pub fn transposed(weight: &[f32], columns: usize, depth: usize) -> Self {
-        Self::new(depth, columns, |row, column| weight[column * depth + row])
-    }
-
-    /// Rows of the matrix.
-    pub fn depth(&self) -> usize {
-        self.depth
-    }
-
-    /// Columns of the matrix.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    pub(super) fn panel(&self, index: usize) -> *const f32 {
-        self.data[index * self.depth * panel_width()..].as_ptr()
-    }
 }
 
 /// Where the left side's rows lie. A row is `taps` pieces of `width` values each.
@@ -140,7 +88,7 @@ pub struct Added<'a> {
 /// # Panics
 /// When the depth of the two sides differs, or `added` has another shape: callers check shapes.
 pub(crate) fn product(left: &impl LeftRows, right: &Packed, added: Added) -> Vec<f32> {
-    let (rows, columns) = (left.rows(), right.columns);
+    let (rows, columns) = (left.rows(), right.columns());
     // SAFETY: `product_into` writes all rows and columns.
     unsafe { super::buffer::filled(rows * columns, |out| product_into(left, right, added, out)) }
 }
@@ -150,8 +98,41 @@ pub(crate) fn product(left: &impl LeftRows, right: &Packed, added: Added) -> Vec
 /// # Safety
 /// `out` must hold `rows * columns` values that nobody else uses meanwhile.
 pub(crate) unsafe fn product_into(left: &impl LeftRows, right: &Packed, added: Added, out: SharedMut) {
-    let (rows, columns) = (left.rows(), right.columns);
-    assert_eq!(left.taps() * left.width(), right.depth, "depth of the two sides of a product");
+    // SAFETY: the caller's.
+    unsafe { product_by(multiplies(right), left, right, added, out) }
+}
+
+/// How bf16 weights are multiplied; f32 weights know one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Products {
+    /// In f32.
+    F32,
+    /// In bf16, on machines that can.
+    Bf16,
+}
+
+/// The fastest products that this machine has for weights of this format.
+pub(super) fn multiplies(right: &Packed) -> Products {
+    match right.format() {
+        Format::Bf16 if gemm_bf16::available() => Products::Bf16,
+        _ => Products::F32,
+    }
+}
+
+/// [`product_into`] in a way of the caller's choice.
+///
+/// # Safety
+/// As `product_into`; [`Products::Bf16`] only where [`multiplies`] says so.
+pub(super) unsafe fn product_by(
+    products: Products,
+    left: &impl LeftRows,
+    right: &Packed,
+    added: Added,
+    out: SharedMut,
+) {
+    let (rows, columns) = (left.rows(), right.columns());
+    let rate = if products == Products::Bf16 { 200 } else { 100 };
+    assert_eq!(left.taps() * left.width(), right.depth(), "depth of the two sides of a product");
     let groups = if added.rows_per_group == 0 { 1 } else { rows.div_ceil(added.rows_per_group) };
     assert!(added.columns.is_none_or(|c| c.len() == groups * columns), "one added value a column");
     assert!(added.residual.is_none_or(|r| r.len() == rows * columns), "a residual of the output's shape");
@@ -160,8 +141,8 @@ pub(crate) unsafe fn product_into(left: &impl LeftRows, right: &Packed, added: A
     let (_, tile) = shape();
     let block = ROWS.next_multiple_of(tile);
     let row_blocks = rows.div_ceil(block);
-    // 2 * rows * columns * depth operations at some 200 a nanosecond.
-    let nanoseconds = rows * columns * right.depth / 100;
+    // 2 * rows * columns * depth operations at some 200 a nanosecond, or twice that.
+    let nanoseconds = rows * columns * right.depth() / rate;
     // Split columns too when the rows alone would not keep all threads busy.
     let parts = if threads::count() == 1 { 1 } else { (3 * threads::count()).div_ceil(row_blocks.max(1)).min(panels) };
     threads::each(row_blocks * parts, nanoseconds, |task| {
@@ -174,17 +155,27 @@ pub(crate) unsafe fn product_into(left: &impl LeftRows, right: &Packed, added: A
             rows: rows_at * block..(rows_at * block + block).min(rows),
             panels: part * panels / parts..(part + 1) * panels / parts,
         };
-        op.dispatch();
+        match products {
+            Products::F32 => op.dispatch(),
+            // SAFETY: the machine can, says the caller.
+            Products::Bf16 => unsafe { gemm_bf16::product_block(&op) },
+        }
     });
 }
 
-struct Block<'a, L> {
-    left: &'a L,
-    right: &'a Packed,
-    added: Added<'a>,
-    out: SharedMut,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+/// The part of a product that one task computes.
+pub(super) struct Block<'a, L> {
+    pub(super) left: &'a L,
+    pub(super) right: &'a Packed,
+    pub(super) added: Added<'a>,
+    pub(super) out: SharedMut,
+    pub(super) rows: std::ops::Range<usize>,
+    pub(super) panels: std::ops::Range<usize>,
+}
+
+/// The even number at or below `at`, but for `end` itself: where a piece of a row may be parted, since bf16 weights lie in pairs.
+pub(super) fn even(at: usize, end: usize) -> usize {
+    if at == end { at } else { at & !1 }
 }
 
 impl<L: LeftRows> SimdOp for Block<'_, L> {
@@ -194,7 +185,7 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
     fn eval<I: Isa>(self, isa: I) {
         let width = 2 * isa.f32().len();
         let (_, tile) = shape();
-        let (piece, taps, columns) = (self.left.width(), self.left.taps(), self.right.columns);
+        let (piece, taps, columns) = (self.left.width(), self.left.taps(), self.right.columns());
         // A block of the depth is some whole taps, or a part of one.
         let taps_at_once = (DEPTH / piece.max(1)).clamp(1, taps);
         let parts = if taps_at_once == 1 { piece.div_ceil(DEPTH) } else { 1 };
@@ -202,6 +193,9 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
         let tiles = count.div_ceil(tile);
         let mut pointers = vec![[std::ptr::null::<f32>(); TILE]; tiles * taps_at_once];
         let mut of_row = vec![std::ptr::null::<f32>(); taps_at_once];
+        // A panel's part of the depth in f32, where it lies in bf16.
+        let halved = self.right.format() == Format::Bf16;
+        let mut unpacked = Aligned::zeros(if halved { (DEPTH + 2) * width } else { 0 });
         for first_tap in (0..taps).step_by(taps_at_once) {
             let taps_here = taps_at_once.min(taps - first_tap);
             for row in 0..tiles * tile {
@@ -214,12 +208,18 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
                 }
             }
             for part in 0..parts {
-                let (from, to) = (part * piece / parts, (part + 1) * piece / parts);
+                let (from, to) = (even(part * piece / parts, piece), even((part + 1) * piece / parts, piece));
                 let is_first = first_tap == 0 && part == 0;
                 let is_last = first_tap + taps_here == taps && part + 1 == parts;
                 for panel in self.panels.clone() {
-                    // SAFETY: the depth checked by the caller covers every tap and part.
-                    let b = unsafe { self.right.panel(panel).add((first_tap * piece + from) * width) };
+                    // The depth checked by the caller covers every tap and part.
+                    let mut b = self.right.panel(panel, first_tap * piece + from);
+                    if halved {
+                        let to_f32 = unpacked.as_mut_ptr();
+                        // SAFETY: whole taps or a part of one are at most `DEPTH` rows, give or take the rounding to pairs.
+                        unsafe { packed::unpack(b, taps_here * (to - from), width, to_f32) };
+                        b = to_f32;
+                    }
                     for at in 0..tiles {
                         let row = self.rows.start + at * tile;
                         let store = Store {

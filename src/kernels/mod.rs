@@ -12,7 +12,9 @@ pub mod attention;
 pub(crate) mod buffer;
 pub mod conv;
 pub mod gemm;
+mod gemm_bf16;
 pub mod norm;
+mod packed;
 #[cfg(test)]
 mod testing;
 pub mod threads;

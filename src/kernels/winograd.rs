@@ -6,8 +6,8 @@
 
 use super::buffer::{Aligned, SharedMut, filled};
 use super::conv::{Conv, Map};
-use super::gemm::{Added, Store, TILE, micro, panel_width};
-use super::threads;
+use super::gemm::{Added, Format, Store, TILE, micro, panel_width};
+use super::{packed, threads};
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use std::cell::RefCell;
@@ -181,10 +181,12 @@ impl SimdOp for Gather<'_> {
         let products = self.products.at_least(PLACES * plane).as_mut_ptr();
         let input = self.job.conv.input;
         let (_, tile) = super::gemm::shape();
+        let is_halved = self.job.conv.packed.format() == Format::Bf16;
+        let mut halved = Aligned::zeros(if is_halved { 9 * DEPTH * width } else { 0 });
         for channel in (0..input).step_by(DEPTH) {
             let depth = DEPTH.min(input - channel);
-            let from = Weights { panel: self.job.conv.packed.panel(self.panel), input, channel, depth };
-            // SAFETY: `weights` holds 36 planes of `depth` lines; `channel + depth` is within the packed depth.
+            let from = self.weights(channel, depth, width, &mut halved);
+            // SAFETY: `weights` holds 36 planes of `depth` lines, and each of the nine taps as many.
             unsafe { from.transform(isa, weights) };
             for place in 0..PLACES {
                 // SAFETY: rows of this task's tiles in plane `place`, all written by `Scatter` before.
@@ -217,11 +219,34 @@ impl SimdOp for Gather<'_> {
     }
 }
 
-/// Some channels of a panel of weights.
+impl Gather<'_> {
+    /// `depth` channels of the panel's weights from `channel` on; through `unpacked` where they lie in bf16.
+    #[inline(always)]
+    fn weights(&self, channel: usize, depth: usize, width: usize, unpacked: &mut Aligned) -> Weights {
+        let (packed, input) = (&self.job.conv.packed, self.job.conv.input);
+        if packed.format() == Format::F32 {
+            return Weights { taps: packed.panel(self.panel, channel), stride: input, depth };
+        }
+        let taps = unpacked.as_mut_ptr();
+        for tap in 0..9 {
+            // SAFETY: `channel + depth` is within the input's channels, an even number of them as `DEPTH` is.
+            unsafe {
+                packed::unpack(
+                    packed.panel(self.panel, tap * input + channel),
+                    depth,
+                    width,
+                    taps.add(tap * depth * width),
+                );
+            }
+        }
+        Weights { taps, stride: depth, depth }
+    }
+}
+
+/// Some channels of a panel of weights: nine taps, `stride` lines apart.
 struct Weights {
-    panel: *const f32,
-    input: usize,
-    channel: usize,
+    taps: *const f32,
+    stride: usize,
     depth: usize,
 }
 
@@ -237,8 +262,8 @@ impl Weights {
                     let mut g = [[ops.zero(); 3]; 3];
                     for y in 0..3 {
                         for x in 0..3 {
-                            let row = (y * 3 + x) * self.input + self.channel + c;
-                            g[y][x] = ops.load_ptr(self.panel.add(row * width + column));
+                            let row = (y * 3 + x) * self.stride + c;
+                            g[y][x] = ops.load_ptr(self.taps.add(row * width + column));
                         }
                     }
                     let u = weight_transform(isa, g);

@@ -62,7 +62,7 @@ impl FastLinear {
             return Ok(None);
         }
         let (output, input) = weight.dims2()?;
-        let weight = read([&ready(weight)?], |[weight]| Packed::transposed(weight, output, input))?;
+        let weight = read([&ready(weight)?], |[weight]| Packed::transposed(b.format(), weight, output, input))?;
         let bias = bias.map(|bias| to_vec(bias).map(Arc::from)).transpose()?;
         Ok(Some(Self { weight: Arc::new(weight), bias }))
     }
@@ -103,7 +103,7 @@ impl FastConv {
             return Ok(None);
         }
         let (output, input, ..) = weight.dims4()?;
-        let conv = read([&ready(weight)?], |[weight]| Conv::new(weight, output, input, geometry))?;
+        let conv = read([&ready(weight)?], |[weight]| Conv::new(b.format(), weight, output, input, geometry))?;
         Ok(Some(Self { conv: Arc::new(conv), bias: Arc::from(to_vec(bias)?) }))
     }
 

@@ -23,6 +23,7 @@ pub use linear::{GeGlu, Linear, quick_gelu};
 pub use norm::{GroupNorm, LayerNorm};
 
 use crate::Result;
+use crate::kernels::gemm::Format;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 
@@ -80,6 +81,11 @@ impl<'a> Builder<'a> {
     /// The dtype of activations: f32 on a CPU, else the weights' own.
     pub fn activations(&self) -> DType {
         if self.device().is_cpu() { DType::F32 } else { self.weights.dtype() }
+    }
+
+    /// The format that weights are packed in for the CPU kernels.
+    pub(super) fn format(&self) -> Format {
+        if self.weights.dtype() == DType::BF16 { Format::Bf16 } else { Format::F32 }
     }
 
     /// The weight `name` at this path, in the weights' dtype.
