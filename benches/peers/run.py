@@ -35,12 +35,12 @@ def measured(command, env=None):
     return dict(wall=wall, cpu=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss / 1024), out
 
 
-def attnmap(arguments, plain=False):
+def attnmap(arguments, *flags, plain=False):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [arguments.attnmap, "generate", PROMPT, "--model", arguments.model, "--steps", str(arguments.steps),
                    "--size", f"{arguments.size}x{arguments.size}", "--seed", "1", "--threads", str(arguments.threads),
-                   "--quiet", "--out", str(out)]
+                   "--quiet", "--out", str(out), *flags]
         env = dict(os.environ, ATTNMAP_PLAIN="1" if plain else "")
         result, _ = measured(command, env)
         record = json.loads((out / "run.json").read_text())
@@ -71,7 +71,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--plain", action="store_true", help="also attnmap without its kernels")
-    parser.add_argument("--bf16", action="store_true", help="also diffusers in bf16")
+    parser.add_argument("--bf16", action="store_true", help="also both in bf16")
     parser.add_argument("--no-daam", action="store_true", help="diffusers alone as the yardstick")
     arguments = parser.parse_args()
     contestants = {"attnmap": lambda: attnmap(arguments), "diffusers": lambda: diffusers(arguments)}
@@ -80,6 +80,7 @@ def main():
     if arguments.plain:
         contestants["attnmap, plain"] = lambda: attnmap(arguments, plain=True)
     if arguments.bf16:
+        contestants["attnmap bf16"] = lambda: attnmap(arguments, "--dtype", "bf16")
         contestants["diffusers bf16"] = lambda: diffusers(arguments, "--dtype", "bfloat16")
     results = {name: [] for name in contestants}
     for round in range(arguments.rounds):
