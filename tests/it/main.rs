@@ -6,6 +6,7 @@ mod evidence;
 mod gallery;
 mod heatmap;
 mod hub;
+mod memory;
 mod model;
 mod model_shapes;
 mod models;

@@ -138,3 +138,27 @@ fn early_scheduler_configs_are_repaired_as_diffusers_does() {
     let expected = run(Some(1), Some(false));
     assert!(expected == run(None, None) && expected == run(Some(0), Some(true)));
 }
+
+/// bf16 weights, and on some machines bf16 products: another image by a few levels at most, the same maps.
+#[test]
+fn bf16_changes_little() {
+    let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
+    let run = |dtype| {
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype, device: Device::Cpu }).unwrap();
+        let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach").unwrap();
+        let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+        let (mut traced, _) = pipeline.trace(&prompt, &pipeline.default_options(), Keep::default(), quiet).unwrap();
+        let Traced { generation, trace } = traced.remove(0);
+        let maps = heatmap::aggregate(&trace, &Aggregate::default(), &trace.about.prompt.words).unwrap();
+        (generation.image, maps.tokens)
+    };
+    let ((image, maps), (other, other_maps)) = (run(DType::F32), run(DType::BF16));
+    let off: Vec<u8> = image.as_raw().iter().zip(other.as_raw()).map(|(a, b)| a.abs_diff(*b)).collect();
+    let mean = off.iter().map(|&v| f64::from(v)).sum::<f64>() / off.len() as f64;
+    let worst = off.iter().max().unwrap();
+    let maximum = maps.iter().copied().fold(0.0, f32::max);
+    let map = maps.iter().zip(&other_maps).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / maximum;
+    println!("bf16: image {mean:.3} on average, {worst} at most, maps {map:.1e} of the maximum");
+    assert!(0.0 < mean && mean < 0.5 && *worst <= 12, "image: {mean} on average, {worst} at most");
+    assert!(map < 0.02, "maps: {map} of the maximum");
+}

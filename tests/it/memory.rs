@@ -1,0 +1,30 @@
+//! What a run takes of memory: flat in the number of steps beyond the maps of single steps.
+#![cfg(target_os = "linux")]
+
+use std::process::{Command, Stdio};
+
+/// Peak resident memory in bytes of a run with the embedded checkpoint.
+fn peak(steps: usize, more: &[&str]) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+    command.args(["generate", "a red apple on the beach", "--quiet", "--steps", &steps.to_string()]).args(more);
+    command.arg("--out").arg(folder.path().join("run")).stdout(Stdio::null());
+    let child = command.spawn().unwrap();
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::uninit());
+    // SAFETY: the child is ours and nobody else waits for it; the system fills `usage`.
+    let waited = unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, usage.as_mut_ptr()) };
+    assert!(waited > 0 && status == 0, "the run failed");
+    // SAFETY: filled, as the child was waited for.
+    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
+}
+
+#[test]
+fn many_steps_take_no_more_than_few() {
+    const MIB: u64 = 1 << 20;
+    let (few, many) = (peak(5, &["--no-step-maps"]), peak(60, &["--no-step-maps"]));
+    println!("5 steps: {} MiB, 60 steps: {} MiB", few / MIB, many / MIB);
+    // A step's latents and maps kept by mistake: 55 steps of 3 sites would take more than this.
+    assert!(many < few + 8 * MIB, "5 steps: {few} bytes, 60 steps: {many}");
+    // 63 MB of weights in f32 beside the 31 MB that the binary holds in f16, and the activations of a 128x128 decoding.
+    assert!(many < 220 * MIB, "{many} bytes");
+}
