@@ -259,6 +259,8 @@ fn usage(of: libc::c_int) -> Option<libc::rusage> {
 }
 
 /// Peak resident memory of a command, in MiB.
+// `wait4` waits for the child, and says what it used.
+#[allow(clippy::zombie_processes)]
 fn peak_memory(command: &mut Command) -> Result<f64> {
     let child = command.stdout(std::process::Stdio::null()).spawn()?;
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::uninit());

@@ -4,6 +4,8 @@
 use std::process::{Command, Stdio};
 
 /// Peak resident memory in bytes of a run with the embedded checkpoint.
+// `wait4` waits for the child, and says what it used.
+#[allow(clippy::zombie_processes)]
 fn peak(steps: usize, more: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
