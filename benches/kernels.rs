@@ -96,9 +96,18 @@ const ATTENTIONS: [(usize, usize, usize, usize); 4] =
     [(4096, 4096, 8, 40), (1024, 1024, 8, 80), (4096, 77, 8, 40), (256, 256, 4, 16)];
 
 #[divan::bench(args = ATTENTIONS, max_time = 3)]
-fn attention_kernel(bencher: Bencher, (queries, keys, heads, width): (usize, usize, usize, usize)) {
+fn attention_kernel(bencher: Bencher, shape: (usize, usize, usize, usize)) {
+    attend(bencher, shape, Format::F32);
+}
+
+#[divan::bench(args = ATTENTIONS, max_time = 3)]
+fn attention_kernel_bf16(bencher: Bencher, shape: (usize, usize, usize, usize)) {
+    attend(bencher, shape, Format::Bf16);
+}
+
+fn attend(bencher: Bencher, (queries, keys, heads, width): (usize, usize, usize, usize), format: Format) {
     let (q, k) = (values(2 * queries * heads * width), values(2 * keys * heads * width));
-    bencher.bench(|| Context::new(&k, &k, 2, keys, heads).attend(black_box(&q), None));
+    bencher.bench(|| Context::new_as(format, &k, &k, 2, keys, heads).attend(black_box(&q), None));
 }
 
 #[divan::bench(args = ATTENTIONS, max_time = 3)]

@@ -4,8 +4,9 @@
 //! read in place from `[tokens, heads * width]`, so that nothing is permuted before or after.
 
 use super::buffer::{Aligned, SharedMut, filled};
-use super::gemm::{Store, TILE, micro, shape};
-use super::threads;
+use super::gemm::{Format, Store, TILE, micro, shape};
+use super::packed::pair;
+use super::{gemm_bf16, threads};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
 use rten_vecmath::Exp;
@@ -17,7 +18,7 @@ const QUERIES: usize = 48;
 const KEYS: usize = 512;
 
 thread_local! {
-    static SCRATCH: RefCell<[Aligned; 3]> = RefCell::default();
+    static SCRATCH: RefCell<[Aligned; 4]> = RefCell::default();
 }
 
 /// Keys and values of some rows and heads, packed for this machine.
@@ -27,6 +28,8 @@ pub struct Context {
     keys: Aligned,
     /// `[batch, heads][key][width, rounded up to whole vectors]`.
     values: Aligned,
+    /// Both are pairs of bf16: of a head's width in `keys`, of two keys in `values`.
+    halved: bool,
     batch: usize,
     heads: usize,
     tokens: usize,
@@ -39,6 +42,16 @@ impl Context {
     /// # Panics
     /// When the lengths are not those of `batch`, `tokens` and `heads`.
     pub fn new(keys: &[f32], values: &[f32], batch: usize, tokens: usize, heads: usize) -> Self {
+        Self::new_as(Format::F32, keys, values, batch, tokens, heads)
+    }
+
+    /// [`new`](Self::new) in a format of the caller's choice. [`Format::Bf16`] rounds queries, keys, values and weights to bf16 where the
+    /// processor multiplies it and a head's width is even; elsewhere it is f32: unlike weights they are made anew at every step, and
+    /// their memory does not count.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn new_as(format: Format, keys: &[f32], values: &[f32], batch: usize, tokens: usize, heads: usize) -> Self {
         let channels = keys.len() / (batch * tokens).max(1);
         assert!(keys.len() == batch * tokens * channels && values.len() == keys.len(), "keys and values of one shape");
         assert!(heads > 0 && channels.is_multiple_of(heads), "heads divide the channels");
@@ -46,15 +59,18 @@ impl Context {
         let (lanes, _) = shape();
         let (panel, padded) = (2 * lanes, width.next_multiple_of(lanes));
         let whole = tokens.next_multiple_of(panel);
+        let halved = format == Format::Bf16 && width.is_multiple_of(2) && gemm_bf16::available();
+        let share = if halved { 2 } else { 1 };
+        let (key_values, value_values) = (whole * width / share, whole * padded / share);
         let mut packed = Self {
-            keys: Aligned::zeros(batch * heads * whole * width),
-            values: Aligned::default(),
+            keys: Aligned::zeros(batch * heads * key_values),
+            values: Aligned::zeros(batch * heads * value_values),
+            halved,
             batch,
             heads,
             tokens,
             width,
         };
-        packed.values = Aligned::zeros(batch * heads * whole * padded);
         let (to_keys, to_values) = (SharedMut(packed.keys.as_mut_ptr()), SharedMut(packed.values.as_mut_ptr()));
         let scale = (1.0 / (width as f64).sqrt()) as f32;
         threads::each(batch * heads, 2 * keys.len(), |task| {
@@ -62,12 +78,26 @@ impl Context {
             // SAFETY: each task writes its own row and head.
             let (to_keys, to_values) = unsafe {
                 (
-                    std::slice::from_raw_parts_mut(to_keys.get().add(task * whole * width), whole * width),
-                    std::slice::from_raw_parts_mut(to_values.get().add(task * whole * padded), whole * padded),
+                    std::slice::from_raw_parts_mut(to_keys.get().add(task * key_values), key_values),
+                    std::slice::from_raw_parts_mut(to_values.get().add(task * value_values), value_values),
                 )
             };
             for token in 0..tokens {
                 let at = (row * tokens + token) * channels + head * width;
+                if halved {
+                    let to = &mut to_keys[token / panel * panel * width / 2 + token % panel..];
+                    for (to, key) in to.iter_mut().step_by(panel).zip(keys[at..][..width].chunks_exact(2)) {
+                        *to = pair(key[0] * scale, key[1] * scale);
+                    }
+                    if token % 2 == 0 {
+                        let to = &mut to_values[token / 2 * padded..][..width];
+                        let next = (token + 1 < tokens).then(|| &values[at + channels..][..width]);
+                        for (column, to) in to.iter_mut().enumerate() {
+                            *to = pair(values[at + column], next.map_or(0.0, |next| next[column]));
+                        }
+                    }
+                    continue;
+                }
                 let to = &mut to_keys[token / panel * panel * width + token % panel..];
                 for (to, key) in to.iter_mut().step_by(panel).zip(&keys[at..][..width]) {
                     *to = key * scale;
@@ -84,6 +114,7 @@ impl Context {
     /// When `weights` has another length.
     pub fn weighted(&self, weights: &[f32]) -> Self {
         assert_eq!(weights.len(), self.batch * self.tokens, "a weight for every token of the batch");
+        assert!(!self.halved, "weights are for what is read by others, which is kept in f32");
         let mut values = self.values.clone();
         let tasks = self.batch * self.heads;
         let padded = self.width.next_multiple_of(shape().0);
@@ -184,7 +215,7 @@ struct Block<'a> {
     bias: Option<&'a [f32]>,
     told: Option<SharedMut>,
     out: SharedMut,
-    scratch: &'a mut [Aligned; 3],
+    scratch: &'a mut [Aligned; 4],
 }
 
 impl SimdOp for Block<'_> {
@@ -199,8 +230,13 @@ impl SimdOp for Block<'_> {
         let whole = tokens.next_multiple_of(panel);
         let (row, head) = (self.place / heads, self.place % heads);
         let (_, tile) = shape();
-        let [scores, sums, state] = self.scratch;
+        let [scores, sums, state, rounded] = self.scratch;
         let stride = self.keys;
+        let halved = self.context.halved;
+        // Queries and the weights of a block of keys in bf16, two to a place.
+        let (query_stride, weight_stride) = (width / 2 + 16, stride / 2 + 16);
+        let rounded = rounded.at_least(if halved { self.rows * (query_stride + weight_stride) } else { 0 });
+        let (queries, weights) = (rounded.as_mut_ptr(), rounded.as_mut_ptr().wrapping_add(self.rows * query_stride));
         let scores = scores.at_least(self.rows * stride).as_mut_ptr();
         let sums = sums.at_least(self.rows * padded);
         sums.fill(0.0);
@@ -216,12 +252,26 @@ impl SimdOp for Block<'_> {
                 *pointer = self.queries[(row * self.count + query) * channels + head * width..][..width].as_ptr();
             }
         }
+        if halved {
+            for r in 0..self.rows {
+                let query = (row * self.count + self.at + r) * channels + head * width;
+                // SAFETY: `width` values, into a line that holds as many.
+                unsafe {
+                    gemm_bf16::round(
+                        self.queries[query..][..width].as_ptr(),
+                        width,
+                        queries.add(r * query_stride).cast(),
+                    )
+                };
+            }
+        }
+        let share = if halved { 2 } else { 1 };
         for first in (0..tokens).step_by(self.keys) {
             let here = self.keys.min(tokens - first);
             let panels = here.div_ceil(panel);
             // SAFETY: all within the packed context and the scratch space laid out above.
             unsafe {
-                let keys = self.context.keys.as_ptr().add((self.place * whole + first) * width);
+                let keys = self.context.keys.as_ptr().add((self.place * whole + first) * width / share);
                 for at in 0..panels {
                     for (index, pointers) in pointers[..tiles].iter().enumerate() {
                         let store = Store {
@@ -232,8 +282,13 @@ impl SimdOp for Block<'_> {
                             accumulate: false,
                             added: None,
                         };
-                        let a = std::slice::from_ref(pointers);
-                        micro(isa, a, 0, width, keys.add(at * panel * width), store);
+                        let keys = keys.add(at * panel * width / share);
+                        if halved {
+                            let a = queries.add(index * tile * query_stride).cast();
+                            gemm_bf16::tile(a, 2 * query_stride, width / 2, keys, store);
+                        } else {
+                            micro(isa, std::slice::from_ref(pointers), 0, width, keys, store);
+                        }
                     }
                 }
                 let bias = self.bias.map(|bias| bias.as_ptr().add(row * tokens + first));
@@ -247,9 +302,17 @@ impl SimdOp for Block<'_> {
                         scale(isa, sums.add(r * padded), padded, keep);
                     }
                 }
-                let values = self.context.values.as_ptr().add((self.place * whole + first) * padded);
-                let product = Weighted { scores, stride, rows: self.rows, keys: here, values, padded, sums };
-                product.run(isa);
+                let values = self.context.values.as_ptr().add((self.place * whole + first) * padded / share);
+                if halved {
+                    for r in 0..self.rows {
+                        gemm_bf16::round(scores.add(r * stride), panels * panel, weights.add(r * weight_stride).cast());
+                    }
+                    let (a, pairs) = (weights.cast_const().cast(), here.div_ceil(2));
+                    gemm_bf16::add_weighted(a, 2 * weight_stride, (self.rows, pairs), values, padded, sums);
+                } else {
+                    let product = Weighted { scores, stride, rows: self.rows, keys: here, values, padded, sums };
+                    product.run(isa);
+                }
             }
         }
         for r in 0..self.rows {
@@ -469,6 +532,12 @@ mod tests {
             let (got, told) = context.attend_told(&q, bias);
             prop_assert!(relative(&got, &want) < 2e-5, "told: {}", relative(&got, &want));
             prop_assert!(relative(&told, &probabilities) < 2e-5, "{}", relative(&told, &probabilities));
+            // Rounded to bf16 on machines that multiply it: queries, keys and values are off by up to 2^-9 each, so that scores of the
+            // size that `sharp` makes move weights by a few thousandths.
+            let halved = Context::new_as(Format::Bf16, &k, &v, batch, tokens, heads);
+            let got = halved.attend(&q, bias);
+            let limit = if halved.halved { 0.03 } else { 2e-5 };
+            prop_assert!(relative(&got, &want) < limit, "bf16: {}", relative(&got, &want));
         }
     }
 }

@@ -3,9 +3,10 @@
 //! The left side is rounded to bf16 a block at a time, on its way into the cache; sums are f32. The plain form is
 //! [`gemm`](super::gemm) with weights of the same format.
 
-use super::gemm::LeftRows;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) use elsewhere::{add_weighted, product_block, round, tile};
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::product_block;
+pub(super) use x86::{add_weighted, product_block, round, tile};
 
 /// Whether this machine multiplies bf16 and panels are as wide as it needs.
 pub(super) fn available() -> bool {
@@ -20,15 +21,38 @@ pub(super) fn available() -> bool {
     false
 }
 
+/// Never called: nothing is packed for it where it is not available.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn product_block<L: LeftRows>(_: &super::gemm::Block<L>) {
-    unreachable!("asked for on a machine where it is not available")
+mod elsewhere {
+    use crate::kernels::gemm::{Block, LeftRows, Store};
+
+    pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(_: &Block<L>) {
+        unreachable!("asked for on a machine where it is not available")
+    }
+
+    pub(in crate::kernels) unsafe fn round(_: *const f32, _: usize, _: *mut u16) {
+        unreachable!("asked for on a machine where it is not available")
+    }
+
+    pub(in crate::kernels) unsafe fn tile(_: *const u16, _: usize, _: usize, _: *const f32, _: Store) {
+        unreachable!("asked for on a machine where it is not available")
+    }
+
+    pub(in crate::kernels) unsafe fn add_weighted(
+        _: *const u16,
+        _: usize,
+        _: (usize, usize),
+        _: *const f32,
+        _: usize,
+        _: *mut f32,
+    ) {
+        unreachable!("asked for on a machine where it is not available")
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::LeftRows;
-    use crate::kernels::gemm::{Block, Store, even};
+    use crate::kernels::gemm::{Block, LeftRows, Store, even};
     use std::arch::x86_64::*;
     use std::cell::RefCell;
 
@@ -88,14 +112,7 @@ mod x86 {
                             added: is_last.then_some((&block.added, row, panel * WIDTH)),
                         };
                         // SAFETY: `taps_here * depth` values in each row of the scratch and as many lines of the panel.
-                        unsafe {
-                            let (a, pairs) = (left.add(at * stride), taps_here * depth / 2);
-                            match store.rows {
-                                9.. => tile::<12>(a, stride, pairs, b, store),
-                                5..=8 => tile::<8>(a, stride, pairs, b, store),
-                                _ => tile::<4>(a, stride, pairs, b, store),
-                            }
-                        }
+                        unsafe { tile(left.add(at * stride), stride, taps_here * depth / 2, b, store) };
                     }
                 }
             }
@@ -103,8 +120,11 @@ mod x86 {
     }
 
     /// Rounds `len` values to bf16, halves to even.
+    ///
+    /// # Safety
+    /// Both pointers must be valid for `len` values.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn round(from: *const f32, len: usize, to: *mut u16) {
+    pub(in crate::kernels) unsafe fn round(from: *const f32, len: usize, to: *mut u16) {
         let mut at = 0;
         // SAFETY: the caller's; masks stop at the last value.
         unsafe {
@@ -128,9 +148,100 @@ mod x86 {
         if count >= 16 { u16::MAX } else { (1 << count) - 1 }
     }
 
-    /// One register tile over `pairs` pairs of the depth.
+    /// One register tile, up to 12 rows of 32 columns, over `pairs` pairs of the depth; rows of `a` lie `stride` values apart.
+    ///
+    /// # Safety
+    /// `a` must hold `2 * pairs` values in each of `store.rows` rows, `b` as many lines of a panel's pairs, aligned to 64 bytes, and
+    /// `store.out` what it says.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn tile<const MR: usize>(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
+    pub(in crate::kernels) unsafe fn tile(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
+        // SAFETY: the caller's.
+        unsafe {
+            match store.rows {
+                9.. => tile_of::<12>(a, stride, pairs, b, store),
+                5..=8 => tile_of::<8>(a, stride, pairs, b, store),
+                _ => tile_of::<4>(a, stride, pairs, b, store),
+            }
+        }
+    }
+
+    /// `sums += a * values` for `rows` rows of `pairs` pairs, `stride` values apart; `values` and `sums` are `padded` columns wide, whole
+    /// vectors.
+    ///
+    /// # Safety
+    /// The pointers must hold what these sizes say; `values` are aligned to 64 bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(in crate::kernels) unsafe fn add_weighted(
+        a: *const u16,
+        stride: usize,
+        (rows, pairs): (usize, usize),
+        values: *const f32,
+        padded: usize,
+        sums: *mut f32,
+    ) {
+        let vectors = padded / 16;
+        // As many columns at a time as leave registers for some rows.
+        let parts = vectors.div_ceil(5);
+        for part in 0..parts {
+            let (from, to) = (part * vectors / parts, (part + 1) * vectors / parts);
+            // SAFETY: the caller's.
+            unsafe {
+                let (values, sums) = (values.add(16 * from), sums.add(16 * from));
+                match to - from {
+                    1 => weighted_of::<12, 1>(a, stride, (rows, pairs), values, padded, sums),
+                    2 => weighted_of::<12, 2>(a, stride, (rows, pairs), values, padded, sums),
+                    3 => weighted_of::<8, 3>(a, stride, (rows, pairs), values, padded, sums),
+                    4 => weighted_of::<6, 4>(a, stride, (rows, pairs), values, padded, sums),
+                    _ => weighted_of::<5, 5>(a, stride, (rows, pairs), values, padded, sums),
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn weighted_of<const MR: usize, const NV: usize>(
+        a: *const u16,
+        stride: usize,
+        (rows, pairs): (usize, usize),
+        values: *const f32,
+        padded: usize,
+        sums: *mut f32,
+    ) {
+        for row in (0..rows).step_by(MR) {
+            let mut sum = [[_mm512_setzero_ps(); NV]; MR];
+            // SAFETY: the caller's; rows beyond the last repeat it and are not stored.
+            unsafe {
+                let mut lines = [std::ptr::null::<i32>(); MR];
+                for r in 0..MR {
+                    lines[r] = a.add((row + r).min(rows - 1) * stride).cast();
+                }
+                for k in 0..pairs {
+                    let mut v = [_mm512_setzero_ps(); NV];
+                    for n in 0..NV {
+                        v[n] = _mm512_load_ps(values.add(k * padded + 16 * n));
+                    }
+                    for r in 0..MR {
+                        let pair: __m512bh = std::mem::transmute(_mm512_set1_epi32(lines[r].add(k).read_unaligned()));
+                        for n in 0..NV {
+                            sum[r][n] =
+                                _mm512_dpbf16_ps(sum[r][n], pair, std::mem::transmute::<__m512, __m512bh>(v[n]));
+                        }
+                    }
+                }
+                for r in 0..MR {
+                    if row + r < rows {
+                        for n in 0..NV {
+                            let at = sums.add((row + r) * padded + 16 * n);
+                            _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sum[r][n]));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn tile_of<const MR: usize>(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
         let mut sum = [[_mm512_setzero_ps(); 2]; MR];
         // SAFETY: the caller's; rows beyond the last repeat it and are not stored.
         unsafe {

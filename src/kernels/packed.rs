@@ -97,7 +97,7 @@ impl Packed {
 }
 
 /// The bits of two values rounded to bf16, the first in the lower half.
-fn pair(first: f32, second: f32) -> f32 {
+pub(super) fn pair(first: f32, second: f32) -> f32 {
     f32::from_bits(u32::from(bf16::from_f32(first).to_bits()) | u32::from(bf16::from_f32(second).to_bits()) << 16)
 }
 

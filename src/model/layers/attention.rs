@@ -3,6 +3,7 @@
 use super::{Builder, Linear, fast};
 use crate::Result;
 use crate::kernels::attention::Context;
+use crate::kernels::gemm::Format;
 use candle_core::{D, DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct Attention {
     heads: usize,
     upcast: bool,
     fast: bool,
+    /// Of what is attended to in self-attention. The prompt's keys stay in f32: its probabilities are what is shown.
+    format: Format,
 }
 
 /// Keys and values of a context, split into heads: computed once for a prompt, used at every step.
@@ -77,6 +80,7 @@ impl Attention {
             heads,
             upcast,
             fast: fast::applies(b.layout(), b.device()),
+            format: if upcast { Format::F32 } else { b.format() },
         })
     }
 
@@ -85,10 +89,14 @@ impl Attention {
     /// # Errors
     /// When the width is not the layer's.
     pub fn keys_values(&self, context: &Tensor) -> Result<KeysValues> {
+        self.keys_values_as(Format::F32, context)
+    }
+
+    fn keys_values_as(&self, format: Format, context: &Tensor) -> Result<KeysValues> {
         let (keys, values) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
         Ok(KeysValues(if self.fast {
             let (batch, tokens, _) = keys.dims3()?;
-            let packed = |[keys, values]: [&[f32]; 2]| Context::new(keys, values, batch, tokens, self.heads);
+            let packed = |[keys, values]: [&[f32]; 2]| Context::new_as(format, keys, values, batch, tokens, self.heads);
             Seen::Fast(Arc::new(fast::read([&keys, &values], packed)?))
         } else {
             Seen::Plain { keys: split_heads(&keys, self.heads)?, values: split_heads(&values, self.heads)? }
@@ -174,7 +182,7 @@ impl Attention {
     /// # Errors
     /// When shapes do not meet, or the tap's own.
     pub fn forward_self(&self, x: &Tensor, tap: Option<Tap>, residual: &Tensor) -> Result<Tensor> {
-        self.forward(x, &self.keys_values(x)?, None, tap, residual)
+        self.forward(x, &self.keys_values_as(self.format, x)?, None, tap, residual)
     }
 }
 
