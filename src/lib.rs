@@ -7,6 +7,7 @@ pub mod gallery;
 pub mod heatmap;
 pub mod kernels;
 pub mod model;
+pub mod picture;
 pub mod pipeline;
 pub mod prompt;
 pub mod render;

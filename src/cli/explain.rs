@@ -12,7 +12,7 @@ use attnmap::evidence::record::{Evidence, FORMAT_VERSION, ShapleyOfWords, Thresh
 use attnmap::evidence::shapley::{self, shapley};
 use attnmap::evidence::verdict::judge;
 use attnmap::heatmap::{self, Heatmaps};
-use attnmap::pipeline::{Keep, Options, Pipeline};
+use attnmap::pipeline::{Init, Keep, Options, Pipeline};
 use attnmap::prompt::Prompt;
 use attnmap::render::{Display, write_png};
 use attnmap::run::{self, NewRun, Pictures, Run};
@@ -253,6 +253,7 @@ fn options(run: &Run) -> anyhow::Result<Options> {
         scheduler: Some(settings.scheduler.parse::<SchedulerKind>().with_context(|| run.folder.display().to_string())?),
         probes: Vec::new(),
         latents: None,
+        init: Init::of_run(run)?,
     })
 }
 

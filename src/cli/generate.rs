@@ -18,6 +18,7 @@ use clap::Args;
 use image::RgbImage;
 
 use super::display::{DisplayArgs, MapArgs};
+use super::init::{Given, InitArgs};
 use super::print::{self, Terminal};
 
 /// Generate images from a prompt and map every word's attention
@@ -32,6 +33,9 @@ pub struct GenerateArgs {
 
     #[command(flatten)]
     image: ImageArgs,
+
+    #[command(flatten)]
+    init: InitArgs,
 
     #[command(flatten)]
     maps: MapArgs,
@@ -74,11 +78,12 @@ Examples:
   attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour --seed 3 --images 4
   attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
+  attnmap generate \"a green apple on the beach\" --init outputs/a-red-apple-on-the-beach-0/image.png --strength 0.7
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
 the model ties a place to, not that it drew the thing: some layers give a share to any word.
-
---size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator.";
+--size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from is resized to
+--size; without it the picture keeps its shape, at a size near the checkpoint's own.";
 
 /// Which checkpoint, and how it runs.
 #[derive(Debug, Args)]
@@ -151,7 +156,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub images: u64,
 
-    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own]
+    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own, or near it in the shape of --init]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub size: Option<(usize, usize)>,
 
@@ -190,7 +195,8 @@ fn parse_dtype(text: &str) -> Result<DType, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
+/// Reads WIDTHxHEIGHT.
+pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let (width, height) = text.split_once(['x', 'X']).ok_or("write WIDTHxHEIGHT, e.g. 512x512")?;
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| "write WIDTHxHEIGHT, e.g. 512x512".to_owned());
     Ok((number(width)?, number(height)?))
@@ -228,15 +234,19 @@ impl ModelArgs {
 }
 
 impl ImageArgs {
-    /// The options of one run with one seed after another.
-    pub fn options(&self, pipeline: &Pipeline, probes: &[String]) -> Result<Vec<Options>> {
+    /// The options of one run with one seed after another, each setting out from the picture that was given.
+    fn options(&self, pipeline: &Pipeline, probes: &[String], given: Option<&Given>) -> Result<Vec<Options>> {
         let defaults = pipeline.default_options();
-        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
+        let (width, height) = match (self.size, given) {
+            (Some(size), _) => size,
+            (None, Some(given)) => given.size(pipeline).map(|size| (size.width, size.height))?,
+            (None, None) => (defaults.width, defaults.height),
+        };
         let latents = self.latents.as_deref().map(read_latents).transpose()?;
         let one = |index: u64| -> Result<Options> {
             let seed = self.seed.checked_add(index);
             let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
-            let options = Options {
+            let mut options = Options {
                 negative: self.negative.clone(),
                 steps: self.steps.unwrap_or(defaults.steps),
                 guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
@@ -246,8 +256,14 @@ impl ImageArgs {
                 scheduler: self.scheduler,
                 probes: probes.to_vec(),
                 latents: latents.clone(),
+                init: None,
             };
             pipeline.check(&options)?;
+            if let Some(given) = given {
+                // Only now is the size known to be one.
+                options.init = Some(given.init(&options));
+                pipeline.check(&options)?;
+            }
             Ok(options)
         };
         (0..self.images).map(one).collect()
@@ -272,6 +288,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
+    let given = args.init.read()?;
     let started = Instant::now();
     let pipeline = args.model.load(terminal)?;
     let loading = started.elapsed().as_secs_f64();
@@ -279,7 +296,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = pipeline.tokenize(&args.prompt)?;
     let info = PromptInfo::from(&prompt);
     let asked = args.probe.as_ref().map_or(&[][..], |probes| &probes.0);
-    let runs = args.image.options(&pipeline, asked)?;
+    let runs = args.image.options(&pipeline, asked, given.as_ref())?;
     let probes = probe_words(&info, &pipeline.probe_infos(asked)?);
     let mut words = args.maps.words(&info, &probes)?;
     if let Some(words) = &mut words {
@@ -327,6 +344,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let spinner = terminal.spinner("drawing");
         let (folder, record) = run::write_run(target, args.force, &new, |folder, _| {
             run::save_steps(folder, &estimates)?;
+            options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, target).map(drop)
         })?;
         spinner.finish_and_clear();

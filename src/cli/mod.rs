@@ -10,6 +10,7 @@ mod explain;
 mod facts;
 mod gallery;
 mod generate;
+mod init;
 mod models;
 mod print;
 mod report;

@@ -231,8 +231,7 @@ impl Job<'_> {
             height,
             width,
             scheduler: cell.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?,
-            probes: Vec::new(),
-            latents: None,
+            ..own
         })
     }
 

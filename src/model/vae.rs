@@ -33,13 +33,14 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// The latent that standard normal `noise` of the same shape picks.
+    /// The latents that standard normal `noise` picks: of the same shape, or with more rows where there is one picture.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes do not fit.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         let deviation = (&self.logvar * 0.5)?.exp()?;
-        Ok((&self.mean + deviation.mul(&noise.to_device(self.mean.device())?.to_dtype(DType::F32)?)?)?)
+        let noise = noise.to_device(self.mean.device())?.to_dtype(DType::F32)?;
+        Ok(noise.broadcast_mul(&deviation)?.broadcast_add(&self.mean)?)
     }
 }
 

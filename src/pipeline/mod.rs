@@ -4,10 +4,12 @@
 //! same seed gives the same image as diffusers with a CPU generator.
 
 mod encode;
+mod init;
 mod once;
 mod probes;
 mod traced;
 
+pub use init::Init;
 pub use traced::{Keep, Traced};
 
 use std::ops::ControlFlow;
@@ -15,6 +17,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use image::RgbImage;
+use init::Start;
 
 use crate::checkpoint::{Changes, Checkpoint, Defaults, Part, SchedulerConfig};
 use crate::model::{Context, TextEncoder, Unet, Vae};
@@ -61,12 +64,14 @@ pub struct Options {
     pub probes: Vec<String>,
     /// Standard normal noise in place of the seeds' own, f32 `[images, 4, height / factor, width / factor]`.
     pub latents: Option<Tensor>,
+    /// A picture to set out from; noise alone where there is none.
+    pub init: Option<Init>,
 }
 
 /// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The prompts are encoded; the steps begin.
+    /// The prompts, and a picture to set out from, are encoded; the steps begin.
     Encoded {
         /// Number of UNet calls to come.
         calls: usize,
@@ -114,7 +119,7 @@ pub struct Generations {
 /// Where the time of a run went.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
 pub struct Timings {
-    /// Seconds in the text encoder.
+    /// Seconds in the text encoder, and in the VAE for a picture to set out from.
     pub encode: f64,
     /// Seconds in the UNet and the scheduler.
     pub steps: f64,
@@ -182,6 +187,7 @@ impl Pipeline {
             scheduler: None,
             probes: Vec::new(),
             latents: None,
+            init: None,
         }
     }
 
@@ -223,7 +229,7 @@ impl Pipeline {
     /// The settings of an image of this run, as `run.json` and the trace record them.
     pub fn settings(&self, options: &Options, seed: u64) -> Settings {
         let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
-        Settings {
+        let mut settings = Settings {
             seed,
             steps: options.steps,
             guidance_scale: options.guidance_scale,
@@ -233,7 +239,11 @@ impl Pipeline {
             dtype: dtype_name(self.options.dtype).to_owned(),
             device: device_name(&self.options.device).to_owned(),
             more: self.changes.record(),
+        };
+        if let Some(init) = &options.init {
+            init.describe(&mut settings);
         }
+        settings
     }
 
     /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
@@ -264,6 +274,7 @@ impl Pipeline {
                 ));
             }
         }
+        self.check_init(options)?;
         self.sampler(options).map(|_| ())
     }
 
@@ -295,20 +306,21 @@ impl Pipeline {
 
         let start = Instant::now();
         let (context, text) = self.context(prompt, options, guided)?;
+        let mut sampler = self.sampler(options)?;
+        let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
+        let Start { mut latents, first_call } = self.start(options, &*sampler, &mut noise)?;
         timings.encode = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
-        let mut sampler = self.sampler(options)?;
-        let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
-        let mut latents = (self.initial_noise(options, &mut noise)? * sampler.init_noise_sigma())?;
-        let timesteps = sampler.timesteps().to_vec();
+        let timesteps = sampler.timesteps()[first_call..].to_vec();
         tell(Event::Encoded { calls: timesteps.len() })?;
         for (index, &timestep) in timesteps.iter().enumerate() {
             let step = Step { index, count: timesteps.len(), timestep, images, guided };
             observer.begin_step(&step)?;
-            let input = sampler.scale_model_input(&latents, index)?;
+            let call = first_call + index;
+            let input = sampler.scale_model_input(&latents, call)?;
             let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
-            let stepped = sampler.step(&output, index, &latents, &mut noise)?;
+            let stepped = sampler.step(&output, call, &latents, &mut noise)?;
             latents = stepped.previous;
             tell(Event::Stepped { step, denoised: &stepped.denoised, input: &input })?;
         }

@@ -2,7 +2,7 @@
 
 use super::{Pipeline, Result};
 use crate::Error;
-use crate::model::{Context, Unet};
+use crate::model::{Context, Posterior, Unet};
 use crate::scheduler;
 use crate::trace::AttentionObserver;
 use candle_core::{DType, Device, Tensor};
@@ -47,11 +47,16 @@ impl Pipeline {
             let reason = format!("{width}x{height} pixels; each side must be a multiple of {factor}");
             return Err(Error::option("image", reason));
         }
-        let pixels = image.as_raw().iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
-        let pixels =
-            Tensor::from_vec(pixels, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?;
-        let pixels = pixels.to_device(&self.options.device)?.to_dtype(self.options.dtype)?;
-        Ok((self.vae.encode(&pixels)?.mean.to_dtype(DType::F32)? * self.scaling_factor)?)
+        Ok((self.posterior(image)?.mean * self.scaling_factor)?)
+    }
+
+    /// The VAE's distribution of a picture's latent, before the scaling factor.
+    pub(super) fn posterior(&self, image: &RgbImage) -> Result<Posterior> {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let pixels = image.as_raw().iter().map(|&value| 2.0 * (f32::from(value) / 255.0) - 1.0).collect();
+        let pixels = Tensor::from_vec(pixels, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;
+        let pixels = pixels.contiguous()?.to_device(&self.options.device)?.to_dtype(self.options.dtype)?;
+        self.vae.encode(&pixels)
     }
 
     /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1 - a) noise` with the cumulative

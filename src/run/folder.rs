@@ -42,7 +42,15 @@ impl Run {
     /// # Errors
     /// [`Error::Io`] or [`Error::Trace`] when it is missing or damaged.
     pub fn image(&self) -> Result<RgbImage> {
-        let path = self.folder.join("image.png");
+        self.picture("image.png")
+    }
+
+    /// Reads the PNG file `name` of the run.
+    ///
+    /// # Errors
+    /// As [`image`](Self::image).
+    pub fn picture(&self, name: &str) -> Result<RgbImage> {
+        let path = self.folder.join(name);
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let image = image::load_from_memory_with_format(&bytes, image::ImageFormat::Png);
         Ok(image

@@ -6,6 +6,7 @@ mod evidence;
 mod gallery;
 mod heatmap;
 mod hub;
+mod images;
 mod memory;
 mod model;
 mod model_shapes;

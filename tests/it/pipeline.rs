@@ -1,5 +1,6 @@
 //! Whole runs against diffusers on the tiny checkpoints: final latents, image, and DAAM's global heat map.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -10,31 +11,81 @@ use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+/// The JSON file of a fixture: what diffusers ran, and the timesteps and tokens that it had.
 #[derive(Debug, Deserialize)]
-struct Settings {
-    checkpoint: String,
+pub struct Settings {
+    pub checkpoint: String,
     prompt: String,
     negative: String,
     guidance_scale: f64,
     scheduler: Option<String>,
     seed: u64,
     steps: usize,
-    width: usize,
-    height: usize,
+    pub width: usize,
+    pub height: usize,
     tokens: usize,
     timesteps: Vec<f64>,
 }
 
-fn fixtures() -> PathBuf {
+impl Settings {
+    /// The same run's options.
+    pub fn options(&self, pipeline: &Pipeline) -> Options {
+        Options {
+            negative: self.negative.clone(),
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            seeds: vec![self.seed],
+            height: self.height,
+            width: self.width,
+            scheduler: self.scheduler.as_ref().map(|name| name.parse().unwrap()),
+            ..pipeline.default_options()
+        }
+    }
+
+    /// Runs with `options`: the tokens and timesteps of diffusers, latents within 1e-4, pixels within 2 of 255, DAAM's map within
+    /// 1e-3 of its maximum.
+    pub fn check(&self, name: &str, pipeline: &Pipeline, options: &Options, expected: &HashMap<String, Tensor>) {
+        let prompt = pipeline.tokenize(&self.prompt).unwrap();
+        assert_eq!(prompt.tokens.len(), self.tokens, "{name}: tokens");
+        let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+        let (traced, _) = pipeline.trace(&prompt, options, Keep::default(), quiet).unwrap();
+        let Traced { generation, trace } = &traced[0];
+
+        assert_eq!(trace.recording.timesteps, self.timesteps, "{name}: timesteps");
+        trace.verify().unwrap();
+        let latents = distance(&values(&generation.latent), &values(&expected["latents"]));
+        assert!(latents < 1e-4, "{name}: latents are off by {latents:e}");
+
+        let image: Vec<u8> = expected["image"].flatten_all().unwrap().to_vec1().unwrap();
+        let worst = generation.image.as_raw().iter().zip(&image).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= 2, "{name}: a pixel is off by {worst}");
+
+        let maps = heatmap::aggregate(trace, &Aggregate::named("daam").unwrap(), &[]).unwrap();
+        let expected = values(&expected["heatmap"]);
+        assert_eq!(maps.tokens.len(), expected.len(), "{name}: heat map size");
+        let maximum = expected.iter().copied().fold(0.0, f32::max);
+        let worst = maps.tokens.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-3 * maximum, "{name}: heat maps are off by {worst} of {maximum}");
+        println!("{name}: latents {latents:.1e}, heat maps {:.1e} of the maximum", worst / maximum);
+    }
+}
+
+/// A tiny checkpoint of the fixtures.
+pub fn tiny(name: &str) -> Pipeline {
+    let checkpoint = Checkpoint::open(&Source::Folder(fixtures().join(name)), &OpenOptions::default()).unwrap();
+    Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap()
+}
+
+pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
+pub fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Relative L2 distance.
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
+pub fn distance(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let difference = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
@@ -55,52 +106,16 @@ fn whole_runs_equal_diffusers() {
 }
 
 fn check(path: &Path) {
-    let name = path.file_stem().unwrap().to_string_lossy();
     let settings: Settings = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let expected = candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
-
-    let source = Source::Folder(fixtures().join(&settings.checkpoint));
-    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
-    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
-    let options = Options {
-        negative: settings.negative,
-        steps: settings.steps,
-        guidance_scale: settings.guidance_scale,
-        seeds: vec![settings.seed],
-        height: settings.height,
-        width: settings.width,
-        scheduler: settings.scheduler.map(|name| name.parse().unwrap()),
-        probes: Vec::new(),
-        latents: None,
-    };
-    let prompt = pipeline.tokenize(&settings.prompt).unwrap();
-    assert_eq!(prompt.tokens.len(), settings.tokens, "{name}: tokens");
-    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-    let (traced, _) = pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap();
-    let Traced { generation, trace } = &traced[0];
-
-    assert_eq!(trace.recording.timesteps, settings.timesteps, "{name}: timesteps");
-    let latents = distance(&values(&generation.latent), &values(&expected["latents"]));
-    assert!(latents < 1e-4, "{name}: latents are off by {latents:e}");
-
-    let image: Vec<u8> = expected["image"].flatten_all().unwrap().to_vec1().unwrap();
-    let worst = generation.image.as_raw().iter().zip(&image).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-    assert!(worst <= 2, "{name}: a pixel is off by {worst}");
-
-    let maps = heatmap::aggregate(trace, &Aggregate::named("daam").unwrap(), &[]).unwrap();
-    let expected = values(&expected["heatmap"]);
-    assert_eq!(maps.tokens.len(), expected.len(), "{name}: heat map size");
-    let maximum = expected.iter().copied().fold(0.0, f32::max);
-    let worst = maps.tokens.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(worst <= 1e-3 * maximum, "{name}: heat maps are off by {worst} of {maximum}");
-    println!("{name}: latents {latents:.1e}, heat maps {:.1e} of the maximum", worst / maximum);
+    let pipeline = tiny(&settings.checkpoint);
+    let name = path.file_stem().unwrap().to_string_lossy();
+    settings.check(&name, &pipeline, &settings.options(&pipeline), &expected);
 }
 
 #[test]
 fn an_observer_changes_nothing_and_a_batch_equals_single_runs() {
-    let source = Source::Folder(fixtures().join("tiny-sd1"));
-    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
-    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let pipeline = tiny("tiny-sd1");
     let prompt = pipeline.tokenize("a red apple").unwrap();
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
     let options = |seeds: &[u64]| Options {

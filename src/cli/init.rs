@@ -1,0 +1,60 @@
+//! The options for a picture that a run sets out from, read before the checkpoint is loaded.
+
+use std::path::PathBuf;
+
+use attnmap::Result;
+use attnmap::picture;
+use attnmap::pipeline::{Init, Options, Pipeline};
+use attnmap::trace::Grid;
+use clap::Args;
+use image::RgbImage;
+
+/// What a run sets out from beside noise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Picture to start from")]
+pub struct InitArgs {
+    /// Start from this picture (png, jpeg or webp) with noise added; kept in the run as init.png
+    #[arg(long, value_name = "IMAGE")]
+    init: Option<PathBuf>,
+
+    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change [default: 0.8]
+    #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
+    strength: Option<f64>,
+}
+
+/// The picture as it was given.
+#[derive(Debug)]
+pub struct Given {
+    image: RgbImage,
+    name: String,
+    strength: f64,
+}
+
+impl InitArgs {
+    /// Reads the picture, if there is to be one.
+    pub fn read(&self) -> Result<Option<Given>> {
+        let Some(path) = &self.init else { return Ok(None) };
+        let image = picture::read(path, "--init")?;
+        Ok(Some(Given { image, name: path.display().to_string(), strength: self.strength.unwrap_or(0.8) }))
+    }
+}
+
+impl Given {
+    /// The size of a run that is not told its size.
+    pub fn size(&self, pipeline: &Pipeline) -> Result<Grid> {
+        fitted(&self.image, pipeline, "--init")
+    }
+
+    /// The picture at the size of the run.
+    pub fn init(&self, options: &Options) -> Init {
+        let image = picture::resize(&self.image, options.width as u32, options.height as u32);
+        Init { image, name: self.name.clone(), strength: self.strength }
+    }
+}
+
+/// The size at which `pipeline` takes a picture whole; `option` named it.
+pub fn fitted(image: &RgbImage, pipeline: &Pipeline, option: &str) -> Result<Grid> {
+    let [height, width] = pipeline.defaults().size;
+    let picture = Grid::new(image.height() as usize, image.width() as usize);
+    picture::fit(picture, Grid::new(height, width), pipeline.vae_factor(), option)
+}

@@ -1,0 +1,120 @@
+//! Runs that set out from a picture and not from noise alone: image to image.
+//!
+//! The order of operations and of random draws is that of diffusers' `pipeline_stable_diffusion_img2img.py` (0.42) with one CPU
+//! generator an image: the picture's latent is drawn from the VAE's distribution, noise is drawn then and added to it to the level of
+//! the first step that is left, and the run goes on from there (Meng et al., 2022, SDEdit).
+
+use super::{Options, Pipeline};
+use crate::render::write_png;
+use crate::run::{Run, Settings};
+use crate::scheduler::{self, Scheduler, TorchGenerator};
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+use image::RgbImage;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The picture's file in the folder of a run that set out from it.
+const INIT_FILE: &str = "init.png";
+
+/// The keys under which [`Settings::more`] holds what a run set out from.
+const NAME_KEY: &str = "init";
+const STRENGTH_KEY: &str = "strength";
+
+/// The picture that a run sets out from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Init {
+    /// The picture, of exactly the run's size ([`resize`](crate::picture::resize) makes it so as diffusers does).
+    pub image: RgbImage,
+    /// What records call it, e.g. its file's name.
+    pub name: String,
+    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change. At 1 every step is taken, and the
+    /// picture still shows through what noise the first timestep leaves of it.
+    pub strength: f64,
+}
+
+impl Init {
+    /// What [`Options::init`] was in the run that `run` holds; `None` for a run that set out from noise.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] or [`Error::Io`] when the picture that the folder keeps is missing or damaged.
+    pub fn of_run(run: &Run) -> Result<Option<Self>> {
+        let more = &run.record.settings.more;
+        let Some(strength) = more.get(STRENGTH_KEY).and_then(Value::as_f64) else { return Ok(None) };
+        let name = more.get(NAME_KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Some(Self { image: run.picture(INIT_FILE)?, name, strength }))
+    }
+
+    /// Keeps the picture in a run's folder, where [`of_run`](Self::of_run) finds it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        write_png(&folder.join(INIT_FILE), &self.image, &[("Title", &self.name)], false)
+    }
+
+    /// Adds what records say of it.
+    pub(super) fn describe(&self, settings: &mut Settings) {
+        settings.more.insert(NAME_KEY.into(), json!(self.name));
+        settings.more.insert(STRENGTH_KEY.into(), json!(self.strength));
+    }
+
+    /// How many of `steps` are left out at the beginning.
+    fn skipped(&self, steps: usize) -> usize {
+        // Truncation is diffusers' own rule (`get_timesteps`).
+        steps - ((steps as f64 * self.strength) as usize).min(steps)
+    }
+}
+
+/// Where a run begins.
+pub(super) struct Start {
+    /// The first sample, f32 `[images, 4, h, w]`.
+    pub latents: Tensor,
+    /// The index of the first UNet call among the scheduler's timesteps.
+    pub first_call: usize,
+}
+
+impl Pipeline {
+    /// The part of [`check`](Self::check) that is about [`Options::init`].
+    pub(super) fn check_init(&self, options: &Options) -> Result<()> {
+        let Some(init) = &options.init else { return Ok(()) };
+        let (width, height) = (init.image.width() as usize, init.image.height() as usize);
+        if (width, height) != (options.width, options.height) {
+            let reason = format!(
+                "the picture has {width}x{height} pixels, the run {}x{}; resize it first",
+                options.width, options.height
+            );
+            return Err(Error::option("--init", reason));
+        }
+        if !(init.strength > 0.0 && init.strength <= 1.0) {
+            return Err(Error::option("--strength", format!("must be above 0 and at most 1; {} given", init.strength)));
+        }
+        if init.skipped(options.steps) == options.steps && options.steps > 0 {
+            let reason = format!("{} of {} steps is less than one; raise it, or --steps", init.strength, options.steps);
+            return Err(Error::option("--strength", reason));
+        }
+        if options.latents.is_some() {
+            return Err(Error::option("--latents", "does not go with --init, whose noise is the seed's own"));
+        }
+        Ok(())
+    }
+
+    /// The first sample of a run, and the call that it is for.
+    pub(super) fn start(
+        &self,
+        options: &Options,
+        sampler: &dyn Scheduler,
+        noise: &mut [TorchGenerator],
+    ) -> Result<Start> {
+        let Some(init) = &options.init else {
+            let latents = (self.initial_noise(options, noise)? * sampler.init_noise_sigma())?;
+            return Ok(Start { latents, first_call: 0 });
+        };
+        // A scheduler's calls beyond the steps asked for (PNDM's) come early in the run: as in diffusers, steps that are left out
+        // are counted as calls, and the extra ones stay.
+        let first_call = init.skipped(options.steps);
+        let mut draw = || scheduler::randn_tensor(&self.latent_shape(options), noise, DType::F32, &self.options.device);
+        let latent = (self.posterior(&init.image)?.sample(&draw()?)? * self.scaling_factor)?;
+        Ok(Start { latents: sampler.add_noise(&latent, &draw()?, first_call)?, first_call })
+    }
+}
