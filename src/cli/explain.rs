@@ -13,7 +13,7 @@ use attnmap::evidence::shapley::{self, shapley};
 use attnmap::evidence::verdict::judge;
 use attnmap::heatmap::{self, Heatmaps};
 use attnmap::pipeline::{Init, Keep, Options, Pipeline};
-use attnmap::prompt::Prompt;
+use attnmap::prompt::{Prompt, Syntax};
 use attnmap::render::{Display, write_png};
 use attnmap::run::{self, NewRun, Pictures, Run};
 use attnmap::scheduler::SchedulerKind;
@@ -111,8 +111,8 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Some(pipeline) => pipeline,
         None => load(args, &run, terminal)?,
     };
-    let prompt = pipeline.tokenize(&run.record.prompt)?;
     let options = options(&run)?;
+    let prompt = pipeline.prompt(&run.record.prompt, &options)?;
     let rows = tested.iter().map(|&word| Row::cut(&pipeline, &prompt, &[&maps.chosen[word]], args.cut));
     let rows = rows.collect::<Result<Vec<_>>>()?;
 
@@ -163,7 +163,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     if args.counterfactual {
         let words: Vec<&WordInfo> = tested.iter().map(|&word| &maps.chosen[word]).collect();
-        counterfactuals(&pipeline, &prompt, &options, &words, &rows, &image, &run.folder, &mut tick)?;
+        counterfactuals(&pipeline, &options, &words, &rows, &image, &run.folder, &mut tick)?;
     }
     bar.finish_and_clear();
     evidence.write(&run.folder, &changes, maps.grid)?;
@@ -245,6 +245,7 @@ fn options(run: &Run) -> anyhow::Result<Options> {
     let settings = &run.record.settings;
     Ok(Options {
         negative: run.record.negative.clone().unwrap_or_default(),
+        syntax: Syntax::of_settings(&settings.more),
         steps: settings.steps,
         guidance_scale: settings.guidance_scale,
         seeds: vec![settings.seed],
@@ -344,7 +345,6 @@ fn share(
 #[allow(clippy::too_many_arguments)]
 fn counterfactuals(
     pipeline: &Pipeline,
-    prompt: &Prompt,
     options: &Options,
     words: &[&WordInfo],
     rows: &[Row],
@@ -355,8 +355,7 @@ fn counterfactuals(
     let place = folder.join("counterfactual");
     std::fs::create_dir_all(&place).map_err(Error::io(&place))?;
     for (index, (word, row)) in words.iter().zip(rows).enumerate() {
-        let without = Prompt { ids: row.ids().to_vec(), ..prompt.clone() };
-        let other = causal::replay(pipeline, &without, options, tick)?.generation.image;
+        let other = causal::replay(pipeline, row.prompt(), options, tick)?.generation.image;
         let difference = image.pixels().zip(other.pixels());
         let difference = difference.flat_map(|(a, b)| (0..3).map(|channel| a.0[channel].abs_diff(b.0[channel])));
         let difference = RgbImage::from_raw(image.width(), image.height(), difference.collect());

@@ -2,6 +2,7 @@
 
 use super::display::{DisplayArgs, MapArgs};
 use super::print::{self, Terminal};
+use super::prompt::SyntaxArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::gallery::{
@@ -49,6 +50,9 @@ pub struct GalleryArgs {
     /// What the images should not show
     #[arg(long, value_name = "TEXT", default_value = "")]
     negative: String,
+
+    #[command(flatten)]
+    syntax: SyntaxArgs,
 
     /// Classifier-free guidance [default: the checkpoint's own]
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
@@ -233,6 +237,7 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         steps: args.steps.iter().map(|&steps| steps as usize).collect(),
         models: args.model.clone(),
         negative: args.negative.clone(),
+        syntax: args.syntax.syntax(),
         guidance: args.guidance,
         size: args.size,
         scheduler: args.scheduler.clone(),

@@ -20,13 +20,14 @@ use image::RgbImage;
 use super::display::{DisplayArgs, MapArgs};
 use super::init::{Given, InitArgs};
 use super::print::{self, Terminal};
+use super::prompt::{PromptArgs, SyntaxArgs};
 
 /// Generate images from a prompt and map every word's attention
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GenerateArgs {
-    /// What the image should show
-    prompt: String,
+    #[command(flatten)]
+    prompt: PromptArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -79,9 +80,15 @@ Examples:
   attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
   attnmap generate \"a green apple on the beach\" --init outputs/a-red-apple-on-the-beach-0/image.png --strength 0.7
+  attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
+  attnmap generate --prompt-file scene.txt --long
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
 the model ties a place to, not that it drew the thing: some layers give a share to any word.
+
+Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat)) multiply a word's weight by 1.1
+each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are brackets. The weight multiplies what the text encoder says
+of the word's tokens; the mean over all tokens is then restored. Both are as in AUTOMATIC1111's web UI.
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from is resized to
 --size; without it the picture keeps its shape, at a size near the checkpoint's own.";
 
@@ -235,7 +242,13 @@ impl ModelArgs {
 
 impl ImageArgs {
     /// The options of one run with one seed after another, each setting out from the picture that was given.
-    fn options(&self, pipeline: &Pipeline, probes: &[String], given: Option<&Given>) -> Result<Vec<Options>> {
+    fn options(
+        &self,
+        pipeline: &Pipeline,
+        syntax: SyntaxArgs,
+        probes: &[String],
+        given: Option<&Given>,
+    ) -> Result<Vec<Options>> {
         let defaults = pipeline.default_options();
         let (width, height) = match (self.size, given) {
             (Some(size), _) => size,
@@ -248,6 +261,7 @@ impl ImageArgs {
             let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
             let mut options = Options {
                 negative: self.negative.clone(),
+                syntax: syntax.syntax(),
                 steps: self.steps.unwrap_or(defaults.steps),
                 guidance_scale: self.guidance.unwrap_or(defaults.guidance_scale),
                 seeds: vec![seed],
@@ -283,9 +297,7 @@ fn read_latents(path: &Path) -> Result<Tensor> {
 
 /// Runs the command: checks everything that can be checked before work is done, then makes one run folder an image.
 pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    if args.prompt.trim().is_empty() {
-        return Err(Error::option("PROMPT", "the prompt is empty; say what the image should show").into());
-    }
+    let text = args.prompt.text()?;
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     let given = args.init.read()?;
@@ -293,17 +305,17 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let pipeline = args.model.load(terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
-    let prompt = pipeline.tokenize(&args.prompt)?;
-    let info = PromptInfo::from(&prompt);
     let asked = args.probe.as_ref().map_or(&[][..], |probes| &probes.0);
-    let runs = args.image.options(&pipeline, asked, given.as_ref())?;
+    let runs = args.image.options(&pipeline, args.prompt.syntax, asked, given.as_ref())?;
+    let prompt = pipeline.prompt(&text, &runs[0])?;
+    let info = PromptInfo::from(&prompt);
     let probes = probe_words(&info, &pipeline.probe_infos(asked)?);
     let mut words = args.maps.words(&info, &probes)?;
     if let Some(words) = &mut words {
         // Whoever asks about a word wants to see it, whatever else is shown.
         words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
     }
-    let targets: Vec<_> = runs.iter().map(|options| args.target(options.seeds[0])).collect();
+    let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
         run::check_target(target, args.force)?;
     }
@@ -336,7 +348,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             },
             settings: pipeline.settings(options, generation.seed),
             negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
-            command: args.command(generation.seed),
+            command: args.command(&text, generation.seed),
             cut_off: prompt.cut_off.clone(),
             warnings: warnings.clone(),
             timings,
@@ -362,8 +374,8 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
 impl GenerateArgs {
     /// The run folder of one seed. With several images `--out` is the folder that they go into.
-    fn target(&self, seed: u64) -> PathBuf {
-        let name = run::run_name(&self.prompt, seed);
+    fn target(&self, prompt: &str, seed: u64) -> PathBuf {
+        let name = run::run_name(prompt, seed);
         match &self.out {
             None => Path::new("outputs").join(name),
             Some(out) if self.image.images > 1 => out.join(name),
@@ -371,13 +383,19 @@ impl GenerateArgs {
         }
     }
 
-    /// The command line that makes the run of `seed` again: the one that was typed, with this seed alone.
-    fn command(&self, seed: u64) -> String {
+    /// The command line that makes the run of `seed` again: the one that was typed, with this seed alone, and with the prompt in place of
+    /// the file that it came from.
+    fn command(&self, prompt: &str, seed: u64) -> String {
         let mut words = vec!["attnmap".to_owned()];
         let mut typed = std::env::args().skip(1);
         while let Some(word) = typed.next() {
             match word.as_str() {
                 "--seed" | "--images" => drop(typed.next()),
+                "--prompt-file" => {
+                    drop(typed.next());
+                    words.push(run::quoted(prompt));
+                }
+                other if other.starts_with("--prompt-file=") => words.push(run::quoted(prompt)),
                 "--json" | "--force" | "--quiet" | "-q" => {}
                 other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
                 _ => words.push(run::quoted(&word)),
@@ -394,7 +412,8 @@ fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<V
     if !prompt.cut_off.is_empty() {
         let tokens = prompt.ids.len();
         let words = print::some_of(&prompt.cut_off);
-        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}"));
+        let hint = if prompt.syntax.long { "" } else { "; --long gives it a longer prompt in chunks" };
+        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
     }
     if let Some(vocabulary) = &pipeline.defaults().vocabulary {
         let mut unknown = prompt.unknown_words(vocabulary);

@@ -13,6 +13,7 @@ mod generate;
 mod init;
 mod models;
 mod print;
+mod prompt;
 mod report;
 mod sweep;
 mod view;

@@ -15,13 +15,14 @@ use image::RgbImage;
 use super::display::MapArgs;
 use super::generate::ModelArgs;
 use super::print::{self, Terminal};
+use super::prompt::PromptArgs;
 
 /// See where each word of a prompt lands over many seeds: a habit, or one seed's accident
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  attnmap sweep \"a red apple to the left of a green frog\" --seeds 0..32")]
 pub struct SweepArgs {
-    /// The prompt
-    prompt: String,
+    #[command(flatten)]
+    prompt: PromptArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -48,9 +49,7 @@ pub struct SweepArgs {
 
 /// Runs the command.
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    if args.prompt.trim().is_empty() {
-        return Err(Error::option("PROMPT", "the prompt is empty; say what the image should show").into());
-    }
+    let text = args.prompt.text()?;
     let wrong = || Error::option("--seeds", format!("{:?} is no range; write FROM..TO, like 0..32", args.seeds));
     let (from, to) = args.seeds.split_once("..").ok_or_else(wrong)?;
     let (from, to): (u64, u64) = (from.trim().parse().map_err(|_| wrong())?, to.trim().parse().map_err(|_| wrong())?);
@@ -59,8 +58,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let aggregate = args.maps.aggregate()?;
     let pipeline = args.model.load(terminal)?;
-    let prompt = pipeline.tokenize(&args.prompt)?;
-    let defaults = pipeline.default_options();
+    let defaults = Options { syntax: args.prompt.syntax.syntax(), ..pipeline.default_options() };
+    let prompt = pipeline.prompt(&text, &defaults)?;
     let options = |seed| Options { seeds: vec![seed], steps: args.steps.unwrap_or(defaults.steps), ..defaults.clone() };
     pipeline.check(&options(from))?;
     let mut collector = Collector::default();
@@ -81,15 +80,16 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let found = collector.finish();
 
-    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("outputs").join(run::slug(&args.prompt) + "-sweep"));
+    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("outputs").join(run::slug(&text) + "-sweep"));
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let mean = sums.iter().map(|sum| (sum / (to - from) as f32).round() as u8).collect();
     let (width, height) = (defaults.width as u32, defaults.height as u32);
     if let Some(mean) = RgbImage::from_raw(width, height, mean) {
-        let sheet = picture(&mean, &collector, &words, args, &aggregate.to_string())?;
-        write_png(&folder.join("sweep.png"), &sheet, &[("Description", args.prompt.as_str())], true)?;
+        let subtitle = format!("mean over seeds {}  ·  {aggregate}", args.seeds);
+        let sheet = picture(&mean, &collector, &words, &text, &subtitle)?;
+        write_png(&folder.join("sweep.png"), &sheet, &[("Description", &*text)], true)?;
     }
-    write_file(&folder.join("index.html"), |file| file.write_all(page(&args.prompt, &found).as_bytes()))?;
+    write_file(&folder.join("index.html"), |file| file.write_all(page(&text, &found).as_bytes()))?;
     write_file(&folder.join("sweep.json"), |file| {
         serde_json::to_writer_pretty(&mut *file, &found)?;
         file.write_all(b"\n")
@@ -106,8 +106,8 @@ fn picture(
     mean: &RgbImage,
     collector: &Collector,
     words: &[(String, f32)],
-    args: &SweepArgs,
-    aggregate: &str,
+    title: &str,
+    subtitle: &str,
 ) -> anyhow::Result<RgbImage> {
     let display = Display::default();
     let base = Base::new(mean, display.overlay_size)?;
@@ -120,9 +120,8 @@ fn picture(
     let tiles =
         tiles.map(|(((label, share), overlay), map)| Tile { label, overlay, top, peak: highest(map), share: *share });
     let tiles: Vec<Tile> = tiles.collect();
-    let subtitle = format!("mean over seeds {}  ·  {aggregate}", args.seeds);
     let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where the model looked, not why.";
-    let sheet = Sheet { title: &args.prompt, subtitle: &subtitle, note };
+    let sheet = Sheet { title, subtitle, note };
     Ok(contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new()))
 }
 

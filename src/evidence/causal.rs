@@ -54,22 +54,22 @@ impl FromStr for Cut {
     }
 }
 
-/// One row of a batch: a prompt as the text encoder is given it, and the tokens whose values are taken out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One row of a batch: a prompt as the text encoder is given it, and the keys whose values are taken out.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    ids: Vec<u32>,
+    prompt: Prompt,
     without: Vec<usize>,
 }
 
 impl Row {
     /// The prompt as it is.
     pub fn whole(prompt: &Prompt) -> Self {
-        Self { ids: prompt.ids.clone(), without: Vec::new() }
+        Self { prompt: prompt.clone(), without: Vec::new() }
     }
 
-    /// The padded token ids that the text encoder is given.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
+    /// The prompt that the text encoder is given. Where a word was substituted, its ids alone say so.
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
     }
 
     /// The prompt with `words` cut.
@@ -78,8 +78,10 @@ impl Row {
     /// Those of the tokenizer.
     pub fn cut(pipeline: &Pipeline, prompt: &Prompt, words: &[&WordInfo], cut: Cut) -> Result<Self> {
         let mut row = Self::whole(prompt);
+        let tokens = words.iter().flat_map(|word| &word.tokens).filter_map(|&token| prompt.tokens.get(token));
+        let positions = tokens.map(|token| token.position);
         match cut {
-            Cut::Mask => row.without = words.iter().flat_map(|word| word.tokens.iter().copied()).collect(),
+            Cut::Mask => row.without = positions.collect(),
             Cut::Substitute => {
                 let article = |text: &str| -> Result<u32> {
                     // The end token where a vocabulary writes the article in pieces.
@@ -87,8 +89,8 @@ impl Row {
                     Ok(if tokens.len() == 3 { tokens[1].id } else { tokens[tokens.len() - 1].id })
                 };
                 let (a, the) = (article("a")?, article("the")?);
-                for &token in words.iter().flat_map(|word| &word.tokens) {
-                    if let Some(id) = row.ids.get_mut(token) {
+                for position in positions {
+                    if let Some(id) = row.prompt.ids.get_mut(position) {
                         *id = if *id == a { the } else { a };
                     }
                 }
@@ -97,7 +99,7 @@ impl Row {
                 let gone = |at: usize| words.iter().any(|word| (word.start..word.end).contains(&at));
                 let text: String =
                     prompt.text.char_indices().filter(|(at, _)| !gone(*at)).map(|(_, character)| character).collect();
-                row.ids = pipeline.tokenize(&text)?.ids;
+                row.prompt = pipeline.read(&text, prompt.syntax)?;
             }
         }
         Ok(row)
@@ -109,8 +111,8 @@ impl Row {
 /// # Errors
 /// Those of the networks.
 pub fn context(pipeline: &Pipeline, rows: &[Row]) -> Result<Context> {
-    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
-    let hidden_states = pipeline.hidden_states(&ids)?;
+    let prompts: Vec<&Prompt> = rows.iter().map(|row| &row.prompt).collect();
+    let hidden_states = pipeline.hidden_states(&prompts)?;
     let (batch, tokens, _) = hidden_states.dims3()?;
     let context = pipeline.unet().prepare(&Conditioning::new(hidden_states))?;
     if rows.iter().all(|row| row.without.is_empty()) {

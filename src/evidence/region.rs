@@ -92,7 +92,7 @@ pub struct Part {
     pub causal: Option<f64>,
 }
 
-/// The words of `maps` ranked by their attention in `region`, highest first, then the probes likewise, then the start and end token. `causal` gives a word's
+/// The words of `maps` ranked by their attention in `region`, highest first, then the probes likewise, then the start and end tokens. `causal` gives a word's
 /// causal map by its position in [`Heatmaps::chosen`]; `kinds` the kinds of the tokens.
 pub fn rank<'a>(
     maps: &Heatmaps,
@@ -115,10 +115,14 @@ pub fn rank<'a>(
     };
     let mut parts: Vec<Part> = words.map(word).collect();
     parts.sort_by(|a, b| a.probe.cmp(&b.probe).then(b.attention.total_cmp(&a.attention)));
+    // One of each for every chunk of a long prompt.
+    let mut chunk = 0;
     for (token, kind) in kinds.iter().enumerate().take(maps.token_count()) {
+        chunk += usize::from(*kind == TokenKind::Start);
+        let number = if chunk > 1 { format!("#{chunk}") } else { String::new() };
         match kind {
-            TokenKind::Start => parts.push(part("<start>".into(), true, maps.token(token), None)),
-            TokenKind::End => parts.push(part("<end>".into(), true, maps.token(token), None)),
+            TokenKind::Start => parts.push(part(format!("<start>{number}"), true, maps.token(token), None)),
+            TokenKind::End => parts.push(part(format!("<end>{number}"), true, maps.token(token), None)),
             TokenKind::Text | TokenKind::Padding => {}
         }
     }

@@ -168,7 +168,7 @@ pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look
     let latent = pipeline.encode_image(&scene.image)?;
     let (.., height, width) = latent.dims4()?;
     let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
-    let context = pipeline.unet().prepare(&Conditioning::new(pipeline.hidden_states(&[&prompt.ids])?))?;
+    let context = pipeline.unet().prepare(&Conditioning::new(pipeline.hidden_states(&[&prompt])?))?;
     let sites = pipeline.unet().sites(height, width);
     let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
     let mut looks = Vec::with_capacity(TIMESTEPS.len());

@@ -189,7 +189,7 @@ impl Job<'_> {
         let cell = self.cells[0];
         let options = self.options(pipeline)?;
         pipeline.check(&options)?;
-        let prompt = pipeline.tokenize(&cell.prompt)?;
+        let prompt = pipeline.prompt(&cell.prompt, &options)?;
         let mut stopped = false;
         let traced = pipeline.trace(&prompt, &options, Keep::default(), &mut |event| match event {
             Event::Stepped { .. } => match tell(Progress::Stepped) {
@@ -225,6 +225,7 @@ impl Job<'_> {
         let (width, height) = cell.size.unwrap_or((own.width, own.height));
         Ok(Options {
             negative: cell.negative.clone(),
+            syntax: cell.syntax,
             steps: cell.steps.unwrap_or(own.steps),
             guidance_scale: cell.guidance.unwrap_or(own.guidance_scale),
             seeds: self.cells.iter().map(|cell| cell.seed).collect(),
@@ -291,5 +292,6 @@ fn command(cell: &Cell) -> String {
     add("--size", cell.size.map(|(width, height)| format!("{width}x{height}")));
     add("--scheduler", cell.scheduler.clone());
     add("--seed", Some(cell.seed.to_string()));
+    words.extend(cell.syntax.switches().map(|name| format!("--{name}")));
     words.join(" ")
 }

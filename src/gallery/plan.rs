@@ -1,6 +1,7 @@
 //! Which cells a gallery has, in which order, and who makes them.
 
 use super::prompts::Line;
+use crate::prompt::Syntax;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,6 +25,8 @@ pub struct Axes {
     pub models: Vec<String>,
     /// For lines that name none.
     pub negative: String,
+    /// How all prompts are read.
+    pub syntax: Syntax,
     /// For lines that name none; `None` for the checkpoint's own.
     pub guidance: Option<f64>,
     /// Width and height for lines that name none; `None` for the checkpoint's own.
@@ -64,6 +67,9 @@ pub struct Cell {
     pub replaced: String,
     /// The negative prompt.
     pub negative: String,
+    /// How both are read.
+    #[serde(default, skip_serializing_if = "Syntax::is_plain")]
+    pub syntax: Syntax,
     /// The checkpoint as the user names it.
     pub model: String,
     /// Steps; `None` for the checkpoint's own.
@@ -166,6 +172,7 @@ impl Plan {
                                 base: line.prompt.clone(),
                                 replaced: replaced.clone(),
                                 negative: line.negative.clone().unwrap_or_else(|| axes.negative.clone()),
+                                syntax: axes.syntax,
                                 model: model.clone(),
                                 steps,
                                 guidance: line.guidance.or(axes.guidance),
@@ -332,6 +339,8 @@ mod tests {
         assert!(name.starts_with("a-frog-7-"), "{name}");
         assert_eq!(Cell { order: 99, ..plan.cells[0].clone() }.name(), name);
         assert_ne!(Cell { steps: Some(3), ..plan.cells[0].clone() }.name(), name);
+        let syntax = Syntax { long: true, emphasis: false };
+        assert_ne!(Cell { syntax, ..plan.cells[0].clone() }.name(), name);
     }
 
     #[test]

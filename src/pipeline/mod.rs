@@ -21,7 +21,7 @@ use init::Start;
 
 use crate::checkpoint::{Changes, Checkpoint, Defaults, Part, SchedulerConfig};
 use crate::model::{Context, TextEncoder, Unet, Vae};
-use crate::prompt::{Prompt, Tokenizer};
+use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::run::Settings;
 use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
 use crate::trace::{AttentionObserver, Grid, Site, Step, TextAttention};
@@ -47,6 +47,8 @@ impl Default for LoadOptions {
 pub struct Options {
     /// What the image should not show; the empty text is the usual unconditional prompt.
     pub negative: String,
+    /// How the prompt and the negative prompt are read.
+    pub syntax: Syntax,
     /// Denoising steps, 1 or more (PNDM makes one UNet call more).
     pub steps: usize,
     /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in diffusers).
@@ -66,6 +68,13 @@ pub struct Options {
     pub latents: Option<Tensor>,
     /// A picture to set out from; noise alone where there is none.
     pub init: Option<Init>,
+}
+
+impl Options {
+    /// Whether the unconditional half is computed.
+    pub fn guided(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
 }
 
 /// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
@@ -179,6 +188,7 @@ impl Pipeline {
         let [height, width] = self.defaults.size;
         Options {
             negative: String::new(),
+            syntax: Syntax::default(),
             steps: self.defaults.steps,
             guidance_scale: self.defaults.guidance_scale,
             seeds: vec![0],
@@ -211,11 +221,6 @@ impl Pipeline {
         self.vae_factor
     }
 
-    /// Tokens, words and padding of `text` as the text encoder will see them.
-    pub fn tokenize(&self, text: &str) -> Result<Prompt> {
-        self.tokenizer.encode(text)
-    }
-
     /// The cross-attention sites of an image of `height` x `width` pixels, in network order.
     pub fn sites(&self, height: usize, width: usize) -> Vec<Site> {
         self.unet.sites(height / self.vae_factor, width / self.vae_factor)
@@ -229,6 +234,9 @@ impl Pipeline {
     /// The settings of an image of this run, as `run.json` and the trace record them.
     pub fn settings(&self, options: &Options, seed: u64) -> Settings {
         let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
+        let switches = options.syntax.switches().map(|name| (name.to_owned(), true.into()));
+        let mut more = self.changes.record();
+        more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
         let mut settings = Settings {
             seed,
             steps: options.steps,
@@ -238,7 +246,7 @@ impl Pipeline {
             height: options.height,
             dtype: dtype_name(self.options.dtype).to_owned(),
             device: device_name(&self.options.device).to_owned(),
-            more: self.changes.record(),
+            more,
         };
         if let Some(init) = &options.init {
             init.describe(&mut settings);
@@ -284,7 +292,7 @@ impl Pipeline {
         scheduler::build(&config, options.scheduler, options.steps)
     }
 
-    /// Generates one image a seed. `observer` is told of every attention site it wants; `progress` of every [`Event`].
+    /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told of every attention site it wants; `progress` of every [`Event`].
     ///
     /// # Errors
     /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when `progress` breaks.
@@ -302,10 +310,10 @@ impl Pipeline {
         };
         let mut timings = Timings::default();
         let images = options.seeds.len();
-        let guided = options.guidance_scale > 1.0;
+        let guided = options.guided();
 
         let start = Instant::now();
-        let (context, text) = self.context(prompt, options, guided)?;
+        let (context, text) = self.context(prompt, options)?;
         let mut sampler = self.sampler(options)?;
         let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
         let Start { mut latents, first_call } = self.start(options, &*sampler, &mut noise)?;

@@ -43,7 +43,8 @@ impl Pipeline {
         keep: Keep,
         progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<(Vec<Traced>, Timings)> {
-        let negative = keep.unconditional.then(|| self.tokenize(&options.negative)).transpose()?;
+        let (prompt, negative) = self.prompts(prompt, options)?;
+        let negative = negative.filter(|_| keep.unconditional);
         let plan = Plan {
             tokens: prompt.tokens.len(),
             unconditional_tokens: negative.as_ref().map(|negative| negative.tokens.len()),
@@ -52,15 +53,16 @@ impl Pipeline {
         };
         let probes = self.probe_infos(&options.probes)?;
         let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan)
+            .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
             .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
-        let generations = self.generate(prompt, options, &mut recorder, progress)?;
+        let generations = self.generate(&prompt, options, &mut recorder, progress)?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
         for (generation, mut recording) in generations.images.into_iter().zip(recorder.finish()?) {
             recording.text = generations.text.clone();
             let negative = recording.unconditional.as_ref().and(negative.as_ref());
             let about = About {
-                prompt: PromptInfo::from(prompt),
+                prompt: PromptInfo::from(&prompt),
                 negative: negative.map(PromptInfo::from),
                 probes: probes.clone(),
                 latent: self.latent_grid(options),

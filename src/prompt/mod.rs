@@ -1,12 +1,15 @@
 //! From text to tokens and back: the CLIP tokenizer, words by byte range, phrases.
 //!
 //! A [`Tokenizer`] turns text into a [`Prompt`]: the ids that the text encoder is given, and for each of them the bytes of the text
-//! that it stands for. Words are found in the text itself and know their tokens by overlap of bytes; token strings are never
+//! that it stands for. A [`Syntax`] says whether brackets are weights and long texts are read in chunks. Words are found in the text itself and know their tokens by overlap of bytes; token strings are never
 //! compared, so "hair" is not found in *hairclip*.
 
+mod chunks;
+mod syntax;
 mod tokenizer;
 mod words;
 
+pub use syntax::Syntax;
 pub use tokenizer::Tokenizer;
 
 use crate::Result;
@@ -15,13 +18,21 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// A text as the model sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prompt {
     /// The text as the user wrote it; byte ranges refer to this.
     pub text: String,
-    /// What the text encoder is given: start, text, end, padding; as many as the tokenizer's maximum length (77).
+    /// How the text was read.
+    pub syntax: Syntax,
+    /// What the text encoder is given: start, text, end, padding; as many as the tokenizer's maximum length (77), or as many for each
+    /// chunk of a long prompt, one chunk after the other. Cross-attention has a key for each.
     pub ids: Vec<u32>,
-    /// The start token, the tokens of the text and the first end token: `T` of them. What follows in `ids` is padding.
+    /// Ids of a chunk: the tokenizer's maximum length. The text encoder reads every chunk on its own.
+    pub chunk_length: usize,
+    /// The weight of each of `ids`; empty where all are 1.
+    pub weights: Vec<f32>,
+    /// The start token, the tokens of the text and the first end token, of one chunk after the other: `T` of them. What else is in
+    /// `ids` is padding.
     pub tokens: Vec<Token>,
     /// The words that have tokens here, in the order of the text, punctuation included (see [`Word::is_punctuation`]).
     pub words: Vec<Word>,
@@ -32,8 +43,10 @@ pub struct Prompt {
 /// A token of a [`Prompt`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Position in the sequence: its column in every attention map.
+    /// Position in [`Prompt::tokens`]: its channel in every trace and map.
     pub index: usize,
+    /// Position in [`Prompt::ids`]: its key in cross-attention. Equal to `index` in the first chunk.
+    pub position: usize,
     /// Id in the vocabulary.
     pub id: u32,
     /// The vocabulary's entry, e.g. `frog</w>`; for display only.
@@ -52,7 +65,7 @@ pub struct Word {
     pub text: String,
     /// Its bytes in the prompt's text.
     pub range: Range<usize>,
-    /// Positions of its tokens, ascending; never empty.
+    /// Positions of its tokens in [`Prompt::tokens`], ascending; never empty.
     pub tokens: Vec<usize>,
     /// 1 for the first time that this word stands in the prompt (upper and lower case alike), 2 for the second, and so on.
     pub occurrence: usize,
@@ -71,6 +84,24 @@ impl Word {
 }
 
 impl Prompt {
+    /// The ids of each chunk: one, but for long prompts.
+    pub fn chunks(&self) -> std::slice::Chunks<'_, u32> {
+        self.ids.chunks(self.chunk_length.max(1))
+    }
+
+    /// For each chunk the positions in [`ids`](Self::ids) that [`tokens`](Self::tokens) stand at: from its start token to its first
+    /// end token. The other positions are padding.
+    pub fn keys(&self) -> Vec<Range<usize>> {
+        let mut keys: Vec<Range<usize>> = Vec::new();
+        for token in &self.tokens {
+            match keys.last_mut() {
+                Some(run) if token.kind != TokenKind::Start => run.end = token.position + 1,
+                _ => keys.push(token.position..token.position + 1),
+            }
+        }
+        keys
+    }
+
     /// The words that are mapped when nothing is chosen: all but punctuation, one by one.
     pub fn default_words(&self) -> Vec<Word> {
         self.words.iter().filter(|word| !word.is_punctuation()).cloned().collect()
@@ -80,7 +111,7 @@ impl Prompt {
     ///
     /// Names are separated by commas; each is a word or a phrase (words that follow one another), upper and lower case alike.
     /// A name that stands in the prompt several times gives each place on its own; `apple#2` is the second alone. `<start>` and
-    /// `<end>` are the start token and the first end token. A name is only ever found as whole words.
+    /// `<end>` are the start token and the first end token of each chunk. A name is only ever found as whole words.
     ///
     /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does not have, listing the words
     /// that it has.

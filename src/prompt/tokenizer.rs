@@ -3,6 +3,8 @@
 //! Byte-pair encoding with `</w>` at the end of words, over text in NFC, lower case and single spaces: `CLIPTokenizer` of
 //! transformers 5. (Version 4's slow class also repairs text with `ftfy`; neither its fast class nor version 5 does.)
 
+use super::chunks::{self, Item, share_out};
+use super::syntax::{self, Part, Stretch, Syntax};
 use super::words::{fit_to_tokens, segment};
 use super::{Prompt, Token, Word};
 use crate::checkpoint::{TokenizerConfig, TokenizerFiles};
@@ -30,7 +32,7 @@ pub struct Tokenizer {
     start: u32,
     end: u32,
     pad: u32,
-    /// Tokens of a prompt, start, end and padding included.
+    /// Tokens of a chunk, start, end and padding included.
     length: usize,
 }
 
@@ -74,34 +76,108 @@ impl Tokenizer {
         Ok(Self { pipeline, start, end, pad, length: *model_max_length })
     }
 
-    /// Length that prompts are padded and cut to, start and end included.
+    /// Length that prompts, or the chunks of long ones, are padded and cut to, start and end included.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The prompt of `text`: any text, of any length, empty too. What does not fit is in [`Prompt::cut_off`].
+    /// The prompt of `text`, every character of it text: any text, of any length, empty too. What does not fit is in
+    /// [`Prompt::cut_off`].
     ///
     /// Errors: [`Error::Unsupported`] for a vocabulary that cannot express the text and has no token for that.
     pub fn encode(&self, text: &str) -> Result<Prompt> {
-        let encoding = self.pipeline.encode(text, false).map_err(|error| Error::Unsupported {
-            what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error)),
-            way_out: "use another wording".into(),
-        })?;
-        let ranges = text_ranges(text, encoding.get_offsets());
-        let kept = ranges.len().min(self.length - 2);
+        self.read(text, Syntax::default())
+    }
 
-        let special = |index, id, kind, at| Token { index, id, text: self.entry(id), kind, range: at..at };
-        let mut tokens = vec![special(0, self.start, TokenKind::Start, 0)];
-        for (&id, range) in encoding.get_ids().iter().zip(&ranges).take(kept) {
-            let (index, range) = (tokens.len(), range.clone());
-            tokens.push(Token { index, id, text: self.entry(id), kind: TokenKind::Text, range });
+    /// As [`encode`](Self::encode), read by `syntax`. What does not fit into 16 chunks of a long prompt is in [`Prompt::cut_off`].
+    ///
+    /// Errors: as [`encode`](Self::encode).
+    pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
+        let mut pieces = Vec::new();
+        let mut found = Vec::new();
+        let mut items = Vec::new();
+        let comma = self.pipeline.token_to_id(",</w>");
+        for part in syntax::parse(text, syntax) {
+            let stretch = match part {
+                Part::Text(stretch) => stretch,
+                Part::Break => {
+                    items.push(Item::Break);
+                    continue;
+                }
+            };
+            let encoding = self.pipeline.encode(stretch.text.as_str(), false).map_err(|error| Error::Unsupported {
+                what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error)),
+                way_out: "use another wording".into(),
+            })?;
+            let ranges = text_ranges(&stretch.text, encoding.get_offsets());
+            found.extend(words(&stretch, &ranges, pieces.len()));
+            for (&id, range) in encoding.get_ids().iter().zip(&ranges) {
+                items.push(if Some(id) == comma { Item::Comma } else { Item::Token });
+                pieces.push(Piece { id, range: stretch.source(range), weight: stretch.weight as f32 });
+            }
         }
-        tokens.push(special(tokens.len(), self.end, TokenKind::End, text.len()));
+        let room = self.length - 2;
+        let mut chunks = match syntax.long && room > 0 {
+            true => share_out(items, room),
+            false => vec![(0..pieces.len().min(room)).collect()],
+        };
+        chunks.truncate(chunks::MOST);
+        let mut prompt = Prompt {
+            text: text.to_owned(),
+            syntax,
+            ids: Vec::new(),
+            chunk_length: self.length,
+            weights: Vec::new(),
+            tokens: Vec::new(),
+            words: Vec::new(),
+            cut_off: Vec::new(),
+        };
+        let kept: usize = chunks.iter().map(Vec::len).sum();
+        let last = chunks.len() - 1;
+        let mut at = 0;
+        for (index, chunk) in chunks.into_iter().enumerate() {
+            let chunk = &pieces[chunk.first().copied().unwrap_or(0)..][..chunk.len()];
+            let start = chunk.first().filter(|_| index > 0).map_or(at, |piece| piece.range.start);
+            at = chunk.last().map_or(start, |piece| piece.range.end);
+            self.add_chunk(&mut prompt, chunk, start, if index == last { text.len() } else { at });
+        }
+        if prompt.weights.iter().all(|&weight| weight == 1.0) {
+            prompt.weights.clear();
+        }
+        prompt.name_words(found, kept);
+        Ok(prompt)
+    }
 
-        let mut ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
-        ids.resize(self.length, self.pad);
-        let (words, cut_off) = words(text, &ranges, kept);
-        Ok(Prompt { text: text.to_owned(), ids, tokens, words, cut_off })
+    /// `prompt` with empty chunks behind its own, `chunks` in all, so that it has as many tokens as another: what the web UI gives the
+    /// shorter one of prompt and negative prompt.
+    pub fn padded(&self, prompt: &Prompt, chunks: usize) -> Prompt {
+        let mut padded = prompt.clone();
+        let weighted = !padded.weights.is_empty();
+        while padded.chunks().len() < chunks {
+            self.add_chunk(&mut padded, &[], prompt.text.len(), prompt.text.len());
+        }
+        if !weighted {
+            padded.weights.clear();
+        }
+        padded
+    }
+
+    /// Adds start, `pieces`, end and padding to `prompt`; start and end stand at these bytes of its text.
+    fn add_chunk(&self, prompt: &mut Prompt, pieces: &[Piece], start: usize, end: usize) {
+        let first = prompt.ids.len();
+        let mut add = |id, kind, range, weight| {
+            let (index, position) = (prompt.tokens.len(), prompt.ids.len());
+            prompt.tokens.push(Token { index, position, id, text: self.entry(id), kind, range });
+            prompt.ids.push(id);
+            prompt.weights.push(weight);
+        };
+        add(self.start, TokenKind::Start, start..start, 1.0);
+        for piece in pieces {
+            add(piece.id, TokenKind::Text, piece.range.clone(), piece.weight);
+        }
+        add(self.end, TokenKind::End, end..end, 1.0);
+        prompt.ids.resize(first + self.length, self.pad);
+        prompt.weights.resize(first + self.length, 1.0);
     }
 
     fn entry(&self, id: u32) -> String {
@@ -109,32 +185,56 @@ impl Tokenizer {
     }
 }
 
-/// The words with at least one of the first `kept` tokens, and the texts of those with a token beyond.
-fn words(text: &str, ranges: &[Range<usize>], kept: usize) -> (Vec<Word>, Vec<String>) {
-    let mut words: Vec<Word> = Vec::new();
-    let mut cut_off = Vec::new();
-    let mut occurrences: HashMap<String, usize> = HashMap::new();
+/// A token of the text, before it has a place in a chunk.
+#[derive(Debug, Clone)]
+struct Piece {
+    id: u32,
+    /// Bytes of the text as typed.
+    range: Range<usize>,
+    weight: f32,
+}
+
+/// A word of the text with all of its tokens, numbered through the text without start, end and padding.
+struct Found {
+    word: String,
+    range: Range<usize>,
+    tokens: Range<usize>,
+}
+
+/// The words of `stretch`, whose tokens cover `ranges` of it and are numbered from `first`.
+fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<Found> {
     let mut position = 0;
-    for range in fit_to_tokens(segment(text), ranges) {
-        let first = position;
+    let word = |range: Range<usize>| {
+        let start = position;
         while ranges.get(position).is_some_and(|token| token.start < range.end) {
             position += 1;
         }
-        let name = text[range.clone()].to_owned();
-        if position > kept {
-            // These are for messages, where control characters have no place.
-            let shown: String = name.chars().filter(|c| !c.is_control()).collect();
-            cut_off.extend(Some(shown).filter(|shown| !shown.is_empty()));
-        }
-        if first < kept {
-            let occurrence = occurrences.entry(name.to_lowercase()).or_default();
-            *occurrence += 1;
-            // Position 0 of the sequence is the start token.
-            let tokens = (first..position.min(kept)).map(|token| token + 1).collect();
-            words.push(Word { text: name, range, tokens, occurrence: *occurrence });
+        let word = stretch.text[range.clone()].to_owned();
+        Found { word, range: stretch.source(&range), tokens: first + start..first + position }
+    };
+    fit_to_tokens(segment(&stretch.text), ranges).into_iter().map(word).collect()
+}
+
+impl Prompt {
+    /// Puts in the words with at least one of the first `kept` tokens of the text, and the names of those with a token beyond.
+    fn name_words(&mut self, found: Vec<Found>, kept: usize) {
+        let own = self.tokens.iter().filter(|token| token.kind == TokenKind::Text);
+        let places: Vec<usize> = own.map(|token| token.index).collect();
+        let mut occurrences: HashMap<String, usize> = HashMap::new();
+        for Found { word, range, tokens } in found {
+            if tokens.end > kept {
+                // These are for messages, where control characters have no place.
+                let shown: String = word.chars().filter(|c| !c.is_control()).collect();
+                self.cut_off.extend(Some(shown).filter(|shown| !shown.is_empty()));
+            }
+            if tokens.start < kept {
+                let occurrence = occurrences.entry(word.to_lowercase()).or_default();
+                *occurrence += 1;
+                let tokens = places[tokens.start..tokens.end.min(kept)].to_vec();
+                self.words.push(Word { text: word, range, tokens, occurrence: *occurrence });
+            }
         }
     }
-    (words, cut_off)
 }
 
 /// The tokenizer's offsets as ranges of whole characters of `text`, ascending, none empty.

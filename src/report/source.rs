@@ -111,6 +111,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     });
     let count = prompt.tokens.len();
     let padded = record.settings.more.get("max_length").and_then(Value::as_u64).map_or(77, |n| n as usize);
+    let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
+    let padded = padded * chunks;
     let about = NAMED.iter().find(|named| named.name == aggregate_name(&record.aggregate));
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
     shares.push(record.padding_share);

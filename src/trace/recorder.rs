@@ -7,6 +7,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Cells of the site grid that are transposed and added together: with 77 keys they are 20 KB, which stays in cache.
 const BLOCK: usize = 64;
@@ -26,7 +28,8 @@ pub enum Half {
 /// What a [`Recorder`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// `T` of the prompt: start token, prompt tokens, first end token. Keys from `T` on are summed as padding.
+    /// `T` of the prompt: start token, prompt tokens, first end token, of every chunk of a long one. All other keys are summed as
+    /// padding: those from `T` on, or as [`Recorder::with_keys`] says.
     pub tokens: usize,
     /// `T` of the negative prompt when the unconditional half is wanted too.
     pub unconditional_tokens: Option<usize>,
@@ -80,6 +83,23 @@ impl Recorder {
         self
     }
 
+    /// The recorder of prompts in several chunks: the runs of keys that are tokens of the prompt, and of the negative prompt where its
+    /// half is wanted, in ascending order. All other keys are padding.
+    ///
+    /// # Panics
+    /// When the runs are not as many tokens as planned.
+    pub fn with_keys(mut self, conditional: &[Range<usize>], unconditional: &[Range<usize>]) -> Self {
+        for (half, keys) in [(&mut self.conditional, conditional), (&mut self.unconditional, unconditional)] {
+            let keys: Arc<[Range<usize>]> = keys.into();
+            for sums in half.iter_mut().flatten() {
+                let tokens = keys.iter().map(ExactSizeIterator::len).sum::<usize>();
+                assert_eq!(sums.channels, tokens + 1, "tokens of {keys:?}");
+                sums.keys = Arc::clone(&keys);
+            }
+        }
+        self
+    }
+
     /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The unconditional half is missing
     /// where the run was not guided.
     ///
@@ -130,7 +150,8 @@ impl AttentionObserver for Recorder {
         let known = &self.sites[index];
         let (batch, heads, pixels, keys) = probabilities.dims4()?;
         let rows = if step.guided { 2 * self.plan.images } else { self.plan.images };
-        let tokens = self.plan.tokens.max(self.plan.unconditional_tokens.unwrap_or(0));
+        let sums = [self.conditional.first(), self.unconditional.first()].into_iter().flatten();
+        let tokens = sums.filter_map(|sites| sites[index].keys.last()).map(|run| run.end).max().unwrap_or(0);
         if (batch, heads, pixels) != (rows, known.heads, known.height * known.width) || keys < tokens {
             let shape = (batch, heads, pixels, keys);
             return Err(bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
@@ -218,7 +239,7 @@ pub struct SiteMaps {
 }
 
 /// The self-attention of one layer of the text encoder among the prompt's `T` tokens. It is causal, so that the rows still
-/// sum to 1 without the padding.
+/// sum to 1 without the padding; tokens of different chunks do not see each other.
 #[derive(Debug, Clone)]
 pub struct TextAttention {
     /// Attention heads.
@@ -228,24 +249,39 @@ pub struct TextAttention {
 }
 
 impl TextAttention {
-    /// The first `tokens` queries and keys of a layer's probabilities `[heads, length, length]` (any float type).
+    /// A layer's probabilities `[chunks, heads, length, length]` (any float type), of which each chunk's first `tokens` are kept.
     ///
     /// # Errors
-    /// When the tensor has another rank, is not square, or is shorter than `tokens`.
-    pub fn from_layer(probabilities: &Tensor, tokens: usize) -> Result<Self> {
-        let (heads, _, _) = probabilities.dims3()?;
-        let part = probabilities.narrow(1, 0, tokens)?.narrow(2, 0, tokens)?.to_dtype(DType::F16)?;
-        let probabilities = part.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f16>()?;
-        Ok(Self { heads, probabilities: probabilities.into() })
+    /// When the tensor has another rank, another number of chunks, is not square, or is shorter than a chunk's tokens.
+    pub fn from_chunks(probabilities: &Tensor, tokens: &[usize]) -> Result<Self> {
+        let (chunks, heads, _, _) = probabilities.dims4()?;
+        if chunks != tokens.len() {
+            return Err(bug(format!("text attention of {chunks} chunks for a prompt of {}", tokens.len())));
+        }
+        let all: usize = tokens.iter().sum();
+        let mut joined = vec![f16::ZERO; heads * all * all];
+        let mut first = 0;
+        for (chunk, &count) in tokens.iter().enumerate() {
+            let part = probabilities.get(chunk)?.narrow(1, 0, count)?.narrow(2, 0, count)?.to_dtype(DType::F16)?;
+            let part = part.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f16>()?;
+            for (row, values) in part.chunks_exact(count).enumerate() {
+                let (head, query) = (row / count, first + row % count);
+                joined[(head * all + query) * all + first..][..count].copy_from_slice(values);
+            }
+            first += count;
+        }
+        Ok(Self { heads, probabilities: joined.into() })
     }
 }
 
 /// The running sums of one site, in blocks of cells so that threads write apart from each other:
-/// `[blocks][heads][channels][block]`. The last channel takes all keys from its own on together.
+/// `[blocks][heads][channels][block]`. The last channel takes all other keys together.
 #[derive(Debug)]
 struct Sums {
     heads: usize,
     channels: usize,
+    /// The keys of all channels but the last.
+    keys: Arc<[Range<usize>]>,
     pixels: usize,
     block: usize,
     sum: Vec<f32>,
@@ -259,7 +295,8 @@ impl Sums {
         let pixels = site.height * site.width;
         let block = BLOCK.min(pixels).max(1);
         let sum = vec![0.0; pixels.div_ceil(block) * site.heads * channels * block];
-        Self { heads: site.heads, channels, pixels, block, sum, steps: per_step.then(Vec::new), observed: 0 }
+        let (keys, steps) = (std::iter::once(0..channels - 1).collect(), per_step.then(Vec::new));
+        Self { heads: site.heads, channels, keys, pixels, block, sum, steps, observed: 0 }
     }
 
     /// Adds one step's probabilities `[heads, pixels, keys]`; `count` steps are expected in all.
@@ -269,11 +306,12 @@ impl Sums {
         let head_len = channels * block;
         let blocks = self.sum.par_chunks_mut(self.heads * head_len).enumerate();
         let Self { heads, pixels, .. } = *self;
+        let tokens = &*self.keys;
         let add_block = |index: usize, sum: &mut [f32], mean: &mut [f32]| {
             let cells = index * block..(index * block + block).min(pixels);
             for head in 0..heads {
                 let values = &values[(head * pixels + cells.start) * keys..(head * pixels + cells.end) * keys];
-                add_transposed(values, keys, channels - 1, block, &mut sum[head * head_len..][..head_len], mean);
+                add_transposed(values, keys, tokens, block, &mut sum[head * head_len..][..head_len], mean);
             }
         };
         match &mut self.steps {
@@ -316,12 +354,21 @@ impl Sums {
     }
 }
 
-/// Adds `values` `[cells, keys]` to `sum` and to `mean` `[tokens + 1, block]`, transposed; keys from `tokens` on go to the
-/// last channel together.
-fn add_transposed(values: &[f32], keys: usize, tokens: usize, block: usize, sum: &mut [f32], mean: &mut [f32]) {
-    let (sum, padding_sum) = sum.split_at_mut(tokens * block);
-    let (mean, padding_mean) = mean.split_at_mut(tokens * block);
-    for (token, (sum, mean)) in sum.chunks_exact_mut(block).zip(mean.chunks_exact_mut(block)).enumerate() {
+/// Adds `values` `[cells, keys]` to `sum` and to `mean` `[tokens + 1, block]`, transposed; keys outside of the runs of `tokens` go to
+/// the last channel together.
+fn add_transposed(
+    values: &[f32],
+    keys: usize,
+    tokens: &[Range<usize>],
+    block: usize,
+    sum: &mut [f32],
+    mean: &mut [f32],
+) {
+    let padding = sum.len() - block;
+    let (sum, padding_sum) = sum.split_at_mut(padding);
+    let (mean, padding_mean) = mean.split_at_mut(padding);
+    let channels = sum.chunks_exact_mut(block).zip(mean.chunks_exact_mut(block));
+    for (token, (sum, mean)) in tokens.iter().cloned().flatten().zip(channels) {
         for ((row, sum), mean) in values.chunks_exact(keys).zip(sum).zip(mean) {
             let value = row[token];
             *sum += value;
@@ -329,13 +376,17 @@ fn add_transposed(values: &[f32], keys: usize, tokens: usize, block: usize, sum:
         }
     }
     for ((row, sum), mean) in values.chunks_exact(keys).zip(padding_sum).zip(padding_mean) {
-        // Eight partial sums: a single one would wait for each addition in turn.
-        let mut lanes = [0.0f32; 8];
-        let mut chunks = row[tokens..].chunks_exact(8);
-        for chunk in &mut chunks {
-            lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
+        let mut value = 0.0;
+        for (index, run) in tokens.iter().enumerate() {
+            let next = tokens.get(index + 1).map_or(keys, |next| next.start);
+            // Eight partial sums: a single one would wait for each addition in turn.
+            let mut lanes = [0.0f32; 8];
+            let mut chunks = row[run.end..next].chunks_exact(8);
+            for chunk in &mut chunks {
+                lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
+            }
+            value += lanes.iter().sum::<f32>() + chunks.remainder().iter().sum::<f32>();
         }
-        let value = lanes.iter().sum::<f32>() + chunks.remainder().iter().sum::<f32>();
         *sum += value;
         *mean += value;
     }

@@ -6,7 +6,8 @@ use crate::{Error, Result};
 impl PromptInfo {
     /// The words that `choice` names, in its order: words or phrases of the prompt separated by commas, upper and lower case
     /// alike. A word that stands in the prompt several times gives each of them; `apple#2` is the second alone. `<start>` and
-    /// `<end>` are the start token and the first end token.
+    /// `<end>` are the start token and the first end token, of each chunk where the prompt has several. What no token stands for (the
+    /// brackets and weights of emphasis) is passed over within a phrase.
     ///
     /// # Errors
     /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the words that it has.
@@ -33,20 +34,6 @@ impl PromptInfo {
     }
 
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
-        if let Some(kind) = [("<start>", TokenKind::Start), ("<end>", TokenKind::End)]
-            .into_iter()
-            .find_map(|(special, kind)| (name == special).then_some(kind))
-        {
-            let positions = self.tokens.iter().enumerate().filter(|(_, token)| token.kind == kind);
-            let word = |(position, token): (usize, &super::TokenInfo)| WordInfo {
-                text: name.into(),
-                start: token.start,
-                end: token.end,
-                tokens: vec![position],
-                occurrence: 1,
-            };
-            return Ok(positions.map(word).take(1).collect());
-        }
         let found = self.phrases(name);
         if !found.is_empty() {
             return Ok(found);
@@ -71,21 +58,43 @@ impl PromptInfo {
         Err(Error::option("--words", format!("{name:?} is not in the prompt; {}{probes}", self.have())))
     }
 
+    /// The tokens of `kind`, each as a word called `name`.
+    fn special(&self, name: &str, kind: TokenKind) -> Vec<WordInfo> {
+        let positions = self.tokens.iter().enumerate().filter(|(_, token)| token.kind == kind);
+        let word = |(before, (position, token)): (usize, (usize, &super::TokenInfo))| WordInfo {
+            text: name.into(),
+            start: token.start,
+            end: token.end,
+            tokens: vec![position],
+            occurrence: before + 1,
+        };
+        positions.enumerate().map(word).collect()
+    }
+
     /// Every place of the prompt where whole words read `name`, numbered from 1.
     fn phrases(&self, name: &str) -> Vec<WordInfo> {
+        match name {
+            "<start>" => return self.special(name, TokenKind::Start),
+            "<end>" => return self.special(name, TokenKind::End),
+            _ => {}
+        }
         let plain = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
         let name = plain(name);
         let mut found = Vec::new();
         for (first, word) in self.words.iter().enumerate() {
+            let mut text = String::new();
             for (last, end) in self.words.iter().enumerate().skip(first) {
-                let Some(text) = self.text.get(word.start..end.end) else { break };
-                let here = plain(text);
+                if last > first {
+                    self.read_between(self.words[last - 1].end..end.start, &mut text);
+                }
+                text.push_str(&end.text);
+                let here = plain(&text);
                 if here == name {
                     let mut tokens: Vec<usize> =
                         self.words[first..=last].iter().flat_map(|word| word.tokens.iter().copied()).collect();
                     tokens.dedup();
                     let (start, end, occurrence) = (word.start, end.end, found.len() + 1);
-                    found.push(WordInfo { text: text.into(), start, end, tokens, occurrence });
+                    found.push(WordInfo { text: text.clone(), start, end, tokens, occurrence });
                 }
                 if here.len() >= name.len() {
                     break;
@@ -93,6 +102,18 @@ impl PromptInfo {
             }
         }
         if found.is_empty() { self.punctuation(&name) } else { found }
+    }
+
+    /// Adds to `text` what was read of the bytes `range`: spaces, and characters that a token stands for.
+    fn read_between(&self, range: std::ops::Range<usize>, text: &mut String) {
+        let from = self.tokens.partition_point(|token| token.end <= range.start);
+        let tokens = self.tokens[from..].iter().take_while(|token| token.start < range.end);
+        let tokens: Vec<_> = tokens.map(|token| token.start..token.end).collect();
+        let gap = self.text.get(range.clone()).unwrap_or_default();
+        let read = gap
+            .char_indices()
+            .filter(|(at, c)| c.is_whitespace() || tokens.iter().any(|token| token.contains(&(range.start + at))));
+        text.extend(read.map(|(_, c)| c));
     }
 
     /// Every place where `name` stands between words: punctuation is no word, but can be asked for.

@@ -23,6 +23,7 @@ fn cell(order: usize) -> Cell {
         prompt,
         replaced: String::new(),
         negative: String::new(),
+        syntax: Default::default(),
         model: "embedded".into(),
         steps: Some(25),
         guidance: None,

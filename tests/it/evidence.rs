@@ -177,7 +177,7 @@ fn a_word_without_values_matters_only_through_others() {
     let info = PromptInfo::from(&prompt);
     let word = info.words.iter().find(|word| word.text == "apple").unwrap().clone();
     assert_eq!(word.tokens.len(), 1, "one token, one direction to take out");
-    let hidden = whole.hidden_states(&[&prompt.ids]).unwrap().i((0, word.tokens[0])).unwrap();
+    let hidden = whole.hidden_states(&[&prompt]).unwrap().i((0, word.tokens[0])).unwrap();
     let unit = hidden.broadcast_div(&hidden.sqr().unwrap().sum_all().unwrap().sqrt().unwrap()).unwrap();
     let folder = changed(|name, weight| {
         name.contains("attn2.to_v").then(|| {

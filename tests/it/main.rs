@@ -19,5 +19,6 @@ mod report;
 mod run;
 mod scheduler;
 mod single;
+mod syntax;
 mod trace;
 mod view;

@@ -122,8 +122,8 @@ fn trace() -> Trace {
         settings: serde_json::json!({ "seed": 7, "steps": STEPS }),
     };
     let mut recording = record(PLAN, true).remove(1);
-    let layer = probabilities(&site(0, Attends::Itself, 2, 1, KEYS), 1, 0).get(0).unwrap();
-    recording.text = vec![TextAttention::from_layer(&layer, 4).unwrap()];
+    let layer = probabilities(&site(0, Attends::Itself, 2, 1, KEYS), 1, 0);
+    recording.text = vec![TextAttention::from_chunks(&layer, &[4]).unwrap()];
     Trace::new(about, recording).unwrap()
 }
 
