@@ -108,6 +108,20 @@ pub struct Official {
     pub shares: Vec<f32>,
 }
 
+/// The words of the negative prompt and their maps, where that half was recorded: by the run's own aggregate, over all heads and steps.
+/// They belong to the other half of the guidance batch and are compared among themselves alone.
+#[derive(Debug, Clone)]
+pub struct Negative {
+    /// The negative prompt cut into words and what lies between, in order.
+    pub segments: Vec<Segment>,
+    /// Its words; their tokens are positions among its own.
+    pub words: Vec<WordInfo>,
+    /// `[tokens, height, width]` on the latent grid, mean probability per step.
+    pub tokens: Vec<f32>,
+    /// `[tokens]`: each one's share of all attention of its half.
+    pub shares: Vec<f32>,
+}
+
 /// The text encoder's own causal self-attention over the prompt's tokens.
 #[derive(Debug, Clone)]
 pub struct PromptMatrix {
@@ -170,6 +184,8 @@ pub struct ReportData {
     pub sites: Vec<SiteData>,
     /// The run's own maps.
     pub official: Option<Official>,
+    /// The negative prompt's words, where they were recorded.
+    pub negative_words: Option<Negative>,
     /// The text encoder's self-attention, where it was recorded.
     pub matrix: Option<PromptMatrix>,
     /// Layout statistics, one row a word.

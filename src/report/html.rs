@@ -37,6 +37,9 @@ pub fn page(data: &ReportData) -> String {
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
             "name": o.name, "description": o.description, "shares": o.shares, "block": block,
         })),
+        "negativeWords": data.negative_words.as_ref().zip(packed.negative.as_ref()).map(|(n, block)| json!({
+            "segments": n.segments, "words": n.words, "shares": n.shares, "block": block,
+        })),
         "matrix": data.matrix.as_ref().zip(packed.matrix.as_ref()).map(|(m, block)| json!({
             "layers": m.layers, "heads": m.heads, "block": block,
         })),

@@ -77,6 +77,8 @@ pub struct Packed {
     pub sites: Vec<PackedSite>,
     /// The run's own maps, 16 bits: `[tokens]` planes.
     pub official: Option<Block>,
+    /// The negative prompt's maps, 16 bits: `[tokens]` planes.
+    pub negative: Option<Block>,
     /// The prompt matrix: `[layers, heads]` planes of `tokens x tokens`.
     pub matrix: Option<Block>,
     /// First and last step of each group.
@@ -173,6 +175,8 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         })
         .collect();
     let official = data.official.as_ref().map(|o| write_planes(&mut bytes, &o.tokens, o.height, o.width, 16));
+    let (height, width) = data.latent;
+    let negative = data.negative_words.as_ref().map(|n| write_planes(&mut bytes, &n.tokens, height, width, 16));
     let tokens = data.tokens.len();
     let matrix = data.matrix.as_ref().map(|m| write_planes(&mut bytes, &m.values, tokens, tokens, 8));
 
@@ -187,7 +191,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring steps are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, matrix, step_groups, detail, notes }
+    Packed { base64, sites, official, negative, matrix, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.

@@ -1,12 +1,12 @@
 //! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
 
 use super::data::{
-    ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo, TokenKind,
-    Verdict, WordInfo,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo,
+    TokenKind, Verdict, WordInfo,
 };
-use crate::heatmap::{Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
+use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
-use crate::trace::{self, Trace};
+use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use safetensors::SafeTensors;
@@ -153,6 +153,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             tokens,
             shares,
         }),
+        negative_words: negative_words(trace, &record.aggregate)?,
         matrix: matrix(trace, count),
         layout: layout.collect(),
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
@@ -193,20 +194,41 @@ fn aggregate_name(aggregate: &str) -> &str {
 /// Sites that the run's aggregate takes, read back from its written form; all of them where it cannot be read.
 fn used_sites(aggregate: &str, trace: &Trace) -> Vec<usize> {
     let sites = &trace.recording.sites;
-    let choose = || -> Result<Vec<usize>> {
-        let mut how = Aggregate::named(aggregate_name(aggregate))?;
-        for part in aggregate.split(", ").skip(1) {
-            if let Some(layers) = part.strip_prefix("layers ") {
-                let patterns = layers.split(',').map(str::parse).collect::<Result<Vec<LayerPattern>>>()?;
-                how = how.narrowed(SiteFilter::Layers(patterns));
-            } else if let Some(sizes) = part.strip_prefix("resolution ") {
-                let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<Resolution>>>()?;
-                how = how.narrowed(SiteFilter::Resolutions(sizes));
-            }
-        }
-        how.choose(sites, trace.about.latent)
-    };
+    let choose = || read_aggregate(aggregate)?.choose(sites, trace.about.latent);
     choose().unwrap_or_else(|_| (0..sites.len()).collect())
+}
+
+/// The aggregate of a run read back from its written form: its name and its choice of sites, over all heads and steps.
+fn read_aggregate(aggregate: &str) -> Result<Aggregate> {
+    let mut how = Aggregate::named(aggregate_name(aggregate))?;
+    for part in aggregate.split(", ").skip(1) {
+        if let Some(layers) = part.strip_prefix("layers ") {
+            let patterns = layers.split(',').map(str::parse).collect::<Result<Vec<LayerPattern>>>()?;
+            how = how.narrowed(SiteFilter::Layers(patterns));
+        } else if let Some(sizes) = part.strip_prefix("resolution ") {
+            let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<Resolution>>>()?;
+            how = how.narrowed(SiteFilter::Resolutions(sizes));
+        }
+    }
+    Ok(how)
+}
+
+/// The words of the negative prompt, where it has some and its half was recorded. An aggregate that cannot be read back gives way to the
+/// default.
+fn negative_words(trace: &Trace, aggregate: &str) -> Result<Option<Negative>> {
+    let Some((_, prompt)) = trace.half(Half::Unconditional).filter(|(_, prompt)| !prompt.words.is_empty()) else {
+        return Ok(None);
+    };
+    let how = read_aggregate(aggregate).unwrap_or_default();
+    let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &prompt.words)?;
+    let steps = maps.steps.max(1) as f32;
+    let count = maps.token_count();
+    Ok(Some(Negative {
+        segments: segments(&prompt.text, &prompt.words),
+        words: prompt.words.iter().map(word_info).collect(),
+        tokens: maps.tokens.iter().map(|value| value / steps).collect(),
+        shares: maps.shares.iter().take(count).copied().collect(),
+    }))
 }
 
 fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {

@@ -25,8 +25,8 @@ pub struct Pictures<'a> {
     pub words: Option<&'a [WordInfo]>,
 }
 
-/// Draws everything into `folder`, which must be there: `heatmaps.safetensors`, `overlays/NN-word.png` and `words.png`.
-/// Returns the maps.
+/// Draws everything into `folder`, which must be there: `heatmaps.safetensors`, `overlays/NN-word.png` and `words.png`. The sheet also has
+/// the negative prompt's words, on a scale of their own, where both halves were recorded and the maps are the prompt's. Returns the maps.
 ///
 /// # Errors
 /// As [`aggregate`]; [`Error::Option`] when a display value is out of range; [`Error::Io`] when a file cannot be written.
@@ -37,34 +37,28 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
         Some((_, prompt)) => prompt,
         None => &trace.about.prompt,
     };
+    let base = Base::new(image, display.overlay_size)?;
     let every = trace.words(how.half);
     let chosen = words.unwrap_or(&every);
-    let maps = aggregate(trace, how, chosen)?;
+    let (maps, shared, mut drawn) = draw_words(trace, how, display, &base, chosen)?;
     save_heatmaps(&folder.join("heatmaps.safetensors"), &maps, &how.to_string(), prompt)?;
 
-    let steps = maps.steps.max(1) as f32;
-    let per_step: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
-    let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
-    let peaks: Vec<f32> = per_step.chunks_exact(maps.grid.cells()).map(highest).collect();
-    let shared = shared_top(&maps, &every, |word| prompt.is_special(word)) / steps;
-    let labels: Vec<String> = chosen.iter().map(|word| prompt.label(word)).collect();
-    let top = |word: usize| if display.scale == Scale::Shared { shared } else { peaks[word] };
-
-    let base = Base::new(image, display.overlay_size)?;
-    let draw = |(word, map): (usize, &[f32])| overlay(&base, map, maps.grid, top(word), display);
-    let overlays: Vec<RgbImage> = per_step.par_chunks_exact(maps.grid.cells()).enumerate().map(draw).collect();
-    let tile = |(index, word): (usize, &WordInfo)| {
-        let (label, overlay) = (labels[index].as_str(), &overlays[index]);
-        Tile { label, overlay, top: top(index), peak: peaks[index], share: maps.share(word) }
-    };
-    let tiles: Vec<Tile> = chosen.iter().enumerate().map(tile).collect();
+    let negative = trace.words(Half::Unconditional);
+    let beside = how.half == Half::Conditional && !negative.is_empty();
+    if beside {
+        let how = Aggregate { half: Half::Unconditional, ..how.clone() };
+        let (_, _, others) = draw_words(trace, &how, display, &base, &negative)?;
+        drawn.extend(others.into_iter().map(|word| Drawn { label: format!("negative: {}", word.label), ..word }));
+    }
+    let tiles: Vec<Tile> = drawn.iter().map(Drawn::tile).collect();
+    let own = &tiles[..chosen.len()];
 
     let subfolder = folder.join("overlays");
     std::fs::create_dir_all(&subfolder).map_err(Error::io(&subfolder))?;
-    let (drawn, sheet) = rayon::join(
+    let (written, sheet) = rayon::join(
         || {
-            tiles.par_iter().enumerate().try_for_each(|(index, tile)| {
-                let path = folder.join(overlay_file(index, tiles.len(), tile.label));
+            own.par_iter().enumerate().try_for_each(|(index, tile)| {
+                let path = folder.join(overlay_file(index, own.len(), tile.label));
                 write_png(&path, tile.overlay, &[("Title", tile.label), ("Description", &prompt.text)], true)
             })
         },
@@ -73,13 +67,54 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
             if chosen.iter().any(|word| prompt.is_probe(word)) {
                 note += PROBES;
             }
+            if beside {
+                note += NEGATIVE;
+            }
             let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
             let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new());
             write_png(&folder.join("words.png"), &sheet, &[("Description", &prompt.text)], true)
         },
     );
-    drawn.and(sheet)?;
+    written.and(sheet)?;
     Ok(maps)
+}
+
+/// A word as it was drawn; values are mean attention probabilities of a step.
+struct Drawn {
+    label: String,
+    overlay: RgbImage,
+    top: f32,
+    peak: f32,
+    share: f32,
+}
+
+impl Drawn {
+    fn tile(&self) -> Tile<'_> {
+        Tile { label: &self.label, overlay: &self.overlay, top: self.top, peak: self.peak, share: self.share }
+    }
+}
+
+/// The maps of `chosen`, words of the half that `how` names, the top of the scale that they share, and their overlays.
+fn draw_words(
+    trace: &Trace,
+    how: &Aggregate,
+    display: &Display,
+    base: &Base,
+    chosen: &[WordInfo],
+) -> Result<(Heatmaps, f32, Vec<Drawn>)> {
+    let maps = aggregate(trace, how, chosen)?;
+    let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
+    let steps = maps.steps.max(1) as f32;
+    let shared = shared_top(&maps, &trace.words(how.half), |word| prompt.is_special(word)) / steps;
+    let draw = |(map, word): (&[f32], &WordInfo)| {
+        let map: Vec<f32> = map.iter().map(|value| value / steps).collect();
+        let peak = map.iter().copied().fold(0.0, f32::max);
+        let top = if display.scale == Scale::Shared { shared } else { peak };
+        let overlay = overlay(base, &map, maps.grid, top, display);
+        Drawn { label: prompt.label(word), overlay, top, peak, share: maps.share(word) }
+    };
+    let drawn = maps.words.par_chunks_exact(maps.grid.cells()).zip(chosen).map(draw).collect();
+    Ok((maps, shared, drawn))
 }
 
 /// The upper end of the scale that all words share: the highest value among the prompt's words, the probes and the chosen ones, start and
@@ -93,6 +128,9 @@ fn shared_top(maps: &Heatmaps, words: &[WordInfo], special: impl Fn(&WordInfo) -
 
 /// What a sheet with probes says of them.
 const PROBES: &str = " A probe is a word that the model was not given: what its token would take from the prompt's.";
+
+/// What a sheet with the negative prompt's words says of them.
+const NEGATIVE: &str = " Words of the negative prompt are of the other half, on a colour scale of their own.";
 
 /// The sheet's subtitle and note.
 fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Display, shared: f32) -> (String, String) {

@@ -4,7 +4,7 @@ use crate::chrome::{Chrome, Look};
 use crate::sample::{Plan, sample};
 use crate::truth::{Tolerance, check};
 use crate::{browser, scratch};
-use attnmap::report::{ReportData, page};
+use attnmap::report::{Negative, ReportData, Segment, WordInfo, page};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -415,4 +415,40 @@ fn looks_as_it_did() {
         chrome.open(&file, "#w=9", Look { dark, ..Look::default() });
         check(if dark { "window-dark" } else { "window-light" }, &chrome.screenshot(false), 320, &text);
     }
+}
+
+#[test]
+fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
+    let Some(mut chrome) = browser() else { return };
+    let mut data = sample(&Plan::default());
+    let cells = data.latent.0 * data.latent.1;
+    // Start, rain, end: rain is looked for in one cell, and little.
+    let mut tokens = vec![0.0; 3 * cells];
+    tokens[cells + 5] = 0.02;
+    data.negative_words = Some(Negative {
+        segments: vec![Segment { text: "rain".into(), word: Some(0) }, Segment { text: " (0)".into(), word: None }],
+        words: vec![WordInfo { text: "rain".into(), occurrence: 1, tokens: vec![1] }],
+        tokens,
+        shares: vec![0.5, 0.03, 0.1],
+    });
+    let plain = write("positive.html", &ReportData { negative_words: None, ..data.clone() });
+    chrome.open(&plain, "", Look::default());
+    let shares = table(&mut chrome);
+    let file = write("negative.html", &data);
+    chrome.open(&file, "#w=n0", Look::default());
+    let name = chrome.eval("document.querySelector('.negative .word').getAttribute('aria-label')");
+    assert!(name.as_str().unwrap().starts_with("rain (negative): share 3"), "{name}");
+    assert!(name.as_str().unwrap().contains("peak 2"), "{name}");
+    let text = |chrome: &mut Chrome, part: &str| {
+        chrome.eval(&format!("document.querySelector('{part}').textContent")).as_str().unwrap().to_owned()
+    };
+    let figure = text(&mut chrome, ".stage");
+    assert!(figure.contains("Words of the negative prompt on a scale of their own"), "{figure}");
+    assert!(figure.contains("in the half that was given the negative prompt"), "{figure}");
+    // The scale ends at the word's own peak, and the table is the prompt's alone.
+    assert!(text(&mut chrome, ".ticks span:last-child").starts_with('2'), "{figure}");
+    assert_eq!(table(&mut chrome), shares);
+    chrome.screenshot(true).save(scratch("negative.png")).unwrap();
+    assert_eq!(chrome.overflow(), json!([]));
+    clean(&mut chrome);
 }

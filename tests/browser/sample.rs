@@ -200,6 +200,7 @@ pub fn sample(plan: &Plan) -> ReportData {
             tokens: official,
             shares,
         }),
+        negative_words: None,
         matrix: Some(matrix(tokens.len())),
         layout,
         verdicts: vec![],

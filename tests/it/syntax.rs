@@ -8,6 +8,9 @@ use attnmap::evidence::causal::{Cut, Row, context};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};
 use attnmap::prompt::{Prompt, Syntax};
+use attnmap::render::Display;
+use attnmap::report;
+use attnmap::run::{self, NewRun, Pictures};
 use attnmap::trace::{Half, PromptInfo, TokenKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
@@ -242,4 +245,60 @@ fn a_prompt_read_by_another_syntax_is_refused() {
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
     let error = pipeline.generate(&prompt, &options, &mut Unobserved, quiet).unwrap_err().to_string();
     assert!(error.contains("read by another syntax"), "{error}");
+}
+
+/// The sheet and the page have the words of both halves, each half on a scale of its own; everything else is the prompt's alone.
+#[test]
+fn words_of_the_negative_prompt_are_shown_too() {
+    let pipeline = load("tiny-sd1");
+    let options = Options {
+        negative: "rain BREAK a (box:1.2)".into(),
+        syntax: ALL,
+        steps: 2,
+        height: 48,
+        width: 64,
+        ..pipeline.default_options()
+    };
+    let prompt = pipeline.prompt("a red apple", &options).unwrap();
+    let mut traced = trace(&pipeline, &prompt, &options);
+    let folder = tempfile::tempdir().unwrap();
+    let (aggregate, display) = (Aggregate::default(), Display { overlay_size: 64, ..Display::default() });
+    let write = |traced: &Traced, name: &str| {
+        let new = NewRun {
+            pictures: Pictures {
+                trace: &traced.trace,
+                image: &traced.generation.image,
+                aggregate: &aggregate,
+                display: &display,
+                words: None,
+            },
+            settings: pipeline.settings(&options, 0),
+            negative: Some(options.negative.clone()),
+            command: String::new(),
+            cut_off: Vec::new(),
+            warnings: Vec::new(),
+            timings: Default::default(),
+        };
+        let (folder, record) = run::write_run(&folder.path().join(name), false, &new, |_, _| Ok(())).unwrap();
+        let sheet = image::image_dimensions(folder.join("words.png")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.join("overlays")).unwrap().count(), 3);
+        assert_eq!(record.words.len(), 3);
+        (report::from_run(&folder).unwrap(), sheet)
+    };
+    let (page, sheet) = write(&traced, "both");
+    let negative = page.negative_words.unwrap();
+    let words: Vec<&str> = negative.words.iter().map(|word| word.text.as_str()).collect();
+    assert_eq!(words, ["rain", "a", "box"]);
+    let typed: String = negative.segments.iter().map(|segment| segment.text.as_str()).collect();
+    assert_eq!(typed, options.negative);
+    let other = Aggregate { half: Half::Unconditional, ..aggregate.clone() };
+    let maps = heatmap::aggregate(&traced.trace, &other, &[]).unwrap();
+    let expected: Vec<f32> = maps.tokens.iter().map(|value| value / maps.steps as f32).collect();
+    assert_eq!(negative.tokens, expected);
+    assert_eq!(negative.shares[..], maps.shares[..maps.shares.len() - 1]);
+
+    (traced.trace.recording.unconditional, traced.trace.about.negative) = (None, None);
+    let (page, smaller) = write(&traced, "one");
+    assert!(page.negative_words.is_none());
+    assert!(smaller.0 * smaller.1 < sheet.0 * sheet.1, "{smaller:?} {sheet:?}");
 }

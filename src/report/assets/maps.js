@@ -16,9 +16,24 @@ for (const [key, label, channels] of [
 ]) {
   if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
 }
-const WORDS = ENTRIES.filter((entry) => !entry.special);
+// The negative prompt's words are of the other half: they have the run's own maps alone, behind all channels, and a scale of their own.
+const NEGATIVE = RUN.negativeWords;
+for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
+  ENTRIES.push({index: ENTRIES.length, key: 'n' + i, label: word.text, special: false, negative: true,
+    channels: word.tokens.map((t) => CHANNELS + t), occurrence: word.occurrence});
+}
+const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
+const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative);
 const SPECIALS = ENTRIES.filter((entry) => entry.special);
-const nameOf = (entry) => entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : ''); // as on the command line
+const nameOf = (entry) => entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
+
+let negatives = null;
+function negativeMaps() {
+  if (!negatives) {
+    negatives = (NEGATIVE ? NEGATIVE.shares : []).map((share, t) => Object.assign(plane(NEGATIVE.block, t), {share}));
+  }
+  return negatives;
+}
 
 // A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:
 const ownHeads = () => RUN.sites.map((site) => (site.used ? allHeads(site) : []));
@@ -71,6 +86,7 @@ function aggregate(selection, a, b) {
       const heads = headsOf(selection);
       maps = Array.from({length: CHANNELS}, (_, c) => channelMap(heads, a, b, c, H, W));
     }
+    maps.push(...negativeMaps());
     maps.key = key;
     maps.words = new Map();
     if (aggregates.size > 24) aggregates.delete(aggregates.keys().next().value);
@@ -125,7 +141,7 @@ function boxMean(map, box) {
   return area > 0 ? sum / area : 0;
 }
 
-// Share of every entry in a box (or, without one, in the whole image): all its tokens together, so that entries add up to 1.
+// Share of every entry in a box (or, without one, in the whole image): all its tokens together, so that the prompt's entries add up to 1.
 function shares(maps, box) {
   return ENTRIES.map((entry) => {
     const map = entryMap(maps, entry), n = entry.channels.length;

@@ -5,7 +5,7 @@ function rankingPanel() {
   const table = el('table', {class: 'ranking', 'aria-labelledby': 'ranking-title'},
     el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), el('th', {scope: 'col', class: 'number', text: 'Share'}),
       el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body);
-  const rows = ENTRIES.map((entry) => {
+  const rows = ENTRIES.filter((entry) => !entry.negative).map((entry) => {
     const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
       entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry));
     const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'});

@@ -31,7 +31,7 @@ function paintOverlay(canvas, W, H) {
   const layers = list.map((entry) => ({values: upsample(entry, W, H), max: scaleMax(entry), hue: hueOf(entry)}));
   const image = context.createImageData(W, H);
   if (S.style === 'spotlight') paintSpotlight(image.data, layers, S.opacity);
-  else if (layers.length === 1) paintPalette(image.data, layers[0].values, layers[0].max, S.palette, S.opacity);
+  else if (layers.length === 1) paintPalette(image.data, layers[0].values, layers[0].max, paletteOf(list[0]), S.opacity);
   else paintHues(image.data, layers, S.opacity);
   context.putImageData(image, 0, 0);
 }
@@ -205,13 +205,15 @@ function stagePanel() {
     if (S.style === 'spotlight') paintSpotlight(image.data, [{values: ramp, max: 1}], S.opacity);
     else if (list.length > 1) paintHues(image.data, [{values: ramp, max: 1, hue: [120, 116, 108]}], S.opacity);
     else if (S.style === 'contour') { for (const l of LEVELS) for (let d = -1; d < 2; d++) image.data.set([...HUES[0], 255], 4 * (Math.round(l * 511) + d)); }
-    else paintPalette(image.data, ramp, 1, S.palette, null);
+    else paintPalette(image.data, ramp, 1, paletteOf(entry), null);
     context.putImageData(image, 0, 0);
-    const own = S.scale === 'word' && list.length > 1;
+    const own = (S.scale === 'word' || list.some((e) => e.negative) && !onlyNegative(list)) && list.length > 1;
     ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((t) => el('span', {text: own ? Math.round(100 * t) + ' %' : percent(t * max)})));
     bar.classList.toggle('lines', S.style === 'contour');
     const special = list.some((e) => e.special);
-    legend.replaceChildren(S.scale === 'word' || special
+    legend.replaceChildren(list.some((e) => e.negative) && S.scale !== 'word'
+      ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own: not comparable with the prompt’s'})
+      : S.scale === 'word' || special
       ? el('strong', {class: 'warn', text: special && S.scale !== 'word' ? 'Special tokens on their own scale: not comparable with words' : 'Each word on its own scale: colours cannot be compared between words'})
       : el('span', {text: 'attention of a cell on the word’s token, one scale for all words' + (S.scale === 'steps' ? ' and steps' : '')}));
   };
@@ -234,7 +236,7 @@ function stagePanel() {
     const words = list.map(nameOf);
     caption.replaceChildren(
       el('b', {text: words.length ? 'Where the model looked for ' + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
-      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords()) + '.',
+      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
       S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
     warning.hidden = !noticeText;
@@ -247,6 +249,9 @@ function stagePanel() {
 }
 
 const inNumbers = (fact) => `share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`;
+// Which maps a choice of the negative prompt's words alone shows, whatever layers and steps are chosen.
+const NEGATIVE_VIEW = 'the run’s own aggregate over all steps, in the half that was given the negative prompt';
+const onlyNegative = (list) => list.length > 0 && list.every((entry) => entry.negative);
 const quoted = (words) => words.map((w) => '“' + w + '”').join(words.length > 2 ? ', ' : ' and ');
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
@@ -277,10 +282,10 @@ function exportPng(source) {
     context.fillText(cut === text ? text : cut + '…', pad, H + y * unit);
   };
   line(RUN.prompt.replace(/\s+/g, ' '), 15, 9);
-  line((list.length ? quoted(list.map(nameOf)) + ': ' : '') + viewInWords(), 11, 31, 'italic');
+  line((list.length ? quoted(list.map(nameOf)) + ': ' : '') + (onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()), 11, 31, 'italic');
   line('0 to ' + percent(max) + (S.scale === 'word' ? ', each word on its own scale' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
   const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), strap = el('canvas', {});
-  paintThumb(strap, ramp, 1, 256, 1, S.palette);
+  paintThumb(strap, ramp, 1, 256, 1, paletteOf(list[0]));
   if (list.length === 1 && S.style === 'heat') context.drawImage(strap, pad, H + 70 * unit, W - 2 * pad, 10 * unit);
   canvas.toBlob((blob) => {
     const url = URL.createObjectURL(blob), words = list.map((e) => e.label).join('-').replace(/[^\p{L}\p{N}-]+/gu, '') || 'image';

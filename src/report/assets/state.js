@@ -20,7 +20,7 @@ const DEFAULTS = JSON.parse(JSON.stringify(S));
 const shown = () => (S.hover >= 0 ? [ENTRIES[S.hover]] : S.locked.map((i) => ENTRIES[i]));
 let lastFocus = -1;
 function focusEntry() {
-  const list = shown();
+  const list = shown().filter((entry) => !entry.negative); // which have neither layers nor steps here
   if (list.length) lastFocus = list[list.length - 1].index;
   if (lastFocus < 0) {
     const maps = view();
@@ -40,8 +40,11 @@ const view = () => aggregate(S.selection, S.a, S.b);
 function scaleMax(entry) {
   const maps = view();
   if (S.scale === 'word' || (entry && entry.special)) return entry ? entryFacts(maps, entry).peak : wordsMax(maps);
+  if (entry && entry.negative) return Math.max(0, ...NEGATIVES.map((other) => entryFacts(maps, other).peak));
   return S.scale === 'steps' && HAS_STEPS ? stepsMax() : wordsMax(maps);
 }
+// The negative prompt's words are painted in other colours.
+const paletteOf = (entry) => (!entry || !entry.negative ? S.palette : S.palette === 'viridis' ? 'magma' : 'viridis');
 function wordsMax(maps) {
   if (maps.top === undefined) maps.top = Math.max(0, ...WORDS.map((entry) => entryFacts(maps, entry).peak));
   return maps.top;

@@ -63,7 +63,7 @@ function stepsPanel() {
     curve.width = W; curve.height = H;
     const context = curve.getContext('2d'), look = getComputedStyle(document.documentElement);
     const ink = look.getPropertyValue('--ink'), accent = look.getPropertyValue('--accent'), tint = look.getPropertyValue('--tint'), soft = look.getPropertyValue('--soft');
-    const list = S.locked.length > 1 && S.hover < 0 ? shown() : [entry];
+    const list = S.locked.length > 1 && S.hover < 0 ? shown().filter((e) => !e.negative) : [entry];
     const series = list.map((e) => shareBySteps(S.selection, e)), top = Math.max(1e-12, ...series.flat());
     const x = (g) => (GROUPS === 1 ? W / 2 : 3 * dpr + (g / last) * (W - 6 * dpr)), y = (v) => H - 2 * dpr - (v / top) * (H - 1.1 * parseFloat(look.fontSize) * dpr);
     context.fillStyle = tint;

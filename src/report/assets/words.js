@@ -25,6 +25,8 @@ function wordsPanel() {
     else prompt.append(chip(ENTRIES[segment.word]));
   }
   if (!RUN.segments.length) prompt.append(el('em', {class: 'soft', text: 'the empty prompt'}));
+  const negative = NEGATIVES.length ? el('p', {class: 'prompt negative', dir: 'auto'}, el('span', {class: 'soft', text: 'not: '}),
+    NEGATIVE.segments.map((segment) => (segment.word === null ? el('span', {class: 'between', text: segment.text}) : chip(NEGATIVES[segment.word])))) : null;
   const fold = el('button', {class: 'quiet fold', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'specials',
     onclick: () => set({specials: !S.specials})});
   const specials = el('span', {id: 'specials', class: 'specials'}, SPECIALS.map(chip));
@@ -32,7 +34,7 @@ function wordsPanel() {
     el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, never read'}),
     el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
   const row = el('div', {class: 'promptbox', role: 'group', 'aria-label': 'Prompt: words to light up on the image'},
-    prompt, el('p', {class: 'special-row'}, fold, ' ', specials));
+    prompt, el('p', {class: 'special-row'}, fold, ' ', specials), negative);
   row.addEventListener('keydown', (event) => {
     const move = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity}[event.key];
     if (move === undefined || !event.target.dataset.entry || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -46,6 +48,7 @@ function wordsPanel() {
   listeners.push(() => {
     const maps = view(), facts = ENTRIES.map((entry) => entryFacts(maps, entry));
     const most = Math.max(1e-12, ...WORDS.map((entry) => facts[entry.index].share));
+    const mostNegative = Math.max(1e-12, ...NEGATIVES.map((entry) => facts[entry.index].share));
     const held = SPECIALS.reduce((sum, entry) => sum + facts[entry.index].share, 0);
     fold.textContent = (S.specials ? '− ' : '+ ') + SPECIALS.map((e) => e.label).join(', ') + ' hold ' + percent(held);
     fold.setAttribute('aria-expanded', String(S.specials));
@@ -54,7 +57,7 @@ function wordsPanel() {
     for (const [index, {button, gloss, bar}] of buttons) {
       const entry = ENTRIES[index], fact = facts[index], locked = S.locked.includes(index);
       gloss.textContent = percent(fact.share);
-      bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : most)) + '%';
+      bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
       button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : '') + ': ' + inNumbers(fact));
       button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
