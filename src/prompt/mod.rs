@@ -1,8 +1,8 @@
 //! From text to tokens and back: the CLIP tokenizer, words by byte range, phrases.
 //!
 //! A [`Tokenizer`] turns text into a [`Prompt`]: the ids that the text encoder is given, and for each of them the bytes of the text
-//! that it stands for. A [`Syntax`] says whether brackets are weights and long texts are read in chunks. Words are found in the text itself and know their tokens by overlap of bytes; token strings are never
-//! compared, so "hair" is not found in *hairclip*.
+//! that it stands for. A [`Syntax`] says whether brackets are weights and long texts are read in chunks. Words are found in the text
+//! itself and know their tokens by overlap of bytes; token strings are never compared, so "hair" is not found in *hairclip*.
 
 mod chunks;
 mod syntax;
