@@ -58,14 +58,10 @@ const DETAILS: [Detail; 8] = [
     Detail { head_cells: 64, step_cells: 64, merge_steps: 10 },
 ];
 
-/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 1.2 MB up to 256x256, 5 MB up to 512x512,
-/// 6 MB beyond, so that a default run's page stays below 2 MB and that of 50 steps of SD 1.5 below 8 MB with their images.
+/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 1.2 MB up to 256x256, 6.4 MB
+/// beyond, so that a default run's page stays below 2 MB and that of 50 steps of SD 1.5 below 8 MB with their images.
 pub fn budget(image_pixels: usize) -> usize {
-    match image_pixels {
-        0..=65_536 => 1_200_000,
-        65_537..=262_144 => 5_000_000,
-        _ => 6_000_000,
-    }
+    if image_pixels <= 65_536 { 1_200_000 } else { 6_400_000 }
 }
 
 /// The packed maps of a run.

@@ -4,7 +4,10 @@
 
 mod chrome;
 mod compare;
+#[path = "../common/folder.rs"]
+mod folder;
 mod gallery;
+mod long;
 mod report;
 mod sample;
 mod truth;

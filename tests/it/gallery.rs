@@ -1,6 +1,6 @@
 //! Galleries made by the real binary with a tiny checkpoint: killed, continued, split, and with cells that fail.
 
-use std::collections::BTreeMap;
+use crate::folder::{assert_equal, files};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -19,31 +19,6 @@ fn command(folder: &Path, more: &[&str]) -> Command {
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Every file below `folder` with its bytes; how long things took is left out.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(path) = open.pop() {
-        for entry in fs::read_dir(path).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
-            if name == "timings" {
-                continue;
-            }
-            if path.is_dir() { open.push(path) } else { drop(all.insert(name, fs::read(&path).unwrap())) }
-        }
-    }
-    all
-}
-
-fn assert_equal(a: &Path, b: &Path) {
-    let (a, b) = (files(a), files(b));
-    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
-    for (name, bytes) in &a {
-        assert!(*bytes == b[name], "{name} differs");
-    }
 }
 
 #[test]

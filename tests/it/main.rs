@@ -3,6 +3,8 @@
 mod checkpoint;
 mod cli;
 mod evidence;
+#[path = "../common/folder.rs"]
+mod folder;
 mod gallery;
 mod heatmap;
 mod hub;
