@@ -1,5 +1,6 @@
 //! What a user changes of a checkpoint on opening it. It is recorded with a run, so that the run can be made again.
 
+use super::{Embedding, Lora};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,12 @@ pub struct Changes {
     /// What the UNet predicts, in place of what the checkpoint says: `epsilon` or `v_prediction`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<String>,
+    /// LoRAs, merged into the weights in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<Lora>,
+    /// Words that the text encoder is taught.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<Embedding>,
 }
 
 impl Changes {
@@ -55,7 +62,15 @@ mod tests {
 
     #[test]
     fn what_is_recorded_is_read_again() {
-        let changes = Changes { config: Some("folder".into()), prediction: Some("epsilon".into()) };
+        let changes = Changes {
+            config: Some("folder".into()),
+            prediction: Some("epsilon".into()),
+            loras: vec![Lora { file: "style.safetensors".into(), weight: 0.5 }],
+            embeddings: vec![
+                Embedding { file: "cat.safetensors".into(), word: None },
+                Embedding { file: "cat.safetensors".into(), word: Some("<cat>".into()) },
+            ],
+        };
         let mut record = changes.record();
         record.insert("other".into(), 1.into());
         assert_eq!(Changes::from_record(&record).unwrap(), changes);

@@ -6,7 +6,9 @@
 mod changes;
 mod config;
 mod describe;
+mod embedding;
 mod hub;
+mod lora;
 mod single;
 mod source;
 mod store;
@@ -18,18 +20,22 @@ pub use config::{
     UnetBlock, UnetConfig, VaeConfig,
 };
 pub use describe::{Description, PartDescription};
+pub use embedding::{AddedWord, Embedding};
 pub use hub::{CachedPipeline, HubOptions, cached_pipelines};
+pub use lora::Lora;
 pub use source::Source;
 pub use weights::{Weights, WeightsSummary};
 
 use crate::{Error, Result};
 use config::Fields;
+use embedding::Target;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use single::Single;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
+use weights::WeightFile;
 
 /// A part of a checkpoint that has weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -126,10 +132,16 @@ pub struct Checkpoint {
     pub defaults: Defaults,
     /// What is different from what the checkpoint says.
     pub changes: Changes,
+    /// Words that embeddings add to the vocabulary.
+    pub added_words: Vec<AddedWord>,
     store: Store,
     variant: Option<String>,
     /// Where the weights are, if all of them are in one file.
     single: Option<Single>,
+    /// What adapters change of the weights.
+    adapters: lora::Changes,
+    /// Digests of the adapters' files and how strongly they are applied.
+    adapted: Vec<Vec<u8>>,
 }
 
 impl Checkpoint {
@@ -180,7 +192,7 @@ impl Checkpoint {
             }
         };
         let mut checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
-        checkpoint.change(&options.changes);
+        checkpoint.change(&options.changes)?;
         for part in Part::ALL {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
         }
@@ -194,17 +206,43 @@ impl Checkpoint {
         }
         let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
         let mut checkpoint = Self::read_configs(single.store.clone(), path.display().to_string(), None)?;
-        checkpoint.change(&options.changes);
         checkpoint.index.ignored_parts = single.ignored.clone();
         checkpoint.single = Some(single);
+        checkpoint.change(&options.changes)?;
         Ok(checkpoint)
     }
 
-    fn change(&mut self, changes: &Changes) {
+    fn change(&mut self, changes: &Changes) -> Result<()> {
         if changes.prediction.is_some() {
             self.scheduler.prediction_type.clone_from(&changes.prediction);
         }
+        let mut adapters = lora::Changes::new();
+        for lora in &changes.loras {
+            let file = lora.changes(self, &mut adapters)?;
+            self.adapted.push(fingerprint(&file, lora.weight));
+        }
+        for embedding in &changes.embeddings {
+            let (word, file) = embedding.changes(&mut self.embedding_targets(), &mut adapters)?;
+            self.adapted.push(fingerprint(&file, 1.0));
+            self.added_words.push(word);
+        }
+        self.adapters = adapters;
         self.changes = changes.clone();
+        Ok(())
+    }
+
+    /// The text encoders that embeddings add rows to.
+    fn embedding_targets(&mut self) -> Vec<Target<'_>> {
+        [("text_encoder", &mut self.text_encoder)]
+            .into_iter()
+            .map(|(folder, config)| {
+                // 2 stands for the highest id of a prompt, which would be an added word's: the end token is the vocabulary's last.
+                if config.eos_token_id == 2 {
+                    config.eos_token_id = config.vocab_size as u32 - 1;
+                }
+                Target { folder, width: config.hidden_size, vocab_size: &mut config.vocab_size }
+            })
+            .collect()
     }
 
     /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
@@ -256,7 +294,10 @@ impl Checkpoint {
             changes: Changes::default(),
             store,
             variant,
+            added_words: Vec::new(),
             single: None,
+            adapters: lora::Changes::new(),
+            adapted: Vec::new(),
         })
     }
 
@@ -265,14 +306,18 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Weights`] for files that are missing, truncated or malformed.
     pub fn weights(&self, part: Part) -> Result<Weights> {
-        match &self.single {
-            Some(single) => Ok(single.weights(part)),
-            None => Weights::open(&self.store, part, self.variant.as_deref()),
-        }
+        let weights = match &self.single {
+            Some(single) => single.weights(part),
+            None => Weights::open(&self.store, part, self.variant.as_deref())?,
+        };
+        Ok(match self.adapters.get(part.folder()) {
+            Some(changes) => weights.changed(changes.clone()),
+            None => weights,
+        })
     }
 
     /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes and a few sampled
-    /// bytes of every tensor. It is cheap (a few pages per tensor are read) and no guard against forgery.
+    /// bytes of every tensor, adapters included. It is cheap (a few pages per tensor are read) and no guard against forgery.
     ///
     /// # Errors
     /// As [`weights`](Self::weights).
@@ -285,6 +330,7 @@ impl Checkpoint {
                 hash.update(bytes);
             });
         }
+        self.adapted.iter().for_each(|adapter| hash.update(adapter));
         Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
@@ -292,6 +338,31 @@ impl Checkpoint {
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.store.path(name)
     }
+}
+
+/// Maps a small file that the user gives with `option` to change a checkpoint.
+fn adapter_file(path: &Path, option: &str) -> Result<Arc<WeightFile>> {
+    let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if source::PICKLES.contains(&kind.as_str()) {
+        return Err(Error::option(option, source::pickle(&path.display().to_string())));
+    }
+    if !path.is_file() {
+        return Err(Error::option(option, format!("no file {}", path.display())));
+    }
+    let folder = Store::Folder(path.parent().unwrap_or(Path::new("")).into());
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Arc::new(WeightFile::open(&folder, &name)?))
+}
+
+/// What tells adapters apart in a digest.
+fn fingerprint(file: &WeightFile, weight: f64) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    file.fingerprint(file.names(), &mut |bytes| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    });
+    hash.update(weight.to_le_bytes());
+    hash.finalize().to_vec()
 }
 
 /// Says what a folder without `model_index.json` probably is.

@@ -24,6 +24,17 @@ pub enum Source {
     },
 }
 
+/// Kinds of file that hold Python pickles.
+pub(super) const PICKLES: [&str; 5] = ["ckpt", "bin", "pt", "pth", "pkl"];
+
+/// Why the file `name` of such a kind is not read.
+pub(super) fn pickle(name: &str) -> String {
+    format!(
+        "{name} is a Python pickle, which can run any code when read; convert it to safetensors or pick a revision that has \
+         them"
+    )
+}
+
 impl FromStr for Source {
     type Err = Error;
 
@@ -46,12 +57,7 @@ impl FromStr for Source {
             && (path.is_file() || like_path || !text.contains('/'))
         {
             match kind.to_ascii_lowercase().as_str() {
-                "ckpt" | "bin" | "pt" | "pth" | "pkl" => {
-                    return refuse(format!(
-                        "{text} is a Python pickle, which can run any code when read; convert it to safetensors or pick \
-                         a revision that has them"
-                    ));
-                }
+                kind if PICKLES.contains(&kind) => return refuse(pickle(text)),
                 "safetensors" => return Ok(Self::File(path.to_path_buf())),
                 "gguf" | "onnx" => {
                     return refuse(format!("{text}: .{kind} files are not supported; give a diffusers folder"));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use attnmap::checkpoint::{Changes, Checkpoint, OpenOptions, Source};
+use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Source};
 use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
@@ -82,6 +82,7 @@ Examples:
   attnmap generate \"a green apple on the beach\" --init outputs/a-red-apple-on-the-beach-0/image.png --strength 0.7
   attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
   attnmap generate --prompt-file scene.txt --long
+  attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
 the model ties a place to, not that it drew the thing: some layers give a share to any word.
@@ -125,18 +126,28 @@ pub struct ChangeArgs {
     /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
     #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
     pub prediction: Option<String>,
+
+    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
+    #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
+    pub loras: Vec<Lora>,
+
+    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD; may be given several times
+    #[arg(long = "embedding", value_name = "FILE[:WORD]")]
+    pub embeddings: Vec<Embedding>,
 }
 
 impl ChangeArgs {
     /// As the library takes them.
     pub fn changes(&self) -> Changes {
-        Changes { config: self.config.clone(), prediction: self.prediction.clone() }
+        let Self { config, prediction, loras, embeddings } = self.clone();
+        Changes { config, prediction, loras, embeddings }
     }
 }
 
 impl From<Changes> for ChangeArgs {
     fn from(changes: Changes) -> Self {
-        Self { config: changes.config, prediction: changes.prediction }
+        let Changes { config, prediction, loras, embeddings } = changes;
+        Self { config, prediction, loras, embeddings }
     }
 }
 

@@ -157,7 +157,7 @@ impl Pipeline {
     /// Reads every part of `checkpoint`. Errors name the file and the tensor that is missing, left over or of the wrong shape.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let LoadOptions { dtype, device } = options;
-        let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?;
+        let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?.with_words(&checkpoint.added_words)?;
 
         let weights = checkpoint.weights(Part::TextEncoder)?;
         let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;

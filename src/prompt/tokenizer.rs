@@ -7,7 +7,7 @@ use super::chunks::{self, Item, share_out};
 use super::syntax::{self, Part, Stretch, Syntax};
 use super::words::{fit_to_tokens, segment};
 use super::{Prompt, Token, Word};
-use crate::checkpoint::{TokenizerConfig, TokenizerFiles};
+use crate::checkpoint::{AddedWord, TokenizerConfig, TokenizerFiles};
 use crate::trace::TokenKind;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -25,6 +25,9 @@ use tokenizers::{AddedToken, Tokenizer as Pipeline};
 /// Words, numbers digit by digit, and runs of anything else (CLIP's `simple_tokenizer.py`).
 const PIECES: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// First byte of a token in the text, and the byte after its last.
+type Offsets = (usize, usize);
+
 /// Turns text into a [`Prompt`].
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
@@ -34,6 +37,10 @@ pub struct Tokenizer {
     pad: u32,
     /// Tokens of a chunk, start, end and padding included.
     length: usize,
+    /// The ids that a word stands for which was added, by its own id in the pipeline.
+    added: HashMap<u32, Vec<u32>>,
+    /// The entries of those ids.
+    added_entries: HashMap<u32, String>,
 }
 
 impl Tokenizer {
@@ -73,7 +80,57 @@ impl Tokenizer {
             pipeline.token_to_id(token).ok_or_else(|| refuse(&file, format!("the vocabulary lacks {token:?}")))
         };
         let (start, end, pad) = (id(bos_token)?, id(eos_token)?, id(pad_token)?);
-        Ok(Self { pipeline, start, end, pad, length: *model_max_length })
+        Ok(Self {
+            pipeline,
+            start,
+            end,
+            pad,
+            length: *model_max_length,
+            added: HashMap::new(),
+            added_entries: HashMap::new(),
+        })
+    }
+
+    /// With the words of textual-inversion embeddings, each of which stands for its own ids wherever it is in a text: a name of letters
+    /// and digits as a whole word, one with signs (`<cat>`) everywhere. Upper and lower case are alike, as in the rest of the text.
+    ///
+    /// Errors: [`Error::Option`] for a word that the vocabulary has already.
+    pub fn with_words(mut self, words: &[AddedWord]) -> Result<Self> {
+        for AddedWord { word, ids } in words {
+            let refuse = |reason: String| Err(Error::option("--embedding", reason));
+            let known = |token: &str| self.pipeline.token_to_id(token).is_some();
+            if known(word) || known(&format!("{}</w>", word.to_lowercase())) {
+                return refuse(format!(
+                    "the vocabulary has {word:?} already; name another word: FILE.safetensors:<{word}>"
+                ));
+            }
+            let whole = word.chars().all(|c| c.is_alphanumeric() || c == '_');
+            let token = AddedToken::from(word.clone(), false).single_word(whole).normalized(true);
+            let added = self.pipeline.add_tokens([token]).map(|_| self.pipeline.token_to_id(word));
+            let Ok(Some(id)) = added else { return refuse(format!("{word:?} cannot be a word of this tokenizer")) };
+            for (place, &id) in ids.iter().enumerate() {
+                self.added_entries.insert(id, if place == 0 { word.clone() } else { format!("{word}_{place}") });
+            }
+            self.added.insert(id, ids.clone());
+        }
+        Ok(self)
+    }
+
+    /// Ids and offsets of the tokens of `text`.
+    fn tokens(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
+        let encoding = self.pipeline.encode(text, false).map_err(|error| Error::Unsupported {
+            what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error)),
+            way_out: "use another wording".into(),
+        })?;
+        let (mut tokens, mut offsets) = (Vec::new(), Vec::new());
+        for (id, offset) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            match self.added.get(id) {
+                None => tokens.push(*id),
+                Some(ids) => tokens.extend(ids),
+            }
+            offsets.resize(tokens.len(), *offset);
+        }
+        Ok((tokens, offsets))
     }
 
     /// Length that prompts, or the chunks of long ones, are padded and cut to, start and end included.
@@ -105,13 +162,10 @@ impl Tokenizer {
                     continue;
                 }
             };
-            let encoding = self.pipeline.encode(stretch.text.as_str(), false).map_err(|error| Error::Unsupported {
-                what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error)),
-                way_out: "use another wording".into(),
-            })?;
-            let ranges = text_ranges(&stretch.text, encoding.get_offsets());
+            let (ids, offsets) = self.tokens(&stretch.text)?;
+            let ranges = text_ranges(&stretch.text, &offsets);
             found.extend(words(&stretch, &ranges, pieces.len()));
-            for (&id, range) in encoding.get_ids().iter().zip(&ranges) {
+            for (id, range) in ids.into_iter().zip(&ranges) {
                 items.push(if Some(id) == comma { Item::Comma } else { Item::Token });
                 pieces.push(Piece { id, range: stretch.source(range), weight: stretch.weight as f32 });
             }
@@ -181,7 +235,8 @@ impl Tokenizer {
     }
 
     fn entry(&self, id: u32) -> String {
-        self.pipeline.id_to_token(id).unwrap_or_default()
+        let added = self.added_entries.get(&id).cloned();
+        added.or_else(|| self.pipeline.id_to_token(id)).unwrap_or_default()
     }
 }
 

@@ -9,6 +9,7 @@ mod gallery;
 mod heatmap;
 mod hub;
 mod images;
+mod lora;
 mod memory;
 mod model;
 mod model_shapes;

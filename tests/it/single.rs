@@ -145,7 +145,7 @@ fn overwrite(path: &Path, name: &str, bytes: &[u8]) {
 #[derive(Deserialize)]
 struct Row(String, Vec<usize>, Vec<String>);
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 /// The tiny checkpoint `name` as a single file. What its folder does not have (a layer that is not used, schedules) is zeros.
 fn tiny(name: &str) -> Tensors {
@@ -184,7 +184,7 @@ fn write(path: &Path, tensors: &Tensors) {
 }
 
 /// A single file with the weights of the tiny checkpoint `name`.
-fn tiny_file(name: &str, change: impl FnOnce(&mut Tensors)) -> (TempDir, PathBuf) {
+pub(crate) fn tiny_file(name: &str, change: impl FnOnce(&mut Tensors)) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tiny.safetensors");
     let mut tensors = tiny(name);
@@ -197,7 +197,11 @@ fn with_config(name: &str) -> Changes {
     Changes { config: Some(fixture(name)), ..Default::default() }
 }
 
-fn load(checkpoint: &Checkpoint, part: Part, shapes: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, Vec<f32>> {
+pub(crate) fn load(
+    checkpoint: &Checkpoint,
+    part: Part,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> BTreeMap<String, Vec<f32>> {
     let read = |vb: candle_nn::VarBuilder| {
         let read = |(name, shape): (&String, &Vec<usize>)| {
             let values = vb.get(shape.clone(), name)?.flatten_all()?.to_vec1()?;

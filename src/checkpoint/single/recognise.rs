@@ -123,7 +123,10 @@ fn other_kind(file: &WeightFile) -> Refusal {
     let starts = |part: &str| has_any(file, part);
     let folder = "give the folder that holds model_index.json";
     if any("lora_down.") || any("lora_A.") || any(".lora.down.") || any("hada_w1") || any("lokr_w1") {
-        Refusal::new("a LoRA, not a checkpoint,", "give the checkpoint that it changes")
+        Refusal::new(
+            "a LoRA, not a checkpoint,",
+            "give it with --lora, and with --model the checkpoint that it changes",
+        )
     } else if any("double_blocks.") {
         Refusal::new("Flux", CHECKPOINTS)
     } else if any("joint_blocks.") {
@@ -131,7 +134,10 @@ fn other_kind(file: &WeightFile) -> Refusal {
     } else if starts("controlnet_cond_embedding.") || starts("control_model.") || starts("input_hint_block.") {
         Refusal::new("a ControlNet", CHECKPOINTS)
     } else if starts("emb_params") || (starts("clip_l") || starts("clip_g")) && file.names().count() <= 2 {
-        Refusal::new("a textual-inversion embedding, not a checkpoint,", "give the checkpoint that it belongs to")
+        Refusal::new(
+            "a textual-inversion embedding, not a checkpoint,",
+            "give it with --embedding, and with --model the checkpoint that it is for",
+        )
     } else if starts("down_blocks.") || starts("conv_in.") {
         Refusal::new("the UNet alone of a diffusers folder", folder)
     } else if starts("encoder.down") || starts("decoder.up") {

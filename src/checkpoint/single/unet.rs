@@ -103,7 +103,6 @@ impl UnetNames {
         })
     }
 
-    #[cfg(test)]
     /// The original name of the layer or tensor that diffusers calls `diffusers`.
     pub(crate) fn original(&self, diffusers: &str) -> Option<String> {
         self.0.iter().find_map(|pair| {

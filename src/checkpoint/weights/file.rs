@@ -59,6 +59,11 @@ impl WeightFile {
         self.names.iter().map(String::as_str)
     }
 
+    /// What the header says beside the tensors.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     pub(crate) fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.metadata.info(name)
     }

@@ -1,6 +1,7 @@
 //! The tensors of one part of a checkpoint: memory-mapped safetensors, each tensor used exactly as the file has it or
 //! named in an error.
 
+mod change;
 mod convert;
 mod file;
 mod names;
@@ -11,6 +12,7 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+pub(crate) use change::{Change, LowRank, Rows};
 pub(crate) use file::{Choice, WeightFile, choose, shards, weight_files};
 pub(crate) use names::text_encoder_name;
 use safetensors::Dtype;
@@ -36,6 +38,8 @@ struct Inner {
     whole_files: bool,
     /// Current name to its place.
     tensors: BTreeMap<String, Place>,
+    /// What is changed of them as they are read, in order.
+    changes: BTreeMap<String, Vec<Change>>,
     /// Whether missing tensors and wrong shapes are collected for one error, and not returned at once.
     collect: bool,
     seen: Mutex<Seen>,
@@ -80,6 +84,22 @@ impl Place {
             shape.reverse();
         }
         shape
+    }
+
+    /// The tensor of `shape` in a whole that has these bytes.
+    fn read(
+        &self,
+        whole: &[u8],
+        from: Dtype,
+        shape: Shape,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, convert::Problem> {
+        if !self.transposed {
+            return convert::to_tensor(self.bytes(whole), from, shape, dtype, device);
+        }
+        let rows = Shape::from(shape.dims().iter().rev().copied().collect::<Vec<_>>());
+        Ok(convert::to_tensor(self.bytes(whole), from, rows, dtype, device)?.t()?.contiguous()?)
     }
 
     /// The shape that the file's tensor would have if this part of it had `shape`.
@@ -154,7 +174,17 @@ impl Weights {
 
     fn new(part: Part, files: Vec<Arc<WeightFile>>, whole_files: bool, tensors: BTreeMap<String, Place>) -> Self {
         let seen = Mutex::default();
-        Self { inner: Arc::new(Inner { part, files, whole_files, tensors, collect: false, seen }) }
+        let changes = BTreeMap::new();
+        Self { inner: Arc::new(Inner { part, files, whole_files, tensors, changes, collect: false, seen }) }
+    }
+
+    /// These weights with `changes` to the tensors that they name.
+    pub(crate) fn changed(self, changes: BTreeMap<String, Vec<Change>>) -> Self {
+        match Arc::try_unwrap(self.inner) {
+            Ok(inner) => Self { inner: Arc::new(Inner { changes, ..inner }) },
+            // Nobody holds weights that were opened just now.
+            Err(inner) => Self { inner },
+        }
     }
 
     /// Builds a network with `build` and checks that it used every tensor of the files, and that none was missing, of
@@ -198,8 +228,11 @@ impl Weights {
 
     /// Names (in current diffusers naming) and shapes of all tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let shape = |place: &Place| Some(place.shape(&self.inner.files[place.file].info(&place.name)?.shape));
-        self.inner.tensors.iter().filter_map(|(name, place)| Some((name.clone(), shape(place)?))).collect()
+        let shape = |name: &str, place: &Place| {
+            let whole = &self.inner.files[place.file].info(&place.name)?.shape;
+            Some(self.inner.with_added_rows(name, place.shape(whole)))
+        };
+        self.inner.tensors.iter().filter_map(|(name, place)| Some((name.clone(), shape(name, place)?))).collect()
     }
 
     /// Checks that every tensor of the files was asked for.
@@ -299,6 +332,14 @@ impl Inner {
         self.tensors.get_key_value(&current).map(|(name, place)| (name.as_str(), place))
     }
 
+    /// The shape of the tensor `name` with the rows that changes add to it.
+    fn with_added_rows(&self, name: &str, mut shape: Vec<usize>) -> Vec<usize> {
+        if let (Some(changes), Some(rows)) = (self.changes.get(name), shape.first_mut()) {
+            *rows += changes.iter().map(Change::added_rows).sum::<usize>();
+        }
+        shape
+    }
+
     /// The file, or the folder of the shards.
     fn whole(&self) -> PathBuf {
         match self.files.as_slice() {
@@ -330,8 +371,8 @@ impl Inner {
             return Err(self.fault(file, format!("tensor `{}` lies outside the file", place.name)));
         };
         let found = place.shape(&info.shape);
-        let shape = match shape {
-            Some(shape) if !names::same_shape(name, shape.dims(), &found) => {
+        let wanted = match shape {
+            Some(shape) if !names::same_shape(name, shape.dims(), &self.with_added_rows(name, found.clone())) => {
                 let reason = format!(
                     "tensor `{}` has shape {:?} where the config makes it {:?}",
                     place.name,
@@ -346,14 +387,14 @@ impl Inner {
                 };
             }
             Some(shape) => shape.clone(),
-            None => Shape::from(found),
+            None => Shape::from(self.with_added_rows(name, found.clone())),
         };
-        let tensor = if place.transposed {
-            let rows = Shape::from(shape.dims().iter().rev().copied().collect::<Vec<_>>());
-            convert::to_tensor(place.bytes(bytes), info.dtype, rows, dtype, device)
-                .and_then(|tensor| Ok(tensor.t()?.contiguous()?))
-        } else {
-            convert::to_tensor(place.bytes(bytes), info.dtype, shape, dtype, device)
+        let tensor = match self.changes.get(name) {
+            None => place.read(bytes, info.dtype, wanted, dtype, device),
+            Some(changes) => {
+                let base = place.read(bytes, info.dtype, Shape::from(found), DType::F32, &Device::Cpu);
+                base.and_then(|base| change::apply_all(base, changes, wanted, dtype, device))
+            }
         };
         file.release(&place.name);
         tensor.map_err(|problem| match problem {
