@@ -61,7 +61,7 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     Facts(facts::FactsArgs),
     Ask(ask::AskArgs),
-    Sweep(sweep::SweepArgs),
+    Sweep(Box<sweep::SweepArgs>),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
     Completions(completions::CompletionsArgs),
