@@ -66,7 +66,7 @@ impl Checkpoint {
     /// As [`weights`](Self::weights).
     pub fn describe(&self) -> Result<Description> {
         let mut parts = Vec::new();
-        for part in Part::ALL {
+        for &part in self.index.parts() {
             let summary = self.weights(part)?.summary();
             parts.push(PartDescription {
                 part,
@@ -104,9 +104,17 @@ impl Checkpoint {
 /// The family that a UNet's shape is known from.
 fn kind(unet: &UnetConfig) -> &'static str {
     let standard = unet.block_out_channels == [320, 640, 1280, 1280] && unet.layers_per_block == [2; 4];
+    let large = unet.block_out_channels == [320, 640, 1280] && unet.addition.is_some();
+    let depth: usize = unet.transformer_layers_per_block.iter().flatten().sum();
     match unet.cross_attention_dim[0] {
+        768 if standard && unet.time_cond_proj_dim.is_some() => "Stable Diffusion 1, LCM",
         768 if standard => "Stable Diffusion 1",
         1024 if standard => "Stable Diffusion 2",
+        // 1 (not used by a block without attention), 2 and 10 blocks in each of two layers.
+        2048 if large && depth >= 2 * (2 + 10) && unet.time_cond_proj_dim.is_some() => "SDXL, LCM",
+        2048 if large && depth >= 2 * (2 + 10) => "SDXL",
+        2048 if large => "SDXL, fewer transformer blocks (SSD-1B, Vega, KOALA)",
+        _ if unet.addition.is_some() => "SDXL layout, own shape",
         _ => "Stable Diffusion layout, own shape",
     }
 }

@@ -197,10 +197,12 @@ impl Local<'_> {
     fn snapshot_whole(&self, variant: Option<&str>) -> Result<PathBuf, Lacking> {
         let folder = self.snapshot().ok_or(Lacking::All)?;
         let store = Store::Folder(folder.clone());
-        for name in REQUIRED {
-            store.read_required(name, "it").map_err(Lacking::Some)?;
+        let index = store.read_required("model_index.json", "it").map_err(Lacking::Some)?;
+        let index = ModelIndex::from_json(&index, &store.path("model_index.json")).map_err(Lacking::Some)?;
+        for name in required(&index) {
+            store.read_required(&name, "it").map_err(Lacking::Some)?;
         }
-        for part in Part::ALL {
+        for &part in index.parts() {
             weight_files(&store, part, variant).map_err(Lacking::Some)?;
         }
         Ok(folder)
@@ -224,25 +226,31 @@ impl Local<'_> {
     }
 }
 
-/// Files without which nothing can be done.
-const REQUIRED: [&str; 6] = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "tokenizer/tokenizer_config.json",
-    "unet/config.json",
-    "vae/config.json",
-];
+/// Files without which nothing can be done, weights aside.
+fn required(index: &ModelIndex) -> Vec<String> {
+    let mut names = vec!["scheduler/scheduler_config.json".to_string()];
+    names.extend(tokenizers(index).map(|folder| format!("{folder}/tokenizer_config.json")));
+    names.extend(index.parts().iter().map(|part| format!("{}/config.json", part.folder())));
+    names
+}
 
 /// Files that are fetched where the repository has them.
-const OPTIONAL: [&str; 6] = [
-    "attnmap.json",
-    "tokenizer/added_tokens.json",
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer.json",
-    "tokenizer/vocab.json",
-];
+fn optional(index: &ModelIndex) -> Vec<String> {
+    const TOKENIZER: [&str; 5] =
+        ["added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "vocab.json"];
+    let mut names = vec!["attnmap.json".to_string()];
+    names.extend(tokenizers(index).flat_map(|folder| TOKENIZER.map(|name| format!("{folder}/{name}"))));
+    names
+}
+
+/// The folders of the tokenizers: one for each text encoder.
+fn tokenizers(index: &ModelIndex) -> impl Iterator<Item = &'static str> {
+    index.parts().iter().filter_map(|part| match part {
+        Part::TextEncoder => Some("tokenizer"),
+        Part::TextEncoder2 => Some("tokenizer_2"),
+        Part::Unet | Part::Vae => None,
+    })
+}
 
 fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -312,11 +320,11 @@ impl<'a> Remote<'a> {
         let index = self.fetch("model_index.json", &commit)?;
         let folder = index.parent().ok_or_else(|| self.refuse("the cache has no folder"))?.to_path_buf();
         let json = fs::read(&index).map_err(Error::io(&index))?;
-        ModelIndex::from_json(&json, Path::new(&format!("{}/model_index.json", self.id)))?;
+        let index = ModelIndex::from_json(&json, Path::new(&format!("{}/model_index.json", self.id)))?;
 
         // What cannot be used is refused before gigabytes are fetched: weights of a refused kind, configs.
         let mut choices = Vec::new();
-        for part in Part::ALL {
+        for &part in index.parts() {
             let prefix = format!("{}/", part.folder());
             let present: Vec<String> =
                 names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(String::from).collect();
@@ -324,13 +332,13 @@ impl<'a> Remote<'a> {
                 .map_err(|reason| Error::Weights { file: format!("{}/{}", self.id, part.folder()).into(), reason })?;
             choices.push((prefix, choice));
         }
-        for name in REQUIRED {
+        for name in &required(&index) {
             if !names.iter().any(|known| known == name) {
                 return Err(self.refuse(format!("has no {name}; it is not a whole Stable Diffusion pipeline")));
             }
             self.fetch(name, &commit)?;
         }
-        for name in OPTIONAL.iter().filter(|name| names.iter().any(|known| known == *name)) {
+        for name in optional(&index).iter().filter(|name| names.iter().any(|known| known == *name)) {
             self.fetch(name, &commit)?;
         }
         Checkpoint::read_configs(Store::Folder(folder.clone()), self.id.clone(), variant.map(String::from))?;

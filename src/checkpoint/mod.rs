@@ -16,8 +16,8 @@ mod weights;
 
 pub use changes::Changes;
 pub use config::{
-    Activation, BlockType, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
-    UnetBlock, UnetConfig, VaeConfig,
+    Activation, Addition, BlockType, Family, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig,
+    TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
 };
 pub use describe::{Description, PartDescription};
 pub use embedding::{AddedWord, Embedding};
@@ -43,6 +43,8 @@ use weights::WeightFile;
 pub enum Part {
     /// `text_encoder/`
     TextEncoder,
+    /// `text_encoder_2/`, SDXL alone.
+    TextEncoder2,
     /// `unet/`
     Unet,
     /// `vae/`
@@ -50,13 +52,14 @@ pub enum Part {
 }
 
 impl Part {
-    /// All parts.
-    pub const ALL: [Self; 3] = [Self::TextEncoder, Self::Unet, Self::Vae];
+    /// All parts; a checkpoint may have fewer ([`ModelIndex::parts`]).
+    pub const ALL: [Self; 4] = [Self::TextEncoder, Self::TextEncoder2, Self::Unet, Self::Vae];
 
     /// The part's folder in the diffusers layout.
     pub fn folder(self) -> &'static str {
         match self {
             Self::TextEncoder => "text_encoder",
+            Self::TextEncoder2 => "text_encoder_2",
             Self::Unet => "unet",
             Self::Vae => "vae",
         }
@@ -65,7 +68,7 @@ impl Part {
     /// The beginning of the part's weight file names: transformers' convention, or diffusers'.
     pub(crate) fn weight_stem(self) -> &'static str {
         match self {
-            Self::TextEncoder => "model",
+            Self::TextEncoder | Self::TextEncoder2 => "model",
             Self::Unet | Self::Vae => "diffusion_pytorch_model",
         }
     }
@@ -111,6 +114,15 @@ pub struct Defaults {
     pub description: Option<String>,
 }
 
+/// SDXL's second text encoder. Its tokenizer differs from the first in the padding token alone.
+#[derive(Debug)]
+pub struct SecondEncoder {
+    /// Its shape.
+    pub text_encoder: TextEncoderConfig,
+    /// Its tokenizer's files and settings.
+    pub tokenizer: TokenizerFiles,
+}
+
 /// A checkpoint whose configs have been read and found supported. Weights are opened by [`weights`](Self::weights).
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -124,6 +136,8 @@ pub struct Checkpoint {
     pub vae: VaeConfig,
     /// The text encoder's shape.
     pub text_encoder: TextEncoderConfig,
+    /// The second text encoder's shape and its tokenizer, in SDXL.
+    pub second: Option<SecondEncoder>,
     /// The scheduler that the checkpoint was made for.
     pub scheduler: SchedulerConfig,
     /// The tokenizer's files and settings.
@@ -193,7 +207,7 @@ impl Checkpoint {
         };
         let mut checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
         checkpoint.change(&options.changes)?;
-        for part in Part::ALL {
+        for &part in checkpoint.index.parts() {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
         }
         Ok(checkpoint)
@@ -255,23 +269,18 @@ impl Checkpoint {
         let unet = UnetConfig::from_json(&bytes, &file)?;
         let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
         let text_encoder = TextEncoderConfig::from_json(&bytes, &file)?;
+        let second = match index.parts().contains(&Part::TextEncoder2) {
+            true => Some(SecondEncoder::read(&store)?),
+            false => None,
+        };
         let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
         let vae = VaeConfig::from_json(&bytes, &file)?;
         let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
         let scheduler = SchedulerConfig::from_json(&bytes, &file)?;
-        let tokenizer = read_tokenizer(&store, text_encoder.max_position_embeddings)?;
+        let tokenizer = read_tokenizer(&store, "tokenizer", text_encoder.max_position_embeddings)?;
 
-        for &width in &unet.cross_attention_dim {
-            if width != text_encoder.hidden_size {
-                return Err(Error::Config {
-                    file: store.path("unet/config.json"),
-                    reason: format!(
-                        "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` is {}",
-                        text_encoder.hidden_size
-                    ),
-                });
-            }
-        }
+        check_conditions(&unet, &text_encoder, second.as_ref())
+            .map_err(|reason| Error::Config { file: store.path("unet/config.json"), reason })?;
         if unet.in_channels != vae.latent_channels {
             return Err(Error::Config {
                 file: store.path("unet/config.json"),
@@ -281,13 +290,14 @@ impl Checkpoint {
                 ),
             });
         }
-        let defaults = read_defaults(&store, &unet, &vae)?;
+        let defaults = read_defaults(&store, &vae, usual_defaults(&index, &unet, &vae, &scheduler))?;
         Ok(Self {
             id,
             index,
             unet,
             vae,
             text_encoder,
+            second,
             scheduler,
             tokenizer,
             defaults,
@@ -323,7 +333,7 @@ impl Checkpoint {
     /// As [`weights`](Self::weights).
     pub fn digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        for part in Part::ALL {
+        for &part in self.index.parts() {
             hash.update(part.folder().as_bytes());
             self.weights(part)?.fingerprint(&mut |bytes| {
                 hash.update((bytes.len() as u64).to_le_bytes());
@@ -388,32 +398,103 @@ fn no_index(store: &Store) -> Error {
     Error::Config { file: store.path("model_index.json"), reason }
 }
 
-fn read_tokenizer(store: &Store, longest: usize) -> Result<TokenizerFiles> {
-    let folder = store.path("tokenizer");
-    let vocab_json = store.read("tokenizer/vocab.json")?;
-    let merges_txt = store.read("tokenizer/merges.txt")?;
-    let tokenizer_json = store.read("tokenizer/tokenizer.json")?;
-    if tokenizer_json.is_none() && (vocab_json.is_none() || merges_txt.is_none()) {
-        return Err(config::missing_vocabulary(folder));
+impl SecondEncoder {
+    fn read(store: &Store) -> Result<Self> {
+        let name = "text_encoder_2/config.json";
+        let bytes = store.read_required(name, "the second text encoder's shape")?;
+        // The index says which class it is (`CLIPTextModelWithProjection`); the config need not.
+        let text_encoder = TextEncoderConfig::with_projection(&bytes, &store.path(name))?;
+        let tokenizer = read_tokenizer(store, "tokenizer_2", text_encoder.max_position_embeddings)?;
+        Ok(Self { text_encoder, tokenizer })
     }
-    if let Some(added) = store.read("tokenizer/added_tokens.json")? {
-        config::refuse_added_tokens_file(&added, &store.path("tokenizer/added_tokens.json"))?;
-    }
-    let name = "tokenizer/tokenizer_config.json";
-    let config = store.read_required(name, "the tokenizer's settings")?;
-    let special_name = "tokenizer/special_tokens_map.json";
-    let special = store.read(special_name)?;
-    let special_path = store.path(special_name);
-    let special = special.as_deref().map(|json| (json, special_path.as_path()));
-    let config = TokenizerConfig::from_json((&config, &store.path(name)), special, longest)?;
-    Ok(TokenizerFiles { folder, vocab_json, merges_txt, tokenizer_json, config })
 }
 
-fn read_defaults(store: &Store, unet: &UnetConfig, vae: &VaeConfig) -> Result<Defaults> {
-    // 64 latent pixels is what the Stable Diffusion pipeline assumes of a config that does not say.
-    let latent = unet.sample_size.unwrap_or([64, 64]);
-    let size = latent.map(|side| side * vae.factor());
-    let mut defaults = Defaults { steps: 50, guidance_scale: 7.5, size, vocabulary: None, description: None };
+/// Whether the UNet takes what the text encoders give; the error is what does not fit.
+fn check_conditions(
+    unet: &UnetConfig,
+    text_encoder: &TextEncoderConfig,
+    second: Option<&SecondEncoder>,
+) -> Result<(), String> {
+    let width = text_encoder.hidden_size + second.map_or(0, |second| second.text_encoder.hidden_size);
+    for &expected in &unet.cross_attention_dim {
+        if expected != width {
+            let encoders = if second.is_some() {
+                "the text encoders' widths sum to"
+            } else {
+                "the text encoder's `hidden_size` is"
+            };
+            return Err(format!("`cross_attention_dim` is {expected}, but {encoders} {width}"));
+        }
+    }
+    match (&unet.addition, second) {
+        (None, None) => Ok(()),
+        (Some(addition), Some(second)) => {
+            let pooled = second.text_encoder.projection_dim;
+            let expected = pooled + TIME_IDS * addition.time_embed_dim;
+            if addition.input_dim == expected {
+                return Ok(());
+            }
+            Err(format!(
+                "`projection_class_embeddings_input_dim` is {}, but the second text encoder's projection of {pooled} and {TIME_IDS} \
+                 size conditions of {} make {expected}",
+                addition.input_dim, addition.time_embed_dim
+            ))
+        }
+        (Some(_), None) => {
+            Err("`addition_embed_type` is \"text_time\" (an SDXL UNet), but the pipeline is not SDXL's".into())
+        }
+        (None, Some(_)) => Err("`addition_embed_type` is null, but the pipeline is SDXL's".into()),
+    }
+}
+
+/// Numbers in SDXL's size condition: height and width of the original, top and left of the crop, height and width of the target.
+pub const TIME_IDS: usize = 6;
+
+fn read_tokenizer(store: &Store, folder: &str, longest: usize) -> Result<TokenizerFiles> {
+    let name = |file: &str| format!("{folder}/{file}");
+    let vocab_json = store.read(&name("vocab.json"))?;
+    let merges_txt = store.read(&name("merges.txt"))?;
+    let tokenizer_json = store.read(&name("tokenizer.json"))?;
+    if tokenizer_json.is_none() && (vocab_json.is_none() || merges_txt.is_none()) {
+        return Err(config::missing_vocabulary(store.path(folder)));
+    }
+    let added_name = name("added_tokens.json");
+    if let Some(added) = store.read(&added_name)? {
+        config::refuse_added_tokens_file(&added, &store.path(&added_name))?;
+    }
+    let config_name = name("tokenizer_config.json");
+    let config = store.read_required(&config_name, "the tokenizer's settings")?;
+    let special_name = name("special_tokens_map.json");
+    let special = store.read(&special_name)?;
+    let special_path = store.path(&special_name);
+    let special = special.as_deref().map(|json| (json, special_path.as_path()));
+    let config = TokenizerConfig::from_json((&config, &store.path(&config_name)), special, longest)?;
+    Ok(TokenizerFiles { folder: store.path(folder), vocab_json, merges_txt, tokenizer_json, config })
+}
+
+/// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults, or a few-step model's.
+fn usual_defaults(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Defaults {
+    // 64 latent pixels (SDXL: 128) is what the pipelines assume of a config that does not say.
+    let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
+    let size = unet.sample_size.unwrap_or([side; 2]).map(|side| side * vae.factor());
+    let is = |class: &str| scheduler.class_name == class;
+    let trailing = scheduler.timestep_spacing.as_deref() == Some("trailing")
+        && matches!(scheduler.prediction_type.as_deref(), None | Some("epsilon"))
+        && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
+    let (steps, guidance_scale) = match index.family {
+        _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
+        // Distilled without a guidance embedding (an LCM LoRA that was merged in).
+        _ if is("LCMScheduler") => (4, 1.0),
+        // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
+        _ if trailing => (4, 0.0),
+        Family::StableDiffusionXl => (50, 5.0),
+        _ => (50, 7.5),
+    };
+    Defaults { steps, guidance_scale, size, vocabulary: None, description: None }
+}
+
+/// What `attnmap.json` says beyond the `defaults` of the model's kind.
+fn read_defaults(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Result<Defaults> {
     let Some(json) = store.read("attnmap.json")? else { return Ok(defaults) };
     let file = store.path("attnmap.json");
     let mut fields = Fields::parse(&file, &json)?;
@@ -454,7 +535,7 @@ mod tests {
             return;
         }
         let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
-        for part in Part::ALL {
+        for &part in checkpoint.index.parts() {
             let weights = checkpoint.weights(part).unwrap();
             let shapes = weights.shapes();
             weights

@@ -13,10 +13,9 @@ use attnmap::evidence::shapley::{self, shapley};
 use attnmap::evidence::verdict::judge;
 use attnmap::heatmap::{self, Heatmaps};
 use attnmap::pipeline::{Init, Keep, Options, Pipeline};
-use attnmap::prompt::{Prompt, Syntax};
+use attnmap::prompt::Prompt;
 use attnmap::render::{Display, write_png};
 use attnmap::run::{self, NewRun, Pictures, Run};
-use attnmap::scheduler::SchedulerKind;
 use attnmap::trace::WordInfo;
 use attnmap::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -111,7 +110,11 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Some(pipeline) => pipeline,
         None => load(args, &run, terminal)?,
     };
-    let options = options(&run)?;
+    let negative = run.record.negative.as_deref().unwrap_or_default();
+    let options = Options {
+        init: Init::of_run(&run)?,
+        ..pipeline.options_of(&run.record.settings, negative).with_context(|| run.folder.display().to_string())?
+    };
     let prompt = pipeline.prompt(&run.record.prompt, &options)?;
     let rows = tested.iter().map(|&word| Row::cut(&pipeline, &prompt, &[&maps.chosen[word]], args.cut));
     let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -121,7 +124,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let sets = if args.shapley { args.budget.min(1 << tested.len()) } else { 0 };
     let calls = causal::calls(rows.len(), at.len(), batch) + causal::calls(sets, at.len(), batch);
     let images = if args.counterfactual { rows.len() } else { 0 };
-    let cost = cost(&run, count * (1 + images), calls, batch);
+    let cost = cost(&run, pipeline.guided(&options), count * (1 + images), calls, batch);
     if !terminal.quiet {
         eprintln!("attnmap: {cost}");
     }
@@ -141,7 +144,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let steps: Vec<(&Tensor, f64)> =
         at.iter().map(|&step| (&trajectory.inputs[step], trajectory.timesteps[step])).collect();
     let whole = Row::whole(&prompt);
-    let changes = causal::changes(&pipeline, &whole, &rows, &steps, batch, &mut tick)?;
+    let changes = causal::changes(&pipeline, &options, &whole, &rows, &steps, batch, &mut tick)?;
     let words = tested.iter().zip(&changes).enumerate();
     let words = words.map(|(place, (&word, change))| {
         let other = (tested.len() > 1).then(|| tested[(place + 1) % tested.len()]);
@@ -149,7 +152,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     });
     let words = words.collect();
     let shapley = match args.shapley {
-        true => Some(share(args, &pipeline, &prompt, &maps, &tested, &steps, &mut tick)?),
+        true => Some(share(args, &pipeline, &options, &prompt, &maps, &tested, &steps, &mut tick)?),
         false => None,
     };
     let evidence = Evidence {
@@ -241,23 +244,6 @@ fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pi
     Ok(pipeline)
 }
 
-fn options(run: &Run) -> anyhow::Result<Options> {
-    let settings = &run.record.settings;
-    Ok(Options {
-        negative: run.record.negative.clone().unwrap_or_default(),
-        syntax: Syntax::of_settings(&settings.more),
-        steps: settings.steps,
-        guidance_scale: settings.guidance_scale,
-        seeds: vec![settings.seed],
-        height: settings.height,
-        width: settings.width,
-        scheduler: Some(settings.scheduler.parse::<SchedulerKind>().with_context(|| run.folder.display().to_string())?),
-        probes: Vec::new(),
-        latents: None,
-        init: Init::of_run(run)?,
-    })
-}
-
 /// The words to test, by position in the maps: those of `--words`, or all that could be drawn.
 fn tested(args: &ExplainArgs, maps: &Heatmaps, info: &attnmap::trace::PromptInfo) -> anyhow::Result<Vec<usize>> {
     let found: Vec<usize> = match args.maps.words(info, &[])? {
@@ -298,9 +284,9 @@ fn answers(args: &ExplainArgs, known: &Evidence, maps: &Heatmaps, tested: &[usiz
 }
 
 /// What it will take, from how long the run's own steps took.
-fn cost(run: &Run, steps: usize, calls: usize, batch: usize) -> String {
+fn cost(run: &Run, guided: bool, steps: usize, calls: usize, batch: usize) -> String {
     let text = format!("{steps} steps of the run again and {calls} UNet calls of up to {batch} rows");
-    let guided = if run.record.settings.guidance_scale > 1.0 { 2.0 } else { 1.0 };
+    let guided = if guided { 2.0 } else { 1.0 };
     match run.record.timings.get("steps") {
         Some(seconds) => {
             let row = seconds / run.record.timesteps.len().max(1) as f64 / guided;
@@ -311,9 +297,11 @@ fn cost(run: &Run, steps: usize, calls: usize, batch: usize) -> String {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn share(
     args: &ExplainArgs,
     pipeline: &Pipeline,
+    options: &Options,
     prompt: &Prompt,
     maps: &Heatmaps,
     tested: &[usize],
@@ -330,7 +318,7 @@ fn share(
             Row::cut(pipeline, prompt, &out, args.cut)
         };
         let rows = sets.iter().map(cut).collect::<Result<Vec<_>>>()?;
-        let changes = causal::changes(pipeline, &whole, &rows, steps, usize::from(args.batch), tick)?;
+        let changes = causal::changes(pipeline, options, &whole, &rows, steps, usize::from(args.batch), tick)?;
         if effect_of_none.is_none() {
             effect_of_none = sets.iter().zip(&changes).find(|(set, _)| **set == 0).map(|(_, change)| change.effect);
         }

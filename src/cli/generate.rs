@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Source};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Timings, Traced};
+use attnmap::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunRecord};
-use attnmap::scheduler::SchedulerKind;
+use attnmap::scheduler::{SchedulerKind, Spacing};
 use attnmap::trace::{PromptInfo, probe_words};
 use attnmap::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -158,11 +158,11 @@ pub struct ImageArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub negative: String,
 
-    /// Denoising steps [default: the checkpoint's own; 50 for most]
+    /// Denoising steps [default: the checkpoint's own; 50 for most, 4 for few-step models]
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
 
-    /// Classifier-free guidance; 1 or less turns it off [default: the checkpoint's own; 7.5 for most]
+    /// Classifier-free guidance; 1 or less turns it off [default: the checkpoint's own; 7.5 for most, 5 for SDXL]
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 
@@ -181,6 +181,18 @@ pub struct ImageArgs {
     /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, ddpm or lcm [default: the checkpoint's own]
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<SchedulerKind>,
+
+    /// How the timesteps are spread: leading, trailing or linspace; few-step models are made for trailing [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME")]
+    pub spacing: Option<Spacing>,
+
+    /// SDXL: the size that the image is said to have had before it was scaled, WIDTHxHEIGHT [default: its own]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub original_size: Option<(usize, usize)>,
+
+    /// SDXL: left and top of the crop that the image is said to be; 0,0 puts the object in the middle
+    #[arg(long, value_name = "X,Y", default_value = "0,0", hide_default_value = true, value_parser = parse_point)]
+    pub crop: (usize, usize),
 
     /// Start from the tensor `latents` of this safetensors file (standard normal, [1, 4, height / 8, width / 8])
     #[arg(long, value_name = "FILE")]
@@ -220,9 +232,22 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
     Ok((number(width)?, number(height)?))
 }
 
+fn parse_point(text: &str) -> Result<(usize, usize), String> {
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let point = text.split_once(',').and_then(|(x, y)| number(x).zip(number(y)));
+    point.ok_or_else(|| "write X,Y in pixels, e.g. 0,128".to_owned())
+}
+
 impl ModelArgs {
-    /// Opens and loads the checkpoint, with download progress.
+    /// Opens and loads the checkpoint for images of its own size, with download progress.
     pub fn load(&self, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        self.load_for(None, terminal)
+    }
+
+    /// As [`load`](Self::load), for images of `size` (width, height). What needs more memory than there is is refused before it is read;
+    /// what needs much is said.
+    pub fn load_for(&self, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        const MUCH: u64 = 2_000_000_000;
         let device = self.device()?;
         let open = OpenOptions {
             variant: self.variant.clone(),
@@ -231,8 +256,15 @@ impl ModelArgs {
             ..OpenOptions::default()
         };
         let checkpoint = Checkpoint::open(&self.model, &open)?;
+        let load = LoadOptions { dtype: self.dtype, device };
+        let size = size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]);
+        let plan = MemoryPlan::new(&checkpoint, &load, size)?;
+        plan.check()?;
+        if plan.peak() > MUCH && !terminal.quiet {
+            eprintln!("attnmap: {plan}");
+        }
         let spinner = terminal.spinner("loading");
-        let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype: self.dtype, device })?;
+        let pipeline = Pipeline::load(&checkpoint, &load)?;
         spinner.finish_and_clear();
         Ok(pipeline)
     }
@@ -280,6 +312,9 @@ impl ImageArgs {
                 width,
                 scheduler: self.scheduler,
                 probes: probes.to_vec(),
+                spacing: self.spacing,
+                original_size: self.original_size.map(|(width, height)| [height, width]),
+                crop: [self.crop.1, self.crop.0],
                 latents: latents.clone(),
                 init: None,
             };
@@ -313,7 +348,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     let given = args.init.read()?;
     let started = Instant::now();
-    let pipeline = args.model.load(terminal)?;
+    let pipeline = args.model.load_for(args.image.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
     let asked = args.probe.as_ref().map_or(&[][..], |probes| &probes.0);
@@ -425,6 +460,14 @@ fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<V
         let words = print::some_of(&prompt.cut_off);
         let hint = if prompt.syntax.long { "" } else { "; --long gives it a longer prompt in chunks" };
         warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
+    }
+    let places = |prompt: &Prompt| prompt.tokens.iter().map(|token| token.range.clone()).collect::<Vec<_>>();
+    if prompt.second.as_deref().is_some_and(|second| places(second) != places(prompt)) {
+        warnings.push(
+            "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position holds two words; \
+             maps are of the first encoder's tokens"
+                .to_owned(),
+        );
     }
     if let Some(vocabulary) = &pipeline.defaults().vocabulary {
         let mut unknown = prompt.unknown_words(vocabulary);

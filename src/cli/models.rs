@@ -142,6 +142,7 @@ fn page(found: &Description) -> String {
     for part in &found.parts {
         let name = match part.part {
             Part::TextEncoder => "text encoder",
+            Part::TextEncoder2 => "second text encoder",
             Part::Unet => "UNet",
             Part::Vae => "autoencoder",
         };

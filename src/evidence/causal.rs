@@ -9,9 +9,9 @@
 //! prediction's size, so that all steps count alike whatever the checkpoint predicts (noise, velocity); the map's mean is the share
 //! of the prediction that the word moved: its *effect*.
 
-use crate::model::{Conditioning, Context};
+use crate::model::Context;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, Token};
 use crate::trace::{Unobserved, WordInfo};
 use crate::{Error, Result};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -54,7 +54,7 @@ impl FromStr for Cut {
     }
 }
 
-/// One row of a batch: a prompt as the text encoder is given it, and the keys whose values are taken out.
+/// One row of a batch: a prompt as the text encoders are given it, and the keys whose values are taken out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     prompt: Prompt,
@@ -67,7 +67,7 @@ impl Row {
         Self { prompt: prompt.clone(), without: Vec::new() }
     }
 
-    /// The prompt that the text encoder is given. Where a word was substituted, its ids alone say so.
+    /// The prompt that the text encoders are given. Where a word was substituted, its ids alone say so.
     pub fn prompt(&self) -> &Prompt {
         &self.prompt
     }
@@ -81,7 +81,11 @@ impl Row {
         let tokens = words.iter().flat_map(|word| &word.tokens).filter_map(|&token| prompt.tokens.get(token));
         let positions = tokens.map(|token| token.position);
         match cut {
-            Cut::Mask => row.without = positions.collect(),
+            Cut::Mask => {
+                // Where SDXL's second tokenizer cuts the text in other places, the word has keys there too.
+                let second = prompt.second.iter().flat_map(|second| own_positions(second, words));
+                row.without = positions.chain(second).collect();
+            }
             Cut::Substitute => {
                 let article = |text: &str| -> Result<u32> {
                     // The end token where a vocabulary writes the article in pieces.
@@ -89,10 +93,14 @@ impl Row {
                     Ok(if tokens.len() == 3 { tokens[1].id } else { tokens[tokens.len() - 1].id })
                 };
                 let (a, the) = (article("a")?, article("the")?);
-                for position in positions {
-                    if let Some(id) = row.prompt.ids.get_mut(position) {
+                let substitute = |ids: &mut [u32], position: usize| {
+                    if let Some(id) = ids.get_mut(position) {
                         *id = if *id == a { the } else { a };
                     }
+                };
+                positions.for_each(|position| substitute(&mut row.prompt.ids, position));
+                if let Some(second) = &mut row.prompt.second {
+                    own_positions(second, words).into_iter().for_each(|position| substitute(&mut second.ids, position));
                 }
             }
             Cut::Drop => {
@@ -106,15 +114,21 @@ impl Row {
     }
 }
 
-/// Keys and values for a batch of rows.
+/// Keys of the tokens of `prompt` that stand for a part of one of `words`.
+fn own_positions(prompt: &Prompt, words: &[&WordInfo]) -> Vec<usize> {
+    let within = |token: &&Token| words.iter().any(|word| token.range.start < word.end && word.start < token.range.end);
+    prompt.tokens.iter().filter(within).map(|token| token.position).collect()
+}
+
+/// Keys and values for a batch of rows, in a run with `options`.
 ///
 /// # Errors
 /// Those of the networks.
-pub fn context(pipeline: &Pipeline, rows: &[Row]) -> Result<Context> {
-    let prompts: Vec<&Prompt> = rows.iter().map(|row| &row.prompt).collect();
-    let hidden_states = pipeline.hidden_states(&prompts)?;
-    let (batch, tokens, _) = hidden_states.dims3()?;
-    let context = pipeline.unet().prepare(&Conditioning::new(hidden_states))?;
+pub fn context(pipeline: &Pipeline, rows: &[Row], options: &Options) -> Result<Context> {
+    let prompts: Vec<&Prompt> = rows.iter().map(Row::prompt).collect();
+    let conditioning = pipeline.conditioning(&prompts, options)?;
+    let (batch, tokens, _) = conditioning.hidden_states.dims3()?;
+    let context = pipeline.unet().prepare(&conditioning)?;
     if rows.iter().all(|row| row.without.is_empty()) {
         return Ok(context);
     }
@@ -170,12 +184,14 @@ pub struct Change {
     pub effect: f64,
 }
 
-/// The changes that `rows` make against `whole` at the given `(input, timestep)`s. At most `batch` rows go through the UNet at once.
+/// The changes that `rows` make against `whole` at the given `(input, timestep)`s of a run with `options`. At most `batch` rows go through
+/// the UNet at once.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `progress`, told of every call, breaks; those of the networks.
 pub fn changes(
     pipeline: &Pipeline,
+    options: &Options,
     whole: &Row,
     rows: &[Row],
     steps: &[(&Tensor, f64)],
@@ -187,7 +203,7 @@ pub fn changes(
     for (first, some) in rows.chunks(batch - 1).enumerate() {
         // The whole prompt is a row of every batch, so that both sides of a difference come from one and the same call.
         let all: Vec<Row> = std::iter::once(whole.clone()).chain(some.iter().cloned()).collect();
-        let context = context(pipeline, &all)?;
+        let context = context(pipeline, &all, options)?;
         for (input, timestep) in steps {
             let latents = Tensor::cat(&vec![*input; all.len()], 0)?;
             let output = pipeline.predict_once(&latents, *timestep, &context, &mut Unobserved)?;

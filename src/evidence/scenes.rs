@@ -2,8 +2,7 @@
 
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
-use crate::model::Conditioning;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Options, Pipeline};
 use crate::scheduler::TorchGenerator;
 use crate::trace::AttentionObserver;
 use crate::trace::{About, Grid, Plan, PromptInfo, Recorder, Site, Step, Trace, WordInfo};
@@ -168,7 +167,8 @@ pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look
     let latent = pipeline.encode_image(&scene.image)?;
     let (.., height, width) = latent.dims4()?;
     let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
-    let context = pipeline.unet().prepare(&Conditioning::new(pipeline.hidden_states(&[&prompt])?))?;
+    let options = Options { height: image.height, width: image.width, ..pipeline.default_options() };
+    let context = pipeline.unet().prepare(&pipeline.conditioning(&[&prompt], &options)?)?;
     let sites = pipeline.unet().sites(height, width);
     let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
     let mut looks = Vec::with_capacity(TIMESTEPS.len());

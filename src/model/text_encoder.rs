@@ -1,4 +1,4 @@
-//! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`).
+//! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`, `CLIPTextModelWithProjection`).
 
 use super::layers::{Builder, LayerNorm, Linear, attend, merge_heads, quick_gelu, split_heads};
 use crate::checkpoint::{Activation, TextEncoderConfig};
@@ -8,13 +8,15 @@ use candle_nn::VarBuilder;
 
 /// CLIP's text encoder, fields named as its weights.
 ///
-/// Weights are looked for under `text_model.` (transformers up to 4) or, where there is no such prefix, at the root (transformers 5).
+/// Weights are looked for under `text_model.` (transformers up to 4) or, where there is no such prefix, at the root (transformers 5);
+/// those of the projection at the root.
 #[derive(Debug, Clone)]
 pub struct TextEncoder {
     token_embedding: Tensor,
     position_embedding: Tensor,
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
     eos_token_id: u32,
     device: Device,
     dtype: DType,
@@ -30,6 +32,8 @@ pub struct TextEncoding {
     pub hidden_states: Vec<Tensor>,
     /// `[batch, hidden_size]`: the last hidden state at the end token.
     pub pooled: Tensor,
+    /// `[batch, projection_dim]`: the pooled state through the projection, in an encoder that has one (`text_embeds`).
+    pub projected: Option<Tensor>,
     /// Self-attention of each layer, `[batch, heads, tokens, tokens]`, each row summing to 1 over itself and what came before; empty
     /// unless asked for ([`TextEncoder::forward_attentions`]).
     pub attentions: Vec<Tensor>,
@@ -56,6 +60,7 @@ impl TextEncoder {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn build(config: &TextEncoderConfig, b: &Builder) -> Result<Self> {
+        let root = b;
         let mut b = b.clone();
         if !b.contains("embeddings.token_embedding.weight") {
             b = b.pp("text_model");
@@ -65,11 +70,13 @@ impl TextEncoder {
         let token = embeddings.pp("token_embedding").get((config.vocab_size, width), "weight")?;
         let position = embeddings.pp("position_embedding").get((config.max_position_embeddings, width), "weight")?;
         let layer = |index: usize| Layer::new(config, &b.pp("encoder").pp("layers").pp(index));
+        let projection = || Linear::without_bias(width, config.projection_dim, &root.pp("text_projection"));
         Ok(Self {
             token_embedding: token,
             position_embedding: position,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, &b.pp("final_layer_norm"))?,
+            text_projection: config.with_projection.then(projection).transpose()?,
             eos_token_id: config.eos_token_id,
             device: b.device().clone(),
             dtype: b.activations(),
@@ -127,7 +134,12 @@ impl TextEncoder {
             .enumerate()
             .map(|(row, ids)| Ok(last_hidden_state.i((row, end_position(ids, self.eos_token_id)))?))
             .collect::<Result<_>>()?;
-        Ok(TextEncoding { pooled: Tensor::stack(&pooled, 0)?, last_hidden_state, hidden_states, attentions })
+        let pooled = Tensor::stack(&pooled, 0)?;
+        let projected = match &self.text_projection {
+            Some(projection) => Some(projection.forward(&pooled.to_dtype(self.dtype)?)?.to_dtype(DType::F32)?),
+            None => None,
+        };
+        Ok(TextEncoding { pooled, projected, last_hidden_state, hidden_states, attentions })
     }
 }
 

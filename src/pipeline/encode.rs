@@ -1,28 +1,73 @@
-//! Prompts through the text encoder: what the UNet is conditioned on, and what the encoder itself attended to.
+//! Prompts through the text encoders: what the UNet is conditioned on, and what the encoders themselves attended to.
 
 use candle_core::{D, DType, IndexOp, Tensor};
 
-use super::{Options, Pipeline};
-use crate::model::{Conditioning, Context};
-use crate::prompt::{Prompt, Syntax};
+use super::{LoadOptions, Options, Pipeline};
+use crate::checkpoint::{self, Checkpoint, Part, TIME_IDS};
+use crate::model::{Added, Conditioning, Context, TextEncoder, TextEncoding};
+use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
 use crate::{Error, Result};
 
-/// What encoding one prompt gives.
+/// SDXL's second text encoder with the tokenizer that belongs to it.
+pub(super) struct SecondEncoder {
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    /// Whether an empty negative prompt stands for zeros.
+    force_zeros: bool,
+}
+
+/// What encoding some prompts gives.
 pub(super) struct Encoding {
-    /// The states that cross-attention makes keys and values of, `[1, tokens, channels]`.
+    /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of two encoders side by side.
     pub(super) hidden_states: Tensor,
-    /// The encoder's self-attention among the prompt's own tokens, a layer each; empty unless it was asked for.
-    attentions: Vec<TextAttention>,
+    /// The second encoder's projection, `[prompts, width]`.
+    pub(super) pooled: Option<Tensor>,
+    /// What each encoder gave.
+    outputs: Vec<TextEncoding>,
+}
+
+/// The text encoders' own self-attention among a prompt's tokens, a layer each.
+#[derive(Debug, Clone, Default)]
+pub struct TextAttentions {
+    /// Of the first, or only, text encoder.
+    pub first: Vec<TextAttention>,
+    /// Of SDXL's second.
+    pub second: Vec<TextAttention>,
+}
+
+impl SecondEncoder {
+    pub(super) fn load(checkpoint: &Checkpoint, first: &Tokenizer, options: &LoadOptions) -> Result<Option<Self>> {
+        let Some(checkpoint::SecondEncoder { text_encoder, tokenizer: files }) = &checkpoint.second else {
+            return Ok(None);
+        };
+        let tokenizer = Tokenizer::new(files)?;
+        if tokenizer.length() != first.length() {
+            // Hidden states of the two are put side by side, position by position.
+            return Err(Error::Config {
+                file: files.folder.join("tokenizer_config.json"),
+                reason: format!(
+                    "`model_max_length` is {}, but the first tokenizer's is {}",
+                    tokenizer.length(),
+                    first.length()
+                ),
+            });
+        }
+        let weights = checkpoint.weights(Part::TextEncoder2)?;
+        let text_encoder =
+            weights.load(options.dtype, &options.device, |weights| TextEncoder::new(text_encoder, weights))?;
+        let force_zeros = checkpoint.index.force_zeros_for_empty_prompt;
+        Ok(Some(Self { tokenizer, text_encoder, force_zeros }))
+    }
 }
 
 impl Pipeline {
-    /// Tokens, words and padding of `text`, every character of it text, as the text encoder will see them.
+    /// Tokens, words and padding of `text`, every character of it text, as the text encoders will see them.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`](crate::prompt::Tokenizer::encode).
     pub fn tokenize(&self, text: &str) -> Result<Prompt> {
-        self.tokenizer.encode(text)
+        self.of_both(|tokenizer| tokenizer.encode(text))
     }
 
     /// As [`tokenize`](Self::tokenize), read by `syntax`.
@@ -30,7 +75,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Tokenizer::read`](crate::prompt::Tokenizer::read).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
-        self.tokenizer.read(text, syntax)
+        self.of_both(|tokenizer| tokenizer.read(text, syntax))
     }
 
     /// The prompt of a run with `options`: `text` read by their syntax, in as many chunks as the negative prompt needs.
@@ -51,54 +96,114 @@ impl Pipeline {
             let reason = "the prompt was read by another syntax than the run's; read it with `Pipeline::prompt`";
             return Err(Error::option("--emphasis, --long", reason));
         }
-        if !options.guided() {
+        if !self.guided(options) {
             return Ok((prompt.clone(), None));
         }
         let negative = self.read(&options.negative, options.syntax)?;
-        let chunks = prompt.chunks().len().max(negative.chunks().len());
-        Ok((self.tokenizer.padded(prompt, chunks), Some(self.tokenizer.padded(&negative, chunks))))
+        let mut padded = self.padded(&[prompt, &negative]).into_iter();
+        let prompt = padded.next().ok_or_else(|| Error::Tensor(candle_core::Error::Msg("no prompt".into())))?;
+        Ok((prompt, padded.next()))
     }
 
-    /// The text encoder's last hidden states, `[prompts, tokens, channels]`, weighted where the prompts are (see [`Prompt::weights`]). Chunks
-    /// of long prompts stand one after the other; what has fewer than another gets empty ones.
+    /// What both tokenizers, or the only one, make of a text.
+    fn of_both(&self, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
+        let mut prompt = read(&self.tokenizer)?;
+        if let Some(second) = &self.second {
+            prompt.second = Some(Box::new(read(&second.tokenizer)?));
+        }
+        Ok(prompt)
+    }
+
+    /// `prompts` with empty chunks behind them, so that all have as many for each encoder.
+    fn padded(&self, prompts: &[&Prompt]) -> Vec<Prompt> {
+        let both = |prompt: &&Prompt| {
+            prompt.chunks().len().max(prompt.second.as_ref().map_or(0, |second| second.chunks().len()))
+        };
+        let chunks = prompts.iter().map(both).max().unwrap_or(0);
+        let padded = |prompt: &&Prompt| {
+            let mut padded = self.tokenizer.padded(prompt, chunks);
+            if let (Some(own), Some(second)) = (&prompt.second, &self.second) {
+                padded.second = Some(Box::new(second.tokenizer.padded(own, chunks)));
+            }
+            padded
+        };
+        prompts.iter().map(padded).collect()
+    }
+
+    /// What the UNet is conditioned on by `prompts`, a row each, in a run with `options` (of which size and guidance count). Weights are applied
+    /// (see [`Prompt::weights`]); chunks of long prompts stand one after the other, and what has fewer than another gets empty ones.
     ///
     /// # Errors
     /// When there are no prompts.
-    pub fn hidden_states(&self, prompts: &[&Prompt]) -> Result<Tensor> {
-        let chunks = prompts.iter().map(|prompt| prompt.chunks().len()).max().unwrap_or(0);
-        let prompts: Vec<Prompt> = prompts.iter().map(|prompt| self.tokenizer.padded(prompt, chunks)).collect();
-        let states = self.text_encoder.forward(&self.ids(&prompts)?)?.last_hidden_state;
-        joined(&states, &prompts)
+    pub fn conditioning(&self, prompts: &[&Prompt], options: &Options) -> Result<Conditioning> {
+        let encoding = self.encode(prompts, false)?;
+        Ok(self.conditions(encoding.hidden_states, encoding.pooled, options))
     }
 
     /// Keys and values of every site for the whole batch of a run (the negative prompt's rows first where it is guided), and the prompt's
-    /// own self-attention in the text encoder.
-    pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(Context, Vec<TextAttention>)> {
+    /// own self-attention in the text encoders.
+    pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(Context, TextAttentions)> {
         let images = options.seeds.len();
         let (prompt, negative) = self.prompts(prompt, options)?;
-        let conditional = self.encode_watched(&prompt)?;
-        let mut rows = Vec::with_capacity(2 * images);
+        let conditional = self.encode(&[&prompt], true)?;
+        let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
+        let mut add = |hidden_states: Tensor, projection: Option<Tensor>| {
+            states.extend(std::iter::repeat_n(hidden_states, images));
+            pooled.extend(projection.into_iter().flat_map(|row| std::iter::repeat_n(row, images)));
+        };
         if let Some(negative) = negative {
-            rows.extend(std::iter::repeat_n(self.encode(&negative)?.hidden_states, images));
+            if options.negative.is_empty() && self.second.as_ref().is_some_and(|second| second.force_zeros) {
+                let pooled = conditional.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
+                add(conditional.hidden_states.zeros_like()?, pooled);
+            } else {
+                let negative = self.encode(&[&negative], false)?;
+                add(negative.hidden_states, negative.pooled);
+            }
         }
-        rows.extend(std::iter::repeat_n(conditional.hidden_states.clone(), images));
-        let context = self.unet.prepare(&Conditioning::new(Tensor::cat(&rows, 0)?))?;
-        Ok((self.with_probes(context, &conditional.hidden_states, options)?, conditional.attentions))
+        add(conditional.hidden_states.clone(), conditional.pooled.clone());
+        let pooled = if pooled.is_empty() { None } else { Some(Tensor::cat(&pooled, 0)?) };
+        let conditioning = self.conditions(Tensor::cat(&states, 0)?, pooled, options);
+        let mut encoders = [&prompt].into_iter().chain(prompt.second.as_deref()).zip(&conditional.outputs);
+        let mut attentions = || -> Result<Vec<TextAttention>> {
+            let Some((prompt, output)) = encoders.next() else { return Ok(Vec::new()) };
+            let tokens: Vec<usize> = prompt.keys().iter().map(ExactSizeIterator::len).collect();
+            let layer = |layer: &Tensor| TextAttention::from_chunks(layer, &tokens);
+            output.attentions.iter().map(layer).collect()
+        };
+        let attentions = TextAttentions { first: attentions()?, second: attentions()? };
+        let context = self.unet.prepare(&conditioning)?;
+        Ok((self.with_probes(context, &conditional, options)?, attentions))
     }
 
-    /// One prompt's encoding, on the path that forms no probabilities.
-    pub(super) fn encode(&self, prompt: &Prompt) -> Result<Encoding> {
-        Ok(Encoding { hidden_states: self.hidden_states(&[prompt])?, attentions: Vec::new() })
+    /// The conditions beside the `hidden_states` and the `pooled` prompts of SDXL, which stand in `options`.
+    pub(super) fn conditions(&self, hidden_states: Tensor, pooled: Option<Tensor>, options: &Options) -> Conditioning {
+        let added = pooled.map(|pooled| Added { pooled, time_ids: time_ids(options) });
+        Conditioning { added, guidance: Some(options.guidance_scale), ..Conditioning::new(hidden_states) }
     }
 
-    /// One prompt's encoding with the encoder's self-attention.
-    fn encode_watched(&self, prompt: &Prompt) -> Result<Encoding> {
-        let prompts = std::slice::from_ref(prompt);
-        let output = self.text_encoder.forward_attentions(&self.ids(prompts)?)?;
-        let tokens: Vec<usize> = prompt.keys().iter().map(ExactSizeIterator::len).collect();
-        let attention = |layer: &Tensor| TextAttention::from_chunks(layer, &tokens);
-        let attentions = output.attentions.iter().map(attention).collect::<Result<_>>()?;
-        Ok(Encoding { hidden_states: joined(&output.last_hidden_state, prompts)?, attentions })
+    /// The prompts' encodings; `watched` on the path that keeps the encoders' self-attention.
+    pub(super) fn encode(&self, prompts: &[&Prompt], watched: bool) -> Result<Encoding> {
+        let prompts = self.padded(prompts);
+        let run = |encoder: &TextEncoder, prompts: &[Prompt]| {
+            let ids = self.ids(prompts)?;
+            if watched { encoder.forward_attentions(&ids) } else { encoder.forward(&ids) }
+        };
+        let first = run(&self.text_encoder, &prompts)?;
+        let Some(second) = &self.second else {
+            let hidden_states = joined(&first.last_hidden_state, &prompts)?;
+            return Ok(Encoding { hidden_states, pooled: None, outputs: vec![first] });
+        };
+        let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
+        let others: Vec<Prompt> = prompts.iter().map(own).collect();
+        let second = run(&second.text_encoder, &others)?;
+        // Neither's final layer norm, and neither's last layer: as SDXL was trained.
+        let states = [joined(first.penultimate(), &prompts)?, joined(second.penultimate(), &others)?];
+        let pooled = match &second.projected {
+            // Of a long prompt the first chunk's.
+            Some(rows) => Some(rows.reshape((prompts.len(), (), rows.dim(1)?))?.i((.., 0))?.contiguous()?),
+            None => None,
+        };
+        Ok(Encoding { hidden_states: Tensor::cat(&states, 2)?, pooled, outputs: vec![first, second] })
     }
 
     /// The ids of all chunks of `prompts` as `[prompts * chunks, tokens]` where the networks run.
@@ -136,4 +241,12 @@ fn joined(states: &Tensor, prompts: &[Prompt]) -> Result<Tensor> {
         states.clone()
     };
     Ok(weighted.reshape((prompts.len(), rows * tokens / prompts.len().max(1), channels))?)
+}
+
+/// SDXL's size condition: original size, top left corner of the crop, size of the image; height before width
+/// (`_get_add_time_ids` in diffusers).
+fn time_ids(options: &Options) -> [f64; TIME_IDS] {
+    let [height, width] = options.original_size.unwrap_or([options.height, options.width]);
+    let [top, left] = options.crop;
+    [height, width, top, left, options.height, options.width].map(|pixels| pixels as f64)
 }

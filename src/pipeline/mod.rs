@@ -1,30 +1,35 @@
 //! From a prompt and a checkpoint to images, while an observer watches every step.
 //!
-//! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, so that the
-//! same seed gives the same image as diffusers with a CPU generator.
+//! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py` (and of its siblings for
+//! SDXL and latent consistency models), so that the same seed gives the same image as diffusers with a CPU generator.
 
 mod encode;
 mod init;
+mod memory;
 mod once;
 mod probes;
+mod settings;
 mod traced;
 
+pub use encode::TextAttentions;
 pub use init::Init;
+pub(crate) use memory::MAPS_AN_IMAGE;
+pub use memory::{MemoryPlan, PartMemory, free_memory};
 pub use traced::{Keep, Traced};
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
+use encode::SecondEncoder;
 use image::RgbImage;
 use init::Start;
 
-use crate::checkpoint::{Changes, Checkpoint, Defaults, Part, SchedulerConfig};
+use crate::checkpoint::{Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
 use crate::model::{Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
-use crate::run::Settings;
-use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
-use crate::trace::{AttentionObserver, Grid, Site, Step, TextAttention};
+use crate::scheduler::{self, Scheduler, SchedulerKind, Spacing, TorchGenerator};
+use crate::trace::{AttentionObserver, Grid, Site, Step};
 use crate::{Error, Result};
 
 /// How a checkpoint is brought into memory.
@@ -64,17 +69,17 @@ pub struct Options {
     /// Words and phrases that the network is not given: at every cross-attention their keys are read against the queries of the prompt's half,
     /// without influence on the image (see [`Context::with_probes`]). Each is encoded as a prompt of its own.
     pub probes: Vec<String>,
+    /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper) are made for trailing ones.
+    pub spacing: Option<Spacing>,
+    /// SDXL: height and width in pixels that the image is said to have had before it was scaled; the image's own where `None`. Small
+    /// values ask for the look of upscaled small pictures.
+    pub original_size: Option<[usize; 2]>,
+    /// SDXL: top and left of the crop that the image is said to be, in pixels; 0 for an object in the middle.
+    pub crop: [usize; 2],
     /// Standard normal noise in place of the seeds' own, f32 `[images, 4, height / factor, width / factor]`.
     pub latents: Option<Tensor>,
     /// A picture to set out from; noise alone where there is none.
     pub init: Option<Init>,
-}
-
-impl Options {
-    /// Whether the unconditional half is computed.
-    pub fn guided(&self) -> bool {
-        self.guidance_scale > 1.0
-    }
 }
 
 /// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
@@ -119,8 +124,8 @@ pub struct Generations {
     pub images: Vec<Generation>,
     /// The timestep of each UNet call.
     pub timesteps: Vec<f64>,
-    /// The text encoder's own self-attention on the prompt, a layer each.
-    pub text: Vec<TextAttention>,
+    /// The text encoders' own self-attention on the prompt.
+    pub text: TextAttentions,
     /// Time spent on the prompts, the steps and the decoding.
     pub timings: Timings,
 }
@@ -140,9 +145,11 @@ pub struct Timings {
 pub struct Pipeline {
     tokenizer: Tokenizer,
     text_encoder: TextEncoder,
+    second: Option<SecondEncoder>,
     unet: Unet,
     vae: Vae,
     scheduler: SchedulerConfig,
+    family: Family,
     defaults: Defaults,
     id: String,
     digest: String,
@@ -161,17 +168,20 @@ impl Pipeline {
 
         let weights = checkpoint.weights(Part::TextEncoder)?;
         let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;
+        let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
         let weights = checkpoint.weights(Part::Unet)?;
         let unet = weights.load(*dtype, device, |vb| Unet::new(&checkpoint.unet, vb))?;
         let weights = checkpoint.weights(Part::Vae)?;
-        let vae = weights.load(*dtype, device, |vb| Vae::new(&checkpoint.vae, vb))?;
+        let vae = weights.load(vae_dtype(checkpoint, *dtype), device, |vb| Vae::new(&checkpoint.vae, vb))?;
 
         Ok(Self {
             tokenizer,
             text_encoder,
+            second,
             unet,
             vae,
             scheduler: checkpoint.scheduler.clone(),
+            family: checkpoint.index.family,
             defaults: checkpoint.defaults.clone(),
             id: checkpoint.id.clone(),
             digest: checkpoint.digest()?,
@@ -196,6 +206,9 @@ impl Pipeline {
             width,
             scheduler: None,
             probes: Vec::new(),
+            spacing: None,
+            original_size: None,
+            crop: [0, 0],
             latents: None,
             init: None,
         }
@@ -221,6 +234,17 @@ impl Pipeline {
         self.vae_factor
     }
 
+    /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was not trained to take the scale as an
+    /// input.
+    pub fn guided(&self, options: &Options) -> bool {
+        options.guidance_scale > 1.0 && !self.unet.embeds_guidance()
+    }
+
+    /// The family of the checkpoint's pipeline.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// The cross-attention sites of an image of `height` x `width` pixels, in network order.
     pub fn sites(&self, height: usize, width: usize) -> Vec<Site> {
         self.unet.sites(height / self.vae_factor, width / self.vae_factor)
@@ -229,29 +253,6 @@ impl Pipeline {
     /// The latent grid of a run with `options`.
     pub fn latent_grid(&self, options: &Options) -> Grid {
         Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
-    }
-
-    /// The settings of an image of this run, as `run.json` and the trace record them.
-    pub fn settings(&self, options: &Options, seed: u64) -> Settings {
-        let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
-        let switches = options.syntax.switches().map(|name| (name.to_owned(), true.into()));
-        let mut more = self.changes.record();
-        more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
-        let mut settings = Settings {
-            seed,
-            steps: options.steps,
-            guidance_scale: options.guidance_scale,
-            scheduler: scheduler.map_or_else(String::new, |kind| kind.name().to_owned()),
-            width: options.width,
-            height: options.height,
-            dtype: dtype_name(self.options.dtype).to_owned(),
-            device: device_name(&self.options.device).to_owned(),
-            more,
-        };
-        if let Some(init) = &options.init {
-            init.describe(&mut settings);
-        }
-        settings
     }
 
     /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
@@ -273,6 +274,12 @@ impl Pipeline {
             return Err(Error::option("--guidance", "must be a finite number"));
         }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
+        for (name, asked) in [("--original-size", options.original_size.is_some()), ("--crop", options.crop != [0, 0])]
+        {
+            if asked && self.second.is_none() {
+                return Err(Error::option(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
+            }
+        }
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {
@@ -286,9 +293,15 @@ impl Pipeline {
         self.sampler(options).map(|_| ())
     }
 
-    /// The scheduler of a run, its config as diffusers' `StableDiffusionPipeline` takes it.
+    /// The scheduler of a run, its config as the family's pipeline in diffusers takes it.
     fn sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
-        let config = scheduler::as_stable_diffusion(&self.scheduler, options.scheduler);
+        let mut config = match self.family {
+            Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
+            Family::LatentConsistency | Family::StableDiffusionXl => self.scheduler.clone(),
+        };
+        if let Some(spacing) = options.spacing {
+            config.timestep_spacing = Some(spacing.name().into());
+        }
         scheduler::build(&config, options.scheduler, options.steps)
     }
 
@@ -310,7 +323,7 @@ impl Pipeline {
         };
         let mut timings = Timings::default();
         let images = options.seeds.len();
-        let guided = options.guided();
+        let guided = self.guided(options);
 
         let start = Instant::now();
         let (context, text) = self.context(prompt, options)?;
@@ -347,8 +360,8 @@ impl Pipeline {
 
     /// Decodes a latent `[1, 4, h, w]` (as the UNet sees it) into an image of `h * factor` x `w * factor` pixels.
     pub fn decode(&self, latent: &Tensor) -> Result<RgbImage> {
-        let latent = (latent / self.scaling_factor)?.to_dtype(self.options.dtype)?;
-        let pixels = self.vae.decode(&latent)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let pixels =
+            self.vae.decode(&(latent / self.scaling_factor)?)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         rgb_from_tensor(&pixels.i(0)?)
     }
 
@@ -388,20 +401,11 @@ impl Pipeline {
     }
 }
 
-fn dtype_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "f16",
-        DType::BF16 => "bf16",
-        _ => "f32",
-    }
-}
-
-fn device_name(device: &Device) -> &'static str {
-    match device {
-        Device::Cpu => "cpu",
-        Device::Cuda(_) => "cuda",
-        Device::Metal(_) => "metal",
-    }
+/// The number format of the VAE's weights. SDXL's overflows in half precision, as its config says (`force_upcast`); the other
+/// families' pipelines do not look at that field.
+fn vae_dtype(checkpoint: &Checkpoint, dtype: DType) -> DType {
+    let upcast = checkpoint.index.family == Family::StableDiffusionXl && checkpoint.vae.force_upcast;
+    if upcast { DType::F32 } else { dtype }
 }
 
 /// `[3, H, W]` in -1..1 to 8 bits, rounding halves to even as diffusers' `VaeImageProcessor` (numpy) does.

@@ -1,8 +1,9 @@
 //! Words that are not in the prompt: how their keys are made, so that a run can be asked about them without being changed.
 
+use super::encode::Encoding;
 use super::{Options, Pipeline, Result};
 use crate::Error;
-use crate::model::{Conditioning, Context};
+use crate::model::Context;
 use crate::prompt::Prompt;
 use crate::trace::{ProbeInfo, PromptInfo, TokenKind};
 use candle_core::Tensor;
@@ -40,17 +41,19 @@ impl Pipeline {
         texts.iter().map(info).collect()
     }
 
-    /// `context` with the probes of `options`, asked of the rows that are given `prompt`, its hidden states `[1, tokens, channels]`.
-    pub(super) fn with_probes(&self, context: Context, prompt: &Tensor, options: &Options) -> Result<Context> {
+    /// `context` with the probes of `options`, asked of the rows that are given `prompt`, the encoding of one.
+    pub(super) fn with_probes(&self, context: Context, prompt: &Encoding, options: &Options) -> Result<Context> {
+        let images = options.seeds.len();
         let beside = |text: &String| {
             let probe = self.probe(text)?;
-            let states = self.encode(&probe)?.hidden_states;
+            let states = self.encode(&[&probe], false)?.hidden_states;
             let own = probe.tokens.iter().filter(|token| token.kind == TokenKind::Text).map(|token| token.index as u32);
             let own = Tensor::from_iter(own, states.device())?;
             let tokens = own.elem_count();
-            let states = Tensor::cat(&[prompt, &states.index_select(&own, 1)?], 1)?;
-            let rows = Tensor::cat(&vec![states; options.seeds.len()], 0)?;
-            Ok((self.unet.prepare(&Conditioning::new(rows))?, tokens))
+            let states = Tensor::cat(&[&prompt.hidden_states, &states.index_select(&own, 1)?], 1)?;
+            let pooled = prompt.pooled.as_ref().map(|pooled| Tensor::cat(&vec![pooled; images], 0)).transpose()?;
+            let conditioning = self.conditions(Tensor::cat(&vec![states; images], 0)?, pooled, options);
+            Ok((self.unet.prepare(&conditioning)?, tokens))
         };
         context.with_probes(options.probes.iter().map(beside).collect::<Result<_>>()?)
     }

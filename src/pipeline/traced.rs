@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::{Event, Generation, Options, Pipeline, Timings};
+use super::{Event, Generation, Options, Pipeline, TextAttentions, Timings};
 use crate::Result;
+use crate::checkpoint::Part;
 use crate::prompt::Prompt;
-use crate::trace::{About, CheckpointInfo, Grid, Plan, PromptInfo, Recorder, Trace};
+use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Trace};
 
 /// What is recorded beside the sums over the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +60,14 @@ impl Pipeline {
 
         let mut traced = Vec::with_capacity(generations.images.len());
         for (generation, mut recording) in generations.images.into_iter().zip(recorder.finish()?) {
-            recording.text = generations.text.clone();
+            let TextAttentions { first, second } = generations.text.clone();
+            (recording.text, recording.text_2) = (first, second);
             let negative = recording.unconditional.as_ref().and(negative.as_ref());
             let about = About {
                 prompt: PromptInfo::from(&prompt),
                 negative: negative.map(PromptInfo::from),
                 probes: probes.clone(),
+                encoders: encoders(&prompt),
                 latent: self.latent_grid(options),
                 image: Grid::new(options.height, options.width),
                 checkpoint: CheckpointInfo { id: self.id().to_owned(), digest: self.digest().to_owned() },
@@ -74,4 +77,15 @@ impl Pipeline {
         }
         Ok((traced, generations.timings))
     }
+}
+
+/// The text encoders of a prompt that goes through two.
+fn encoders(prompt: &Prompt) -> Vec<EncoderInfo> {
+    let Some(second) = &prompt.second else { return Vec::new() };
+    let encoder = |name: Part, prompt: &Prompt| EncoderInfo {
+        name: name.folder().to_owned(),
+        tokens: PromptInfo::from(prompt).tokens,
+        padding: prompt.ids.get(prompt.tokens.len()).copied(),
+    };
+    vec![encoder(Part::TextEncoder, prompt), encoder(Part::TextEncoder2, second)]
 }

@@ -38,6 +38,10 @@ pub struct Prompt {
     pub words: Vec<Word>,
     /// The words that the model does not see, or not wholly, because the text is too long; in order.
     pub cut_off: Vec<String>,
+    /// The same text as the tokenizer of SDXL's second encoder cuts it. It pads with another token, `!`, and so cuts a text with
+    /// exclamation marks in other places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Box<Prompt>>,
 }
 
 /// A token of a [`Prompt`].

@@ -3,7 +3,7 @@
 use crate::heatmap::{Heatmaps, Layout};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
-use crate::trace::{CheckpointInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
+use crate::trace::{CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +39,10 @@ pub struct RunRecord {
     pub image: Grid,
     /// Start token, prompt tokens and first end token, with each one's share of attention.
     pub tokens: Vec<TokenRecord>,
+    /// SDXL: the two text encoders whose states are put side by side, each with the tokens that it sees. `tokens` and `words` are
+    /// positions in the sequence, which both share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoders: Vec<EncoderInfo>,
     /// Share of attention of all padding together; with those of the tokens it sums to 1.
     pub padding_share: f32,
     /// The words that maps were made for, in the order of `words` in `heatmaps.safetensors`.

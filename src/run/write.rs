@@ -75,6 +75,7 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
         latent: about.latent,
         image: about.image,
         tokens: Vec::new(),
+        encoders: about.encoders.clone(),
         padding_share: 0.0,
         words: Vec::new(),
         probes: Vec::new(),

@@ -32,6 +32,7 @@ mod schedule;
 mod sigmas;
 
 pub use noise::{TorchGenerator, randn_tensor};
+pub use schedule::Spacing;
 
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
@@ -221,7 +222,7 @@ pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64
     ddim::alpha_bar(config, timestep)
 }
 
-/// The config as diffusers' `StableDiffusionPipeline` (SD 1 and 2, not SDXL) uses it: its constructor sets `steps_offset` to 1
+/// The config as diffusers' `StableDiffusionPipeline` (SD 1 and 2, not SDXL or LCM) uses it: its constructor sets `steps_offset` to 1
 /// and `clip_sample` to false whatever the file says, because early checkpoints shipped without them.
 ///
 /// A pipeline that wants diffusers' images calls this first; [`build`] itself takes a config at its word. `kind` is the sampler

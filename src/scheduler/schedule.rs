@@ -9,6 +9,7 @@ use super::{SchedulerKind, in_f32};
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use std::str::FromStr;
 
 /// More training steps than this is taken for a broken config.
 const MOST_TRAIN_STEPS: usize = 100_000;
@@ -28,10 +29,42 @@ pub(super) struct ClassDefaults {
 /// How the timesteps of a run are spread over those of training (Lin et al. 2024, "Common Diffusion Noise Schedules and
 /// Sample Steps are Flawed", table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub enum Spacing {
+    /// Even steps from the first timestep; the last of training is not reached.
     Leading,
+    /// Even steps back from the last timestep: what few-step models are made for.
     Trailing,
+    /// Both ends.
     Linspace,
+}
+
+impl Spacing {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Leading, Self::Trailing, Self::Linspace];
+
+    /// The name in `scheduler_config.json` (`timestep_spacing`) and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+            Self::Linspace => "linspace",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|spacing| spacing.name() == name)
+    }
+}
+
+impl FromStr for Spacing {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        Self::named(text).ok_or_else(|| {
+            Error::option("--spacing", format!("there is no spacing {text:?}; choose one of {}", names()))
+        })
+    }
 }
 
 /// The training schedule of one config as one class reads it.

@@ -80,6 +80,18 @@ pub struct CheckpointInfo {
     pub digest: String,
 }
 
+/// One of the text encoders whose states SDXL puts side by side: the state at position `p` of the sequence is that of each encoder's
+/// token `p`, so that attention to `p` is attention to all of these tokens together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderInfo {
+    /// Its folder in the checkpoint: `text_encoder` or `text_encoder_2`.
+    pub name: String,
+    /// How the prompt is cut by the tokenizer that belongs to it, from the start token to the first end token.
+    pub tokens: Vec<TokenInfo>,
+    /// Id of the token that fills the rest of the sequence; `None` where the prompt fills it all.
+    pub padding: Option<u32>,
+}
+
 /// Rows and columns of a grid or picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Grid {
@@ -111,6 +123,9 @@ pub struct About {
     /// Words that the network was not given and was asked about.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
+    /// The text encoders, where there are two; empty for one, whose tokens are the prompt's.
+    #[serde(default)]
+    pub encoders: Vec<EncoderInfo>,
     /// The latent grid: the space of every heat map.
     pub latent: Grid,
     /// The image in pixels.
@@ -119,4 +134,11 @@ pub struct About {
     pub checkpoint: CheckpointInfo,
     /// The settings of the run, as `run.json` holds them.
     pub settings: serde_json::Value,
+}
+
+impl About {
+    /// Tokens of the prompt as the second encoder sees it; 0 where there is one encoder.
+    pub fn second_tokens(&self) -> usize {
+        self.encoders.get(1).map_or(0, |encoder| encoder.tokens.len())
+    }
 }

@@ -33,9 +33,11 @@ const LARGEST_SIDE: usize = 8192;
 /// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
 /// | `probe/sum/<site>`, `probe/step/<site>` | | `P` channels in place of the `T + 1`: the tokens of words that are not in the prompt (optional) |
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
+/// | `text_2/<layer>` | f16 | the same of SDXL's second encoder, among its own tokens (optional) |
 ///
 /// and in the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt` (plain), `tokens`, `words`,
-/// `negative`, `probes`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`. `<site>` is the diffusers weight path.
+/// `negative`, `probes`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`, and for SDXL `encoders`: how each of the two
+/// encoders' tokenizers cuts the prompt, whose states at one position are one key. `<site>` is the diffusers weight path.
 ///
 /// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's token `i` holds
 /// `exp(s_i - logsumexp(s))` over the scores `s` of the prompt's tokens and of this probe's own: what it would get as one more key.
@@ -146,6 +148,9 @@ impl Trace {
         if !about.probes.is_empty() {
             metadata.push(("probes", json(serde_json::to_string(&about.probes))));
         }
+        if !about.encoders.is_empty() {
+            metadata.push(("encoders", json(serde_json::to_string(&about.encoders))));
+        }
         let mut tensors = Vec::new();
         let half = |half| self.half(half).map(|(maps, _)| (maps.tokens + 1, &maps.sites));
         let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
@@ -162,9 +167,14 @@ impl Trace {
                 }
             }
         }
-        for (layer, text) in recording.text.iter().enumerate() {
-            let shape = [text.heads, recording.conditional.tokens, recording.conditional.tokens];
-            tensors.push(NamedTensor::f16(format!("text/{layer}"), &shape, &text.probabilities));
+        for (prefix, layers, tokens) in [
+            ("text", &recording.text, recording.conditional.tokens),
+            ("text_2", &recording.text_2, about.second_tokens()),
+        ] {
+            for (layer, text) in layers.iter().enumerate() {
+                let shape = [text.heads, tokens, tokens];
+                tensors.push(NamedTensor::f16(format!("{prefix}/{layer}"), &shape, &text.probabilities));
+            }
         }
         tensors::write(path, &metadata, &tensors)
     }
@@ -278,23 +288,34 @@ impl<'a> Reader<'a> {
             0 => None,
             tokens => Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, tokens, timesteps.len())? }),
         };
-        let mut text = Vec::new();
-        while let Some((_, shape, _)) = self.tensors.get(&format!("text/{}", text.len())) {
-            let (heads, tokens) = (shape.first().copied().unwrap_or(0), prompt.tokens.len());
-            let probabilities = self.tensor(&format!("text/{}", text.len()), Dtype::F16, &[heads, tokens, tokens])?;
-            text.push(TextAttention { heads, probabilities });
-        }
         let about = About {
             prompt,
             negative,
             probes,
+            encoders: if self.metadata.contains_key("encoders") { self.json("encoders")? } else { Vec::new() },
             latent: self.json::<Grid>("latent")?,
             image: self.json::<Grid>("image")?,
             checkpoint: self.json("checkpoint")?,
             settings: self.json("settings")?,
         };
-        let recording = Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, text };
+        let text = self.layers("text", about.prompt.tokens.len())?;
+        let text_2 = self.layers("text_2", about.second_tokens())?;
+        let recording = Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, text, text_2 };
         Ok(Trace { about, recording, source: path.to_path_buf() })
+    }
+
+    /// The self-attention of a text encoder among `tokens` tokens.
+    fn layers(&self, prefix: &str, tokens: usize) -> Result<Vec<TextAttention>, String> {
+        let mut layers = Vec::new();
+        loop {
+            let name = format!("{prefix}/{}", layers.len());
+            let Some((_, shape, _)) = self.tensors.get(&name) else { return Ok(layers) };
+            let heads = shape.first().copied().unwrap_or(0);
+            layers.push(TextAttention {
+                heads,
+                probabilities: self.tensor(&name, Dtype::F16, &[heads, tokens, tokens])?,
+            });
+        }
     }
 
     fn site_maps(&self, prefix: &str, sites: &[Site], channels: usize, steps: usize) -> Result<Vec<SiteMaps>, String> {

@@ -134,6 +134,7 @@ impl Recorder {
             unconditional,
             probes,
             text: Vec::new(),
+            text_2: Vec::new(),
         });
         Ok(recordings.collect())
     }
@@ -209,6 +210,8 @@ pub struct Recording {
     pub probes: Option<ProbeMaps>,
     /// The text encoder's own self-attention, a layer each; empty when it was not kept.
     pub text: Vec<TextAttention>,
+    /// The same of SDXL's second text encoder, among its own tokens ([`EncoderInfo`](super::EncoderInfo)).
+    pub text_2: Vec<TextAttention>,
 }
 
 /// What was recorded of one half of the batch.

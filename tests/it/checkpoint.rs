@@ -123,13 +123,13 @@ const TEXT: &str = "text_encoder/model.safetensors";
 
 #[test]
 fn a_folder_opens_and_every_tensor_is_read() {
-    for name in ["tiny-sd1", "tiny-sd2"] {
+    for (name, parts) in [("tiny-sd1", 3), ("tiny-sd2", 3), ("tiny-sdxl", 4), ("tiny-ssd", 4), ("tiny-lcm", 3)] {
         let checkpoint = Checkpoint::open(&Source::Folder(fixture(name)), &OpenOptions::default()).unwrap();
         assert_eq!(checkpoint.id, fixture(name).display().to_string());
-        for part in Part::ALL {
+        assert_eq!(checkpoint.index.parts().len(), parts);
+        for &part in checkpoint.index.parts() {
             assert!(!load_all(&checkpoint, part).unwrap().is_empty());
         }
-        assert_eq!((checkpoint.defaults.steps, checkpoint.defaults.guidance_scale), (50, 7.5));
     }
 }
 
@@ -257,10 +257,11 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
         ("unet/config.json", "dual_cross_attention", json!(true), "only false is"),
         ("unet/config.json", "only_cross_attention", json!([true, false, false]), "only false is"),
         ("unet/config.json", "class_embed_type", json!("timestep"), "timestep"),
-        ("unet/config.json", "addition_embed_type", json!("text_time"), "SDXL"),
-        ("unet/config.json", "time_cond_proj_dim", json!(256), "LCM"),
+        ("unet/config.json", "addition_embed_type", json!("image_hint"), "only \"text_time\" or null is"),
+        ("unet/config.json", "addition_time_embed_dim", json!(256), "only null is"),
+        ("unet/config.json", "time_cond_proj_dim", json!(0), "is 0"),
         ("unet/config.json", "resnet_time_scale_shift", json!("scale_shift"), "scale_shift"),
-        ("unet/config.json", "mid_block_type", json!("UNetMidBlock2D"), "UNetMidBlock2DCrossAttn"),
+        ("unet/config.json", "mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "or null is"),
         (
             "unet/config.json",
             "down_block_types",
@@ -310,7 +311,8 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
 #[test]
 fn other_pipelines_are_named() {
     for (class, family) in [
-        ("StableDiffusionXLPipeline", "SDXL"),
+        ("StableDiffusionXLControlNetPipeline", "ControlNet"),
+        ("StableDiffusionXLInpaintPipeline", "inpainting"),
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
@@ -325,6 +327,75 @@ fn other_pipelines_are_named() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn what_an_sdxl_folder_lacks_or_has_too_much_is_named() {
+    let refusal = |change: &dyn Fn(&Copy)| {
+        let copy = Copy::of("tiny-sdxl");
+        change(&copy);
+        copy.refusal(Part::Unet)
+    };
+    let edit = |file: &'static str, field: &'static str, value: Value| {
+        refusal(&|copy| copy.edit(file, |config| config[field] = value.clone()))
+    };
+    // The refiner: no first text encoder, and an aesthetic score among the conditions.
+    let refiner = edit("model_index.json", "text_encoder", json!([null, null]));
+    assert!(refiner.contains("an SDXL refiner") && refiner.contains("give the base"), "{refiner}");
+    for (file, field, value, expected) in [
+        ("model_index.json", "text_encoder_2", json!([null, null]), "`text_encoder_2` is missing"),
+        ("model_index.json", "tokenizer_2", json!([null, null]), "`tokenizer_2` is missing"),
+        ("model_index.json", "text_encoder_2", json!(["transformers", "T5EncoderModel"]), "T5EncoderModel"),
+        ("model_index.json", "requires_aesthetics_score", json!(true), "requires_aesthetics_score"),
+        ("unet/config.json", "cross_attention_dim", json!(40), "the text encoders' widths sum to 72"),
+        ("unet/config.json", "projection_class_embeddings_input_dim", json!(64), "make 72"),
+        ("unet/config.json", "addition_time_embed_dim", json!(0), "`addition_time_embed_dim` is 0"),
+        ("text_encoder_2/config.json", "projection_dim", json!(0), "`projection_dim` is 0"),
+        ("model_index.json", "_class_name", json!("StableDiffusionPipeline"), "force_zeros_for_empty_prompt"),
+    ] {
+        let message = edit(file, field, value);
+        assert!(message.contains(expected), "{message}");
+    }
+    for folder in ["text_encoder_2", "tokenizer_2"] {
+        let message = refusal(&|copy| fs::remove_dir_all(copy.path().join(folder)).unwrap());
+        assert!(message.contains(folder), "{message}");
+    }
+    let message = refusal(&|copy| {
+        copy.edit("unet/config.json", |config| {
+            for field in ["addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"] {
+                config[field] = Value::Null;
+            }
+        });
+    });
+    assert!(message.contains("but the pipeline is SDXL's"), "{message}");
+    // The two encoders' states stand side by side, position by position.
+    let copy = Copy::of("tiny-sdxl");
+    copy.edit("tokenizer_2/tokenizer_config.json", |config| config["model_max_length"] = json!(64));
+    let message = Pipeline::load(&copy.open().unwrap(), &LoadOptions::default()).err().unwrap().to_string();
+    assert!(message.contains("tokenizer_2") && message.contains("64") && message.contains("77"), "{message}");
+}
+
+/// diffusers' pipelines' own defaults, and those of few-step models.
+#[test]
+fn defaults_follow_from_the_kind() {
+    let defaults = |name: &str, file: &str, change: &dyn Fn(&mut Value)| {
+        let copy = Copy::of(name);
+        copy.edit(file, change);
+        let defaults = copy.open().unwrap().defaults;
+        (defaults.steps, defaults.guidance_scale)
+    };
+    let scheduler = "scheduler/scheduler_config.json";
+    assert_eq!(defaults("tiny-sd1", scheduler, &|_| ()), (50, 7.5));
+    assert_eq!(defaults("tiny-sdxl", scheduler, &|_| ()), (50, 5.0));
+    assert_eq!(defaults("tiny-lcm", scheduler, &|_| ()), (4, 8.5));
+    assert_eq!(defaults("tiny-ssd", scheduler, &|_| ()), (4, 0.0));
+    let trailing = |config: &mut Value| config["timestep_spacing"] = json!("trailing");
+    assert_eq!(defaults("tiny-sdxl", scheduler, &trailing), (4, 0.0));
+    // Trailing spacing with v-prediction is a model of zero terminal signal, not one of few steps.
+    assert_eq!(defaults("tiny-sd2", scheduler, &trailing), (50, 7.5));
+    let lcm = |config: &mut Value| config["_class_name"] = json!("LCMScheduler");
+    assert_eq!(defaults("tiny-sd1", scheduler, &lcm), (4, 1.0));
+    assert_eq!(defaults("tiny-sdxl", "unet/config.json", &|config| config["sample_size"] = json!(8)), (50, 5.0));
 }
 
 #[test]
@@ -747,7 +818,7 @@ fn a_description_has_the_numbers_of_the_files() {
 fn a_full_size_checkpoint_loads() {
     let folder = std::env::var("ATTNMAP_FULL_SIZE").expect("ATTNMAP_FULL_SIZE names a folder");
     let checkpoint = Checkpoint::open(&Source::Folder(folder.into()), &OpenOptions::default()).unwrap();
-    for part in Part::ALL {
+    for &part in checkpoint.index.parts() {
         let summary = checkpoint.weights(part).unwrap().summary();
         let start = std::time::Instant::now();
         load_all(&checkpoint, part).unwrap();

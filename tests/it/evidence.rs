@@ -124,7 +124,9 @@ fn cut(pipeline: &Pipeline, text: &str, word: &str, how: Cut) -> Change {
     let (first, second) = (noise.i(0).unwrap(), noise.i(1).unwrap());
     let rows = [Row::cut(pipeline, &prompt, &[word], how).unwrap()];
     let steps = [(&first, 700.0), (&second, 300.0)];
-    changes(pipeline, &Row::whole(&prompt), &rows, &steps, 8, &mut || ControlFlow::Continue(())).unwrap().remove(0)
+    let options = pipeline.default_options();
+    let whole = Row::whole(&prompt);
+    changes(pipeline, &options, &whole, &rows, &steps, 8, &mut || ControlFlow::Continue(())).unwrap().remove(0)
 }
 
 #[test]
@@ -177,7 +179,8 @@ fn a_word_without_values_matters_only_through_others() {
     let info = PromptInfo::from(&prompt);
     let word = info.words.iter().find(|word| word.text == "apple").unwrap().clone();
     assert_eq!(word.tokens.len(), 1, "one token, one direction to take out");
-    let hidden = whole.hidden_states(&[&prompt]).unwrap().i((0, word.tokens[0])).unwrap();
+    let hidden =
+        whole.conditioning(&[&prompt], &whole.default_options()).unwrap().hidden_states.i((0, word.tokens[0])).unwrap();
     let unit = hidden.broadcast_div(&hidden.sqr().unwrap().sum_all().unwrap().sqrt().unwrap()).unwrap();
     let folder = changed(|name, weight| {
         name.contains("attn2.to_v").then(|| {

@@ -1,7 +1,7 @@
 //! The hub, as a small server on the loopback interface speaks it: present, missing, gated, interrupted, offline.
 
 use crate::checkpoint::Copy;
-use attnmap::checkpoint::{Checkpoint, HubOptions, OpenOptions, Part, Progress, Source};
+use attnmap::checkpoint::{Checkpoint, HubOptions, OpenOptions, Progress, Source};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -196,7 +196,7 @@ impl World {
 
 /// Reads every tensor of every part.
 fn load(checkpoint: &Checkpoint) {
-    for part in Part::ALL {
+    for &part in checkpoint.index.parts() {
         let weights = checkpoint.weights(part).unwrap();
         let shapes = weights.shapes();
         weights
@@ -368,12 +368,12 @@ fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
 
     let index = world.files.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
-    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline")).unwrap();
+    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusion3Pipeline")).unwrap();
     let cache = TempDir::new().unwrap();
     let mut options = world.options();
     options.hub.cache = Some(cache.path().into());
     let message = world.open_as(REPO, &options).unwrap_err().to_string();
-    assert!(message.contains("SDXL") && message.contains(REPO), "{message}");
+    assert!(message.contains("Stable Diffusion 3") && message.contains(REPO), "{message}");
     fs::write(&index, text).unwrap();
 
     let config = world.files.path().join("unet/config.json");

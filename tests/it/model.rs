@@ -2,13 +2,17 @@
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Part, Source};
 use attnmap::model::layers::{Builder, Layout};
-use attnmap::model::{Conditioning, TextEncoder, Unet, Vae};
+use attnmap::model::{Added, Conditioning, TextEncoder, TextEncoding, Unet, Vae};
 use attnmap::trace::{Attends, AttentionObserver, Site, Unobserved};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+/// Checkpoints of one text encoder and a UNet that is told nothing beside the prompt, whose every part has numbers.
 const CHECKPOINTS: [&str; 2] = ["tiny-sd1", "tiny-sd2"];
+
+/// Those whose UNets have numbers.
+const UNETS: [&str; 5] = ["tiny-sd1", "tiny-sd2", "tiny-sdxl", "tiny-ssd", "tiny-lcm"];
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -108,35 +112,60 @@ fn unet_case(numbers: &Numbers, case: &str) -> (Conditioning, Tensor, f64) {
     let get = |what: &str| numbers.get(&format!("unet/{case}/{what}")).clone();
     let mut conditioning = Conditioning::new(get("context"));
     conditioning.key_bias = numbers.0.get(&format!("unet/{case}/key_bias")).cloned();
+    let values = |what: &str| Some(numbers.0.get(&format!("unet/{case}/{what}"))?.to_vec1::<f64>().unwrap());
+    conditioning.added =
+        values("time_ids").map(|time_ids| Added { pooled: get("pooled"), time_ids: time_ids.try_into().unwrap() });
+    conditioning.guidance = values("guidance").map(|scale| scale[0]);
     let timestep = get("timestep").to_vec1::<f64>().unwrap()[0];
     (conditioning, get("sample"), timestep)
 }
 
 #[test]
-fn text_encoder_equals_transformers() {
-    for name in CHECKPOINTS {
-        let (encoder, numbers) = (text_encoder(name, DType::F32), Numbers::of(name));
-        for case in numbers.cases("text") {
-            let get = |what: &str| numbers.get(&format!("text/{case}/{what}"));
-            let result = encoder.forward_attentions(get("ids")).unwrap();
-            let what = |part: &str| format!("{name} text {case} {part}");
-            assert_close(&what("last"), &result.last_hidden_state, get("last_hidden_state"), F32);
-            assert_close(&what("penultimate"), result.penultimate(), get("penultimate"), F32);
-            assert_close(&what("pooled"), &result.pooled, get("pooled"), F32);
-            if case == "short" {
-                let attentions = Tensor::stack(&result.attentions, 0).unwrap();
-                assert_close(&what("attentions"), &attentions, get("attentions"), F32);
-            }
-            let unobserved = encoder.forward(get("ids")).unwrap();
-            assert!(unobserved.attentions.is_empty());
-            assert_close(&what("unobserved"), &unobserved.last_hidden_state, get("last_hidden_state"), F32);
+fn text_encoders_equal_transformers() {
+    for name in ["tiny-sd1", "tiny-sd2", "tiny-sdxl", "tiny-ssd"] {
+        let numbers = Numbers::of(name);
+        assert_text(&format!("{name} text"), &text_encoder(name, DType::F32), &numbers, "text", |encoding| {
+            ("pooled", encoding.pooled.clone())
+        });
+        let checkpoint = checkpoint(name);
+        let Some(second) = &checkpoint.second else { continue };
+        let weights = checkpoint.weights(Part::TextEncoder2).unwrap();
+        let encoder = weights.load(DType::F32, &Device::Cpu, |weights| TextEncoder::new(&second.text_encoder, weights));
+        assert_text(&format!("{name} text2"), &encoder.unwrap(), &numbers, "text2", |encoding| {
+            ("projected", encoding.projected.clone().unwrap())
+        });
+    }
+}
+
+/// `pooled` takes what is called so in the fixture.
+fn assert_text(
+    what: &str,
+    encoder: &TextEncoder,
+    numbers: &Numbers,
+    part: &str,
+    pooled: fn(&TextEncoding) -> (&'static str, Tensor),
+) {
+    for case in numbers.cases(part) {
+        let get = |what: &str| numbers.get(&format!("{part}/{case}/{what}"));
+        let result = encoder.forward_attentions(get("ids")).unwrap();
+        let what = |of: &str| format!("{what} {case} {of}");
+        assert_close(&what("last"), &result.last_hidden_state, get("last_hidden_state"), F32);
+        assert_close(&what("penultimate"), result.penultimate(), get("penultimate"), F32);
+        let (name, pooled) = pooled(&result);
+        assert_close(&what(name), &pooled, get(name), F32);
+        if case == "short" {
+            let attentions = Tensor::stack(&result.attentions, 0).unwrap();
+            assert_close(&what("attentions"), &attentions, get("attentions"), F32);
         }
+        let unobserved = encoder.forward(get("ids")).unwrap();
+        assert!(unobserved.attentions.is_empty());
+        assert_close(&what("unobserved"), &unobserved.last_hidden_state, get("last_hidden_state"), F32);
     }
 }
 
 #[test]
 fn unet_equals_diffusers_on_even_odd_and_oblong_latents() {
-    for name in CHECKPOINTS {
+    for name in UNETS {
         let numbers = Numbers::of(name);
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let unet = unet(name, DType::F32, layout);
@@ -157,7 +186,7 @@ fn unet_equals_diffusers_on_even_odd_and_oblong_latents() {
 
 #[test]
 fn observers_are_shown_the_probabilities_of_diffusers() {
-    for name in CHECKPOINTS {
+    for name in UNETS {
         let (unet, numbers) = (unet(name, DType::F32, Layout::Nchw), Numbers::of(name));
         for case in numbers.cases("unet") {
             let (conditioning, latent, timestep) = unet_case(&numbers, &case);
@@ -195,7 +224,7 @@ fn observers_are_shown_the_probabilities_of_diffusers() {
 
 #[test]
 fn sites_are_those_that_are_observed() {
-    for name in CHECKPOINTS {
+    for name in UNETS {
         let unet = unet(name, DType::F32, Layout::Nchw);
         let numbers = Numbers::of(name);
         for case in numbers.cases("unet") {

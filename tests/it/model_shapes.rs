@@ -1,4 +1,4 @@
-//! The full Stable Diffusion 1.5 and 2.1 networks ask for exactly the weights, in exactly the shapes, that diffusers makes.
+//! The full networks (Stable Diffusion 1.5 and 2.1, SDXL and its smaller kin, LCM) ask for exactly the weights, in exactly the shapes, that diffusers makes.
 //!
 //! No weight is allocated: the builder hands out tensors of one element that are repeated without being copied.
 
@@ -96,7 +96,16 @@ pub(crate) fn config(checkpoint: &str, part: &str) -> (Vec<u8>, PathBuf) {
 
 #[test]
 fn unets_ask_for_every_weight_of_diffusers() {
-    for (name, tensors) in [("sd15", 686), ("sd21", 686)] {
+    for (name, tensors) in [
+        ("sd15", 686),
+        ("sd21", 686),
+        ("sdxl", 1680),
+        ("ssd-1b", 944),
+        ("vega", 564),
+        ("koala-700m", 584),
+        ("lcm-dreamshaper", 687),
+        ("lcm-sdxl", 1681),
+    ] {
         let (json, file) = config(name, "unet");
         let config = UnetConfig::from_json(&json, &file).unwrap();
         let expected = shapes(name, "unet", "");
@@ -107,7 +116,7 @@ fn unets_ask_for_every_weight_of_diffusers() {
 
 #[test]
 fn vaes_ask_for_every_weight_of_diffusers() {
-    for name in ["sd15", "sd21"] {
+    for name in ["sd15", "sd21", "sdxl"] {
         let (json, file) = config(name, "vae");
         let config = VaeConfig::from_json(&json, &file).unwrap();
         let expected = shapes(name, "vae", "");
@@ -118,7 +127,7 @@ fn vaes_ask_for_every_weight_of_diffusers() {
 
 #[test]
 fn text_encoders_ask_for_every_weight_of_transformers() {
-    for (name, tensors) in [("sd15", 196), ("sd21", 372)] {
+    for (name, tensors) in [("sd15", 196), ("sd21", 372), ("sdxl", 196)] {
         let (json, file) = config(name, "text_encoder");
         let config = TextEncoderConfig::from_json(&json, &file).unwrap();
         // transformers 5 has no prefix any more; attnmap's names have.
@@ -126,6 +135,36 @@ fn text_encoders_ask_for_every_weight_of_transformers() {
         assert_eq!(expected.len(), tensors);
         assert_same(&asked_for(|b| TextEncoder::build(&config, b)), &expected);
     }
+}
+
+/// An encoder with a projection keeps its prefix in transformers 5 too, so that the projection stands apart.
+#[test]
+fn sdxls_second_text_encoder_asks_for_every_weight_of_transformers() {
+    let (json, file) = config("sdxl", "text_encoder_2");
+    let config = TextEncoderConfig::from_json(&json, &file).unwrap();
+    let expected = shapes("sdxl", "text_encoder_2", "");
+    assert_eq!((expected.len(), config.with_projection), (517, true));
+    assert_same(&asked_for(|b| TextEncoder::build(&config, b)), &expected);
+}
+
+/// Heads, depths and grids of SDXL and SSD-1B at 1024x1024.
+#[test]
+fn sdxl_sites() {
+    let sites = |name: &str| {
+        let (json, file) = config(name, "unet");
+        let config = UnetConfig::from_json(&json, &file).unwrap();
+        let weights = VarBuilder::from_backend(Box::new(Recording::default()), DType::F32, Device::Cpu);
+        let sites = Unet::build(&config, &Builder::with_layout(weights, Layout::Nchw)).unwrap().sites(128, 128);
+        assert_eq!(config.cross_attention_sites([128, 128]), sites);
+        sites.iter().map(|site| (site.height, site.heads)).collect::<Vec<_>>()
+    };
+    let (fine, coarse) = ((64, 10), (32, 20));
+    assert_eq!(
+        sites("sdxl"),
+        [vec![fine; 4], vec![coarse; 20], vec![coarse; 10], vec![coarse; 30], vec![fine; 6]].concat()
+    );
+    assert_eq!(sites("ssd-1b"), [vec![fine; 4], vec![coarse; 8], vec![coarse; 18], vec![fine; 4]].concat());
+    assert_eq!(sites("koala-700m"), [vec![fine; 2], vec![coarse; 5], vec![coarse; 10], vec![fine; 4]].concat());
 }
 
 /// The sites of Stable Diffusion 1.5 and 2.1, and the grids at 512x512 and at a size that does not halve evenly.

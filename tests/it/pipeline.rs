@@ -19,6 +19,9 @@ pub struct Settings {
     negative: String,
     guidance_scale: f64,
     scheduler: Option<String>,
+    spacing: Option<String>,
+    original_size: Option<[usize; 2]>,
+    crop: Option<[usize; 2]>,
     seed: u64,
     steps: usize,
     pub width: usize,
@@ -38,6 +41,9 @@ impl Settings {
             height: self.height,
             width: self.width,
             scheduler: self.scheduler.as_ref().map(|name| name.parse().unwrap()),
+            spacing: self.spacing.as_ref().map(|name| name.parse().unwrap()),
+            original_size: self.original_size,
+            crop: self.crop.unwrap_or_default(),
             ..pipeline.default_options()
         }
     }
@@ -102,7 +108,7 @@ fn whole_runs_equal_diffusers() {
             checked += 1;
         }
     }
-    assert!(checked >= 10, "{checked} fixtures");
+    assert!(checked >= 19, "{checked} fixtures");
 }
 
 fn check(path: &Path) {
@@ -176,4 +182,69 @@ fn bf16_changes_little() {
     println!("bf16: image {mean:.3} on average, {worst} at most, maps {map:.1e} of the maximum");
     assert!(0.0 < mean && mean < 0.5 && *worst <= 12, "image: {mean} on average, {worst} at most");
     assert!(map < 0.02, "maps: {map} of the maximum");
+}
+
+/// In SDXL one position of the sequence holds a token of each encoder; a trace says which, and keeps both encoders' own attention.
+#[test]
+fn traces_name_the_tokens_of_both_encoders() {
+    let source = Source::Folder(fixtures().join("tiny-sdxl"));
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    // The second tokenizer pads with "!", which it therefore finds one by one.
+    let prompt = pipeline.tokenize("a frog!! in the snow").unwrap();
+    let second = prompt.second.as_deref().unwrap();
+    assert_eq!(prompt.tokens.len() + 1, second.tokens.len());
+    assert!(prompt.ids.len() == 77 && second.ids.len() == 77 && second.ids.last() == Some(&0));
+    let options = Options { steps: 2, height: 32, width: 32, ..pipeline.default_options() };
+    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+    let (traced, _) = pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("trace.safetensors");
+    traced[0].trace.save(&file).unwrap();
+    let trace = attnmap::trace::Trace::load(&file).unwrap();
+    assert_eq!(trace.about, traced[0].trace.about);
+    let [first, other] = trace.about.encoders.as_slice() else { panic!("{:?}", trace.about.encoders) };
+    assert_eq!((first.name.as_str(), other.name.as_str()), ("text_encoder", "text_encoder_2"));
+    assert_eq!((first.tokens.clone(), other.padding), (trace.about.prompt.tokens.clone(), Some(0)));
+    let cut =
+        |tokens: &[attnmap::trace::TokenInfo]| tokens.iter().map(|token| (token.start, token.end)).collect::<Vec<_>>();
+    assert_eq!(cut(&other.tokens)[3..5], [(6, 7), (7, 8)]);
+    assert_eq!(cut(&first.tokens)[3], (6, 8));
+    // Layers, and heads x tokens x tokens.
+    let sizes = |layers: &[attnmap::trace::TextAttention]| {
+        layers.iter().map(|layer| (layer.heads, layer.probabilities.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&trace.recording.text), [(4, 4 * first.tokens.len().pow(2)); 3]);
+    assert_eq!(sizes(&trace.recording.text_2), [(5, 5 * other.tokens.len().pow(2)); 4]);
+}
+
+/// The settings that a run records lead back to its options.
+#[test]
+fn options_come_back_from_settings() {
+    let source = Source::Folder(fixtures().join("tiny-sdxl"));
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options {
+        negative: "rain".into(),
+        seeds: vec![7],
+        original_size: Some([768, 1024]),
+        crop: [16, 40],
+        spacing: Some("trailing".parse().unwrap()),
+        scheduler: Some("ddim".parse().unwrap()),
+        ..pipeline.default_options()
+    };
+    let settings = pipeline.settings(&options, 7);
+    assert_eq!(settings.more["original_size"], "1024x768");
+    assert_eq!(settings.more["crop"], "40,16");
+    let again = pipeline.options_of(&settings, "rain").unwrap();
+    assert_eq!(format!("{again:?}"), format!("{options:?}"));
+    let plain = pipeline.options_of(&pipeline.settings(&pipeline.default_options(), 0), "").unwrap();
+    assert_eq!(format!("{plain:?}"), format!("{:?}", pipeline.default_options()));
+
+    // What only SDXL is told is refused elsewhere.
+    let source = Source::Folder(fixtures().join("tiny-sd1"));
+    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let cropped = Options { crop: [1, 0], ..pipeline.default_options() };
+    assert!(pipeline.check(&cropped).unwrap_err().to_string().contains("only SDXL"));
 }

@@ -78,6 +78,7 @@ pub fn trace(words: &[&str]) -> Trace {
         unconditional: None,
         probes: None,
         text: Vec::new(),
+        text_2: Vec::new(),
     };
     let about = About {
         prompt: PromptInfo { text, tokens: all, words: infos },

@@ -52,7 +52,8 @@ fn trace() -> Trace {
         .collect();
     let text = vec![TextAttention { heads: HEADS, probabilities: causal.into() }];
     let timesteps = vec![999.0, 666.0, 333.0];
-    let recording = Recording { sites, timesteps, conditional, unconditional: None, probes: None, text };
+    let recording =
+        Recording { sites, timesteps, conditional, unconditional: None, probes: None, text, text_2: Vec::new() };
     let token = |id, text: &str, kind, start, end| TokenInfo { id, text: text.into(), kind, start, end };
     let word = |text: &str, start, tokens| WordInfo {
         text: text.into(),
@@ -79,6 +80,7 @@ fn trace() -> Trace {
         image: Grid::new(32, 48),
         checkpoint: CheckpointInfo { id: "embedded".into(), digest: "abc".into() },
         settings: serde_json::json!({}),
+        ..About::default()
     };
     Trace::new(about, recording).unwrap()
 }
@@ -99,6 +101,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         latent: trace.about.latent,
         image: trace.about.image,
         tokens: vec![],
+        encoders: vec![],
         padding_share: 0.0,
         words: vec![],
         probes: vec![],

@@ -25,6 +25,7 @@ fn make(folder: &Path) {
         latent: trace.about.latent,
         image: trace.about.image,
         tokens: Vec::new(),
+        encoders: Vec::new(),
         padding_share: 0.0,
         words: Vec::new(),
         probes: Vec::new(),

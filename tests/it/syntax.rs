@@ -104,7 +104,10 @@ fn check(path: &Path) {
     } else {
         assert!(prompt.weights.is_empty(), "{name}");
     }
-    let states = difference(&values(&pipeline.hidden_states(&[&prompt]).unwrap()), &values(&expected["states"]));
+    let states = difference(
+        &values(&pipeline.conditioning(&[&prompt], &pipeline.default_options()).unwrap().hidden_states),
+        &values(&expected["states"]),
+    );
     assert!(states < 1e-4, "{name}: states are off by {states:e}");
 
     let Traced { generation, trace } = trace(&pipeline, &prompt, &options);
@@ -224,7 +227,7 @@ fn cuts_reach_into_every_chunk() {
     let whole = Row::whole(&prompt);
     let second: Vec<_> = info.words.iter().filter(|word| word.tokens[0] > 4).collect();
     let rows = [whole, Row::cut(&pipeline, &prompt, &[frog], Cut::Mask).unwrap(), substituted, dropped];
-    let context = context(&pipeline, &rows).unwrap();
+    let context = context(&pipeline, &rows, &pipeline.default_options()).unwrap();
     assert_eq!((context.batch(), context.tokens()), (4, 154));
     let latent = Tensor::zeros((4, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();
     let output = pipeline.predict_once(&latent, 500.0, &context, &mut Unobserved).unwrap();

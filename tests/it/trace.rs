@@ -120,6 +120,7 @@ fn trace() -> Trace {
         image: Grid::new(72, 88),
         checkpoint: CheckpointInfo { id: "tiny".into(), digest: "0123".into() },
         settings: serde_json::json!({ "seed": 7, "steps": STEPS }),
+        ..About::default()
     };
     let mut recording = record(PLAN, true).remove(1);
     let layer = probabilities(&site(0, Attends::Itself, 2, 1, KEYS), 1, 0);

@@ -9,11 +9,11 @@ mod tokenizer;
 mod unet;
 mod vae;
 
-pub use model_index::ModelIndex;
+pub use model_index::{Family, ModelIndex};
 pub use scheduler::{Number, SchedulerConfig};
 pub use text_encoder::{Activation, TextEncoderConfig};
 pub use tokenizer::{TokenizerConfig, TokenizerFiles};
-pub use unet::{BlockType, UnetBlock, UnetConfig};
+pub use unet::{Addition, BlockType, UnetBlock, UnetConfig};
 pub use vae::VaeConfig;
 
 pub(super) use fields::Fields;

@@ -1,6 +1,7 @@
 //! `model_index.json`: which pipeline a folder is and which parts it has.
 
 use super::fields::Fields;
+use crate::checkpoint::Part;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,12 +12,34 @@ use std::path::Path;
 pub struct ModelIndex {
     /// The pipeline's class: `StableDiffusionPipeline`, or one that has the same parts.
     pub class_name: String,
+    /// The family that the class belongs to.
+    pub family: Family,
+    /// SDXL: whether an empty negative prompt stands for zeros in place of the encoders' states.
+    pub force_zeros_for_empty_prompt: bool,
     /// Parts in the folder that attnmap does not use: the safety checker, its feature extractor, an image encoder.
     pub ignored_parts: Vec<String>,
 }
 
-/// Pipelines whose folder holds exactly a Stable Diffusion 1 or 2 model.
-const SUPPORTED: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
+/// A family of pipelines: which parts there are and how a prompt and a guidance scale reach the UNet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Family {
+    /// Stable Diffusion 1 and 2: one text encoder.
+    StableDiffusion,
+    /// Latent consistency models of that shape: the guidance scale is embedded, or there is none.
+    LatentConsistency,
+    /// SDXL: two text encoders, size and crop conditions.
+    StableDiffusionXl,
+}
+
+/// Pipelines whose folder holds exactly a model of a family.
+const SUPPORTED: [(&str, Family); 6] = [
+    ("StableDiffusionPipeline", Family::StableDiffusion),
+    ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
+    ("LatentConsistencyModelPipeline", Family::LatentConsistency),
+    ("LatentConsistencyModelImg2ImgPipeline", Family::LatentConsistency),
+    ("StableDiffusionXLPipeline", Family::StableDiffusionXl),
+    ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl),
+];
 
 /// Parts that are used, with the classes that they may have.
 const PARTS: [(&str, &[&str]); 4] = [
@@ -25,6 +48,10 @@ const PARTS: [(&str, &[&str]); 4] = [
     ("unet", &["UNet2DConditionModel"]),
     ("vae", &["AutoencoderKL"]),
 ];
+
+/// What SDXL has beside those.
+const SECOND_PARTS: [(&str, &[&str]); 2] =
+    [("text_encoder_2", &["CLIPTextModelWithProjection"]), ("tokenizer_2", &["CLIPTokenizer", "CLIPTokenizerFast"])];
 
 /// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes through them.
 const IGNORED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
@@ -37,14 +64,16 @@ impl ModelIndex {
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let class_name: String = fields.required("_class_name")?;
-        if !SUPPORTED.contains(&class_name.as_str()) {
+        let Some((_, family)) = SUPPORTED.iter().find(|(name, _)| *name == class_name).copied() else {
             return Err(unsupported_pipeline(&class_name, file));
-        }
-        for (name, classes) in PARTS {
+        };
+        let second = if family == Family::StableDiffusionXl { SECOND_PARTS.as_slice() } else { &[] };
+        for &(name, classes) in PARTS.iter().chain(second) {
             let value = fields.take_value(name);
             match part_class(value.as_ref()) {
                 Some(class) if classes.contains(&class) => {}
                 Some(class) => return Err(fields.unsupported(name, &json!(class), &classes.join(" or "))),
+                None if family == Family::StableDiffusionXl && name == "text_encoder" => return Err(refiner(file)),
                 None => return Err(fields.refuse(format!("the part `{name}` is missing"))),
             }
         }
@@ -58,9 +87,24 @@ impl ModelIndex {
                 ignored_parts.push(name.to_string());
             }
         }
+        let mut force_zeros_for_empty_prompt = false;
+        if family == Family::StableDiffusionXl {
+            force_zeros_for_empty_prompt = fields.take("force_zeros_for_empty_prompt", Some(true))?.unwrap_or(true);
+            fields.only("requires_aesthetics_score", &[json!(false), Value::Null])?;
+            // An invisible mark that diffusers puts into the image where a library for it is installed.
+            fields.inert(&["add_watermarker"]);
+        }
         fields.inert(&["requires_safety_checker"]);
         fields.finish()?;
-        Ok(Self { class_name, ignored_parts })
+        Ok(Self { class_name, family, force_zeros_for_empty_prompt, ignored_parts })
+    }
+
+    /// The parts with weights.
+    pub fn parts(&self) -> &'static [Part] {
+        match self.family {
+            Family::StableDiffusion | Family::LatentConsistency => &[Part::TextEncoder, Part::Unet, Part::Vae],
+            Family::StableDiffusionXl => &[Part::TextEncoder, Part::TextEncoder2, Part::Unet, Part::Vae],
+        }
     }
 }
 
@@ -69,10 +113,19 @@ fn part_class(value: Option<&Value>) -> Option<&str> {
     value?.as_array()?.get(1)?.as_str()
 }
 
-/// Names the family of a pipeline that is not Stable Diffusion 1 or 2, so that the reader knows what they have.
+/// The refusal of SDXL's second stage, which has no first text encoder.
+fn refiner(file: &Path) -> Error {
+    Error::Unsupported {
+        what: format!("{}: an SDXL refiner (it has no `text_encoder`)", file.display()),
+        way_out:
+            "it only finishes images of a base model; give the base: --model stabilityai/stable-diffusion-xl-base-1.0"
+                .into(),
+    }
+}
+
+/// Names the family of a pipeline of another kind, so that the reader knows what they have.
 fn unsupported_pipeline(class: &str, file: &Path) -> Error {
-    const FAMILIES: [(&str, &str); 13] = [
-        ("StableDiffusionXL", "SDXL"),
+    const FAMILIES: [(&str, &str); 12] = [
         ("StableDiffusion3", "Stable Diffusion 3"),
         ("Flux", "Flux"),
         ("ControlNet", "ControlNet"),
@@ -81,7 +134,7 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         ("InstructPix2Pix", "InstructPix2Pix"),
         ("Upscale", "the upscaler"),
         ("Depth2Img", "depth-to-image"),
-        ("LatentConsistencyModel", "LCM"),
+        ("StableCascade", "Stable Cascade"),
         ("PixArt", "PixArt"),
         ("Kandinsky", "Kandinsky"),
         ("IF", "DeepFloyd IF"),
@@ -90,8 +143,8 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("a model of another kind", |(_, name)| name);
     Error::Unsupported {
         what: format!("{}: {family} ({class})", file.display()),
-        way_out: "Stable Diffusion 1.x and 2.x text-to-image checkpoints are, so far; e.g. \
-                  --model stable-diffusion-v1-5/stable-diffusion-v1-5"
+        way_out: "Stable Diffusion 1.x, 2.x, SDXL and LCM checkpoints are; e.g. --model \
+                  stable-diffusion-v1-5/stable-diffusion-v1-5"
             .into(),
     }
 }

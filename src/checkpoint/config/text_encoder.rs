@@ -15,7 +15,7 @@ use std::path::Path;
 pub enum Activation {
     /// `x * sigmoid(1.702 x)`: SD 1.
     QuickGelu,
-    /// `x * Phi(x)` with the exact error function: SD 2.
+    /// `x * Phi(x)` with the exact error function: SD 2, and SDXL's second encoder.
     Gelu,
 }
 
@@ -28,8 +28,10 @@ pub struct TextEncoderConfig {
     pub hidden_size: usize,
     /// Width inside each MLP.
     pub intermediate_size: usize,
-    /// Width of the projection, which only an encoder with a projection head has (SD 1 and 2 have none).
+    /// Width of the projection, which only an encoder with a projection head has.
     pub projection_dim: usize,
+    /// Whether a projection of the pooled state follows (`CLIPTextModelWithProjection`): SDXL's second encoder has one, the others not.
+    pub with_projection: bool,
     /// Number of layers.
     pub num_hidden_layers: usize,
     /// Attention heads per layer.
@@ -64,13 +66,29 @@ impl TextEncoderConfig {
         Ok(config)
     }
 
+    /// As [`from_json`](Self::from_json) for an encoder that is known to have a projection, whether or not the file says so.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn with_projection(json: &[u8], file: &Path) -> Result<Self> {
+        let mut fields = Fields::parse(file, json)?;
+        let config = Self { with_projection: true, ..Self::read(&mut fields)? };
+        config.check(&fields)?;
+        fields.finish()?;
+        Ok(config)
+    }
+
     fn read(fields: &mut Fields) -> Result<Self> {
         fields.only("model_type", &[json!("clip_text_model")])?;
-        if let Some(value) = fields.take_value("architectures")
-            && value != json!(["CLIPTextModel"])
-        {
-            return Err(fields.unsupported("architectures", &value, "CLIPTextModel"));
-        }
+        let with_projection = match fields.take_value("architectures") {
+            None => false,
+            Some(value) if value == json!(["CLIPTextModel"]) => false,
+            Some(value) if value == json!(["CLIPTextModelWithProjection"]) => true,
+            Some(value) => {
+                let supported = "CLIPTextModel or CLIPTextModelWithProjection";
+                return Err(fields.unsupported("architectures", &value, supported));
+            }
+        };
         fields.only("pruned_heads", &[json!({}), Value::Null])?;
         fields.only("is_decoder", &[json!(false)])?;
         fields.only("is_encoder_decoder", &[json!(false)])?;
@@ -86,6 +104,7 @@ impl TextEncoderConfig {
             hidden_size: fields.take("hidden_size", 512)?,
             intermediate_size: fields.take("intermediate_size", 2048)?,
             projection_dim: fields.take("projection_dim", Some(512))?.unwrap_or(0),
+            with_projection,
             num_hidden_layers: fields.take("num_hidden_layers", 12)?,
             num_attention_heads: fields.take("num_attention_heads", 8)?,
             max_position_embeddings: fields.take("max_position_embeddings", 77)?,
@@ -110,6 +129,9 @@ impl TextEncoderConfig {
             if !(1..=most).contains(&size) {
                 return Err(fields.refuse(format!("`{name}` is {size}, which is out of range (1 to {most})")));
             }
+        }
+        if self.with_projection && !(1..=1 << 16).contains(&self.projection_dim) {
+            return Err(fields.refuse(format!("`projection_dim` is {}", self.projection_dim)));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(fields.refuse(format!(

@@ -27,8 +27,9 @@ pub struct UnetConfig {
     pub freq_shift: f64,
     /// Kinds of the down blocks.
     pub down_block_types: Vec<BlockType>,
-    /// Whether there is a mid block with cross-attention (a few distilled models have none at all).
-    pub mid_block: bool,
+    /// Kind of the mid block: with cross-attention, or a single resnet (`UNetMidBlock2D`: SSD-1B, Vega); a few distilled models have
+    /// none at all (KOALA-700M).
+    pub mid_block: Option<BlockType>,
     /// Kinds of the up blocks, coarsest first.
     pub up_block_types: Vec<BlockType>,
     /// Output channels of each down block.
@@ -57,6 +58,19 @@ pub struct UnetConfig {
     pub upcast_attention: bool,
     /// Width of the timestep embedding.
     pub time_embed_dim: usize,
+    /// What is embedded beside the timestep; `None` in SD 1 and 2.
+    pub addition: Option<Addition>,
+    /// Width of the embedding of the guidance scale that a consistency-distilled (LCM) UNet was trained with; `None` elsewhere.
+    pub time_cond_proj_dim: Option<usize>,
+}
+
+/// SDXL's embedding beside the timestep (`addition_embed_type` `text_time`): the pooled prompt, and size and crop as sinusoids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Addition {
+    /// Waves for each number of the size and crop conditions.
+    pub time_embed_dim: usize,
+    /// Width of all that is embedded: the pooled prompt and the waves of all numbers.
+    pub input_dim: usize,
 }
 
 /// The kind of a down or up block.
@@ -142,11 +156,13 @@ impl UnetConfig {
                 block_out_channels.len()
             )));
         }
-        let mid_block = match fields.take("mid_block_type", Some("UNetMidBlock2DCrossAttn".to_string()))? {
-            None => false,
-            Some(name) if name == "UNetMidBlock2DCrossAttn" => true,
+        let mid_block = match fields.take("mid_block_type", Some("UNetMidBlock2DCrossAttn".to_string()))?.as_deref() {
+            None => None,
+            Some("UNetMidBlock2DCrossAttn") => Some(BlockType::CrossAttention),
+            Some("UNetMidBlock2D") => Some(BlockType::Plain),
             Some(name) => {
-                return Err(fields.unsupported("mid_block_type", &json!(name), "UNetMidBlock2DCrossAttn or null"));
+                let supported = "UNetMidBlock2DCrossAttn, UNetMidBlock2D or null";
+                return Err(fields.unsupported("mid_block_type", &json!(name), supported));
             }
         };
         let layers_per_block = PerBlock::take(fields, "layers_per_block", 2)?.expand(fields, blocks)?;
@@ -174,7 +190,8 @@ impl UnetConfig {
                 .ok_or_else(|| fields.unsupported("norm_num_groups", &Value::Null, "a number of groups"))?,
             norm_eps: fields.take("norm_eps", 1e-5)?,
             use_linear_projection: fields.take("use_linear_projection", false)?,
-            upcast_attention: fields.take("upcast_attention", false)?,
+            // SDXL's config has null here.
+            upcast_attention: fields.take("upcast_attention", Some(false))?.unwrap_or(false),
             time_embed_dim: time_embed_dim.unwrap_or_else(|| block_out_channels[0].saturating_mul(4)),
             down_block_types,
             mid_block,
@@ -186,6 +203,8 @@ impl UnetConfig {
             up_transformer_layers_per_block,
             mid_transformer_layers,
             num_attention_heads,
+            addition: addition(fields)?,
+            time_cond_proj_dim: fields.take("time_cond_proj_dim", None)?,
         };
         config.check(fields)?;
         Ok(config)
@@ -209,6 +228,9 @@ impl UnetConfig {
         if self.time_embed_dim == 0 || self.time_embed_dim > MAX_WIDTH {
             return Err(fields.refuse(format!("`time_embedding_dim` is {}", self.time_embed_dim)));
         }
+        if let Some(width) = self.time_cond_proj_dim.filter(|width| !(4..=MAX_WIDTH).contains(width)) {
+            return Err(fields.refuse(format!("`time_cond_proj_dim` is {width}")));
+        }
         if self.downsample_padding > 1 {
             return Err(fields.unsupported("downsample_padding", &json!(self.downsample_padding), "0 or 1"));
         }
@@ -216,7 +238,7 @@ impl UnetConfig {
             let up = self.up_block_types.len() - 1 - index;
             self.down_block_types[index] == BlockType::CrossAttention
                 || self.up_block_types[up] == BlockType::CrossAttention
-                || (self.mid_block && index + 1 == self.down_block_types.len())
+                || (self.mid_block == Some(BlockType::CrossAttention) && index + 1 == self.down_block_types.len())
         };
         for (index, &channels) in self.block_out_channels.iter().enumerate() {
             if channels == 0 || channels > MAX_WIDTH || channels % self.norm_num_groups != 0 {
@@ -263,17 +285,17 @@ impl UnetConfig {
             .collect()
     }
 
-    /// The mid block: resnet, then `layers` times a transformer and a resnet. `None` where the model has none.
+    /// The mid block: resnet, then `layers` times (none in a plain block) a transformer and a resnet. `None` where the model has none.
     pub fn mid_block(&self) -> Option<UnetBlock> {
         let last = self.block_out_channels.len() - 1;
         let channels = self.block_out_channels[last];
-        self.mid_block.then(|| UnetBlock {
-            kind: BlockType::CrossAttention,
+        self.mid_block.map(|kind| UnetBlock {
+            kind,
             in_channels: channels,
             out_channels: channels,
             skip_channels: channels,
-            layers: 1,
-            transformer_layers: vec![self.mid_transformer_layers],
+            layers: usize::from(kind == BlockType::CrossAttention),
+            transformer_layers: attentions(kind, &[self.mid_transformer_layers]),
             heads: self.num_attention_heads[last],
             cross_attention_dim: self.cross_attention_dim[last],
             sampler: false,
@@ -313,17 +335,30 @@ fn attentions(kind: BlockType, layers: &[usize]) -> Vec<usize> {
     if kind == BlockType::CrossAttention { layers.to_vec() } else { Vec::new() }
 }
 
+/// SDXL's fields, all or none.
+fn addition(fields: &mut Fields) -> Result<Option<Addition>> {
+    const TIME: &str = "addition_time_embed_dim";
+    const INPUT: &str = "projection_class_embeddings_input_dim";
+    match fields.take_value("addition_embed_type") {
+        None => {
+            fields.only(TIME, &[Value::Null])?;
+            fields.only(INPUT, &[Value::Null])?;
+            return Ok(None);
+        }
+        Some(value) if value == json!("text_time") => {}
+        Some(value) => return Err(fields.unsupported("addition_embed_type", &value, "\"text_time\" or null")),
+    }
+    let addition = Addition { time_embed_dim: fields.required(TIME)?, input_dim: fields.required(INPUT)? };
+    for (name, width) in [(TIME, addition.time_embed_dim), (INPUT, addition.input_dim)] {
+        if !(1..=MAX_WIDTH).contains(&width) {
+            return Err(fields.refuse(format!("`{name}` is {width}")));
+        }
+    }
+    Ok(Some(addition))
+}
+
 /// Takes the fields of which only one value is supported.
 fn refuse_unsupported(fields: &mut Fields) -> Result<()> {
-    if let Some(value) = fields.take_value("addition_embed_type") {
-        let what = if value == json!("text_time") { " (an SDXL UNet)" } else { "" };
-        return Err(fields.refuse(format!("`addition_embed_type` is {value}{what}, which is not supported yet")));
-    }
-    if let Some(value) = fields.take_value("time_cond_proj_dim") {
-        return Err(fields.refuse(format!(
-            "`time_cond_proj_dim` is {value} (guidance embedding of a distilled LCM UNet), which is not supported yet"
-        )));
-    }
     if let Some(value) = fields.take_value("only_cross_attention") {
         let all_false = match &value {
             Value::Array(items) => items.iter().all(|item| item == &json!(false)),
@@ -339,8 +374,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<()> {
         "encoder_hid_dim_type",
         "class_embed_type",
         "num_class_embeds",
-        "addition_time_embed_dim",
-        "projection_class_embeddings_input_dim",
         "time_embedding_act_fn",
         "timestep_post_act",
         "cross_attention_norm",

@@ -6,14 +6,14 @@ mod time;
 mod transformer;
 
 use super::layers::{Builder, Conv2d, Grid, GroupNorm, KeysValues, Layout};
-use crate::checkpoint::UnetConfig;
+use crate::checkpoint::{TIME_IDS, UnetConfig};
 use crate::trace::{Attends, AttentionObserver, Site, Stage};
 use crate::{Error, Result};
 use blocks::{DownBlock, MidBlock, Position, UpBlock};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use sites::{Pass, Places};
-use time::TimeEmbedding;
+use time::{AddEmbedding, TimeEmbedding};
 
 /// What the UNet is to draw: the text encoder's states and how they may be looked at.
 #[derive(Debug, Clone)]
@@ -23,12 +23,25 @@ pub struct Conditioning {
     /// `[batch, tokens]`, added to the scores of every cross-attention before the softmax. Minus infinity removes a token from
     /// view (the others share its attention); at least one token of each row must stay.
     pub key_bias: Option<Tensor>,
+    /// What SDXL's UNet is told beside; `None` for the others.
+    pub added: Option<Added>,
+    /// The guidance scale, for a consistency-distilled UNet that was trained with one; other UNets do not look at it.
+    pub guidance: Option<f64>,
+}
+
+/// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`).
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// `[batch, width]`: the second text encoder's projection of each prompt (`text_embeds`).
+    pub pooled: Tensor,
+    /// Height and width of the original in pixels, top and left of the crop, height and width of the target; for every row.
+    pub time_ids: [f64; TIME_IDS],
 }
 
 impl Conditioning {
-    /// Every token in full view.
+    /// Every token in full view, and nothing beside.
     pub fn new(hidden_states: Tensor) -> Self {
-        Self { hidden_states, key_bias: None }
+        Self { hidden_states, key_bias: None, added: None, guidance: None }
     }
 }
 
@@ -37,6 +50,10 @@ impl Conditioning {
 pub struct Context {
     keys_values: Vec<KeysValues>,
     key_bias: Option<Tensor>,
+    /// Added to the timestep's embedding, `[batch, time_embed_dim]`.
+    added: Option<Tensor>,
+    /// Added to the timestep's waves, `[1, channels]`.
+    guidance: Option<Tensor>,
     batch: usize,
     tokens: usize,
     probes: Vec<Probe>,
@@ -101,6 +118,7 @@ impl Context {
 pub struct Unet {
     conv_in: Conv2d,
     time_embedding: TimeEmbedding,
+    add_embedding: Option<AddEmbedding>,
     down_blocks: Vec<DownBlock>,
     mid_block: Option<MidBlock>,
     up_blocks: Vec<UpBlock>,
@@ -153,9 +171,11 @@ impl Unet {
             let b = b.pp("up_blocks").pp(index);
             up_blocks.push(UpBlock::new(config, block, &position, &mut places, &b)?);
         }
+        let add_embedding = |addition| AddEmbedding::new(config, addition, &b.pp("add_embedding"));
         Ok(Self {
             conv_in: Conv2d::new(config.in_channels, channels[0], 3, &b.pp("conv_in"))?,
             time_embedding: TimeEmbedding::new(config, &b.pp("time_embedding"))?,
+            add_embedding: config.addition.as_ref().map(add_embedding).transpose()?,
             down_blocks,
             mid_block,
             up_blocks,
@@ -186,10 +206,16 @@ impl Unet {
         self.places.sites(Attends::Itself, &self.grids(latent_height, latent_width))
     }
 
+    /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it is not to be applied outside.
+    pub fn embeds_guidance(&self) -> bool {
+        self.time_embedding.embeds_guidance()
+    }
+
     /// Keys and values of every cross-attention for a prompt.
     ///
     /// # Errors
-    /// When the hidden states are not `[batch, tokens, cross_attention_dim]`, or the bias not `[batch, tokens]`.
+    /// When the hidden states are not `[batch, tokens, cross_attention_dim]`, the bias not `[batch, tokens]`, or what an SDXL UNet is told
+    /// beside is missing or of another width.
     pub fn prepare(&self, conditioning: &Conditioning) -> Result<Context> {
         let (batch, tokens, width) = conditioning.hidden_states.dims3()?;
         if width != self.cross_attention_dim {
@@ -203,11 +229,31 @@ impl Unet {
             Some(bias) => Some(bias.to_device(&self.device)?.to_dtype(DType::F32)?.reshape((batch, 1, 1, tokens))?),
             None => None,
         };
+        let added = match (&self.add_embedding, &conditioning.added) {
+            (None, _) => None,
+            (Some(embedding), Some(Added { pooled, time_ids })) if pooled.dim(0)? == batch => {
+                Some(embedding.forward(pooled, time_ids)?)
+            }
+            (Some(_), Some(Added { pooled, .. })) => {
+                let message = format!("a pooled prompt of {:?} for {batch} rows", pooled.dims());
+                return Err(candle_core::Error::Msg(message).into());
+            }
+            (Some(_), None) => {
+                return Err(Error::Unsupported {
+                    what: "an SDXL UNet without a pooled prompt and size conditions".into(),
+                    way_out: "give Conditioning::added".into(),
+                });
+            }
+        };
+        let guidance = match conditioning.guidance {
+            Some(scale) => self.time_embedding.guidance(scale)?,
+            None => None,
+        };
         let mut keys_values = Vec::new();
         self.down_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
         self.mid_block.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
         self.up_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
-        Ok(Context { keys_values, key_bias, batch, tokens, probes: Vec::new() })
+        Ok(Context { keys_values, key_bias, added, guidance, batch, tokens, probes: Vec::new() })
     }
 
     /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
@@ -242,7 +288,11 @@ impl Unet {
             });
         }
         let latent = latent.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let time = self.time_embedding.forward(timestep)?.silu()?;
+        let mut time = self.time_embedding.forward(timestep, context.guidance.as_ref())?;
+        if let Some(added) = &context.added {
+            time = time.broadcast_add(added)?;
+        }
+        let time = time.silu()?;
         let mut pass = Pass {
             time: &time,
             prompt: &context.keys_values,

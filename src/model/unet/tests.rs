@@ -40,7 +40,7 @@ fn blocks_equal_diffusers() {
                 fixture.assert_gives(&format!("unet-block/{name}"), &output.to_nchw().unwrap());
             };
 
-            let embedding = unet.time_embedding.forward(321.0).unwrap();
+            let embedding = unet.time_embedding.forward(321.0, None).unwrap();
             fixture.assert_gives("unet-block/time_embedding/out/0", &embedding);
 
             let down = |index: usize, block: &DownBlock| {

@@ -1,0 +1,104 @@
+//! What a run is made with, as `run.json` and the trace record it, and the way back to the options of the same run.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+use super::{Options, Pipeline};
+use crate::Result;
+use crate::prompt::Syntax;
+use crate::run::Settings;
+use crate::scheduler::SchedulerKind;
+
+impl Pipeline {
+    /// The settings of an image of this run, as `run.json` and the trace record them.
+    pub fn settings(&self, options: &Options, seed: u64) -> Settings {
+        let switches = options.syntax.switches().map(|name| (name.to_owned(), true.into()));
+        let mut more = self.changes.record();
+        more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
+        more.extend(size_settings(options));
+        let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
+        let mut settings = Settings {
+            seed,
+            steps: options.steps,
+            guidance_scale: options.guidance_scale,
+            scheduler: scheduler.map_or_else(String::new, |kind| kind.name().to_owned()),
+            width: options.width,
+            height: options.height,
+            dtype: dtype_name(self.options.dtype).to_owned(),
+            device: device_name(&self.options.device).to_owned(),
+            more,
+        };
+        if let Some(init) = &options.init {
+            init.describe(&mut settings);
+        }
+        settings
+    }
+
+    /// The options of the run that `settings` and the `negative` prompt are of, but for a picture that it set out from and probes.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for a setting that is not written as this version writes it.
+    pub fn options_of(&self, settings: &Settings, negative: &str) -> Result<Options> {
+        let text = |name: &str| settings.more.get(name).and_then(Value::as_str);
+        let pair =
+            |name: &str| -> Result<Option<[usize; 2]>> { text(name).map(|text| parse_pair(name, text)).transpose() };
+        let kind = settings.scheduler.parse::<SchedulerKind>()?;
+        Ok(Options {
+            negative: negative.to_owned(),
+            syntax: Syntax::of_settings(&settings.more),
+            steps: settings.steps,
+            guidance_scale: settings.guidance_scale,
+            seeds: vec![settings.seed],
+            height: settings.height,
+            width: settings.width,
+            scheduler: Some(kind).filter(|kind| SchedulerKind::of_config(&self.scheduler).ok() != Some(*kind)),
+            spacing: text("spacing").map(str::parse).transpose()?,
+            original_size: pair("original_size")?.map(|[width, height]| [height, width]),
+            crop: pair("crop")?.map_or([0, 0], |[left, top]| [top, left]),
+            ..self.default_options()
+        })
+    }
+}
+
+/// Settings that few runs have, by the name of their option and as it is written on a command line.
+fn size_settings(options: &Options) -> BTreeMap<String, Value> {
+    let mut more = BTreeMap::new();
+    if let Some(spacing) = options.spacing {
+        more.insert("spacing".to_owned(), spacing.name().into());
+    }
+    if let Some([height, width]) = options.original_size {
+        more.insert("original_size".to_owned(), format!("{width}x{height}").into());
+    }
+    if options.crop != [0, 0] {
+        let [top, left] = options.crop;
+        more.insert("crop".to_owned(), format!("{left},{top}").into());
+    }
+    more
+}
+
+/// Two numbers, as `WIDTHxHEIGHT` or `X,Y`.
+fn parse_pair(name: &str, text: &str) -> Result<[usize; 2]> {
+    let numbers: Option<Vec<usize>> = text.split(['x', ',']).map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[first, second]) => Ok([first, second]),
+        _ => Err(crate::Error::option(name, format!("{text:?} in the run's settings is not a pair of numbers"))),
+    }
+}
+
+pub(super) fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::BF16 => "bf16",
+        _ => "f32",
+    }
+}
+
+fn device_name(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
