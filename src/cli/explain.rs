@@ -12,10 +12,10 @@ use attnmap::evidence::record::{Evidence, FORMAT_VERSION, ShapleyOfWords, Thresh
 use attnmap::evidence::shapley::{self, shapley};
 use attnmap::evidence::verdict::judge;
 use attnmap::heatmap::{self, Heatmaps};
-use attnmap::pipeline::{Init, Keep, Options, Pipeline};
+use attnmap::pipeline::{Init, Keep, LookOptions, Options, Pipeline};
 use attnmap::prompt::Prompt;
 use attnmap::render::{Display, write_png};
-use attnmap::run::{self, NewRun, Pictures, Run};
+use attnmap::run::{self, NewRun, Pictures, Run, RunKind};
 use attnmap::trace::WordInfo;
 use attnmap::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -85,6 +85,7 @@ of the word. Three cuts answer different questions:
   mask        the word's term is left out of cross-attention: the direct path only
   substitute  the word becomes the article `a` before the text encoder: direct and through other tokens, positions kept
   drop        the word leaves the text
+A traced picture is tested at its noise levels, without a run to make again.
 The result is kept in the run's folder (evidence.json, evidence.safetensors) and shown in its report.";
 
 /// Runs the command.
@@ -110,10 +111,20 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Some(pipeline) => pipeline,
         None => load(args, &run, terminal)?,
     };
-    let negative = run.record.negative.as_deref().unwrap_or_default();
-    let options = Options {
-        init: Init::of_run(&run)?,
-        ..pipeline.options_of(&run.record.settings, negative).with_context(|| run.folder.display().to_string())?
+    let looked = run.record.kind == RunKind::Trace;
+    if args.counterfactual && looked {
+        let reason =
+            "the run is a look at a picture that was there; leave it out, or make a run with `attnmap generate`";
+        return Err(Error::option("--counterfactual", reason).into());
+    }
+    let options = if looked {
+        pipeline.look_run(run.record.image, &LookOptions::of_run(&run)?)
+    } else {
+        let negative = run.record.negative.as_deref().unwrap_or_default();
+        Options {
+            init: Init::of_run(&run)?,
+            ..pipeline.options_of(&run.record.settings, negative).with_context(|| run.folder.display().to_string())?
+        }
     };
     let prompt = pipeline.prompt(&run.record.prompt, &options)?;
     let rows = tested.iter().map(|&word| Row::cut(&pipeline, &prompt, &[&maps.chosen[word]], args.cut));
@@ -124,25 +135,20 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let sets = if args.shapley { args.budget.min(1 << tested.len()) } else { 0 };
     let calls = causal::calls(rows.len(), at.len(), batch) + causal::calls(sets, at.len(), batch);
     let images = if args.counterfactual { rows.len() } else { 0 };
-    let cost = cost(&run, pipeline.guided(&options), count * (1 + images), calls, batch);
+    let again = if looked { 0 } else { count * (1 + images) };
+    let cost = cost(&run, pipeline.guided(&options), again, calls, batch);
     if !terminal.quiet {
         eprintln!("attnmap: {cost}");
     }
 
-    let bar = terminal.bar((count * (1 + images) + calls) as u64, "testing");
+    let bar = terminal.bar((again + calls) as u64, "testing");
     let mut tick = || {
         bar.inc(1);
         ControlFlow::Continue(())
     };
-    let trajectory = causal::replay(&pipeline, &prompt, &options, &mut tick)?;
     let image = run.image()?;
-    if trajectory.generation.image != image {
-        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
-                      its words cannot be tested";
-        return Err(Error::Trace { file: run.folder.join("image.png"), reason: reason.into() }.into());
-    }
-    let steps: Vec<(&Tensor, f64)> =
-        at.iter().map(|&step| (&trajectory.inputs[step], trajectory.timesteps[step])).collect();
+    let shown = shown(&pipeline, &prompt, &run, &image, &options, &mut tick)?;
+    let steps: Vec<(&Tensor, f64)> = at.iter().map(|&step| (&shown[step].0, shown[step].1)).collect();
     let whole = Row::whole(&prompt);
     let changes = causal::changes(&pipeline, &options, &whole, &rows, &steps, batch, &mut tick)?;
     let words = tested.iter().zip(&changes).enumerate();
@@ -203,6 +209,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     spinner.finish_and_clear();
     let (aggregate, display) = (args.maps.aggregate()?, Display::default());
     let new = NewRun {
+        kind: RunKind::Generate,
         pictures: Pictures {
             trace: &traced[0].trace,
             image: &traced[0].generation.image,
@@ -242,6 +249,28 @@ fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pi
         return Err(Error::option("--model", reason).into());
     }
     Ok(pipeline)
+}
+
+/// What the UNet was shown at each call of the run, with the timestep. A traced picture is noised again; a generated image is made again.
+fn shown(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    run: &Run,
+    image: &RgbImage,
+    options: &Options,
+    tick: &mut dyn FnMut() -> ControlFlow<()>,
+) -> anyhow::Result<Vec<(Tensor, f64)>> {
+    if run.record.kind == RunKind::Trace {
+        let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
+        return Ok(noised.into_iter().map(|noised| (noised.latent, noised.timestep as f64)).collect());
+    }
+    let trajectory = causal::replay(pipeline, prompt, options, tick)?;
+    if trajectory.generation.image != *image {
+        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
+                      its words cannot be tested";
+        return Err(Error::Trace { file: run.folder.join("image.png"), reason: reason.into() }.into());
+    }
+    Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
 }
 
 /// The words to test, by position in the maps: those of `--words`, or all that could be drawn.

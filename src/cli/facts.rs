@@ -56,8 +56,8 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
 pub fn of_trace(trace: &Trace, aggregate: &Aggregate, threshold: f32, bind: Option<&str>) -> Result<Facts> {
     let words = &trace.about.prompt.words;
     let maps = heatmap::aggregate(trace, aggregate, words)?;
-    // A chosen window or choice of heads has no single steps of its own.
-    let steps: Vec<Heatmaps> = match aggregate.steps.is_none() && aggregate.heads.is_none() {
+    // A chosen window or choice of heads has no single steps of its own, and noise levels are no steps on a way.
+    let steps: Vec<Heatmaps> = match aggregate.steps.is_none() && aggregate.heads.is_none() && !trace.about.is_look() {
         true => (1..=trace.steps()).map_while(|step| at_step(trace, aggregate, words, step).ok()).collect(),
         false => Vec::new(),
     };

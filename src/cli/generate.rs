@@ -9,9 +9,9 @@ use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Sou
 use attnmap::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
-use attnmap::run::{self, NewRun, Pictures, RunRecord};
+use attnmap::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use attnmap::scheduler::{SchedulerKind, Spacing};
-use attnmap::trace::{PromptInfo, probe_words};
+use attnmap::trace::{Grid, PromptInfo, WordInfo, probe_words};
 use attnmap::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -201,9 +201,9 @@ pub struct ImageArgs {
 
 /// The words after `--probe`, each once.
 #[derive(Debug, Clone)]
-struct Probes(Vec<String>);
+pub struct Probes(pub Vec<String>);
 
-fn parse_probes(text: &str) -> Result<Probes, String> {
+pub fn parse_probes(text: &str) -> Result<Probes, String> {
     let mut probes: Vec<String> = Vec::new();
     for probe in text.split(',').map(str::trim).filter(|probe| !probe.is_empty()) {
         if !probes.iter().any(|known| known.to_lowercase() == probe.to_lowercase()) {
@@ -302,6 +302,7 @@ impl ImageArgs {
         let one = |index: u64| -> Result<Options> {
             let seed = self.seed.checked_add(index);
             let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
+            pipeline.check_size(Grid::new(height, width))?;
             let mut options = Options {
                 negative: self.negative.clone(),
                 syntax: syntax.syntax(),
@@ -318,12 +319,8 @@ impl ImageArgs {
                 latents: latents.clone(),
                 init: None,
             };
+            options.init = given.map(|given| given.init(&options));
             pipeline.check(&options)?;
-            if let Some(given) = given {
-                // Only now is the size known to be one.
-                options.init = Some(given.init(&options));
-                pipeline.check(&options)?;
-            }
             Ok(options)
         };
         (0..self.images).map(one).collect()
@@ -355,12 +352,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let runs = args.image.options(&pipeline, args.prompt.syntax, asked, given.as_ref())?;
     let prompt = pipeline.prompt(&text, &runs[0])?;
     let info = PromptInfo::from(&prompt);
-    let probes = probe_words(&info, &pipeline.probe_infos(asked)?);
-    let mut words = args.maps.words(&info, &probes)?;
-    if let Some(words) = &mut words {
-        // Whoever asks about a word wants to see it, whatever else is shown.
-        words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
-    }
+    let words = shown_words(&args.maps, &pipeline, &info, asked)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
         run::check_target(target, args.force)?;
@@ -385,6 +377,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             ("decode".to_owned(), timings.decode),
         ]);
         let new = NewRun {
+            kind: RunKind::Generate,
             pictures: Pictures {
                 trace,
                 image: &generation.image,
@@ -394,7 +387,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             },
             settings: pipeline.settings(options, generation.seed),
             negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
-            command: args.command(&text, generation.seed),
+            command: command(&text, generation.seed),
             cut_off: prompt.cut_off.clone(),
             warnings: warnings.clone(),
             timings,
@@ -428,32 +421,48 @@ impl GenerateArgs {
             Some(out) => out.clone(),
         }
     }
+}
 
-    /// The command line that makes the run of `seed` again: the one that was typed, with this seed alone, and with the prompt in place of
-    /// the file that it came from.
-    fn command(&self, prompt: &str, seed: u64) -> String {
-        let mut words = vec!["attnmap".to_owned()];
-        let mut typed = std::env::args().skip(1);
-        while let Some(word) = typed.next() {
-            match word.as_str() {
-                "--seed" | "--images" => drop(typed.next()),
-                "--prompt-file" => {
-                    drop(typed.next());
-                    words.push(run::quoted(prompt));
-                }
-                other if other.starts_with("--prompt-file=") => words.push(run::quoted(prompt)),
-                "--json" | "--force" | "--quiet" | "-q" => {}
-                other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
-                _ => words.push(run::quoted(&word)),
+/// The command line that makes the run of `seed` again: the one that was typed, with this seed alone, and with the prompt in place of
+/// the file that it came from.
+pub fn command(prompt: &str, seed: u64) -> String {
+    let mut words = vec!["attnmap".to_owned()];
+    let mut typed = std::env::args().skip(1);
+    while let Some(word) = typed.next() {
+        match word.as_str() {
+            "--seed" | "--images" => drop(typed.next()),
+            "--prompt-file" => {
+                drop(typed.next());
+                words.push(run::quoted(prompt));
             }
+            other if other.starts_with("--prompt-file=") => words.push(run::quoted(prompt)),
+            "--json" | "--force" | "--quiet" | "-q" => {}
+            other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
+            _ => words.push(run::quoted(&word)),
         }
-        words.extend(["--seed".to_owned(), seed.to_string()]);
-        words.join(" ")
     }
+    words.extend(["--seed".to_owned(), seed.to_string()]);
+    words.join(" ")
+}
+
+/// The chosen words of a prompt and the probes; `None` for all.
+pub fn shown_words(
+    maps: &MapArgs,
+    pipeline: &Pipeline,
+    prompt: &PromptInfo,
+    probes: &[String],
+) -> Result<Option<Vec<WordInfo>>> {
+    let probes = probe_words(prompt, &pipeline.probe_infos(probes)?);
+    let mut words = maps.words(prompt, &probes)?;
+    if let Some(words) = &mut words {
+        // Whoever asks about a word wants to see it, whatever else is shown.
+        words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
+    }
+    Ok(words)
 }
 
 /// What the user should know before waiting: words that were cut off, words that the checkpoint does not know.
-fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
+pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if !prompt.cut_off.is_empty() {
         let tokens = prompt.ids.len();

@@ -16,6 +16,7 @@ mod print;
 mod prompt;
 mod report;
 mod sweep;
+mod trace;
 mod view;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ Give a real one with --model, a folder or a hub name: --model stable-diffusion-v
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::GenerateArgs>),
+    Trace(Box<trace::TraceArgs>),
     View(view::ViewArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
@@ -81,6 +83,7 @@ impl Cli {
         let terminal = print::Terminal { quiet: self.quiet };
         match self.command {
             Command::Generate(args) => generate::run(&args, &terminal),
+            Command::Trace(args) => trace::run(&args, &terminal),
             Command::View(args) => view::run(&args),
             Command::Models(args) => models::run(&args),
             Command::Report(args) => report::run(&args),

@@ -2,12 +2,9 @@
 
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
-use crate::pipeline::{Options, Pipeline};
-use crate::scheduler::TorchGenerator;
-use crate::trace::AttentionObserver;
-use crate::trace::{About, Grid, Plan, PromptInfo, Recorder, Site, Step, Trace, WordInfo};
+use crate::pipeline::{LookOptions, Noised, Pipeline};
+use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo};
 use crate::{Error, Result};
-use candle_core::{DType, Device};
 use image::RgbImage;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -164,26 +161,14 @@ pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
-    let latent = pipeline.encode_image(&scene.image)?;
-    let (.., height, width) = latent.dims4()?;
-    let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
-    let options = Options { height: image.height, width: image.width, ..pipeline.default_options() };
-    let context = pipeline.unet().prepare(&pipeline.conditioning(&[&prompt], &options)?)?;
-    let sites = pipeline.unet().sites(height, width);
-    let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
-    let mut looks = Vec::with_capacity(TIMESTEPS.len());
-    for timestep in TIMESTEPS {
-        let seed = 1000 * index as u64 + timestep as u64;
-        let noise = TorchGenerator::new(seed).randn_tensor(latent.shape(), DType::F32, &Device::Cpu)?;
-        let noisy = pipeline.noised(&latent, &noise.to_device(latent.device())?, timestep)?;
-        let mut recorder = Recorder::new(&sites, plan);
-        recorder.begin_step(&Step { index: 0, count: 1, timestep: timestep as f64, images: 1, guided: false })?;
-        pipeline.predict_once(&noisy, timestep as f64, &context, &mut recorder)?;
-        let about = About { prompt: info.clone(), latent: Grid::new(height, width), image, ..About::default() };
-        let trace = Trace::new(about, recorder.finish()?.swap_remove(0))?;
-        looks.push(Look { timestep, trace, words: words.clone() });
-    }
-    Ok(looks)
+    let options = LookOptions { levels: TIMESTEPS.to_vec(), seed: index as u64, ..LookOptions::default() };
+    let run = pipeline.look_run(Grid::new(scene.image.height() as usize, scene.image.width() as usize), &options);
+    let look = |noised: &Noised| -> Result<Look> {
+        let once = std::slice::from_ref(noised);
+        let trace = pipeline.trace_noised(&prompt, once, &run, false, &mut || ControlFlow::Continue(()))?;
+        Ok(Look { timestep: noised.timestep, trace, words: words.clone() })
+    };
+    pipeline.noise_picture(&scene.image, &options)?.iter().map(look).collect()
 }
 
 /// The object's tokens: those whose bytes lie in its range.

@@ -6,7 +6,7 @@ use crate::heatmap::{Aggregate, word_map};
 use crate::pipeline::{Event, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
 use crate::run::atomic::Partial;
-use crate::run::{self, NewRun, Pictures, RunRecord};
+use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use crate::scheduler::SchedulerKind;
 use crate::trace::PromptInfo;
 use crate::{Error, Result, report};
@@ -246,6 +246,7 @@ impl Job<'_> {
     ) -> Result<()> {
         let (name, image) = (cell.name(), &traced.generation.image);
         let new = NewRun {
+            kind: RunKind::Generate,
             pictures: Pictures {
                 trace: &traced.trace,
                 image,

@@ -5,6 +5,7 @@
 
 mod encode;
 mod init;
+mod look;
 mod memory;
 mod once;
 mod probes;
@@ -13,6 +14,7 @@ mod traced;
 
 pub use encode::TextAttentions;
 pub use init::Init;
+pub use look::{LookOptions, Noised};
 pub(crate) use memory::MAPS_AN_IMAGE;
 pub use memory::{MemoryPlan, PartMemory, free_memory};
 pub use traced::{Keep, Traced};
@@ -255,10 +257,10 @@ impl Pipeline {
         Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
     }
 
-    /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
-    pub fn check(&self, options: &Options) -> Result<()> {
+    /// Refuses an image size in pixels that has no latent grid; errors are [`Error::Option`].
+    pub fn check_size(&self, size: Grid) -> Result<()> {
         let factor = self.vae_factor;
-        for (name, pixels) in [("width", options.width), ("height", options.height)] {
+        for (name, pixels) in [("width", size.width), ("height", size.height)] {
             if pixels == 0 || pixels % factor != 0 {
                 let below = (pixels / factor).max(1) * factor;
                 return Err(Error::option(
@@ -267,6 +269,12 @@ impl Pipeline {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
+    pub fn check(&self, options: &Options) -> Result<()> {
+        self.check_size(Grid::new(options.height, options.width))?;
         if options.seeds.is_empty() {
             return Err(Error::option("--images", "must be 1 or more"));
         }

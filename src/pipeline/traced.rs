@@ -70,17 +70,22 @@ impl Pipeline {
                 encoders: encoders(&prompt),
                 latent: self.latent_grid(options),
                 image: Grid::new(options.height, options.width),
-                checkpoint: CheckpointInfo { id: self.id().to_owned(), digest: self.digest().to_owned() },
+                checkpoint: self.checkpoint_info(),
                 settings: serde_json::to_value(self.settings(options, generation.seed)).unwrap_or_default(),
             };
             traced.push(Traced { trace: Trace::new(about, recording)?, generation });
         }
         Ok((traced, generations.timings))
     }
+
+    /// What a trace says of the checkpoint.
+    pub(super) fn checkpoint_info(&self) -> CheckpointInfo {
+        CheckpointInfo { id: self.id().to_owned(), digest: self.digest().to_owned() }
+    }
 }
 
 /// The text encoders of a prompt that goes through two.
-fn encoders(prompt: &Prompt) -> Vec<EncoderInfo> {
+pub(super) fn encoders(prompt: &Prompt) -> Vec<EncoderInfo> {
     let Some(second) = &prompt.second else { return Vec::new() };
     let encoder = |name: Part, prompt: &Prompt| EncoderInfo {
         name: name.folder().to_owned(),

@@ -136,8 +136,9 @@ const NEGATIVE: &str = " Words of the negative prompt are of the other half, on 
 fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Display, shared: f32) -> (String, String) {
     let about = &trace.about;
     let seed = about.settings.get("seed").map(|seed| format!("seed {seed}  ·  ")).unwrap_or_default();
+    let calls = if about.is_look() { "noise levels" } else { "steps" };
     let subtitle = format!(
-        "{seed}{}  ·  {} of {} steps  ·  {} of {} sites  ·  {how}",
+        "{seed}{}  ·  {} of {} {calls}  ·  {} of {} sites  ·  {how}",
         about.checkpoint.id,
         maps.steps,
         trace.steps(),

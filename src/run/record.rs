@@ -23,6 +23,9 @@ pub struct RunRecord {
     pub format_version: u32,
     /// Version of attnmap that made the run.
     pub attnmap: String,
+    /// How the image came about; runs of before this was recorded were all generated.
+    #[serde(default)]
+    pub kind: RunKind,
     /// The command line that makes the same run again.
     pub command: String,
     /// The prompt as the user wrote it.
@@ -67,6 +70,17 @@ pub struct RunRecord {
     /// Seconds by part. Left out where equal runs must be equal bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub timings: BTreeMap<String, f64>,
+}
+
+/// How the image of a run came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    /// The network drew it, step by step.
+    #[default]
+    Generate,
+    /// It was there, and the network was shown it at some noise levels, which stand in place of the steps.
+    Trace,
 }
 
 /// What an image was made with.

@@ -1,7 +1,7 @@
 //! A finished image becomes a run folder: every file of it, or none.
 
 use super::atomic::Staging;
-use super::{FORMAT_VERSION, Pictures, RunRecord, Settings, render_run};
+use super::{FORMAT_VERSION, Pictures, RunKind, RunRecord, Settings, render_run};
 use crate::Result;
 use crate::render::write_png;
 use std::collections::BTreeMap;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 /// What a run folder is made of.
 #[derive(Debug, Clone)]
 pub struct NewRun<'a> {
+    /// How the image came about.
+    pub kind: RunKind,
     /// Image, trace, and how the maps are made and drawn.
     pub pictures: Pictures<'a>,
     /// What the image was made with.
@@ -67,6 +69,7 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
     let mut record = RunRecord {
         format_version: FORMAT_VERSION,
         attnmap: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: new.kind,
         command: new.command.clone(),
         prompt: about.prompt.text.clone(),
         negative: new.negative.clone(),

@@ -136,9 +136,17 @@ pub struct About {
     pub settings: serde_json::Value,
 }
 
+/// The key in a run's settings under which a look at a picture has its noise levels.
+pub const LEVELS_KEY: &str = "levels";
+
 impl About {
     /// Tokens of the prompt as the second encoder sees it; 0 where there is one encoder.
     pub fn second_tokens(&self) -> usize {
         self.encoders.get(1).map_or(0, |encoder| encoder.tokens.len())
+    }
+
+    /// Whether the steps are noise levels that a picture was shown at, with no order in time.
+    pub fn is_look(&self) -> bool {
+        self.settings.get(LEVELS_KEY).is_some()
     }
 }

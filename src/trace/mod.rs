@@ -12,7 +12,7 @@ mod select;
 mod site;
 pub mod tensors;
 
-pub use about::{About, CheckpointInfo, EncoderInfo, Grid, PromptInfo, TokenInfo, TokenKind, WordInfo};
+pub use about::{About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo};
 pub use buffer::Buffer;
 pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};

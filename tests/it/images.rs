@@ -1,9 +1,10 @@
-//! Runs that set out from a picture: against diffusers on the tiny checkpoints, and through the real binary.
+//! Runs that set out from a picture, and looks at one: against diffusers on the tiny checkpoints, and through the real binary.
 
 use crate::cli::{attnmap, generate, refused};
 use crate::pipeline::{self, distance, fixtures, tiny, values};
+use attnmap::heatmap::{self, Aggregate};
 use attnmap::picture;
-use attnmap::pipeline::{Init, Options};
+use attnmap::pipeline::{Init, LookOptions, Options};
 use attnmap::trace::Unobserved;
 use candle_core::{Device, Tensor};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
@@ -12,6 +13,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Output;
+use tempfile::TempDir;
 
 fn tensors(name: &str) -> HashMap<String, Tensor> {
     let path = fixtures().join("images").join(name);
@@ -195,4 +198,131 @@ fn pictures_that_cannot_be_used_are_refused_in_one_line() {
     );
     let (output, ..) = generate("a red apple", &["--init", &photo, "--strength", "1"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[derive(Debug, Deserialize)]
+struct LookSettings {
+    checkpoint: String,
+    prompt: String,
+    levels: Vec<usize>,
+    seed: u64,
+    tokens: usize,
+}
+
+#[test]
+fn looks_at_a_picture_equal_the_networks_called_by_hand() {
+    for name in ["sd1", "sd1-wide", "sd2-tall"] {
+        let path = fixtures().join("looks").join(name);
+        let settings: LookSettings = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+        let expected = candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+        let pipeline = tiny(&settings.checkpoint);
+        let image = rgb(&expected["picture"]);
+        let prompt = pipeline.tokenize(&settings.prompt).unwrap();
+        assert_eq!(prompt.tokens.len(), settings.tokens);
+        let options = LookOptions { levels: settings.levels, seed: settings.seed, probes: Vec::new() };
+        let noised = pipeline.noise_picture(&image, &options).unwrap();
+        let shown: Vec<f32> = noised.iter().flat_map(|noised| values(&noised.latent)).collect();
+        let error = distance(&shown, &values(&expected["latents"]));
+        assert!(error < 1e-5, "{name}: the noised latents are off by {error:e}");
+
+        let quiet = &mut || ControlFlow::Continue(());
+        let trace = pipeline.trace_picture(&image, &prompt, &options, true, quiet).unwrap();
+        trace.verify().unwrap();
+        let timesteps: Vec<f64> = options.levels.iter().map(|&level| level as f64).collect();
+        assert_eq!(trace.recording.timesteps, timesteps);
+        let maps = heatmap::aggregate(&trace, &Aggregate::named("daam").unwrap(), &[]).unwrap();
+        let expected = values(&expected["heatmap"]);
+        assert_eq!(maps.tokens.len(), expected.len(), "{name}");
+        let maximum = expected.iter().copied().fold(0.0, f32::max);
+        let worst = maps.tokens.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-3 * maximum, "{name}: heat maps are off by {worst} of {maximum}");
+        println!("{name}: latents {error:.1e}, heat maps {:.1e} of the maximum", worst / maximum);
+    }
+}
+
+/// `attnmap trace` with the tiny checkpoint and a fresh `--out`.
+fn trace(image: &str, caption: &str, more: &[&str]) -> (Output, TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    let path = out.display().to_string();
+    let mut arguments = vec!["trace", image, caption, "--model", &model, "--out", &path];
+    arguments.extend(more);
+    (attnmap(&arguments), folder, out)
+}
+
+#[test]
+fn a_traced_picture_is_a_run_like_any_other() {
+    let pictures = tempfile::tempdir().unwrap();
+    let photo = picture_file(pictures.path(), "photo.webp", 90, 60);
+    let more = ["--levels", "200,700", "--seed", "4", "--probe", "tail", "--size", "72x48"];
+    let (output, _folder, out) = trace(&photo, "a red apple and a frog", &more);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in ["image.png", "words.png", "heatmaps.safetensors", "trace.safetensors", "report.html", "overlays"] {
+        assert!(out.join(file).exists(), "{file} is missing");
+    }
+    let record = json(out.join("run.json"));
+    assert_eq!((&record["kind"], &record["timesteps"]), (&"trace".into(), &serde_json::json!([700.0, 200.0])));
+    assert_eq!(record["settings"]["levels"], serde_json::json!([700, 200]));
+    assert_eq!(record["settings"]["picture"], photo.as_str());
+    assert_eq!(record["probes"].as_array().unwrap().len(), 1, "{}", record["probes"]);
+    let image = image::open(out.join("image.png")).unwrap().to_rgb8();
+    assert!(image == picture::resize(&image::open(&photo).unwrap().to_rgb8(), 72, 48));
+
+    let run = out.to_str().unwrap();
+    let page = pictures.path().join("page.html").display().to_string();
+    for command in [
+        vec!["view", run, "--words", "frog", "--style", "contour"],
+        vec!["report", run],
+        vec!["ask", run, "--at", "71,47"],
+        vec!["compare", run, run, "--out", &page],
+        vec!["animate", run],
+    ] {
+        let output = attnmap(&command);
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let facts = attnmap(&["facts", run, "--json"]);
+    let facts: serde_json::Value = serde_json::from_slice(&facts.stdout).unwrap();
+    assert!(facts["words"][2]["placed"].is_null(), "levels are no steps on a way: {facts}");
+
+    let explained = attnmap(&["explain", run, "--words", "apple"]);
+    assert!(explained.status.success(), "{}", String::from_utf8_lossy(&explained.stderr));
+    let evidence = json(out.join("evidence.json"));
+    assert_eq!(evidence["steps"], serde_json::json!([0, 1]), "both levels");
+    assert!(evidence["words"][0]["effect"].as_f64().unwrap() > 0.0, "{evidence}");
+    refused(&attnmap(&["explain", run, "--counterfactual"]), 2, &["--counterfactual", "picture"]);
+}
+
+#[test]
+fn looks_that_cannot_be_had_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = picture_file(folder.path(), "photo.png", 64, 64);
+    let thin = picture_file(folder.path(), "thin.png", 4, 400);
+    let missing = folder.path().join("missing.png").display().to_string();
+    let place = folder.path().display().to_string();
+    let cases: &[(&str, &str, &[&str], &[&str])] = &[
+        (&missing, "an apple", &[], &["IMAGE", "missing.png", "no such file"]),
+        (&place, "an apple", &[], &["IMAGE", "a folder"]),
+        (&thin, "an apple", &[], &["IMAGE", "4x400", "--size"]),
+        (&photo, " ", &[], &["CAPTION", "empty"]),
+        (&photo, "an apple", &["--levels", "1000"], &["--levels", "1000"]),
+        (&photo, "an apple", &["--levels", "300,300"], &["--levels", "twice"]),
+        (&photo, "an apple", &["--levels", "early"], &["--levels"]),
+        (&photo, "an apple", &["--levels", "-1"], &["--levels"]),
+        (&photo, "an apple", &["--levels", ""], &["--levels"]),
+        (&photo, "an apple", &["--size", "0x64"], &["--size"]),
+        (&photo, "an apple", &["--size", "65x64"], &["--size", "64"]),
+        (&photo, "an apple", &["--words", "giraffe"], &["giraffe"]),
+        (&photo, "an apple", &["--resolution", "12345"], &["12345"]),
+    ];
+    for (image, caption, more, parts) in cases {
+        let (output, _folder, out) = trace(image, caption, more);
+        refused(&output, 2, parts);
+        assert!(!out.exists(), "{more:?}");
+    }
+    let (output, _kept, out) = trace(&photo, "an apple", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    let again = attnmap(&["trace", &photo, "an apple", "--model", &model, "--out", out.to_str().unwrap()]);
+    refused(&again, 2, &["--force"]);
 }

@@ -93,6 +93,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
     let mut record = RunRecord {
         format_version: 1,
         attnmap: "0.1.0".into(),
+        kind: Default::default(),
         command: "attnmap generate '<b> & frog' --seed 7".into(),
         prompt: trace.about.prompt.text.clone(),
         negative: None,

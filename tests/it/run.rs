@@ -17,6 +17,7 @@ fn make(folder: &Path) {
     let record = RunRecord {
         format_version: FORMAT_VERSION,
         attnmap: "0.1.0".into(),
+        kind: Default::default(),
         command: "attnmap generate 'apple and frog'".into(),
         prompt: trace.about.prompt.text.clone(),
         negative: None,

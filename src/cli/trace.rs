@@ -1,0 +1,166 @@
+//! `attnmap trace`: where the words of a caption lie in an existing picture.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use attnmap::Error;
+use attnmap::picture;
+use attnmap::pipeline::LookOptions;
+use attnmap::report;
+use attnmap::run::{self, NewRun, Pictures, RunKind};
+use attnmap::trace::{Grid, PromptInfo};
+use clap::Args;
+
+use super::display::{DisplayArgs, MapArgs};
+use super::generate::{self, ModelArgs, Probes};
+use super::init::fitted;
+use super::print::{self, Terminal};
+
+/// Find the words of a caption in an existing picture
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct TraceArgs {
+    /// The picture: png, jpeg or webp, of any size
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+
+    /// What it shows; its words are looked for
+    #[arg(value_name = "CAPTION")]
+    caption: String,
+
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Timesteps of training that the picture is noised to; the maps are their mean
+    #[arg(
+        long,
+        value_name = "T,T",
+        value_delimiter = ',',
+        default_value = "300,450,600",
+        allow_negative_numbers = true
+    )]
+    levels: Vec<usize>,
+
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
+    #[arg(long, value_name = "WxH", value_parser = generate::parse_size)]
+    size: Option<(usize, usize)>,
+
+    /// Words that the caption does not have and the maps shall be asked about, separated by commas: "shadow,red sofa"
+    #[arg(long, value_name = "WORDS", value_parser = generate::parse_probes)]
+    probe: Option<Probes>,
+
+    #[command(flatten)]
+    maps: MapArgs,
+
+    #[command(flatten)]
+    display: DisplayArgs,
+
+    /// Where the run goes [default: outputs/trace-<caption>-<seed>]
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Replace an existing run
+    #[arg(long)]
+    force: bool,
+
+    /// Keep no maps of single levels: a smaller trace, and no step windows or animations
+    #[arg(long)]
+    no_step_maps: bool,
+
+    /// Print the run's facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Examples:
+  attnmap trace outputs/a-red-apple-0/image.png \"a red apple\"
+  attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
+  attnmap ask outputs/trace-a-dog-on-a-sofa-0 --at 200,300
+
+The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; nothing is drawn.
+Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is no unconditional half:
+guidance would not change what the caption's words attend to. The run's image.png is the picture as it was shown, and view, ask, facts,
+report, compare, animate and explain work on it.";
+
+/// Runs the command.
+pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    if args.caption.trim().is_empty() {
+        return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());
+    }
+    let aggregate = args.maps.aggregate()?;
+    let display = args.display.display()?;
+    let given = picture::read(&args.image, "IMAGE")?;
+    let name = format!("trace-{}", run::run_name(&args.caption, args.seed));
+    let target = args.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
+    run::check_target(&target, args.force)?;
+    let started = Instant::now();
+    let pipeline = args.model.load(terminal)?;
+    let loading = started.elapsed().as_secs_f64();
+
+    let options = args.look();
+    pipeline.check_look(&options)?;
+    let prompt = pipeline.tokenize(&args.caption)?;
+    let words = generate::shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
+    let size = match args.size {
+        Some((width, height)) => Grid::new(height, width),
+        None => fitted(&given, &pipeline, "IMAGE")?,
+    };
+    pipeline.check_size(size)?;
+    let factor = pipeline.vae_factor();
+    // A choice of sites that the network does not have is found now and not after the last call.
+    let latent = Grid::new(size.height / factor, size.width / factor);
+    aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
+    let warnings = generate::warnings(&pipeline, &prompt, &options.probes)?;
+    warnings.iter().for_each(print::warn);
+
+    let image = picture::resize(&given, size.width as u32, size.height as u32);
+    let started = Instant::now();
+    let bar = terminal.bar(options.levels.len() as u64, "levels");
+    let trace = pipeline.trace_picture(&image, &prompt, &options, !args.no_step_maps, &mut || {
+        bar.inc(1);
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let trace = trace?;
+    let looking = started.elapsed().as_secs_f64();
+    let mut settings = pipeline.look_settings(&options, size);
+    settings.more.insert("picture".into(), args.image.display().to_string().into());
+    let new = NewRun {
+        kind: RunKind::Trace,
+        pictures: Pictures {
+            trace: &trace,
+            image: &image,
+            aggregate: &aggregate,
+            display: &display,
+            words: words.as_deref(),
+        },
+        settings,
+        negative: None,
+        command: generate::command(&args.caption, args.seed),
+        cut_off: prompt.cut_off.clone(),
+        warnings,
+        timings: BTreeMap::from([("load".to_owned(), loading), ("steps".to_owned(), looking)]),
+    };
+    let spinner = terminal.spinner("drawing");
+    let (folder, record) =
+        run::write_run(&target, args.force, &new, |folder, _| report::write_as(folder, &target).map(drop))?;
+    spinner.finish_and_clear();
+    if args.json { print::json(&record) } else { print::stdout(generate::summary(&folder, &record).as_bytes()) }
+}
+
+impl TraceArgs {
+    /// The levels from the noisiest on, as a run goes.
+    fn look(&self) -> LookOptions {
+        let mut levels = self.levels.clone();
+        levels.sort_unstable_by(|a, b| b.cmp(a));
+        let probes = self.probe.as_ref().map_or_else(Vec::new, |probes| probes.0.clone());
+        LookOptions { levels, seed: self.seed, probes }
+    }
+}

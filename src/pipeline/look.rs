@@ -1,0 +1,183 @@
+//! An existing picture seen by the network: encoded, noised to some levels, and traced with a caption.
+//!
+//! The UNet is called once a level with the caption alone; nothing is denoised and no scheduler is asked. Guidance would add a half
+//! that is given the empty prompt and changes nothing of what the caption's words attend to, so that it is left out.
+
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+use serde_json::{Value, json};
+
+use super::traced::encoders;
+use super::{Options, Pipeline, TextAttentions};
+use crate::prompt::Prompt;
+use crate::run::{Run, Settings};
+use crate::scheduler::TorchGenerator;
+use crate::trace::{About, AttentionObserver, Grid, LEVELS_KEY, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::{Error, Result};
+
+/// How a picture is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookOptions {
+    /// Timesteps of training that the picture is noised to, each once; the maps are the mean over them. Low ones leave the picture
+    /// clear and the caption little to say, high ones leave little of the picture.
+    pub levels: Vec<usize>,
+    /// The noise of level t is that of a torch CPU generator seeded with 1000 x seed + t.
+    pub seed: u64,
+    /// Words and phrases that the caption does not have, asked about as [`Options::probes`].
+    pub probes: Vec<String>,
+}
+
+impl Default for LookOptions {
+    /// The levels that the accuracy of the maps is measured at (`attnmap eval`).
+    fn default() -> Self {
+        Self { levels: vec![600, 450, 300], seed: 0, probes: Vec::new() }
+    }
+}
+
+impl LookOptions {
+    /// How the picture of `run` was looked at, without its probes.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when `run.json` does not say.
+    pub fn of_run(run: &Run) -> Result<Self> {
+        let levels = run.record.settings.more.get(LEVELS_KEY).and_then(Value::as_array);
+        let level = |value: &Value| value.as_u64().and_then(|level| usize::try_from(level).ok());
+        let levels = levels.and_then(|levels| levels.iter().map(level).collect::<Option<Vec<_>>>());
+        let reason = || "run.json does not say which levels the picture was noised to; make the run again".to_owned();
+        let levels = levels.ok_or_else(|| Error::Trace { file: run.folder.clone(), reason: reason() })?;
+        Ok(Self { levels, seed: run.record.settings.seed, probes: Vec::new() })
+    }
+}
+
+/// A picture's latent at one noise level.
+#[derive(Debug, Clone)]
+pub struct Noised {
+    /// The timestep of training.
+    pub timestep: usize,
+    /// What the UNet is shown, f32 `[1, channels, h, w]`.
+    pub latent: Tensor,
+}
+
+impl Pipeline {
+    /// Refuses levels that training did not have, before any work is done.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub fn check_look(&self, options: &LookOptions) -> Result<()> {
+        let refuse = |reason: String| Err(Error::option("--levels", reason));
+        if options.levels.is_empty() {
+            return refuse("give one timestep of training or more, e.g. 300,450,600".into());
+        }
+        for (index, &level) in options.levels.iter().enumerate() {
+            if self.scheduler.num_train_timesteps.unwrap_or(1000) <= level {
+                return refuse(format!("{level} is beyond the last timestep of training"));
+            }
+            if options.levels[..index].contains(&level) {
+                return refuse(format!("{level} is given twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The picture's latent, the mean of the VAE's distribution, noised to each level. The distribution is so narrow beside the
+    /// noise that a draw from it would differ in nothing but the seed it needs.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when a side of the picture is no multiple of the VAE's factor, or training had no such timestep.
+    pub fn noise_picture(&self, image: &RgbImage, options: &LookOptions) -> Result<Vec<Noised>> {
+        let latent = self.encode_image(image)?;
+        let noised = |&timestep: &usize| -> Result<Noised> {
+            let seed = options.seed.wrapping_mul(1000).wrapping_add(timestep as u64);
+            let noise = TorchGenerator::new(seed).randn_tensor(latent.shape(), DType::F32, &Device::Cpu)?;
+            let latent = self.noised(&latent, &noise.to_device(latent.device())?, timestep)?;
+            Ok(Noised { timestep, latent })
+        };
+        options.levels.iter().map(noised).collect()
+    }
+
+    /// Shows each of `noised` to the UNet with `prompt`, as in `run` (of [`look_run`](Self::look_run)), and records every cross-attention
+    /// site: a trace whose steps are the levels, in the order given. `progress` is told of every call.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `progress` breaks; those of the networks.
+    pub fn trace_noised(
+        &self,
+        prompt: &Prompt,
+        noised: &[Noised],
+        run: &Options,
+        per_step: bool,
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Trace> {
+        let (context, TextAttentions { first: text, second: text_2 }) = self.context(prompt, run)?;
+        let probes = self.probe_infos(&run.probes)?;
+        let Some(first) = noised.first() else {
+            return Err(Error::option("--levels", "none given"));
+        };
+        let (.., height, width) = first.latent.dims4()?;
+        let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step };
+        let mut recorder = Recorder::new(&self.unet.sites(height, width), plan)
+            .with_keys(&prompt.keys(), &[])
+            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
+        for (index, Noised { timestep, latent }) in noised.iter().enumerate() {
+            let timestep = *timestep as f64;
+            recorder.begin_step(&Step { index, count: noised.len(), timestep, images: 1, guided: false })?;
+            self.predict_once(latent, timestep, &context, &mut recorder)?;
+            if progress().is_break() {
+                return Err(Error::Interrupted);
+            }
+        }
+        let mut recording = recorder.finish()?.swap_remove(0);
+        (recording.text, recording.text_2) = (text, text_2);
+        let about = About {
+            prompt: PromptInfo::from(prompt),
+            probes,
+            encoders: encoders(prompt),
+            latent: Grid::new(height, width),
+            image: Grid::new(height * self.vae_factor, width * self.vae_factor),
+            checkpoint: self.checkpoint_info(),
+            ..About::default()
+        };
+        Trace::new(about, recording)
+    }
+
+    /// A picture traced with a caption: [`noise_picture`](Self::noise_picture) and [`trace_noised`](Self::trace_noised), with the settings
+    /// of the look in the trace.
+    ///
+    /// # Errors
+    /// As those two and [`check_look`](Self::check_look).
+    pub fn trace_picture(
+        &self,
+        image: &RgbImage,
+        prompt: &Prompt,
+        options: &LookOptions,
+        per_step: bool,
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Trace> {
+        self.check_look(options)?;
+        let noised = self.noise_picture(image, options)?;
+        let size = Grid::new(image.height() as usize, image.width() as usize);
+        let mut trace = self.trace_noised(prompt, &noised, &self.look_run(size, options), per_step, progress)?;
+        trace.about.settings = serde_json::to_value(self.look_settings(options, size)).unwrap_or_default();
+        Ok(trace)
+    }
+
+    /// The options of a run whose single calls are like those of a look at a picture of `size` pixels: one image, without guidance.
+    pub fn look_run(&self, size: Grid, options: &LookOptions) -> Options {
+        let own = self.default_options();
+        // A network that embeds guidance was never shown less than its own.
+        let guidance_scale = if self.guided(&own) { 1.0 } else { own.guidance_scale };
+        let Grid { height, width } = size;
+        Options { seeds: vec![options.seed], probes: options.probes.clone(), guidance_scale, height, width, ..own }
+    }
+
+    /// What `run.json` and the trace record of a look at a picture of `size` pixels.
+    pub fn look_settings(&self, options: &LookOptions, size: Grid) -> Settings {
+        let mut settings = self.settings(&self.look_run(size, options), options.seed);
+        settings.steps = options.levels.len();
+        settings.scheduler = String::new();
+        settings.more.insert(LEVELS_KEY.into(), json!(options.levels));
+        settings
+    }
+}
