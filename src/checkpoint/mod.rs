@@ -281,7 +281,8 @@ impl Checkpoint {
 
         check_conditions(&unet, &text_encoder, second.as_ref())
             .map_err(|reason| Error::Config { file: store.path("unet/config.json"), reason })?;
-        if unet.in_channels != vae.latent_channels {
+        // An inpainting UNet is shown a mask and the masked picture's latent too.
+        if ![vae.latent_channels, 2 * vae.latent_channels + 1].contains(&unet.in_channels) {
             return Err(Error::Config {
                 file: store.path("unet/config.json"),
                 reason: format!(

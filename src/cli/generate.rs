@@ -80,6 +80,7 @@ Examples:
   attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
   attnmap generate \"a green apple on the beach\" --init outputs/a-red-apple-on-the-beach-0/image.png --strength 0.7
+  attnmap generate \"a red frog\" --init photo.png --mask white-where-the-frog-goes.png
   attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
   attnmap generate --prompt-file scene.txt --long
   attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8

@@ -17,7 +17,11 @@ pub struct InitArgs {
     #[arg(long, value_name = "IMAGE")]
     init: Option<PathBuf>,
 
-    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change [default: 0.8]
+    /// Draw anew only where this picture is white (inpainting); kept in the run as mask.png
+    #[arg(long, value_name = "MASK", requires = "init")]
+    mask: Option<PathBuf>,
+
+    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change [default: 0.8; 1 with --mask]
     #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
     strength: Option<f64>,
 }
@@ -28,6 +32,7 @@ pub struct Given {
     image: RgbImage,
     name: String,
     strength: f64,
+    mask: Option<RgbImage>,
 }
 
 impl InitArgs {
@@ -35,7 +40,12 @@ impl InitArgs {
     pub fn read(&self) -> Result<Option<Given>> {
         let Some(path) = &self.init else { return Ok(None) };
         let image = picture::read(path, "--init")?;
-        Ok(Some(Given { image, name: path.display().to_string(), strength: self.strength.unwrap_or(0.8) }))
+        let mask = self.mask.as_deref().map(|path| picture::read(path, "--mask")).transpose()?;
+        if let Some(mask) = &mask {
+            picture::check_shape(mask, grid(&image), "--mask")?;
+        }
+        let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
+        Ok(Some(Given { image, name: path.display().to_string(), strength, mask }))
     }
 }
 
@@ -47,14 +57,22 @@ impl Given {
 
     /// The picture at the size of the run.
     pub fn init(&self, options: &Options) -> Init {
-        let image = picture::resize(&self.image, options.width as u32, options.height as u32);
-        Init { image, name: self.name.clone(), strength: self.strength }
+        let (width, height) = (options.width as u32, options.height as u32);
+        Init {
+            image: picture::resize(&self.image, width, height),
+            name: self.name.clone(),
+            strength: self.strength,
+            mask: self.mask.as_ref().map(|mask| picture::mask(mask, width, height)),
+        }
     }
 }
 
 /// The size at which `pipeline` takes a picture whole; `option` named it.
 pub fn fitted(image: &RgbImage, pipeline: &Pipeline, option: &str) -> Result<Grid> {
     let [height, width] = pipeline.defaults().size;
-    let picture = Grid::new(image.height() as usize, image.width() as usize);
-    picture::fit(picture, Grid::new(height, width), pipeline.vae_factor(), option)
+    picture::fit(grid(image), Grid::new(height, width), pipeline.vae_factor(), option)
+}
+
+fn grid(image: &RgbImage) -> Grid {
+    Grid::new(image.height() as usize, image.width() as usize)
 }

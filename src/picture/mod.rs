@@ -1,7 +1,9 @@
-//! Pictures that come in: reading files, and bringing them to a size that a checkpoint can take.
+//! Pictures that come in: reading files, and bringing them and their masks to a size that a checkpoint can take.
 
+mod mask;
 mod resize;
 
+pub use mask::{check_shape, mask};
 pub use resize::resize;
 
 use crate::trace::Grid;

@@ -1,25 +1,31 @@
-//! Runs that set out from a picture and not from noise alone: image to image.
+//! Runs that set out from a picture and not from noise alone: image to image, and the start of inpainting.
 //!
 //! The order of operations and of random draws is that of diffusers' `pipeline_stable_diffusion_img2img.py` (0.42) with one CPU
 //! generator an image: the picture's latent is drawn from the VAE's distribution, noise is drawn then and added to it to the level of
 //! the first step that is left, and the run goes on from there (Meng et al., 2022, SDEdit).
 
+use super::paint::Paint;
 use super::{Options, Pipeline};
+use crate::picture;
 use crate::render::write_png;
 use crate::run::{Run, Settings};
 use crate::scheduler::{self, Scheduler, TorchGenerator};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
-use image::RgbImage;
+use image::{DynamicImage, GrayImage, RgbImage};
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The picture's file in the folder of a run that set out from it.
 const INIT_FILE: &str = "init.png";
 
+/// The mask's file there.
+const MASK_FILE: &str = "mask.png";
+
 /// The keys under which [`Settings::more`] holds what a run set out from.
 const NAME_KEY: &str = "init";
 const STRENGTH_KEY: &str = "strength";
+const MASK_KEY: &str = "masked";
 
 /// The picture that a run sets out from.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +37,9 @@ pub struct Init {
     /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change. At 1 every step is taken, and the
     /// picture still shows through what noise the first timestep leaves of it.
     pub strength: f64,
+    /// Only where this is white (128 and above) the picture is drawn anew (inpainting), of the run's size;
+    /// [`mask`](crate::picture::mask()) makes it as diffusers does. Needed for checkpoints that [inpaint](Pipeline::inpaints).
+    pub mask: Option<GrayImage>,
 }
 
 impl Init {
@@ -42,14 +51,24 @@ impl Init {
         let more = &run.record.settings.more;
         let Some(strength) = more.get(STRENGTH_KEY).and_then(Value::as_f64) else { return Ok(None) };
         let name = more.get(NAME_KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Some(Self { image: run.picture(INIT_FILE)?, name, strength }))
+        let masked = more.get(MASK_KEY).and_then(Value::as_bool).unwrap_or(false);
+        let image = run.picture(INIT_FILE)?;
+        let mask = match masked {
+            true => Some(picture::mask(&run.picture(MASK_FILE)?, image.width(), image.height())),
+            false => None,
+        };
+        Ok(Some(Self { image, name, strength, mask }))
     }
 
-    /// Keeps the picture in a run's folder, where [`of_run`](Self::of_run) finds it.
+    /// Keeps the picture, and its mask, in a run's folder, where [`of_run`](Self::of_run) finds it.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, folder: &Path) -> Result<()> {
+        if let Some(mask) = &self.mask {
+            let mask = DynamicImage::from(mask.clone()).to_rgb8();
+            write_png(&folder.join(MASK_FILE), &mask, &[], true)?;
+        }
         write_png(&folder.join(INIT_FILE), &self.image, &[("Title", &self.name)], false)
     }
 
@@ -57,6 +76,9 @@ impl Init {
     pub(super) fn describe(&self, settings: &mut Settings) {
         settings.more.insert(NAME_KEY.into(), json!(self.name));
         settings.more.insert(STRENGTH_KEY.into(), json!(self.strength));
+        if self.mask.is_some() {
+            settings.more.insert(MASK_KEY.into(), json!(true));
+        }
     }
 
     /// How many of `steps` are left out at the beginning.
@@ -72,11 +94,14 @@ pub(super) struct Start {
     pub latents: Tensor,
     /// The index of the first UNet call among the scheduler's timesteps.
     pub first_call: usize,
+    /// What is drawn anew, where that is a part of a picture.
+    pub paint: Option<Paint>,
 }
 
 impl Pipeline {
     /// The part of [`check`](Self::check) that is about [`Options::init`].
     pub(super) fn check_init(&self, options: &Options) -> Result<()> {
+        self.check_mask(options)?;
         let Some(init) = &options.init else { return Ok(()) };
         let (width, height) = (init.image.width() as usize, init.image.height() as usize);
         if (width, height) != (options.width, options.height) {
@@ -108,13 +133,28 @@ impl Pipeline {
     ) -> Result<Start> {
         let Some(init) = &options.init else {
             let latents = (self.initial_noise(options, noise)? * sampler.init_noise_sigma())?;
-            return Ok(Start { latents, first_call: 0 });
+            return Ok(Start { latents, first_call: 0, paint: None });
         };
         // A scheduler's calls beyond the steps asked for (PNDM's) come early in the run: as in diffusers, steps that are left out
         // are counted as calls, and the extra ones stay.
         let first_call = init.skipped(options.steps);
-        let mut draw = || scheduler::randn_tensor(&self.latent_shape(options), noise, DType::F32, &self.options.device);
-        let latent = (self.posterior(&init.image)?.sample(&draw()?)? * self.scaling_factor)?;
-        Ok(Start { latents: sampler.add_noise(&latent, &draw()?, first_call)?, first_call })
+        let shape = self.latent_shape(options);
+        let mut draw = || scheduler::randn_tensor(&shape, noise, DType::F32, &self.options.device);
+        // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is shown the masked picture needs no other.
+        let from_noise = init.mask.is_some() && init.strength == 1.0;
+        let picture = match from_noise && self.inpaints() {
+            true => None,
+            false => Some((self.posterior(&init.image)?.sample(&draw()?)? * self.scaling_factor)?),
+        };
+        let noise = draw()?;
+        let latents = match &picture {
+            Some(picture) if !from_noise => sampler.add_noise(picture, &noise, first_call)?,
+            _ => (&noise * sampler.init_noise_sigma())?,
+        };
+        let paint = match &init.mask {
+            Some(mask) => Some(self.paint(init, mask, picture, noise, &mut draw)?),
+            None => None,
+        };
+        Ok(Start { latents, first_call, paint })
     }
 }

@@ -8,6 +8,7 @@ mod init;
 mod look;
 mod memory;
 mod once;
+mod paint;
 mod probes;
 mod settings;
 mod traced;
@@ -98,7 +99,8 @@ pub enum Event<'a> {
         step: Step,
         /// The present estimate of the final latents (`pred_original_sample`), f32 `[images, 4, h, w]`.
         denoised: &'a Tensor,
-        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32 `[images, 4, h, w]`.
+        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32 `[images, 4, h, w]`; with mask and masked
+        /// picture, 9 channels, where the checkpoint [inpaints](Pipeline::inpaints).
         input: &'a Tensor,
     },
     /// One image is decoded.
@@ -304,6 +306,9 @@ impl Pipeline {
     /// The scheduler of a run, its config as the family's pipeline in diffusers takes it.
     fn sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
         let mut config = match self.family {
+            Family::StableDiffusion if options.init.as_ref().is_some_and(|init| init.mask.is_some()) => {
+                scheduler::as_inpainting(&self.scheduler, options.scheduler)
+            }
             Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
             Family::LatentConsistency | Family::StableDiffusionXl => self.scheduler.clone(),
         };
@@ -337,7 +342,7 @@ impl Pipeline {
         let (context, text) = self.context(prompt, options)?;
         let mut sampler = self.sampler(options)?;
         let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
-        let Start { mut latents, first_call } = self.start(options, &*sampler, &mut noise)?;
+        let Start { mut latents, first_call, paint } = self.start(options, &*sampler, &mut noise)?;
         timings.encode = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -347,10 +352,19 @@ impl Pipeline {
             let step = Step { index, count: timesteps.len(), timestep, images, guided };
             observer.begin_step(&step)?;
             let call = first_call + index;
-            let input = sampler.scale_model_input(&latents, call)?;
+            let mut input = sampler.scale_model_input(&latents, call)?;
+            if let Some(paint) = &paint {
+                input = paint.shown(input)?;
+            }
             let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
             let stepped = sampler.step(&output, call, &latents, &mut noise)?;
-            latents = stepped.previous;
+            latents = match &paint {
+                Some(paint) => {
+                    let next = (index + 1 < timesteps.len()).then_some(call + 1);
+                    paint.keep(stepped.previous, &*sampler, next)?
+                }
+                None => stepped.previous,
+            };
             tell(Event::Stepped { step, denoised: &stepped.denoised, input: &input })?;
         }
         timings.steps = start.elapsed().as_secs_f64();

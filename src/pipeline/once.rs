@@ -52,11 +52,20 @@ impl Pipeline {
 
     /// The VAE's distribution of a picture's latent, before the scaling factor.
     pub(super) fn posterior(&self, image: &RgbImage) -> Result<Posterior> {
+        self.posterior_of(&self.pixels(image)?)
+    }
+
+    /// As [`posterior`](Self::posterior), of [pixels](Self::pixels).
+    pub(super) fn posterior_of(&self, pixels: &Tensor) -> Result<Posterior> {
+        self.vae.encode(&pixels.to_device(&self.options.device)?.to_dtype(self.options.dtype)?)
+    }
+
+    /// A picture as the VAE takes it, -1 to 1: f32 `[1, 3, height, width]` on the CPU.
+    pub(super) fn pixels(&self, image: &RgbImage) -> Result<Tensor> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let pixels = image.as_raw().iter().map(|&value| 2.0 * (f32::from(value) / 255.0) - 1.0).collect();
-        let pixels = Tensor::from_vec(pixels, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-        let pixels = pixels.contiguous()?.to_device(&self.options.device)?.to_dtype(self.options.dtype)?;
-        self.vae.encode(&pixels)
+        let pixels = Tensor::from_vec(pixels, (1, height, width, 3), &Device::Cpu)?;
+        Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
     /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1 - a) noise` with the cumulative

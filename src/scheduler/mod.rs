@@ -239,6 +239,18 @@ pub fn as_stable_diffusion(config: &SchedulerConfig, kind: Option<SchedulerKind>
     config
 }
 
+/// As [`as_stable_diffusion`], for diffusers' `StableDiffusionInpaintPipeline`: it leaves `clip_sample` as it is, and sets
+/// `skip_prk_steps` to true.
+pub fn as_inpainting(config: &SchedulerConfig, kind: Option<SchedulerKind>) -> SchedulerConfig {
+    let own_class = kind.is_none_or(|kind| kind.class_name() == config.class_name);
+    let skips = own_class || config.skip_prk_steps.is_some();
+    SchedulerConfig {
+        clip_sample: config.clip_sample,
+        skip_prk_steps: if skips { Some(true) } else { None },
+        ..as_stable_diffusion(config, kind)
+    }
+}
+
 /// `output` and `sample` in f32, once `index` and the shapes are seen to be right.
 fn in_f32(output: &Tensor, index: usize, count: usize, sample: &Tensor) -> Result<(Tensor, Tensor)> {
     if index >= count {

@@ -273,7 +273,7 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
         ("unet/config.json", "attention_head_dim", json!([4, 4]), "2 entries for 3 blocks"),
         ("unet/config.json", "block_out_channels", json!([12, 24]), "2 entries for 3"),
         ("unet/config.json", "norm_num_groups", json!(null), "norm_num_groups"),
-        ("unet/config.json", "in_channels", json!(9), "inpainting"),
+        ("unet/config.json", "in_channels", json!(8), "instruction-editing"),
         ("unet/config.json", "cross_attention_dim", json!(768), "hidden_size"),
         ("unet/config.json", "layers_per_block", json!("two"), "two"),
         ("unet/config.json", "sample_size", json!(-1), "-1"),
@@ -316,7 +316,6 @@ fn other_pipelines_are_named() {
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
-        ("StableDiffusionInpaintPipeline", "inpainting"),
         ("WanPipeline", "a model of another kind"),
     ] {
         let copy = Copy::of("tiny-sd1");

@@ -268,6 +268,7 @@ fn words_of_the_negative_prompt_are_shown_too() {
     let (aggregate, display) = (Aggregate::default(), Display { overlay_size: 64, ..Display::default() });
     let write = |traced: &Traced, name: &str| {
         let new = NewRun {
+            kind: attnmap::run::RunKind::Generate,
             pictures: Pictures {
                 trace: &traced.trace,
                 image: &traced.generation.image,

@@ -32,9 +32,10 @@ pub enum Family {
 }
 
 /// Pipelines whose folder holds exactly a model of a family.
-const SUPPORTED: [(&str, Family); 6] = [
+const SUPPORTED: [(&str, Family); 7] = [
     ("StableDiffusionPipeline", Family::StableDiffusion),
     ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
+    ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
     ("LatentConsistencyModelPipeline", Family::LatentConsistency),
     ("LatentConsistencyModelImg2ImgPipeline", Family::LatentConsistency),
     ("StableDiffusionXLPipeline", Family::StableDiffusionXl),

@@ -212,15 +212,15 @@ impl UnetConfig {
 
     /// Numbers that cannot make a network.
     fn check(&self, fields: &Fields) -> Result<()> {
-        if self.in_channels != 4 {
+        if ![4, 9].contains(&self.in_channels) {
             return Err(fields.refuse(format!(
-                "`in_channels` is {}, which is not supported (only 4 is; 9 is an inpainting checkpoint, 8 an \
+                "`in_channels` is {}, which is not supported (only 4 is, and 9 of an inpainting checkpoint; 8 is an \
                  instruction-editing one)",
                 self.in_channels
             )));
         }
-        if self.out_channels != self.in_channels {
-            return Err(fields.unsupported("out_channels", &json!(self.out_channels), "the same as `in_channels`"));
+        if self.out_channels != 4 {
+            return Err(fields.unsupported("out_channels", &json!(self.out_channels), "4"));
         }
         if self.norm_num_groups == 0 {
             return Err(fields.refuse("`norm_num_groups` is 0"));

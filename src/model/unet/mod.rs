@@ -196,6 +196,11 @@ impl Unet {
         })
     }
 
+    /// Channels of the latent that it takes.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
     /// The cross-attention sites in network order, with the grids they have for a latent of this size.
     pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         self.places.sites(Attends::Prompt, &self.grids(latent_height, latent_width))
@@ -257,7 +262,7 @@ impl Unet {
     }
 
     /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
-    /// `timestep`: f32, of the latent's shape. Any height and width will do that leave a grid of 1 or more at each level.
+    /// `timestep`: f32, of the latent's shape but for what an inpainting network is shown beside it. Any height and width will do that leave a grid of 1 or more at each level.
     ///
     /// At each attention `observer` is asked first, then told.
     ///

@@ -1,0 +1,62 @@
+//! Masks: which part of a picture is drawn anew.
+
+use super::resize;
+use crate::trace::Grid;
+use crate::{Error, Result};
+use image::{GrayImage, Luma, RgbImage};
+
+/// The mask that `picture` is at `width` x `height` pixels: 255 where it is white (at least half of full brightness, as Pillow weighs
+/// colours), else 0. As diffusers' mask processor: resized first, then made grey and cut at 0.5.
+pub fn mask(picture: &RgbImage, width: u32, height: u32) -> GrayImage {
+    let picture = resize(picture, width, height);
+    GrayImage::from_fn(width, height, |x, y| {
+        let [red, green, blue] = picture.get_pixel(x, y).0.map(u32::from);
+        // Pillow's `L24`: the weights of ITU-R 601-2 in 16-bit fixed point.
+        let grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+        Luma([if grey >= 128 { 255 } else { 0 }])
+    })
+}
+
+/// Refuses a mask of another shape than its picture: it belongs to another picture.
+///
+/// # Errors
+/// [`Error::Option`] when the ratios of their sides differ by more than a fiftieth.
+pub fn check_shape(mask: &RgbImage, picture: Grid, option: &str) -> Result<()> {
+    let (height, width) = (mask.height() as usize, mask.width() as usize);
+    let (a, b) = (width * picture.height, height * picture.width);
+    if a.abs_diff(b) * 50 > a.max(b) {
+        let reason = format!(
+            "the mask has {width}x{height} pixels, the picture {}x{}: give one of the same shape",
+            picture.width, picture.height
+        );
+        return Err(Error::option(option, reason));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_white_is_white() {
+        let grey = |value: u8| mask(&RgbImage::from_pixel(1, 1, image::Rgb([value; 3])), 1, 1).as_raw()[0];
+        assert_eq!((grey(0), grey(127), grey(128), grey(255)), (0, 0, 255, 255));
+        // Pure green is brighter than half, pure red and blue are not.
+        let pure = |channel: usize| {
+            let mut colour = [0; 3];
+            colour[channel] = 255;
+            mask(&RgbImage::from_pixel(1, 1, image::Rgb(colour)), 1, 1).as_raw()[0]
+        };
+        assert_eq!((pure(0), pure(1), pure(2)), (0, 255, 0));
+    }
+
+    #[test]
+    fn masks_of_another_shape_are_refused() {
+        let mask = RgbImage::new(100, 50);
+        assert!(check_shape(&mask, Grid::new(512, 1024), "--mask").is_ok());
+        assert!(check_shape(&mask, Grid::new(508, 1024), "--mask").is_ok());
+        let error = check_shape(&mask, Grid::new(64, 64), "--mask").unwrap_err().to_string();
+        assert!(error.contains("100x50") && error.contains("64x64"), "{error}");
+    }
+}

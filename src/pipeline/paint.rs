@@ -1,0 +1,119 @@
+//! Inpainting: only a masked part of a picture is drawn anew.
+//!
+//! As diffusers' `pipeline_stable_diffusion_inpaint.py` (0.42). A UNet of nine channels is shown the mask and the masked picture's
+//! latent beside the noisy latent; any other is shown the noisy latent alone, and what lies outside of the mask is put back after every
+//! step, with noise to that step's level.
+
+use super::init::Init;
+use super::{Options, Pipeline};
+use crate::checkpoint::Family;
+use crate::scheduler::Scheduler;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use image::GrayImage;
+
+/// From this value on a pixel of a mask is drawn anew.
+const WHITE: u8 = 128;
+
+/// What a run needs at every step to draw in a part of a picture.
+pub(super) struct Paint {
+    /// 1 where the picture is drawn anew, else 0: f32 `[1, 1, h, w]`.
+    mask: Tensor,
+    way: Way,
+}
+
+enum Way {
+    /// The masked picture's latents, f32 `[images, 4, h, w]`, shown to the UNet.
+    Beside(Tensor),
+    /// The picture's latents and the noise that is added to them, f32 `[images, 4, h, w]`.
+    Over { picture: Tensor, noise: Tensor },
+}
+
+impl Pipeline {
+    /// Whether the UNet is made for inpainting: whether it takes a mask and a masked picture beside the latent.
+    pub fn inpaints(&self) -> bool {
+        self.unet.channels() == 2 * self.latent_channels + 1
+    }
+
+    /// The part of [`check`](Self::check) that is about [`Init::mask`].
+    pub(super) fn check_mask(&self, options: &Options) -> Result<()> {
+        let Some(mask) = options.init.as_ref().and_then(|init| init.mask.as_ref()) else {
+            if self.inpaints() {
+                let reason = "this checkpoint inpaints (its UNet has 9 channels): give the picture with --init and, with --mask, one \
+                              that is white where it is to be drawn anew";
+                return Err(Error::option("--mask", reason));
+            }
+            return Ok(());
+        };
+        if self.family != Family::StableDiffusion {
+            return Err(Error::Unsupported {
+                what: "painting in a part of a picture with checkpoints other than Stable Diffusion 1 and 2".into(),
+                way_out: "leave --mask out".into(),
+            });
+        }
+        let (width, height) = (mask.width() as usize, mask.height() as usize);
+        if (width, height) != (options.width, options.height) {
+            let reason = format!("the mask has {width}x{height} pixels, the run {}x{}", options.width, options.height);
+            return Err(Error::option("--mask", reason));
+        }
+        if !self.painted(mask).contains(&1.0) {
+            return Err(Error::option("--mask", "no latent cell is white, so that nothing would be drawn anew"));
+        }
+        Ok(())
+    }
+
+    /// The mask's value at the first pixel of each latent cell (torch's nearest resizing), 1 or 0.
+    fn painted(&self, mask: &GrayImage) -> Vec<f32> {
+        let factor = self.vae_factor as u32;
+        let (height, width) = (mask.height() / factor, mask.width() / factor);
+        let cell = |y, x| if mask.get_pixel(x * factor, y * factor).0[0] >= WHITE { 1.0 } else { 0.0 };
+        (0..height).flat_map(|y| (0..width).map(move |x| cell(y, x))).collect()
+    }
+
+    /// What is needed to draw in the masked part of `init`. `picture` are the whole picture's latents, where they were needed, and
+    /// `noise` what was added to them; `draw` draws noise of their shape, once.
+    pub(super) fn paint(
+        &self,
+        init: &Init,
+        mask: &GrayImage,
+        picture: Option<Tensor>,
+        noise: Tensor,
+        draw: &mut dyn FnMut() -> Result<Tensor>,
+    ) -> Result<Paint> {
+        let white: Vec<f32> = mask.as_raw().iter().map(|&value| if value >= WHITE { 0.0 } else { 1.0 }).collect();
+        let kept = Tensor::from_vec(white, (1, 1, mask.height() as usize, mask.width() as usize), &Device::Cpu)?;
+        let masked = self.pixels(&init.image)?.broadcast_mul(&kept)?;
+        // diffusers draws for the masked picture whether or not the UNet is shown it.
+        let drawn = draw()?;
+        let way = match picture {
+            Some(picture) if !self.inpaints() => Way::Over { picture, noise },
+            _ => Way::Beside((self.posterior_of(&masked)?.sample(&drawn)? * self.scaling_factor)?),
+        };
+        let (height, width) = (mask.height() as usize / self.vae_factor, mask.width() as usize / self.vae_factor);
+        let mask = Tensor::from_vec(self.painted(mask), (1, 1, height, width), &Device::Cpu)?;
+        Ok(Paint { mask: mask.to_device(&self.options.device)?, way })
+    }
+}
+
+impl Paint {
+    /// `input` `[images, 4, h, w]` as the UNet is shown it.
+    pub(super) fn shown(&self, input: Tensor) -> Result<Tensor> {
+        let Way::Beside(masked) = &self.way else { return Ok(input) };
+        let (images, _, height, width) = input.dims4()?;
+        let mask = self.mask.to_dtype(input.dtype())?.broadcast_as((images, 1, height, width))?;
+        Ok(Tensor::cat(&[&input, &mask, &masked.to_dtype(input.dtype())?], 1)?)
+    }
+
+    /// `latents` after a step, with the picture put back outside of the mask: with noise to the level of the call at `next`, or clean
+    /// where the run has ended.
+    pub(super) fn keep(&self, latents: Tensor, sampler: &dyn Scheduler, next: Option<usize>) -> Result<Tensor> {
+        let Way::Over { picture, noise } = &self.way else { return Ok(latents) };
+        let picture = match next {
+            Some(call) => sampler.add_noise(picture, noise, call)?,
+            None => picture.clone(),
+        };
+        let mask = self.mask.to_dtype(DType::F32)?;
+        let outside = picture.broadcast_mul(&(1.0 - &mask)?)?;
+        Ok((outside + latents.broadcast_mul(&mask)?)?)
+    }
+}
