@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use attnmap::evidence::facts::{Context, Facts, facts, label};
 use attnmap::heatmap::{self, Aggregate, Heatmaps, StepWindow};
 use attnmap::run::Run;
-use attnmap::trace::{Trace, WordInfo};
+use attnmap::trace::{Half, Trace, WordInfo};
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -39,7 +39,8 @@ pub struct FactsArgs {
 const HELP: &str = "\
 Placed: the first step from which a word's centroid stays within a tenth of the image of where it ends. Neglected: the word's peak is no
 higher than what half of the prompt's filler words (a, the, of ...) reach. An adjective leaks when its map is nearer (symmetric KL) to another
-noun's than to its own.";
+noun's than to its own. Probes (words that are not in the prompt) are left out unless --words names them; they get a line of numbers and take no
+part in the rest.";
 
 /// Runs the command.
 pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
@@ -48,20 +49,28 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
     }
     let run = Run::open(&args.run)?;
     let trace = run.trace()?;
-    let found = of_trace(&trace, &args.maps.aggregate()?, args.threshold, args.bind.as_deref())?;
+    let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
+    probes.retain(|word| trace.about.prompt.is_probe(word));
+    let found = of_trace(&trace, &args.maps.aggregate()?, args.threshold, args.bind.as_deref(), &probes)?;
     if args.json { print::json(&found) } else { print::stdout(text(&found).as_bytes()) }
 }
 
-/// The facts of a trace.
-pub fn of_trace(trace: &Trace, aggregate: &Aggregate, threshold: f32, bind: Option<&str>) -> Result<Facts> {
-    let words = &trace.about.prompt.words;
+/// The facts of a trace: its prompt's words, and `probes` after them.
+pub fn of_trace(
+    trace: &Trace,
+    aggregate: &Aggregate,
+    threshold: f32,
+    bind: Option<&str>,
+    probes: &[WordInfo],
+) -> Result<Facts> {
+    let words = &[trace.about.prompt.words.as_slice(), probes].concat();
     let maps = heatmap::aggregate(trace, aggregate, words)?;
     // A chosen window or choice of heads has no single steps of its own, and noise levels are no steps on a way.
     let steps: Vec<Heatmaps> = match aggregate.steps.is_none() && aggregate.heads.is_none() && !trace.about.is_look() {
         true => (1..=trace.steps()).map_while(|step| at_step(trace, aggregate, words, step).ok()).collect(),
         false => Vec::new(),
     };
-    let bind = bind.map(|bind| bindings(bind, words)).transpose()?;
+    let bind = bind.map(|bind| bindings(bind, &trace.about.prompt.words)).transpose()?;
     Ok(facts(&maps, &Context { threshold, steps: &steps, filler_peaks: &[], bind: bind.as_deref() }))
 }
 

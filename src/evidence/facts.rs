@@ -136,12 +136,15 @@ pub struct Context<'a> {
     pub bind: Option<&'a [(usize, usize)]>,
 }
 
-/// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order.
+/// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order, with any probes after them.
 pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let threshold = if context.threshold > 0.0 { context.threshold } else { crate::heatmap::THRESHOLD };
     let names: Vec<String> = maps.chosen.iter().map(label).collect();
-    let texts: Vec<&str> = maps.chosen.iter().map(|word| word.text.as_str()).collect();
-    let roles: Vec<Role> = texts.iter().map(|text| lexicon::role(text)).collect();
+    // What the prompt states, binds and neglects concerns its own words; probes come after them.
+    let texts: Vec<&str> =
+        maps.chosen.iter().filter(|word| !maps.is_probe(word)).map(|word| word.text.as_str()).collect();
+    let role = |word| if maps.is_probe(word) { Role::Probe } else { lexicon::role(&word.text) };
+    let roles: Vec<Role> = maps.chosen.iter().map(role).collect();
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
     let filler_peak = filler_peak(&layouts, &roles, context.filler_peaks);
     let words = (0..names.len()).map(|word| {
@@ -154,7 +157,9 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
             concentration: 1.0 - layout.entropy,
             spread: spread(maps.word(word), maps.grid),
             placed: placed(context.steps, word, threshold),
-            neglected: filler_peak.filter(|_| roles[word] != Role::Filler).map(|filler| layout.peak_value() <= filler),
+            neglected: filler_peak
+                .filter(|_| !matches!(roles[word], Role::Filler | Role::Probe))
+                .map(|filler| layout.peak_value() <= filler),
         }
     });
     let words = words.collect();

@@ -14,6 +14,8 @@ pub enum Role {
     Adjective,
     /// Everything else: things, places, styles.
     Content,
+    /// Whatever it is, the prompt does not have it.
+    Probe,
 }
 
 const FILLER: &str = "a an the this that these those some any each every no one \

@@ -69,8 +69,8 @@ pub struct StepImage {
 
 /// The attention of one cross-attention site.
 ///
-/// `channels` = number of tokens + 1: the last channel is all remaining padding summed, so that the channels of a cell
-/// sum to 1.
+/// `channels`: the tokens, then all remaining padding summed, so that the channels of a cell up to there sum to 1; then the tokens of the
+/// probes, which are no part of that sum.
 #[derive(Debug, Clone)]
 pub struct SiteData {
     /// The diffusers weight path.
@@ -102,7 +102,7 @@ pub struct Official {
     pub height: usize,
     /// Columns of the grid.
     pub width: usize,
-    /// `[tokens, height, width]`, mean probability per step.
+    /// `[tokens + probe tokens, height, width]`, mean probability per step.
     pub tokens: Vec<f32>,
     /// `[tokens + 1]`: share of all attention, the last that of all padding; they sum to 1.
     pub shares: Vec<f32>,
@@ -172,6 +172,8 @@ pub struct ReportData {
     pub padding: usize,
     /// Words in prompt order.
     pub words: Vec<WordInfo>,
+    /// Words that are not in the prompt and that the run was asked about; their tokens are positions among the channels of the maps.
+    pub probes: Vec<WordInfo>,
     /// The finished image.
     pub image: ImageData,
     /// Estimates of the image at some steps.
@@ -201,8 +203,8 @@ pub struct ReportData {
 }
 
 impl ReportData {
-    /// Channels of a map: the tokens and the rest of the padding.
+    /// Channels of a map: the tokens, the rest of the padding, and the tokens of the probes.
     pub fn channels(&self) -> usize {
-        self.tokens.len() + 1
+        self.tokens.len() + 1 + self.probes.iter().map(|probe| probe.tokens.len()).sum::<usize>()
     }
 }

@@ -30,7 +30,7 @@ pub fn page(data: &ReportData) -> String {
         data.estimates.iter().map(|e| json!({"step": e.step, "src": data_url(&e.image)})).collect();
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
-        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words,
+        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates,
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps,
         "stepGroups": packed.step_groups, "sites": sites,

@@ -6,7 +6,7 @@ use super::data::{
 };
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
-use crate::trace::{self, Half, Trace};
+use crate::trace::{self, Buffer, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use safetensors::SafeTensors;
@@ -99,15 +99,22 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let (recording, latent) = (&trace.recording, trace.about.latent);
     let used = used_sites(&record.aggregate, trace);
     let sites = recording.sites.iter().zip(&recording.conditional.sites).enumerate();
-    let sites = sites.map(|(index, (site, maps))| SiteData {
-        path: site.path.clone(),
-        stage: site.stage,
-        heads: site.heads,
-        height: site.height,
-        width: site.width,
-        used: used.contains(&index),
-        by_head: maps.sum.clone(),
-        by_step: maps.steps.clone(),
+    let probes = recording.probes.as_ref();
+    let sites = sites.map(|(index, (site, maps))| {
+        // The probes' channels follow the padding's in every map.
+        let asked = probes.map(|probes| &probes.sites[index]);
+        let by_step = maps.steps.as_ref().zip(asked.and_then(|asked| asked.steps.as_ref()));
+        SiteData {
+            path: site.path.clone(),
+            stage: site.stage,
+            heads: site.heads,
+            height: site.height,
+            width: site.width,
+            used: used.contains(&index),
+            by_head: asked.map_or_else(|| maps.sum.clone(), |asked| beside(&maps.sum, &asked.sum, site.heads)),
+            by_step: by_step
+                .map_or_else(|| maps.steps.clone(), |(own, asked)| Some(beside(own, asked, recording.timesteps.len()))),
+        }
     });
     let count = prompt.tokens.len();
     let padded = record.settings.more.get("max_length").and_then(Value::as_u64).map_or(77, |n| n as usize);
@@ -116,7 +123,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let about = NAMED.iter().find(|named| named.name == aggregate_name(&record.aggregate));
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
     shares.push(record.padding_share);
-    let official = own.filter(|own| own.len() == count * latent.cells() && shares.len() == count + 1);
+    let mapped = count + probes.map_or(0, |probes| probes.tokens);
+    let official = own.filter(|own| own.len() == mapped * latent.cells() && shares.len() == count + 1);
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
     let layout = record.words.iter().filter_map(|word| {
         let l = &word.layout;
@@ -140,6 +148,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
         padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
         words: prompt.words.iter().map(word_info).collect(),
+        probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(word_info).collect(),
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         latent: (latent.height, latent.width),
@@ -163,6 +172,13 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     })
 }
 
+/// `own` and `asked`, each of `groups` groups of channels, as groups that hold the channels of both.
+fn beside<T: bytemuck::AnyBitPattern>(own: &Buffer<T>, asked: &Buffer<T>, groups: usize) -> Buffer<T> {
+    let (own_len, asked_len) = (own.len() / groups.max(1), asked.len() / groups.max(1));
+    let both = own.chunks_exact(own_len.max(1)).zip(asked.chunks_exact(asked_len.max(1)));
+    both.flat_map(|(own, asked)| own.iter().chain(asked)).copied().collect::<Vec<T>>().into()
+}
+
 fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).map_err(Error::io(file))
 }
@@ -171,7 +187,7 @@ fn png(bytes: Vec<u8>) -> ImageData {
     ImageData { mime: "image/png", bytes, width: 0, height: 0 }
 }
 
-/// The `tokens` of `heatmaps.safetensors` as mean probability a step.
+/// The `tokens` of `heatmaps.safetensors`, and its `probe_tokens` after them, as mean probability a step.
 pub(crate) fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
     let error = |reason: String| Error::Trace { file: file.to_path_buf(), reason };
     let bytes = read(file)?;
@@ -181,10 +197,13 @@ pub(crate) fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;
     let tokens =
         tensors.tensor("tokens").map_err(|_| error("no tensor `tokens`; make it again with `attnmap view`".into()))?;
-    if tokens.dtype() != safetensors::Dtype::F32 {
+    let probes = tensors.tensor("probe_tokens").ok();
+    let all = || [Some(&tokens), probes.as_ref()].into_iter().flatten();
+    if all().any(|tokens| tokens.dtype() != safetensors::Dtype::F32) {
         return Err(error("`tokens` is not f32; make it again with `attnmap view`".into()));
     }
-    Ok(tokens.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) / steps).collect())
+    let bytes = all().flat_map(|tokens| tokens.data().as_chunks::<4>().0);
+    Ok(bytes.map(|bytes| f32::from_le_bytes(*bytes) / steps).collect())
 }
 
 fn aggregate_name(aggregate: &str) -> &str {
@@ -243,7 +262,8 @@ fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
 }
 
 fn word_info(word: &trace::WordInfo) -> WordInfo {
-    WordInfo { text: word.text.clone(), occurrence: word.occurrence, tokens: word.tokens.clone() }
+    let text = word.text.strip_prefix(trace::PROBE_PREFIX).filter(|_| word.end == 0).unwrap_or(&word.text);
+    WordInfo { text: text.into(), occurrence: word.occurrence, tokens: word.tokens.clone() }
 }
 
 /// Cuts `text` into the words and what lies between them. What follows the last word is kept only where it is short: text

@@ -204,7 +204,8 @@ pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
 
 /// Writes `heatmaps.safetensors`: `tokens` f32 `[T, h, w]` and `words` f32 `[W, h, w]` on the latent grid, in attention
 /// probability summed over the steps; with `format_version`, `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the
-/// metadata. Words that are not in the prompt are apart: `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata.
+/// metadata. Words that are not in the prompt are apart: `probe_tokens` f32 `[P, h, w]`,
+/// those chosen as `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -233,7 +234,9 @@ pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: 
         NamedTensor::f32("tokens", &[heatmaps.token_count(), height, width], &heatmaps.tokens),
         NamedTensor::f32("words", &[words.len(), height, width], &word_maps),
     ];
-    if !probes.is_empty() {
+    if !heatmaps.probes.is_empty() {
+        let count = heatmaps.probe_shares.len();
+        tensors.push(NamedTensor::f32("probe_tokens", &[count, height, width], &heatmaps.probes));
         tensors.push(NamedTensor::f32("probes", &[probes.len(), height, width], &probe_maps));
     }
     tensors::write(path, &metadata, &tensors)

@@ -452,3 +452,46 @@ fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
     assert_eq!(chrome.overflow(), json!([]));
     clean(&mut chrome);
 }
+
+/// A run of the real binary with words that are not in its prompt.
+#[test]
+fn probes_stand_apart_from_the_prompt() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .args(["generate", "a red apple", "--steps", "2", "--size", "96x64", "--probe", "frog,dark shadow"])
+        .args(["--model", fixture, "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    chrome.open(&out.join("report.html"), "", Look::default());
+    let count = |chrome: &mut Chrome, what: &str| chrome.eval(&format!("document.querySelectorAll('{what}').length"));
+    let visible = "[...document.querySelectorAll('#probes .word')].filter((b) => b.offsetParent !== null).length";
+    assert_eq!((chrome.eval(visible), count(&mut chrome, ".prompt .word")), (json!(0), json!(3)));
+    chrome.click("[aria-controls=probes]");
+    assert_eq!(chrome.eval(visible), json!(2));
+    let label = "document.querySelector('#probes .word').getAttribute('aria-label')";
+    assert!(chrome.eval(label).as_str().unwrap().starts_with("probe:frog, not in the prompt: share"));
+    // Shares of the run's own maps are those of run.json.
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    let share = table(&mut chrome);
+    let entry = share.len() - 2;
+    for (seen, probe) in share[entry..].iter().zip(record["probes"].as_array().unwrap()) {
+        let want = probe["share"].as_f64().unwrap();
+        assert!((seen - want).abs() < 0.01 * want, "{seen} {want}");
+    }
+    chrome.click("#probes .word");
+    let caption = chrome.eval("document.querySelector('.caption').textContent");
+    let caption = caption.as_str().unwrap();
+    assert!(caption.contains("would look for “probe:frog”") && caption.contains("not in the prompt"), "{caption}");
+    assert_eq!(chrome.eval("location.hash"), json!("#w=q0&probes=1"));
+    // Single layers and steps have the probe's maps too.
+    chrome.open(&out.join("report.html"), "#w=q1&steps=1-1&at=0", Look::default());
+    chrome.screenshot(true).save(scratch("probes.png")).unwrap();
+    assert_eq!(chrome.eval(visible), json!(2), "a locked probe is unfolded");
+    assert_eq!(chrome.overflow(), json!([]));
+    clean(&mut chrome);
+}

@@ -219,6 +219,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         command: format!("attnmap generate {:?} --seed 42 --steps 25 --guidance-scale 4", plan.prompt),
         tokens,
         words,
+        probes: vec![],
         sites,
     }
 }

@@ -228,6 +228,49 @@ fn a_run_labels_its_probes() {
 }
 
 #[test]
+fn the_page_shows_probes_apart_and_facts_leave_them_out() {
+    let (output, _folder, out) = generate("a red apple", &["--probe", "frog,dark shadow", "--size", "96x64"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let data = attnmap::report::from_run(&out).unwrap();
+    assert_eq!(data.words.len(), 3);
+    let names: Vec<&str> = data.probes.iter().map(|probe| probe.text.as_str()).collect();
+    assert_eq!(names, ["frog", "dark shadow"]);
+    let (tokens, channels) = (data.tokens.len(), data.channels());
+    assert_eq!(data.probes.last().unwrap().tokens.last(), Some(&(channels - 1)));
+    // The probes' channels follow the padding's at every head and step, as the trace has them.
+    let trace = Trace::load(&out.join("trace.safetensors")).unwrap();
+    let probes = trace.recording.probes.as_ref().unwrap();
+    for (site, (own, asked)) in data.sites.iter().zip(trace.recording.conditional.sites.iter().zip(&probes.sites)) {
+        let cells = site.height * site.width;
+        for head in 0..site.heads {
+            let page = &site.by_head[head * channels * cells..][..channels * cells];
+            assert_eq!(page[..(tokens + 1) * cells], own.sum[head * (tokens + 1) * cells..][..(tokens + 1) * cells]);
+            assert_eq!(
+                page[(tokens + 1) * cells..],
+                asked.sum[head * probes.tokens * cells..][..probes.tokens * cells]
+            );
+        }
+        let (steps, asked) = (site.by_step.as_ref().unwrap(), asked.steps.as_ref().unwrap());
+        let page = &steps[channels * cells..][(tokens + 1) * cells..channels * cells];
+        assert_eq!(page, &asked[probes.tokens * cells..][..probes.tokens * cells], "the second step");
+    }
+    assert_eq!(data.official.unwrap().tokens.len(), (channels - 1) * 16 * 24);
+
+    let run = out.display().to_string();
+    let facts = |more: &[&str]| -> Value {
+        serde_json::from_slice(&attnmap(&[&["facts", &run, "--json"], more].concat()).stdout).unwrap()
+    };
+    let (plain, named) = (facts(&[]), facts(&["--words", "frog"]));
+    let words = |facts: &Value| -> Vec<String> {
+        facts["words"].as_array().unwrap().iter().map(|word| word["word"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(words(&plain), ["a", "red", "apple"]);
+    assert_eq!(words(&named), ["a", "red", "apple", "probe:frog"]);
+    assert_eq!((&plain["relations"], &plain["leakage"]), (&named["relations"], &named["leakage"]));
+    assert_eq!((&named["words"][3]["role"], &named["words"][3]["neglected"]), (&"probe".into(), &Value::Null));
+}
+
+#[test]
 fn probes_that_are_none_are_refused_and_unknown_ones_warn() {
     for probe in ["", " , ,"] {
         let (output, _folder, _) = generate("a red apple", &["--probe", probe]);

@@ -1,11 +1,13 @@
 // The run's attention: averaging a choice of sites, heads and steps, and asking what lies where.
 const RUN = JSON.parse($('run').textContent);
-const TOKENS = RUN.tokens.length, REST = TOKENS, CHANNELS = TOKENS + 1;
+// Channels of a map: the tokens, the rest of the padding, the tokens of words that are not in the prompt.
+const TOKENS = RUN.tokens.length, REST = TOKENS, PROBE_TOKENS = RUN.probes.reduce((sum, probe) => sum + probe.tokens.length, 0);
+const CHANNELS = TOKENS + 1 + PROBE_TOKENS;
 const GROUPS = RUN.stepGroups.length;
 const HAS_STEPS = GROUPS > 0 && RUN.sites.length > 0 && RUN.sites.every((site) => site.byStep);
 const GRID = RUN.latent;
 
-// What can be shown: the prompt's words, then the special tokens.
+// What can be shown: the prompt's words, the special tokens, then the probes.
 const ENTRIES = RUN.words.map((word, i) => ({
   index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence,
 }));
@@ -16,6 +18,9 @@ for (const [key, label, channels] of [
 ]) {
   if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
 }
+RUN.probes.forEach((probe, i) => ENTRIES.push(
+  {index: ENTRIES.length, key: 'q' + i, label: probe.text, special: false, probe: true, channels: probe.tokens, occurrence: 1}));
+const PROBES = ENTRIES.filter((entry) => entry.probe);
 // The negative prompt's words are of the other half: they have the run's own maps alone, behind all channels, and a scale of their own.
 const NEGATIVE = RUN.negativeWords;
 for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
@@ -23,9 +28,9 @@ for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
     channels: word.tokens.map((t) => CHANNELS + t), occurrence: word.occurrence});
 }
 const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
-const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative);
+const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative && !entry.probe);
 const SPECIALS = ENTRIES.filter((entry) => entry.special);
-const nameOf = (entry) => entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
+const nameOf = (entry) => (entry.probe ? 'probe:' : '') + entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
 
 let negatives = null;
 function negativeMaps() {
@@ -75,13 +80,18 @@ function aggregate(selection, a, b) {
     const {height: H, width: W} = GRID;
     if (selection === null && isWhole(a, b) && RUN.official) {
       const block = RUN.official.block;
-      maps = Array.from({length: TOKENS}, (_, t) => bicubic(plane(block, t), block.height, block.width, H, W));
+      const own = (t) => bicubic(plane(block, t), block.height, block.width, H, W);
+      maps = Array.from({length: TOKENS}, (_, t) => own(t));
       // The padding is what the tokens leave, unless the aggregate let them compete and they no longer sum to the whole.
       const competed = RUN.official.name.startsWith('compete');
       const rest = competed ? channelMap(ownHeads(), 0, GROUPS - 1, REST, H, W) : new Float32Array(H * W).fill(1);
       if (!competed) for (const map of maps) addInto(rest, map, -1);
       maps.push(clampAtZero(rest));
       maps.forEach((map, t) => { map.share = RUN.official.shares[t]; });
+      for (let p = 0; p < PROBE_TOKENS; p++) {
+        maps.push(own(TOKENS + p));
+        maps[REST + 1 + p].share = channelMap(ownHeads(), 0, GROUPS - 1, REST + 1 + p, 1, 1).share;
+      }
     } else {
       const heads = headsOf(selection);
       maps = Array.from({length: CHANNELS}, (_, c) => channelMap(heads, a, b, c, H, W));

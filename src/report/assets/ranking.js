@@ -20,11 +20,11 @@ function rankingPanel() {
   let drawn = '';
   listeners.push(() => {
     const box = S.probe || S.box, maps = view();
-    const key = JSON.stringify([box, maps.key, S.specials, S.hover, S.locked]);
+    const key = JSON.stringify([box, maps.key, S.specials, S.probes, S.hover, S.locked]);
     if (key === drawn) return;
     drawn = key;
     const here = shares(maps, box), whole = box ? shares(maps, null) : here;
-    const visible = rows.filter((r) => S.specials || !r.entry.special);
+    const visible = rows.filter((r) => (S.specials || !r.entry.special) && (S.probes || !r.entry.probe));
     // With the pointer in the table the order stays, so that rows do not run away from it.
     if (!(S.hover >= 0 && body.matches(':hover'))) {
       visible.sort((p, q) => here[q.entry.index] - here[p.entry.index]);

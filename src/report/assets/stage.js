@@ -235,9 +235,10 @@ function stagePanel() {
     source.alt = 'Image generated from the prompt: ' + RUN.prompt.slice(0, 300);
     const words = list.map(nameOf);
     caption.replaceChildren(
-      el('b', {text: words.length ? 'Where the model looked for ' + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
+      el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
       list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
+      list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',
       S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
     warning.hidden = !noticeText;
     warning.textContent = noticeText;

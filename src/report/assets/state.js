@@ -11,6 +11,7 @@ const S = {
   box: null, // pinned region in image pixels
   probe: null, // region under the pointer
   specials: false, // start, end and padding unfolded
+  probes: false, // words that are not in the prompt unfolded
   layer: -1, head: -1, sink: false, // prompt matrix: average, average, start token left out
   estimate: true, // show the image estimate of a single step
 };
@@ -46,7 +47,7 @@ function scaleMax(entry) {
 // The negative prompt's words are painted in other colours.
 const paletteOf = (entry) => (!entry || !entry.negative ? S.palette : S.palette === 'viridis' ? 'magma' : 'viridis');
 function wordsMax(maps) {
-  if (maps.top === undefined) maps.top = Math.max(0, ...WORDS.map((entry) => entryFacts(maps, entry).peak));
+  if (maps.top === undefined) maps.top = Math.max(0, ...WORDS.concat(PROBES).map((entry) => entryFacts(maps, entry).peak));
   return maps.top;
 }
 const stepTops = new Map();
@@ -164,6 +165,7 @@ function hash() {
   add('cells', Number(S.cells), 0);
   if (S.box) add('box', [S.box.x, S.box.y, S.box.w, S.box.h].join(','));
   add('special', Number(S.specials), 0);
+  add('probes', Number(S.probes), 0);
   if (S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head);
   add('sink', Number(S.sink), 0);
   return parts.join('&');
@@ -194,6 +196,7 @@ function readHash() {
     else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;
     else if (key === 'cells') patch.cells = value === '1';
     else if (key === 'special') patch.specials = value === '1';
+    else if (key === 'probes') patch.probes = value === '1';
     else if (key === 'sink') patch.sink = value === '1';
     else if (key === 'box') {
       const n = value.split(',').map(Number), {width, height} = RUN.image;
@@ -207,6 +210,7 @@ function readHash() {
   }
   if (patch.selection && !isWhole(patch.a, patch.b)) patch.selection = patch.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
   if (patch.locked.some((i) => ENTRIES[i].special)) patch.specials = true;
+  if (patch.locked.some((i) => ENTRIES[i].probe)) patch.probes = true;
   return patch;
 }
 

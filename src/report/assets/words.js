@@ -30,11 +30,17 @@ function wordsPanel() {
   const fold = el('button', {class: 'quiet fold', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'specials',
     onclick: () => set({specials: !S.specials})});
   const specials = el('span', {id: 'specials', class: 'specials'}, SPECIALS.map(chip));
+  // Words that are not in the prompt stand apart from it, folded.
+  const probeFold = el('button', {class: 'quiet fold', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'probes',
+    title: 'The run was asked about these words; they had no influence on the image. Their share is what they would take from the prompt’s tokens.',
+    onclick: () => set({probes: !S.probes})});
+  const probes = el('span', {id: 'probes', class: 'specials'}, PROBES.map(chip));
+  const asked = PROBES.length ? el('p', {class: 'special-row'}, probeFold, ' ', probes) : null;
   const cut = RUN.cutOff.length ? el('details', {class: 'cut'},
     el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, never read'}),
     el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
   const row = el('div', {class: 'promptbox', role: 'group', 'aria-label': 'Prompt: words to light up on the image'},
-    prompt, el('p', {class: 'special-row'}, fold, ' ', specials), negative);
+    prompt, el('p', {class: 'special-row'}, fold, ' ', specials), asked, negative);
   row.addEventListener('keydown', (event) => {
     const move = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity}[event.key];
     if (move === undefined || !event.target.dataset.entry || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -47,19 +53,22 @@ function wordsPanel() {
   if (buttons.size) roam(buttons.keys().next().value);
   listeners.push(() => {
     const maps = view(), facts = ENTRIES.map((entry) => entryFacts(maps, entry));
-    const most = Math.max(1e-12, ...WORDS.map((entry) => facts[entry.index].share));
+    const most = Math.max(1e-12, ...WORDS.concat(PROBES).map((entry) => facts[entry.index].share));
     const mostNegative = Math.max(1e-12, ...NEGATIVES.map((entry) => facts[entry.index].share));
     const held = SPECIALS.reduce((sum, entry) => sum + facts[entry.index].share, 0);
     fold.textContent = (S.specials ? '− ' : '+ ') + SPECIALS.map((e) => e.label).join(', ') + ' hold ' + percent(held);
     fold.setAttribute('aria-expanded', String(S.specials));
     fold.title = 'The special tokens around the prompt collect most of the attention. They are never hidden from the sums.';
     specials.hidden = !S.specials;
+    probeFold.textContent = (S.probes ? '− ' : '+ ') + plural(PROBES.length, 'probe') + ', not in the prompt';
+    probeFold.setAttribute('aria-expanded', String(S.probes));
+    probes.hidden = !S.probes;
     for (const [index, {button, gloss, bar}] of buttons) {
       const entry = ENTRIES[index], fact = facts[index], locked = S.locked.includes(index);
       gloss.textContent = percent(fact.share);
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
-      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : '') + ': ' + inNumbers(fact));
+      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : '') + ': ' + inNumbers(fact));
       button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
       button.classList.toggle('lit', S.hover === index);
       const hue = locked ? css(hueOf(entry)) : '';
