@@ -7,7 +7,7 @@ use attnmap::evidence::record::Evidence;
 use attnmap::evidence::region::{Part, Region, rank};
 use attnmap::heatmap;
 use attnmap::run::Run;
-use attnmap::trace::{Grid, Half, Trace};
+use attnmap::trace::{Grid, Half};
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -37,7 +37,7 @@ pub struct AskArgs {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct RegionArgs {
+pub struct RegionArgs {
     /// A pixel of the image, counted from its top left
     #[arg(long, value_name = "X,Y")]
     at: Option<String>,
@@ -57,7 +57,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     let trace = run.trace()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
     let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;
-    let region = args.region.region(&trace)?;
+    let region = args.region.region(maps.grid, trace.about.image)?;
     let evidence = Evidence::read(&run.folder, maps.grid)?;
     let causal = |index: usize| {
         let (evidence, causal) = evidence.as_ref()?;
@@ -71,8 +71,8 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
 }
 
 impl RegionArgs {
-    fn region(&self, trace: &Trace) -> anyhow::Result<Region> {
-        let (grid, image) = (trace.about.latent, trace.about.image);
+    /// The region on `grid` of an image of `image` pixels.
+    pub fn region(&self, grid: Grid, image: Grid) -> anyhow::Result<Region> {
         let size = format!("the image has {}x{} pixels", image.width, image.height);
         if let Some(text) = &self.at {
             let [x, y] = numbers("--at", text, "X,Y")?;
@@ -93,6 +93,22 @@ impl RegionArgs {
         let region = Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize));
         let reason = || format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
         Ok(region.ok_or_else(|| Error::option("--mask", reason()))?)
+    }
+}
+
+impl RegionArgs {
+    /// What the place is called, and its bounds in pixels: left, top, right, bottom. A mask has none.
+    pub fn place(&self) -> Result<(String, Option<[f64; 4]>)> {
+        if let Some(text) = &self.at {
+            let [x, y] = numbers("--at", text, "X,Y")?.map(f64::floor);
+            return Ok((format!("pixel {x}, {y}"), Some([x, y, x + 1.0, y + 1.0])));
+        }
+        if let Some(text) = &self.bounds {
+            let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
+            return Ok((format!("box {x}, {y}, {width}, {height}"), Some([x, y, x + width, y + height])));
+        }
+        let stem = self.mask.as_deref().and_then(Path::file_stem).unwrap_or_default();
+        Ok((format!("mask {}", stem.to_string_lossy()), None))
     }
 }
 

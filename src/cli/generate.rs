@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Source};
+use attnmap::heatmap::Resolution;
 use attnmap::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use attnmap::scheduler::{SchedulerKind, Spacing};
-use attnmap::trace::{Grid, PromptInfo, WordInfo, probe_words};
+use attnmap::trace::{Grid, PromptInfo, Site, WordInfo, probe_words};
 use attnmap::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -60,6 +61,14 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "WORDS", value_parser = parse_probes)]
     probe: Option<Probes>,
 
+    /// Keep the self-attention too, for `ties`: all grids that fit the memory, or only these short sides or WxH, separated by commas
+    #[arg(long, value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    self_attention: Option<String>,
+
+    /// Memory that keeping self-attention may take while the run goes on
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = super::ties::parse_bytes, requires = "self_attention")]
+    self_memory: u64,
+
     /// Keep no maps of single steps: a smaller trace, and no step windows or animations
     #[arg(long)]
     no_step_maps: bool,
@@ -84,6 +93,7 @@ Examples:
   attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
   attnmap generate --prompt-file scene.txt --long
   attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8
+  attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
 the model ties a place to, not that it drew the thing: some layers give a share to any word.
@@ -364,12 +374,22 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let warnings = warnings(&pipeline, &prompt, asked)?;
     warnings.iter().for_each(print::warn);
 
-    let keep = Keep { per_step: !args.no_step_maps, unconditional: args.trace_negative };
+    let keep = Keep {
+        per_step: !args.no_step_maps,
+        unconditional: args.trace_negative,
+        ties: args.ties(&pipeline, &runs[0], terminal)?,
+    };
     let mut records = Vec::with_capacity(runs.len());
     for (options, target) in runs.iter().zip(&targets) {
         let mut estimates = Vec::new();
-        let (traced, timings) =
-            denoise(&pipeline, &prompt, options, keep, args.keep_steps.map(|every| (every, &mut estimates)), terminal)?;
+        let (traced, timings) = denoise(
+            &pipeline,
+            &prompt,
+            options,
+            &keep,
+            args.keep_steps.map(|every| (every, &mut estimates)),
+            terminal,
+        )?;
         let Traced { generation, trace } = &traced[0];
         let timings = BTreeMap::from([
             ("load".to_owned(), loading),
@@ -413,6 +433,24 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
 }
 
 impl GenerateArgs {
+    /// The self-attention sites to keep, said on stderr with the memory that they take.
+    fn ties(&self, pipeline: &Pipeline, options: &Options, terminal: &Terminal) -> Result<Vec<Site>> {
+        let Some(sizes) = &self.self_attention else { return Ok(Vec::new()) };
+        let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
+        let size = |size: &str| {
+            let reason = || format!("{size:?} is no size; write the short side of a grid, like 16, or WxH, like 24x16");
+            size.parse::<Resolution>().map_err(|_| Error::option("--self-attention", reason()))
+        };
+        let sizes: Vec<Resolution> = sizes.map(size).collect::<Result<_>>()?;
+        let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
+        let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
+        let plan = pipeline.plan_ties(options, wanted, self.self_memory)?;
+        if !terminal.quiet {
+            eprintln!("attnmap: {}", plan.describe());
+        }
+        Ok(plan.sites)
+    }
+
     /// The run folder of one seed. With several images `--out` is the folder that they go into.
     fn target(&self, prompt: &str, seed: u64) -> PathBuf {
         let name = run::run_name(prompt, seed);
@@ -502,13 +540,13 @@ fn denoise(
     pipeline: &Pipeline,
     prompt: &Prompt,
     options: &Options,
-    keep: Keep,
+    keep: &Keep,
     mut estimates: Option<(u32, &mut Vec<(usize, RgbImage)>)>,
     terminal: &Terminal,
 ) -> Result<(Vec<Traced>, Timings)> {
     let bar = terminal.bar(0, &format!("seed {}", options.seeds[0]));
     let mut failed = None;
-    let done = pipeline.trace(prompt, options, keep, &mut |event| {
+    let done = pipeline.trace(prompt, options, keep.clone(), &mut |event| {
         match event {
             Event::Encoded { calls } => bar.set_length(calls as u64),
             Event::Stepped { step, denoised, .. } => {

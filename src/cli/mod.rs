@@ -16,6 +16,7 @@ mod print;
 mod prompt;
 mod report;
 mod sweep;
+mod ties;
 mod trace;
 mod view;
 
@@ -63,6 +64,7 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     Facts(facts::FactsArgs),
     Ask(ask::AskArgs),
+    Ties(ties::TiesArgs),
     Sweep(Box<sweep::SweepArgs>),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
@@ -92,6 +94,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args, &terminal),
             Command::Facts(args) => facts::run(&args),
             Command::Ask(args) => ask::run(&args),
+            Command::Ties(args) => ties::run(&args),
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),

@@ -66,7 +66,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (mut words, mut sums) = (Vec::new(), Vec::<f32>::new());
     let bar = terminal.bar(to - from, "seeds");
     for seed in from..to {
-        let keep = Keep { per_step: aggregate.steps.is_some(), unconditional: false };
+        let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::default() };
         let (mut traced, _) = pipeline.trace(&prompt, &options(seed), keep, &mut |_| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
         let maps = heatmap::aggregate(&traced.trace, &aggregate, &traced.trace.about.prompt.words)?;

@@ -2,7 +2,7 @@
 
 use super::facts::label;
 use crate::heatmap::Heatmaps;
-use crate::trace::{Grid, TokenKind, WordInfo};
+use crate::trace::{Grid, Ties, TokenKind, WordInfo};
 use serde::{Deserialize, Serialize};
 
 /// How much each cell of the latent grid belongs to a region: 0 to 1, not all 0.
@@ -64,6 +64,17 @@ impl Region {
     pub fn share(&self, map: &[f32]) -> f64 {
         let total: f64 = map.iter().map(|&value| f64::from(value)).sum();
         if total > 0.0 { self.sums(map).0 / total } else { 0.0 }
+    }
+
+    /// What the region's cells are tied to at the grid of `ties`, which must be the region's: the mean of their rows by how much each belongs to
+    /// the region; it sums to 1.
+    pub fn tied(&self, ties: &Ties) -> Vec<f32> {
+        let mass: f32 = self.0.iter().sum();
+        let mut map = vec![0.0; ties.grid.cells()];
+        for (row, weight) in ties.mean.chunks_exact(map.len()).zip(&self.0).filter(|(_, weight)| **weight > 0.0) {
+            map.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight / mass * value.to_f32());
+        }
+        map
     }
 
     fn sums(&self, map: &[f32]) -> (f64, f64) {

@@ -6,20 +6,22 @@ use super::{Event, Generation, Options, Pipeline, TextAttentions, Timings};
 use crate::Result;
 use crate::checkpoint::Part;
 use crate::prompt::Prompt;
-use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Trace};
+use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Site, TiesPlan, Trace};
 
 /// What is recorded beside the sums over the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keep {
     /// A head-mean map for every step (needed for step windows and animations).
     pub per_step: bool,
     /// The unconditional half of the guidance batch too, so that the negative prompt's words have maps.
     pub unconditional: bool,
+    /// Self-attention sites whose ties are kept: those of a [`TiesPlan`] ([`Pipeline::plan_ties`]).
+    pub ties: Vec<Site>,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { per_step: true, unconditional: false }
+        Self { per_step: true, unconditional: false, ties: Vec::new() }
     }
 }
 
@@ -33,6 +35,22 @@ pub struct Traced {
 }
 
 impl Pipeline {
+    /// Which self-attention a run with `options` can keep within `budget` bytes; see [`TiesPlan::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plan_ties(
+        &self,
+        options: &Options,
+        wanted: Option<&dyn Fn(&Site) -> bool>,
+        budget: u64,
+    ) -> Result<TiesPlan> {
+        let latent = self.latent_grid(options);
+        let (images, guided) = (options.seeds.len(), options.guidance_scale > 1.0);
+        let rows = if guided { 2 * images } else { images };
+        TiesPlan::new(&self.unet().self_sites(latent.height, latent.width), wanted, images, rows, budget)
+    }
+
     /// Generates as [`generate`](Self::generate) and records every cross-attention site, with the probes where there are any.
     ///
     /// # Errors
@@ -55,7 +73,8 @@ impl Pipeline {
         let probes = self.probe_infos(&options.probes)?;
         let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan)
             .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
-            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
+            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum())
+            .with_ties(&keep.ties);
         let generations = self.generate(&prompt, options, &mut recorder, progress)?;
 
         let mut traced = Vec::with_capacity(generations.images.len());

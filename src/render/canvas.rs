@@ -22,6 +22,22 @@ pub fn blend(canvas: &mut RgbImage, x: i64, y: i64, colour: [u8; 3], alpha: f32)
     }
 }
 
+/// Draws a frame around `bounds` (left, top, right, bottom in pixels of `canvas`): white with a dark line on either side.
+pub fn frame(canvas: &mut RgbImage, bounds: [f64; 4]) {
+    let unit = i64::from((canvas.width().min(canvas.height()) / 256).max(1));
+    let [left, top, right, bottom] = bounds.map(|at| at.round() as i64);
+    for y in top - 2 * unit..bottom + 2 * unit {
+        for x in left - 2 * unit..right + 2 * unit {
+            // How far outside the bounds, negative within.
+            let out = (left - x).max(x - right + 1).max(top - y).max(y - bottom + 1);
+            if (1 - unit..=2 * unit).contains(&out) {
+                let white = (1..=unit).contains(&out);
+                blend(canvas, x, y, if white { [255; 3] } else { [20; 3] }, 0.9);
+            }
+        }
+    }
+}
+
 /// Copies `picture` to `(left, top)` with corners rounded by `radius`; what lies outside is cut off.
 pub fn paste(canvas: &mut RgbImage, picture: &RgbImage, left: i64, top: i64, radius: f32) {
     let (width, height) = picture.dimensions();

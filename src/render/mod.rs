@@ -7,6 +7,7 @@ mod png;
 mod sheet;
 mod text;
 
+pub use canvas::frame;
 pub use colormap::Colormap;
 pub use overlay::{Base, Style, overlay};
 pub use png::{png_text, write_png};

@@ -33,6 +33,7 @@ pub(super) fn report_script() -> String {
         include_str!("assets/maps.js"),
         include_str!("assets/state.js"),
         include_str!("assets/words.js"),
+        include_str!("assets/ties.js"),
         include_str!("assets/stage.js"),
         include_str!("assets/ranking.js"),
         include_str!("assets/steps.js"),

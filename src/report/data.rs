@@ -133,6 +133,19 @@ pub struct PromptMatrix {
     pub values: Vec<f32>,
 }
 
+/// What each place of a grid is tied to by self-attention.
+#[derive(Debug, Clone)]
+pub struct TiesData {
+    /// Rows of the grid.
+    pub height: usize,
+    /// Columns of the grid.
+    pub width: usize,
+    /// How many sites were averaged.
+    pub sites: usize,
+    /// `[cells, cells]`: a row for each place that looks; every row sums to 1.
+    pub mean: Buffer<f16>,
+}
+
 /// Layout statistics of one word under the run's own aggregate; lengths as fractions of the image.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayoutRow {
@@ -188,6 +201,8 @@ pub struct ReportData {
     pub official: Option<Official>,
     /// The negative prompt's words, where they were recorded.
     pub negative_words: Option<Negative>,
+    /// Self-attention, the coarsest grid first, where the run kept it.
+    pub ties: Vec<TiesData>,
     /// The text encoder's self-attention, where it was recorded.
     pub matrix: Option<PromptMatrix>,
     /// Layout statistics, one row a word.

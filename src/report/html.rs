@@ -43,6 +43,9 @@ pub fn page(data: &ReportData) -> String {
         "matrix": data.matrix.as_ref().zip(packed.matrix.as_ref()).map(|(m, block)| json!({
             "layers": m.layers, "heads": m.heads, "block": block,
         })),
+        "ties": data.ties.iter().zip(&packed.ties).filter_map(|(t, block)| block.as_ref().map(|block| json!({
+            "height": t.height, "width": t.width, "sites": t.sites, "block": block,
+        }))).collect::<Vec<_>>(),
         "layout": data.layout, "verdicts": data.verdicts, "explain": data.explain_command,
         "settings": data.settings, "command": data.command, "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),

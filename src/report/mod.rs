@@ -12,8 +12,8 @@ mod source;
 
 pub use compare::{Match, Pair, align, compare_page};
 pub use data::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo,
-    TokenKind, Verdict, WordInfo,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
+    TokenInfo, TokenKind, Verdict, WordInfo,
 };
 pub(crate) use html::gallery_document;
 pub use html::{embed_json, page};

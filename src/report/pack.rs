@@ -64,6 +64,11 @@ pub fn budget(image_pixels: usize) -> usize {
     if image_pixels <= 65_536 { 1_200_000 } else { 6_400_000 }
 }
 
+/// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells squared bytes before compression.
+fn most_tied(image_pixels: usize) -> usize {
+    if image_pixels <= 65_536 { 256 } else { 1024 }
+}
+
 /// The packed maps of a run.
 #[derive(Debug, Clone)]
 pub struct Packed {
@@ -75,6 +80,8 @@ pub struct Packed {
     pub official: Option<Block>,
     /// The negative prompt's maps, 16 bits: `[tokens]` planes.
     pub negative: Option<Block>,
+    /// Self-attention of each grid in [`ReportData::ties`]: `[cells]` planes, a place each; `None` where it is too large for the page.
+    pub ties: Vec<Option<Block>>,
     /// The prompt matrix: `[layers, heads]` planes of `tokens x tokens`.
     pub matrix: Option<Block>,
     /// First and last step of each group.
@@ -176,7 +183,19 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     let tokens = data.tokens.len();
     let matrix = data.matrix.as_ref().map(|m| write_planes(&mut bytes, &m.values, tokens, tokens, 8));
 
+    let most = most_tied(data.image.width * data.image.height);
+    let mut ties_left_out = false;
+    let ties = data.ties.iter().map(|ties| {
+        let fits = ties.height * ties.width <= most;
+        ties_left_out |= !fits;
+        fits.then(|| write_planes(&mut bytes, &ties.mean.to_f32_vec(), ties.height, ties.width, 8))
+    });
+    let ties = ties.collect();
+
     let mut notes = Vec::new();
+    if ties_left_out {
+        notes.push(format!("Self-attention of grids of more than {most} cells is left out; `attnmap ties` shows it."));
+    }
     if heads_shrunk {
         notes.push(format!("Single heads are kept at {} cells at most (averaged down).", detail.head_cells));
     }
@@ -187,7 +206,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring steps are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, negative, matrix, step_groups, detail, notes }
+    Packed { base64, sites, official, negative, ties, matrix, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.

@@ -1,8 +1,8 @@
 //! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
 
 use super::data::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TokenInfo,
-    TokenKind, Verdict, WordInfo,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
+    TokenInfo, TokenKind, Verdict, WordInfo,
 };
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
@@ -163,6 +163,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             shares,
         }),
         negative_words: negative_words(trace, &record.aggregate)?,
+        ties: recording.ties.iter().map(ties_data).collect(),
         matrix: matrix(trace, count),
         layout: layout.collect(),
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
@@ -264,6 +265,10 @@ fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
 fn word_info(word: &trace::WordInfo) -> WordInfo {
     let text = word.text.strip_prefix(trace::PROBE_PREFIX).filter(|_| word.end == 0).unwrap_or(&word.text);
     WordInfo { text: text.into(), occurrence: word.occurrence, tokens: word.tokens.clone() }
+}
+
+fn ties_data(ties: &trace::Ties) -> TiesData {
+    TiesData { height: ties.grid.height, width: ties.grid.width, sites: ties.sites, mean: ties.mean.clone() }
 }
 
 /// Cuts `text` into the words and what lies between them. What follows the last word is kept only where it is short: text

@@ -8,6 +8,7 @@ mod name;
 mod pictures;
 mod record;
 mod remake;
+mod ties;
 mod write;
 
 pub(crate) use animation::kept_step_files;
@@ -19,4 +20,5 @@ pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
 pub use record::{FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps};
 pub use remake::{Remake, remake};
+pub use ties::{Tied, TiedMap, draw_ties};
 pub use write::{NewRun, write_run};

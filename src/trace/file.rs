@@ -2,8 +2,10 @@
 
 use super::recorder::{check_probabilities, check_rows};
 use super::tensors::{self, NamedTensor};
+use super::ties::{TiesInfo, check_ties};
 use super::{
     About, Buffer, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording, Site, SiteMaps, TextAttention,
+    Ties,
 };
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
@@ -32,11 +34,12 @@ const LARGEST_SIDE: usize = 8192;
 /// | `step/<site>` | f16 | `[steps, T + 1, height, width]`: probabilities averaged over the heads (optional) |
 /// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
 /// | `probe/sum/<site>`, `probe/step/<site>` | | `P` channels in place of the `T + 1`: the tokens of words that are not in the prompt (optional) |
+/// | `self/<HEIGHT>x<WIDTH>` | f16 | `[cells, cells]`: self-attention at that grid, mean over heads, sites and steps: rows look at columns (optional) |
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
 /// | `text_2/<layer>` | f16 | the same of SDXL's second encoder, among its own tokens (optional) |
 ///
 /// and in the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt` (plain), `tokens`, `words`,
-/// `negative`, `probes`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`, and for SDXL `encoders`: how each of the two
+/// `negative`, `probes`, `self`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`, and for SDXL `encoders`: how each of the two
 /// encoders' tokenizers cuts the prompt, whose states at one position are one key. `<site>` is the diffusers weight path.
 ///
 /// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's token `i` holds
@@ -114,6 +117,9 @@ impl Trace {
                     .map_err(|reason| self.error(format!("sum/{}: {reason}", site.path)))?;
             }
         }
+        for ties in &self.recording.ties {
+            check_ties(&ties.mean, ties.grid).map_err(|reason| self.error(reason))?;
+        }
         let probes = self.recording.probes.iter().flat_map(|probes| &probes.sites);
         for (site, values) in self.recording.sites.iter().zip(probes) {
             check_probabilities(&values.sum, 0, 0, 0, self.steps())
@@ -151,6 +157,10 @@ impl Trace {
         if !about.encoders.is_empty() {
             metadata.push(("encoders", json(serde_json::to_string(&about.encoders))));
         }
+        let infos: Vec<TiesInfo> = recording.ties.iter().map(TiesInfo::of).collect();
+        if !infos.is_empty() {
+            metadata.push(("self", json(serde_json::to_string(&infos))));
+        }
         let mut tensors = Vec::new();
         let half = |half| self.half(half).map(|(maps, _)| (maps.tokens + 1, &maps.sites));
         let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
@@ -175,6 +185,10 @@ impl Trace {
                 let shape = [text.heads, tokens, tokens];
                 tensors.push(NamedTensor::f16(format!("{prefix}/{layer}"), &shape, &text.probabilities));
             }
+        }
+        for (info, ties) in infos.iter().zip(&recording.ties) {
+            let cells = ties.grid.cells();
+            tensors.push(NamedTensor::f16(info.name(), &[cells, cells], &ties.mean));
         }
         tensors::write(path, &metadata, &tensors)
     }
@@ -288,6 +302,20 @@ impl<'a> Reader<'a> {
             0 => None,
             tokens => Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, tokens, timesteps.len())? }),
         };
+        let ties = |info: TiesInfo| -> Result<Ties, String> {
+            let TiesInfo { height, width, sites } = info;
+            if height.min(width) == 0 || height.max(width) > LARGEST_SIDE {
+                return Err(format!("{} is empty or too large", info.name()));
+            }
+            let grid = Grid::new(height, width);
+            let mean = self.tensor(&info.name(), Dtype::F16, &[grid.cells(), grid.cells()])?;
+            Ok(Ties { grid, sites, mean })
+        };
+        let infos: Vec<TiesInfo> = match self.metadata.contains_key("self") {
+            true => self.json("self")?,
+            false => Vec::new(),
+        };
+        let ties = infos.into_iter().map(ties).collect::<Result<Vec<_>, _>>()?;
         let about = About {
             prompt,
             negative,
@@ -300,7 +328,8 @@ impl<'a> Reader<'a> {
         };
         let text = self.layers("text", about.prompt.tokens.len())?;
         let text_2 = self.layers("text_2", about.second_tokens())?;
-        let recording = Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, text, text_2 };
+        let recording =
+            Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, ties, text, text_2 };
         Ok(Trace { about, recording, source: path.to_path_buf() })
     }
 

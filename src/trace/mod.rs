@@ -11,6 +11,7 @@ mod recorder;
 mod select;
 mod site;
 pub mod tensors;
+mod ties;
 
 pub use about::{About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo};
 pub use buffer::Buffer;
@@ -18,3 +19,4 @@ pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};
 pub use recorder::{Half, HalfMaps, Plan, ProbeMaps, Recorder, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};
+pub use ties::{Ties, TiesPlan};

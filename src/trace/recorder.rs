@@ -1,6 +1,7 @@
 //! The recorder: an observer that keeps sums over the steps and, when asked, a map a step.
 
-use super::{Attends, AttentionObserver, Buffer, Site, Step};
+use super::ties::TiesSum;
+use super::{Attends, AttentionObserver, Buffer, Site, Step, Ties};
 use crate::Result;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::f16;
@@ -58,6 +59,8 @@ pub struct Recorder {
     probes: Vec<Vec<Sums>>,
     /// Tokens of all probes.
     probe_tokens: usize,
+    /// Self-attention, a grid each; empty unless it was asked for.
+    ties: Vec<TiesSum>,
 }
 
 impl Recorder {
@@ -71,8 +74,18 @@ impl Recorder {
             Some(tokens) => (0..plan.images).map(|_| image(tokens)).collect(),
             None => Vec::new(),
         };
-        let (probes, probe_tokens) = (Vec::new(), 0);
-        Self { plan, sites, index, step: None, timesteps: Vec::new(), conditional, unconditional, probes, probe_tokens }
+        Self {
+            plan,
+            sites,
+            index,
+            step: None,
+            timesteps: Vec::new(),
+            conditional,
+            unconditional,
+            probes: Vec::new(),
+            probe_tokens: 0,
+            ties: Vec::new(),
+        }
     }
 
     /// The recorder of a run that is asked about probes of `tokens` tokens in all; 0 leaves it as it is.
@@ -100,6 +113,11 @@ impl Recorder {
         self
     }
 
+    /// A recorder that keeps the self-attention of `sites` too.
+    pub fn with_ties(self, sites: &[Site]) -> Self {
+        Self { ties: TiesSum::of(sites, self.plan.images), ..self }
+    }
+
     /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The unconditional half is missing
     /// where the run was not guided.
     ///
@@ -107,7 +125,12 @@ impl Recorder {
     /// When a site was not seen at every step, or its rows do not sum to the number of steps (the self-check).
     pub fn finish(self) -> Result<Vec<Recording>> {
         let steps = self.timesteps.len();
-        let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, plan, .. } = self;
+        let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, ties, plan, .. } = self;
+        let mut tied = vec![Vec::new(); plan.images];
+        for sum in ties {
+            let images = sum.finish(steps).map_err(bug)?;
+            tied.iter_mut().zip(images).for_each(|(tied, ties)| tied.push(ties));
+        }
         let maps = |sums: Vec<Sums>, check: Check| -> Result<Vec<SiteMaps>> {
             sites.iter().zip(sums).map(|(site, sums)| sums.finish(site, steps, check)).collect()
         };
@@ -126,13 +149,14 @@ impl Recorder {
             .map(|sums| Ok(Some(ProbeMaps { tokens: probe_tokens, sites: maps(sums, check_probabilities)? })));
         let mut probes = probes.collect::<Result<Vec<_>>>()?;
         probes.resize(plan.images, None);
-        let halves = conditional.into_iter().zip(unconditional).zip(probes);
-        let recordings = halves.map(|((conditional, unconditional), probes)| Recording {
+        let halves = conditional.into_iter().zip(unconditional).zip(probes).zip(tied);
+        let recordings = halves.map(|(((conditional, unconditional), probes), ties)| Recording {
             sites: sites.clone(),
             timesteps: timesteps.clone(),
             conditional,
             unconditional,
             probes,
+            ties,
             text: Vec::new(),
             text_2: Vec::new(),
         });
@@ -142,12 +166,24 @@ impl Recorder {
 
 impl AttentionObserver for Recorder {
     fn wants(&self, site: &Site) -> bool {
-        site.attends == Attends::Prompt && self.index.contains_key(&site.path)
+        match site.attends {
+            Attends::Prompt => self.index.contains_key(&site.path),
+            Attends::Itself => self.ties.iter().any(|ties| ties.is_of(site)),
+        }
     }
 
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
-        let Some(&index) = self.index.get(&site.path) else { return Ok(()) };
         let Some(step) = self.step else { return Err(bug(format!("{}: observed before a step began", site.path))) };
+        if site.attends == Attends::Itself {
+            let Some(ties) = self.ties.iter_mut().find(|ties| ties.is_of(site)) else { return Ok(()) };
+            let (cells, first) = (site.height * site.width, step.conditional_rows());
+            if probabilities.dims() != [first.end, site.heads, cells, cells] {
+                let shape = probabilities.dims();
+                return Err(bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
+            }
+            return with_f32(probabilities, |values| ties.add(values, site.heads, first.start));
+        }
+        let Some(&index) = self.index.get(&site.path) else { return Ok(()) };
         let known = &self.sites[index];
         let (batch, heads, pixels, keys) = probabilities.dims4()?;
         let rows = if step.guided { 2 * self.plan.images } else { self.plan.images };
@@ -208,6 +244,8 @@ pub struct Recording {
     pub unconditional: Option<HalfMaps>,
     /// What words that are not in the prompt were given, where the run was asked about any.
     pub probes: Option<ProbeMaps>,
+    /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless it was asked for.
+    pub ties: Vec<Ties>,
     /// The text encoder's own self-attention, a layer each; empty when it was not kept.
     pub text: Vec<TextAttention>,
     /// The same of SDXL's second text encoder, among its own tokens ([`EncoderInfo`](super::EncoderInfo)).

@@ -453,20 +453,66 @@ fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
     clean(&mut chrome);
 }
 
+/// A run of the real binary on a tiny checkpoint, in `run` of `folder`.
+fn generate(folder: &std::path::Path, more: &[&str]) -> PathBuf {
+    let out = folder.join("run");
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .args(["generate", "a red apple", "--steps", "2", "--size", "96x64", "--model", fixture, "--out"])
+        .arg(&out)
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    out
+}
+
+#[test]
+fn the_page_shows_what_a_place_is_tied_to() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = generate(folder.path(), &["--self-attention"]);
+    let page = out.join("report.html");
+    chrome.open(&page, "#ties=1&box=50,20,1,1", Look::default());
+    let caption = "document.querySelector('.caption').textContent";
+    let seen = chrome.eval(caption);
+    assert!(seen.as_str().unwrap().starts_with("What pixel 50, 20 is tied to. Self-attention at 12×8"), "{seen}");
+    // The end of the scale is the highest value of the place's row, as the command gives it.
+    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .args(["ties", &out.display().to_string(), "--at", "50,20", "--json"])
+        .output()
+        .unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let top = shown["maps"][1]["map"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).fold(0.0, f64::max);
+    let end = chrome.eval("document.querySelector('.ticks').lastChild.textContent");
+    let end: f64 = end.as_str().unwrap().trim_end_matches(['%', ' ', '\u{a0}', '\u{202f}']).parse().unwrap();
+    assert!((end - 100.0 * top).abs() <= 0.06 * end.max(1.0), "{end} % and {top}");
+    let painted = "(() => { const c = document.querySelector('.overlay'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+                   let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()";
+    assert!(chrome.eval(painted).as_f64().unwrap() > 100.0);
+    chrome.screenshot(true).save(scratch("ties.png")).unwrap();
+    assert_eq!(chrome.overflow(), json!([]));
+    // A click pins another place; Escape lets go of it, and the mode stays.
+    chrome.click(".frame");
+    assert!(chrome.eval("location.hash").as_str().unwrap().contains("ties=1"));
+    assert_ne!(chrome.eval(caption), seen);
+    chrome.key("Escape", false);
+    chrome.mouse("mouseMoved", (5.0, 790.0), false);
+    assert_eq!(chrome.eval("location.hash"), json!("#ties=1"));
+    assert_eq!(
+        chrome.eval("document.querySelector('.ticks').lastChild.textContent"),
+        json!(""),
+        "nothing is pointed at"
+    );
+    clean(&mut chrome);
+}
+
 /// A run of the real binary with words that are not in its prompt.
 #[test]
 fn probes_stand_apart_from_the_prompt() {
     let Some(mut chrome) = browser() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
-    let made = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
-        .args(["generate", "a red apple", "--steps", "2", "--size", "96x64", "--probe", "frog,dark shadow"])
-        .args(["--model", fixture, "--out"])
-        .arg(&out)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let out = generate(folder.path(), &["--probe", "frog,dark shadow"]);
     chrome.open(&out.join("report.html"), "", Look::default());
     let count = |chrome: &mut Chrome, what: &str| chrome.eval(&format!("document.querySelectorAll('{what}').length"));
     let visible = "[...document.querySelectorAll('#probes .word')].filter((b) => b.offsetParent !== null).length";

@@ -220,6 +220,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         tokens,
         words,
         probes: vec![],
+        ties: vec![],
         sites,
     }
 }

@@ -154,7 +154,7 @@ fn without_cross_attention_nothing_is_supported() {
     let pipeline = load(folder.path());
     let prompt = pipeline.tokenize("a red apple and a green frog").unwrap();
     let options = Options { steps: 2, height: 32, width: 48, ..pipeline.default_options() };
-    let keep = Keep { per_step: false, unconditional: false };
+    let keep = Keep { per_step: false, ..Keep::default() };
     let traced = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(())).unwrap().0.remove(0);
     let words = &traced.trace.about.prompt.words;
     let maps = aggregate(&traced.trace, &Aggregate::named("all").unwrap(), words).unwrap();

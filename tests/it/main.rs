@@ -23,5 +23,6 @@ mod run;
 mod scheduler;
 mod single;
 mod syntax;
+mod ties;
 mod trace;
 mod view;

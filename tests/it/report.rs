@@ -52,8 +52,16 @@ fn trace() -> Trace {
         .collect();
     let text = vec![TextAttention { heads: HEADS, probabilities: causal.into() }];
     let timesteps = vec![999.0, 666.0, 333.0];
-    let recording =
-        Recording { sites, timesteps, conditional, unconditional: None, probes: None, text, text_2: Vec::new() };
+    let recording = Recording {
+        sites,
+        timesteps,
+        conditional,
+        unconditional: None,
+        probes: None,
+        ties: vec![],
+        text,
+        text_2: Vec::new(),
+    };
     let token = |id, text: &str, kind, start, end| TokenInfo { id, text: text.into(), kind, start, end };
     let word = |text: &str, start, tokens| WordInfo {
         text: text.into(),

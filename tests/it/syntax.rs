@@ -56,7 +56,7 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn trace(pipeline: &Pipeline, prompt: &Prompt, options: &Options) -> Traced {
-    let keep = Keep { per_step: true, unconditional: true };
+    let keep = Keep { unconditional: true, ..Keep::default() };
     let (mut traced, _) = pipeline.trace(prompt, options, keep, &mut |_| ControlFlow::Continue(())).unwrap();
     traced.swap_remove(0)
 }

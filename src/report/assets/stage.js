@@ -27,6 +27,15 @@ function paintOverlay(canvas, W, H) {
   if (canvas.width !== W || canvas.height !== H) { canvas.width = W; canvas.height = H; }
   const context = canvas.getContext('2d'), list = shown();
   context.clearRect(0, 0, W, H);
+  if (tiesOn()) {
+    const place = tiedMap();
+    if (!place) return;
+    const image = context.createImageData(W, H), {height, width} = place.ties;
+    const values = S.cells ? nearest(place.map, height, width, H, W) : clampAtZero(bicubic(place.map, height, width, H, W).slice());
+    paintPalette(image.data, values, place.max, S.palette, S.opacity);
+    context.putImageData(image, 0, 0);
+    return;
+  }
   if (!list.length || S.style === 'contour') return;
   const layers = list.map((entry) => ({values: upsample(entry, W, H), max: scaleMax(entry), hue: hueOf(entry)}));
   const image = context.createImageData(W, H);
@@ -40,7 +49,7 @@ const LEVELS = [0.25, 0.5, 0.75];
 function paintMarks(context, W, H, unit) {
   context.clearRect(0, 0, W, H);
   context.lineJoin = context.lineCap = 'round';
-  const list = shown();
+  const list = tiesOn() ? [] : shown();
   if (list.length && S.style === 'contour') {
     const longest = Math.max(GRID.height, GRID.width), k = S.cells ? 1 : Math.max(1, Math.min(8, Math.ceil(128 / longest)));
     const h = GRID.height * k, w = GRID.width * k;
@@ -61,7 +70,7 @@ function paintMarks(context, W, H, unit) {
       context.globalAlpha = 1;
     });
   }
-  paintLabels(context, W, H, unit, list);
+  if (!tiesOn()) paintLabels(context, W, H, unit, list);
   const box = S.box || (S.probe && (S.probe.w > 1 || S.probe.h > 1) ? S.probe : null);
   const kx = W / RUN.image.width, ky = H / RUN.image.height;
   if (box) {
@@ -150,7 +159,7 @@ function stagePanel() {
       if (estimate) estimate.show(S.estimate);
     });
     return el('div', {class: 'toolbar'}, style, el('label', {}, el('span', {text: 'Colours'}), palettes),
-      el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cells, estimate, save);
+      el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cells, estimate, tiesChoice(), save);
   }
 
   // Pointer: move to rank the words there, drag for a box, click to let go of it.
@@ -178,9 +187,9 @@ function stagePanel() {
   });
   frame.addEventListener('pointerup', (event) => {
     if (!start) return;
-    const box = span(start, at(event));
+    const end = at(event), box = span(start, end);
     start = null;
-    set({box: isDrag(box) ? box : null});
+    set({box: isDrag(box) ? box : tiesOn() ? {...end, w: 1, h: 1} : null});
     if (S.box) announce('Box pinned');
   });
   frame.addEventListener('pointercancel', () => { start = null; });
@@ -201,7 +210,17 @@ function stagePanel() {
 
   const scale = (list) => {
     const context = bar.getContext('2d'), entry = list[0] || null, image = context.createImageData(512, 1);
-    const max = scaleMax(entry), ramp = Float32Array.from({length: 512}, (_, i) => i / 511);
+    const ramp = Float32Array.from({length: 512}, (_, i) => i / 511);
+    if (tiesOn()) {
+      const place = tiedMap();
+      paintPalette(image.data, ramp, 1, S.palette, null);
+      context.putImageData(image, 0, 0);
+      ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((t) => el('span', {text: place ? percent(t * place.max) : ''})));
+      bar.classList.remove('lines');
+      legend.replaceChildren(el('span', {text: 'self-attention of the place on a cell, on this place’s own scale; it sums to 100 %'}));
+      return;
+    }
+    const max = scaleMax(entry);
     if (S.style === 'spotlight') paintSpotlight(image.data, [{values: ramp, max: 1}], S.opacity);
     else if (list.length > 1) paintHues(image.data, [{values: ramp, max: 1, hue: [120, 116, 108]}], S.opacity);
     else if (S.style === 'contour') { for (const l of LEVELS) for (let d = -1; d < 2; d++) image.data.set([...HUES[0], 255], 4 * (Math.round(l * 511) + d)); }
@@ -227,14 +246,15 @@ function stagePanel() {
   let painted = '';
   listeners.push(() => {
     const list = shown(), {W, H} = overlaySize();
-    const key = JSON.stringify([list.map((e) => e.index), S.locked, view().key, S.style, S.palette, S.opacity, S.scale, S.cells]);
+    const key = JSON.stringify([list.map((e) => e.index), S.locked, view().key, S.style, S.palette, S.opacity, S.scale, S.cells, S.ties, tiedMap()?.key]);
     if (key !== painted) { painted = key; paintOverlay(overlay, W, H); scale(list); }
     overlay.classList.toggle('crisp', S.cells);
     const kept = estimateFor(S.a, S.b), wanted = kept ? kept.src : finished;
     if (source.src !== wanted) source.src = wanted;
     source.alt = 'Image generated from the prompt: ' + RUN.prompt.slice(0, 300);
     const words = list.map(nameOf);
-    caption.replaceChildren(
+    if (tiesOn()) caption.replaceChildren(el('b', {text: tiedInWords()[0]}), tiedInWords()[1]);
+    else caption.replaceChildren(
       el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
       list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
@@ -273,7 +293,7 @@ function exportPng(source) {
   context.imageSmoothingEnabled = true;
   paintMarks(lines.getContext('2d'), W, H, unit);
   context.drawImage(lines, 0, 0);
-  const list = shown(), max = scaleMax(list[0] || null), pad = 10 * unit;
+  const list = tiesOn() ? [] : shown(), max = tiesOn() ? tiedMap()?.max || 0 : scaleMax(list[0] || null), pad = 10 * unit;
   context.fillStyle = '#1c1b19';
   context.textBaseline = 'top';
   const line = (text, size, y, style) => {
@@ -283,11 +303,11 @@ function exportPng(source) {
     context.fillText(cut === text ? text : cut + '…', pad, H + y * unit);
   };
   line(RUN.prompt.replace(/\s+/g, ' '), 15, 9);
-  line((list.length ? quoted(list.map(nameOf)) + ': ' : '') + (onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()), 11, 31, 'italic');
-  line('0 to ' + percent(max) + (S.scale === 'word' ? ', each word on its own scale' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
+  line(tiesOn() ? tiedInWords().join('') : (list.length ? quoted(list.map(nameOf)) + ': ' : '') + (onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()), 11, 31, 'italic');
+  line('0 to ' + percent(max) + (tiesOn() ? ', on the place’s own scale' : S.scale === 'word' ? ', each word on its own scale' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
   const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), strap = el('canvas', {});
-  paintThumb(strap, ramp, 1, 256, 1, paletteOf(list[0]));
-  if (list.length === 1 && S.style === 'heat') context.drawImage(strap, pad, H + 70 * unit, W - 2 * pad, 10 * unit);
+  paintThumb(strap, ramp, 1, 256, 1, tiesOn() ? S.palette : paletteOf(list[0]));
+  if (tiesOn() || list.length === 1 && S.style === 'heat') context.drawImage(strap, pad, H + 70 * unit, W - 2 * pad, 10 * unit);
   canvas.toBlob((blob) => {
     const url = URL.createObjectURL(blob), words = list.map((e) => e.label).join('-').replace(/[^\p{L}\p{N}-]+/gu, '') || 'image';
     el('a', {href: url, download: 'attnmap-' + words.slice(0, 40) + '.png'}).click();

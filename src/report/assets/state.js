@@ -10,6 +10,7 @@ const S = {
   style: 'heat', palette: 'magma', opacity: 0.8, scale: 'words', cells: false,
   box: null, // pinned region in image pixels
   probe: null, // region under the pointer
+  ties: -1, // self-attention of the pointed place at this resolution in place of the words
   specials: false, // start, end and padding unfolded
   probes: false, // words that are not in the prompt unfolded
   layer: -1, head: -1, sink: false, // prompt matrix: average, average, start token left out
@@ -164,6 +165,7 @@ function hash() {
   add('scale', S.scale, DEFAULTS.scale);
   add('cells', Number(S.cells), 0);
   if (S.box) add('box', [S.box.x, S.box.y, S.box.w, S.box.h].join(','));
+  add('ties', S.ties, -1);
   add('special', Number(S.specials), 0);
   add('probes', Number(S.probes), 0);
   if (S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head);
@@ -195,6 +197,7 @@ function readHash() {
     else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 80) / 100;
     else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;
     else if (key === 'cells') patch.cells = value === '1';
+    else if (key === 'ties' && /^\d+$/.test(value) && RUN.ties[Number(value)]) patch.ties = Number(value);
     else if (key === 'special') patch.specials = value === '1';
     else if (key === 'probes') patch.probes = value === '1';
     else if (key === 'sink') patch.sink = value === '1';

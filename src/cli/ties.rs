@@ -1,0 +1,113 @@
+//! `attnmap ties`: what the UNet ties a place of the image to.
+
+use std::path::PathBuf;
+
+use attnmap::run::{Run, TiedMap, draw_ties};
+use attnmap::trace::Ties;
+use attnmap::{Error, Result};
+use clap::Args;
+
+use super::ask::RegionArgs;
+use super::display::DisplayArgs;
+use super::print;
+
+/// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a resolution
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct TiesArgs {
+    /// The run's folder; the run must have been made with --self-attention
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    #[command(flatten)]
+    region: RegionArgs,
+
+    #[command(flatten)]
+    display: DisplayArgs,
+
+    /// Where the picture and the numbers go [default: ties in the run's folder]
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print the numbers as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Examples:
+  attnmap generate \"a red apple and a green frog\" --out fruit --self-attention
+  attnmap ties fruit --at 40,90
+  attnmap ties fruit --box 0,0,64,32 --json
+
+A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each resolution has its own scale.";
+
+/// Runs the command.
+pub fn run(args: &TiesArgs) -> anyhow::Result<()> {
+    let display = args.display.display()?;
+    let run = Run::open(&args.run)?;
+    let trace = run.trace()?;
+    let image = trace.about.image;
+    if trace.recording.ties.is_empty() {
+        let reason = "it keeps no self-attention; make the run again with --self-attention";
+        return Err(Error::Trace { file: args.run.clone(), reason: reason.into() }.into());
+    }
+    let tied = |ties: &Ties| -> anyhow::Result<TiedMap> {
+        let region = args.region.region(ties.grid, image)?;
+        let map = region.tied(ties);
+        Ok(TiedMap { grid: ties.grid, sites: ties.sites, stays: region.share(&map), map })
+    };
+    let maps = trace.recording.ties.iter().map(tied).collect::<anyhow::Result<Vec<_>>>()?;
+    let folder = args.out.clone().unwrap_or_else(|| run.folder.join("ties"));
+    let (place, bounds) = args.region.place()?;
+    let tied = draw_ties(&folder, (&trace, &run.image()?), &place, bounds, maps, &display)?;
+    if args.json {
+        return print::json(&tied);
+    }
+    let mut rows = vec![["grid", "sites", "stays", "peak", "at x, y"].map(str::to_owned).to_vec()];
+    for map in &tied.maps {
+        let peak = map.layout(display.threshold).peak;
+        rows.push(vec![
+            format!("{}x{}", map.grid.width, map.grid.height),
+            map.sites.to_string(),
+            format!("{:.1} %", 100.0 * map.stays),
+            peak.map_or_else(|| "-".into(), |peak| format!("{:.3}", peak.value)),
+            peak.map_or_else(|| "-".into(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y)),
+        ]);
+    }
+    let text = format!("{}\n{}\n{}\n", print::table(&rows), tied.picture.display(), tied.numbers.display());
+    print::stdout(text.as_bytes())
+}
+
+/// A number of bytes as written after `--self-memory`: `512MiB`, `2GB`, `1500000`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit: f64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "kb" => 1e3,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "mb" => 1e6,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "gb" => 1e9,
+        _ => return Err("write a size like 512MiB or 2GiB".into()),
+    };
+    let number = text[..digits].parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+    number.map(|number| (number * unit) as u64).ok_or_else(|| "write a size like 512MiB or 2GiB".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_bytes;
+
+    #[test]
+    fn sizes_are_bytes() {
+        assert_eq!(parse_bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse_bytes("700"), Ok(700));
+        for wrong in ["", "GiB", "0", "-1", "1TiB!", "1.2.3"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}
