@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod error;
 pub mod evidence;
+pub mod facts;
 pub mod gallery;
 pub mod heatmap;
 pub mod kernels;

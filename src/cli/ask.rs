@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use attnmap::evidence::record::Evidence;
-use attnmap::evidence::region::{Part, Region, rank};
+use attnmap::facts::region::{Part, Region, rank};
 use attnmap::heatmap;
 use attnmap::run::Run;
 use attnmap::trace::{Grid, Half};
@@ -61,7 +61,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     let evidence = Evidence::read(&run.folder, maps.grid)?;
     let causal = |index: usize| {
         let (evidence, causal) = evidence.as_ref()?;
-        let name = attnmap::evidence::facts::label(&maps.chosen[index]);
+        let name = attnmap::facts::label(&maps.chosen[index]);
         let place = evidence.words.iter().position(|word| word.word == name)?;
         causal.get(place).map(Vec::as_slice)
     };

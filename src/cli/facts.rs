@@ -1,12 +1,12 @@
 //! `attnmap facts`: what the maps of a run tell about its layout, in numbers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use attnmap::evidence::facts::{Context, Facts, facts, label};
-use attnmap::heatmap::{self, Aggregate, Heatmaps, StepWindow};
-use attnmap::run::Run;
-use attnmap::trace::{Half, Trace, WordInfo};
-use attnmap::{Error, Result};
+use attnmap::facts::sweep::Sweep;
+use attnmap::facts::{self, Facts};
+use attnmap::run::{self, Run};
+use attnmap::trace::Half;
+use attnmap::{Error, heatmap};
 use clap::Args;
 
 use super::display::MapArgs;
@@ -27,6 +27,10 @@ pub struct FactsArgs {
     #[arg(long, value_name = "PAIRS")]
     bind: Option<String>,
 
+    /// Folder of a seed sweep of the same prompt, to test neglected words against [default: the one beside the run, if there is one]
+    #[arg(long, value_name = "DIR")]
+    sweep: Option<PathBuf>,
+
     /// Share of a map's top at which areas, boxes and centroids begin
     #[arg(long, value_name = "SHARE", default_value_t = heatmap::THRESHOLD)]
     threshold: f32,
@@ -38,9 +42,9 @@ pub struct FactsArgs {
 
 const HELP: &str = "\
 Placed: the first step from which a word's centroid stays within a tenth of the image of where it ends. Neglected: the word's peak is no
-higher than what half of the prompt's filler words (a, the, of ...) reach. An adjective leaks when its map is nearer (symmetric KL) to another
-noun's than to its own. Probes (words that are not in the prompt) are left out unless --words names them; they get a line of numbers and take no
-part in the rest.";
+higher than what half of the prompt's filler words (a, the, of ...) reach, over all seeds of a sweep where there is one. An adjective leaks
+when its map is nearer (symmetric KL) to another noun's than to its own. Probes (words that are not in the prompt) are left out unless --words
+names them; they get a line of numbers and take no part in the rest.";
 
 /// Runs the command.
 pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
@@ -49,49 +53,33 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
     }
     let run = Run::open(&args.run)?;
     let trace = run.trace()?;
+    let aggregate = args.maps.aggregate()?;
+    let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
+    let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);
     let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
     probes.retain(|word| trace.about.prompt.is_probe(word));
-    let found = of_trace(&trace, &args.maps.aggregate()?, args.threshold, args.bind.as_deref(), &probes)?;
+    let found = facts::of_trace(&trace, &aggregate, args.threshold, args.bind.as_deref(), fillers, &probes)?;
     if args.json { print::json(&found) } else { print::stdout(text(&found).as_bytes()) }
 }
 
-/// The facts of a trace: its prompt's words, and `probes` after them.
-pub fn of_trace(
-    trace: &Trace,
-    aggregate: &Aggregate,
-    threshold: f32,
-    bind: Option<&str>,
-    probes: &[WordInfo],
-) -> Result<Facts> {
-    let words = &[trace.about.prompt.words.as_slice(), probes].concat();
-    let maps = heatmap::aggregate(trace, aggregate, words)?;
-    // A chosen window or choice of heads has no single steps of its own, and noise levels are no steps on a way.
-    let steps: Vec<Heatmaps> = match aggregate.steps.is_none() && aggregate.heads.is_none() && !trace.about.is_look() {
-        true => (1..=trace.steps()).map_while(|step| at_step(trace, aggregate, words, step).ok()).collect(),
-        false => Vec::new(),
+/// The sweep to test neglected words against: the one that was named, or one of the same prompt beside the run.
+fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Option<Sweep>> {
+    let of_run = |sweep: &Sweep| {
+        let (about, record) = (&sweep.about, &run.record);
+        about.prompt == record.prompt
+            && about.checkpoint.digest == record.checkpoint.digest
+            && about.aggregate == aggregate
     };
-    let bind = bind.map(|bind| bindings(bind, &trace.about.prompt.words)).transpose()?;
-    Ok(facts(&maps, &Context { threshold, steps: &steps, filler_peaks: &[], bind: bind.as_deref() }))
-}
-
-fn at_step(trace: &Trace, aggregate: &Aggregate, words: &[WordInfo], step: usize) -> Result<Heatmaps> {
-    let steps = Some(StepWindow::Numbers(step, step));
-    heatmap::aggregate(trace, &Aggregate { steps, ..aggregate.clone() }, words)
-}
-
-/// `red:apple,green:frog` as positions in the words.
-pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
-    let place = |name: &str| {
-        let found = words.iter().position(|word| label(word).eq_ignore_ascii_case(name.trim()));
-        found.ok_or_else(|| Error::option("--bind", format!("the prompt has no word {:?}", name.trim())))
+    let Some(folder) = named else {
+        let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");
+        return Ok(Sweep::read(&beside).ok().flatten().filter(of_run));
     };
-    let pair = |pair: &str| {
-        let (adjective, noun) = pair
-            .split_once(':')
-            .ok_or_else(|| Error::option("--bind", format!("{pair:?} is no pair; write red:apple,green:frog")))?;
-        Ok((place(adjective)?, place(noun)?))
-    };
-    text.split(',').map(pair).collect()
+    let wrong = |reason: &str| Error::option("--sweep", format!("{} {reason}", folder.display()));
+    let sweep = Sweep::read(folder)?.ok_or_else(|| wrong("holds no sweep; make one with `attnmap sweep PROMPT`"))?;
+    if !of_run(&sweep) {
+        return Err(wrong("is of another prompt, checkpoint or aggregate than the run").into());
+    }
+    Ok(Some(sweep))
 }
 
 fn text(found: &Facts) -> String {
@@ -113,25 +101,8 @@ fn text(found: &Facts) -> String {
         ]);
     }
     let mut text = print::table(&rows) + "\n";
-    for stated in &found.stated {
-        let says = match stated.agrees {
-            Some(true) => "the maps agree",
-            Some(false) => "the maps DISAGREE",
-            None => "the maps are too close to call",
-        };
-        let claim = &stated.claim;
-        let offset = stated.offset.map_or_else(String::new, |offset| format!(" (offset {offset:+.2})"));
-        let names = [&claim.subject, &claim.object].map(|name| print::printable(name));
-        text += &format!("stated: {} {} {}: {says}{offset}\n", names[0], claim.relation.words(), names[1]);
-    }
-    for leak in &found.leakage {
-        let [adjective, noun, follows] =
-            [&leak.adjective, &leak.noun, &leak.follows].map(|name| print::printable(name));
-        let says = if leak.leaks() { format!("LEAKS to {follows}") } else { format!("follows {noun}") };
-        let others =
-            leak.others.iter().map(|other| format!("{} {:.2}", print::printable(&other.noun), other.divergence));
-        let others = others.collect::<Vec<_>>().join(", ");
-        text += &format!("{adjective} of {noun}: {says} (divergence {:.2}; {others})\n", leak.own);
+    for sentence in found.sentences() {
+        text += &format!("{}\n", print::line(&sentence));
     }
     for lies in &found.relations {
         let [subject, object] = [&lies.subject, &lies.object].map(|name| print::printable(name));

@@ -227,7 +227,7 @@ pub fn parse_probes(text: &str) -> Result<Probes, String> {
     Ok(Probes(probes))
 }
 
-fn parse_dtype(text: &str) -> Result<DType, String> {
+pub fn parse_dtype(text: &str) -> Result<DType, String> {
     match text {
         "f32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
@@ -329,6 +329,7 @@ impl ImageArgs {
                 crop: [self.crop.1, self.crop.0],
                 latents: latents.clone(),
                 init: None,
+                value_weights: None,
             };
             options.init = given.map(|given| given.init(&options));
             pipeline.check(&options)?;

@@ -133,7 +133,12 @@ pub fn some_of(words: &[String]) -> String {
     text
 }
 
+/// `text` without control characters, of any length.
+pub fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// `text` without control characters, which could drive the reader's terminal, and no longer than a line.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(60).collect()
+    line(text).chars().take(60).collect()
 }

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use attnmap::evidence::lexicon::Role;
-use attnmap::evidence::sweep::{Collector, Sweep};
+use attnmap::facts::lexicon::Role;
+use attnmap::facts::sweep::{self, Collector, Sweep};
 use attnmap::pipeline::{Keep, Options};
 use attnmap::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use attnmap::run::atomic::write_file;
+use attnmap::trace::CheckpointInfo;
 use attnmap::{Error, heatmap, run};
 use clap::Args;
 use image::RgbImage;
@@ -62,7 +63,11 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = pipeline.prompt(&text, &defaults)?;
     let options = |seed| Options { seeds: vec![seed], steps: args.steps.unwrap_or(defaults.steps), ..defaults.clone() };
     pipeline.check(&options(from))?;
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(sweep::About {
+        prompt: text.to_string(),
+        checkpoint: CheckpointInfo { id: pipeline.id().to_owned(), digest: pipeline.digest().to_owned() },
+        aggregate: aggregate.to_string(),
+    });
     let (mut words, mut sums) = (Vec::new(), Vec::<f32>::new());
     let bar = terminal.bar(to - from, "seeds");
     for seed in from..to {
@@ -74,7 +79,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let pixels = traced.generation.image.as_raw();
         sums.resize(pixels.len(), 0.0);
         sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += f32::from(value));
-        words = maps.chosen.iter().map(|word| (attnmap::evidence::facts::label(word), maps.share(word))).collect();
+        words = maps.chosen.iter().map(|word| (attnmap::facts::label(word), maps.share(word))).collect();
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -90,7 +95,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
         write_png(&folder.join("sweep.png"), &sheet, &[("Description", &*text)], true)?;
     }
     write_file(&folder.join("index.html"), |file| file.write_all(page(&text, &found).as_bytes()))?;
-    write_file(&folder.join("sweep.json"), |file| {
+    write_file(&folder.join(sweep::FILE), |file| {
         serde_json::to_writer_pretty(&mut *file, &found)?;
         file.write_all(b"\n")
     })?;

@@ -1,5 +1,6 @@
 //! How well a map finds an object whose mask is known, with confidence intervals.
 
+use crate::facts::percentile;
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::Grid;
 use rand_mt::Mt;
@@ -149,14 +150,6 @@ pub fn bootstrap(groups: &[Vec<f64>], seed: u32) -> Interval {
     means.retain(|mean| mean.is_finite());
     means.sort_by(f64::total_cmp);
     Interval { mean: whole, low: percentile(&means, 0.025), high: percentile(&means, 0.975) }
-}
-
-/// Linearly interpolated percentile of sorted values; NaN of none.
-pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let at = share * last as f64;
-    let (below, part) = (at.floor() as usize, at.fract());
-    sorted[below] + part * (sorted[(below + 1).min(last)] - sorted[below])
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! Whether a look mattered: ablation, counterfactuals, faithfulness, accuracy against masks, and the facts of a layout.
+//! Whether a look mattered: ablation, counterfactuals, faithfulness, sanity, and accuracy against masks.
 //!
-//! Everything here works on plain f32 grids and on networks in memory, without a terminal; only [`record`] touches files.
+//! Everything here works on plain f32 grids and on networks in memory, without a terminal; only [`explain`], [`record`] and [`redrawn`]
+//! touch files, those of a run's folder.
 
 pub mod accuracy;
 pub mod causal;
-pub mod facts;
-pub mod lexicon;
+pub mod explain;
 pub mod record;
-pub mod region;
+pub mod redrawn;
+pub mod sanity;
+pub mod scene_folder;
 pub mod scenes;
 pub mod scores;
 pub mod shapley;
-pub mod sweep;
 pub mod verdict;

@@ -1,8 +1,10 @@
 //! `evidence.json` and `evidence.safetensors`: what the causal test of a run found.
 
 use super::causal::{Change, Cut};
+use super::redrawn::{Counterfactual, Reweighted};
+use super::sanity::Sanity;
 use super::shapley::Shapley;
-use super::verdict::{LEAST_EFFECT, PARTLY, SUPPORTED, WordEvidence};
+use super::verdict::{Thresholds, WordEvidence};
 use crate::run::atomic::write_file;
 use crate::trace::Grid;
 use crate::trace::tensors::{self, NamedTensor};
@@ -34,23 +36,30 @@ pub struct Evidence {
     pub words: Vec<WordEvidence>,
     /// What each word owes of the effect of all, where that was asked for.
     pub shapley: Option<ShapleyOfWords>,
+    /// What became of the maps when cross-attention lost its weights, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sanity: Option<Sanity>,
+    /// The same seed without each word, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counterfactuals: Vec<Counterfactual>,
+    /// The same seed with words scaled, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reweighted: Vec<Reweighted>,
+    /// The findings beside the verdicts in sentences, as the report shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The pictures that the report shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
 }
 
-/// See [`super::verdict`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Thresholds {
-    /// [`LEAST_EFFECT`].
-    pub least_effect: f64,
-    /// [`SUPPORTED`].
-    pub supported: f64,
-    /// [`PARTLY`].
-    pub partly: f64,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self { least_effect: LEAST_EFFECT, supported: SUPPORTED, partly: PARTLY }
-    }
+/// A picture in the run's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What it shows.
+    pub caption: String,
+    /// Its path from the run folder.
+    pub file: String,
 }
 
 /// Shapley values with the words they belong to.
@@ -61,6 +70,19 @@ pub struct ShapleyOfWords {
     /// What each owes of the effect of cutting all of them, in the unit of the effect.
     #[serde(flatten)]
     pub found: Shapley,
+}
+
+impl ShapleyOfWords {
+    /// The shares, a line each.
+    pub fn sentences(&self) -> Vec<String> {
+        let head = format!("Shares of the effect of all these words ({} sets tried):", self.found.evaluations);
+        let shares = self.words.iter().zip(&self.found.values).zip(&self.found.errors);
+        let line = |((word, value), error): ((&String, &f64), &Option<f64>)| {
+            let error = error.map_or_else(String::new, |error| format!(" ± {:.2}", 100.0 * error));
+            format!("{word} {:.2}{error} %", 100.0 * value)
+        };
+        std::iter::once(head).chain(shares.map(line)).collect()
+    }
 }
 
 impl Evidence {

@@ -1,6 +1,6 @@
 //! Prompts through the text encoders: what the UNet is conditioned on, and what the encoders themselves attended to.
 
-use candle_core::{D, DType, IndexOp, Tensor};
+use candle_core::{D, DType, Device, IndexOp, Tensor};
 
 use super::{LoadOptions, Options, Pipeline};
 use crate::checkpoint::{self, Checkpoint, Part, TIME_IDS};
@@ -8,6 +8,17 @@ use crate::model::{Added, Conditioning, Context, TextEncoder, TextEncoding};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
 use crate::{Error, Result};
+
+/// `[batch, tokens]`: 1 for the unconditional rows, `weights` (and 1 for what lies beyond them) for the last `images` rows.
+fn value_weights(weights: &[f32], context: &Context, images: usize) -> Result<Tensor> {
+    let (batch, tokens) = (context.batch(), context.tokens());
+    let weight = |row: usize, token: usize| match weights.get(token) {
+        Some(&weight) if row + images >= batch => weight,
+        _ => 1.0,
+    };
+    let all = (0..batch).flat_map(|row| (0..tokens).map(move |token| weight(row, token))).collect::<Vec<f32>>();
+    Ok(Tensor::from_vec(all, (batch, tokens), &Device::Cpu)?)
+}
 
 /// SDXL's second text encoder with the tokenizer that belongs to it.
 pub(super) struct SecondEncoder {
@@ -172,6 +183,10 @@ impl Pipeline {
         };
         let attentions = TextAttentions { first: attentions()?, second: attentions()? };
         let context = self.unet.prepare(&conditioning)?;
+        let context = match &options.value_weights {
+            Some(weights) => context.weighted(&value_weights(weights, &context, images)?)?,
+            None => context,
+        };
         Ok((self.with_probes(context, &conditional, options)?, attentions))
     }
 

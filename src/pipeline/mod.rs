@@ -83,6 +83,10 @@ pub struct Options {
     pub latents: Option<Tensor>,
     /// A picture to set out from; noise alone where there is none.
     pub init: Option<Init>,
+    /// What each token's values are multiplied by in every cross-attention of the conditional half, by position in
+    /// [`Prompt::ids`](crate::prompt::Prompt::ids); those beyond its end count as 1. The probabilities stay as they are. A reweighted run is
+    /// an experiment: it has no place in `run.json`.
+    pub value_weights: Option<Vec<f32>>,
 }
 
 /// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
@@ -215,6 +219,7 @@ impl Pipeline {
             crop: [0, 0],
             latents: None,
             init: None,
+            value_weights: None,
         }
     }
 

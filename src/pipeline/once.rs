@@ -1,10 +1,11 @@
 //! Single calls of the networks, outside of a run: what the causal tests and the accuracy measurement are made of.
 
-use super::{Pipeline, Result};
+use super::{Options, Pipeline, Result};
 use crate::Error;
 use crate::model::{Context, Posterior, Unet};
+use crate::prompt::Prompt;
 use crate::scheduler;
-use crate::trace::AttentionObserver;
+use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
@@ -14,9 +15,33 @@ impl Pipeline {
         &self.unet
     }
 
-    /// Another UNet in place of the checkpoint's, for tests of what depends on its weights.
-    pub fn with_unet(self, unet: Unet) -> Self {
-        Self { unet, ..self }
+    /// Puts another UNet in place of the checkpoint's, for tests of what depends on its weights; gives back the one that was there.
+    pub fn replace_unet(&mut self, unet: Unet) -> Unet {
+        std::mem::replace(&mut self.unet, unet)
+    }
+
+    /// The attention of single calls of the UNet with the prompt alone, in a run with `options`, at the given `(latent as the scheduler scales it, timestep)`s:
+    /// latents `[1, channels, h, w]` of one size.
+    ///
+    /// # Errors
+    /// When there are no calls; those of the networks.
+    pub fn observe(&self, prompt: &Prompt, options: &Options, calls: &[(&Tensor, f64)]) -> Result<Trace> {
+        let Some((first, _)) = calls.first() else {
+            return Err(Error::option("steps", "there are none to look at"));
+        };
+        let (.., height, width) = first.dims4()?;
+        let info = PromptInfo::from(prompt);
+        let context = self.unet.prepare(&self.conditioning(&[prompt], options)?)?;
+        let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
+        let mut recorder = Recorder::new(&self.unet.sites(height, width), plan).with_keys(&prompt.keys(), &[]);
+        for (index, (latent, timestep)) in calls.iter().enumerate() {
+            let step = Step { index, count: calls.len(), timestep: *timestep, images: 1, guided: false };
+            recorder.begin_step(&step)?;
+            self.predict_once(latent, *timestep, &context, &mut recorder)?;
+        }
+        let image = Grid::new(height * self.vae_factor, width * self.vae_factor);
+        let about = About { prompt: info, latent: Grid::new(height, width), image, ..About::default() };
+        Trace::new(about, recorder.finish()?.swap_remove(0))
     }
 
     /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at `timestep`: f32, of the same shape.

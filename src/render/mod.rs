@@ -5,6 +5,7 @@ mod colormap;
 mod overlay;
 mod png;
 mod sheet;
+mod strip;
 mod text;
 
 pub use canvas::frame;
@@ -12,6 +13,7 @@ pub use colormap::Colormap;
 pub use overlay::{Base, Style, overlay};
 pub use png::{png_text, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};
+pub use strip::strip;
 pub use text::Typesetter;
 
 use crate::{Error, Result};

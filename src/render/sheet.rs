@@ -6,9 +6,9 @@ use super::{Base, Colormap};
 use image::{Rgb, RgbImage, imageops};
 use rayon::prelude::*;
 
-const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
-const INK: [u8; 3] = [0xf2, 0xf0, 0xec];
-const FAINT: [u8; 3] = [0xa3, 0xa1, 0xa8];
+pub(super) const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
+pub(super) const INK: [u8; 3] = [0xf2, 0xf0, 0xec];
+pub(super) const FAINT: [u8; 3] = [0xa3, 0xa1, 0xa8];
 
 /// Pixels of a sheet, at most: with many words the tiles become smaller.
 const MOST_PIXELS: usize = 20_000_000;

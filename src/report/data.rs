@@ -207,8 +207,14 @@ pub struct ReportData {
     pub matrix: Option<PromptMatrix>,
     /// Layout statistics, one row a word.
     pub layout: Vec<LayoutRow>,
+    /// What stands out in the layout, a sentence each.
+    pub remarks: Vec<String>,
     /// Verdicts of the causal test, where the run has one.
     pub verdicts: Vec<Verdict>,
+    /// What else the causal test found, a sentence each.
+    pub checks: Vec<String>,
+    /// Pictures that the causal test made, with captions.
+    pub figures: Vec<(String, ImageData)>,
     /// The command that makes the causal test.
     pub explain_command: String,
     /// Settings and provenance: name and value, in the order shown.

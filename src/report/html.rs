@@ -28,6 +28,8 @@ pub fn page(data: &ReportData) -> String {
         .collect();
     let estimates: Vec<Value> =
         data.estimates.iter().map(|e| json!({"step": e.step, "src": data_url(&e.image)})).collect();
+    let figures: Vec<Value> =
+        data.figures.iter().map(|(caption, image)| json!({"caption": caption, "src": data_url(image)})).collect();
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
         "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words, "probes": data.probes,
@@ -46,7 +48,8 @@ pub fn page(data: &ReportData) -> String {
         "ties": data.ties.iter().zip(&packed.ties).filter_map(|(t, block)| block.as_ref().map(|block| json!({
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
-        "layout": data.layout, "verdicts": data.verdicts, "explain": data.explain_command,
+        "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
+        "figures": figures, "explain": data.explain_command,
         "settings": data.settings, "command": data.command, "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });

@@ -4,6 +4,7 @@ use super::data::{
     ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
     TokenInfo, TokenKind, Verdict, WordInfo,
 };
+use crate::facts::Facts;
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
 use crate::trace::{self, Buffer, Half, Trace};
@@ -34,6 +35,8 @@ pub struct Parts<'a> {
     pub estimates: Vec<(usize, Vec<u8>)>,
     /// What `attnmap explain` wrote, if it was run.
     pub evidence: Option<Value>,
+    /// Pictures that it made, as captions and PNG bytes.
+    pub figures: Vec<(String, Vec<u8>)>,
 }
 
 /// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
@@ -86,7 +89,18 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     let estimates = steps.map(|(step, path)| Ok((step, read(&path)?))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    gather(Parts { name: &name, place: folder, record: &run.record, trace: &trace, tokens, image, estimates, evidence })
+    let figures = evidence.as_ref().map_or_else(Vec::new, |evidence| figures(folder, evidence));
+    gather(Parts {
+        name: &name,
+        place: folder,
+        record: &run.record,
+        trace: &trace,
+        tokens,
+        image,
+        estimates,
+        evidence,
+        figures,
+    })
 }
 
 /// Everything the page shows of a run that is still in memory.
@@ -94,7 +108,8 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
-    let Parts { name, place, record, trace, tokens: own, image, estimates, evidence } = parts;
+    let Parts { name, place, record, trace, tokens: own, image, estimates, evidence, figures } = parts;
+    let figures = figures.into_iter().map(|(caption, bytes)| (caption, png(bytes))).collect();
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
     let used = used_sites(&record.aggregate, trace);
@@ -126,6 +141,10 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let mapped = count + probes.map_or(0, |probes| probes.tokens);
     let official = own.filter(|own| own.len() == mapped * latent.cells() && shares.len() == count + 1);
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
+    let placed = |word: &trace::WordInfo| {
+        let facts = record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)?;
+        facts.placed
+    };
     let layout = record.words.iter().filter_map(|word| {
         let l = &word.layout;
         let facts = [
@@ -135,6 +154,10 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             ("centre x, y", l.centroid.map_or("–".into(), |c| format!("{:.2}, {:.2}", c.x, c.y))),
             ("area", percent(l.area)),
             ("entropy", format!("{:.2}", l.entropy)),
+            (
+                "in place from step",
+                placed(&word.word).map_or("–".into(), |placed| format!("{} / {}", placed.step, placed.steps)),
+            ),
         ];
         let facts = facts.map(|(name, value)| (name.to_string(), value)).into();
         label(&word.word).map(|word| LayoutRow { word, facts })
@@ -166,6 +189,9 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         ties: recording.ties.iter().map(ties_data).collect(),
         matrix: matrix(trace, count),
         layout: layout.collect(),
+        remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
+        checks: evidence.as_ref().map_or_else(Vec::new, |evidence| texts(evidence, "notes")),
+        figures,
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
         explain_command: explain_command(place),
         settings: settings(record),
@@ -314,6 +340,26 @@ fn verdicts(evidence: &Value, prompt: &trace::PromptInfo) -> Vec<Verdict> {
             Some(Verdict { word, verdict: text(entry, "verdict"), sentence: text(entry, "sentence") })
         })
         .collect()
+}
+
+/// The strings under `key` of an `evidence.json`.
+fn texts(evidence: &Value, key: &str) -> Vec<String> {
+    let list = evidence.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|text| Some(text.as_str()?.to_string())).collect()
+}
+
+/// Pictures in an `evidence.json`: an object each with `caption` and `file` (from the run folder), under `figures`. Those that are not
+/// there any more are left out.
+fn figures(folder: &Path, evidence: &Value) -> Vec<(String, Vec<u8>)> {
+    let list = evidence.get("figures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let figure = |entry: &Value| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
+        let file = text("file")?;
+        // Only what lies in the folder itself.
+        let inside = Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        Some((text("caption")?, std::fs::read(folder.join(inside.then_some(file)?)).ok()?))
+    };
+    list.iter().filter_map(figure).collect()
 }
 
 fn settings(record: &RunRecord) -> Vec<(String, String)> {

@@ -18,7 +18,9 @@ pub use folder::Run;
 pub(crate) use leftover::sweep;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
-pub use record::{FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps};
+pub use record::{
+    FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps,
+};
 pub use remake::{Remake, remake};
 pub use ties::{Tied, TiedMap, draw_ties};
 pub use write::{NewRun, write_run};

@@ -1,5 +1,6 @@
 //! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
 
+use crate::facts::Facts;
 use crate::heatmap::{Heatmaps, Layout};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
@@ -63,6 +64,10 @@ pub struct RunRecord {
     pub aggregate: String,
     /// How the pictures were drawn.
     pub display: Display,
+    /// What the maps say: relations, overlap, neglected words, leaking adjectives, since when a word was placed. Absent in runs of
+    /// versions that did not compute it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
     /// The sites that were watched, in network order.
     pub sites: Vec<Site>,
     /// The scheduler's timestep of every UNet call.

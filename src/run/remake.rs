@@ -2,6 +2,7 @@
 
 use super::atomic::{Partial, Staging};
 use super::{Pictures, Run, RunRecord, render_run};
+use crate::facts::of_trace;
 use crate::heatmap::Aggregate;
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
@@ -45,6 +46,7 @@ pub fn remake(
         let mut record = run.record.clone();
         let prompt = trace.half(aggregate.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
         record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
+        record.facts = Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?);
         record.display = display.clone();
         Ok(record)
     };

@@ -3,6 +3,7 @@
 use super::atomic::Staging;
 use super::{FORMAT_VERSION, Pictures, RunKind, RunRecord, Settings, render_run};
 use crate::Result;
+use crate::facts::of_trace;
 use crate::render::write_png;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,7 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
         warnings: new.warnings.clone(),
         aggregate: String::new(),
         display: display.clone(),
+        facts: Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: new.timings.clone(),

@@ -203,7 +203,10 @@ pub fn sample(plan: &Plan) -> ReportData {
         negative_words: None,
         matrix: Some(matrix(tokens.len())),
         layout,
+        remarks: vec!["stated: apple left of frog: the maps agree (offset -0.40)".into()],
         verdicts: vec![],
+        checks: vec![],
+        figures: vec![],
         explain_command: "attnmap explain outputs/a-red-apple-42".into(),
         settings: [
             ("checkpoint", "embedded default"),

@@ -4,9 +4,9 @@
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Accuracy, bootstrap};
 use attnmap::evidence::causal::{Change, Cut, Row, changes};
-use attnmap::evidence::facts::{overlap, spread, symmetric_kl};
 use attnmap::evidence::scores::{Agreement, edges};
-use attnmap::evidence::verdict::{Verdict, judge};
+use attnmap::evidence::verdict::{SUPPORTED, Verdict, judge};
+use attnmap::facts::{overlap, spread, symmetric_kl};
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline};
 use attnmap::scheduler::TorchGenerator;
@@ -225,4 +225,144 @@ fn eval_agrees_with_diffusers_on_the_final_scenes() {
     let [best, single] =
         [default, "resolution 16x16"].map(|name| found["aggregates"][name]["iou_0.4"].as_f64().unwrap());
     assert!(best >= 0.80 && best >= single + 0.10, "{default}: {best}, best single resolution {single}");
+}
+
+const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+
+fn attnmap(folder: &Path, args: &[&str]) -> std::process::Output {
+    assert_cmd::Command::cargo_bin("attnmap").unwrap().current_dir(folder).arg("--quiet").args(args).output().unwrap()
+}
+
+/// What `attnmap` with these arguments prints as JSON.
+fn json(folder: &Path, args: &[&str]) -> Value {
+    let output = attnmap(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// All scores of one map.
+fn agrees(found: &Value, expected: &Value, what: &str) {
+    for (score, tolerance) in [("spearman", 1e-3), ("iou_top", 1e-9), ("drop", 1e-4)] {
+        close(found[score].as_f64().unwrap(), &expected[score], tolerance, &format!("{what}: {score}"));
+    }
+}
+
+#[test]
+fn an_explanation_of_the_default_checkpoint_is_that_of_diffusers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/explain.json");
+    let fixture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(fixture["prompt"], PROMPT);
+    assert!(attnmap(folder.path(), &["generate", PROMPT, "--out", "run"]).status.success());
+    for (name, _) in Cut::NAMED {
+        let found = json(folder.path(), &["explain", "run", "--cut", name, "--json"]);
+        assert_eq!(found["steps"], fixture["steps"]);
+        let file = std::fs::read(folder.path().join("run/evidence.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let maps = tensors.tensor("causal").unwrap().data().to_vec();
+        let maps: Vec<f32> = maps.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let expected = fixture["cuts"][name].as_array().unwrap();
+        assert_eq!(found["words"].as_array().unwrap().len(), expected.len());
+        for (index, (found, expected)) in found["words"].as_array().unwrap().iter().zip(expected).enumerate() {
+            let what = format!("{name} {}", expected["word"]);
+            assert_eq!(found["word"], expected["word"]);
+            let effect = expected["effect"].as_f64().unwrap();
+            close(found["effect"].as_f64().unwrap(), &expected["effect"], 1e-4 * effect, &what);
+            let causal = floats(&expected["causal"]);
+            let top = causal.iter().copied().fold(0.0, f32::max);
+            for (found, expected) in maps[index * causal.len()..].iter().zip(&causal) {
+                assert!(
+                    (found - expected).abs() <= 5e-4 * top,
+                    "{what}: {found}, diffusers has {expected} of at most {top}"
+                );
+            }
+            agrees(&found["attention"], &expected["attention"], &what);
+            for control in ["centre_blob", "other_word", "equal_mass_token", "edges"] {
+                agrees(&found["controls"][control], &expected["controls"][control], &format!("{what}, {control}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    assert!(attnmap(folder.path(), &["generate", PROMPT, "--out", "run"]).status.success());
+    let picture = |file: &Value| image::open(run.join(file.as_str().unwrap())).unwrap().to_rgb8();
+    // Without the frog, which stands on the right, the right half changes.
+    let without = json(folder.path(), &["explain", "run", "--words", "frog", "--counterfactual", "--json"]);
+    let without = &without["counterfactuals"][0];
+    let region = picture(&without["region"]);
+    let white = |half: u32| region.enumerate_pixels().filter(|(x, _, p)| p.0[0] == 255 && x / 64 == half).count();
+    assert!(white(1) > 4 * white(0) && without["area"].as_f64().unwrap() > 0.1, "{without}");
+
+    let all = [
+        "explain",
+        "run",
+        "--words",
+        "frog,apple",
+        "--cut",
+        "mask",
+        "--counterfactual",
+        "--weight",
+        "frog=0..2",
+        "--json",
+    ];
+    let mut found = json(folder.path(), &all);
+    let original = picture(&"image.png".into());
+    let weights = &found["reweighted"][0];
+    assert_eq!(weights["weights"], serde_json::json!([0.0, 0.5, 1.0, 1.5, 2.0]));
+    assert_eq!((picture(&weights["images"][2]) == original, &weights["means"][2]), (true, &serde_json::json!(0.0)));
+    assert!(weights["means"][0].as_f64().unwrap() > 0.01 && weights["means"][4].as_f64().unwrap() > 0.001);
+    let without = &found["counterfactuals"][0];
+    assert!(picture(&without["image"]) == picture(&weights["images"][0]), "weight 0 is the cut `mask`");
+
+    // Asked for less, or the same, nothing is made again; asked for more, what was found stays.
+    let before = std::fs::read(run.join("evidence.json")).unwrap();
+    let modified = || std::fs::metadata(run.join("evidence.json")).unwrap().modified().unwrap();
+    let time = modified();
+    assert_eq!(json(folder.path(), &all), found);
+    assert_eq!(json(folder.path(), &["explain", "run", "--words", "frog,apple", "--cut", "mask", "--json"]), found);
+    assert_eq!((modified(), std::fs::read(run.join("evidence.json")).unwrap()), (time, before));
+    let more = json(folder.path(), &["explain", "run", "--words", "frog,apple", "--cut", "mask", "--sanity", "--json"]);
+    let sanity = more["sanity"]["levels"].as_array().unwrap();
+    let blocks: Vec<_> = sanity.iter().map(|level| level["block"].as_str().unwrap()).collect();
+    assert_eq!((blocks[0], blocks.last().copied()), ("up_blocks.2", Some("down_blocks.0")));
+    let overlap = |level: &Value, of: &str| level[of]["iou_top"].as_f64().unwrap();
+    let last = sanity.last().unwrap();
+    assert!(overlap(last, "attention") < SUPPORTED && overlap(last, "causal") < SUPPORTED, "{last}");
+    for part in ["words", "counterfactuals", "reweighted"] {
+        assert_eq!(more[part], found[part].take(), "{part}");
+    }
+    assert!(more["notes"][0].as_str().unwrap().contains("fall apart, as they must"));
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("fall apart, as they must") && page.contains("1 is the run itself"));
+
+    // A run with a setting that is not known here is refused in one line.
+    let text = std::fs::read_to_string(run.join("run.json")).unwrap();
+    std::fs::write(run.join("run.json"), text.replacen("\"seed\"", "\"from_the_future\": 7, \"seed\"", 1)).unwrap();
+    let output = attnmap(folder.path(), &["explain", "run", "--force"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("`from_the_future` (7)") && message.lines().count() == 1, "{message}");
+}
+
+#[test]
+fn a_folder_of_the_users_own_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let (scenes, mine) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scenes/final"), folder.path().join("mine"));
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::copy(scenes.join("00.png"), mine.join("one.png")).unwrap();
+    std::fs::copy(scenes.join("00-frog.png"), mine.join("one-frog.png")).unwrap();
+    std::fs::write(mine.join("one.txt"), "a frog on the grass\n").unwrap();
+    // Named from where the user stands, which is not where the binary was built.
+    let found = json(folder.path(), &["eval", "mine", "--json"]);
+    assert_eq!((&found["scenes"]["objects"], &found["default"]), (&Value::from(1), &Value::from("compete")));
+    assert!(found["aggregates"]["compete"]["iou_0.4"].as_f64().unwrap() > 0.7, "{found}");
+    std::fs::write(mine.join("two.txt"), "a fox").unwrap();
+    let output = attnmap(folder.path(), &["eval", "mine"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(message.contains("two.txt has a caption and no picture") && message.lines().count() == 1, "{message}");
 }

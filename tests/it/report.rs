@@ -118,6 +118,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         warnings: vec![],
         aggregate: String::new(),
         display: attnmap::render::Display::default(),
+        facts: None,
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: Default::default(),

@@ -34,6 +34,7 @@ fn make(folder: &Path) {
         warnings: Vec::new(),
         aggregate: "daam".into(),
         display: Display::default(),
+        facts: None,
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: BTreeMap::from([("steps".to_string(), 1.5)]),

@@ -1,10 +1,12 @@
 //! Multi-head attention: probabilities formed only for whoever asked.
 
-use super::{Builder, Linear, fast};
+use super::{Builder, Layout, Linear, fast};
 use crate::Result;
 use crate::kernels::attention::Context;
 use crate::kernels::gemm::Format;
 use candle_core::{D, DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Someone who is shown the probabilities, f32 `[batch, heads, queries, keys]`, of one attention.
@@ -22,7 +24,19 @@ pub struct Attention {
     fast: bool,
     /// Of what is attended to in self-attention. The prompt's keys stay in f32: its probabilities are what is shown.
     format: Format,
+    widths: Widths,
 }
+
+/// The sizes that an [`Attention`] was made with.
+#[derive(Debug, Clone, Copy)]
+struct Widths {
+    channels: usize,
+    context: usize,
+    bias: bool,
+}
+
+/// Gives so many standard normal numbers.
+pub type Draw<'a> = &'a mut dyn FnMut(usize) -> Vec<f32>;
 
 /// Keys and values of a context, split into heads: computed once for a prompt, used at every step.
 #[derive(Debug, Clone)]
@@ -81,7 +95,34 @@ impl Attention {
             upcast,
             fast: fast::applies(b.layout(), b.device()),
             format: if upcast { Format::F32 } else { b.format() },
+            widths: Widths { channels, context, bias },
         })
+    }
+
+    /// Forgets all that was learnt: weights and biases become normal numbers with the variance that PyTorch's linear layers begin with, a
+    /// third over the layer's inputs (`torch.nn.Linear.reset_parameters`, which draws them uniformly).
+    ///
+    /// # Errors
+    /// Those of the tensors.
+    pub fn redraw(&mut self, draw: Draw, layout: Layout, dtype: DType, device: &Device) -> Result<()> {
+        let Widths { channels, context, bias } = self.widths;
+        let mut weights = HashMap::new();
+        for (name, input) in [("to_q", channels), ("to_k", context), ("to_v", context), ("to_out.0", channels)] {
+            let deviation = 1.0 / (3.0 * input as f32).sqrt();
+            let mut drawn = |name: String, shape: &[usize]| -> Result<()> {
+                let values: Vec<f32> =
+                    draw(shape.iter().product()).into_iter().map(|value| value * deviation).collect();
+                weights.insert(name, Tensor::from_vec(values, shape, device)?);
+                Ok(())
+            };
+            drawn(format!("{name}.weight"), &[channels, input])?;
+            if bias || name == "to_out.0" {
+                drawn(format!("{name}.bias"), &[channels])?;
+            }
+        }
+        let b = Builder::with_layout(VarBuilder::from_tensors(weights, dtype, device), layout);
+        *self = Self::new(channels, context, self.heads, bias, self.upcast, &b)?;
+        Ok(())
     }
 
     /// Keys and values of `context` `[batch, keys, width]`.

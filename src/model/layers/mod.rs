@@ -16,7 +16,7 @@ mod grid;
 mod linear;
 mod norm;
 
-pub use attention::{Attention, KeysValues, Tap, attend, merge_heads, split_heads};
+pub use attention::{Attention, Draw, KeysValues, Tap, attend, merge_heads, split_heads};
 pub use conv::{Conv2d, Downsample, Padding, Upsample};
 pub use grid::Grid;
 pub use linear::{GeGlu, Linear, quick_gelu};

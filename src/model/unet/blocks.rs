@@ -89,6 +89,10 @@ impl DownBlock {
         Ok(x)
     }
 
+    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
+        &mut self.attentions
+    }
+
     pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
         self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
     }
@@ -124,6 +128,10 @@ impl MidBlock {
             x = resnet.forward(&x, Some(pass.time))?;
         }
         Ok(x)
+    }
+
+    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
+        &mut self.attentions
     }
 
     pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
@@ -178,6 +186,10 @@ impl UpBlock {
             Some(upsampler) => upsampler.forward(&x, skips.last().map(Grid::size)),
             None => Ok(x),
         }
+    }
+
+    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
+        &mut self.attentions
     }
 
     pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The denoiser: a UNet whose transformers attend to the prompt, with an observer passed down to every attention.
 
 mod blocks;
+mod redraw;
 mod sites;
 mod time;
 mod transformer;

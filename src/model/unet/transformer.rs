@@ -63,6 +63,11 @@ impl Transformer {
         Grid::from_tokens(&self.proj_out.forward_plus(&tokens, &x.to_tokens()?)?, x.size(), x.layout())
     }
 
+    /// The attentions to the prompt, in network order.
+    pub(super) fn cross_attentions(&mut self) -> impl Iterator<Item = &mut Attention> {
+        self.transformer_blocks.iter_mut().map(|block| &mut block.attn2)
+    }
+
     /// Appends the prompt's keys and values for each block, in network order.
     pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
         for block in &self.transformer_blocks {

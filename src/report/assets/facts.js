@@ -18,6 +18,7 @@ function factsPanel() {
         onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: row.word}); },
         onpointerleave: () => { if (S.hover === row.word) set({hover: -1}); }},
       el('th', {scope: 'row', text: name(row.word), dir: 'auto'}), row.facts.map(([, value]) => el('td', {class: 'number', text: value}))))))),
+    RUN.remarks.length ? el('ul', {class: 'remarks'}, RUN.remarks.map((text) => el('li', {text, dir: 'auto'}))) : null,
     el('p', {class: 'note'}, 'Of the run’s own maps, as in run.json. ', honest())) : null;
 
   const evidence = el('section', {class: 'panel evidence', id: 'evidence', tabIndex: -1}, el('header', {}, el('h2', {text: 'Did the word matter?'})),
@@ -25,7 +26,9 @@ function factsPanel() {
     RUN.verdicts.length
       ? el('ul', {class: 'verdicts'}, RUN.verdicts.map((v) => el('li', {class: v.verdict.replace(/\s+/g, '-')},
         el('b', {text: name(v.word), dir: 'auto'}), ' ', el('span', {class: 'verdict', text: v.verdict}), el('span', {class: 'soft', text: ' ' + v.sentence}))))
-      : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(explainCommand(), 'the command for a causal test')));
+      : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(explainCommand(), 'the command for a causal test')),
+    RUN.checks.length ? el('ul', {class: 'remarks'}, RUN.checks.map((text) => el('li', {text, dir: 'auto'}))) : null,
+    RUN.figures.map((figure) => el('figure', {class: 'strip'}, el('img', {src: figure.src, alt: figure.caption, loading: 'lazy'}), el('figcaption', {text: figure.caption, dir: 'auto'}))));
 
   const settings = el('section', {class: 'panel settings'}, el('header', {}, el('h2', {text: 'How it was made'})),
     el('dl', {}, RUN.settings.map(([key, value]) => el('div', {}, el('dt', {text: key}), el('dd', {text: value, dir: 'auto'}))),

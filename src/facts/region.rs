@@ -1,6 +1,6 @@
 //! Which words a region of the image belongs to.
 
-use super::facts::label;
+use super::label;
 use crate::heatmap::Heatmaps;
 use crate::trace::{Grid, Ties, TokenKind, WordInfo};
 use serde::{Deserialize, Serialize};

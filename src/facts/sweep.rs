@@ -1,14 +1,20 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
 
-use super::facts::{Context, Facts, Lies, facts};
 use super::lexicon::Role;
+use super::{Context, FILLER_QUANTILE, Facts, Lies, facts, percentile};
 use crate::heatmap::{Heatmaps, Point};
-use crate::trace::Grid;
+use crate::trace::{CheckpointInfo, Grid};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The file of a sweep in its folder.
+pub const FILE: &str = "sweep.json";
 
 /// Collects the maps of one prompt under many seeds.
 #[derive(Debug, Clone, Default)]
 pub struct Collector {
+    about: About,
     grid: Grid,
     sums: Vec<f32>,
     runs: Vec<(u64, Facts)>,
@@ -17,14 +23,50 @@ pub struct Collector {
 /// What a sweep found. Lengths are shares of the image's sides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
+    /// What was swept.
+    #[serde(flatten)]
+    pub about: About,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
     /// The median of the filler words' peaks over all seeds; absent when the prompt has none.
     pub filler_peak: Option<f32>,
+    /// The peaks of all filler words over all seeds, ascending: what a single run's words can be compared with.
+    #[serde(default)]
+    pub filler_peaks: Vec<f32>,
     /// One entry a word, in prompt order.
     pub words: Vec<WordSweep>,
     /// One entry a relation that the prompt states.
     pub stated: Vec<StatedSweep>,
+}
+
+/// What a sweep was made of: a run of the same can be compared with it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The prompt.
+    #[serde(default)]
+    pub prompt: String,
+    /// The checkpoint.
+    #[serde(default)]
+    pub checkpoint: CheckpointInfo,
+    /// How the maps were made.
+    #[serde(default)]
+    pub aggregate: String,
+}
+
+impl Sweep {
+    /// The sweep in `folder`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when its `sweep.json` is damaged.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let file = folder.join(FILE);
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
+        let sweep = serde_json::from_slice(&bytes);
+        sweep.map(Some).map_err(|error| Error::Trace { file, reason: format!("{error}; make the sweep again") })
+    }
 }
 
 /// Where one word landed.
@@ -59,6 +101,11 @@ pub struct StatedSweep {
 }
 
 impl Collector {
+    /// Of which prompt, checkpoint and maps.
+    pub fn new(about: About) -> Self {
+        Self { about, ..Self::default() }
+    }
+
     /// Adds the maps of `seed`; all runs have the same words and grid.
     pub fn add(&mut self, seed: u64, maps: &Heatmaps) {
         self.grid = maps.grid;
@@ -88,8 +135,7 @@ impl Collector {
         let mut peaks: Vec<f64> =
             fillers.flat_map(|word| self.runs.iter().map(move |(_, facts)| f64::from(peak(facts, word)))).collect();
         peaks.sort_by(f64::total_cmp);
-        let filler_peak =
-            (!peaks.is_empty()).then(|| super::accuracy::percentile(&peaks, super::facts::FILLER_QUANTILE) as f32);
+        let filler_peak = (!peaks.is_empty()).then(|| percentile(&peaks, FILLER_QUANTILE) as f32);
         let words = names.iter().enumerate().map(|(word, first)| {
             let centroids: Vec<_> = self.runs.iter().map(|(_, facts)| facts.words[word].layout.centroid).collect();
             let (mean, scatter) = scatter(&centroids);
@@ -114,7 +160,14 @@ impl Collector {
             StatedSweep { claim: self.runs[0].1.stated[claim].claim.clone(), agrees: share(true), fails: share(false) }
         });
         let stated = stated.collect();
-        Sweep { seeds: self.runs.iter().map(|(seed, _)| *seed).collect(), filler_peak, words, stated }
+        Sweep {
+            about: self.about.clone(),
+            seeds: self.runs.iter().map(|(seed, _)| *seed).collect(),
+            filler_peak,
+            filler_peaks: peaks.into_iter().map(|peak| peak as f32).collect(),
+            words,
+            stated,
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Facts of a layout: how much a word holds, where and since when, how words lie to each other, what was neglected and what leaked.
 
 use super::lexicon::{self, Claim, Relation, Role};
-use crate::heatmap::{Heatmaps, Layout, Point};
-use crate::trace::{Grid, WordInfo};
+use super::percentile;
+use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
+use crate::trace::{Grid, Trace, WordInfo};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A word counts as placed once its centroid stays this near its last position, as a share of the image's sides.
@@ -25,17 +27,48 @@ pub struct Facts {
     pub threshold: f32,
     /// What a word's peak must exceed not to be neglected, where there is anything to compare with.
     pub filler_peak: Option<f32>,
+    /// Whether `filler_peak` comes from the filler words of a seed sweep instead of this run's own few.
+    #[serde(default)]
+    pub over_seeds: bool,
     /// One entry a word, in prompt order.
     pub words: Vec<WordFacts>,
     /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1 (sum of the smaller of the two maps, each
     /// divided by its sum).
-    pub overlap: Vec<Vec<f64>>,
+    pub overlap: Vec<Vec<f32>>,
     /// How content words lie to each other, each pair once in each direction that holds.
     pub relations: Vec<Lies>,
     /// The relations that the prompt states, and whether the maps agree.
     pub stated: Vec<Stated>,
     /// Adjectives and the nouns that they follow.
     pub leakage: Vec<Leakage>,
+}
+
+impl Facts {
+    /// What stands out, a line each: neglected words, stated relations, and whom adjectives follow.
+    pub fn sentences(&self) -> Vec<String> {
+        let neglected = self.words.iter().filter(|word| word.neglected == Some(true)).map(|word| {
+            let whose = if self.over_seeds { " over the seeds of a sweep" } else { "" };
+            format!("{} is neglected: its peak is no higher than what half of the filler words reach{whose}", word.word)
+        });
+        let stated = self.stated.iter().map(|stated| {
+            let says = match stated.agrees {
+                Some(true) => "the maps agree",
+                Some(false) => "the maps DISAGREE",
+                None => "the maps are too close to call",
+            };
+            let claim = &stated.claim;
+            let offset = stated.offset.map_or_else(String::new, |offset| format!(" (offset {offset:+.2})"));
+            format!("stated: {} {} {}: {says}{offset}", claim.subject, claim.relation.words(), claim.object)
+        });
+        let leakage = self.leakage.iter().map(|leak| {
+            let says =
+                if leak.leaks() { format!("LEAKS to {}", leak.follows) } else { format!("follows {}", leak.noun) };
+            let others = leak.others.iter().map(|other| format!("; {} {:.2}", other.noun, other.divergence));
+            let others = others.collect::<String>();
+            format!("{} of {}: {says} (divergence {:.2}{others})", leak.adjective, leak.noun, leak.own)
+        });
+        neglected.chain(stated).chain(leakage).collect()
+    }
 }
 
 /// What one word's map tells.
@@ -58,6 +91,9 @@ pub struct WordFacts {
     pub placed: Option<Placed>,
     /// Whether its peak stays within what filler words reach; absent for fillers and where there is nothing to compare with.
     pub neglected: Option<bool>,
+    /// The share of the filler words' peaks (a sweep's where there is one) that its own peak exceeds; absent where `neglected` is.
+    #[serde(default)]
+    pub above_fillers: Option<f32>,
 }
 
 /// When a word found its place.
@@ -100,7 +136,7 @@ pub struct Leakage {
     /// The noun that it belongs to.
     pub noun: String,
     /// Symmetric KL divergence of its map from its own noun's, in nats; 0 the same map.
-    pub own: f64,
+    pub own: f32,
     /// The same from each other noun.
     pub others: Vec<Distance>,
     /// The noun whose map is nearest.
@@ -120,7 +156,7 @@ pub struct Distance {
     /// The noun.
     pub noun: String,
     /// Symmetric KL divergence in nats.
-    pub divergence: f64,
+    pub divergence: f32,
 }
 
 /// What beside the maps goes into [`facts`].
@@ -146,9 +182,13 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let role = |word| if maps.is_probe(word) { Role::Probe } else { lexicon::role(&word.text) };
     let roles: Vec<Role> = maps.chosen.iter().map(role).collect();
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
-    let filler_peak = filler_peak(&layouts, &roles, context.filler_peaks);
+    let fillers = filler_peaks(&layouts, &roles, context.filler_peaks);
+    let filler_peak = (!fillers.is_empty()).then(|| percentile(&fillers, FILLER_QUANTILE) as f32);
+    let above =
+        |peak: f32| fillers.iter().filter(|&&filler| filler < f64::from(peak)).count() as f32 / fillers.len() as f32;
     let words = (0..names.len()).map(|word| {
         let layout = layouts[word];
+        let tested = !matches!(roles[word], Role::Filler | Role::Probe);
         WordFacts {
             word: names[word].clone(),
             role: roles[word],
@@ -157,14 +197,13 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
             concentration: 1.0 - layout.entropy,
             spread: spread(maps.word(word), maps.grid),
             placed: placed(context.steps, word, threshold),
-            neglected: filler_peak
-                .filter(|_| !matches!(roles[word], Role::Filler | Role::Probe))
-                .map(|filler| layout.peak_value() <= filler),
+            neglected: filler_peak.filter(|_| tested).map(|filler| layout.peak_value() <= filler),
+            above_fillers: filler_peak.filter(|_| tested).map(|_| above(layout.peak_value())),
         }
     });
     let words = words.collect();
-    let overlap =
-        (0..names.len()).map(|a| (0..names.len()).map(|b| overlap(maps.word(a), maps.word(b))).collect()).collect();
+    let common = |a: usize, b: usize| (overlap(maps.word(a), maps.word(b)) as f32).min(1.0);
+    let overlap = (0..names.len()).map(|a| (0..names.len()).map(|b| common(a, b)).collect()).collect();
     let content: Vec<usize> = (0..names.len()).filter(|&word| roles[word] == Role::Content).collect();
     let mut relations = Vec::new();
     for &subject in &content {
@@ -181,7 +220,55 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let stated = lexicon::claims(&texts).iter().map(|claim| stated(claim, &layouts, &names)).collect();
     let bindings = context.bind.map_or_else(|| lexicon::bindings(&texts), <[_]>::to_vec);
     let leakage = leakage(maps, &names, &bindings, &roles);
-    Facts { threshold, filler_peak, words, overlap, relations, stated, leakage }
+    let over_seeds = !context.filler_peaks.is_empty();
+    Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
+}
+
+/// The facts of a trace's words and of `probes` after them, maps by `how`. `bind` as in `red:apple,green:frog`; `filler_peaks` as in
+/// [`Context`].
+///
+/// # Errors
+/// As [`heatmap::aggregate`]; [`Error::Option`] on `--bind` for what is no pair of the prompt's words.
+pub fn of_trace(
+    trace: &Trace,
+    how: &Aggregate,
+    threshold: f32,
+    bind: Option<&str>,
+    filler_peaks: &[f32],
+    probes: &[WordInfo],
+) -> Result<Facts> {
+    let own = &trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt).words;
+    let words = &[own.as_slice(), probes].concat();
+    let maps = heatmap::aggregate(trace, how, words)?;
+    let at_step = |step: usize| {
+        let steps = Some(StepWindow::Numbers(step, step));
+        heatmap::aggregate(trace, &Aggregate { steps, ..how.clone() }, words).ok()
+    };
+    // A chosen window or choice of heads has no single steps of its own, and noise levels are no steps on a way.
+    let steps: Vec<Heatmaps> = match how.steps.is_none() && how.heads.is_none() && !trace.about.is_look() {
+        true => (1..=trace.steps()).map_while(at_step).collect(),
+        false => Vec::new(),
+    };
+    let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
+    Ok(facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() }))
+}
+
+/// `red:apple,green:frog` as positions in `words`.
+///
+/// # Errors
+/// [`Error::Option`] on `--bind` for what is no pair, or no word.
+pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
+    let place = |name: &str| {
+        let found = words.iter().position(|word| label(word).eq_ignore_ascii_case(name.trim()));
+        found.ok_or_else(|| Error::option("--bind", format!("the prompt has no word {:?}", name.trim())))
+    };
+    let pair = |pair: &str| {
+        let (adjective, noun) = pair
+            .split_once(':')
+            .ok_or_else(|| Error::option("--bind", format!("{pair:?} is no pair; write red:apple,green:frog")))?;
+        Ok((place(adjective)?, place(noun)?))
+    };
+    text.split(',').map(pair).collect()
 }
 
 /// `apple`, or `apple#2` where the prompt repeats it.
@@ -189,15 +276,15 @@ pub fn label(word: &WordInfo) -> String {
     if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
 }
 
-/// What filler words reach: the [`FILLER_QUANTILE`] of the sweep's peaks, or else of this run's.
-fn filler_peak(layouts: &[Layout], roles: &[Role], sweep: &[f32]) -> Option<f32> {
+/// The peaks of filler words, ascending: the sweep's where there are any, or else this run's.
+fn filler_peaks(layouts: &[Layout], roles: &[Role], sweep: &[f32]) -> Vec<f64> {
     let here = layouts.iter().zip(roles).filter(|(_, role)| **role == Role::Filler);
     let mut sorted: Vec<f64> = match sweep.is_empty() {
         true => here.map(|(layout, _)| f64::from(layout.peak_value())).collect(),
         false => sweep.iter().map(|&peak| f64::from(peak)).collect(),
     };
     sorted.sort_by(f64::total_cmp);
-    (!sorted.is_empty()).then(|| super::accuracy::percentile(&sorted, FILLER_QUANTILE) as f32)
+    sorted
 }
 
 /// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides; `None` for a map of zeros.
@@ -286,7 +373,7 @@ fn leakage(maps: &Heatmaps, names: &[String], bindings: &[(usize, usize)], roles
     let bound = |word: usize| bindings.iter().any(|&(_, noun)| noun == word);
     let nouns: Vec<usize> = (0..names.len()).filter(|&word| roles[word] == Role::Content || bound(word)).collect();
     let leak = |&(adjective, noun): &(usize, usize)| {
-        let to = |other: usize| symmetric_kl(maps.word(adjective), maps.word(other));
+        let to = |other: usize| symmetric_kl(maps.word(adjective), maps.word(other)) as f32;
         let own = to(noun);
         let others = nouns.iter().filter(|&&other| other != noun && other != adjective);
         let others: Vec<Distance> =

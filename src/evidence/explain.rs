@@ -1,0 +1,399 @@
+//! A whole explanation of a run: made again exactly, its words cut, judged and drawn without, and all of it kept in its folder.
+
+use super::causal::{self, Change, Cut, Row};
+use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords};
+use super::redrawn::{self, Counterfactual, Reweight, Reweighted};
+use super::sanity::{self, Looked};
+use super::shapley::{self, shapley};
+use super::verdict::{Thresholds, judge};
+use crate::facts::label;
+use crate::facts::lexicon::{Role, role};
+use crate::heatmap::{self, Aggregate, Heatmaps};
+use crate::pipeline::{Init, LookOptions, Options, Pipeline};
+use crate::prompt::Prompt;
+use crate::run::{Run, RunKind, RunRecord};
+use crate::trace::WordInfo;
+use crate::{Error, Result};
+use candle_core::Tensor;
+use image::RgbImage;
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// What is asked about a run.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The attention maps that are judged.
+    pub aggregate: Aggregate,
+    /// The words to test, single words of the prompt; all that could be drawn when `None`.
+    pub words: Option<Vec<WordInfo>>,
+    /// How a word is taken out.
+    pub cut: Cut,
+    /// At how many steps of the run predictions are compared, 1 or more; spread by [`causal::spread_steps`].
+    pub at: usize,
+    /// Most rows of a batch, 2 or more.
+    pub batch: usize,
+    /// Share the effect among the words by Shapley values, trying at most so many sets of them.
+    pub shapley: Option<usize>,
+    /// Draw the weights of cross-attention anew, block by block, and see the maps fall apart.
+    pub sanity: bool,
+    /// Generate the same seed without each word.
+    pub counterfactual: bool,
+    /// Generate the same seed with the words' values scaled.
+    pub reweight: Vec<Reweight>,
+}
+
+impl Default for Ask {
+    /// Eight steps, batches of eight rows, words substituted, nothing beside.
+    fn default() -> Self {
+        Self {
+            aggregate: Aggregate::default(),
+            words: None,
+            cut: Cut::default(),
+            at: 8,
+            batch: 8,
+            shapley: None,
+            sanity: false,
+            counterfactual: false,
+            reweight: Vec::new(),
+        }
+    }
+}
+
+/// What an explanation takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Steps of whole runs: this one again, and every image that is generated with something changed.
+    pub steps: usize,
+    /// Single calls of the UNet.
+    pub calls: usize,
+    /// Rows of each call, at most.
+    pub rows: usize,
+    /// An estimate in seconds from how long the run's own steps took; absent where `run.json` does not say.
+    pub seconds: Option<f64>,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} steps of runs and {} UNet calls of up to {} rows", self.steps, self.calls, self.rows)?;
+        match self.seconds {
+            Some(seconds) => write!(f, ", about {seconds:.0} s at the run's own speed"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A run that is being explained.
+#[derive(Debug)]
+pub struct Explanation {
+    run: Run,
+    ask: Ask,
+    maps: Heatmaps,
+    /// Positions of the tested words in `maps`.
+    tested: Vec<usize>,
+    image: RgbImage,
+}
+
+impl Explanation {
+    /// Reads what is needed of `run` and checks what is asked.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for words that cannot be tested and other things that cannot be had; [`Error::Trace`] when the run is damaged.
+    pub fn new(run: Run, ask: Ask) -> Result<Self> {
+        let trace = run.trace()?;
+        let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
+        let tested = tested(&ask, &maps)?;
+        let redrawn = [("--counterfactual", ask.counterfactual), ("--weight", !ask.reweight.is_empty())];
+        if let Some((option, _)) = redrawn.into_iter().find(|(_, asked)| *asked && is_look(&run)) {
+            let reason =
+                "the run is a look at a picture that was there; leave it out, or make a run with `attnmap generate`";
+            return Err(Error::option(option, reason));
+        }
+        let image = run.image()?;
+        Ok(Self { run, ask, maps, tested, image })
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// The tested words.
+    fn words(&self) -> Vec<WordInfo> {
+        self.tested.iter().map(|&word| self.maps.chosen[word].clone()).collect()
+    }
+
+    /// The tested steps, from 0.
+    fn steps(&self) -> Vec<usize> {
+        causal::spread_steps(self.ask.at, self.run.record.timesteps.len())
+    }
+
+    /// The evidence that the run's folder holds, if it answers all that is asked.
+    ///
+    /// # Errors
+    /// As [`Evidence::read`].
+    pub fn known(&self) -> Result<Option<Evidence>> {
+        let known = Evidence::read(&self.run.folder, self.maps.grid)?.map(|(known, _)| known);
+        let there = |file: &str| self.run.folder.join(file).is_file();
+        Ok(known.filter(|known| {
+            let without: Vec<_> = known.counterfactuals.iter().map(|found| found.word.clone()).collect();
+            let labels: Vec<_> = self.words().iter().map(label).collect();
+            self.same_test(known)
+                && (known.shapley.is_some() || self.ask.shapley.is_none())
+                && (known.sanity.is_some() || !self.ask.sanity)
+                && (without == labels || !self.ask.counterfactual)
+                && self.ask.reweight.iter().all(|asked| known.reweighted.iter().any(|found| found.answers(asked)))
+                && known.figures.iter().all(|figure| there(&figure.file))
+        }))
+    }
+
+    /// Whether `known` cut the same words in the same way at the same steps and judged the same maps by the same thresholds.
+    fn same_test(&self, known: &Evidence) -> bool {
+        known.cut == self.ask.cut
+            && known.aggregate == self.ask.aggregate.to_string()
+            && known.thresholds == Thresholds::default()
+            && known.steps == self.steps()
+            && known.words.iter().map(|word| word.word.clone()).eq(self.words().iter().map(label))
+    }
+
+    /// What it will take with `pipeline`.
+    pub fn cost(&self, pipeline: &Pipeline) -> Cost {
+        let (at, words, batch) = (self.steps().len(), self.tested.len(), self.ask.batch);
+        let record = &self.run.record;
+        let test = causal::calls(words, at, batch);
+        let sets = self.ask.shapley.map_or(0, |budget| budget.min(1 << words));
+        let sanity = if self.ask.sanity { (sanity::blocks(&record.sites).len() + 1) * (test + 1) } else { 0 };
+        let calls = test + causal::calls(sets, at, batch) + sanity;
+        let redrawn = if self.ask.counterfactual { words } else { 0 };
+        let redrawn = redrawn + self.ask.reweight.iter().map(|asked| asked.images).sum::<usize>();
+        let steps = if is_look(&self.run) { 0 } else { record.timesteps.len() * (1 + redrawn) };
+        // Options that cannot be had are [`make`](Self::make)'s to refuse.
+        let guided = options_of(pipeline, &self.run).is_ok_and(|options| pipeline.guided(&options));
+        let guided = if guided { 2.0 } else { 1.0 };
+        let seconds = record.timings.get("steps").map(|seconds| {
+            let row = seconds / record.timesteps.len().max(1) as f64 / guided;
+            row * (steps as f64 * guided + calls as f64 * batch as f64)
+        });
+        Cost { steps, calls, rows: batch, seconds }
+    }
+
+    /// Makes the explanation with the checkpoint that made the run, and writes it into the run's folder. What earlier explanations found
+    /// beyond what is asked now is kept where they tested the same. `progress` is told of every unit of [`Cost::steps`] and [`Cost::calls`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be made again exactly;
+    /// [`Error::Interrupted`] when `progress` breaks, and then nothing is written.
+    pub fn make(&self, pipeline: &mut Pipeline, progress: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Evidence> {
+        let (record, ask) = (&self.run.record, &self.ask);
+        check_checkpoint(record, pipeline)?;
+        let options = options_of(pipeline, &self.run)?;
+        // What a run with these options would not say of itself is a setting that they leave out: no other run is made in silence.
+        let said = pipeline.settings(&options, record.settings.seed).more;
+        let left_out = |(name, value): &(&String, &serde_json::Value)| !value.is_null() && !said.contains_key(*name);
+        // A look at a picture is made again from the picture itself.
+        if let Some((name, value)) = record.settings.more.iter().filter(|_| !is_look(&self.run)).find(left_out) {
+            let reason = format!(
+                "the run was made with `{name}` ({value}), which cannot be replayed; its words cannot be tested"
+            );
+            return Err(Error::Trace { file: self.run.folder.join(crate::run::RECORD), reason });
+        }
+        let prompt = pipeline.prompt(&record.prompt, &options)?;
+        let words = self.words();
+        let cut = |word: &WordInfo| Row::cut(pipeline, &prompt, &[word], ask.cut);
+        let rows = words.iter().map(cut).collect::<Result<Vec<_>>>()?;
+        let shown = self.shown(pipeline, &prompt, &options, progress)?;
+        let at = self.steps();
+        let steps: Vec<(&Tensor, f64)> = at.iter().map(|&step| (&shown[step].0, shown[step].1)).collect();
+        let whole = Row::whole(&prompt);
+        let changes = causal::changes(pipeline, &options, &whole, &rows, &steps, ask.batch, progress)?;
+        let judged = self.tested.iter().zip(&changes).enumerate().map(|(place, (&word, change))| {
+            let other = (self.tested.len() > 1).then(|| self.tested[(place + 1) % self.tested.len()]);
+            judge(&self.maps, word, other, &change.map, change.effect, &self.image)
+        });
+        let judged = judged.collect();
+        let shapley = match ask.shapley {
+            Some(budget) => Some(self.share(pipeline, &options, &prompt, budget, &steps, progress)?),
+            None => None,
+        };
+        let counterfactuals = match ask.counterfactual {
+            true => redrawn::without(pipeline, &prompt, &options, &words, &rows, ask.cut, &self.image, progress)?,
+            false => Vec::new(),
+        };
+        let reweighted = ask.reweight.iter();
+        let reweighted =
+            reweighted.map(|asked| redrawn::reweighted(pipeline, &prompt, &options, asked, &self.image, progress));
+        let reweighted = reweighted.collect::<Result<Vec<_>>>()?;
+        let sanity = match ask.sanity {
+            true => {
+                let looked = Looked {
+                    options: &options,
+                    prompt: &prompt,
+                    words: &words,
+                    rows: &rows,
+                    steps: &steps,
+                    aggregate: &ask.aggregate,
+                    batch: ask.batch,
+                };
+                Some(sanity::cascade(pipeline, &looked, progress)?)
+            }
+            false => None,
+        };
+        let mut evidence = Evidence {
+            format_version: FORMAT_VERSION,
+            cut: ask.cut,
+            steps: at,
+            aggregate: ask.aggregate.to_string(),
+            thresholds: Thresholds::default(),
+            words: judged,
+            shapley,
+            sanity,
+            counterfactuals: counterfactuals.iter().map(|(found, _)| found.clone()).collect(),
+            reweighted: reweighted.iter().map(|(found, _)| found.clone()).collect(),
+            notes: Vec::new(),
+            figures: Vec::new(),
+        };
+        // Damaged or foreign evidence has nothing to keep.
+        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
+        if let Some((known, _)) = known.filter(|(known, _)| self.same_test(known)) {
+            evidence.keep(known);
+        }
+        evidence.describe();
+        let pictures = counterfactuals.into_iter().flat_map(|(_, pictures)| pictures);
+        let pictures = pictures.chain(reweighted.into_iter().flat_map(|(_, pictures)| pictures));
+        redrawn::write(&self.run.folder, &pictures.collect::<Vec<_>>())?;
+        evidence.write(&self.run.folder, &changes, self.maps.grid)?;
+        Ok(evidence)
+    }
+
+    /// What the UNet was shown at each call of the run, with the timestep. A traced picture is noised again; a generated image is made again,
+    /// and must be the same.
+    fn shown(
+        &self,
+        pipeline: &Pipeline,
+        prompt: &Prompt,
+        options: &Options,
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<(Tensor, f64)>> {
+        if is_look(&self.run) {
+            let noised = pipeline.noise_picture(&self.image, &LookOptions::of_run(&self.run)?)?;
+            return Ok(noised.into_iter().map(|noised| (noised.latent, noised.timestep as f64)).collect());
+        }
+        let trajectory = causal::replay(pipeline, prompt, options, progress)?;
+        if trajectory.generation.image != self.image {
+            let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
+                          its words cannot be tested";
+            return Err(Error::Trace { file: self.run.folder.join("image.png"), reason: reason.into() });
+        }
+        Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
+    }
+
+    /// What each word owes of the effect of cutting all of them.
+    fn share(
+        &self,
+        pipeline: &Pipeline,
+        options: &Options,
+        prompt: &Prompt,
+        budget: usize,
+        steps: &[(&Tensor, f64)],
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ShapleyOfWords> {
+        let (whole, words) = (Row::whole(prompt), self.words());
+        // The worth of a set: how much of the effect of cutting all words it takes back by being there.
+        let mut effect_of_none = None;
+        let mut value = |sets: &[u32]| -> Result<Vec<f64>> {
+            let cut = |set: &u32| {
+                let out = words.iter().enumerate().filter(|(place, _)| set >> place & 1 == 0);
+                let out: Vec<&WordInfo> = out.map(|(_, word)| word).collect();
+                Row::cut(pipeline, prompt, &out, self.ask.cut)
+            };
+            let rows = sets.iter().map(cut).collect::<Result<Vec<_>>>()?;
+            let changes = causal::changes(pipeline, options, &whole, &rows, steps, self.ask.batch, progress)?;
+            if effect_of_none.is_none() {
+                effect_of_none = sets.iter().zip(&changes).find(|(set, _)| **set == 0).map(|(_, change)| change.effect);
+            }
+            let none = effect_of_none.unwrap_or(0.0);
+            Ok(changes.iter().map(|change: &Change| none - change.effect).collect())
+        };
+        let found = shapley(words.len(), budget, 0, &mut value)?;
+        Ok(ShapleyOfWords { words: words.iter().map(label).collect(), found })
+    }
+}
+
+/// Whether the run is a look at a picture that was there, and no image was made.
+fn is_look(run: &Run) -> bool {
+    run.record.kind == RunKind::Trace
+}
+
+/// The options that make `run` again with the checkpoint that made it, as far as its settings are known here.
+///
+/// # Errors
+/// Those of [`Pipeline::options_of`], and when a picture that the folder keeps is missing or damaged.
+pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
+    if is_look(run) {
+        return Ok(pipeline.look_run(run.record.image, &LookOptions::of_run(run)?));
+    }
+    let negative = run.record.negative.as_deref().unwrap_or_default();
+    Ok(Options { init: Init::of_run(run)?, ..pipeline.options_of(&run.record.settings, negative)? })
+}
+
+/// Whether `pipeline` is the checkpoint that made the run.
+///
+/// # Errors
+/// [`Error::Option`] naming both where it is not.
+pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
+    if pipeline.digest() == record.checkpoint.digest {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} is not the checkpoint that made the run ({}, digest {}); give that one with --model",
+        pipeline.id(),
+        record.checkpoint.id,
+        record.checkpoint.digest
+    );
+    Err(Error::option("--model", reason))
+}
+
+/// The words to test, by position in the maps: those that are asked for, or all that could be drawn.
+fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
+    let found: Vec<usize> = match &ask.words {
+        None => (0..maps.chosen.len()).filter(|&word| role(&maps.chosen[word].text) != Role::Filler).collect(),
+        Some(words) => {
+            let place = |word: &WordInfo| {
+                let found = maps.chosen.iter().position(|chosen| chosen.tokens == word.tokens);
+                let reason = || format!("{:?} is no single word; explain tests words one by one", word.text);
+                found.ok_or_else(|| Error::option("--words", reason()))
+            };
+            words.iter().map(place).collect::<Result<_>>()?
+        }
+    };
+    if found.is_empty() {
+        let reason = "the prompt has no word that could be drawn; name the words to test";
+        return Err(Error::option("--words", reason));
+    }
+    if ask.shapley.is_some() && found.len() > shapley::MOST {
+        let reason = format!("{} words are too many; choose at most {} with --words", found.len(), shapley::MOST);
+        return Err(Error::option("--shapley", reason));
+    }
+    Ok(found)
+}
+
+impl Evidence {
+    /// Takes over from `known`, which tested the same, what this one has not.
+    fn keep(&mut self, known: Self) {
+        self.shapley = self.shapley.take().or(known.shapley);
+        self.sanity = self.sanity.take().or(known.sanity);
+        if self.counterfactuals.is_empty() {
+            self.counterfactuals = known.counterfactuals;
+        }
+        let have: Vec<String> = self.reweighted.iter().map(|found: &Reweighted| found.word.clone()).collect();
+        self.reweighted.extend(known.reweighted.into_iter().filter(|found| !have.contains(&found.word)));
+    }
+
+    /// Puts into words what the parts beside the verdicts found, and lists their pictures.
+    fn describe(&mut self) {
+        let sanity = self.sanity.as_ref().map(|sanity| sanity.sentences(self.thresholds.supported));
+        let shares = self.shapley.as_ref().map(ShapleyOfWords::sentences);
+        self.notes = sanity.into_iter().chain(shares).flatten().collect();
+        let without = self.counterfactuals.iter().map(Counterfactual::figure);
+        self.figures = without.chain(self.reweighted.iter().map(Reweighted::figure)).collect();
+    }
+}

@@ -1,0 +1,343 @@
+//! The same seed with a word changed: left out, or its values scaled in cross-attention; and where the image differs.
+
+use super::causal::{Cut, Row, replay};
+use super::record::Figure;
+use crate::facts::label;
+use crate::heatmap::Bounds;
+use crate::pipeline::{Options, Pipeline};
+use crate::prompt::Prompt;
+use crate::render::{Typesetter, strip, write_png};
+use crate::run::slug;
+use crate::trace::{PromptInfo, WordInfo};
+use crate::{Error, Result};
+use image::{Rgb, RgbImage};
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// A pixel counts as changed when one of its channels differs by at least this share of the full scale.
+pub const CHANGED: f32 = 0.1;
+
+/// How many images a range of weights is drawn at unless said otherwise.
+pub const IMAGES: usize = 5;
+
+/// The largest weight: far beyond it every image is noise.
+const MOST: f32 = 100.0;
+
+/// A picture for the run's folder: its path in it, and its description.
+#[derive(Debug)]
+pub struct Picture {
+    file: String,
+    about: String,
+    image: RgbImage,
+}
+
+/// The same seed without a word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counterfactual {
+    /// The word.
+    pub word: String,
+    /// The image, from the run folder. The others are named after it.
+    pub image: String,
+    /// The absolute difference from the run's image, channel by channel.
+    pub difference: String,
+    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A mask for `attnmap ask --mask`.
+    pub region: String,
+    /// Original, without, difference and region side by side.
+    pub strip: String,
+    /// Mean absolute difference of all channels, 0 to 1.
+    pub mean: f64,
+    /// Share of the image that changed, 0 to 1.
+    pub area: f64,
+    /// The box around the region, in shares of the image's sides; absent when nothing changed.
+    pub bounds: Option<Bounds>,
+}
+
+/// A word whose values are to be scaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reweight {
+    /// The word or phrase.
+    pub word: WordInfo,
+    /// The first weight.
+    pub from: f32,
+    /// The last.
+    pub to: f32,
+    /// How many images, evenly spaced with both ends, 1 or more.
+    pub images: usize,
+}
+
+/// The same seed with a word's values scaled: in every cross-attention of the conditional half each of the word's tokens adds its
+/// probability times its value times the weight; the probabilities stay as they are. 1 is the run itself, 0 the cut [`Cut::Mask`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reweighted {
+    /// The word.
+    pub word: String,
+    /// The weights.
+    pub weights: Vec<f32>,
+    /// The images, from the run folder, in the order of the weights.
+    pub images: Vec<String>,
+    /// All of them side by side.
+    pub strip: String,
+    /// Mean absolute difference of each image from the run's own, 0 to 1.
+    pub means: Vec<f64>,
+}
+
+impl Reweight {
+    /// `frog=0..2`, or `frog=0..2/9` for nine images, of a word or phrase of `prompt`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `--weight` for what cannot be read, or is no word of the prompt.
+    pub fn parse(text: &str, prompt: &PromptInfo) -> Result<Self> {
+        let wrong = || {
+            let reason =
+                format!("{text:?} cannot be read; write WORD=FROM..TO, like frog=0..2, or frog=0..2/9 for nine images");
+            Error::option("--weight", reason)
+        };
+        let (name, range) = text.rsplit_once('=').ok_or_else(wrong)?;
+        let (range, images) = match range.split_once('/') {
+            Some((range, images)) => (range, images.trim().parse().map_err(|_| wrong())?),
+            None => (range, IMAGES),
+        };
+        let weight = |text: &str| text.trim().parse::<f32>().ok().filter(|weight| (0.0..=MOST).contains(weight));
+        let (from, to) = range.split_once("..").ok_or_else(wrong)?;
+        let (from, to) = (weight(from).ok_or_else(wrong)?, weight(to).ok_or_else(wrong)?);
+        if from >= to || !(2..=100).contains(&images) {
+            return Err(wrong());
+        }
+        let mut words = prompt.select(name)?;
+        match (words.pop(), words.is_empty()) {
+            (Some(word), true) => Ok(Self { word, from, to, images }),
+            _ => Err(Error::option(
+                "--weight",
+                format!("{name:?} stands in the prompt several times; write {name}#1 or {name}#2"),
+            )),
+        }
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> Vec<f32> {
+        let part = |index: usize| index as f32 / (self.images.max(2) - 1) as f32;
+        (0..self.images).map(|index| self.from + (self.to - self.from) * part(index)).collect()
+    }
+}
+
+impl Counterfactual {
+    /// For the report.
+    pub fn figure(&self) -> Figure {
+        let share = 100.0 * self.area;
+        let caption = format!("The same seed without {:?}: {share:.0} % of the image changed.", self.word);
+        Figure { caption, file: self.strip.clone() }
+    }
+}
+
+impl Reweighted {
+    /// For the report.
+    pub fn figure(&self) -> Figure {
+        let caption = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself.", self.word);
+        Figure { caption, file: self.strip.clone() }
+    }
+
+    /// Whether this is what `asked` asks for.
+    pub fn answers(&self, asked: &Reweight) -> bool {
+        self.word == label(&asked.word) && self.weights == asked.weights()
+    }
+}
+
+/// Generates the same seed without each word.
+///
+/// # Errors
+/// As [`replay`].
+#[allow(clippy::too_many_arguments)]
+pub fn without(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    words: &[WordInfo],
+    rows: &[Row],
+    cut: Cut,
+    image: &RgbImage,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Vec<(Counterfactual, Vec<Picture>)>> {
+    let mut all = Vec::with_capacity(words.len());
+    for (index, (word, row)) in words.iter().zip(rows).enumerate() {
+        let weights = (cut == Cut::Mask).then(|| weights_of(prompt, word, 0.0));
+        let options = Options { value_weights: weights, ..options.clone() };
+        let other = replay(pipeline, row.prompt(), &options, progress)?.generation.image;
+        let (difference, mean) = difference(image, &other);
+        let (region, area, bounds) = region(&difference);
+        let name = label(word);
+        let file = |part: &str| format!("counterfactual/{index:02}-without-{}{part}.png", slug(&name));
+        let title = format!("The same seed without {name:?} ({})", cut.name());
+        let strip = strip(
+            &[
+                (image, "the run".into()),
+                (&other, format!("without {name:?}")),
+                (&difference, format!("difference (mean {:.1} %)", 100.0 * mean)),
+                (&region, format!("changed ({:.0} %)", 100.0 * area)),
+            ],
+            &title,
+            &mut Typesetter::new(),
+        );
+        let found = Counterfactual {
+            word: name.clone(),
+            image: file(""),
+            difference: file("-difference"),
+            region: file("-region"),
+            strip: file("-strip"),
+            mean,
+            area,
+            bounds,
+        };
+        let picture = |file: &String, image| Picture { file: file.clone(), about: title.clone(), image };
+        let pictures = vec![
+            picture(&found.image, other),
+            picture(&found.difference, difference),
+            picture(&found.region, region),
+            picture(&found.strip, strip),
+        ];
+        all.push((found, pictures));
+    }
+    Ok(all)
+}
+
+/// Generates the same seed with the values of a word scaled by each weight.
+///
+/// # Errors
+/// As [`replay`].
+pub fn reweighted(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    asked: &Reweight,
+    image: &RgbImage,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<(Reweighted, Vec<Picture>)> {
+    let (name, weights) = (label(&asked.word), asked.weights());
+    let mut images = Vec::with_capacity(weights.len());
+    for &weight in &weights {
+        let options = Options { value_weights: Some(weights_of(prompt, &asked.word, weight)), ..options.clone() };
+        images.push(replay(pipeline, prompt, &options, progress)?.generation.image);
+    }
+    let captions = images.iter().zip(&weights).map(|(image, weight)| (image, format!("{name} x {weight:.2}")));
+    let title = format!("What {name:?} adds in cross-attention, scaled");
+    let strip_image = strip(&captions.collect::<Vec<_>>(), &title, &mut Typesetter::new());
+    let file = |part: &str| format!("weights/{}{part}.png", slug(&name));
+    let found = Reweighted {
+        images: weights.iter().map(|weight| file(&format!("-x{weight:.2}"))).collect(),
+        strip: file(""),
+        means: images.iter().map(|other| difference(image, other).1).collect(),
+        word: name.clone(),
+        weights,
+    };
+    let files = found.images.iter().chain([&found.strip]);
+    let pictures = files.zip(images.into_iter().chain([strip_image]));
+    let pictures = pictures.map(|(file, image)| Picture { file: file.clone(), about: title.clone(), image });
+    let pictures = pictures.collect();
+    Ok((found, pictures))
+}
+
+/// Writes pictures into the run folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
+    for picture in pictures {
+        let path = folder.join(&picture.file);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        }
+        write_png(&path, &picture.image, &[("Description", picture.about.as_str())], false)?;
+    }
+    Ok(())
+}
+
+/// 1 for every key of the prompt, `weight` for those of `word`.
+fn weights_of(prompt: &Prompt, word: &WordInfo, weight: f32) -> Vec<f32> {
+    let mut weights = vec![1.0; prompt.ids.len()];
+    let keys = word.tokens.iter().filter_map(|&token| prompt.tokens.get(token)).map(|token| token.position);
+    keys.for_each(|key| weights[key] = weight);
+    weights
+}
+
+/// The absolute difference, channel by channel, and its mean, 0 to 1.
+fn difference(a: &RgbImage, b: &RgbImage) -> (RgbImage, f64) {
+    let mut difference = a.clone();
+    let mut sum = 0u64;
+    for (x, y, pixel) in difference.enumerate_pixels_mut() {
+        let other = b.get_pixel(x, y);
+        pixel.0.iter_mut().zip(other.0).for_each(|(value, other)| *value = value.abs_diff(other));
+        sum += pixel.0.iter().map(|&value| u64::from(value)).sum::<u64>();
+    }
+    let count = (a.as_raw().len().max(1)) as f64;
+    (difference, sum as f64 / 255.0 / count)
+}
+
+/// The region of a difference that reaches [`CHANGED`]: white on black, its share of the image, and the box around it.
+fn region(difference: &RgbImage) -> (RgbImage, f64, Option<Bounds>) {
+    let (width, height) = difference.dimensions();
+    let mut region = RgbImage::new(width, height);
+    let (mut count, mut bounds) = (0usize, None::<Bounds>);
+    for (x, y, pixel) in difference.enumerate_pixels() {
+        if pixel.0.iter().all(|&value| f32::from(value) < CHANGED * 255.0) {
+            continue;
+        }
+        region.put_pixel(x, y, Rgb([255; 3]));
+        count += 1;
+        let (left, top) = (x as f32 / width as f32, y as f32 / height as f32);
+        let (right, bottom) = ((x + 1) as f32 / width as f32, (y + 1) as f32 / height as f32);
+        let old = bounds.unwrap_or(Bounds { left, top, right, bottom });
+        bounds = Some(Bounds {
+            left: old.left.min(left),
+            top: old.top.min(top),
+            right: old.right.max(right),
+            bottom: old.bottom.max(bottom),
+        });
+    }
+    (region, count as f64 / f64::from((width * height).max(1)), bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::PromptInfo;
+
+    fn prompt() -> PromptInfo {
+        let word = |text: &str, start: usize, token: usize, occurrence: usize| WordInfo {
+            text: text.into(),
+            start,
+            end: start + text.len(),
+            tokens: vec![token],
+            occurrence,
+        };
+        PromptInfo {
+            text: "frog cat frog".into(),
+            words: vec![word("frog", 0, 1, 1), word("cat", 5, 2, 1), word("frog", 9, 3, 2)],
+            ..PromptInfo::default()
+        }
+    }
+
+    #[test]
+    fn weights_are_read_and_evenly_spaced() {
+        let asked = Reweight::parse("cat=0..2", &prompt()).unwrap();
+        assert_eq!(asked.weights(), [0.0, 0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(Reweight::parse("frog#2=0.5..1/2", &prompt()).unwrap().weights(), [0.5, 1.0]);
+        for wrong in
+            ["cat", "cat=1", "cat=2..1", "cat=-1..1", "cat=0..nan", "cat=0..2/1", "frog=0..2", "dog=0..2", "cat=0..1e9"]
+        {
+            assert_eq!(Reweight::parse(wrong, &prompt()).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_region_is_where_a_channel_differs_enough() {
+        let mut other = RgbImage::new(10, 5);
+        other.put_pixel(3, 2, Rgb([0, 26, 0]));
+        other.put_pixel(4, 2, Rgb([0, 0, 255]));
+        other.put_pixel(9, 4, Rgb([25, 25, 25]));
+        let (difference, mean) = difference(&RgbImage::new(10, 5), &other);
+        let (region, area, bounds) = region(&difference);
+        assert!((mean - f64::from(26 + 255 + 75) / 255.0 / 150.0).abs() < 1e-12);
+        assert_eq!((area, region.get_pixel(3, 2).0, region.get_pixel(9, 4).0), (0.04, [255; 3], [0; 3]));
+        assert_eq!(bounds, Some(Bounds { left: 0.3, top: 0.4, right: 0.5, bottom: 0.6 }));
+    }
+}

@@ -1,0 +1,109 @@
+//! Scenes with known masks from a folder: listed in `scenes.json`, or as pictures, texts and masks that belong together by name.
+
+use super::scenes::{Object, Scene};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Deserialize)]
+struct SceneList {
+    scenes: Vec<SceneEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SceneEntry {
+    #[serde(alias = "file")]
+    image: PathBuf,
+    caption: String,
+    #[serde(alias = "objects")]
+    nouns: Vec<ObjectEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ObjectEntry {
+    word: String,
+    range: Option<[usize; 2]>,
+    mask: PathBuf,
+}
+
+/// Reads a folder of scenes: those of its `scenes.json`, or else for every scene `NAME.png`, its caption in `NAME.txt`, and a mask
+/// `NAME-WORD.png` (white where the object is) for each word of the caption that names an object.
+///
+/// # Errors
+/// [`Error::Option`] naming the file that is missing, unreadable, or of another size than its scene; [`Error::Io`].
+pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
+    let list = folder.join("scenes.json");
+    let entries = if list.is_file() {
+        let bytes = std::fs::read(&list).map_err(Error::io(&list))?;
+        let wrong = |error: serde_json::Error| Error::option("SCENES", format!("{}: {error}", list.display()));
+        let list: SceneList = serde_json::from_slice(&bytes).map_err(wrong)?;
+        list.scenes
+    } else {
+        find_scenes(folder)?
+    };
+    if entries.is_empty() {
+        let reason = format!("{} holds no scenes; see `attnmap eval --help` for what a folder needs", folder.display());
+        return Err(Error::option("SCENES", reason));
+    }
+    entries.into_iter().map(|entry| read_scene(folder, entry)).collect()
+}
+
+/// `NAME.png`, `NAME.txt`, `NAME-WORD.png`.
+fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
+    let files = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut texts = BTreeMap::new();
+    let mut pictures = Vec::new();
+    for file in files {
+        // From the folder, as `scenes.json` names its files.
+        let path = PathBuf::from(file.map_err(Error::io(folder))?.file_name());
+        let (stem, extension) = (path.file_stem().unwrap_or_default(), path.extension().unwrap_or_default());
+        let stem = stem.to_string_lossy().into_owned();
+        match extension.to_string_lossy().as_ref() {
+            "txt" => drop(texts.insert(stem, path)),
+            "png" | "jpg" | "jpeg" | "webp" => pictures.push((stem, path)),
+            _ => {}
+        }
+    }
+    pictures.sort();
+    let mut scenes = Vec::new();
+    for (name, path) in texts {
+        let text = folder.join(&path);
+        let caption = std::fs::read_to_string(&text).map_err(Error::io(&text))?.trim().to_owned();
+        let Some((_, image)) = pictures.iter().find(|(stem, _)| *stem == name) else {
+            return Err(Error::option("SCENES", format!("{} has a caption and no picture beside it", text.display())));
+        };
+        let masks =
+            pictures.iter().filter_map(|(stem, path)| Some((stem.strip_prefix(&name)?.strip_prefix('-')?, path)));
+        let nouns = masks.map(|(word, mask)| ObjectEntry { word: word.to_owned(), range: None, mask: mask.clone() });
+        scenes.push(SceneEntry { image: image.clone(), caption, nouns: nouns.collect() });
+    }
+    scenes.retain(|scene| !scene.nouns.is_empty());
+    Ok(scenes)
+}
+
+fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
+    let picture = |path: &Path| -> Result<image::DynamicImage> {
+        let path = folder.join(path);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let wrong = |error| Error::option("SCENES", format!("{} is no readable picture: {error}", path.display()));
+        image::load_from_memory(&bytes).map_err(wrong)
+    };
+    let image = picture(&entry.image)?.to_rgb8();
+    let name = entry.image.display().to_string();
+    let mut objects = Vec::new();
+    for ObjectEntry { word, range, mask } in entry.nouns {
+        let pixels = picture(&mask)?.to_luma8();
+        if pixels.dimensions() != image.dimensions() {
+            let reason = format!("{} is of another size than {name}", mask.display());
+            return Err(Error::option("SCENES", reason));
+        }
+        let found = || entry.caption.to_lowercase().find(&word.to_lowercase()).map(|start| [start, start + word.len()]);
+        let Some([start, end]) = range.or_else(found) else {
+            return Err(Error::option("SCENES", format!("{name}: the caption {:?} has no {word:?}", entry.caption)));
+        };
+        let mask = pixels.as_raw().iter().map(|&value| value > 127).collect();
+        objects.push(Object { word, range: start..end, mask });
+    }
+    Ok(Scene { name, image, caption: entry.caption, objects })
+}

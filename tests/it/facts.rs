@@ -1,0 +1,72 @@
+//! The facts of a run, through the command line: in `run.json`, from `facts`, and against a seed sweep.
+
+use serde_json::Value;
+use std::path::Path;
+
+const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+
+/// What `attnmap` with these arguments prints.
+fn attnmap(folder: &Path, args: &[&str]) -> Vec<u8> {
+    let output = assert_cmd::Command::cargo_bin("attnmap")
+        .unwrap()
+        .current_dir(folder)
+        .arg("--quiet")
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn json(folder: &Path, args: &[&str]) -> Value {
+    serde_json::from_slice(&attnmap(folder, args)).unwrap()
+}
+
+#[test]
+fn a_run_holds_its_facts_and_a_sweep_changes_what_neglect_is_measured_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    attnmap(folder, &["generate", PROMPT, "--out", "outputs/run"]);
+    let run =
+        || -> Value { serde_json::from_slice(&std::fs::read(folder.join("outputs/run/run.json")).unwrap()).unwrap() };
+    let facts = json(folder, &["facts", "outputs/run", "--json"]);
+    assert_eq!(run()["facts"], facts);
+    assert_eq!((facts["over_seeds"].as_bool(), facts["words"].as_array().unwrap().len()), (Some(false), 13));
+    assert_eq!(facts["stated"][0]["agrees"], Value::Bool(true));
+    let leaks = facts["leakage"].as_array().unwrap();
+    let pairs: Vec<_> = leaks.iter().map(|leak| [leak["adjective"].as_str(), leak["noun"].as_str()]).collect();
+    assert_eq!(pairs, [[Some("red"), Some("apple")], [Some("green"), Some("frog")]]);
+    for leak in leaks {
+        // The adjective follows the noun whose map is nearest.
+        let others =
+            leak["others"].as_array().unwrap().iter().map(|other| (other["divergence"].as_f64(), &other["noun"]));
+        let nearest =
+            others.chain([(leak["own"].as_f64(), &leak["noun"])]).min_by(|a, b| a.0.partial_cmp(&b.0).unwrap());
+        assert_eq!(nearest.unwrap().1, &leak["follows"]);
+    }
+    let placed = &facts["words"][2]["placed"];
+    assert!(placed["step"].as_u64().unwrap() < placed["steps"].as_u64().unwrap(), "{placed}");
+    let page = std::fs::read_to_string(folder.join("outputs/run/report.html")).unwrap();
+    assert!(page.contains("stated: apple left of frog: the maps agree"));
+
+    // Other maps have other facts.
+    attnmap(folder, &["view", "outputs/run", "--aggregate", "daam"]);
+    assert_ne!(run()["facts"], facts);
+
+    let sweep = json(folder, &["sweep", PROMPT, "--seeds", "0..3", "--json"]);
+    assert_eq!(sweep["filler_peaks"].as_array().unwrap().len(), 3 * 8, "eight fillers, three seeds");
+    let beside = json(folder, &["facts", "outputs/run", "--json"]);
+    assert_eq!((&beside["over_seeds"], &beside["filler_peak"]), (&Value::Bool(true), &sweep["filler_peak"]));
+    // Of another aggregate it is no measure, and none is taken.
+    assert_eq!(
+        json(folder, &["facts", "outputs/run", "--aggregate", "daam", "--json"])["over_seeds"],
+        Value::Bool(false)
+    );
+    let mut command = assert_cmd::Command::cargo_bin("attnmap").unwrap();
+    let args = ["facts", "outputs/run", "--aggregate", "daam", "--sweep"];
+    let named = std::fs::read_dir(folder.join("outputs")).unwrap().map(|entry| entry.unwrap().path());
+    let named = named.into_iter().find(|path| path.to_string_lossy().ends_with("-sweep")).unwrap();
+    let output = command.current_dir(folder).args(args).arg(named).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another prompt, checkpoint or aggregate"));
+}
