@@ -185,7 +185,7 @@ fn prompts(pipeline: &Pipeline, file: &Path) -> Result<()> {
         let seed = entry["seed"].as_u64().ok_or_else(|| wrong("an image has no seed".into()))?;
         let prompt = pipeline.tokenize(text)?;
         let options = Options { seeds: vec![seed], ..pipeline.default_options() };
-        let keep = Keep { per_step: false, unconditional: false };
+        let keep = Keep { per_step: false, ..Keep::default() };
         let (traced, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
         let trajectory = replay(pipeline, &prompt, &options, &mut { go })?;
         let words = &traced[0].trace.about.prompt.words;
