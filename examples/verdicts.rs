@@ -197,7 +197,7 @@ fn prompts(pipeline: &Pipeline, file: &Path) -> Result<()> {
             _ if ARTICLES.contains(&word.text.as_str()) => Some("articles"),
             Role::Content => Some("nouns"),
             Role::Adjective => Some("adjectives"),
-            Role::Filler => None,
+            Role::Filler | Role::Probe => None,
         };
         let tested: Vec<usize> = (0..words.len()).filter(|&word| kind(&words[word]).is_some()).collect();
         let chosen: Vec<&WordInfo> = tested.iter().map(|&word| &words[word]).collect();
