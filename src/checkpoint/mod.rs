@@ -235,6 +235,14 @@ impl Checkpoint {
             let file = lora.changes(self, &mut adapters)?;
             self.adapted.push(fingerprint(&file, lora.weight));
         }
+        // The second tokenizer would not know the word, and the two encoders' tokens would no longer stand side by side.
+        if !changes.embeddings.is_empty() && self.second.is_some() {
+            return Err(Error::Unsupported {
+                what: "--embedding with a checkpoint of two text encoders (SDXL)".into(),
+                way_out: "leave it out, or take a Stable Diffusion 1 or 2 checkpoint and an embedding made for it"
+                    .into(),
+            });
+        }
         for embedding in &changes.embeddings {
             let (word, file) = embedding.changes(&mut self.embedding_targets(), &mut adapters)?;
             self.adapted.push(fingerprint(&file, 1.0));

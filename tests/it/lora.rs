@@ -307,6 +307,8 @@ fn an_embedding_that_does_not_fit_is_named() {
     write(&file, &BTreeMap::from([("clip_l".to_string(), vectors()), ("clip_g".to_string(), vectors())]));
     let message = refusal("tiny-sd1", Embedding { file: file.clone(), word: None });
     assert!(message.contains("it is for SDXL"), "{message}");
+    let message = refusal("tiny-sdxl", embedding("one-vector", None));
+    assert!(message.contains("two text encoders (SDXL) is not supported"), "{message}");
     let pickle = Embedding { file: "x.pt".into(), word: None };
     assert!(refusal("tiny-sd1", pickle).contains("Python pickle"));
 }
