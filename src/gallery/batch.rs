@@ -69,7 +69,7 @@ fn read(file: &Path) -> Result<Option<usize>> {
     }
 }
 
-/// As many images of `size` (width, height; the checkpoint's own when `None`) as the free memory holds together, from 1 to [`MOST`]; 1
+/// As many images of `size` (width, height; the checkpoint's own when `None`) as the free memory holds together, from 1 to `MOST`; 1
 /// where the system does not tell how much is free.
 ///
 /// # Errors

@@ -34,13 +34,19 @@ impl PromptInfo {
     }
 
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
+        let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
+        let occurrence = numbered.map(|(name, number)| (number, self.phrases(name)));
+        // `apple#2` is how the second apple is written everywhere, also where the prompt itself has those characters.
+        if let Some((number @ 2.., found)) = &occurrence
+            && let Some(word) = found.iter().find(|word| word.occurrence == *number)
+        {
+            return Ok(vec![word.clone()]);
+        }
         let found = self.phrases(name);
         if !found.is_empty() {
             return Ok(found);
         }
-        let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
-        if let Some((name, number)) = numbered {
-            let found = self.phrases(name);
+        if let (Some((name, _)), Some((number, found))) = (numbered, occurrence) {
             let count = found.len();
             if let Some(word) = found.into_iter().find(|word| word.occurrence == number) {
                 return Ok(vec![word]);

@@ -173,6 +173,10 @@ fn words_phrases_and_occurrences_are_selected() {
     assert_eq!(texts(&prompt, "red apple,beach").unwrap(), [one("red Apple", 1), one("BEACH", 1)]);
     assert_eq!(texts(&prompt, "apple").unwrap(), [one("Apple", 1), one("apple", 2)]);
     assert_eq!(texts(&prompt, "apple#2").unwrap(), [one("apple", 2)]);
+    // Also where the characters of that name stand in the prompt.
+    let tricky = SD1.encode("apple apple#2").unwrap();
+    assert_eq!(texts(&tricky, "apple#2").unwrap(), [one("apple", 2)]);
+    assert_eq!(texts(&SD1.encode("apple#2").unwrap(), "apple#2").unwrap(), [one("apple#2", 1)]);
     assert!(
         texts(&prompt, "hair")
             .unwrap_err()
