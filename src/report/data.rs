@@ -70,7 +70,7 @@ pub struct StepImage {
 /// The attention of one cross-attention site.
 ///
 /// `channels`: the tokens, then all remaining padding summed, so that the channels of a cell up to there sum to 1; then the tokens of the
-/// probes, which are no part of that sum.
+/// probes, which are no part of that sum; then those of the negative prompt's words, which are of the other half's own sum.
 #[derive(Debug, Clone)]
 pub struct SiteData {
     /// The diffusers weight path.
@@ -108,15 +108,15 @@ pub struct Official {
     pub shares: Vec<f32>,
 }
 
-/// The words of the negative prompt and their maps, where that half was recorded: by the run's own aggregate, over all heads and steps.
-/// They belong to the other half of the guidance batch and are compared among themselves alone.
+/// The words of the negative prompt, where that half was recorded. They belong to the other half of the guidance batch, another
+/// soft-max, and are compared among themselves alone. Their maps by site, head and step are the last channels of [`SiteData`].
 #[derive(Debug, Clone)]
 pub struct Negative {
     /// The negative prompt cut into words and what lies between, in order.
     pub segments: Vec<Segment>,
-    /// Its words; their tokens are positions among its own.
+    /// Its words; their tokens are positions among those below.
     pub words: Vec<WordInfo>,
-    /// `[tokens, height, width]` on the latent grid, mean probability per step.
+    /// `[tokens, height, width]` on the latent grid: the run's own maps of the tokens that its words have, mean probability per step.
     pub tokens: Vec<f32>,
     /// `[tokens]`: each one's share of all attention of its half.
     pub shares: Vec<f32>,
@@ -224,8 +224,9 @@ pub struct ReportData {
 }
 
 impl ReportData {
-    /// Channels of a map: the tokens, the rest of the padding, and the tokens of the probes.
+    /// Channels of a map: the tokens, the rest of the padding, the tokens of the probes, and those of the negative prompt's words.
     pub fn channels(&self) -> usize {
-        self.tokens.len() + 1 + self.probes.iter().map(|probe| probe.tokens.len()).sum::<usize>()
+        let negative = self.negative_words.as_ref().map_or(0, |negative| negative.shares.len());
+        self.tokens.len() + 1 + self.probes.iter().map(|probe| probe.tokens.len()).sum::<usize>() + negative
     }
 }

@@ -4,6 +4,7 @@
 //! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
 
 mod assets;
+mod channels;
 mod compare;
 mod data;
 mod html;

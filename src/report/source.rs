@@ -1,5 +1,6 @@
 //! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
 
+use super::channels::{self, NegativeHalf};
 use super::data::{
     ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
     TokenInfo, TokenKind, Verdict, WordInfo,
@@ -7,7 +8,7 @@ use super::data::{
 use crate::facts::Facts;
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
-use crate::trace::{self, Buffer, Half, Trace};
+use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use safetensors::SafeTensors;
@@ -113,12 +114,9 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
     let used = used_sites(&record.aggregate, trace);
-    let sites = recording.sites.iter().zip(&recording.conditional.sites).enumerate();
-    let probes = recording.probes.as_ref();
-    let sites = sites.map(|(index, (site, maps))| {
-        // The probes' channels follow the padding's in every map.
-        let asked = probes.map(|probes| &probes.sites[index]);
-        let by_step = maps.steps.as_ref().zip(asked.and_then(|asked| asked.steps.as_ref()));
+    let negative = NegativeHalf::of(trace);
+    let sites = recording.sites.iter().enumerate().map(|(index, site)| {
+        let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
         SiteData {
             path: site.path.clone(),
             stage: site.stage,
@@ -126,9 +124,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             height: site.height,
             width: site.width,
             used: used.contains(&index),
-            by_head: asked.map_or_else(|| maps.sum.clone(), |asked| beside(&maps.sum, &asked.sum, site.heads)),
-            by_step: by_step
-                .map_or_else(|| maps.steps.clone(), |(own, asked)| Some(beside(own, asked, recording.timesteps.len()))),
+            by_head,
+            by_step,
         }
     });
     let count = prompt.tokens.len();
@@ -138,7 +135,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let about = NAMED.iter().find(|named| named.name == aggregate_name(&record.aggregate));
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
     shares.push(record.padding_share);
-    let mapped = count + probes.map_or(0, |probes| probes.tokens);
+    let mapped = count + recording.probes.as_ref().map_or(0, |probes| probes.tokens);
     let official = own.filter(|own| own.len() == mapped * latent.cells() && shares.len() == count + 1);
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
     let placed = |word: &trace::WordInfo| {
@@ -185,7 +182,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             tokens,
             shares,
         }),
-        negative_words: negative_words(trace, &record.aggregate)?,
+        negative_words: negative.map(|half| negative_words(trace, &half, &record.aggregate)).transpose()?,
         ties: recording.ties.iter().map(ties_data).collect(),
         matrix: matrix(trace, count),
         layout: layout.collect(),
@@ -197,13 +194,6 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         settings: settings(record),
         command: record.command.clone(),
     })
-}
-
-/// `own` and `asked`, each of `groups` groups of channels, as groups that hold the channels of both.
-fn beside<T: bytemuck::AnyBitPattern>(own: &Buffer<T>, asked: &Buffer<T>, groups: usize) -> Buffer<T> {
-    let (own_len, asked_len) = (own.len() / groups.max(1), asked.len() / groups.max(1));
-    let both = own.chunks_exact(own_len.max(1)).zip(asked.chunks_exact(asked_len.max(1)));
-    both.flat_map(|(own, asked)| own.iter().chain(asked)).copied().collect::<Vec<T>>().into()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
@@ -259,22 +249,18 @@ fn read_aggregate(aggregate: &str) -> Result<Aggregate> {
     Ok(how)
 }
 
-/// The words of the negative prompt, where it has some and its half was recorded. An aggregate that cannot be read back gives way to the
-/// default.
-fn negative_words(trace: &Trace, aggregate: &str) -> Result<Option<Negative>> {
-    let Some((_, prompt)) = trace.half(Half::Unconditional).filter(|(_, prompt)| !prompt.words.is_empty()) else {
-        return Ok(None);
-    };
+/// The words of the negative prompt. An aggregate that cannot be read back gives way to the default.
+fn negative_words(trace: &Trace, half: &NegativeHalf, aggregate: &str) -> Result<Negative> {
     let how = read_aggregate(aggregate).unwrap_or_default();
-    let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &prompt.words)?;
+    let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &[])?;
     let steps = maps.steps.max(1) as f32;
-    let count = maps.token_count();
-    Ok(Some(Negative {
-        segments: segments(&prompt.text, &prompt.words),
-        words: prompt.words.iter().map(word_info).collect(),
-        tokens: maps.tokens.iter().map(|value| value / steps).collect(),
-        shares: maps.shares.iter().take(count).copied().collect(),
-    }))
+    let words = half.prompt.words.iter();
+    Ok(Negative {
+        segments: segments(&half.prompt.text, &half.prompt.words),
+        words: words.map(|word| WordInfo { tokens: half.positions(word), ..word_info(word) }).collect(),
+        tokens: half.kept.iter().flat_map(|&token| maps.token(token)).map(|value| value / steps).collect(),
+        shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
+    })
 }
 
 fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {

@@ -1,10 +1,10 @@
 //! `report.html` on a made-up run.
 
 use crate::chrome::{Chrome, Look};
-use crate::sample::{Plan, sample};
+use crate::sample::{Plan, sample, with_negative};
 use crate::truth::{Tolerance, check};
 use crate::{browser, scratch};
-use attnmap::report::{Negative, ReportData, Segment, WordInfo, page};
+use attnmap::report::{ReportData, page};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -376,9 +376,14 @@ fn pages_are_small_and_open_quickly() {
     assert!(default.len() <= 2_000_000, "{} bytes", default.len());
     let large = page(&sample(&Plan::sd15()));
     assert!(large.len() <= 8_000_000, "{} bytes", large.len());
-    println!("default run {} kB, SD 1.5 in 50 steps {} kB", default.len() / 1000, large.len() / 1000);
+    let negative: Vec<String> = (0..30).map(|word| format!("word{word}")).collect();
+    let negative: Vec<&str> = negative.iter().map(String::as_str).collect();
+    let larger = page(&with_negative(sample(&Plan::sd15()), &negative));
+    assert!(larger.len() <= 8_000_000, "{} bytes", larger.len());
+    let kilobytes = [&default, &large, &larger].map(|page| page.len() / 1000);
+    println!("default run, SD 1.5 in 50 steps, and with 30 words of a negative prompt: {kilobytes:?} kB");
     let Some(mut chrome) = browser() else { return };
-    for (name, html) in [("size-default.html", &default), ("size-sd15.html", &large)] {
+    for (name, html) in [("size-default.html", &default), ("size-sd15.html", &large), ("size-negative-sd15.html", &larger)] {
         let file = scratch(name);
         std::fs::write(&file, html).unwrap();
         chrome.open(&file, "#w=9", Look::default());
@@ -420,37 +425,58 @@ fn looks_as_it_did() {
 #[test]
 fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
     let Some(mut chrome) = browser() else { return };
-    let mut data = sample(&Plan::default());
-    let cells = data.latent.0 * data.latent.1;
-    // Start, rain, end: rain is looked for in one cell, and little.
-    let mut tokens = vec![0.0; 3 * cells];
-    tokens[cells + 5] = 0.02;
-    data.negative_words = Some(Negative {
-        segments: vec![Segment { text: "rain".into(), word: Some(0) }, Segment { text: " (0)".into(), word: None }],
-        words: vec![WordInfo { text: "rain".into(), occurrence: 1, tokens: vec![1] }],
-        tokens,
-        shares: vec![0.5, 0.03, 0.1],
-    });
-    let plain = write("positive.html", &ReportData { negative_words: None, ..data.clone() });
-    chrome.open(&plain, "", Look::default());
+    let plain = sample(&Plan::default());
+    let file = write("positive.html", &plain);
+    chrome.open(&file, "#special=1", Look::default());
     let shares = table(&mut chrome);
+    let data = with_negative(plain, &["rain", "fog", "blurry"]);
     let file = write("negative.html", &data);
-    chrome.open(&file, "#w=n0", Look::default());
-    let name = chrome.eval("document.querySelector('.negative .word').getAttribute('aria-label')");
-    assert!(name.as_str().unwrap().starts_with("rain (negative): share 3"), "{name}");
-    assert!(name.as_str().unwrap().contains("peak 2"), "{name}");
+    chrome.open(&file, "#w=n0&special=1", Look::default());
     let text = |chrome: &mut Chrome, part: &str| {
         chrome.eval(&format!("document.querySelector('{part}').textContent")).as_str().unwrap().to_owned()
     };
     let figure = text(&mut chrome, ".stage");
     assert!(figure.contains("Words of the negative prompt on a scale of their own"), "{figure}");
     assert!(figure.contains("in the half that was given the negative prompt"), "{figure}");
-    // The scale ends at the word's own peak, and the table is the prompt's alone.
-    assert!(text(&mut chrome, ".ticks span:last-child").starts_with('2'), "{figure}");
-    assert_eq!(table(&mut chrome), shares);
+    // The scale ends at the highest of the negative prompt's words; the prompt's own rows are what they were without them.
+    let negative = data.negative_words.as_ref().unwrap();
+    let top = |values: &[f32]| f64::from(values.iter().copied().fold(0.0, f32::max));
+    let end = percents(&text(&mut chrome, ".ticks span:last-child"));
+    assert!((end - 100.0 * top(&negative.tokens)).abs() < 0.06, "{end}");
+    let seen = table(&mut chrome);
+    assert_eq!(seen[..shares.len()], shares[..]);
+    let expected: Vec<f64> = negative.shares.iter().map(|&share| share.into()).collect();
+    assert_shares(&seen[shares.len()..], &expected, 1e-5);
+    let order = chrome.eval("[...document.querySelectorAll('.ranking tbody')].map((b) => b.rows.length)");
+    assert_eq!(order, json!([shares.len(), 4]), "apart from the prompt's, under a line that says so");
+
+    // By layer and head, and by step, as the prompt's words are.
+    let channels = data.channels();
+    let mean = |values: &[f32], group: usize, word: usize, cells: usize| {
+        let plane = &values[(group * channels + channels - 3 + word) * cells..][..cells];
+        f64::from(plane.iter().sum::<f32>()) / cells as f64
+    };
+    chrome.open(&file, "#w=n1&at=8:1&special=1", Look::default());
+    let by_head = &data.sites[8].by_head;
+    let expected: Vec<f64> = (0..3).map(|word| mean(by_head, 1, word, 256) / 25.0).collect();
+    assert_shares(&table(&mut chrome)[shares.len()..], &expected, 0.01);
+    assert!(text(&mut chrome, ".layers").contains("“fog (negative)”"));
+    chrome.open(&file, "#w=n1&at=8&steps=12-12&special=1", Look::default());
+    let by_step: Vec<f32> = data.sites[8].by_step.as_ref().unwrap().iter().map(|value| value.to_f32()).collect();
+    let expected: Vec<f64> = (0..3).map(|word| mean(&by_step, 11, word, 256)).collect();
+    assert_shares(&table(&mut chrome)[shares.len()..], &expected, 0.01);
+    assert!(text(&mut chrome, ".steps").contains("“fog (negative)” at single steps"));
     chrome.screenshot(true).save(scratch("negative.png")).unwrap();
+    // A word of each half: no common scale, and the figures under the bar are of each word's own.
+    chrome.open(&file, "#w=n0,9", Look { width: 400, ..Look::default() });
+    assert!(text(&mut chrome, ".ticks span:last-child").starts_with("100"));
     assert_eq!(chrome.overflow(), json!([]));
     clean(&mut chrome);
+}
+
+/// A number of per cent as the page writes it.
+fn percents(text: &str) -> f64 {
+    text.trim_end_matches(['%', ' ', '\u{a0}', '\u{202f}']).parse().unwrap()
 }
 
 /// A run of the real binary on a tiny checkpoint, in `run` of `folder`.
@@ -485,7 +511,7 @@ fn the_page_shows_what_a_place_is_tied_to() {
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     let top = shown["maps"][1]["map"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).fold(0.0, f64::max);
     let end = chrome.eval("document.querySelector('.ticks').lastChild.textContent");
-    let end: f64 = end.as_str().unwrap().trim_end_matches(['%', ' ', '\u{a0}', '\u{202f}']).parse().unwrap();
+    let end = percents(end.as_str().unwrap());
     assert!((end - 100.0 * top).abs() <= 0.06 * end.max(1.0), "{end} % and {top}");
     let painted = "(() => { const c = document.querySelector('.overlay'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
                    let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()";

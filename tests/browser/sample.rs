@@ -1,7 +1,7 @@
 //! A made-up run: soft discs for the objects, maps that follow them, everything by formula, so that it never changes.
 
 use attnmap::report::{
-    ImageData, LayoutRow, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind, WordInfo,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind, WordInfo,
 };
 use attnmap::trace::Stage;
 
@@ -226,6 +226,45 @@ pub fn sample(plan: &Plan) -> ReportData {
         ties: vec![],
         sites,
     }
+}
+
+/// The same run with the words of a negative prompt recorded, a token each.
+pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
+    let (before, steps) = (data.channels(), data.timesteps.len());
+    let spot = |word: usize, group: usize, height: usize, width: usize| -> Vec<f32> {
+        let at = |i: usize| ((i % width) as f32 + 0.5) / width as f32;
+        let (centre, strength) = ((word as f32 + 0.5) / words.len() as f32, 0.01 + 0.04 * noise(word * 31 + group));
+        let value = |i: usize| 0.002 + strength * (-30.0 * (at(i) - centre).powi(2)).exp() * (0.8 + 0.2 * noise(i));
+        (0..height * width).map(value).collect()
+    };
+    for site in &mut data.sites {
+        let (height, width) = (site.height, site.width);
+        let beside = |own: &[f32], groups: usize, unit: f32| -> Vec<f32> {
+            let groups = own.chunks_exact(before * height * width).take(groups).enumerate();
+            let joined = groups.flat_map(|(group, own)| {
+                let more = (0..words.len()).flat_map(move |word| spot(word, group, height, width));
+                own.iter().copied().chain(more.map(move |value| unit * value))
+            });
+            joined.collect()
+        };
+        site.by_head = beside(&site.by_head, site.heads, steps as f32).into();
+        site.by_step = site.by_step.as_ref().map(|own| {
+            let own: Vec<f32> = own.iter().map(|value| value.to_f32()).collect();
+            beside(&own, steps, 1.0).into_iter().map(half::f16::from_f32).collect::<Vec<_>>().into()
+        });
+    }
+    let (height, width) = data.latent;
+    let tokens: Vec<f32> = (0..words.len()).flat_map(|word| spot(word, 0, height, width)).collect();
+    let shares = tokens.chunks_exact(height * width).map(|map| map.iter().sum::<f32>() / map.len() as f32);
+    let mut segments = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        segments.push(Segment { text: (*word).into(), word: Some(index) });
+        segments.push(Segment { text: " ".into(), word: None });
+    }
+    let words = words.iter().enumerate();
+    let words = words.map(|(at, word)| WordInfo { text: (*word).into(), occurrence: 1, tokens: vec![at] });
+    data.negative_words = Some(Negative { segments, words: words.collect(), shares: shares.collect(), tokens });
+    data
 }
 
 fn matrix(tokens: usize) -> PromptMatrix {

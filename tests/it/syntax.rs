@@ -297,9 +297,32 @@ fn words_of_the_negative_prompt_are_shown_too() {
     assert_eq!(typed, options.negative);
     let other = Aggregate { half: Half::Unconditional, ..aggregate.clone() };
     let maps = heatmap::aggregate(&traced.trace, &other, &[]).unwrap();
-    let expected: Vec<f32> = maps.tokens.iter().map(|value| value / maps.steps as f32).collect();
+    // Only the tokens that the words have; here two chunks, with a start and an end token each between them.
+    let (half, prompt) = traced.trace.half(Half::Unconditional).unwrap();
+    let kept: Vec<usize> = prompt.words.iter().flat_map(|word| word.tokens.clone()).collect();
+    let expected: Vec<f32> = kept.iter().flat_map(|&token| maps.token(token)).map(|v| v / maps.steps as f32).collect();
     assert_eq!(negative.tokens, expected);
-    assert_eq!(negative.shares[..], maps.shares[..maps.shares.len() - 1]);
+    assert_eq!(negative.shares, kept.iter().map(|&token| maps.shares[token]).collect::<Vec<_>>());
+    // Behind the prompt's own channels at every site, head and step.
+    let own = page.tokens.len() + 1;
+    let recording = &traced.trace.recording;
+    for ((site, shown), seen) in recording.sites.iter().zip(&page.sites).zip(&half.sites) {
+        let cells = site.height * site.width;
+        let plane = |values: &[f32], channels: usize, group: usize, channel: usize| {
+            values[(group * channels + channel) * cells..][..cells].to_vec()
+        };
+        for (at, &token) in kept.iter().enumerate() {
+            for head in 0..site.heads {
+                let here = plane(&shown.by_head, own + kept.len(), head, own + at);
+                assert_eq!(here, plane(&seen.sum, half.tokens + 1, head, token));
+            }
+            let steps = [shown.by_step.as_ref(), seen.steps.as_ref()].map(|steps| steps.unwrap().to_f32_vec());
+            assert_eq!(
+                plane(&steps[0], own + kept.len(), 1, own + at),
+                plane(&steps[1], half.tokens + 1, 1, token)
+            );
+        }
+    }
 
     (traced.trace.recording.unconditional, traced.trace.about.negative) = (None, None);
     let (page, smaller) = write(&traced, "one");

@@ -102,7 +102,7 @@ function headsPanel() {
       const peaks = maps.map((m) => maxOf(m.values)), top = Math.max(1e-12, ...peaks);
       tiles.forEach(({s, head, canvas, button}, i) => {
         const {values, h, w} = maps[i];
-        paintThumb(canvas, values, h, w, own ? peaks[i] : top, S.palette);
+        paintThumb(canvas, values, h, w, own ? peaks[i] : top, paletteOf(entry));
         canvas.classList.toggle('crisp', S.cells);
         const site = RUN.sites[s];
         button.title = `${site.path}${head === null ? ', mean of its heads' : ', head ' + head}: peak ${percent(peaks[i])}`;

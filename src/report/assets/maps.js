@@ -1,8 +1,10 @@
 // The run's attention: averaging a choice of sites, heads and steps, and asking what lies where.
 const RUN = JSON.parse($('run').textContent);
-// Channels of a map: the tokens, the rest of the padding, the tokens of words that are not in the prompt.
+// Channels of a map: the tokens, the rest of the padding, the tokens of words that are not in the prompt, and those of the negative
+// prompt's words, which are of the other half and another soft-max.
 const TOKENS = RUN.tokens.length, REST = TOKENS, PROBE_TOKENS = RUN.probes.reduce((sum, probe) => sum + probe.tokens.length, 0);
-const CHANNELS = TOKENS + 1 + PROBE_TOKENS;
+const NEGATIVE = RUN.negativeWords, NEGATIVE_FROM = TOKENS + 1 + PROBE_TOKENS;
+const CHANNELS = NEGATIVE_FROM + (NEGATIVE ? NEGATIVE.shares.length : 0);
 const GROUPS = RUN.stepGroups.length;
 const HAS_STEPS = GROUPS > 0 && RUN.sites.length > 0 && RUN.sites.every((site) => site.byStep);
 const GRID = RUN.latent;
@@ -21,24 +23,14 @@ for (const [key, label, channels] of [
 RUN.probes.forEach((probe, i) => ENTRIES.push(
   {index: ENTRIES.length, key: 'q' + i, label: probe.text, special: false, probe: true, channels: probe.tokens, occurrence: 1}));
 const PROBES = ENTRIES.filter((entry) => entry.probe);
-// The negative prompt's words are of the other half: they have the run's own maps alone, behind all channels, and a scale of their own.
-const NEGATIVE = RUN.negativeWords;
 for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
   ENTRIES.push({index: ENTRIES.length, key: 'n' + i, label: word.text, special: false, negative: true,
-    channels: word.tokens.map((t) => CHANNELS + t), occurrence: word.occurrence});
+    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence});
 }
 const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
 const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative && !entry.probe);
 const SPECIALS = ENTRIES.filter((entry) => entry.special);
 const nameOf = (entry) => (entry.probe ? 'probe:' : '') + entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
-
-let negatives = null;
-function negativeMaps() {
-  if (!negatives) {
-    negatives = (NEGATIVE ? NEGATIVE.shares : []).map((share, t) => Object.assign(plane(NEGATIVE.block, t), {share}));
-  }
-  return negatives;
-}
 
 // A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:
 const ownHeads = () => RUN.sites.map((site) => (site.used ? allHeads(site) : []));
@@ -92,11 +84,11 @@ function aggregate(selection, a, b) {
         maps.push(own(TOKENS + p));
         maps[REST + 1 + p].share = channelMap(ownHeads(), 0, GROUPS - 1, REST + 1 + p, 1, 1).share;
       }
+      if (NEGATIVE) NEGATIVE.shares.forEach((share, t) => maps.push(Object.assign(plane(NEGATIVE.block, t), {share})));
     } else {
       const heads = headsOf(selection);
       maps = Array.from({length: CHANNELS}, (_, c) => channelMap(heads, a, b, c, H, W));
     }
-    maps.push(...negativeMaps());
     maps.key = key;
     maps.words = new Map();
     if (aggregates.size > 24) aggregates.delete(aggregates.keys().next().value);

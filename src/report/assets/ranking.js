@@ -1,11 +1,13 @@
 // Words ranked at a point, in a box, or over the whole image, as a table with bars.
 function rankingPanel() {
   const heading = el('h2', {id: 'ranking-title'}), note = el('p', {class: 'note'}), last = el('th', {scope: 'col', class: 'number'});
-  const body = el('tbody');
+  // The negative prompt's words stand apart: their shares are of another whole.
+  const body = el('tbody'), others = el('tbody', {class: 'other-half'});
+  const apart = el('tr', {}, el('th', {scope: 'rowgroup', colSpan: 4, text: 'Words of the negative prompt, of the other half and on a scale of their own'}));
   const table = el('table', {class: 'ranking', 'aria-labelledby': 'ranking-title'},
     el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), el('th', {scope: 'col', class: 'number', text: 'Share'}),
-      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body);
-  const rows = ENTRIES.filter((entry) => !entry.negative).map((entry) => {
+      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body, others);
+  const rows = ENTRIES.map((entry) => {
     const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
       entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry));
     const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'});
@@ -24,18 +26,21 @@ function rankingPanel() {
     if (key === drawn) return;
     drawn = key;
     const here = shares(maps, box), whole = box ? shares(maps, null) : here;
-    const visible = rows.filter((r) => (S.specials || !r.entry.special) && (S.probes || !r.entry.probe));
+    const visible = rows.filter(({entry}) => !entry.negative && (S.specials || !entry.special) && (S.probes || !entry.probe));
+    const negative = rows.filter((r) => r.entry.negative);
     // With the pointer in the table the order stays, so that rows do not run away from it.
-    if (!(S.hover >= 0 && body.matches(':hover'))) {
-      visible.sort((p, q) => here[q.entry.index] - here[p.entry.index]);
+    if (!(S.hover >= 0 && table.matches(':hover'))) {
+      for (const list of [visible, negative]) list.sort((p, q) => here[q.entry.index] - here[p.entry.index]);
       body.replaceChildren(...visible.map((r) => r.row));
+      if (negative.length) others.replaceChildren(apart, ...negative.map((r) => r.row));
     }
-    const top = Math.max(1e-12, ...visible.map((r) => here[r.entry.index]));
+    const most = (list) => Math.max(1e-12, ...list.map((r) => here[r.entry.index]));
+    const tops = [most(visible), most(negative)];
     for (const {entry, row, share, fill, times} of rows) {
       const value = here[entry.index];
       share.textContent = percent(value);
       share.dataset.value = String(value);
-      fill.style.width = (100 * value) / top + '%';
+      fill.style.width = (100 * value) / tops[Number(Boolean(entry.negative))] + '%';
       times.textContent = !box ? percent(entryFacts(maps, entry).peak) : whole[entry.index] > 0 ? factor(value / whole[entry.index]) : '–';
       const locked = S.locked.includes(entry.index);
       row.classList.toggle('lit', S.hover === entry.index || locked);

@@ -231,7 +231,7 @@ function stagePanel() {
     bar.classList.toggle('lines', S.style === 'contour');
     const special = list.some((e) => e.special);
     legend.replaceChildren(list.some((e) => e.negative) && S.scale !== 'word'
-      ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own: not comparable with the prompt’s'})
+      ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own' + (S.scale === 'steps' ? ', the same at all steps' : '') + ': not comparable with the prompt’s'})
       : S.scale === 'word' || special
       ? el('strong', {class: 'warn', text: special && S.scale !== 'word' ? 'Special tokens on their own scale: not comparable with words' : 'Each word on its own scale: colours cannot be compared between words'})
       : el('span', {text: 'attention of a cell on the word’s token, one scale for all words' + (S.scale === 'steps' ? ' and steps' : '')}));
@@ -256,7 +256,7 @@ function stagePanel() {
     if (tiesOn()) caption.replaceChildren(el('b', {text: tiedInWords()[0]}), tiedInWords()[1]);
     else caption.replaceChildren(
       el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
-      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()) + '.',
+      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords(list)) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
       list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',
       S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
@@ -270,9 +270,6 @@ function stagePanel() {
 }
 
 const inNumbers = (fact) => `share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`;
-// Which maps a choice of the negative prompt's words alone shows, whatever layers and steps are chosen.
-const NEGATIVE_VIEW = 'the run’s own aggregate over all steps, in the half that was given the negative prompt';
-const onlyNegative = (list) => list.length > 0 && list.every((entry) => entry.negative);
 const quoted = (words) => words.map((w) => '“' + w + '”').join(words.length > 2 ? ', ' : ' and ');
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
@@ -303,8 +300,8 @@ function exportPng(source) {
     context.fillText(cut === text ? text : cut + '…', pad, H + y * unit);
   };
   line(RUN.prompt.replace(/\s+/g, ' '), 15, 9);
-  line(tiesOn() ? tiedInWords().join('') : (list.length ? quoted(list.map(nameOf)) + ': ' : '') + (onlyNegative(list) ? NEGATIVE_VIEW : viewInWords()), 11, 31, 'italic');
-  line('0 to ' + percent(max) + (tiesOn() ? ', on the place’s own scale' : S.scale === 'word' ? ', each word on its own scale' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
+  line(tiesOn() ? tiedInWords().join('') : (list.length ? quoted(list.map(nameOf)) + ': ' : '') + viewInWords(list), 11, 31, 'italic');
+  line('0 to ' + percent(max) + (tiesOn() ? ', on the place’s own scale' : S.scale === 'word' ? ', each word on its own scale' : onlyNegative(list) ? ', one scale for the negative prompt’s words' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
   const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), strap = el('canvas', {});
   paintThumb(strap, ramp, 1, 256, 1, tiesOn() ? S.palette : paletteOf(list[0]));
   if (tiesOn() || list.length === 1 && S.style === 'heat') context.drawImage(strap, pad, H + 70 * unit, W - 2 * pad, 10 * unit);

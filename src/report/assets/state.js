@@ -22,7 +22,7 @@ const DEFAULTS = JSON.parse(JSON.stringify(S));
 const shown = () => (S.hover >= 0 ? [ENTRIES[S.hover]] : S.locked.map((i) => ENTRIES[i]));
 let lastFocus = -1;
 function focusEntry() {
-  const list = shown().filter((entry) => !entry.negative); // which have neither layers nor steps here
+  const list = shown();
   if (list.length) lastFocus = list[list.length - 1].index;
   if (lastFocus < 0) {
     const maps = view();
@@ -38,25 +38,25 @@ const hueOf = (entry) => {
 };
 const view = () => aggregate(S.selection, S.a, S.b);
 
-// The top of the colour scale for an entry.
+// The top of the colour scale for an entry: that of its own half, the prompt's words and probes or the negative prompt's.
 function scaleMax(entry) {
-  const maps = view();
+  const maps = view(), negative = Boolean(entry && entry.negative);
   if (S.scale === 'word' || (entry && entry.special)) return entry ? entryFacts(maps, entry).peak : wordsMax(maps);
-  if (entry && entry.negative) return Math.max(0, ...NEGATIVES.map((other) => entryFacts(maps, other).peak));
-  return S.scale === 'steps' && HAS_STEPS ? stepsMax() : wordsMax(maps);
+  return S.scale === 'steps' && HAS_STEPS ? stepsMax(negative) : wordsMax(maps, negative);
 }
 // The negative prompt's words are painted in other colours.
 const paletteOf = (entry) => (!entry || !entry.negative ? S.palette : S.palette === 'viridis' ? 'magma' : 'viridis');
-function wordsMax(maps) {
-  if (maps.top === undefined) maps.top = Math.max(0, ...WORDS.concat(PROBES).map((entry) => entryFacts(maps, entry).peak));
-  return maps.top;
+function wordsMax(maps, negative = false) {
+  const tops = (maps.tops ||= new Map());
+  if (!tops.has(negative)) tops.set(negative, Math.max(0, ...(negative ? NEGATIVES : WORDS.concat(PROBES)).map((entry) => entryFacts(maps, entry).peak)));
+  return tops.get(negative);
 }
 const stepTops = new Map();
-function stepsMax() {
-  const key = JSON.stringify(S.selection);
+function stepsMax(negative) {
+  const key = JSON.stringify([S.selection, negative]);
   if (!stepTops.has(key)) {
     let top = 0;
-    for (let g = 0; g < GROUPS; g++) top = Math.max(top, wordsMax(aggregate(S.selection, g, g)));
+    for (let g = 0; g < GROUPS; g++) top = Math.max(top, wordsMax(aggregate(S.selection, g, g), negative));
     stepTops.set(key, top);
   }
   return stepTops.get(key);
@@ -97,7 +97,8 @@ function stepsInWords() {
   const from = firstStep(S.a), to = lastStep(S.b);
   return from === to ? 'step ' + from : 'steps ' + from + '–' + to;
 }
-const viewInWords = () => sitesInWords() + '; ' + stepsInWords();
+const viewInWords = (list = []) => sitesInWords() + '; ' + stepsInWords() + (onlyNegative(list) ? ', in the half that was given the negative prompt' : '');
+const onlyNegative = (list) => list.length > 0 && list.every((entry) => entry.negative);
 
 // Heads are stored summed over the steps, and steps averaged over the heads, so a choice of heads means all steps and a
 // window of steps means all heads.

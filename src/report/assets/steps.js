@@ -63,7 +63,7 @@ function stepsPanel() {
     curve.width = W; curve.height = H;
     const context = curve.getContext('2d'), look = getComputedStyle(document.documentElement);
     const ink = look.getPropertyValue('--ink'), accent = look.getPropertyValue('--accent'), tint = look.getPropertyValue('--tint'), soft = look.getPropertyValue('--soft');
-    const list = S.locked.length > 1 && S.hover < 0 ? shown().filter((e) => !e.negative) : [entry];
+    const list = S.locked.length > 1 && S.hover < 0 ? shown().filter((e) => Boolean(e.negative) === Boolean(entry.negative)) : [entry]; // two halves have no common scale
     const series = list.map((e) => shareBySteps(S.selection, e)), top = Math.max(1e-12, ...series.flat());
     const x = (g) => (GROUPS === 1 ? W / 2 : 3 * dpr + (g / last) * (W - 6 * dpr)), y = (v) => H - 2 * dpr - (v / top) * (H - 1.1 * parseFloat(look.fontSize) * dpr);
     context.fillStyle = tint;
@@ -104,7 +104,7 @@ function stepsPanel() {
     thumbs.forEach(({group, canvas, button}, i) => {
       const {values, h, w} = maps[i];
       const k = S.cells ? 1 : Math.max(1, Math.round(48 / Math.max(h, w)));
-      paintThumb(canvas, k === 1 ? values : bicubic(values, h, w, h * k, w * k), h * k, w * k, max, S.palette);
+      paintThumb(canvas, k === 1 ? values : bicubic(values, h, w, h * k, w * k), h * k, w * k, max, paletteOf(entry));
       canvas.classList.toggle('crisp', S.cells);
       const chosen = !isWhole(S.a, S.b) && group >= S.a && group <= S.b;
       button.setAttribute('aria-pressed', String(chosen));
