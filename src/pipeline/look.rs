@@ -13,8 +13,8 @@ use super::traced::encoders;
 use super::{Options, Pipeline, TextAttentions};
 use crate::prompt::Prompt;
 use crate::run::{Run, Settings};
-use crate::scheduler::TorchGenerator;
-use crate::trace::{About, AttentionObserver, Grid, LEVELS_KEY, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::scheduler::{self, TorchGenerator};
+use crate::trace::{About, AttentionObserver, Grid, LEVELS_KEY, NOISE_KEY, Plan, PromptInfo, Recorder, Step, Trace};
 use crate::{Error, Result};
 
 /// How a picture is looked at.
@@ -184,6 +184,9 @@ impl Pipeline {
         settings.steps = options.levels.len();
         settings.scheduler = String::new();
         settings.more.insert(LEVELS_KEY.into(), json!(options.levels));
+        let alpha = |&level: &usize| scheduler::alpha_bar(&self.scheduler, level).ok().flatten();
+        let noise: Option<Vec<f64>> = options.levels.iter().map(|level| Some(1.0 - alpha(level)?)).collect();
+        settings.more.insert(NOISE_KEY.into(), json!(noise));
         settings
     }
 }

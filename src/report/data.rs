@@ -195,6 +195,9 @@ pub struct ReportData {
     pub latent: (usize, usize),
     /// Timestep of every step (UNet call).
     pub timesteps: Vec<f64>,
+    /// The share of noise at each, 0 to 1 (none where it was not recorded), where the steps are noise levels that an existing picture was
+    /// shown at.
+    pub noise: Option<Vec<f64>>,
     /// Sites in network order.
     pub sites: Vec<SiteData>,
     /// The run's own maps.

@@ -34,7 +34,7 @@ pub fn page(data: &ReportData) -> String {
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
         "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates,
-        "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps,
+        "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
             "name": o.name, "description": o.description, "shares": o.shares, "block": block,

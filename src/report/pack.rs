@@ -192,6 +192,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     });
     let ties = ties.collect();
 
+    let call = if data.noise.is_some() { "noise level" } else { "step" };
     let mut notes = Vec::new();
     if ties_left_out {
         notes.push(format!("Self-attention of grids of more than {most} cells is left out; `attnmap ties` shows it."));
@@ -200,10 +201,10 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Single heads are kept at {} cells at most (averaged down).", detail.head_cells));
     }
     if steps_shrunk {
-        notes.push(format!("Single steps are kept at {} cells at most (averaged down).", detail.step_cells));
+        notes.push(format!("Single {call}s are kept at {} cells at most (averaged down).", detail.step_cells));
     }
     if merge > 1 {
-        notes.push(format!("Every {merge} neighbouring steps are averaged into one."));
+        notes.push(format!("Every {merge} neighbouring {call}s are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
     Packed { base64, sites, official, negative, ties, matrix, step_groups, detail, notes }

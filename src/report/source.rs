@@ -156,7 +156,9 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
                 placed(&word.word).map_or("–".into(), |placed| format!("{} / {}", placed.step, placed.steps)),
             ),
         ];
-        let facts = facts.map(|(name, value)| (name.to_string(), value)).into();
+        // The noise levels of a look are no way on which a word comes to its place.
+        let shown = facts.into_iter().filter(|(name, _)| !trace.about.is_look() || !name.contains("step"));
+        let facts = shown.map(|(name, value)| (name.to_string(), value)).collect();
         label(&word.word).map(|word| LayoutRow { word, facts })
     });
     Ok(ReportData {
@@ -173,6 +175,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         latent: (latent.height, latent.width),
         timesteps: recording.timesteps.clone(),
+        noise: trace.about.noise(),
         sites: sites.collect(),
         official: official.map(|tokens| Official {
             name: record.aggregate.clone(),
@@ -191,7 +194,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         figures,
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
         explain_command: explain_command(place),
-        settings: settings(record),
+        settings: settings(record, trace.about.levels()),
         command: record.command.clone(),
     })
 }
@@ -348,13 +351,15 @@ fn figures(folder: &Path, evidence: &Value) -> Vec<(String, Vec<u8>)> {
     list.iter().filter_map(figure).collect()
 }
 
-fn settings(record: &RunRecord) -> Vec<(String, String)> {
+/// Settings as the page lists them, with the noise levels of a look in words.
+fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)> {
     let s = &record.settings;
+    let calls = levels.map_or(("steps", s.steps.to_string()), |levels| ("noise levels", levels));
     let mut list = vec![
         ("checkpoint", record.checkpoint.id.clone()),
         ("digest", record.checkpoint.digest.clone()),
         ("seed", s.seed.to_string()),
-        ("steps", s.steps.to_string()),
+        calls,
         ("guidance scale", s.guidance_scale.to_string()),
         ("scheduler", s.scheduler.clone()),
         ("size", format!("{}×{}", s.width, s.height)),
@@ -364,7 +369,8 @@ fn settings(record: &RunRecord) -> Vec<(String, String)> {
         ("attnmap", record.attnmap.clone()),
     ];
     list.retain(|(_, value)| !value.is_empty());
-    let more = s.more.iter().filter(|(_, value)| !value.is_null());
+    let named = [trace::LEVELS_KEY, trace::NOISE_KEY];
+    let more = s.more.iter().filter(|(key, value)| !value.is_null() && !named.contains(&key.as_str()));
     let more = more.map(|(key, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
         (key.replace('_', " "), value)

@@ -104,7 +104,7 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
         super::atomic::write_file(&file, |out| out.write_all(&bytes))?;
 
         let stills = folder.join(format!("{name}-steps.png"));
-        let labels: Vec<String> = (1..=steps.len()).map(|step| format!("step {step}")).collect();
+        let labels: Vec<String> = (0..steps.len()).map(|step| trace.call_name(step)).collect();
         // A sheet that can be looked at: sixteen steps at most, evenly spread, first and last among them.
         let count = steps.len().min(16);
         let picks = (0..count).map(|i| if count > 1 { i * (steps.len() - 1) / (count - 1) } else { 0 });
@@ -117,16 +117,15 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
                 share: steps[step].shares[at],
             })
             .collect();
-        let subtitle = format!("“{label}” over the steps; {}", animation.aggregate);
-        let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: NOTE };
+        let subtitle = format!("“{label}” over the {}s; {}", trace.call(), animation.aggregate);
+        let note = format!("One scale for all {}s. Attention shows where the model looked, not why.", trace.call());
+        let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
         let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut text);
         write_png(&stills, &sheet, &[("Title", &label), ("Description", &prompt.text)], true)?;
         files.push(Animated { word: label, animation: file, stills, steps: steps.len() });
     }
     Ok(files)
 }
-
-const NOTE: &str = "One scale for all steps. Attention shows where the model looked, not why.";
 
 fn step_maps(animation: &Animation, step: usize, words: &[WordInfo]) -> Result<StepMaps> {
     let how = Aggregate { steps: Some(StepWindow::Numbers(step + 1, step + 1)), ..animation.aggregate.clone() };
@@ -154,9 +153,13 @@ fn frame(picture: &RgbImage, caption: &Caption, animation: &Animation, text: &mu
     let mut canvas = RgbImage::from_pixel(width, height + strip, Rgb(PAPER));
     imageops::replace(&mut canvas, picture, 0, 0);
     let (left, inner, top) = (margin, width as f32 - 2.0 * margin, height as f32);
-    let steps = animation.trace.steps();
-    let timestep = animation.trace.recording.timesteps.get(caption.step).copied().unwrap_or_default();
-    let right = text.set(&format!("step {} of {steps}, t = {timestep:.0}", caption.step + 1), 0.8 * size, inner, 1);
+    let (trace, steps) = (animation.trace, animation.trace.steps());
+    let timestep = trace.recording.timesteps.get(caption.step).copied().unwrap_or_default();
+    let right = match trace.about.is_look() {
+        true => trace.call_name(caption.step),
+        false => format!("step {} of {steps}, t = {timestep:.0}", caption.step + 1),
+    };
+    let right = text.set(&right, 0.8 * size, inner, 1);
     let word = text.set(&format!("{}  {}", caption.label, percent(caption.share)), size, inner - right.width - size, 1);
     text.draw(&mut canvas, &word, left, top + 0.4 * size, INK);
     text.draw(&mut canvas, &right, left + inner - right.width, top + 0.55 * size, FAINT);

@@ -136,9 +136,11 @@ const NEGATIVE: &str = " Words of the negative prompt are of the other half, on 
 fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Display, shared: f32) -> (String, String) {
     let about = &trace.about;
     let seed = about.settings.get("seed").map(|seed| format!("seed {seed}  ·  ")).unwrap_or_default();
-    let calls = if about.is_look() { "noise levels" } else { "steps" };
+    let call = trace.call();
+    let levels = about.levels().filter(|_| maps.steps == trace.steps());
+    let levels = levels.map(|levels| format!(" ({levels})")).unwrap_or_default();
     let subtitle = format!(
-        "{seed}{}  ·  {} of {} {calls}  ·  {} of {} sites  ·  {how}",
+        "{seed}{}  ·  {} of {} {call}s{levels}  ·  {} of {} sites  ·  {how}",
         about.checkpoint.id,
         maps.steps,
         trace.steps(),
@@ -153,7 +155,7 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let note = format!(
-        "Colour: mean attention probability of a step; {scale}. Right of a word: its share of all attention; the start token \
+        "Colour: mean attention probability of a {call}; {scale}. Right of a word: its share of all attention; the start token \
          holds {}, padding {}.{half} Attention shows where the model looked, not why it decided.",
         percent(start),
         percent(padding),

@@ -139,6 +139,9 @@ pub struct About {
 /// The key in a run's settings under which a look at a picture has its noise levels.
 pub const LEVELS_KEY: &str = "levels";
 
+/// The key beside it under which it has the share of noise at each.
+pub const NOISE_KEY: &str = "noise";
+
 impl About {
     /// Tokens of the prompt as the second encoder sees it; 0 where there is one encoder.
     pub fn second_tokens(&self) -> usize {
@@ -148,5 +151,21 @@ impl About {
     /// Whether the steps are noise levels that a picture was shown at, with no order in time.
     pub fn is_look(&self) -> bool {
         self.settings.get(LEVELS_KEY).is_some()
+    }
+
+    /// The noise levels of a look in few words: `t = 700, 200; noise 92, 25 %`; `None` for other runs.
+    pub fn levels(&self) -> Option<String> {
+        let list = |values: Vec<String>| values.join(", ");
+        let levels = self.settings.get(LEVELS_KEY)?.as_array()?.iter().map(ToString::to_string).collect();
+        let noise = list(self.noise()?.iter().map(|share| format!("{:.0}", 100.0 * share)).collect());
+        let noise = if noise.is_empty() { noise } else { format!("; noise {noise}\u{a0}%") };
+        Some(format!("t\u{a0}=\u{a0}{}{noise}", list(levels)))
+    }
+
+    /// The share of noise at each level of a look, 0 to 1: its part of the variance, 1 - alpha_bar; `None` for other runs, and empty for looks
+    /// of versions that did not record it.
+    pub fn noise(&self) -> Option<Vec<f64>> {
+        let shares = self.settings.get(NOISE_KEY).and_then(serde_json::Value::as_array);
+        self.is_look().then(|| shares.into_iter().flatten().filter_map(serde_json::Value::as_f64).collect())
     }
 }

@@ -75,6 +75,19 @@ impl Trace {
         self.recording.timesteps.len()
     }
 
+    /// What the calls of the UNet are: `step`, or `noise level` where an existing picture was looked at.
+    pub fn call(&self) -> &'static str {
+        if self.about.is_look() { "noise level" } else { "step" }
+    }
+
+    /// A call's name, by its 0-based position: `step 3`, or `noise level t = 450, 84 % noise`.
+    pub fn call_name(&self, index: usize) -> String {
+        let Some(noise) = self.about.noise() else { return format!("step {}", index + 1) };
+        let timestep = self.recording.timesteps.get(index).copied().unwrap_or_default();
+        let share = noise.get(index).map(|share| format!(", {:.0}\u{a0}% noise", 100.0 * share));
+        format!("noise level t\u{a0}=\u{a0}{timestep:.0}{}", share.unwrap_or_default())
+    }
+
     /// The maps and the prompt of one half of the guidance batch; `None` when that half was not recorded.
     pub fn half(&self, half: Half) -> Option<(&HalfMaps, &PromptInfo)> {
         match half {

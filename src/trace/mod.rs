@@ -13,7 +13,9 @@ mod site;
 pub mod tensors;
 mod ties;
 
-pub use about::{About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo};
+pub use about::{
+    About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo,
+};
 pub use buffer::Buffer;
 pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};

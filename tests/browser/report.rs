@@ -25,7 +25,7 @@ fn clean(chrome: &mut Chrome) {
 /// Shares as the table holds them, by entry (words, then start, end, padding).
 fn table(chrome: &mut Chrome) -> Vec<f64> {
     let values = chrome.eval(
-        "(() => { const out = []; for (const row of document.querySelectorAll('.ranking tbody tr')) \
+        "(() => { const out = []; for (const row of document.querySelectorAll('.ranking tr[data-entry]')) \
          out[row.dataset.entry] = Number(row.querySelector('td.number').dataset.value); return out; })()",
     );
     values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
@@ -383,7 +383,9 @@ fn pages_are_small_and_open_quickly() {
     let kilobytes = [&default, &large, &larger].map(|page| page.len() / 1000);
     println!("default run, SD 1.5 in 50 steps, and with 30 words of a negative prompt: {kilobytes:?} kB");
     let Some(mut chrome) = browser() else { return };
-    for (name, html) in [("size-default.html", &default), ("size-sd15.html", &large), ("size-negative-sd15.html", &larger)] {
+    for (name, html) in
+        [("size-default.html", &default), ("size-sd15.html", &large), ("size-negative-sd15.html", &larger)]
+    {
         let file = scratch(name);
         std::fs::write(&file, html).unwrap();
         chrome.open(&file, "#w=9", Look::default());
@@ -565,5 +567,49 @@ fn probes_stand_apart_from_the_prompt() {
     chrome.screenshot(true).save(scratch("probes.png")).unwrap();
     assert_eq!(chrome.eval(visible), json!(2), "a locked probe is unfolded");
     assert_eq!(chrome.overflow(), json!([]));
+    clean(&mut chrome);
+}
+
+/// An existing picture traced by the real binary has noise levels where a run has steps.
+#[test]
+fn a_look_has_noise_levels_and_no_steps() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let drawn = generate(folder.path(), &[]);
+    let out = folder.path().join("look");
+    let attnmap = |args: &[&std::ffi::OsStr]| {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap")).args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
+    let picture = drawn.join("image.png");
+    let mut args: Vec<&std::ffi::OsStr> = vec!["trace".as_ref(), picture.as_ref()];
+    args.extend(["a red apple", "--levels", "200,700", "--model", fixture, "--out"].map(std::ffi::OsStr::new));
+    args.push(out.as_ref());
+    attnmap(&args);
+    chrome.open(&out.join("report.html"), "#w=2", Look::default());
+    let words = |chrome: &mut Chrome| {
+        let all = chrome.eval(
+            "document.querySelector('main').innerText + [...document.querySelectorAll('main [title], main [aria-label], main [aria-valuetext]')]\
+             .flatMap((e) => ['title', 'aria-label', 'aria-valuetext'].map((a) => e.getAttribute(a))).join(' | ')",
+        );
+        all.as_str().unwrap().replace(['\u{a0}', '\u{202f}'], " ")
+    };
+    // tiny-sd1's schedule is Stable Diffusion 1's; 1 - alphas_cumprod[700] and [200] in diffusers are 0.9175 and 0.2463.
+    let seen = words(&mut chrome);
+    assert!(seen.contains("all 2 noise levels t = 700 to 200, 92 % to 25 % noise"), "{seen}");
+    assert!(seen.contains("Noise level t = 200, 25 % noise: apple, peak"), "{seen}");
+    let steps: Vec<&str> =
+        seen.split('|').flat_map(str::lines).filter(|line| line.to_lowercase().contains("step")).collect();
+    assert!(steps.is_empty(), "{steps:?}");
+    chrome.click(".thumb:nth-child(2)");
+    let caption = chrome.text(".caption").replace(['\u{a0}', '\u{202f}'], " ");
+    assert!(caption.contains("noise level t = 200, 25 % noise."), "{caption}");
+    assert_eq!(chrome.text(".thumb:nth-child(2) span"), "t 200");
+    for width in [400, 1280, 1920] {
+        chrome.open(&out.join("report.html"), "#w=2&steps=1-1", Look { width, dark: width == 1920, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("look-{width}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]));
+    }
     clean(&mut chrome);
 }

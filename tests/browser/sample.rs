@@ -1,7 +1,8 @@
 //! A made-up run: soft discs for the objects, maps that follow them, everything by formula, so that it never changes.
 
 use attnmap::report::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind, WordInfo,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind,
+    WordInfo,
 };
 use attnmap::trace::Stage;
 
@@ -192,6 +193,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         estimates: vec![],
         latent: (side, side),
         timesteps: (0..plan.steps).map(|s| 999.0 - 999.0 * s as f64 / plan.steps as f64).collect(),
+        noise: None,
         official: Some(Official {
             name: "attnmap".into(),
             description: format!("up blocks, {side}×{side}, all heads, all steps"),

@@ -293,6 +293,10 @@ fn a_traced_picture_is_a_run_like_any_other() {
     let record = json(out.join("run.json"));
     assert_eq!((&record["kind"], &record["timesteps"]), (&"trace".into(), &serde_json::json!([700.0, 200.0])));
     assert_eq!(record["settings"]["levels"], serde_json::json!([700, 200]));
+    // 1 - alphas_cumprod of diffusers' scheduler with this config.
+    for (noise, want) in record["settings"]["noise"].as_array().unwrap().iter().zip([0.91748, 0.24631]) {
+        assert!((noise.as_f64().unwrap() - want).abs() < 1e-5, "{noise}");
+    }
     assert_eq!(record["settings"]["picture"], photo.as_str());
     assert_eq!(record["probes"].as_array().unwrap().len(), 1, "{}", record["probes"]);
     let image = image::open(out.join("image.png")).unwrap().to_rgb8();

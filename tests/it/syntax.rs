@@ -317,10 +317,7 @@ fn words_of_the_negative_prompt_are_shown_too() {
                 assert_eq!(here, plane(&seen.sum, half.tokens + 1, head, token));
             }
             let steps = [shown.by_step.as_ref(), seen.steps.as_ref()].map(|steps| steps.unwrap().to_f32_vec());
-            assert_eq!(
-                plane(&steps[0], own + kept.len(), 1, own + at),
-                plane(&steps[1], half.tokens + 1, 1, token)
-            );
+            assert_eq!(plane(&steps[0], own + kept.len(), 1, own + at), plane(&steps[1], half.tokens + 1, 1, token));
         }
     }
 

@@ -38,7 +38,7 @@ function factsPanel() {
     el('p', {class: 'note', text: 'Maps on this page are rounded to 256 levels of their own maximum.'}));
 
   const keys = [['Tab', 'from part to part'], ['← →', 'among words, pictures, cells'], ['Enter', 'lock a word, pin a box'], ['Esc', 'let go'],
-    ['[ ]', 'step back, forward'], ['p', 'play, pause'], ['e', 'export PNG'], ['?', 'this list']];
+    ['[ ]', CALL + ' back, forward'], ['p', 'play, pause'], ['e', 'export PNG'], ['?', 'this list']];
   const help = el('details', {class: 'help', id: 'help'}, el('summary', {text: 'Keys'}),
     el('dl', {}, keys.map(([key, text]) => el('div', {}, el('dt', {}, el('kbd', {text: key})), el('dd', {text})))));
   return {layout, evidence, settings, help};

@@ -108,7 +108,7 @@ function headsPanel() {
         button.title = `${site.path}${head === null ? ', mean of its heads' : ', head ' + head}: peak ${percent(peaks[i])}`;
         button.setAttribute('aria-label', `Layer ${s + 1}, ${site.stage}, ${site.height} by ${site.width}, ${head === null ? 'mean of heads' : 'head ' + head}, peak ${percent(peaks[i])}`);
       });
-      note.replaceChildren(el('b', {text: '“' + nameOf(entry) + '”'}), ', mean over all steps; ' +
+      note.replaceChildren(el('b', {text: '“' + nameOf(entry) + '”'}), ', mean over all ' + CALL + 's; ' +
         (own ? 'each picture on its own scale. ' : 'one scale for these pictures, 0 to ' + percent(top) + '. '), honest());
     }
     const selection = headsOf(S.selection), state = JSON.stringify([S.selection, S.a, S.b]);
@@ -125,5 +125,5 @@ function headsPanel() {
   return el('section', {class: 'panel layers'}, el('header', {}, title), says,
     el('div', {class: 'presets', role: 'group', 'aria-label': 'Choices of layers'}, buttons, scaleSwitch),
     el('div', {class: 'scroller'}, grid),
-    el('p', {class: 'note', text: 'Click one alone, drag to average a block, Ctrl or Shift and click to add. Heads are kept for all steps together, steps for all heads together.'}), note);
+    el('p', {class: 'note', text: 'Click one alone, drag to average a block, Ctrl or Shift and click to add. Heads are kept for all ' + CALL + 's together, ' + CALL + 's for all heads together.'}), note);
 }

@@ -9,9 +9,9 @@ async function start() {
     $('source').hidden = false;
     return;
   }
-  const meta = RUN.settings.filter(([key]) => ['checkpoint', 'seed', 'steps', 'size'].includes(key)).map(([key, value]) => (key === 'seed' || key === 'steps' ? key + ' ' + value : value));
+  const meta = RUN.settings.filter(([key]) => ['checkpoint', 'seed', 'steps', 'noise levels', 'size'].includes(key)).map(([key, value]) => (key === 'seed' ? key + ' ' + value : key === 'steps' ? plural(Number(value), 'step') : value));
   const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: meta.join(' · ')})),
-    el('h1', {class: 'unseen', text: 'Attention of a generated image'}), wordsPanel());
+    el('h1', {class: 'unseen', text: LOOK ? 'Attention to a caption in an existing picture' : 'Attention of a generated image'}), wordsPanel());
   const stage = stagePanel();
   const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel());
   const plate = el('div', {class: 'plate'}, stage, side);

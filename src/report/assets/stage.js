@@ -231,10 +231,10 @@ function stagePanel() {
     bar.classList.toggle('lines', S.style === 'contour');
     const special = list.some((e) => e.special);
     legend.replaceChildren(list.some((e) => e.negative) && S.scale !== 'word'
-      ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own' + (S.scale === 'steps' ? ', the same at all steps' : '') + ': not comparable with the prompt’s'})
+      ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own' + (S.scale === 'steps' ? ', the same at all ' + CALL + 's' : '') + ': not comparable with the prompt’s'})
       : S.scale === 'word' || special
       ? el('strong', {class: 'warn', text: special && S.scale !== 'word' ? 'Special tokens on their own scale: not comparable with words' : 'Each word on its own scale: colours cannot be compared between words'})
-      : el('span', {text: 'attention of a cell on the word’s token, one scale for all words' + (S.scale === 'steps' ? ' and steps' : '')}));
+      : el('span', {text: 'attention of a cell on the word’s token, one scale for all words' + (S.scale === 'steps' ? ' and ' + CALL + 's' : '')}));
   };
 
   const resize = () => {
@@ -251,11 +251,11 @@ function stagePanel() {
     overlay.classList.toggle('crisp', S.cells);
     const kept = estimateFor(S.a, S.b), wanted = kept ? kept.src : finished;
     if (source.src !== wanted) source.src = wanted;
-    source.alt = 'Image generated from the prompt: ' + RUN.prompt.slice(0, 300);
+    source.alt = (LOOK ? 'Picture that was looked at with the caption: ' : 'Image generated from the prompt: ') + RUN.prompt.slice(0, 300);
     const words = list.map(nameOf);
     if (tiesOn()) caption.replaceChildren(el('b', {text: tiedInWords()[0]}), tiedInWords()[1]);
     else caption.replaceChildren(
-      el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : 'The image, with the words that reach half of the common scale in one place'}),
+      el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : (LOOK ? 'The picture' : 'The image') + ', with the words that reach half of the common scale in one place'}),
       list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords(list)) + '.',
       kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
       list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',

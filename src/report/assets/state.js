@@ -1,6 +1,6 @@
 // What is being looked at, its sentence, and its place in the address: a link reproduces the view.
 const STYLES = [['heat', 'Heat'], ['contour', 'Contour'], ['spotlight', 'Spotlight']];
-const SCALES = [['words', 'all words'], ['steps', 'all words and steps'], ['word', 'each word its own']];
+const SCALES = [['words', 'all words'], ['steps', 'all words and ' + (LOOK ? 'levels' : 'steps')], ['word', 'each word its own']];
 
 const S = {
   hover: -1, // entry under the pointer or focus
@@ -91,8 +91,19 @@ function describeHeads(heads) {
   return chosen.reduce((n, c) => n + c.heads.length, 0) + ' heads of layers ' + ranges(chosen.map((c) => c.s + 1));
 }
 const firstStep = (g) => RUN.stepGroups[g][0] + 1, lastStep = (g) => RUN.stepGroups[g][1] + 1;
+// A group of noise levels by what they are: t = 450, 84 % noise.
+function levelsInWords(a, b) {
+  const [from, to] = [RUN.stepGroups[a][0], RUN.stepGroups[b][1]];
+  const span = (values) => (from === to ? values[from] : values[from] + ' to ' + values[to]);
+  const noise = RUN.noise.map((share) => Math.round(100 * share) + ' %');
+  return 't = ' + span(RUN.timesteps.map((t) => String(Math.round(t)))) + (noise.length ? ', ' + span(noise) + ' noise' : '');
+}
 function stepsInWords() {
-  if (!GROUPS) return 'all steps';
+  if (!GROUPS) return 'all ' + CALL + 's';
+  if (LOOK) {
+    const count = lastStep(S.b) - firstStep(S.a) + 1;
+    return (isWhole(S.a, S.b) && GROUPS > 1 ? 'all ' + count + ' ' : '') + CALL + (count > 1 ? 's' : '') + ' ' + levelsInWords(S.a, S.b);
+  }
   if (isWhole(S.a, S.b)) return GROUPS > 1 ? 'steps 1–' + lastStep(GROUPS - 1) : 'step 1';
   const from = firstStep(S.a), to = lastStep(S.b);
   return from === to ? 'step ' + from : 'steps ' + from + '–' + to;
@@ -107,7 +118,7 @@ function chooseHeads(selection) {
   const patch = {selection};
   if (some && !isWhole(S.a, S.b)) {
     Object.assign(patch, {a: 0, b: GROUPS - 1});
-    notice('Single heads are kept for all steps together: the step window is back to all steps.');
+    notice('Single heads are kept for all ' + CALL + 's together: the window is back to all of them.');
   }
   set(patch);
 }
@@ -117,7 +128,7 @@ function chooseSteps(a, b) {
     const widened = S.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
     if (JSON.stringify(widened) !== JSON.stringify(S.selection)) {
       patch.selection = widened;
-      notice('Single steps are kept for all heads together: all heads of the chosen layers are shown.');
+      notice('Single ' + CALL + 's are kept for all heads together: all heads of the chosen layers are shown.');
     }
   }
   set(patch);

@@ -14,6 +14,7 @@ function togglePlay() {
   }, Math.max(120, Math.min(500, 6000 / GROUPS)));
   set({});
 }
+const callName = (g) => CALL + ' ' + (LOOK ? levelsInWords(g, g) : firstStep(g));
 function shiftSteps(by) {
   if (!HAS_STEPS) return;
   const span = isWhole(S.a, S.b) ? 0 : S.b - S.a;
@@ -22,18 +23,18 @@ function shiftSteps(by) {
 }
 
 function stepsPanel() {
-  const title = el('h2', {text: 'Step by step'});
+  const title = el('h2', {text: LOOK ? 'At each noise level' : 'Step by step'});
   if (!HAS_STEPS) {
-    return el('section', {class: 'panel steps'}, title, el('p', {class: 'note', text: 'This run kept no maps of single steps.'}));
+    return el('section', {class: 'panel steps'}, title, el('p', {class: 'note', text: 'This run kept no maps of single ' + CALL + 's.'}));
   }
   const last = GROUPS - 1;
   const curve = el('canvas', {class: 'curve', 'aria-hidden': 'true'});
   const range = (label, value, oninput) => el('input', {type: 'range', min: 0, max: last, step: 1, value, 'aria-label': label, oninput});
-  const scrub = range('Single step', 0, () => { stopPlaying(); chooseSteps(Number(scrub.value), Number(scrub.value)); });
-  const from = range('First step of the window', 0, () => { stopPlaying(); chooseSteps(Math.min(Number(from.value), S.b), S.b); });
-  const to = range('Last step of the window', last, () => { stopPlaying(); chooseSteps(S.a, Math.max(Number(to.value), S.a)); });
+  const scrub = range('Single ' + CALL, 0, () => { stopPlaying(); chooseSteps(Number(scrub.value), Number(scrub.value)); });
+  const from = range('First ' + CALL + ' of the window', 0, () => { stopPlaying(); chooseSteps(Math.min(Number(from.value), S.b), S.b); });
+  const to = range('Last ' + CALL + ' of the window', last, () => { stopPlaying(); chooseSteps(S.a, Math.max(Number(to.value), S.a)); });
   const play = el('button', {class: 'quiet play', type: 'button', onclick: togglePlay});
-  const all = el('button', {class: 'quiet', type: 'button', text: 'All steps', onclick: () => { stopPlaying(); chooseSteps(0, last); }});
+  const all = el('button', {class: 'quiet', type: 'button', text: LOOK ? 'All levels' : 'All steps', onclick: () => { stopPlaying(); chooseSteps(0, last); }});
   const track = el('div', {class: 'window'}, el('i'), from, to);
   const says = el('output', {class: 'says'});
   const count = Math.min(GROUPS, 12);
@@ -43,10 +44,10 @@ function stepsPanel() {
     const button = el('button', {class: 'thumb', type: 'button', tabIndex: -1, onclick: () => {
       stopPlaying();
       if (S.a === group && S.b === group) chooseSteps(0, last); else chooseSteps(group, group);
-    }}, canvas, el('span', {text: String(firstStep(group))}));
+    }}, canvas, el('span', {text: LOOK ? 't ' + Math.round(RUN.timesteps[RUN.stepGroups[group][0]]) : String(firstStep(group))}));
     return {group, canvas, button};
   });
-  const strip = el('div', {class: 'multiples', role: 'group', 'aria-label': 'The word at single steps'}, thumbs.map((t) => t.button));
+  const strip = el('div', {class: 'multiples' + (count <= 6 ? ' few' : ''), role: 'group', 'aria-label': 'The word at single ' + CALL + 's'}, thumbs.map((t) => t.button));
   strip.addEventListener('keydown', (event) => {
     const move = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     if (!move) return;
@@ -89,12 +90,12 @@ function stepsPanel() {
     scrub.value = S.a === S.b ? S.a : Math.round((S.a + S.b) / 2);
     scrub.classList.toggle('idle', S.a !== S.b);
     from.value = S.a; to.value = S.b;
-    for (const [input, g] of [[scrub, S.a], [from, S.a], [to, S.b]]) input.setAttribute('aria-valuetext', 'step ' + firstStep(g));
+    for (const [input, g] of [[scrub, S.a], [from, S.a], [to, S.b]]) input.setAttribute('aria-valuetext', callName(g));
     track.firstChild.style.left = (100 * S.a) / Math.max(1, last) + '%';
     track.firstChild.style.right = 100 - (100 * S.b) / Math.max(1, last) + '%';
     play.textContent = playing ? 'Pause' : 'Play';
     const g = S.a === S.b ? RUN.stepGroups[S.a][0] : null;
-    says.textContent = stepsInWords() + ' of ' + lastStep(last) + (g === null ? '' : ', t = ' + Math.round(RUN.timesteps[g]));
+    says.textContent = LOOK ? sentence(stepsInWords()) : stepsInWords() + ' of ' + lastStep(last) + (g === null ? '' : ', t = ' + Math.round(RUN.timesteps[g]));
     all.hidden = isWhole(S.a, S.b);
     if (key === drawn) return;
     drawn = key;
@@ -108,14 +109,14 @@ function stepsPanel() {
       canvas.classList.toggle('crisp', S.cells);
       const chosen = !isWhole(S.a, S.b) && group >= S.a && group <= S.b;
       button.setAttribute('aria-pressed', String(chosen));
-      button.setAttribute('aria-label', `Step ${firstStep(group)}: ${nameOf(entry)}, peak ${percent(maxOf(values))}`);
+      button.setAttribute('aria-label', `${sentence(callName(group))}: ${nameOf(entry)}, peak ${percent(maxOf(values))}`);
     });
-    note.replaceChildren(el('b', {text: '“' + nameOf(entry) + '”'}), ' at single steps, mean over the heads of ' + describeHeads(headsOf(S.selection).map((h, s) => (h.length ? allHeads(RUN.sites[s]) : []))) +
+    note.replaceChildren(el('b', {text: '“' + nameOf(entry) + '”'}), ' at single ' + CALL + 's, mean over the heads of ' + describeHeads(headsOf(S.selection).map((h, s) => (h.length ? allHeads(RUN.sites[s]) : []))) +
       '; one scale for these pictures, 0 to ' + percent(max) + '. ', honest());
   });
   new ResizeObserver(() => { drawn = ''; if (started) drawCurve(focusEntry()); }).observe(curve);
   return el('section', {class: 'panel steps'}, el('header', {}, title, says),
-    curve, el('div', {class: 'transport'}, play, el('label', {class: 'grow'}, el('span', {text: 'Step'}), scrub)),
+    curve, el('div', {class: 'transport'}, play, el('label', {class: 'grow'}, el('span', {text: LOOK ? 'Level' : 'Step'}), scrub)),
     el('div', {class: 'transport'}, el('span', {class: 'label', text: 'Window'}), track, all), strip, note);
 }
 const dark = () => matchMedia('(prefers-color-scheme: dark)').matches;
