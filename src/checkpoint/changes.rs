@@ -1,4 +1,4 @@
-//! What a user changes of a checkpoint on opening it. It is recorded with a run, so that the run can be made again.
+//! What a user chooses of a checkpoint on opening it. It is recorded with a run, so that the run can be made again.
 
 use super::{Embedding, Lora};
 use crate::{Error, Result};
@@ -7,9 +7,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Changes to a checkpoint; [`Default`] leaves it as it is.
+/// Choices and changes; [`Default`] takes a checkpoint as it is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changes {
+    /// Which of several weight files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// For a single file: a folder in the diffusers layout whose configs and tokenizer are read in place of those that the
     /// file implies, part by part; it needs no weights.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,6 +49,12 @@ impl Changes {
 
     /// Refuses values that no checkpoint takes.
     pub(super) fn check(&self) -> Result<()> {
+        if let Some(variant) = &self.variant {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if variant.is_empty() || !variant.chars().all(plain) {
+                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
+            }
+        }
         if let Some(other) = self.prediction.as_deref().filter(|kind| !["epsilon", "v_prediction"].contains(kind)) {
             return Err(Error::option("--prediction", format!("{other:?} is unknown; choose epsilon or v_prediction")));
         }
@@ -63,6 +72,7 @@ mod tests {
     #[test]
     fn what_is_recorded_is_read_again() {
         let changes = Changes {
+            variant: Some("fp16".into()),
             config: Some("folder".into()),
             prediction: Some("epsilon".into()),
             loras: vec![Lora { file: "style.safetensors".into(), weight: 0.5 }],

@@ -83,9 +83,7 @@ pub trait Progress: Send + Sync {
 /// How to open a checkpoint.
 #[derive(Clone, Default)]
 pub struct OpenOptions {
-    /// Which of several weight files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
-    pub variant: Option<String>,
-    /// What is different from what the checkpoint says.
+    /// What is chosen of the checkpoint, and what is different from what it says.
     pub changes: Changes,
     /// Told of downloads.
     pub progress: Option<Arc<dyn Progress>>,
@@ -95,7 +93,7 @@ pub struct OpenOptions {
 
 impl std::fmt::Debug for OpenOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenOptions").field("variant", &self.variant).finish_non_exhaustive()
+        f.debug_struct("OpenOptions").field("changes", &self.changes).finish_non_exhaustive()
     }
 }
 
@@ -165,19 +163,13 @@ impl Checkpoint {
     /// [`Error::Config`], [`Error::Unsupported`], [`Error::Weights`] or [`Error::Hub`], each naming file, field and the
     /// way out.
     pub fn open(source: &Source, options: &OpenOptions) -> Result<Self> {
-        if let Some(variant) = &options.variant {
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if variant.is_empty() || !variant.chars().all(plain) {
-                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
-            }
-        }
-        if *source == Source::Embedded && options.variant.is_some() {
+        options.changes.check()?;
+        if *source == Source::Embedded && options.changes.variant.is_some() {
             return Err(Error::option(
                 "--variant",
                 "the embedded checkpoint has one set of weights; leave --variant out",
             ));
         }
-        options.changes.check()?;
         if let Source::File(path) = source {
             return Self::open_file(path, options);
         }
@@ -201,11 +193,11 @@ impl Checkpoint {
             Source::Folder(folder) if folder.is_dir() => Store::Folder(folder.clone()),
             Source::Folder(folder) => return Err(Error::option("--model", format!("no folder {}", folder.display()))),
             Source::Hub { repo, revision } => {
-                let (revision, variant) = (revision.as_deref(), options.variant.as_deref());
+                let (revision, variant) = (revision.as_deref(), options.changes.variant.as_deref());
                 Store::Folder(hub::snapshot(repo, revision, variant, &options.hub, options.progress.clone())?)
             }
         };
-        let mut checkpoint = Self::read_configs(store, source.to_string(), options.variant.clone())?;
+        let mut checkpoint = Self::read_configs(store, source.to_string(), options.changes.variant.clone())?;
         checkpoint.change(&options.changes)?;
         for &part in checkpoint.index.parts() {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
@@ -215,7 +207,7 @@ impl Checkpoint {
 
     /// Opens a single-file checkpoint.
     fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
-        if options.variant.is_some() {
+        if options.changes.variant.is_some() {
             return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
         }
         let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;

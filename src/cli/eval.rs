@@ -9,7 +9,7 @@ use attnmap::heatmap;
 use clap::Args;
 use serde_json::json;
 
-use super::generate::ModelArgs;
+use super::checkpoint::ModelArgs;
 use super::print::{self, Terminal};
 
 /// Measure how well the maps find objects whose masks are known
@@ -43,7 +43,7 @@ mean, average precision over all thresholds, and whether the maximum lies in the
 /// Runs the command.
 pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let scenes = read_scenes(&args.scenes)?;
-    let pipeline = args.model.load(terminal)?;
+    let pipeline = args.model.load(None, terminal)?;
     let first = &scenes[0].image;
     let factor = pipeline.vae_factor();
     let (height, width) = (first.height() as usize, first.width() as usize);

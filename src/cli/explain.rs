@@ -3,20 +3,18 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::checkpoint::{Changes, Source};
 use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, check_checkpoint};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::Reweight;
-use attnmap::pipeline::{Keep, Options, Pipeline};
+use attnmap::pipeline::{Choice, Keep, Options, Pipeline};
 use attnmap::render::Display;
 use attnmap::run::{self, NewRun, Pictures, Run, RunKind};
 use attnmap::{Error, Result};
-use candle_core::DType;
 use clap::Args;
 
+use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
-use super::generate::{ModelArgs, parse_dtype};
 use super::print::{self, Terminal};
 
 /// Test whether each word mattered where its map is lit
@@ -30,9 +28,8 @@ pub struct ExplainArgs {
     #[command(flatten)]
     maps: MapArgs,
 
-    /// Checkpoint, where it is not where the run says
-    #[arg(long, short, value_name = "MODEL")]
-    model: Option<Source>,
+    #[command(flatten)]
+    model: ModelArgs,
 
     /// Seed of the run that a prompt becomes
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -151,15 +148,16 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
         .into());
     }
     let target = PathBuf::from("outputs").join(run::run_name(&args.subject, args.seed));
+    // A run of this prompt that is there already is meant, unless what is given now says something else.
     if let Ok(run) = Run::open(&target)
         && run.record.prompt == args.subject
-        && args.model.as_ref().is_none_or(|model| model.to_string() == run.record.checkpoint.id)
+        && let Ok(known) = Choice::of_run(&run.record)
+        && args.model.over(known.clone())? == known
     {
         return Ok((run, None));
     }
     run::check_target(&target, false)?;
-    let source = args.model.clone().unwrap_or_default();
-    let pipeline = model(source, Changes::default(), DType::F32, "cpu".into()).load(terminal)?;
+    let pipeline = args.model.load(None, terminal)?;
     let options = Options { seeds: vec![args.seed], ..pipeline.default_options() };
     let prompt = pipeline.tokenize(&args.subject)?;
     let spinner = terminal.spinner("generating");
@@ -186,21 +184,11 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     Ok((Run::open(&folder)?, Some(pipeline)))
 }
 
-fn model(model: Source, changes: Changes, dtype: DType, device: String) -> ModelArgs {
-    ModelArgs { model, variant: None, changes: changes.into(), dtype, device }
-}
-
-/// The checkpoint that made the run, in the number type and on the device that it had there.
+/// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.
 fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     let record = &run.record;
-    let source = match &args.model {
-        Some(source) => source.clone(),
-        None => record.checkpoint.id.parse()?,
-    };
-    let settings = &record.settings;
-    let (changes, dtype) =
-        (Changes::from_record(&settings.more)?, parse_dtype(&settings.dtype).map_err(anyhow::Error::msg)?);
-    let pipeline = model(source, changes, dtype, settings.device.clone()).load(terminal)?;
+    let choice = args.model.over(Choice::of_run(record)?)?;
+    let pipeline = checkpoint::load(&choice, Some((record.image.width, record.image.height)), terminal)?;
     check_checkpoint(record, &pipeline)?;
     Ok(pipeline)
 }

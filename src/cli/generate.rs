@@ -5,19 +5,19 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Source};
 use attnmap::heatmap::Resolution;
-use attnmap::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, Timings, Traced};
+use attnmap::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use attnmap::scheduler::{SchedulerKind, Spacing};
 use attnmap::trace::{Grid, PromptInfo, Site, WordInfo, probe_words};
 use attnmap::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use clap::Args;
 use image::RgbImage;
 
+use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::init::{Given, InitArgs};
 use super::print::{self, Terminal};
@@ -104,64 +104,6 @@ of the word's tokens; the mean over all tokens is then restored. Both are as in 
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from is resized to
 --size; without it the picture keeps its shape, at a size near the checkpoint's own.";
 
-/// Which checkpoint, and how it runs.
-#[derive(Debug, Args)]
-pub struct ModelArgs {
-    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a hub name `owner/name[@revision]`
-    #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
-    pub model: Source,
-
-    /// Take the weight files of this variant, e.g. fp16
-    #[arg(long, value_name = "NAME")]
-    pub variant: Option<String>,
-
-    #[command(flatten)]
-    pub changes: ChangeArgs,
-
-    /// Number type of the networks: f32, bf16 or f16
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
-    pub dtype: DType,
-
-    /// Where the networks run: cpu, cuda or metal
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub device: String,
-}
-
-/// What is different from what the checkpoint says.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ChangeArgs {
-    /// For a single file: take configs and tokenizer from this folder (diffusers layout, weights not needed) where it has them
-    #[arg(long, value_name = "DIR")]
-    pub config: Option<PathBuf>,
-
-    /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
-    #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
-    pub prediction: Option<String>,
-
-    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
-    #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
-    pub loras: Vec<Lora>,
-
-    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD; may be given several times
-    #[arg(long = "embedding", value_name = "FILE[:WORD]")]
-    pub embeddings: Vec<Embedding>,
-}
-
-impl ChangeArgs {
-    /// As the library takes them.
-    pub fn changes(&self) -> Changes {
-        let Self { config, prediction, loras, embeddings } = self.clone();
-        Changes { config, prediction, loras, embeddings }
-    }
-}
-
-impl From<Changes> for ChangeArgs {
-    fn from(changes: Changes) -> Self {
-        let Changes { config, prediction, loras, embeddings } = changes;
-        Self { config, prediction, loras, embeddings }
-    }
-}
-
 /// What the image is made with.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
@@ -227,15 +169,6 @@ pub fn parse_probes(text: &str) -> Result<Probes, String> {
     Ok(Probes(probes))
 }
 
-pub fn parse_dtype(text: &str) -> Result<DType, String> {
-    match text {
-        "f32" => Ok(DType::F32),
-        "bf16" => Ok(DType::BF16),
-        "f16" => Ok(DType::F16),
-        _ => Err("choose f32, bf16 or f16".into()),
-    }
-}
-
 /// Reads WIDTHxHEIGHT.
 pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let (width, height) = text.split_once(['x', 'X']).ok_or("write WIDTHxHEIGHT, e.g. 512x512")?;
@@ -247,51 +180,6 @@ fn parse_point(text: &str) -> Result<(usize, usize), String> {
     let number = |text: &str| text.trim().parse::<usize>().ok();
     let point = text.split_once(',').and_then(|(x, y)| number(x).zip(number(y)));
     point.ok_or_else(|| "write X,Y in pixels, e.g. 0,128".to_owned())
-}
-
-impl ModelArgs {
-    /// Opens and loads the checkpoint for images of its own size, with download progress.
-    pub fn load(&self, terminal: &Terminal) -> anyhow::Result<Pipeline> {
-        self.load_for(None, terminal)
-    }
-
-    /// As [`load`](Self::load), for images of `size` (width, height). What needs more memory than there is is refused before it is read;
-    /// what needs much is said.
-    pub fn load_for(&self, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
-        const MUCH: u64 = 2_000_000_000;
-        let device = self.device()?;
-        let open = OpenOptions {
-            variant: self.variant.clone(),
-            changes: self.changes.changes(),
-            progress: terminal.downloads(),
-            ..OpenOptions::default()
-        };
-        let checkpoint = Checkpoint::open(&self.model, &open)?;
-        let load = LoadOptions { dtype: self.dtype, device };
-        let size = size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]);
-        let plan = MemoryPlan::new(&checkpoint, &load, size)?;
-        plan.check()?;
-        if plan.peak() > MUCH && !terminal.quiet {
-            eprintln!("attnmap: {plan}");
-        }
-        let spinner = terminal.spinner("loading");
-        let pipeline = Pipeline::load(&checkpoint, &load)?;
-        spinner.finish_and_clear();
-        Ok(pipeline)
-    }
-
-    fn device(&self) -> Result<Device> {
-        match self.device.as_str() {
-            "cpu" => Ok(Device::Cpu),
-            "cuda" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0)?),
-            "metal" if candle_core::utils::metal_is_available() => Ok(Device::new_metal(0)?),
-            name @ ("cuda" | "metal") => Err(Error::option(
-                "--device",
-                format!("this binary was built without {name}; build it with `--features {name}` or use cpu"),
-            )),
-            name => Err(Error::option("--device", format!("{name:?} is unknown; choose cpu, cuda or metal"))),
-        }
-    }
 }
 
 impl ImageArgs {
@@ -357,7 +245,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     let given = args.init.read()?;
     let started = Instant::now();
-    let pipeline = args.model.load_for(args.image.size, terminal)?;
+    let pipeline = args.model.load(args.image.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
     let asked = args.probe.as_ref().map_or(&[][..], |probes| &probes.0);

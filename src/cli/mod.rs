@@ -2,6 +2,7 @@
 
 mod animate;
 mod ask;
+mod checkpoint;
 mod compare;
 mod completions;
 mod display;

@@ -1,6 +1,6 @@
 //! `attnmap models`: lists the checkpoints at hand, and describes one.
 
-use super::generate::ChangeArgs;
+use super::checkpoint::ChangeArgs;
 use attnmap::checkpoint::{
     CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
 };
@@ -16,9 +16,6 @@ pub struct ModelsArgs {
     /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or owner/name[@revision] from the hub
     /// cache. Nothing is downloaded.
     pub name: Option<String>,
-    /// Which of several weight files, e.g. fp16.
-    #[arg(long)]
-    pub variant: Option<String>,
     #[command(flatten)]
     changes: ChangeArgs,
     /// Print JSON.
@@ -33,7 +30,7 @@ pub struct ModelsArgs {
 pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
     let text = match &args.name {
         Some(name) => {
-            let description = describe(name, args.variant.as_deref(), args.changes.changes())?;
+            let description = describe(name, args.changes.changes())?;
             if args.json { pretty(&json!(description))? } else { page(&description) }
         }
         None => {
@@ -48,9 +45,9 @@ fn pretty(value: &Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-fn describe(name: &str, variant: Option<&str>, changes: Changes) -> attnmap::Result<Description> {
+fn describe(name: &str, changes: Changes) -> attnmap::Result<Description> {
     let hub = HubOptions { offline: Some(true), ..Default::default() };
-    let options = OpenOptions { variant: variant.map(String::from), changes, hub, ..Default::default() };
+    let options = OpenOptions { changes, hub, ..Default::default() };
     Checkpoint::open(&name.parse::<Source>()?, &options)?.describe()
 }
 
@@ -75,7 +72,7 @@ impl Entry {
 }
 
 fn entries() -> Vec<Entry> {
-    let embedded = describe("embedded", None, Changes::default()).map_err(|error| error.to_string());
+    let embedded = describe("embedded", Changes::default()).map_err(|error| error.to_string());
     let mut entries = vec![Entry { id: "embedded".into(), variant: None, found: embedded }];
     entries.extend(cached_pipelines(&HubOptions::default()).iter().map(cached_entry));
     entries
@@ -83,7 +80,8 @@ fn entries() -> Vec<Entry> {
 
 fn cached_entry(cached: &CachedPipeline) -> Entry {
     let open = |variant: Option<&str>| {
-        let options = OpenOptions { variant: variant.map(String::from), ..Default::default() };
+        let changes = Changes { variant: variant.map(String::from), ..Default::default() };
+        let options = OpenOptions { changes, ..Default::default() };
         Checkpoint::open(&Source::Folder(cached.folder.clone()), &options)?.describe()
     };
     // A cache often holds only the half-precision files.
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn a_folder_is_described_in_words_and_json() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd2");
-        let description = describe(folder, None, Changes::default()).unwrap();
+        let description = describe(folder, Changes::default()).unwrap();
         let page = page(&description);
         for expected in
             ["DDIMScheduler, predicts v_prediction", "128x128 px", "13 cross-attention layers", "6 heads, 2x2"]

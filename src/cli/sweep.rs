@@ -13,8 +13,8 @@ use attnmap::{Error, heatmap, run};
 use clap::Args;
 use image::RgbImage;
 
+use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
-use super::generate::ModelArgs;
 use super::print::{self, Terminal};
 use super::prompt::PromptArgs;
 
@@ -58,7 +58,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return Err(wrong().into());
     }
     let aggregate = args.maps.aggregate()?;
-    let pipeline = args.model.load(terminal)?;
+    let pipeline = args.model.load(None, terminal)?;
     let defaults = Options { syntax: args.prompt.syntax.syntax(), ..pipeline.default_options() };
     let prompt = pipeline.prompt(&text, &defaults)?;
     let options = |seed| Options { seeds: vec![seed], steps: args.steps.unwrap_or(defaults.steps), ..defaults.clone() };

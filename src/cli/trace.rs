@@ -13,8 +13,9 @@ use attnmap::run::{self, NewRun, Pictures, RunKind};
 use attnmap::trace::{Grid, PromptInfo};
 use clap::Args;
 
+use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
-use super::generate::{self, ModelArgs, Probes};
+use super::generate::{self, Probes};
 use super::init::fitted;
 use super::print::{self, Terminal};
 
@@ -101,7 +102,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let target = args.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
     run::check_target(&target, args.force)?;
     let started = Instant::now();
-    let pipeline = args.model.load(terminal)?;
+    let pipeline = args.model.load(args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
     let options = args.look();

@@ -3,6 +3,7 @@
 //! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py` (and of its siblings for
 //! SDXL and latent consistency models), so that the same seed gives the same image as diffusers with a CPU generator.
 
+mod choice;
 mod encode;
 mod init;
 mod look;
@@ -13,6 +14,7 @@ mod probes;
 mod settings;
 mod traced;
 
+pub use choice::{Choice, device_named, dtype_named};
 pub use encode::TextAttentions;
 pub use init::Init;
 pub use look::{LookOptions, Noised};

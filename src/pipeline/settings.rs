@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device};
 use serde_json::Value;
 
+use super::choice::{device_name, dtype_name};
 use super::{Options, Pipeline};
 use crate::Result;
 use crate::prompt::Syntax;
@@ -84,21 +84,5 @@ fn parse_pair(name: &str, text: &str) -> Result<[usize; 2]> {
     match numbers.as_deref() {
         Some(&[first, second]) => Ok([first, second]),
         _ => Err(crate::Error::option(name, format!("{text:?} in the run's settings is not a pair of numbers"))),
-    }
-}
-
-pub(super) fn dtype_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "f16",
-        DType::BF16 => "bf16",
-        _ => "f32",
-    }
-}
-
-fn device_name(device: &Device) -> &'static str {
-    match device {
-        Device::Cpu => "cpu",
-        Device::Cuda(_) => "cuda",
-        Device::Metal(_) => "metal",
     }
 }

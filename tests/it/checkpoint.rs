@@ -1,8 +1,8 @@
 //! Checkpoints on disk: configs of every age, weights in every layout, and what is refused with which words.
 
 use attnmap::checkpoint::{
-    Activation, BlockType, Checkpoint, OpenOptions, Part, SchedulerConfig, Source, TextEncoderConfig, TokenizerConfig,
-    UnetConfig, VaeConfig,
+    Activation, BlockType, Changes, Checkpoint, OpenOptions, Part, SchedulerConfig, Source, TextEncoderConfig,
+    TokenizerConfig, UnetConfig, VaeConfig,
 };
 use attnmap::model::{Conditioning, TextEncoder, Unet, Vae};
 use attnmap::pipeline::{LoadOptions, Pipeline};
@@ -45,7 +45,10 @@ impl Copy {
     }
 
     fn open_variant(&self, variant: &str) -> attnmap::Result<Checkpoint> {
-        let options = OpenOptions { variant: Some(variant.into()), ..Default::default() };
+        let options = OpenOptions {
+            changes: Changes { variant: Some(variant.into()), ..Default::default() },
+            ..Default::default()
+        };
         Checkpoint::open(&Source::Folder(self.path().into()), &options)
     }
 
@@ -461,7 +464,8 @@ fn variants_are_found_and_named() {
     assert!(copy.open().unwrap_err().to_string().contains("give --variant fp16"));
     assert!(copy.open_variant("ema").unwrap_err().to_string().contains("--variant fp16 is there"));
     assert_eq!(copy.open_variant("../x").unwrap_err().exit_code(), 2);
-    let options = OpenOptions { variant: Some("fp16".into()), ..Default::default() };
+    let options =
+        OpenOptions { changes: Changes { variant: Some("fp16".into()), ..Default::default() }, ..Default::default() };
     let embedded = Checkpoint::open(&Source::Embedded, &options).unwrap_err();
     assert!(embedded.to_string().contains("leave --variant out"), "{embedded}");
 }

@@ -1,7 +1,7 @@
 //! The hub, as a small server on the loopback interface speaks it: present, missing, gated, interrupted, offline.
 
 use crate::checkpoint::Copy;
-use attnmap::checkpoint::{Checkpoint, HubOptions, OpenOptions, Progress, Source};
+use attnmap::checkpoint::{Changes, Checkpoint, HubOptions, OpenOptions, Progress, Source};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -363,7 +363,7 @@ fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
     assert!(world.refusal(REPO).contains("scheduler/scheduler_config.json"));
 
     world.server.set(Behaviour::default());
-    let variant = OpenOptions { variant: Some("fp16".into()), ..world.options() };
+    let variant = OpenOptions { changes: fp16(), ..world.options() };
     assert!(world.open_as(REPO, &variant).unwrap_err().to_string().contains("leave --variant out"));
 
     let index = world.files.path().join("model_index.json");
@@ -383,6 +383,10 @@ fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
     assert_eq!(fetched(&world), 0);
 }
 
+fn fp16() -> Changes {
+    Changes { variant: Some("fp16".into()), ..Default::default() }
+}
+
 #[test]
 fn shards_and_variants_are_fetched_by_their_names() {
     let world = World::new();
@@ -397,7 +401,7 @@ fn shards_and_variants_are_fetched_by_their_names() {
     let index = serde_json::json!({"metadata": {}, "weight_map": {"conv_in.weight": shard}});
     fs::write(unet.join("diffusion_pytorch_model.safetensors.index.fp16.json"), index.to_string()).unwrap();
 
-    let options = OpenOptions { variant: Some("fp16".into()), ..world.options() };
+    let options = OpenOptions { changes: fp16(), ..world.options() };
     load(&world.open_as(REPO, &options).unwrap());
     let requests = world.server.requests();
     assert!(requests.iter().any(|request| request.contains(shard)));

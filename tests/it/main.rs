@@ -19,6 +19,7 @@ mod pipeline;
 mod probe;
 mod prompt;
 mod render;
+mod reopen;
 mod report;
 mod run;
 mod scheduler;

@@ -1,0 +1,118 @@
+//! The options that choose a checkpoint, shared by every command that loads one.
+
+use std::path::PathBuf;
+
+use attnmap::checkpoint::{Changes, Embedding, Lora, Source};
+use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
+use candle_core::{DType, Device};
+use clap::Args;
+
+use super::print::Terminal;
+
+/// Which checkpoint, and how it runs.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a hub name `owner/name[@revision]` [default: embedded]
+    #[arg(long, short, value_name = "MODEL")]
+    model: Option<Source>,
+
+    #[command(flatten)]
+    changes: ChangeArgs,
+
+    /// Number type of the networks: f32, bf16 or f16 [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
+    dtype: Option<DType>,
+
+    /// Where the networks run: cpu, cuda or metal [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+}
+
+/// What is chosen of a checkpoint, and what is different from what it says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ChangeArgs {
+    /// Take the weight files of this variant, e.g. fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+
+    /// For a single file: take configs and tokenizer from this folder (diffusers layout, weights not needed) where it has them
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
+    #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
+    prediction: Option<String>,
+
+    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
+    #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
+    loras: Vec<Lora>,
+
+    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD; may be given several times
+    #[arg(long = "embedding", value_name = "FILE[:WORD]")]
+    embeddings: Vec<Embedding>,
+}
+
+impl ChangeArgs {
+    /// As the library takes them.
+    pub fn changes(&self) -> Changes {
+        self.over(Changes::default())
+    }
+
+    /// `known`, where nothing else is given.
+    fn over(&self, known: Changes) -> Changes {
+        let given = self.clone();
+        Changes {
+            variant: given.variant.or(known.variant),
+            config: given.config.or(known.config),
+            prediction: given.prediction.or(known.prediction),
+            loras: if given.loras.is_empty() { known.loras } else { given.loras },
+            embeddings: if given.embeddings.is_empty() { known.embeddings } else { given.embeddings },
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The checkpoint that is chosen: the embedded one, where none is named.
+    pub fn choice(&self) -> attnmap::Result<Choice> {
+        self.over(Choice::default())
+    }
+
+    /// `known`, where nothing else is given.
+    pub fn over(&self, known: Choice) -> attnmap::Result<Choice> {
+        let device: Option<Device> = self.device.as_deref().map(device_named).transpose()?;
+        Ok(Choice {
+            source: self.model.clone().unwrap_or(known.source),
+            changes: self.changes.over(known.changes),
+            load: LoadOptions {
+                dtype: self.dtype.unwrap_or(known.load.dtype),
+                device: device.unwrap_or(known.load.device),
+            },
+        })
+    }
+
+    /// Opens and loads the checkpoint for images of `size` (width, height), or of its own, as [`load`] does.
+    pub fn load(&self, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        load(&self.choice()?, size, terminal)
+    }
+}
+
+/// Opens and loads a checkpoint for images of `size` (width, height), or of its own. What needs more memory than there is is refused before
+/// it is read; what needs much is said.
+pub fn load(choice: &Choice, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+    const MUCH: u64 = 2_000_000_000;
+    let checkpoint = choice.open(terminal.downloads())?;
+    let size = size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]);
+    let plan = MemoryPlan::new(&checkpoint, &choice.load, size)?;
+    plan.check()?;
+    if plan.peak() > MUCH && !terminal.quiet {
+        eprintln!("attnmap: {plan}");
+    }
+    let spinner = terminal.spinner("loading");
+    let pipeline = Pipeline::load(&checkpoint, &choice.load)?;
+    spinner.finish_and_clear();
+    Ok(pipeline)
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    dtype_named(text).map_err(|_| "choose f32, bf16 or f16".to_owned())
+}

@@ -1,0 +1,106 @@
+//! Which checkpoint a run is made with and how it is loaded: as a user chooses it, and as `run.json` records it.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+
+use super::LoadOptions;
+use crate::checkpoint::{Changes, Checkpoint, OpenOptions, Progress, Source};
+use crate::run::{RunRecord, Settings};
+use crate::{Error, Result};
+
+/// A checkpoint as a user chooses it. [`Default`] is the embedded one, as it is, in f32 on the CPU.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    /// Where it comes from.
+    pub source: Source,
+    /// What is chosen and changed of it.
+    pub changes: Changes,
+    /// How it is brought into memory.
+    pub load: LoadOptions,
+}
+
+impl Choice {
+    /// The one that made the run of `record`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a setting that this version does not understand, and for a device that this build does not have.
+    pub fn of_run(record: &RunRecord) -> Result<Self> {
+        let source = record.checkpoint.id.parse()?;
+        let changes = Changes::from_record(&record.settings.more)?;
+        Ok(Self { source, changes, load: LoadOptions::of_settings(&record.settings)? })
+    }
+
+    /// Opens the checkpoint; `progress` is told of downloads.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open(&self, progress: Option<Arc<dyn Progress>>) -> Result<Checkpoint> {
+        let options = OpenOptions { changes: self.changes.clone(), progress, ..OpenOptions::default() };
+        Checkpoint::open(&self.source, &options)
+    }
+}
+
+impl PartialEq for LoadOptions {
+    fn eq(&self, other: &Self) -> bool {
+        self.dtype == other.dtype && self.device.same_device(&other.device)
+    }
+}
+
+impl LoadOptions {
+    /// Those of the run that `settings` are of.
+    ///
+    /// # Errors
+    /// As [`dtype_named`] and [`device_named`].
+    pub fn of_settings(settings: &Settings) -> Result<Self> {
+        Ok(Self { dtype: dtype_named(&settings.dtype)?, device: device_named(&settings.device)? })
+    }
+}
+
+/// The number type `f32`, `bf16` or `f16`.
+///
+/// # Errors
+/// [`Error::Option`] for another name.
+pub fn dtype_named(name: &str) -> Result<DType> {
+    match name {
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        "f16" => Ok(DType::F16),
+        _ => Err(Error::option("--dtype", format!("{name:?} is unknown; choose f32, bf16 or f16"))),
+    }
+}
+
+/// The device `cpu`, `cuda` or `metal`.
+///
+/// # Errors
+/// [`Error::Option`] for another name, and for a device that this build does not have.
+pub fn device_named(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0)?),
+        "metal" if candle_core::utils::metal_is_available() => Ok(Device::new_metal(0)?),
+        "cuda" | "metal" => Err(Error::option(
+            "--device",
+            format!("this binary was built without {name}; build it with `--features {name}` or use cpu"),
+        )),
+        _ => Err(Error::option("--device", format!("{name:?} is unknown; choose cpu, cuda or metal"))),
+    }
+}
+
+/// The name that [`dtype_named`] takes.
+pub(super) fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::BF16 => "bf16",
+        _ => "f32",
+    }
+}
+
+/// The name that [`device_named`] takes.
+pub(super) fn device_name(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
