@@ -122,9 +122,13 @@ pub struct Negative {
     pub shares: Vec<f32>,
 }
 
-/// The text encoder's own causal self-attention over the prompt's tokens.
+/// A text encoder's own causal self-attention over the prompt's tokens.
 #[derive(Debug, Clone)]
 pub struct PromptMatrix {
+    /// `text`, or `text_2` for SDXL's second encoder, as the trace names them.
+    pub name: String,
+    /// The tokens as this encoder's tokenizer cuts them.
+    pub tokens: Vec<TokenInfo>,
     /// Number of layers.
     pub layers: usize,
     /// Heads a layer.
@@ -206,8 +210,8 @@ pub struct ReportData {
     pub negative_words: Option<Negative>,
     /// Self-attention, the coarsest grid first, where the run kept it.
     pub ties: Vec<TiesData>,
-    /// The text encoder's self-attention, where it was recorded.
-    pub matrix: Option<PromptMatrix>,
+    /// The self-attention of each text encoder that was recorded.
+    pub matrices: Vec<PromptMatrix>,
     /// Layout statistics, one row a word.
     pub layout: Vec<LayoutRow>,
     /// What stands out in the layout, a sentence each.

@@ -42,9 +42,9 @@ pub fn page(data: &ReportData) -> String {
         "negativeWords": data.negative_words.as_ref().zip(packed.negative.as_ref()).map(|(n, block)| json!({
             "segments": n.segments, "words": n.words, "shares": n.shares, "block": block,
         })),
-        "matrix": data.matrix.as_ref().zip(packed.matrix.as_ref()).map(|(m, block)| json!({
-            "layers": m.layers, "heads": m.heads, "block": block,
-        })),
+        "matrices": data.matrices.iter().zip(&packed.matrices).map(|(m, block)| json!({
+            "name": m.name, "tokens": m.tokens, "layers": m.layers, "heads": m.heads, "block": block,
+        })).collect::<Vec<_>>(),
         "ties": data.ties.iter().zip(&packed.ties).filter_map(|(t, block)| block.as_ref().map(|block| json!({
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),

@@ -82,8 +82,8 @@ pub struct Packed {
     pub negative: Option<Block>,
     /// Self-attention of each grid in [`ReportData::ties`]: `[cells]` planes, a place each; `None` where it is too large for the page.
     pub ties: Vec<Option<Block>>,
-    /// The prompt matrix: `[layers, heads]` planes of `tokens x tokens`.
-    pub matrix: Option<Block>,
+    /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
+    pub matrices: Vec<Block>,
     /// First and last step of each group.
     pub step_groups: Vec<(usize, usize)>,
     /// What was done to fit.
@@ -180,8 +180,8 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     let official = data.official.as_ref().map(|o| write_planes(&mut bytes, &o.tokens, o.height, o.width, 16));
     let (height, width) = data.latent;
     let negative = data.negative_words.as_ref().map(|n| write_planes(&mut bytes, &n.tokens, height, width, 16));
-    let tokens = data.tokens.len();
-    let matrix = data.matrix.as_ref().map(|m| write_planes(&mut bytes, &m.values, tokens, tokens, 8));
+    let matrices = data.matrices.iter();
+    let matrices = matrices.map(|m| write_planes(&mut bytes, &m.values, m.tokens.len(), m.tokens.len(), 8)).collect();
 
     let most = most_tied(data.image.width * data.image.height);
     let mut ties_left_out = false;
@@ -207,7 +207,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring {call}s are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, negative, ties, matrix, step_groups, detail, notes }
+    Packed { base64, sites, official, negative, ties, matrices, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.

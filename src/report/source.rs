@@ -187,7 +187,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         }),
         negative_words: negative.map(|half| negative_words(trace, &half, &record.aggregate)).transpose()?,
         ties: recording.ties.iter().map(ties_data).collect(),
-        matrix: matrix(trace, count),
+        matrices: matrices(trace),
         layout: layout.collect(),
         remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
         checks: evidence.as_ref().map_or_else(Vec::new, |evidence| texts(evidence, "notes")),
@@ -305,17 +305,23 @@ fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
     out
 }
 
-/// The text encoder's attention; `None` where it was not recorded or its layers differ in heads.
-fn matrix(trace: &Trace, tokens: usize) -> Option<PromptMatrix> {
-    let layers = &trace.recording.text;
-    let heads = layers.first()?.heads;
-    let fits =
-        |layer: &trace::TextAttention| layer.heads == heads && layer.probabilities.len() == heads * tokens * tokens;
-    layers.iter().all(fits).then(|| PromptMatrix {
-        layers: layers.len(),
-        heads,
-        values: layers.iter().flat_map(|layer| layer.probabilities.to_f32_vec()).collect(),
-    })
+/// The attention of each text encoder; without those that were not recorded or whose layers differ in heads.
+fn matrices(trace: &Trace) -> Vec<PromptMatrix> {
+    let (prompt, recording) = (&trace.about.prompt, &trace.recording);
+    let second = trace.about.encoders.get(1).map_or(&[][..], |encoder| &encoder.tokens[..]);
+    let matrix = |(name, layers, tokens): (&str, &[trace::TextAttention], &[trace::TokenInfo])| {
+        let (heads, values) = (layers.first()?.heads, tokens.len() * tokens.len());
+        let fits = |layer: &trace::TextAttention| layer.heads == heads && layer.probabilities.len() == heads * values;
+        layers.iter().all(fits).then(|| PromptMatrix {
+            name: name.to_string(),
+            tokens: tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
+            layers: layers.len(),
+            heads,
+            values: layers.iter().flat_map(|layer| layer.probabilities.to_f32_vec()).collect(),
+        })
+    };
+    let encoders = [("text", &recording.text[..], &prompt.tokens[..]), ("text_2", &recording.text_2[..], second)];
+    encoders.into_iter().filter_map(matrix).collect()
 }
 
 /// Verdicts in an `evidence.json`: an object a word with `word` (its label), `verdict` and `sentence`, under `words`.

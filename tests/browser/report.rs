@@ -483,10 +483,17 @@ fn percents(text: &str) -> f64 {
 
 /// A run of the real binary on a tiny checkpoint, in `run` of `folder`.
 fn generate(folder: &std::path::Path, more: &[&str]) -> PathBuf {
+    generate_with("tiny-sd1", folder, more)
+}
+
+/// The same on the tiny checkpoint of that name.
+fn generate_with(checkpoint: &str, folder: &std::path::Path, more: &[&str]) -> PathBuf {
     let out = folder.join("run");
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(checkpoint);
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
-        .args(["generate", "a red apple", "--steps", "2", "--size", "96x64", "--model", fixture, "--out"])
+        .args(["generate", "a red apple", "--steps", "2", "--size", "96x64", "--model"])
+        .arg(fixture)
+        .arg("--out")
         .arg(&out)
         .args(more)
         .output()
@@ -609,6 +616,42 @@ fn a_look_has_noise_levels_and_no_steps() {
     for width in [400, 1280, 1920] {
         chrome.open(&out.join("report.html"), "#w=2&steps=1-1", Look { width, dark: width == 1920, ..Look::default() });
         chrome.screenshot(true).save(scratch(&format!("look-{width}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]));
+    }
+    clean(&mut chrome);
+}
+
+/// SDXL's two text encoders, each with its own attention.
+#[test]
+fn both_text_encoders_have_a_matrix() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = generate_with("tiny-sdxl", folder.path(), &[]);
+    let page = out.join("report.html");
+    let trace = attnmap::trace::Trace::load(&out.join("trace.safetensors")).unwrap();
+    assert_eq!((trace.recording.text.len(), trace.recording.text_2.len()), (3, 4));
+    chrome.open(&page, "", Look::default());
+    let names = "[...document.querySelectorAll('.prompt-matrix [data-encoder]')].map((e) => [e.dataset.encoder, e.offsetParent !== null])";
+    assert_eq!(chrome.eval(names), json!([["text", true], ["text_2", false]]));
+    for (encoder, layers) in [(0, &trace.recording.text), (1, &trace.recording.text_2)] {
+        chrome.open(&page, &format!("#matrix=2.1{}", ["", ".1"][encoder]), Look::default());
+        let seen = chrome.eval(
+            "[...document.querySelectorAll('.prompt-matrix [data-encoder]')].find((e) => e.offsetParent !== null)\
+             .querySelector('tr:nth-child(4) td[data-j=\"1\"]').textContent",
+        );
+        // Row 3 (apple), column 1 (a) of layer 3, head 1.
+        let value = layers[2].probabilities[(5 + 3) * 5 + 1].to_f32();
+        assert_eq!(seen, json!(format!("{}", (100.0 * value).round())), "encoder {encoder}: {value}");
+        assert_eq!(chrome.eval("location.hash"), json!(format!("#matrix=2.1{}", ["", ".1"][encoder])));
+    }
+    assert!(chrome.text(".prompt-matrix").contains("The second text encoder’s self-attention"));
+    chrome.eval("(() => { const s = document.querySelector('.prompt-matrix header select'); s.value = '0'; s.dispatchEvent(new Event('change')); })()");
+    chrome.settle();
+    assert_eq!(chrome.eval(names), json!([["text", true], ["text_2", false]]));
+    assert_eq!(chrome.eval("location.hash"), json!(""), "a choice of encoder is one of all its layers");
+    for (width, dark) in [(400, true), (1280, false), (1920, true)] {
+        chrome.open(&page, "#matrix=-1.-1.1", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("sdxl-{width}.png"))).unwrap();
         assert_eq!(chrome.overflow(), json!([]));
     }
     clean(&mut chrome);

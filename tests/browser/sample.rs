@@ -203,7 +203,7 @@ pub fn sample(plan: &Plan) -> ReportData {
             shares,
         }),
         negative_words: None,
-        matrix: Some(matrix(tokens.len())),
+        matrices: vec![matrix("text", &tokens, 3, 6)],
         layout,
         remarks: vec!["stated: apple left of frog: the maps agree (offset -0.40)".into()],
         verdicts: vec![],
@@ -269,8 +269,9 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
     data
 }
 
-fn matrix(tokens: usize) -> PromptMatrix {
-    let (layers, heads) = (3, 6);
+/// An encoder's attention: most to the start token, the rest to what is near.
+pub fn matrix(name: &str, infos: &[TokenInfo], layers: usize, heads: usize) -> PromptMatrix {
+    let tokens = infos.len();
     let mut values = Vec::new();
     for plane in 0..layers * heads {
         for i in 0..tokens {
@@ -289,7 +290,7 @@ fn matrix(tokens: usize) -> PromptMatrix {
             values.extend(raw.iter().map(|v| v / sum));
         }
     }
-    PromptMatrix { layers, heads, values }
+    PromptMatrix { name: name.into(), tokens: infos.to_vec(), layers, heads, values }
 }
 
 /// A red and a green disc on sand under a sky.

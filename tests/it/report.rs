@@ -151,7 +151,7 @@ fn the_page_holds_the_runs_own_numbers() {
     assert_eq!(run["prompt"], "<b> & frog");
     assert_eq!(run["tokens"][2]["text"], "frog");
     assert_eq!(run["sites"][0]["used"], true);
-    assert_eq!(run["matrix"]["layers"], 1);
+    assert_eq!((&run["matrices"][0]["name"], &run["matrices"][0]["layers"]), (&"text".into(), &1.into()));
     assert_eq!(run["segments"][1]["text"], " & ");
 
     let mut bytes = Vec::new();

@@ -13,7 +13,7 @@ const S = {
   ties: -1, // self-attention of the pointed place at this resolution in place of the words
   specials: false, // start, end and padding unfolded
   probes: false, // words that are not in the prompt unfolded
-  layer: -1, head: -1, sink: false, // prompt matrix: average, average, start token left out
+  encoder: 0, layer: -1, head: -1, sink: false, // prompt matrix: which text encoder, average, average, start token left out
   estimate: true, // show the image estimate of a single step
 };
 const DEFAULTS = JSON.parse(JSON.stringify(S));
@@ -180,7 +180,7 @@ function hash() {
   add('ties', S.ties, -1);
   add('special', Number(S.specials), 0);
   add('probes', Number(S.probes), 0);
-  if (S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head);
+  if (S.encoder > 0 || S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head + (S.encoder > 0 ? '.' + S.encoder : ''));
   add('sink', Number(S.sink), 0);
   return parts.join('&');
 }
@@ -218,9 +218,9 @@ function readHash() {
       if (n.length === 4 && n.every(Number.isFinite) && n[0] >= 0 && n[1] >= 0 && n[2] > 0 && n[3] > 0 && n[0] + n[2] <= width && n[1] + n[3] <= height) {
         patch.box = {x: n[0], y: n[1], w: n[2], h: n[3]};
       }
-    } else if (key === 'matrix' && RUN.matrix && /^-?\d+\.-?\d+$/.test(value)) {
-      const [layer, head] = value.split('.').map(Number);
-      if (layer < RUN.matrix.layers && head < RUN.matrix.heads) { patch.layer = Math.max(-1, layer); patch.head = Math.max(-1, head); }
+    } else if (key === 'matrix' && /^-?\d+\.-?\d+(\.\d+)?$/.test(value)) {
+      const [layer, head, encoder = 0] = value.split('.').map(Number), matrix = RUN.matrices[encoder];
+      if (matrix && layer < matrix.layers && head < matrix.heads) Object.assign(patch, {encoder, layer: Math.max(-1, layer), head: Math.max(-1, head)});
     }
   }
   if (patch.selection && !isWhole(patch.a, patch.b)) patch.selection = patch.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
