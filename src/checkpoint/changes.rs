@@ -37,6 +37,18 @@ impl Changes {
         }
     }
 
+    /// As options of a command line, each with its value.
+    pub fn arguments(&self) -> Vec<(&'static str, String)> {
+        let Self { variant, config, prediction, loras, embeddings } = self;
+        let mut all = Vec::new();
+        all.extend(variant.iter().map(|name| ("--variant", name.clone())));
+        all.extend(config.iter().map(|folder| ("--config", folder.display().to_string())));
+        all.extend(prediction.iter().map(|kind| ("--prediction", kind.clone())));
+        all.extend(loras.iter().map(|lora| ("--lora", lora.to_string())));
+        all.extend(embeddings.iter().map(|embedding| ("--embedding", embedding.to_string())));
+        all
+    }
+
     /// Those among the `settings` of a run.
     ///
     /// # Errors

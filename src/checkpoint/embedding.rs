@@ -7,6 +7,7 @@ use super::weights::{Change, Rows, WeightFile};
 use super::{adapter_file, lora};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -34,6 +35,16 @@ impl FromStr for Embedding {
         match word.as_deref().unwrap_or("word").trim().is_empty() || file.is_empty() {
             true => Err("write FILE.safetensors or FILE.safetensors:WORD".into()),
             false => Ok(Self { file: file.into(), word }),
+        }
+    }
+}
+
+impl fmt::Display for Embedding {
+    /// As [`FromStr`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.word {
+            Some(word) => write!(f, "{}:{word}", self.file.display()),
+            None => self.file.display().fmt(f),
         }
     }
 }

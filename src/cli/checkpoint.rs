@@ -11,6 +11,7 @@ use super::print::Terminal;
 
 /// Which checkpoint, and how it runs.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Checkpoint")]
 pub struct ModelArgs {
     /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a hub name `owner/name[@revision]` [default: embedded]
     #[arg(long, short, value_name = "MODEL")]

@@ -20,9 +20,6 @@ pub struct EvalArgs {
     #[arg(default_value = "tests/data/scenes/final")]
     scenes: PathBuf,
 
-    #[command(flatten)]
-    model: ModelArgs,
-
     /// Measure every site on its own too
     #[arg(long)]
     sites: bool,
@@ -30,6 +27,9 @@ pub struct EvalArgs {
     /// Print all figures as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 const HELP: &str = "\

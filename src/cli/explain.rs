@@ -7,33 +7,30 @@ use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, check_checkpoint};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::Reweight;
-use attnmap::pipeline::{Choice, Keep, Options, Pipeline};
+use attnmap::pipeline::{Choice, Keep, Pipeline};
 use attnmap::render::Display;
-use attnmap::run::{self, NewRun, Pictures, Run, RunKind};
+use attnmap::run::{self, Run};
 use attnmap::{Error, Result};
 use clap::Args;
 
 use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
+use super::make::Maker;
 use super::print::{self, Terminal};
+use super::prompt::{read_text, warnings};
+use super::sampling::RunArgs;
 
 /// Test whether each word mattered where its map is lit
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ExplainArgs {
-    /// A run's folder, or a prompt (a run is made of it first)
-    #[arg(value_name = "RUN|PROMPT")]
-    subject: String,
+    /// A run's folder, or a prompt (a run is made of it first, as `generate` does)
+    #[arg(value_name = "RUN|PROMPT", required_unless_present = "prompt_file")]
+    subject: Option<String>,
 
-    #[command(flatten)]
-    maps: MapArgs,
-
-    #[command(flatten)]
-    model: ModelArgs,
-
-    /// Seed of the run that a prompt becomes
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Take a prompt from a text file, all of it
+    #[arg(long, value_name = "FILE", conflicts_with = "subject")]
+    prompt_file: Option<PathBuf>,
 
     /// How a word is taken out: mask, substitute or drop
     #[arg(long, value_name = "CUT", default_value = "substitute")]
@@ -74,6 +71,19 @@ pub struct ExplainArgs {
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    maps: MapArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Seed of the run
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "The run that a prompt becomes")]
+    seed: u64,
+
+    #[command(flatten, next_help_heading = "The run that a prompt becomes")]
+    run: RunArgs,
 }
 
 const HELP: &str = "\
@@ -91,6 +101,7 @@ it is read from there.
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
+  attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
   attnmap explain outputs/a-red-apple-0 --words frog --counterfactual --weight frog=0..2 --sanity";
 
 /// Runs the command.
@@ -134,54 +145,78 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     show(args, folder, &evidence)
 }
 
-/// The run, and the pipeline where it had to be loaded to make the run.
+/// The run, and the pipeline where it had to be loaded to make the run or to know it.
 fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<Pipeline>)> {
-    let path = Path::new(&args.subject);
-    if path.exists() || args.subject.contains(std::path::MAIN_SEPARATOR) && !args.subject.contains(' ') {
+    let subject = args.subject.as_deref().unwrap_or_default();
+    let path = Path::new(subject);
+    if args.prompt_file.is_none()
+        && (path.exists() || subject.contains(std::path::MAIN_SEPARATOR) && !subject.contains(' '))
+    {
+        if args.run != RunArgs::default() {
+            let reason = "is a run, made as it is; how a run is made (--steps, --size, --emphasis ...) is for prompts";
+            return Err(Error::option("RUN", format!("{subject} {reason}")).into());
+        }
         return Ok((Run::open(path)?, None));
     }
-    if args.subject.trim().is_empty() {
-        return Err(Error::option(
-            "PROMPT",
-            "the prompt is empty; give a run's folder or say what the image should show",
-        )
-        .into());
-    }
-    let target = PathBuf::from("outputs").join(run::run_name(&args.subject, args.seed));
-    // A run of this prompt that is there already is meant, unless what is given now says something else.
-    if let Ok(run) = Run::open(&target)
-        && run.record.prompt == args.subject
-        && let Ok(known) = Choice::of_run(&run.record)
-        && args.model.over(known.clone())? == known
-    {
-        return Ok((run, None));
-    }
-    run::check_target(&target, false)?;
-    let pipeline = args.model.load(None, terminal)?;
-    let options = Options { seeds: vec![args.seed], ..pipeline.default_options() };
-    let prompt = pipeline.tokenize(&args.subject)?;
-    let spinner = terminal.spinner("generating");
-    let (traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut |_| ControlFlow::Continue(()))?;
-    spinner.finish_and_clear();
-    let (aggregate, display) = (args.maps.aggregate()?, Display::default());
-    let new = NewRun {
-        kind: RunKind::Generate,
-        pictures: Pictures {
-            trace: &traced[0].trace,
-            image: &traced[0].generation.image,
-            aggregate: &aggregate,
-            display: &display,
-            words: None,
-        },
-        settings: pipeline.settings(&options, args.seed),
-        negative: None,
-        command: format!("attnmap generate {:?} --model {} --seed {}", args.subject, pipeline.id(), args.seed),
-        cut_off: prompt.cut_off.clone(),
-        warnings: Vec::new(),
-        timings: Default::default(),
+    let text = match &args.prompt_file {
+        Some(file) => read_text(file)?,
+        None => subject.to_owned(),
     };
-    let (folder, _) = run::write_run(&target, false, &new, |_, _| Ok(()))?;
-    Ok((Run::open(&folder)?, Some(pipeline)))
+    if text.trim().is_empty() {
+        let reason = "the prompt is empty; give a run's folder or say what the image should show";
+        return Err(Error::option("PROMPT", reason).into());
+    }
+    let target = PathBuf::from("outputs").join(run::run_name(&text, args.seed));
+    // A run of this prompt that is there already is meant, unless what is given now says something else.
+    let Some(known) = Run::open(&target).ok().filter(|run| run.record.prompt == text) else {
+        run::check_target(&target, false)?;
+        let pipeline = args.model.load(args.run.sampling.size, terminal)?;
+        make(args, &text, &target, &pipeline, terminal)?;
+        return Ok((Run::open(&target)?, Some(pipeline)));
+    };
+    let choice = Choice::of_run(&known.record)?;
+    if args.model.over(choice.clone())? == choice {
+        if args.run == RunArgs::default() {
+            return Ok((known, None));
+        }
+        let pipeline = checkpoint::load(&choice, args.run.sampling.size, terminal)?;
+        let (options, record) = (args.run.options(&pipeline, args.seed), &known.record);
+        let probes = pipeline.probe_infos(&options.probes)?;
+        if record.settings == pipeline.settings(&options, args.seed)
+            && record.negative.as_deref().unwrap_or_default() == options.negative
+            && known.trace()?.about.probes == probes
+        {
+            return Ok((known, Some(pipeline)));
+        }
+    }
+    let reason = format!(
+        "{} is a run of this prompt that was made in another way; name that folder to explain it, or give another --seed",
+        target.display()
+    );
+    Err(Error::option("PROMPT", reason).into())
+}
+
+/// Makes the run of a prompt, as `generate` does.
+fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, terminal: &Terminal) -> anyhow::Result<()> {
+    let options = args.run.options(pipeline, args.seed);
+    pipeline.check(&options)?;
+    let prompt = pipeline.prompt(text, &options)?;
+    let warnings = warnings(pipeline, &prompt, &options.probes)?;
+    warnings.iter().for_each(print::warn);
+    let maker = Maker {
+        pipeline,
+        prompt: &prompt,
+        keep: Keep::default(),
+        keep_steps: None,
+        aggregate: args.maps.aggregate()?,
+        display: Display::default(),
+        words: None,
+        warnings,
+        loading: None,
+    };
+    maker.check(&options)?;
+    maker.make(&options, target, false, pipeline.command(text, &options), terminal)?;
+    Ok(())
 }
 
 /// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attnmap::facts::sweep::Sweep;
+use attnmap::facts::sweep::{About, Sweep};
 use attnmap::facts::{self, Facts};
 use attnmap::run::{self, Run};
 use attnmap::trace::Half;
@@ -64,12 +64,15 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
 
 /// The sweep to test neglected words against: the one that was named, or one of the same prompt beside the run.
 fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Option<Sweep>> {
-    let of_run = |sweep: &Sweep| {
-        let (about, record) = (&sweep.about, &run.record);
-        about.prompt == record.prompt
-            && about.checkpoint.digest == record.checkpoint.digest
-            && about.aggregate == aggregate
+    let record = &run.record;
+    let own = About {
+        prompt: record.prompt.clone(),
+        checkpoint: record.checkpoint.clone(),
+        aggregate: aggregate.to_owned(),
+        negative: record.negative.clone().unwrap_or_default(),
+        settings: Some(serde_json::to_value(&record.settings)?),
     };
+    let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
         let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");
         return Ok(Sweep::read(&beside).ok().flatten().filter(of_run));
@@ -77,7 +80,7 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Opt
     let wrong = |reason: &str| Error::option("--sweep", format!("{} {reason}", folder.display()));
     let sweep = Sweep::read(folder)?.ok_or_else(|| wrong("holds no sweep; make one with `attnmap sweep PROMPT`"))?;
     if !of_run(&sweep) {
-        return Err(wrong("is of another prompt, checkpoint or aggregate than the run").into());
+        return Err(wrong("is of another prompt, checkpoint or aggregate, or of other settings, than the run").into());
     }
     Ok(Some(sweep))
 }

@@ -50,20 +50,22 @@ impl InitArgs {
 }
 
 impl Given {
-    /// The size of a run that is not told its size.
-    pub fn size(&self, pipeline: &Pipeline) -> Result<Grid> {
-        fitted(&self.image, pipeline, "--init")
-    }
-
-    /// The picture at the size of the run.
-    pub fn init(&self, options: &Options) -> Init {
+    /// Lets the run of `options` set out from the picture: at `size` (width, height) where that is given, else at one near the checkpoint's
+    /// own in the picture's shape.
+    pub fn put_into(&self, options: &mut Options, size: Option<(usize, usize)>, pipeline: &Pipeline) -> Result<()> {
+        if size.is_none() {
+            let Grid { height, width } = fitted(&self.image, pipeline, "--init")?;
+            (options.height, options.width) = (height, width);
+        }
+        pipeline.check_size(Grid::new(options.height, options.width))?;
         let (width, height) = (options.width as u32, options.height as u32);
-        Init {
+        options.init = Some(Init {
             image: picture::resize(&self.image, width, height),
             name: self.name.clone(),
             strength: self.strength,
             mask: self.mask.as_ref().map(|mask| picture::mask(mask, width, height)),
-        }
+        });
+        Ok(())
     }
 }
 

@@ -1,11 +1,16 @@
-//! The prompt of a command, and how prompts are read.
+//! The prompt of a command, how prompts are read, and the words that are asked about beside them.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use attnmap::prompt::Syntax;
+use attnmap::pipeline::Pipeline;
+use attnmap::prompt::{Prompt, Syntax};
+use attnmap::trace::{PromptInfo, WordInfo, probe_words};
 use attnmap::{Error, Result};
 use clap::Args;
+
+use super::display::MapArgs;
+use super::print;
 
 /// A prompt: typed, or the text of a file.
 #[derive(Debug, Args)]
@@ -17,9 +22,6 @@ pub struct PromptArgs {
     /// Take the prompt from a text file, all of it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub syntax: SyntaxArgs,
 }
 
 impl PromptArgs {
@@ -37,7 +39,7 @@ impl PromptArgs {
 }
 
 /// The text of `file` without a byte order mark and the line's end after it.
-fn read_text(file: &Path) -> Result<String> {
+pub fn read_text(file: &Path) -> Result<String> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::option("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
@@ -45,7 +47,7 @@ fn read_text(file: &Path) -> Result<String> {
 }
 
 /// How the texts of prompt and negative prompt are read.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
 pub struct SyntaxArgs {
     /// Read (cat:1.3), ((cat)) and [cat] as weights, as AUTOMATIC1111's web UI does; without it brackets are text, as in diffusers
     #[arg(long)]
@@ -61,6 +63,89 @@ impl SyntaxArgs {
     pub fn syntax(self) -> Syntax {
         Syntax { emphasis: self.emphasis, long: self.long }
     }
+}
+
+/// Words that are not in the prompt.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct ProbeArgs {
+    /// Ask the same layers about words that the image is not made with, separated by commas; the image stays the same to the bit
+    #[arg(long, value_name = "WORDS", value_parser = parse_probes)]
+    probe: Option<Probes>,
+}
+
+impl ProbeArgs {
+    /// Each word or phrase.
+    pub fn texts(&self) -> &[String] {
+        self.probe.as_ref().map_or(&[], |probes| &probes.0)
+    }
+}
+
+/// The words after `--probe`, each once.
+#[derive(Debug, Clone, PartialEq)]
+struct Probes(Vec<String>);
+
+fn parse_probes(text: &str) -> Result<Probes, String> {
+    let mut probes: Vec<String> = Vec::new();
+    for probe in text.split(',').map(str::trim).filter(|probe| !probe.is_empty()) {
+        if !probes.iter().any(|known| known.to_lowercase() == probe.to_lowercase()) {
+            probes.push(probe.to_owned());
+        }
+    }
+    if probes.is_empty() {
+        return Err("it names no word; give words or phrases separated by commas, like \"shadow,tail\"".into());
+    }
+    Ok(Probes(probes))
+}
+
+/// The chosen words of a prompt and the probes; `None` for all.
+pub fn shown_words(
+    maps: &MapArgs,
+    pipeline: &Pipeline,
+    prompt: &PromptInfo,
+    probes: &[String],
+) -> Result<Option<Vec<WordInfo>>> {
+    let probes = probe_words(prompt, &pipeline.probe_infos(probes)?);
+    let mut words = maps.words(prompt, &probes)?;
+    if let Some(words) = &mut words {
+        // Whoever asks about a word wants to see it, whatever else is shown.
+        words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
+    }
+    Ok(words)
+}
+
+/// What the user should know before waiting: words that were cut off, words that the checkpoint does not know.
+pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if !prompt.cut_off.is_empty() {
+        let tokens = prompt.ids.len();
+        let words = print::some_of(&prompt.cut_off);
+        let hint = if prompt.syntax.long { "" } else { "; --long gives it a longer prompt in chunks" };
+        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
+    }
+    let places = |prompt: &Prompt| prompt.tokens.iter().map(|token| token.range.clone()).collect::<Vec<_>>();
+    if prompt.second.as_deref().is_some_and(|second| places(second) != places(prompt)) {
+        warnings.push(
+            "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position holds two words; \
+             maps are of the first encoder's tokens"
+                .to_owned(),
+        );
+    }
+    if let Some(vocabulary) = &pipeline.defaults().vocabulary {
+        let mut unknown = prompt.unknown_words(vocabulary);
+        for probe in probes {
+            let more = pipeline.probe(probe)?.unknown_words(vocabulary);
+            unknown.extend(more.iter().filter(|word| !unknown.contains(word)).cloned().collect::<Vec<_>>());
+        }
+        if !unknown.is_empty() {
+            warnings.push(format!(
+                "the default checkpoint is a demonstration model and never saw: {} (it knows: {}); for the whole world give \
+                 --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+                print::some_of(&unknown),
+                vocabulary.join(" "),
+            ));
+        }
+    }
+    Ok(warnings)
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
-use super::generate::{self, Probes};
 use super::init::fitted;
+use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
+use super::prompt::{ProbeArgs, shown_words, warnings};
+use super::sampling::parse_size;
 
 /// Find the words of a caption in an existing picture
 #[derive(Debug, Args)]
@@ -30,9 +32,6 @@ pub struct TraceArgs {
     /// What it shows; its words are looked for
     #[arg(value_name = "CAPTION")]
     caption: String,
-
-    #[command(flatten)]
-    model: ModelArgs,
 
     /// Timesteps of training that the picture is noised to; the maps are their mean
     #[arg(
@@ -49,12 +48,14 @@ pub struct TraceArgs {
     seed: u64,
 
     /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
-    #[arg(long, value_name = "WxH", value_parser = generate::parse_size)]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
 
-    /// Words that the caption does not have and the maps shall be asked about, separated by commas: "shadow,red sofa"
-    #[arg(long, value_name = "WORDS", value_parser = generate::parse_probes)]
-    probe: Option<Probes>,
+    #[command(flatten)]
+    probe: ProbeArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
 
     #[command(flatten)]
     maps: MapArgs,
@@ -62,21 +63,8 @@ pub struct TraceArgs {
     #[command(flatten)]
     display: DisplayArgs,
 
-    /// Where the run goes [default: outputs/trace-<caption>-<seed>]
-    #[arg(long, short, value_name = "DIR")]
-    out: Option<PathBuf>,
-
-    /// Replace an existing run
-    #[arg(long)]
-    force: bool,
-
-    /// Keep no maps of single levels: a smaller trace, and no step windows or animations
-    #[arg(long)]
-    no_step_maps: bool,
-
-    /// Print the run's facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 const HELP: &str = "\
@@ -99,8 +87,8 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     let given = picture::read(&args.image, "IMAGE")?;
     let name = format!("trace-{}", run::run_name(&args.caption, args.seed));
-    let target = args.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
-    run::check_target(&target, args.force)?;
+    let target = args.output.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
+    run::check_target(&target, args.output.force)?;
     let started = Instant::now();
     let pipeline = args.model.load(args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
@@ -108,7 +96,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let options = args.look();
     pipeline.check_look(&options)?;
     let prompt = pipeline.tokenize(&args.caption)?;
-    let words = generate::shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
+    let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let size = match args.size {
         Some((width, height)) => Grid::new(height, width),
         None => fitted(&given, &pipeline, "IMAGE")?,
@@ -118,13 +106,13 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
-    let warnings = generate::warnings(&pipeline, &prompt, &options.probes)?;
+    let warnings = warnings(&pipeline, &prompt, &options.probes)?;
     warnings.iter().for_each(print::warn);
 
     let image = picture::resize(&given, size.width as u32, size.height as u32);
     let started = Instant::now();
     let bar = terminal.bar(options.levels.len() as u64, "levels");
-    let trace = pipeline.trace_picture(&image, &prompt, &options, !args.no_step_maps, &mut || {
+    let trace = pipeline.trace_picture(&image, &prompt, &options, !args.output.no_step_maps, &mut || {
         bar.inc(1);
         ControlFlow::Continue(())
     });
@@ -144,16 +132,16 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         },
         settings,
         negative: None,
-        command: generate::command(&args.caption, args.seed),
+        command: command(&args.caption, args.seed),
         cut_off: prompt.cut_off.clone(),
         warnings,
         timings: BTreeMap::from([("load".to_owned(), loading), ("steps".to_owned(), looking)]),
     };
     let spinner = terminal.spinner("drawing");
     let (folder, record) =
-        run::write_run(&target, args.force, &new, |folder, _| report::write_as(folder, &target).map(drop))?;
+        run::write_run(&target, args.output.force, &new, |folder, _| report::write_as(folder, &target).map(drop))?;
     spinner.finish_and_clear();
-    if args.json { print::json(&record) } else { print::stdout(generate::summary(&folder, &record).as_bytes()) }
+    if args.output.json { print::json(&record) } else { print::stdout(summary(&folder, &record).as_bytes()) }
 }
 
 impl TraceArgs {
@@ -161,7 +149,6 @@ impl TraceArgs {
     fn look(&self) -> LookOptions {
         let mut levels = self.levels.clone();
         levels.sort_unstable_by(|a, b| b.cmp(a));
-        let probes = self.probe.as_ref().map_or_else(Vec::new, |probes| probes.0.clone());
-        LookOptions { levels, seed: self.seed, probes }
+        LookOptions { levels, seed: self.seed, probes: self.probe.texts().to_vec() }
     }
 }

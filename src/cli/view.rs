@@ -1,7 +1,7 @@
 //! `attnmap view`: a run's maps and pictures again, with other choices and without the checkpoint.
 
 use super::display::{DisplayArgs, MapArgs};
-use super::{generate, print};
+use super::{output, print};
 use attnmap::run::{Remake, Run, remake};
 use attnmap::trace::Half;
 use clap::{Args, ValueEnum};
@@ -70,5 +70,5 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     };
     let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref() };
     let (folder, record) = remake(&run, &trace, &choices, args.out.as_deref(), args.force)?;
-    if args.json { print::json(&record) } else { print::stdout(generate::summary(&folder, &record).as_bytes()) }
+    if args.json { print::json(&record) } else { print::stdout(output::summary(&folder, &record).as_bytes()) }
 }

@@ -6,6 +6,8 @@ use crate::heatmap::{Heatmaps, Point};
 use crate::trace::{CheckpointInfo, Grid};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
 use std::path::Path;
 
 /// The file of a sweep in its folder.
@@ -51,6 +53,28 @@ pub struct About {
     /// How the maps were made.
     #[serde(default)]
     pub aggregate: String,
+    /// The negative prompt.
+    #[serde(default)]
+    pub negative: String,
+    /// The settings of its runs, as `run.json` holds them, whatever their seed. Absent in sweeps of versions that did not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Value>,
+}
+
+impl About {
+    /// Whether runs of `self` and of `other` differ in their seed alone, as far as both say what they were made with.
+    pub fn fits(&self, other: &Self) -> bool {
+        let plain = |about: &Self| {
+            let mut settings = about.settings.clone();
+            settings.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("seed"));
+            settings
+        };
+        self.prompt == other.prompt
+            && self.negative == other.negative
+            && self.checkpoint.digest == other.checkpoint.digest
+            && self.aggregate == other.aggregate
+            && plain(self).zip(plain(other)).is_none_or(|(own, other)| own == other)
+    }
 }
 
 impl Sweep {
@@ -98,6 +122,30 @@ pub struct StatedSweep {
     pub agrees: f64,
     /// Share of the seeds whose maps disagree; the rest is too close to call.
     pub fails: f64,
+}
+
+impl WordSweep {
+    /// As a row of a table: word, peak, where it lands, scatter and share of seeds that neglect it, `-` where there is none.
+    pub fn cells(&self) -> [String; 5] {
+        let none = || "-".to_owned();
+        [
+            self.word.clone(),
+            format!("{:.3}", self.peak),
+            self.mean.map_or_else(none, |mean| format!("{:.2}, {:.2}", mean.x, mean.y)),
+            self.scatter.map_or_else(none, |scatter| format!("{scatter:.2}")),
+            self.neglected.map_or_else(none, |share| format!("{:.0} %", 100.0 * share)),
+        ]
+    }
+}
+
+impl fmt::Display for StatedSweep {
+    /// `stated: apple left of frog: holds in 75 % of the seeds, fails in 25 %`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lies { subject, relation, object } = &self.claim;
+        let (holds, fails) = (100.0 * self.agrees, 100.0 * self.fails);
+        let relation = relation.words();
+        write!(f, "stated: {subject} {relation} {object}: holds in {holds:.0} % of the seeds, fails in {fails:.0} %")
+    }
 }
 
 impl Collector {

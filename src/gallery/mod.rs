@@ -1,4 +1,5 @@
-//! Many runs in one folder: the product of prompts, replacements, steps, seeds and checkpoints, and the page that shows them.
+//! Many runs in one folder: the product of prompts, replacements, steps, seeds and checkpoints, and the page that shows them; and what
+//! many seeds of one prompt have in common ([`sweep()`]).
 //!
 //! A gallery is a folder of run folders, `cells/<name>`, each complete or absent, and an `index.html` that can be made again
 //! from them at any time ([`write_index`]). Cells share nothing, so a gallery survives being killed, is continued by running
@@ -10,6 +11,7 @@ mod index;
 mod make;
 mod plan;
 mod prompts;
+mod sweep;
 
 pub use batch::{fitting_batch, settle_batch};
 pub use cell::{CellFacts, write_cell_files};
@@ -17,3 +19,4 @@ pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
 pub use make::{Failure, Outcome, Progress, check_folder, make};
 pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_seeds};
 pub use prompts::{Line, read_lines};
+pub use sweep::{Swept, sweep};

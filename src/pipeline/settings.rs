@@ -8,7 +8,7 @@ use super::choice::{device_name, dtype_name};
 use super::{Options, Pipeline};
 use crate::Result;
 use crate::prompt::Syntax;
-use crate::run::Settings;
+use crate::run::{Settings, quoted};
 use crate::scheduler::SchedulerKind;
 
 impl Pipeline {
@@ -34,6 +34,42 @@ impl Pipeline {
             init.describe(&mut settings);
         }
         settings
+    }
+
+    /// The command line that makes the image of `text` with `options`, which have one seed, but for `latents` and a mask. What is the
+    /// checkpoint's own is left out.
+    pub fn command(&self, text: &str, options: &Options) -> String {
+        let own = self.default_options();
+        let mut words = vec!["attnmap".to_owned(), "generate".to_owned(), quoted(text)];
+        let mut add = |option: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [option.to_owned(), quoted(&value)]));
+        };
+        add("--model", Some(self.id.clone()).filter(|id| id != "embedded"));
+        for (option, value) in self.changes.arguments() {
+            add(option, Some(value));
+        }
+        add("--dtype", Some(dtype_name(self.options.dtype).to_owned()).filter(|name| name != "f32"));
+        add("--device", Some(device_name(&self.options.device).to_owned()).filter(|name| name != "cpu"));
+        add("--negative", Some(options.negative.clone()).filter(|negative| !negative.is_empty()));
+        add("--steps", Some(options.steps).filter(|steps| *steps != own.steps).map(|steps| steps.to_string()));
+        let guidance = Some(options.guidance_scale).filter(|scale| *scale != own.guidance_scale);
+        add("--guidance", guidance.map(|scale| scale.to_string()));
+        let size = Some((options.width, options.height)).filter(|size| *size != (own.width, own.height));
+        // A picture to set out from has a say in the size.
+        let size = size.or(options.init.as_ref().map(|_| (options.width, options.height)));
+        add("--size", size.map(|(width, height)| format!("{width}x{height}")));
+        add("--scheduler", options.scheduler.map(|kind| kind.name().to_owned()));
+        for (name, value) in size_settings(options) {
+            add(&format!("--{}", name.replace('_', "-")), value.as_str().map(str::to_owned));
+        }
+        add("--probe", Some(options.probes.join(",")).filter(|probes| !probes.is_empty()));
+        if let Some(init) = &options.init {
+            add("--init", Some(init.name.clone()));
+            add("--strength", Some(init.strength.to_string()));
+        }
+        add("--seed", options.seeds.first().map(u64::to_string));
+        words.extend(options.syntax.switches().map(|name| format!("--{name}")));
+        words.join(" ")
     }
 
     /// The options of the run that `settings` and the `negative` prompt are of, but for a picture that it set out from and probes.

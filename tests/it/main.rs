@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod model_shapes;
 mod models;
+mod options;
 mod pipeline;
 mod probe;
 mod prompt;

@@ -13,6 +13,7 @@ use keys::{Layer, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,6 +41,13 @@ impl FromStr for Lora {
             (_, false) => Err("the weight must be a finite number".into()),
             _ => Ok(Self { file: file.into(), weight }),
         }
+    }
+}
+
+impl fmt::Display for Lora {
+    /// As [`FromStr`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.weight)
     }
 }
 

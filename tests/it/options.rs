@@ -1,0 +1,143 @@
+//! What `generate` takes, the other commands that make images take too, and make the same of it.
+
+use crate::cli::refused;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).display().to_string()
+}
+
+fn attnmap(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+    command.current_dir(folder).args(arguments).env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1").output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(folder: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output = attnmap(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Everything at once that is no default.
+fn unusual() -> Vec<String> {
+    let lora = fixture("adapters/kohya-sd1.safetensors") + ":0.7";
+    let embedding = fixture("adapters/one-vector.safetensors") + ":<cat>";
+    let model = fixture("tiny-sd1");
+    let all = [
+        ["--model", &model],
+        ["--lora", &lora],
+        ["--embedding", &embedding],
+        ["--prediction", "v_prediction"],
+        ["--size", "64x48"],
+        ["--steps", "2"],
+        ["--guidance", "3"],
+        ["--scheduler", "ddim"],
+        ["--spacing", "trailing"],
+        ["--negative", "(rain:1.2)"],
+    ];
+    let switches = ["--emphasis", "--long"];
+    all.concat().into_iter().chain(switches).map(String::from).collect()
+}
+
+const PROMPT: &str = "a (red:1.4) apple BREAK a <cat> on the beach";
+
+#[test]
+fn a_sweep_is_made_with_what_generate_takes() {
+    let folder = TempDir::new().unwrap();
+    let unusual = unusual();
+    let unusual: Vec<&str> = unusual.iter().map(String::as_str).collect();
+    succeeds(folder.path(), &[&["generate", PROMPT, "--seed", "7", "--out", "run"], &unusual[..]].concat());
+    succeeds(folder.path(), &[&["sweep", PROMPT, "--seeds", "7", "--out", "swept"], &unusual[..]].concat());
+    let (run, swept) = (json(&folder.path().join("run/run.json")), json(&folder.path().join("swept/sweep.json")));
+    let mut settings = run["settings"].clone();
+    settings["seed"] = 0.into();
+    assert_eq!(settings, swept["settings"]);
+    assert_eq!((&settings["loras"][0]["weight"], &settings["spacing"]), (&0.7.into(), &"trailing".into()));
+    let words = run["words"].as_array().unwrap();
+    assert_eq!(words.len(), swept["words"].as_array().unwrap().len());
+    for (word, swept) in words.iter().zip(swept["words"].as_array().unwrap()) {
+        assert_eq!(word["peak"]["value"], swept["peak"], "{word}");
+        assert_eq!(word["centroid"], swept["centroids"][0], "{word}");
+    }
+    // One seed's mean is its image: the sweep's page shows it.
+    let page = fs::read_to_string(folder.path().join("swept/index.html")).unwrap();
+    assert!(page.contains("where &lt;cat&gt; lands") && page.contains("<tr><td>red</td>"), "{page}");
+    assert!(image::open(folder.path().join("swept/sweep.png")).is_ok());
+    // A sweep of chosen words, from a picture.
+    let picture = ["sweep", PROMPT, "--seeds", "7,9", "--out", "chosen", "--words", "apple", "--init", "run/image.png"];
+    succeeds(folder.path(), &[&picture[..], &unusual[..]].concat());
+    let chosen = json(&folder.path().join("chosen/sweep.json"));
+    assert_eq!((&chosen["seeds"], &chosen["settings"]["strength"]), (&serde_json::json!([7, 9]), &0.8.into()));
+    assert_eq!((chosen["words"].as_array().unwrap().len(), &chosen["words"][0]["word"]), (1, &"apple".into()));
+    // It is a measure for runs that were made in the same way, and for no others.
+    let facts = |sweep: &str| attnmap(folder.path(), &["facts", "run", "--sweep", sweep]);
+    assert!(facts("swept").status.success());
+    refused(&facts("chosen"), 2, &["--sweep", "of other settings"]);
+}
+
+#[test]
+fn explain_makes_its_run_as_generate_does() {
+    let folder = TempDir::new().unwrap();
+    let unusual = unusual();
+    let unusual: Vec<&str> =
+        [&["--probe", "frog,shadow", "--seed", "3"], &unusual.iter().map(String::as_str).collect::<Vec<_>>()[..]]
+            .concat();
+    succeeds(folder.path(), &[&["generate", PROMPT, "--out", "run"], &unusual[..]].concat());
+    let explain = [&["explain", PROMPT, "--words", "apple"], &unusual[..]].concat();
+    succeeds(folder.path(), &explain);
+    let made: Vec<_> =
+        fs::read_dir(folder.path().join("outputs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [made] = made.as_slice() else { panic!("one run: {made:?}") };
+    let (run, explained) = (json(&folder.path().join("run/run.json")), json(&made.join("run.json")));
+    for part in ["settings", "negative", "words", "probes", "checkpoint", "tokens"] {
+        assert_eq!(run[part], explained[part], "{part}");
+    }
+    assert_eq!(
+        fs::read(folder.path().join("run/trace.safetensors")).unwrap(),
+        fs::read(made.join("trace.safetensors")).unwrap()
+    );
+    assert!(made.join("evidence.json").is_file() && made.join("report.html").is_file());
+    // Its command line makes it again.
+    let command = explained["command"].as_str().unwrap().to_owned() + " --out again";
+    let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let shell =
+        Command::new("sh").args(["-c", &command]).current_dir(folder.path()).env("PATH", path).output().unwrap();
+    assert!(shell.status.success(), "{command}: {}", String::from_utf8_lossy(&shell.stderr));
+    assert_eq!(run["settings"], json(&folder.path().join("again/run.json"))["settings"], "{command}");
+    assert_eq!(
+        fs::read(folder.path().join("run/trace.safetensors")).unwrap(),
+        fs::read(folder.path().join("again/trace.safetensors")).unwrap()
+    );
+
+    // Asked again, it is the same run; asked otherwise, it is not taken for it.
+    let before = fs::metadata(made.join("evidence.json")).unwrap().modified().unwrap();
+    succeeds(folder.path(), &explain);
+    assert_eq!(fs::metadata(made.join("evidence.json")).unwrap().modified().unwrap(), before);
+    let mut other = explain.clone();
+    let steps = other.iter().position(|word| *word == "--steps").unwrap() + 1;
+    other[steps] = "3";
+    refused(&attnmap(folder.path(), &other), 2, &["made in another way"]);
+    let plain = ["explain", PROMPT, "--seed", "3", "--words", "apple", "--lora", &fixture("adapters/peft.safetensors")];
+    refused(&attnmap(folder.path(), &plain), 2, &["made in another way"]);
+    refused(&attnmap(folder.path(), &["explain", "run", "--steps", "3"]), 2, &["RUN", "run is a run"]);
+}
+
+#[test]
+fn a_file_is_explained_as_a_prompt() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("prompt.txt"), "an apple\n").unwrap();
+    let model = fixture("tiny-sd1");
+    let more = ["--model", &model, "--steps", "2", "--size", "64x64"];
+    succeeds(folder.path(), &[&["explain", "--prompt-file", "prompt.txt"], &more[..]].concat());
+    assert_eq!(json(&folder.path().join("outputs/an-apple-0/run.json"))["prompt"], "an apple");
+}
