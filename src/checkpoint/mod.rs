@@ -227,14 +227,6 @@ impl Checkpoint {
             let file = lora.changes(self, &mut adapters)?;
             self.adapted.push(fingerprint(&file, lora.weight));
         }
-        // The second tokenizer would not know the word, and the two encoders' tokens would no longer stand side by side.
-        if !changes.embeddings.is_empty() && self.second.is_some() {
-            return Err(Error::Unsupported {
-                what: "--embedding with a checkpoint of two text encoders (SDXL)".into(),
-                way_out: "leave it out, or take a Stable Diffusion 1 or 2 checkpoint and an embedding made for it"
-                    .into(),
-            });
-        }
         for embedding in &changes.embeddings {
             let (word, file) = embedding.changes(&mut self.embedding_targets(), &mut adapters)?;
             self.adapted.push(fingerprint(&file, 1.0));
@@ -247,8 +239,10 @@ impl Checkpoint {
 
     /// The text encoders that embeddings add rows to.
     fn embedding_targets(&mut self) -> Vec<Target<'_>> {
-        [("text_encoder", &mut self.text_encoder)]
+        let second = self.second.as_mut().map(|second| (Part::TextEncoder2.folder(), &mut second.text_encoder));
+        [(Part::TextEncoder.folder(), &mut self.text_encoder)]
             .into_iter()
+            .chain(second)
             .map(|(folder, config)| {
                 // 2 stands for the highest id of a prompt, which would be an added word's: the end token is the vocabulary's last.
                 if config.eos_token_id == 2 {

@@ -52,7 +52,7 @@ impl SecondEncoder {
         let Some(checkpoint::SecondEncoder { text_encoder, tokenizer: files }) = &checkpoint.second else {
             return Ok(None);
         };
-        let tokenizer = Tokenizer::new(files)?;
+        let tokenizer = Tokenizer::new(files)?.with_words(&checkpoint.added_words)?;
         if tokenizer.length() != first.length() {
             // Hidden states of the two are put side by side, position by position.
             return Err(Error::Config {

@@ -159,8 +159,8 @@ impl Homes {
     fn of(checkpoint: &Checkpoint) -> Self {
         let mut layers = HashMap::new();
         let names = UnetNames::new(&checkpoint.unet);
-        for part in super::Part::ALL {
-            // What a checkpoint does not have cannot be changed; what cannot be read is named when it is loaded.
+        for &part in checkpoint.index.parts() {
+            // What cannot be read is named when it is loaded.
             let Ok(weights) = checkpoint.weights(part) else { continue };
             let folder = part.folder();
             for (name, shape) in weights.shapes() {

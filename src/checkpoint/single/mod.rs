@@ -159,7 +159,7 @@ fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<
         add(format!("{folder}/config.json"), config);
     }
     add("model_index.json".into(), index);
-    add("unet/config.json".into(), unet::config(&Tensors::new(file, UNET), side)?);
+    add("unet/config.json".into(), unet::config(&Tensors::new(file, UNET), side, *kind == Kind::Sdxl)?);
     add("vae/config.json".into(), vae::config(&Tensors::new(file, VAE), scaling)?);
     add("scheduler/scheduler_config.json".into(), scheduler_config(kind, prediction, file.info("ztsnr").is_some()));
     for encoder in &encoders {

@@ -148,8 +148,9 @@ impl Level {
 /// The `unet/config.json` that the tensors below `model.diffusion_model.` stand for; the error is what cannot be read from them.
 ///
 /// The number of heads shows in no shape: 8 where the transformers' projections are convolutions (SD 1), else 64 channels each (SD 2
-/// and SDXL), as in the configs that the original code ships. `sample_size` is the side of the latent, in latent pixels.
-pub(super) fn config(tensors: &Tensors, sample_size: usize) -> Result<Value, String> {
+/// and SDXL), as in the configs that the original code ships. `sample_size` is the side of the latent, in latent pixels; the class
+/// embedding of `sdxl` is its size condition.
+pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Result<Value, String> {
     let (down, up) = (down_levels(tensors)?, up_levels(tensors)?);
     let same = |(down, up): (&Level, &Level)| down.channels == up.channels && down.attends() == up.attends();
     if down.len() != up.len() || !down.iter().zip(up.iter().rev()).all(same) {
@@ -172,9 +173,11 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize) -> Result<Value, Str
         |level: &Level, attends: &'static str, plain: &'static str| if level.attends() { attends } else { plain };
     let down_types: Vec<&str> = down.iter().map(|l| kind(l, "CrossAttnDownBlock2D", "DownBlock2D")).collect();
     let up_types: Vec<&str> = up.iter().map(|l| kind(l, "CrossAttnUpBlock2D", "UpBlock2D")).collect();
-    // A level without attention still needs numbers; those of the last one are the mid block's.
-    let depths = |level: &Level| {
-        if level.attends() { level.depths.clone() } else { vec![mid.max(1); level.depths.len()] }
+    // A level without attention still needs numbers; those of the deepest one are the mid block's.
+    let depths = |(index, level): (usize, &Level)| match level.attends() {
+        true => level.depths.clone(),
+        false if index + 1 == down.len() => vec![mid.max(1); level.depths.len()],
+        false => vec![1; level.depths.len()],
     };
     let mid_type = match tensors.shape("middle_block.0.in_layers.0.weight") {
         None => Value::Null,
@@ -191,8 +194,8 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize) -> Result<Value, Str
         "up_block_types": up_types,
         "block_out_channels": channels,
         "layers_per_block": down.iter().map(|level| level.depths.len()).collect::<Vec<_>>(),
-        "transformer_layers_per_block": down.iter().map(depths).collect::<Vec<_>>(),
-        "reverse_transformer_layers_per_block": up.iter().map(depths).collect::<Vec<_>>(),
+        "transformer_layers_per_block": down.iter().enumerate().map(depths).collect::<Vec<_>>(),
+        "reverse_transformer_layers_per_block": (0..up.len()).rev().zip(&up).map(depths).collect::<Vec<_>>(),
         "cross_attention_dim": context,
         "attention_head_dim": heads,
         "use_linear_projection": linear,
@@ -203,7 +206,7 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize) -> Result<Value, Str
     if tensors.shape("label_emb.0.0.weight").is_some() {
         let width = tensors.dim("label_emb.0.0.weight", 1)?;
         config["projection_class_embeddings_input_dim"] = json!(width);
-        if context == 2048 || context == 1280 {
+        if sdxl {
             config["addition_embed_type"] = json!("text_time");
             config["addition_time_embed_dim"] = json!(256);
         } else {
