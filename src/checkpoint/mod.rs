@@ -230,6 +230,9 @@ impl Checkpoint {
         for embedding in &changes.embeddings {
             let (word, file) = embedding.changes(&mut self.embedding_targets(), &mut adapters)?;
             self.adapted.push(fingerprint(&file, 1.0));
+            if let Some(known) = &mut self.defaults.vocabulary {
+                known.push(word.word.clone());
+            }
             self.added_words.push(word);
         }
         self.adapters = adapters;

@@ -1,6 +1,6 @@
 //! `attnmap compare`: two runs on one page.
 
-use attnmap::report::{compare_page, from_run};
+use attnmap::report::{compare_page, differences, from_run};
 use attnmap::{Error, run};
 use clap::Args;
 use std::path::PathBuf;
@@ -39,12 +39,16 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         )
         .into());
     }
-    let html = compare_page(&from_run(&args.a)?, &from_run(&args.b)?)?;
+    let (a, b) = (from_run(&args.a)?, from_run(&args.b)?);
+    let html = compare_page(&a, &b)?;
+    let differences = differences(&a, &b);
     run::atomic::write_file(&args.out, |file| file.write_all(html.as_bytes()))?;
     let line = if args.json {
-        serde_json::to_string_pretty(&serde_json::json!({"page": args.out, "bytes": html.len()}))? + "\n"
+        serde_json::to_string_pretty(
+            &serde_json::json!({"page": args.out, "bytes": html.len(), "differences": differences}),
+        )? + "\n"
     } else {
-        format!("{}  {:.1} MB\n", args.out.display(), html.len() as f64 / 1e6)
+        format!("{}\n\n{}  {:.1} MB\n", differences.join("\n"), args.out.display(), html.len() as f64 / 1e6)
     };
     super::print::stdout(line.as_bytes())
 }

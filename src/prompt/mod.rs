@@ -130,7 +130,7 @@ impl Prompt {
         let key = |text: &str| text.to_lowercase();
         let mut known: std::collections::HashSet<String> = vocabulary
             .iter()
-            .flat_map(|entry| words::segment(entry).into_iter().map(|range| key(&entry[range])))
+            .flat_map(|entry| words::segment(entry).into_iter().map(|range| key(&entry[range])).chain([key(entry)]))
             .collect();
         let unknown = |word: &&Word| !word.is_punctuation() && known.insert(key(&word.text));
         self.words.iter().filter(unknown).map(|word| word.text.clone()).collect()

@@ -2,6 +2,7 @@
 
 use super::assets;
 use super::data::{Official, ReportData, WordInfo};
+use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
 use crate::{Error, Result};
@@ -95,8 +96,9 @@ pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
     };
     let words = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();
     let pairs = align(&words(a), &words(b));
-    let settings: Vec<Value> = differing(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
-    let run = json!({"a": side(a)?, "b": side(b)?, "pairs": pairs, "settings": settings, "version": env!("CARGO_PKG_VERSION")});
+    let settings: Vec<Value> =
+        differences::settings(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
+    let run = json!({"a": side(a)?, "b": side(b)?, "pairs": pairs, "settings": settings, "differences": differences::differences(a, b), "version": env!("CARGO_PKG_VERSION")});
     let body = format!(
         "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run. A: {} B: {}</p></noscript>\n\
          <img id=\"source-a\" hidden alt=\"\" src=\"{}\">\n<img id=\"source-b\" hidden alt=\"\" src=\"{}\">\n",
@@ -132,16 +134,6 @@ fn run_json(data: &ReportData, official: &Official, block: &Block) -> Value {
         "image": {"width": data.image.width, "height": data.image.height},
         "aggregate": official.name, "block": block,
     })
-}
-
-/// Settings of both runs by name, those that differ first marked: `[name, a, b]`.
-fn differing(a: &[(String, String)], b: &[(String, String)]) -> Vec<[String; 3]> {
-    let value = |list: &[(String, String)], name: &str| {
-        list.iter().find(|(key, _)| key == name).map_or_else(|| "–".to_string(), |(_, value)| value.clone())
-    };
-    let mut names: Vec<&String> = a.iter().map(|(name, _)| name).collect();
-    names.extend(b.iter().map(|(name, _)| name).filter(|name| !a.iter().any(|(known, _)| known == *name)));
-    names.into_iter().map(|name| [name.clone(), value(a, name), value(b, name)]).collect()
 }
 
 #[cfg(test)]

@@ -155,6 +155,12 @@ pub struct TiesData {
 pub struct LayoutRow {
     /// Position in [`ReportData::words`].
     pub word: usize,
+    /// Share of all attention, 0 to 1.
+    pub share: f32,
+    /// `x, y` of the centre, from the top left; `None` for an empty map.
+    pub centre: Option<[f32; 2]>,
+    /// Share of the image that the word's area covers.
+    pub area: f32,
     /// Name and value of each fact, as shown.
     pub facts: Vec<(String, String)>,
 }

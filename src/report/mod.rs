@@ -7,6 +7,7 @@ mod assets;
 mod channels;
 mod compare;
 mod data;
+mod differences;
 mod html;
 pub mod pack;
 mod source;
@@ -16,6 +17,7 @@ pub use data::{
     ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
     TokenInfo, TokenKind, Verdict, WordInfo,
 };
+pub use differences::differences;
 pub(crate) use html::gallery_document;
 pub use html::{embed_json, page};
 pub(crate) use source::own_maps;

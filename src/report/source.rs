@@ -159,7 +159,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         // The noise levels of a look are no way on which a word comes to its place.
         let shown = facts.into_iter().filter(|(name, _)| !trace.about.is_look() || !name.contains("step"));
         let facts = shown.map(|(name, value)| (name.to_string(), value)).collect();
-        label(&word.word).map(|word| LayoutRow { word, facts })
+        let centre = l.centroid.map(|centre| [centre.x, centre.y]);
+        label(&word.word).map(|word| LayoutRow { word, share: l.share, centre, area: l.area, facts })
     });
     Ok(ReportData {
         name: name.to_string(),
@@ -378,11 +379,31 @@ fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)>
     let named = [trace::LEVELS_KEY, trace::NOISE_KEY];
     let more = s.more.iter().filter(|(key, value)| !value.is_null() && !named.contains(&key.as_str()));
     let more = more.map(|(key, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-        (key.replace('_', " "), value)
+        let value = match key.as_str() {
+            "loras" | "embeddings" => files(value),
+            _ => value.as_str().map_or_else(|| value.to_string(), str::to_string),
+        };
+        let name = match key.as_str() {
+            "loras" => "LoRA".to_string(),
+            "embeddings" => "embedding".to_string(),
+            _ => key.replace('_', " "),
+        };
+        (name, value)
     });
     let warnings = record.warnings.iter().map(|warning| ("warning".to_string(), warning.clone()));
     list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(more).chain(warnings).collect()
+}
+
+/// LoRAs or embeddings as `run.json` records them, in words: `style.safetensors at 0.8`, `cat.safetensors as <cat>`.
+fn files(list: &Value) -> String {
+    let file = |entry: &Value| -> Option<String> {
+        let name = Path::new(entry.get("file")?.as_str()?).file_name()?.to_string_lossy().into_owned();
+        let weight = entry.get("weight").and_then(Value::as_f64).map(|weight| format!(" at {weight}"));
+        let word = entry.get("word").and_then(Value::as_str).map(|word| format!(" as {word}"));
+        Some(name + &weight.or(word).unwrap_or_default())
+    };
+    let files: Option<Vec<String>> = list.as_array().and_then(|list| list.iter().map(file).collect());
+    files.map_or_else(|| list.to_string(), |files| files.join(", "))
 }
 
 fn percent(value: f32) -> String {

@@ -56,3 +56,44 @@ fn a_run_compared_with_itself_has_no_difference() {
     let faults = chrome.faults();
     assert!(faults.is_empty(), "{faults:#?}");
 }
+
+/// The example LoRA on the default checkpoint: the page says in words what it moved.
+#[test]
+fn what_a_lora_moved_is_said() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let attnmap = |args: &[&str]| {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+            .args(args)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let lora = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/lora/stand-left.safetensors");
+    attnmap(&["generate", "a penguin on the grass", "--seed", "3", "--out", "plain"]);
+    attnmap(&["generate", "a penguin on the grass", "--seed", "3", "--lora", lora, "--out", "left"]);
+    attnmap(&["compare", "plain", "left", "--out", "page.html"]);
+    let page = folder.path().join("page.html");
+    for (width, dark) in [(400, true), (1280, false), (1920, true)] {
+        chrome.open(&page, "#pair=1", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("lora-{width}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]), "at {width} px");
+    }
+    let said = chrome.text(".differs");
+    assert!(said.contains("LoRA none in A, stand-left.safetensors at 1 in B"), "{said}");
+    // As far as run.json has it.
+    let centre = |run: &str| {
+        let record = std::fs::read(folder.path().join(run).join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["words"][1]["centroid"]["x"].as_f64().unwrap()
+    };
+    let (before, after) = (centre("plain"), centre("left"));
+    assert!(before - after > 0.2);
+    let moved = format!("“penguin” moved by {:.2} of the width left", before - after);
+    assert!(said.contains(&moved), "{said} {moved}");
+    let rows = chrome.eval("[...document.querySelectorAll('.settings .differs th')].map((th) => th.textContent)");
+    assert_eq!(rows, json!(["digest", "LoRA"]));
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}

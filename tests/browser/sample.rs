@@ -179,7 +179,8 @@ pub fn sample(plan: &Plan) -> ReportData {
                 ("share".into(), format!("{:.1} %", 100.0 * mean)),
                 ("peak".into(), format!("{:.1} %", 100.0 * peak)),
             ];
-            LayoutRow { word, facts }
+            let centre = place(&words[word].text).map(|(x, y, _)| [x, y]);
+            LayoutRow { word, share: mean, centre, area: 0.1, facts }
         })
         .collect();
     ReportData {

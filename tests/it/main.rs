@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cli;
 mod evidence;
+mod examples;
 mod facts;
 #[path = "../common/folder.rs"]
 mod folder;

@@ -154,6 +154,7 @@ async function start() {
     el('div', {class: 'trio'}, picture('a', 'A'), picture('difference', 'B minus A'), picture('b', 'B')),
     el('p', {class: 'note'}, notes.map((text) => el('strong', {text})), 'Both runs and all words share one colour scale; the difference has its own, the same for all words. ',
       el('span', {class: 'honest', text: 'Attention shows where the model looked, not why.'})),
+    el('section', {class: 'differs'}, el('h2', {text: 'What differs'}), el('ul', {}, RUN.differences.map((text) => el('li', {text, dir: 'auto'})))),
     el('section', {}, el('h2', {text: 'Word by word'}), table),
     el('section', {class: 'made'}, el('h2', {text: 'How they were made'}), el('div', {class: 'scroller'}, settings), SIDES.map((side) => commandLine(RUN[side].command, 'the command of run ' + side.toUpperCase()))),
     el('footer', {class: 'note', text: 'attnmap ' + RUN.version})));
