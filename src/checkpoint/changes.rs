@@ -29,6 +29,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether the checkpoint is taken as it is.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// As a run's settings record them: one entry a change.
     pub fn record(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(self) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use attnmap::checkpoint::{Changes, Embedding, Lora, Source};
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use clap::Args;
 
 use super::print::Terminal;
@@ -20,6 +20,13 @@ pub struct ModelArgs {
     #[command(flatten)]
     changes: ChangeArgs,
 
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// How a checkpoint is brought into memory.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
     /// Number type of the networks: f32, bf16 or f16 [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     dtype: Option<DType>,
@@ -32,6 +39,17 @@ pub struct ModelArgs {
 /// What is chosen of a checkpoint, and what is different from what it says.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ChangeArgs {
+    #[command(flatten)]
+    own: OwnArgs,
+
+    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
+    #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
+    loras: Vec<Lora>,
+}
+
+/// What is chosen of a checkpoint, LoRAs aside.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OwnArgs {
     /// Take the weight files of this variant, e.g. fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -43,10 +61,6 @@ pub struct ChangeArgs {
     /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
     #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
     prediction: Option<String>,
-
-    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
-    #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
-    loras: Vec<Lora>,
 
     /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD; may be given several times
     #[arg(long = "embedding", value_name = "FILE[:WORD]")]
@@ -61,14 +75,34 @@ impl ChangeArgs {
 
     /// `known`, where nothing else is given.
     fn over(&self, known: Changes) -> Changes {
+        let loras = if self.loras.is_empty() { known.loras.clone() } else { self.loras.clone() };
+        Changes { loras, ..self.own.over(known) }
+    }
+}
+
+impl OwnArgs {
+    /// As the library takes them.
+    pub fn changes(&self) -> Changes {
+        self.over(Changes::default())
+    }
+
+    fn over(&self, known: Changes) -> Changes {
         let given = self.clone();
         Changes {
             variant: given.variant.or(known.variant),
             config: given.config.or(known.config),
             prediction: given.prediction.or(known.prediction),
-            loras: if given.loras.is_empty() { known.loras } else { given.loras },
             embeddings: if given.embeddings.is_empty() { known.embeddings } else { given.embeddings },
+            ..known
         }
+    }
+}
+
+impl LoadArgs {
+    /// `known`, where nothing else is given.
+    pub fn over(&self, known: LoadOptions) -> attnmap::Result<LoadOptions> {
+        let device = self.device.as_deref().map(device_named).transpose()?;
+        Ok(LoadOptions { dtype: self.dtype.unwrap_or(known.dtype), device: device.unwrap_or(known.device) })
     }
 }
 
@@ -80,14 +114,10 @@ impl ModelArgs {
 
     /// `known`, where nothing else is given.
     pub fn over(&self, known: Choice) -> attnmap::Result<Choice> {
-        let device: Option<Device> = self.device.as_deref().map(device_named).transpose()?;
         Ok(Choice {
             source: self.model.clone().unwrap_or(known.source),
             changes: self.changes.over(known.changes),
-            load: LoadOptions {
-                dtype: self.dtype.unwrap_or(known.load.dtype),
-                device: device.unwrap_or(known.load.device),
-            },
+            load: self.load.over(known.load)?,
         })
     }
 

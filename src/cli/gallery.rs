@@ -1,15 +1,18 @@
 //! `attnmap gallery`: prompts times seeds in one folder that opens in a browser.
 
+use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
+use super::init::InitArgs;
 use super::print::{self, Terminal};
 use super::prompt::SyntaxArgs;
+use super::sampling::SamplingArgs;
 use attnmap::Error;
-use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::checkpoint::{Lora, Source};
 use attnmap::gallery::{
-    Axes, Line, Plan, Progress, Replacement, Shard, check_folder, fitting_batch, make, parse_seeds, read_lines,
-    settle_batch, write_index,
+    Axes, Line, Plan, Progress, Replacement, Shard, check_folder, fitting_batch, make, parse_loras, parse_seeds,
+    read_lines, settle_batch, write_index,
 };
-use attnmap::pipeline::{LoadOptions, Pipeline};
+use attnmap::pipeline::{Choice, LoadOptions, Pipeline};
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
@@ -23,7 +26,7 @@ use std::time::{Duration, Instant};
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
     /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt, negative, seeds, steps,
-    /// guidance, size, scheduler
+    /// guidance, size, scheduler, emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
 
@@ -47,24 +50,15 @@ pub struct GalleryArgs {
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     model: Vec<String>,
 
-    /// What the images should not show
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    negative: String,
+    /// LoRAs to compare: none, FILE[:WEIGHT], or several of them with + between; may be given several times, each a cell of its own
+    #[arg(long = "lora", value_name = "LORAS", value_parser = loras)]
+    loras: Vec<Loras>,
 
     #[command(flatten)]
     syntax: SyntaxArgs,
 
-    /// Classifier-free guidance [default: the checkpoint's own]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
-    guidance: Option<f64>,
-
-    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own]
-    #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    size: Option<(usize, usize)>,
-
-    /// Sampler [default: the checkpoint's own]
-    #[arg(long, value_name = "NAME")]
-    scheduler: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 
     /// Seeds that go through the network together: faster, and more memory [default: up to 4, as memory allows when the gallery is
     /// begun, and the same ever after]
@@ -83,15 +77,32 @@ pub struct GalleryArgs {
     #[arg(long, short, value_name = "DIR", default_value = "gallery")]
     out: PathBuf,
 
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    init: InitArgs,
+
+    #[command(flatten, next_help_heading = "All checkpoints")]
+    own: OwnArgs,
+
+    #[command(flatten)]
+    load: LoadArgs,
+
     #[command(flatten)]
     maps: MapArgs,
 
     #[command(flatten)]
     display: DisplayArgs,
+}
 
-    /// Print what was made as JSON
-    #[arg(long)]
-    json: bool,
+/// LoRAs that are merged together.
+#[derive(Debug, Clone)]
+struct Loras(Vec<Lora>);
+
+fn loras(text: &str) -> Result<Loras, String> {
+    parse_loras(text).map(Loras).map_err(|_| "write none, FILE, FILE:WEIGHT or several of them with +".to_owned())
 }
 
 const EXAMPLES: &str = "\
@@ -99,14 +110,10 @@ Examples:
   attnmap gallery prompts.txt --seeds 0..8 --out night
   attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
+  attnmap gallery --prompt \"a monkey on a bicycle\" --model ./model.safetensors --lora none --lora style.safetensors:0.5 --lora style.safetensors:1
   attnmap gallery --index /shared/night
 
 Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the page.";
-
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let pair = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-    pair.ok_or_else(|| "write WIDTHxHEIGHT, e.g. 512x512".to_owned())
-}
 
 /// Runs the command.
 pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -124,13 +131,10 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         );
     }
     check_folder(&args.out)?;
-    let open = |name: &str| -> attnmap::Result<Checkpoint> {
-        let options = OpenOptions { progress: terminal.downloads(), ..OpenOptions::default() };
-        Checkpoint::open(&name.parse::<Source>()?, &options)
-    };
-    let batch = settle_batch(&args.out, args.batch.map(usize::from), || Ok(fitting(&axes, &open)))?;
+    let open = |choice: &Choice| choice.open(terminal.downloads());
+    let batch = settle_batch(&args.out, args.batch.map(usize::from), || fitting_batch(&axes, &open))?;
     let plan = Plan::new(&axes, batch)?;
-    let mut load = |name: &str| Pipeline::load(&open(name)?, &LoadOptions::default());
+    let mut load = |choice: &Choice| Pipeline::load(&open(choice)?, &choice.load);
     let mut told = Told::new(terminal);
     let mut progress = |event: Progress| {
         told.tell(&event);
@@ -160,15 +164,6 @@ fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Valu
     print::stdout(format!("{line}\n{}\n", page.display()).as_bytes())
 }
 
-/// As many seeds in one pass as the largest images of the largest checkpoint leave room for. One that cannot be opened says so when
-/// its cells fail.
-fn fitting(axes: &Axes, open: &dyn Fn(&str) -> attnmap::Result<Checkpoint>) -> usize {
-    let sizes = axes.lines.iter().map(|line| line.size.or(axes.size));
-    let size = sizes.max_by_key(|size| size.map_or(0, |(width, height)| width * height)).flatten();
-    let fits = axes.models.iter().filter_map(|model| fitting_batch(&open(model).ok()?, size).ok());
-    fits.min().unwrap_or(1)
-}
-
 /// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
 struct Told {
     bar: ProgressBar,
@@ -195,7 +190,7 @@ impl Told {
                 self.bar.set_position(*finished as u64);
                 self.bar.reset_eta();
             }
-            Progress::Loading(name) => self.bar.set_message(print::printable(name)),
+            Progress::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
             Progress::Stepped => self.bar.tick(),
             Progress::Made(_) => self.one_more(),
             Progress::Failed(cell, error) => {
@@ -227,8 +222,10 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
     for model in &args.model {
         model.parse::<Source>()?; // a mistyped name is found before anything is made
     }
-    if let Some(name) = &args.scheduler {
-        name.parse::<attnmap::scheduler::SchedulerKind>()?;
+    let SamplingArgs { negative, guidance, size, scheduler, spacing, original_size, crop } = args.sampling.clone();
+    let init = args.init.files();
+    if let Some(files) = &init {
+        files.read()?; // what is no picture is found before anything is made
     }
     Ok(Axes {
         lines,
@@ -236,10 +233,17 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         replacements: args.replace.clone(),
         steps: args.steps.iter().map(|&steps| steps as usize).collect(),
         models: args.model.clone(),
-        negative: args.negative.clone(),
+        changes: args.own.changes(),
+        loras: args.loras.iter().map(|loras| loras.0.clone()).collect(),
+        load: args.load.over(LoadOptions::default())?,
+        negative,
         syntax: args.syntax.syntax(),
-        guidance: args.guidance,
-        size: args.size,
-        scheduler: args.scheduler.clone(),
+        guidance,
+        size,
+        scheduler: scheduler.map(|kind| kind.name().to_owned()),
+        spacing,
+        original_size,
+        crop,
+        init,
     })
 }

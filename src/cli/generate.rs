@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use attnmap::heatmap::Resolution;
-use attnmap::pipeline::{Keep, Options, Pipeline};
+use attnmap::pipeline::{Given, Keep, Options, Pipeline};
 use attnmap::run;
 use attnmap::trace::{PromptInfo, Site};
 use attnmap::{Error, Result};
@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
-use super::init::{Given, InitArgs};
+use super::init::InitArgs;
 use super::make::Maker;
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
@@ -169,7 +169,7 @@ impl GenerateArgs {
             let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
             let mut options = Options { latents: latents.clone(), ..self.run.options(pipeline, seed) };
             if let Some(given) = given {
-                given.put_into(&mut options, self.run.sampling.size, pipeline)?;
+                given.put_into(&mut options, self.run.sampling.size.is_some(), pipeline)?;
             }
             pipeline.check(&options)?;
             Ok(options)

@@ -72,7 +72,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut options =
         Options { seeds: seeds.clone(), ..args.sampling.options(&pipeline, args.syntax, args.steps.steps) };
     if let Some(given) = &given {
-        given.put_into(&mut options, args.sampling.size, &pipeline)?;
+        given.put_into(&mut options, args.sampling.size.is_some(), &pipeline)?;
     }
     let prompt = pipeline.prompt(&text, &options)?;
     let words = args.maps.words(&PromptInfo::from(&prompt), &[])?;

@@ -15,7 +15,6 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
-use super::init::fitted;
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ProbeArgs, shown_words, warnings};
@@ -99,7 +98,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let size = match args.size {
         Some((width, height)) => Grid::new(height, width),
-        None => fitted(&given, &pipeline, "IMAGE")?,
+        None => pipeline.fit_picture(&given, "IMAGE")?,
     };
     pipeline.check_size(size)?;
     let factor = pipeline.vae_factor();

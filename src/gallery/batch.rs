@@ -1,7 +1,8 @@
 //! How many seeds go through the network together: as many as memory holds when a gallery is begun, and the same ever after.
 
+use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::pipeline::{MAPS_AN_IMAGE, free_memory};
+use crate::pipeline::{Choice, MAPS_AN_IMAGE, free_memory};
 use crate::run::atomic::write_new_file;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -69,18 +70,37 @@ fn read(file: &Path) -> Result<Option<usize>> {
     }
 }
 
-/// As many images of `size` (width, height; the checkpoint's own when `None`) as the free memory holds together, from 1 to `MOST`; 1
-/// where the system does not tell how much is free.
+/// As many seeds in one pass, from 1 to `MOST`, as the largest images of the largest checkpoint of `axes` leave room for; 1 where the system does
+/// not tell how much is free. A checkpoint that cannot be opened counts for nothing: it says so when its cells fail.
 ///
 /// # Errors
-/// As [`Checkpoint::describe`].
-pub fn fitting_batch(checkpoint: &Checkpoint, size: Option<(usize, usize)>) -> Result<usize> {
+/// Those of [`Plan::new`].
+pub fn fitting_batch(axes: &Axes, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<usize> {
     let Some(free) = free_memory() else { return Ok(1) };
-    let about = checkpoint.describe()?;
-    let [height, width] = size.map_or(about.size, |(width, height)| [height, width]);
-    let cells = height.div_ceil(about.factor) * width.div_ceil(about.factor);
-    let channels = checkpoint.unet.block_out_channels.first().copied().unwrap_or(1);
-    Ok(fitting(free, 4 * about.parameters, 4 * (cells * channels) as u64 * MAPS_AN_IMAGE))
+    let mut least: Option<usize> = None;
+    let mut seen: Vec<&Cell> = Vec::new();
+    let plan = Plan::new(axes, 1)?;
+    for cell in &plan.cells {
+        if seen.iter().any(|known| known.same_checkpoint(cell)) {
+            continue;
+        }
+        seen.push(cell);
+        let Ok(checkpoint) = cell.choice().and_then(|choice| open(&choice)) else { continue };
+        let cells = plan.cells.iter().filter(|other| other.same_checkpoint(cell));
+        let [height, width] = largest(cells, &checkpoint);
+        let Ok(about) = checkpoint.describe() else { continue };
+        let latent = height.div_ceil(about.factor) * width.div_ceil(about.factor);
+        let channels = checkpoint.unet.block_out_channels.first().copied().unwrap_or(1);
+        let fits = fitting(free, 4 * about.parameters, 4 * (latent * channels) as u64 * MAPS_AN_IMAGE);
+        least = Some(least.map_or(fits, |least| least.min(fits)));
+    }
+    Ok(least.unwrap_or(1))
+}
+
+/// Rows and columns in pixels of the largest image among `cells`, which `checkpoint` makes.
+fn largest<'a>(cells: impl Iterator<Item = &'a Cell>, checkpoint: &Checkpoint) -> [usize; 2] {
+    let sizes = cells.map(|cell| cell.size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]));
+    sizes.max_by_key(|[height, width]| height * width).unwrap_or(checkpoint.defaults.size)
 }
 
 fn fitting(free: u64, weights: u64, image: u64) -> usize {

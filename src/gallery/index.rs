@@ -157,6 +157,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
     let (mut prompts, mut models, mut replaced) = (Names::default(), Names::default(), Names::default());
     let (mut words, mut sizes, mut schedulers) = (Names::default(), Names::default(), Names::default());
     let (mut negatives, mut numbers) = (Names::default(), Names::default());
+    let (mut loras, mut syntaxes) = (Names::default(), Names::default());
     let word_numbers = word_numbers(cells);
     let rows: Vec<Value> = cells
         .iter()
@@ -184,7 +185,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 prompts.of(&c.base),
                 replaced.of(&c.replaced),
                 negatives.of(&c.negative),
-                models.of(&c.model),
+                models.of(&c.checkpoint_label()),
                 c.steps,
                 c.guidance,
                 c.seed,
@@ -193,17 +194,19 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 rounded(f64::from(cell.facts.top)),
                 cell.facts.map.height,
                 own,
-                list
+                list,
+                loras.of(&c.lora_label()),
+                syntaxes.of(&c.syntax_label())
             ])
         })
         .collect();
     let failed: Vec<Value> = failures
         .iter()
-        .map(|f| json!({"prompt": f.cell.prompt, "seed": f.cell.seed, "model": f.cell.model, "error": f.error}))
+        .map(|f| json!({"prompt": f.cell.prompt, "seed": f.cell.seed, "model": f.cell.checkpoint_label(), "error": f.error}))
         .collect();
     let data = json!({
         "prompts": prompts.list, "models": models.list, "replaced": replaced.list, "words": words.list,
-        "negatives": negatives.list,
+        "negatives": negatives.list, "loras": loras.list, "syntaxes": syntaxes.list,
         "sizes": sizes.list, "schedulers": schedulers.list, "numbers": numbers.list, "wordNumbers": word_numbers,
         "cells": rows, "failures": failed, "files": {"cells": CELLS, "thumb": THUMB, "maps": MAPS},
         "version": env!("CARGO_PKG_VERSION"),

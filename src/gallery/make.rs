@@ -3,11 +3,11 @@
 use super::cell::{FILE, write_cell_files};
 use super::plan::{Cell, Plan, Shard};
 use crate::heatmap::{Aggregate, word_map};
-use crate::pipeline::{Event, Keep, Options, Pipeline, Traced};
+use crate::pipeline::{Choice, Event, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
 use crate::run::atomic::Partial;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
-use crate::scheduler::SchedulerKind;
+use crate::scheduler::{SchedulerKind, Spacing};
 use crate::trace::PromptInfo;
 use crate::{Error, Result, report};
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,8 @@ pub enum Progress<'a> {
         /// Those that an earlier try finished.
         finished: usize,
     },
-    /// A checkpoint is loaded, by the name that the user gave.
-    Loading(&'a str),
+    /// The checkpoint of this cell is loaded.
+    Loading(&'a Cell),
     /// One UNet call of a pass is done.
     Stepped,
     /// A cell is finished.
@@ -81,8 +81,8 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Makes what is missing of `shard`'s part of `plan` in `folder`. `load` opens a checkpoint by the name that the user gave; it is
-/// called once for each that has cells to make. A cell that fails is recorded and the rest go on.
+/// Makes what is missing of `shard`'s part of `plan` in `folder`. `load` opens a checkpoint; it is called once for each that has cells to
+/// make, and must give the one that finished cells of it were made with. A cell that fails is recorded and the rest go on.
 ///
 /// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is complete; what an interrupted
 /// try left in the hidden folder is removed first.
@@ -94,7 +94,7 @@ pub fn make(
     plan: &Plan,
     shard: Shard,
     (aggregate, display): (&Aggregate, &Display),
-    load: &mut dyn FnMut(&str) -> Result<Pipeline>,
+    load: &mut dyn FnMut(&Choice) -> Result<Pipeline>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Outcome> {
     let hidden = folder.join(format!(".making-{}-of-{}", shard.index + 1, shard.count));
@@ -118,24 +118,30 @@ pub fn make(
     let mut outcome = Outcome { kept, ..Outcome::default() };
     tell(Progress::Planned { cells: all.count(), finished: kept })?;
 
-    let mut loaded: Option<(String, Result<Pipeline>)> = None;
+    let mut loaded: Option<(&Cell, Result<Pipeline>)> = None;
     for pass in mine {
         let cells: Vec<&Cell> = pass.iter().map(|&index| &plan.cells[index]).collect();
         let missing: Vec<usize> = (0..cells.len()).filter(|&at| !finished(cells[at])).collect();
         if missing.is_empty() {
             continue;
         }
-        let model = &cells[0].model;
-        if loaded.as_ref().is_none_or(|(name, _)| name != model) {
+        let first = cells[0];
+        if loaded.as_ref().is_none_or(|(cell, _)| !cell.same_checkpoint(first)) {
             drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
-            tell(Progress::Loading(model))?;
-            loaded = Some((model.clone(), load(model)));
+            tell(Progress::Loading(first))?;
+            let pipeline = first.choice().and_then(|choice| load(&choice));
+            let known = plan.cells.iter().filter(|cell| cell.same_checkpoint(first)).find(|cell| finished(cell));
+            let pipeline = pipeline.and_then(|pipeline| match known {
+                Some(known) => check_digest(folder, known, &pipeline).map(|()| pipeline),
+                None => Ok(pipeline),
+            });
+            loaded = Some((first, pipeline));
         }
         let Some((_, pipeline)) = &loaded else { continue };
         let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
-            Err(error) => Err(Error::option("--model", error.to_string())),
+            Err(error) => Err(Error::option("checkpoint", error.to_string())),
         };
         let results: Vec<(usize, Result<()>)> = match result {
             Ok(results) => results,
@@ -167,6 +173,22 @@ pub fn make(
     }
     std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
     Ok(outcome)
+}
+
+/// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name: files may have changed in the meantime.
+fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> Result<()> {
+    let record = RunRecord::read(&folder.join(CELLS).join(known.name()))?;
+    if record.checkpoint.digest == pipeline.digest() {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} holds cells that were made with other weights of {} (digest {}, now {}); choose another folder",
+        folder.display(),
+        known.checkpoint_label(),
+        record.checkpoint.digest,
+        pipeline.digest()
+    );
+    Err(Error::option("--out", reason))
 }
 
 /// One pass: cells that differ in their seed alone.
@@ -223,7 +245,7 @@ impl Job<'_> {
     fn options(&self, pipeline: &Pipeline) -> Result<Options> {
         let (cell, own) = (self.cells[0], pipeline.default_options());
         let (width, height) = cell.size.unwrap_or((own.width, own.height));
-        Ok(Options {
+        let mut options = Options {
             negative: cell.negative.clone(),
             syntax: cell.syntax,
             steps: cell.steps.unwrap_or(own.steps),
@@ -232,8 +254,15 @@ impl Job<'_> {
             height,
             width,
             scheduler: cell.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?,
+            spacing: cell.spacing.as_deref().map(str::parse::<Spacing>).transpose()?,
+            original_size: cell.original_size.map(|(width, height)| [height, width]),
+            crop: cell.crop.map_or([0, 0], |(left, top)| [top, left]),
             ..own
-        })
+        };
+        if let Some(files) = &cell.init {
+            files.read()?.put_into(&mut options, cell.size.is_some(), pipeline)?;
+        }
+        Ok(options)
     }
 
     fn write(
@@ -256,12 +285,13 @@ impl Job<'_> {
             },
             settings: pipeline.settings(options, cell.seed),
             negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
-            command: command(cell),
+            command: command(pipeline, cell, options),
             cut_off: cut_off.to_vec(),
             warnings: Vec::new(),
             timings: BTreeMap::new(),
         };
         let finish = |folder: &Path, record: &RunRecord| {
+            options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let tokens = report::own_maps(&folder.join("heatmaps.safetensors"), record)?;
             let maps = record.words.iter().flat_map(|word| word_map(&tokens, record.latent, &word.word));
@@ -279,20 +309,9 @@ impl Job<'_> {
 }
 
 /// The command that makes a cell's run alone.
-fn command(cell: &Cell) -> String {
-    let mut words = vec!["attnmap".to_string(), "generate".to_string(), run::quoted(&cell.prompt)];
-    let mut add = |option: &str, value: Option<String>| {
-        if let Some(value) = value {
-            words.extend([option.to_string(), run::quoted(&value)]);
-        }
-    };
-    add("--model", Some(cell.model.clone()).filter(|model| model != "embedded"));
-    add("--negative", Some(cell.negative.clone()).filter(|negative| !negative.is_empty()));
-    add("--steps", cell.steps.map(|steps| steps.to_string()));
-    add("--guidance", cell.guidance.map(|guidance| guidance.to_string()));
-    add("--size", cell.size.map(|(width, height)| format!("{width}x{height}")));
-    add("--scheduler", cell.scheduler.clone());
-    add("--seed", Some(cell.seed.to_string()));
-    words.extend(cell.syntax.switches().map(|name| format!("--{name}")));
-    words.join(" ")
+fn command(pipeline: &Pipeline, cell: &Cell, options: &Options) -> String {
+    let one = Options { seeds: vec![cell.seed], ..options.clone() };
+    let mask = cell.init.as_ref().and_then(|files| files.mask.as_ref());
+    let mask = mask.map_or_else(String::new, |mask| format!(" --mask {}", run::quoted(&mask.display().to_string())));
+    pipeline.command(&cell.prompt, &one) + &mask
 }

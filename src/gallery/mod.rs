@@ -17,6 +17,6 @@ pub use batch::{fitting_batch, settle_batch};
 pub use cell::{CellFacts, write_cell_files};
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
 pub use make::{Failure, Outcome, Progress, check_folder, make};
-pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_seeds};
+pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_loras, parse_seeds};
 pub use prompts::{Line, read_lines};
 pub use sweep::{Swept, sweep};

@@ -1,7 +1,10 @@
 //! Which cells a gallery has, in which order, and who makes them.
 
 use super::prompts::Line;
+use crate::checkpoint::{Changes, Lora};
+use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::Syntax;
+use crate::scheduler::Spacing;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,9 +26,16 @@ pub struct Axes {
     pub steps: Vec<usize>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
+    /// What is chosen of all of them; its LoRAs go with each of `loras`.
+    pub changes: Changes,
+    /// LoRAs that are merged into each checkpoint, one set after the other; the empty set is the checkpoint without any, and is what an
+    /// empty list stands for.
+    pub loras: Vec<Vec<Lora>>,
+    /// How all checkpoints are loaded.
+    pub load: LoadOptions,
     /// For lines that name none.
     pub negative: String,
-    /// How all prompts are read.
+    /// How prompts are read whose lines do not say it.
     pub syntax: Syntax,
     /// For lines that name none; `None` for the checkpoint's own.
     pub guidance: Option<f64>,
@@ -33,6 +43,30 @@ pub struct Axes {
     pub size: Option<(usize, usize)>,
     /// Sampler for lines that name none; `None` for the checkpoint's own.
     pub scheduler: Option<String>,
+    /// How all runs' timesteps are spread; `None` for the checkpoint's own.
+    pub spacing: Option<Spacing>,
+    /// SDXL: width and height that all images are said to have had; `None` for their own.
+    pub original_size: Option<(usize, usize)>,
+    /// SDXL: left and top of the crop that all images are said to be; `None` for 0, 0.
+    pub crop: Option<(usize, usize)>,
+    /// The picture that all runs set out from; noise alone where there is none.
+    pub init: Option<InitFiles>,
+}
+
+/// LoRAs as an axis takes them: `none`, or `FILE[:WEIGHT]` as often as wanted with `+` between them.
+///
+/// # Errors
+/// [`Error::Option`] on `--lora`.
+pub fn parse_loras(text: &str) -> Result<Vec<Lora>> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let lora = |part: &str| part.trim().parse::<Lora>().map_err(|reason| Error::option("--lora", reason));
+    // A file may have the sign in its name.
+    match lora(text)? {
+        whole if whole.file.is_file() => Ok(vec![whole]),
+        _ => text.split('+').map(lora).collect(),
+    }
 }
 
 /// A word of the prompts and what stands in its place, one after the other.
@@ -57,7 +91,7 @@ impl FromStr for Replacement {
 }
 
 /// One image to be made. Everything that decides its bytes is here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The prompt, replacements made.
     pub prompt: String,
@@ -72,6 +106,15 @@ pub struct Cell {
     pub syntax: Syntax,
     /// The checkpoint as the user names it.
     pub model: String,
+    /// What is chosen and changed of it.
+    #[serde(default, skip_serializing_if = "Changes::is_plain")]
+    pub changes: Changes,
+    /// Number type of the networks; `None` for f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Where they run; `None` for the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Steps; `None` for the checkpoint's own.
     pub steps: Option<usize>,
     /// Guidance; `None` for the checkpoint's own.
@@ -80,6 +123,18 @@ pub struct Cell {
     pub size: Option<(usize, usize)>,
     /// Sampler; `None` for the checkpoint's own.
     pub scheduler: Option<String>,
+    /// How the timesteps are spread; `None` for the checkpoint's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<String>,
+    /// SDXL: width and height that the image is said to have had; `None` for its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_size: Option<(usize, usize)>,
+    /// SDXL: left and top of the crop that the image is said to be; `None` for 0, 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<(usize, usize)>,
+    /// The picture that the run sets out from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitFiles>,
     /// Seed of the noise.
     pub seed: u64,
     /// Place in the gallery.
@@ -94,6 +149,46 @@ impl Cell {
         let digest = Sha256::digest(text.as_bytes());
         let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{}-{hex}", crate::run::run_name(&self.prompt, self.seed))
+    }
+
+    /// The checkpoint that makes it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a name that is none.
+    pub fn choice(&self) -> Result<Choice> {
+        let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
+        let device = self.device.as_deref().map(device_named).transpose()?;
+        let own = LoadOptions::default();
+        let load = LoadOptions { dtype: dtype.unwrap_or(own.dtype), device: device.unwrap_or(own.device) };
+        Ok(Choice { source: self.model.parse()?, changes: self.changes.clone(), load })
+    }
+
+    /// Whether the same checkpoint makes `other`, changes included.
+    pub(super) fn same_checkpoint(&self, other: &Self) -> bool {
+        (&self.model, &self.changes, &self.dtype, &self.device)
+            == (&other.model, &other.changes, &other.dtype, &other.device)
+    }
+
+    /// The checkpoint in words, without its LoRAs: its name, and what else is chosen of it.
+    pub fn checkpoint_label(&self) -> String {
+        let Changes { variant, config, prediction, loras: _, embeddings } = &self.changes;
+        let mut chosen: Vec<String> =
+            [variant, prediction, &self.dtype, &self.device].into_iter().flatten().cloned().collect();
+        chosen.extend(config.iter().map(|folder| folder.display().to_string()));
+        chosen.extend(embeddings.iter().map(ToString::to_string));
+        if chosen.is_empty() { self.model.clone() } else { format!("{} ({})", self.model, chosen.join(", ")) }
+    }
+
+    /// Its LoRAs in words, such as `style:0.8`; empty where it has none.
+    pub fn lora_label(&self) -> String {
+        let name = |lora: &Lora| lora.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let label = |lora: &Lora| format!("{}:{}", name(lora), lora.weight);
+        self.changes.loras.iter().map(label).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// How its prompts are read, in words: the names of the options; empty for plain text.
+    pub fn syntax_label(&self) -> String {
+        self.syntax.switches().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether one pass can make this cell and `other` together: all but the seed is equal.
@@ -142,7 +237,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Multiplies `axes`: models, then prompts with their replacements, then steps, then seeds. `batch` seeds at most go
+    /// Multiplies `axes`: models with each set of LoRAs, then prompts with their replacements, then steps, then seeds. `batch` seeds at most go
     /// through the network in one pass; passes do not depend on what was made already, so that an image never depends on
     /// where an earlier try was interrupted.
     ///
@@ -159,7 +254,12 @@ impl Plan {
         }
         let mut cells = Vec::new();
         let mut names = std::collections::HashMap::new();
-        for model in &axes.models {
+        let none = [Vec::new()];
+        let loras = if axes.loras.is_empty() { &none[..] } else { &axes.loras };
+        let checkpoints = axes.models.iter().flat_map(|model| loras.iter().map(move |loras| (model, loras)));
+        for (model, loras) in checkpoints {
+            let mut changes = axes.changes.clone();
+            changes.loras.extend(loras.iter().cloned());
             for line in &axes.lines {
                 for (prompt, replaced) in variants(&line.prompt, &axes.replacements) {
                     let own = line.steps.map(Some).into_iter().collect::<Vec<_>>();
@@ -172,12 +272,22 @@ impl Plan {
                                 base: line.prompt.clone(),
                                 replaced: replaced.clone(),
                                 negative: line.negative.clone().unwrap_or_else(|| axes.negative.clone()),
-                                syntax: axes.syntax,
+                                syntax: Syntax {
+                                    emphasis: line.emphasis.unwrap_or(axes.syntax.emphasis),
+                                    long: line.long.unwrap_or(axes.syntax.long),
+                                },
                                 model: model.clone(),
+                                changes: changes.clone(),
+                                dtype: axes.load.dtype_named_unless_usual(),
+                                device: axes.load.device_named_unless_usual(),
                                 steps,
                                 guidance: line.guidance.or(axes.guidance),
                                 size: line.size.or(axes.size),
                                 scheduler: line.scheduler.clone().or_else(|| axes.scheduler.clone()),
+                                spacing: axes.spacing.map(|spacing| spacing.name().to_owned()),
+                                original_size: axes.original_size,
+                                crop: axes.crop,
+                                init: axes.init.clone(),
                                 seed,
                                 order: cells.len(),
                             };
@@ -317,6 +427,46 @@ mod tests {
         assert_eq!(plan.cells.iter().map(|c| c.order).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
         // Three seeds in passes of two: 2 + 1 for each prompt and number of steps.
         assert_eq!(plan.passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2, 1, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn loras_are_an_axis_and_lines_say_how_they_are_read() {
+        let mut axes = axes(&["a frog", "(a frog:1.2)"], "0..2");
+        axes.lines[1].emphasis = Some(true);
+        axes.changes.variant = Some("fp16".into());
+        axes.loras = ["none", "a/style.safetensors:0.5+b.safetensors"].map(|text| parse_loras(text).unwrap()).into();
+        let plan = Plan::new(&axes, 4).unwrap();
+        let told: Vec<_> = plan.cells.iter().map(|cell| (cell.lora_label(), cell.syntax_label(), cell.seed)).collect();
+        let both = || "style:0.5 + b:1".to_string();
+        let expected = [(String::new(), ""), (String::new(), "emphasis"), (both(), ""), (both(), "emphasis")];
+        let expected =
+            expected.into_iter().flat_map(|(lora, syntax)| [0, 1].map(|seed| (lora.clone(), syntax.to_string(), seed)));
+        assert_eq!(told, expected.collect::<Vec<_>>());
+        assert_eq!(plan.passes, [[0, 1], [2, 3], [4, 5], [6, 7]]);
+        assert_eq!(plan.cells[0].checkpoint_label(), "embedded (fp16)");
+        assert_eq!(plan.cells[4].choice().unwrap().changes.loras.len(), 2);
+        assert!(parse_loras("").is_err() && parse_loras("a.safetensors:NaN").is_err());
+        // Without any, a cell is written as it was before there were any, and keeps its name.
+        let plain =
+            Plan::new(&Axes { loras: Vec::new(), changes: Changes::default(), ..axes }, 1).unwrap().cells.remove(0);
+        let fields = serde_json::to_value(&plain).unwrap();
+        let names: Vec<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "prompt",
+                "base",
+                "replaced",
+                "negative",
+                "model",
+                "steps",
+                "guidance",
+                "size",
+                "scheduler",
+                "seed",
+                "order"
+            ]
+        );
     }
 
     #[test]

@@ -22,10 +22,14 @@ pub struct Line {
     pub size: Option<(usize, usize)>,
     /// Its own sampler.
     pub scheduler: Option<String>,
+    /// Whether its brackets are weights.
+    pub emphasis: Option<bool>,
+    /// Whether it is read beyond one chunk of tokens.
+    pub long: Option<bool>,
 }
 
 /// The names of a line's settings, as CSV columns and JSON keys.
-const KEYS: [&str; 7] = ["prompt", "negative", "seeds", "steps", "guidance", "size", "scheduler"];
+const KEYS: [&str; 9] = ["prompt", "negative", "seeds", "steps", "guidance", "size", "scheduler", "emphasis", "long"];
 
 /// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object a line), anything else a prompt a line, where
 /// empty lines and those that start with `#` are left out.
@@ -84,6 +88,7 @@ fn json_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Lin
                 Value::Null => continue,
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
+                Value::Bool(on) => on.to_string(),
                 Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
                 other => return Err(at(number, format!("`{name}` cannot be {other}"))),
             };
@@ -112,9 +117,20 @@ fn set(line: &mut Line, name: &str, value: &str) -> Result<(), String> {
             line.size = Some(pair.ok_or_else(|| wrong("write WIDTHxHEIGHT"))?);
         }
         "scheduler" => line.scheduler = Some(value.into()),
+        "emphasis" => line.emphasis = Some(switch(value).ok_or_else(|| wrong("write yes or no"))?),
+        "long" => line.long = Some(switch(value).ok_or_else(|| wrong("write yes or no"))?),
         _ => return Err(format!("`{name}` is unknown; use {}", KEYS.join(", "))),
     }
     Ok(())
+}
+
+/// `yes` or `no`, `true` or `false`, 1 or 0.
+fn switch(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "1" => Some(true),
+        "no" | "false" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -132,13 +148,15 @@ mod tests {
     fn text_csv_and_json_lines_say_the_same() {
         let text = read("p.txt", "\u{feff}# a list\n\n a frog, green \nसेब\n").unwrap();
         assert_eq!(text.iter().map(|l| l.prompt.as_str()).collect::<Vec<_>>(), ["a frog, green", "सेब"]);
-        let csv = read("p.csv", "prompt,steps,size,seeds\n\"a frog, green\",5,64x32,0..2\nसेब,,,\n").unwrap();
+        let csv =
+            read("p.csv", "prompt,steps,size,seeds,emphasis\n\"a frog, green\",5,64x32,0..2,yes\nसेब,,,,\n").unwrap();
         let json = read(
             "p.jsonl",
-            "{\"prompt\": \"a frog, green\", \"steps\": 5, \"size\": \"64x32\", \"seeds\": [0, 1]}\n\n{\"prompt\": \"सेब\"}\n",
+            "{\"prompt\": \"a frog, green\", \"steps\": 5, \"size\": \"64x32\", \"seeds\": [0, 1], \"emphasis\": true}\n\n{\"prompt\": \"सेब\"}\n",
         )
         .unwrap();
         assert_eq!(csv, json);
+        assert_eq!((csv[0].emphasis, csv[1].emphasis), (Some(true), None));
         assert_eq!((csv[0].steps, csv[0].size, csv[0].seeds.clone()), (Some(5), Some((64, 32)), Some(vec![0, 1])));
     }
 
@@ -147,6 +165,7 @@ mod tests {
         for (name, text, needle) in [
             ("p.csv", "text\nx\n", "p.csv:1: the header has no column `prompt`"),
             ("p.csv", "prompt,steps\nx,many\n", "p.csv:2: `steps` is \"many\""),
+            ("p.csv", "prompt,long\nx,perhaps\n", "p.csv:2: `long` is \"perhaps\"; write yes or no"),
             ("p.jsonl", "{\"prompt\": \"x\"}\n{\"steps\": 1}\n", "p.jsonl:2: the object has no `prompt`"),
             ("p.jsonl", "{\"prompt\": \"x\", \"colour\": 1}\n", "p.jsonl:1: `colour` is unknown"),
             ("p.jsonl", "[1]\n", "p.jsonl:1: not a JSON object"),

@@ -57,6 +57,18 @@ impl LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// The number type's name, unless it is f32.
+    pub(crate) fn dtype_named_unless_usual(&self) -> Option<String> {
+        Some(dtype_name(self.dtype)).filter(|name| *name != "f32").map(str::to_owned)
+    }
+
+    /// The device's name, unless it is the CPU.
+    pub(crate) fn device_named_unless_usual(&self) -> Option<String> {
+        Some(device_name(&self.device)).filter(|name| *name != "cpu").map(str::to_owned)
+    }
+}
+
 /// The number type `f32`, `bf16` or `f16`.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 
 mod choice;
 mod encode;
+mod given;
 mod init;
 mod look;
 mod memory;
@@ -16,6 +17,7 @@ mod traced;
 
 pub use choice::{Choice, device_named, dtype_named};
 pub use encode::TextAttentions;
+pub use given::{Given, InitFiles};
 pub use init::Init;
 pub use look::{LookOptions, Noised};
 pub(crate) use memory::MAPS_AN_IMAGE;

@@ -48,8 +48,8 @@ impl Pipeline {
         for (option, value) in self.changes.arguments() {
             add(option, Some(value));
         }
-        add("--dtype", Some(dtype_name(self.options.dtype).to_owned()).filter(|name| name != "f32"));
-        add("--device", Some(device_name(&self.options.device).to_owned()).filter(|name| name != "cpu"));
+        add("--dtype", self.options.dtype_named_unless_usual());
+        add("--device", self.options.device_named_unless_usual());
         add("--negative", Some(options.negative.clone()).filter(|negative| !negative.is_empty()));
         add("--steps", Some(options.steps).filter(|steps| *steps != own.steps).map(|steps| steps.to_string()));
         let guidance = Some(options.guidance_scale).filter(|scale| *scale != own.guidance_scale);

@@ -21,16 +21,11 @@ fn cell(order: usize) -> Cell {
     Cell {
         base: prompt.clone(),
         prompt,
-        replaced: String::new(),
-        negative: String::new(),
-        syntax: Default::default(),
         model: "embedded".into(),
         steps: Some(25),
-        guidance: None,
-        size: None,
-        scheduler: None,
         seed: seed as u64,
         order,
+        ..Cell::default()
     }
 }
 

@@ -155,6 +155,73 @@ fn a_failing_cell_is_recorded_and_the_rest_go_on() {
     assert!(fs::read_to_string(at.join("g/index.html")).unwrap().contains("multiple of"));
 }
 
+/// The `run.json` of each cell of the gallery `folder`, by place.
+fn cells(folder: &Path) -> Vec<(std::path::PathBuf, serde_json::Value)> {
+    let read = |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let paths = fs::read_dir(folder.join("cells")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = paths.map(|path| (read(&path.join("cell.json"))["cell"]["order"].as_u64(), path)).collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| (path.clone(), read(&path.join("run.json")))).collect()
+}
+
+#[test]
+fn loras_stand_beside_each_other_and_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for name in ["kohya-sd1", "peft"] {
+        fs::copy(fixtures.join(format!("adapters/{name}.safetensors")), at.join(format!("{name}.safetensors")))
+            .unwrap();
+    }
+    let axes = |seeds: &'static str, weight: &'static str| {
+        ["--prompt", "a frog", "--seeds", seeds, "--lora", "none", "--lora", weight, "--out", "g"]
+    };
+    let both = "kohya-sd1.safetensors:0.7+peft.safetensors";
+    let made = command(at, &axes("3", both)).output().unwrap();
+    assert!(text(&made).contains("2 made, 0 kept, 0 failed"), "{}", text(&made));
+    let found = cells(&at.join("g"));
+    assert_eq!(found[0].1["settings"]["loras"], serde_json::Value::Null);
+    assert_eq!(found[1].1["settings"]["loras"][0], serde_json::json!({"file": "kohya-sd1.safetensors", "weight": 0.7}));
+    // Each cell is the run that its command makes.
+    for (index, (path, record)) in found.iter().enumerate() {
+        let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+        let search = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+        let line = format!("{} --overlay-size 64 --out again-{index}", record["command"].as_str().unwrap());
+        let shell = Command::new("sh").args(["-c", &line]).current_dir(at).env("PATH", search).output().unwrap();
+        assert!(shell.status.success(), "{line}: {}", text(&shell));
+        let image = |path: &Path| image::open(path.join("image.png")).unwrap().to_rgb8();
+        assert_eq!(image(path), image(&at.join(format!("again-{index}"))), "{line}");
+    }
+    assert_ne!(fs::read(found[0].0.join("image.png")).unwrap(), fs::read(found[1].0.join("image.png")).unwrap());
+    let page = fs::read_to_string(at.join("g/index.html")).unwrap();
+    assert!(page.contains(r#""loras":["","kohya-sd1:0.7 + peft:1"]"#), "the page names them");
+    // Asked again nothing is made; another strength is another cell.
+    let again = command(at, &axes("3", both)).output().unwrap();
+    assert!(text(&again).contains("0 made, 2 kept, 0 failed"), "{}", text(&again));
+    let other = command(at, &axes("3", "kohya-sd1.safetensors:0.2")).output().unwrap();
+    assert!(text(&other).contains("1 made, 1 kept, 0 failed"), "{}", text(&other));
+    // Another file of the same name is not taken for it.
+    fs::copy(at.join("peft.safetensors"), at.join("kohya-sd1.safetensors")).unwrap();
+    let changed = command(at, &axes("3..5", "kohya-sd1.safetensors:0.2")).output().unwrap();
+    assert_eq!(changed.status.code(), Some(1));
+    assert!(text(&changed).contains("were made with other weights"), "{}", text(&changed));
+    assert!(text(&changed).contains("1 made, 2 kept, 1 failed"), "{}", text(&changed));
+}
+
+#[test]
+fn lines_of_a_list_say_how_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("p.csv"), "prompt,emphasis\na (red:1.4) frog,yes\na (red:1.4) frog,no\n").unwrap();
+    let output = command(at, &["p.csv", "--seeds", "5", "--out", "g"]).output().unwrap();
+    assert!(text(&output).contains("2 made"), "{}", text(&output));
+    let found = cells(&at.join("g"));
+    let words = |record: &serde_json::Value| record["words"].as_array().unwrap().len();
+    assert_eq!((&found[0].1["settings"]["emphasis"], words(&found[0].1)), (&true.into(), 3));
+    assert_eq!(&found[1].1["settings"]["emphasis"], &serde_json::Value::Null);
+    assert!(words(&found[1].1) > 3, "brackets are words of plain text");
+}
+
 #[test]
 fn mistakes_are_named_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -169,6 +236,8 @@ fn mistakes_are_named_before_anything_is_made() {
         (&["p.txt", "--out", "full"], "other things in it"),
         (&["p.txt", "--shard", "0/2"], "I/N"),
         (&["p.txt", "--words", "frog"], "--words"),
+        (&["p.txt", "--lora", "style.safetensors:NaN"], "--lora"),
+        (&["p.txt", "--init", "none.png"], "--init"),
     ] {
         let output = command(at, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));

@@ -85,6 +85,36 @@ fn a_sweep_is_made_with_what_generate_takes() {
 }
 
 #[test]
+fn a_gallery_is_made_with_what_generate_takes() {
+    let folder = TempDir::new().unwrap();
+    let unusual = unusual();
+    let unusual: Vec<&str> =
+        [&["--dtype", "bf16"], &unusual.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
+    succeeds(folder.path(), &["generate", "a frog on the beach", "--steps", "2", "--out", "first"]);
+    let picture = ["--init", "first/image.png", "--strength", "0.9"];
+    succeeds(folder.path(), &[&["generate", PROMPT, "--seed", "7", "--out", "run"], &unusual[..], &picture].concat());
+    let gallery = ["gallery", "--prompt", PROMPT, "--seeds", "7", "--out", "cells"];
+    succeeds(folder.path(), &[&gallery[..], &unusual[..], &picture].concat());
+    let cells: Vec<_> =
+        fs::read_dir(folder.path().join("cells/cells")).unwrap().map(|cell| cell.unwrap().path()).collect();
+    let [cell] = cells.as_slice() else { panic!("one cell: {cells:?}") };
+    for file in ["trace.safetensors", "init.png"] {
+        assert_eq!(
+            fs::read(folder.path().join("run").join(file)).unwrap(),
+            fs::read(cell.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+    let (run, made) = (json(&folder.path().join("run/run.json")), json(&cell.join("run.json")));
+    for part in ["settings", "negative", "words", "checkpoint"] {
+        assert_eq!(run[part], made[part], "{part}");
+    }
+    assert_eq!((&made["settings"]["dtype"], &made["settings"]["strength"]), (&"bf16".into(), &0.9.into()));
+    // A cell is a run that can be explained.
+    succeeds(folder.path(), &["explain", &cell.display().to_string(), "--words", "apple"]);
+}
+
+#[test]
 fn explain_makes_its_run_as_generate_does() {
     let folder = TempDir::new().unwrap();
     let unusual = unusual();

@@ -4,11 +4,11 @@ const G = JSON.parse($('gallery').textContent);
 const WORD_NUMBERS = G.wordNumbers;
 const SIZES = G.sizes.map((size) => size.split('×').map(Number));
 const CELLS = G.cells.map((row, index) => {
-  const [name, prompt, base, replaced, negative, model, steps, guidance, seed, size, scheduler, top, mapH, numbers, words] = row;
+  const [name, prompt, base, replaced, negative, model, steps, guidance, seed, size, scheduler, top, mapH, numbers, words, lora, syntax] = row;
   const byWord = new Map();
   words.forEach((word, i) => byWord.set(word[0], {at: i, numbers: word.slice(1)}));
   const path = G.files.cells + '/' + encodeURIComponent(name) + '/', ratio = SIZES[size][1] / SIZES[size][0];
-  return {index, name, prompt, base, replaced, negative, model, steps, guidance, seed, size, ratio, scheduler, top, mapH, numbers, count: words.length, byWord, path};
+  return {index, name, prompt, base, replaced, negative, model, steps, guidance, seed, size, ratio, scheduler, lora, syntax, top, mapH, numbers, count: words.length, byWord, path};
 });
 const TOP = Math.max(1e-12, ...CELLS.map((c) => c.top));
 
@@ -21,6 +21,8 @@ const AXES = {
   guidance: {label: 'guidance', of: (c) => c.guidance, text: (k) => 'guidance ' + k},
   negative: {label: 'negative prompt', of: (c) => c.negative, text: (k) => G.negatives[k] && 'not ' + G.negatives[k]},
   model: {label: 'checkpoint', of: (c) => c.model, text: (k) => G.models[k]},
+  lora: {label: 'LoRA', of: (c) => c.lora, text: (k) => G.loras[k] || 'no LoRA'},
+  syntax: {label: 'how prompts are read', of: (c) => c.syntax, text: (k) => G.syntaxes[k] || 'as plain text'},
   size: {label: 'size', of: (c) => c.size, text: (k) => G.sizes[k]},
   scheduler: {label: 'sampler', of: (c) => c.scheduler, text: (k) => G.schedulers[k] || 'the checkpoint’s own'},
 };

@@ -1,0 +1,87 @@
+//! Pictures that runs set out from, as files: read before a checkpoint is loaded, and brought to a run's size.
+
+use std::path::PathBuf;
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::{Init, Options, Pipeline};
+use crate::Result;
+use crate::picture;
+use crate::trace::Grid;
+
+/// The files of [`Options::init`], as a user names them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InitFiles {
+    /// The picture: png, jpeg or webp.
+    pub init: PathBuf,
+    /// Only where this picture is white it is drawn anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<PathBuf>,
+    /// See [`Init::strength`]; 0.8 where `None`, and 1 with a mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+}
+
+/// A picture to set out from, as it was given.
+#[derive(Debug, Clone)]
+pub struct Given {
+    image: RgbImage,
+    name: String,
+    strength: f64,
+    mask: Option<RgbImage>,
+}
+
+impl InitFiles {
+    /// Reads the pictures.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a mask of another shape.
+    pub fn read(&self) -> Result<Given> {
+        let image = picture::read(&self.init, "--init")?;
+        let mask = self.mask.as_deref().map(|path| picture::read(path, "--mask")).transpose()?;
+        if let Some(mask) = &mask {
+            picture::check_shape(mask, grid(&image), "--mask")?;
+        }
+        let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
+        Ok(Given { image, name: self.init.display().to_string(), strength, mask })
+    }
+}
+
+impl Given {
+    /// Lets the run of `options` set out from the picture: at the run's size where that was asked for (`sized`), else at one near the
+    /// checkpoint's own in the picture's shape.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for a size that has no latent grid.
+    pub fn put_into(&self, options: &mut Options, sized: bool, pipeline: &Pipeline) -> Result<()> {
+        if !sized {
+            let Grid { height, width } = pipeline.fit_picture(&self.image, "--init")?;
+            (options.height, options.width) = (height, width);
+        }
+        pipeline.check_size(Grid::new(options.height, options.width))?;
+        let (width, height) = (options.width as u32, options.height as u32);
+        options.init = Some(Init {
+            image: picture::resize(&self.image, width, height),
+            name: self.name.clone(),
+            strength: self.strength,
+            mask: self.mask.as_ref().map(|mask| picture::mask(mask, width, height)),
+        });
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// The size in pixels at which a picture is taken whole, near the checkpoint's own; `option` named the picture.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for a picture that is too long and thin.
+    pub fn fit_picture(&self, image: &RgbImage, option: &str) -> Result<Grid> {
+        let [height, width] = self.defaults.size;
+        picture::fit(grid(image), Grid::new(height, width), self.vae_factor, option)
+    }
+}
+
+fn grid(image: &RgbImage) -> Grid {
+    Grid::new(image.height() as usize, image.width() as usize)
+}
