@@ -2,14 +2,16 @@
 //!
 //! The order of operations and of random draws is that of diffusers' `pipeline_stable_diffusion_img2img.py` (0.42) with one CPU
 //! generator an image: the picture's latent is drawn from the VAE's distribution, noise is drawn then and added to it to the level of
-//! the first step that is left, and the run goes on from there (Meng et al., 2022, SDEdit).
+//! the first step that is left, and the run goes on from there (Meng et al., 2022, SDEdit). SDXL's pipeline does the same; that of latent
+//! consistency models takes all its steps, from a shorter schedule.
 
 use super::paint::Paint;
 use super::{Options, Pipeline};
+use crate::checkpoint::Family;
 use crate::picture;
 use crate::render::write_png;
 use crate::run::{Run, Settings};
-use crate::scheduler::{self, Scheduler, TorchGenerator};
+use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, GrayImage, RgbImage};
@@ -35,7 +37,8 @@ pub struct Init {
     /// What records call it, e.g. its file's name.
     pub name: String,
     /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change. At 1 every step is taken, and the
-    /// picture still shows through what noise the first timestep leaves of it.
+    /// picture still shows through what noise the first timestep leaves of it. Latent consistency models take all steps, from this
+    /// share of their schedule.
     pub strength: f64,
     /// Only where this is white (128 and above) the picture is drawn anew (inpainting), of the run's size;
     /// [`mask`](crate::picture::mask()) makes it as diffusers does. Needed for checkpoints that [inpaint](Pipeline::inpaints).
@@ -80,12 +83,6 @@ impl Init {
             settings.more.insert(MASK_KEY.into(), json!(true));
         }
     }
-
-    /// How many of `steps` are left out at the beginning.
-    fn skipped(&self, steps: usize) -> usize {
-        // Truncation is diffusers' own rule (`get_timesteps`).
-        steps - ((steps as f64 * self.strength) as usize).min(steps)
-    }
 }
 
 /// Where a run begins.
@@ -114,7 +111,7 @@ impl Pipeline {
         if !(init.strength > 0.0 && init.strength <= 1.0) {
             return Err(Error::option("--strength", format!("must be above 0 and at most 1; {} given", init.strength)));
         }
-        if init.skipped(options.steps) == options.steps && options.steps > 0 {
+        if self.skipped(init, options) == options.steps && options.steps > 0 {
             let reason = format!("{} of {} steps is less than one; raise it, or --steps", init.strength, options.steps);
             return Err(Error::option("--strength", reason));
         }
@@ -122,6 +119,24 @@ impl Pipeline {
             return Err(Error::option("--latents", "does not go with --init, whose noise is the seed's own"));
         }
         Ok(())
+    }
+
+    /// Whether the strength of a run shortens the schedule that its steps are chosen from: latent consistency models, image to image, by
+    /// their own sampler.
+    pub(super) fn shortens_schedule(&self, options: &Options) -> bool {
+        let own = options.scheduler.map_or_else(|| SchedulerKind::of_config(&self.scheduler).ok(), Some);
+        let whole = options.init.as_ref().is_some_and(|init| init.mask.is_none());
+        self.family == Family::LatentConsistency && whole && own == Some(SchedulerKind::Lcm)
+    }
+
+    /// How many steps of a run are left out at the beginning.
+    fn skipped(&self, init: &Init, options: &Options) -> usize {
+        if self.shortens_schedule(options) {
+            return 0;
+        }
+        // Truncation is diffusers' own rule (`get_timesteps`).
+        let steps = options.steps;
+        steps - ((steps as f64 * init.strength) as usize).min(steps)
     }
 
     /// The first sample of a run, and the call that it is for.
@@ -137,7 +152,7 @@ impl Pipeline {
         };
         // A scheduler's calls beyond the steps asked for (PNDM's) come early in the run: as in diffusers, steps that are left out
         // are counted as calls, and the extra ones stay.
-        let first_call = init.skipped(options.steps);
+        let first_call = self.skipped(init, options);
         let shape = self.latent_shape(options);
         let mut draw = || scheduler::randn_tensor(&shape, noise, DType::F32, &self.options.device);
         // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is shown the masked picture needs no other.

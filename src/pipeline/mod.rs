@@ -324,7 +324,12 @@ impl Pipeline {
         if let Some(spacing) = options.spacing {
             config.timestep_spacing = Some(spacing.name().into());
         }
-        scheduler::build(&config, options.scheduler, options.steps)
+        match &options.init {
+            Some(init) if self.shortens_schedule(options) => {
+                scheduler::build_lcm_part(&config, options.steps, init.strength)
+            }
+            _ => scheduler::build(&config, options.scheduler, options.steps),
+        }
     }
 
     /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told of every attention site it wants; `progress` of every [`Event`].

@@ -1,6 +1,6 @@
 //! Inpainting: only a masked part of a picture is drawn anew.
 //!
-//! As diffusers' `pipeline_stable_diffusion_inpaint.py` (0.42). A UNet of nine channels is shown the mask and the masked picture's
+//! As diffusers' `pipeline_stable_diffusion_inpaint.py` and `pipeline_stable_diffusion_xl_inpaint.py` (0.42). A UNet of nine channels is shown the mask and the masked picture's
 //! latent beside the noisy latent; any other is shown the noisy latent alone, and what lies outside of the mask is put back after every
 //! step, with noise to that step's level.
 
@@ -45,10 +45,10 @@ impl Pipeline {
             }
             return Ok(());
         };
-        if self.family != Family::StableDiffusion {
+        if self.family == Family::LatentConsistency {
             return Err(Error::Unsupported {
-                what: "painting in a part of a picture with checkpoints other than Stable Diffusion 1 and 2".into(),
-                way_out: "leave --mask out".into(),
+                what: "painting in a part of a picture with a latent consistency model".into(),
+                way_out: "leave --mask out, or take the checkpoint that it was made from".into(),
             });
         }
         let (width, height) = (mask.width() as usize, mask.height() as usize);

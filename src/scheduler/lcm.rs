@@ -30,7 +30,8 @@ pub(super) struct Lcm {
 }
 
 impl Lcm {
-    pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+    /// `strength`: the share of the timesteps of distillation, from the last one back, that the run chooses its steps from.
+    pub(super) fn new(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Self> {
         // `timestep_spacing` and `steps_offset` are in the class's config but its timesteps come from distillation alone.
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
@@ -41,19 +42,22 @@ impl Lcm {
             let accepted = format!("1 to `num_train_timesteps`, {}", schedule.train_steps);
             return Err(refuse(config, "original_inference_steps", original_steps, &accepted));
         }
-        if steps > original_steps {
+        let stride = schedule.train_steps / original_steps;
+        // Truncation is diffusers' own rule.
+        let chosen_from = (original_steps as f64 * strength) as usize;
+        if steps > chosen_from {
+            let share = if strength < 1.0 { format!(" at --strength {strength}") } else { String::new() };
             let reason = format!(
-                "{steps} is more than the {original_steps} steps that the LCM sampler chooses from \
-                 (`original_inference_steps`)"
+                "{steps} is more than the {chosen_from} steps that the LCM sampler chooses from \
+                 (`original_inference_steps`){share}"
             );
             return Err(Error::option("--steps", reason));
         }
         // The timesteps of distillation, of which a run visits some, evenly by position.
-        let stride = schedule.train_steps / original_steps;
-        let ends = linspace(0.0, original_steps as f64, steps + 1);
+        let ends = linspace(0.0, chosen_from as f64, steps + 1);
         let timesteps: Vec<f64> = ends[..steps]
             .iter()
-            .map(|position| ((original_steps - position.floor() as usize) * stride - 1) as f64)
+            .map(|position| ((chosen_from - position.floor() as usize) * stride - 1) as f64)
             .collect();
         prediction.check_signal(config, timesteps.iter().filter_map(|&t| schedule.alpha(t as i64)))?;
         let timestep_scaling = config.timestep_scaling.unwrap_or(10.0);

@@ -210,8 +210,16 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
             Box::new(dpm_solver::DpmSolver::new(&config, steps)?)
         }
         SchedulerKind::Ddpm => Box::new(ddpm::Ddpm::new(config, steps)?),
-        SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps)?),
+        SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps, 1.0)?),
     })
+}
+
+/// The `lcm` scheduler of a run that sets out from a picture, as diffusers' `LatentConsistencyModelImg2ImgPipeline` has it: all of `steps`
+/// are taken, chosen from the last `strength` (above 0, at most 1) of the timesteps of distillation.
+///
+/// Errors: as [`build`], and [`Error::Option`] when the share holds fewer timesteps than `steps`.
+pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
+    Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
 }
 
 /// The share of signal in a noisy latent at a timestep of training: the cumulative product of `1 - beta` up to it, 0 to 1

@@ -315,7 +315,7 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
 fn other_pipelines_are_named() {
     for (class, family) in [
         ("StableDiffusionXLControlNetPipeline", "ControlNet"),
-        ("StableDiffusionXLInpaintPipeline", "inpainting"),
+        ("AltDiffusionInpaintPipeline", "inpainting"),
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),

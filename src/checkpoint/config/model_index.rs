@@ -32,7 +32,7 @@ pub enum Family {
 }
 
 /// Pipelines whose folder holds exactly a model of a family.
-const SUPPORTED: [(&str, Family); 7] = [
+const SUPPORTED: [(&str, Family); 8] = [
     ("StableDiffusionPipeline", Family::StableDiffusion),
     ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
     ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
@@ -40,6 +40,7 @@ const SUPPORTED: [(&str, Family); 7] = [
     ("LatentConsistencyModelImg2ImgPipeline", Family::LatentConsistency),
     ("StableDiffusionXLPipeline", Family::StableDiffusionXl),
     ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl),
+    ("StableDiffusionXLInpaintPipeline", Family::StableDiffusionXl),
 ];
 
 /// Parts that are used, with the classes that they may have.
