@@ -57,9 +57,11 @@ fn full_size(name: &str, change: impl FnOnce(&mut BTreeMap<String, Vec<usize>>))
 
 #[test]
 fn full_size_files_become_what_diffusers_makes_of_them() {
-    for (name, prediction, prefix) in
-        [("sd15", None, "text_model."), ("sd21", Some("v_prediction".to_string()), "text_model."), ("sdxl", None, "text_model.")]
-    {
+    for (name, prediction, prefix) in [
+        ("sd15", None, "text_model."),
+        ("sd21", Some("v_prediction".to_string()), "text_model."),
+        ("sdxl", None, "text_model."),
+    ] {
         let (_folder, path) = full_size(name, |_| {});
         let checkpoint = open(&path, Changes { prediction, ..Default::default() }).unwrap();
         for &part in checkpoint.index.parts() {
@@ -103,6 +105,19 @@ fn full_size_files_become_what_diffusers_makes_of_them() {
         let unused = description.ignored_parts.iter().any(|part| part.contains("resblocks.23.* (12 tensors)"));
         assert_eq!(unused, name == "sd21", "{:?}", description.ignored_parts);
         Tokenizer::new(&checkpoint.tokenizer).unwrap();
+    }
+}
+
+#[test]
+fn an_inpainting_file_is_known_by_its_channels() {
+    for name in ["sd15", "sdxl"] {
+        let (_folder, path) = full_size(name, |tensors| {
+            tensors.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap()[1] = 9;
+        });
+        let checkpoint = open(&path, Changes::default()).unwrap();
+        assert_eq!((checkpoint.unet.in_channels, checkpoint.unet.out_channels), (9, 4), "{name}");
+        let shapes = checkpoint.weights(Part::Unet).unwrap().shapes();
+        assert_eq!(shapes["conv_in.weight"], [320, 9, 3, 3], "{name}");
     }
 }
 
