@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 impl Asked {
     fn open(&self, dtype: DType) -> Result<Pipeline> {
         let checkpoint = Checkpoint::open(&Source::Folder(self.folder.clone()), &OpenOptions::default())?;
-        Ok(Pipeline::load(&checkpoint, &LoadOptions { dtype, device: Device::Cpu })?)
+        Ok(Pipeline::load(&checkpoint, &LoadOptions { dtype, ..LoadOptions::default() })?)
     }
 
     fn options(&self, pipeline: &Pipeline) -> Options {

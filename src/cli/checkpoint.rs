@@ -34,6 +34,10 @@ pub struct LoadArgs {
     /// Where the networks run: cpu, cuda or metal [default: cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+
+    /// Load even what seems to need more memory than is free, which is refused otherwise
+    #[arg(long)]
+    ignore_memory: bool,
 }
 
 /// What is chosen of a checkpoint, and what is different from what it says.
@@ -102,7 +106,12 @@ impl LoadArgs {
     /// `known`, where nothing else is given.
     pub fn over(&self, known: LoadOptions) -> attnmap::Result<LoadOptions> {
         let device = self.device.as_deref().map(device_named).transpose()?;
-        Ok(LoadOptions { dtype: self.dtype.unwrap_or(known.dtype), device: device.unwrap_or(known.device) })
+        Ok(LoadOptions {
+            dtype: self.dtype.unwrap_or(known.dtype),
+            device: device.unwrap_or(known.device),
+            size: known.size,
+            ignore_memory: self.ignore_memory,
+        })
     }
 }
 
@@ -127,21 +136,20 @@ impl ModelArgs {
     }
 }
 
-/// Opens and loads a checkpoint for images of `size` (width, height), or of its own. What needs more memory than there is is refused before
-/// it is read; what needs much is said.
+/// Opens and loads a checkpoint for images of `size` (width, height), or of its own. What needs much memory is said.
 pub fn load(choice: &Choice, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     const MUCH: u64 = 2_000_000_000;
     let checkpoint = choice.open(terminal.downloads())?;
-    let size = size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]);
-    let plan = MemoryPlan::new(&checkpoint, &choice.load, size)?;
-    plan.check()?;
-    if plan.peak() > MUCH && !terminal.quiet {
+    let load = LoadOptions { size: size.map(|(width, height)| [height, width]), ..choice.load.clone() };
+    let plan = MemoryPlan::new(&checkpoint, &load)?;
+    // A refusal has the same numbers.
+    if plan.peak() > MUCH && !terminal.quiet && (load.ignore_memory || plan.check().is_ok()) {
         eprintln!("attnmap: {plan}");
     }
     let spinner = terminal.spinner("loading");
-    let pipeline = Pipeline::load(&checkpoint, &choice.load)?;
+    let pipeline = Pipeline::load(&checkpoint, &load);
     spinner.finish_and_clear();
-    Ok(pipeline)
+    Ok(pipeline?)
 }
 
 fn parse_dtype(text: &str) -> Result<DType, String> {

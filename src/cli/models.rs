@@ -4,6 +4,8 @@ use super::checkpoint::ChangeArgs;
 use attnmap::checkpoint::{
     CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
 };
+use attnmap::pipeline::{LoadOptions, MemoryPlan};
+use candle_core::DType;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -30,8 +32,15 @@ pub struct ModelsArgs {
 pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
     let text = match &args.name {
         Some(name) => {
-            let description = describe(name, args.changes.changes())?;
-            if args.json { pretty(&json!(description))? } else { page(&description) }
+            let checkpoint = open(name, args.changes.changes())?;
+            let (description, plans) = (checkpoint.describe()?, plans(&checkpoint)?);
+            if args.json {
+                let mut all = json!(description);
+                all["memory"] = json!({"f32": plans[0], "bf16": plans[1]});
+                pretty(&all)?
+            } else {
+                page(&description) + &memory(&plans)
+            }
         }
         None => {
             let entries = entries();
@@ -45,10 +54,30 @@ fn pretty(value: &Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-fn describe(name: &str, changes: Changes) -> attnmap::Result<Description> {
+fn open(name: &str, changes: Changes) -> attnmap::Result<Checkpoint> {
     let hub = HubOptions { offline: Some(true), ..Default::default() };
     let options = OpenOptions { changes, hub, ..Default::default() };
-    Checkpoint::open(&name.parse::<Source>()?, &options)?.describe()
+    Checkpoint::open(&name.parse::<Source>()?, &options)
+}
+
+/// What a run at the checkpoint's own size takes of memory on a CPU, in f32 and in bf16.
+fn plans(checkpoint: &Checkpoint) -> attnmap::Result<[MemoryPlan; 2]> {
+    let plan = |dtype| MemoryPlan::new(checkpoint, &LoadOptions { dtype, ..LoadOptions::default() });
+    Ok([plan(DType::F32)?, plan(DType::BF16)?])
+}
+
+fn memory([full, half]: &[MemoryPlan; 2]) -> String {
+    let mut text = format!(
+        "  {:<12}{} of weights in f32, {} with --dtype bf16; about {} more for an image",
+        "memory",
+        bytes(full.weights()),
+        bytes(half.weights()),
+        bytes(full.activations)
+    );
+    if let Some(free) = full.free {
+        text += &format!("; {} are free", bytes(free));
+    }
+    text + "\n"
 }
 
 /// A line of the list.
@@ -72,7 +101,9 @@ impl Entry {
 }
 
 fn entries() -> Vec<Entry> {
-    let embedded = describe("embedded", Changes::default()).map_err(|error| error.to_string());
+    let embedded = open("embedded", Changes::default())
+        .and_then(|checkpoint| checkpoint.describe())
+        .map_err(|error| error.to_string());
     let mut entries = vec![Entry { id: "embedded".into(), variant: None, found: embedded }];
     entries.extend(cached_pipelines(&HubOptions::default()).iter().map(cached_entry));
     entries
@@ -220,11 +251,16 @@ mod tests {
     #[test]
     fn a_folder_is_described_in_words_and_json() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd2");
-        let description = describe(folder, Changes::default()).unwrap();
-        let page = page(&description);
-        for expected in
-            ["DDIMScheduler, predicts v_prediction", "128x128 px", "13 cross-attention layers", "6 heads, 2x2"]
-        {
+        let checkpoint = open(folder, Changes::default()).unwrap();
+        let description = checkpoint.describe().unwrap();
+        let page = page(&description) + &memory(&plans(&checkpoint).unwrap());
+        for expected in [
+            "DDIMScheduler, predicts v_prediction",
+            "128x128 px",
+            "13 cross-attention layers",
+            "6 heads, 2x2",
+            "1.84 MB of weights in f32, 919 kB with --dtype bf16",
+        ] {
             assert!(page.contains(expected), "{page}");
         }
         let json = json!(description);

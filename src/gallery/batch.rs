@@ -2,7 +2,7 @@
 
 use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::pipeline::{Choice, MAPS_AN_IMAGE, free_memory};
+use crate::pipeline::{Choice, MAPS_AN_IMAGE, MemoryPlan, free_memory};
 use crate::run::atomic::write_new_file;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub(super) const FILE: &str = "gallery.json";
 /// Seeds in one pass, at most: more gain little on a CPU, and an interrupt loses a whole pass.
 pub const MOST: usize = 4;
 
-/// Memory of a loaded checkpoint by that of its weights in f32, with room for the first image. Measured: 5.5 GB for the 4.3 GB of
+/// Memory of a loaded checkpoint by that of its weights, with room for the first image. Measured: 5.5 GB for the 4.3 GB of
 /// Stable Diffusion 1.5 at 512x512 (peak of `attnmap gallery --batch 1` under `/usr/bin/time -v`).
 const LOADED: f64 = 1.4;
 
@@ -85,22 +85,20 @@ pub fn fitting_batch(axes: &Axes, open: &dyn Fn(&Choice) -> Result<Checkpoint>) 
             continue;
         }
         seen.push(cell);
-        let Ok(checkpoint) = cell.choice().and_then(|choice| open(&choice)) else { continue };
-        let cells = plan.cells.iter().filter(|other| other.same_checkpoint(cell));
-        let [height, width] = largest(cells, &checkpoint);
-        let Ok(about) = checkpoint.describe() else { continue };
-        let latent = height.div_ceil(about.factor) * width.div_ceil(about.factor);
-        let channels = checkpoint.unet.block_out_channels.first().copied().unwrap_or(1);
-        let fits = fitting(free, 4 * about.parameters, 4 * (latent * channels) as u64 * MAPS_AN_IMAGE);
+        let Ok(choice) = plan.choice_of(cell) else { continue };
+        let planned = |checkpoint: Checkpoint| {
+            let [height, width] = choice.load.size.unwrap_or(checkpoint.defaults.size);
+            let factor = checkpoint.vae.factor();
+            let channels = checkpoint.unet.block_out_channels.first().copied().unwrap_or(1);
+            let latent = height.div_ceil(factor).saturating_mul(width.div_ceil(factor)) as u64;
+            let image = latent.saturating_mul(4 * channels as u64 * MAPS_AN_IMAGE);
+            Ok((MemoryPlan::new(&checkpoint, &choice.load)?.weights(), image))
+        };
+        let Ok((weights, image)) = open(&choice).and_then(planned) else { continue };
+        let fits = fitting(free, weights, image);
         least = Some(least.map_or(fits, |least| least.min(fits)));
     }
     Ok(least.unwrap_or(1))
-}
-
-/// Rows and columns in pixels of the largest image among `cells`, which `checkpoint` makes.
-fn largest<'a>(cells: impl Iterator<Item = &'a Cell>, checkpoint: &Checkpoint) -> [usize; 2] {
-    let sizes = cells.map(|cell| cell.size.map_or(checkpoint.defaults.size, |(width, height)| [height, width]));
-    sizes.max_by_key(|[height, width]| height * width).unwrap_or(checkpoint.defaults.size)
 }
 
 fn fitting(free: u64, weights: u64, image: u64) -> usize {

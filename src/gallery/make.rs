@@ -129,7 +129,7 @@ pub fn make(
         if loaded.as_ref().is_none_or(|(cell, _)| !cell.same_checkpoint(first)) {
             drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
             tell(Progress::Loading(first))?;
-            let pipeline = first.choice().and_then(|choice| load(&choice));
+            let pipeline = plan.choice_of(first).and_then(|choice| load(&choice));
             let known = plan.cells.iter().filter(|cell| cell.same_checkpoint(first)).find(|cell| finished(cell));
             let pipeline = pipeline.and_then(|pipeline| match known {
                 Some(known) => check_digest(folder, known, &pipeline).map(|()| pipeline),

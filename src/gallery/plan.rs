@@ -159,7 +159,8 @@ impl Cell {
         let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
         let device = self.device.as_deref().map(device_named).transpose()?;
         let own = LoadOptions::default();
-        let load = LoadOptions { dtype: dtype.unwrap_or(own.dtype), device: device.unwrap_or(own.device) };
+        let size = self.size.map(|(width, height)| [height, width]);
+        let load = LoadOptions { dtype: dtype.unwrap_or(own.dtype), device: device.unwrap_or(own.device), size, ..own };
         Ok(Choice { source: self.model.parse()?, changes: self.changes.clone(), load })
     }
 
@@ -316,6 +317,20 @@ impl Plan {
             }
         }
         Ok(Self { cells, passes })
+    }
+
+    /// The checkpoint that makes `cell`, memory planned for the largest of the images that it makes; where some are of the checkpoint's own
+    /// size, for that.
+    ///
+    /// # Errors
+    /// As [`Cell::choice`].
+    pub fn choice_of(&self, cell: &Cell) -> Result<Choice> {
+        let mut choice = cell.choice()?;
+        let sizes = self.cells.iter().filter(|other| other.same_checkpoint(cell)).map(|other| other.size);
+        let sizes: Option<Vec<_>> = sizes.collect();
+        let largest = sizes.into_iter().flatten().max_by_key(|(width, height)| width.saturating_mul(*height));
+        choice.load.size = largest.map(|(width, height)| [height, width]);
+        Ok(choice)
     }
 
     /// The passes that `shard` makes: every N-th, so that all shards have a part of every checkpoint and prompt.

@@ -41,6 +41,7 @@ impl Choice {
     }
 }
 
+/// Whether the networks are the same; what memory is planned for does not change them.
 impl PartialEq for LoadOptions {
     fn eq(&self, other: &Self) -> bool {
         self.dtype == other.dtype && self.device.same_device(&other.device)
@@ -53,7 +54,9 @@ impl LoadOptions {
     /// # Errors
     /// As [`dtype_named`] and [`device_named`].
     pub fn of_settings(settings: &Settings) -> Result<Self> {
-        Ok(Self { dtype: dtype_named(&settings.dtype)?, device: device_named(&settings.device)? })
+        let size = Some([settings.height, settings.width]);
+        let (dtype, device) = (dtype_named(&settings.dtype)?, device_named(&settings.device)?);
+        Ok(Self { dtype, device, size, ..Self::default() })
     }
 }
 

@@ -47,11 +47,12 @@ pub struct PartMemory {
 }
 
 impl MemoryPlan {
-    /// The plan of a run of `checkpoint` at `size` (rows, columns in pixels), from the headers of its files.
+    /// The plan of a run of `checkpoint`, loaded with `options`, from the headers of its files.
     ///
     /// # Errors
     /// As [`Checkpoint::weights`].
-    pub fn new(checkpoint: &Checkpoint, options: &LoadOptions, size: [usize; 2]) -> Result<Self> {
+    pub fn new(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let size = options.size.unwrap_or(checkpoint.defaults.size);
         let on_cpu = options.device.is_cpu();
         let mut parts = Vec::new();
         for &part in checkpoint.index.parts() {
@@ -67,11 +68,16 @@ impl MemoryPlan {
         }
         let factor = checkpoint.vae.factor();
         let activation = if on_cpu { 4 } else { options.dtype.size_in_bytes() as u64 };
-        let maps = |[height, width]: [usize; 2], channels: usize| (height * width * channels) as u64 * activation;
+        // No size that can be written on a command line may overflow.
+        let maps = |[height, width]: [usize; 2], channels: usize| {
+            [width, channels, activation as usize]
+                .iter()
+                .fold(height as u64, |all, &next| all.saturating_mul(next as u64))
+        };
         let latent = size.map(|side| side.div_ceil(factor));
-        let denoising = MAPS_AN_IMAGE * maps(latent, checkpoint.unet.block_out_channels[0]);
+        let denoising = maps(latent, checkpoint.unet.block_out_channels[0]).saturating_mul(MAPS_AN_IMAGE);
         let widths = &checkpoint.vae.block_out_channels;
-        let decoding = HALF_MAPS_OF_DECODING * maps(size, *widths.get(1).unwrap_or(&widths[0])) / 2;
+        let decoding = maps(size, *widths.get(1).unwrap_or(&widths[0])).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
         let free = if on_cpu { free_memory() } else { None };
         Ok(Self { parts, size, activations: denoising.max(decoding), free })
     }
@@ -83,7 +89,7 @@ impl MemoryPlan {
 
     /// The most that the run holds at once.
     pub fn peak(&self) -> u64 {
-        self.weights() + self.activations
+        self.weights().saturating_add(self.activations)
     }
 
     /// Refuses a run that does not fit into the memory that this process may use.
@@ -93,8 +99,10 @@ impl MemoryPlan {
     pub fn check(&self) -> Result<()> {
         let Some(free) = self.free.filter(|free| self.peak() > *free) else { return Ok(()) };
         let way_out = match self.weights() > free {
-            true => "the weights alone are more; take a smaller checkpoint or a machine with more memory",
-            false => "choose a smaller --size, or end what else uses memory",
+            true => {
+                "the weights alone are more; take a smaller checkpoint, --dtype bf16 or a machine with more memory; --ignore-memory tries all the same"
+            }
+            false => "choose a smaller --size, or end what else uses memory; --ignore-memory tries all the same",
         };
         Err(Error::Unsupported {
             what: format!("a run that needs more memory than there is ({self})"),

@@ -46,11 +46,15 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Where the networks run.
     pub device: Device,
+    /// Rows and columns in pixels of the largest image to come, which memory is planned for; the checkpoint's own size where `None`.
+    pub size: Option<[usize; 2]>,
+    /// Load what seems to need more memory than is free ([`MemoryPlan`]), which is refused otherwise.
+    pub ignore_memory: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: DType::F32, device: Device::Cpu }
+        Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false }
     }
 }
 
@@ -173,9 +177,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads every part of `checkpoint`. Errors name the file and the tensor that is missing, left over or of the wrong shape.
+    /// Reads every part of `checkpoint`, after its [`MemoryPlan`] was found to fit. Errors name the file and the tensor that is missing, left
+    /// over or of the wrong shape.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let LoadOptions { dtype, device } = options;
+        let LoadOptions { dtype, device, .. } = options;
+        if !options.ignore_memory {
+            MemoryPlan::new(checkpoint, options)?.check()?;
+        }
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?.with_words(&checkpoint.added_words)?;
 
         let weights = checkpoint.weights(Part::TextEncoder)?;

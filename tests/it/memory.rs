@@ -1,6 +1,9 @@
 //! What a run takes of memory: flat in the number of steps beyond the maps of single steps.
 #![cfg(target_os = "linux")]
 
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::pipeline::{LoadOptions, Pipeline};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Peak resident memory in bytes of a run with the embedded checkpoint.
@@ -18,6 +21,36 @@ fn peak(steps: usize, more: &[&str]) -> u64 {
     assert!(waited > 0 && status == 0, "the run failed");
     // SAFETY: filled, as the child was waited for.
     unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
+}
+
+/// A size that no machine holds, and for which nothing is allocated before it is refused.
+const VAST: usize = 1 << 20;
+
+#[test]
+fn what_cannot_fit_is_refused_to_everyone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1");
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.clone()), &OpenOptions::default()).unwrap();
+    let vast = LoadOptions { size: Some([VAST; 2]), ..LoadOptions::default() };
+    let refusal = Pipeline::load(&checkpoint, &vast).err().unwrap().to_string();
+    assert!(refusal.contains("1048576x1048576") && refusal.contains("are free"), "{refusal}");
+    assert!(Pipeline::load(&checkpoint, &LoadOptions { ignore_memory: true, ..vast }).is_ok());
+    // Nor does a size that overflows get through.
+    let overflowing = LoadOptions { size: Some([usize::MAX; 2]), ..LoadOptions::default() };
+    assert!(Pipeline::load(&checkpoint, &overflowing).is_err());
+
+    let place = tempfile::tempdir().unwrap();
+    let attnmap = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+        let model = ["--model", folder.to_str().unwrap(), "--size", "1048576x1048576"];
+        command.current_dir(place.path()).args(arguments).args(model).output().unwrap()
+    };
+    let run = attnmap(&["generate", "a frog"]);
+    crate::cli::refused(&run, 1, &["needs more memory than there is", "GB are free", "--size", "--ignore-memory"]);
+    crate::cli::refused(&attnmap(&["sweep", "a frog"]), 1, &["needs more memory than there is"]);
+    let gallery = attnmap(&["gallery", "--prompt", "a frog", "--seeds", "0..2", "--out", "g"]);
+    let told = String::from_utf8_lossy(&gallery.stderr);
+    assert!(told.contains("needs more memory than there is") && gallery.status.code() == Some(1), "{told}");
+    assert!(String::from_utf8_lossy(&gallery.stdout).contains("0 made, 0 kept, 2 failed"));
 }
 
 #[test]

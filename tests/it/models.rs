@@ -66,6 +66,11 @@ fn one_checkpoint_is_described_without_a_download() {
     let description: Value = serde_json::from_slice(&output).unwrap();
     assert_eq!(description["sites"].as_array().unwrap().len(), 13);
     assert_eq!(description["digest"].as_str().unwrap().len(), 16);
+    let bytes = |dtype: &str| -> u64 {
+        let parts = description["memory"][dtype]["parts"].as_array().unwrap();
+        parts.iter().map(|part| part["bytes"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((bytes("f32"), bytes("bf16")), (4 * 459_571, 2 * 459_571));
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn early_scheduler_configs_are_repaired_as_diffusers_does() {
 fn bf16_changes_little() {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
     let run = |dtype| {
-        let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype, device: Device::Cpu }).unwrap();
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype, ..LoadOptions::default() }).unwrap();
         let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach").unwrap();
         let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
         let (mut traced, _) = pipeline.trace(&prompt, &pipeline.default_options(), Keep::default(), quiet).unwrap();
