@@ -89,7 +89,9 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
 
 #[test]
 fn changed_runs_equal_diffusers() {
-    for name in ["one", "one-sd2", "two", "sgm", "attn-procs", "tucker", "embeddings", "sdxl", "sdxl-peft", "sdxl-embedding"] {
+    for name in
+        ["one", "one-sd2", "two", "sgm", "attn-procs", "tucker", "embeddings", "sdxl", "sdxl-peft", "sdxl-embedding"]
+    {
         let case = Case::read(name);
         let file = fixture("adapters").join(format!("run-{name}.safetensors"));
         let expected = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
