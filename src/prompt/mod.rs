@@ -9,7 +9,7 @@ mod syntax;
 mod tokenizer;
 mod words;
 
-pub use syntax::Syntax;
+pub use syntax::{Syntax, weight_of};
 pub use tokenizer::Tokenizer;
 
 use crate::Result;

@@ -47,6 +47,12 @@ impl Syntax {
     }
 }
 
+/// The weight that the brackets of `text` give to what stands at byte `at`; 1 where brackets are text.
+pub fn weight_of(text: &str, syntax: Syntax, at: usize) -> f64 {
+    let runs = if syntax.emphasis { weigh(text) } else { Vec::new() };
+    runs.iter().find(|(run, _)| run.contains(&at)).map_or(1.0, |&(_, weight)| weight)
+}
+
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
@@ -214,6 +220,15 @@ mod tests {
 
     fn expected(list: &[(&str, f64)]) -> Vec<(String, f64)> {
         list.iter().map(|&(text, weight)| (text.to_owned(), weight)).collect()
+    }
+
+    #[test]
+    fn a_place_has_the_weight_of_its_brackets() {
+        let text = r"a (big [cat]:1.5) \(sat\)";
+        let of = |word: &str, syntax| weight_of(text, syntax, text.find(word).unwrap());
+        assert_eq!((of("a", WEIGHTED), of("big", WEIGHTED), of("sat", WEIGHTED)), (1.0, 1.5, 1.0));
+        assert!((of("cat", WEIGHTED) - 1.5 / STRESS).abs() < 1e-12);
+        assert_eq!((of("cat", Syntax::default()), weight_of("", WEIGHTED, 0)), (1.0, 1.0));
     }
 
     #[test]

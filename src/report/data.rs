@@ -34,6 +34,10 @@ pub struct WordInfo {
     pub occurrence: usize,
     /// Positions in [`ReportData::tokens`].
     pub tokens: Vec<usize>,
+    /// What the prompt's brackets multiply it by; 1 where brackets are text.
+    pub weight: f64,
+    /// Which chunk of a long prompt it stands in, from 0.
+    pub chunk: usize,
 }
 
 /// A stretch of the prompt: a word, or what lies between two words.
@@ -65,6 +69,19 @@ pub struct StepImage {
     pub step: usize,
     /// The picture.
     pub image: ImageData,
+}
+
+/// The picture that a run set out from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// What the run calls it, e.g. its file.
+    pub name: String,
+    /// Share of the steps that were taken, 0 to 1.
+    pub strength: f64,
+    /// The picture, perhaps smaller than the run's.
+    pub picture: ImageData,
+    /// White where it was drawn anew, where only a part was.
+    pub mask: Option<ImageData>,
 }
 
 /// The attention of one cross-attention site.
@@ -201,6 +218,8 @@ pub struct ReportData {
     pub image: ImageData,
     /// Estimates of the image at some steps.
     pub estimates: Vec<StepImage>,
+    /// The picture that the run set out from.
+    pub start: Option<Start>,
     /// Rows and columns of the latent grid.
     pub latent: (usize, usize),
     /// Timestep of every step (UNet call).

@@ -30,10 +30,16 @@ pub fn page(data: &ReportData) -> String {
         data.estimates.iter().map(|e| json!({"step": e.step, "src": data_url(&e.image)})).collect();
     let figures: Vec<Value> =
         data.figures.iter().map(|(caption, image)| json!({"caption": caption, "src": data_url(image)})).collect();
+    let start = data.start.as_ref().map(|start| {
+        json!({
+            "name": start.name, "strength": start.strength, "src": data_url(&start.picture),
+            "mask": start.mask.as_ref().map(data_url),
+        })
+    });
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
         "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words, "probes": data.probes,
-        "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates,
+        "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({

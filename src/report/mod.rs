@@ -11,10 +11,11 @@ mod differences;
 mod html;
 pub mod pack;
 mod source;
+mod start;
 
 pub use compare::{Match, Pair, align, compare_page};
 pub use data::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
+    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, Start, StepImage, TiesData,
     TokenInfo, TokenKind, Verdict, WordInfo,
 };
 pub use differences::differences;

@@ -7,6 +7,8 @@ use super::data::{
 };
 use crate::facts::Facts;
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
+use crate::pipeline::Init;
+use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted};
 use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
@@ -34,6 +36,8 @@ pub struct Parts<'a> {
     pub image: Vec<u8>,
     /// Estimates of the image by 0-based step, as PNG bytes.
     pub estimates: Vec<(usize, Vec<u8>)>,
+    /// The picture that the run set out from.
+    pub start: Option<Init>,
     /// What `attnmap explain` wrote, if it was run.
     pub evidence: Option<Value>,
     /// Pictures that it made, as captions and PNG bytes.
@@ -99,6 +103,8 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         tokens,
         image,
         estimates,
+        // The page does without one that was moved away.
+        start: Init::of_run(&run).ok().flatten(),
         evidence,
         figures,
     })
@@ -109,12 +115,13 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
-    let Parts { name, place, record, trace, tokens: own, image, estimates, evidence, figures } = parts;
+    let Parts { name, place, record, trace, tokens: own, image, estimates, start, evidence, figures } = parts;
     let figures = figures.into_iter().map(|(caption, bytes)| (caption, png(bytes))).collect();
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
     let used = used_sites(&record.aggregate, trace);
     let negative = NegativeHalf::of(trace);
+    let syntax = Syntax::of_settings(&record.settings.more);
     let sites = recording.sites.iter().enumerate().map(|(index, site)| {
         let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
         SiteData {
@@ -170,10 +177,11 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         negative: record.negative.clone(),
         tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
         padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
-        words: prompt.words.iter().map(word_info).collect(),
-        probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(word_info).collect(),
+        words: prompt.words.iter().map(|word| word_info(word, prompt, syntax)).collect(),
+        probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(probe_info).collect(),
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
+        start: start.as_ref().and_then(super::start::start),
         latent: (latent.height, latent.width),
         timesteps: recording.timesteps.clone(),
         noise: trace.about.noise(),
@@ -186,7 +194,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             tokens,
             shares,
         }),
-        negative_words: negative.map(|half| negative_words(trace, &half, &record.aggregate)).transpose()?,
+        negative_words: negative.map(|half| negative_words(trace, &half, &record.aggregate, syntax)).transpose()?,
         ties: recording.ties.iter().map(ties_data).collect(),
         matrices: matrices(trace),
         layout: layout.collect(),
@@ -254,14 +262,16 @@ fn read_aggregate(aggregate: &str) -> Result<Aggregate> {
 }
 
 /// The words of the negative prompt. An aggregate that cannot be read back gives way to the default.
-fn negative_words(trace: &Trace, half: &NegativeHalf, aggregate: &str) -> Result<Negative> {
+fn negative_words(trace: &Trace, half: &NegativeHalf, aggregate: &str, syntax: Syntax) -> Result<Negative> {
     let how = read_aggregate(aggregate).unwrap_or_default();
     let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &[])?;
     let steps = maps.steps.max(1) as f32;
     let words = half.prompt.words.iter();
     Ok(Negative {
         segments: segments(&half.prompt.text, &half.prompt.words),
-        words: words.map(|word| WordInfo { tokens: half.positions(word), ..word_info(word) }).collect(),
+        words: words
+            .map(|word| WordInfo { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
+            .collect(),
         tokens: half.kept.iter().flat_map(|&token| maps.token(token)).map(|value| value / steps).collect(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
     })
@@ -278,9 +288,23 @@ fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
     TokenInfo { text: own.map_or_else(|| token.text.replace("</w>", ""), |own| own.trim().to_string()), kind }
 }
 
-fn word_info(word: &trace::WordInfo) -> WordInfo {
-    let text = word.text.strip_prefix(trace::PROBE_PREFIX).filter(|_| word.end == 0).unwrap_or(&word.text);
-    WordInfo { text: text.into(), occurrence: word.occurrence, tokens: word.tokens.clone() }
+/// A word of `prompt`, read as `syntax` says.
+fn word_info(word: &trace::WordInfo, prompt: &trace::PromptInfo, syntax: Syntax) -> WordInfo {
+    let before = prompt.tokens.iter().take(word.tokens.first().map_or(0, |&first| first + 1));
+    let starts = before.filter(|token| token.kind == trace::TokenKind::Start).count();
+    WordInfo {
+        text: word.text.clone(),
+        occurrence: word.occurrence,
+        tokens: word.tokens.clone(),
+        weight: weight_of(&prompt.text, syntax, word.start),
+        chunk: starts.saturating_sub(1),
+    }
+}
+
+/// A probe, without the prefix of its name.
+fn probe_info(probe: &trace::WordInfo) -> WordInfo {
+    let text = probe.text.strip_prefix(trace::PROBE_PREFIX).unwrap_or(&probe.text);
+    WordInfo { text: text.into(), occurrence: probe.occurrence, tokens: probe.tokens.clone(), weight: 1.0, chunk: 0 }
 }
 
 fn ties_data(ties: &trace::Ties) -> TiesData {

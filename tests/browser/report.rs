@@ -656,3 +656,67 @@ fn both_text_encoders_have_a_matrix() {
     }
     clean(&mut chrome);
 }
+
+/// Weights stand at their words, chunks are told apart, and the picture that a run set out from is beside the image.
+#[test]
+fn weights_chunks_and_the_start_picture_are_shown() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [start, mask] = ["start.png", "mask.png"].map(|name| folder.path().join(name));
+    image::RgbImage::from_fn(96, 64, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 90])).save(&start).unwrap();
+    image::GrayImage::from_fn(96, 64, |x, _| image::Luma([if x < 48 { 0 } else { 255 }])).save(&mask).unwrap();
+    let prompt = folder.path().join("prompt.txt");
+    std::fs::write(&prompt, "a (red:1.4) apple BREAK [frog]").unwrap();
+    let run = folder.path().join("run");
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .args(["generate", "--emphasis", "--long", "--steps", "2", "--negative", "(rain:0.5)", "--trace-negative"])
+        .args(["--strength", "0.5", "--size", "96x64", "--probe", "tail", "--model"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1"))
+        .args(["--prompt-file", &text(&prompt), "--init", &text(&start), "--mask", &text(&mask), "--out", &text(&run)])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let page = run.join("report.html");
+    chrome.open(&page, "#probes=1", Look::default());
+    let list = |chrome: &mut Chrome, what: &str| {
+        chrome.eval(&format!("[...document.querySelectorAll('{what}')].map((e) => e.textContent)"))
+    };
+    assert_eq!(list(&mut chrome, ".prompt .word .text"), json!(["a", "red×1.4", "apple", "frog×0.91", "rain×0.5"]));
+    let named = chrome.eval("document.querySelectorAll('.prompt .word')[1].getAttribute('aria-label')");
+    assert!(named.as_str().unwrap().starts_with("red, weight 1.4: share"), "{named}");
+    // The mark stands between apple and frog, behind the BREAK.
+    assert_eq!(list(&mut chrome, ".prompt .chunk"), json!(["chunk 2"]));
+    let line = chrome.eval("document.querySelector('.prompt').textContent");
+    let line = line.as_str().unwrap();
+    assert!(line.find("BREAK").unwrap() < line.find("chunk 2").unwrap(), "{line}");
+    assert!(line.find("chunk 2").unwrap() < line.find("[").unwrap(), "{line}");
+    // The encoder never saw apple and frog together: nothing to read there.
+    let (frog, apple) = (6, 3);
+    let cell =
+        chrome.eval(&format!("document.querySelector('.matrix td[data-i=\"{frog}\"][data-j=\"{apple}\"]').title"));
+    assert_eq!(cell, json!("cannot see another chunk"));
+    assert!(chrome.text(".about-probes").contains("competes with the whole prompt"));
+    // The start picture and the mask, as they were given.
+    assert!(chrome.text(".begun").contains("Painted in a picture"));
+    assert!(chrome.text(".begun figcaption").contains("strength 0.5"));
+    let pixels = "(async () => { const out = []; for (const image of document.querySelectorAll('.begun img')) { await image.decode(); \
+                  const c = document.createElement('canvas'); c.width = image.naturalWidth; c.height = image.naturalHeight; \
+                  const d = c.getContext('2d'); d.drawImage(image, 0, 0); out.push(image.naturalWidth, d.getImageData(10, 30, 1, 1).data[0], d.getImageData(80, 30, 1, 1).data[0]); } return out; })()";
+    let pixels = chrome.eval(pixels);
+    let at = |i: usize| pixels[i].as_i64().unwrap();
+    assert_eq!((at(0), at(3), at(4), at(5)), (96, 96, 0, 255), "{pixels}");
+    assert!((at(1) - 20).abs() < 12 && (at(2) - 160).abs() < 12, "{pixels}");
+    // It can stand behind the maps in place of the image.
+    let shown = "document.querySelector('.frame img').src.slice(0, 15)";
+    assert_eq!(chrome.eval(shown), json!("data:image/png;"));
+    chrome.open(&page, "#w=1&start=1", Look::default());
+    assert_eq!(chrome.eval(shown), json!("data:image/jpeg"));
+    assert!(chrome.text(".caption").contains("the picture that the run set out from"));
+    for (width, dark) in [(400, true), (1280, false), (1920, true)] {
+        chrome.open(&page, "#w=1&probes=1", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("start-{width}.png"))).unwrap();
+        assert_eq!(chrome.overflow(), json!([]), "at {width} px");
+    }
+    clean(&mut chrome);
+}

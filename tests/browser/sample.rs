@@ -79,7 +79,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         if !text.is_empty() {
             let occurrence = 1 + words.iter().filter(|w| w.text == text).count();
             segments.push(Segment { text: text.into(), word: Some(words.len()) });
-            words.push(WordInfo { text: text.into(), occurrence, tokens: vec![tokens.len()] });
+            words.push(WordInfo { text: text.into(), occurrence, tokens: vec![tokens.len()], weight: 1.0, chunk: 0 });
             tokens.push(TokenInfo { text: text.into(), kind: TokenKind::Text });
         }
         if piece.len() > text.len() {
@@ -192,6 +192,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         padding: 77 - tokens.len(),
         image: picture(size),
         estimates: vec![],
+        start: None,
         latent: (side, side),
         timesteps: (0..plan.steps).map(|s| 999.0 - 999.0 * s as f64 / plan.steps as f64).collect(),
         noise: None,
@@ -265,7 +266,13 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
         segments.push(Segment { text: " ".into(), word: None });
     }
     let words = words.iter().enumerate();
-    let words = words.map(|(at, word)| WordInfo { text: (*word).into(), occurrence: 1, tokens: vec![at] });
+    let words = words.map(|(at, word)| WordInfo {
+        text: (*word).into(),
+        occurrence: 1,
+        tokens: vec![at],
+        weight: 1.0,
+        chunk: 0,
+    });
     data.negative_words = Some(Negative { segments, words: words.collect(), shares: shares.collect(), tokens });
     data
 }

@@ -9,6 +9,17 @@ function explainCommand() {
   return 'attnmap explain ' + (/^[\w\-./:=,@+%]+$/.test(folder) ? folder : "'" + folder.replaceAll("'", "'\\''") + "'");
 }
 
+// The picture that the run set out from, and where it was drawn anew.
+function begunPanel() {
+  const {start} = RUN;
+  if (!start) return null;
+  const picture = (src, alt, caption) => el('figure', {}, el('img', {src, alt}), el('figcaption', {text: caption, dir: 'auto'}));
+  const taken = 'strength ' + Number(start.strength.toFixed(2)) + (start.strength < 1 ? ': the last ' + percent(start.strength) + ' of the steps were taken' : ': every step was taken');
+  return el('section', {class: 'panel begun'}, el('header', {}, el('h2', {text: start.mask ? 'Painted in a picture' : 'From a picture'})),
+    el('div', {class: 'pictures'}, picture(start.src, 'The picture that the run set out from', start.name + '; ' + taken),
+      start.mask ? picture(start.mask, 'The mask', 'Mask: white was drawn anew, black was kept') : null));
+}
+
 function factsPanel() {
   const name = (word) => nameOf(ENTRIES[word]);
   const layout = RUN.layout.length ? el('section', {class: 'panel layout'}, el('header', {}, el('h2', {text: 'Layout'})),

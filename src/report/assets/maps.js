@@ -13,7 +13,7 @@ const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
 // What can be shown: the prompt's words, the special tokens, then the probes.
 const ENTRIES = RUN.words.map((word, i) => ({
-  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence,
+  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence, weight: word.weight,
 }));
 for (const [key, label, channels] of [
   ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],
@@ -27,11 +27,13 @@ RUN.probes.forEach((probe, i) => ENTRIES.push(
 const PROBES = ENTRIES.filter((entry) => entry.probe);
 for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
   ENTRIES.push({index: ENTRIES.length, key: 'n' + i, label: word.text, special: false, negative: true,
-    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence});
+    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence, weight: word.weight});
 }
 const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
 const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative && !entry.probe);
 const SPECIALS = ENTRIES.filter((entry) => entry.special);
+// What the prompt's brackets multiply a word by: ×1.4, or nothing.
+const weightOf = (entry) => (entry.weight === undefined || entry.weight === 1 ? '' : '×' + Number(entry.weight.toFixed(2)));
 const nameOf = (entry) => (entry.probe ? 'probe:' : '') + entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
 
 // A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:

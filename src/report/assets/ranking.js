@@ -9,7 +9,7 @@ function rankingPanel() {
       el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body, others);
   const rows = ENTRIES.map((entry) => {
     const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
-      entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry));
+      entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry), weightOf(entry) ? el('small', {class: 'times', dir: 'ltr', text: ' ' + weightOf(entry)}) : null);
     const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'});
     const row = el('tr', {'data-entry': entry.index,
       onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: entry.index}); },

@@ -9,11 +9,12 @@ async function start() {
     $('source').hidden = false;
     return;
   }
-  const meta = RUN.settings.filter(([key]) => ['checkpoint', 'seed', 'steps', 'noise levels', 'size'].includes(key)).map(([key, value]) => (key === 'seed' ? key + ' ' + value : key === 'steps' ? plural(Number(value), 'step') : value));
+  const shownSettings = ['checkpoint', 'LoRA', 'embedding', 'seed', 'steps', 'noise levels', 'size'];
+  const meta = shownSettings.flatMap((name) => RUN.settings.filter(([key]) => key === name)).map(([key, value]) => (key === 'seed' ? key + ' ' + value : key === 'steps' ? plural(Number(value), 'step') : key === 'LoRA' || key === 'embedding' ? key + ' ' + value : value));
   const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: meta.join(' · ')})),
     el('h1', {class: 'unseen', text: LOOK ? 'Attention to a caption in an existing picture' : 'Attention of a generated image'}), wordsPanel());
   const stage = stagePanel();
-  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel());
+  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel());
   const plate = el('div', {class: 'plate'}, stage, side);
   document.body.append(el('main', {class: 'page'}, head, plate,
     el('div', {class: 'lower'}, headsPanel(), matrixPanel()),

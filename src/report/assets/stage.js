@@ -152,14 +152,16 @@ function stagePanel() {
     const opacity = el('input', {type: 'range', min: 0, max: 100, step: 1, oninput: () => set({opacity: opacity.value / 100})});
     const cells = check('True cells', S.cells, (v) => set({cells: v}), 'Show the grid’s own cells instead of the bicubic upsampling');
     const estimate = RUN.estimates.length ? check('Image at the step', S.estimate, (v) => set({estimate: v}), 'With a single step chosen, show the image as the model then saw it') : null;
+    const begun = RUN.start ? check('Start picture', S.begun, (v) => set({begun: v}), 'Show the picture that the run set out from in place of the image') : null;
     const save = el('button', {class: 'quiet', type: 'button', text: 'Export PNG', onclick: () => exportPng(source)});
     listeners.push(() => {
       style.show(S.style); palettes.value = S.palette; scale.value = S.scale; cells.show(S.cells);
       opacity.value = Math.round(100 * S.opacity);
       if (estimate) estimate.show(S.estimate);
+      if (begun) begun.show(S.begun);
     });
     return el('div', {class: 'toolbar'}, style, el('label', {}, el('span', {text: 'Colours'}), palettes),
-      el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cells, estimate, tiesChoice(), save);
+      el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cells, estimate, begun, tiesChoice(), save);
   }
 
   // Pointer: move to rank the words there, drag for a box, click to let go of it.
@@ -249,7 +251,7 @@ function stagePanel() {
     const key = JSON.stringify([list.map((e) => e.index), S.locked, view().key, S.style, S.palette, S.opacity, S.scale, S.cells, S.ties, tiedMap()?.key]);
     if (key !== painted) { painted = key; paintOverlay(overlay, W, H); scale(list); }
     overlay.classList.toggle('crisp', S.cells);
-    const kept = estimateFor(S.a, S.b), wanted = kept ? kept.src : finished;
+    const kept = estimateFor(S.a, S.b), wanted = S.begun ? RUN.start.src : kept ? kept.src : finished;
     if (source.src !== wanted) source.src = wanted;
     source.alt = (LOOK ? 'Picture that was looked at with the caption: ' : 'Image generated from the prompt: ') + RUN.prompt.slice(0, 300);
     const words = list.map(nameOf);
@@ -257,7 +259,7 @@ function stagePanel() {
     else caption.replaceChildren(
       el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : (LOOK ? 'The picture' : 'The image') + ', with the words that reach half of the common scale in one place'}),
       list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords(list)) + '.',
-      kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
+      S.begun ? ' Behind it, the picture that the run set out from.' : kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
       list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',
       S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
     warning.hidden = !noticeText;

@@ -15,6 +15,7 @@ const S = {
   probes: false, // words that are not in the prompt unfolded
   encoder: 0, layer: -1, head: -1, sink: false, // prompt matrix: which text encoder, average, average, start token left out
   estimate: true, // show the image estimate of a single step
+  begun: false, // show the picture that the run set out from in place of the image
 };
 const DEFAULTS = JSON.parse(JSON.stringify(S));
 
@@ -182,6 +183,7 @@ function hash() {
   add('probes', Number(S.probes), 0);
   if (S.encoder > 0 || S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head + (S.encoder > 0 ? '.' + S.encoder : ''));
   add('sink', Number(S.sink), 0);
+  add('start', Number(S.begun), 0);
   return parts.join('&');
 }
 let written = null;
@@ -213,6 +215,7 @@ function readHash() {
     else if (key === 'special') patch.specials = value === '1';
     else if (key === 'probes') patch.probes = value === '1';
     else if (key === 'sink') patch.sink = value === '1';
+    else if (key === 'start') patch.begun = value === '1' && RUN.start !== null;
     else if (key === 'box') {
       const n = value.split(',').map(Number), {width, height} = RUN.image;
       if (n.length === 4 && n.every(Number.isFinite) && n[0] >= 0 && n[1] >= 0 && n[2] > 0 && n[3] > 0 && n[0] + n[2] <= width && n[1] + n[3] <= height) {

@@ -11,7 +11,8 @@ function wordsPanel() {
       onpointerleave: () => { if (S.hover === entry.index) set({hover: -1}); },
       onfocus: () => { roam(entry.index); if (button.matches(':focus-visible')) set({hover: entry.index}); },
       onblur: () => { if (S.hover === entry.index) set({hover: -1}); },
-    }, el('span', {class: 'text', dir: 'auto'}, entry.special ? '⟨' + entry.label + '⟩' : entry.label), bar, gloss);
+    }, el('span', {class: 'text', dir: 'auto'}, entry.special ? '⟨' + entry.label + '⟩' : entry.label,
+      weightOf(entry) ? el('sup', {class: 'times', dir: 'ltr', text: weightOf(entry), title: 'The prompt’s brackets multiply what the text encoder says of this word by ' + weightOf(entry).slice(1)}) : null), bar, gloss);
     buttons.set(entry.index, {button, gloss, bar: bar.firstChild});
     return button;
   };
@@ -20,13 +21,34 @@ function wordsPanel() {
   // Words isolate their own direction, which dir=auto on the whole would skip: the first letter decides.
   const letter = /\p{L}/u.exec(RUN.prompt), rightToLeft = letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(letter[0]);
   const prompt = el('p', {class: 'prompt', dir: rightToLeft ? 'rtl' : 'ltr'});
-  for (const segment of RUN.segments) {
-    if (segment.word === null) prompt.append(el('span', {class: 'between', text: segment.text}));
-    else prompt.append(chip(ENTRIES[segment.word]));
-  }
+  // A long prompt goes through the text encoder in chunks; a mark stands where one begins.
+  const line = (segments, words, entries) => {
+    const nodes = [];
+    let chunk = 0;
+    const between = (text) => { if (text) nodes.push(el('span', {class: 'between', text})); };
+    const border = (next) => {
+      if (words[next.word].chunk <= chunk) return;
+      chunk = words[next.word].chunk;
+      nodes.push(el('span', {class: 'chunk', text: 'chunk ' + (chunk + 1), title: 'The text encoder reads each chunk on its own: words of one do not see those of another.'}), ' ');
+    };
+    segments.forEach((segment, i) => {
+      if (segment.word !== null) {
+        border(segment); // where no BREAK made it
+        nodes.push(chip(entries[segment.word]));
+        return;
+      }
+      const at = segment.text.lastIndexOf('BREAK') + 5, next = segments[i + 1];
+      if (at < 5 || !next || words[next.word].chunk <= chunk) return between(segment.text);
+      between(segment.text.slice(0, at) + ' ');
+      border(next);
+      between(segment.text.slice(at).trimStart());
+    });
+    return nodes;
+  };
+  prompt.append(...line(RUN.segments, RUN.words, ENTRIES));
   if (!RUN.segments.length) prompt.append(el('em', {class: 'soft', text: 'the empty prompt'}));
   const negative = NEGATIVES.length ? el('p', {class: 'prompt negative', dir: 'auto'}, el('span', {class: 'soft', text: 'not: '}),
-    NEGATIVE.segments.map((segment) => (segment.word === null ? el('span', {class: 'between', text: segment.text}) : chip(NEGATIVES[segment.word])))) : null;
+    line(NEGATIVE.segments, NEGATIVE.words, NEGATIVES)) : null;
   const fold = el('button', {class: 'quiet fold', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'specials',
     onclick: () => set({specials: !S.specials})});
   const specials = el('span', {id: 'specials', class: 'specials'}, SPECIALS.map(chip));
@@ -35,7 +57,8 @@ function wordsPanel() {
     title: 'The run was asked about these words; they had no influence on the image. Their share is what they would take from the prompt’s tokens.',
     onclick: () => set({probes: !S.probes})});
   const probes = el('span', {id: 'probes', class: 'specials'}, PROBES.map(chip));
-  const asked = PROBES.length ? el('p', {class: 'special-row'}, probeFold, ' ', probes) : null;
+  const about = el('span', {class: 'note about-probes', text: 'Each probe competes with the whole prompt in the soft-max of every place, and with no other probe: a word that fits nowhere still gets a share. Compare it with a little word of the prompt, or with a probe that cannot be there.'});
+  const asked = PROBES.length ? el('p', {class: 'special-row'}, probeFold, ' ', probes, about) : null;
   const cut = RUN.cutOff.length ? el('details', {class: 'cut'},
     el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, never read'}),
     el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
@@ -62,13 +85,13 @@ function wordsPanel() {
     specials.hidden = !S.specials;
     probeFold.textContent = (S.probes ? '− ' : '+ ') + plural(PROBES.length, 'probe') + ', not in the prompt';
     probeFold.setAttribute('aria-expanded', String(S.probes));
-    probes.hidden = !S.probes;
+    probes.hidden = about.hidden = !S.probes;
     for (const [index, {button, gloss, bar}] of buttons) {
       const entry = ENTRIES[index], fact = facts[index], locked = S.locked.includes(index);
       gloss.textContent = percent(fact.share);
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
-      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : '') + ': ' + inNumbers(fact));
+      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : weightOf(entry) ? ', weight ' + weightOf(entry).slice(1) : '') + ': ' + inNumbers(fact));
       button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
       button.classList.toggle('lit', S.hover === index);
       const hue = locked ? css(hueOf(entry)) : '';
