@@ -173,6 +173,32 @@ pub(super) struct Block<'a, L> {
     pub(super) panels: std::ops::Range<usize>,
 }
 
+impl<L> Block<'_, L> {
+    /// Where the register tile of `rows` rows from `at` on, counted in this block, goes in `panel` of `width` columns. The first part of the
+    /// depth overwrites what is there, and with the last comes what is added.
+    #[inline(always)]
+    pub(super) fn store(
+        &self,
+        (at, rows): (usize, usize),
+        (panel, width): (usize, usize),
+        is_first: bool,
+        is_last: bool,
+    ) -> Store<'_> {
+        let columns = self.right.columns();
+        let (row, column) = (self.rows.start + at, panel * width);
+        assert!(row < self.rows.end && column < columns, "a tile of the block");
+        Store {
+            // SAFETY: inside the output, as row and column are.
+            out: unsafe { self.out.get().add(row * columns + column) },
+            stride: columns,
+            rows: rows.min(self.rows.end - row),
+            columns: width.min(columns - column),
+            accumulate: !is_first,
+            added: is_last.then_some((&self.added, row, column)),
+        }
+    }
+}
+
 /// The even number at or below `at`, but for `end` itself: where a piece of a row may be parted, since bf16 weights lie in pairs.
 pub(super) fn even(at: usize, end: usize) -> usize {
     if at == end { at } else { at & !1 }
@@ -185,7 +211,7 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
     fn eval<I: Isa>(self, isa: I) {
         let width = 2 * isa.f32().len();
         let (_, tile) = shape();
-        let (piece, taps, columns) = (self.left.width(), self.left.taps(), self.right.columns());
+        let (piece, taps) = (self.left.width(), self.left.taps());
         // A block of the depth is some whole taps, or a part of one.
         let taps_at_once = (DEPTH / piece.max(1)).clamp(1, taps);
         let parts = if taps_at_once == 1 { piece.div_ceil(DEPTH) } else { 1 };
@@ -221,16 +247,7 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
                         b = to_f32;
                     }
                     for at in 0..tiles {
-                        let row = self.rows.start + at * tile;
-                        let store = Store {
-                            // SAFETY: inside the output, as `row` and `panel` are.
-                            out: unsafe { self.out.get().add(row * columns + panel * width) },
-                            stride: columns,
-                            rows: tile.min(self.rows.end - row),
-                            columns: width.min(columns - panel * width),
-                            accumulate: !is_first,
-                            added: is_last.then_some((&self.added, row, panel * width)),
-                        };
+                        let store = self.store((at * tile, tile), (panel, width), is_first, is_last);
                         let a = &pointers[at * taps_here..][..taps_here];
                         // SAFETY: pointers are valid for `piece` values, the panel for all of the depth; tasks do not share output.
                         unsafe { micro(isa, a, from, to - from, b, store) };

@@ -73,7 +73,7 @@ mod x86 {
     /// As for the plain form, on a machine where it is available; `block.right` is in bf16.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(block: &Block<L>) {
-        let (piece, taps, columns) = (block.left.width(), block.left.taps(), block.right.columns());
+        let (piece, taps) = (block.left.width(), block.left.taps());
         let taps_at_once = (DEPTH / piece.max(1)).clamp(1, taps);
         let parts = if taps_at_once == 1 { piece.div_ceil(DEPTH) } else { 1 };
         let count = block.rows.len();
@@ -101,16 +101,7 @@ mod x86 {
                 for panel in block.panels.clone() {
                     let b = block.right.panel(panel, first_tap * piece + from);
                     for at in (0..count).step_by(TILE) {
-                        let row = block.rows.start + at;
-                        let store = Store {
-                            // SAFETY: inside the output, as `row` and `panel` are.
-                            out: unsafe { block.out.get().add(row * columns + panel * WIDTH) },
-                            stride: columns,
-                            rows: TILE.min(block.rows.end - row),
-                            columns: WIDTH.min(columns - panel * WIDTH),
-                            accumulate: !is_first,
-                            added: is_last.then_some((&block.added, row, panel * WIDTH)),
-                        };
+                        let store = block.store((at, TILE), (panel, WIDTH), is_first, is_last);
                         // SAFETY: `taps_here * depth` values in each row of the scratch and as many lines of the panel.
                         unsafe { tile(left.add(at * stride), stride, taps_here * depth / 2, b, store) };
                     }
