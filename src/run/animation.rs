@@ -156,7 +156,7 @@ fn frame(picture: &RgbImage, caption: &Caption, animation: &Animation, text: &mu
     let (trace, steps) = (animation.trace, animation.trace.steps());
     let timestep = trace.recording.timesteps.get(caption.step).copied().unwrap_or_default();
     let right = match trace.about.is_look() {
-        true => trace.call_name(caption.step),
+        true => format!("noise level {}", trace.call_name(caption.step)),
         false => format!("step {} of {steps}, t = {timestep:.0}", caption.step + 1),
     };
     let right = text.set(&right, 0.8 * size, inner, 1);

@@ -80,12 +80,12 @@ impl Trace {
         if self.about.is_look() { "noise level" } else { "step" }
     }
 
-    /// A call's name, by its 0-based position: `step 3`, or `noise level t = 450, 84 % noise`.
+    /// A call's name, by its 0-based position: `step 3`, or `t = 450, 84 % noise` for a noise level.
     pub fn call_name(&self, index: usize) -> String {
         let Some(noise) = self.about.noise() else { return format!("step {}", index + 1) };
         let timestep = self.recording.timesteps.get(index).copied().unwrap_or_default();
         let share = noise.get(index).map(|share| format!(", {:.0}\u{a0}% noise", 100.0 * share));
-        format!("noise level t\u{a0}=\u{a0}{timestep:.0}{}", share.unwrap_or_default())
+        format!("t\u{a0}=\u{a0}{timestep:.0}{}", share.unwrap_or_default())
     }
 
     /// The maps and the prompt of one half of the guidance batch; `None` when that half was not recorded.

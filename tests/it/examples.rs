@@ -148,3 +148,17 @@ fn the_pictures_that_the_examples_show_are_there() {
         assert!(size < 150_000, "{}: {size} bytes", picture.display());
     }
 }
+
+/// Every test that docs/CHECKPOINTS.md names is there.
+#[test]
+fn the_tests_that_the_list_of_layouts_names_are_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = std::fs::read_to_string(repository.join("docs/CHECKPOINTS.md")).unwrap();
+    let named: Vec<(&str, &str)> = list.split('`').filter_map(|code| code.split_once("::")).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    for (module, test) in named {
+        let source = std::fs::read_to_string(repository.join("tests/it").join(format!("{module}.rs")));
+        let source = source.unwrap_or_else(|error| panic!("{module}: {error}"));
+        assert!(source.contains(&format!("#[test]\nfn {test}()")), "no test {module}::{test}");
+    }
+}

@@ -6,7 +6,7 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::picture;
 use attnmap::pipeline::{Init, LoadOptions, LookOptions, Options, Pipeline};
-use attnmap::trace::Unobserved;
+use attnmap::trace::{Trace, Unobserved};
 use candle_core::{Device, Tensor};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use serde::Deserialize;
@@ -293,6 +293,9 @@ fn a_traced_picture_is_a_run_like_any_other() {
     let record = json(out.join("run.json"));
     assert_eq!((&record["kind"], &record["timesteps"]), (&"trace".into(), &serde_json::json!([700.0, 200.0])));
     assert_eq!(record["settings"]["levels"], serde_json::json!([700, 200]));
+    let traced = Trace::load(&out.join("trace.safetensors")).unwrap();
+    assert_eq!((traced.call(), traced.call_name(1)), ("noise level", "t\u{a0}=\u{a0}200, 25\u{a0}% noise".into()));
+    assert_eq!(traced.about.levels().unwrap(), "t\u{a0}=\u{a0}700, 200; noise 92, 25\u{a0}%");
     // 1 - alphas_cumprod of diffusers' scheduler with this config.
     for (noise, want) in record["settings"]["noise"].as_array().unwrap().iter().zip([0.91748, 0.24631]) {
         assert!((noise.as_f64().unwrap() - want).abs() < 1e-5, "{noise}");
