@@ -5,6 +5,7 @@
 
 mod changes;
 mod config;
+mod defaults;
 mod describe;
 mod embedding;
 mod hub;
@@ -19,6 +20,7 @@ pub use config::{
     Activation, Addition, BlockType, Family, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig,
     TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
 };
+pub use defaults::Defaults;
 pub use describe::{Description, PartDescription};
 pub use embedding::{AddedWord, Embedding};
 pub use hub::{CachedPipeline, HubOptions, cached_pipelines};
@@ -27,7 +29,6 @@ pub use source::Source;
 pub use weights::{Weights, WeightsSummary};
 
 use crate::{Error, Result};
-use config::Fields;
 use embedding::Target;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -95,21 +96,6 @@ impl std::fmt::Debug for OpenOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenOptions").field("changes", &self.changes).finish_non_exhaustive()
     }
-}
-
-/// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable Diffusion's habits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Defaults {
-    /// Denoising steps.
-    pub steps: usize,
-    /// Classifier-free guidance scale.
-    pub guidance_scale: f64,
-    /// Height and width of the image in pixels.
-    pub size: [usize; 2],
-    /// The words that the model knows, where it was trained on a small world; else `None`.
-    pub vocabulary: Option<Vec<String>>,
-    /// One line on what the model is.
-    pub description: Option<String>,
 }
 
 /// SDXL's second text encoder. Its tokenizer differs from the first in the padding token alone.
@@ -288,7 +274,7 @@ impl Checkpoint {
                 ),
             });
         }
-        let defaults = read_defaults(&store, &vae, usual_defaults(&index, &unet, &vae, &scheduler))?;
+        let defaults = defaults::read(&store, &vae, defaults::usual(&index, &unet, &vae, &scheduler))?;
         Ok(Self {
             id,
             index,
@@ -468,58 +454,6 @@ fn read_tokenizer(store: &Store, folder: &str, longest: usize) -> Result<Tokeniz
     let special = special.as_deref().map(|json| (json, special_path.as_path()));
     let config = TokenizerConfig::from_json((&config, &store.path(&config_name)), special, longest)?;
     Ok(TokenizerFiles { folder: store.path(folder), vocab_json, merges_txt, tokenizer_json, config })
-}
-
-/// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults, or a few-step model's.
-fn usual_defaults(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Defaults {
-    // 64 latent pixels (SDXL: 128) is what the pipelines assume of a config that does not say.
-    let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
-    let size = unet.sample_size.unwrap_or([side; 2]).map(|side| side * vae.factor());
-    let is = |class: &str| scheduler.class_name == class;
-    let trailing = scheduler.timestep_spacing.as_deref() == Some("trailing")
-        && matches!(scheduler.prediction_type.as_deref(), None | Some("epsilon"))
-        && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
-    let (steps, guidance_scale) = match index.family {
-        _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
-        // Distilled without a guidance embedding (an LCM LoRA that was merged in).
-        _ if is("LCMScheduler") => (4, 1.0),
-        // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
-        _ if trailing => (4, 0.0),
-        Family::StableDiffusionXl => (50, 5.0),
-        _ => (50, 7.5),
-    };
-    Defaults { steps, guidance_scale, size, vocabulary: None, description: None }
-}
-
-/// What `attnmap.json` says beyond the `defaults` of the model's kind.
-fn read_defaults(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Result<Defaults> {
-    let Some(json) = store.read("attnmap.json")? else { return Ok(defaults) };
-    let file = store.path("attnmap.json");
-    let mut fields = Fields::parse(&file, &json)?;
-    defaults = Defaults {
-        steps: fields.take("steps", defaults.steps)?,
-        guidance_scale: fields.take("guidance_scale", defaults.guidance_scale)?,
-        size: fields.take("size", defaults.size)?,
-        vocabulary: fields.take("vocabulary", None)?,
-        description: fields.take("description", None)?,
-    };
-    check_defaults(&defaults, vae, &file)?;
-    fields.finish()?;
-    Ok(defaults)
-}
-
-fn check_defaults(defaults: &Defaults, vae: &VaeConfig, file: &Path) -> Result<()> {
-    let refuse = |reason: String| Err(Error::Config { file: file.to_path_buf(), reason });
-    if defaults.steps == 0 {
-        return refuse("`steps` is 0".into());
-    }
-    if !defaults.guidance_scale.is_finite() {
-        return refuse("`guidance_scale` is not a number".into());
-    }
-    if defaults.size.iter().any(|side| *side == 0 || side % vae.factor() != 0) {
-        return refuse(format!("`size` is {:?}, which is not a multiple of {}", defaults.size, vae.factor()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

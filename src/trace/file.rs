@@ -1,6 +1,6 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
-use super::recorder::{check_probabilities, check_rows};
+use super::sums::{check_probabilities, check_rows};
 use super::tensors::{self, NamedTensor};
 use super::ties::{TiesInfo, check_ties};
 use super::{

@@ -8,8 +8,10 @@ mod buffer;
 mod file;
 mod probe;
 mod recorder;
+mod recording;
 mod select;
 mod site;
+mod sums;
 pub mod tensors;
 mod ties;
 
@@ -19,6 +21,7 @@ pub use about::{
 pub use buffer::Buffer;
 pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};
-pub use recorder::{Half, HalfMaps, Plan, ProbeMaps, Recorder, Recording, SiteMaps, TextAttention};
+pub use recorder::{Plan, Recorder};
+pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};
 pub use ties::{Ties, TiesPlan};

@@ -1,4 +1,4 @@
-//! Attention to packed keys and values, in [blocks](block): scores exist for some queries and some keys at a time, never as a whole matrix.
+//! Attention to packed keys and values, in blocks (`block.rs`): scores exist for some queries and some keys at a time, never as a whole matrix.
 //!
 //! Heads are read in place from `[tokens, heads * width]`, so that nothing is permuted before or after.
 

@@ -1,0 +1,74 @@
+//! What a checkpoint is used with unless the user says otherwise: its own word, or the habits of its kind.
+
+use super::config::{Family, Fields, ModelIndex, SchedulerConfig, UnetConfig, VaeConfig};
+use super::store::Store;
+use crate::{Error, Result};
+use serde::Serialize;
+use std::path::Path;
+
+/// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable Diffusion's habits.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Defaults {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance scale.
+    pub guidance_scale: f64,
+    /// Height and width of the image in pixels.
+    pub size: [usize; 2],
+    /// The words that the model knows, where it was trained on a small world; else `None`.
+    pub vocabulary: Option<Vec<String>>,
+    /// One line on what the model is.
+    pub description: Option<String>,
+}
+
+/// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults, or a few-step model's.
+pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Defaults {
+    // 64 latent pixels (SDXL: 128) is what the pipelines assume of a config that does not say.
+    let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
+    let size = unet.sample_size.unwrap_or([side; 2]).map(|side| side * vae.factor());
+    let is = |class: &str| scheduler.class_name == class;
+    let trailing = scheduler.timestep_spacing.as_deref() == Some("trailing")
+        && matches!(scheduler.prediction_type.as_deref(), None | Some("epsilon"))
+        && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
+    let (steps, guidance_scale) = match index.family {
+        _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
+        // Distilled without a guidance embedding (an LCM LoRA that was merged in).
+        _ if is("LCMScheduler") => (4, 1.0),
+        // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
+        _ if trailing => (4, 0.0),
+        Family::StableDiffusionXl => (50, 5.0),
+        _ => (50, 7.5),
+    };
+    Defaults { steps, guidance_scale, size, vocabulary: None, description: None }
+}
+
+/// What `attnmap.json` says beyond the `defaults` of the model's kind.
+pub(super) fn read(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Result<Defaults> {
+    let Some(json) = store.read("attnmap.json")? else { return Ok(defaults) };
+    let file = store.path("attnmap.json");
+    let mut fields = Fields::parse(&file, &json)?;
+    defaults = Defaults {
+        steps: fields.take("steps", defaults.steps)?,
+        guidance_scale: fields.take("guidance_scale", defaults.guidance_scale)?,
+        size: fields.take("size", defaults.size)?,
+        vocabulary: fields.take("vocabulary", None)?,
+        description: fields.take("description", None)?,
+    };
+    check(&defaults, vae, &file)?;
+    fields.finish()?;
+    Ok(defaults)
+}
+
+fn check(defaults: &Defaults, vae: &VaeConfig, file: &Path) -> Result<()> {
+    let refuse = |reason: String| Err(Error::Config { file: file.to_path_buf(), reason });
+    if defaults.steps == 0 {
+        return refuse("`steps` is 0".into());
+    }
+    if !defaults.guidance_scale.is_finite() {
+        return refuse("`guidance_scale` is not a number".into());
+    }
+    if defaults.size.iter().any(|side| *side == 0 || side % vae.factor() != 0) {
+        return refuse(format!("`size` is {:?}, which is not a multiple of {}", defaults.size, vae.factor()));
+    }
+    Ok(())
+}

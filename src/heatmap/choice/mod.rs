@@ -1,0 +1,219 @@
+//! What goes into a heat map: an [`Aggregate`] chooses sites, heads and steps, by name or piece by piece.
+
+mod ranges;
+mod sites;
+
+use crate::trace::{Grid, Half, Site, Stage};
+use crate::{Error, Result};
+pub use ranges::{HeadSet, StepWindow};
+use sites::stage_name;
+pub use sites::{LayerPattern, Resolution, SiteFilter};
+use std::fmt;
+
+/// The aggregate used when none is named.
+pub const DEFAULT: &str = "compete";
+
+/// An aggregate with a name on the command line.
+#[derive(Debug)]
+pub struct NamedAggregate {
+    /// The name after `--aggregate`.
+    pub name: &'static str,
+    /// One line of help.
+    pub about: &'static str,
+    /// The sites it takes.
+    pub sites: &'static [SiteFilter],
+    /// Whether the prompt's tokens compete for each cell; see [`Aggregate::compete`].
+    pub compete: Option<f32>,
+}
+
+/// Every named aggregate.
+pub const NAMED: &[NamedAggregate] = &[
+    NamedAggregate {
+        name: "daam",
+        about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid",
+        sites: &[SiteFilter::Daam],
+        compete: None,
+    },
+    NamedAggregate { name: "all", about: "every site", sites: &[], compete: None },
+    NamedAggregate { name: "down", about: "the down blocks", sites: &[SiteFilter::Stage(Stage::Down)], compete: None },
+    NamedAggregate { name: "mid", about: "the middle block", sites: &[SiteFilter::Stage(Stage::Mid)], compete: None },
+    NamedAggregate { name: "up", about: "the up blocks", sites: &[SiteFilter::Stage(Stage::Up)], compete: None },
+    NamedAggregate {
+        name: "last-up",
+        about: "the last up block that looks at the prompt",
+        sites: &[SiteFilter::LastUp],
+        compete: None,
+    },
+    NamedAggregate { name: "finest", about: "the finest site grid", sites: &[SiteFilter::Level(0)], compete: None },
+    NamedAggregate {
+        name: "second",
+        about: "the second finest site grid",
+        sites: &[SiteFilter::Level(1)],
+        compete: None,
+    },
+    NamedAggregate {
+        name: "third",
+        about: "the third finest site grid",
+        sites: &[SiteFilter::Level(2)],
+        compete: None,
+    },
+    NamedAggregate {
+        name: "compete",
+        about: "the last site, each cell shared out among the prompt's tokens",
+        sites: &[SiteFilter::LastSite],
+        compete: Some(0.8),
+    },
+    NamedAggregate {
+        name: "compete-up",
+        about: "up blocks on grids of 16 cells a side or more, shared out likewise; for SD 1.x and 2.x, untested there",
+        sites: &[SiteFilter::Stage(Stage::Up), SiteFilter::AtLeast(16)],
+        compete: Some(0.8),
+    },
+];
+
+/// A way to make heat maps of a trace: which sites, heads and steps go in. Each site (and head) is resized to the latent grid
+/// with torch's bicubic, clamped at 0, and averaged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aggregate {
+    /// The name of the sites' rule, for people and for `run.json`.
+    pub name: String,
+    /// Conditions on the sites; all must hold.
+    pub sites: Vec<SiteFilter>,
+    /// The heads, or all.
+    pub heads: Option<HeadSet>,
+    /// The steps, or all.
+    pub steps: Option<StepWindow>,
+    /// The half of the guidance batch.
+    pub half: Half,
+    /// Whether the tokens of the prompt's text compete for each cell, and with which exponent: a token's map becomes its share of
+    /// what all of them have in the cell (start, end and padding, which hold most of it, left aside), to this power, scaled so that
+    /// its highest cell keeps the attention that it had. Sharper outlines where the start token fades in and out; chosen on scenes
+    /// with known masks.
+    pub compete: Option<f32>,
+}
+
+impl Default for Aggregate {
+    /// The aggregate named [`DEFAULT`].
+    fn default() -> Self {
+        Self::named(DEFAULT).expect("the default is in the table")
+    }
+}
+
+impl Aggregate {
+    /// The aggregate of that name in [`NAMED`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] listing the names.
+    pub fn named(name: &str) -> Result<Self> {
+        let Some(found) = NAMED.iter().find(|named| named.name == name) else {
+            let names: Vec<_> = NAMED.iter().map(|named| named.name).collect();
+            return Err(Error::option("--aggregate", format!("{name:?} is unknown; choose from {}", names.join(", "))));
+        };
+        let (name, sites, compete) = (found.name.to_string(), found.sites.to_vec(), found.compete);
+        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete })
+    }
+
+    /// This aggregate, taking only sites that `filter` takes too.
+    pub fn narrowed(mut self, filter: SiteFilter) -> Self {
+        self.sites.push(filter);
+        self
+    }
+
+    /// Positions in `sites` of those that are taken.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when there are none, listing the grids that there are.
+    pub fn choose(&self, sites: &[Site], latent: Grid) -> Result<Vec<usize>> {
+        let takes = |site: &Site| self.sites.iter().all(|filter| filter.takes(site, sites, latent));
+        let chosen: Vec<usize> = (0..sites.len()).filter(|&index| takes(&sites[index])).collect();
+        if chosen.is_empty() {
+            let mut there: Vec<String> = Vec::new();
+            for site in sites {
+                let line = format!("{} {}x{}", stage_name(site.stage), site.width, site.height);
+                if !there.contains(&line) {
+                    there.push(line);
+                }
+            }
+            let reason = format!("{self} takes no site of this run, which has {}", there.join(", "));
+            return Err(Error::option(self.option(), reason));
+        }
+        Ok(chosen)
+    }
+
+    /// The option to blame when no site is left.
+    fn option(&self) -> &'static str {
+        match self.sites.last() {
+            Some(SiteFilter::Layers(_)) => "--layers",
+            Some(SiteFilter::Resolutions(_)) => "--resolution",
+            _ => "--aggregate",
+        }
+    }
+}
+
+impl fmt::Display for Aggregate {
+    /// As in `daam, layers up, heads 0-3`.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fn join<T: fmt::Display>(items: &[T]) -> String {
+            items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+        }
+        f.write_str(&self.name)?;
+        for filter in &self.sites {
+            match filter {
+                SiteFilter::Layers(patterns) => write!(f, ", layers {}", join(patterns))?,
+                SiteFilter::Resolutions(sizes) => write!(f, ", resolution {}", join(sizes))?,
+                _ => {}
+            }
+        }
+        if let Some(heads) = &self.heads {
+            write!(f, ", heads {heads}")?;
+        }
+        if let Some(steps) = &self.steps {
+            write!(f, ", steps {steps}")?;
+        }
+        if self.half == Half::Unconditional {
+            f.write_str(", unconditional half")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sites::tests::site;
+    use super::*;
+
+    #[test]
+    fn daam_leaves_out_the_middle_and_the_coarse() {
+        let sites = [
+            site("down_blocks.0.attentions.0", Stage::Down, 64, 64),
+            site("down_blocks.3.attentions.0", Stage::Down, 8, 8),
+            site("mid_block.attentions.0", Stage::Mid, 8, 8),
+            site("up_blocks.1.attentions.0", Stage::Up, 16, 16),
+            site("up_blocks.3.attentions.0", Stage::Up, 64, 64),
+        ];
+        let choose = |name: &str| Aggregate::named(name).unwrap().choose(&sites, Grid::new(64, 64)).unwrap();
+        assert_eq!(choose("daam"), [0, 3, 4]);
+        assert_eq!(choose("all"), [0, 1, 2, 3, 4]);
+        assert_eq!(choose("up"), [3, 4]);
+        assert_eq!(choose("last-up"), [4]);
+        assert_eq!(choose("finest"), [0, 4]);
+        assert_eq!(choose("second"), [3]);
+    }
+
+    #[test]
+    fn an_empty_choice_says_what_there_is() {
+        let sites = [site("up_blocks.1.attentions.0", Stage::Up, 16, 24)];
+        let how = Aggregate::named("all").unwrap().narrowed(SiteFilter::Resolutions(vec![Resolution::Short(24)]));
+        let error = how.choose(&sites, Grid::new(64, 96)).unwrap_err().to_string();
+        assert_eq!(error, "--resolution: all, resolution 24 takes no site of this run, which has up 24x16");
+    }
+
+    #[test]
+    fn every_named_aggregate_is_found_and_the_default_is_one() {
+        for named in NAMED {
+            assert_eq!(Aggregate::named(named.name).unwrap().to_string(), named.name);
+        }
+        Aggregate::default();
+        assert!(Aggregate::named("best").unwrap_err().to_string().contains("daam, all"));
+    }
+}

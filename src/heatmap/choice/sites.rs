@@ -1,0 +1,224 @@
+//! Which attention sites a heat map is made of: by DAAM's rule, by layer, by resolution.
+
+use crate::trace::{Grid, Site, Stage};
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// One condition on a site. Those of an aggregate must all hold.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum SiteFilter {
+    /// DAAM's rule (Tang et al., ACL 2023; `daam/trace.py`): in a down or up block, and
+    /// `floor(sqrt(latent cells / site cells)) < 8`.
+    Daam,
+    /// In this third of the network.
+    Stage(Stage),
+    /// In the last up block that has any prompt site.
+    LastUp,
+    /// The very last site of the up blocks, or of all where they have none.
+    LastSite,
+    /// On the n-th finest of the different site grids, 0 the finest.
+    Level(usize),
+    /// On a grid whose short side has this many cells or more.
+    AtLeast(usize),
+    /// Matched by any of these patterns.
+    Layers(Vec<LayerPattern>),
+    /// Matched by any of these sizes.
+    Resolutions(Vec<Resolution>),
+}
+
+impl SiteFilter {
+    /// Whether `site`, one of `sites` of a network run at `latent` size, is taken.
+    pub fn takes(&self, site: &Site, sites: &[Site], latent: Grid) -> bool {
+        match self {
+            Self::Daam => {
+                let ratio = latent.cells() / (site.height * site.width).max(1);
+                site.stage != Stage::Mid && ratio.isqrt() < 8
+            }
+            Self::Stage(stage) => site.stage == *stage,
+            Self::LastUp => {
+                // `up_blocks.3` of `up_blocks.3.attentions.0...`
+                let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
+                let up = |site: &&Site| site.stage == Stage::Up;
+                site.stage == Stage::Up && block(site) == sites.iter().filter(up).filter_map(block).max()
+            }
+            Self::LastSite => {
+                let last = sites.iter().rfind(|site| site.stage == Stage::Up).or(sites.last());
+                last.is_some_and(|last| last.path == site.path)
+            }
+            Self::Level(level) => {
+                let mut grids: Vec<_> = sites.iter().map(|site| site.height * site.width).collect();
+                grids.sort_unstable_by_key(|&cells| std::cmp::Reverse(cells));
+                grids.dedup();
+                grids.get(*level) == Some(&(site.height * site.width))
+            }
+            Self::AtLeast(cells) => site.height.min(site.width) >= *cells,
+            Self::Layers(patterns) => patterns.iter().any(|pattern| pattern.matches(site)),
+            Self::Resolutions(sizes) => sizes.iter().any(|size| size.matches(site)),
+        }
+    }
+}
+
+/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path in which `*` stands for any run of characters and
+/// `?` for one. A path pattern matches whole names from the start: `up_blocks.1` takes all of `up_blocks.1.*`, and nothing
+/// of `up_blocks.10`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerPattern {
+    /// A third of the network.
+    Stage(Stage),
+    /// A weight path with `*` and `?`.
+    Path(String),
+}
+
+impl LayerPattern {
+    /// Whether the pattern takes `site`.
+    pub fn matches(&self, site: &Site) -> bool {
+        match self {
+            Self::Stage(stage) => site.stage == *stage,
+            Self::Path(pattern) => {
+                let path = site.path.as_bytes();
+                let ends = (0..path.len()).filter(|&at| path[at] == b'.').chain([path.len()]);
+                ends.into_iter().any(|end| glob(pattern.as_bytes(), &path[..end]))
+            }
+        }
+    }
+}
+
+impl FromStr for LayerPattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.trim() {
+            "down" => Self::Stage(Stage::Down),
+            "mid" => Self::Stage(Stage::Mid),
+            "up" => Self::Stage(Stage::Up),
+            "" => return Err(Error::option("--layers", "an empty pattern; write `up`, `mid` or `up_blocks.1.*`")),
+            path => Self::Path(path.trim_end_matches('.').to_string()),
+        })
+    }
+}
+
+impl fmt::Display for LayerPattern {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Stage(stage) => f.write_str(stage_name(*stage)),
+            Self::Path(path) => f.write_str(path),
+        }
+    }
+}
+
+/// `*` any run of bytes, `?` one byte. Linear in time: only the last star is ever tried again.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
+/// A size of `--resolution`: one number is the SHORT side of the site grid (so that `16` means the same layers of a 512x512 and
+/// a 768x512 picture of Stable Diffusion), `WxH` is exact, in the order of `--size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The short side in cells.
+    Short(usize),
+    /// Both sides.
+    Exact(Grid),
+}
+
+impl Resolution {
+    /// Whether the site grid has this size.
+    pub fn matches(&self, site: &Site) -> bool {
+        match self {
+            Self::Short(side) => site.height.min(site.width) == *side,
+            Self::Exact(grid) => (site.height, site.width) == (grid.height, grid.width),
+        }
+    }
+}
+
+impl FromStr for Resolution {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || {
+            let reason =
+                format!("{text:?} is no size; write the short side of a site grid, like 16, or WxH, like 24x16");
+            Error::option("--resolution", reason)
+        };
+        let side = |text: &str| text.trim().parse::<usize>().ok().filter(|&side| side > 0).ok_or_else(wrong);
+        match text.split_once(['x', 'X']) {
+            Some((width, height)) => Ok(Self::Exact(Grid::new(side(height)?, side(width)?))),
+            None => Ok(Self::Short(side(text)?)),
+        }
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Short(side) => write!(f, "{side}"),
+            Self::Exact(grid) => write!(f, "{}x{}", grid.width, grid.height),
+        }
+    }
+}
+
+pub(super) fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Down => "down",
+        Stage::Mid => "mid",
+        Stage::Up => "up",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::trace::Attends;
+
+    pub(in super::super) fn site(path: &str, stage: Stage, height: usize, width: usize) -> Site {
+        Site { path: path.into(), stage, attends: Attends::Prompt, index: 0, heads: 8, height, width }
+    }
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        pattern.parse::<LayerPattern>().unwrap().matches(&site(path, Stage::Up, 4, 4))
+    }
+
+    #[test]
+    fn layer_patterns_match_whole_names() {
+        assert!(matches("up", "up_blocks.1.attentions.0"));
+        assert!(!matches("down", "up_blocks.1.attentions.0"));
+        assert!(matches("up_blocks.1", "up_blocks.1.attentions.0"));
+        assert!(matches("up_blocks.1.*", "up_blocks.1.attentions.0"));
+        assert!(!matches("up_blocks.1", "up_blocks.10.attentions.0"));
+        assert!(matches("*.attentions.0", "up_blocks.10.attentions.0.transformer_blocks.0.attn2"));
+        assert!(!matches("up_blocks.1.*", "up_blocks.2.attentions.1"));
+        assert!(matches("up_blocks.?.attentions.2", "up_blocks.3.attentions.2"));
+        assert!("".parse::<LayerPattern>().is_err());
+    }
+
+    #[test]
+    fn resolution_is_the_short_side_or_width_by_height() {
+        let wide = site("up_blocks.1.attentions.0", Stage::Up, 16, 24);
+        assert!("16".parse::<Resolution>().unwrap().matches(&wide));
+        assert!(!"24".parse::<Resolution>().unwrap().matches(&wide));
+        assert!("24x16".parse::<Resolution>().unwrap().matches(&wide));
+        assert!(!"16x24".parse::<Resolution>().unwrap().matches(&wide));
+        for wrong in ["", "0", "x", "16x", "-3", "1.5"] {
+            assert!(wrong.parse::<Resolution>().is_err(), "{wrong}");
+        }
+    }
+}
