@@ -27,9 +27,13 @@ impl FromStr for Embedding {
 
     /// `FILE.safetensors` or `FILE.safetensors:WORD`.
     fn from_str(text: &str) -> Result<Self, String> {
-        const END: &str = ".safetensors:";
-        let (file, word) = match text.rfind(END).map(|at| text.split_at(at + END.len() - 1)) {
-            Some((file, word)) => (file, Some(word[1..].to_string())),
+        const END: &str = ".safetensors";
+        // A file on the hub may have a revision after its name.
+        let end = text.rfind(END).map(|at| at + END.len());
+        let word =
+            end.filter(|&end| text[end..].starts_with([':', '@'])).and_then(|end| Some(end + text[end..].find(':')?));
+        let (file, word) = match word {
+            Some(at) => (&text[..at], Some(text[at + 1..].to_string())),
             None => (text, None),
         };
         match word.as_deref().unwrap_or("word").trim().is_empty() || file.is_empty() {

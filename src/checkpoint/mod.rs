@@ -33,7 +33,7 @@ use embedding::Target;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use single::Single;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::Store;
 use weights::WeightFile;
@@ -156,8 +156,14 @@ impl Checkpoint {
                 "the embedded checkpoint has one set of weights; leave --variant out",
             ));
         }
-        if let Source::File(path) = source {
-            return Self::open_file(path, options);
+        match source {
+            Source::File(path) => return Self::open_file(path, source, options),
+            Source::Hub { repo, revision, file: Some(file) } => {
+                let repository = hub::Repository { repo, revision: revision.as_deref() };
+                let path = hub::file(repository, file, &options.hub, options.progress.clone());
+                return Self::open_file(&path.map_err(|error| not_here(error, &source.to_string()))?, source, options);
+            }
+            _ => {}
         }
         if options.changes.config.is_some() {
             return Err(Error::option(
@@ -178,13 +184,14 @@ impl Checkpoint {
             }
             Source::Folder(folder) if folder.is_dir() => Store::Folder(folder.clone()),
             Source::Folder(folder) => return Err(Error::option("--model", format!("no folder {}", folder.display()))),
-            Source::Hub { repo, revision } => {
-                let (revision, variant) = (revision.as_deref(), options.changes.variant.as_deref());
-                Store::Folder(hub::snapshot(repo, revision, variant, &options.hub, options.progress.clone())?)
+            Source::Hub { repo, revision, .. } => {
+                let repository = hub::Repository { repo, revision: revision.as_deref() };
+                let variant = options.changes.variant.as_deref();
+                Store::Folder(hub::snapshot(repository, variant, &options.hub, options.progress.clone())?)
             }
         };
         let mut checkpoint = Self::read_configs(store, source.to_string(), options.changes.variant.clone())?;
-        checkpoint.change(&options.changes)?;
+        checkpoint.change(options)?;
         for &part in checkpoint.index.parts() {
             weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
         }
@@ -192,29 +199,32 @@ impl Checkpoint {
     }
 
     /// Opens a single-file checkpoint.
-    fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
+    fn open_file(path: &Path, source: &Source, options: &OpenOptions) -> Result<Self> {
         if options.changes.variant.is_some() {
             return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
         }
         let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
-        let mut checkpoint = Self::read_configs(single.store.clone(), path.display().to_string(), None)?;
+        let mut checkpoint = Self::read_configs(single.store.clone(), source.to_string(), None)?;
         checkpoint.index.ignored_parts = single.ignored.clone();
         checkpoint.single = Some(single);
-        checkpoint.change(&options.changes)?;
+        checkpoint.change(options)?;
         Ok(checkpoint)
     }
 
-    fn change(&mut self, changes: &Changes) -> Result<()> {
+    fn change(&mut self, options: &OpenOptions) -> Result<()> {
+        let changes = &options.changes;
         if changes.prediction.is_some() {
             self.scheduler.prediction_type.clone_from(&changes.prediction);
         }
         let mut adapters = lora::Changes::new();
         for lora in &changes.loras {
-            let file = lora.changes(self, &mut adapters)?;
+            let found = Lora { file: adapter_path(&lora.file, options)?, ..*lora };
+            let file = found.changes(self, &mut adapters)?;
             self.adapted.push(fingerprint(&file, lora.weight));
         }
         for embedding in &changes.embeddings {
-            let (word, file) = embedding.changes(&mut self.embedding_targets(), &mut adapters)?;
+            let found = Embedding { file: adapter_path(&embedding.file, options)?, ..embedding.clone() };
+            let (word, file) = found.changes(&mut self.embedding_targets(), &mut adapters)?;
             self.adapted.push(fingerprint(&file, 1.0));
             if let Some(known) = &mut self.defaults.vocabulary {
                 known.push(word.word.clone());
@@ -331,6 +341,26 @@ impl Checkpoint {
     /// The path by which errors name the file `name` (relative, with `/`) of this checkpoint.
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.store.path(name)
+    }
+}
+
+/// The file that the user names by `path`: itself, or, where that is not there, one of a repository on the hub, fetched if need be.
+fn adapter_path(path: &Path, options: &OpenOptions) -> Result<PathBuf> {
+    let named = path.to_str().filter(|_| !path.is_file());
+    let Some((text, file)) = named.and_then(|text| Some((text, source::HubFile::parse(text)?))) else {
+        return Ok(path.to_path_buf());
+    };
+    let repository = hub::Repository { repo: &file.repo, revision: file.revision.as_deref() };
+    hub::file(repository, &file.file, &options.hub, options.progress.clone()).map_err(|error| not_here(error, text))
+}
+
+/// Adds that what could not be had from the hub is not on disk either: a path may have been meant.
+fn not_here(error: Error, path: &str) -> Error {
+    match error {
+        Error::Hub { repo, reason } => {
+            Error::Hub { repo, reason: format!("{reason} (nor is there a file {path} here)") }
+        }
+        other => other,
     }
 }
 

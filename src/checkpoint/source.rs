@@ -21,6 +21,8 @@ pub enum Source {
         repo: String,
         /// A branch, tag or commit; `main` where `None`.
         revision: Option<String>,
+        /// A `.safetensors` file in it that holds a whole checkpoint; the repository itself is one in the diffusers layout where `None`.
+        file: Option<String>,
     },
 }
 
@@ -39,7 +41,7 @@ impl FromStr for Source {
     type Err = Error;
 
     /// `embedded` or `default`; a `.safetensors` file; an existing folder, or anything that is written like a path (starts
-    /// with `.`, `/` or `~`, or holds a backslash); else `owner/name` or `owner/name@revision`.
+    /// with `.`, `/` or `~`, or holds a backslash); else `owner/name`, `owner/name/file.safetensors`, and either with `@revision`.
     ///
     /// # Errors
     /// [`Error::Option`] for what is none of these, and for weight files of other formats.
@@ -53,9 +55,13 @@ impl FromStr for Source {
         }
         let path = Path::new(text);
         let like_path = text.starts_with(['.', '/', '~']) || text.contains('\\');
-        if let Some(kind) = path.extension().and_then(|kind| kind.to_str())
-            && (path.is_file() || like_path || !text.contains('/'))
+        if !path.is_file()
+            && !like_path
+            && let Some(HubFile { repo, revision, file }) = HubFile::parse(text)
         {
+            return Ok(Self::Hub { repo, revision, file: Some(file) });
+        }
+        if let Some(kind) = path.extension().and_then(|kind| kind.to_str()).filter(|_| !path.is_dir()) {
             match kind.to_ascii_lowercase().as_str() {
                 kind if PICKLES.contains(&kind) => return refuse(pickle(text)),
                 "safetensors" => return Ok(Self::File(path.to_path_buf())),
@@ -74,11 +80,43 @@ impl FromStr for Source {
             ));
         }
         match hub_id(text) {
-            Some((repo, revision)) => Ok(Self::Hub { repo: repo.into(), revision: revision.map(String::from) }),
+            Some((repo, revision)) => {
+                Ok(Self::Hub { repo: repo.into(), revision: revision.map(String::from), file: None })
+            }
             None => refuse(format!(
                 "{text} is neither a folder nor a hub id; give `embedded`, a folder, owner/name or owner/name@revision"
             )),
         }
+    }
+}
+
+/// One file of a repository on the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HubFile {
+    /// `owner/name`.
+    pub(super) repo: String,
+    /// A branch, tag or commit; `main` where `None`.
+    pub(super) revision: Option<String>,
+    /// Its path in the repository, with `/`.
+    pub(super) file: String,
+}
+
+impl HubFile {
+    /// Reads `owner/name/path/to/file.safetensors[@revision]`; `None` for what is not written so.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (path, revision) = match text.split_once('@') {
+            Some((path, revision)) => (path, Some(revision)),
+            None => (text, None),
+        };
+        let mut parts = path.splitn(3, '/');
+        let (owner, name, file) = (parts.next()?, parts.next()?, parts.next()?);
+        let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+        if !file.to_ascii_lowercase().ends_with(".safetensors") || !file.split('/').all(plain) {
+            return None;
+        }
+        let id = format!("{owner}/{name}{}", revision.map_or_else(String::new, |revision| format!("@{revision}")));
+        let (repo, revision) = hub_id(&id)?;
+        Some(Self { repo: repo.into(), revision: revision.map(String::from), file: file.into() })
     }
 }
 
@@ -115,8 +153,11 @@ impl fmt::Display for Source {
         match self {
             Self::Embedded => f.write_str("embedded"),
             Self::Folder(path) | Self::File(path) => path.display().fmt(f),
-            Self::Hub { repo, revision: None } => f.write_str(repo),
-            Self::Hub { repo, revision: Some(revision) } => write!(f, "{repo}@{revision}"),
+            Self::Hub { repo, revision, file } => {
+                f.write_str(repo)?;
+                file.iter().try_for_each(|file| write!(f, "/{file}"))?;
+                revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
+            }
         }
     }
 }
@@ -140,12 +181,29 @@ mod tests {
         assert_eq!(parse("model.SafeTensors"), Source::File("model.SafeTensors".into()));
         assert_eq!(
             parse("stable-diffusion-v1-5/stable-diffusion-v1-5"),
-            Source::Hub { repo: "stable-diffusion-v1-5/stable-diffusion-v1-5".into(), revision: None }
+            Source::Hub { repo: "stable-diffusion-v1-5/stable-diffusion-v1-5".into(), revision: None, file: None }
         );
         assert_eq!(
             parse("owner/name.v2@refs/pr/3"),
-            Source::Hub { repo: "owner/name.v2".into(), revision: Some("refs/pr/3".into()) }
+            Source::Hub { repo: "owner/name.v2".into(), revision: Some("refs/pr/3".into()), file: None }
         );
+    }
+
+    #[test]
+    fn files_on_the_hub_are_told_from_files_here() {
+        let hub = |file: &str, revision: Option<&str>| Source::Hub {
+            repo: "owner/name".into(),
+            revision: revision.map(String::from),
+            file: Some(file.into()),
+        };
+        assert_eq!(parse("owner/name/model.safetensors"), hub("model.safetensors", None));
+        assert_eq!(parse("owner/name/a/b.SafeTensors@refs/pr/3"), hub("a/b.SafeTensors", Some("refs/pr/3")));
+        let here = "tests/fixtures/adapters/kohya-sd1.safetensors";
+        assert_eq!(parse(here), Source::File(here.into()), "a file that is there is meant");
+        for path in ["./owner/name/x.safetensors", "name/x.safetensors", "x.safetensors", "a/../b/x.safetensors"] {
+            assert!(matches!(parse(path), Source::File(_)), "{path}");
+        }
+        assert!("owner/name/model.ckpt".parse::<Source>().unwrap_err().to_string().contains("pickle"));
     }
 
     #[test]
@@ -164,7 +222,15 @@ mod tests {
 
     #[test]
     fn a_source_is_shown_as_it_was_named() {
-        for text in ["embedded", "./folder", "./model.safetensors", "owner/name", "owner/name@main"] {
+        for text in [
+            "embedded",
+            "./folder",
+            "./model.safetensors",
+            "owner/name",
+            "owner/name@main",
+            "a/b/c.safetensors",
+            "a/b/c/d.safetensors@v1",
+        ] {
             assert_eq!(parse(text).to_string(), text);
         }
     }

@@ -13,7 +13,8 @@ use super::print::Terminal;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Checkpoint")]
 pub struct ModelArgs {
-    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a hub name `owner/name[@revision]` [default: embedded]
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub `owner/name` or `owner/name/file.safetensors`, each
+    /// with `@revision` if wanted [default: embedded]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<Source>,
 
@@ -46,7 +47,7 @@ pub struct ChangeArgs {
     #[command(flatten)]
     own: OwnArgs,
 
-    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT; may be given several times
+    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT, where FILE may be owner/name/file.safetensors on the hub; may be given several times
     #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
     loras: Vec<Lora>,
 }
@@ -66,7 +67,8 @@ pub struct OwnArgs {
     #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
     prediction: Option<String>,
 
-    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD; may be given several times
+    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD, here or on the hub; may be given several
+    /// times
     #[arg(long = "embedding", value_name = "FILE[:WORD]")]
     embeddings: Vec<Embedding>,
 }

@@ -46,7 +46,7 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     steps: Vec<u64>,
 
-    /// Checkpoints: `embedded`, a folder, or a hub name; may be given several times
+    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or owner/name/file.safetensors; may be given several times
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     model: Vec<String>,
 

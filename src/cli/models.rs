@@ -15,8 +15,8 @@ use std::fmt::Write as _;
     after_help = "Examples:\n  attnmap models\n  attnmap models embedded --json\n  attnmap models ./model.safetensors"
 )]
 pub struct ModelsArgs {
-    /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or owner/name[@revision] from the hub
-    /// cache. Nothing is downloaded.
+    /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or owner/name[/file.safetensors][@revision] from the
+    /// hub cache. Nothing is downloaded.
     pub name: Option<String>,
     #[command(flatten)]
     changes: ChangeArgs,

@@ -409,6 +409,123 @@ fn shards_and_variants_are_fetched_by_their_names() {
     assert!(!requests.iter().any(|request| request.contains("text_encoder/model.safetensors")), "{requests:#?}");
 }
 
+/// A server that has the tiny checkpoint as a single file too, and adapters for it.
+fn singles() -> (World, Changes) {
+    let world = World::new();
+    let (_kept, single) = crate::single::tiny_file("tiny-sd1", |_| {});
+    fs::copy(single, world.files.path().join("tiny.safetensors")).unwrap();
+    fs::create_dir(world.files.path().join("adapters")).unwrap();
+    for (from, to) in [("kohya-sd1", "style"), ("three-vectors", "adapters/cat")] {
+        let to = world.files.path().join(format!("{to}.safetensors"));
+        fs::copy(fixture(&format!("adapters/{from}.safetensors")), to).unwrap();
+    }
+    // The tokenizer of a tiny checkpoint is none that is built in.
+    (world, Changes { config: Some(fixture("tiny-sd1")), ..Default::default() })
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+#[test]
+fn a_single_file_is_fetched_alone_and_found_again() {
+    let (world, config) = singles();
+    let options = OpenOptions { changes: config.clone(), ..world.options() };
+    let offline = || {
+        let mut offline = OpenOptions { changes: config.clone(), ..world.options() };
+        offline.hub.offline = Some(true);
+        offline
+    };
+    let single = "owner/tiny/tiny.safetensors";
+    let message = world.open_as(single, &offline()).unwrap_err().to_string();
+    assert!(
+        message.contains("no network is used here") && message.contains("nor is there a file owner/tiny/"),
+        "{message}"
+    );
+    let checkpoint = world.open_as(single, &options).unwrap();
+    load(&checkpoint);
+    assert_eq!(checkpoint.id, single);
+    let fetched: Vec<String> =
+        world.server.requests().into_iter().filter(|request| request.contains("/resolve/")).collect();
+    assert!(!fetched.is_empty() && fetched.iter().all(|request| request.contains("tiny.safetensors")), "{fetched:#?}");
+    // The same weights as the file at home.
+    let (_kept, path) = crate::single::tiny_file("tiny-sd1", |_| {});
+    let home = Checkpoint::open(&Source::File(path), &OpenOptions { changes: config.clone(), ..Default::default() });
+    assert_eq!(checkpoint.digest().unwrap(), home.unwrap().digest().unwrap());
+    // From the cache: without a network, by branch and commit, and where the server is out of order.
+    load(&world.open_as(single, &offline()).unwrap());
+    let pinned = format!("{single}@{COMMIT}");
+    world.server.requests();
+    assert_eq!(world.open_as(&pinned, &options).unwrap().id, pinned);
+    assert_eq!(world.server.requests(), Vec::<String>::new());
+    world.server.set(Behaviour { broken: Some(503), ..Default::default() });
+    load(&world.open_as(single, &options).unwrap());
+    // Part of the repository in the cache is not taken for all of it.
+    let message = world.offline(REPO).unwrap_err().to_string();
+    assert!(message.contains("incomplete copy"), "{message}");
+
+    world.server.set(Behaviour::default());
+    let message = world.open_as("owner/tiny/other.safetensors", &options).unwrap_err().to_string();
+    let listed = "owner/tiny/style.safetensors or owner/tiny/tiny.safetensors or owner/tiny/adapters/cat.safetensors";
+    assert!(message.contains("has no other.safetensors; it has") && message.contains(listed), "{message}");
+    world.server.set(Behaviour { hidden: vec!["model_index.json"], ..Default::default() });
+    let message = world.refusal(REPO);
+    assert!(message.contains("has no model_index.json, but single files: give one with --model"), "{message}");
+    assert!(message.contains(listed) && !message.contains("unet"), "{message}");
+}
+
+#[test]
+fn adapters_come_from_the_hub_where_they_are_not_here() {
+    let (world, _) = singles();
+    let open = |lora: &str, embedding: &str| {
+        let loras = vec![lora.parse().unwrap()];
+        let changes = Changes { loras, embeddings: vec![embedding.parse().unwrap()], ..Default::default() };
+        Checkpoint::open(&Source::Folder(fixture("tiny-sd1")), &OpenOptions { changes, ..world.options() })
+    };
+    let here = |name: &str| fixture(&format!("adapters/{name}.safetensors")).display().to_string();
+    let home = open(&(here("kohya-sd1") + ":0.7"), &(here("three-vectors") + ":<cat>")).unwrap();
+    assert_eq!(world.server.requests(), Vec::<String>::new());
+    let (lora, embedding) = ("owner/tiny/style.safetensors:0.7", "owner/tiny/adapters/cat.safetensors@v1:<cat>");
+    let fetched = open(lora, embedding).unwrap();
+    assert_eq!(fetched.digest().unwrap(), home.digest().unwrap());
+    assert_eq!(fetched.added_words, home.added_words);
+    // A run records them as they were named.
+    assert_eq!(fetched.changes.loras[0].to_string(), lora);
+    assert_eq!(fetched.changes.embeddings[0].to_string(), embedding);
+    // Without a word for it, the file's name is the word wherever it lies.
+    assert_eq!(open(lora, "owner/tiny/adapters/cat.safetensors").unwrap().added_words[0].word, "cat");
+    let message = open("owner/tiny/none.safetensors", embedding).unwrap_err().to_string();
+    assert!(
+        message.contains("owner/tiny: has no none.safetensors") && message.contains("nor is there a file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_command_line_takes_files_of_the_hub() {
+    let (world, _) = singles();
+    let (home, place) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let run = |arguments: &[&str], more: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"));
+        command.current_dir(place.path()).args(arguments).env("HF_HOME", home.path()).env("HF_TOKEN", "none");
+        command.env("HF_ENDPOINT", &world.server.address).env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+        let output = command.envs(more.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let config = fixture("tiny-sd1").display().to_string();
+    let model = ["--model", "owner/tiny/tiny.safetensors", "--config", &config];
+    let lora = ["--lora", "owner/tiny/style.safetensors:0.7"];
+    let small = ["generate", "an apple", "--steps", "2", "--size", "64x64", "--out", "run"];
+    run(&[&small[..], &model, &lora].concat(), &[]);
+    let record: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path().join("run/run.json")).unwrap()).unwrap();
+    assert_eq!(record["checkpoint"]["id"], model[1]);
+    assert_eq!(record["settings"]["loras"][0]["file"], "owner/tiny/style.safetensors");
+    // What the run names is found in the cache.
+    run(&["explain", "run"], &[("HF_HUB_OFFLINE", "1")]);
+    run(&["models", model[1], "--config", &config], &[]);
+}
+
 /// The name of the variable that tells the child of the next test what to expect.
 const EXPECT: &str = "ATTNMAP_TEST_EXPECT";
 
