@@ -312,6 +312,17 @@ fn a_link_reproduces_the_view() {
     assert_eq!(by_hand.dimensions(), by_link.dimensions());
     let apart = by_hand.as_raw().iter().zip(by_link.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(apart.unwrap() <= 1, "the same view looks different, by {apart:?} of 255");
+    // A window that was another size before is no other window.
+    let stage = "document.querySelector('.stage').offsetWidth";
+    let width = chrome.eval(stage);
+    for (other_width, other_height) in [(1900, 1200), (700, 500), (1000, 1300)] {
+        chrome.look(Look { width: other_width, height: other_height, ..Look::default() });
+        chrome.settle();
+        assert_ne!(chrome.eval(stage), width);
+        chrome.look(Look::default());
+        chrome.settle();
+        assert_eq!(chrome.eval(stage), width, "after {other_width}x{other_height}");
+    }
     // Nonsense in a link is ignored.
     chrome.open(
         &file,

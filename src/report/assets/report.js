@@ -23,16 +23,23 @@ async function start() {
 
   // The image takes what the window leaves, so that image, table and steps stand on one screen.
   const fit = () => {
+    // Bars wrap by the width that they are given and take height that the image then lacks. From wide to narrow until it fits, so that the
+    // same window gives the same size whatever it was before.
+    plate.style.setProperty('--stage', Math.round(0.62 * plate.clientWidth) + 'px');
+    for (let round = 0; round < 6; round++) plate.style.setProperty('--stage', Math.round(stageWidth()) + 'px');
+  };
+  const stageWidth = () => {
     const frame = stage.querySelector('.frame'), style = getComputedStyle(plate);
     const top = frame.getBoundingClientRect().top + window.scrollY;
-    // What stands below it, with two lines of caption however long the caption is now: the view must not move the image.
-    const bars = stage.querySelector('.scale').offsetHeight + stage.querySelector('.toolbar').offsetHeight;
+    // What stands below it, with one line of legend and two of caption however long they are now: the view must not move the image.
+    const legend = stage.querySelector('.legend'), line = parseFloat(getComputedStyle(legend).lineHeight);
+    const bars = stage.querySelector('.scale').offsetHeight - legend.offsetHeight + line + stage.querySelector('.toolbar').offsetHeight;
     const below = bars + 5.2 * parseFloat(getComputedStyle(stage.querySelector('.caption')).fontSize);
     const columns = style.gridTemplateColumns.split(' ').length;
     const width = plate.clientWidth * (columns > 1 ? 0.62 : 1), ratio = RUN.image.width / RUN.image.height;
     const least = Math.min(width, 16 * parseFloat(getComputedStyle(document.documentElement).fontSize));
     const byHeight = (window.innerHeight - top - below - 12) * ratio;
-    plate.style.setProperty('--stage', Math.round(Math.max(least, Math.min(width, columns > 1 ? byHeight : Math.max(byHeight, width * 0.999)))) + 'px');
+    return Math.max(least, Math.min(width, columns > 1 ? byHeight : Math.max(byHeight, width * 0.999)));
   };
   fit();
   window.addEventListener('resize', fit);
