@@ -352,6 +352,44 @@ fn tensors_that_are_in_the_way_are_named() {
     assert!(message.contains("1475 tokens, which are not CLIP's 49408") && message.contains("--config"), "{message}");
 }
 
+/// Numbers of eight bits are read as what they stand for; those that need scales beside them are not taken for weights.
+#[test]
+fn float8_files_are_read() {
+    // The upper half of an f16 is a float8 of the kind e5m2.
+    let truncated = |dtype: Dtype| {
+        move |tensors: &mut Tensors| {
+            for (kind, _, bytes) in tensors.values_mut().filter(|tensor| tensor.0 == Dtype::F16) {
+                if dtype == Dtype::F16 {
+                    bytes.iter_mut().step_by(2).for_each(|low| *low = 0);
+                } else {
+                    *bytes = bytes.iter().skip(1).step_by(2).copied().collect();
+                }
+                *kind = dtype;
+            }
+        }
+    };
+    let (_kept, small) = tiny_file("tiny-sd1", truncated(Dtype::F8_E5M2));
+    let (_kept, large) = tiny_file("tiny-sd1", truncated(Dtype::F16));
+    let [small, large] = [small, large].map(|path| open(&path, with_config("tiny-sd1")).unwrap());
+    let (description, expected) = (small.describe().unwrap(), large.describe().unwrap());
+    assert!(description.parts[1].dtypes.contains(&"f8_e5m2".to_string()), "{:?}", description.parts);
+    assert_eq!(description.parameters, expected.parameters);
+    for &part in small.index.parts() {
+        let shapes = large.weights(part).unwrap().shapes();
+        assert_eq!(load(&small, part, &shapes), load(&large, part, &shapes), "{part:?}");
+    }
+    for (name, expected) in [
+        ("model.diffusion_model.out.2.scale_weight", "scaled float8"),
+        ("scaled_fp8", "scaled float8"),
+        ("model.diffusion_model.out.2.weight.absmax", "bitsandbytes"),
+    ] {
+        let scale = (Dtype::F16, vec![1], vec![0, 0]);
+        let (_kept, path) = tiny_file("tiny-sd1", |tensors| drop(tensors.insert(name.into(), scale)));
+        let message = open(&path, with_config("tiny-sd1")).unwrap_err().to_string();
+        assert!(message.contains(expected) && message.contains("take the file in f16"), "{name}: {message}");
+    }
+}
+
 #[test]
 fn files_of_other_kinds_are_named() {
     let folder = TempDir::new().unwrap();

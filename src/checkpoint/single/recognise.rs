@@ -85,6 +85,9 @@ const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x and SDXL in
 /// The kind of the checkpoint in `file`.
 pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
     let has = |prefix: &str| has_any(file, prefix);
+    if let Some(quantised) = quantised(file) {
+        return Err(Refusal::new(quantised, "take the file in f16, bf16 or plain float8"));
+    }
     if file.info(&format!("{UNET}input_blocks.0.0.weight")).is_none() {
         return Err(other_kind(file));
     }
@@ -111,6 +114,19 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
         return Ok(Kind::Sd1);
     }
     Err(Refusal::new("a file without a text encoder (cond_stage_model.*, conditioner.*)", "take one that has it"))
+}
+
+/// Weights that mean nothing without scales beside them.
+fn quantised(file: &WeightFile) -> Option<&'static str> {
+    let kind = |name: &str| match name {
+        "scaled_fp8" => Some("a file in scaled float8"),
+        name if name.ends_with(".scale_weight") => Some("a file in scaled float8"),
+        name if name.ends_with(".absmax") || name.contains(".quant_state.") => {
+            Some("a file that bitsandbytes quantised")
+        }
+        _ => None,
+    };
+    file.names().find_map(kind)
 }
 
 fn has_any(file: &WeightFile, prefix: &str) -> bool {

@@ -52,9 +52,10 @@ fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) ->
         Dtype::F16 | Dtype::BF16 => 2,
         Dtype::F32 => 4,
         Dtype::F64 => 8,
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 => 1,
         other => {
             return Err(Problem::Content(format!(
-                "holds {} numbers, which are not supported (f32, f16, bf16 and f64 are)",
+                "holds {} numbers, which are not supported (f32, f16, bf16, f64, f8_e4m3 and f8_e5m2 are); take a file in one of those",
                 dtype_name(other)
             )));
         }
@@ -62,8 +63,14 @@ fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) ->
     if bytes.len() != count * width {
         return Err(Problem::Content(format!("has {} bytes for {count} elements", bytes.len())));
     }
+    let float8: Option<[T; 256]> =
+        (width == 1).then(|| std::array::from_fn(|code| T::of_f64(f64::from(f32_from_float8(code as u8, from)))));
     elements.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * width)).for_each(|(to, bytes)| {
         match from {
+            Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
+                let values = float8.as_ref().expect("made for these types");
+                fill(to, bytes, |[code]: [u8; 1]| values[usize::from(code)]);
+            }
             Dtype::F16 => T::fill_from_f16(to, bytes),
             Dtype::BF16 => T::fill_from_bf16(to, bytes),
             Dtype::F32 => T::fill_from_f32(to, bytes),
@@ -86,6 +93,7 @@ fn blame<T: Element>(elements: &[T], bytes: &[u8], from: Dtype) -> String {
         Dtype::F16 => f16::from_le_bytes(element(bytes, at)).to_f64(),
         Dtype::BF16 => bf16::from_le_bytes(element(bytes, at)).to_f64(),
         Dtype::F32 => f32::from_le_bytes(element(bytes, at)) as f64,
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 => f64::from(f32_from_float8(bytes[at], from)),
         _ => f64::from_le_bytes(element(bytes, at)),
     };
     if source.is_finite() {
@@ -132,6 +140,21 @@ fn f32_from_f16_bits(bits: u16) -> f32 {
     let is_subnormal = mask(magnitude < LEAST_NORMAL);
     let sign = ((bits & !MAGNITUDE) as u32) << 16;
     f32::from_bits((subnormal & is_subnormal) | (normal & !is_subnormal) | sign)
+}
+
+/// The value of an eight-bit float (Micikevicius et al. 2022, FP8 Formats for Deep Learning). E5M2 is the upper half of an f16; E4M3 has no
+/// infinity, and all ones for NaN, which leaves it 448 as its largest (torch's `float8_e4m3fn`).
+fn f32_from_float8(code: u8, kind: Dtype) -> f32 {
+    if kind == Dtype::F8_E5M2 {
+        return f16::from_bits(u16::from(code) << 8).to_f32();
+    }
+    let (exponent, mantissa) = (i32::from(code >> 3 & 0xf), f32::from(code & 7) / 8.0);
+    let magnitude = match (exponent, code & 7) {
+        (0xf, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-6),
+        _ => (1.0 + mantissa) * 2f32.powi(exponent - 7),
+    };
+    if code & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 /// A type that weights can be read as.
@@ -226,6 +249,31 @@ half_element!(bf16, 0x7f80, fill_from_bf16, fill_from_f16, f16);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `tests/fixtures/make_float8.py` has what torch makes of every code.
+    #[test]
+    fn float8_is_what_torch_makes_of_it() {
+        let file = include_bytes!("../../../tests/fixtures/float8.safetensors");
+        let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+        for (kind, dtype, count, nan) in [("e4m3", Dtype::F8_E4M3, 254, 0x7f), ("e5m2", Dtype::F8_E5M2, 248, 0x7e)] {
+            let codes = tensors.tensor(kind).unwrap().data().to_vec();
+            let expected = tensors.tensor(&format!("{kind}.f32")).unwrap().data().to_vec();
+            let expected: Vec<f32> = expected.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            assert_eq!(expected.len(), count);
+            let read = |bytes: &[u8], to| to_tensor(bytes, dtype, Shape::from(bytes.len()), to, &Device::Cpu);
+            // Every one of these has a bf16 and an f16 of the same value.
+            for to in [DType::F32, DType::BF16, DType::F16, DType::F64] {
+                let Ok(found) = read(&codes, to) else { panic!("{kind} as {to:?}") };
+                let found: Vec<f32> = found.to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&found), bits(&expected), "{kind} as {to:?}");
+            }
+            match read(&[codes[0], nan], DType::F32) {
+                Err(Problem::Content(reason)) => assert!(reason.contains("has NaN at element 1"), "{reason}"),
+                _ => panic!("{kind}: NaN is no weight"),
+            }
+        }
+    }
 
     #[test]
     fn every_f16_becomes_the_f32_of_the_same_value() {
