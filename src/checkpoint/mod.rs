@@ -8,6 +8,7 @@ mod config;
 mod defaults;
 mod describe;
 mod embedding;
+mod foreign;
 mod hub;
 mod lora;
 mod single;
@@ -254,7 +255,7 @@ impl Checkpoint {
 
     /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
     fn read_configs(store: Store, id: String, variant: Option<String>) -> Result<Self> {
-        let Some(index) = store.read("model_index.json")? else { return Err(no_index(&store)) };
+        let Some(index) = store.read("model_index.json")? else { return Err(foreign::no_index(&store)) };
         let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
 
@@ -387,29 +388,6 @@ fn fingerprint(file: &WeightFile, weight: f64) -> Vec<u8> {
     });
     hash.update(weight.to_le_bytes());
     hash.finalize().to_vec()
-}
-
-/// Says what a folder without `model_index.json` probably is.
-fn no_index(store: &Store) -> Error {
-    let names = store.list("").unwrap_or_default();
-    let has = |kinds: &[&str]| names.iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)));
-    let reason = if names.iter().any(|name| name == "config.json") {
-        "no such file; this folder is one part of a pipeline, give the folder above it".to_string()
-    } else if let Some(name) = has(&[".safetensors"]) {
-        format!(
-            "no such file; {name} may be a single-file checkpoint: give it with --model {}",
-            store.path(name).display()
-        )
-    } else if let Some(name) = has(&[".ckpt", ".bin", ".pt"]) {
-        format!(
-            "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers folder"
-        )
-    } else {
-        "no such file; give a folder in the diffusers layout (model_index.json, unet/, vae/, text_encoder/, tokenizer/, \
-         scheduler/)"
-            .to_string()
-    };
-    Error::Config { file: store.path("model_index.json"), reason }
 }
 
 impl SecondEncoder {

@@ -30,3 +30,4 @@ mod syntax;
 mod ties;
 mod trace;
 mod view;
+mod wrong_model;

@@ -30,7 +30,7 @@ fn open(path: &Path, changes: Changes) -> attnmap::Result<Checkpoint> {
 }
 
 /// A safetensors file of f16 zeros that takes no room on a disk, with these tensors.
-fn sparse(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
+pub(crate) fn sparse(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in shapes {

@@ -127,7 +127,10 @@ fn refiner(file: &Path) -> Error {
 
 /// Names the family of a pipeline of another kind, so that the reader knows what they have.
 fn unsupported_pipeline(class: &str, file: &Path) -> Error {
-    const FAMILIES: [(&str, &str); 12] = [
+    const FAMILIES: [(&str, &str); 15] = [
+        ("Onnx", "weights for ONNX Runtime"),
+        ("ORT", "weights for ONNX Runtime"),
+        ("OV", "weights for OpenVINO"),
         ("StableDiffusion3", "Stable Diffusion 3"),
         ("Flux", "Flux"),
         ("ControlNet", "ControlNet"),

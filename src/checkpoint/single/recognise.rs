@@ -98,7 +98,10 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
         return Err(Refusal::new("Playground v2.5 (an EDM schedule)", CHECKPOINTS));
     }
     if !has(VAE) {
-        return Err(Refusal::new("a file without an autoencoder (first_stage_model.*)", "take one that has it"));
+        return Err(Refusal::new(
+            "a file without an autoencoder (first_stage_model.*)",
+            "take the checkpoint that has all parts",
+        ));
     }
     let context = Tensors::new(file, UNET);
     if has(SDXL_FIRST) && has(SDXL_SECOND) {
@@ -113,7 +116,10 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
     if has(CLIP) {
         return Ok(Kind::Sd1);
     }
-    Err(Refusal::new("a file without a text encoder (cond_stage_model.*, conditioner.*)", "take one that has it"))
+    Err(Refusal::new(
+        "a file without a text encoder (cond_stage_model.*, conditioner.*)",
+        "take the checkpoint that has all parts",
+    ))
 }
 
 /// Weights that mean nothing without scales beside them.
@@ -149,6 +155,19 @@ fn other_kind(file: &WeightFile) -> Refusal {
         Refusal::new("Stable Diffusion 3", CHECKPOINTS)
     } else if starts("controlnet_cond_embedding.") || starts("control_model.") || starts("input_hint_block.") {
         Refusal::new("a ControlNet", CHECKPOINTS)
+    } else if any("ip_adapter.") || starts("image_proj.") {
+        Refusal::new("an IP-Adapter", CHECKPOINTS)
+    } else if any(".SelfAttention.") {
+        Refusal::new("a T5 text encoder", CHECKPOINTS)
+    } else if any("adaln_single.") || any("scale_shift_table") || starts("caption_projection.") {
+        Refusal::new("PixArt, or another diffusion transformer", CHECKPOINTS)
+    } else if starts("transformer_blocks.") || starts("single_transformer_blocks.") {
+        Refusal::new("a diffusion transformer (Stable Diffusion 3, Flux or another)", CHECKPOINTS)
+    } else if starts("input_blocks.") || starts("time_embed.") {
+        Refusal::new(
+            "a UNet alone (a `diffusion_models` file)",
+            "take the checkpoint that has text encoder and autoencoder too",
+        )
     } else if starts("emb_params") || (starts("clip_l") || starts("clip_g")) && file.names().count() <= 2 {
         Refusal::new(
             "a textual-inversion embedding, not a checkpoint,",

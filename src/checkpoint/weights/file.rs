@@ -202,9 +202,20 @@ pub(crate) fn choose(part: Part, variant: Option<&str>, present: &[String]) -> R
         return Ok(Choice::Index(index));
     }
     let variants = variants(stem, present);
+    const FOREIGN: [(&str, &str); 4] = [
+        (".onnx", "ONNX Runtime"),
+        ("openvino_model.xml", "OpenVINO"),
+        (".msgpack", "Flax"),
+        (".gguf", "GGUF, quantised"),
+    ];
+    let foreign = present.iter().find_map(|name| {
+        let (_, program) = FOREIGN.iter().find(|(kind, _)| name.ends_with(kind))?;
+        Some((name, program))
+    });
     let pickles: Vec<&str> = present
         .iter()
         .filter(|name| [".bin", ".ckpt", ".pt", ".pth"].iter().any(|kind| name.ends_with(kind)))
+        .filter(|name| !name.starts_with("openvino_"))
         .map(String::as_str)
         .collect();
     Err(match (variant, variants.as_slice(), pickles.first()) {
@@ -217,7 +228,12 @@ pub(crate) fn choose(part: Part, variant: Option<&str>, present: &[String]) -> R
             "has its weights only as {pickle}, a Python pickle, which can run any code when read; convert it to \
              safetensors or pick a revision that has them"
         ),
-        (_, [], None) => format!("has no weights ({single} is needed)"),
+        (_, [], None) => match foreign {
+            Some((name, program)) => {
+                format!("has its weights only as {name} ({program}); take those in safetensors ({single})")
+            }
+            None => format!("has no weights ({single} is needed)"),
+        },
     })
 }
 

@@ -1,0 +1,74 @@
+//! What a folder that is no pipeline is, so that the refusal can name it and say what to do.
+
+use super::source;
+use super::store::Store;
+use crate::Error;
+use serde_json::Value;
+use std::fs;
+
+/// The refusal of a folder without `model_index.json`.
+pub(super) fn no_index(store: &Store) -> Error {
+    let names = entries(store);
+    let has = |kinds: &[&str]| names.iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)));
+    let pickle = |name: &&String| source::PICKLES.iter().any(|kind| name.ends_with(&format!(".{kind}")));
+    let reason = if let Some(part) = part(store) {
+        format!("no such file; {part}")
+    } else if has(&["adapter_config.json", "pytorch_lora_weights.safetensors"]).is_some() {
+        "no such file; this folder holds a LoRA: give its .safetensors file with --lora, and with --model the checkpoint that it changes".into()
+    } else if let Some(name) = has(&[".mlmodelc", ".mlpackage"]) {
+        format!(
+            "no such file; {name} is Core ML's format, which holds compiled networks: give the safetensors weights it was made of"
+        )
+    } else if let Some(name) = has(&[".onnx"]) {
+        format!("no such file; {name} is ONNX Runtime's format: give the safetensors weights it was made of")
+    } else if let Some(name) = has(&[".gguf"]) {
+        format!("no such file; {name} holds quantised weights (GGUF): give a file or folder in safetensors")
+    } else if let Some(name) = has(&[".safetensors"]) {
+        format!(
+            "no such file; {name} may be a single-file checkpoint: give it with --model {}",
+            store.path(name).display()
+        )
+    } else if let Some(name) = names.iter().find(pickle) {
+        format!(
+            "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers folder"
+        )
+    } else {
+        "no such file; give a folder in the diffusers layout (model_index.json, unet/, vae/, text_encoder/, tokenizer/, \
+         scheduler/)"
+            .to_string()
+    };
+    Error::Config { file: store.path("model_index.json"), reason }
+}
+
+/// The names of the files and folders at the top, sorted.
+fn entries(store: &Store) -> Vec<String> {
+    let Store::Folder(folder) = store else { return store.list("").unwrap_or_default() };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// What a folder with a `config.json` is, by the class that this names, and what to do.
+fn part(store: &Store) -> Option<String> {
+    let config = store.read("config.json").ok().flatten()?;
+    let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+    let class = config["_class_name"].as_str().or_else(|| config["architectures"][0].as_str()).unwrap_or_default();
+    const ABOVE: &str = "give the folder above it, which has model_index.json";
+    const OTHER: &str = "attnmap runs pipelines of Stable Diffusion 1, 2 and SDXL";
+    let (what, way_out) = match class {
+        "UNet2DConditionModel" => ("a UNet alone", ABOVE),
+        "AutoencoderKL" | "AutoencoderTiny" => ("an autoencoder alone", ABOVE),
+        "CLIPTextModel" | "CLIPTextModelWithProjection" => ("a text encoder alone", ABOVE),
+        class if class.contains("ControlNet") => {
+            ("a ControlNet", "these are not supported; give the checkpoint that it steers")
+        }
+        class if class.contains("T2IAdapter") => {
+            ("a T2I-Adapter", "these are not supported; give the checkpoint that it steers")
+        }
+        class if class.starts_with("T5") || class.starts_with("UMT5") => ("a T5 text encoder", OTHER),
+        class if class.contains("Transformer") && class.contains("Model") => ("a diffusion transformer", OTHER),
+        _ => return Some(format!("this folder is one part of a pipeline, {ABOVE}")),
+    };
+    Some(format!("this folder is {what} ({class}): {way_out}"))
+}
