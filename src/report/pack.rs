@@ -47,7 +47,7 @@ pub struct Detail {
 }
 
 /// From everything to little: the first that fits the budget is taken.
-const DETAILS: [Detail; 8] = [
+const DETAILS: [Detail; 11] = [
     Detail { head_cells: usize::MAX, step_cells: usize::MAX, merge_steps: 1 },
     Detail { head_cells: usize::MAX, step_cells: 1024, merge_steps: 1 },
     Detail { head_cells: 1024, step_cells: 1024, merge_steps: 1 },
@@ -55,13 +55,21 @@ const DETAILS: [Detail; 8] = [
     Detail { head_cells: 256, step_cells: 256, merge_steps: 1 },
     Detail { head_cells: 256, step_cells: 256, merge_steps: 2 },
     Detail { head_cells: 256, step_cells: 256, merge_steps: 5 },
+    Detail { head_cells: 64, step_cells: 64, merge_steps: 1 },
+    Detail { head_cells: 64, step_cells: 64, merge_steps: 2 },
+    Detail { head_cells: 64, step_cells: 64, merge_steps: 5 },
     Detail { head_cells: 64, step_cells: 64, merge_steps: 10 },
 ];
 
-/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 1.2 MB up to 256x256, 6.4 MB
-/// beyond, so that a default run's page stays below 2 MB and that of 50 steps of SD 1.5 below 8 MB with their images.
+/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 1.2 MB up to 256x256, 6.4 MB up to 768x768,
+/// so that a default run's page stays below 2 MB and that of 50 steps of SD 1.5 below 8 MB with their images; 12.8 MB beyond, where
+/// SDXL has 70 sites.
 pub fn budget(image_pixels: usize) -> usize {
-    if image_pixels <= 65_536 { 1_200_000 } else { 6_400_000 }
+    match image_pixels {
+        0..=65_536 => 1_200_000,
+        65_537..=589_824 => 6_400_000,
+        _ => 12_800_000,
+    }
 }
 
 /// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells squared bytes before compression.

@@ -105,10 +105,11 @@ function stepsInWords() {
     const count = lastStep(S.b) - firstStep(S.a) + 1;
     return (isWhole(S.a, S.b) && GROUPS > 1 ? 'all ' + count + ' ' : '') + CALL + (count > 1 ? 's' : '') + ' ' + levelsInWords(S.a, S.b);
   }
-  if (isWhole(S.a, S.b)) return GROUPS > 1 ? 'steps 1–' + lastStep(GROUPS - 1) : 'step 1';
-  const from = firstStep(S.a), to = lastStep(S.b);
-  return from === to ? 'step ' + from : 'steps ' + from + '–' + to;
+  return groupsInWords(S.a, S.b);
 }
+// Groups of steps by their numbers; a group holds several where steps were merged to keep the page small.
+const groupsInWords = (a, b) => (firstStep(a) === lastStep(b) ? 'step ' : 'steps ') + groupNumbers(a, b);
+const groupNumbers = (a, b) => firstStep(a) + (firstStep(a) === lastStep(b) ? '' : '–' + lastStep(b));
 const viewInWords = (list = []) => sitesInWords() + '; ' + stepsInWords() + (onlyNegative(list) ? ', in the half that was given the negative prompt' : '');
 const onlyNegative = (list) => list.length > 0 && list.every((entry) => entry.negative);
 

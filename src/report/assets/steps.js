@@ -14,7 +14,7 @@ function togglePlay() {
   }, Math.max(120, Math.min(500, 6000 / GROUPS)));
   set({});
 }
-const callName = (g) => CALL + ' ' + (LOOK ? levelsInWords(g, g) : firstStep(g));
+const callName = (g) => (LOOK ? CALL + ' ' + levelsInWords(g, g) : groupsInWords(g, g));
 function shiftSteps(by) {
   if (!HAS_STEPS) return;
   const span = isWhole(S.a, S.b) ? 0 : S.b - S.a;
@@ -44,7 +44,7 @@ function stepsPanel() {
     const button = el('button', {class: 'thumb', type: 'button', tabIndex: -1, onclick: () => {
       stopPlaying();
       if (S.a === group && S.b === group) chooseSteps(0, last); else chooseSteps(group, group);
-    }}, canvas, el('span', {text: LOOK ? 't ' + Math.round(RUN.timesteps[RUN.stepGroups[group][0]]) : String(firstStep(group))}));
+    }}, canvas, el('span', {text: LOOK ? 't ' + Math.round(RUN.timesteps[RUN.stepGroups[group][0]]) : groupNumbers(group, group)}));
     return {group, canvas, button};
   });
   const strip = el('div', {class: 'multiples' + (count <= 6 ? ' few' : ''), role: 'group', 'aria-label': 'The word at single ' + CALL + 's'}, thumbs.map((t) => t.button));
@@ -94,7 +94,7 @@ function stepsPanel() {
     track.firstChild.style.left = (100 * S.a) / Math.max(1, last) + '%';
     track.firstChild.style.right = 100 - (100 * S.b) / Math.max(1, last) + '%';
     play.textContent = playing ? 'Pause' : 'Play';
-    const g = S.a === S.b ? RUN.stepGroups[S.a][0] : null;
+    const g = firstStep(S.a) === lastStep(S.b) ? RUN.stepGroups[S.a][0] : null;
     says.textContent = LOOK ? sentence(stepsInWords()) : stepsInWords() + ' of ' + lastStep(last) + (g === null ? '' : ', t = ' + Math.round(RUN.timesteps[g]));
     all.hidden = isWhole(S.a, S.b);
     if (key === drawn) return;
