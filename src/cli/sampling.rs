@@ -45,7 +45,8 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub size: Option<(usize, usize)>,
 
-    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, ddpm or lcm [default: the checkpoint's own]
+    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, ddpm or lcm
+    /// [default: the checkpoint's own]
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<SchedulerKind>,
 

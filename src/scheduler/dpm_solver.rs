@@ -2,9 +2,12 @@
 //! variants, `scheduling_dpmsolver_multistep.py`.
 
 use super::euler::final_sigma;
+use super::lambda::{
+    Level, Levels, SHORT_RUN, refuse_other_models, spread_over_training, timesteps_before, whole_timesteps,
+};
 use super::prediction::{Prediction, Range, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, config_error, interpolate, linspace, refuse};
-use super::sigmas::{SigmaSpacing, check_falling, timestep_of_sigma};
+use super::schedule::{ClassDefaults, Spacing, TrainSchedule, config_error, linspace, refuse};
+use super::sigmas::SigmaSpacing;
 use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32, randn_tensor};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
@@ -19,9 +22,6 @@ const CLASS: ClassDefaults = ClassDefaults {
     spacing: Spacing::Linspace,
     rescales: true,
 };
-
-/// Runs shorter than this end with steps of lower order (`lower_order_final`).
-const SHORT_RUN: usize = 15;
 
 /// Which integral is approximated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,27 +45,9 @@ pub(super) struct DpmSolver {
     lower_order_final: bool,
     /// The last step is of first order whatever the length.
     first_order_last: bool,
-    timesteps: Vec<f64>,
-    /// One sigma a timestep, and the final one.
-    sigmas: Vec<f32>,
+    levels: Levels,
     /// Converted outputs of earlier steps, the latest first.
     outputs: VecDeque<Tensor>,
-}
-
-/// Signal and noise of a variance-preserving sample, and half its log signal-to-noise ratio.
-#[derive(Debug, Clone, Copy)]
-struct Level {
-    alpha: f32,
-    sigma: f32,
-    lambda: f32,
-}
-
-impl Level {
-    fn of_sigma(sigma: f32) -> Self {
-        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
-        let sigma = sigma * alpha;
-        Self { alpha, sigma, lambda: alpha.ln() - sigma.ln() }
-    }
 }
 
 impl DpmSolver {
@@ -103,10 +85,9 @@ impl DpmSolver {
             return Err(config_error(config, reason));
         }
         schedule.check_steps(steps)?;
-        let (timesteps, sigmas) = levels(config, &schedule, steps)?;
-        let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([last]).collect();
-        check_falling(&sigmas[..steps], steps)?;
-        let lower_order_final = config.lower_order_final.unwrap_or(true) && timesteps.len() < SHORT_RUN;
+        let (timesteps, sigmas) = visited(config, &schedule, steps)?;
+        let levels = Levels::new(timesteps, sigmas, last)?;
+        let lower_order_final = config.lower_order_final.unwrap_or(true) && steps < SHORT_RUN;
         let first_order_last = config.euler_at_final.unwrap_or(false) || lower_order_final || last == 0.0;
         Ok(Self {
             prediction,
@@ -116,15 +97,14 @@ impl DpmSolver {
             heun,
             lower_order_final,
             first_order_last,
-            timesteps,
-            sigmas,
+            levels,
             outputs: VecDeque::new(),
         })
     }
 
     /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise that agrees with it.
     fn convert(&self, output: &Tensor, sample: &Tensor, index: usize) -> Result<(Tensor, Tensor)> {
-        let Level { alpha, sigma, .. } = Level::of_sigma(self.sigmas[index]);
+        let Level { alpha, sigma, .. } = self.levels.at(index);
         let denoised = self.range.apply(self.prediction.denoised(output, sample, alpha, sigma)?)?;
         let integrand = if self.algorithm.plus_plus {
             denoised.clone()
@@ -138,7 +118,7 @@ impl DpmSolver {
 
     /// The order of the step at `index`: as many as there are outputs, fewer towards the end.
     fn order_at(&self, index: usize) -> usize {
-        let left = self.timesteps.len() - index;
+        let left = self.levels.timesteps.len() - index;
         let most = match left {
             1 if self.first_order_last => 1,
             2 if self.lower_order_final => 2,
@@ -149,8 +129,8 @@ impl DpmSolver {
 
     /// The update of the given order; `noise` is there for SDE algorithms.
     fn update(&self, sample: &Tensor, index: usize, order: usize, noise: Option<&Tensor>) -> Result<Tensor> {
-        let to = Level::of_sigma(self.sigmas[index + 1]);
-        let from = Level::of_sigma(self.sigmas[index]);
+        let to = self.levels.at(index + 1);
+        let from = self.levels.at(index);
         let h = to.lambda - from.lambda;
         if h == 0.0 {
             // `final_sigmas_type` sigma_min, and the run is there already.
@@ -164,14 +144,14 @@ impl DpmSolver {
         let (d1, d2);
         match order {
             2 => {
-                let r0 = (from.lambda - Level::of_sigma(self.sigmas[index - 1]).lambda) / h;
+                let r0 = (from.lambda - self.levels.at(index - 1).lambda) / h;
                 d1 = mix(&[(1.0, m[0]), (-1.0, m[1])]).and_then(|d| divide(&d, r0))?;
                 terms.push((if self.heun { w.second } else { 0.5 * w.first }, &d1));
             }
             3 => {
-                let before = Level::of_sigma(self.sigmas[index - 1]).lambda;
+                let before = self.levels.at(index - 1).lambda;
                 let r0 = (from.lambda - before) / h;
-                let r1 = (before - Level::of_sigma(self.sigmas[index - 2]).lambda) / h;
+                let r1 = (before - self.levels.at(index - 2).lambda) / h;
                 let d1_0 = mix(&[(1.0, m[0]), (-1.0, m[1])]).and_then(|d| divide(&d, r0))?;
                 let d1_1 = mix(&[(1.0, m[1]), (-1.0, m[2])]).and_then(|d| divide(&d, r1))?;
                 let change = mix(&[(1.0, &d1_0), (-1.0, &d1_1)])?;
@@ -248,75 +228,33 @@ impl Weights {
     }
 }
 
-/// Refuses settings for models that are not diffusion models of Stable Diffusion's kind.
-fn refuse_other_models(config: &SchedulerConfig) -> Result<()> {
-    if let Some(variance) = config.variance_type.as_deref().filter(|kind| kind.starts_with("learned")) {
-        return Err(refuse(config, "variance_type", variance, "models that predict their variance are not run here"));
-    }
-    if config.use_flow_sigmas.unwrap_or(false) {
-        return Err(refuse(config, "use_flow_sigmas", true, "flow matching models are not run here"));
-    }
-    if config.use_dynamic_shifting.unwrap_or(false) {
-        return Err(refuse(config, "use_dynamic_shifting", true, "flow matching models are not run here"));
-    }
-    Ok(())
-}
-
 /// Timesteps and sigmas of a run, without the final sigma.
-fn levels(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-    let sigmas = schedule.sigmas();
-    let log_sigmas: Vec<f32> = sigmas.iter().map(|sigma| sigma.ln()).collect();
-    let (largest, smallest) = (sigmas[sigmas.len() - 1], sigmas[0]);
+fn visited(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let spread = SigmaSpacing::new(config)?;
     let lu = config.use_lu_lambdas.unwrap_or(false);
     let karras = spread == Some(SigmaSpacing::Karras);
     let spaced = match spread {
         _ if lu && !karras => {
             // Even in lambda, that is in -log sigma; the exponent 1 of the reference makes it a straight line.
+            let log_sigmas = schedule.log_sigmas();
             let (first, last) = (f64::from(log_sigmas[log_sigmas.len() - 1]), f64::from(log_sigmas[0]));
             let ramp = linspace(0.0, 1.0, steps);
             Some(ramp.into_iter().map(|x| (first + x * (last - first)).exp()).collect::<Vec<f64>>())
         }
-        Some(spread) => {
-            // Not in the class's own config, but diffusers finds them there when Euler's was converted.
-            let largest = config.sigma_max.unwrap_or(f64::from(largest));
-            let smallest = config.sigma_min.unwrap_or(f64::from(smallest));
-            Some(spread.spread(largest, smallest, steps))
-        }
+        Some(spread) => Some(spread_over_training(spread, config, schedule, steps)),
         None => None,
     };
     if let Some(spaced) = spaced {
         let rounds = (karras || lu) && config.beta_schedule.as_deref() != Some("squaredcos_cap_v2");
-        let timesteps = spaced
-            .iter()
-            .map(|&sigma| timestep_of_sigma(sigma, &log_sigmas))
-            .map(|t| if rounds { t.round_ties_even() } else { t.trunc() })
-            .collect();
-        return Ok((timesteps, spaced));
+        return Ok((whole_timesteps(&spaced, schedule, rounds), spaced));
     }
-    let timesteps = spaced_timesteps(config, schedule, steps)?;
-    let sigmas = timesteps.iter().map(|&t| interpolate(&sigmas, t)).collect();
-    Ok((timesteps, sigmas))
-}
-
-/// Timesteps by `timestep_spacing`; this class leaves room for one more below the last.
-fn spaced_timesteps(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> Result<Vec<f64>> {
     let last = schedule.train_steps - clipped(config, schedule);
     if last == 0 {
         return Err(config_error(config, "`lambda_min_clipped` leaves no timestep to visit"));
     }
-    let timesteps: Vec<f64> = match schedule.spacing {
-        Spacing::Linspace => {
-            let points = linspace(0.0, last as f64 - 1.0, steps + 1);
-            points.into_iter().skip(1).rev().map(f64::round_ties_even).collect()
-        }
-        Spacing::Leading => {
-            let ratio = (last / (steps + 1)) as f64;
-            (1..=steps).rev().map(|i| i as f64 * ratio + schedule.steps_offset).collect()
-        }
-        Spacing::Trailing => schedule.trailing(last as f64, steps),
-    };
-    Ok(timesteps)
+    let timesteps = timesteps_before(last, schedule, steps);
+    let sigmas = schedule.sigmas_at(&timesteps);
+    Ok((timesteps, sigmas))
 }
 
 /// How many of the last training timesteps have a lambda below `lambda_min_clipped`; they are not visited.
@@ -328,7 +266,7 @@ fn clipped(config: &SchedulerConfig, schedule: &TrainSchedule) -> usize {
 
 impl Scheduler for DpmSolver {
     fn timesteps(&self) -> &[f64] {
-        &self.timesteps
+        &self.levels.timesteps
     }
 
     fn step(
@@ -339,7 +277,7 @@ impl Scheduler for DpmSolver {
         noise: &mut [TorchGenerator],
     ) -> Result<Stepped> {
         let dtype = sample.dtype();
-        let (output, sample) = in_f32(output, index, self.timesteps.len(), sample)?;
+        let (output, sample) = in_f32(output, index, self.levels.timesteps.len(), sample)?;
         let (denoised, integrand) = self.convert(&output, &sample, index)?;
         self.outputs.push_front(integrand);
         self.outputs.truncate(self.order);
@@ -353,9 +291,6 @@ impl Scheduler for DpmSolver {
     }
 
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
-        let dtype = original.dtype();
-        let (noise, original) = in_f32(noise, index, self.timesteps.len(), original)?;
-        let level = Level::of_sigma(self.sigmas[index]);
-        Ok(mix(&[(level.alpha, &original), (level.sigma, &noise)])?.to_dtype(dtype)?)
+        self.levels.add_noise(original, noise, index)
     }
 }

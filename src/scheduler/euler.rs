@@ -1,7 +1,7 @@
 //! Euler's method in the sigmas of Karras et al. 2022 (algorithm 2 without churn), `scheduling_euler_discrete.py`.
 
 use super::prediction::{Prediction, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, interpolate, linspace, linspace_f32, refuse};
+use super::schedule::{ClassDefaults, Spacing, TrainSchedule, linspace, linspace_f32, refuse};
 use super::sigmas::{SigmaSpacing, check_falling, timestep_of_sigma};
 use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
 use crate::Result;
@@ -49,9 +49,8 @@ impl Levels {
             }
             Spacing::Trailing => schedule.trailing(train, steps),
         };
-        let sigmas = schedule.sigmas();
-        let at_timesteps = timesteps.iter().map(|&t| interpolate(&sigmas, t)).collect();
-        Ok((timesteps, at_timesteps))
+        let sigmas = schedule.sigmas_at(&timesteps);
+        Ok((timesteps, sigmas))
     }
 
     /// From timesteps and their sigmas, the final one included.
@@ -103,8 +102,7 @@ impl Euler {
         };
         let spread = SigmaSpacing::new(config)?;
         let (mut timesteps, mut sigmas) = Levels::of_timesteps(&schedule, steps)?;
-        let train_sigmas = schedule.sigmas();
-        let log_sigmas: Vec<f32> = train_sigmas.iter().map(|sigma| sigma.ln()).collect();
+        let log_sigmas = schedule.log_sigmas();
 
         match config.interpolation_type.as_deref() {
             None | Some("linear") => {}

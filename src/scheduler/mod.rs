@@ -21,15 +21,18 @@
 
 mod ddim;
 mod ddpm;
+mod deis;
 mod dpm_solver;
 mod euler;
 mod euler_ancestral;
+mod lambda;
 mod lcm;
 mod noise;
 mod pndm;
 mod prediction;
 mod schedule;
 mod sigmas;
+mod unipc;
 
 pub use noise::{TorchGenerator, randn_tensor};
 pub use schedule::Spacing;
@@ -82,6 +85,9 @@ pub struct Stepped {
     pub denoised: Tensor,
 }
 
+/// `algorithm_type` of DPM-Solver++ for the SDE.
+const SDE_ALGORITHM: &str = "sde-dpmsolver++";
+
 /// The samplers that attnmap has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SchedulerKind {
@@ -103,6 +109,18 @@ pub enum SchedulerKind {
     /// `dpm++2m-karras`: the same with `use_karras_sigmas`.
     #[serde(rename = "dpm++2m-karras")]
     DpmSolverKarras,
+    /// `dpm++2m-sde`: the same class with `algorithm_type` sde-dpmsolver++, which draws noise in each step.
+    #[serde(rename = "dpm++2m-sde")]
+    DpmSolverSde,
+    /// `dpm++2m-sde-karras`: that with `use_karras_sigmas`.
+    #[serde(rename = "dpm++2m-sde-karras")]
+    DpmSolverSdeKarras,
+    /// `deis`: `DEISMultistepScheduler` (Zhang and Chen 2023).
+    #[serde(rename = "deis")]
+    Deis,
+    /// `unipc`: `UniPCMultistepScheduler` (Zhao et al. 2023).
+    #[serde(rename = "unipc")]
+    UniPc,
     /// `ddpm`: `DDPMScheduler` (Ho et al. 2020).
     #[serde(rename = "ddpm")]
     Ddpm,
@@ -113,13 +131,17 @@ pub enum SchedulerKind {
 
 impl SchedulerKind {
     /// All of them, in the order that help texts list them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Ddim,
         Self::Pndm,
         Self::Euler,
         Self::EulerAncestral,
         Self::DpmSolver,
         Self::DpmSolverKarras,
+        Self::DpmSolverSde,
+        Self::DpmSolverSdeKarras,
+        Self::Deis,
+        Self::UniPc,
         Self::Ddpm,
         Self::Lcm,
     ];
@@ -133,6 +155,10 @@ impl SchedulerKind {
             Self::EulerAncestral => "euler-a",
             Self::DpmSolver => "dpm++2m",
             Self::DpmSolverKarras => "dpm++2m-karras",
+            Self::DpmSolverSde => "dpm++2m-sde",
+            Self::DpmSolverSdeKarras => "dpm++2m-sde-karras",
+            Self::Deis => "deis",
+            Self::UniPc => "unipc",
             Self::Ddpm => "ddpm",
             Self::Lcm => "lcm",
         }
@@ -145,7 +171,11 @@ impl SchedulerKind {
             Self::Pndm => "PNDMScheduler",
             Self::Euler => "EulerDiscreteScheduler",
             Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
-            Self::DpmSolver | Self::DpmSolverKarras => "DPMSolverMultistepScheduler",
+            Self::DpmSolver | Self::DpmSolverKarras | Self::DpmSolverSde | Self::DpmSolverSdeKarras => {
+                "DPMSolverMultistepScheduler"
+            }
+            Self::Deis => "DEISMultistepScheduler",
+            Self::UniPc => "UniPCMultistepScheduler",
             Self::Ddpm => "DDPMScheduler",
             Self::Lcm => "LCMScheduler",
         }
@@ -157,7 +187,15 @@ impl SchedulerKind {
     pub fn of_config(config: &SchedulerConfig) -> Result<Self> {
         let kind = Self::ALL.into_iter().find(|kind| kind.class_name() == config.class_name);
         match kind {
-            Some(Self::DpmSolver) if config.use_karras_sigmas.unwrap_or(false) => Ok(Self::DpmSolverKarras),
+            Some(Self::DpmSolver) => {
+                let sde = config.algorithm_type.as_deref() == Some(SDE_ALGORITHM);
+                Ok(match (sde, config.use_karras_sigmas.unwrap_or(false)) {
+                    (false, false) => Self::DpmSolver,
+                    (false, true) => Self::DpmSolverKarras,
+                    (true, false) => Self::DpmSolverSde,
+                    (true, true) => Self::DpmSolverSdeKarras,
+                })
+            }
             Some(kind) => Ok(kind),
             None => Err(Error::Unsupported {
                 what: format!("the scheduler {} of {}", config.class_name, config.file.display()),
@@ -204,11 +242,21 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
         SchedulerKind::Pndm => Box::new(pndm::Pndm::new(config, steps)?),
         SchedulerKind::Euler => Box::new(euler::Euler::new(config, steps)?),
         SchedulerKind::EulerAncestral => Box::new(euler_ancestral::EulerAncestral::new(config, steps)?),
-        SchedulerKind::DpmSolver => Box::new(dpm_solver::DpmSolver::new(config, steps)?),
-        SchedulerKind::DpmSolverKarras => {
-            let config = SchedulerConfig { use_karras_sigmas: Some(true), ..config.clone() };
+        SchedulerKind::DpmSolver
+        | SchedulerKind::DpmSolverKarras
+        | SchedulerKind::DpmSolverSde
+        | SchedulerKind::DpmSolverSdeKarras => {
+            let mut config = config.clone();
+            if matches!(kind, SchedulerKind::DpmSolverKarras | SchedulerKind::DpmSolverSdeKarras) {
+                config.use_karras_sigmas = Some(true);
+            }
+            if matches!(kind, SchedulerKind::DpmSolverSde | SchedulerKind::DpmSolverSdeKarras) {
+                config.algorithm_type = Some(SDE_ALGORITHM.into());
+            }
             Box::new(dpm_solver::DpmSolver::new(&config, steps)?)
         }
+        SchedulerKind::Deis => Box::new(deis::Deis::new(config, steps)?),
+        SchedulerKind::UniPc => Box::new(unipc::UniPc::new(config, steps)?),
         SchedulerKind::Ddpm => Box::new(ddpm::Ddpm::new(config, steps)?),
         SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps, 1.0)?),
     })

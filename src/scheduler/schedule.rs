@@ -135,6 +135,17 @@ impl TrainSchedule {
         self.positive_alphas().iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
     }
 
+    /// The natural logarithms of [`sigmas`](Self::sigmas).
+    pub(super) fn log_sigmas(&self) -> Vec<f32> {
+        self.sigmas().iter().map(|sigma| sigma.ln()).collect()
+    }
+
+    /// The sigmas at `timesteps`, which may lie between those of training.
+    pub(super) fn sigmas_at(&self, timesteps: &[f64]) -> Vec<f64> {
+        let sigmas = self.sigmas();
+        timesteps.iter().map(|&t| interpolate(&sigmas, t)).collect()
+    }
+
     /// The timesteps of a run of `steps`, largest first, whole numbers.
     ///
     /// Errors: [`Error::Option`] for `--steps` where there are none, more than training had, or a timestep beyond training.
@@ -314,7 +325,7 @@ fn arange(start: f64, stop: f64, step: f64) -> Vec<f64> {
 }
 
 /// `numpy.interp` over the indices of `values`: linear between entries, the end values outside.
-pub(super) fn interpolate(values: &[f32], position: f64) -> f64 {
+fn interpolate(values: &[f32], position: f64) -> f64 {
     let last = values.len() - 1;
     if position <= 0.0 {
         return f64::from(values[0]);

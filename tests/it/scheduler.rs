@@ -128,12 +128,33 @@ fn relative_l2(a: &Tensor, b: &[f32]) -> f64 {
     (difference / length).sqrt()
 }
 
-/// Every sampler, spacing, prediction and option over full runs, next to diffusers.
-#[test]
-fn schedulers_are_diffusers() {
-    let runs: Vec<Run> = serde_json::from_str(include_str!("../fixtures/schedulers.json")).unwrap();
-    let file =
-        candle_core::safetensors::load_buffer(include_bytes!("../fixtures/schedulers.safetensors"), &Device::Cpu);
+/// A test that the runs recorded in a file of `make_schedulers.py` come out as diffusers' did.
+macro_rules! are_diffusers {
+    ($($test:ident: $file:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                runs_are_diffusers(
+                    include_str!(concat!("../fixtures/", $file, ".json")),
+                    include_bytes!(concat!("../fixtures/", $file, ".safetensors")),
+                );
+            }
+        )*
+    };
+}
+
+// Every sampler, spacing, prediction and option over full runs.
+are_diffusers! {
+    schedulers_are_diffusers: "schedulers",
+    dpm_solver_sde_is_diffusers: "schedulers/dpm-sde",
+    deis_is_diffusers: "schedulers/deis",
+    unipc_is_diffusers: "schedulers/unipc",
+}
+
+#[track_caller]
+fn runs_are_diffusers(runs: &str, numbers: &[u8]) {
+    let runs: Vec<Run> = serde_json::from_str(runs).unwrap();
+    let file = candle_core::safetensors::load_buffer(numbers, &Device::Cpu);
     let numbers = file.unwrap()["numbers"].to_vec1::<f32>().unwrap();
     let mut numbers = numbers.as_slice();
     let mut take = |count: usize| {
@@ -178,6 +199,7 @@ fn schedulers_are_diffusers() {
             }
         }
     }
+    assert!(numbers.is_empty());
     println!("worst of {}: {:.1e} for {}", runs.len(), worst.0, worst.1);
 }
 
@@ -239,6 +261,17 @@ fn unsupported_values_are_refused_by_name() {
         (DpmSolver, json!({"use_dynamic_shifting": true}), "`use_dynamic_shifting` is true"),
         (DpmSolver, json!({"variance_type": "learned_range"}), "`variance_type` is learned_range"),
         (DpmSolver, json!({"lambda_min_clipped": 20.0}), "`lambda_min_clipped`"),
+        (Deis, json!({"algorithm_type": "sde-dpmsolver++"}), "`algorithm_type` is sde-dpmsolver++"),
+        (Deis, json!({"solver_type": "rk4"}), "`solver_type` is rk4"),
+        (Deis, json!({"solver_order": 4}), "`solver_order` is 4"),
+        (Deis, json!({"use_flow_sigmas": true}), "`use_flow_sigmas` is true"),
+        (UniPc, json!({"solver_type": "rk4"}), "`solver_type` is rk4"),
+        (UniPc, json!({"solver_order": 0}), "`solver_order` is 0"),
+        (UniPc, json!({"solver_p": {}}), "`solver_p` is another scheduler"),
+        (UniPc, json!({"use_flow_sigmas": true}), "`use_flow_sigmas` is true"),
+        (UniPc, json!({"predict_x0": false}), "`final_sigmas_type` zero does not go with `predict_x0` false"),
+        (UniPc, json!({"lower_order_final": false}), "zero does not go with `lower_order_final` false"),
+        (UniPc, json!({"final_sigmas_type": "one"}), "`final_sigmas_type` is one"),
         (Lcm, json!({"original_inference_steps": 2000}), "`original_inference_steps` is 2000"),
     ] {
         let error = refused(fields, kind, 10);
@@ -254,18 +287,29 @@ fn names_and_classes() {
         assert_eq!(kind.name().parse::<SchedulerKind>().unwrap(), kind);
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
     }
-    let error = "heun".parse::<SchedulerKind>().unwrap_err();
+    let error = "plms".parse::<SchedulerKind>().unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert_eq!(
         error.to_string(),
-        "--scheduler: there is no scheduler \"heun\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, ddpm, lcm"
+        "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, \
+         dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, ddpm, lcm"
     );
-    let heun = config(&json!({"_class_name": "HeunDiscreteScheduler"}));
-    let error = build(&heun, None, 10).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("HeunDiscreteScheduler") && error.contains("--scheduler: ddim"), "{error}");
-    assert_eq!(build(&heun, Some(SchedulerKind::Euler), 10).unwrap().timesteps().len(), 10);
-    let karras = config(&json!({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": true}));
-    assert_eq!(SchedulerKind::of_config(&karras).unwrap(), SchedulerKind::DpmSolverKarras);
+    let other = config(&json!({"_class_name": "SASolverScheduler"}));
+    let error = build(&other, None, 10).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("SASolverScheduler") && error.contains("--scheduler: ddim"), "{error}");
+    assert_eq!(build(&other, Some(SchedulerKind::Euler), 10).unwrap().timesteps().len(), 10);
+    for (karras, algorithm, kind) in [
+        (false, "dpmsolver++", SchedulerKind::DpmSolver),
+        (true, "dpmsolver++", SchedulerKind::DpmSolverKarras),
+        (false, "sde-dpmsolver++", SchedulerKind::DpmSolverSde),
+        (true, "sde-dpmsolver++", SchedulerKind::DpmSolverSdeKarras),
+        // The older SDE algorithm has no name of its own: its config is read as it is.
+        (false, "sde-dpmsolver", SchedulerKind::DpmSolver),
+    ] {
+        let class = "DPMSolverMultistepScheduler";
+        let json = json!({"_class_name": class, "use_karras_sigmas": karras, "algorithm_type": algorithm});
+        assert_eq!(SchedulerKind::of_config(&config(&json)).unwrap(), kind);
+    }
 }
 
 /// What `StableDiffusionPipeline.__init__` does to the config of an early checkpoint.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 macro_rules! scheduler_config {
     ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
-        /// The union of the fields of DDIM, PNDM, Euler, Euler ancestral, DPM-Solver multistep, DDPM and LCM.
+        /// The union of the fields of the classes that attnmap has.
         ///
         /// `None` means absent (or null, which diffusers writes for its own `None`).
         #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -73,7 +73,7 @@ scheduler_config! {
     skip_prk_steps: bool,
     /// Euler: `linear` or `log_linear` between sigmas.
     interpolation_type: String,
-    /// Karras et al.'s sigma spacing (Euler, DPM-Solver).
+    /// Karras et al.'s sigma spacing (Euler, DPM-Solver, DEIS, UniPC).
     use_karras_sigmas: bool,
     /// Exponential sigma spacing.
     use_exponential_sigmas: bool,
@@ -87,30 +87,36 @@ scheduler_config! {
     timestep_type: String,
     /// `zero` or `sigma_min`.
     final_sigmas_type: String,
-    /// DPM-Solver: 1, 2 or 3.
+    /// DPM-Solver, DEIS, UniPC: 1, 2 or 3.
     solver_order: usize,
-    /// DPM-Solver: `dpmsolver++` and others.
+    /// DPM-Solver: `dpmsolver++` and others; DEIS: `deis`.
     algorithm_type: String,
-    /// DPM-Solver: `midpoint` or `heun`.
+    /// DPM-Solver: `midpoint` or `heun`; DEIS: `logrho`; UniPC: `bh1` or `bh2`.
     solver_type: String,
-    /// DPM-Solver: lower order in the last steps of a short run.
+    /// DPM-Solver, DEIS: lower order in the last steps of a short run; UniPC: of any.
     lower_order_final: bool,
     /// DPM-Solver: first order in the last step.
     euler_at_final: bool,
     /// DPM-Solver: Lu et al.'s lambda spacing.
     use_lu_lambdas: bool,
-    /// DPM-Solver: sigmas of flow matching.
+    /// DPM-Solver, DEIS, UniPC: sigmas of flow matching.
     use_flow_sigmas: bool,
-    /// DPM-Solver: shift of those.
+    /// DPM-Solver, DEIS, UniPC: shift of those.
     flow_shift: f64,
-    /// DPM-Solver: `exponential`.
+    /// DPM-Solver, DEIS, UniPC: `exponential`.
     time_shift_type: String,
-    /// DPM-Solver: shift by resolution.
+    /// DPM-Solver, DEIS, UniPC: shift by resolution.
     use_dynamic_shifting: bool,
     /// DPM-Solver: the lower bound on lambda; negative infinity for none.
     lambda_min_clipped: Number,
     /// DPM-Solver: whether the model predicts a variance too; DDPM: which variance is used (`fixed_small` ...).
     variance_type: String,
+    /// UniPC: whether the integral is over the denoised sample and not over the noise.
+    predict_x0: bool,
+    /// UniPC: indices of the steps whose result is not corrected.
+    disable_corrector: Vec<usize>,
+    /// UniPC: another scheduler as the predictor.
+    solver_p: Value,
     /// LCM: steps of the solver that the model was distilled from.
     original_inference_steps: usize,
     /// LCM: factor on the timestep in the boundary condition.
@@ -160,21 +166,18 @@ impl SchedulerConfig {
     }
 }
 
-/// Fields of schedulers for Stable Diffusion that attnmap does not have (UniPC, Heun, KDPM2, DEIS, SA, SDE, LMS, TCD).
-const OTHER_CLASSES: [&str; 16] = [
+/// Fields of schedulers for Stable Diffusion that attnmap does not have (Heun, KDPM2, SA, SDE, LMS, TCD).
+const OTHER_CLASSES: [&str; 13] = [
     "clip_denoised",
     "corrector_order",
-    "disable_corrector",
     "eta",
     "noise_sampler_seed",
-    "predict_x0",
     "predictor_order",
     "rho",
     "s_noise",
     "sigma_data",
     "sigma_schedule",
     "shift_terminal",
-    "solver_p",
     "tau_func",
     "tensor_format",
     "timestep_values",
