@@ -32,8 +32,8 @@ pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, sche
         && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
     let (steps, guidance_scale) = match index.family {
         _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
-        // Distilled without a guidance embedding (an LCM LoRA that was merged in).
-        _ if is("LCMScheduler") => (4, 1.0),
+        // Distilled without a guidance embedding (an LCM or TCD LoRA that was merged in).
+        _ if is("LCMScheduler") || is("TCDScheduler") => (4, 1.0),
         // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
         _ if trailing => (4, 0.0),
         Family::StableDiffusionXl => (50, 5.0),

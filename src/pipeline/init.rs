@@ -150,9 +150,9 @@ impl Pipeline {
             let latents = (self.initial_noise(options, noise)? * sampler.init_noise_sigma())?;
             return Ok(Start { latents, first_call: 0, paint: None });
         };
-        // A scheduler's calls beyond the steps asked for (PNDM's) come early in the run: as in diffusers, steps that are left out
-        // are counted as calls, and the extra ones stay.
-        let first_call = self.skipped(init, options);
+        // PNDM's call beyond the steps asked for comes early in the run: as in diffusers, steps that are left out are counted as calls there,
+        // and the extra one stays.
+        let first_call = self.skipped(init, options) * sampler.calls_per_step();
         let shape = self.latent_shape(options);
         let mut draw = || scheduler::randn_tensor(&shape, noise, DType::F32, &self.options.device);
         // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is shown the masked picture needs no other.

@@ -65,7 +65,7 @@ pub struct Options {
     pub negative: String,
     /// How the prompt and the negative prompt are read.
     pub syntax: Syntax,
-    /// Denoising steps, 1 or more (PNDM makes one UNet call more).
+    /// Denoising steps, 1 or more (PNDM makes one UNet call more; Heun and DPM-Solver-2 make two a step).
     pub steps: usize,
     /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in diffusers).
     pub guidance_scale: f64,

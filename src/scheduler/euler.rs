@@ -24,7 +24,7 @@ pub(super) struct Euler {
     levels: Levels,
 }
 
-/// The noise levels of a run of either Euler sampler.
+/// The noise levels of a run of the samplers that step in sigma: both of Euler, LMS, Heun, DPM-Solver-2.
 #[derive(Debug)]
 pub(super) struct Levels {
     pub timesteps: Vec<f64>,
@@ -51,6 +51,42 @@ impl Levels {
         };
         let sigmas = schedule.sigmas_at(&timesteps);
         Ok((timesteps, sigmas))
+    }
+
+    /// As [`of_timesteps`](Self::of_timesteps), or where the config asks for another spacing of sigmas, that between the first and the last of
+    /// those or the config's own bounds, with the timesteps there.
+    pub(super) fn spaced(
+        config: &SchedulerConfig,
+        schedule: &TrainSchedule,
+        steps: usize,
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (timesteps, sigmas) = Self::of_timesteps(schedule, steps)?;
+        Ok(match SigmaSpacing::new(config)? {
+            Some(spread) => Self::respaced(spread, config, schedule, &sigmas, steps),
+            None => (timesteps, sigmas),
+        })
+    }
+
+    fn respaced(
+        spread: SigmaSpacing,
+        config: &SchedulerConfig,
+        schedule: &TrainSchedule,
+        sigmas: &[f64],
+        steps: usize,
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (first, last) = (sigmas[0], sigmas[sigmas.len() - 1]);
+        let (largest, smallest) = (config.sigma_max.unwrap_or(first), config.sigma_min.unwrap_or(last));
+        let log_sigmas = schedule.log_sigmas();
+        let sigmas = spread.spread(largest, smallest, steps);
+        let timesteps = sigmas.iter().map(|&sigma| f64::from(timestep_of_sigma(sigma, &log_sigmas) as f32)).collect();
+        (timesteps, sigmas)
+    }
+
+    /// From timesteps and the sigmas there, ending at 0.
+    pub(super) fn to_zero(spacing: Spacing, timesteps: Vec<f64>, sigmas: &[f64]) -> Result<Self> {
+        let steps = timesteps.len();
+        let sigmas = sigmas.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
+        Self::new(spacing, timesteps, sigmas, steps)
     }
 
     /// From timesteps and their sigmas, the final one included.
@@ -92,6 +128,13 @@ pub(super) fn denoised(prediction: Prediction, output: &Tensor, sample: &Tensor,
     }
 }
 
+/// Where an ancestral step between two levels goes down to, and how much noise brings it back up.
+pub(super) fn ancestral(from: f32, to: f32) -> (f32, f32) {
+    let (from2, to2) = (from * from, to * to);
+    let up = (to2 * (from2 - to2) / from2).sqrt();
+    ((to2 - up * up).sqrt(), up)
+}
+
 impl Euler {
     pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
         let schedule = TrainSchedule::new(config, &CLASS)?;
@@ -102,22 +145,20 @@ impl Euler {
         };
         let spread = SigmaSpacing::new(config)?;
         let (mut timesteps, mut sigmas) = Levels::of_timesteps(&schedule, steps)?;
-        let log_sigmas = schedule.log_sigmas();
 
         match config.interpolation_type.as_deref() {
             None | Some("linear") => {}
             Some("log_linear") => {
                 // One sigma more than timesteps, so that the run ends at the smallest one, whatever the final sigma.
+                let log_sigmas = schedule.log_sigmas();
                 let (first, last) = (log_sigmas[0], log_sigmas[log_sigmas.len() - 1]);
                 sigmas = linspace_f32(last, first, steps + 1).into_iter().map(|log| f64::from(log.exp())).collect();
             }
             Some(other) => return Err(refuse(config, "interpolation_type", other, "linear or log_linear")),
         }
         if let Some(spread) = spread {
-            let (first, last) = (sigmas[0], sigmas[sigmas.len() - 1]);
-            let (largest, smallest) = (config.sigma_max.unwrap_or(first), config.sigma_min.unwrap_or(last));
-            sigmas = spread.spread(largest, smallest, steps);
-            timesteps = sigmas.iter().map(|&sigma| f64::from(timestep_of_sigma(sigma, &log_sigmas) as f32)).collect();
+            // With log_linear there is one more sigma than steps, which counts for the bounds alone.
+            (timesteps, sigmas) = Levels::respaced(spread, config, &schedule, &sigmas, steps);
         }
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         sigmas.push(final_sigma(config, &schedule)?);

@@ -1,7 +1,7 @@
 //! Euler's method to a lower noise level and fresh noise back up (k-diffusion's `sample_euler_ancestral`),
 //! `scheduling_euler_ancestral_discrete.py`.
 
-use super::euler::{Levels, denoised};
+use super::euler::{Levels, ancestral, denoised};
 use super::prediction::{Prediction, divide, mix};
 use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
 use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
@@ -30,8 +30,7 @@ impl EulerAncestral {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, false)?;
         let (timesteps, sigmas) = Levels::of_timesteps(&schedule, steps)?;
-        let sigmas = sigmas.into_iter().map(|sigma| sigma as f32).chain([0.0]).collect();
-        Ok(Self { prediction, levels: Levels::new(schedule.spacing, timesteps, sigmas, steps)? })
+        Ok(Self { prediction, levels: Levels::to_zero(schedule.spacing, timesteps, &sigmas)? })
     }
 }
 
@@ -59,9 +58,7 @@ impl Scheduler for EulerAncestral {
         let (output, sample) = in_f32(output, index, self.levels.timesteps.len(), sample)?;
         let (from, to) = (self.levels.sigmas[index], self.levels.sigmas[index + 1]);
         let denoised = denoised(self.prediction, &output, &sample, from)?;
-        let (from2, to2) = (from * from, to * to);
-        let up = (to2 * (from2 - to2) / from2).sqrt();
-        let down = (to2 - up * up).sqrt();
+        let (down, up) = ancestral(from, to);
         let derivative = divide(&mix(&[(1.0, &sample), (-1.0, &denoised)])?, from)?;
         // The last step draws too, with no weight: the generator ends where diffusers' does.
         let drawn = draw_like(given, noise)?;

@@ -36,33 +36,40 @@ impl Lcm {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
         let range = Range::new(config, Some(false))?;
-        schedule.check_steps(steps)?;
-        let original_steps = config.original_inference_steps.unwrap_or(50);
-        if !(1..=schedule.train_steps).contains(&original_steps) {
-            let accepted = format!("1 to `num_train_timesteps`, {}", schedule.train_steps);
-            return Err(refuse(config, "original_inference_steps", original_steps, &accepted));
-        }
-        let stride = schedule.train_steps / original_steps;
-        // Truncation is diffusers' own rule.
-        let chosen_from = (original_steps as f64 * strength) as usize;
-        if steps > chosen_from {
-            let share = if strength < 1.0 { format!(" at --strength {strength}") } else { String::new() };
-            let reason = format!(
-                "{steps} is more than the {chosen_from} steps that the LCM sampler chooses from \
-                 (`original_inference_steps`){share}"
-            );
-            return Err(Error::option("--steps", reason));
-        }
-        // The timesteps of distillation, of which a run visits some, evenly by position.
-        let ends = linspace(0.0, chosen_from as f64, steps + 1);
-        let timesteps: Vec<f64> = ends[..steps]
-            .iter()
-            .map(|position| ((chosen_from - position.floor() as usize) * stride - 1) as f64)
-            .collect();
+        let timesteps = distillation_timesteps(config, &schedule, steps, strength)?;
         prediction.check_signal(config, timesteps.iter().filter_map(|&t| schedule.alpha(t as i64)))?;
         let timestep_scaling = config.timestep_scaling.unwrap_or(10.0);
         Ok(Self { schedule, prediction, range, timestep_scaling, timesteps })
     }
+}
+
+/// The timesteps of a run of LCM or TCD: `steps` of those of distillation, which are the last `strength` of `original_inference_steps`.
+pub(super) fn distillation_timesteps(
+    config: &SchedulerConfig,
+    schedule: &TrainSchedule,
+    steps: usize,
+    strength: f64,
+) -> Result<Vec<f64>> {
+    schedule.check_steps(steps)?;
+    let original_steps = config.original_inference_steps.unwrap_or(50);
+    if !(1..=schedule.train_steps).contains(&original_steps) {
+        let accepted = format!("1 to `num_train_timesteps`, {}", schedule.train_steps);
+        return Err(refuse(config, "original_inference_steps", original_steps, &accepted));
+    }
+    let stride = schedule.train_steps / original_steps;
+    // Truncation is diffusers' own rule.
+    let chosen_from = (original_steps as f64 * strength) as usize;
+    if steps > chosen_from {
+        let share = if strength < 1.0 { format!(" at --strength {strength}") } else { String::new() };
+        let reason = format!(
+            "{steps} is more than the {chosen_from} steps that this sampler chooses from \
+             (`original_inference_steps`){share}"
+        );
+        return Err(Error::option("--steps", reason));
+    }
+    // A run visits some of them, evenly by position.
+    let ends = linspace(0.0, chosen_from as f64, steps + 1);
+    Ok(ends[..steps].iter().map(|position| ((chosen_from - position.floor() as usize) * stride - 1) as f64).collect())
 }
 
 impl Scheduler for Lcm {

@@ -25,13 +25,17 @@ mod deis;
 mod dpm_solver;
 mod euler;
 mod euler_ancestral;
+mod heun;
+mod kdpm2;
 mod lambda;
 mod lcm;
+mod lms;
 mod noise;
 mod pndm;
 mod prediction;
 mod schedule;
 mod sigmas;
+mod tcd;
 mod unipc;
 
 pub use noise::{TorchGenerator, randn_tensor};
@@ -50,8 +54,14 @@ use std::str::FromStr;
 /// taken in order, every run has its own scheduler, and a run may begin at a later index (image to image).
 pub trait Scheduler: Send + fmt::Debug {
     /// The timesteps to call the model at, in order, in training steps; fractional for Euler with linspace spacing. There may be
-    /// more than the steps asked for: PNDM makes one call more.
+    /// more than the steps asked for: PNDM makes one call more, Heun and DPM-Solver-2 two calls a step.
     fn timesteps(&self) -> &[f64];
+
+    /// Calls of the model for each step but the last, which may have fewer: diffusers' `order`. A run that leaves out steps at its
+    /// beginning leaves out so many calls for each.
+    fn calls_per_step(&self) -> usize {
+        1
+    }
 
     /// What unit noise is multiplied with to become the first sample.
     fn init_noise_sigma(&self) -> f64 {
@@ -121,17 +131,32 @@ pub enum SchedulerKind {
     /// `unipc`: `UniPCMultistepScheduler` (Zhao et al. 2023).
     #[serde(rename = "unipc")]
     UniPc,
+    /// `lms`: `LMSDiscreteScheduler` (k-diffusion's linear multistep).
+    #[serde(rename = "lms")]
+    Lms,
+    /// `heun`: `HeunDiscreteScheduler` (Karras et al. 2022, algorithm 2 without churn); two UNet calls a step.
+    #[serde(rename = "heun")]
+    Heun,
+    /// `dpm2`: `KDPM2DiscreteScheduler` (k-diffusion's DPM-Solver-2); two UNet calls a step.
+    #[serde(rename = "dpm2")]
+    Kdpm2,
+    /// `dpm2-a`: `KDPM2AncestralDiscreteScheduler`; two UNet calls a step.
+    #[serde(rename = "dpm2-a")]
+    Kdpm2Ancestral,
     /// `ddpm`: `DDPMScheduler` (Ho et al. 2020).
     #[serde(rename = "ddpm")]
     Ddpm,
     /// `lcm`: `LCMScheduler` (Luo et al. 2023), for checkpoints distilled so.
     #[serde(rename = "lcm")]
     Lcm,
+    /// `tcd`: `TCDScheduler` (Zheng et al. 2024), for checkpoints distilled so.
+    #[serde(rename = "tcd")]
+    Tcd,
 }
 
 impl SchedulerKind {
     /// All of them, in the order that help texts list them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Ddim,
         Self::Pndm,
         Self::Euler,
@@ -142,8 +167,13 @@ impl SchedulerKind {
         Self::DpmSolverSdeKarras,
         Self::Deis,
         Self::UniPc,
+        Self::Lms,
+        Self::Heun,
+        Self::Kdpm2,
+        Self::Kdpm2Ancestral,
         Self::Ddpm,
         Self::Lcm,
+        Self::Tcd,
     ];
 
     /// The name on the command line.
@@ -159,8 +189,13 @@ impl SchedulerKind {
             Self::DpmSolverSdeKarras => "dpm++2m-sde-karras",
             Self::Deis => "deis",
             Self::UniPc => "unipc",
+            Self::Lms => "lms",
+            Self::Heun => "heun",
+            Self::Kdpm2 => "dpm2",
+            Self::Kdpm2Ancestral => "dpm2-a",
             Self::Ddpm => "ddpm",
             Self::Lcm => "lcm",
+            Self::Tcd => "tcd",
         }
     }
 
@@ -176,8 +211,13 @@ impl SchedulerKind {
             }
             Self::Deis => "DEISMultistepScheduler",
             Self::UniPc => "UniPCMultistepScheduler",
+            Self::Lms => "LMSDiscreteScheduler",
+            Self::Heun => "HeunDiscreteScheduler",
+            Self::Kdpm2 => "KDPM2DiscreteScheduler",
+            Self::Kdpm2Ancestral => "KDPM2AncestralDiscreteScheduler",
             Self::Ddpm => "DDPMScheduler",
             Self::Lcm => "LCMScheduler",
+            Self::Tcd => "TCDScheduler",
         }
     }
 
@@ -257,6 +297,11 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
         }
         SchedulerKind::Deis => Box::new(deis::Deis::new(config, steps)?),
         SchedulerKind::UniPc => Box::new(unipc::UniPc::new(config, steps)?),
+        SchedulerKind::Lms => Box::new(lms::Lms::new(config, steps)?),
+        SchedulerKind::Heun => Box::new(heun::Heun::new(config, steps)?),
+        SchedulerKind::Kdpm2 => Box::new(kdpm2::Kdpm2::new(config, steps, false)?),
+        SchedulerKind::Kdpm2Ancestral => Box::new(kdpm2::Kdpm2::new(config, steps, true)?),
+        SchedulerKind::Tcd => Box::new(tcd::Tcd::new(config, steps)?),
         SchedulerKind::Ddpm => Box::new(ddpm::Ddpm::new(config, steps)?),
         SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps, 1.0)?),
     })

@@ -87,16 +87,19 @@ impl Range {
             }
             return Ok(Self::Threshold { ratio, most: config.sample_max_value.unwrap_or(1.0) });
         }
-        match clip {
-            Some(default) if config.clip_sample.unwrap_or(default) => {
-                let range = config.clip_sample_range.unwrap_or(1.0);
-                if range < 0.0 {
-                    return Err(refuse(config, "clip_sample_range", range, "it must be 0 or more"));
-                }
-                Ok(Self::Clip(range))
-            }
-            _ => Ok(Self::Free),
+        clip.map_or(Ok(Self::Free), |default| Self::clipped(config, default))
+    }
+
+    /// Reads `clip_sample` (of which `default` is the class's), for a class without thresholding.
+    pub(super) fn clipped(config: &SchedulerConfig, default: bool) -> Result<Self> {
+        if !config.clip_sample.unwrap_or(default) {
+            return Ok(Self::Free);
         }
+        let range = config.clip_sample_range.unwrap_or(1.0);
+        if range < 0.0 {
+            return Err(refuse(config, "clip_sample_range", range, "it must be 0 or more"));
+        }
+        Ok(Self::Clip(range))
     }
 
     /// Applies it to the denoised sample `[B, ...]`.

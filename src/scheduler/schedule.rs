@@ -229,6 +229,7 @@ fn betas(config: &SchedulerConfig, class: &ClassDefaults, count: usize) -> Resul
     let start = config.beta_start.unwrap_or(class.beta_start);
     let end = config.beta_end.unwrap_or(class.beta_end);
     let ddpm = class.kind == SchedulerKind::Ddpm;
+    let heun = class.kind == SchedulerKind::Heun;
     match config.beta_schedule.as_deref().unwrap_or(class.beta_schedule) {
         "linear" => Ok(linspace_f32(start as f32, end as f32, count)),
         "scaled_linear" => {
@@ -243,12 +244,17 @@ fn betas(config: &SchedulerConfig, class: &ClassDefaults, count: usize) -> Resul
             let snr = lambda.exp();
             (snr / (1.0 + snr)).sqrt()
         })),
+        "exp" if heun => Ok(betas_of_alpha_bar(count, |t| (-12.0 * t).exp())),
         "sigmoid" if ddpm => Ok(linspace_f32(-6.0, 6.0, count)
             .into_iter()
             .map(|x| 1.0 / (1.0 + (-x).exp()) * (end - start) as f32 + start as f32)
             .collect()),
         other => {
-            let more = if ddpm { ", laplace, sigmoid" } else { "" };
+            let more = match class.kind {
+                SchedulerKind::Ddpm => ", laplace, sigmoid",
+                SchedulerKind::Heun => ", exp",
+                _ => "",
+            };
             Err(refuse(config, "beta_schedule", other, &format!("linear, scaled_linear, squaredcos_cap_v2{more}")))
         }
     }

@@ -86,12 +86,12 @@ fn check_all(folder: &str, least: usize) {
 
 #[test]
 fn runs_from_a_picture_equal_diffusers() {
-    check_all("images", 14);
+    check_all("images", 16);
 }
 
 #[test]
 fn painting_in_a_picture_equals_diffusers() {
-    check_all("inpainting", 15);
+    check_all("inpainting", 16);
 }
 
 #[test]

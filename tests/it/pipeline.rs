@@ -108,7 +108,7 @@ fn whole_runs_equal_diffusers() {
             checked += 1;
         }
     }
-    assert!(checked >= 22, "{checked} fixtures");
+    assert!(checked >= 24, "{checked} fixtures");
 }
 
 fn check(path: &Path) {

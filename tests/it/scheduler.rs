@@ -149,6 +149,10 @@ are_diffusers! {
     dpm_solver_sde_is_diffusers: "schedulers/dpm-sde",
     deis_is_diffusers: "schedulers/deis",
     unipc_is_diffusers: "schedulers/unipc",
+    lms_is_diffusers: "schedulers/lms",
+    heun_is_diffusers: "schedulers/heun",
+    dpm_solver_2_is_diffusers: "schedulers/dpm2",
+    tcd_is_diffusers: "schedulers/tcd",
 }
 
 #[track_caller]
@@ -170,8 +174,13 @@ fn runs_are_diffusers(runs: &str, numbers: &[u8]) {
         let mut scheduler = build(&run.config(), run.kind, run.steps).unwrap();
         let ours: Vec<f32> = scheduler.timesteps().iter().map(|&t| t as f32).collect();
         assert_eq!(ours.len(), timesteps.len(), "{name}");
+        // The lower level of an ancestral step is a difference that cancels, and the timestep of the call at it is what rounding
+        // (of torch's square roots too) leaves of the next one.
+        let kind = run.kind.unwrap_or_else(|| SchedulerKind::of_config(&run.config()).unwrap());
+        let ancestral = kind == SchedulerKind::Kdpm2Ancestral;
         for (ours, theirs) in ours.iter().zip(timesteps) {
-            assert!((ours - theirs).abs() <= 1e-6 * theirs.abs(), "{name}: timestep {ours}, expected {theirs}");
+            let slack = if ancestral { 1e-4 * theirs.max(1.0) } else { 1e-6 * theirs.abs() };
+            assert!((ours - theirs).abs() <= slack, "{name}: timestep {ours}, expected {theirs}");
         }
 
         let mut generators: Vec<_> = run.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
@@ -272,6 +281,15 @@ fn unsupported_values_are_refused_by_name() {
         (UniPc, json!({"predict_x0": false}), "`final_sigmas_type` zero does not go with `predict_x0` false"),
         (UniPc, json!({"lower_order_final": false}), "zero does not go with `lower_order_final` false"),
         (UniPc, json!({"final_sigmas_type": "one"}), "`final_sigmas_type` is one"),
+        (
+            Heun,
+            json!({"beta_schedule": "sigmoid"}),
+            "`beta_schedule` is sigmoid, which is not supported: linear, scaled_linear, squaredcos_cap_v2, exp",
+        ),
+        (Kdpm2, json!({"prediction_type": "sample"}), "`prediction_type` is sample"),
+        (Tcd, json!({"eta": 1.5}), "`eta` is 1.5"),
+        (Tcd, json!({"original_inference_steps": 2000}), "`original_inference_steps` is 2000"),
+        (Tcd, json!({"rescale_betas_zero_snr": true}), "`rescale_betas_zero_snr`"),
         (Lcm, json!({"original_inference_steps": 2000}), "`original_inference_steps` is 2000"),
     ] {
         let error = refused(fields, kind, 10);
@@ -292,7 +310,7 @@ fn names_and_classes() {
     assert_eq!(
         error.to_string(),
         "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, \
-         dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, ddpm, lcm"
+         dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd"
     );
     let other = config(&json!({"_class_name": "SASolverScheduler"}));
     let error = build(&other, None, 10).map(|_| ()).unwrap_err().to_string();

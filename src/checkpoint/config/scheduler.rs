@@ -57,7 +57,7 @@ scheduler_config! {
     steps_offset: usize,
     /// Whether the betas are rescaled so that the last timestep holds no signal.
     rescale_betas_zero_snr: bool,
-    /// Whether the denoised sample is clipped (DDIM, DDPM, LCM).
+    /// Whether the denoised sample is clipped (DDIM, DDPM, LCM, Heun).
     clip_sample: bool,
     /// To which range.
     clip_sample_range: f64,
@@ -73,7 +73,7 @@ scheduler_config! {
     skip_prk_steps: bool,
     /// Euler: `linear` or `log_linear` between sigmas.
     interpolation_type: String,
-    /// Karras et al.'s sigma spacing (Euler, DPM-Solver, DEIS, UniPC).
+    /// Karras et al.'s sigma spacing (all that work in sigmas but Euler ancestral).
     use_karras_sigmas: bool,
     /// Exponential sigma spacing.
     use_exponential_sigmas: bool,
@@ -117,7 +117,10 @@ scheduler_config! {
     disable_corrector: Vec<usize>,
     /// UniPC: another scheduler as the predictor.
     solver_p: Value,
-    /// LCM: steps of the solver that the model was distilled from.
+    /// TCD: how far below the next timestep a step goes before noise brings it back up, as a share of it, 0 to 1 (the paper's gamma). diffusers
+    /// takes it at the call and not from the config; its pipelines' default is 0.
+    eta: f64,
+    /// LCM, TCD: steps of the solver that the model was distilled from.
     original_inference_steps: usize,
     /// LCM: factor on the timestep in the boundary condition.
     timestep_scaling: f64,
@@ -166,11 +169,10 @@ impl SchedulerConfig {
     }
 }
 
-/// Fields of schedulers for Stable Diffusion that attnmap does not have (Heun, KDPM2, SA, SDE, LMS, TCD).
-const OTHER_CLASSES: [&str; 13] = [
+/// Fields of schedulers for Stable Diffusion that attnmap does not have (SA, SDE).
+const OTHER_CLASSES: [&str; 12] = [
     "clip_denoised",
     "corrector_order",
-    "eta",
     "noise_sampler_seed",
     "predictor_order",
     "rho",
