@@ -138,7 +138,7 @@ fn wrong_values_are_usage_errors() {
         (&["--size", "64"], "--size"),
         (&["--steps", "0"], "steps"),
         (&["--steps", "100000"], "steps"),
-        (&["--scheduler", "heun"], "euler"),
+        (&["--scheduler", "plms"], "euler"),
         (&["--words", "giraffe"], "giraffe"),
         (&["--images", "0"], "images"),
         (&["--guidance", "NaN"], "guidance"),
