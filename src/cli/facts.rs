@@ -41,9 +41,10 @@ pub struct FactsArgs {
 }
 
 const HELP: &str = "\
-Placed: the first step from which a word's centroid stays within a tenth of the image of where it ends. Neglected: the word's peak is no
-higher than what half of the prompt's filler words (a, the, of ...) reach, over all seeds of a sweep where there is one. An adjective leaks
-when its map is nearer (symmetric KL) to another noun's than to its own. Probes (words that are not in the prompt) are left out unless --words
+Placed: the first step from which a word's centroid stays within a tenth of the image of where it ends. A thing looks neglected
+when its peak stays below half of what the highest filler word (a, the, of ...) reaches, over the seeds of a sweep where there is one: on the
+built-in checkpoint true of 2 % of things that are drawn and of 80 to 94 % of words it does not know. Adjectives and words for the whole
+scene (beach, night) are not judged: their peaks do not tell. An adjective leaks when its map is nearer (symmetric KL) to another noun's than to its own. Probes (words that are not in the prompt) are left out unless --words
 names them; they get a line of numbers and take no part in the rest.";
 
 /// Runs the command.
@@ -100,7 +101,7 @@ fn text(found: &Facts) -> String {
             format!("{:.2}", word.concentration),
             word.spread.map_or_else(none, |spread| format!("{spread:.2}")),
             word.placed.map_or_else(none, |placed| format!("{}/{}", placed.step, placed.steps)),
-            if word.neglected == Some(true) { "neglected".into() } else { String::new() },
+            if word.neglected == Some(true) { "neglected?".into() } else { String::new() },
         ]);
     }
     let mut text = print::table(&rows) + "\n";

@@ -1,6 +1,7 @@
 //! The prompt of a command, how prompts are read, and the words that are asked about beside them.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use attnmap::pipeline::Pipeline;
@@ -40,7 +41,10 @@ impl PromptArgs {
 
 /// The text of `file` without a byte order mark and the line's end after it.
 pub fn read_text(file: &Path) -> Result<String> {
-    let bytes = std::fs::read(file).map_err(Error::io(file))?;
+    let bytes = std::fs::read(file).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::option("--prompt-file", format!("no file {}", file.display())),
+        _ => Error::io(file)(error),
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::option("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end().to_owned())

@@ -16,18 +16,18 @@ pub const APART: f32 = 0.1;
 /// How much of a box must lie in another before it is called inside.
 const WITHIN: f32 = 0.9;
 
-/// The quantile of the filler words' peaks that a word must exceed not to be neglected. Not the highest: a model may use a filler as
-/// a sink, or let it speak for the noun beside it, and then no word would rise above it.
-pub const FILLER_QUANTILE: f64 = 0.5;
+/// A thing is called neglected when its peak stays below this share of what the highest filler word reaches. A share, since a model may
+/// use a filler as a sink, or let it speak for the noun beside it, and then few words rise above it; ACCURACY.md has how it was found.
+pub const NEGLECT: f32 = 0.5;
 
 /// Everything that the maps of one run tell about its words. Lengths are shares of the image's sides, `y` from the top.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The share of a map's own maximum above which a cell belongs to a word's area, box and centroid.
     pub threshold: f32,
-    /// What a word's peak must exceed not to be neglected, where there is anything to compare with.
+    /// The peak of the highest filler word, which things are compared with; absent where the prompt has none.
     pub filler_peak: Option<f32>,
-    /// Whether `filler_peak` comes from the filler words of a seed sweep instead of this run's own few.
+    /// Whether `filler_peak` is the median over a seed sweep instead of this run's own.
     #[serde(default)]
     pub over_seeds: bool,
     /// One entry a word, in prompt order.
@@ -48,7 +48,11 @@ impl Facts {
     pub fn sentences(&self) -> Vec<String> {
         let neglected = self.words.iter().filter(|word| word.neglected == Some(true)).map(|word| {
             let whose = if self.over_seeds { " over the seeds of a sweep" } else { "" };
-            format!("{} is neglected: its peak is no higher than what half of the filler words reach{whose}", word.word)
+            let share = word.of_filler_peak.unwrap_or_default();
+            format!(
+                "{} looks neglected: its peak is {share:.2} of what the highest filler word reaches{whose}",
+                word.word
+            )
         });
         let stated = self.stated.iter().map(|stated| {
             let says = match stated.agrees {
@@ -89,11 +93,12 @@ pub struct WordFacts {
     pub spread: Option<f32>,
     /// Since when it is where it ended up; absent without per-step maps.
     pub placed: Option<Placed>,
-    /// Whether its peak stays within what filler words reach; absent for fillers and where there is nothing to compare with.
+    /// Whether its peak stays below [`NEGLECT`] of [`Facts::filler_peak`]. Absent for what this cannot tell of: fillers, adjectives, words
+    /// that [set the scene](lexicon::sets_the_scene), and where there is nothing to compare with.
     pub neglected: Option<bool>,
-    /// The share of the filler words' peaks (a sweep's where there is one) that its own peak exceeds; absent where `neglected` is.
+    /// Its peak as a share of [`Facts::filler_peak`]; absent for fillers and where there is none.
     #[serde(default)]
-    pub above_fillers: Option<f32>,
+    pub of_filler_peak: Option<f32>,
 }
 
 /// When a word found its place.
@@ -166,7 +171,7 @@ pub struct Context<'a> {
     pub threshold: f32,
     /// The maps of every single step, of the same words in the same order; empty when the trace has none.
     pub steps: &'a [Heatmaps],
-    /// Peaks of filler words over a seed sweep, where there is one.
+    /// The peak of the highest filler word of each run of a seed sweep, where there is one.
     pub filler_peaks: &'a [f32],
     /// Adjective and noun pairs by position in the words; found by [`lexicon::bindings`] when absent.
     pub bind: Option<&'a [(usize, usize)]>,
@@ -182,13 +187,12 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let role = |word| if maps.is_probe(word) { Role::Probe } else { lexicon::role(&word.text) };
     let roles: Vec<Role> = maps.chosen.iter().map(role).collect();
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
-    let fillers = filler_peaks(&layouts, &roles, context.filler_peaks);
-    let filler_peak = (!fillers.is_empty()).then(|| percentile(&fillers, FILLER_QUANTILE) as f32);
-    let above =
-        |peak: f32| fillers.iter().filter(|&&filler| filler < f64::from(peak)).count() as f32 / fillers.len() as f32;
+    let filler_peak = filler_peak(context.filler_peaks)
+        .or_else(|| highest_filler(layouts.iter().zip(&roles).map(|(layout, &role)| (layout.peak_value(), role))));
     let words = (0..names.len()).map(|word| {
         let layout = layouts[word];
-        let tested = !matches!(roles[word], Role::Filler | Role::Probe);
+        let compared = filler_peak.filter(|_| !matches!(roles[word], Role::Filler | Role::Probe));
+        let of_filler_peak = compared.map(|filler| layout.peak_value() / filler);
         WordFacts {
             word: names[word].clone(),
             role: roles[word],
@@ -197,8 +201,8 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
             concentration: 1.0 - layout.entropy,
             spread: spread(maps.word(word), maps.grid),
             placed: placed(context.steps, word, threshold),
-            neglected: filler_peak.filter(|_| tested).map(|filler| layout.peak_value() <= filler),
-            above_fillers: filler_peak.filter(|_| tested).map(|_| above(layout.peak_value())),
+            neglected: of_filler_peak.filter(|_| is_thing(roles[word], &maps.chosen[word].text)).map(is_neglect),
+            of_filler_peak,
         }
     });
     let words = words.collect();
@@ -276,15 +280,27 @@ pub fn label(word: &WordInfo) -> String {
     if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
 }
 
-/// The peaks of filler words, ascending: the sweep's where there are any, or else this run's.
-fn filler_peaks(layouts: &[Layout], roles: &[Role], sweep: &[f32]) -> Vec<f64> {
-    let here = layouts.iter().zip(roles).filter(|(_, role)| **role == Role::Filler);
-    let mut sorted: Vec<f64> = match sweep.is_empty() {
-        true => here.map(|(layout, _)| f64::from(layout.peak_value())).collect(),
-        false => sweep.iter().map(|&peak| f64::from(peak)).collect(),
-    };
+/// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is none, or none that was looked for.
+pub(super) fn highest_filler(words: impl Iterator<Item = (f32, Role)>) -> Option<f32> {
+    let fillers = words.filter(|(_, role)| *role == Role::Filler).map(|(peak, _)| peak);
+    fillers.max_by(f32::total_cmp).filter(|&peak| peak > 0.0)
+}
+
+/// The median of a sweep's peaks; `None` where there are none.
+pub(super) fn filler_peak(peaks: &[f32]) -> Option<f32> {
+    let mut sorted: Vec<f64> = peaks.iter().map(|&peak| f64::from(peak)).collect();
     sorted.sort_by(f64::total_cmp);
-    sorted
+    (!sorted.is_empty()).then(|| percentile(&sorted, 0.5) as f32)
+}
+
+/// Whether the peak of a word of this kind can tell whether the word was heeded.
+pub(super) fn is_thing(role: Role, word: &str) -> bool {
+    role == Role::Content && !lexicon::sets_the_scene(word)
+}
+
+/// Whether a peak of this share of the highest filler's is neglect.
+pub(super) fn is_neglect(share: f32) -> bool {
+    share < NEGLECT
 }
 
 /// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides; `None` for a map of zeros.
@@ -433,15 +449,19 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_under_the_fillers_is_neglected() {
-        let words = [("a", 0, 0.2), ("cat", 3, 0.2), ("and", 1, 0.2), ("dog", 9, 0.3)];
+    fn a_thing_that_stays_far_below_the_highest_filler_is_neglected() {
+        let words =
+            [("a", 0, 0.4), ("cat", 3, 0.18), ("and", 1, 0.2), ("red", 5, 0.1), ("dog", 9, 0.22), ("beach", 9, 0.1)];
         let neglected = |context: &Context| {
             facts(&maps(&words), context).words.iter().map(|word| word.neglected).collect::<Vec<_>>()
         };
-        assert_eq!(neglected(&Context::default()), [None, Some(true), None, Some(false)]);
+        // Neither colours nor scenes are judged.
+        assert_eq!(neglected(&Context::default()), [None, Some(true), None, None, Some(false), None]);
         // Over many seeds fillers reach higher (peaks are means over the two steps).
-        let sweep = Context { filler_peaks: &[0.1, 0.2, 0.2, 0.2], ..Context::default() };
-        assert_eq!(neglected(&sweep), [None, Some(true), None, Some(true)]);
+        let sweep = Context { filler_peaks: &[0.1, 0.24, 0.3], ..Context::default() };
+        assert_eq!(neglected(&sweep), [None, Some(true), None, None, Some(true), None]);
+        let share = facts(&maps(&words), &sweep).words[1].of_filler_peak.unwrap();
+        assert!((share - 0.09 / 0.24).abs() < 1e-6, "{share}");
         let alone = facts(&maps(&[("cat", 3, 0.2)]), &Context::default());
         assert_eq!(alone.words[0].neglected, None);
     }

@@ -33,6 +33,18 @@ const ADJECTIVES: &str = "red orange yellow green blue purple violet pink brown 
     happy sad angry cute beautiful ugly scary funny sleepy sleeping running flying sitting standing smiling cozy stormy sunny foggy snowy \
     striped spotted checkered patterned plain floral";
 
+/// Words for the scene as a whole: their attention spreads over the image, and its peak says nothing of whether they were heeded.
+const SCENES: &str = "beach sea ocean lake river coast shore island jungle forest woods desert snow grass field meadow garden park sky space \
+    night day dawn dusk sunset sunrise morning noon evening twilight rain storm fog mist winter summer autumn spring \
+    city town village street road room kitchen background foreground landscape scenery scene light shadow photo photograph picture \
+    painting drawing illustration style";
+
+/// Whether `word` names the whole scene, its light or its style and not a thing in it, by the list above.
+pub fn sets_the_scene(word: &str) -> bool {
+    let word = word.to_lowercase();
+    SCENES.split_whitespace().any(|entry| entry == word)
+}
+
 /// What `word` does, by the lists above; the case does not matter.
 pub fn role(word: &str) -> Role {
     let word = word.to_lowercase();

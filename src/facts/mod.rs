@@ -8,8 +8,8 @@ pub mod region;
 pub mod sweep;
 
 pub use compute::{
-    APART, Context, Distance, FILLER_QUANTILE, Facts, Leakage, Lies, NEAR, Placed, Stated, WordFacts, bindings, facts,
-    label, of_trace, overlap, spread, symmetric_kl,
+    APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, facts, label,
+    of_trace, overlap, spread, symmetric_kl,
 };
 
 /// Linearly interpolated percentile of sorted values (numpy's default); NaN of none.

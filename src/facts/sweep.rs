@@ -1,7 +1,8 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
 
+use super::compute::{filler_peak, highest_filler, is_neglect, is_thing};
 use super::lexicon::Role;
-use super::{Context, FILLER_QUANTILE, Facts, Lies, facts, percentile};
+use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
 use crate::trace::{CheckpointInfo, Grid};
 use crate::{Error, Result};
@@ -30,9 +31,9 @@ pub struct Sweep {
     pub about: About,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
-    /// The median of the filler words' peaks over all seeds; absent when the prompt has none.
+    /// The median over the seeds of the highest filler word's peak; absent when the prompt has none.
     pub filler_peak: Option<f32>,
-    /// The peaks of all filler words over all seeds, ascending: what a single run's words can be compared with.
+    /// The peak of the highest filler word under each seed, ascending: what a single run's words can be compared with.
     #[serde(default)]
     pub filler_peaks: Vec<f32>,
     /// One entry a word, in prompt order.
@@ -108,7 +109,8 @@ pub struct WordSweep {
     pub scatter: Option<f32>,
     /// Mean peak.
     pub peak: f32,
-    /// Share of the seeds in which its peak stays within what filler words reach over the sweep; absent for fillers.
+    /// Share of the seeds in which its peak stays below [`NEGLECT`](super::NEGLECT) of [`Sweep::filler_peak`]; absent for what that cannot tell
+    /// of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
     pub neglected: Option<f64>,
 }
 
@@ -179,15 +181,20 @@ impl Collector {
         let count = self.runs.len().max(1) as f64;
         let peak = |facts: &Facts, word: usize| facts.words[word].layout.peak.map_or(0.0, |peak| peak.value);
         let names = self.runs.first().map_or(&[][..], |(_, facts)| facts.words.as_slice());
-        let fillers = (0..names.len()).filter(|&word| names[word].role == Role::Filler);
-        let mut peaks: Vec<f64> =
-            fillers.flat_map(|word| self.runs.iter().map(move |(_, facts)| f64::from(peak(facts, word)))).collect();
-        peaks.sort_by(f64::total_cmp);
-        let filler_peak = (!peaks.is_empty()).then(|| percentile(&peaks, FILLER_QUANTILE) as f32);
+        let highest = |(_, facts): &(u64, Facts)| {
+            highest_filler((0..names.len()).map(|word| (peak(facts, word), names[word].role)))
+        };
+        let mut filler_peaks: Vec<f32> = self.runs.iter().filter_map(highest).collect();
+        filler_peaks.sort_by(f32::total_cmp);
+        let filler_peak = filler_peak(&filler_peaks);
         let words = names.iter().enumerate().map(|(word, first)| {
             let centroids: Vec<_> = self.runs.iter().map(|(_, facts)| facts.words[word].layout.centroid).collect();
             let (mean, scatter) = scatter(&centroids);
-            let low = |filler: f32| self.runs.iter().filter(|(_, facts)| peak(facts, word) <= filler).count() as f64;
+            let low = |filler: f32| {
+                self.runs.iter().filter(|(_, facts)| is_neglect(peak(facts, word) / filler)).count() as f64
+            };
+            // A repeated word's label ends in its number.
+            let text = first.word.split('#').next().unwrap_or_default();
             WordSweep {
                 word: first.word.clone(),
                 role: first.role,
@@ -195,7 +202,7 @@ impl Collector {
                 mean,
                 scatter,
                 peak: (self.runs.iter().map(|(_, facts)| f64::from(peak(facts, word))).sum::<f64>() / count) as f32,
-                neglected: filler_peak.filter(|_| first.role != Role::Filler).map(|filler| low(filler) / count),
+                neglected: filler_peak.filter(|_| is_thing(first.role, text)).map(|filler| low(filler) / count),
             }
         });
         let words = words.collect();
@@ -212,7 +219,7 @@ impl Collector {
             about: self.about.clone(),
             seeds: self.runs.iter().map(|(seed, _)| *seed).collect(),
             filler_peak,
-            filler_peaks: peaks.into_iter().map(|peak| peak as f32).collect(),
+            filler_peaks,
             words,
             stated,
         }
@@ -251,7 +258,7 @@ mod tests {
                 grid,
                 steps: 1,
                 tokens: vec![0.0; 24],
-                words: one(cat, 0.5).chain(one(0, 0.2)).chain(one(0, 0.2)).chain(one(dog, 0.1)).collect(),
+                words: one(cat, 0.5).chain(one(0, 0.2)).chain(one(0, 0.2)).chain(one(dog, 0.09)).collect(),
                 chosen: vec![word("cat", 1), word("left", 2), word("of", 3), word("dog", 4)],
                 shares: vec![0.1; 7],
                 probes: vec![],

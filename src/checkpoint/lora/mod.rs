@@ -34,6 +34,9 @@ impl FromStr for Lora {
     fn from_str(text: &str) -> Result<Self, String> {
         let (file, weight) = match text.rsplit_once(':').map(|(file, weight)| (file, weight.parse::<f64>())) {
             Some((file, Ok(weight))) => (file, weight),
+            Some((file, Err(_))) if file.ends_with(".safetensors") => {
+                return Err("what follows the colon must be a number, as in style.safetensors:0.8".into());
+            }
             _ => (text, 1.0),
         };
         match (file.is_empty(), weight.is_finite()) {
@@ -237,6 +240,7 @@ mod tests {
         assert_eq!(parse("a.safetensors:-0.5"), lora("a.safetensors", -0.5));
         assert_eq!(parse("c:/a.safetensors"), lora("c:/a.safetensors", 1.0));
         assert!(parse("").is_err() && parse(":1").is_err() && parse("a:inf").is_err());
+        assert!(parse("style.safetensors:strong").unwrap_err().contains("must be a number"));
     }
 
     #[test]
