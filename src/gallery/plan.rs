@@ -63,8 +63,8 @@ pub fn parse_loras(text: &str) -> Result<Vec<Lora>> {
     }
     let lora = |part: &str| part.trim().parse::<Lora>().map_err(|reason| Error::option("--lora", reason));
     // A file may have the sign in its name.
-    match lora(text)? {
-        whole if whole.file.is_file() => Ok(vec![whole]),
+    match lora(text) {
+        Ok(whole) if whole.file.is_file() => Ok(vec![whole]),
         _ => text.split('+').map(lora).collect(),
     }
 }
