@@ -17,7 +17,7 @@ use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, shown_words, warnings};
+use super::prompt::{ProbeArgs, SyntaxArgs, shown_words, warnings};
 use super::sampling::parse_size;
 
 /// Find the words of a caption in an existing picture
@@ -49,6 +49,9 @@ pub struct TraceArgs {
     /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
+
+    #[command(flatten)]
+    syntax: SyntaxArgs,
 
     #[command(flatten)]
     probe: ProbeArgs,
@@ -94,13 +97,13 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
     let options = args.look();
     pipeline.check_look(&options)?;
-    let prompt = pipeline.tokenize(&args.caption)?;
-    let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let size = match args.size {
         Some((width, height)) => Grid::new(height, width),
         None => pipeline.fit_picture(&given, "IMAGE")?,
     };
     pipeline.check_size(size)?;
+    let prompt = pipeline.prompt(&args.caption, &pipeline.look_run(size, &options))?;
+    let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
@@ -148,6 +151,6 @@ impl TraceArgs {
     fn look(&self) -> LookOptions {
         let mut levels = self.levels.clone();
         levels.sort_unstable_by(|a, b| b.cmp(a));
-        LookOptions { levels, seed: self.seed, probes: self.probe.texts().to_vec() }
+        LookOptions { levels, seed: self.seed, probes: self.probe.texts().to_vec(), syntax: self.syntax.syntax() }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::traced::encoders;
 use super::{Options, Pipeline, TextAttentions};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, Syntax};
 use crate::run::{Run, Settings};
 use crate::scheduler::{self, TorchGenerator};
 use crate::trace::{About, AttentionObserver, Grid, LEVELS_KEY, NOISE_KEY, Plan, PromptInfo, Recorder, Step, Trace};
@@ -27,12 +27,14 @@ pub struct LookOptions {
     pub seed: u64,
     /// Words and phrases that the caption does not have, asked about as [`Options::probes`].
     pub probes: Vec<String>,
+    /// How the caption is read.
+    pub syntax: Syntax,
 }
 
 impl Default for LookOptions {
     /// The levels that the accuracy of the maps is measured at (`attnmap eval`).
     fn default() -> Self {
-        Self { levels: vec![600, 450, 300], seed: 0, probes: Vec::new() }
+        Self { levels: vec![600, 450, 300], seed: 0, probes: Vec::new(), syntax: Syntax::default() }
     }
 }
 
@@ -42,12 +44,13 @@ impl LookOptions {
     /// # Errors
     /// [`Error::Trace`] when `run.json` does not say.
     pub fn of_run(run: &Run) -> Result<Self> {
-        let levels = run.record.settings.more.get(LEVELS_KEY).and_then(Value::as_array);
+        let settings = &run.record.settings;
+        let levels = settings.more.get(LEVELS_KEY).and_then(Value::as_array);
         let level = |value: &Value| value.as_u64().and_then(|level| usize::try_from(level).ok());
         let levels = levels.and_then(|levels| levels.iter().map(level).collect::<Option<Vec<_>>>());
         let reason = || "run.json does not say which levels the picture was noised to; make the run again".to_owned();
         let levels = levels.ok_or_else(|| Error::Trace { file: run.folder.clone(), reason: reason() })?;
-        Ok(Self { levels, seed: run.record.settings.seed, probes: Vec::new() })
+        Ok(Self { levels, seed: settings.seed, probes: Vec::new(), syntax: Syntax::of_settings(&settings.more) })
     }
 }
 
@@ -175,7 +178,8 @@ impl Pipeline {
         // A network that embeds guidance was never shown less than its own.
         let guidance_scale = if self.guided(&own) { 1.0 } else { own.guidance_scale };
         let Grid { height, width } = size;
-        Options { seeds: vec![options.seed], probes: options.probes.clone(), guidance_scale, height, width, ..own }
+        let LookOptions { seed, ref probes, syntax, .. } = *options;
+        Options { seeds: vec![seed], probes: probes.clone(), syntax, guidance_scale, height, width, ..own }
     }
 
     /// What `run.json` and the trace record of a look at a picture of `size` pixels.

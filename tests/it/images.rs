@@ -248,7 +248,7 @@ fn looks_at_a_picture_equal_the_networks_called_by_hand() {
         let image = rgb(&expected["picture"]);
         let prompt = pipeline.tokenize(&settings.prompt).unwrap();
         assert_eq!(prompt.tokens.len(), settings.tokens);
-        let options = LookOptions { levels: settings.levels, seed: settings.seed, probes: Vec::new() };
+        let options = LookOptions { levels: settings.levels, seed: settings.seed, ..LookOptions::default() };
         let noised = pipeline.noise_picture(&image, &options).unwrap();
         let shown: Vec<f32> = noised.iter().flat_map(|noised| values(&noised.latent)).collect();
         let error = distance(&shown, &values(&expected["latents"]));

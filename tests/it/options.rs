@@ -163,6 +163,35 @@ fn explain_makes_its_run_as_generate_does() {
 }
 
 #[test]
+fn a_caption_is_read_as_a_prompt_is() {
+    let folder = TempDir::new().unwrap();
+    let picture = folder.path().join("picture.png");
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 90])).save(&picture).unwrap();
+    let model = fixture("tiny-sd1");
+    let trace = |caption: &str, out: &str, more: &[&str]| {
+        let arguments = ["trace", "picture.png", caption, "--size", "64x64", "--model", &model, "--out", out];
+        succeeds(folder.path(), &[&arguments[..], more].concat());
+        json(&folder.path().join(out).join("run.json"))
+    };
+    let words = |record: &Value| -> Vec<String> {
+        record["words"].as_array().unwrap().iter().map(|word| word["text"].as_str().unwrap().into()).collect()
+    };
+    let maps = |out: &str| fs::read(folder.path().join(out).join("heatmaps.safetensors")).unwrap();
+    let plain = trace("a red apple", "plain", &[]);
+    assert_eq!(plain["settings"]["emphasis"], Value::Null);
+    let weighted = trace("a (red:1.4) apple BREAK a frog", "weighted", &["--emphasis", "--long"]);
+    assert_eq!(words(&weighted), ["a", "red", "apple", "a", "frog"]);
+    assert_eq!((&weighted["settings"]["emphasis"], &weighted["settings"]["long"]), (&true.into(), &true.into()));
+    // A weight of 1 changes nothing, another does.
+    let map = |record: &Value| record["words"][1]["peak"]["value"].as_f64().unwrap();
+    let one = trace("a (red:1) apple", "one", &["--emphasis"]);
+    assert!((map(&one) - map(&plain)).abs() < 1e-6, "{} {}", map(&one), map(&plain));
+    trace("a (red:1.4) apple", "strong", &["--emphasis"]);
+    assert_ne!(maps("strong"), maps("one"));
+    succeeds(folder.path(), &["explain", "weighted", "--words", "red,frog"]);
+}
+
+#[test]
 fn a_file_is_explained_as_a_prompt() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("prompt.txt"), "an apple\n").unwrap();
