@@ -45,7 +45,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub size: Option<(usize, usize)>,
 
-    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, lms, heun,
+    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun,
     /// dpm2, dpm2-a, ddpm, lcm or tcd; heun, dpm2 and dpm2-a run the UNet twice a step [default: the checkpoint's own]
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<SchedulerKind>,

@@ -54,7 +54,7 @@ impl Deis {
             return Err(refuse(config, "solver_order", order, "1 to 3"));
         }
         refuse_other_models(config)?;
-        let (timesteps, sigmas) = visited(config, &schedule, steps)?;
+        let (timesteps, sigmas) = visited(config, &schedule, steps, schedule.train_steps)?;
         // The class has no `final_sigmas_type`: a run ends at the smallest level of training, or where its last step stands.
         let last = match SigmaSpacing::new(config)? {
             Some(_) => sigmas[steps - 1] as f32,

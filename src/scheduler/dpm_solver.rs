@@ -35,12 +35,8 @@ struct Algorithm {
 /// `DPMSolverMultistepScheduler`.
 #[derive(Debug)]
 pub(super) struct DpmSolver {
-    prediction: Prediction,
-    range: Range,
-    algorithm: Algorithm,
+    solver: Solver,
     order: usize,
-    /// Heun's second-order formula in place of the midpoint one.
-    heun: bool,
     /// Short runs end with lower orders.
     lower_order_final: bool,
     /// The last step is of first order whatever the length.
@@ -50,9 +46,18 @@ pub(super) struct DpmSolver {
     outputs: VecDeque<Tensor>,
 }
 
-impl DpmSolver {
-    pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
-        let schedule = TrainSchedule::new(config, &CLASS)?;
+/// What is integrated, and from what: what the multistep and the singlestep form share.
+#[derive(Debug)]
+pub(super) struct Solver {
+    prediction: Prediction,
+    range: Range,
+    algorithm: Algorithm,
+    /// Heun's second-order formula in place of the midpoint one.
+    pub heun: bool,
+}
+
+impl Solver {
+    pub(super) fn new(config: &SchedulerConfig) -> Result<Self> {
         let prediction = Prediction::new(config, true)?;
         let range = Range::new(config, None)?;
         let algorithm = match config.algorithm_type.as_deref() {
@@ -72,39 +77,23 @@ impl DpmSolver {
             Some("heun") => true,
             Some(other) => return Err(refuse(config, "solver_type", other, "midpoint or heun")),
         };
-        let order = config.solver_order.unwrap_or(2);
-        let most = if algorithm.sde && !algorithm.plus_plus { 2 } else { 3 };
-        if !(1..=most).contains(&order) {
-            return Err(refuse(config, "solver_order", order, &format!("1 to {most} for this `algorithm_type`")));
-        }
-        refuse_other_models(config)?;
-        let last = final_sigma(config, &schedule)?;
+        Ok(Self { prediction, range, algorithm, heun })
+    }
+
+    /// The sigma that a run ends at, where the algorithm goes with it.
+    pub(super) fn final_sigma(config: &SchedulerConfig, schedule: &TrainSchedule) -> Result<f32> {
+        let last = final_sigma(config, schedule)?;
         let named = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
         if last == 0.0 && !named.ends_with("++") {
             let reason = format!("`final_sigmas_type` zero does not go with `algorithm_type` {named}: set sigma_min");
             return Err(config_error(config, reason));
         }
-        schedule.check_steps(steps)?;
-        let (timesteps, sigmas) = visited(config, &schedule, steps)?;
-        let levels = Levels::new(timesteps, sigmas, last)?;
-        let lower_order_final = config.lower_order_final.unwrap_or(true) && steps < SHORT_RUN;
-        let first_order_last = config.euler_at_final.unwrap_or(false) || lower_order_final || last == 0.0;
-        Ok(Self {
-            prediction,
-            range,
-            algorithm,
-            order,
-            heun,
-            lower_order_final,
-            first_order_last,
-            levels,
-            outputs: VecDeque::new(),
-        })
+        Ok(last)
     }
 
     /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise that agrees with it.
-    fn convert(&self, output: &Tensor, sample: &Tensor, index: usize) -> Result<(Tensor, Tensor)> {
-        let Level { alpha, sigma, .. } = self.levels.at(index);
+    pub(super) fn convert(&self, output: &Tensor, sample: &Tensor, level: Level) -> Result<(Tensor, Tensor)> {
+        let Level { alpha, sigma, .. } = level;
         let denoised = self.range.apply(self.prediction.denoised(output, sample, alpha, sigma)?)?;
         let integrand = if self.algorithm.plus_plus {
             denoised.clone()
@@ -114,6 +103,39 @@ impl DpmSolver {
             divide(&mix(&[(1.0, sample), (-alpha, &denoised)])?, sigma)?
         };
         Ok((denoised, integrand))
+    }
+
+    /// The factors of an update between two levels, `h` apart in lambda.
+    pub(super) fn weights(&self, from: Level, to: Level, h: f32) -> Weights {
+        Weights::new(self.algorithm, from, to, h)
+    }
+
+    /// The noise of one step, where the algorithm adds some; it is f32 whatever the model's dtype.
+    pub(super) fn draw(&self, sample: &Tensor, noise: &mut [TorchGenerator]) -> Result<Option<Tensor>> {
+        if !self.algorithm.sde {
+            return Ok(None);
+        }
+        Ok(Some(randn_tensor(sample.shape(), noise, DType::F32, sample.device())?))
+    }
+}
+
+impl DpmSolver {
+    pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+        let schedule = TrainSchedule::new(config, &CLASS)?;
+        let solver = Solver::new(config)?;
+        let order = config.solver_order.unwrap_or(2);
+        let most = if solver.algorithm.sde && !solver.algorithm.plus_plus { 2 } else { 3 };
+        if !(1..=most).contains(&order) {
+            return Err(refuse(config, "solver_order", order, &format!("1 to {most} for this `algorithm_type`")));
+        }
+        refuse_other_models(config)?;
+        let last = Solver::final_sigma(config, &schedule)?;
+        schedule.check_steps(steps)?;
+        let (timesteps, sigmas) = visited(config, &schedule, steps)?;
+        let levels = Levels::new(timesteps, sigmas, last)?;
+        let lower_order_final = config.lower_order_final.unwrap_or(true) && steps < SHORT_RUN;
+        let first_order_last = config.euler_at_final.unwrap_or(false) || lower_order_final || last == 0.0;
+        Ok(Self { solver, order, lower_order_final, first_order_last, levels, outputs: VecDeque::new() })
     }
 
     /// The order of the step at `index`: as many as there are outputs, fewer towards the end.
@@ -136,7 +158,7 @@ impl DpmSolver {
             // `final_sigmas_type` sigma_min, and the run is there already.
             return Ok(sample.clone());
         }
-        let w = Weights::new(self.algorithm, from, to, h);
+        let w = self.solver.weights(from, to, h);
 
         // Differences of the outputs: D0, D1, D2 of the papers.
         let m: Vec<&Tensor> = self.outputs.iter().collect();
@@ -146,7 +168,7 @@ impl DpmSolver {
             2 => {
                 let r0 = (from.lambda - self.levels.at(index - 1).lambda) / h;
                 d1 = mix(&[(1.0, m[0]), (-1.0, m[1])]).and_then(|d| divide(&d, r0))?;
-                terms.push((if self.heun { w.second } else { 0.5 * w.first }, &d1));
+                terms.push((if self.solver.heun { w.second } else { 0.5 * w.first }, &d1));
             }
             3 => {
                 let before = self.levels.at(index - 1).lambda;
@@ -170,15 +192,15 @@ impl DpmSolver {
 }
 
 /// Factors of the terms of an update over the step `h` in lambda.
-struct Weights {
-    sample: f32,
+pub(super) struct Weights {
+    pub sample: f32,
     /// Of the latest output.
-    first: f32,
+    pub first: f32,
     /// Of its first difference, in Heun's and the third-order formula.
-    second: f32,
+    pub second: f32,
     /// Of its second difference.
-    third: f32,
-    noise: f32,
+    pub third: f32,
+    pub noise: f32,
 }
 
 impl Weights {
@@ -248,20 +270,20 @@ fn visited(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> 
         let rounds = (karras || lu) && config.beta_schedule.as_deref() != Some("squaredcos_cap_v2");
         return Ok((whole_timesteps(&spaced, schedule, rounds), spaced));
     }
-    let last = schedule.train_steps - clipped(config, schedule);
-    if last == 0 {
-        return Err(config_error(config, "`lambda_min_clipped` leaves no timestep to visit"));
-    }
-    let timesteps = timesteps_before(last, schedule, steps);
+    let timesteps = timesteps_before(last_visited(config, schedule)?, schedule, steps);
     let sigmas = schedule.sigmas_at(&timesteps);
     Ok((timesteps, sigmas))
 }
 
-/// How many of the last training timesteps have a lambda below `lambda_min_clipped`; they are not visited.
-fn clipped(config: &SchedulerConfig, schedule: &TrainSchedule) -> usize {
+/// The number of training timesteps below which a run stays: the last of them, with a lambda below `lambda_min_clipped`, are not visited.
+pub(super) fn last_visited(config: &SchedulerConfig, schedule: &TrainSchedule) -> Result<usize> {
     let least = config.lambda_min_clipped.map_or(f64::NEG_INFINITY, |number| number.0);
     let lambda = |alpha: f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();
-    schedule.positive_alphas().iter().rev().take_while(|&&alpha| f64::from(lambda(alpha)) < least).count()
+    let alphas = schedule.positive_alphas();
+    match alphas.iter().rposition(|&alpha| f64::from(lambda(alpha)) >= least) {
+        Some(last) => Ok(last + 1),
+        None => Err(config_error(config, "`lambda_min_clipped` leaves no timestep to visit")),
+    }
 }
 
 impl Scheduler for DpmSolver {
@@ -278,14 +300,10 @@ impl Scheduler for DpmSolver {
     ) -> Result<Stepped> {
         let dtype = sample.dtype();
         let (output, sample) = in_f32(output, index, self.levels.timesteps.len(), sample)?;
-        let (denoised, integrand) = self.convert(&output, &sample, index)?;
+        let (denoised, integrand) = self.solver.convert(&output, &sample, self.levels.at(index))?;
         self.outputs.push_front(integrand);
         self.outputs.truncate(self.order);
-        // This class draws f32 whatever the model's dtype.
-        let drawn = match self.algorithm.sde {
-            true => Some(randn_tensor(sample.shape(), noise, DType::F32, sample.device())?),
-            false => None,
-        };
+        let drawn = self.solver.draw(&sample, noise)?;
         let previous = self.update(&sample, index, self.order_at(index), drawn.as_ref())?;
         Stepped::new(&previous, &denoised, dtype)
     }

@@ -63,7 +63,7 @@ impl Levels {
     }
 }
 
-/// Timesteps and sigmas of a run of DEIS or UniPC, without the final sigma.
+/// Timesteps and sigmas of a run of DEIS, UniPC or singlestep DPM-Solver, without the final sigma; timesteps lie below `last`.
 ///
 /// Errors: [`Error::Option`](crate::Error::Option) for an impossible number of steps,
 /// [`Error::Config`](crate::Error::Config) for contradictory spacings.
@@ -71,13 +71,14 @@ pub(super) fn visited(
     config: &SchedulerConfig,
     schedule: &TrainSchedule,
     steps: usize,
+    last: usize,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     schedule.check_steps(steps)?;
     if let Some(spread) = SigmaSpacing::new(config)? {
         let sigmas = spread_over_training(spread, config, schedule, steps);
         return Ok((whole_timesteps(&sigmas, schedule, spread == SigmaSpacing::Karras), sigmas));
     }
-    let timesteps = timesteps_before(schedule.train_steps, schedule, steps);
+    let timesteps = timesteps_before(last, schedule, steps);
     let sigmas = schedule.sigmas_at(&timesteps);
     Ok((timesteps, sigmas))
 }

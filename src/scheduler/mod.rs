@@ -35,6 +35,7 @@ mod pndm;
 mod prediction;
 mod schedule;
 mod sigmas;
+mod singlestep;
 mod tcd;
 mod unipc;
 
@@ -125,6 +126,9 @@ pub enum SchedulerKind {
     /// `dpm++2m-sde-karras`: that with `use_karras_sigmas`.
     #[serde(rename = "dpm++2m-sde-karras")]
     DpmSolverSdeKarras,
+    /// `dpm++2s`: `DPMSolverSinglestepScheduler` (Lu et al. 2022); its steps are single calls, as in diffusers.
+    #[serde(rename = "dpm++2s")]
+    DpmSolverSinglestep,
     /// `deis`: `DEISMultistepScheduler` (Zhang and Chen 2023).
     #[serde(rename = "deis")]
     Deis,
@@ -156,7 +160,7 @@ pub enum SchedulerKind {
 
 impl SchedulerKind {
     /// All of them, in the order that help texts list them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ddim,
         Self::Pndm,
         Self::Euler,
@@ -165,6 +169,7 @@ impl SchedulerKind {
         Self::DpmSolverKarras,
         Self::DpmSolverSde,
         Self::DpmSolverSdeKarras,
+        Self::DpmSolverSinglestep,
         Self::Deis,
         Self::UniPc,
         Self::Lms,
@@ -187,6 +192,7 @@ impl SchedulerKind {
             Self::DpmSolverKarras => "dpm++2m-karras",
             Self::DpmSolverSde => "dpm++2m-sde",
             Self::DpmSolverSdeKarras => "dpm++2m-sde-karras",
+            Self::DpmSolverSinglestep => "dpm++2s",
             Self::Deis => "deis",
             Self::UniPc => "unipc",
             Self::Lms => "lms",
@@ -209,6 +215,7 @@ impl SchedulerKind {
             Self::DpmSolver | Self::DpmSolverKarras | Self::DpmSolverSde | Self::DpmSolverSdeKarras => {
                 "DPMSolverMultistepScheduler"
             }
+            Self::DpmSolverSinglestep => "DPMSolverSinglestepScheduler",
             Self::Deis => "DEISMultistepScheduler",
             Self::UniPc => "UniPCMultistepScheduler",
             Self::Lms => "LMSDiscreteScheduler",
@@ -295,6 +302,7 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
             }
             Box::new(dpm_solver::DpmSolver::new(&config, steps)?)
         }
+        SchedulerKind::DpmSolverSinglestep => Box::new(singlestep::Singlestep::new(config, steps)?),
         SchedulerKind::Deis => Box::new(deis::Deis::new(config, steps)?),
         SchedulerKind::UniPc => Box::new(unipc::UniPc::new(config, steps)?),
         SchedulerKind::Lms => Box::new(lms::Lms::new(config, steps)?),

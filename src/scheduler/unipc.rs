@@ -72,7 +72,7 @@ impl UniPc {
         // Only the denoised sample is thresholded.
         let range = if predict_x0 { Range::new(config, None)? } else { Range::Free };
         let lower_order_final = config.lower_order_final.unwrap_or(true);
-        let (timesteps, sigmas) = visited(config, &schedule, steps)?;
+        let (timesteps, sigmas) = visited(config, &schedule, steps, schedule.train_steps)?;
         let last = match (final_sigma(config, &schedule)?, SigmaSpacing::new(config)?) {
             (0.0, _) if !predict_x0 => {
                 let reason = "`final_sigmas_type` zero does not go with `predict_x0` false: set sigma_min";

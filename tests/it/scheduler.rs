@@ -147,6 +147,7 @@ macro_rules! are_diffusers {
 are_diffusers! {
     schedulers_are_diffusers: "schedulers",
     dpm_solver_sde_is_diffusers: "schedulers/dpm-sde",
+    dpm_solver_singlestep_is_diffusers: "schedulers/dpm-singlestep",
     deis_is_diffusers: "schedulers/deis",
     unipc_is_diffusers: "schedulers/unipc",
     lms_is_diffusers: "schedulers/lms",
@@ -270,6 +271,10 @@ fn unsupported_values_are_refused_by_name() {
         (DpmSolver, json!({"use_dynamic_shifting": true}), "`use_dynamic_shifting` is true"),
         (DpmSolver, json!({"variance_type": "learned_range"}), "`variance_type` is learned_range"),
         (DpmSolver, json!({"lambda_min_clipped": 20.0}), "`lambda_min_clipped`"),
+        (DpmSolverSinglestep, json!({"algorithm_type": "sde-dpmsolver"}), "`algorithm_type` is sde-dpmsolver, "),
+        (DpmSolverSinglestep, json!({"algorithm_type": "dpmsolver"}), "`final_sigmas_type` zero does not go with"),
+        (DpmSolverSinglestep, json!({"solver_order": 4}), "`solver_order` is 4"),
+        (DpmSolverSinglestep, json!({"lambda_min_clipped": 20.0}), "`lambda_min_clipped`"),
         (Deis, json!({"algorithm_type": "sde-dpmsolver++"}), "`algorithm_type` is sde-dpmsolver++"),
         (Deis, json!({"solver_type": "rk4"}), "`solver_type` is rk4"),
         (Deis, json!({"solver_order": 4}), "`solver_order` is 4"),
@@ -310,7 +315,7 @@ fn names_and_classes() {
     assert_eq!(
         error.to_string(),
         "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, \
-         dpm++2m-sde, dpm++2m-sde-karras, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd"
+         dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd"
     );
     let other = config(&json!({"_class_name": "SASolverScheduler"}));
     let error = build(&other, None, 10).map(|_| ()).unwrap_err().to_string();
