@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// What a UNet may predict, by diffusers' names: the noise, the velocity, or the denoised sample itself.
+pub const PREDICTIONS: [&str; 3] = ["epsilon", "v_prediction", "sample"];
+
 /// Choices and changes; [`Default`] takes a checkpoint as it is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changes {
@@ -17,7 +20,7 @@ pub struct Changes {
     /// file implies, part by part; it needs no weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
-    /// What the UNet predicts, in place of what the checkpoint says: `epsilon` or `v_prediction`.
+    /// What the UNet predicts, in place of what the checkpoint says: one of [`PREDICTIONS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<String>,
     /// LoRAs, merged into the weights in this order.
@@ -72,8 +75,9 @@ impl Changes {
                 return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
             }
         }
-        if let Some(other) = self.prediction.as_deref().filter(|kind| !["epsilon", "v_prediction"].contains(kind)) {
-            return Err(Error::option("--prediction", format!("{other:?} is unknown; choose epsilon or v_prediction")));
+        if let Some(other) = self.prediction.as_deref().filter(|kind| !PREDICTIONS.contains(kind)) {
+            let reason = format!("{other:?} is unknown; choose {}", PREDICTIONS.join(" or "));
+            return Err(Error::option("--prediction", reason));
         }
         match self.config.as_deref().filter(|folder| !folder.is_dir()) {
             Some(folder) => Err(Error::option("--config", format!("no folder {}", folder.display()))),

@@ -27,15 +27,17 @@ pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, sche
     let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
     let size = unet.sample_size.unwrap_or([side; 2]).map(|side| side * vae.factor());
     let is = |class: &str| scheduler.class_name == class;
+    let predicts = scheduler.prediction_type.as_deref().unwrap_or("epsilon");
     let trailing = scheduler.timestep_spacing.as_deref() == Some("trailing")
-        && matches!(scheduler.prediction_type.as_deref(), None | Some("epsilon"))
         && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
     let (steps, guidance_scale) = match index.family {
         _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
         // Distilled without a guidance embedding (an LCM or TCD LoRA that was merged in).
         _ if is("LCMScheduler") || is("TCDScheduler") => (4, 1.0),
         // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
-        _ if trailing => (4, 0.0),
+        _ if trailing && predicts == "epsilon" => (4, 0.0),
+        // Lightning's model of one step.
+        _ if trailing && predicts == "sample" => (1, 0.0),
         Family::StableDiffusionXl => (50, 5.0),
         _ => (50, 7.5),
     };

@@ -16,7 +16,7 @@ mod source;
 mod store;
 mod weights;
 
-pub use changes::Changes;
+pub use changes::{Changes, PREDICTIONS};
 pub use config::{
     Activation, Addition, BlockType, Family, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig,
     TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attnmap::checkpoint::{Changes, Embedding, Lora, Source};
+use attnmap::checkpoint::{Changes, Embedding, Lora, PREDICTIONS, Source};
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
 use candle_core::DType;
 use clap::Args;
@@ -63,8 +63,8 @@ pub struct OwnArgs {
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 
-    /// What the model predicts, epsilon or v_prediction, where the checkpoint does not say so
-    #[arg(long, value_name = "KIND", value_parser = ["epsilon", "v_prediction"])]
+    /// What the model predicts, epsilon, v_prediction or sample (SDXL-Lightning of one step), where the checkpoint does not say so
+    #[arg(long, value_name = "KIND", value_parser = PREDICTIONS)]
     prediction: Option<String>,
 
     /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD, here or on the hub; may be given several

@@ -393,6 +393,11 @@ fn defaults_follow_from_the_kind() {
     assert_eq!(defaults("tiny-ssd", scheduler, &|_| ()), (4, 0.0));
     let trailing = |config: &mut Value| config["timestep_spacing"] = json!("trailing");
     assert_eq!(defaults("tiny-sdxl", scheduler, &trailing), (4, 0.0));
+    let one_step = |config: &mut Value| {
+        trailing(config);
+        config["prediction_type"] = json!("sample");
+    };
+    assert_eq!(defaults("tiny-sdxl", scheduler, &one_step), (1, 0.0));
     // Trailing spacing with v-prediction is a model of zero terminal signal, not one of few steps.
     assert_eq!(defaults("tiny-sd2", scheduler, &trailing), (50, 7.5));
     let lcm = |config: &mut Value| config["_class_name"] = json!("LCMScheduler");
