@@ -119,9 +119,18 @@ pub fn parse() -> Result<Cli, ExitCode> {
         let message = error.render().to_string();
         let told = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
         let told = one_line(&told.collect::<Vec<_>>().join(" "));
-        eprintln!("attnmap: {} (see --help)", told.strip_prefix("error: ").unwrap_or(&told));
+        eprintln!("attnmap: {} (see --help)", named_once(told.strip_prefix("error: ").unwrap_or(&told)));
         ExitCode::from(2)
     })
+}
+
+/// A message of clap's around one of ours, both of which name the option: `invalid value 'x' for '--spacing <NAME>': --spacing: there is ...`.
+fn named_once(message: &str) -> String {
+    let (before, ours) = message.split_once("': ").unwrap_or((message, ""));
+    match ours.split_once(": ") {
+        Some((option, reason)) if option.starts_with("--") && !option.contains(' ') => format!("{before}': {reason}"),
+        _ => message.to_owned(),
+    }
 }
 
 fn one_line(message: &str) -> String {
@@ -144,4 +153,20 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     eprintln!("attnmap: {}", one_line(&message));
     let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(1, Error::exit_code);
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named_once;
+
+    #[test]
+    fn an_option_is_named_once() {
+        let told = "invalid value 'x' for '--spacing <NAME>': --spacing: there is no spacing \"x\"";
+        assert_eq!(named_once(told), "invalid value 'x' for '--spacing <NAME>': there is no spacing \"x\"");
+        for other in
+            ["unexpected argument '--sed' found", "invalid value 'a: b' for '--steps <N>': invalid digit: a: b"]
+        {
+            assert_eq!(named_once(other), other);
+        }
+    }
 }
