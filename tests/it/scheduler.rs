@@ -128,36 +128,64 @@ fn relative_l2(a: &Tensor, b: &[f32]) -> f64 {
     (difference / length).sqrt()
 }
 
-/// A test that the runs recorded in a file of `make_schedulers.py` come out as diffusers' did.
-macro_rules! are_diffusers {
-    ($($test:ident: $file:literal,)*) => {
-        $(
-            #[test]
-            fn $test() {
-                runs_are_diffusers(
-                    include_str!(concat!("../fixtures/", $file, ".json")),
-                    include_bytes!(concat!("../fixtures/", $file, ".safetensors")),
-                );
-            }
-        )*
+/// The runs recorded in a file of `make_schedulers.py`: what they were, and their numbers.
+macro_rules! recorded {
+    ($file:literal) => {
+        (
+            include_str!(concat!("../fixtures/", $file, ".json")),
+            include_bytes!(concat!("../fixtures/", $file, ".safetensors")).as_slice(),
+        )
     };
 }
 
-// Every sampler, spacing, prediction and option over full runs.
-are_diffusers! {
-    schedulers_are_diffusers: "schedulers",
-    dpm_solver_sde_is_diffusers: "schedulers/dpm-sde",
-    dpm_solver_singlestep_is_diffusers: "schedulers/dpm-singlestep",
-    deis_is_diffusers: "schedulers/deis",
-    unipc_is_diffusers: "schedulers/unipc",
-    lms_is_diffusers: "schedulers/lms",
-    heun_is_diffusers: "schedulers/heun",
-    dpm_solver_2_is_diffusers: "schedulers/dpm2",
-    tcd_is_diffusers: "schedulers/tcd",
+/// Every sampler, spacing, prediction and option over full runs, next to diffusers; those that came later have files of their own.
+#[test]
+fn schedulers_are_diffusers() {
+    runs_are_diffusers(recorded!("schedulers"));
+}
+
+#[test]
+fn dpm_solver_sde_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/dpm-sde"));
+}
+
+#[test]
+fn dpm_solver_singlestep_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/dpm-singlestep"));
+}
+
+#[test]
+fn deis_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/deis"));
+}
+
+#[test]
+fn unipc_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/unipc"));
+}
+
+#[test]
+fn lms_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/lms"));
+}
+
+#[test]
+fn heun_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/heun"));
+}
+
+#[test]
+fn dpm_solver_2_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/dpm2"));
+}
+
+#[test]
+fn tcd_is_diffusers() {
+    runs_are_diffusers(recorded!("schedulers/tcd"));
 }
 
 #[track_caller]
-fn runs_are_diffusers(runs: &str, numbers: &[u8]) {
+fn runs_are_diffusers((runs, numbers): (&str, &[u8])) {
     let runs: Vec<Run> = serde_json::from_str(runs).unwrap();
     let file = candle_core::safetensors::load_buffer(numbers, &Device::Cpu);
     let numbers = file.unwrap()["numbers"].to_vec1::<f32>().unwrap();
