@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Make a gallery: the product of prompts, replacements, steps, seeds and checkpoints
+/// Make a gallery: the product of prompts, replacements, steps, seeds, checkpoints and LoRAs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {

@@ -85,6 +85,12 @@ Examples:
   attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
   attnmap generate --prompt-file scene.txt --long
   attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8
+  attnmap generate \"a <toy-cat> on a bicycle\" --model ./model.safetensors --embedding './cat.safetensors:<toy-cat>'
+  attnmap generate \"a monkey on a bicycle\" --model ./few-steps --steps 4 --spacing trailing --guidance 0
+  attnmap generate \"a monkey on a bicycle\" --model ./model --prediction v_prediction
+  attnmap generate \"a monkey on a bicycle\" --model ./sdxl --original-size 1024x1024 --crop 0,0
+  attnmap generate \"a red apple on the beach\" --scheduler heun --steps 12
+  attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what

@@ -235,7 +235,8 @@ impl Pipeline {
         }
     }
 
-    /// What the checkpoint calls itself: `embedded`, the folder, or `owner/name@revision`.
+    /// What the checkpoint calls itself: `embedded`, the folder, the single file, or on the hub `owner/name@revision` or
+    /// `owner/name/file.safetensors@revision`.
     pub fn id(&self) -> &str {
         &self.id
     }
