@@ -216,6 +216,8 @@ impl Checkpoint {
         let changes = &options.changes;
         if changes.prediction.is_some() {
             self.scheduler.prediction_type.clone_from(&changes.prediction);
+            let usual = defaults::usual(&self.index, &self.unet, &self.vae, &self.scheduler);
+            self.defaults = defaults::read(&self.store, &self.vae, usual)?;
         }
         let mut adapters = lora::Changes::new();
         for lora in &changes.loras {

@@ -281,7 +281,7 @@ pub fn label(word: &WordInfo) -> String {
 }
 
 /// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is none, or none that was looked for.
-pub(super) fn highest_filler(words: impl Iterator<Item = (f32, Role)>) -> Option<f32> {
+fn highest_filler(words: impl Iterator<Item = (f32, Role)>) -> Option<f32> {
     let fillers = words.filter(|(_, role)| *role == Role::Filler).map(|(peak, _)| peak);
     fillers.max_by(f32::total_cmp).filter(|&peak| peak > 0.0)
 }

@@ -1,6 +1,6 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
 
-use super::compute::{filler_peak, highest_filler, is_neglect, is_thing};
+use super::compute::{filler_peak, is_neglect, is_thing};
 use super::lexicon::Role;
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
@@ -156,13 +156,19 @@ impl Collector {
         Self { about, ..Self::default() }
     }
 
-    /// Adds the maps of `seed`; all runs have the same words and grid.
-    pub fn add(&mut self, seed: u64, maps: &Heatmaps) {
+    /// Adds the maps of `seed`; all runs have the same words and grid. `whole` are the maps of all the prompt's words where `maps` are of
+    /// some: things are compared with fillers that need not be among them.
+    pub fn add(&mut self, seed: u64, maps: &Heatmaps, whole: Option<&Heatmaps>) {
         self.grid = maps.grid;
         self.sums.resize(maps.words.len(), 0.0);
         let steps = maps.steps.max(1) as f32;
         self.sums.iter_mut().zip(&maps.words).for_each(|(sum, value)| *sum += value / steps);
-        self.runs.push((seed, facts(maps, &Context::default())));
+        let context = Context::default();
+        let mut own = facts(maps, &context);
+        if let Some(whole) = whole {
+            own.filler_peak = facts(whole, &context).filler_peak;
+        }
+        self.runs.push((seed, own));
     }
 
     /// The mean maps, `[words, h, w]`, in mean probability of a step.
@@ -181,10 +187,7 @@ impl Collector {
         let count = self.runs.len().max(1) as f64;
         let peak = |facts: &Facts, word: usize| facts.words[word].layout.peak.map_or(0.0, |peak| peak.value);
         let names = self.runs.first().map_or(&[][..], |(_, facts)| facts.words.as_slice());
-        let highest = |(_, facts): &(u64, Facts)| {
-            highest_filler((0..names.len()).map(|word| (peak(facts, word), names[word].role)))
-        };
-        let mut filler_peaks: Vec<f32> = self.runs.iter().filter_map(highest).collect();
+        let mut filler_peaks: Vec<f32> = self.runs.iter().filter_map(|(_, facts)| facts.filler_peak).collect();
         filler_peaks.sort_by(f32::total_cmp);
         let filler_peak = filler_peak(&filler_peaks);
         let words = names.iter().enumerate().map(|(word, first)| {
@@ -268,7 +271,7 @@ mod tests {
         };
         let mut collector = Collector::default();
         [(0, 3), (0, 3), (3, 0), (0, 3)].iter().enumerate().for_each(|(seed, &(cat, dog))| {
-            collector.add(seed as u64, &maps(cat, dog));
+            collector.add(seed as u64, &maps(cat, dog), None);
         });
         let sweep = collector.finish();
         assert_eq!((sweep.seeds.as_slice(), sweep.filler_peak), (&[0, 1, 2, 3][..], Some(0.2)));

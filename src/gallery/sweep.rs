@@ -47,7 +47,7 @@ pub fn sweep(
     pipeline.check(options)?;
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(options))?;
     let info = PromptInfo::from(prompt);
-    let words = words.unwrap_or(&info.words);
+    let (chosen, words) = (words.is_some(), words.unwrap_or(&info.words));
     let mut collector = Collector::new(About {
         prompt: info.text.clone(),
         checkpoint: CheckpointInfo { id: pipeline.id().to_owned(), digest: pipeline.digest().to_owned() },
@@ -62,7 +62,11 @@ pub fn sweep(
         let (mut traced, _) = pipeline.trace(prompt, &one, keep, &mut |_: Event| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
         let maps = heatmap::aggregate(&traced.trace, aggregate, words)?;
-        collector.add(seed, &maps);
+        let whole = match chosen {
+            true => Some(heatmap::aggregate(&traced.trace, aggregate, &info.words)?),
+            false => None,
+        };
+        collector.add(seed, &maps, whole.as_ref());
         let pixels = traced.generation.image.as_raw();
         sums.resize(pixels.len(), 0.0);
         sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += f32::from(value));

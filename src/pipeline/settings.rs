@@ -18,7 +18,8 @@ impl Pipeline {
         let mut more = self.changes.record();
         more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
         more.extend(size_settings(options));
-        let scheduler = options.scheduler.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
+        let chosen = options.scheduler.map(|kind| kind.with(&self.scheduler));
+        let scheduler = chosen.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
         let mut settings = Settings {
             seed,
             steps: options.steps,
@@ -32,6 +33,9 @@ impl Pipeline {
         };
         if let Some(init) = &options.init {
             init.describe(&mut settings);
+        }
+        if options.latents.is_some() {
+            settings.more.insert("latents".into(), "given".into());
         }
         settings
     }

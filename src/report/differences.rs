@@ -1,7 +1,7 @@
 //! What two runs differ in, in sentences: settings first, then which words moved, grew or are looked at more.
 
 use super::compare::{Match, Pair, align};
-use super::data::{LayoutRow, ReportData};
+use super::data::{LayoutRow, ReportData, Start};
 use crate::facts::lexicon::{self, Role};
 
 /// A word moved when its centre did so by this much, as a share of the image's sides; it is as much as makes one thing stand left of
@@ -10,6 +10,9 @@ const MOVED: f32 = crate::facts::APART;
 
 /// A word is looked at more when its share of the attention grew by this factor.
 const MORE: f32 = 1.25;
+
+/// Settings from which other weights follow.
+const WEIGHTS: [&str; 5] = ["checkpoint", "LoRA", "embedding", "config", "variant"];
 
 /// Words that are told of, at most.
 const TOLD: usize = 6;
@@ -20,12 +23,21 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     if a.prompt != b.prompt {
         sentences.push("The prompts differ; below are the words that both have.".to_owned());
     }
-    let differing: Vec<String> = settings(&a.settings, &b.settings)
-        .into_iter()
-        // The digest follows from the checkpoint and what changes it, which are named themselves.
-        .filter(|[name, a, b]| a != b && name != "digest")
-        .map(|[name, a, b]| format!("{name} {a} in A, {b} in B"))
-        .collect();
+    let differing: Vec<[String; 3]> =
+        settings(&a.settings, &b.settings).into_iter().filter(|[name, a, b]| a != b && name != "warning").collect();
+    let explains = |[name, ..]: &[String; 3]| WEIGHTS.contains(&name.as_str());
+    // The digest follows from the checkpoint and what changes it; only where those have the same names is it news.
+    let (digest, rest): (Vec<_>, Vec<_>) = differing.iter().partition(|[name, ..]| name == "digest");
+    let mut differing: Vec<String> = rest.iter().map(|[name, a, b]| format!("{name} {a} in A, {b} in B")).collect();
+    if let ([[_, a, b]], false) = (&digest[..], rest.iter().any(|row| explains(row))) {
+        differing.push(format!("the weights have the digest {a} in A, {b} in B"));
+    }
+    if let (Some(a), Some(b)) = (&a.start, &b.start)
+        && a.name == b.name
+        && (a.picture.bytes != b.picture.bytes || drawn(a) != drawn(b))
+    {
+        differing.push(format!("{} was another picture or mask in A than in B", a.name));
+    }
     sentences.push(match &differing[..] {
         [] if a.prompt == b.prompt => "Both were made in the same way.".to_owned(),
         [] => "Nothing else differs in how they were made.".to_owned(),
@@ -56,6 +68,11 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
             .push(format!("{still} of {} {words} where before, within {MOVED} of the image's sides.", words_in_both));
     }
     sentences
+}
+
+/// The mask's bytes, where only a part was drawn.
+fn drawn(start: &Start) -> Option<&[u8]> {
+    start.mask.as_ref().map(|mask| mask.bytes.as_slice())
 }
 
 /// Settings of both runs by name, in order: `[name, a, b]`.

@@ -414,8 +414,12 @@ fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)>
         };
         (name, value)
     });
+    let probes: Vec<&str> = record.probes.iter().map(|probe| probe.word.text.trim_start_matches("probe:")).collect();
+    let beside = [("negative prompt", record.negative.clone().unwrap_or_default()), ("probes", probes.join(", "))];
+    let beside =
+        beside.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_string(), value));
     let warnings = record.warnings.iter().map(|warning| ("warning".to_string(), warning.clone()));
-    list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(more).chain(warnings).collect()
+    list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(beside).chain(more).chain(warnings).collect()
 }
 
 /// LoRAs or embeddings as `run.json` records them, in words: `style.safetensors at 0.8`, `cat.safetensors as <cat>`.

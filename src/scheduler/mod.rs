@@ -234,20 +234,30 @@ impl SchedulerKind {
     pub fn of_config(config: &SchedulerConfig) -> Result<Self> {
         let kind = Self::ALL.into_iter().find(|kind| kind.class_name() == config.class_name);
         match kind {
-            Some(Self::DpmSolver) => {
-                let sde = config.algorithm_type.as_deref() == Some(SDE_ALGORITHM);
-                Ok(match (sde, config.use_karras_sigmas.unwrap_or(false)) {
-                    (false, false) => Self::DpmSolver,
-                    (false, true) => Self::DpmSolverKarras,
-                    (true, false) => Self::DpmSolverSde,
-                    (true, true) => Self::DpmSolverSdeKarras,
-                })
-            }
-            Some(kind) => Ok(kind),
+            Some(kind) => Ok(kind.with(config)),
             None => Err(Error::Unsupported {
                 what: format!("the scheduler {} of {}", config.class_name, config.file.display()),
                 way_out: format!("choose another with --scheduler: {}", names()),
             }),
+        }
+    }
+
+    /// What this kind is once it has read `config`: as in diffusers' `from_config`, `dpm++2m` keeps Karras sigmas and the SDE form where
+    /// the config asks for them.
+    pub fn with(self, config: &SchedulerConfig) -> Self {
+        let (karras, sde) = match self {
+            Self::DpmSolver => (false, false),
+            Self::DpmSolverKarras => (true, false),
+            Self::DpmSolverSde => (false, true),
+            Self::DpmSolverSdeKarras => (true, true),
+            other => return other,
+        };
+        let karras = karras || config.use_karras_sigmas.unwrap_or(false);
+        match (sde || config.algorithm_type.as_deref() == Some(SDE_ALGORITHM), karras) {
+            (false, false) => Self::DpmSolver,
+            (false, true) => Self::DpmSolverKarras,
+            (true, false) => Self::DpmSolverSde,
+            (true, true) => Self::DpmSolverSdeKarras,
         }
     }
 }

@@ -398,6 +398,13 @@ fn defaults_follow_from_the_kind() {
         config["prediction_type"] = json!("sample");
     };
     assert_eq!(defaults("tiny-sdxl", scheduler, &one_step), (1, 0.0));
+    // What the user says of it counts as well.
+    let copy = Copy::of("tiny-sdxl");
+    copy.edit(scheduler, trailing);
+    let changes = Changes { prediction: Some("sample".into()), ..Default::default() };
+    let options = OpenOptions { changes, ..Default::default() };
+    let said = Checkpoint::open(&Source::Folder(copy.path().into()), &options).unwrap();
+    assert_eq!((said.defaults.steps, said.defaults.guidance_scale), (1, 0.0));
     // Trailing spacing with v-prediction is a model of zero terminal signal, not one of few steps.
     assert_eq!(defaults("tiny-sd2", scheduler, &trailing), (50, 7.5));
     let lcm = |config: &mut Value| config["_class_name"] = json!("LCMScheduler");

@@ -57,6 +57,11 @@ fn a_run_holds_its_facts_and_a_sweep_changes_what_neglect_is_measured_by() {
     assert_eq!(sweep["filler_peaks"].as_array().unwrap().len(), 3, "the highest filler under each seed");
     let beside = json(folder, &["facts", "outputs/run", "--json"]);
     assert_eq!((&beside["over_seeds"], &beside["filler_peak"]), (&Value::Bool(true), &sweep["filler_peak"]));
+    // A sweep of chosen words compares them with all fillers too.
+    let chosen =
+        json(folder, &["sweep", PROMPT, "--seeds", "0..3", "--words", "frog", "--json", "--out", "outputs/chosen"]);
+    assert_eq!(chosen["filler_peaks"], sweep["filler_peaks"]);
+    assert_eq!(chosen["words"][0]["neglected"], sweep["words"][9]["neglected"]);
     // Of another aggregate it is no measure, and none is taken.
     assert_eq!(
         json(folder, &["facts", "outputs/run", "--aggregate", "daam", "--json"])["over_seeds"],

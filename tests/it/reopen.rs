@@ -99,3 +99,70 @@ fn what_has_moved_is_given_again() {
     crate::cli::refused(&output, 2, &["is not the checkpoint that made the run"]);
     succeeds(&["explain", &run, "--lora", &there]);
 }
+
+/// Several images at once are summed in another order than one, which moves some values by 1 of 255.
+#[test]
+fn explain_makes_the_cells_of_a_batch_again() {
+    let folder = TempDir::new().unwrap();
+    let gallery = folder.path().join("g").display().to_string();
+    let list = folder.path().join("prompts.txt").display().to_string();
+    fs::write(&list, "a red apple to the left of a green frog on the beach\n").unwrap();
+    succeeds(&["gallery", &list, "--seeds", "0..4", "--batch", "4", "--steps", "8", "--out", &gallery]);
+    for cell in fs::read_dir(Path::new(&gallery).join("cells")).unwrap() {
+        succeeds(&["explain", &cell.unwrap().path().display().to_string(), "--words", "frog"]);
+    }
+    // Another picture is another run.
+    let run = folder.path().join("run").display().to_string();
+    succeeds(&["generate", "a frog", "--steps", "4", "--out", &run]);
+    let image = Path::new(&run).join("image.png");
+    let mut pixels = image::open(&image).unwrap().to_rgb8();
+    pixels.get_pixel_mut(3, 5).0[1] ^= 2;
+    pixels.save(&image).unwrap();
+    let output = attnmap(&["explain", &run, "--words", "frog"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be made again exactly"));
+}
+
+/// What `compare` says of two runs that differ in something that it could overlook.
+#[test]
+fn compare_says_what_differs() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let small = ["generate", "a frog on the beach", "--steps", "3"];
+    let adapters = ["la", "lb"].map(|name| {
+        fs::create_dir(path(name)).unwrap();
+        format!("{}/style.safetensors", path(name))
+    });
+    let lora = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lora/stand-left.safetensors");
+    fs::copy(&lora, &adapters[0]).unwrap();
+    let read = candle_core::safetensors::load(&lora, &candle_core::Device::Cpu).unwrap();
+    let doubled = read.into_iter().map(|(name, tensor)| (name, (tensor * 2.0).unwrap())).collect();
+    candle_core::safetensors::save(&doubled, &adapters[1]).unwrap();
+    let picture = path("start.png");
+    image::RgbImage::from_fn(128, 128, |x, y| image::Rgb([x as u8, y as u8, 90])).save(&picture).unwrap();
+    let init: &[&str] = &["--init", &picture];
+    succeeds(&[&small, init, &["--out", &path("i0")]].concat());
+    image::RgbImage::from_fn(128, 128, |x, y| image::Rgb([90, x as u8, y as u8])).save(&picture).unwrap();
+    succeeds(&[&small, init, &["--out", &path("i1")]].concat());
+    let runs: [(&str, &[&str]); 5] = [
+        ("plain", &[]),
+        ("negative", &["--negative", "red"]),
+        ("probe", &["--probe", "tree"]),
+        ("la-run", &["--lora", &adapters[0]]),
+        ("lb-run", &["--lora", &adapters[1]]),
+    ];
+    for (name, more) in runs {
+        succeeds(&[&small, more, &["--out", &path(name)]].concat());
+    }
+    for (a, b, expected) in [
+        ("plain", "plain", "Both were made in the same way."),
+        ("plain", "negative", "negative prompt none in A, red in B"),
+        ("plain", "probe", "probes none in A, tree in B"),
+        ("la-run", "lb-run", "the weights have the digest "),
+        ("plain", "la-run", "LoRA none in A, style.safetensors at 1 in B."),
+        ("i0", "i1", "was another picture or mask in A than in B"),
+    ] {
+        let output = attnmap(&["compare", &path(a), &path(b), "--out", &path("page.html"), "--force"]);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(told.contains(expected), "{a} and {b}: {told}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
