@@ -10,7 +10,7 @@ use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::gallery::{
     Axes, Line, Plan, Progress, Replacement, Shard, check_folder, fitting_batch, make, parse_loras, parse_seeds,
-    read_lines, settle_batch, write_index,
+    read_lines, settle, write_index,
 };
 use attnmap::pipeline::{Choice, LoadOptions, Pipeline};
 use attnmap::trace::PromptInfo;
@@ -132,7 +132,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     check_folder(&args.out)?;
     let open = |choice: &Choice| choice.open(terminal.downloads());
-    let batch = settle_batch(&args.out, args.batch.map(usize::from), || fitting_batch(&axes, &open))?;
+    let batch = settle(&args.out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan::new(&axes, batch)?;
     let mut load = |choice: &Choice| Pipeline::load(&open(choice)?, &choice.load);
     let mut told = Told::new(terminal);

@@ -1,8 +1,11 @@
-//! How many seeds go through the network together: as many as memory holds when a gallery is begun, and the same ever after.
+//! What a gallery holds to for ever: how many seeds go through the network together (as many as memory holds when it is begun), and how maps
+//! are made and drawn.
 
 use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
+use crate::heatmap::Aggregate;
 use crate::pipeline::{Choice, MAPS_AN_IMAGE, MemoryPlan, free_memory};
+use crate::render::Display;
 use crate::run::atomic::write_new_file;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,26 +29,80 @@ const SHARE: f64 = 0.8;
 struct Settled {
     format_version: u32,
     batch: usize,
+    /// As `run.json` names it.
+    #[serde(default)]
+    aggregate: Option<String>,
+    #[serde(default)]
+    display: Option<Display>,
 }
 
-/// The batch of the gallery in `folder`: what it was begun with; else `asked`, else `propose`d, which is kept in `gallery.json`. The
-/// last digits of an image depend on how many went through the network with it, so a batch that changed would show.
+impl Settled {
+    /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be compared.
+    fn check_maps(&self, folder: &Path, now: &Self) -> Result<()> {
+        let refuse = |option: &str, begun: &str, now: &str| {
+            let reason = format!(
+                "{} was begun with {begun}, now {now}; ask for the same, or choose another --out",
+                folder.display()
+            );
+            Err(Error::option(option, reason))
+        };
+        if let (Some(begun), Some(now)) = (&self.aggregate, &now.aggregate)
+            && begun != now
+        {
+            return refuse("--aggregate", &format!("the maps {begun}"), now);
+        }
+        let fields = |settled: &Self| match serde_json::to_value(&settled.display) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let now = fields(now);
+        let changed = fields(self).into_iter().find(|(name, begun)| now.get(name).is_some_and(|now| now != begun));
+        // Numbers are `f32`, which JSON's `f64` spells with all of their digits.
+        let plain = |value: &serde_json::Value| match (value.as_str(), value.as_f64()) {
+            (Some(text), _) => text.to_owned(),
+            (_, Some(number)) => (number as f32).to_string(),
+            _ => value.to_string(),
+        };
+        match changed {
+            Some((name, begun)) => {
+                refuse(&format!("--{}", name.replace('_', "-")), &plain(&begun), &plain(&now[&name]))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The batch of the gallery in `folder`: what it was begun with; else `asked`, else `propose`d, which is kept in `gallery.json` with how maps
+/// are made and drawn. The last digits of an image depend on how many went through the network with it, so a batch that changed would show.
 ///
 /// # Errors
-/// [`Error::Option`] when `asked` is not what the gallery was begun with; [`Error::Trace`] when its `gallery.json` is damaged;
-/// [`Error::Io`]; those of `propose`.
-pub fn settle_batch(folder: &Path, asked: Option<usize>, propose: impl FnOnce() -> Result<usize>) -> Result<usize> {
+/// [`Error::Option`] when `asked`, `aggregate` or `display` is not what the gallery was begun with; [`Error::Trace`] when its
+/// `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
+pub fn settle(
+    folder: &Path,
+    asked: Option<usize>,
+    (aggregate, display): (&Aggregate, &Display),
+    propose: impl FnOnce() -> Result<usize>,
+) -> Result<usize> {
     let file = folder.join(FILE);
-    let batch = match read(&file)? {
-        Some(batch) => batch,
+    let with = |batch: usize| Settled {
+        format_version: 1,
+        batch,
+        aggregate: Some(aggregate.to_string()),
+        display: Some(display.clone()),
+    };
+    let settled = match read(&file)? {
+        Some(settled) => settled,
         None => {
-            let batch = asked.map_or_else(propose, Ok)?.max(1);
-            let json = serde_json::to_vec(&Settled { format_version: 1, batch }).expect("plain data has a JSON form");
+            let new = with(asked.map_or_else(propose, Ok)?.max(1));
+            let json = serde_json::to_vec(&new).expect("plain data has a JSON form");
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
             // Another shard may have been faster; then its choice counts.
-            if write_new_file(&file, &json)? { batch } else { read(&file)?.unwrap_or(batch) }
+            if write_new_file(&file, &json)? { new } else { read(&file)?.unwrap_or(new) }
         }
     };
+    let batch = settled.batch;
+    settled.check_maps(folder, &with(batch))?;
     match asked {
         Some(asked) if asked != batch => {
             let reason = format!(
@@ -58,12 +115,11 @@ pub fn settle_batch(folder: &Path, asked: Option<usize>, propose: impl FnOnce() 
     }
 }
 
-fn read(file: &Path) -> Result<Option<usize>> {
+fn read(file: &Path) -> Result<Option<Settled>> {
     match fs::read(file) {
         Ok(bytes) => {
-            let settled = serde_json::from_slice::<Settled>(&bytes);
             let damaged = |error: serde_json::Error| Error::Trace { file: file.into(), reason: error.to_string() };
-            settled.map(|settled| Some(settled.batch)).map_err(damaged)
+            serde_json::from_slice::<Settled>(&bytes).map(Some).map_err(damaged)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(file)(error)),
@@ -114,15 +170,23 @@ mod tests {
     fn the_first_choice_holds_and_another_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let gallery = folder.path().join("night");
-        assert_eq!(settle_batch(&gallery, None, || Ok(3)).unwrap(), 3);
-        assert_eq!(settle_batch(&gallery, None, || panic!("is settled")).unwrap(), 3);
-        assert_eq!(settle_batch(&gallery, Some(3), || Ok(1)).unwrap(), 3);
-        let error = settle_batch(&gallery, Some(2), || Ok(1)).unwrap_err();
+        let (aggregate, display) = (Aggregate::default(), Display::default());
+        let maps = (&aggregate, &display);
+        assert_eq!(settle(&gallery, None, maps, || Ok(3)).unwrap(), 3);
+        assert_eq!(settle(&gallery, None, maps, || panic!("is settled")).unwrap(), 3);
+        assert_eq!(settle(&gallery, Some(3), maps, || Ok(1)).unwrap(), 3);
+        let error = settle(&gallery, Some(2), maps, || Ok(1)).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("begun with 3"), "{error}");
         assert!(!write_new_file(&gallery.join(FILE), b"{}").unwrap(), "the first of two shards wins");
         assert_eq!(fs::read_dir(&gallery).unwrap().count(), 1);
+        let other = Display { overlay_size: 64, ..Display::default() };
+        let error = settle(&gallery, None, (&aggregate, &other), || Ok(1)).unwrap_err().to_string();
+        assert!(error.contains("--overlay-size: ") && error.contains("begun with 512, now 64"), "{error}");
+        // Those of before this was recorded go on.
+        fs::write(gallery.join(FILE), r#"{"format_version":1,"batch":3}"#).unwrap();
+        assert_eq!(settle(&gallery, None, (&aggregate, &other), || Ok(1)).unwrap(), 3);
         fs::write(gallery.join(FILE), "{").unwrap();
-        assert!(settle_batch(&gallery, None, || Ok(1)).unwrap_err().to_string().contains(FILE));
+        assert!(settle(&gallery, None, maps, || Ok(1)).unwrap_err().to_string().contains(FILE));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and continued.
 
 use super::cell::{FILE, write_cell_files};
+use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
 use crate::heatmap::{Aggregate, word_map};
-use crate::pipeline::{Choice, Event, Keep, Options, Pipeline, Traced};
+use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
 use crate::run::atomic::Partial;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
@@ -88,6 +89,7 @@ pub fn check_folder(folder: &Path) -> Result<()> {
 /// try left in the hidden folder is removed first.
 ///
 /// # Errors
+/// [`Error::Option`] when a picture to start from cannot be read, or is not the one of its name that finished cells set out from;
 /// [`Error::Io`] when the folder cannot be written at all; [`Error::Interrupted`] when `progress` breaks.
 pub fn make(
     folder: &Path,
@@ -97,6 +99,7 @@ pub fn make(
     load: &mut dyn FnMut(&Choice) -> Result<Pipeline>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Outcome> {
+    let pictures = read_pictures(folder, plan)?;
     let hidden = folder.join(format!(".making-{}-of-{}", shard.index + 1, shard.count));
     // Removed when this ends, and by the interrupt handler.
     let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
@@ -138,7 +141,8 @@ pub fn make(
             loaded = Some((first, pipeline));
         }
         let Some((_, pipeline)) = &loaded else { continue };
-        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing };
+        let given = pictures.iter().find(|(files, _)| first.init.as_ref() == Some(*files)).map(|(_, given)| given);
+        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
             Err(error) => Err(Error::option("checkpoint", error.to_string())),
@@ -200,6 +204,8 @@ struct Job<'a> {
     cells: &'a [&'a Cell],
     /// Positions in `cells` of those to be written; all are computed, so that an image never depends on what was there.
     missing: &'a [usize],
+    /// The picture that they set out from.
+    given: Option<&'a Given>,
 }
 
 impl Job<'_> {
@@ -259,8 +265,8 @@ impl Job<'_> {
             crop: cell.crop.map_or([0, 0], |(left, top)| [top, left]),
             ..own
         };
-        if let Some(files) = &cell.init {
-            files.read()?.put_into(&mut options, cell.size.is_some(), pipeline)?;
+        if let Some(given) = self.given {
+            given.put_into(&mut options, cell.size.is_some(), pipeline)?;
         }
         Ok(options)
     }

@@ -7,13 +7,14 @@
 
 mod batch;
 mod cell;
+mod check;
 mod index;
 mod make;
 mod plan;
 mod prompts;
 mod sweep;
 
-pub use batch::{fitting_batch, settle_batch};
+pub use batch::{fitting_batch, settle};
 pub use cell::{CellFacts, write_cell_files};
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
 pub use make::{Failure, Outcome, Progress, check_folder, make};

@@ -1,10 +1,11 @@
 //! Pictures that runs set out from, as files: read before a checkpoint is loaded, and brought to a run's size.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::init::{INIT_FILE, MASK_FILE};
 use super::{Init, Options, Pipeline};
 use crate::Result;
 use crate::picture;
@@ -68,6 +69,21 @@ impl Given {
             mask: self.mask.as_ref().map(|mask| picture::mask(mask, width, height)),
         });
         Ok(())
+    }
+}
+
+impl Given {
+    /// The option (`--init` or `--mask`) whose picture is not the one that the run in the folder `run` set out from, compared at that run's
+    /// size; `None` where both are, or the folder keeps none.
+    pub fn changed_since(&self, run: &Path) -> Option<&'static str> {
+        let kept = picture::read(&run.join(INIT_FILE), "--init").ok()?;
+        let (width, height) = kept.dimensions();
+        if picture::resize(&self.image, width, height) != kept {
+            return Some("--init");
+        }
+        let mask = picture::mask(self.mask.as_ref()?, width, height);
+        let kept = picture::read(&run.join(MASK_FILE), "--mask").ok()?;
+        (picture::mask(&kept, width, height) != mask).then_some("--mask")
     }
 }
 

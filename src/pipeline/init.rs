@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The picture's file in the folder of a run that set out from it.
-const INIT_FILE: &str = "init.png";
+pub(super) const INIT_FILE: &str = "init.png";
 
 /// The mask's file there.
-const MASK_FILE: &str = "mask.png";
+pub(super) const MASK_FILE: &str = "mask.png";
 
 /// The keys under which [`Settings::more`] holds what a run set out from.
 const NAME_KEY: &str = "init";

@@ -143,6 +143,42 @@ fn a_gallery_goes_on_as_it_was_begun() {
 }
 
 #[test]
+fn what_was_begun_otherwise_is_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let picture =
+        |name: &str, grey: u8| image::GrayImage::from_pixel(64, 64, image::Luma([grey])).save(at.join(name)).unwrap();
+    picture("init.png", 80);
+    picture("mask.png", 255);
+    let make = |seeds: &str, more: &[&str]| {
+        let axes = ["--prompt", "a frog", "--init", "init.png", "--mask", "mask.png", "--out", "g", "--seeds", seeds];
+        command(at, &axes).args(more).output().unwrap()
+    };
+    let begun = make("0..1", &["--threshold", "0.3"]);
+    assert!(text(&begun).contains("1 made, 0 kept, 0 failed"), "{}", text(&begun));
+    let before = files(&at.join("g"));
+    let refused = |seeds: &str, more: &[&str], needle: &str| {
+        let output = make(seeds, more);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(needle) && text(&output).contains("another --out"), "{}", text(&output));
+        assert_eq!(text(&output).lines().count(), 1, "{}", text(&output));
+        assert!(files(&at.join("g")) == before, "nothing is touched");
+    };
+    // Its maps.
+    refused("0..2", &[], "--threshold: g was begun with 0.3, now 0.");
+    refused("0..2", &["--threshold", "0.3", "--aggregate", "daam"], "--aggregate: g was begun with the maps ");
+    // Its pictures, also for seeds none of which were made.
+    picture("mask.png", 0);
+    refused("1..2", &["--threshold", "0.3"], "--mask: mask.png is not the picture");
+    picture("mask.png", 255);
+    picture("init.png", 81);
+    refused("0..2", &["--threshold", "0.3"], "--init: init.png is not the picture");
+    picture("init.png", 80);
+    let longer = make("0..2", &["--threshold", "0.3"]);
+    assert!(text(&longer).contains("1 made, 1 kept, 0 failed"), "{}", text(&longer));
+}
+
+#[test]
 fn a_failing_cell_is_recorded_and_the_rest_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
