@@ -65,6 +65,14 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// The network gave NaN, where an attention map was recorded.
+    #[error(
+        "{site}: the network gave NaN, and no image can come of that; lower the weight of a --lora, or calculate with --dtype f32"
+    )]
+    NotANumber {
+        /// The attention layer.
+        site: String,
+    },
     /// The caller asked to stop (Ctrl-C); exit code 130 in the binary.
     #[error("interrupted")]
     Interrupted,

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use attnmap::evidence::record::Evidence;
 use attnmap::facts::region::{Part, Region, rank};
 use attnmap::heatmap;
+use attnmap::picture;
 use attnmap::run::Run;
 use attnmap::trace::{Grid, Half};
 use attnmap::{Error, Result};
@@ -87,8 +87,7 @@ impl RegionArgs {
             );
         }
         let path = self.mask.as_deref().unwrap_or(Path::new(""));
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let mask = image::load_from_memory(&bytes).with_context(|| path.display().to_string())?.to_luma8();
+        let mask = image::DynamicImage::from(picture::read(path, "--mask")?).to_luma8();
         let inside: Vec<bool> = mask.as_raw().iter().map(|&value| value > 127).collect();
         let region = Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize));
         let reason = || format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);

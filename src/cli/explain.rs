@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::checkpoint::Lora;
 use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, check_checkpoint};
 use attnmap::evidence::record::Evidence;
@@ -222,8 +223,20 @@ fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, term
 /// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.
 fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     let record = &run.record;
-    let choice = args.model.over(Choice::of_run(record)?)?;
-    let pipeline = checkpoint::load(&choice, Some((record.image.width, record.image.height)), terminal)?;
+    let known = Choice::of_run(record)?;
+    let choice = args.model.over(known.clone())?;
+    let size = Some((record.image.width, record.image.height));
+    let pipeline = checkpoint::load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
+        Ok(Error::Option { option, reason }) if option == "--lora" && choice.changes.loras == known.changes.loras => {
+            let again = |lora: &Lora| format!("--lora {}", Lora { file: "FILE".into(), weight: lora.weight });
+            let again: Vec<String> = known.changes.loras.iter().map(again).collect();
+            let reason =
+                format!("{reason}, which the run was made with; if it has moved, give it with {}", again.join(" "));
+            Error::option(option, reason).into()
+        }
+        Ok(other) => other.into(),
+        Err(other) => other,
+    })?;
     check_checkpoint(record, &pipeline)?;
     Ok(pipeline)
 }

@@ -214,6 +214,14 @@ impl Told {
 }
 
 fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
+    if let Some(file) = args.prompts.as_deref().filter(|file| file.is_dir() || !file.exists()) {
+        let what = if file.is_dir() { "is a folder" } else { "is no file" };
+        let reason = format!(
+            "{} {what}; give a list of prompts (.txt, .csv, .jsonl), or a prompt with --prompt",
+            file.display()
+        );
+        return Err(Error::option("PROMPTS", reason));
+    }
     let mut lines = args.prompts.as_deref().map(read_lines).transpose()?.unwrap_or_default();
     lines.extend(args.prompt.iter().map(|prompt| Line { prompt: prompt.clone(), ..Line::default() }));
     if let Some(empty) = lines.iter().position(|line| line.prompt.trim().is_empty()) {

@@ -43,7 +43,10 @@ impl PromptArgs {
 pub fn read_text(file: &Path) -> Result<String> {
     let bytes = std::fs::read(file).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::option("--prompt-file", format!("no file {}", file.display())),
-        _ => Error::io(file)(error),
+        _ if file.is_dir() => {
+            Error::option("--prompt-file", format!("{} is a folder; give a text file", file.display()))
+        }
+        _ => Error::option("--prompt-file", format!("{} cannot be read ({error})", file.display())),
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::option("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
@@ -165,5 +168,11 @@ mod tests {
         std::fs::write(&file, b"\xff\xfe").unwrap();
         assert!(read_text(&file).unwrap_err().to_string().contains("is not UTF-8 text"));
         assert!(read_text(&folder.path().join("none.txt")).is_err());
+        let error = read_text(folder.path()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("--prompt-file: ") && error.to_string().contains("is a folder"),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 2);
     }
 }

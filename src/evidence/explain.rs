@@ -6,6 +6,7 @@ use super::redrawn::{self, Counterfactual, Reweight, Reweighted};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
 use super::verdict::{Thresholds, judge};
+use crate::checkpoint::Changes;
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::{self, Aggregate, Heatmaps};
@@ -338,10 +339,25 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
 /// Whether `pipeline` is the checkpoint that made the run.
 ///
 /// # Errors
-/// [`Error::Option`] naming both where it is not.
+/// [`Error::Option`] naming both where it is not, and what the run's was changed by where that alone differs.
 pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     if pipeline.digest() == record.checkpoint.digest {
         return Ok(());
+    }
+    if pipeline.id() == record.checkpoint.id {
+        let changes = Changes::from_record(&record.settings.more)?.arguments();
+        let changes: Vec<String> = changes.into_iter().map(|(option, value)| format!("{option} {value}")).collect();
+        let (made, again) = match changes.as_slice() {
+            [] => ("no --lora, --embedding or --prediction".to_owned(), "leave those out"),
+            changes => {
+                (changes.join(" "), "leave these out to take the run's, or give the same files with the same weights")
+            }
+        };
+        let reason = format!(
+            "{} is the run's checkpoint, but not as it was changed: the run had {made}; {again}",
+            pipeline.id()
+        );
+        return Err(Error::option("--model", reason));
     }
     let reason = format!(
         "{} is not the checkpoint that made the run ({}, digest {}); give that one with --model",

@@ -333,12 +333,24 @@ impl Pipeline {
         if let Some(spacing) = options.spacing {
             config.timestep_spacing = Some(spacing.name().into());
         }
-        match &options.init {
+        let build = |config: &SchedulerConfig| match &options.init {
             Some(init) if self.shortens_schedule(options) => {
-                scheduler::build_lcm_part(&config, options.steps, init.strength)
+                scheduler::build_lcm_part(config, options.steps, init.strength)
             }
-            _ => scheduler::build(&config, options.scheduler, options.steps),
+            _ => scheduler::build(config, options.scheduler, options.steps),
+        };
+        let built = build(&config);
+        let (Err(error @ Error::Config { .. }), Some(prediction)) = (&built, &self.changes.prediction) else {
+            return built;
+        };
+        // The file says nothing of what the user said: blame it only where it would be refused without that too.
+        config.prediction_type = None;
+        if build(&config).is_err() {
+            return built;
         }
+        let with = options.scheduler.map_or(config.class_name, |kind| format!("--scheduler {kind}"));
+        let reason = format!("{prediction} does not go with {with}; choose another of either ({error})");
+        Err(Error::option("--prediction", reason))
     }
 
     /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told of every attention site it wants; `progress` of every [`Event`].

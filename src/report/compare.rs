@@ -90,7 +90,11 @@ pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
         let official = data
             .official
             .as_ref()
-            .ok_or_else(|| Error::option(&data.name, "has no heatmaps.safetensors; make it with `attnmap view`"))?;
+            .ok_or_else(|| {
+                let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative prompt, \
+                              cannot be compared); make them with `attnmap view`";
+                Error::option(&data.name, reason)
+            })?;
         let block = planes.add(&official.tokens, official.height, official.width, 16);
         Ok(run_json(data, official, &block))
     };

@@ -60,7 +60,10 @@ pub(super) fn distillation_timesteps(
     // Truncation is diffusers' own rule.
     let chosen_from = (original_steps as f64 * strength) as usize;
     if steps > chosen_from {
-        let share = if strength < 1.0 { format!(" at --strength {strength}") } else { String::new() };
+        let share = match strength < 1.0 {
+            true => format!(" at --strength {strength}; raise --strength or take fewer steps"),
+            false => "; take fewer".to_owned(),
+        };
         let reason = format!(
             "{steps} is more than the {chosen_from} steps that this sampler chooses from \
              (`original_inference_steps`){share}"

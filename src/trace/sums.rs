@@ -84,6 +84,9 @@ impl Sums {
         }
         let channels = self.channels;
         let sum = unblock(&self.sum, self.heads * channels, self.pixels, self.block);
+        if sum.iter().any(|value| value.is_nan()) {
+            return Err(crate::Error::NotANumber { site: site.path.clone() });
+        }
         check(&sum, self.heads, channels, self.pixels, steps)
             .map_err(|reason| bug(format!("{}: {reason}", site.path)))?;
         let block_len = channels * self.block;

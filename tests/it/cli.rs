@@ -166,6 +166,55 @@ fn wrong_values_are_usage_errors() {
 }
 
 #[test]
+fn files_that_are_not_there_are_named_with_their_option() {
+    let (made, folder, run) = generate("a red apple", &["--self-attention"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let (run, folder) = (run.display().to_string(), folder.path().display().to_string());
+    let refused = |arguments: &[&str], parts: &[&str]| refused(&attnmap(arguments), 2, parts);
+    for command in ["ties", "ask"] {
+        refused(&[command, &run, "--mask", "nope.png"], &["--mask", "nope.png", "no such file"]);
+    }
+    refused(&["generate", "--prompt-file", &folder], &["--prompt-file", "is a folder"]);
+    refused(
+        &["gallery", "nope.csv", "--out", &format!("{folder}/gallery")],
+        &["PROMPTS", "nope.csv is no file", "--prompt"],
+    );
+    refused(&["gallery", &folder, "--out", &format!("{folder}/gallery")], &["PROMPTS", "is a folder"]);
+}
+
+#[test]
+fn a_prediction_that_a_sampler_cannot_take_is_named_by_its_option() {
+    let given = &["--prediction", "sample", "--scheduler", "dpm2"];
+    let (output, folder, _) = generate("a red apple", given);
+    refused(&output, 2, &["--prediction: sample does not go with --scheduler dpm2", "choose another of either"]);
+    nothing_left(&folder);
+}
+
+#[test]
+fn too_little_strength_for_lcm_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (picture, out) = (folder.path().join("picture.png"), folder.path().join("run"));
+    image::RgbImage::new(64, 64).save(&picture).unwrap();
+    let [picture, out] = [&picture, &out].map(|path| path.display().to_string());
+    let lcm = fixtures().join("tiny-lcm").display().to_string();
+    let given = [
+        "generate",
+        "an apple",
+        "--model",
+        &lcm,
+        "--init",
+        &picture,
+        "--strength",
+        "0.01",
+        "--steps",
+        "40",
+        "--out",
+        &out,
+    ];
+    refused(&attnmap(&given), 2, &["40 is more than the 0 steps", "at --strength 0.01; raise --strength"]);
+}
+
+#[test]
 fn an_empty_prompt_is_refused() {
     for prompt in ["", "   ", "\n\t"] {
         let (output, folder, _) = generate(prompt, &[]);

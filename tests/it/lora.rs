@@ -315,3 +315,11 @@ fn an_embedding_that_does_not_fit_is_named() {
     let pickle = Embedding { file: "x.pt".into(), word: None };
     assert!(refusal("tiny-sd1", pickle).contains("Python pickle"));
 }
+
+#[test]
+fn a_weight_that_gives_nan_is_named() {
+    let lora = format!("{}:1e30", fixture("adapters").join("kohya-sd1.safetensors").display());
+    let (output, _folder, run) = crate::cli::generate("a red apple", &["--lora", &lora]);
+    crate::cli::refused(&output, 1, &["the network gave NaN", "lower the weight of a --lora", "--dtype f32"]);
+    assert!(!run.exists());
+}

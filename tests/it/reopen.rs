@@ -93,10 +93,18 @@ fn what_has_moved_is_given_again() {
     succeeds(&[&small[..], &["--out", &run]].concat());
     fs::rename(&here, &there).unwrap();
     let output = attnmap(&["explain", &run]);
-    crate::cli::refused(&output, 2, &["--lora", "here.safetensors"]);
+    crate::cli::refused(
+        &output,
+        2,
+        &["--lora: no file", "here.safetensors", "if it has moved, give it with --lora FILE:1"],
+    );
     // Another strength is another checkpoint.
     let output = attnmap(&["explain", &run, "--lora", &format!("{there}:0.5")]);
-    crate::cli::refused(&output, 2, &["is not the checkpoint that made the run"]);
+    crate::cli::refused(
+        &output,
+        2,
+        &["not as it was changed", "the run had --lora", "here.safetensors:1", "leave these out"],
+    );
     succeeds(&["explain", &run, "--lora", &there]);
 }
 
@@ -165,4 +173,16 @@ fn compare_says_what_differs() {
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(told.contains(expected), "{a} and {b}: {told}{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn a_run_without_changes_says_so_and_another_checkpoint_is_named() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run").display().to_string();
+    let (model, lora) = (fixture("tiny-sd1"), fixture("adapters/kohya-sd1.safetensors"));
+    succeeds(&["generate", "an apple", "--model", &model, "--steps", "2", "--size", "64x64", "--out", &run]);
+    let output = attnmap(&["explain", &run, "--lora", &lora]);
+    crate::cli::refused(&output, 2, &["the run had no --lora, --embedding or --prediction; leave those out"]);
+    let output = attnmap(&["explain", &run, "--model", &fixture("tiny-sd2")]);
+    crate::cli::refused(&output, 2, &["tiny-sd2 is not the checkpoint that made the run", "tiny-sd1"]);
 }

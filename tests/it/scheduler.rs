@@ -263,7 +263,7 @@ fn step_counts_that_cannot_be_are_usage_errors() {
     let dpm = refused(json!({}), SchedulerKind::DpmSolver, 1000).to_string();
     assert!(dpm.starts_with("--steps: 1000 steps do not fit"), "{dpm}");
     let lcm = refused(json!({}), SchedulerKind::Lcm, 51).to_string();
-    assert!(lcm.contains("51 is more than the 50 steps"), "{lcm}");
+    assert!(lcm.contains("51 is more than the 50 steps") && lcm.ends_with("; take fewer"), "{lcm}");
     let pndm = refused(json!({"skip_prk_steps": false}), SchedulerKind::Pndm, 3).to_string();
     assert!(pndm.contains("needs 4 steps or more; 3 given"), "{pndm}");
 }

@@ -35,6 +35,13 @@ fn view_makes_a_run_again_with_other_choices() {
     assert_eq!(facts, serde_json::from_slice::<Value>(&read("run.json")).unwrap());
 
     assert_eq!(view(&["--half", "unconditional"])["words"][0]["text"], "beach");
+    let page = run.join("compared.html");
+    let compared = attnmap(&["compare", path, path, "--out", page.to_str().unwrap()]);
+    refused(
+        &compared,
+        2,
+        &["run: it has no maps of its prompt", "--half unconditional", "make them with `attnmap view`"],
+    );
     assert_eq!(view(&["--layers", "up", "--heads", "0"])["aggregate"], "all, layers up, heads 0");
     assert_eq!((image, trace), (read("image.png"), read("trace.safetensors")), "only the pictures change");
 }
