@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod error;
 pub mod evidence;
 pub mod facts;
+pub mod files;
 pub mod gallery;
 pub mod heatmap;
 pub mod kernels;

@@ -1,7 +1,7 @@
 //! `attnmap compare`: two runs on one page.
 
 use attnmap::report::{compare_page, differences, from_run};
-use attnmap::{Error, run};
+use attnmap::{Error, files};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let (a, b) = (from_run(&args.a)?, from_run(&args.b)?);
     let html = compare_page(&a, &b)?;
     let differences = differences(&a, &b);
-    run::atomic::write_file(&args.out, |file| file.write_all(html.as_bytes()))?;
+    files::write_file(&args.out, |file| file.write_all(html.as_bytes()))?;
     let line = if args.json {
         serde_json::to_string_pretty(
             &serde_json::json!({"page": args.out, "bytes": html.len(), "differences": differences}),

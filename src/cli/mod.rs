@@ -81,7 +81,7 @@ impl Cli {
         attnmap::kernels::threads::init(self.threads.map(usize::from))?;
         // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
         ctrlc::set_handler(|| {
-            attnmap::run::atomic::abandon(|| {
+            attnmap::files::abandon(|| {
                 eprintln!("attnmap: interrupted; runs that were not finished are not kept");
                 std::process::exit(130)
             })

@@ -5,7 +5,7 @@ use super::redrawn::{Counterfactual, Reweighted};
 use super::sanity::Sanity;
 use super::shapley::Shapley;
 use super::verdict::{Thresholds, WordEvidence};
-use crate::run::atomic::write_file;
+use crate::files::write_file;
 use crate::trace::Grid;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::{Error, Result};

@@ -3,10 +3,10 @@
 
 use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
+use crate::files::write_new_file;
 use crate::heatmap::Aggregate;
 use crate::pipeline::{Choice, MAPS_AN_IMAGE, MemoryPlan, free_memory};
 use crate::render::Display;
-use crate::run::atomic::write_new_file;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;

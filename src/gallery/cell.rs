@@ -74,12 +74,12 @@ pub fn write_cell_files(folder: &Path, cell: &Cell, record: &RunRecord, image: &
 
     let facts = CellFacts { cell: cell.clone(), top, map };
     let json = serde_json::to_vec_pretty(&facts).expect("plain data has a JSON form");
-    crate::run::atomic::write_file(&folder.join(FILE), |out| out.write_all(&json))
+    crate::files::write_file(&folder.join(FILE), |out| out.write_all(&json))
 }
 
 fn write(file: &Path, bytes: image::ImageResult<Vec<u8>>) -> Result<()> {
     let bytes = bytes.map_err(|error| Error::io(file)(std::io::Error::other(error)))?;
-    crate::run::atomic::write_file(file, |out| out.write_all(&bytes))
+    crate::files::write_file(file, |out| out.write_all(&bytes))
 }
 
 /// `values` on `grid` averaged over blocks of `factor x factor`; those cut by the border average what there is.

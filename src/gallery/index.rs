@@ -118,7 +118,7 @@ pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
 pub fn write_index(folder: &Path) -> Result<usize> {
     let (cells, failures) = read_cells(folder)?;
     let html = index_page(&cells, &failures);
-    crate::run::atomic::write_file(&folder.join(INDEX), |out| out.write_all(html.as_bytes()))?;
+    crate::files::write_file(&folder.join(INDEX), |out| out.write_all(html.as_bytes()))?;
     Ok(cells.len())
 }
 

@@ -3,10 +3,10 @@
 use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
+use crate::files::{self, Partial};
 use crate::heatmap::{Aggregate, word_map};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
-use crate::run::atomic::Partial;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use crate::scheduler::{SchedulerKind, Spacing};
 use crate::trace::PromptInfo;
@@ -107,9 +107,9 @@ pub fn make(
     for name in [CELLS, TIMINGS] {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
-        run::sweep(&path);
+        files::sweep(&path);
     }
-    run::sweep(folder);
+    files::sweep(folder);
     let mut tell = |event: Progress| match progress(event) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),
@@ -169,7 +169,7 @@ pub fn make(
                     std::fs::create_dir_all(folder.join(FAILURES)).map_err(Error::io(&failure))?;
                     let record = Failure { cell: cells[at].clone(), error: error.to_string() };
                     let json = serde_json::to_vec_pretty(&record).expect("plain data has a JSON form");
-                    run::atomic::write_file(&failure, |out| out.write_all(&json))?;
+                    files::write_file(&failure, |out| out.write_all(&json))?;
                     tell(Progress::Failed(cells[at], &error))?;
                 }
             }
@@ -241,7 +241,7 @@ impl Job<'_> {
             let written = written.and_then(|()| {
                 let file = self.folder.join(TIMINGS).join(format!("{}.json", self.cells[at].name()));
                 let json = serde_json::json!({"cells_in_the_pass": self.cells.len(), "seconds": took}).to_string();
-                run::atomic::write_file(&file, |out| out.write_all(json.as_bytes()))
+                files::write_file(&file, |out| out.write_all(json.as_bytes()))
             });
             (at, written)
         };

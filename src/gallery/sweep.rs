@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::facts::label;
 use crate::facts::lexicon::Role;
 use crate::facts::sweep::{About, Collector, FILE, Sweep, WordSweep};
+use crate::files::write_file;
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::run::atomic::write_file;
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo};
 use crate::{Error, Result};
 

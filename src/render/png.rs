@@ -1,6 +1,6 @@
 //! PNG files with text chunks, written whole or not at all.
 
-use crate::run::atomic::write_file;
+use crate::files::write_file;
 use crate::{Error, Result};
 use image::RgbImage;
 use std::io;

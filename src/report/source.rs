@@ -71,8 +71,8 @@ fn explain_command(place: &Path) -> String {
 fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
     let html = super::page(data);
     let file = folder.join(FILE);
-    crate::run::sweep(folder);
-    crate::run::atomic::write_file(&file, |out| out.write_all(html.as_bytes()))?;
+    crate::files::sweep(folder);
+    crate::files::write_file(&file, |out| out.write_all(html.as_bytes()))?;
     Ok((file, html.len()))
 }
 

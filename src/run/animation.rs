@@ -101,7 +101,7 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
             .collect();
         let file = folder.join(format!("{name}.apng"));
         let bytes = apng(&frames, animation.seconds).map_err(|e| Error::io(&file)(std::io::Error::other(e)))?;
-        super::atomic::write_file(&file, |out| out.write_all(&bytes))?;
+        crate::files::write_file(&file, |out| out.write_all(&bytes))?;
 
         let stills = folder.join(format!("{name}-steps.png"));
         let labels: Vec<String> = (0..steps.len()).map(|step| trace.call_name(step)).collect();

@@ -167,7 +167,7 @@ impl RunRecord {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        super::atomic::write_file(&folder.join(FILE), |file| {
+        crate::files::write_file(&folder.join(FILE), |file| {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         })

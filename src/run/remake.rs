@@ -1,8 +1,9 @@
 //! A run's maps and pictures again, with other choices.
 
-use super::atomic::{Partial, Staging};
+use super::staging::Staging;
 use super::{Pictures, Run, RunRecord, render_run};
 use crate::facts::of_trace;
+use crate::files::Partial;
 use crate::heatmap::Aggregate;
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};

@@ -83,7 +83,7 @@ pub fn draw_ties(
     let (picture, numbers) = (folder.join(format!("{name}.png")), folder.join(format!("{name}.json")));
     write_png(&picture, &sheet, &[("Title", &title), ("Description", &trace.about.prompt.text)], true)?;
     let tied = Tied { place: place.to_owned(), maps, picture, numbers };
-    super::atomic::write_file(&tied.numbers, |file| {
+    crate::files::write_file(&tied.numbers, |file| {
         serde_json::to_writer(&mut *file, &tied)?;
         file.write_all(b"\n")
     })?;

@@ -1,6 +1,6 @@
 //! A finished image becomes a run folder: every file of it, or none.
 
-use super::atomic::Staging;
+use super::staging::Staging;
 use super::{FORMAT_VERSION, Pictures, RunKind, RunRecord, Settings, render_run};
 use crate::Result;
 use crate::facts::of_trace;

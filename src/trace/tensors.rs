@@ -4,7 +4,7 @@
 //! the same format with a fixed order. Reading goes through the crate, which checks every offset.
 
 use crate::Result;
-use crate::run::atomic::write_file;
+use crate::files::write_file;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

@@ -23,6 +23,7 @@ mod prompt;
 mod render;
 mod reopen;
 mod report;
+mod rooms;
 mod run;
 mod scheduler;
 mod single;
