@@ -9,10 +9,10 @@ use super::sampling::SamplingArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::gallery::{
-    Axes, Line, Plan, Progress, Replacement, Shard, check_folder, fitting_batch, make, parse_loras, parse_seeds,
-    read_lines, settle, write_index,
+    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, make, parse_loras,
+    parse_seeds, read_lines, settle, write_index,
 };
-use attnmap::pipeline::{Choice, LoadOptions, Pipeline};
+use attnmap::pipeline::{Choice, LoadOptions};
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
@@ -122,7 +122,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return report(args, folder, &serde_json::json!({"cells": cells}), &format!("{cells} cells"));
     }
     let axes = axes(args)?;
-    Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
+    let single = Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
@@ -132,16 +132,16 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     check_folder(&args.out)?;
     let open = |choice: &Choice| choice.open(terminal.downloads());
+    check_checkpoints(&args.out, &single, &open)?;
     let batch = settle(&args.out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan::new(&axes, batch)?;
-    let mut load = |choice: &Choice| Pipeline::load(&open(choice)?, &choice.load);
     let mut told = Told::new(terminal);
     let mut progress = |event: Progress| {
         told.tell(&event);
         ControlFlow::Continue(())
     };
     let shard = args.shard.unwrap_or_default();
-    let outcome = make(&args.out, &plan, shard, (&aggregate, &display), &mut load, &mut progress);
+    let outcome = make(&args.out, &plan, shard, (&aggregate, &display), &open, &mut progress);
     told.bar.finish_and_clear();
     let outcome = outcome?;
     write_index(&args.out)?;

@@ -1,11 +1,58 @@
 //! What is found wrong before a gallery makes anything.
 
 use super::cell::{CellFacts, FILE};
-use super::make::CELLS;
-use super::plan::Plan;
-use crate::pipeline::{Given, InitFiles};
+use super::make::{CELLS, is_finished};
+use super::plan::{Cell, Plan};
+use crate::checkpoint::Checkpoint;
+use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_size};
+use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
+
+/// Opens the checkpoints of cells that are still to be made, so that what the user named wrongly is found before anything is written, and so
+/// is what no cell could be made with. What only some cells fail of is left to them.
+///
+/// # Errors
+/// [`Error::Option`] for a LoRA, embedding or variant that is not there; where no cell is finished or can be, what the first fails of.
+pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
+    // Of each checkpoint: pixels of a latent cell's side, and whether it is told sizes and crops.
+    let mut known: Vec<(&Cell, Option<(usize, bool)>)> = Vec::new();
+    let (mut possible, mut first) = (false, None);
+    for cell in &plan.cells {
+        if is_finished(folder, cell) {
+            possible = true;
+            continue;
+        }
+        let shape = match known.iter().find(|(other, _)| other.same_checkpoint(cell)) {
+            Some((_, shape)) => *shape,
+            None => {
+                let shape = match plan.open(cell, open) {
+                    Ok((checkpoint, _)) => Some((checkpoint.vae.factor(), checkpoint.second.is_some())),
+                    Err(error @ Error::Option { .. }) => return Err(error),
+                    Err(error) => {
+                        first.get_or_insert(error);
+                        None
+                    }
+                };
+                known.push((cell, shape));
+                shape
+            }
+        };
+        let Some((factor, conditioned)) = shape else { continue };
+        let sized = cell.size.map_or(Ok(()), |(width, height)| check_size(Grid::new(height, width), factor));
+        let cropped = cell.crop.is_some_and(|crop| crop != (0, 0));
+        match sized.and_then(|()| check_conditions(cell.original_size.is_some(), cropped, conditioned)) {
+            Ok(()) => possible = true,
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        Some(error) if !possible => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// Reads the pictures that the cells of `plan` set out from, each once, so that one that changes while a gallery is made is not mixed.
 ///

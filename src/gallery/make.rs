@@ -3,6 +3,7 @@
 use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
+use crate::checkpoint::Checkpoint;
 use crate::files::{self, Partial};
 use crate::heatmap::{Aggregate, word_map};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
@@ -82,7 +83,7 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Makes what is missing of `shard`'s part of `plan` in `folder`. `load` opens a checkpoint; it is called once for each that has cells to
+/// Makes what is missing of `shard`'s part of `plan` in `folder`. `open` opens a checkpoint; it is called once for each that has cells to
 /// make, and must give the one that finished cells of it were made with. A cell that fails is recorded and the rest go on.
 ///
 /// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is complete; what an interrupted
@@ -96,7 +97,7 @@ pub fn make(
     plan: &Plan,
     shard: Shard,
     (aggregate, display): (&Aggregate, &Display),
-    load: &mut dyn FnMut(&Choice) -> Result<Pipeline>,
+    open: &dyn Fn(&Choice) -> Result<Checkpoint>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Outcome> {
     let pictures = read_pictures(folder, plan)?;
@@ -114,7 +115,7 @@ pub fn make(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),
     };
-    let finished = |cell: &Cell| folder.join(CELLS).join(cell.name()).join(FILE).is_file();
+    let finished = |cell: &Cell| is_finished(folder, cell);
     let mine: Vec<&Vec<usize>> = plan.passes_of(shard).collect();
     let all = mine.iter().flat_map(|pass| pass.iter());
     let kept = all.clone().filter(|&&index| finished(&plan.cells[index])).count();
@@ -132,7 +133,7 @@ pub fn make(
         if loaded.as_ref().is_none_or(|(cell, _)| !cell.same_checkpoint(first)) {
             drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
             tell(Progress::Loading(first))?;
-            let pipeline = plan.choice_of(first).and_then(|choice| load(&choice));
+            let pipeline = plan.open(first, open).and_then(|(checkpoint, load)| Pipeline::load(&checkpoint, &load));
             let known = plan.cells.iter().filter(|cell| cell.same_checkpoint(first)).find(|cell| finished(cell));
             let pipeline = pipeline.and_then(|pipeline| match known {
                 Some(known) => check_digest(folder, known, &pipeline).map(|()| pipeline),
@@ -177,6 +178,11 @@ pub fn make(
     }
     std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
     Ok(outcome)
+}
+
+/// Whether the gallery in `folder` has `cell`.
+pub(super) fn is_finished(folder: &Path, cell: &Cell) -> bool {
+    folder.join(CELLS).join(cell.name()).join(FILE).is_file()
 }
 
 /// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name: files may have changed in the meantime.

@@ -16,6 +16,7 @@ mod sweep;
 
 pub use batch::{fitting_batch, settle};
 pub use cell::{CellFacts, write_cell_files};
+pub use check::check_checkpoints;
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
 pub use make::{Failure, Outcome, Progress, check_folder, make};
 pub use plan::{Axes, Cell, Plan, Replacement, Shard, parse_loras, parse_seeds};

@@ -1,7 +1,7 @@
 //! Which cells a gallery has, in which order, and who makes them.
 
 use super::prompts::Line;
-use crate::checkpoint::{Changes, Lora};
+use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::Syntax;
 use crate::scheduler::Spacing;
@@ -235,6 +235,8 @@ pub struct Plan {
     pub cells: Vec<Cell>,
     /// Positions in `cells` that one pass through the network makes together; all of one model before the next.
     pub passes: Vec<Vec<usize>>,
+    /// As [`LoadOptions::ignore_memory`], for all checkpoints.
+    pub ignore_memory: bool,
 }
 
 impl Plan {
@@ -316,21 +318,21 @@ impl Plan {
                 _ => passes.push(vec![index]),
             }
         }
-        Ok(Self { cells, passes })
+        Ok(Self { cells, passes, ignore_memory: axes.load.ignore_memory })
     }
 
-    /// The checkpoint that makes `cell`, memory planned for the largest of the images that it makes; where some are of the checkpoint's own
-    /// size, for that.
+    /// Opens the checkpoint that makes `cell` with `open`, and says how it is loaded: memory planned for the largest of the images that it makes.
     ///
     /// # Errors
-    /// As [`Cell::choice`].
-    pub fn choice_of(&self, cell: &Cell) -> Result<Choice> {
-        let mut choice = cell.choice()?;
-        let sizes = self.cells.iter().filter(|other| other.same_checkpoint(cell)).map(|other| other.size);
-        let sizes: Option<Vec<_>> = sizes.collect();
-        let largest = sizes.into_iter().flatten().max_by_key(|(width, height)| width.saturating_mul(*height));
-        choice.load.size = largest.map(|(width, height)| [height, width]);
-        Ok(choice)
+    /// As [`Cell::choice`], and those of `open`.
+    pub fn open(&self, cell: &Cell, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<(Checkpoint, LoadOptions)> {
+        let choice = cell.choice()?;
+        let checkpoint = open(&choice)?;
+        let own = checkpoint.defaults.size;
+        let made = self.cells.iter().filter(|other| other.same_checkpoint(cell));
+        let sizes = made.map(|other| other.size.map_or(own, |(width, height)| [height, width]));
+        let size = sizes.max_by_key(|[height, width]| height.saturating_mul(*width));
+        Ok((checkpoint, LoadOptions { size, ignore_memory: self.ignore_memory, ..choice.load }))
     }
 
     /// The passes that `shard` makes: every N-th, so that all shards have a part of every checkpoint and prompt.
@@ -408,6 +410,20 @@ mod tests {
     fn axes(prompts: &[&str], seeds: &str) -> Axes {
         let lines = prompts.iter().map(|prompt| Line { prompt: prompt.to_string(), ..Line::default() }).collect();
         Axes { lines, seeds: parse_seeds(seeds).unwrap(), models: vec!["embedded".into()], ..Axes::default() }
+    }
+
+    #[test]
+    fn memory_is_planned_for_the_largest_image_whoever_chose_its_size() {
+        let open = |choice: &Choice| choice.open(None);
+        let own = open(&Choice::default()).unwrap().defaults.size;
+        for (asked, planned) in [((64, 64), own), ((2048, 1024), [1024, 2048])] {
+            let mut axes = axes(&["a frog", "a cat"], "0");
+            axes.lines[0].size = Some(asked);
+            axes.load.ignore_memory = true;
+            let plan = Plan::new(&axes, 1).unwrap();
+            let (_, load) = plan.open(&plan.cells[0], &open).unwrap();
+            assert_eq!((load.size, load.ignore_memory), (Some(planned), true));
+        }
     }
 
     #[test]

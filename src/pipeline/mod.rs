@@ -279,17 +279,7 @@ impl Pipeline {
 
     /// Refuses an image size in pixels that has no latent grid; errors are [`Error::Option`].
     pub fn check_size(&self, size: Grid) -> Result<()> {
-        let factor = self.vae_factor;
-        for (name, pixels) in [("width", size.width), ("height", size.height)] {
-            if pixels == 0 || pixels % factor != 0 {
-                let below = (pixels / factor).max(1) * factor;
-                return Err(Error::option(
-                    "--size",
-                    format!("the {name} must be a multiple of {factor} pixels; {pixels} given, try {below}"),
-                ));
-            }
-        }
-        Ok(())
+        check_size(size, self.vae_factor)
     }
 
     /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
@@ -302,12 +292,7 @@ impl Pipeline {
             return Err(Error::option("--guidance", "must be a finite number"));
         }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
-        for (name, asked) in [("--original-size", options.original_size.is_some()), ("--crop", options.crop != [0, 0])]
-        {
-            if asked && self.second.is_none() {
-                return Err(Error::option(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
-            }
-        }
+        check_conditions(options.original_size.is_some(), options.crop != [0, 0], self.second.is_some())?;
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {
@@ -471,4 +456,28 @@ fn rgb_from_tensor(pixels: &Tensor) -> Result<RgbImage> {
     let values = pixels.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;
     let bytes = values.iter().map(|v| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
     Ok(RgbImage::from_raw(width as u32, height as u32, bytes).expect("three bytes a pixel"))
+}
+
+/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high.
+pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
+    for (name, pixels) in [("width", size.width), ("height", size.height)] {
+        if pixels == 0 || pixels % factor != 0 {
+            let below = (pixels / factor).max(1) * factor;
+            return Err(Error::option(
+                "--size",
+                format!("the {name} must be a multiple of {factor} pixels; {pixels} given, try {below}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses SDXL's conditions for checkpoints that do not take them.
+pub(crate) fn check_conditions(original_size: bool, crop: bool, taken: bool) -> Result<()> {
+    for (name, asked) in [("--original-size", original_size), ("--crop", crop)] {
+        if asked && !taken {
+            return Err(Error::option(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
+        }
+    }
+    Ok(())
 }

@@ -279,5 +279,19 @@ fn mistakes_are_named_before_anything_is_made() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
         assert!(text(&output).contains(needle), "{arguments:?}: {}", text(&output));
     }
+    for (arguments, needle) in [
+        (&["--lora", "nope.safetensors"][..], "--lora: no file nope"),
+        (&["--lora", "none", "--lora", "nope.safetensors"], "--lora: no file nope"),
+        (&["--embedding", "nope.safetensors"], "--embedding: no file nope"),
+        (&["--size", "100x100"], "--size: the width must be a multiple of 8"),
+        (&["--crop", "1,1"], "--crop: only SDXL"),
+        (&["--variant", "fp16"], "--variant: the embedded"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+        let output = command.current_dir(at).args(["gallery", "--prompt", "a frog"]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(needle), "{arguments:?}: {}", text(&output));
+        assert_eq!(text(&output).lines().count(), 1, "{arguments:?}: {}", text(&output));
+    }
     assert!(!at.join("gallery").exists());
 }
