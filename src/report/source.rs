@@ -143,7 +143,9 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
     shares.push(record.padding_share);
     let mapped = count + recording.probes.as_ref().map_or(0, |probes| probes.tokens);
-    let official = own.filter(|own| own.len() == mapped * latent.cells() && shares.len() == count + 1);
+    // Maps that `view --half unconditional` made are of the negative prompt's tokens, however many those are.
+    let of_prompt = !record.aggregate.ends_with("unconditional half");
+    let official = own.filter(|own| of_prompt && own.len() == mapped * latent.cells() && shares.len() == count + 1);
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
     let placed = |word: &trace::WordInfo| {
         let facts = record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)?;

@@ -71,3 +71,16 @@ fn view_refuses_in_one_line_and_changes_nothing() {
     fs::write(run.join("trace.safetensors"), b"cut short").unwrap();
     refuse(&[], 1, &["trace.safetensors", "make the run again"]);
 }
+
+/// Maps of the negative prompt are not taken for the prompt's where both have as many tokens.
+#[test]
+fn maps_of_the_other_half_are_not_compared() {
+    let (output, _folder, run) = generate("a frog", &["--negative", "a box", "--trace-negative"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = run.to_str().unwrap();
+    let page = run.join("compared.html");
+    let compare = || attnmap(&["compare", path, path, "--force", "--out", page.to_str().unwrap()]);
+    assert!(compare().status.success());
+    assert!(attnmap(&["view", path, "--half", "unconditional"]).status.success());
+    refused(&compare(), 2, &["it has no maps of its prompt"]);
+}
