@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import world
+from device import autocast
 from train_unet import timesteps, weights
 
 BIAS, FLOOR = 1.5, 0.5  # of the timesteps and of the weights, as the checkpoint was trained at the end
@@ -48,7 +49,7 @@ class Checkpoint:
         t = timesteps(len(x), BIAS, g)
         noise = torch.randn(x.shape, generator=g)
         target = self.scheduler.get_velocity(x, noise, t)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             v = self.unet(self.scheduler.add_noise(x, noise, t), t, states).sample
         error = F.mse_loss(v.float(), target, reduction="none").mean((1, 2, 3))
         return (error * weights(t, self.scheduler.alphas_cumprod, FLOOR)).mean()
@@ -60,7 +61,7 @@ def lone_scenes(noun: str | None = None, colour: str | None = None) -> list[worl
     for place in world.PLACES:
         for n, looks in world.NOUNS.items():
             for c in looks:
-                at = [(x, y) for x in range(0, 65, 8) for y in range(16, 49, 8)]
+                at = [(x, y) for x in range(0, world.SIZE - world.SIZES[None] + 1, world.STRIDE) for y in range(16, 57, world.STRIDE)]
                 scenes += [world.Scene((world.Object(n, c, x, y),), place) for x, y in at if noun in (None, n) and colour in (None, c)]
     return [scene for scene in scenes if not world.held_out(scene)]
 
@@ -69,4 +70,4 @@ def other_scenes(count: int, seed: int) -> list[world.Scene]:
     """Scenes as the checkpoint was trained on, with two things."""
     rng = random.Random(f"attnmap scenes {seed}")
     scenes = (world.training_scene(rng) for _ in iter(int, 1))
-    return [next(scene for scene in scenes if scene.relation) for _ in range(count)]
+    return [next(scene for scene in scenes if len(scene.objects) == 2) for _ in range(count)]

@@ -1,18 +1,20 @@
 """Encodes training scenes into latents once, so that data never holds up the training loop.
 
-    python encode.py --vae models/default/vae --out latents.npz --count 30000 --seed 1
+    python encode.py --vae work/vae --out work/a.npz --count 16000 --seed 1
 """
 import argparse
 import json
 import random
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
 import world
+from device import DEVICE, autocast
 
 
 @torch.inference_mode()
@@ -23,19 +25,21 @@ def main() -> None:
     p.add_argument("--count", type=int, default=30000)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    vae = AutoencoderKL.from_pretrained(a.vae, torch_dtype=torch.float32).eval().to(memory_format=torch.channels_last)
+    vae = AutoencoderKL.from_pretrained(a.vae, torch_dtype=torch.float32).eval().to(DEVICE, memory_format=torch.channels_last)
     rng = random.Random(f"attnmap scenes {a.seed}")
     scenes = [world.training_scene(rng) for _ in range(a.count)]
     latents, start = [], time.time()
     for i in range(0, a.count, 100):
         images = np.stack([world.render(s)[0] for s in scenes[i : i + 100]])
-        x = torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        x = torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2) * 2 - 1
+        with autocast():
             mean = vae.encode(x).latent_dist.mean
-        latents.append(mean.float().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
+        latents.append(mean.float().cpu().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
         if i % 2000 == 0:
             print(f"{i} scenes, {time.time() - start:.0f} s", flush=True)
-    np.savez(a.out, latents=np.concatenate(latents), scenes=json.dumps([asdict(s) for s in scenes]))
+    part = Path(a.out).with_suffix(".tmp.npz")  # whole or not at all
+    np.savez(part, latents=np.concatenate(latents), scenes=json.dumps([asdict(s) for s in scenes]))
+    part.rename(a.out)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from transformers import CLIPTextModel
 import world
 
 DESCRIPTION = (
-    "A demonstration model with a small world: one or two of eight things (apple, frog, panda, penguin, fox, house, sunflower, heart), "
-    "side by side or one above the other, on six backgrounds. Made to show attention, not to draw anything you ask for."
+    f"A demonstration model with a world of {len(world.NOUNS)} things, {len(world.PAINTED)} of them in six colours: one to three of them, small or big, "
+    "beside, above or below each other, in ten places. Made to show attention, not to draw anything you ask for."
 )
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     init, out = Path(a.init), Path(a.out)
     unet = UNet2DConditionModel.from_pretrained(init / "unet", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(init / "text_encoder", dtype=torch.float32).float()
-    state = torch.load(a.state)
+    state = torch.load(a.state, map_location="cpu")
     with torch.no_grad():
         for q, v in zip([*unet.parameters(), *text_encoder.parameters()], state["params" if a.raw else "ema"], strict=True):
             q.copy_(v)
@@ -52,6 +52,7 @@ def main() -> None:
         "guidance_scale": a.guidance,
         "size": [world.SIZE, world.SIZE],
         "vocabulary": world.VOCABULARY,
+        "vocabulary_by_kind": world.KINDS,
     }
     (out / "attnmap.json").write_text(json.dumps(settings, indent=2) + "\n")
     print(f"{state['seen']} samples, {state['minutes']:.0f} minutes -> {out}")

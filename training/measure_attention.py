@@ -20,6 +20,8 @@ Everything is f32, and exactly this, so that another implementation can give the
 6. The map is resized bicubically, as above, from the latent grid to the image's and clamped at 0. Predicted mask: value >= 0.4 x the map's maximum.
    IoU = |predicted and mask| / |predicted or mask| at image resolution. The pointing game asks whether the first maximum lies in the mask.
 7. Figures are means over all (scene, t, noun).
+8. Where the scenes list colours, a colour's mass is what its map (as in 4 to 6, before the threshold) has in its own thing's mask, as a share of
+   what it has in all things' masks together; only scenes with several nouns count. The figures are the mean, and how often it is over 1/2.
 
 Baselines, judged in the same way: the whole image; a disk of radius 32 px around the image's centre (pixel centres at +1/2); the other
 noun's map under `last up block` (scenes with two nouns only); and as the ceiling of a 16 x 16 map the exact mask, averaged over 8 x 8 px
@@ -96,6 +98,8 @@ class Look:
     masks: list[torch.Tensor]
     tokens: list[list[int]]
     """Of each object."""
+    colours: list[tuple[list[int], int]]
+    """Of each colour word its tokens and the number of its object."""
     text: list[int]
     """All text tokens: no start, end, padding."""
     index: int
@@ -115,12 +119,12 @@ def looks(pipe: StableDiffusionPipeline, folder: Path) -> Iterator[Look]:
         encoded = pipe.tokenizer(scene["caption"], padding="max_length", return_offsets_mapping=True)
         context = pipe.text_encoder(torch.tensor([encoded["input_ids"]])).last_hidden_state
         text = [k for k, (s, e) in enumerate(encoded["offset_mapping"]) if s < e]
-        masks, tokens = [], []
-        for noun in scene["nouns"]:
-            masks.append(torch.from_numpy(np.array(Image.open(folder / noun["mask"])) > 127))
-            start, end = noun["range"]
-            tokens.append([k for k in text if encoded["offset_mapping"][k][0] >= start and encoded["offset_mapping"][k][1] <= end])
-        yield Look(latent, context, masks, tokens, text, index, x.shape[-1])
+        inside = lambda start, end: [k for k in text if encoded["offset_mapping"][k][0] >= start and encoded["offset_mapping"][k][1] <= end]
+        masks = [torch.from_numpy(np.array(Image.open(folder / noun["mask"])) > 127) for noun in scene["nouns"]]
+        tokens = [inside(*noun["range"]) for noun in scene["nouns"]]
+        files = [noun["mask"] for noun in scene["nouns"]]
+        colours = [(inside(*colour["range"]), files.index(colour["mask"])) for colour in scene.get("colours", [])]
+        yield Look(latent, context, masks, tokens, colours, text, index, x.shape[-1])
 
 
 def planes(probabilities: torch.Tensor, tokens: list[int], grid: int) -> torch.Tensor:
@@ -129,9 +133,14 @@ def planes(probabilities: torch.Tensor, tokens: list[int], grid: int) -> torch.T
     return resize(probabilities[:, :, tokens].permute(0, 2, 1).unflatten(2, (site, site)).flatten(0, 1), grid).unflatten(0, (-1, len(tokens)))
 
 
+def of_words(maps: torch.Tensor, look: Look, words: list[list[int]]) -> torch.Tensor:
+    """[text tokens, h, w] to [words, h, w]: the mean over each word's tokens."""
+    return torch.stack([maps[[look.text.index(k) for k in tokens]].mean(0) for tokens in words])
+
+
 def of_nouns(maps: torch.Tensor, look: Look) -> torch.Tensor:
     """[text tokens, h, w] to [nouns, h, w]: the mean over each noun's tokens."""
-    return torch.stack([maps[[look.text.index(k) for k in tokens]].mean(0) for tokens in look.tokens])
+    return of_words(maps, look, look.tokens)
 
 
 @torch.inference_mode()
@@ -146,6 +155,7 @@ def main() -> None:
     last_up = f"up_blocks.{len(pipe.unet.config.up_block_types) - 1}."
 
     results: dict[str, list[tuple[float, float]]] = {}
+    colours: dict[str, list[float]] = {}
     by_time: dict[int, list[float]] = {t: [] for t in TIMESTEPS}
     folder = Path(a.scenes)
     scenes = json.loads((folder / "scenes.json").read_text())["scenes"]
@@ -178,11 +188,19 @@ def main() -> None:
                         by_time[t].append(results[rule][-1][0])
                         if len(masks) == 2:
                             results.setdefault("the other noun's map", []).append(compare(image_maps[1 - k], mask))
+                if look.colours and len(masks) > 1:
+                    image_maps = resize(of_words(maps, look, [k for k, _ in look.colours]), side)
+                    for image_map, (_, own) in zip(image_maps, look.colours):
+                        mass = [(image_map * mask).sum().item() for mask in masks]
+                        colours.setdefault(rule, []).append(mass[own] / max(sum(mass), 1e-30))
     nouns = sum(len(s["nouns"]) for s in scenes)
     out = {"scenes": len(scenes), "nouns": nouns, "timesteps": TIMESTEPS, "noise_seed": "1000 * scene + t", "threshold": THRESHOLD}
     out["mean_iou"] = {k: round(sum(v[0] for v in r) / len(r), 5) for k, r in results.items()}
     out["pointing"] = {k: round(sum(v[1] for v in r) / len(r), 5) for k, r in results.items() if k not in ("whole image", "centre disk", "ceiling")}
     out["mean_iou_of_last_up_block_at_t"] = {t: round(sum(v) / len(v), 5) for t, v in by_time.items()}
+    if colours:
+        figures = {k: (round(sum(v) / len(v), 5), round(sum(m > 0.5 for m in v) / len(v), 5)) for k, v in colours.items()}
+        out["colour_mass_on_its_thing"] = {k: {"mean": mean, "over_half": over} for k, (mean, over) in figures.items()}
     text = json.dumps(out, indent=2) + "\n"
     print(text, end="")
     if a.out:

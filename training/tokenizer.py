@@ -1,12 +1,13 @@
 """Makes the small tokenizer: CLIP's byte-level BPE, cut to its first 900 merges plus those that the world's words need.
 
-    python tokenizer.py --merges clip/merges.txt --out work/tokenizer
+    python tokenizer.py --merges ../models/clip/merges.txt.gz --out work/init/tokenizer
 
-`--merges` is the merges.txt of CLIP (the tokenizer folder of any Stable Diffusion 1.x checkpoint has it). Every word of the world becomes one
+`--merges` is the merges.txt of CLIP, as it is or packed by gzip. Every word of the world becomes one
 token, any other text still encodes into smaller pieces, and ids are ordered as CLIP orders them: bytes, bytes that end a
 word, merges, <|startoftext|>, <|endoftext|>.
 """
 import argparse
+import gzip
 import json
 from pathlib import Path
 
@@ -15,10 +16,7 @@ from transformers import CLIPTokenizer
 import world
 
 KEPT = 900  # of CLIP's merges, most frequent first
-LENGTH = 32  # model_max_length: captions have at most 16 tokens, and 77 costs a sixth more time
-# Words of a larger world that the first checkpoint knew; they stay, so that its text encoder can be trained on.
-EARLIER = """cat dog tree ball rocket cup mushroom pumpkin duck cake star balloon car book yellow orange brown white small big two and with
-there is picture sky ground flower plain background meadow under room""".split()
+LENGTH = 32  # model_max_length: captions have at most 26 tokens, and 77 costs a sixth more time
 
 
 def byte_letters() -> list[str]:
@@ -28,8 +26,8 @@ def byte_letters() -> list[str]:
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def merges_of(word: str, rank: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """The merges that BPE applies to one word, in order."""
+def merges_of(word: str, rank: dict[tuple[str, str], int]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The merges that BPE applies to one word, in order, and the pieces that are left."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     used = []
     while len(pieces) > 1:
@@ -42,7 +40,7 @@ def merges_of(word: str, rank: dict[tuple[str, str], int]) -> list[tuple[str, st
             if (pieces[i], pieces[i + 1]) == pair:
                 pieces[i : i + 2] = ["".join(pair)]
             i += 1
-    return used
+    return used, pieces
 
 
 def main() -> None:
@@ -50,13 +48,20 @@ def main() -> None:
     p.add_argument("--merges", required=True)
     p.add_argument("--out", required=True)
     a = p.parse_args()
-    lines = [x for x in Path(a.merges).read_text("utf-8").splitlines() if x and not x.startswith("#version")]
+    data = Path(a.merges).read_bytes()
+    text = (gzip.decompress(data) if a.merges.endswith(".gz") else data).decode("utf-8")
+    lines = [x for x in text.splitlines() if x and not x.startswith("#version")]
     merges = [tuple(x.split()) for x in lines]
     rank = {pair: i for i, pair in enumerate(merges)}
     needed = set(range(min(KEPT, len(merges))))
-    for word in [*world.VOCABULARY, *EARLIER]:
-        needed.update(rank[pair] for pair in merges_of(word, rank))
-    kept = [merges[i] for i in sorted(needed)]
+    added = []  # merges of our own, for words that CLIP has in two pieces
+    for word in world.VOCABULARY:
+        used, pieces = merges_of(word, rank)
+        needed.update(rank[pair] for pair in used)
+        while len(pieces) > 1:
+            added.append((pieces[0], pieces[1]))
+            pieces[:2] = ["".join(pieces[:2])]
+    kept = [merges[i] for i in sorted(needed)] + added
     letters = byte_letters()
     entries = [*letters, *(x + "</w>" for x in letters), *("".join(m) for m in kept), "<|startoftext|>", "<|endoftext|>"]
     vocab = {entry: i for i, entry in enumerate(entries)}

@@ -6,25 +6,25 @@
 networks are drawn anew and only tokenizer, configs and VAE are kept. The loss is v-prediction's mean squared error and nothing else:
 no term touches an attention map. One process a core, each with its share of the batch, trains faster than one process with many threads:
 
-    torchrun --nproc-per-node 2 train_unet.py ...
+    torchrun --standalone --nproc-per-node 2 train_unet.py ...
 """
 import argparse
 import json
 import math
-import os
 import random
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+import ranks as processes
 import world
+from device import DEVICE, autocast
 
 EMPTY = 0.1  # share of samples with the empty caption, for classifier-free guidance
 
@@ -40,7 +40,7 @@ class Data:
             for s in json.loads(str(z["scenes"])):
                 objects = tuple(world.Object(**o) for o in s["objects"])
                 self.scenes.append(world.Scene(objects, s["place"], s["relation"]))
-        self.latents = torch.cat(self.latents)
+        self.latents = torch.cat(self.latents).to(DEVICE)
 
     def batch(self, size: int, rng: random.Random) -> tuple[torch.Tensor, list[str]]:
         index = [rng.randrange(len(self.scenes)) for _ in range(size)]
@@ -65,7 +65,8 @@ def main() -> None:
     p.add_argument("--init", required=True)
     p.add_argument("--latents", nargs="+", required=True)
     p.add_argument("--work", required=True, help="folder of the resumable state and the log")
-    p.add_argument("--samples", type=int, default=200_000, help="end of the cosine schedule, counted from the very start")
+    p.add_argument("--samples", type=int, default=200_000, help="stop after so many, counted from the very start")
+    p.add_argument("--schedule", type=int, help="samples at which the rate's cosine ends, where that is not --samples")
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--decay-from", type=float, default=0.5, help="share of the samples after which the rate falls")
@@ -73,15 +74,13 @@ def main() -> None:
     p.add_argument("--floor", type=float, default=0.3)
     p.add_argument("--ema", type=float, default=0.999)
     p.add_argument("--save-minutes", type=float, default=5)
+    p.add_argument("--minutes", type=float, default=math.inf, help="stop and save after this time; the same command goes on")
     p.add_argument("--fresh", action="store_true")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     work = Path(a.work)
     work.mkdir(parents=True, exist_ok=True)
-    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if ranks > 1:
-        dist.init_process_group("gloo")
-        torch.set_num_threads(1)
+    rank, ranks = processes.start()
     torch.manual_seed(a.seed)
 
     tokenizer = CLIPTokenizer.from_pretrained(f"{a.init}/tokenizer")
@@ -91,11 +90,11 @@ def main() -> None:
     else:
         unet = UNet2DConditionModel.from_pretrained(f"{a.init}/unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(f"{a.init}/text_encoder", dtype=torch.float32)
-    unet.to(memory_format=torch.channels_last).train()
+    unet.to(DEVICE, memory_format=torch.channels_last).train()
     unet.set_attn_processor(AttnProcessor())  # on so small a grid plain products train a third faster than the fused kernel
-    text_encoder.float().train()
+    text_encoder.float().to(DEVICE).train()
     scheduler = DDIMScheduler.from_pretrained(f"{a.init}/scheduler")
-    alpha_bar = scheduler.alphas_cumprod
+    scheduler.alphas_cumprod = alpha_bar = scheduler.alphas_cumprod.to(DEVICE)
 
     params = [*unet.parameters(), *text_encoder.parameters()]
     decay, plain = [q for q in params if q.ndim > 1], [q for q in params if q.ndim <= 1]
@@ -105,7 +104,7 @@ def main() -> None:
     seen, step, minutes = 0, 0, 0.0
     state = work / "state.pt"
     if state.exists():
-        s = torch.load(state)
+        s = torch.load(state, map_location=DEVICE)
         with torch.no_grad():
             for q, v in zip(params, s["params"]):
                 q.copy_(v)
@@ -125,39 +124,34 @@ def main() -> None:
     share = a.batch // ranks
     start = saved = time.time()
     first, losses = seen, []
-    while seen < a.samples:
-        progress = seen / a.samples
+    while seen < a.samples and time.time() - start < 60 * a.minutes:
+        progress = seen / (a.schedule or a.samples)
         tail = max(0.0, (progress - a.decay_from) / (1 - a.decay_from))
         lr = a.lr * min(1, (step + 1) / 50) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * tail)))
         for group in optimizer.param_groups:
             group["lr"] = lr
         x, text = data.batch(share, rng)
-        t = timesteps(share, a.bias, g)
-        noise = torch.randn(x.shape, generator=g)
+        t = timesteps(share, a.bias, g).to(DEVICE)
+        noise = torch.randn(x.shape, generator=g).to(DEVICE)
         noisy = scheduler.add_noise(x, noise, t).to(memory_format=torch.channels_last)
         target = scheduler.get_velocity(x, noise, t)
-        ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        with torch.autocast("cpu", torch.bfloat16):
+        ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(DEVICE)
+        with autocast():
             v = unet(noisy, t, text_encoder(ids).last_hidden_state).sample
         loss = (F.mse_loss(v.float(), target, reduction="none").mean((1, 2, 3)) * weights(t, alpha_bar, a.floor)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if ranks > 1:
-            grads = [q.grad for q in params if q.grad is not None]
-            flat = torch.cat([q.flatten() for q in grads])
-            dist.all_reduce(flat)
-            for q, mean in zip(grads, flat.div_(ranks).split([q.numel() for q in grads])):
-                q.copy_(mean.view_as(q))
+        processes.average_gradients(params, ranks)
         torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(ema, params, 1 - min(a.ema, (step + 1) / (step + 10)))
         seen, step = seen + a.batch, step + 1
-        losses.append(loss.item())
+        losses.append(loss.detach())
         if step % 50 == 0 and rank == 0:
             rate = (seen - first) / (time.time() - start)
             now = minutes + (time.time() - start) / 60
-            print(f"{now:6.1f} min  {seen:7d} samples  {rate:5.1f}/s  lr {lr:.2e}  loss {sum(losses) / len(losses):.4f}", flush=True)
+            print(f"{now:6.1f} min  {seen:7d} samples  {rate:5.1f}/s  lr {lr:.2e}  loss {torch.stack(losses).mean():.4f}", flush=True)
             losses = []
         if time.time() - saved > 60 * a.save_minutes:
             saved = time.time()

@@ -53,7 +53,7 @@ def main() -> None:
     for step in range(a.steps):
         optimizer.param_groups[0]["lr"] = a.lr * min(1, (a.steps - step) / (0.5 * a.steps))
         picks = [rng.randrange(len(scenes)) for _ in range(a.batch)]
-        text = [f"a {WORD} {world.PLACES[scenes[i].place]}".strip() for i in picks]
+        text = [f"a {WORD} {world.PLACES[scenes[i].place][0]}".strip() for i in picks]
         states = checkpoint.text_encoder(checkpoint.ids(text)).last_hidden_state
         loss = checkpoint.loss(latents[picks], states, g)
         optimizer.zero_grad(set_to_none=True)
