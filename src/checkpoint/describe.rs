@@ -1,6 +1,6 @@
 //! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and headers alone.
 
-use super::{Checkpoint, Part, UnetBlock, UnetConfig};
+use super::{AddedWord, Checkpoint, Part, UnetBlock, UnetConfig};
 use crate::Result;
 use crate::trace::{Attends, Site, Stage};
 use serde::Serialize;
@@ -38,10 +38,25 @@ pub struct Description {
     pub guidance_scale: f64,
     /// Cross-attention sites at that size, in network order.
     pub sites: Vec<Site>,
-    /// Parts in the folder that are not used.
+    /// Parts in the folder that are not used; of a single file, its tensors that are not.
     pub ignored_parts: Vec<String>,
+    /// Words that `--embedding` adds.
+    pub words: Vec<WordDescription>,
+    /// See [`Checkpoint::warnings`].
+    pub warnings: Vec<String>,
     /// See [`Checkpoint::digest`].
     pub digest: String,
+}
+
+/// A word that an embedding adds.
+#[derive(Debug, Clone, Serialize)]
+pub struct WordDescription {
+    /// As it is written in prompts.
+    pub word: String,
+    /// Its vectors: as many tokens of a prompt.
+    pub vectors: usize,
+    /// The file, as the user named it.
+    pub file: String,
 }
 
 /// One part with weights.
@@ -57,6 +72,8 @@ pub struct PartDescription {
     pub dtypes: Vec<String>,
     /// Weight files, relative to the checkpoint.
     pub files: Vec<String>,
+    /// Tensors in those files that are knowingly left out, those of one place together.
+    pub spare: Vec<String>,
 }
 
 impl Checkpoint {
@@ -67,15 +84,22 @@ impl Checkpoint {
     pub fn describe(&self) -> Result<Description> {
         let mut parts = Vec::new();
         for &part in self.index.parts() {
-            let summary = self.weights(part)?.summary();
+            let weights = self.weights(part)?;
+            let summary = weights.summary();
             parts.push(PartDescription {
                 part,
                 parameters: summary.parameters,
                 bytes: summary.bytes,
                 dtypes: summary.dtypes.iter().map(|dtype| dtype.to_lowercase()).collect(),
                 files: summary.files.iter().map(|file| file.display().to_string()).collect(),
+                spare: weights.spare(),
             });
         }
+        let word = |added: &AddedWord| WordDescription {
+            word: added.word.clone(),
+            vectors: added.ids.len(),
+            file: added.file.display().to_string(),
+        };
         let size = self.defaults.size;
         let factor = self.vae.factor();
         Ok(Description {
@@ -96,6 +120,8 @@ impl Checkpoint {
             guidance_scale: self.defaults.guidance_scale,
             sites: self.unet.cross_attention_sites(size.map(|side| side / factor)),
             ignored_parts: self.index.ignored_parts.clone(),
+            words: self.added_words.iter().map(word).collect(),
+            warnings: self.warnings.clone(),
             digest: self.digest()?,
         })
     }

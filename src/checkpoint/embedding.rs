@@ -4,7 +4,7 @@
 //! `loaders/textual_inversion.py` (0.42) does.
 
 use super::weights::{Change, Rows, WeightFile};
-use super::{adapter_file, lora};
+use super::{adapter, lora};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// An embedding that the user names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Embedding {
-    /// The safetensors file.
+    /// The safetensors file, a folder that holds one, or one on the hub (see
+    /// [`Source`](super::Source)).
     pub file: PathBuf,
     /// The word that stands for it in prompts; else the one that the file names, else the file's own name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,13 +26,19 @@ pub struct Embedding {
 impl FromStr for Embedding {
     type Err = String;
 
-    /// `FILE.safetensors` or `FILE.safetensors:WORD`.
+    /// `FILE.safetensors` or `FILE.safetensors:WORD`, where the file may also be a folder or a
+    /// repository that holds one.
     fn from_str(text: &str) -> Result<Self, String> {
         const END: &str = ".safetensors";
-        // A file on the hub may have a revision after its name.
-        let end = text.rfind(END).map(|at| at + END.len());
-        let word =
-            end.filter(|&end| text[end..].starts_with([':', '@'])).and_then(|end| Some(end + text[end..].find(':')?));
+        let word = match text.rfind(END).map(|at| at + END.len()) {
+            // A file on the hub may have a revision after its name, and its address a question.
+            Some(end) if text[end..].starts_with([':', '@', '?']) => text[end..].find(':').map(|at| end + at),
+            Some(_) => None,
+            // The colon after a drive's letter, or of an address, is none before a word.
+            None => {
+                text.rfind(':').filter(|&at| at > 1 && !text[at..].starts_with(":/") && !text[at..].starts_with(":\\"))
+            }
+        };
         let (file, word) = match word {
             Some(at) => (&text[..at], Some(text[at + 1..].to_string())),
             None => (text, None),
@@ -60,6 +67,8 @@ pub struct AddedWord {
     pub word: String,
     /// Its rows in the text encoder's token embedding, one after the other.
     pub ids: Vec<u32>,
+    /// The file that teaches it, as the user named it.
+    pub file: PathBuf,
 }
 
 /// A text encoder that takes embeddings.
@@ -85,14 +94,17 @@ impl Embedding {
         targets: &mut [Target],
         changes: &mut lora::Changes,
     ) -> Result<(AddedWord, Arc<WeightFile>)> {
-        let file = adapter_file(&self.file, "--embedding")?;
+        let file = adapter::open(&self.file, adapter::EMBEDDING.option)?;
         let fault = |reason: String| Err(file.fault(reason));
         let names: Vec<&str> = file.names().collect();
         // By encoder: SDXL's have a tensor for each of its two.
         let (tensors, named): (Vec<&str>, Option<&str>) = match names.as_slice() {
             ["clip_g", "clip_l"] => (vec!["clip_l", "clip_g"], None),
+            // diffusers' training script for SDXL.
+            ["text_encoders_0", "text_encoders_1"] => (names.clone(), None),
             [only @ ("emb_params" | "clip_l" | "clip_g")] => (vec![only], None),
-            [only] => (vec![only], Some(only)),
+            // The web UI calls every embedding `*`.
+            [only] => (vec![only], Some(*only).filter(|name| *name != "*")),
             _ => return fault("is no embedding (one tensor of vectors, or clip_l and clip_g, is)".into()),
         };
         if tensors.len() != targets.len() {
@@ -141,7 +153,7 @@ impl Embedding {
             *target.vocab_size += count;
         }
         let ids = (first..first + count).map(|id| id as u32).collect();
-        Ok((AddedWord { word, ids }, file))
+        Ok((AddedWord { word, ids, file: self.file.clone() }, file))
     }
 }
 
@@ -160,5 +172,13 @@ mod tests {
         assert_eq!(parse("a.safetensors"), embedding("a.safetensors", None));
         assert_eq!(parse("c:/a.safetensors:<cat:1>"), embedding("c:/a.safetensors", Some("<cat:1>")));
         assert!(parse("").is_err() && parse("a.safetensors:").is_err());
+        assert_eq!(parse("folder:<cat>"), embedding("folder", Some("<cat>")));
+        assert_eq!(parse("owner/name@v1:<cat>"), embedding("owner/name@v1", Some("<cat>")));
+        assert_eq!(parse("c:/folder"), embedding("c:/folder", None));
+        assert_eq!(parse("c:\\folder"), embedding("c:\\folder", None));
+        let site = "https://huggingface.co/owner/name";
+        assert_eq!(parse(site), embedding(site, None));
+        let file = format!("{site}/resolve/main/x.safetensors?download=true");
+        assert_eq!(parse(&format!("{file}:<cat>")), embedding(&file, Some("<cat>")));
     }
 }

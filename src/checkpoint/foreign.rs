@@ -11,10 +11,24 @@ pub(super) fn no_index(store: &Store) -> Error {
     let names = entries(store);
     let has = |kinds: &[&str]| names.iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)));
     let pickle = |name: &&String| source::PICKLES.iter().any(|kind| name.ends_with(&format!(".{kind}")));
-    let reason = if let Some(part) = part(store) {
+    let here = |name: &str| names.iter().any(|entry| entry == name);
+    let above = store.path("model_index.json");
+    let folder = above.parent().unwrap_or(&above).display().to_string();
+    let reason = if here("run.json") {
+        let made_with = run_checkpoint(store).map_or_else(String::new, |id| format!("; its checkpoint is {id}"));
+        format!("no such file; the folder is a run, which `attnmap view {folder}` shows{made_with}")
+    } else if ["sweep.json", "gallery.json", "cells"].iter().any(|name| here(name)) {
+        "no such file; the folder is a gallery or a sweep, and holds no checkpoint".to_string()
+    } else if let Some(id) = cached_repository(&folder).filter(|_| here("snapshots")) {
+        format!("no such file; the folder is the hub cache's copy of {id}: give {id}")
+    } else if let Some(part) = part(store) {
         format!("no such file; {part}")
     } else if has(&["adapter_config.json", "pytorch_lora_weights.safetensors"]).is_some() {
-        "no such file; this folder holds a LoRA: give its .safetensors file with --lora, and with --model the checkpoint that it changes".into()
+        "no such file; this folder holds a LoRA: give it with --lora, and its checkpoint with --model".into()
+    } else if has(&["learned_embeds.safetensors"]).is_some() {
+        "no such file; this folder holds an embedding: give it with --embedding, and its checkpoint with --model".into()
+    } else if let Some(name) = below(store, &names) {
+        format!("no such file; {name} is a folder in the diffusers layout: give that")
     } else if let Some(name) = has(&[".mlmodelc", ".mlpackage"]) {
         format!(
             "no such file; {name} is Core ML's format, which holds compiled networks: give the safetensors weights it was made of"
@@ -24,10 +38,7 @@ pub(super) fn no_index(store: &Store) -> Error {
     } else if let Some(name) = has(&[".gguf"]) {
         format!("no such file; {name} holds quantised weights (GGUF): give a file or folder in safetensors")
     } else if let Some(name) = has(&[".safetensors"]) {
-        format!(
-            "no such file; {name} may be a single-file checkpoint: give it with --model {}",
-            store.path(name).display()
-        )
+        format!("no such file; {name} may be a single-file checkpoint: give {}", store.path(name).display())
     } else if let Some(name) = names.iter().find(pickle) {
         format!(
             "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers folder"
@@ -38,6 +49,27 @@ pub(super) fn no_index(store: &Store) -> Error {
             .to_string()
     };
     Error::Config { file: store.path("model_index.json"), reason }
+}
+
+/// The checkpoint that the run in this folder was made with, as its `run.json` names it.
+fn run_checkpoint(store: &Store) -> Option<String> {
+    let record: Value = serde_json::from_slice(&store.read("run.json").ok().flatten()?).ok()?;
+    let id = record["checkpoint"]["id"].as_str()?;
+    (!id.is_empty() && id.len() < 400 && !id.chars().any(char::is_control)).then(|| id.to_string())
+}
+
+/// `owner/name` for the folder `models--owner--name` of the hub's cache.
+fn cached_repository(folder: &str) -> Option<String> {
+    let name = folder.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
+    let (owner, name) = name.strip_prefix("models--")?.split_once("--")?;
+    Some(format!("{owner}/{name}"))
+}
+
+/// The first folder below that holds a pipeline.
+fn below(store: &Store, names: &[String]) -> Option<String> {
+    let is_pipeline = |name: &&String| store.path(name).join("model_index.json").is_file();
+    let Store::Folder(_) = store else { return None };
+    names.iter().find(is_pipeline).map(|name| store.path(name).display().to_string())
 }
 
 /// The names of the files and folders at the top, sorted.

@@ -3,6 +3,8 @@
 //! [`Checkpoint::open`] reads every JSON file and refuses what cannot be run before a single weight is touched;
 //! [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
 
+mod adapter;
+mod address;
 mod changes;
 mod config;
 mod defaults;
@@ -22,7 +24,7 @@ pub use config::{
     TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
 };
 pub use defaults::Defaults;
-pub use describe::{Description, PartDescription};
+pub use describe::{Description, PartDescription, WordDescription};
 pub use embedding::{AddedWord, Embedding};
 pub use hub::{CachedPipeline, HubOptions, cached_pipelines};
 pub use lora::Lora;
@@ -34,10 +36,10 @@ use embedding::Target;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use single::Single;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use store::Store;
-use weights::WeightFile;
 
 /// A part of a checkpoint that has weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -133,8 +135,11 @@ pub struct Checkpoint {
     pub changes: Changes,
     /// Words that embeddings add to the vocabulary.
     pub added_words: Vec<AddedWord>,
+    /// What the user should know of it: layers of a LoRA that were left out. One line each.
+    pub warnings: Vec<String>,
     store: Store,
-    variant: Option<String>,
+    /// The weight files of each part, relative to the checkpoint; none where all are in one file.
+    files: BTreeMap<&'static str, Vec<String>>,
     /// Where the weights are, if all of them are in one file.
     single: Option<Single>,
     /// What adapters change of the weights.
@@ -162,7 +167,11 @@ impl Checkpoint {
             Source::Hub { repo, revision, file: Some(file) } => {
                 let repository = hub::Repository { repo, revision: revision.as_deref() };
                 let path = hub::file(repository, file, &options.hub, options.progress.clone());
-                return Self::open_file(&path.map_err(|error| not_here(error, &source.to_string()))?, source, options);
+                return Self::open_file(
+                    &path.map_err(|error| adapter::not_here(error, &source.to_string()))?,
+                    source,
+                    options,
+                );
             }
             _ => {}
         }
@@ -191,11 +200,10 @@ impl Checkpoint {
                 Store::Folder(hub::snapshot(repository, variant, &options.hub, options.progress.clone())?)
             }
         };
-        let mut checkpoint = Self::read_configs(store, source.to_string(), options.changes.variant.clone())?;
+        let mut checkpoint = Self::read_configs(store, source.to_string())?;
+        let variant = options.changes.variant.as_deref();
+        checkpoint.files = weights::part_files(&checkpoint.store, checkpoint.index.parts(), variant)?;
         checkpoint.change(options)?;
-        for &part in checkpoint.index.parts() {
-            weights::weight_files(&checkpoint.store, part, checkpoint.variant.as_deref())?;
-        }
         Ok(checkpoint)
     }
 
@@ -205,7 +213,7 @@ impl Checkpoint {
             return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
         }
         let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
-        let mut checkpoint = Self::read_configs(single.store.clone(), source.to_string(), None)?;
+        let mut checkpoint = Self::read_configs(single.store.clone(), source.to_string())?;
         checkpoint.index.ignored_parts = single.ignored.clone();
         checkpoint.single = Some(single);
         checkpoint.change(options)?;
@@ -221,14 +229,16 @@ impl Checkpoint {
         }
         let mut adapters = lora::Changes::new();
         for lora in &changes.loras {
-            let found = Lora { file: adapter_path(&lora.file, options)?, ..*lora };
-            let file = found.changes(self, &mut adapters)?;
-            self.adapted.push(fingerprint(&file, lora.weight));
+            let found = Lora { file: adapter::LORA.find(&lora.file, options)?, ..*lora };
+            let (file, warning) = found.changes(self, &mut adapters)?;
+            self.warnings.extend(warning);
+            self.adapted.push(adapter::fingerprint(&file, lora.weight));
         }
         for embedding in &changes.embeddings {
-            let found = Embedding { file: adapter_path(&embedding.file, options)?, ..embedding.clone() };
+            let found = Embedding { file: adapter::EMBEDDING.find(&embedding.file, options)?, ..embedding.clone() };
             let (word, file) = found.changes(&mut self.embedding_targets(), &mut adapters)?;
-            self.adapted.push(fingerprint(&file, 1.0));
+            let word = AddedWord { file: embedding.file.clone(), ..word };
+            self.adapted.push(adapter::fingerprint(&file, 1.0));
             if let Some(known) = &mut self.defaults.vocabulary {
                 known.push(word.word.clone());
             }
@@ -256,15 +266,17 @@ impl Checkpoint {
     }
 
     /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
-    fn read_configs(store: Store, id: String, variant: Option<String>) -> Result<Self> {
+    fn read_configs(store: Store, id: String) -> Result<Self> {
+        let index_file = store.path("model_index.json");
         let Some(index) = store.read("model_index.json")? else { return Err(foreign::no_index(&store)) };
-        let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
+        let index = ModelIndex::from_json(&index, &index_file)?;
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
 
         let (bytes, file) = json("unet/config.json", "the UNet's shape")?;
         let unet = UnetConfig::from_json(&bytes, &file)?;
         let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
-        let text_encoder = TextEncoderConfig::from_json(&bytes, &file)?;
+        // The index says which class it is (`CLIPTextModel`), whatever the config once was.
+        let text_encoder = TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? };
         let second = match index.parts().contains(&Part::TextEncoder2) {
             true => Some(SecondEncoder::read(&store)?),
             false => None,
@@ -272,7 +284,7 @@ impl Checkpoint {
         let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
         let vae = VaeConfig::from_json(&bytes, &file)?;
         let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
-        let scheduler = SchedulerConfig::from_json(&bytes, &file)?;
+        let scheduler = SchedulerConfig::from_json_as(&bytes, &file, &index.scheduler_class, &index_file)?;
         let tokenizer = read_tokenizer(&store, "tokenizer", text_encoder.max_position_embeddings)?;
 
         check_conditions(&unet, &text_encoder, second.as_ref())
@@ -300,8 +312,9 @@ impl Checkpoint {
             defaults,
             changes: Changes::default(),
             store,
-            variant,
+            files: BTreeMap::new(),
             added_words: Vec::new(),
+            warnings: Vec::new(),
             single: None,
             adapters: lora::Changes::new(),
             adapted: Vec::new(),
@@ -315,12 +328,43 @@ impl Checkpoint {
     pub fn weights(&self, part: Part) -> Result<Weights> {
         let weights = match &self.single {
             Some(single) => single.weights(part),
-            None => Weights::open(&self.store, part, self.variant.as_deref())?,
+            None => {
+                let files = self.files.get(part.folder()).map(Vec::as_slice).unwrap_or_default();
+                Weights::open(&self.store, part, files, &|name| self.is_spare(part, name))?
+            }
         };
         Ok(match self.adapters.get(part.folder()) {
             Some(changes) => weights.changed(changes.clone()),
             None => weights,
         })
+    }
+
+    /// Whether the tensor `name` of `part` is known to be more than the configs ask for: CLIP's
+    /// reader of images and what compares both, the text encoder's last layers where it is to stop
+    /// before them (clip skip), averages that were kept in training.
+    fn is_spare(&self, part: Part, name: &str) -> bool {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let encoder = match part {
+            Part::TextEncoder => &self.text_encoder,
+            Part::TextEncoder2 => match &self.second {
+                Some(second) => &second.text_encoder,
+                None => return false,
+            },
+            Part::Unet => return starts(&["model_ema.", "ema_model."]),
+            Part::Vae => return starts(&["model_ema.", "ema_model.", "loss."]),
+        };
+        let layer =
+            name.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        layer.is_some_and(|layer: usize| layer >= encoder.num_hidden_layers)
+            || starts(&["vision_model.", "visual_projection."])
+            || name == "logit_scale"
+            || (name == "text_projection.weight" && !encoder.with_projection)
+    }
+
+    /// The weight files of all parts, relative to the checkpoint: the file itself, where that is
+    /// one.
+    pub fn weight_files(&self) -> Vec<String> {
+        self.files.values().flatten().cloned().collect()
     }
 
     /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes and a few sampled
@@ -345,51 +389,6 @@ impl Checkpoint {
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.store.path(name)
     }
-}
-
-/// The file that the user names by `path`: itself, or, where that is not there, one of a repository on the hub, fetched if need be.
-fn adapter_path(path: &Path, options: &OpenOptions) -> Result<PathBuf> {
-    let named = path.to_str().filter(|_| !path.is_file());
-    let Some((text, file)) = named.and_then(|text| Some((text, source::HubFile::parse(text)?))) else {
-        return Ok(path.to_path_buf());
-    };
-    let repository = hub::Repository { repo: &file.repo, revision: file.revision.as_deref() };
-    hub::file(repository, &file.file, &options.hub, options.progress.clone()).map_err(|error| not_here(error, text))
-}
-
-/// Adds that what could not be had from the hub is not on disk either: a path may have been meant.
-fn not_here(error: Error, path: &str) -> Error {
-    match error {
-        Error::Hub { repo, reason } => {
-            Error::Hub { repo, reason: format!("{reason} (nor is there a file {path} here)") }
-        }
-        other => other,
-    }
-}
-
-/// Maps a small file that the user gives with `option` to change a checkpoint.
-fn adapter_file(path: &Path, option: &str) -> Result<Arc<WeightFile>> {
-    let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if source::PICKLES.contains(&kind.as_str()) {
-        return Err(Error::option(option, source::pickle(&path.display().to_string())));
-    }
-    if !path.is_file() {
-        return Err(Error::option(option, format!("no file {}", path.display())));
-    }
-    let folder = Store::Folder(path.parent().unwrap_or(Path::new("")).into());
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Arc::new(WeightFile::open(&folder, &name)?))
-}
-
-/// What tells adapters apart in a digest.
-fn fingerprint(file: &WeightFile, weight: f64) -> Vec<u8> {
-    let mut hash = Sha256::new();
-    file.fingerprint(file.names(), &mut |bytes| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    });
-    hash.update(weight.to_le_bytes());
-    hash.finalize().to_vec()
 }
 
 impl SecondEncoder {

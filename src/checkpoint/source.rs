@@ -1,5 +1,6 @@
 //! What the user names with `--model`.
 
+use super::address::{self, Named};
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,10 @@ pub(super) fn pickle(name: &str) -> String {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `embedded` or `default`; a `.safetensors` file; an existing folder, or anything that is written like a path (starts
-    /// with `.`, `/` or `~`, or holds a backslash); else `owner/name`, `owner/name/file.safetensors`, and either with `@revision`.
+    /// `embedded` or `default`; a `.safetensors` file; an existing folder, or anything that is
+    /// written like a path (starts with `.`, `/` or `~`, or holds a backslash); else `owner/name`,
+    /// `owner/name/file.safetensors`, and either with `@revision`, or the address of its page on
+    /// the hub.
     ///
     /// # Errors
     /// [`Error::Option`] for what is none of these, and for weight files of other formats.
@@ -52,6 +55,14 @@ impl FromStr for Source {
         }
         if text == "embedded" || text == "default" {
             return Ok(Self::Embedded);
+        }
+        match address::parse(text) {
+            Some(Ok(Named::Repository { repo, revision })) => return Ok(Self::Hub { repo, revision, file: None }),
+            Some(Ok(Named::File(HubFile { repo, revision, file }))) => {
+                return Ok(Self::Hub { repo, revision, file: Some(file) });
+            }
+            Some(Err(reason)) => return refuse(reason),
+            None => {}
         }
         let path = Path::new(text);
         let like_path = text.starts_with(['.', '/', '~']) || text.contains('\\');
@@ -121,7 +132,7 @@ impl HubFile {
 }
 
 /// Splits `owner/name[@revision]`; `None` where a part has characters that the hub does not allow.
-fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
+pub(super) fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
     let (repo, revision) = match text.split_once('@') {
         Some((repo, revision)) => (repo, Some(revision)),
         None => (text, None),
@@ -204,6 +215,15 @@ mod tests {
             assert!(matches!(parse(path), Source::File(_)), "{path}");
         }
         assert!("owner/name/model.ckpt".parse::<Source>().unwrap_err().to_string().contains("pickle"));
+    }
+
+    #[test]
+    fn an_address_is_what_it_shows() {
+        let site = "https://huggingface.co/owner/name";
+        assert_eq!(parse(&format!("{site}/tree/fp16")), parse("owner/name@fp16"));
+        assert_eq!(parse(&format!("{site}/blob/main/a/x.safetensors")), parse("owner/name/a/x.safetensors"));
+        let error = "https://civitai.com/models/1".parse::<Source>().unwrap_err();
+        assert!(error.to_string().contains("download the file") && error.exit_code() == 2, "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attnmap::checkpoint::{Changes, Embedding, Lora, PREDICTIONS, Source};
+use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
 use candle_core::DType;
 use clap::Args;
@@ -14,7 +14,7 @@ use super::print::Terminal;
 #[command(next_help_heading = "Checkpoint")]
 pub struct ModelArgs {
     /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub `owner/name` or `owner/name/file.safetensors`, each
-    /// with `@revision` if wanted [default: embedded]
+    /// with `@revision` if wanted, or the address of its page [default: embedded]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<Source>,
 
@@ -47,7 +47,8 @@ pub struct ChangeArgs {
     #[command(flatten)]
     own: OwnArgs,
 
-    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT, where FILE may be owner/name/file.safetensors on the hub; may be given several times
+    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT, where FILE may be a folder that holds
+    /// one, or owner/name or owner/name/file.safetensors on the hub; may be given several times
     #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
     loras: Vec<Lora>,
 }
@@ -55,7 +56,7 @@ pub struct ChangeArgs {
 /// What is chosen of a checkpoint, LoRAs aside.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OwnArgs {
-    /// Take the weight files of this variant, e.g. fp16
+    /// Take the weight files of this variant, e.g. fp16, of every part that has it
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
@@ -151,7 +152,14 @@ pub fn load(choice: &Choice, size: Option<(usize, usize)>, terminal: &Terminal) 
     let spinner = terminal.spinner("loading");
     let pipeline = Pipeline::load(&checkpoint, &load);
     spinner.finish_and_clear();
-    Ok(pipeline?)
+    let pipeline = pipeline?;
+    if !terminal.quiet {
+        for AddedWord { word, ids, file } in pipeline.added_words() {
+            let vectors = if ids.len() == 1 { "1 vector".to_owned() } else { format!("{} vectors", ids.len()) };
+            eprintln!("attnmap: --embedding {}: its word in prompts is {word} ({vectors})", file.display());
+        }
+    }
+    Ok(pipeline)
 }
 
 fn parse_dtype(text: &str) -> Result<DType, String> {

@@ -18,7 +18,7 @@ use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
 use super::make::Maker;
 use super::print::{self, Terminal};
-use super::prompt::{read_text, warnings};
+use super::prompt::{adapter_warnings, read_text, warnings};
 use super::sampling::RunArgs;
 
 /// Test whether each word mattered where its map is lit
@@ -202,7 +202,10 @@ fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, term
     let options = args.run.options(pipeline, args.seed);
     pipeline.check(&options)?;
     let prompt = pipeline.prompt(text, &options)?;
-    let warnings = warnings(pipeline, &prompt, &options.probes)?;
+    let mut warnings = warnings(pipeline, &prompt, &options.probes)?;
+    let probes = options.probes.iter().map(String::as_str);
+    let texts: Vec<&str> = [text, &*options.negative].into_iter().chain(probes).collect();
+    warnings.extend(adapter_warnings(pipeline, &texts, options.syntax)?);
     warnings.iter().for_each(print::warn);
     let maker = Maker {
         pipeline,

@@ -16,6 +16,8 @@ use attnmap::pipeline::{Choice, LoadOptions};
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -131,7 +133,13 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         );
     }
     check_folder(&args.out)?;
-    let open = |choice: &Choice| choice.open(terminal.downloads());
+    let known = RefCell::new(BTreeSet::new());
+    let open = |choice: &Choice| {
+        let checkpoint = choice.open(terminal.downloads())?;
+        let new = |warning: &&String| known.borrow_mut().insert(String::clone(warning));
+        checkpoint.warnings.iter().filter(new).for_each(print::warn);
+        Ok(checkpoint)
+    };
     check_checkpoints(&args.out, &single, &open)?;
     let batch = settle(&args.out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan::new(&axes, batch)?;

@@ -17,7 +17,7 @@ use super::init::InitArgs;
 use super::make::Maker;
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
-use super::prompt::{PromptArgs, shown_words, warnings};
+use super::prompt::{PromptArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::RunArgs;
 
 /// Generate images from a prompt and map every word's attention
@@ -131,7 +131,9 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     for target in &targets {
         run::check_target(target, args.output.force)?;
     }
-    let warnings = warnings(&pipeline, &prompt, probes)?;
+    let mut warnings = warnings(&pipeline, &prompt, probes)?;
+    let texts: Vec<&str> = [&*text, &*runs[0].negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
+    warnings.extend(adapter_warnings(&pipeline, &texts, runs[0].syntax)?);
     warnings.iter().for_each(print::warn);
     let keep = Keep {
         per_step: !args.output.no_step_maps,

@@ -1,8 +1,10 @@
 //! `attnmap models`: lists the checkpoints at hand, and describes one.
 
 use super::checkpoint::ChangeArgs;
+use attnmap::Error;
 use attnmap::checkpoint::{
-    CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, Source, cached_pipelines,
+    CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, PartDescription, Source,
+    cached_pipelines,
 };
 use attnmap::pipeline::{LoadOptions, MemoryPlan};
 use candle_core::DType;
@@ -57,7 +59,12 @@ fn pretty(value: &Value) -> anyhow::Result<String> {
 fn open(name: &str, changes: Changes) -> attnmap::Result<Checkpoint> {
     let hub = HubOptions { offline: Some(true), ..Default::default() };
     let options = OpenOptions { changes, hub, ..Default::default() };
-    Checkpoint::open(&name.parse::<Source>()?, &options)
+    // What is named here has no option.
+    let as_named = |error| match error {
+        Error::Option { option, reason } if option == "--model" => Error::option("NAME", reason),
+        other => other,
+    };
+    Checkpoint::open(&name.parse::<Source>().map_err(as_named)?, &options).map_err(as_named)
 }
 
 /// What a run at the checkpoint's own size takes of memory on a CPU, in f32 and in bf16.
@@ -186,8 +193,19 @@ fn page(found: &Description) -> String {
     row("prompt", format!("{} tokens of a vocabulary of {}", found.prompt_tokens, found.vocabulary));
     row("scheduler", format!("{}, predicts {}", found.scheduler, found.prediction_type));
     row("defaults", format!("{} steps, guidance {}", found.steps, found.guidance_scale));
-    if !found.ignored_parts.is_empty() {
-        row("not used", found.ignored_parts.join(", "));
+    let spare = |part: &PartDescription| {
+        part.spare.iter().map(|name| format!("{}: {name}", part.part.folder())).collect::<Vec<_>>()
+    };
+    let unused: Vec<String> = found.ignored_parts.iter().cloned().chain(found.parts.iter().flat_map(spare)).collect();
+    if !unused.is_empty() {
+        row("not used", unused.join(", "));
+    }
+    for word in &found.words {
+        let vectors = if word.vectors == 1 { "1 vector".to_owned() } else { format!("{} vectors", word.vectors) };
+        row("word", format!("{} ({vectors}), from --embedding {}", word.word, word.file));
+    }
+    for warning in &found.warnings {
+        row("warning", warning.clone());
     }
     row("digest", found.digest.clone());
     row("sites", format!("{} cross-attention layers", found.sites.len()));

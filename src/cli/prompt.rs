@@ -155,6 +155,20 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Resu
     Ok(warnings)
 }
 
+/// What the user should know of LoRAs and embeddings: layers that were left out, words that stand
+/// in none of the `texts` of a run.
+pub fn adapter_warnings(pipeline: &Pipeline, texts: &[&str], syntax: Syntax) -> Result<Vec<String>> {
+    let mut warnings = pipeline.warnings().to_vec();
+    for word in pipeline.words_not_in(texts, syntax)? {
+        warnings.push(format!(
+            "the prompt does not have {}, the word of --embedding {}, which changes nothing without it",
+            word.word,
+            word.file.display()
+        ));
+    }
+    Ok(warnings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

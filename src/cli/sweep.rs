@@ -14,7 +14,7 @@ use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
 use super::init::InitArgs;
 use super::print::{self, Terminal};
-use super::prompt::{PromptArgs, SyntaxArgs, warnings};
+use super::prompt::{PromptArgs, SyntaxArgs, adapter_warnings, warnings};
 use super::sampling::{SamplingArgs, StepsArgs};
 
 /// See where each word of a prompt lands over many seeds: a habit, or one seed's accident
@@ -77,6 +77,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = pipeline.prompt(&text, &options)?;
     let words = args.maps.words(&PromptInfo::from(&prompt), &[])?;
     warnings(&pipeline, &prompt, &[])?.iter().for_each(print::warn);
+    adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);
     let bar = terminal.bar(seeds.len() as u64, "seeds");
     let swept = sweep(&pipeline, &prompt, &options, &aggregate, words.as_deref(), &mut |_| {
         bar.inc(1);

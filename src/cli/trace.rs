@@ -17,7 +17,7 @@ use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, SyntaxArgs, shown_words, warnings};
+use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::parse_size;
 
 /// Find the words of a caption in an existing picture
@@ -108,7 +108,9 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
-    let warnings = warnings(&pipeline, &prompt, &options.probes)?;
+    let mut warnings = warnings(&pipeline, &prompt, &options.probes)?;
+    let texts: Vec<&str> = std::iter::once(&args.caption).chain(&options.probes).map(String::as_str).collect();
+    warnings.extend(adapter_warnings(&pipeline, &texts, options.syntax)?);
     warnings.iter().for_each(print::warn);
 
     let image = picture::resize(&given, size.width as u32, size.height as u32);

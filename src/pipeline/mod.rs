@@ -32,7 +32,7 @@ use encode::SecondEncoder;
 use image::RgbImage;
 use init::Start;
 
-use crate::checkpoint::{Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
+use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
 use crate::model::{Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::scheduler::{self, Scheduler, SchedulerKind, Spacing, TorchGenerator};
@@ -170,6 +170,10 @@ pub struct Pipeline {
     id: String,
     digest: String,
     changes: Changes,
+    /// The weight files, where a variant was chosen among several.
+    files: Vec<String>,
+    added_words: Vec<AddedWord>,
+    warnings: Vec<String>,
     scaling_factor: f64,
     vae_factor: usize,
     latent_channels: usize,
@@ -206,6 +210,9 @@ impl Pipeline {
             id: checkpoint.id.clone(),
             digest: checkpoint.digest()?,
             changes: checkpoint.changes.clone(),
+            files: checkpoint.changes.variant.as_ref().map(|_| checkpoint.weight_files()).unwrap_or_default(),
+            added_words: checkpoint.added_words.clone(),
+            warnings: checkpoint.warnings.clone(),
             scaling_factor: checkpoint.vae.scaling_factor,
             vae_factor: checkpoint.vae.factor(),
             latent_channels: checkpoint.vae.latent_channels,
@@ -249,6 +256,31 @@ impl Pipeline {
     /// The checkpoint's defaults, with the words that it knows where it says so.
     pub fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// The words that embeddings added to the vocabulary.
+    pub fn added_words(&self) -> &[AddedWord] {
+        &self.added_words
+    }
+
+    /// Those of the [`added_words`](Self::added_words) that none of `texts` has, each read by
+    /// `syntax`; what is cut off counts as there.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn words_not_in(&self, texts: &[&str], syntax: Syntax) -> Result<Vec<&AddedWord>> {
+        if self.added_words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let syntax = Syntax { long: true, ..syntax };
+        let prompts = texts.iter().map(|text| self.read(text, syntax)).collect::<Result<Vec<_>>>()?;
+        let has = |word: &&AddedWord| prompts.iter().flat_map(|prompt| &prompt.ids).any(|id| word.ids.contains(id));
+        Ok(self.added_words.iter().filter(|word| !has(word)).collect())
+    }
+
+    /// What the user should know of the checkpoint (see [`Checkpoint::warnings`]).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Image pixels per latent cell, in each direction (8 for Stable Diffusion).

@@ -18,6 +18,8 @@ impl Pipeline {
         let mut more = self.changes.record();
         more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
         more.extend(size_settings(options));
+        // A variant need not have every part.
+        more.extend((!self.files.is_empty()).then(|| ("weights".to_owned(), self.files.clone().into())));
         let chosen = options.scheduler.map(|kind| kind.with(&self.scheduler));
         let scheduler = chosen.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
         let mut settings = Settings {

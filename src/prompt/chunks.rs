@@ -13,6 +13,9 @@ pub(super) enum Item {
     Token,
     /// A token that is a comma.
     Comma,
+    /// The next so many tokens belong together: the vectors of an embedding. They begin another
+    /// chunk where this has no room for all of them, unless none has.
+    Together(usize),
     /// The end of the chunk.
     Break,
 }
@@ -30,10 +33,13 @@ pub(super) fn share_out(items: impl IntoIterator<Item = Item>, room: usize) -> V
             comma = None;
             continue;
         }
+        if item == Item::Together(0) {
+            continue;
+        }
         if chunk.len() == room {
             let end = match comma {
                 // A comma that finds no room begins the next chunk.
-                Some(comma) if item == Item::Token && room - comma <= BACKTRACK => comma + 1,
+                Some(comma) if item != Item::Comma && room - comma <= BACKTRACK => comma + 1,
                 _ => room,
             };
             let rest = chunk.split_off(end);
@@ -41,6 +47,13 @@ pub(super) fn share_out(items: impl IntoIterator<Item = Item>, room: usize) -> V
             comma = None;
         } else if item == Item::Comma {
             comma = Some(chunk.len());
+        }
+        if let Item::Together(count) = item {
+            if count <= room && chunk.len() + count > room {
+                chunks.push(std::mem::take(&mut chunk));
+                comma = None;
+            }
+            continue;
         }
         chunk.push(next);
         next += 1;
@@ -53,7 +66,7 @@ pub(super) fn share_out(items: impl IntoIterator<Item = Item>, room: usize) -> V
 
 #[cfg(test)]
 mod tests {
-    use super::Item::{Break, Comma, Token};
+    use super::Item::{Break, Comma, Together, Token};
     use super::*;
 
     fn sizes(items: &[(Item, usize)], room: usize) -> Vec<usize> {
@@ -72,6 +85,37 @@ mod tests {
         assert_eq!(sizes(&[(Token, 3), (Break, 1), (Token, 2), (Break, 1)], 75), [3, 2]);
         assert_eq!(sizes(&[(Break, 2), (Token, 1)], 75), [0, 0, 1]);
         assert_eq!(sizes(&[(Break, 1)], 75), [0]);
+    }
+
+    #[test]
+    fn what_belongs_together_stays_in_one_chunk() {
+        let embedding = |count| [(Together(count), 1), (Token, count)];
+        let at = |before: usize, count: usize| {
+            let [first, second] = embedding(count);
+            sizes(&[(Token, before), first, second, (Token, 1)], 75)
+        };
+        assert_eq!(at(66, 8), [75]);
+        assert_eq!(at(67, 8), [75, 1]);
+        for before in 68..75 {
+            assert_eq!(at(before, 8), [before, 9], "{before} tokens before it");
+        }
+        assert_eq!(at(75, 8), [75, 9]);
+        assert_eq!(at(1, 75), [1, 75, 1]);
+        assert_eq!(at(0, 75), [75, 1]);
+        // What fits into no chunk is cut where the chunk is full.
+        assert_eq!(at(10, 80), [75, 16]);
+        // A comma that is near does not move with it, but where the chunk is full to the last
+        // token.
+        let comma = |after: usize| {
+            let [first, second] = embedding(8);
+            sizes(&[(Token, 60), (Comma, 1), (Token, after), first, second], 75)
+        };
+        assert_eq!(comma(13), [74, 8]);
+        assert_eq!(comma(14), [61, 22]);
+        // Two side by side, and one after a break.
+        let [first, second] = embedding(40);
+        assert_eq!(sizes(&[first, second, first, second], 75), [40, 40]);
+        assert_eq!(sizes(&[(Token, 70), (Break, 1), first, second], 75), [70, 40]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Tokenizer {
     length: usize,
     /// The ids that a word stands for which was added, by its own id in the pipeline.
     added: HashMap<u32, Vec<u32>>,
+    /// How many those are, by the first of them.
+    vectors: HashMap<u32, usize>,
     /// The entries of those ids.
     added_entries: HashMap<u32, String>,
 }
@@ -87,6 +89,7 @@ impl Tokenizer {
             pad,
             length: *model_max_length,
             added: HashMap::new(),
+            vectors: HashMap::new(),
             added_entries: HashMap::new(),
         })
     }
@@ -96,7 +99,7 @@ impl Tokenizer {
     ///
     /// Errors: [`Error::Option`] for a word that the vocabulary has already.
     pub fn with_words(mut self, words: &[AddedWord]) -> Result<Self> {
-        for AddedWord { word, ids } in words {
+        for AddedWord { word, ids, .. } in words {
             let refuse = |reason: String| Err(Error::option("--embedding", reason));
             let known = |token: &str| self.pipeline.token_to_id(token).is_some();
             if known(word) || known(&format!("{}</w>", word.to_lowercase())) {
@@ -111,6 +114,7 @@ impl Tokenizer {
             for (place, &id) in ids.iter().enumerate() {
                 self.added_entries.insert(id, if place == 0 { word.clone() } else { format!("{word}_{place}") });
             }
+            self.vectors.extend(ids.first().map(|first| (*first, ids.len())));
             self.added.insert(id, ids.clone());
         }
         Ok(self)
@@ -166,6 +170,7 @@ impl Tokenizer {
             let ranges = text_ranges(&stretch.text, &offsets);
             found.extend(words(&stretch, &ranges, pieces.len()));
             for (id, range) in ids.into_iter().zip(&ranges) {
+                items.extend(self.vectors.get(&id).map(|count| Item::Together(*count)));
                 items.push(if Some(id) == comma { Item::Comma } else { Item::Token });
                 pieces.push(Piece { id, range: stretch.source(range), weight: stretch.weight as f32 });
             }

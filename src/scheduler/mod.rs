@@ -236,7 +236,7 @@ impl SchedulerKind {
         match kind {
             Some(kind) => Ok(kind.with(config)),
             None => Err(Error::Unsupported {
-                what: format!("the scheduler {} of {}", config.class_name, config.file.display()),
+                what: format!("the scheduler {} of {}", config.class_name, config.class_file.display()),
                 way_out: format!("choose another with --scheduler: {}", names()),
             }),
         }

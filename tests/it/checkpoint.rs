@@ -33,18 +33,18 @@ impl Copy {
         self.0.path()
     }
 
-    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
         let path = self.path().join(file);
         let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         change(&mut value);
         fs::write(path, serde_json::to_vec(&value).unwrap()).unwrap();
     }
 
-    fn open(&self) -> attnmap::Result<Checkpoint> {
+    pub(crate) fn open(&self) -> attnmap::Result<Checkpoint> {
         Checkpoint::open(&Source::Folder(self.path().into()), &OpenOptions::default())
     }
 
-    fn open_variant(&self, variant: &str) -> attnmap::Result<Checkpoint> {
+    pub(crate) fn open_variant(&self, variant: &str) -> attnmap::Result<Checkpoint> {
         let options = OpenOptions {
             changes: Changes { variant: Some(variant.into()), ..Default::default() },
             ..Default::default()
@@ -100,9 +100,9 @@ fn load_shapes(
 }
 
 /// A safetensors file as (name, type, shape, bytes).
-type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+pub(crate) type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
 
-fn read_tensors(path: &Path) -> Tensors {
+pub(crate) fn read_tensors(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors: Tensors = file
@@ -113,16 +113,16 @@ fn read_tensors(path: &Path) -> Tensors {
     tensors
 }
 
-fn write_tensors(path: &Path, tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) {
+pub(crate) fn write_tensors(path: &Path, tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) {
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+pub(crate) const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
-const TEXT: &str = "text_encoder/model.safetensors";
+pub(crate) const TEXT: &str = "text_encoder/model.safetensors";
 
 #[test]
 fn a_folder_opens_and_every_tensor_is_read() {
@@ -299,6 +299,8 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
         ("tokenizer/tokenizer_config.json", "additional_special_tokens", json!(["<cat-toy>"]), "<cat-toy>"),
         ("model_index.json", "vae", json!(["diffusers", "AutoencoderTiny"]), "AutoencoderTiny"),
         ("model_index.json", "unet", json!([null, null]), "missing"),
+        ("unet/config.json", "new_field", json!(0), "`new_field` (here 0)"),
+        ("tokenizer/tokenizer_config.json", "split_special_tokens", json!(true), "split_special_tokens"),
         ("model_index.json", "controlnet", json!(["diffusers", "ControlNetModel"]), "controlnet"),
     ];
     for (file, field, value, expected) in cases {

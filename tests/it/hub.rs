@@ -488,7 +488,9 @@ fn adapters_come_from_the_hub_where_they_are_not_here() {
     let (lora, embedding) = ("owner/tiny/style.safetensors:0.7", "owner/tiny/adapters/cat.safetensors@v1:<cat>");
     let fetched = open(lora, embedding).unwrap();
     assert_eq!(fetched.digest().unwrap(), home.digest().unwrap());
-    assert_eq!(fetched.added_words, home.added_words);
+    let taught =
+        |checkpoint: &Checkpoint| (checkpoint.added_words[0].word.clone(), checkpoint.added_words[0].ids.clone());
+    assert_eq!(taught(&fetched), taught(&home));
     // A run records them as they were named.
     assert_eq!(fetched.changes.loras[0].to_string(), lora);
     assert_eq!(fetched.changes.embeddings[0].to_string(), embedding);
@@ -499,6 +501,39 @@ fn adapters_come_from_the_hub_where_they_are_not_here() {
         message.contains("owner/tiny: has no none.safetensors") && message.contains("nor is there a file"),
         "{message}"
     );
+}
+
+#[test]
+fn a_repository_of_one_adapter_is_that_adapter() {
+    let (world, _) = singles();
+    let open = |lora: &str, offline: bool| {
+        let changes = Changes { loras: vec![lora.parse().unwrap()], ..Default::default() };
+        let mut options = OpenOptions { changes, ..world.options() };
+        options.hub.offline = Some(offline);
+        Checkpoint::open(&Source::Folder(fixture("tiny-sd1")), &options)
+    };
+    // Two files at the top: the way out that is named leads out.
+    let message = open("owner/tiny", false).unwrap_err().to_string();
+    assert!(
+        message.contains("owner/tiny: holds 2 .safetensors files; name one: owner/tiny/style.safetensors or"),
+        "{message}"
+    );
+    let named = open("owner/tiny/style.safetensors", false).unwrap();
+    fs::copy(fixture("adapters/kohya-sd1.safetensors"), world.files.path().join("pytorch_lora_weights.safetensors"))
+        .unwrap();
+    for (text, offline) in [
+        ("owner/tiny", false),
+        ("owner/tiny", true),
+        ("https://huggingface.co/owner/tiny", false),
+        ("https://huggingface.co/owner/tiny/tree/main", true),
+        ("https://huggingface.co/owner/tiny/blob/main/style.safetensors", false),
+    ] {
+        let found = open(text, offline).unwrap();
+        assert_eq!(found.digest().unwrap(), named.digest().unwrap(), "{text}");
+        assert_eq!(found.changes.loras[0].to_string(), format!("{text}:1"));
+    }
+    let message = open("owner/none", false).unwrap_err().to_string();
+    assert!(message.contains("nor is there a file owner/none here"), "{message}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod memory;
 mod model;
 mod model_shapes;
 mod models;
+mod odd;
 mod options;
 mod pipeline;
 mod probe;

@@ -16,8 +16,10 @@ impl Fields {
     /// The object in `json`, which was read from `file`.
     pub(crate) fn parse(file: &Path, json: &[u8]) -> Result<Self> {
         let refuse = |reason: String| Error::Config { file: file.to_path_buf(), reason };
+        // Some editors put a byte order mark before the text.
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         match serde_json::from_slice(&quote_non_finite(json)) {
-            Ok(Value::Object(map)) => Ok(Self { file: file.to_path_buf(), map }),
+            Ok(Value::Object(map)) => Ok(Self { file: file.to_path_buf(), map: without_defaults(map) }),
             Ok(_) => Err(refuse("not a JSON object".into())),
             Err(error) => Err(refuse(format!("not valid JSON ({error}); fetch the file again"))),
         }
@@ -80,9 +82,20 @@ impl Fields {
         self.map.keys().next().map(String::as_str)
     }
 
-    /// The rest must be bookkeeping (a leading underscore) or nothing.
+    /// Goes on with the object that the field `name` holds, where there is one, in place of this.
+    pub(crate) fn descend(&mut self, name: &str) -> Result<()> {
+        match self.map.remove(name) {
+            Some(Value::Object(map)) => self.map = map,
+            _ => return Err(self.refuse(format!("`{name}` is missing, or no JSON object"))),
+        }
+        Ok(())
+    }
+
+    /// The rest must have no effect: nothing at all, a private field (a leading underscore), or
+    /// what training left behind.
     pub(crate) fn finish(self) -> Result<()> {
-        match self.map.iter().find(|(name, _)| !BOOKKEEPING.contains(&name.as_str())) {
+        let harmless = |name: &str| name.starts_with('_') || HARMLESS.contains(&name);
+        match self.map.iter().find(|(name, value)| !harmless(name) && !is_nothing(value)) {
             None => Ok(()),
             Some((name, value)) => {
                 let value = brief(value);
@@ -100,9 +113,41 @@ impl Fields {
     }
 }
 
-/// What diffusers and transformers write about the file itself.
-const BOOKKEEPING: [&str; 5] =
-    ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values"];
+/// Fields that any part's config may have and that change no number: the counters of diffusers'
+/// `EMAModel` (`training_utils.py`, which saves them among the UNet's own), how weights were
+/// stored, what saved memory in training.
+const HARMLESS: [&str; 13] = [
+    "decay",
+    "dtype",
+    "gradient_checkpointing",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "torch_dtype",
+    "transformers.js_config",
+    "transformers_version",
+    "update_after_step",
+    "use_ema_warmup",
+    "use_memory_efficient_attention_xformers",
+];
+
+/// Whether a field has no value: null, or the pair of nulls of a part that a pipeline does without.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => !items.is_empty() && items.iter().all(Value::is_null),
+        value => value.is_null(),
+    }
+}
+
+/// `map` without the fields that its `_use_default_values` lists: diffusers takes the class's
+/// defaults for these (`extract_init_dict` in `configuration_utils.py`, 0.42).
+fn without_defaults(mut map: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Array(names)) = map.get("_use_default_values").cloned() {
+        names.iter().filter_map(Value::as_str).for_each(|name| drop(map.remove(name)));
+    }
+    map
+}
 
 /// `value` as JSON, cut to a length that fits one line.
 pub(crate) fn brief(value: &Value) -> String {

@@ -14,6 +14,9 @@ pub struct ModelIndex {
     pub class_name: String,
     /// The family that the class belongs to.
     pub family: Family,
+    /// The scheduler's class, e.g. `PNDMScheduler`; whether attnmap has it is decided when the
+    /// scheduler is built.
+    pub scheduler_class: String,
     /// SDXL: whether an empty negative prompt stands for zeros in place of the encoders' states.
     pub force_zeros_for_empty_prompt: bool,
     /// Parts in the folder that attnmap does not use: the safety checker, its feature extractor, an image encoder.
@@ -80,9 +83,10 @@ impl ModelIndex {
             }
         }
         // Whether attnmap has the class is decided when the scheduler is built: `--scheduler` may name another.
-        if part_class(fields.take_value("scheduler").as_ref()).is_none() {
+        let scheduler = fields.take_value("scheduler");
+        let Some(scheduler_class) = part_class(scheduler.as_ref()).map(String::from) else {
             return Err(fields.refuse("the part `scheduler` is missing"));
-        }
+        };
         let mut ignored_parts = Vec::new();
         for name in IGNORED {
             if part_class(fields.take_value(name).as_ref()).is_some() {
@@ -98,7 +102,7 @@ impl ModelIndex {
         }
         fields.inert(&["requires_safety_checker"]);
         fields.finish()?;
-        Ok(Self { class_name, family, force_zeros_for_empty_prompt, ignored_parts })
+        Ok(Self { class_name, family, scheduler_class, force_zeros_for_empty_prompt, ignored_parts })
     }
 
     /// The parts with weights.

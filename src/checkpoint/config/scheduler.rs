@@ -23,6 +23,9 @@ macro_rules! scheduler_config {
             /// Where this was read from, for errors about a value.
             #[serde(skip)]
             pub file: PathBuf,
+            /// Where the class was read from: `model_index.json`, or the same file.
+            #[serde(skip)]
+            pub class_file: PathBuf,
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)*
         }
 
@@ -31,6 +34,7 @@ macro_rules! scheduler_config {
                 Ok(Self {
                     class_name,
                     file: fields.file().to_path_buf(),
+                    class_file: fields.file().to_path_buf(),
                     $($name: fields.take(stringify!($name), None)?,)*
                 })
             }
@@ -159,6 +163,21 @@ impl SchedulerConfig {
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let class_name = fields.required("_class_name")?;
+        Self::rest(fields, class_name)
+    }
+
+    /// As [`from_json`](Self::from_json) for a scheduler whose class `class_name` the file `index`
+    /// says: as diffusers' `from_pretrained` does, the file's own class is passed over, and its
+    /// options are read.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_json_as(json: &[u8], file: &Path, class_name: &str, index: &Path) -> Result<Self> {
+        let fields = Fields::parse(file, json)?;
+        Ok(Self { class_file: index.to_path_buf(), ..Self::rest(fields, class_name.to_string())? })
+    }
+
+    fn rest(mut fields: Fields, class_name: String) -> Result<Self> {
         let config = Self::read(&mut fields, class_name)?;
         // `Scheduler.from_config(other.config)` leaves fields of the other class behind; no class here reads these.
         fields.inert(&OTHER_CLASSES);

@@ -79,16 +79,25 @@ impl TextEncoderConfig {
     }
 
     fn read(fields: &mut Fields) -> Result<Self> {
-        fields.only("model_type", &[json!("clip_text_model")])?;
-        let with_projection = match fields.take_value("architectures") {
-            None => false,
-            Some(value) if value == json!(["CLIPTextModel"]) => false,
-            Some(value) if value == json!(["CLIPTextModelWithProjection"]) => true,
-            Some(value) => {
-                let supported = "CLIPTextModel or CLIPTextModelWithProjection";
-                return Err(fields.unsupported("architectures", &value, supported));
-            }
-        };
+        let architectures = fields.take_value("architectures");
+        // The config of a whole CLIP holds the text encoder's; `CLIPTextConfig.from_pretrained`
+        // takes that one.
+        let model_type = fields.take_value("model_type");
+        if model_type == Some(json!("clip")) {
+            fields.descend("text_config")?;
+            fields.inert(&["architectures"]);
+            fields.only("model_type", &[json!("clip_text_model")])?;
+        } else if let Some(other) = model_type.filter(|kind| *kind != json!("clip_text_model")) {
+            return Err(fields.unsupported("model_type", &other, "\"clip_text_model\" or \"clip\""));
+        }
+        // Which class reads the weights is the index's to say; this only tells what the file once
+        // was.
+        let with_projection = architectures == Some(json!(["CLIPTextModelWithProjection"]));
+        let of_clip = |name: &Value| name.as_str().is_some_and(|name| name.contains("CLIP"));
+        if let Some(other) = architectures.filter(|all| !all.as_array().is_some_and(|all| all.iter().all(of_clip))) {
+            let supported = "CLIPTextModel or CLIPTextModelWithProjection";
+            return Err(fields.unsupported("architectures", &other, supported));
+        }
         fields.only("pruned_heads", &[json!({}), Value::Null])?;
         fields.only("is_decoder", &[json!(false)])?;
         fields.only("is_encoder_decoder", &[json!(false)])?;
@@ -152,12 +161,14 @@ impl TextEncoderConfig {
 
 /// Fields of `PretrainedConfig` and of training that do not change what an encoder computes: dropout and initialisation,
 /// what the Python call returns, labels of classifiers, text generation, ids that the tokenizer's own files hold.
-const INERT: [&str; 57] = [
+const INERT: [&str; 62] = [
     "attention_dropout",
+    "attention_probs_dropout_prob",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "cross_attention_hidden_size",
     "decoder_start_token_id",
     "diversity_penalty",
@@ -171,11 +182,13 @@ const INERT: [&str; 57] = [
     "forced_bos_token_id",
     "forced_eos_token_id",
     "gradient_checkpointing",
+    "hidden_dropout_prob",
     "id2label",
     "initializer_factor",
     "initializer_range",
     "label2id",
     "length_penalty",
+    "logit_scale_init_value",
     "max_length",
     "min_length",
     "no_repeat_ngram_size",
@@ -208,6 +221,7 @@ const INERT: [&str; 57] = [
     "typical_p",
     "use_bfloat16",
     "use_cache",
+    "use_return_dict",
     "_attn_implementation_autoset",
     "attn_implementation",
 ];

@@ -101,30 +101,52 @@ fn max_length(fields: &mut Fields, longest: usize) -> Result<usize> {
 
 /// Settings other than tokens: the value that attnmap implements, or no effect on tokens.
 fn read_rest(fields: &mut Fields) -> Result<()> {
-    fields.only(
-        "tokenizer_class",
-        &[json!("CLIPTokenizer"), json!("CLIPTokenizerFast"), json!("TokenizersBackend"), Value::Null],
-    )?;
-    fields.only("add_prefix_space", &[json!(false)])?;
+    fields.only("add_prefix_space", &[json!(false), Value::Null])?;
+    fields.only("split_special_tokens", &[json!(false), Value::Null])?;
+    // CLIP's tokenizer puts start and end round every prompt.
+    fields.only("add_bos_token", &[json!(true), Value::Null])?;
+    fields.only("add_eos_token", &[json!(true), Value::Null])?;
     fields.only("do_lower_case", &[json!(true)])?;
     fields.only("padding_side", &[json!("right")])?;
     fields.only("truncation_side", &[json!("right")])?;
     fields.only("errors", &[json!("replace")])?;
+    // `model_index.json` says which class reads the files. How a call pads and truncates is the
+    // pipeline's to say.
     fields.inert(&[
+        "auto_map",
         "backend",
+        "bos_token_id",
+        "chat_template",
         "clean_up_tokenization_spaces",
-        "dtype",
+        "eos_token_id",
         "from_slow",
+        "init_inputs",
+        "is_fast",
         "is_local",
+        "legacy",
         "local_files_only",
         "max_length",
         "model_input_names",
+        "model_type",
         "name_or_path",
+        "pad_to_multiple_of",
+        "pad_token_id",
+        "pad_token_type_id",
+        "padding",
         "processor_class",
+        "return_tensors",
         "special_tokens_map_file",
+        "stride",
+        "tokenizer_class",
         "tokenizer_file",
-        "torch_dtype",
+        "tokenizer_type",
+        "trim_offsets",
+        "truncation",
+        "truncation_strategy",
+        "unk_token_id",
         "use_fast",
+        "verbose",
+        "vocab_size",
     ]);
     Ok(())
 }

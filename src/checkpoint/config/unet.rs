@@ -118,7 +118,6 @@ impl UnetConfig {
     /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or asking for what attnmap does not do.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
-        fields.only("_class_name", &[json!("UNet2DConditionModel")])?;
         let config = Self::read(&mut fields)?;
         fields.finish()?;
         Ok(config)

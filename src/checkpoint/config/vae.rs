@@ -52,7 +52,6 @@ impl VaeConfig {
     /// attnmap does not do.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
-        fields.only("_class_name", &[json!("AutoencoderKL")])?;
         let config = Self::read(&mut fields)?;
         fields.finish()?;
         Ok(config)
@@ -60,6 +59,7 @@ impl VaeConfig {
 
     fn read(fields: &mut Fields) -> Result<Self> {
         fields.only("act_fn", &[json!("silu"), json!("swish")])?;
+        fields.only("double_z", &[json!(true), Value::Null])?;
         for name in ["latents_mean", "latents_std", "shift_factor"] {
             fields.only(name, &[Value::Null])?;
         }

@@ -3,7 +3,7 @@
 use super::{HubOptions, is_commit, required};
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::weights::weight_files;
+use crate::checkpoint::weights::part_files;
 use crate::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,9 +130,7 @@ impl Local<'_> {
         for name in required(&index) {
             store.read_required(&name, "it").map_err(Lacking::Some)?;
         }
-        for &part in index.parts() {
-            weight_files(&store, part, variant).map_err(Lacking::Some)?;
-        }
+        part_files(&store, index.parts(), variant).map_err(Lacking::Some)?;
         Ok(folder)
     }
 
@@ -140,6 +138,16 @@ impl Local<'_> {
     pub(super) fn file(&self, name: &str) -> Result<PathBuf, Lacking> {
         let path = self.snapshot().ok_or(Lacking::All)?.join(name);
         if path.is_file() { Ok(path) } else { Err(Lacking::File(name.to_owned())) }
+    }
+
+    /// The file that `pick` chooses among those at the top of the revision's snapshot.
+    pub(super) fn picked(&self, pick: &dyn Fn(&[String]) -> Result<String, String>) -> Result<PathBuf, Lacking> {
+        let folder = self.snapshot().ok_or(Lacking::All)?;
+        let names = Store::Folder(folder.clone()).list("").map_err(Lacking::Some)?;
+        match pick(&names) {
+            Ok(name) => Ok(folder.join(name)),
+            Err(_) => Err(Lacking::File("the file of it that is meant".into())),
+        }
     }
 
     /// Lets the branch or tag point at `commit`, so that it is found without a network.

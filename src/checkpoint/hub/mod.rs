@@ -94,6 +94,17 @@ pub(super) fn file(
     get(repository, options, progress, &|local| local.file(name), &|remote, local| remote.file(name, local))
 }
 
+/// The path in the cache of the file of a repository that `pick` chooses among the names of all,
+/// fetched if it is missing; the error of `pick` says why none is.
+pub(super) fn picked(
+    repository: Repository,
+    pick: &dyn Fn(&[String]) -> Result<String, String>,
+    options: &HubOptions,
+    progress: Option<Arc<dyn Progress>>,
+) -> Result<PathBuf> {
+    get(repository, options, progress, &|local| local.picked(pick), &|remote, local| remote.picked(pick, local))
+}
+
 /// What `cached` finds in the cache where that is enough, else what `fetched` gets from the server.
 fn get(
     repository: Repository,

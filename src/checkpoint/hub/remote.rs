@@ -5,8 +5,8 @@ use super::watcher::Watcher;
 use super::{HubOptions, is_commit, optional, required};
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::weights::{Choice, choose, shards};
-use crate::checkpoint::{Checkpoint, Progress, source};
+use crate::checkpoint::weights::{Choice, choose_all, shards};
+use crate::checkpoint::{Checkpoint, Part, Progress, source};
 use crate::{Error, Result};
 use hf_hub::progress::ProgressHandler;
 use hf_hub::repository::RepoTypeModel;
@@ -96,6 +96,23 @@ impl<'a> Remote<'a> {
         Ok(path)
     }
 
+    /// See [`picked`](super::picked).
+    pub(super) fn picked(&self, pick: &dyn Fn(&[String]) -> Result<String, String>, local: &Local) -> Result<PathBuf> {
+        let Listing { commit, names } = match self.listing() {
+            Ok(listing) => listing?,
+            Err(error) => {
+                return match local.picked(pick) {
+                    Ok(path) if is_unreachable(&error) => Ok(path),
+                    _ => Err(self.explain(error, None)),
+                };
+            }
+        };
+        let name = pick(&names).map_err(|reason| self.refuse(reason))?;
+        let path = self.fetch(&name, &commit)?;
+        local.point_at(&commit)?;
+        Ok(path)
+    }
+
     /// See [`snapshot`](super::snapshot).
     pub(super) fn snapshot(&self, variant: Option<&str>, local: &Local) -> Result<PathBuf> {
         let Listing { commit, names } = match self.listing() {
@@ -116,15 +133,12 @@ impl<'a> Remote<'a> {
         let index = ModelIndex::from_json(&json, Path::new(&format!("{}/model_index.json", self.id)))?;
 
         // What cannot be used is refused before gigabytes are fetched: weights of a refused kind, configs.
-        let mut choices = Vec::new();
-        for &part in index.parts() {
+        let present = |part: Part| {
             let prefix = format!("{}/", part.folder());
-            let present: Vec<String> =
-                names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(String::from).collect();
-            let choice = choose(part, variant, &present)
-                .map_err(|reason| Error::Weights { file: format!("{}/{}", self.id, part.folder()).into(), reason })?;
-            choices.push((prefix, choice));
-        }
+            names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(String::from).collect()
+        };
+        let path = |part: Part| format!("{}/{}", self.id, part.folder()).into();
+        let choices = choose_all(index.parts(), variant, &present, &path)?;
         for name in &required(&index) {
             if !names.iter().any(|known| known == name) {
                 return Err(self.refuse(format!("has no {name}; it is not a whole Stable Diffusion pipeline")));
@@ -134,9 +148,10 @@ impl<'a> Remote<'a> {
         for name in optional(&index).iter().filter(|name| names.iter().any(|known| known == *name)) {
             self.fetch(name, &commit)?;
         }
-        Checkpoint::read_configs(Store::Folder(folder.clone()), self.id.clone(), variant.map(String::from))?;
+        Checkpoint::read_configs(Store::Folder(folder.clone()), self.id.clone())?;
 
-        for (prefix, choice) in choices {
+        for (part, choice) in choices {
+            let prefix = format!("{}/", part.folder());
             match choice {
                 Choice::Single(name) => drop(self.fetch(&format!("{prefix}{name}"), &commit)?),
                 Choice::Index(name) => {

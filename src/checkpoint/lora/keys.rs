@@ -1,5 +1,5 @@
 //! What a tensor of a LoRA file is: which layer of which part it changes, and which factor it is. Every naming that is about is read;
-//! other kinds of adapter are refused by name.
+//! other kinds of adapter are known by name.
 
 /// Which factor of a layer's change a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +23,22 @@ pub(super) struct Layer {
     pub(super) path: String,
 }
 
-/// Ends of names, longest first where one ends another.
-const ENDS: [(&str, Role); 14] = [
+/// What a tensor's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// A factor of a layer's change, or what it is scaled by.
+    Factor(Layer, Role),
+    /// A part of another kind of adapter, with the layer where the name tells it.
+    Other(Option<Layer>, &'static str),
+    /// Nothing that attnmap knows.
+    Unknown,
+}
+
+/// Ends of names, longest first where one ends another. PEFT may put an adapter's name before the
+/// last step, which is taken away first.
+const ENDS: [(&str, Role); 12] = [
     (".lora_linear_layer.down.weight", Role::Down),
     (".lora_linear_layer.up.weight", Role::Up),
-    (".lora_A.default.weight", Role::Down),
-    (".lora_B.default.weight", Role::Up),
     (".lora_A.weight", Role::Down),
     (".lora_B.weight", Role::Up),
     (".lora_down.weight", Role::Down),
@@ -42,9 +52,9 @@ const ENDS: [(&str, Role); 14] = [
 ];
 
 /// Other kinds of adapter, by what their tensors' names hold.
-const OTHERS: [(&str, &str); 13] = [
+const OTHERS: [(&str, &str); 17] = [
     (".dora_scale", "DoRA (a scale for each weight's length)"),
-    ("lora_magnitude_vector", "DoRA (a scale for each weight's length)"),
+    (".lora_magnitude_vector", "DoRA (a scale for each weight's length)"),
     (".hada_w", "LoHa"),
     (".hada_t", "LoHa"),
     (".lokr_", "LoKr"),
@@ -54,41 +64,79 @@ const OTHERS: [(&str, &str); 13] = [
     (".b_norm", "norm differences (LyCORIS `norm`)"),
     (".a1.weight", "GLoRA"),
     (".on_input", "IA3"),
-    ("lora_B.bias", "LoRA with biases"),
+    (".lora_A.bias", "LoRA with biases"),
+    (".lora_B.bias", "LoRA with biases"),
+    (".lora_down.bias", "LoRA with biases"),
+    (".lora_up.bias", "LoRA with biases"),
+    ("_custom_diffusion.", "Custom Diffusion"),
     ("bundle_emb.", "embeddings bundled into a LoRA"),
 ];
 
-/// The layer and role of the tensor `name`; the error says what it is instead.
-pub(super) fn parse(name: &str) -> Result<(Layer, Role), String> {
-    if let Some((_, kind)) = OTHERS.iter().find(|(part, _)| name.contains(part)) {
-        return Err(format!(
-            "tensor `{name}` is {kind}, which is not supported; plain LoRA (with or without convolutions) is"
-        ));
+/// What the tensor `name` is.
+pub(super) fn parse(name: &str) -> Meaning {
+    if let Some((at, kind)) = OTHERS.iter().find_map(|(part, kind)| Some((name.find(part)?, *kind))) {
+        return Meaning::Other(layer(&name[..at]), kind);
     }
-    let unknown = || format!("tensor `{name}` is no part of a LoRA that attnmap knows");
-    let (path, role) =
-        ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role))).ok_or_else(unknown)?;
-    Ok((layer(path).ok_or_else(unknown)?, role))
+    let name = without_adapter(name);
+    let found = ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)));
+    if let Some((path, role)) = found {
+        return layer(path).map_or(Meaning::Unknown, |layer| Meaning::Factor(layer, role));
+    }
+    // What else belongs to a layer may change what its factors mean.
+    match name.rsplit_once('.').and_then(|(path, _)| layer(path)) {
+        Some(layer) => Meaning::Other(Some(layer), "no factor that attnmap knows"),
+        None => Meaning::Unknown,
+    }
+}
+
+/// `...lora_A.weight` for PEFT's `...lora_A.NAME.weight`.
+fn without_adapter(name: &str) -> String {
+    let factor = name.strip_suffix(".weight").and_then(|rest| rest.rsplit_once('.'));
+    match factor.filter(|(rest, _)| rest.ends_with(".lora_A") || rest.ends_with(".lora_B")) {
+        Some((rest, _)) => format!("{rest}.weight"),
+        None => name.to_string(),
+    }
 }
 
 fn layer(path: &str) -> Option<Layer> {
-    const PREFIXES: [(&str, &str); 8] = [
+    const PREFIXES: [(&str, &str); 13] = [
         ("lora_unet_", UNET),
-        ("lora_te_", "text_encoder"),
-        ("lora_te1_", "text_encoder"),
-        ("lora_te2_", "text_encoder_2"),
+        ("lora_te_", FIRST),
+        ("lora_te1_", FIRST),
+        ("lora_te2_", SECOND),
         ("unet.", UNET),
-        ("text_encoder.", "text_encoder"),
-        ("text_encoder_2.", "text_encoder_2"),
-        // PEFT's own files hold one model.
-        ("base_model.model.", UNET),
+        ("text_encoder.", FIRST),
+        ("text_encoder_2.", SECOND),
+        // As ComfyUI saves them.
+        ("diffusion_model.", UNET),
+        ("model.diffusion_model.", UNET),
+        ("text_encoders.clip_l.transformer.", FIRST),
+        ("text_encoders.clip_g.transformer.", SECOND),
+        ("clip_l.transformer.", FIRST),
+        ("clip_g.transformer.", SECOND),
     ];
+    // diffusers' first files had the UNet's layers without a prefix, and PEFT's own files hold one
+    // model.
+    const BARE: [(&str, &str); 8] = [
+        ("down_blocks.", UNET),
+        ("mid_block.", UNET),
+        ("up_blocks.", UNET),
+        ("input_blocks.", UNET),
+        ("middle_block.", UNET),
+        ("output_blocks.", UNET),
+        ("text_model.", FIRST),
+        ("encoder.layers.", FIRST),
+    ];
+    let peft = path.strip_prefix("base_model.model.");
+    let path = peft.unwrap_or(path);
     let found = PREFIXES.iter().find_map(|(prefix, part)| Some((*part, path.strip_prefix(prefix)?)));
-    // diffusers' first files had the UNet's layers without a prefix.
-    let bare = ["down_blocks.", "mid_block.", "up_blocks."].iter().any(|start| path.starts_with(start));
-    let (part, path) = found.or_else(|| bare.then_some((UNET, path)))?;
+    let bare = || BARE.iter().find(|(start, _)| path.starts_with(start)).map(|(_, part)| (*part, path));
+    let (part, path) = found.or_else(bare).or(peft.map(|path| (UNET, path)))?;
     Some(Layer { part, path: current(part, path) })
 }
+
+const FIRST: &str = "text_encoder";
+const SECOND: &str = "text_encoder_2";
 
 const UNET: &str = "unet";
 
@@ -154,30 +202,64 @@ mod tests {
                 Role::Up,
             ),
             (
+                &format!("base_model.model.{attention}.to_k.lora_B.style.weight"),
+                UNET,
+                format!("{attention}.to_k"),
+                Role::Up,
+            ),
+            (
+                "base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+                "text_encoder",
+                format!("{text}.self_attn.q_proj"),
+                Role::Down,
+            ),
+            (
+                "diffusion_model.input_blocks.1.1.proj_in.lora_up.weight",
+                UNET,
+                "input_blocks.1.1.proj_in".into(),
+                Role::Up,
+            ),
+            (
+                "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
+                "text_encoder_2",
+                format!("{text}.mlp.fc1"),
+                Role::Down,
+            ),
+            (
                 "text_encoder.encoder.layers.0.mlp.fc1.lora_linear_layer.down.weight",
                 "text_encoder",
                 format!("{text}.mlp.fc1"),
                 Role::Down,
             ),
         ] {
-            assert_eq!(parse(name), Ok((Layer { part, path }, role)), "{name}");
+            assert_eq!(parse(name), Meaning::Factor(Layer { part, path }, role), "{name}");
         }
     }
 
     #[test]
-    fn other_adapters_are_refused_by_name() {
-        for (name, expected) in [
-            ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "DoRA"),
-            ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector.weight", "DoRA"),
-            ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", "LoHa"),
-            ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", "LoKr"),
-            ("lora_unet_mid_block_attentions_0_norm.diff", "full weight differences"),
-            ("lora_unet_x.other", "no part of a LoRA"),
-            ("conv_in.weight", "no part of a LoRA"),
-            ("prior.x.lora_A.weight", "no part of a LoRA"),
+    fn other_adapters_are_known_by_name() {
+        let projection = |path: &str| Some(Layer { part: UNET, path: path.into() });
+        let flat = || projection("mid_block_attentions_0_proj_in");
+        for (name, layer, expected) in [
+            ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", flat(), "DoRA"),
+            (
+                "unet.mid_block.attentions.0.proj_in.lora_magnitude_vector.weight",
+                projection("mid_block.attentions.0.proj_in"),
+                "DoRA",
+            ),
+            ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", flat(), "LoHa"),
+            ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", flat(), "LoKr"),
+            ("lora_unet_mid_block_attentions_0_proj_in.diff_b", flat(), "full weight differences"),
+            ("lora_unet_mid_block_attentions_0_proj_in.scalar", flat(), "no factor that attnmap knows"),
+            ("bundle_emb.cat.string_to_param.*", None, "embeddings bundled"),
         ] {
-            let message = parse(name).unwrap_err();
-            assert!(message.contains(expected) && message.contains(name), "{message}");
+            match parse(name) {
+                Meaning::Other(found, kind) => assert!(found == layer && kind.contains(expected), "{name}: {kind}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        for name in ["other", "conv_in.weight", "prior.x.lora_A.weight", "transformer.x.lora_A.weight"] {
+            assert_eq!(parse(name), Meaning::Unknown, "{name}");
         }
     }
 }

@@ -7,21 +7,22 @@ mod keys;
 
 use super::single::UnetNames;
 use super::weights::{Change, LowRank, WeightFile};
-use super::{Checkpoint, adapter_file};
+use super::{Checkpoint, adapter};
 use crate::Result;
-use keys::{Layer, Role};
+use keys::{Layer, Meaning, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// A LoRA that the user names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lora {
-    /// The safetensors file.
+    /// The safetensors file, a folder that holds one, or one on the hub (see
+    /// [`Source`](super::Source)).
     pub file: PathBuf,
     /// How strongly it is applied: 1 as it was trained, 0 not at all, below 0 the other way.
     pub weight: f64,
@@ -61,62 +62,195 @@ struct Factors {
     down: Option<String>,
     mid: Option<String>,
     alpha: Option<String>,
+    /// The other kind of adapter that the layer has a tensor of: without that its factors do not
+    /// make the change.
+    other: Option<&'static str>,
+    /// That tensor.
+    first: Option<String>,
+}
+
+/// A layer of a file, or a tensor, that is left out.
+#[derive(Debug)]
+struct Misfit {
+    /// The tensor's name.
+    name: String,
+    why: Why,
+}
+
+/// Why a layer is left out.
+#[derive(Debug)]
+enum Why {
+    /// The checkpoint has no such layer.
+    Absent,
+    /// The checkpoint's layer has another shape; reads on from the tensor's name.
+    Shape(String),
+    /// It is of another kind of adapter.
+    Other(&'static str),
+    /// The name says nothing.
+    Unknown,
+}
+
+impl Misfit {
+    /// The tensor and why it is left out, where the checkpoint is called `id`.
+    fn told(&self, id: &str) -> String {
+        let name = &self.name;
+        match &self.why {
+            Why::Absent => format!("`{name}` (not in {id})"),
+            Why::Shape(reason) => format!("`{name}` ({reason})"),
+            Why::Other(kind) => format!("`{name}` ({kind}, which is not supported)"),
+            Why::Unknown => format!("`{name}` (no part of a LoRA that attnmap knows)"),
+        }
+    }
+}
+
+/// The layers of `file` with their tensors, and the tensors that belong to none.
+fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, Factors>, Vec<Misfit>)> {
+    let mut layers: BTreeMap<Layer, Factors> = BTreeMap::new();
+    let mut misfits = Vec::new();
+    for name in file.names() {
+        let (layer, role) = match keys::parse(name) {
+            Meaning::Factor(layer, role) => (layer, role),
+            Meaning::Other(Some(layer), kind) => {
+                let factors = layers.entry(layer).or_default();
+                factors.other = Some(kind);
+                factors.first.get_or_insert_with(|| name.to_string());
+                continue;
+            }
+            Meaning::Other(None, kind) => {
+                misfits.push(Misfit { name: name.to_string(), why: Why::Other(kind) });
+                continue;
+            }
+            Meaning::Unknown => {
+                misfits.push(Misfit { name: name.to_string(), why: Why::Unknown });
+                continue;
+            }
+        };
+        let factors = layers.entry(layer).or_default();
+        let place = match role {
+            Role::Up => &mut factors.up,
+            Role::Down => &mut factors.down,
+            Role::Mid => &mut factors.mid,
+            Role::Alpha => &mut factors.alpha,
+        };
+        if let Some(before) = place.replace(name.to_string()) {
+            return Err(file.fault(format!("tensors `{before}` and `{name}` are the same factor of one layer")));
+        }
+    }
+    Ok((layers, misfits))
+}
+
+/// Why a file of which most does not fit is refused, by what most of that is.
+fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &Checkpoint, file: &WeightFile) -> String {
+    let of = |wanted: fn(&Why) -> bool| {
+        let mut found = misfits.iter().filter(|misfit| wanted(&misfit.why));
+        let first = found.next();
+        (found.count() + usize::from(first.is_some()), first)
+    };
+    let groups = [
+        of(|why| matches!(why, Why::Other(_))),
+        of(|why| matches!(why, Why::Absent)),
+        of(|why| matches!(why, Why::Shape(_))),
+        of(|why| matches!(why, Why::Unknown)),
+    ];
+    let Some((count, Some(first))) = groups.into_iter().max_by_key(|(count, _)| *count) else { return String::new() };
+    let name = &first.name;
+    match &first.why {
+        Why::Other(kind) => {
+            format!("tensor `{name}` is {kind}, which is not supported; plain LoRA (with or without convolutions) is")
+        }
+        Why::Absent => format!(
+            "{count} of {layers} layers, such as `{name}`, {} not in {}; it is for {}",
+            if count == 1 { "is" } else { "are" },
+            checkpoint.id,
+            made_for(file).unwrap_or("another kind of checkpoint"),
+        ),
+        Why::Shape(reason) => format!(
+            "{count} of {layers} layers do not fit {}: `{name}` {reason}; the LoRA is for another kind of checkpoint",
+            checkpoint.id
+        ),
+        Why::Unknown => {
+            let whose = made_for(file).map_or_else(String::new, |whose| format!("; it is for {whose}"));
+            format!("tensor `{name}` is no part of a LoRA that attnmap knows{whose}")
+        }
+    }
 }
 
 /// Changes by the part's folder and the tensor's current name.
 pub(super) type Changes = BTreeMap<&'static str, BTreeMap<String, Vec<Change>>>;
 
 impl Lora {
-    /// Adds what this LoRA changes in `checkpoint` to `changes`, and gives back its file.
+    /// Adds what this LoRA changes in `checkpoint` to `changes`, and gives back its file, with a
+    /// warning where some of its layers were left out because they do not fit.
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole, and layers that the checkpoint does not have.
-    pub(super) fn changes(&self, checkpoint: &Checkpoint, changes: &mut Changes) -> Result<Arc<WeightFile>> {
-        let file = adapter_file(&self.file, "--lora")?;
+    /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole,
+    /// and layers that do not fit, where these are most of the file.
+    pub(super) fn changes(
+        &self,
+        checkpoint: &Checkpoint,
+        changes: &mut Changes,
+    ) -> Result<(Arc<WeightFile>, Option<String>)> {
+        let file = adapter::open(&self.file, adapter::LORA.option)?;
         let fault = |reason: String| file.fault(reason);
-        let mut layers: BTreeMap<Layer, Factors> = BTreeMap::new();
-        for name in file.names() {
-            let (layer, role) = keys::parse(name).map_err(fault)?;
-            let factors = layers.entry(layer).or_default();
-            let place = match role {
-                Role::Up => &mut factors.up,
-                Role::Down => &mut factors.down,
-                Role::Mid => &mut factors.mid,
-                Role::Alpha => &mut factors.alpha,
-            };
-            if let Some(before) = place.replace(name.to_string()) {
-                return Err(fault(format!("tensors `{before}` and `{name}` are the same factor of one layer")));
-            }
-        }
-        if layers.is_empty() {
+        let (layers, mut misfits) = read_layers(&file)?;
+        if layers.is_empty() && misfits.is_empty() {
             return Err(fault("holds no tensor; fetch it again".into()));
         }
         let homes = Homes::of(checkpoint);
         let settings = Settings::of(&file).map_err(fault)?;
-        let mut strange = Vec::new();
+        // How many layers read the prompt's states, and how many of those are of another width.
+        let (mut readers, mut strangers) = (0, 0);
+        let mut fitting = Vec::new();
         for (layer, factors) in &layers {
-            let Some((name, shape)) = homes.find(layer) else {
-                strange.push(factors.any());
+            let name = factors.any().to_string();
+            if let Some(kind) = factors.other {
+                misfits.push(Misfit { name, why: Why::Other(kind) });
+                continue;
+            }
+            if factors.up.is_none() && factors.down.is_none() {
+                misfits.push(Misfit { name, why: Why::Unknown });
+                continue;
+            }
+            let Some((home, shape)) = homes.find(layer) else {
+                misfits.push(Misfit { name, why: Why::Absent });
                 continue;
             };
             let change = Change::LowRank(self.low_rank(&file, layer, factors, &settings)?);
-            if let Some(misfit) = change.misfit(shape) {
-                let key = factors.any();
-                return Err(fault(format!("`{key}` {misfit}; the LoRA is for another kind of checkpoint")));
+            let reads = home.ends_with(".attn2.to_k.weight") || home.ends_with(".attn2.to_v.weight");
+            readers += usize::from(reads);
+            match change.misfit(shape) {
+                Some(reason) => {
+                    strangers += usize::from(reads);
+                    misfits.push(Misfit { name, why: Why::Shape(reason) });
+                }
+                None => fitting.push((layer.part, home.clone(), change)),
             }
-            changes.entry(layer.part).or_default().entry(name.clone()).or_default().push(change);
         }
-        match strange.first() {
-            None => Ok(file),
-            Some(first) => Err(fault(format!(
-                "{} of {} layers, such as `{first}`, {} not in {}{}",
-                strange.len(),
-                layers.len(),
-                if strange.len() == 1 { "is" } else { "are" },
-                checkpoint.id,
-                made_for(&file),
-            ))),
+        if misfits.len() > fitting.len() || (strangers > 1 && strangers == readers) {
+            return Err(fault(refusal(&misfits, layers.len(), checkpoint, &file)));
         }
+        let warning = (!misfits.is_empty()).then(|| self.warning(&misfits, fitting.len(), checkpoint));
+        for (part, home, change) in fitting {
+            changes.entry(part).or_default().entry(home).or_default().push(change);
+        }
+        Ok((file, warning))
+    }
+
+    /// What is said of the layers that are left out.
+    fn warning(&self, misfits: &[Misfit], applied: usize, checkpoint: &Checkpoint) -> String {
+        const SHOWN: usize = 3;
+        let total = applied + misfits.len();
+        let mut named: Vec<String> = misfits.iter().take(SHOWN).map(|misfit| misfit.told(&checkpoint.id)).collect();
+        if misfits.len() > SHOWN {
+            named.push(format!("and {} more", misfits.len() - SHOWN));
+        }
+        let verb = if misfits.len() == 1 { "layer does not fit and is" } else { "layers do not fit and are" };
+        format!(
+            "--lora {}: {} of {total} {verb} left out: {}; the rest is applied",
+            self.file.display(),
+            misfits.len(),
+            named.join(", ")
+        )
     }
 
     fn low_rank(
@@ -135,8 +269,8 @@ impl Lora {
         let rank = file.info(down).and_then(|info| info.shape.first()).copied().unwrap_or(0).max(1) as f64;
         let scale = match &factors.alpha {
             None => settings.scale(layer, rank),
-            Some(name) => match super::weights::values(file, name)?.as_deref() {
-                Some([alpha]) => f64::from(*alpha) / rank,
+            Some(name) => match super::weights::scalar(file, name)? {
+                Some(alpha) if alpha.is_finite() => alpha / rank,
                 _ => return Err(file.fault(format!("tensor `{name}` is not one number"))),
             },
         };
@@ -148,7 +282,11 @@ impl Lora {
 impl Factors {
     /// One of the names, for messages.
     fn any(&self) -> &str {
-        [&self.down, &self.up, &self.mid, &self.alpha].into_iter().flatten().next().map_or("", String::as_str)
+        [&self.first, &self.down, &self.up, &self.mid, &self.alpha]
+            .into_iter()
+            .flatten()
+            .next()
+            .map_or("", String::as_str)
     }
 }
 
@@ -184,18 +322,28 @@ impl Homes {
 }
 
 /// Whose LoRA it may be, where the layers' names show it.
-fn made_for(file: &WeightFile) -> &'static str {
+fn made_for(file: &WeightFile) -> Option<&'static str> {
     let any = |parts: &[&str]| file.names().any(|name| parts.iter().any(|part| name.contains(part)));
     if any(&["double_blocks", "single_blocks", "single_transformer_blocks"]) {
-        "; it is for Flux"
-    } else if any(&["joint_blocks"]) {
-        "; it is for Stable Diffusion 3"
+        Some("Flux")
+    } else if any(&["joint_blocks", "lora_te3_", "text_encoder_3."]) {
+        Some("Stable Diffusion 3")
+    } else if any(&["lora_prior_"]) {
+        Some("Stable Cascade")
+    } else if file.names().any(|name| name.starts_with("transformer.")) {
+        Some("a diffusion transformer (Stable Diffusion 3, Flux or another)")
     } else if any(&["lora_te2_", "lora_te1_", "text_encoder_2."]) {
-        "; it is for SDXL"
+        Some("SDXL")
     } else {
-        "; it is for another kind of checkpoint"
+        None
     }
 }
+
+/// PEFT's own file of one adapter, and the settings beside it.
+pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
+
+const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or without convolutions) is";
 
 /// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`): `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
 #[derive(Debug, Default)]
@@ -203,13 +351,36 @@ struct Settings(serde_json::Map<String, Value>);
 
 impl Settings {
     fn of(file: &WeightFile) -> Result<Self, String> {
-        let Some(text) = file.metadata("lora_adapter_metadata") else { return Ok(Self::default()) };
+        let Some(text) = file.metadata("lora_adapter_metadata") else { return Self::beside(file.path()) };
         let settings: serde_json::Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| format!("`lora_adapter_metadata` in its header is not valid JSON ({error})"))?;
         match settings.iter().find(|(name, value)| name.ends_with(".use_dora") && **value == Value::Bool(true)) {
-            Some(_) => Err("is a DoRA, which is not supported; plain LoRA (with or without convolutions) is".into()),
+            Some(_) => Err(DORA.into()),
             None => Ok(Self(settings)),
         }
+    }
+
+    /// Those of `adapter_config.json`, which PEFT writes beside its own
+    /// `adapter_model.safetensors`.
+    fn beside(path: &Path) -> Result<Self, String> {
+        if path.file_name().is_none_or(|name| name != PEFT_FILE) {
+            return Ok(Self::default());
+        }
+        let Ok(json) = std::fs::read(path.with_file_name(PEFT_CONFIG)) else { return Ok(Self::default()) };
+        let config: serde_json::Map<String, Value> = serde_json::from_slice(&json)
+            .map_err(|error| format!("{PEFT_CONFIG} beside it is not valid JSON ({error}); fetch that again"))?;
+        let text = |name: &str| config.get(name).and_then(Value::as_str);
+        if let Some(kind) = text("peft_type").filter(|kind| *kind != "LORA") {
+            return Err(format!("is of PEFT's kind {kind}, which is not supported; LORA is"));
+        }
+        if config.get("use_dora") == Some(&Value::Bool(true)) {
+            return Err(DORA.into());
+        }
+        // The file holds one model, whichever it is.
+        let parts = ["unet", "text_encoder", "text_encoder_2"];
+        let fields =
+            config.iter().flat_map(|(name, value)| parts.map(|part| (format!("{part}.{name}"), value.clone())));
+        Ok(Self(fields.collect()))
     }
 
     /// Alpha over the rank (over its root, where so trained): 1 where nothing is said.

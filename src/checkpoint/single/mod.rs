@@ -250,15 +250,11 @@ fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<
     }
     let encoders = kind.encoders(file);
     for encoder in &encoders {
-        let used = match kind {
-            Kind::Sd2 => {
-                let (bytes, path) = config(&format!("{}/config.json", encoder.folder))?;
-                TextEncoderConfig::from_json(&bytes, &path)?.num_hidden_layers
-            }
-            Kind::Sd1 | Kind::Sdxl => usize::MAX,
-        };
+        let (bytes, path) = config(&format!("{}/config.json", encoder.folder))?;
+        let used = TextEncoderConfig::from_json(&bytes, &path)?.num_hidden_layers;
         for name in Tensors::new(file, encoder.prefix).names() {
             if text::is_inert(name, encoder.projected) {
+                ignored.push(format!("{}{name}", encoder.prefix));
                 continue;
             }
             let pieces = match encoder.naming {
@@ -289,21 +285,10 @@ fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<
 
 /// Names of tensors, those of one place together: `model_ema.* (688 tensors)`.
 fn summarised(names: &[String]) -> Vec<String> {
-    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for name in names {
-        let depth = if name.starts_with("cond") {
-            5
-        } else if name.starts_with(VAE) {
-            2
-        } else {
-            1
-        };
-        let group = name.split('.').take(depth).collect::<Vec<_>>().join(".");
-        groups.entry(group).or_default().push(name);
-    }
-    let line = |(group, names): (String, Vec<&str>)| match names.as_slice() {
-        [only] => only.to_string(),
-        names => format!("{group}.* ({} tensors)", names.len()),
+    let depth = |name: &str| match name {
+        name if name.starts_with("cond") => 5,
+        name if name.starts_with(VAE) => 2,
+        _ => 1,
     };
-    groups.into_iter().map(line).collect()
+    weights::grouped(names, &depth)
 }

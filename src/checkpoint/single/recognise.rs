@@ -149,6 +149,10 @@ fn other_kind(file: &WeightFile) -> Refusal {
             "a LoRA, not a checkpoint,",
             "give it with --lora, and with --model the checkpoint that it changes",
         )
+    } else if file.metadata("format_version").is_some()
+        || (file.info("tokens").is_some() && file.info("words").is_some())
+    {
+        Refusal::new("a run's maps, not a checkpoint,", "`attnmap view` shows the folder that the file lies in")
     } else if any("double_blocks.") {
         Refusal::new("Flux", CHECKPOINTS)
     } else if any("joint_blocks.") {

@@ -54,9 +54,11 @@ pub(super) fn open_clip_pieces(original: &str) -> Option<Vec<Piece>> {
     whole(&format!("{path}.{leaf}"))
 }
 
-/// Whether a tensor is known and without effect: positions counted up, the temperature and projection that compare texts with images.
+/// Whether a tensor is known and without effect: positions counted up, the temperature and
+/// projection that compare texts with images, and the reader of images.
 pub(super) fn is_inert(original: &str, projected: bool) -> bool {
     original.ends_with("embeddings.position_ids")
+        || ["vision_model.", "visual_projection.", "visual."].iter().any(|start| original.starts_with(start))
         || ["logit_scale", "attn_mask"].contains(&original)
         || (!projected && ["text_projection", "text_projection.weight"].contains(&original))
 }

@@ -86,6 +86,26 @@ fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) ->
     Ok(Tensor::from_vec(elements, shape, device)?)
 }
 
+/// The integer that `bytes` (little-endian `from`) are, if they are one.
+pub(super) fn integer(bytes: &[u8], from: Dtype) -> Option<f64> {
+    macro_rules! of {
+        ($type:ty) => {
+            <$type>::from_le_bytes(bytes.try_into().ok()?) as f64
+        };
+    }
+    Some(match from {
+        Dtype::BOOL | Dtype::U8 => of!(u8),
+        Dtype::I8 => of!(i8),
+        Dtype::U16 => of!(u16),
+        Dtype::I16 => of!(i16),
+        Dtype::U32 => of!(u32),
+        Dtype::I32 => of!(i32),
+        Dtype::U64 => of!(u64),
+        Dtype::I64 => of!(i64),
+        _ => return None,
+    })
+}
+
 /// Says which element is not finite, and whether the file or the conversion made it so.
 fn blame<T: Element>(elements: &[T], bytes: &[u8], from: Dtype) -> String {
     let at = elements.iter().position(|element| !T::all_finite(std::slice::from_ref(element))).unwrap_or(0);
@@ -272,6 +292,24 @@ mod tests {
                 Err(Problem::Content(reason)) => assert!(reason.contains("has NaN at element 1"), "{reason}"),
                 _ => panic!("{kind}: NaN is no weight"),
             }
+        }
+    }
+
+    #[test]
+    fn integers_of_every_width_are_one_number() {
+        for (bytes, from, expected) in [
+            (&[8][..], Dtype::U8, Some(8.0)),
+            (&[0xf8], Dtype::I8, Some(-8.0)),
+            (&[8, 1], Dtype::I16, Some(264.0)),
+            (&[8, 0, 0, 0], Dtype::I32, Some(8.0)),
+            (&[255, 255, 255, 255], Dtype::U32, Some(4294967295.0)),
+            (&[8, 0, 0, 0, 0, 0, 0, 0], Dtype::I64, Some(8.0)),
+            (&[8, 0, 0, 0, 0, 0, 0, 0], Dtype::U64, Some(8.0)),
+            (&[1], Dtype::BOOL, Some(1.0)),
+            (&[8, 0], Dtype::I32, None),
+            (&[0, 0x48], Dtype::F16, None),
+        ] {
+            assert_eq!(integer(bytes, from), expected, "{from:?}");
         }
     }
 

@@ -1,12 +1,10 @@
-//! One safetensors file, and which files a part consists of.
+//! One safetensors file: mapped, its header checked.
 
-use crate::checkpoint::Part;
 use crate::checkpoint::store::{Bytes, Store};
 use crate::{Error, Result};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A mapped safetensors file whose header has been checked against its length.
@@ -133,139 +131,45 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
             None => truncated(),
         },
         SafeTensorError::HeaderTooLarge => "is not a safetensors file".into(),
-        error => format!("is not a valid safetensors file ({error}); fetch it again"),
+        error => match strange_note(bytes) {
+            Some((key, value)) => format!(
+                "`__metadata__` in its header has {} for `{}`, and the format allows text alone there; \
+                 save it again with that as text",
+                short(&value),
+                short(&key)
+            ),
+            None => format!("is not a valid safetensors file ({error}); fetch it again"),
+        },
+    }
+}
+
+/// The beginning of a text from a file, without what would break a line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+/// The length of the header, and the header as JSON.
+fn header(bytes: &[u8]) -> Option<(u64, serde_json::Map<String, Value>)> {
+    let length = u64::from_le_bytes(*bytes.first_chunk::<LENGTH_FIELD>()?);
+    let header = bytes.get(LENGTH_FIELD..)?.get(..usize::try_from(length).ok()?)?;
+    Some((length, serde_json::from_slice(header).ok()?))
+}
+
+/// An entry of `__metadata__` that is no text, with its value as JSON.
+fn strange_note(bytes: &[u8]) -> Option<(String, String)> {
+    let (_, header) = header(bytes)?;
+    match header.get("__metadata__")? {
+        Value::Object(notes) => {
+            let (key, value) = notes.iter().find(|(_, value)| !value.is_string())?;
+            Some((key.clone(), value.to_string()))
+        }
+        _ => None,
     }
 }
 
 /// The length that the header gives the whole file.
 fn data_end(bytes: &[u8]) -> Option<u64> {
-    let length = u64::from_le_bytes(*bytes.first_chunk::<LENGTH_FIELD>()?);
-    let header = bytes.get(LENGTH_FIELD..)?.get(..usize::try_from(length).ok()?)?;
-    let header: serde_json::Map<String, Value> = serde_json::from_slice(header).ok()?;
+    let (length, header) = header(bytes)?;
     let ends = header.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
     ends.max()?.checked_add(length)?.checked_add(LENGTH_FIELD as u64)
-}
-
-/// The weight files of `part`, relative to the checkpoint: one, or the shards that an index lists.
-///
-/// diffusers writes `diffusion_pytorch_model[.variant].safetensors` (transformers: `model...`), or with shards
-/// `diffusion_pytorch_model.safetensors.index[.variant].json` and
-/// `diffusion_pytorch_model[.variant]-00001-of-00002.safetensors`; older versions put the variant elsewhere
-/// (`...-00001-of-00002.variant.safetensors`), which needs no care here because the index names its shards.
-///
-/// # Errors
-/// [`Error::Weights`] where there is none, naming what is there instead.
-pub(crate) fn weight_files(store: &Store, part: Part, variant: Option<&str>) -> Result<Vec<String>> {
-    let present = store.list(part.folder())?;
-    let chosen =
-        choose(part, variant, &present).map_err(|reason| Error::Weights { file: store.path(part.folder()), reason })?;
-    let index = match chosen {
-        Choice::Single(name) => return Ok(vec![format!("{}/{name}", part.folder())]),
-        Choice::Index(name) => format!("{}/{name}", part.folder()),
-    };
-    let refuse = |reason: String| Error::Weights { file: store.path(&index), reason };
-    let bytes = store.read_required(&index, "the list of weight files")?;
-    let shards = shards(&bytes).map_err(refuse)?;
-    for shard in &shards {
-        if !present.contains(shard) {
-            return Err(refuse(format!("names {shard}, which is not there; fetch it again")));
-        }
-    }
-    Ok(shards.into_iter().map(|shard| format!("{}/{shard}", part.folder())).collect())
-}
-
-/// Which file of a part's folder to read.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Choice {
-    /// A safetensors file.
-    Single(String),
-    /// An index of shards.
-    Index(String),
-}
-
-/// Chooses among the file names `present` in a part's folder; the error says what is wrong and the way out.
-pub(crate) fn choose(part: Part, variant: Option<&str>, present: &[String]) -> Result<Choice, String> {
-    let stem = part.weight_stem();
-    let has = |name: &str| present.iter().any(|present| present == name);
-    let single = match variant {
-        None => format!("{stem}.safetensors"),
-        Some(variant) => format!("{stem}.{variant}.safetensors"),
-    };
-    let index = match variant {
-        None => format!("{stem}.safetensors.index.json"),
-        Some(variant) => format!("{stem}.safetensors.index.{variant}.json"),
-    };
-    if has(&single) {
-        return Ok(Choice::Single(single));
-    }
-    if has(&index) {
-        return Ok(Choice::Index(index));
-    }
-    let variants = variants(stem, present);
-    const FOREIGN: [(&str, &str); 4] = [
-        (".onnx", "ONNX Runtime"),
-        ("openvino_model.xml", "OpenVINO"),
-        (".msgpack", "Flax"),
-        (".gguf", "GGUF, quantised"),
-    ];
-    let foreign = present.iter().find_map(|name| {
-        let (_, program) = FOREIGN.iter().find(|(kind, _)| name.ends_with(kind))?;
-        Some((name, program))
-    });
-    let pickles: Vec<&str> = present
-        .iter()
-        .filter(|name| [".bin", ".ckpt", ".pt", ".pth"].iter().any(|kind| name.ends_with(kind)))
-        .filter(|name| !name.starts_with("openvino_"))
-        .map(String::as_str)
-        .collect();
-    Err(match (variant, variants.as_slice(), pickles.first()) {
-        (Some(variant), _, _) if has(&format!("{stem}.safetensors")) => {
-            format!("has no `{variant}` variant ({single}); leave --variant out")
-        }
-        (Some(variant), [other, ..], _) => format!("has no `{variant}` variant ({single}); --variant {other} is there"),
-        (None, [other, ..], _) => format!("has only a `{other}` variant of {single}; give --variant {other}"),
-        (_, [], Some(pickle)) => format!(
-            "has its weights only as {pickle}, a Python pickle, which can run any code when read; convert it to \
-             safetensors or pick a revision that has them"
-        ),
-        (_, [], None) => match foreign {
-            Some((name, program)) => {
-                format!("has its weights only as {name} ({program}); take those in safetensors ({single})")
-            }
-            None => format!("has no weights ({single} is needed)"),
-        },
-    })
-}
-
-/// Variants that the folder has whole files or indexes of.
-fn variants(stem: &str, present: &[String]) -> Vec<String> {
-    let middle = |name: &str| -> Option<String> {
-        let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
-        let single = rest.strip_suffix(".safetensors");
-        let index = rest.strip_prefix("safetensors.index.").and_then(|rest| rest.strip_suffix(".json"));
-        single.or(index).filter(|variant| !variant.is_empty() && !variant.contains("-of-")).map(String::from)
-    };
-    present.iter().filter_map(|name| middle(name)).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// The distinct file names in an index's `weight_map`, sorted; the error says what is wrong.
-pub(crate) fn shards(index: &[u8]) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let index: Index =
-        serde_json::from_slice(index).map_err(|error| format!("is not a valid index of weight files ({error})"))?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    if shards.is_empty() {
-        return Err("lists no weight file".into());
-    }
-    // The names come from the file: none may lead out of the folder, and none may be a pickle.
-    match shards
-        .iter()
-        .find(|name| name.contains(['/', '\\']) || name.starts_with('.') || !name.ends_with(".safetensors"))
-    {
-        Some(name) => Err(format!("names {name:?}, which is not a safetensors file of this folder")),
-        None => Ok(shards.into_iter().collect()),
-    }
 }

@@ -5,6 +5,7 @@ mod change;
 mod convert;
 mod file;
 mod names;
+mod variant;
 
 use super::Part;
 use super::store::Store;
@@ -13,12 +14,13 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 pub(crate) use change::{Change, LowRank, Rows};
-pub(crate) use file::{Choice, WeightFile, choose, shards, weight_files};
-pub(crate) use names::text_encoder_name;
+pub(crate) use file::WeightFile;
+pub(crate) use names::{grouped, text_encoder_name};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+pub(crate) use variant::{Choice, choose_all, part_files, shards};
 
 /// The weights of one part (text encoder, UNet or VAE), ready to be turned into tensors.
 ///
@@ -38,6 +40,8 @@ struct Inner {
     whole_files: bool,
     /// Current name to its place.
     tensors: BTreeMap<String, Place>,
+    /// Tensors of the files that are left out knowingly, by their names there.
+    spare: Vec<String>,
     /// What is changed of them as they are read, in order.
     changes: BTreeMap<String, Vec<Change>>,
     /// Whether missing tensors and wrong shapes are collected for one error, and not returned at once.
@@ -146,25 +150,43 @@ pub struct WeightsSummary {
 }
 
 impl Weights {
-    /// Opens the weight files of `part`.
+    /// Opens the weight `files` of `part`, without the tensors whose current names are `spare`.
     ///
     /// # Errors
-    /// [`Error::Weights`] for files that are missing, truncated or malformed, or in a format that is refused.
-    pub(crate) fn open(store: &Store, part: Part, variant: Option<&str>) -> Result<Self> {
-        let files = weight_files(store, part, variant)?;
+    /// [`Error::Weights`] for files that are truncated or malformed.
+    pub(crate) fn open(store: &Store, part: Part, files: &[String], spare: &dyn Fn(&str) -> bool) -> Result<Self> {
         let files =
             files.iter().map(|name| Ok(Arc::new(WeightFile::open(store, name)?))).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
+        let mut left = Vec::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.names() {
-                if let Some(current) = names::current_name(part, name)
-                    && tensors.insert(current.clone(), Place::new(index, name)).is_some()
-                {
+                let current = names::current_name(part, name).filter(|current| !spare(current));
+                let Some(current) = current else {
+                    left.push(name.to_string());
+                    continue;
+                };
+                if tensors.insert(current.clone(), Place::new(index, name)).is_some() {
                     return Err(file.fault(format!("tensor `{current}` is there twice")));
                 }
             }
         }
-        Ok(Self::new(part, files, true, tensors))
+        let weights = Self::new(part, files, true, tensors);
+        Ok(Self { inner: Arc::new(Inner { spare: left, ..weights.into_inner()? }) })
+    }
+
+    /// What nobody else holds yet.
+    fn into_inner(self) -> Result<Inner> {
+        Arc::try_unwrap(self.inner).map_err(|_| candle_core::Error::Msg("weights are in use".into()).into())
+    }
+
+    /// Names of tensors in the files that nothing reads, those of one place together:
+    /// `vision_model.* (197 tensors)`.
+    pub fn spare(&self) -> Vec<String> {
+        // A layer of the text encoder is one place.
+        grouped(&self.inner.spare, &|name| {
+            if name.contains("encoder.layers.") && !name.starts_with("vision") { 4 } else { 1 }
+        })
     }
 
     /// The tensors of `part` in a file that holds other parts too, by their current names.
@@ -175,7 +197,8 @@ impl Weights {
     fn new(part: Part, files: Vec<Arc<WeightFile>>, whole_files: bool, tensors: BTreeMap<String, Place>) -> Self {
         let seen = Mutex::default();
         let changes = BTreeMap::new();
-        Self { inner: Arc::new(Inner { part, files, whole_files, tensors, changes, collect: false, seen }) }
+        let spare = Vec::new();
+        Self { inner: Arc::new(Inner { part, files, whole_files, tensors, spare, changes, collect: false, seen }) }
     }
 
     /// These weights with `changes` to the tensors that they name.
@@ -308,6 +331,9 @@ impl Weights {
 
     /// Feeds what identifies these weights to `add`: see `Checkpoint::digest`.
     pub(crate) fn fingerprint(&self, add: &mut dyn FnMut(&[u8])) {
+        // Buffers that are never read do not tell weights apart.
+        let layers = self.inner.spare.iter().filter(|name| !name.ends_with("position_ids"));
+        layers.for_each(|name| add(name.as_bytes()));
         for (index, file) in self.inner.files.iter().enumerate() {
             if self.inner.whole_files {
                 file.fingerprint(file.names(), add);
@@ -426,6 +452,19 @@ impl SimpleBackend for Backend {
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.place(name).is_some()
     }
+}
+
+/// The number that the tensor `name` of `file` holds, whatever its type and number of axes; `None`
+/// where there is no such tensor, or where it is not one number.
+pub(crate) fn scalar(file: &WeightFile, name: &str) -> Result<Option<f64>> {
+    let Some((info, bytes)) = file.tensor(name) else { return Ok(None) };
+    if info.shape.iter().product::<usize>() != 1 {
+        return Ok(None);
+    }
+    if let Some(integer) = convert::integer(bytes, info.dtype) {
+        return Ok(Some(integer));
+    }
+    Ok(values(file, name)?.and_then(|values| values.first().copied()).map(f64::from))
 }
 
 /// The elements of the tensor `name` of `file`; `None` where there is no such tensor, or it holds no floats.

@@ -1,6 +1,7 @@
 //! Names that changed over the years: what a file may call a tensor, and what attnmap calls it.
 
 use crate::checkpoint::Part;
+use std::collections::BTreeMap;
 
 /// The current name of the tensor that a file of `part` calls `name`; `None` for buffers that hold no weight.
 pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
@@ -47,6 +48,21 @@ pub(super) fn same_shape(name: &str, expected: &[usize], found: &[usize]) -> boo
         || (name.contains(".mid_block.attentions.")
             && expected.len() + found.len() == 6
             && without_ones(expected) == without_ones(found))
+}
+
+/// Names of tensors, those that agree in their first `depth` steps together: `vision_model.* (197
+/// tensors)`.
+pub(crate) fn grouped(names: &[String], depth: &dyn Fn(&str) -> usize) -> Vec<String> {
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        let group = name.split('.').take(depth(name)).collect::<Vec<_>>().join(".");
+        groups.entry(group).or_default().push(name);
+    }
+    let line = |(group, names): (String, Vec<&str>)| match names.as_slice() {
+        [only] => only.to_string(),
+        names => format!("{group}.* ({} tensors)", names.len()),
+    };
+    groups.into_iter().map(line).collect()
 }
 
 #[cfg(test)]
