@@ -350,8 +350,7 @@ impl Checkpoint {
                 Some(second) => &second.text_encoder,
                 None => return false,
             },
-            Part::Unet => return starts(&["model_ema.", "ema_model."]),
-            Part::Vae => return starts(&["model_ema.", "ema_model.", "loss."]),
+            Part::Unet | Part::Vae => return starts(&["model_ema.", "ema_model."]),
         };
         let layer =
             name.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());

@@ -409,8 +409,10 @@ fn defaults_follow_from_the_kind() {
     assert_eq!((said.defaults.steps, said.defaults.guidance_scale), (1, 0.0));
     // Trailing spacing with v-prediction is a model of zero terminal signal, not one of few steps.
     assert_eq!(defaults("tiny-sd2", scheduler, &trailing), (50, 7.5));
-    let lcm = |config: &mut Value| config["_class_name"] = json!("LCMScheduler");
-    assert_eq!(defaults("tiny-sd1", scheduler, &lcm), (4, 1.0));
+    // The index says which class the scheduler is of.
+    let index = "model_index.json";
+    let lcm = |config: &mut Value| config["scheduler"] = json!(["diffusers", "LCMScheduler"]);
+    assert_eq!(defaults("tiny-sd1", index, &lcm), (4, 1.0));
     assert_eq!(defaults("tiny-sdxl", "unet/config.json", &|config| config["sample_size"] = json!(8)), (50, 5.0));
 }
 

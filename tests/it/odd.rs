@@ -176,9 +176,9 @@ fn tensors_to_spare_are_left_out_and_listed() {
     assert_eq!(
         spare[..],
         [
+            "encoder.layers.2.* (16 tensors)",
             "logit_scale",
             "text_model.embeddings.position_ids",
-            "text_model.encoder.layers.2.* (16 tensors)",
             "text_projection.weight",
             "vision_model.* (2 tensors)",
             "visual_projection.weight"

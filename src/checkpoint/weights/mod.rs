@@ -183,10 +183,10 @@ impl Weights {
     /// Names of tensors in the files that nothing reads, those of one place together:
     /// `vision_model.* (197 tensors)`.
     pub fn spare(&self) -> Vec<String> {
-        // A layer of the text encoder is one place.
-        grouped(&self.inner.spare, &|name| {
-            if name.contains("encoder.layers.") && !name.starts_with("vision") { 4 } else { 1 }
-        })
+        // A layer of the text encoder is one place; the reader of images is one as a whole.
+        let layers = |name: &str| name.split('.').position(|step| step == "layers").map(|step| step + 2);
+        let depth = |name: &str| if name.starts_with("vision_model.") { 1 } else { layers(name).unwrap_or(1) };
+        grouped(&self.inner.spare, &depth)
     }
 
     /// The tensors of `part` in a file that holds other parts too, by their current names.
