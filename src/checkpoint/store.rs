@@ -1,11 +1,10 @@
 //! Where the files of a checkpoint lie: a folder, inside the binary, or made in memory for a single file. All are read by relative path
 //! with `/`.
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use memmap2::Mmap;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -78,7 +77,7 @@ impl Store {
             Self::Embedded => Ok(embedded(name).map(Cow::Borrowed)),
             Self::Folder(folder) => {
                 let path = folder.join(name);
-                match std::fs::read(&path) {
+                match files::read(&path) {
                     Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                     Err(error) => Err(Error::io(path)(error)),
@@ -137,7 +136,7 @@ impl Store {
                 .ok_or_else(|| Error::Weights { file: self.path(name), reason: "no such file".into() }),
             Self::Folder(folder) => {
                 let path = folder.join(name);
-                let file = File::open(&path).map_err(Error::io(&path))?;
+                let file = files::open(&path).map_err(Error::io(&path))?;
                 // An empty file cannot be mapped everywhere; it is reported as truncated by whoever parses it.
                 if file.metadata().map_err(Error::io(&path))?.len() == 0 {
                     return Ok(Bytes::Static(&[]));

@@ -3,6 +3,7 @@
 use super::display::{DisplayArgs, MapArgs};
 use super::print;
 use attnmap::Error;
+use attnmap::render::missing_glyphs;
 use attnmap::run::{Animation, Run, animate, kept_steps};
 use attnmap::trace::Half;
 use clap::Args;
@@ -59,10 +60,10 @@ pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
     }
     let display = args.display.display()?;
     let run = Run::open(&args.run)?;
-    let trace = run.trace()?;
-    let image = run.image()?;
+    let (trace, image) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?;
-    let estimates = kept_steps(&args.run)?;
+    let estimates = kept_steps(&run)?;
+    missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let animation = Animation {
         trace: &trace,
         image: &image,

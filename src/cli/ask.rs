@@ -10,6 +10,7 @@ use attnmap::run::Run;
 use attnmap::trace::{Grid, Half};
 use attnmap::{Error, Result};
 use clap::Args;
+use image::GrayImage;
 
 use super::display::MapArgs;
 use super::print;
@@ -54,10 +55,10 @@ pub struct RegionArgs {
 /// Runs the command.
 pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     let run = Run::open(&args.run)?;
-    let trace = run.trace()?;
+    let (trace, _) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
     let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;
-    let region = args.region.region(maps.grid, trace.about.image)?;
+    let region = args.region.region(maps.grid, trace.about.image, args.region.mask(trace.about.image)?.as_ref())?;
     let evidence = Evidence::read(&run.folder, maps.grid)?;
     let causal = |index: usize| {
         let (evidence, causal) = evidence.as_ref()?;
@@ -71,27 +72,34 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
 }
 
 impl RegionArgs {
-    /// The region on `grid` of an image of `image` pixels.
-    pub fn region(&self, grid: Grid, image: Grid) -> anyhow::Result<Region> {
+    /// The mask of an image of `image` pixels, black and white, where one was given.
+    pub fn mask(&self, image: Grid) -> Result<Option<GrayImage>> {
+        let Some(path) = &self.mask else { return Ok(None) };
+        let mask = picture::read_mask(path, image, "--mask")?;
+        mask.warning.iter().for_each(print::warn);
+        Ok(Some(picture::mask(&mask.picture, mask.picture.width(), mask.picture.height())))
+    }
+
+    /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been read.
+    pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
         let size = format!("the image has {}x{} pixels", image.width, image.height);
         if let Some(text) = &self.at {
             let [x, y] = numbers("--at", text, "X,Y")?;
             let region = Region::of_point(grid, image, x, y);
-            return Ok(region.ok_or_else(|| Error::option("--at", format!("{text} lies outside: {size}")))?);
+            return region.ok_or_else(|| Error::option("--at", format!("{text} lies outside: {size}")));
         }
         if let Some(text) = &self.bounds {
             let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
             let region = Region::of_box(grid, image, [x, y, x + width, y + height]);
-            return Ok(
-                region.ok_or_else(|| Error::option("--box", format!("{text} is empty or lies outside: {size}")))?
-            );
+            return region.ok_or_else(|| Error::option("--box", format!("{text} is empty or lies outside: {size}")));
         }
+        let region = mask.and_then(|mask| {
+            let inside: Vec<bool> = mask.as_raw().iter().map(|&value| value > 0).collect();
+            Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize))
+        });
         let path = self.mask.as_deref().unwrap_or(Path::new(""));
-        let mask = image::DynamicImage::from(picture::read(path, "--mask")?).to_luma8();
-        let inside: Vec<bool> = mask.as_raw().iter().map(|&value| value > 127).collect();
-        let region = Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize));
         let reason = || format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
-        Ok(region.ok_or_else(|| Error::option("--mask", reason()))?)
+        region.ok_or_else(|| Error::option("--mask", reason()))
     }
 }
 

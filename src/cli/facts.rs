@@ -53,7 +53,7 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
         return Err(Error::option("--threshold", "must lie between 0 and 1").into());
     }
     let run = Run::open(&args.run)?;
-    let trace = run.trace()?;
+    let (trace, _) = run.read()?;
     let aggregate = args.maps.aggregate()?;
     let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
     let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);

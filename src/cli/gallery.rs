@@ -240,9 +240,7 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
     }
     let SamplingArgs { negative, guidance, size, scheduler, spacing, original_size, crop } = args.sampling.clone();
     let init = args.init.files();
-    if let Some(files) = &init {
-        files.read()?; // what is no picture is found before anything is made
-    }
+    args.init.read()?; // what is no picture is found before anything is made
     Ok(Axes {
         lines,
         seeds: parse_seeds(&args.seeds)?,

@@ -105,10 +105,13 @@ of the word's tokens; the mean over all tokens is then restored. Both are as in 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
 fn read_latents(path: &Path) -> Result<Tensor> {
     let refuse = |reason: String| Error::option("--latents", format!("{}: {reason}", path.display()));
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| {
-        let cause = if path.is_file() { format!("not a safetensors file ({error})") } else { "no such file".into() };
-        refuse(cause)
+    // First: to open a pipe would wait for its other end.
+    attnmap::files::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => refuse("no such file".into()),
+        _ => refuse(error.to_string()),
     })?;
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+        .map_err(|error| refuse(format!("not a safetensors file ({error})")))?;
     let latents = tensors.get("latents").ok_or_else(|| refuse("it has no tensor named `latents`".into()))?;
     Ok(if latents.rank() == 3 { latents.unsqueeze(0)? } else { latents.clone() })
 }

@@ -6,6 +6,8 @@ use attnmap::Result;
 use attnmap::pipeline::{Given, InitFiles};
 use clap::Args;
 
+use super::print;
+
 /// What a run sets out from beside noise.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Picture to start from")]
@@ -32,6 +34,8 @@ impl InitArgs {
 
     /// The picture, read, if there is to be one.
     pub fn read(&self) -> Result<Option<Given>> {
-        self.files().map(|files| files.read()).transpose()
+        let given = self.files().map(|files| files.read()).transpose()?;
+        given.iter().filter_map(Given::warning).for_each(print::warn);
+        Ok(given)
     }
 }

@@ -138,7 +138,25 @@ pub fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// `text` without control characters, which could drive the reader's terminal, and no longer than a line.
+/// `text` without control characters, which could drive the reader's terminal, and no longer than a line: what is cut off ends in an
+/// ellipsis.
 pub fn printable(text: &str) -> String {
-    line(text).chars().take(60).collect()
+    const MOST: usize = 60;
+    let line = line(text);
+    match line.char_indices().nth(MOST) {
+        None => line,
+        Some(_) => line.chars().take(MOST - 1).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn long_words_end_in_an_ellipsis() {
+        assert_eq!(printable(&"é".repeat(60)), "é".repeat(60));
+        assert_eq!(printable(&"é".repeat(61)), "é".repeat(59) + "…");
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use attnmap::pipeline::Pipeline;
 use attnmap::prompt::{Prompt, Syntax};
+use attnmap::render::missing_glyphs;
 use attnmap::trace::{PromptInfo, WordInfo, probe_words};
 use attnmap::{Error, Result};
 use clap::Args;
@@ -41,7 +42,7 @@ impl PromptArgs {
 
 /// The text of `file` without a byte order mark and the line's end after it.
 pub fn read_text(file: &Path) -> Result<String> {
-    let bytes = std::fs::read(file).map_err(|error| match error.kind() {
+    let bytes = attnmap::files::read(file).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::option("--prompt-file", format!("no file {}", file.display())),
         _ if file.is_dir() => {
             Error::option("--prompt-file", format!("{} is a folder; give a text file", file.display()))
@@ -120,7 +121,7 @@ pub fn shown_words(
     Ok(words)
 }
 
-/// What the user should know before waiting: words that were cut off, words that the checkpoint does not know.
+/// What the user should know before waiting: words that were cut off, words that the checkpoint does not know, letters that no font has.
 pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if !prompt.cut_off.is_empty() {
@@ -152,6 +153,8 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Resu
             ));
         }
     }
+    let texts = [&[prompt.text.clone()], probes].concat().join(" ");
+    warnings.extend(missing_glyphs(&texts));
     Ok(warnings)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use attnmap::render::missing_glyphs;
 use attnmap::run::{Run, TiedMap, draw_ties};
 use attnmap::trace::Ties;
 use attnmap::{Error, Result};
@@ -46,21 +47,23 @@ A map is the mean of the self-attention of the place's cells over heads, sites a
 pub fn run(args: &TiesArgs) -> anyhow::Result<()> {
     let display = args.display.display()?;
     let run = Run::open(&args.run)?;
-    let trace = run.trace()?;
+    let (trace, picture) = run.read()?;
     let image = trace.about.image;
     if trace.recording.ties.is_empty() {
         let reason = "it keeps no self-attention; make the run again with --self-attention";
         return Err(Error::Trace { file: args.run.clone(), reason: reason.into() }.into());
     }
-    let tied = |ties: &Ties| -> anyhow::Result<TiedMap> {
-        let region = args.region.region(ties.grid, image)?;
+    let mask = args.region.mask(image)?;
+    let tied = |ties: &Ties| -> Result<TiedMap, Error> {
+        let region = args.region.region(ties.grid, image, mask.as_ref())?;
         let map = region.tied(ties);
         Ok(TiedMap { grid: ties.grid, sites: ties.sites, stays: region.share(&map), map })
     };
-    let maps = trace.recording.ties.iter().map(tied).collect::<anyhow::Result<Vec<_>>>()?;
+    let maps = trace.recording.ties.iter().map(tied).collect::<Result<Vec<_>, Error>>()?;
     let folder = args.out.clone().unwrap_or_else(|| run.folder.join("ties"));
+    missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let (place, bounds) = args.region.place()?;
-    let tied = draw_ties(&folder, (&trace, &run.image()?), &place, bounds, maps, &display)?;
+    let tied = draw_ties(&folder, (&trace, &picture), &place, bounds, maps, &display)?;
     if args.json {
         return print::json(&tied);
     }

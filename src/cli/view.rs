@@ -2,6 +2,7 @@
 
 use super::display::{DisplayArgs, MapArgs};
 use super::{output, print};
+use attnmap::render::missing_glyphs;
 use attnmap::run::{Remake, Run, remake};
 use attnmap::trace::Half;
 use clap::{Args, ValueEnum};
@@ -63,12 +64,13 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
         HalfArg::Unconditional => Half::Unconditional,
     };
     let run = Run::open(&args.run)?;
-    let trace = run.trace()?;
+    let (trace, image) = run.read()?;
     let words = match trace.half(aggregate.half) {
         Some(_) => args.maps.words_of(&trace, aggregate.half)?,
         None => None, // refused when the maps are made, with the way out
     };
+    missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref() };
-    let (folder, record) = remake(&run, &trace, &choices, args.out.as_deref(), args.force)?;
+    let (folder, record) = remake(&run, (&trace, &image), &choices, args.out.as_deref(), args.force)?;
     if args.json { print::json(&record) } else { print::stdout(output::summary(&folder, &record).as_bytes()) }
 }

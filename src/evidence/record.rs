@@ -115,7 +115,7 @@ impl Evidence {
         if !json.is_file() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&json).map_err(Error::io(&json))?;
+        let bytes = crate::files::read(&json).map_err(Error::io(&json))?;
         let damaged = |reason: String| Error::Trace {
             file: json.clone(),
             reason: format!("{reason}; `attnmap explain --force` makes it again"),
@@ -126,7 +126,7 @@ impl Evidence {
             return Err(damaged(format!("format {version} is newer than this attnmap reads ({FORMAT_VERSION})")));
         }
         let evidence: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = crate::files::read(&path).map_err(Error::io(&path))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
         let causal = tensors.tensor("causal").map_err(|error| damaged(error.to_string()))?;
         let shape = [evidence.words.len(), grid.height, grid.width];
@@ -135,6 +135,9 @@ impl Evidence {
         }
         let values = causal.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let values: Vec<f32> = values.collect();
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(damaged("`causal` holds NaN or infinity".into()));
+        }
         Ok(Some((evidence, values.chunks(grid.cells().max(1)).map(<[f32]>::to_vec).collect())))
     }
 }

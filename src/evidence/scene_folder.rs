@@ -1,7 +1,7 @@
 //! Scenes with known masks from a folder: listed in `scenes.json`, or as pictures, texts and masks that belong together by name.
 
 use super::scenes::{Object, Scene};
-use crate::{Error, Result};
+use crate::{Error, Result, files, picture};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ struct ObjectEntry {
 pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
     let list = folder.join("scenes.json");
     let entries = if list.is_file() {
-        let bytes = std::fs::read(&list).map_err(Error::io(&list))?;
+        let bytes = files::read(&list).map_err(Error::io(&list))?;
         let wrong = |error: serde_json::Error| Error::option("SCENES", format!("{}: {error}", list.display()));
         let list: SceneList = serde_json::from_slice(&bytes).map_err(wrong)?;
         list.scenes
@@ -69,7 +69,9 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
     let mut scenes = Vec::new();
     for (name, path) in texts {
         let text = folder.join(&path);
-        let caption = std::fs::read_to_string(&text).map_err(Error::io(&text))?.trim().to_owned();
+        let caption = files::read(&text).map_err(Error::io(&text))?;
+        let wrong = |_| Error::option("SCENES", format!("{} is not UTF-8 text", text.display()));
+        let caption = String::from_utf8(caption).map_err(wrong)?.trim().to_owned();
         let Some((_, image)) = pictures.iter().find(|(stem, _)| *stem == name) else {
             return Err(Error::option("SCENES", format!("{} has a caption and no picture beside it", text.display())));
         };
@@ -83,26 +85,24 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
 }
 
 fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
-    let picture = |path: &Path| -> Result<image::DynamicImage> {
-        let path = folder.join(path);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let wrong = |error| Error::option("SCENES", format!("{} is no readable picture: {error}", path.display()));
-        image::load_from_memory(&bytes).map_err(wrong)
-    };
-    let image = picture(&entry.image)?.to_rgb8();
+    let read = |path: &Path| picture::read(&folder.join(path), "SCENES");
+    let image = read(&entry.image)?;
     let name = entry.image.display().to_string();
     let mut objects = Vec::new();
     for ObjectEntry { word, range, mask } in entry.nouns {
-        let pixels = picture(&mask)?.to_luma8();
-        if pixels.dimensions() != image.dimensions() {
-            let reason = format!("{} is of another size than {name}", mask.display());
+        let pixels = read(&mask)?;
+        let (width, height) = image.dimensions();
+        if pixels.dimensions() != (width, height) {
+            let (found, other) = pixels.dimensions();
+            let sizes = format!("{found}x{other} pixels, {name} {width}x{height}");
+            let reason = format!("the mask {} has {sizes}: give one of the same size", mask.display());
             return Err(Error::option("SCENES", reason));
         }
         let found = || entry.caption.to_lowercase().find(&word.to_lowercase()).map(|start| [start, start + word.len()]);
         let Some([start, end]) = range.or_else(found) else {
             return Err(Error::option("SCENES", format!("{name}: the caption {:?} has no {word:?}", entry.caption)));
         };
-        let mask = pixels.as_raw().iter().map(|&value| value > 127).collect();
+        let mask = picture::mask(&pixels, width, height).as_raw().iter().map(|&value| value > 0).collect();
         objects.push(Object { word, range: start..end, mask });
     }
     Ok(Scene { name, image, caption: entry.caption, objects })

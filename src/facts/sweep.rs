@@ -88,7 +88,7 @@ impl Sweep {
         if !file.is_file() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
+        let bytes = crate::files::read(&file).map_err(Error::io(&file))?;
         let sweep = serde_json::from_slice(&bytes);
         sweep.map(Some).map_err(|error| Error::Trace { file, reason: format!("{error}; make the sweep again") })
     }

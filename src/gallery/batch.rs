@@ -116,7 +116,7 @@ pub fn settle(
 }
 
 fn read(file: &Path) -> Result<Option<Settled>> {
-    match fs::read(file) {
+    match crate::files::read(file) {
         Ok(bytes) => {
             let damaged = |error: serde_json::Error| Error::Trace { file: file.into(), reason: error.to_string() };
             serde_json::from_slice::<Settled>(&bytes).map(Some).map_err(damaged)

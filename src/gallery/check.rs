@@ -72,8 +72,9 @@ pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten() {
         let path = entry.path();
-        let facts =
-            std::fs::read(path.join(FILE)).ok().and_then(|bytes| serde_json::from_slice::<CellFacts>(&bytes).ok());
+        let facts = crate::files::read(&path.join(FILE))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<CellFacts>(&bytes).ok());
         let Some((kept, cell)) = facts.and_then(|CellFacts { cell, .. }| Some((cell.init.clone()?, cell))) else {
             continue;
         };

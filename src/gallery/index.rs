@@ -95,16 +95,16 @@ pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
             continue;
         };
-        let Ok(bytes) = std::fs::read(path.join(FILE)) else { continue };
+        let Ok(bytes) = crate::files::read(&path.join(FILE)) else { continue };
         let damaged = |reason: String| Error::Trace { file: path.join(FILE), reason };
         let facts: CellFacts = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         cells.push(IndexCell::new(name.to_string(), facts, &RunRecord::read(&path)?));
     }
     cells.sort_by(|a, b| (a.facts.cell.order, &a.name).cmp(&(b.facts.cell.order, &b.name)));
     let mut failures: Vec<Failure> = match std::fs::read_dir(folder.join(FAILURES)) {
-        Ok(entries) => {
-            entries.filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.ok()?.path()).ok()?).ok()).collect()
-        }
+        Ok(entries) => entries
+            .filter_map(|entry| serde_json::from_slice(&crate::files::read(&entry.ok()?.path()).ok()?).ok())
+            .collect(),
         Err(_) => Vec::new(), // no failures, no folder
     };
     failures.sort_by_key(|failure| failure.cell.order);

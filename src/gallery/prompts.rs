@@ -37,7 +37,7 @@ const KEYS: [&str; 9] = ["prompt", "negative", "seeds", "steps", "guidance", "si
 /// # Errors
 /// [`Error::Io`] when it cannot be read; [`Error::Option`] naming file, line and what is wrong.
 pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
-    let text = std::fs::read(file).map_err(Error::io(file))?;
+    let text = crate::files::read(file).map_err(Error::io(file))?;
     let text = String::from_utf8(text).map_err(|_| Error::option(file.display().to_string(), "is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let at = |line: usize, reason: String| Error::option(format!("{}:{line}", file.display()), reason);

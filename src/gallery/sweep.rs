@@ -118,7 +118,7 @@ impl Swept {
         let subtitle = format!("mean over {} seeds  ·  {}", self.found.seeds.len(), self.found.about.aggregate);
         let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where the model looked, not why.";
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };
-        Ok(contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new()))
+        Ok(contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::new()))
     }
 }
 

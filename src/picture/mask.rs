@@ -4,6 +4,7 @@ use super::resize;
 use crate::trace::Grid;
 use crate::{Error, Result};
 use image::{GrayImage, Luma, RgbImage};
+use std::path::Path;
 
 /// The mask that `picture` is at `width` x `height` pixels: 255 where it is white (at least half of full brightness, as Pillow weighs
 /// colours), else 0. As diffusers' mask processor: resized first, then made grey and cut at 0.5.
@@ -15,6 +16,37 @@ pub fn mask(picture: &RgbImage, width: u32, height: u32) -> GrayImage {
         let grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
         Luma([if grey >= 128 { 255 } else { 0 }])
     })
+}
+
+/// A mask as a user gave it.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    /// The picture; [`mask`] cuts it into black and white.
+    pub picture: RgbImage,
+    /// What the user may not expect of it, in a line.
+    pub warning: Option<String>,
+}
+
+/// Reads the mask at `path`, which `option` named, for a picture of `picture` pixels. Its transparency is dropped, as diffusers does.
+///
+/// # Errors
+/// As [`read`](super::read), and [`check_shape`].
+pub fn read_mask(path: &Path, picture: Grid, option: &str) -> Result<Mask> {
+    let given = super::read_with_alpha(path, option)?;
+    let rgb = given.to_rgb8();
+    check_shape(&rgb, picture, &format!("{option} {}", path.display()))?;
+    let see_through = given.color().has_alpha() && given.to_rgba8().pixels().any(|pixel| pixel.0[3] < 255);
+    let warning = see_through.then(|| {
+        let white = mask(&rgb, rgb.width(), rgb.height());
+        let share = white.as_raw().iter().filter(|value| **value > 0).count() as f64 / white.as_raw().len() as f64;
+        format!(
+            "{option} {}: its transparency was dropped, and the colours beneath count: {:.0} % of it is white; \
+             paint a mask in black and white",
+            path.display(),
+            100.0 * share
+        )
+    });
+    Ok(Mask { picture: rgb, warning })
 }
 
 /// Refuses a mask of another shape than its picture: it belongs to another picture.

@@ -2,16 +2,19 @@
 
 mod mask;
 mod resize;
+mod whole;
 
-pub use mask::{check_shape, mask};
+pub use mask::{Mask, check_shape, mask, read_mask};
 pub use resize::resize;
 
 use crate::trace::Grid;
-use crate::{Error, Result};
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
-use std::fs::File;
-use std::io::{Cursor, Read};
+use crate::{Error, Result, files};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
+
+/// The kinds of pictures that are read, for messages.
+const KINDS: &str = "png, jpeg or webp";
 
 /// Bytes of a decoded picture beyond which a file is refused (some 350 megapixels of 8 bits).
 const LARGEST: u64 = 1 << 30;
@@ -23,32 +26,53 @@ const THINNEST: usize = 8;
 /// `PIL.Image.convert("RGB")` does. `option` is the argument that named the file, for messages.
 ///
 /// # Errors
-/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is damaged or too large.
+/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is cut short, damaged or too large.
 pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
+    Ok(read_with_alpha(path, option)?.to_rgb8())
+}
+
+/// As [`read`], before the transparency is dropped.
+fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
     let refuse = |reason: &str| Error::option(option, format!("{}: {reason}", path.display()));
-    if path.is_dir() {
-        return Err(refuse("a folder; give a picture (png, jpeg or webp)"));
-    }
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    let read = files::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
     read.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => refuse("no such file; give a picture (png, jpeg or webp)"),
+        ErrorKind::NotFound => refuse(&format!("no such file; give a picture ({KINDS})")),
+        ErrorKind::IsADirectory => refuse(&format!("a folder; give a picture ({KINDS})")),
+        ErrorKind::InvalidInput => refuse(&format!("{error}; give a picture ({KINDS})")),
         _ => refuse(&format!("cannot be read ({error})")),
     })?;
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::io(path))?;
-    if reader.format().is_none() {
-        return Err(refuse("not a picture that can be read; png, jpeg and webp can"));
+    decode(&bytes).map_err(|reason| refuse(&reason))
+}
+
+/// The picture in `bytes`, a whole png, jpeg or webp file, turned upright. The first one of an animation.
+///
+/// # Errors
+/// What is wrong with it, to be said after the file's name.
+pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    let format = match reader.format() {
+        Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => format,
+        Some(other) => {
+            let kind = other.extensions_str().first().copied().unwrap_or("other");
+            return Err(format!("a {kind} picture, and only png, jpeg and webp can be read; save it as one of these"));
+        }
+        None if bytes.is_empty() => return Err("empty; give a picture (png, jpeg or webp)".into()),
+        None => return Err("not a picture that can be read; png, jpeg and webp can".into()),
+    };
+    if !whole::is_whole(bytes, format) {
+        return Err("cut short: the end of the picture is missing; copy or save it again".into());
     }
-    let damaged = |error: image::ImageError| refuse(&format!("cannot be read as a picture ({error})"));
+    let damaged = |error: image::ImageError| format!("cannot be read as a picture ({error})");
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     if decoder.total_bytes() > LARGEST {
         let (width, height) = decoder.dimensions();
-        return Err(refuse(&format!("{width}x{height} pixels are too many; make it smaller first")));
+        return Err(format!("{width}x{height} pixels are too many; make it smaller first"));
     }
     let orientation = decoder.orientation().map_err(damaged)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     image.apply_orientation(orientation);
-    Ok(image.to_rgb8())
+    Ok(image)
 }
 
 /// The size in pixels at which a picture is shown to a checkpoint whose own size is `usual` and whose VAE has `factor` pixels a

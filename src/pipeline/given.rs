@@ -31,6 +31,7 @@ pub struct Given {
     name: String,
     strength: f64,
     mask: Option<RgbImage>,
+    warning: Option<String>,
 }
 
 impl InitFiles {
@@ -40,16 +41,20 @@ impl InitFiles {
     /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a mask of another shape.
     pub fn read(&self) -> Result<Given> {
         let image = picture::read(&self.init, "--init")?;
-        let mask = self.mask.as_deref().map(|path| picture::read(path, "--mask")).transpose()?;
-        if let Some(mask) = &mask {
-            picture::check_shape(mask, grid(&image), "--mask")?;
-        }
+        let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), "--mask")).transpose()?;
+        let (mask, warning) = mask.map(|mask| (mask.picture, mask.warning)).unzip();
         let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
-        Ok(Given { image, name: self.init.display().to_string(), strength, mask })
+        let name = self.init.display().to_string();
+        Ok(Given { image, name, strength, mask, warning: warning.flatten() })
     }
 }
 
 impl Given {
+    /// What the user may not expect of the pictures, in a line.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
     /// Lets the run of `options` set out from the picture: at the run's size where that was asked for (`sized`), else at one near the
     /// checkpoint's own in the picture's shape.
     ///

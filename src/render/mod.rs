@@ -14,7 +14,7 @@ pub use overlay::{Base, Style, overlay};
 pub use png::{png_text, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};
 pub use strip::strip;
-pub use text::Typesetter;
+pub use text::{Typesetter, missing_glyphs};
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -40,7 +40,13 @@ impl FromStr for Style {
 }
 
 /// The shares of the scale that `contour` draws lines at.
-const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];
+pub(super) const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];
+
+/// How many times longer than wide an image may be whose short side alone says how large it is drawn.
+pub(super) const THIN: usize = 16;
+
+/// Pixels of a side of the overlays of thinner images, at most.
+pub(super) const LONGEST: usize = 4096;
 
 /// An image at the size that overlays are drawn at.
 #[derive(Debug, Clone)]
@@ -52,7 +58,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// `image`, enlarged smoothly when its short side has fewer than `size` pixels.
+    /// `image`, enlarged smoothly when its short side has fewer than `size` pixels. An image whose sides differ by more than 16 times has
+    /// at most 4,096 pixels a side instead.
     ///
     /// # Errors
     /// [`Error::Option`] when the image has no pixels.
@@ -62,7 +69,15 @@ impl Base {
         if short == 0 {
             return Err(Error::option("image", "has no pixels"));
         }
-        let image = if short >= size {
+        let long = width.max(height);
+        let image = if long > THIN * short && (short < size || long > LONGEST) {
+            let scale = (size as f64 / short as f64).min(LONGEST as f64 / long as f64);
+            let side = |side: usize| ((side as f64 * scale).round() as usize).max(1);
+            match scale > 1.0 {
+                true => enlarge(image, Grid::new(side(height), side(width))),
+                false => crate::picture::resize(image, side(width) as u32, side(height) as u32),
+            }
+        } else if short >= size {
             image.clone()
         } else {
             let side = |side: usize| (side * size + short / 2) / short;
@@ -141,8 +156,7 @@ impl Painter<'_> {
                 let slope = self.slope(row, column);
                 LEVELS.iter().fold(pixel, |pixel, &level| {
                     let (near, far) = (self.stroke(value, level, slope, 1.3), self.stroke(value, level, slope, 2.9));
-                    // From the upper part of the scale: its lower part is too dark for a line.
-                    mix(mix(pixel, [0; 3], 0.7 * far), self.colour(0.4 + 0.6 * level), near)
+                    mix(mix(pixel, [0; 3], 0.7 * far), self.colour(line_shade(level)), near)
                 })
             }
             Style::Mask => {
@@ -174,6 +188,11 @@ impl Painter<'_> {
         let distance = (value - level).abs() / slope.max(1e-4);
         (0.5 * width * self.line + 0.5 - distance).clamp(0.0, 1.0)
     }
+}
+
+/// Where on the colour scale the line at `level` has its colour: the lower part is too dark for lines.
+pub(super) fn line_shade(level: f32) -> f32 {
+    0.4 + 0.6 * level
 }
 
 impl Colormap {

@@ -36,7 +36,7 @@ fn encode(bytes: &mut Vec<u8>, image: &RgbImage, texts: &[(&str, &str)], fast: b
 /// # Errors
 /// [`Error::Io`] when the file cannot be opened, [`Error::Trace`] when it is no PNG.
 pub fn png_text(path: &Path, keyword: &str) -> Result<Option<String>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let file = crate::files::open(path).map_err(Error::io(path))?;
     let damaged = |error: png::DecodingError| Error::Trace { file: path.to_path_buf(), reason: error.to_string() };
     let mut reader = png::Decoder::new(io::BufReader::new(file)).read_info().map_err(damaged)?;
     // Text chunks may follow the picture.

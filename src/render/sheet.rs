@@ -1,14 +1,16 @@
 //! The contact sheet: the image, then every word's overlay with its caption and colour bar in numbers.
 
 use super::canvas::{mix, paste};
+use super::overlay::{LEVELS, THIN, line_shade};
 use super::text::Typesetter;
-use super::{Base, Colormap};
+use super::{Base, Display, Style};
 use image::{Rgb, RgbImage, imageops};
 use rayon::prelude::*;
 
 pub(super) const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
 pub(super) const INK: [u8; 3] = [0xf2, 0xf0, 0xec];
 pub(super) const FAINT: [u8; 3] = [0xa3, 0xa1, 0xa8];
+const DIM: [u8; 3] = [0x33, 0x33, 0x39];
 
 /// Pixels of a sheet, at most: with many words the tiles become smaller.
 const MOST_PIXELS: usize = 20_000_000;
@@ -42,15 +44,9 @@ pub struct Tile<'a> {
     pub share: f32,
 }
 
-/// Draws the sheet: `base` first, then `tiles` in order, in as many columns as fill a screen best. `colormap` is that of the
-/// overlays.
-pub fn contact_sheet(
-    base: &Base,
-    tiles: &[Tile],
-    sheet: &Sheet,
-    colormap: Colormap,
-    text: &mut Typesetter,
-) -> RgbImage {
+/// Draws the sheet: `base` first, then `tiles` in order, in as many columns as fill a screen best. `display` is how the overlays
+/// were drawn: below those that show the scale's colours stands the scale.
+pub fn contact_sheet(base: &Base, tiles: &[Tile], sheet: &Sheet, display: &Display, text: &mut Typesetter) -> RgbImage {
     let plan = Plan::new(base, tiles.len() + 1);
     let pictures: Vec<&RgbImage> = [&base.image].into_iter().chain(tiles.iter().map(|tile| tile.overlay)).collect();
     let size = (plan.width as u32, plan.height as u32);
@@ -61,7 +57,7 @@ pub fn contact_sheet(
         if base.image.dimensions() == size { Vec::new() } else { pictures.par_iter().map(fit).collect() };
     let pictures = if fitted.is_empty() { pictures } else { fitted.iter().collect() };
 
-    let inner = plan.columns as f32 * (plan.width as f32 + plan.gap) - plan.gap;
+    let inner = plan.columns as f32 * (plan.cell + plan.gap) - plan.gap;
     let title = text.set(sheet.title, 1.35 * plan.size, inner, 2);
     let subtitle = text.set(sheet.subtitle, 0.72 * plan.size, inner, 1);
     let note = text.set(sheet.note, 0.72 * plan.size, inner, 3);
@@ -75,7 +71,7 @@ pub fn contact_sheet(
     text.draw(&mut canvas, &subtitle, plan.margin, 0.9 * plan.margin + title.height + 0.15 * plan.size, FAINT);
     let place = |cell: usize| {
         let (row, column) = (cell / plan.columns, cell % plan.columns);
-        (plan.margin + column as f32 * (plan.width as f32 + plan.gap), head + row as f32 * cell_height)
+        (plan.margin + column as f32 * (plan.cell + plan.gap), head + row as f32 * cell_height)
     };
     for (cell, picture) in pictures.iter().enumerate() {
         let (left, top) = place(cell);
@@ -84,7 +80,7 @@ pub fn contact_sheet(
             None => plan.label(&mut canvas, text, (left, top), "image", FAINT, ""),
             Some(tile) => {
                 plan.label(&mut canvas, text, (left, top), tile.label, INK, &percent(tile.share));
-                plan.colour_bar(&mut canvas, text, (left, top), tile, colormap);
+                plan.colour_bar(&mut canvas, text, (left, top), tile, display);
             }
         }
     }
@@ -99,6 +95,8 @@ struct Plan {
     /// Of a tile's picture.
     width: usize,
     height: usize,
+    /// Width that a tile's words have: that of its picture, unless it is very thin.
+    cell: f32,
     /// Font size of a word.
     size: f32,
     /// Height below a tile's picture.
@@ -115,9 +113,11 @@ impl Plan {
         let mut tile = short;
         loop {
             let (width, height) = (full_width * tile / short, full_height * tile / short);
-            let size = tile as f32 / 17.0;
+            // The long side of a thin picture says how large its words are.
+            let size = (tile as f32).max(width.max(height) as f32 / THIN as f32) / 17.0;
+            let cell = (width as f32).max(12.0 * size);
             let (caption, gap) = (3.6 * size, 0.9 * size);
-            let (cell_width, cell_height) = (width as f32 + gap, height as f32 + caption + gap);
+            let (cell_width, cell_height) = (cell + gap, height as f32 + caption + gap);
             // As close to 3:2 as it gets, the usual screen, with few empty places at the end.
             let cost = |columns: usize| {
                 let rows = cells.div_ceil(columns);
@@ -129,7 +129,7 @@ impl Plan {
             let pixels = columns as f32 * cell_width * rows as f32 * cell_height;
             if pixels as usize <= MOST_PIXELS || tile <= SMALLEST_TILE {
                 let (margin, radius) = (1.6 * size, 0.35 * size);
-                return Self { columns, rows, width, height, size, caption, gap, margin, radius };
+                return Self { columns, rows, width, height, cell, size, caption, gap, margin, radius };
             }
             tile = (tile * 9 / 10).max(SMALLEST_TILE);
         }
@@ -146,7 +146,7 @@ impl Plan {
         number: &str,
     ) {
         let (left, top) = (at.0 + 0.1 * self.size, at.1 + self.height as f32 + 0.25 * self.size);
-        let width = self.width as f32 - 0.2 * self.size;
+        let width = self.cell - 0.2 * self.size;
         let number = (!number.is_empty()).then(|| text.set(number, 0.85 * self.size, width, 1));
         let taken = number.as_ref().map_or(0.0, |number| number.width + 0.5 * self.size);
         let label = text.set(label, 1.1 * self.size, width - taken, 1);
@@ -157,20 +157,35 @@ impl Plan {
         }
     }
 
+    /// The scale from 0 on the left to its top on the right, as the overlays show it: the colours of `heat`, the lines of `contour`, and the
+    /// part that `mask` leaves as it is. Nothing is told by colours where the image alone is lit, so that the scale is a plain one.
+    fn scale(&self, display: &Display, width: u32, height: u32) -> RgbImage {
+        let (width, height) = (width.max(1), height.max(1));
+        let last = (width.max(2) - 1) as f32;
+        match display.style {
+            Style::Heat => display.colormap.strip(width, height),
+            Style::Spotlight => RgbImage::from_fn(width, height, |x, _| Rgb(mix(DIM, FAINT, x as f32 / last))),
+            Style::Mask => RgbImage::from_fn(width, height, |x, _| {
+                let value = x as f32 / last;
+                Rgb(if value >= display.threshold && value > 0.0 { FAINT } else { DIM })
+            }),
+            Style::Contour => {
+                let half = (0.09 * self.size).max(1.0) / last;
+                RgbImage::from_fn(width, height, |x, _| {
+                    let near = LEVELS.iter().find(|level| (x as f32 / last - **level).abs() <= half);
+                    Rgb(near.map_or(DIM, |&level| display.colormap.at(line_shade(level))))
+                })
+            }
+        }
+    }
+
     /// The scale below the word: its two ends in numbers, and a mark where the word's own peak lies.
-    fn colour_bar(
-        &self,
-        canvas: &mut RgbImage,
-        text: &mut Typesetter,
-        at: (f32, f32),
-        tile: &Tile,
-        colormap: Colormap,
-    ) {
+    fn colour_bar(&self, canvas: &mut RgbImage, text: &mut Typesetter, at: (f32, f32), tile: &Tile, display: &Display) {
         let size = 0.66 * self.size;
         let (left, top) = (at.0 + 0.1 * self.size, at.1 + self.height as f32 + 1.95 * self.size);
-        let width = self.width as f32 - 0.2 * self.size;
+        let width = self.cell - 0.2 * self.size;
         let bar_height = (0.36 * self.size).max(3.0);
-        let mut bar = colormap.strip(width as u32, bar_height as u32);
+        let mut bar = self.scale(display, width as u32, bar_height as u32);
         // What the word never reaches is dimmed; black ends of a scale would vanish on the paper without a frame.
         let reached = if tile.top > 0.0 { (tile.peak / tile.top).clamp(0.0, 1.0) } else { 0.0 };
         let end = (reached * (bar.width() - 1) as f32).round() as u32;

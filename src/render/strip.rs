@@ -1,6 +1,7 @@
 //! A strip: pictures side by side, each with a caption, under a title.
 
 use super::canvas::paste;
+use super::overlay::{LONGEST, THIN};
 use super::sheet::{FAINT, INK, PAPER};
 use super::text::Typesetter;
 use image::{Rgb, RgbImage, imageops};
@@ -14,22 +15,29 @@ const SHORT: u32 = 256;
 /// When there are none.
 pub fn strip(pictures: &[(&RgbImage, String)], title: &str, text: &mut Typesetter) -> RgbImage {
     let (width, height) = pictures[0].0.dimensions();
-    let scale = SHORT.div_ceil(width.min(height).max(1)).max(1);
+    let (short, long) = (width.min(height).max(1), width.max(height));
+    let scale = match long > THIN as u32 * short {
+        true => SHORT.div_ceil(short).min(LONGEST as u32 / long),
+        false => SHORT.div_ceil(short),
+    };
+    let scale = scale.max(1);
     let (width, height) = (width * scale, height * scale);
-    let size = width.min(height) as f32 / 15.0;
+    let size = (width.min(height) as f32).max(width.max(height) as f32 / THIN as f32) / 15.0;
     let (gap, margin) = (0.7 * size, 1.2 * size);
-    let inner = pictures.len() as f32 * (width as f32 + gap) - gap;
+    // A caption needs room below the thinnest picture.
+    let cell = (width as f32).max(8.0 * size);
+    let inner = pictures.len() as f32 * (cell + gap) - gap;
     let title = text.set(title, 1.1 * size, inner, 2);
     let head = margin + title.height + 0.5 * size;
     let total = head + height as f32 + 1.9 * size + 0.5 * margin;
     let mut canvas = RgbImage::from_pixel((inner + 2.0 * margin).ceil() as u32, total.ceil() as u32, Rgb(PAPER));
     text.draw(&mut canvas, &title, margin, 0.8 * margin, INK);
     for (index, (picture, caption)) in pictures.iter().enumerate() {
-        let left = margin + index as f32 * (width as f32 + gap);
+        let left = margin + index as f32 * (cell + gap);
         // Nearest neighbours: what differs between two small pictures must not be smoothed away.
         let picture = imageops::resize(*picture, width, height, imageops::FilterType::Nearest);
         paste(&mut canvas, &picture, left as i64, head as i64, 0.0);
-        let caption = text.set(caption, size, width as f32, 1);
+        let caption = text.set(caption, size, cell, 1);
         text.draw(&mut canvas, &caption, left, head + height as f32 + 0.3 * size, FAINT);
     }
     canvas

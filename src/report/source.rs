@@ -9,7 +9,7 @@ use crate::facts::Facts;
 use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
-use crate::run::{Run, RunRecord, kept_step_files, quoted};
+use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png};
 use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -82,19 +82,26 @@ fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
 /// [`Error::Trace`] or [`Error::Io`] naming the file that is missing or damaged.
 pub fn from_run(folder: &Path) -> Result<ReportData> {
     let run = Run::open(folder)?;
+    let folder = run.folder.as_path();
     let trace = run.trace()?;
+    run.image()?;
     let image = read(&folder.join("image.png"))?;
     let maps = folder.join("heatmaps.safetensors");
     let tokens = if maps.exists() { Some(own_maps(&maps, &run.record)?) } else { None };
-    let evidence = match std::fs::read(folder.join("evidence.json")) {
+    let evidence = match crate::files::read(&folder.join("evidence.json")) {
         Ok(bytes) => serde_json::from_slice(&bytes).ok(),
         Err(_) => None, // most runs have none
     };
     let steps = kept_step_files(folder).into_iter();
-    let estimates = steps.map(|(step, path)| Ok((step, read(&path)?))).collect::<Result<Vec<_>>>()?;
+    let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let figures = evidence.as_ref().map_or_else(Vec::new, |evidence| figures(folder, evidence));
+    let figures = evidence.as_ref().map_or(Ok(Vec::new()), |evidence| figures(folder, evidence))?;
+    let start = match Init::of_run(&run) {
+        // The page does without a picture that was moved away.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        start => start?,
+    };
     gather(Parts {
         name: &name,
         place: folder,
@@ -103,8 +110,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         tokens,
         image,
         estimates,
-        // The page does without one that was moved away.
-        start: Init::of_run(&run).ok().flatten(),
+        start,
         evidence,
         figures,
     })
@@ -211,7 +217,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).map_err(Error::io(file))
+    crate::files::read(file).map_err(Error::io(file))
 }
 
 fn png(bytes: Vec<u8>) -> ImageData {
@@ -234,7 +240,11 @@ pub(crate) fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
         return Err(error("`tokens` is not f32; make it again with `attnmap view`".into()));
     }
     let bytes = all().flat_map(|tokens| tokens.data().as_chunks::<4>().0);
-    Ok(bytes.map(|bytes| f32::from_le_bytes(*bytes) / steps).collect())
+    let values: Vec<f32> = bytes.map(|bytes| f32::from_le_bytes(*bytes) / steps).collect();
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(values),
+        false => Err(error("it holds NaN or infinity; make it again with `attnmap view`".into())),
+    }
 }
 
 fn aggregate_name(aggregate: &str) -> &str {
@@ -372,16 +382,17 @@ fn texts(evidence: &Value, key: &str) -> Vec<String> {
 
 /// Pictures in an `evidence.json`: an object each with `caption` and `file` (from the run folder), under `figures`. Those that are not
 /// there any more are left out.
-fn figures(folder: &Path, evidence: &Value) -> Vec<(String, Vec<u8>)> {
+fn figures(folder: &Path, evidence: &Value) -> Result<Vec<(String, Vec<u8>)>> {
     let list = evidence.get("figures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let figure = |entry: &Value| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
         let file = text("file")?;
         // Only what lies in the folder itself.
         let inside = Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        Some((text("caption")?, std::fs::read(folder.join(inside.then_some(file)?)).ok()?))
+        let path = folder.join(inside.then_some(file)?);
+        Some((text("caption")?, path.is_file().then_some(path)?))
     };
-    list.iter().filter_map(figure).collect()
+    list.iter().filter_map(figure).map(|(caption, path)| Ok((caption, read_png(&path)?.1))).collect()
 }
 
 /// Settings as the page lists them, with the noise levels of a look in words.

@@ -1,5 +1,7 @@
 //! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of stills.
 
+use super::Run;
+use super::folder::read_png;
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
@@ -120,7 +122,7 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
         let subtitle = format!("“{label}” over the {}s; {}", trace.call(), animation.aggregate);
         let note = format!("One scale for all {}s. Attention shows where the model looked, not why.", trace.call());
         let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
-        let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut text);
+        let sheet = contact_sheet(&base, &tiles, &sheet, display, &mut text);
         write_png(&stills, &sheet, &[("Title", &label), ("Description", &prompt.text)], true)?;
         files.push(Animated { word: label, animation: file, stills, steps: steps.len() });
     }
@@ -206,14 +208,10 @@ fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError
 /// The image estimates that a run kept, `steps/NN.png` counted from 1, as 0-based step and picture; none where there are none.
 ///
 /// # Errors
-/// [`Error::Trace`] when a file there is no picture.
-pub fn kept_steps(run: &Path) -> Result<Vec<(usize, RgbImage)>> {
-    let decode = |(step, path): (usize, PathBuf)| -> Result<(usize, RgbImage)> {
-        let picture = image::open(&path);
-        let picture = picture.map_err(|error| Error::Trace { file: path, reason: error.to_string() })?;
-        Ok((step, picture.to_rgb8()))
-    };
-    kept_step_files(run).into_iter().map(decode).collect()
+/// [`Error::Trace`] when a file there is no whole picture.
+pub fn kept_steps(run: &Run) -> Result<Vec<(usize, RgbImage)>> {
+    let decode = |(step, path): (usize, PathBuf)| Ok((step, read_png(&path)?.0));
+    kept_step_files(&run.folder).into_iter().map(decode).collect()
 }
 
 /// Writes `images`, each with its 0-based step, where [`kept_steps`] finds them: `steps/NN.png`, numbered from 1.

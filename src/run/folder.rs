@@ -1,8 +1,8 @@
 //! An existing run folder, opened.
 
 use super::RunRecord;
-use crate::trace::Trace;
-use crate::{Error, Result};
+use crate::trace::{Grid, Trace};
+use crate::{Error, Result, files, picture};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
@@ -29,32 +29,74 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Opens its `trace.safetensors`; the numbers stay in the file until they are read.
+    /// Its trace and its image: what every command that reads a run sets out from, so that all refuse the same.
     ///
     /// # Errors
-    /// As [`Trace::load`].
-    pub fn trace(&self) -> Result<Trace> {
-        Trace::load(&self.folder.join("trace.safetensors"))
+    /// Those of [`trace`](Self::trace) and [`image`](Self::image).
+    pub fn read(&self) -> Result<(Trace, RgbImage)> {
+        let (trace, image) = rayon::join(|| self.trace(), || self.image());
+        Ok((trace?, image?))
     }
 
-    /// Reads its `image.png`.
+    /// Its `trace.safetensors`, every number of it looked at.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Trace`] when it is missing or damaged.
+    /// Those of [`Trace::load`] and [`Trace::verify`]; [`Error::Trace`] when it is another run's than `run.json`.
+    pub fn trace(&self) -> Result<Trace> {
+        let trace = Trace::load(&self.folder.join("trace.safetensors"))?;
+        let (about, record) = (&trace.about, &self.record);
+        let parts = [
+            ("latent grid", about.latent == record.latent),
+            ("image size", about.image == record.image),
+            ("list of attention layers", trace.recording.sites == record.sites),
+            ("list of timesteps", trace.recording.timesteps == record.timesteps),
+        ];
+        if let Some((part, _)) = parts.iter().find(|(_, same)| !same) {
+            let reason = format!("not the trace of this run: run.json has another {part}; make the run again");
+            return Err(trace.error(reason));
+        }
+        trace.verify()?;
+        Ok(trace)
+    }
+
+    /// Its `image.png`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Trace`] when it is missing, cut short, damaged, or of another size than `run.json` says.
     pub fn image(&self) -> Result<RgbImage> {
-        self.picture("image.png")
+        let image = self.picture("image.png")?;
+        let Grid { height, width } = self.record.image;
+        if image.dimensions() != (width as u32, height as u32) {
+            let reason = format!(
+                "not the image of this run: it has {}x{} pixels, and run.json says {width}x{height}; make the run again",
+                image.width(),
+                image.height()
+            );
+            return Err(Error::Trace { file: self.folder.join("image.png"), reason });
+        }
+        Ok(image)
     }
 
     /// Reads the PNG file `name` of the run.
     ///
     /// # Errors
-    /// As [`image`](Self::image).
+    /// [`Error::Io`] or [`Error::Trace`] when it is missing, cut short or damaged.
     pub fn picture(&self, name: &str) -> Result<RgbImage> {
-        let path = self.folder.join(name);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let image = image::load_from_memory_with_format(&bytes, image::ImageFormat::Png);
-        Ok(image
-            .map_err(|error| Error::Trace { file: path, reason: format!("not a readable PNG: {error}") })?
-            .to_rgb8())
+        Ok(read_png(&self.folder.join(name))?.0)
     }
+}
+
+/// The picture in the PNG file at `path`, and the file's bytes.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read; [`Error::Trace`] when it is cut short, damaged or no PNG.
+pub(crate) fn read_png(path: &Path) -> Result<(RgbImage, Vec<u8>)> {
+    let damaged =
+        |reason: &str| Error::Trace { file: path.to_path_buf(), reason: format!("not a readable PNG: {reason}") };
+    let bytes = files::read(path).map_err(Error::io(path))?;
+    if image::guess_format(&bytes).ok() != Some(image::ImageFormat::Png) {
+        return Err(damaged("it is another kind of file; make the run again"));
+    }
+    let image = picture::decode(&bytes).map_err(|reason| damaged(&reason))?;
+    Ok((image.to_rgb8(), bytes))
 }

@@ -13,6 +13,7 @@ mod write;
 pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
 pub use folder::Run;
+pub(crate) use folder::read_png;
 pub use name::{run_name, slug};
 pub use pictures::{Pictures, render_run};
 pub use record::{

@@ -3,7 +3,7 @@
 use super::record::overlay_file;
 use super::save_heatmaps;
 use crate::heatmap::{Aggregate, Heatmaps, aggregate};
-use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
+use crate::render::{Base, Display, Scale, Sheet, Style, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -71,7 +71,7 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
                 note += NEGATIVE;
             }
             let sheet = Sheet { title: &prompt.text, subtitle: &subtitle, note: &note };
-            let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new());
+            let sheet = contact_sheet(&base, &tiles, &sheet, display, &mut Typesetter::new());
             write_png(&folder.join("words.png"), &sheet, &[("Description", &prompt.text)], true)
         },
     );
@@ -105,7 +105,7 @@ fn draw_words(
     let maps = aggregate(trace, how, chosen)?;
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let steps = maps.steps.max(1) as f32;
-    let shared = shared_top(&maps, &trace.words(how.half), |word| prompt.is_special(word)) / steps;
+    let shared = shared_top(&maps, |word| prompt.is_special(word)) / steps;
     let draw = |(map, word): (&[f32], &WordInfo)| {
         let map: Vec<f32> = map.iter().map(|value| value / steps).collect();
         let peak = map.iter().copied().fold(0.0, f32::max);
@@ -117,11 +117,11 @@ fn draw_words(
     Ok((maps, shared, drawn))
 }
 
-/// The upper end of the scale that all words share: the highest value among the prompt's words, the probes and the chosen ones, start and
-/// end tokens left out (they hold most of the attention and would leave every word dark). In the unit of the maps.
-fn shared_top(maps: &Heatmaps, words: &[WordInfo], special: impl Fn(&WordInfo) -> bool) -> f32 {
+/// The upper end of the scale that all words of a sheet share: the highest value among them, start and end tokens left out (they hold most
+/// of the attention and would leave every word dark). In the unit of the maps.
+fn shared_top(maps: &Heatmaps, special: impl Fn(&WordInfo) -> bool) -> f32 {
     let highest = |word: &WordInfo| maps.map_of(word).into_iter().fold(0.0, f32::max);
-    let words = || words.iter().chain(&maps.chosen);
+    let words = || maps.chosen.iter();
     let top = words().filter(|word| !special(word)).map(highest).fold(0.0, f32::max);
     if top > 0.0 { top } else { words().map(highest).fold(0.0, f32::max) }
 }
@@ -149,6 +149,9 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     );
     let (start, padding) = (maps.shares.first().copied().unwrap_or(0.0), maps.shares.last().copied().unwrap_or(0.0));
     let scale = match display.scale {
+        Scale::Shared if shared > 0.0 && display.style == Style::Contour => {
+            "one scale for all words, with lines at 20, 40, 60 and 80 % of it"
+        }
         Scale::Shared if shared > 0.0 => "one colour scale for all words",
         Scale::Shared => "no word has any attention",
         Scale::Word => "each word has its own colour scale, so colours cannot be compared between words",

@@ -143,7 +143,7 @@ impl RunRecord {
     pub fn read(folder: &Path) -> Result<Self> {
         let file = folder.join(FILE);
         let error = |reason: String| Error::Trace { file: file.clone(), reason };
-        let bytes = match std::fs::read(&file) {
+        let bytes = match crate::files::read(&file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let reason = "no run here (no run.json); give a folder that `attnmap generate` made";

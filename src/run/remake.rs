@@ -8,6 +8,7 @@ use crate::heatmap::Aggregate;
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
 use crate::{Error, Result};
+use image::RgbImage;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,23 +26,22 @@ pub struct Remake<'a> {
     pub words: Option<&'a [WordInfo]>,
 }
 
-/// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from the run's trace: in the run's folder, or,
+/// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what [`Run::read`] gave: in the run's folder, or,
 /// with `out`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
 /// that an error changes nothing. Returns the folder and what its `run.json` says.
 ///
 /// # Errors
-/// As [`render_run`]; [`Error::Trace`] when the run's image is missing or damaged; [`Error::Option`] when `out` exists and
+/// As [`render_run`]; [`Error::Option`] when `out` exists and
 /// `force` is not set.
 pub fn remake(
     run: &Run,
-    trace: &Trace,
+    (trace, image): (&Trace, &RgbImage),
     choices: &Remake,
     out: Option<&Path>,
     force: bool,
 ) -> Result<(PathBuf, RunRecord)> {
-    let image = run.image()?;
     let &Remake { aggregate, display, words } = choices;
-    let pictures = Pictures { trace, image: &image, aggregate, display, words };
+    let pictures = Pictures { trace, image, aggregate, display, words };
     let draw = |folder: &Path| -> Result<RunRecord> {
         let maps = render_run(folder, &pictures)?;
         let mut record = run.record.clone();

@@ -78,7 +78,7 @@ pub fn draw_ties(
         .collect();
     let title = format!("What {place} is tied to");
     let sheet = Sheet { title: &title, subtitle: &trace.about.prompt.text, note: NOTE };
-    let sheet = contact_sheet(&base, &tiles, &sheet, display.colormap, &mut Typesetter::new());
+    let sheet = contact_sheet(&base, &tiles, &sheet, display, &mut Typesetter::new());
     let name = super::slug(place);
     let (picture, numbers) = (folder.join(format!("{name}.png")), folder.join(format!("{name}.json")));
     write_png(&picture, &sheet, &[("Title", &title), ("Description", &trace.about.prompt.text)], true)?;

@@ -1,6 +1,6 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
-use super::sums::{check_probabilities, check_rows};
+use super::sums::{check_probabilities, check_rows, check_shares};
 use super::tensors::{self, NamedTensor};
 use super::ties::{TiesInfo, check_ties};
 use super::{
@@ -10,10 +10,10 @@ use super::{
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,18 +117,24 @@ impl Trace {
         prompt.select_with(choice, &self.probes(half).map_or_else(Vec::new, |(_, words)| words))
     }
 
-    /// Reads every number and checks that every row sums to the number of steps.
+    /// Reads every number and checks that every row sums to the number of steps, and that all others are probabilities.
     ///
     /// # Errors
-    /// [`Error::Trace`] naming the first site where it does not.
+    /// [`Error::Trace`] naming the first tensor where it is not so.
     pub fn verify(&self) -> Result<()> {
-        for half in [Half::Conditional, Half::Unconditional] {
+        let fault = |name: String| move |reason: String| self.error(format!("{name}: {reason}; make the run again"));
+        let steps = |name: String, values: &SiteMaps| match &values.steps {
+            Some(maps) => check_shares(maps).map_err(fault(name)),
+            None => Ok(()),
+        };
+        for (half, prefix) in [(Half::Conditional, ""), (Half::Unconditional, "uncond/")] {
             let Some((maps, _)) = self.half(half) else { continue };
-            for (site, values) in self.recording.sites.iter().zip(&maps.sites) {
+            self.recording.sites.par_iter().zip(&maps.sites).try_for_each(|(site, values)| {
                 let pixels = site.height * site.width;
                 check_rows(&values.sum, site.heads, maps.tokens + 1, pixels, self.steps())
-                    .map_err(|reason| self.error(format!("sum/{}: {reason}", site.path)))?;
-            }
+                    .map_err(fault(format!("{prefix}sum/{}", site.path)))?;
+                steps(format!("{prefix}step/{}", site.path), values)
+            })?;
         }
         for ties in &self.recording.ties {
             check_ties(&ties.mean, ties.grid).map_err(|reason| self.error(reason))?;
@@ -136,7 +142,13 @@ impl Trace {
         let probes = self.recording.probes.iter().flat_map(|probes| &probes.sites);
         for (site, values) in self.recording.sites.iter().zip(probes) {
             check_probabilities(&values.sum, 0, 0, 0, self.steps())
-                .map_err(|reason| self.error(format!("probe/sum/{}: {reason}", site.path)))?;
+                .map_err(fault(format!("probe/sum/{}", site.path)))?;
+            steps(format!("probe/step/{}", site.path), values)?;
+        }
+        for (prefix, layers) in [("text", &self.recording.text), ("text_2", &self.recording.text_2)] {
+            for (layer, text) in layers.iter().enumerate() {
+                check_shares(&text.probabilities).map_err(fault(format!("{prefix}/{layer}")))?;
+            }
         }
         Ok(())
     }
@@ -213,7 +225,7 @@ impl Trace {
     /// newer format.
     pub fn load(path: &Path) -> Result<Self> {
         let error = |reason: String| Error::Trace { file: path.to_path_buf(), reason };
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = crate::files::open(path).map_err(Error::io(path))?;
         // SAFETY: attnmap never changes a trace in place (files are replaced by renaming), and plain numbers have no
         // invalid bit patterns; somebody else truncating the file under us is the risk of every memory map.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?);

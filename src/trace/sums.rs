@@ -184,6 +184,16 @@ pub(super) fn check_probabilities(sum: &[f32], _: usize, _: usize, _: usize, ste
     }
 }
 
+/// Whether every value is a probability, with what rounding adds to one.
+pub(super) fn check_shares(values: &[f16]) -> Result<(), String> {
+    // Floats of one sign are in the order of their bits, and NaN lies beyond the largest.
+    let most = f16::from_f32(1.0 + ROW_TOLERANCE).max(f16::from_bits(f16::ONE.to_bits() + 1)).to_bits();
+    match values.iter().find(|value| value.to_bits() > most && value.to_bits() != f16::NEG_ZERO.to_bits()) {
+        Some(value) => Err(format!("{value} is no probability")),
+        None => Ok(()),
+    }
+}
+
 /// An error that only a fault in attnmap can cause.
 pub(super) fn bug(message: String) -> crate::Error {
     candle_core::Error::Msg(message).into()

@@ -7,6 +7,7 @@ mod examples;
 mod facts;
 #[path = "../common/folder.rs"]
 mod folder;
+mod fuzz;
 mod gallery;
 mod heatmap;
 mod hub;
@@ -18,6 +19,7 @@ mod model_shapes;
 mod models;
 mod odd;
 mod options;
+mod pictures;
 mod pipeline;
 mod probe;
 mod prompt;

@@ -2,7 +2,9 @@
 //! look at them before committing.
 
 use attnmap::heatmap::Aggregate;
-use attnmap::render::{Base, Display, Scale, Style, overlay, png_text, write_png};
+use attnmap::render::{
+    Base, Display, Scale, Sheet, Style, Tile, Typesetter, contact_sheet, overlay, png_text, write_png,
+};
 use attnmap::run::{Pictures, render_run};
 use attnmap::trace::{
     About, Attends, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TokenInfo, TokenKind,
@@ -215,4 +217,75 @@ fn png_text_keeps_every_character() {
     assert_eq!(png_text(&path, "Comment").unwrap().as_deref(), Some("a\u{fffd}b"));
     assert_eq!(png_text(&path, "Author").unwrap(), None);
     assert_eq!(image::open(&path).unwrap().to_rgb8(), picture());
+}
+
+#[test]
+fn very_thin_pictures_have_overlays_of_a_bounded_size() {
+    let display = Display::default();
+    for (size, expected) in [
+        ((8, 1024), (32, 4096)),
+        ((1024, 8), (4096, 32)),
+        ((64, 16384), (16, 4096)),
+        ((1, 40000), (1, 4096)),
+        // Less thin ones as ever: the short side says.
+        ((64, 1024), (512, 8192)),
+        ((640, 10000), (640, 10000)),
+    ] {
+        let base = Base::new(&RgbImage::from_pixel(size.0, size.1, Rgb([9, 99, 199])), display.overlay_size).unwrap();
+        assert_eq!(base.image.dimensions(), expected, "{size:?}");
+    }
+    // The words of a sheet can be read however thin its tiles are.
+    for size in [(8, 1024), (1024, 8)] {
+        let (image, trace) = (RgbImage::from_pixel(size.0, size.1, Rgb([9, 99, 199])), trace(&["apple", "frog"]));
+        let base = Base::new(&image, 512).unwrap();
+        let overlay = overlay(&base, &spot(5.0, 5.0, 0.3), GRID, 0.3, &display);
+        let tile = |label| Tile { label, overlay: &overlay, top: 0.3, peak: 0.3, share: 0.1 };
+        let sheet = Sheet { title: &trace.about.prompt.text, subtitle: "", note: "" };
+        let tiles = [tile("apple"), tile("frog")];
+        let drawn = contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::embedded());
+        let (width, height) = drawn.dimensions();
+        let inked = drawn.pixels().filter(|pixel| pixel.0 == [0xf2, 0xf0, 0xec]).count();
+        assert!(inked > 100 && width < 6000 && height < 6000, "{width}x{height}, {inked} pixels of words");
+    }
+}
+
+#[test]
+fn the_scale_of_a_sheet_is_of_the_words_on_it() {
+    let (all, few) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (trace, image, aggregate) = (trace(&["apple", "and", "frog"]), picture(), Aggregate::named("all").unwrap());
+    let display = Display { overlay_size: 64, ..Display::default() };
+    let draw = |folder: &Path, words: Option<&[WordInfo]>| {
+        let pictures = Pictures { trace: &trace, image: &image, aggregate: &aggregate, display: &display, words };
+        render_run(folder, &pictures).unwrap();
+        let name = if words.is_some() { "overlays/00-frog.png" } else { "overlays/02-frog.png" };
+        image::open(folder.join(name)).unwrap().to_rgb8()
+    };
+    let dim = draw(all.path(), None);
+    let lit = draw(few.path(), Some(&trace.about.prompt.select("frog").unwrap()));
+    // Its peak is a third of the first word's, and the top of a scale of its own.
+    let top = display.colormap.at(1.0);
+    let near = |image: &RgbImage| {
+        let distance = |pixel: &Rgb<u8>| pixel.0.iter().zip(top).map(|(a, b)| u32::from(a.abs_diff(b))).sum::<u32>();
+        image.pixels().map(distance).min().unwrap()
+    };
+    assert!(near(&lit) + 60 < near(&dim), "{} and {}", near(&lit), near(&dim));
+}
+
+#[test]
+fn scales_show_what_the_style_shows() {
+    let trace = trace(&["apple"]);
+    let bar = |style: Style| {
+        let display = Display { style, overlay_size: 256, ..Display::default() };
+        let base = Base::new(&picture(), 256).unwrap();
+        let overlay = overlay(&base, &spot(5.0, 5.0, 0.3), GRID, 0.3, &display);
+        let tiles = [Tile { label: "apple", overlay: &overlay, top: 0.3, peak: 0.3, share: 0.1 }];
+        let sheet = Sheet { title: &trace.about.prompt.text, subtitle: "", note: "" };
+        let drawn = contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::embedded());
+        // Colours below the last tile, where the scale is.
+        let below = drawn.enumerate_pixels().filter(|(_, y, _)| y * 3 > drawn.height() * 2).map(|(.., pixel)| pixel.0);
+        below.filter(|[r, _, b]| r.abs_diff(*b) > 60).collect::<std::collections::HashSet<_>>().len()
+    };
+    assert!(bar(Style::Heat) > 50, "all colours");
+    assert!((3..40).contains(&bar(Style::Contour)), "the lines' colours: {}", bar(Style::Contour));
+    assert_eq!((bar(Style::Mask), bar(Style::Spotlight)), (0, 0), "colours that the pictures do not use");
 }

@@ -62,9 +62,9 @@ fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn view(folder: &Path, words: Option<&[WordInfo]>, out: Option<&Path>, force: bool) -> attnmap::Result<RunRecord> {
     let run = Run::open(folder)?;
-    let (aggregate, trace) = (Aggregate::named("all")?, run.trace()?);
+    let (aggregate, (trace, image)) = (Aggregate::named("all")?, run.read()?);
     let display = Display { overlay_size: 64, style: Style::Mask, ..Display::default() };
-    Ok(remake(&run, &trace, &Remake { aggregate: &aggregate, display: &display, words }, out, force)?.1)
+    Ok(remake(&run, (&trace, &image), &Remake { aggregate: &aggregate, display: &display, words }, out, force)?.1)
 }
 
 #[test]
@@ -158,4 +158,90 @@ fn what_is_no_run_is_refused() {
     }
     make(place.path());
     assert_eq!(Run::open(&file).unwrap().folder, place.path(), "a file of the run names it too");
+}
+
+/// Every way in which a run's parts can be damaged, and what all commands that read runs then say.
+#[test]
+fn what_is_damaged_is_refused_by_every_command_alike() {
+    use crate::cli::{attnmap, generate, refused};
+    let (made, _folder, run) = generate("a red apple", &["--self-attention", "--keep-steps"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let place = tempfile::tempdir().unwrap();
+    let page = place.path().join("compared.html").display().to_string();
+    let out = place.path().join("out").display().to_string();
+    let path = run.to_str().unwrap();
+    let commands: [&[&str]; 7] = [
+        &["view", path],
+        &["report", path],
+        &["compare", path, path, "--out", &page],
+        &["animate", path, "--out", &out],
+        &["ties", path, "--at", "9,9", "--out", &out],
+        &["ask", path, "--at", "9,9"],
+        &["facts", path],
+    ];
+    for command in commands {
+        assert!(attnmap(command).status.success(), "{command:?}");
+    }
+    for made in [&page, &out] {
+        fs::remove_file(made).or_else(|_| fs::remove_dir_all(made)).unwrap();
+    }
+    let bytes = |name: &str| fs::read(run.join(name)).unwrap();
+    let (image, trace) = (bytes("image.png"), bytes("trace.safetensors"));
+    let all_ones = |of: &[u8], at: usize, count: usize| {
+        let mut changed = of.to_vec();
+        changed[at..at + count].fill(0xff);
+        changed
+    };
+    let (header, contents) = safetensors::SafeTensors::read_metadata(&trace).unwrap();
+    let first = |prefix: &str| {
+        let tensors = contents.tensors();
+        let mut found: Vec<_> = tensors.iter().filter(|(name, _)| name.starts_with(prefix)).collect();
+        found.sort_by_key(|(name, _)| name.as_str());
+        (8 + header + found[0].1.data_offsets.0, found[0].0.clone())
+    };
+    let mut small = Vec::new();
+    picture().write_to(&mut std::io::Cursor::new(&mut small), image::ImageFormat::Png).unwrap();
+    let json = String::from_utf8(bytes("run.json")).unwrap();
+    let (sum, step, own, text) = (first("sum/"), first("step/"), first("self/"), first("text/"));
+    let damages: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("image.png", image[..image.len() / 2].to_vec(), "cut short"),
+        ("image.png", small, "64x48 pixels, and run.json says 64x64"),
+        ("trace.safetensors", trace[..trace.len() / 2].to_vec(), "damaged"),
+        ("trace.safetensors", all_ones(&trace, sum.0, 4), &sum.1),
+        ("trace.safetensors", all_ones(&trace, step.0, 2), &step.1),
+        ("trace.safetensors", all_ones(&trace, own.0, 2), "sums to NaN"),
+        ("trace.safetensors", all_ones(&trace, text.0, 2), &text.1),
+        (
+            "run.json",
+            json.replacen("\"timesteps\": [", "\"timesteps\": [7.5,", 1).into_bytes(),
+            "another list of timesteps",
+        ),
+    ];
+    for (name, damaged, expected) in damages {
+        let kept = bytes(name);
+        assert!(damaged != kept, "{expected}");
+        fs::write(run.join(name), damaged).unwrap();
+        let before = content(&run);
+        for command in commands {
+            let said = if name == "run.json" { "trace.safetensors" } else { name };
+            refused(&attnmap(command), 1, &[said, expected]);
+            assert!(before == content(&run) && fs::read_dir(place.path()).unwrap().count() == 0, "{command:?}");
+        }
+        fs::write(run.join(name), kept).unwrap();
+    }
+    // Files that only some commands read.
+    for (name, readers) in [("steps/01.png", &commands[1..4]), ("heatmaps.safetensors", &commands[1..3])] {
+        let kept = bytes(name);
+        let damaged = if name.ends_with("png") {
+            kept[..kept.len() - 4].to_vec()
+        } else {
+            let (header, contents) = safetensors::SafeTensors::read_metadata(&kept).unwrap();
+            all_ones(&kept, 8 + header + contents.info("tokens").unwrap().data_offsets.0, 4)
+        };
+        fs::write(run.join(name), damaged).unwrap();
+        for command in readers {
+            refused(&attnmap(command), 1, &[name]);
+        }
+        fs::write(run.join(name), kept).unwrap();
+    }
 }
