@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// An option or argument has a value that cannot be used (exit code 2 in the binary).
-    #[error("{option}: {reason}")]
+    #[error("{option}: {}", plain(reason))]
     Option {
         /// The option as the user writes it, e.g. `--steps`.
         option: String,
@@ -18,7 +18,7 @@ pub enum Error {
         reason: String,
     },
     /// A JSON config of a checkpoint is missing, malformed, or asks for something that is not supported.
-    #[error("{}: {reason}", file.display())]
+    #[error("{}: {}", plain(&file.display().to_string()), plain(reason))]
     Config {
         /// The config file.
         file: PathBuf,
@@ -26,7 +26,7 @@ pub enum Error {
         reason: String,
     },
     /// A weight file is truncated, lacks a tensor, has one too many, or one of the wrong shape or with NaN.
-    #[error("{}: {reason}", file.display())]
+    #[error("{}: {}", plain(&file.display().to_string()), plain(reason))]
     Weights {
         /// The safetensors file.
         file: PathBuf,
@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// A kind of checkpoint or feature that attnmap does not support.
-    #[error("{what} is not supported: {way_out}")]
+    #[error("{} is not supported: {way_out}", plain(what))]
     Unsupported {
         /// The named thing.
         what: String,
@@ -42,7 +42,7 @@ pub enum Error {
         way_out: String,
     },
     /// A hub download failed (missing, gated, interrupted, offline).
-    #[error("{repo}: {reason}")]
+    #[error("{repo}: {}", plain(reason))]
     Hub {
         /// `owner/name` or `owner/name@revision`.
         repo: String,
@@ -50,7 +50,7 @@ pub enum Error {
         reason: String,
     },
     /// A saved run or trace cannot be read.
-    #[error("{}: {reason}", file.display())]
+    #[error("{}: {}", plain(&file.display().to_string()), plain(reason))]
     Trace {
         /// The file.
         file: PathBuf,
@@ -101,6 +101,11 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// `text` on one line: what files and users write may hold line breaks and codes that drive a terminal.
+fn plain(text: &str) -> String {
+    text.trim_end().chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// What a user can do about an answer of the operating system, where there is something to do.

@@ -63,7 +63,8 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     if !whole::is_whole(bytes, format) {
         return Err("cut short: the end of the picture is missing; copy or save it again".into());
     }
-    let damaged = |error: image::ImageError| format!("cannot be read as a picture ({error})");
+    // Some decoders end their message with a line break.
+    let damaged = |error: image::ImageError| format!("cannot be read as a picture ({})", error.to_string().trim_end());
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     if decoder.total_bytes() > LARGEST {
         let (width, height) = decoder.dimensions();
