@@ -244,7 +244,7 @@ impl Lora {
         if misfits.len() > SHOWN {
             named.push(format!("and {} more", misfits.len() - SHOWN));
         }
-        let verb = if misfits.len() == 1 { "layer does not fit and is" } else { "layers do not fit and are" };
+        let verb = if misfits.len() == 1 { "layers does not fit and is" } else { "layers do not fit and are" };
         format!(
             "--lora {}: {} of {total} {verb} left out: {}; the rest is applied",
             self.file.display(),
