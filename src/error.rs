@@ -66,9 +66,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The network gave NaN, where an attention map was recorded.
-    #[error(
-        "{site}: the network gave NaN, and no image can come of that; lower the weight of a --lora, or calculate with --dtype f32"
-    )]
+    #[error("{site}: the network gave NaN, and no image can come of that")]
     NotANumber {
         /// The attention layer.
         site: String,
@@ -87,6 +85,14 @@ impl Error {
         Self::Option { option: option.into(), reason: reason.into() }
     }
 
+    /// The same refusal of an option's value under the option by which the user gave it; other errors as they are.
+    pub fn named(self, given: &str) -> Self {
+        match self {
+            Self::Option { reason, .. } => Self::option(given, reason),
+            other => other,
+        }
+    }
+
     /// An [`Error::Io`] at `path`; for `map_err`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
@@ -103,9 +109,33 @@ impl Error {
     }
 }
 
-/// `text` on one line: what files and users write may hold line breaks and codes that drive a terminal.
+/// [`printable`] without the white space at the end, as of a message that another library wrote.
 fn plain(text: &str) -> String {
-    text.trim_end().chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    printable(text.trim_end())
+}
+
+/// `text` on one line, for people: its own characters and never escapes of them, but none that could drive the reader's terminal.
+/// White space becomes a space; control characters, and those that turn the order of the text around them, become U+FFFD.
+///
+/// ```
+/// assert_eq!(attnmap::printable("\u{938}\u{947}\u{92c}\u{1b}[31m\n!"), "\u{938}\u{947}\u{92c}\u{fffd}[31m !");
+/// ```
+pub fn printable(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| match c {
+        c if c.is_whitespace() => ' ',
+        c if c.is_control() || turns(c) => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// What a user wrote, in quotation marks for a message: [`printable`], and no longer than 80 characters.
+pub fn in_quotes(text: impl AsRef<str>) -> String {
+    const MOST: usize = 80;
+    let text = printable(text.as_ref());
+    let more = if text.chars().nth(MOST).is_some() { "..." } else { "" };
+    format!("\"{}{more}\"", text.chars().take(MOST).collect::<String>())
 }
 
 /// What a user can do about an answer of the operating system, where there is something to do.

@@ -18,4 +18,4 @@ pub mod run;
 pub mod scheduler;
 pub mod trace;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, in_quotes, printable};

@@ -72,11 +72,14 @@ impl Changes {
         if let Some(variant) = &self.variant {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if variant.is_empty() || !variant.chars().all(plain) {
-                return Err(Error::option("--variant", format!("{variant:?} is not a variant; fp16 is a usual one")));
+                return Err(Error::option(
+                    "--variant",
+                    format!("{} is not a variant; fp16 is a usual one", crate::in_quotes(variant)),
+                ));
             }
         }
         if let Some(other) = self.prediction.as_deref().filter(|kind| !PREDICTIONS.contains(kind)) {
-            let reason = format!("{other:?} is unknown; choose {}", PREDICTIONS.join(" or "));
+            let reason = format!("{} is unknown; choose {}", crate::in_quotes(other), PREDICTIONS.join(" or "));
             return Err(Error::option("--prediction", reason));
         }
         match self.config.as_deref().filter(|folder| !folder.is_dir()) {

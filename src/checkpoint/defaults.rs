@@ -4,6 +4,7 @@ use super::config::{Family, Fields, ModelIndex, SchedulerConfig, UnetConfig, Vae
 use super::store::Store;
 use crate::{Error, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable Diffusion's habits.
@@ -17,6 +18,8 @@ pub struct Defaults {
     pub size: [usize; 2],
     /// The words that the model knows, where it was trained on a small world; else `None`.
     pub vocabulary: Option<Vec<String>>,
+    /// The same words by their kind (`animal`, `colour`, ...), where the checkpoint says so.
+    pub kinds: Option<BTreeMap<String, Vec<String>>>,
     /// One line on what the model is.
     pub description: Option<String>,
 }
@@ -41,7 +44,7 @@ pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, sche
         Family::StableDiffusionXl => (50, 5.0),
         _ => (50, 7.5),
     };
-    Defaults { steps, guidance_scale, size, vocabulary: None, description: None }
+    Defaults { steps, guidance_scale, size, vocabulary: None, kinds: None, description: None }
 }
 
 /// What `attnmap.json` says beyond the `defaults` of the model's kind.
@@ -54,6 +57,7 @@ pub(super) fn read(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Re
         guidance_scale: fields.take("guidance_scale", defaults.guidance_scale)?,
         size: fields.take("size", defaults.size)?,
         vocabulary: fields.take("vocabulary", None)?,
+        kinds: fields.take("kinds", None)?,
         description: fields.take("description", None)?,
     };
     check(&defaults, vae, &file)?;

@@ -4,6 +4,7 @@ use super::{AddedWord, Checkpoint, Part, UnetBlock, UnetConfig};
 use crate::Result;
 use crate::trace::{Attends, Site, Stage};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A checkpoint in numbers.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +29,12 @@ pub struct Description {
     pub prompt_tokens: usize,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
+    /// The words that the model knows, where it was trained on a small world.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_words: Option<Vec<String>>,
+    /// The same words by their kind, where the checkpoint says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<BTreeMap<String, Vec<String>>>,
     /// The scheduler's class.
     pub scheduler: String,
     /// What the UNet predicts: `epsilon`, `v_prediction` or `sample`.
@@ -113,6 +120,8 @@ impl Checkpoint {
             factor,
             prompt_tokens: self.tokenizer.config.model_max_length,
             vocabulary: self.text_encoder.vocab_size,
+            known_words: self.defaults.vocabulary.clone(),
+            kinds: self.defaults.kinds.clone(),
             scheduler: self.scheduler.class_name.clone(),
             // Every scheduler's default.
             prediction_type: self.scheduler.prediction_type.clone().unwrap_or_else(|| "epsilon".into()),

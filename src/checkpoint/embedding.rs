@@ -141,7 +141,10 @@ impl Embedding {
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
         let word = self.word.clone().unwrap_or_else(|| named.map_or_else(|| stem.into_owned(), String::from));
         if word.trim().is_empty() || word.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Error::option("--embedding", format!("{word:?} is no word; write FILE.safetensors:WORD")));
+            return Err(Error::option(
+                "--embedding",
+                format!("{} is no word; write FILE.safetensors:WORD", crate::in_quotes(word)),
+            ));
         }
         let first = *targets[0].vocab_size;
         for (name, target) in tensors.iter().zip(targets.iter_mut()) {

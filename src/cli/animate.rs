@@ -1,7 +1,8 @@
 //! `attnmap animate`: a word's map over the steps.
 
 use super::display::{DisplayArgs, MapArgs};
-use super::print;
+use super::inert;
+use super::print::{self, Terminal};
 use attnmap::Error;
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Animation, Run, animate, kept_steps};
@@ -48,7 +49,7 @@ Animated PNG plays in every browser and holds every colour of the scale; GIF has
 written without a C library.";
 
 /// Runs the command.
-pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
+pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.aggregate()?;
     if aggregate.steps.is_some() || aggregate.heads.is_some() {
         let reason = "an animation shows every step, and single steps are kept for all heads together; leave it out";
@@ -59,6 +60,7 @@ pub fn run(args: &AnimateArgs) -> anyhow::Result<()> {
         return Err(Error::option("--seconds", format!("must be 0.01 to 10; {} given", args.seconds)).into());
     }
     let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let run = Run::open(&args.run)?;
     let (trace, image) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?;

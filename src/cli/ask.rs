@@ -123,7 +123,9 @@ fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64;
     let numbers: Option<Vec<f64>> =
         text.split(',').map(|number| number.trim().parse().ok().filter(|number: &f64| number.is_finite())).collect();
     let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
-    numbers.ok_or_else(|| Error::option(option, format!("{text:?} cannot be read; write {form} in pixels")))
+    numbers.ok_or_else(|| {
+        Error::option(option, format!("{} cannot be read; write {form} in pixels", attnmap::in_quotes(text)))
+    })
 }
 
 fn table(parts: &[Part]) -> String {

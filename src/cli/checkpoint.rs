@@ -13,8 +13,10 @@ use super::print::Terminal;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Checkpoint")]
 pub struct ModelArgs {
-    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub `owner/name` or `owner/name/file.safetensors`, each
-    /// with `@revision` if wanted, or the address of its page [default: embedded]
+    /// `embedded`, a folder, a .safetensors file, or on the hub owner/name [default: embedded]
+    ///
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub `owner/name` or
+    /// `owner/name/file.safetensors`, each with `@revision` if wanted, or the address of its page.
     #[arg(long, short, value_name = "MODEL")]
     model: Option<Source>,
 
@@ -36,7 +38,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Load even what seems to need more memory than is free, which is refused otherwise
+    /// Load even what seems to need more memory than is free
     #[arg(long)]
     ignore_memory: bool,
 }
@@ -47,8 +49,10 @@ pub struct ChangeArgs {
     #[command(flatten)]
     own: OwnArgs,
 
-    /// Merge a LoRA into the weights, FILE or FILE:WEIGHT, where FILE may be a folder that holds
-    /// one, or owner/name or owner/name/file.safetensors on the hub; may be given several times
+    /// Merge a LoRA into the weights; may be given several times
+    ///
+    /// FILE or FILE:WEIGHT, where FILE may be a folder that holds one, or owner/name or
+    /// owner/name/file.safetensors on the hub.
     #[arg(long = "lora", value_name = "FILE[:WEIGHT]")]
     loras: Vec<Lora>,
 }
@@ -60,16 +64,21 @@ pub struct OwnArgs {
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// For a single file: take configs and tokenizer from this folder (diffusers layout, weights not needed) where it has them
+    /// For a single file: take configs and tokenizer from this folder where it has them
+    ///
+    /// A folder in the diffusers layout; it needs no weights.
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 
-    /// What the model predicts, epsilon, v_prediction or sample (SDXL-Lightning of one step), where the checkpoint does not say so
+    /// What the model predicts, where the checkpoint does not say so
+    ///
+    /// `sample` is what SDXL-Lightning of one step predicts.
     #[arg(long, value_name = "KIND", value_parser = PREDICTIONS)]
     prediction: Option<String>,
 
-    /// Teach the text encoder a word (textual inversion), FILE.safetensors or FILE.safetensors:WORD, here or on the hub; may be given several
-    /// times
+    /// Teach the text encoder a word (textual inversion); may be given several times
+    ///
+    /// FILE.safetensors or FILE.safetensors:WORD, here or on the hub.
     #[arg(long = "embedding", value_name = "FILE[:WORD]")]
     embeddings: Vec<Embedding>,
 }

@@ -1,6 +1,6 @@
 //! `attnmap completions`: a completion script for a shell, on stdout.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 /// Print a completion script for your shell
@@ -14,6 +14,6 @@ pub struct CompletionsArgs {
 /// Writes the script.
 pub fn run(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "attnmap", &mut script);
+    clap_complete::generate(args.shell, &mut super::command(), "attnmap", &mut script);
     super::print::stdout(&script)
 }

@@ -11,27 +11,27 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Maps")]
 pub struct MapArgs {
-    /// Words and phrases to show, separated by commas: "red apple,frog#2,<start>,probe:shadow" [default: every one]
+    /// Words and phrases to show, e.g. "red apple,frog#2,<start>,probe:shadow" [default: all]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
 
     #[arg(long, value_name = "NAME", value_parser = named_aggregates())]
-    #[arg(help = format!("Which sites are averaged [default: {DEFAULT}, or all with --layers or --resolution]"))]
+    #[arg(help = format!("Which layers are averaged [default: {DEFAULT}, or all with --layers or --resolution]"))]
     aggregate: Option<String>,
 
-    /// Only these sites: down, mid, up, or weight paths with * and ?, separated by commas
+    /// Only these layers: down, mid, up, or weight paths with * and ?, separated by commas
     #[arg(long, value_name = "LAYERS")]
     layers: Option<String>,
 
-    /// Only site grids of this short side, or of exactly WxH, separated by commas
+    /// Only layers whose grid has this short side, or is exactly WxH, separated by commas
     #[arg(long, value_name = "SIZES")]
     resolution: Option<String>,
 
-    /// Only these heads, e.g. 0-3,7
+    /// Only these heads, e.g. 0-3,7 (both ends included)
     #[arg(long, value_name = "HEADS")]
     heads: Option<String>,
 
-    /// Only a part of the run: shares like 0.2..0.8, or step numbers like 1-20
+    /// Only a part of the run: shares like 0.2..0.8, or steps like 1-20 (both ends included)
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
     steps_window: Option<String>,
 }

@@ -16,6 +16,7 @@ use clap::Args;
 
 use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
+use super::inert::{self, Made};
 use super::make::Maker;
 use super::print::{self, Terminal};
 use super::prompt::{adapter_warnings, read_text, warnings};
@@ -23,7 +24,7 @@ use super::sampling::RunArgs;
 
 /// Test whether each word mattered where its map is lit
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,frog#2\" [default: all that could be drawn]")))]
 pub struct ExplainArgs {
     /// A run's folder, or a prompt (a run is made of it first, as `generate` does)
     #[arg(value_name = "RUN|PROMPT", required_unless_present = "prompt_file")]
@@ -38,8 +39,8 @@ pub struct ExplainArgs {
     cut: Cut,
 
     /// At how many steps of the run the prediction is compared
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-    at: u16,
+    #[arg(long, alias = "at", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    test_steps: u16,
 
     /// Most rows of a batch: more is faster and takes more memory
     #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
@@ -49,8 +50,10 @@ pub struct ExplainArgs {
     #[arg(long)]
     counterfactual: bool,
 
-    /// Generate the same seed with what a word adds in cross-attention scaled: frog=0..2, or frog=0..2/9 for nine images
-    #[arg(long, value_name = "WORD=FROM..TO")]
+    /// Generate the same seed with what a word adds scaled: frog=0.5, frog=0..2 or frog=0..2/9
+    ///
+    /// One weight is one image; a range is five images with both ends, or as many as are written after the slash.
+    #[arg(long, value_name = "WORD=WEIGHT")]
     weight: Vec<String>,
 
     /// Check that the maps fall apart when the weights of cross-attention are drawn anew, block by block
@@ -108,13 +111,14 @@ Examples:
 /// Runs the command.
 pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.aggregate()?;
+    inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let (run, pipeline) = open(args, terminal)?;
     let prompt = run.trace()?.about.prompt;
     let ask = Ask {
         aggregate,
         words: args.maps.words(&prompt, &[])?,
         cut: args.cut,
-        at: usize::from(args.at),
+        at: usize::from(args.test_steps),
         batch: usize::from(args.batch),
         shapley: args.shapley.then_some(args.budget),
         sanity: args.sanity,
@@ -126,6 +130,13 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if !args.force
         && let Some(known) = explanation.known()?
     {
+        let unused = ["model", "lora", "embedding", "dtype", "device", "batch"]
+            .map(|option| (option, terminal.given.has(option)));
+        if let Some((option, _)) = unused.iter().find(|(_, given)| *given && pipeline.is_none()) {
+            print::warn(format!(
+                "--{option} has no effect here: all that is asked is known already; --force tests again"
+            ));
+        }
         return show(args, folder, &known);
     }
     let mut pipeline = match pipeline {
@@ -153,8 +164,9 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     if args.prompt_file.is_none()
         && (path.exists() || subject.contains(std::path::MAIN_SEPARATOR) && !subject.contains(' '))
     {
-        if args.run != RunArgs::default() {
-            let reason = "is a run, made as it is; how a run is made (--steps, --size, --emphasis ...) is for prompts";
+        if args.run != RunArgs::default() || terminal.given.has("seed") {
+            let reason =
+                "is a run, made as it is; how a run is made (--seed, --steps, --size, --emphasis ...) is for prompts";
             return Err(Error::option("RUN", format!("{subject} {reason}")).into());
         }
         return Ok((Run::open(path)?, None));
@@ -202,17 +214,21 @@ fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, term
     let options = args.run.options(pipeline, args.seed);
     pipeline.check(&options)?;
     let prompt = pipeline.prompt(text, &options)?;
-    let mut warnings = warnings(pipeline, &prompt, &options.probes)?;
+    let mut warnings = warnings(pipeline, &prompt, &options.negative, &options.probes)?;
     let probes = options.probes.iter().map(String::as_str);
     let texts: Vec<&str> = [text, &*options.negative].into_iter().chain(probes).collect();
     warnings.extend(adapter_warnings(pipeline, &texts, options.syntax)?);
+    let (choice, aggregate) = (args.model.choice()?, args.maps.aggregate()?);
+    let made =
+        Made { pipeline, choice: &choice, options: &options, prompt: &prompt, words: None, aggregate: &aggregate };
+    warnings.extend(inert::in_run(&terminal.given, made, None, None));
     warnings.iter().for_each(print::warn);
     let maker = Maker {
         pipeline,
         prompt: &prompt,
         keep: Keep::default(),
         keep_steps: None,
-        aggregate: args.maps.aggregate()?,
+        aggregate,
         display: Display::default(),
         words: None,
         warnings,

@@ -2,9 +2,10 @@
 
 use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
+use super::inert;
 use super::init::InitArgs;
 use super::print::{self, Terminal};
-use super::prompt::SyntaxArgs;
+use super::prompt::{SyntaxArgs, unread_syntax};
 use super::sampling::SamplingArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
@@ -13,6 +14,7 @@ use attnmap::gallery::{
     parse_seeds, read_lines, settle, write_index,
 };
 use attnmap::pipeline::{Choice, LoadOptions};
+use attnmap::prompt::Syntax;
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
@@ -36,7 +38,7 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
 
-    /// Seeds: ranges whose end is left out and numbers, e.g. 0..8 or 1,5,9
+    /// Seeds, e.g. 0..8 (8 left out), 0-7 (both ends included) or 1,5,9
     #[arg(long, value_name = "SEEDS", default_value = "0..4")]
     seeds: String,
 
@@ -119,6 +121,8 @@ Finished cells are kept when the command is run again. Exit code 1 when a cell c
 
 /// Runs the command.
 pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     if let Some(folder) = &args.index {
         let cells = write_index(folder)?;
         return report(args, folder, &serde_json::json!({"cells": cells}), &format!("{cells} cells"));
@@ -126,13 +130,16 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let axes = axes(args)?;
     let single = Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
     let aggregate = args.maps.aggregate()?;
-    let display = args.display.display()?;
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return Err(
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
     check_folder(&args.out)?;
+    own_settings(terminal, &axes.lines).iter().for_each(print::warn);
+    for (syntax, texts) in texts(&axes) {
+        unread_syntax(texts, syntax).iter().for_each(print::warn);
+    }
     let known = RefCell::new(BTreeSet::new());
     let open = |choice: &Choice| {
         let checkpoint = choice.open(terminal.downloads())?;
@@ -219,6 +226,39 @@ impl Told {
             eprintln!("attnmap: {done} of {all} cells, {} left", HumanDuration(left));
         }
     }
+}
+
+/// Options of the command that no line of the list takes, since each has its own.
+fn own_settings(terminal: &Terminal, lines: &[Line]) -> Vec<String> {
+    let own: [(&str, fn(&Line) -> bool); 8] = [
+        ("negative", |line| line.negative.is_some()),
+        ("seeds", |line| line.seeds.is_some()),
+        ("steps", |line| line.steps.is_some()),
+        ("guidance", |line| line.guidance.is_some()),
+        ("size", |line| line.size.is_some()),
+        ("scheduler", |line| line.scheduler.is_some()),
+        ("emphasis", |line| line.emphasis.is_some()),
+        ("long", |line| line.long.is_some()),
+    ];
+    let inert = own.iter().filter(|(option, is_own)| terminal.given.has(option) && lines.iter().all(is_own));
+    inert.map(|(option, _)| format!("--{option} has no effect here: every prompt of the list has its own")).collect()
+}
+
+/// The prompts and negative prompts of each syntax that lines are read by.
+fn texts(axes: &Axes) -> Vec<(Syntax, Vec<&str>)> {
+    let mut each: Vec<(Syntax, Vec<&str>)> = Vec::new();
+    for line in &axes.lines {
+        let syntax = Syntax {
+            emphasis: line.emphasis.unwrap_or(axes.syntax.emphasis),
+            long: line.long.unwrap_or(axes.syntax.long),
+        };
+        let negative = line.negative.as_deref().unwrap_or(&axes.negative);
+        match each.iter_mut().find(|(other, _)| *other == syntax) {
+            Some((_, texts)) => texts.extend([line.prompt.as_str(), negative]),
+            None => each.push((syntax, vec![line.prompt.as_str(), negative])),
+        }
+    }
+    each
 }
 
 fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {

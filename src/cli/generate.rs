@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
+use super::inert::{self, Made};
 use super::init::InitArgs;
 use super::make::Maker;
 use super::output::{OutputArgs, command, summary};
@@ -38,24 +39,30 @@ pub struct GenerateArgs {
     #[command(flatten)]
     run: RunArgs,
 
-    /// Start from the tensor `latents` of this safetensors file (standard normal, [1, 4, height / 8, width / 8])
+    /// Start from the tensor `latents` of this safetensors file
+    ///
+    /// Standard normal noise of the shape [1, 4, height / 8, width / 8].
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
 
-    /// Record the unconditional half too, so that the negative prompt's words have maps (`view --half unconditional`)
-    #[arg(long)]
+    /// Record the unconditional half too, so that the negative prompt's words have maps
+    ///
+    /// They are seen with `view --half unconditional`.
+    #[arg(long, help_heading = "What is kept")]
     trace_negative: bool,
 
-    /// Keep the self-attention too, for `ties`: all grids that fit the memory, or only these short sides or WxH, separated by commas
-    #[arg(long, value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    /// Keep the self-attention too, for `ties`: all grids that fit, or these, e.g. =16,24x32
+    ///
+    /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated by commas.
+    #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     self_attention: Option<String>,
 
     /// Memory that keeping self-attention may take while the run goes on
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = super::ties::parse_bytes, requires = "self_attention")]
+    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB", value_parser = super::ties::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
-    /// Keep the model's estimate of the image at every Nth step, as steps/NN.png; each costs one decoding
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Keep the estimate of the image at every Nth step, as steps/NN.png; each costs a decoding
+    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,
 
     #[command(flatten)]
@@ -77,18 +84,18 @@ pub struct GenerateArgs {
 const EXAMPLES: &str = "\
 Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"
-  attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour --seed 3 --images 4
-  attnmap generate \"a monkey on a bicycle\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --size 640x512
+  attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour
+  attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --size 640x512
+  attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis --seed 3 --images 4
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
-  attnmap generate \"a green apple on the beach\" --init outputs/a-red-apple-on-the-beach-0/image.png --strength 0.7
+  attnmap generate \"a green apple\" --init photo.png --strength 0.7
   attnmap generate \"a red frog\" --init photo.png --mask white-where-the-frog-goes.png
-  attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis
   attnmap generate --prompt-file scene.txt --long
-  attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8
-  attnmap generate \"a <toy-cat> on a bicycle\" --model ./model.safetensors --embedding './cat.safetensors:<toy-cat>'
-  attnmap generate \"a monkey on a bicycle\" --model ./few-steps --steps 4 --spacing trailing --guidance 0
+  attnmap generate \"a monkey\" --model ./model.safetensors --lora ./style.safetensors:0.8
+  attnmap generate \"a <toy-cat>\" --model ./model --embedding './cat.safetensors:<toy-cat>'
+  attnmap generate \"a monkey\" --model ./few-steps --steps 4 --spacing trailing --guidance 0
   attnmap generate \"a monkey on a bicycle\" --model ./model --prediction v_prediction
-  attnmap generate \"a monkey on a bicycle\" --model ./sdxl --original-size 1024x1024 --crop 0,0
+  attnmap generate \"a monkey\" --model ./sdxl --original-size 1024x1024 --crop 0,0
   attnmap generate \"a red apple on the beach\" --scheduler heun --steps 12
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
@@ -99,8 +106,12 @@ the model ties a place to, not that it drew the thing: some layers give a share 
 Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat)) multiply a word's weight by 1.1
 each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are brackets. The weight multiplies what the text encoder says
 of the word's tokens; the mean over all tokens is then restored. Both are as in AUTOMATIC1111's web UI.
+
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from is resized to
---size; without it the picture keeps its shape, at a size near the checkpoint's own.";
+--size; without it the picture keeps its shape, at a size near the checkpoint's own.
+
+Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds 0..8). Ranges of shares
+and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
 fn read_latents(path: &Path) -> Result<Tensor> {
@@ -122,6 +133,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     let given = args.init.read()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let started = Instant::now();
     let pipeline = args.model.load(args.run.sampling.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
@@ -134,9 +146,19 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     for target in &targets {
         run::check_target(target, args.output.force)?;
     }
-    let mut warnings = warnings(&pipeline, &prompt, probes)?;
+    let mut warnings = warnings(&pipeline, &prompt, &runs[0].negative, probes)?;
     let texts: Vec<&str> = [&*text, &*runs[0].negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, runs[0].syntax)?);
+    let choice = args.model.choice()?;
+    let made = Made {
+        pipeline: &pipeline,
+        choice: &choice,
+        options: &runs[0],
+        prompt: &prompt,
+        words: words.as_deref(),
+        aggregate: &aggregate,
+    };
+    warnings.extend(inert::in_run(&terminal.given, made, Some(&display), args.keep_steps));
     warnings.iter().for_each(print::warn);
     let keep = Keep {
         per_step: !args.output.no_step_maps,
@@ -193,7 +215,12 @@ impl GenerateArgs {
         let Some(sizes) = &self.self_attention else { return Ok(Vec::new()) };
         let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
         let size = |size: &str| {
-            let reason = || format!("{size:?} is no size; write the short side of a grid, like 16, or WxH, like 24x16");
+            let reason = || {
+                format!(
+                    "{} is no size; write the short side of a grid, like 16, or WxH, like 24x16",
+                    attnmap::in_quotes(size)
+                )
+            };
             size.parse::<Resolution>().map_err(|_| Error::option("--self-attention", reason()))
         };
         let sizes: Vec<Resolution> = sizes.map(size).collect::<Result<_>>()?;

@@ -11,6 +11,8 @@ mod explain;
 mod facts;
 mod gallery;
 mod generate;
+mod help;
+mod inert;
 mod init;
 mod make;
 mod models;
@@ -27,13 +29,13 @@ mod view;
 use std::process::ExitCode;
 
 use attnmap::Error;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// See where a Stable Diffusion model looked for every word of a prompt.
 ///
 /// Attention describes what a head looked at; it does not explain why the model decided.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, max_term_width = 120, args_override_self = true)]
+#[command(version, after_help = EXAMPLES, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +47,10 @@ pub struct Cli {
     /// No progress on stderr; warnings and errors stay
     #[arg(long, short, global = true)]
     quiet: bool,
+
+    /// What was typed, for what is said of options that do nothing.
+    #[arg(skip)]
+    given: inert::Given,
 }
 
 const EXAMPLES: &str = "\
@@ -86,19 +92,19 @@ impl Cli {
                 std::process::exit(130)
             })
         })?;
-        let terminal = print::Terminal { quiet: self.quiet };
+        let terminal = print::Terminal { quiet: self.quiet, given: self.given };
         match self.command {
             Command::Generate(args) => generate::run(&args, &terminal),
             Command::Trace(args) => trace::run(&args, &terminal),
-            Command::View(args) => view::run(&args),
-            Command::Models(args) => models::run(&args),
+            Command::View(args) => view::run(&args, &terminal),
+            Command::Models(args) => models::run(&args, &terminal),
             Command::Report(args) => report::run(&args),
             Command::Compare(args) => compare::run(&args),
-            Command::Animate(args) => animate::run(&args),
+            Command::Animate(args) => animate::run(&args, &terminal),
             Command::Explain(args) => explain::run(&args, &terminal),
             Command::Facts(args) => facts::run(&args),
             Command::Ask(args) => ask::run(&args),
-            Command::Ties(args) => ties::run(&args),
+            Command::Ties(args) => ties::run(&args, &terminal),
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),
@@ -107,21 +113,69 @@ impl Cli {
     }
 }
 
+/// The command line as clap knows it. A number with a sign is a value, so that its option says what is wrong with it.
+fn command() -> clap::Command {
+    let signed = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    Cli::command().mut_args(signed).mut_subcommands(|command| help::laid_out(command.mut_args(signed)))
+}
+
 /// The command line, or the exit code after help was printed or a wrong option named in one line on stderr.
 pub fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+    let command = command();
+    let parsed = command.clone().try_get_matches().and_then(|matches| {
+        Ok(Cli { given: inert::Given::new(&command, &matches), ..Cli::from_arg_matches(&matches)? })
+    });
+    parsed.map_err(|error| {
         use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
             // The reader may have gone away (`attnmap --help | head`); that is no error of ours.
             error.print().ok();
             return ExitCode::from(error.exit_code() as u8);
         }
+        if let Some(reason) = unquoted(&error, std::env::args().skip(1)) {
+            print::complain(&reason);
+            return ExitCode::from(2);
+        }
         let message = error.render().to_string();
         let told = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
         let told = one_line(&told.collect::<Vec<_>>().join(" "));
-        eprintln!("attnmap: {} (see --help)", named_once(told.strip_prefix("error: ").unwrap_or(&told)));
+        print::complain(&format!(
+            "{} (see --help)",
+            plainly(&named_once(told.strip_prefix("error: ").unwrap_or(&told)))
+        ));
         ExitCode::from(2)
     })
+}
+
+/// The words of Rust's parsers in a user's words.
+fn plainly(message: &str) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("invalid digit found in string", "write a whole number"),
+        ("cannot parse integer from empty string", "write a whole number"),
+        ("number too large to fit in target type", "the number is too large"),
+        ("invalid float literal", "write a number"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// What to say of a prompt whose words came as one argument each, among the words `typed` after the program's name.
+fn unquoted(error: &clap::Error, typed: impl Iterator<Item = String>) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(unexpected)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || unexpected.starts_with('-') {
+        return None;
+    }
+    let typed: Vec<String> = typed.collect();
+    let name = typed.iter().find(|word| ["generate", "explain", "sweep", "trace"].contains(&word.as_str()))?;
+    // The word before it was taken for the prompt; the rest of it reaches to the next option.
+    let first = typed.iter().position(|word| word == unexpected)?.checked_sub(1)?;
+    let words = typed[first..].iter().take_while(|word| !word.starts_with('-'));
+    let prompt = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let before = if name == "trace" { "trace IMAGE" } else { name };
+    Some(format!("put the prompt in quotes: attnmap {before} {}", attnmap::run::quoted(&prompt)))
 }
 
 /// A message of clap's around one of ours, both of which name the option: `invalid value 'x' for '--spacing <NAME>': --spacing: there is ...`.
@@ -150,7 +204,7 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
             message += &format!(": {cause}");
         }
     }
-    eprintln!("attnmap: {}", one_line(&message));
+    print::complain(&one_line(&message));
     let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(1, Error::exit_code);
     ExitCode::from(code)
 }

@@ -1,6 +1,8 @@
 //! `attnmap models`: lists the checkpoints at hand, and describes one.
 
 use super::checkpoint::ChangeArgs;
+use super::inert;
+use super::print::{self, Terminal};
 use attnmap::Error;
 use attnmap::checkpoint::{
     CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, PartDescription, Source,
@@ -31,7 +33,8 @@ pub struct ModelsArgs {
 ///
 /// # Errors
 /// When the named checkpoint cannot be opened, or standard output cannot be written.
-pub fn run(args: &ModelsArgs) -> anyhow::Result<()> {
+pub fn run(args: &ModelsArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let text = match &args.name {
         Some(name) => {
             let checkpoint = open(name, args.changes.changes())?;
@@ -191,6 +194,11 @@ fn page(found: &Description) -> String {
     row("on disk", bytes(found.bytes));
     row("image", format!("{} unless told otherwise; any multiple of {}", size(found.size), found.factor));
     row("prompt", format!("{} tokens of a vocabulary of {}", found.prompt_tokens, found.vocabulary));
+    for (name, words) in known_words(found) {
+        for (index, line) in wrapped(&words, 84).iter().enumerate() {
+            row(if index == 0 { name.as_str() } else { "" }, line.clone());
+        }
+    }
     row("scheduler", format!("{}, predicts {}", found.scheduler, found.prediction_type));
     row("defaults", format!("{} steps, guidance {}", found.steps, found.guidance_scale));
     let spare = |part: &PartDescription| {
@@ -214,6 +222,28 @@ fn page(found: &Description) -> String {
         row("", format!("{:width$}  {} heads, {}x{}", site.path, site.heads, site.width, site.height));
     }
     text
+}
+
+/// The words that the model knows, by kind where the checkpoint says so; nothing for a model of the whole world.
+fn known_words(found: &Description) -> Vec<(String, Vec<String>)> {
+    match (&found.kinds, &found.known_words) {
+        (Some(kinds), _) => kinds.iter().map(|(kind, words)| (kind.clone(), words.clone())).collect(),
+        (None, Some(words)) => vec![("words".into(), words.clone())],
+        (None, None) => Vec::new(),
+    }
+}
+
+/// `words` with commas between them, in lines of at most `width` characters.
+fn wrapped(words: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        let word = format!("{}{}", print::printable(word), if index + 1 < words.len() { "," } else { "" });
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
+            _ => lines.push(word),
+        }
+    }
+    lines
 }
 
 fn line(text: &mut String, content: &str) {

@@ -8,11 +8,15 @@ use std::time::Duration;
 use attnmap::checkpoint::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::inert::Given;
+
 /// What the user wants to see on stderr.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Terminal {
     /// No progress.
     pub quiet: bool,
+    /// What was typed.
+    pub given: Given,
 }
 
 impl Terminal {
@@ -76,9 +80,14 @@ impl Progress for Downloads {
 /// What stands below every table with probes.
 pub const PROBES: &str = "A probe is not in the prompt: its attention is what it would take from the prompt's tokens.";
 
+/// An error: one line on stderr, with nothing that could drive the terminal, since names of files are the user's too.
+pub fn complain(message: &str) {
+    eprintln!("attnmap: {}", line(message));
+}
+
 /// A warning: one line on stderr.
 pub fn warn(message: impl AsRef<str>) {
-    eprintln!("attnmap: warning: {}", message.as_ref());
+    eprintln!("attnmap: warning: {}", line(message.as_ref()));
 }
 
 /// Writes facts to stdout; a closed pipe is an error that [`is_broken_pipe`] recognises.
@@ -135,7 +144,7 @@ pub fn some_of(words: &[String]) -> String {
 
 /// `text` without control characters, of any length.
 pub fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    attnmap::printable(text)
 }
 
 /// `text` without control characters, which could drive the reader's terminal, and no longer than a line: what is cut off ends in an

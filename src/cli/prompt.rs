@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use attnmap::pipeline::Pipeline;
-use attnmap::prompt::{Prompt, Syntax};
+use attnmap::prompt::{Prompt, Syntax, Unread, nearest, unread};
 use attnmap::render::missing_glyphs;
-use attnmap::trace::{PromptInfo, WordInfo, probe_words};
-use attnmap::{Error, Result};
+use attnmap::trace::{PromptInfo, WordInfo, normalized, probe_words};
+use attnmap::{Error, Result, in_quotes};
 use clap::Args;
 
 use super::display::MapArgs;
@@ -57,11 +57,15 @@ pub fn read_text(file: &Path) -> Result<String> {
 /// How the texts of prompt and negative prompt are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
 pub struct SyntaxArgs {
-    /// Read (cat:1.3), ((cat)) and [cat] as weights, as AUTOMATIC1111's web UI does; without it brackets are text, as in diffusers
+    /// Read (cat:1.3), ((cat)) and [cat] as weights, as AUTOMATIC1111's web UI does
+    ///
+    /// Without it brackets are text, as in diffusers.
     #[arg(long)]
     pub emphasis: bool,
 
-    /// Read what is longer than the text encoder's 77 tokens in chunks, a new one at BREAK; without it the rest is cut off, as in diffusers
+    /// Read what is longer than the text encoder's 77 tokens in chunks, a new one at BREAK
+    ///
+    /// Without it the rest is cut off, as in diffusers.
     #[arg(long)]
     pub long: bool,
 }
@@ -76,7 +80,9 @@ impl SyntaxArgs {
 /// Words that are not in the prompt.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct ProbeArgs {
-    /// Ask the same layers about words that the image is not made with, separated by commas; the image stays the same to the bit
+    /// Ask the same layers about words that are not in the prompt, separated by commas
+    ///
+    /// The image stays the same to the bit.
     #[arg(long, value_name = "WORDS", value_parser = parse_probes)]
     probe: Option<Probes>,
 }
@@ -95,7 +101,7 @@ struct Probes(Vec<String>);
 fn parse_probes(text: &str) -> Result<Probes, String> {
     let mut probes: Vec<String> = Vec::new();
     for probe in text.split(',').map(str::trim).filter(|probe| !probe.is_empty()) {
-        if !probes.iter().any(|known| known.to_lowercase() == probe.to_lowercase()) {
+        if !probes.iter().any(|known| normalized(known) == normalized(probe)) {
             probes.push(probe.to_owned());
         }
     }
@@ -121,9 +127,21 @@ pub fn shown_words(
     Ok(words)
 }
 
-/// What the user should know before waiting: words that were cut off, words that the checkpoint does not know, letters that no font has.
-pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
+/// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind once.
+pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Syntax) -> Vec<String> {
+    let mut found: Vec<Unread> = Vec::new();
+    for unread in texts.into_iter().flat_map(|text| unread(text, syntax)) {
+        if found.iter().all(|other| other.advice != unread.advice) {
+            found.push(unread);
+        }
+    }
+    found.iter().map(|Unread { piece, advice }| format!("{} {advice}", in_quotes(piece))).collect()
+}
+
+/// What the user should know before waiting: syntax that is not read, words that were cut off, words that the checkpoint does not know,
+/// letters that no font has.
+pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[String]) -> Result<Vec<String>> {
+    let mut warnings = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
     if !prompt.cut_off.is_empty() {
         let tokens = prompt.ids.len();
         let words = print::some_of(&prompt.cut_off);
@@ -145,12 +163,7 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Resu
             unknown.extend(more.iter().filter(|word| !unknown.contains(word)).cloned().collect::<Vec<_>>());
         }
         if !unknown.is_empty() {
-            warnings.push(format!(
-                "the default checkpoint is a demonstration model and never saw: {} (it knows: {}); for the whole world give \
-                 --model stable-diffusion-v1-5/stable-diffusion-v1-5",
-                print::some_of(&unknown),
-                vocabulary.join(" "),
-            ));
+            warnings.push(never_seen(pipeline.id(), &unknown, vocabulary));
         }
     }
     let texts = [&[prompt.text.clone()], probes].concat().join(" ");
@@ -170,6 +183,19 @@ pub fn adapter_warnings(pipeline: &Pipeline, texts: &[&str], syntax: Syntax) -> 
         ));
     }
     Ok(warnings)
+}
+
+/// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the nearest that it knows and the way out.
+fn never_seen(id: &str, unknown: &[String], vocabulary: &[String]) -> String {
+    let near = |word: &String| nearest(word, vocabulary).map(|known| format!("{known} for {}", print::printable(word)));
+    let near: Vec<String> = unknown.iter().filter_map(near).take(4).collect();
+    let near = if near.is_empty() { String::new() } else { format!(" (near by spelling: {})", near.join(", ")) };
+    format!(
+        "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} words that it knows; \
+         for the whole world give --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+        print::some_of(unknown),
+        vocabulary.len(),
+    )
 }
 
 #[cfg(test)]

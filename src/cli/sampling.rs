@@ -24,41 +24,55 @@ pub struct RunArgs {
 
 /// How many steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
+#[command(next_help_heading = "Sampling")]
 pub struct StepsArgs {
-    /// Denoising steps [default: the checkpoint's own; 50 for most, 4 for few-step models]
+    /// Denoising steps [default: the checkpoint's own]
+    ///
+    /// 50 for most, 4 for few-step models.
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
 }
 
 /// What an image is made with, beside its seed and the number of steps.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// What the image should not show
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub negative: String,
 
-    /// Classifier-free guidance; 1 or less turns it off [default: the checkpoint's own; 7.5 for most, 5 for SDXL]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    /// Weight of classifier-free guidance; 1 or less turns it off [default: the checkpoint's own]
+    ///
+    /// 7.5 for most, 5 for SDXL.
+    #[arg(long, alias = "guidance-scale", value_name = "WEIGHT", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 
-    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own, or near it in the shape of a picture to start from]
+    /// Image size in pixels, WIDTHxHEIGHT [default: the checkpoint's own]
+    ///
+    /// With a picture to start from, a size near the checkpoint's own in the picture's shape.
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub size: Option<(usize, usize)>,
 
-    /// Sampler: ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun,
-    /// dpm2, dpm2-a, ddpm, lcm or tcd; heun, dpm2 and dpm2-a run the UNet twice a step [default: the checkpoint's own]
+    /// Sampler, e.g. ddim, euler-a, dpm++2m [default: the checkpoint's own]
+    ///
+    /// One of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun,
+    /// dpm2, dpm2-a, ddpm, lcm and tcd; heun, dpm2 and dpm2-a run the UNet twice per step.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<SchedulerKind>,
 
-    /// How the timesteps are spread: leading, trailing or linspace; few-step models are made for trailing [default: the checkpoint's own]
+    /// How the timesteps are spread: leading, trailing or linspace [default: the checkpoint's own]
+    ///
+    /// Few-step models are made for trailing.
     #[arg(long, value_name = "NAME")]
     pub spacing: Option<Spacing>,
 
-    /// SDXL: the size that the image is said to have had before it was scaled, WIDTHxHEIGHT [default: its own]
+    /// SDXL: the size that the image is said to have had before it was scaled [default: its own]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub original_size: Option<(usize, usize)>,
 
-    /// SDXL: left and top of the crop that the image is said to be [default: 0,0, which puts the object in the middle]
+    /// SDXL: left and top of the crop that the image is said to be [default: 0,0]
+    ///
+    /// 0,0 puts the object in the middle.
     #[arg(long, value_name = "X,Y", value_parser = parse_point)]
     pub crop: Option<(usize, usize)>,
 }

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
+use super::inert::{self, Made};
 use super::init::InitArgs;
 use super::print::{self, Terminal};
 use super::prompt::{PromptArgs, SyntaxArgs, adapter_warnings, warnings};
@@ -24,7 +25,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// Seeds: ranges whose end is left out and numbers, e.g. 0..32 or 1,5,9
+    /// Seeds, e.g. 0..32 (32 left out), 0-31 (both ends included) or 1,5,9
     #[arg(long, value_name = "SEEDS", default_value = "0..32")]
     seeds: String,
 
@@ -68,6 +69,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let seeds = parse_seeds(&args.seeds)?;
     let aggregate = args.maps.aggregate()?;
     let given = args.init.read()?;
+    inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let pipeline = args.model.load(args.sampling.size, terminal)?;
     let mut options =
         Options { seeds: seeds.clone(), ..args.sampling.options(&pipeline, args.syntax, args.steps.steps) };
@@ -76,8 +78,18 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let prompt = pipeline.prompt(&text, &options)?;
     let words = args.maps.words(&PromptInfo::from(&prompt), &[])?;
-    warnings(&pipeline, &prompt, &[])?.iter().for_each(print::warn);
+    warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);
     adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);
+    let choice = args.model.choice()?;
+    let made = Made {
+        pipeline: &pipeline,
+        choice: &choice,
+        options: &options,
+        prompt: &prompt,
+        words: words.as_deref(),
+        aggregate: &aggregate,
+    };
+    inert::in_run(&terminal.given, made, None, None).iter().for_each(print::warn);
     let bar = terminal.bar(seeds.len() as u64, "seeds");
     let swept = sweep(&pipeline, &prompt, &options, &aggregate, words.as_deref(), &mut |_| {
         bar.inc(1);

@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::ask::RegionArgs;
 use super::display::DisplayArgs;
-use super::print;
+use super::inert;
+use super::print::{self, Terminal};
 
 /// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a resolution
 #[derive(Debug, Args)]
@@ -44,8 +45,9 @@ Examples:
 A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each resolution has its own scale.";
 
 /// Runs the command.
-pub fn run(args: &TiesArgs) -> anyhow::Result<()> {
+pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let run = Run::open(&args.run)?;
     let (trace, picture) = run.read()?;
     let image = trace.about.image;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use attnmap::Error;
 use attnmap::picture;
-use attnmap::pipeline::LookOptions;
+use attnmap::pipeline::{LookOptions, Options};
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind};
 use attnmap::trace::{Grid, PromptInfo};
@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
+use super::inert::{self, Made};
 use super::output::{OutputArgs, command, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
@@ -87,6 +88,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let given = picture::read(&args.image, "IMAGE")?;
     let name = format!("trace-{}", run::run_name(&args.caption, args.seed));
     let target = args.output.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
@@ -102,15 +104,26 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         None => pipeline.fit_picture(&given, "IMAGE")?,
     };
     pipeline.check_size(size)?;
-    let prompt = pipeline.prompt(&args.caption, &pipeline.look_run(size, &options))?;
+    let run = Options { probes: options.probes.clone(), ..pipeline.look_run(size, &options) };
+    let prompt = pipeline.prompt(&args.caption, &run)?;
     let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
-    let mut warnings = warnings(&pipeline, &prompt, &options.probes)?;
+    let mut warnings = warnings(&pipeline, &prompt, "", &options.probes)?;
     let texts: Vec<&str> = std::iter::once(&args.caption).chain(&options.probes).map(String::as_str).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, options.syntax)?);
+    let choice = args.model.choice()?;
+    let made = Made {
+        pipeline: &pipeline,
+        choice: &choice,
+        options: &run,
+        prompt: &prompt,
+        words: words.as_deref(),
+        aggregate: &aggregate,
+    };
+    warnings.extend(inert::in_run(&terminal.given, made, Some(&display), None));
     warnings.iter().for_each(print::warn);
 
     let image = picture::resize(&given, size.width as u32, size.height as u32);

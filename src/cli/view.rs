@@ -1,7 +1,8 @@
 //! `attnmap view`: a run's maps and pictures again, with other choices and without the checkpoint.
 
 use super::display::{DisplayArgs, MapArgs};
-use super::{output, print};
+use super::print::Terminal;
+use super::{inert, output, print};
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Remake, Run, remake};
 use attnmap::trace::Half;
@@ -56,9 +57,10 @@ enum HalfArg {
 }
 
 /// Runs the command.
-pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
+pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     aggregate.half = match args.half {
         HalfArg::Conditional => Half::Conditional,
         HalfArg::Unconditional => Half::Unconditional,

@@ -50,7 +50,9 @@ impl FromStr for Cut {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, cut)| *cut);
-        found.ok_or_else(|| Error::option("--cut", format!("{text:?} is unknown; choose mask, substitute or drop")))
+        found.ok_or_else(|| {
+            Error::option("--cut", format!("{} is unknown; choose mask, substitute or drop", crate::in_quotes(text)))
+        })
     }
 }
 

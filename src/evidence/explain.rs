@@ -345,19 +345,7 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
         return Ok(());
     }
     if pipeline.id() == record.checkpoint.id {
-        let changes = Changes::from_record(&record.settings.more)?.arguments();
-        let changes: Vec<String> = changes.into_iter().map(|(option, value)| format!("{option} {value}")).collect();
-        let (made, again) = match changes.as_slice() {
-            [] => ("no --lora, --embedding or --prediction".to_owned(), "leave those out"),
-            changes => {
-                (changes.join(" "), "leave these out to take the run's, or give the same files with the same weights")
-            }
-        };
-        let reason = format!(
-            "{} is the run's checkpoint, but not as it was changed: the run had {made}; {again}",
-            pipeline.id()
-        );
-        return Err(Error::option("--model", reason));
+        return Err(other_weights(record, pipeline)?);
     }
     let reason = format!(
         "{} is not the checkpoint that made the run ({}, digest {}); give that one with --model",
@@ -368,6 +356,37 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     Err(Error::option("--model", reason))
 }
 
+/// The refusal of the run's own checkpoint with other weights than it had: changed by other options, or other files now. Options are named
+/// only where the run or the user gave them.
+fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
+    let (id, had) = (pipeline.id(), Changes::from_record(&record.settings.more)?.arguments());
+    let now = pipeline.changes().arguments();
+    let text = |(option, value): &(&'static str, String)| format!("{option} {value}");
+    let list = |changes: Vec<String>| changes.join(" ");
+    if had == now {
+        let files = match now.iter().filter(|(option, _)| *option != "--prediction").map(text).collect::<Vec<_>>() {
+            none if none.is_empty() => "its files".to_owned(),
+            changes => format!("its files, or those of {},", list(changes)),
+        };
+        let reason = format!(
+            "{files} are other ones than when the run was made (digest {} now, {} then); put the old files back, or make the run again: \
+             its run.json has the command",
+            pipeline.digest(),
+            record.checkpoint.digest
+        );
+        return Ok(Error::Unsupported { what: format!("testing this run with {id}"), way_out: reason });
+    }
+    let more: Vec<_> = now.iter().filter(|change| !had.contains(change)).map(text).collect();
+    let missing: Vec<_> = had.iter().filter(|change| !now.contains(change)).map(text).collect();
+    let option = now.iter().chain(&had).find(|change| !now.contains(change) || !had.contains(change));
+    let reason = match (more.is_empty(), missing.is_empty()) {
+        (false, true) => format!("the run was made without {}; leave it out", list(more)),
+        (true, _) => format!("the run was made with {}; give it too", list(missing)),
+        (false, false) => format!("the run was made with {}, not with {}", list(missing), list(more)),
+    };
+    Ok(Error::option(option.map_or("--model", |(option, _)| option), reason))
+}
+
 /// The words to test, by position in the maps: those that are asked for, or all that could be drawn.
 fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
     let found: Vec<usize> = match &ask.words {
@@ -375,15 +394,16 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
         Some(words) => {
             let place = |word: &WordInfo| {
                 let found = maps.chosen.iter().position(|chosen| chosen.tokens == word.tokens);
-                let reason = || format!("{:?} is no single word; explain tests words one by one", word.text);
+                let reason =
+                    || format!("{} is no single word; explain tests words one by one", crate::in_quotes(&word.text));
                 found.ok_or_else(|| Error::option("--words", reason()))
             };
             words.iter().map(place).collect::<Result<_>>()?
         }
     };
     if found.is_empty() {
-        let reason = "the prompt has no word that could be drawn; name the words to test";
-        return Err(Error::option("--words", reason));
+        let reason = "the prompt has no word that could be drawn; name the words to test with --words";
+        return Err(Error::option("RUN", reason));
     }
     if ask.shapley.is_some() && found.len() > shapley::MOST {
         let reason = format!("{} words are too many; choose at most {} with --words", found.len(), shapley::MOST);

@@ -62,7 +62,7 @@ pub struct Reweight {
     pub from: f32,
     /// The last.
     pub to: f32,
-    /// How many images, evenly spaced with both ends, 1 or more.
+    /// How many images, evenly spaced with both ends; 1 for a single weight.
     pub images: usize,
 }
 
@@ -83,14 +83,17 @@ pub struct Reweighted {
 }
 
 impl Reweight {
-    /// `frog=0..2`, or `frog=0..2/9` for nine images, of a word or phrase of `prompt`.
+    /// `frog=0.5` for one image, `frog=0..2` for five with both ends, or `frog=0..2/9` for nine, of a word or phrase of `prompt`.
     ///
     /// # Errors
     /// [`Error::Option`] on `--weight` for what cannot be read, or is no word of the prompt.
     pub fn parse(text: &str, prompt: &PromptInfo) -> Result<Self> {
         let wrong = || {
-            let reason =
-                format!("{text:?} cannot be read; write WORD=FROM..TO, like frog=0..2, or frog=0..2/9 for nine images");
+            let reason = format!(
+                "{} cannot be read; write WORD=WEIGHT, like frog=0.5, or WORD=FROM..TO with both ends, like frog=0..2, or frog=0..2/9 \
+                 for nine images",
+                crate::in_quotes(text)
+            );
             Error::option("--weight", reason)
         };
         let (name, range) = text.rsplit_once('=').ok_or_else(wrong)?;
@@ -99,17 +102,19 @@ impl Reweight {
             None => (range, IMAGES),
         };
         let weight = |text: &str| text.trim().parse::<f32>().ok().filter(|weight| (0.0..=MOST).contains(weight));
-        let (from, to) = range.split_once("..").ok_or_else(wrong)?;
-        let (from, to) = (weight(from).ok_or_else(wrong)?, weight(to).ok_or_else(wrong)?);
-        if from >= to || !(2..=100).contains(&images) {
+        let (from, to, images) = match range.split_once("..") {
+            Some((from, to)) => (weight(from).ok_or_else(wrong)?, weight(to).ok_or_else(wrong)?, images),
+            None => weight(text.rsplit('=').next().unwrap_or_default()).map(|one| (one, one, 1)).ok_or_else(wrong)?,
+        };
+        if images > 1 && from >= to || images != 1 && !(2..=100).contains(&images) || images == 1 && from != to {
             return Err(wrong());
         }
-        let mut words = prompt.select(name)?;
+        let mut words = prompt.select(name).map_err(|error| error.named("--weight"))?;
         match (words.pop(), words.is_empty()) {
             (Some(word), true) => Ok(Self { word, from, to, images }),
             _ => Err(Error::option(
                 "--weight",
-                format!("{name:?} stands in the prompt several times; write {name}#1 or {name}#2"),
+                format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(&name)),
             )),
         }
     }
@@ -125,7 +130,8 @@ impl Counterfactual {
     /// For the report.
     pub fn figure(&self) -> Figure {
         let share = 100.0 * self.area;
-        let caption = format!("The same seed without {:?}: {share:.0} % of the image changed.", self.word);
+        let caption =
+            format!("The same seed without {}: {share:.0} % of the image changed.", crate::in_quotes(&self.word));
         Figure { caption, file: self.strip.clone() }
     }
 }
@@ -133,7 +139,8 @@ impl Counterfactual {
 impl Reweighted {
     /// For the report.
     pub fn figure(&self) -> Figure {
-        let caption = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself.", self.word);
+        let caption =
+            format!("What {} adds in cross-attention, scaled; 1 is the run itself.", crate::in_quotes(&self.word));
         Figure { caption, file: self.strip.clone() }
     }
 
@@ -167,11 +174,11 @@ pub fn without(
         let (region, area, bounds) = region(&difference);
         let name = label(word);
         let file = |part: &str| format!("counterfactual/{index:02}-without-{}{part}.png", slug(&name));
-        let title = format!("The same seed without {name:?} ({})", cut.name());
+        let title = format!("The same seed without {} ({})", crate::in_quotes(&name), cut.name());
         let strip = strip(
             &[
                 (image, "the run".into()),
-                (&other, format!("without {name:?}")),
+                (&other, format!("without {}", crate::in_quotes(&name))),
                 (&difference, format!("difference (mean {:.1} %)", 100.0 * mean)),
                 (&region, format!("changed ({:.0} %)", 100.0 * area)),
             ],
@@ -219,7 +226,7 @@ pub fn reweighted(
         images.push(replay(pipeline, prompt, &options, progress)?.generation.image);
     }
     let captions = images.iter().zip(&weights).map(|(image, weight)| (image, format!("{name} x {weight:.2}")));
-    let title = format!("What {name:?} adds in cross-attention, scaled");
+    let title = format!("What {} adds in cross-attention, scaled", crate::in_quotes(&name));
     let strip_image = strip(&captions.collect::<Vec<_>>(), &title, &mut Typesetter::new());
     let file = |part: &str| format!("weights/{}{part}.png", slug(&name));
     let found = Reweighted {
@@ -321,9 +328,20 @@ mod tests {
         let asked = Reweight::parse("cat=0..2", &prompt()).unwrap();
         assert_eq!(asked.weights(), [0.0, 0.5, 1.0, 1.5, 2.0]);
         assert_eq!(Reweight::parse("frog#2=0.5..1/2", &prompt()).unwrap().weights(), [0.5, 1.0]);
-        for wrong in
-            ["cat", "cat=1", "cat=2..1", "cat=-1..1", "cat=0..nan", "cat=0..2/1", "frog=0..2", "dog=0..2", "cat=0..1e9"]
-        {
+        assert_eq!(Reweight::parse("cat=0.5", &prompt()).unwrap().weights(), [0.5]);
+        for wrong in [
+            "cat",
+            "cat=x",
+            "cat=1/3",
+            "cat=2..2",
+            "cat=2..1",
+            "cat=-1..1",
+            "cat=0..nan",
+            "cat=0..2/1",
+            "frog=0..2",
+            "dog=0..2",
+            "cat=0..1e9",
+        ] {
             assert_eq!(Reweight::parse(wrong, &prompt()).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }

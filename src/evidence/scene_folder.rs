@@ -100,7 +100,10 @@ fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
         }
         let found = || entry.caption.to_lowercase().find(&word.to_lowercase()).map(|start| [start, start + word.len()]);
         let Some([start, end]) = range.or_else(found) else {
-            return Err(Error::option("SCENES", format!("{name}: the caption {:?} has no {word:?}", entry.caption)));
+            return Err(Error::option(
+                "SCENES",
+                format!("{name}: the caption {} has no {}", crate::in_quotes(&entry.caption), crate::in_quotes(&word)),
+            ));
         };
         let mask = picture::mask(&pixels, width, height).as_raw().iter().map(|&value| value > 0).collect();
         objects.push(Object { word, range: start..end, mask });

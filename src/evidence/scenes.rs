@@ -3,7 +3,7 @@
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
 use crate::pipeline::{LookOptions, Noised, Pipeline};
-use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo};
+use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
@@ -92,7 +92,7 @@ impl Measured {
         let (mut by_timestep, mut by_word) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
         for (timestep, word, accuracy) in self.0.iter().flatten() {
             by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
-            by_word.entry(word.to_lowercase()).or_default().push(accuracy.iou_04);
+            by_word.entry(normalized(word)).or_default().push(accuracy.iou_04);
         }
         // A baseline does not depend on the noise: it is measured once a scene, at level 0.
         by_timestep.remove(&0);
@@ -180,7 +180,11 @@ fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo
     };
     let tokens: Vec<usize> = (0..prompt.tokens.len()).filter(inside).collect();
     if tokens.is_empty() {
-        let reason = format!("{:?} at bytes {start} to {end} is no word of the caption {:?}", object.word, prompt.text);
+        let reason = format!(
+            "{} at bytes {start} to {end} is no word of the caption {}",
+            crate::in_quotes(&object.word),
+            crate::in_quotes(&prompt.text)
+        );
         return Err(Error::option(scene, reason));
     }
     Ok(WordInfo { text: object.word.clone(), start, end, tokens, occurrence: 1 })

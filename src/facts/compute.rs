@@ -3,7 +3,7 @@
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
-use crate::trace::{Grid, Trace, WordInfo};
+use crate::trace::{Grid, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -263,13 +263,15 @@ pub fn of_trace(
 /// [`Error::Option`] on `--bind` for what is no pair, or no word.
 pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
     let place = |name: &str| {
-        let found = words.iter().position(|word| label(word).eq_ignore_ascii_case(name.trim()));
-        found.ok_or_else(|| Error::option("--bind", format!("the prompt has no word {:?}", name.trim())))
+        let asked = normalized(name);
+        let found = words.iter().position(|word| normalized(&label(word)) == asked);
+        found
+            .ok_or_else(|| Error::option("--bind", format!("the prompt has no word {}", crate::in_quotes(name.trim()))))
     };
     let pair = |pair: &str| {
-        let (adjective, noun) = pair
-            .split_once(':')
-            .ok_or_else(|| Error::option("--bind", format!("{pair:?} is no pair; write red:apple,green:frog")))?;
+        let (adjective, noun) = pair.split_once(':').ok_or_else(|| {
+            Error::option("--bind", format!("{} is no pair; write red:apple,green:frog", crate::in_quotes(pair)))
+        })?;
         Ok((place(adjective)?, place(noun)?))
     };
     text.split(',').map(pair).collect()

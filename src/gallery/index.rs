@@ -4,6 +4,7 @@ use super::cell::{CellFacts, FILE, MAPS, THUMB};
 use super::make::{CELLS, FAILURES, Failure};
 use crate::report::{embed_json, gallery_document};
 use crate::run::RunRecord;
+use crate::trace::normalized;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -53,7 +54,7 @@ impl IndexCell {
             let suffix = if word.word.occurrence > 1 { format!("#{}", word.word.occurrence) } else { String::new() };
             let mut numbers = Vec::new();
             collect(&json(serde_json::to_value(word)), "", &mut numbers);
-            IndexWord { name: word.word.text.to_lowercase() + &suffix, numbers }
+            IndexWord { name: normalized(&word.word.text) + &suffix, numbers }
         });
         let words = words.collect();
         let mut facts = facts;

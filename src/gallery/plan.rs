@@ -5,10 +5,12 @@ use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::Syntax;
 use crate::scheduler::Spacing;
+use crate::trace::normalized;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::str::FromStr;
+use unicode_normalization::char::is_combining_mark;
 
 /// Cells of a gallery, at most: a mistyped range should not fill a disk.
 const MOST_CELLS: usize = 1_000_000;
@@ -82,7 +84,9 @@ impl FromStr for Replacement {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::option("--replace", format!("{text:?} is no replacement; write apple=pear,lemon"));
+        let wrong = || {
+            Error::option("--replace", format!("{} is no replacement; write apple=pear,lemon", crate::in_quotes(text)))
+        };
         let (word, by) = text.split_once('=').ok_or_else(wrong)?;
         let by: Vec<String> = by.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_string).collect();
         let word = word.trim().to_string();
@@ -224,7 +228,9 @@ impl FromStr for Shard {
             let (index, count) = (index.trim().parse::<usize>().ok()?, count.trim().parse::<usize>().ok()?);
             (1 <= index && index <= count).then_some(Self { index: index - 1, count })
         };
-        parse().ok_or_else(|| Error::option("--shard", format!("{text:?} is no shard; write I/N with I from 1 to N")))
+        parse().ok_or_else(|| {
+            Error::option("--shard", format!("{} is no shard; write I/N with I from 1 to N", crate::in_quotes(text)))
+        })
     }
 }
 
@@ -252,7 +258,10 @@ impl Plan {
         }
         for replacement in &axes.replacements {
             if !axes.lines.iter().any(|line| replace_word(&line.prompt, &replacement.word, "").is_some()) {
-                return Err(Error::option("--replace", format!("{:?} stands in no prompt", replacement.word)));
+                return Err(Error::option(
+                    "--replace",
+                    format!("{} stands in no prompt", crate::in_quotes(&replacement.word)),
+                ));
             }
         }
         let mut cells = Vec::new();
@@ -358,40 +367,72 @@ fn variants(prompt: &str, replacements: &[Replacement]) -> Vec<(String, String)>
     all
 }
 
-/// `text` with every whole word equal to `word` (case aside) replaced; `None` where there is none.
+/// `text` with every whole word (or phrase) that is `word` in another spelling or the same replaced; `None` where there is none.
 fn replace_word(text: &str, word: &str, by: &str) -> Option<String> {
-    let word: Vec<char> = word.to_lowercase().chars().collect();
-    let chars: Vec<char> = text.chars().collect();
-    let letter = |at: Option<&char>| at.is_some_and(|c| c.is_alphanumeric());
+    let word = normalized(word);
+    let (first, last) = (word.chars().next()?, word.chars().next_back()?);
+    // A mark belongs to the letter before it: "cafe" is no word of "cafe\u{301}".
+    let goes_on = |c: char| is_combining_mark(c) || c.is_alphanumeric();
     let (mut out, mut at, mut found) = (String::new(), 0, false);
-    while at < chars.len() {
-        let end = at + word.len();
-        let same = end <= chars.len() && chars[at..end].iter().flat_map(|c| c.to_lowercase()).eq(word.iter().copied());
-        let inside_before = at > 0 && letter(chars.get(at - 1)) && letter(word.first());
-        let inside_after = letter(chars.get(end)) && letter(word.last());
-        if same && !inside_before && !inside_after && !word.is_empty() {
-            out.push_str(by);
-            (at, found) = (end, true);
-        } else {
-            out.push(chars[at]);
-            at += 1;
+    while let Some(c) = text[at..].chars().next() {
+        let inside = goes_on(first) && text[..at].chars().next_back().is_some_and(goes_on);
+        let end = if inside || c.is_whitespace() { None } else { end_of(&text[at..], &word) };
+        let whole = |end: &usize| {
+            let next = text[at + end..].chars().next();
+            !next.is_some_and(|next| is_combining_mark(next) || (goes_on(last) && goes_on(next)))
+        };
+        match end.filter(whole) {
+            Some(end) => {
+                out.push_str(by);
+                (at, found) = (at + end, true);
+            }
+            None => {
+                out.push(c);
+                at += c.len_utf8();
+            }
         }
     }
     found.then_some(out)
 }
 
-/// Seeds as written: numbers and ranges whose end is left out, separated by commas, like `0..8` or `1,5,10..12`.
+/// The longest beginning of `text`, in bytes, that is `word` (as [`normalized`] gives it) in some spelling, without white space after it.
+fn end_of(text: &str, word: &str) -> Option<usize> {
+    let length = word.chars().count();
+    let mut found = None;
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        let here = normalized(&text[..end]);
+        if here.chars().count() > length {
+            break;
+        }
+        if here == word && !c.is_whitespace() {
+            found = Some(end);
+        }
+    }
+    found
+}
+
+/// Seeds as written, separated by commas: numbers, ranges whose end is left out, like `0..8`, and ranges with both ends, like `0-7`.
 ///
 /// # Errors
 /// [`Error::Option`] on `--seeds`.
 pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
-    let wrong = |part: &str| Error::option("--seeds", format!("{part:?} is no seed; write 0..8 or 1,5,9"));
+    let wrong = |part: &str| {
+        Error::option(
+            "--seeds",
+            format!("{} is no seed; write 0..8 (without 8), 0-7 (with both) or 1,5,9", crate::in_quotes(part)),
+        )
+    };
     let mut seeds = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong(part));
-        match part.split_once("..") {
+        let range = match (part.split_once(".."), part.split_once('-')) {
+            (Some((from, to)), _) => Some((number(from)?, number(to)?)),
+            (None, Some((from, to))) => Some((number(from)?, number(to)?.checked_add(1).ok_or_else(|| wrong(part))?)),
+            (None, None) => None,
+        };
+        match range {
             Some((from, to)) => {
-                let (from, to) = (number(from)?, number(to)?);
                 if from >= to || to - from > MOST_CELLS as u64 {
                     return Err(wrong(part));
                 }
@@ -429,6 +470,7 @@ mod tests {
     #[test]
     fn seeds_are_numbers_and_ranges() {
         assert_eq!(parse_seeds("0..3, 7,10..12").unwrap(), [0, 1, 2, 7, 10, 11]);
+        assert_eq!(parse_seeds("0-2,7, 10-11").unwrap(), [0, 1, 2, 7, 10, 11], "A-B has both ends");
         for wrong in ["", "x", "3..1", "1..", "-1", "0..99999999999"] {
             assert!(parse_seeds(wrong).is_err(), "{wrong}");
         }
@@ -442,6 +484,14 @@ mod tests {
         );
         assert_eq!(replace_word("pineapple apples", "apple", "pear"), None);
         assert_eq!(replace_word("हरा मेंढक", "हरा", "लाल").unwrap(), "लाल मेंढक");
+        // Whatever the form, whole letters: an accent is no end of a word.
+        assert_eq!(replace_word("a cafe\u{301}, here", "caf\u{e9}", "bar").unwrap(), "a bar, here");
+        assert_eq!(replace_word("a CAF\u{c9}", "cafe\u{301}", "bar").unwrap(), "a bar");
+        assert_eq!(replace_word("a cafe\u{301}", "cafe", "bar"), None);
+        assert_eq!(replace_word("\u{1109}\u{1161}\u{1100}\u{116a}", "\u{c0ac}\u{acfc}", "apple").unwrap(), "apple");
+        assert_eq!(replace_word("\u{1109}\u{1161}\u{1100}\u{116a}\u{11ab}", "\u{c0ac}\u{acfc}", "apple"), None);
+        assert_eq!(replace_word("a \u{2764}\u{fe0f} b", "\u{2764}", "x").unwrap(), "a x b");
+        assert_eq!(replace_word("a red  apple b", "red apple", "pear").unwrap(), "a pear b");
         let all = variants("a red apple", &["red=green".parse().unwrap(), "apple=pear,car".parse().unwrap()]);
         let prompts: Vec<&str> = all.iter().map(|v| v.0.as_str()).collect();
         assert_eq!(prompts, ["a red apple", "a red pear", "a red car", "a green apple", "a green pear", "a green car"]);

@@ -2,7 +2,10 @@
 
 use super::plan::parse_seeds;
 use crate::{Error, Result};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use std::fmt;
 use std::path::Path;
 
 /// A prompt and the settings that its line names.
@@ -31,26 +34,93 @@ pub struct Line {
 /// The names of a line's settings, as CSV columns and JSON keys.
 const KEYS: [&str; 9] = ["prompt", "negative", "seeds", "steps", "guidance", "size", "scheduler", "emphasis", "long"];
 
-/// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object a line), anything else a prompt a line, where
-/// empty lines and those that start with `#` are left out.
+/// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object a line), `.txt` and names without an ending a prompt
+/// a line, where empty lines and those that start with `#` are left out.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read; [`Error::Option`] naming file, line and what is wrong.
 pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
+    let kind = file.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
+    let kind = match kind.as_deref() {
+        None | Some("txt" | "text") => Kind::Text,
+        Some("csv") => Kind::Csv,
+        Some("jsonl" | "ndjson") => Kind::Json,
+        Some(other) => {
+            let reason = format!(
+                "{} ends in .{other}; prompts are read from .txt (a prompt a line), .csv (a header, commas) and .jsonl (an object a line)",
+                file.display()
+            );
+            return Err(Error::option("PROMPTS", reason));
+        }
+    };
     let text = crate::files::read(file).map_err(Error::io(file))?;
     let text = String::from_utf8(text).map_err(|_| Error::option(file.display().to_string(), "is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let at = |line: usize, reason: String| Error::option(format!("{}:{line}", file.display()), reason);
-    let kind = file.extension().map(|kind| kind.to_ascii_lowercase());
-    match kind.as_deref().and_then(|kind| kind.to_str()) {
-        Some("csv") => csv_lines(text, &at),
-        Some("jsonl" | "ndjson") => json_lines(text, &at),
-        _ => Ok(text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(|line| Line { prompt: line.into(), ..Line::default() })
-            .collect()),
+    match kind {
+        Kind::Csv => csv_lines(text, &at),
+        Kind::Json => json_lines(text, &at),
+        Kind::Text => text_lines(text, &at),
+    }
+}
+
+/// How a list is written.
+enum Kind {
+    Text,
+    Csv,
+    Json,
+}
+
+fn text_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        // No prompt looks like this, and a list under a wrong name does.
+        if line.starts_with('{') && serde_json::from_str::<Value>(line).is_ok() {
+            return Err(at(index + 1, "a JSON object, not a prompt; give the list a name that ends in .jsonl".into()));
+        }
+        lines.push(Line { prompt: line.into(), ..Line::default() });
+    }
+    Ok(lines)
+}
+
+/// Refuses a setting that is given twice: which of both was meant, nobody knows.
+fn once<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in names {
+        let name = if name == "seed" { "seeds" } else { name };
+        if seen.contains(&name) {
+            return Err(format!("`{name}` is given twice"));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}
+
+/// The entries of a JSON object in order, also those of one name.
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                Ok(Entries(all))
+            }
+        }
+        deserializer.deserialize_map(All)
     }
 }
 
@@ -58,8 +128,9 @@ fn csv_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| at(1, e.to_string()))?.clone();
     if !header.iter().any(|name| name == "prompt") {
-        return Err(at(1, "the header has no column `prompt`".into()));
+        return Err(at(1, "the header has no column `prompt`; commas separate the columns".into()));
     }
+    once(header.iter()).map_err(|reason| at(1, reason))?;
     let mut lines = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| at(e.position().map_or(0, |p| p.line() as usize), e.to_string()))?;
@@ -78,10 +149,14 @@ fn json_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Lin
     for (index, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let number = index + 1;
         let value: Value = serde_json::from_str(text).map_err(|e| at(number, format!("not JSON: {e}")))?;
-        let Value::Object(object) = value else { return Err(at(number, "not a JSON object".into())) };
-        if !object.contains_key("prompt") {
+        if !value.is_object() {
+            return Err(at(number, "not a JSON object".into()));
+        }
+        let Entries(object) = serde_json::from_str(text).map_err(|e| at(number, format!("not JSON: {e}")))?;
+        if !object.iter().any(|(name, _)| name == "prompt") {
             return Err(at(number, "the object has no `prompt`".into()));
         }
+        once(object.iter().map(|(name, _)| name.as_str())).map_err(|reason| at(number, reason))?;
         let mut line = Line::default();
         for (name, value) in &object {
             let text = match value {
@@ -101,7 +176,7 @@ fn json_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Lin
 
 /// Sets one named value of a line; the error is the reason alone.
 fn set(line: &mut Line, name: &str, value: &str) -> Result<(), String> {
-    let wrong = |what: &str| format!("`{name}` is {value:?}; {what}");
+    let wrong = |what: &str| format!("`{name}` is {}; {what}", crate::in_quotes(value));
     match name {
         "prompt" => line.prompt = value.into(),
         "negative" => line.negative = Some(value.into()),
@@ -148,6 +223,7 @@ mod tests {
     fn text_csv_and_json_lines_say_the_same() {
         let text = read("p.txt", "\u{feff}# a list\n\n a frog, green \nसेब\n").unwrap();
         assert_eq!(text.iter().map(|l| l.prompt.as_str()).collect::<Vec<_>>(), ["a frog, green", "सेब"]);
+        assert_eq!(read("prompts", "# a list\n\n a frog, green \nसेब\n").unwrap(), text);
         let csv =
             read("p.csv", "prompt,steps,size,seeds,emphasis\n\"a frog, green\",5,64x32,0..2,yes\nसेब,,,,\n").unwrap();
         let json = read(
@@ -169,6 +245,15 @@ mod tests {
             ("p.jsonl", "{\"prompt\": \"x\"}\n{\"steps\": 1}\n", "p.jsonl:2: the object has no `prompt`"),
             ("p.jsonl", "{\"prompt\": \"x\", \"colour\": 1}\n", "p.jsonl:1: `colour` is unknown"),
             ("p.jsonl", "[1]\n", "p.jsonl:1: not a JSON object"),
+            ("p.csv", "prompt,prompt\na,b\n", "p.csv:1: `prompt` is given twice"),
+            ("p.csv", "prompt,seed,seeds\na,1,2\n", "p.csv:1: `seeds` is given twice"),
+            ("p.csv", "prompt;seeds\na;1\n", "commas separate the columns"),
+            ("p.jsonl", "{\"prompt\": \"x\", \"prompt\": \"y\"}\n", "p.jsonl:1: `prompt` is given twice"),
+            ("p.json", "[{\"prompt\": \"x\"}]\n", "p.json ends in .json; prompts are read from .txt"),
+            ("p.TSV", "prompt\tseeds\nx\t1\n", "ends in .tsv; prompts are read from .txt"),
+            ("p.yaml", "- prompt: x\n", "ends in .yaml"),
+            ("p.md", "- x\n", "ends in .md"),
+            ("p.txt", "# a list\n{\"prompt\": \"x\"}\n", "p.txt:2: a JSON object, not a prompt"),
         ] {
             let error = read(name, text).unwrap_err().to_string();
             assert!(error.contains(needle), "{error}");

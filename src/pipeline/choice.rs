@@ -81,7 +81,7 @@ pub fn dtype_named(name: &str) -> Result<DType> {
         "f32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
         "f16" => Ok(DType::F16),
-        _ => Err(Error::option("--dtype", format!("{name:?} is unknown; choose f32, bf16 or f16"))),
+        _ => Err(Error::option("--dtype", format!("{} is unknown; choose f32, bf16 or f16", crate::in_quotes(name)))),
     }
 }
 
@@ -98,7 +98,9 @@ pub fn device_named(name: &str) -> Result<Device> {
             "--device",
             format!("this binary was built without {name}; build it with `--features {name}` or use cpu"),
         )),
-        _ => Err(Error::option("--device", format!("{name:?} is unknown; choose cpu, cuda or metal"))),
+        _ => {
+            Err(Error::option("--device", format!("{} is unknown; choose cpu, cuda or metal", crate::in_quotes(name))))
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Pipeline {
     }
 
     /// How many steps of a run are left out at the beginning.
-    fn skipped(&self, init: &Init, options: &Options) -> usize {
+    pub(super) fn skipped(&self, init: &Init, options: &Options) -> usize {
         if self.shortens_schedule(options) {
             return 0;
         }

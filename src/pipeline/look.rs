@@ -167,7 +167,9 @@ impl Pipeline {
         self.check_look(options)?;
         let noised = self.noise_picture(image, options)?;
         let size = Grid::new(image.height() as usize, image.width() as usize);
-        let mut trace = self.trace_noised(prompt, &noised, &self.look_run(size, options), per_step, progress)?;
+        let run = self.look_run(size, options);
+        let traced = self.trace_noised(prompt, &noised, &run, per_step, progress);
+        let mut trace = traced.map_err(|error| self.blame(error, prompt, &run))?;
         trace.about.settings = serde_json::to_value(self.look_settings(options, size)).unwrap_or_default();
         Ok(trace)
     }

@@ -36,7 +36,7 @@ use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, 
 use crate::model::{Context, TextEncoder, Unet, Vae};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::scheduler::{self, Scheduler, SchedulerKind, Spacing, TorchGenerator};
-use crate::trace::{AttentionObserver, Grid, Site, Step};
+use crate::trace::{AttentionObserver, Grid, LARGEST_SIDE, Site, Step};
 use crate::{Error, Result};
 
 /// How a checkpoint is brought into memory.
@@ -96,6 +96,12 @@ pub struct Options {
     /// an experiment: it has no place in `run.json`.
     pub value_weights: Option<Vec<f32>>,
 }
+
+/// The most guidance: far beyond what makes images, and far below what overflows.
+const MOST_GUIDANCE: f64 = 1e4;
+
+/// The most that a value of given latents may be: standard normal noise hardly goes beyond 6.
+const MOST_LATENT: f32 = 1e4;
 
 /// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
 #[derive(Debug)]
@@ -253,6 +259,11 @@ impl Pipeline {
         &self.digest
     }
 
+    /// What was chosen and changed of the checkpoint.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     /// The checkpoint's defaults, with the words that it knows where it says so.
     pub fn defaults(&self) -> &Defaults {
         &self.defaults
@@ -294,6 +305,33 @@ impl Pipeline {
         options.guidance_scale > 1.0 && !self.unet.embeds_guidance()
     }
 
+    /// The sampler of a run with `options`: the chosen one, or the checkpoint's own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class of the checkpoint that attnmap does not have.
+    pub fn sampler_kind(&self, options: &Options) -> Result<SchedulerKind> {
+        match options.scheduler {
+            Some(kind) => Ok(kind.with(&self.scheduler)),
+            None => SchedulerKind::of_config(&self.scheduler),
+        }
+    }
+
+    /// The timesteps of the calls of a run with `options`, without those that a picture to start from leaves out.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn timesteps(&self, options: &Options) -> Result<Vec<f64>> {
+        let sampler = self.sampler(options)?;
+        let skipped = options.init.as_ref().map_or(0, |init| self.skipped(init, options));
+        let first = skipped * sampler.calls_per_step();
+        Ok(sampler.timesteps()[first..].to_vec())
+    }
+
+    /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional half at any.
+    pub fn embeds_guidance(&self) -> bool {
+        self.unet.embeds_guidance()
+    }
+
     /// The family of the checkpoint's pipeline.
     pub fn family(&self) -> Family {
         self.family
@@ -323,6 +361,13 @@ impl Pipeline {
         if !options.guidance_scale.is_finite() {
             return Err(Error::option("--guidance", "must be a finite number"));
         }
+        if options.guidance_scale.abs() > MOST_GUIDANCE {
+            let reason = format!(
+                "{:?} is beyond what numbers hold in a run; 1 to 20 are usual, {MOST_GUIDANCE} is the most",
+                options.guidance_scale
+            );
+            return Err(Error::option("--guidance", reason));
+        }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         check_conditions(options.original_size.is_some(), options.crop != [0, 0], self.second.is_some())?;
         if let Some(latents) = &options.latents {
@@ -332,6 +377,12 @@ impl Pipeline {
                     "--latents",
                     format!("the tensor has shape {:?}; this run needs {expected:?}", latents.dims()),
                 ));
+            }
+            let largest = latents.to_dtype(DType::F32)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+            // A comparison with NaN is false.
+            if let Some(value) = largest.into_iter().find(|&value| !(0.0..=MOST_LATENT).contains(&value)) {
+                let reason = format!("the tensor holds {value}; standard normal noise is asked for");
+                return Err(Error::option("--latents", reason));
             }
         }
         self.check_init(options)?;
@@ -490,9 +541,13 @@ fn rgb_from_tensor(pixels: &Tensor) -> Result<RgbImage> {
     Ok(RgbImage::from_raw(width as u32, height as u32, bytes).expect("three bytes a pixel"))
 }
 
-/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high.
+/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or one that no trace holds.
 pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
     for (name, pixels) in [("width", size.width), ("height", size.height)] {
+        let most = LARGEST_SIDE * factor;
+        if pixels > most {
+            return Err(Error::option("--size", format!("the {name} can be {most} pixels at most; {pixels} given")));
+        }
         if pixels == 0 || pixels % factor != 0 {
             let below = (pixels / factor).max(1) * factor;
             return Err(Error::option(

@@ -17,12 +17,17 @@ impl Pipeline {
     pub fn probe(&self, text: &str) -> Result<Prompt> {
         let probe = self.tokenize(text)?;
         if !probe.tokens.iter().any(|token| token.kind == TokenKind::Text) {
-            return Err(Error::option("--probe", format!("{text:?} holds no word; give words like \"shadow,tail\"")));
+            return Err(Error::option(
+                "--probe",
+                format!("{} holds no word; give words like \"shadow,tail\"", crate::in_quotes(text)),
+            ));
         }
         if !probe.cut_off.is_empty() {
             let most = self.tokenizer.length();
-            let reason =
-                format!("a probe is a word or a phrase of at most {most} tokens; this one is longer: {text:.60?}");
+            let reason = format!(
+                "a probe is a word or a phrase of at most {most} tokens; this one is longer: {}",
+                crate::in_quotes(text)
+            );
             return Err(Error::option("--probe", reason));
         }
         Ok(probe)

@@ -125,6 +125,9 @@ fn parse_pair(name: &str, text: &str) -> Result<[usize; 2]> {
     let numbers: Option<Vec<usize>> = text.split(['x', ',']).map(|number| number.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[first, second]) => Ok([first, second]),
-        _ => Err(crate::Error::option(name, format!("{text:?} in the run's settings is not a pair of numbers"))),
+        _ => Err(crate::Error::option(
+            name,
+            format!("{} in the run's settings is not a pair of numbers", crate::in_quotes(text)),
+        )),
     }
 }

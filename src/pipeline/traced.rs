@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use candle_core::DType;
+
 use super::{Event, Generation, Options, Pipeline, TextAttentions, Timings};
-use crate::Result;
 use crate::checkpoint::Part;
 use crate::prompt::Prompt;
 use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Site, TiesPlan, Trace};
+use crate::{Error, Result};
 
 /// What is recorded beside the sums over the steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,8 @@ impl Pipeline {
             .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
             .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum())
             .with_ties(&keep.ties);
-        let generations = self.generate(&prompt, options, &mut recorder, progress)?;
+        let made = self.generate(&prompt, options, &mut recorder, progress);
+        let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
         for (generation, mut recording) in generations.images.into_iter().zip(recorder.finish()?) {
@@ -95,6 +98,30 @@ impl Pipeline {
             traced.push(Traced { trace: Trace::new(about, recording)?, generation });
         }
         Ok((traced, generations.timings))
+    }
+
+    /// [`Error::NotANumber`] as an error of the option that most likely led to it, where one was given.
+    pub(super) fn blame(&self, error: Error, prompt: &Prompt, options: &Options) -> Error {
+        const MUCH: f64 = 100.0;
+        let Error::NotANumber { site } = &error else { return error };
+        let blamed = |option: &str, way_out: &str| {
+            Error::option(option, format!("the network gave NaN ({site}), and no image can come of that; {way_out}"))
+        };
+        let stressed = prompt.weights.iter().any(|weight| f64::from(weight.abs()) > MUCH);
+        let changes = self.changes();
+        if options.guidance_scale.abs() > MUCH && self.guided(options) {
+            blamed("--guidance", "lower it; 1 to 20 are usual")
+        } else if stressed {
+            blamed("--emphasis", "the prompt has a weight beyond 100; 0.5 to 1.5 are usual")
+        } else if !changes.loras.is_empty() {
+            blamed("--lora", "lower the weight, which is the first thing to try")
+        } else if !changes.embeddings.is_empty() {
+            blamed("--embedding", "leave it out, or take another file")
+        } else if self.options.dtype != DType::F32 {
+            blamed("--dtype", "calculate with f32")
+        } else {
+            error
+        }
     }
 
     /// What a trace says of the checkpoint.

@@ -7,13 +7,15 @@
 mod chunks;
 mod syntax;
 mod tokenizer;
+mod unread;
 mod words;
 
 pub use syntax::{Syntax, weight_of};
 pub use tokenizer::Tokenizer;
+pub use unread::{Unread, unread};
 
 use crate::Result;
-use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo};
+use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo, normalized};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -127,14 +129,28 @@ impl Prompt {
     /// The words that do not occur in `vocabulary` (upper and lower case alike), each once: what a model that was trained on a
     /// small vocabulary cannot know. An entry of several words allows each of them.
     pub fn unknown_words(&self, vocabulary: &[String]) -> Vec<String> {
-        let key = |text: &str| text.to_lowercase();
         let mut known: std::collections::HashSet<String> = vocabulary
             .iter()
-            .flat_map(|entry| words::segment(entry).into_iter().map(|range| key(&entry[range])).chain([key(entry)]))
+            .flat_map(|entry| {
+                words::segment(entry).into_iter().map(|range| normalized(&entry[range])).chain([normalized(entry)])
+            })
             .collect();
-        let unknown = |word: &&Word| !word.is_punctuation() && known.insert(key(&word.text));
+        let unknown = |word: &&Word| !word.is_punctuation() && known.insert(normalized(&word.text));
         self.words.iter().filter(unknown).map(|word| word.text.clone()).collect()
     }
+}
+
+/// The word of `vocabulary` that `word` is most likely a misspelling of: one edit away, or two for words of six letters and more. `None`
+/// where none is so near; that one word means another cannot be told by spelling.
+pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
+    let word = normalized(word);
+    let most = if word.chars().count() < 6 { 1 } else { 2 };
+    if word.chars().count() < 4 {
+        return None;
+    }
+    let words = vocabulary.iter().flat_map(|entry| entry.split_whitespace());
+    let near = words.map(|known| (strsim::damerau_levenshtein(&word, &normalized(known)), known));
+    near.filter(|(edits, _)| *edits <= most).min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
 }
 
 /// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those mapped by default.

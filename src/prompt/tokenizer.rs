@@ -8,7 +8,7 @@ use super::syntax::{self, Part, Stretch, Syntax};
 use super::words::{fit_to_tokens, segment};
 use super::{Prompt, Token, Word};
 use crate::checkpoint::{AddedWord, TokenizerConfig, TokenizerFiles};
-use crate::trace::TokenKind;
+use crate::trace::{TokenKind, normalized};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -67,7 +67,10 @@ impl Tokenizer {
         }
         for token in [bos_token, eos_token, unk_token, pad_token] {
             if pipeline.token_to_id(token).is_none() {
-                return Err(refuse(&file, format!("the vocabulary lacks the special token {token:?}")));
+                return Err(refuse(
+                    &file,
+                    format!("the vocabulary lacks the special token {}", crate::in_quotes(token)),
+                ));
             }
         }
         // Special tokens are also found in the middle of a text: with SD 2's padding `!`, "frog!" ends in a padding token.
@@ -79,7 +82,9 @@ impl Tokenizer {
             .collect();
         pipeline.add_special_tokens(missing).map_err(|error| refuse(&file, one_line(&error)))?;
         let id = |token: &str| {
-            pipeline.token_to_id(token).ok_or_else(|| refuse(&file, format!("the vocabulary lacks {token:?}")))
+            pipeline
+                .token_to_id(token)
+                .ok_or_else(|| refuse(&file, format!("the vocabulary lacks {}", crate::in_quotes(token))))
         };
         let (start, end, pad) = (id(bos_token)?, id(eos_token)?, id(pad_token)?);
         Ok(Self {
@@ -102,15 +107,18 @@ impl Tokenizer {
         for AddedWord { word, ids, .. } in words {
             let refuse = |reason: String| Err(Error::option("--embedding", reason));
             let known = |token: &str| self.pipeline.token_to_id(token).is_some();
-            if known(word) || known(&format!("{}</w>", word.to_lowercase())) {
+            if known(word) || known(&format!("{}</w>", normalized(word))) {
                 return refuse(format!(
-                    "the vocabulary has {word:?} already; name another word: FILE.safetensors:<{word}>"
+                    "the vocabulary has {} already; name another word: FILE.safetensors:<{word}>",
+                    crate::in_quotes(word)
                 ));
             }
             let whole = word.chars().all(|c| c.is_alphanumeric() || c == '_');
             let token = AddedToken::from(word.clone(), false).single_word(whole).normalized(true);
             let added = self.pipeline.add_tokens([token]).map(|_| self.pipeline.token_to_id(word));
-            let Ok(Some(id)) = added else { return refuse(format!("{word:?} cannot be a word of this tokenizer")) };
+            let Ok(Some(id)) = added else {
+                return refuse(format!("{} cannot be a word of this tokenizer", crate::in_quotes(word)));
+            };
             for (place, &id) in ids.iter().enumerate() {
                 self.added_entries.insert(id, if place == 0 { word.clone() } else { format!("{word}_{place}") });
             }
@@ -289,7 +297,7 @@ impl Prompt {
                 self.cut_off.extend(Some(shown).filter(|shown| !shown.is_empty()));
             }
             if tokens.start < kept {
-                let occurrence = occurrences.entry(word.to_lowercase()).or_default();
+                let occurrence = occurrences.entry(normalized(&word)).or_default();
                 *occurrence += 1;
                 let tokens = places[tokens.start..tokens.end.min(kept)].to_vec();
                 self.words.push(Word { text: word, range, tokens, occurrence: *occurrence });
@@ -350,7 +358,7 @@ fn from_vocabulary(vocab: &[u8], merges: &[u8], files: &TokenizerFiles) -> Resul
         .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
         .map(|line| match line.split_once(' ') {
             Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
-            _ => Err(refuse(&merges_file, format!("{line:?} is not a merge of two tokens"))),
+            _ => Err(refuse(&merges_file, format!("{} is not a merge of two tokens", crate::in_quotes(line)))),
         })
         .collect::<Result<Vec<_>>>()?;
     let model = BPE::builder()

@@ -102,7 +102,10 @@ fn by_name<T: Copy>(option: &str, text: &str, names: &[(&str, T)]) -> Result<T> 
         Some(&(_, value)) => Ok(value),
         None => {
             let names: Vec<_> = names.iter().map(|&(name, _)| name).collect();
-            Err(Error::option(option, format!("{text:?} is unknown; choose from {}", names.join(", "))))
+            Err(Error::option(
+                option,
+                format!("{} is unknown; choose from {}", crate::in_quotes(text), names.join(", ")),
+            ))
         }
     }
 }

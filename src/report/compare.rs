@@ -5,6 +5,7 @@ use super::data::{Official, ReportData, WordInfo};
 use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
+use crate::trace::normalized;
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde::Serialize;
@@ -35,11 +36,11 @@ pub struct Pair {
     pub kind: Match,
 }
 
-/// Aligns two word lists: the longest common subsequence (letter case aside) is the same; between its words, as many as both
+/// Aligns two word lists: the longest common subsequence (letter case and Unicode form aside) is the same; between its words, as many as both
 /// sides have are replaced in order, the rest stand on one side alone.
 pub fn align<S: AsRef<str>>(a: &[S], b: &[S]) -> Vec<Pair> {
-    let a: Vec<String> = a.iter().map(|word| word.as_ref().to_lowercase()).collect();
-    let b: Vec<String> = b.iter().map(|word| word.as_ref().to_lowercase()).collect();
+    let a: Vec<String> = a.iter().map(|word| normalized(word.as_ref())).collect();
+    let b: Vec<String> = b.iter().map(|word| normalized(word.as_ref())).collect();
     // length[i][j]: of the longest common subsequence of a[i..] and b[j..].
     let columns = b.len() + 1;
     let mut length = vec![0usize; (a.len() + 1) * columns];

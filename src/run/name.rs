@@ -1,5 +1,6 @@
 //! Names of folders and files made from what users type: safe whatever they type.
 
+use crate::trace::is_variation_selector;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -9,17 +10,31 @@ const LONGEST: usize = 60;
 /// Bytes of a slug, at most: file systems allow 255 for a name, and a prefix and suffix are added.
 const MOST_BYTES: usize = 160;
 
-/// What is left of `text` in a name: its letters and digits (of any script) in lower case, with `-` between them; never empty,
-/// at most 60 characters, no separators, dots, spaces, control or invisible characters.
+/// What is left of `text` in a name: its letters and digits (of any script) in lower case and its emoji and signs by their numbers,
+/// with `-` between them; never empty, at most 60 characters, no separators, dots, spaces, control or invisible characters.
 ///
 /// ```
 /// assert_eq!(attnmap::run::slug("A red apple, on ../the beach!"), "a-red-apple-on-the-beach");
-/// assert_eq!(attnmap::run::slug("🐸"), "untitled");
+/// assert_eq!(attnmap::run::slug("a 🐸"), "a-u1f438");
+/// assert_eq!(attnmap::run::slug("?!"), "u3f-u21");
 /// ```
 pub fn slug(text: &str) -> String {
+    let named = shortened(text, is_sign);
+    // Punctuation alone is better than nothing.
+    let named = if named.is_empty() { shortened(text, is_visible) } else { named };
+    if named.is_empty() { "untitled".into() } else { named }
+}
+
+/// The slug of `text`, with those characters by their numbers that `numbered` says; empty where nothing is left.
+fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
+    let spelt = |c: char| match numbered(c) {
+        true => format!("-u{:x}-", u32::from(c)),
+        false => c.to_string(),
+    };
+    let plain = text.nfc().filter(|c| !is_variation_selector(*c)).flat_map(char::to_lowercase);
     let mut slug = String::new();
     let mut count = 0;
-    for character in text.nfc().flat_map(char::to_lowercase) {
+    for character in plain.map(spelt).collect::<String>().chars() {
         // Marks belong to the letter before them (Devanagari vowel signs and virama, Arabic vowels).
         let letter =
             character.is_alphanumeric() || (is_combining_mark(character) && !slug.ends_with('-') && !slug.is_empty());
@@ -39,7 +54,19 @@ pub fn slug(text: &str) -> String {
     }
     let end = slug.trim_end_matches('-').len();
     slug.truncate(end);
-    if slug.is_empty() { "untitled".into() } else { slug }
+    slug
+}
+
+/// Emoji, arrows and other signs, which are words of a prompt as letters are.
+fn is_sign(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{27bf}' | '\u{2900}'..='\u{2bff}' | '\u{1f000}'..='\u{1fbff}')
+}
+
+/// What leaves a mark on paper.
+fn is_visible(c: char) -> bool {
+    let formats = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{e0000}'..='\u{e0fff}');
+    !(c.is_whitespace() || c.is_control() || c.is_alphanumeric() || is_combining_mark(c) || formats)
 }
 
 /// The folder of a run: `<slug>-<seed>`. The number keeps it from being a name that Windows reserves.
@@ -62,6 +89,10 @@ mod tests {
         assert_eq!(slug("हिन्दी में एक सेब"), "हिन्दी-में-एक-सेब");
         assert_eq!(slug("CON"), "con");
         assert_eq!(slug("<script>alert(1)</script> \"quotes\" & </style>"), "script-alert-1-script-quotes-style");
+        assert_eq!(slug("🐸 on a 🏖️"), "u1f438-on-a-u1f3d6");
+        assert_eq!(slug("❤️"), slug("❤"));
+        assert_ne!(slug("🐸"), slug("🍎"));
+        assert_eq!(slug("🐸".repeat(99).as_str()).len(), 55, "whole signs");
         assert_eq!(slug(""), "untitled");
         assert_eq!(slug("\u{202e}\u{200b}\0\n"), "untitled");
         assert_eq!(slug(&"word ".repeat(99)).len(), 59);

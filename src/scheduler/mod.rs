@@ -228,6 +228,16 @@ impl SchedulerKind {
         }
     }
 
+    /// Whether it draws noise in its steps too, so that the seed matters beyond the first latent.
+    pub fn draws_noise(self) -> bool {
+        match self {
+            Self::EulerAncestral | Self::DpmSolverSde | Self::DpmSolverSdeKarras | Self::Kdpm2Ancestral => true,
+            Self::Ddpm | Self::Lcm | Self::Tcd => true,
+            Self::Ddim | Self::Pndm | Self::Euler | Self::DpmSolver | Self::DpmSolverKarras => false,
+            Self::DpmSolverSinglestep | Self::Deis | Self::UniPc | Self::Lms | Self::Heun | Self::Kdpm2 => false,
+        }
+    }
+
     /// The kind that a config asks for by its class.
     ///
     /// Errors: [`Error::Unsupported`] naming a class that attnmap does not have and the way out (`--scheduler`).
@@ -273,7 +283,10 @@ impl FromStr for SchedulerKind {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text.trim())).ok_or_else(|| {
-            Error::option("--scheduler", format!("there is no scheduler {text:?}; choose one of {}", names()))
+            Error::option(
+                "--scheduler",
+                format!("there is no scheduler {}; choose one of {}", crate::in_quotes(text), names()),
+            )
         })
     }
 }

@@ -62,7 +62,10 @@ impl FromStr for Spacing {
     fn from_str(text: &str) -> Result<Self> {
         let names = || Self::ALL.map(Self::name).join(", ");
         Self::named(text).ok_or_else(|| {
-            Error::option("--spacing", format!("there is no spacing {text:?}; choose one of {}", names()))
+            Error::option(
+                "--spacing",
+                format!("there is no spacing {}; choose one of {}", crate::in_quotes(text), names()),
+            )
         })
     }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536 pixels).
-const LARGEST_SIDE: usize = 8192;
+pub(crate) const LARGEST_SIDE: usize = 8192;
 
 /// A recorded run: what was seen, and of what.
 ///

@@ -11,6 +11,7 @@ mod recorder;
 mod recording;
 mod select;
 mod site;
+mod spelling;
 mod sums;
 pub mod tensors;
 mod ties;
@@ -19,9 +20,11 @@ pub use about::{
     About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo,
 };
 pub use buffer::Buffer;
+pub(crate) use file::LARGEST_SIDE;
 pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};
+pub use spelling::{is_variation_selector, normalized};
 pub use ties::{Ties, TiesPlan};

@@ -1,11 +1,11 @@
 //! Choosing words and phrases of a prompt: `red apple,apple#2,<start>`.
 
-use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo};
+use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo, normalized};
 use crate::{Error, Result};
 
 impl PromptInfo {
     /// The words that `choice` names, in its order: words or phrases of the prompt separated by commas, upper and lower case
-    /// alike. A word that stands in the prompt several times gives each of them; `apple#2` is the second alone. `<start>` and
+    /// and Unicode forms alike ([`normalized`]). A word that stands in the prompt several times gives each of them; `apple#2` is the second alone. `<start>` and
     /// `<end>` are the start token and the first end token, of each chunk where the prompt has several. What no token stands for (the
     /// brackets and weights of emphasis) is passed over within a phrase.
     ///
@@ -52,16 +52,20 @@ impl PromptInfo {
                 return Ok(vec![word]);
             }
             if count > 0 {
-                let reason = format!("{name:?} stands in the prompt {count} times; there is no #{number}");
+                let reason =
+                    format!("{} stands in the prompt {count} times; there is no #{number}", crate::in_quotes(name));
                 return Err(Error::option("--words", reason));
             }
         }
-        let bare = |text: &str| text.strip_prefix(PROBE_PREFIX).unwrap_or(text).to_lowercase();
+        let bare = |text: &str| normalized(text.strip_prefix(PROBE_PREFIX).unwrap_or(text));
         if let Some(probe) = probes.iter().find(|probe| bare(&probe.text) == bare(name)) {
             return Ok(vec![probe.clone()]);
         }
         let probes: String = probes.iter().map(|probe| format!(", {}", probe.text)).collect();
-        Err(Error::option("--words", format!("{name:?} is not in the prompt; {}{probes}", self.have())))
+        Err(Error::option(
+            "--words",
+            format!("{} is not in the prompt; {}{probes}", crate::in_quotes(name), self.have()),
+        ))
     }
 
     /// The tokens of `kind`, each as a word called `name`.
@@ -84,8 +88,7 @@ impl PromptInfo {
             "<end>" => return self.special(name, TokenKind::End),
             _ => {}
         }
-        let plain = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
-        let name = plain(name);
+        let name = normalized(name);
         let mut found = Vec::new();
         for (first, word) in self.words.iter().enumerate() {
             let mut text = String::new();
@@ -94,7 +97,7 @@ impl PromptInfo {
                     self.read_between(self.words[last - 1].end..end.start, &mut text);
                 }
                 text.push_str(&end.text);
-                let here = plain(&text);
+                let here = normalized(&text);
                 if here == name {
                     let mut tokens: Vec<usize> =
                         self.words[first..=last].iter().flat_map(|word| word.tokens.iter().copied()).collect();
@@ -144,7 +147,7 @@ impl PromptInfo {
         }
         let mut found = Vec::new();
         for run in runs {
-            if let Some(text) = self.text.get(run.start..run.end).filter(|text| *text == name) {
+            if let Some(text) = self.text.get(run.start..run.end).filter(|text| normalized(text) == name) {
                 found.push(WordInfo { text: text.into(), occurrence: found.len() + 1, ..run });
             }
         }

@@ -103,7 +103,7 @@ fn what_has_moved_is_given_again() {
     crate::cli::refused(
         &output,
         2,
-        &["not as it was changed", "the run had --lora", "here.safetensors:1", "leave these out"],
+        &["--lora: the run was made with --lora", "here.safetensors:1", "not with --lora", "there.safetensors:0.5"],
     );
     succeeds(&["explain", &run, "--lora", &there]);
 }
@@ -182,7 +182,7 @@ fn a_run_without_changes_says_so_and_another_checkpoint_is_named() {
     let (model, lora) = (fixture("tiny-sd1"), fixture("adapters/kohya-sd1.safetensors"));
     succeeds(&["generate", "an apple", "--model", &model, "--steps", "2", "--size", "64x64", "--out", &run]);
     let output = attnmap(&["explain", &run, "--lora", &lora]);
-    crate::cli::refused(&output, 2, &["the run had no --lora, --embedding or --prediction; leave those out"]);
+    crate::cli::refused(&output, 2, &["--lora: the run was made without --lora", "leave it out"]);
     let output = attnmap(&["explain", &run, "--model", &fixture("tiny-sd2")]);
     crate::cli::refused(&output, 2, &["tiny-sd2 is not the checkpoint that made the run", "tiny-sd1"]);
 }

@@ -58,7 +58,7 @@ fn view_refuses_in_one_line_and_changes_nothing() {
     refuse(&["--heads", "0-99"], 2, &["--heads", "99 does not exist"]);
     refuse(&["--heads", "0", "--steps-window", "1-1"], 2, &["cannot be combined with --heads"]);
     refuse(&["--steps-window", "1-1"], 2, &["no single steps"]);
-    refuse(&["--resolution", "999"], 2, &["--resolution", "takes no site of this run, which has"]);
+    refuse(&["--resolution", "999"], 2, &["--resolution", "no layer has a grid of 999; this run has"]);
     refuse(&["--half", "unconditional"], 2, &["no unconditional half"]);
     refuse(&["--opacity", "2"], 2, &["--opacity", "from 0 to 1"]);
     refuse(&["--overlay-size", "0"], 2, &["--overlay-size", "64 to 4096"]);

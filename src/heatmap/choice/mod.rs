@@ -107,7 +107,10 @@ impl Aggregate {
     pub fn named(name: &str) -> Result<Self> {
         let Some(found) = NAMED.iter().find(|named| named.name == name) else {
             let names: Vec<_> = NAMED.iter().map(|named| named.name).collect();
-            return Err(Error::option("--aggregate", format!("{name:?} is unknown; choose from {}", names.join(", "))));
+            return Err(Error::option(
+                "--aggregate",
+                format!("{} is unknown; choose from {}", crate::in_quotes(name), names.join(", ")),
+            ));
         };
         let (name, sites, compete) = (found.name.to_string(), found.sites.to_vec(), found.compete);
         Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete })
@@ -134,7 +137,17 @@ impl Aggregate {
                     there.push(line);
                 }
             }
-            let reason = format!("{self} takes no site of this run, which has {}", there.join(", "));
+            let there = there.join(", ");
+            let known = Self::named(&self.name).map_or(0, |named| named.sites.len());
+            let reason = match &self.sites[known.min(self.sites.len())..] {
+                [SiteFilter::Layers(layers)] if known == 0 => {
+                    format!("no layer is called {}; this run has {there}", join(layers))
+                }
+                [SiteFilter::Resolutions(sizes)] if known == 0 => {
+                    format!("no layer has a grid of {}; this run has {there}", join(sizes))
+                }
+                _ => format!("{self} takes no layer of this run, which has {there}"),
+            };
             return Err(Error::option(self.option(), reason));
         }
         Ok(chosen)
@@ -150,12 +163,13 @@ impl Aggregate {
     }
 }
 
+fn join<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
 impl fmt::Display for Aggregate {
     /// As in `daam, layers up, heads 0-3`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        fn join<T: fmt::Display>(items: &[T]) -> String {
-            items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
-        }
         f.write_str(&self.name)?;
         for filter in &self.sites {
             match filter {
@@ -205,7 +219,7 @@ mod tests {
         let sites = [site("up_blocks.1.attentions.0", Stage::Up, 16, 24)];
         let how = Aggregate::named("all").unwrap().narrowed(SiteFilter::Resolutions(vec![Resolution::Short(24)]));
         let error = how.choose(&sites, Grid::new(64, 96)).unwrap_err().to_string();
-        assert_eq!(error, "--resolution: all, resolution 24 takes no site of this run, which has up 24x16");
+        assert_eq!(error, "--resolution: no layer has a grid of 24; this run has up 24x16");
     }
 
     #[test]

@@ -25,11 +25,17 @@ impl FromStr for HeadSet {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::option("--heads", format!("{text:?} is no choice of heads; write 0-3,7"));
+        let wrong =
+            || Error::option("--heads", format!("{} is no choice of heads; write 0-3,7", crate::in_quotes(text)));
         let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
         let range = |part: &str| -> Result<_> {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last) = (number(first)?, number(last)?);
+            let (first, last) = match part.split_once("..") {
+                Some((first, end)) => (number(first)?, number(end)?.checked_sub(1).ok_or_else(wrong)?),
+                None => {
+                    let (first, last) = part.split_once('-').unwrap_or((part, part));
+                    (number(first)?, number(last)?)
+                }
+            };
             if first <= last { Ok(first..=last) } else { Err(wrong()) }
         };
         Ok(Self(text.split(',').map(range).collect::<Result<_>>()?))
@@ -83,8 +89,10 @@ impl FromStr for StepWindow {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            let reason =
-                format!("{text:?} is no window; write shares of the run, like 0.2..0.8, or step numbers, like 1-20");
+            let reason = format!(
+                "{} is no window; write shares of the run, like 0.2..0.8, or step numbers, like 1-20",
+                crate::in_quotes(text)
+            );
             Error::option("--steps-window", reason)
         };
         if let Some((from, to)) = text.split_once("..") {
@@ -132,7 +140,8 @@ mod tests {
         let heads: HeadSet = "0-3,7".parse().unwrap();
         assert_eq!((0..9).filter(|&head| heads.contains(head)).collect::<Vec<_>>(), [0, 1, 2, 3, 7]);
         assert_eq!(heads.to_string(), "0-3,7");
-        for wrong in ["", "3-1", "a", "1,,2", "-"] {
+        assert_eq!("0..4,7".parse::<HeadSet>().unwrap(), heads, "A..B leaves out its end");
+        for wrong in ["", "3-1", "3..3", "0..0", "a", "1,,2", "-"] {
             assert!(wrong.parse::<HeadSet>().is_err(), "{wrong}");
         }
     }

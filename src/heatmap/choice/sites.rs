@@ -155,8 +155,10 @@ impl FromStr for Resolution {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            let reason =
-                format!("{text:?} is no size; write the short side of a site grid, like 16, or WxH, like 24x16");
+            let reason = format!(
+                "{} is no size; write the short side of a site grid, like 16, or WxH, like 24x16",
+                crate::in_quotes(text)
+            );
             Error::option("--resolution", reason)
         };
         let side = |text: &str| text.trim().parse::<usize>().ok().filter(|&side| side > 0).ok_or_else(wrong);

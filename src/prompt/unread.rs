@@ -1,0 +1,222 @@
+//! Syntax of other programs that a prompt has and that is read as words here, so that a user is told before waiting.
+
+use super::Syntax;
+use crate::trace::is_variation_selector;
+
+/// A piece of a prompt that other programs read as syntax.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The piece as it stands in the prompt.
+    pub piece: String,
+    /// What becomes of it, and the way out.
+    pub advice: &'static str,
+}
+
+const LORA: &str = "is plain text here; --lora FILE:WEIGHT merges a LoRA";
+const HYPERNET: &str = "is plain text here, and hypernetworks are not supported; leave it out";
+const EMBEDDING: &str =
+    "is plain text here; --embedding FILE:WORD teaches the word, which then stands alone in the prompt";
+const EDITING: &str = "changes words during the run in other programs; it is not read here, and all of its words are in the prompt at once";
+const ALTERNATING: &str = "swaps words from step to step in other programs; it is not read here, and all of its words are in the prompt at once";
+const CHANCE: &str = "draws a word by chance in other programs; it is plain text here, so write the word";
+const AND: &str = "joins prompts in other programs; it is a word here";
+const BRACKETS: &str = "has brackets, which are plain text; --emphasis reads them as weights";
+const STRESS: &str = "is plain text here; with --emphasis write (word:1.1)";
+const BREAK: &str = "is a word here; --long makes it begin a new chunk";
+const OPTION: &str = "is plain text here; options stand outside of the prompt's quotes";
+
+/// What `text`, read by `syntax`, has of other programs' syntax: each kind once, with its first example, in the order of the text.
+pub fn unread(text: &str, syntax: Syntax) -> Vec<Unread> {
+    let mut found: Vec<(usize, &str, &'static str)> = Vec::new();
+    found.extend(tags(text));
+    found.extend(pairs(text, syntax));
+    found.extend(words(text, syntax));
+    found.sort_by_key(|&(at, ..)| at);
+    let mut each: Vec<Unread> = Vec::new();
+    for (_, piece, advice) in found {
+        if each.iter().all(|other| other.advice != advice) {
+            each.push(Unread { piece: piece.to_owned(), advice });
+        }
+    }
+    each
+}
+
+/// `<lora:NAME:WEIGHT>` and its kin.
+fn tags(text: &str) -> Vec<(usize, &str, &'static str)> {
+    let tag = |(at, _): (usize, &str)| {
+        let end = at + text[at..].find('>')? + 1;
+        let (name, _) = text[at + 1..end - 1].split_once(':')?;
+        let advice = match name.trim().to_ascii_lowercase().as_str() {
+            "lora" | "lyco" | "lycoris" => LORA,
+            "hypernet" => HYPERNET,
+            "embedding" | "ti" => EMBEDDING,
+            _ => return None,
+        };
+        Some((at, &text[at..end], advice))
+    };
+    text.match_indices('<').filter_map(tag).collect()
+}
+
+/// Pairs of brackets that no backslash made text.
+fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
+    let mut found = Vec::new();
+    let mut open: Vec<(char, usize)> = Vec::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => {
+                let next = chars.next().filter(|(_, next)| "()[]".contains(*next));
+                found.extend(next.filter(|_| !syntax.emphasis).map(|(end, _)| (at, &text[at..=end], BRACKETS)));
+            }
+            '(' | '[' | '{' => open.push((c, at)),
+            ')' | ']' | '}' => {
+                let opening = match c {
+                    ')' => '(',
+                    ']' => '[',
+                    _ => '{',
+                };
+                let Some(depth) = open.iter().rposition(|&(other, _)| other == opening) else { continue };
+                let start = open[depth].1;
+                open.truncate(depth);
+                let inner = &text[start + 1..at];
+                let advice = match c {
+                    ']' if inner.contains('|') => Some(ALTERNATING),
+                    ']' if is_editing(inner) => Some(EDITING),
+                    '}' => inner.contains('|').then_some(CHANCE),
+                    _ => (!syntax.emphasis && !inner.trim().is_empty()).then_some(BRACKETS),
+                };
+                found.extend(advice.map(|advice| (start, &text[start..=at], advice)));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether `[inner]` is `[from:to:when]`, `[to:when]` or `[from::when]`, where `when` is a number of steps or a share of them.
+fn is_editing(inner: &str) -> bool {
+    let parts: Vec<&str> = inner.split(':').collect();
+    let when = parts.last().is_some_and(|part| part.trim().parse::<f64>().is_ok());
+    when && matches!(parts.len(), 2 | 3)
+}
+
+/// Words with a meaning.
+fn words(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
+    let shouted = !text.chars().any(char::is_lowercase);
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(word) = rest.split_whitespace().next() {
+        // The word is a part of the text, so that its place is the distance of both.
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        rest = &text[at + word.len()..];
+        let (first, last) = (text[..at].trim().is_empty(), rest.trim().is_empty());
+        let bare = word.trim_matches([',', '.', ';']);
+        let advice = match bare {
+            "AND" => (!first && !last && !shouted).then_some(AND),
+            "BREAK" => (!syntax.long && !shouted).then_some(BREAK),
+            _ if bare.starts_with("embedding:") && bare.len() > 10 => Some(EMBEDDING),
+            _ if bare.len() > 4 && bare.starts_with("__") && bare.ends_with("__") => Some(CHANCE),
+            _ if !first && is_option(bare) => Some(OPTION),
+            _ => is_stressed(bare).then_some(STRESS),
+        };
+        found.extend(advice.map(|advice| (at, bare, advice)));
+    }
+    found
+}
+
+/// `--ar`, as other programs take options in the prompt.
+fn is_option(word: &str) -> bool {
+    word.strip_prefix("--").is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()))
+}
+
+/// `word++` or `word--`.
+fn is_stressed(word: &str) -> bool {
+    let stem = word.trim_end_matches(['+', '-']);
+    let signs = &word[stem.len()..];
+    let same = signs.chars().all(|c| signs.starts_with(c));
+    let ends = |c: char| c.is_alphanumeric() || c == ')' || is_variation_selector(c);
+    signs.len() >= 2 && same && stem.chars().count() >= 2 && stem.ends_with(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PLAIN: Syntax = Syntax { emphasis: false, long: false };
+    const ALL: Syntax = Syntax { emphasis: true, long: true };
+
+    fn found(text: &str, syntax: Syntax) -> Vec<(String, &'static str)> {
+        unread(text, syntax).into_iter().map(|unread| (unread.piece, unread.advice)).collect()
+    }
+
+    #[test]
+    fn syntax_of_other_programs_is_found_whatever_is_asked_for() {
+        for (text, piece, advice) in [
+            ("a cat <lora:style:0.8>", "<lora:style:0.8>", LORA),
+            ("<LoRA:style:-0.5> a cat", "<LoRA:style:-0.5>", LORA),
+            ("a cat <lyco:x:1>", "<lyco:x:1>", LORA),
+            ("a cat <hypernet:x:1>", "<hypernet:x:1>", HYPERNET),
+            ("a cat, embedding:bad-hands", "embedding:bad-hands", EMBEDDING),
+            ("a [red:green:0.5] apple", "[red:green:0.5]", EDITING),
+            ("a [green:12] apple", "[green:12]", EDITING),
+            ("a [red::.5] apple", "[red::.5]", EDITING),
+            ("a [frog|fox]", "[frog|fox]", ALTERNATING),
+            ("a [(frog:1.2)|fox|]", "[(frog:1.2)|fox|]", ALTERNATING),
+            ("a {frog|fox}", "{frog|fox}", CHANCE),
+            ("a __animal__ there", "__animal__", CHANCE),
+            ("a frog AND a fox", "AND", AND),
+            ("a frog++ there", "frog++", STRESS),
+            ("a frog --ar 16:9", "--ar", OPTION),
+        ] {
+            for syntax in [PLAIN, ALL] {
+                assert!(found(text, syntax).contains(&(piece.into(), advice)), "{text}: {:?}", found(text, syntax));
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_option_reads_is_said_only_without_it() {
+        for (text, piece, advice) in [
+            ("a (green frog:0.5) there", "(green frog:0.5)", BRACKETS),
+            ("a (frog)", "(frog)", BRACKETS),
+            ("a [frog]", "[frog]", BRACKETS),
+            ("((a frog))", "((a frog))", BRACKETS),
+            (r"a frog \(green\)", r"\(", BRACKETS),
+            ("a frog BREAK a fox", "BREAK", BREAK),
+        ] {
+            assert_eq!(found(text, PLAIN), [(piece.to_owned(), advice)], "{text}");
+            assert_eq!(found(text, ALL), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_text_has_none() {
+        for text in [
+            "",
+            "a red apple to the left of a green frog on the beach",
+            "A FROG AND A FOX",
+            "AND now a frog",
+            "breakfast and sand at 12:30",
+            "a <toy-cat> by <artist>",
+            "a well-known frog - green; 3 > 2 < 4",
+            ":) a frog :(",
+            "{green} frog, half __done",
+            "A+ grade, 5++",
+            "a frog -- and a fox",
+        ] {
+            assert_eq!(found(text, PLAIN), [], "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_searched(text in r"([()\[\]{}\\:|<>.0-9+\- ]|AND|BREAK|lora:|[a-z🐸é]){0,40}") {
+            for syntax in [PLAIN, ALL] {
+                for unread in unread(&text, syntax) {
+                    prop_assert!(text.contains(&unread.piece));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How words are compared: as the tokenizer reads them, in whatever Unicode form, case and spacing they were typed.
+
+use unicode_normalization::UnicodeNormalization;
+
+/// `text` as CLIP's tokenizer normalises it, so that two spellings of one word are equal: NFC, each character in lower case, single
+/// spaces. Variation selectors, which only choose how a character is drawn, are left out as well.
+///
+/// ```
+/// use attnmap::trace::normalized;
+/// assert_eq!(normalized(" Cafe\u{301}  au lait"), normalized("caf\u{e9} au lait"));
+/// assert_eq!(normalized("\u{2764}\u{fe0f}"), "\u{2764}");
+/// assert_ne!(normalized("cafe"), normalized("caf\u{e9}"));
+/// ```
+pub fn normalized(text: &str) -> String {
+    let plain = text.chars().filter(|c| !is_variation_selector(*c));
+    let lower: String = plain.nfc().flat_map(char::to_lowercase).collect();
+    lower.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Characters that choose a form of the character before them.
+pub fn is_variation_selector(c: char) -> bool {
+    matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spellings_of_one_word_are_equal() {
+        for (one, other) in [
+            ("cafe\u{301}", "CAF\u{c9}"),
+            ("\u{1109}\u{1161}\u{1100}\u{116a}", "\u{c0ac}\u{acfc}"),
+            ("\u{212b}", "\u{e5}"),
+            ("red\u{3000}apple", "Red apple"),
+            ("\u{845b}\u{e0100}", "\u{845b}"),
+        ] {
+            assert_eq!(normalized(one), normalized(other), "{one} {other}");
+        }
+        for (one, other) in
+            [("\u{938}\u{947}\u{92c}", "\u{938}\u{947}\u{935}"), ("\u{fb01}sh", "fish"), ("o", "\u{f6}")]
+        {
+            assert_ne!(normalized(one), normalized(other), "{one} {other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn forms_of_any_text_are_equal(text in any::<String>()) {
+            let text: String = text.chars().filter(|c| !is_variation_selector(*c)).collect();
+            let decomposed: String = text.nfd().collect();
+            let composed: String = text.nfc().collect();
+            prop_assert_eq!(normalized(&decomposed), normalized(&composed));
+            prop_assert_eq!(normalized(&text), normalized(&composed));
+        }
+    }
+}
