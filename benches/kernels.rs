@@ -3,7 +3,7 @@
 //! `cargo bench --bench kernels`
 
 use attnmap::kernels::activation::geglu;
-use attnmap::kernels::attention::Context;
+use attnmap::kernels::attention::PackedKeys;
 use attnmap::kernels::conv::{Algorithm, Conv, Geometry, Map};
 use attnmap::kernels::gemm::{Added, Format, Packed, linear};
 use attnmap::kernels::norm::{Affine, group_norm};
@@ -107,7 +107,7 @@ fn attention_kernel_bf16(bencher: Bencher, shape: (usize, usize, usize, usize)) 
 
 fn attend(bencher: Bencher, (queries, keys, heads, width): (usize, usize, usize, usize), format: Format) {
     let (q, k) = (values(2 * queries * heads * width), values(2 * keys * heads * width));
-    bencher.bench(|| Context::new_as(format, &k, &k, 2, keys, heads).attend(black_box(&q), None));
+    bencher.bench(|| PackedKeys::new_as(format, &k, &k, 2, keys, heads).attend(black_box(&q), None));
 }
 
 #[divan::bench(args = ATTENTIONS, max_time = 3)]

@@ -74,6 +74,9 @@ pub enum Error {
     /// The caller asked to stop (Ctrl-C); exit code 130 in the binary.
     #[error("interrupted")]
     Interrupted,
+    /// Something that only a fault in attnmap itself, or a wrong use of the library, can cause.
+    #[error("attnmap went wrong: {0}; please report it with the command line")]
+    Bug(String),
     /// An operation on tensors failed; a bug in attnmap unless the device ran out of memory.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -91,6 +94,11 @@ impl Error {
             Self::Option { reason, .. } => Self::option(given, reason),
             other => other,
         }
+    }
+
+    /// An [`Error::Bug`].
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::Bug(message.into())
     }
 
     /// An [`Error::Io`] at `path`; for `map_err`.

@@ -9,7 +9,7 @@
 //! prediction's size, so that all steps count alike whatever the checkpoint predicts (noise, velocity); the map's mean is the share
 //! of the prediction that the word moved: its *effect*.
 
-use crate::model::Context;
+use crate::model::PreparedPrompt;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
 use crate::prompt::{Prompt, Token};
 use crate::trace::{Unobserved, WordInfo};
@@ -126,11 +126,11 @@ fn own_positions(prompt: &Prompt, words: &[&WordInfo]) -> Vec<usize> {
 ///
 /// # Errors
 /// Those of the networks.
-pub fn context(pipeline: &Pipeline, rows: &[Row], options: &Options) -> Result<Context> {
+pub fn context(pipeline: &Pipeline, rows: &[Row], options: &Options) -> Result<PreparedPrompt> {
     let prompts: Vec<&Prompt> = rows.iter().map(Row::prompt).collect();
     let conditioning = pipeline.conditioning(&prompts, options)?;
     let (batch, tokens, _) = conditioning.hidden_states.dims3()?;
-    let context = pipeline.unet().prepare(&conditioning)?;
+    let context = pipeline.denoiser().prepare(&conditioning)?;
     if rows.iter().all(|row| row.without.is_empty()) {
         return Ok(context);
     }

@@ -142,15 +142,15 @@ pub fn cascade(
     progress: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Sanity> {
     let [attention, causal] = looked.maps(pipeline, progress)?;
-    let mut unet = pipeline.unet().clone();
+    let mut denoiser = pipeline.denoiser().clone();
     let (.., height, width) = looked.steps.first().map_or(Ok((0, 0, 0, 0)), |(latent, _)| latent.dims4())?;
-    let blocks = blocks(&unet.sites(height, width));
+    let blocks = blocks(&denoiser.sites(height, width));
     let mut generator = TorchGenerator::new(SEED);
     let mut level = |pipeline: &mut Pipeline, block: String| -> Result<Level> {
-        unet.redraw_cross_attention(&block, &mut |count| generator.randn(&[count]))?;
-        let own = pipeline.replace_unet(unet.clone());
+        denoiser.redraw_cross_attention(&block, &mut |count| generator.randn(&[count]))?;
+        let own = pipeline.replace_denoiser(denoiser.clone());
         let maps = looked.maps(pipeline, progress);
-        pipeline.replace_unet(own);
+        pipeline.replace_denoiser(own);
         let [found, changed] = maps?;
         Ok(Level { block, attention: Likeness::of(&found, &attention), causal: Likeness::of(&changed, &causal) })
     };

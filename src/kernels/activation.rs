@@ -6,7 +6,8 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
 use rten_vecmath::Gelu;
 
-/// `a * gelu(g)` of rows `[a, g]`, `width` values each, with the exact (error function) GELU (Shazeer 2020).
+/// `a * gelu(g)` of rows `[a, g]`, `width` values each, with the exact (error function) GELU
+/// (Shazeer 2020).
 ///
 /// # Panics
 /// When `data` is not whole rows of `2 * width`.

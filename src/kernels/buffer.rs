@@ -6,7 +6,8 @@ use std::ops::{Deref, DerefMut};
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// A fixed number of f32 values that start at a 64-byte boundary, so that no vector load straddles two cache lines.
+/// A fixed number of f32 values that start at a 64-byte boundary, so that no vector load straddles
+/// two cache lines.
 #[derive(Debug, Clone, Default)]
 pub struct Aligned {
     lines: Vec<Line>,
@@ -19,7 +20,8 @@ impl Aligned {
         Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
     }
 
-    /// At least `len` values in whatever state earlier use left them: scratch space that is written before it is read.
+    /// At least `len` values in whatever state earlier use left them: scratch space that is written
+    /// before it is read.
     pub fn at_least(&mut self, len: usize) -> &mut [f32] {
         if self.lines.len() * 16 < len {
             self.lines = vec![Line([0.0; 16]); len.div_ceil(16)];
@@ -33,7 +35,8 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is exactly 16 contiguous f32 (repr(C), size 64) and `len` never exceeds the lines held.
+        // SAFETY: `Line` is exactly 16 contiguous f32 (repr(C), size 64) and `len` never exceeds
+        // the lines held.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }
@@ -49,7 +52,8 @@ impl DerefMut for Aligned {
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut(pub *mut f32);
 
-// SAFETY: whoever dereferences it upholds that no two tasks touch the same element; the operators partition their output.
+// SAFETY: whoever dereferences it upholds that no two tasks touch the same element; the operators
+// partition their output.
 unsafe impl Send for SharedMut {}
 unsafe impl Sync for SharedMut {}
 

@@ -1,23 +1,11 @@
-//! Convolutions over channels-last maps: indirect products, or Winograd's transform where that is cheaper.
+//! Convolutions over channels-last maps: indirect products, or Winograd's transform where that is
+//! cheaper.
 
 use super::buffer::Aligned;
-use super::gemm::{Added, Format, LeftRows, Packed, Plain, Products, multiplies, product};
+use super::gemm::{Added, Format, Packed, Products, Shift, multiplies, product};
+pub use super::map::Map;
+use super::tile::{LeftRows, Plain};
 use super::winograd;
-
-/// A batch of maps in memory, `[batch, height, width, channels]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Map<'a> {
-    /// The values.
-    pub data: &'a [f32],
-    /// Maps.
-    pub batch: usize,
-    /// Rows of a map.
-    pub height: usize,
-    /// Columns of a map.
-    pub width: usize,
-    /// Channels.
-    pub channels: usize,
-}
 
 /// How a convolution walks over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +31,8 @@ impl Geometry {
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// Depth: kernel row, kernel column, input channel.
-    pub(super) packed: Packed,
-    pub(super) input: usize,
+    packed: Packed,
+    input: usize,
     geometry: Geometry,
     /// What a tap outside the map reads.
     zeros: Aligned,
@@ -60,7 +48,8 @@ pub enum Algorithm {
 }
 
 impl Conv {
-    /// Packs `weight`, `[output, input, kernel, kernel]`; weights for an odd number of input channels stay in f32.
+    /// Packs `weight`, `[output, input, kernel, kernel]`; weights for an odd number of input
+    /// channels stay in f32.
     pub fn new(format: Format, weight: &[f32], output: usize, input: usize, geometry: Geometry) -> Self {
         let area = geometry.kernel * geometry.kernel;
         // Pairs lie within a tap.
@@ -86,9 +75,10 @@ impl Conv {
         self.packed.columns()
     }
 
-    /// The convolution of `map`, enlarged first to the size `enlarged` by nearest neighbour (source index `floor(i * in / out)`)
-    /// without forming the enlarged map; `added` is in the output's shape, its groups being maps. Returns the values
-    /// `[batch, height, width, output]` with height and width.
+    /// The convolution of `map`, enlarged first to the size `enlarged` by nearest neighbour (source
+    /// index `floor(i * in / out)`). The enlarged map is never formed. `added` has the output's
+    /// shape; its groups are maps. Returns the values `[batch, height, width, output]` with height
+    /// and width.
     ///
     /// # Panics
     /// When `map` has other channels than the weights.
@@ -113,12 +103,14 @@ impl Conv {
         assert_eq!(map.data.len(), map.batch * map.height * map.width * map.channels, "a whole map");
         let (height, width) = enlarged.unwrap_or((map.height, map.width));
         let (oh, ow) = (self.geometry.outputs(height), self.geometry.outputs(width));
-        let added = Added { rows_per_group: if added.rows_per_group == 0 { 0 } else { oh * ow }, ..added };
+        if let Shift::PerGroup { rows, .. } = added.shift {
+            assert_eq!(rows, oh * ow, "a group of rows is an image");
+        }
         if algorithm == Algorithm::Winograd {
             assert!(self.geometry.kernel == 3 && self.geometry.stride == 1, "Winograd F(4x4, 3x3)");
             let ys = self.sources(height, map.height);
             let xs = self.sources(width, map.width);
-            return winograd::forward(self, map, (&ys, &xs), (oh, ow), added);
+            return winograd::forward(&self.packed, map, (&ys, &xs), (oh, ow), added);
         }
         if self.geometry == (Geometry { kernel: 1, stride: 1, before: 0, after: 0 }) && enlarged.is_none() {
             let rows = map.batch * oh * ow;
@@ -144,7 +136,8 @@ impl Conv {
         multiplies(&self.packed)
     }
 
-    /// The source index of every place along a side with its padding: `None` where there is nothing but zeros.
+    /// The source index of every place along a side with its padding: `None` where there is nothing
+    /// but zeros.
     fn sources(&self, length: usize, source: usize) -> Vec<Option<usize>> {
         let padded = length + self.geometry.before + self.geometry.after;
         (0..padded)
@@ -152,15 +145,16 @@ impl Conv {
             .collect()
     }
 
-    /// The cheaper way by the operations of each, fitted to what was measured on AVX-512 (benches/RESULTS.md).
+    /// The cheaper way by the operations of each, fitted to what was measured on AVX-512
+    /// (benches/RESULTS.md).
     fn algorithm(&self, batch: usize, (height, width): (usize, usize)) -> Algorithm {
         if self.geometry.kernel != 3 || self.geometry.stride != 1 || self.input < 16 || self.output() < 16 {
             return Algorithm::Indirect;
         }
         let rows = batch * height * width;
         let tiles = batch * height.div_ceil(4) * width.div_ceil(4);
-        // Multiplications for each pair of channels; for Winograd its products (at a lower rate), the transform of the pair's weights,
-        // and its share of the maps' transforms.
+        // Multiplications per pair of channels. For Winograd these are its products (at a lower
+        // rate), the transform of the pair's weights, and its share of the maps' transforms.
         let mut indirect = 9 * rows.next_multiple_of(4);
         if self.products() == Products::Bf16 {
             indirect /= 2;
@@ -277,8 +271,8 @@ mod tests {
                 1 => Some((2 * height, 2 * width)),
                 _ => Some((2 * height + 1, 2 * width - 1)),
             };
-            // A map too small for one output is refused before the kernels; candle 0.11 takes its size below zero there, wraps
-            // around and writes out of bounds.
+            // A map too small for one output is refused before the kernels. candle 0.11 takes its
+            // size below zero there, wraps around and writes out of bounds.
             let (rows, columns) = enlarged.unwrap_or((height, width));
             prop_assume!(geometry.outputs(rows) * geometry.outputs(columns) > 0);
             let want = reference(&weight, output, map, enlarged, geometry).unwrap();
@@ -299,7 +293,7 @@ mod tests {
             let want: Vec<f32> = want.iter().zip(&residual).enumerate().map(|(i, (w, r))| {
                 w + r + shift[i / (places * output) * output + i % output]
             }).collect();
-            let added = Added { columns: Some(&shift), rows_per_group: places, residual: Some(&residual) };
+            let added = Added { shift: Shift::PerGroup { values: &shift, rows: places }, residual: Some(&residual) };
             let (got, ..) = conv.forward(map, enlarged, added);
             prop_assert!(relative(&got, &want) < 1e-5, "added: {}", relative(&got, &want));
         }

@@ -1,87 +1,25 @@
-//! The product at the heart of linear layers, convolutions and attention: rows anywhere in memory times packed weights.
+//! The product at the heart of linear layers, convolutions and attention: rows anywhere in memory
+//! times packed weights.
 //!
-//! The left side is a table of row pointers, so that a convolution's taps are read in place (an indirect product: Dukhan 2019, "The
-//! Indirect Convolution Algorithm") and nothing is copied. The right side is packed once, in panels as wide as two vectors.
+//! The left side is a table of row pointers, so that a convolution's taps are read in place and
+//! nothing is copied. This is an indirect product (Dukhan 2019, "The Indirect Convolution
+//! Algorithm"). The right side is packed once, in panels as wide as two vectors.
 
 use super::buffer::{Aligned, SharedMut};
+use super::machine::{TILE, shape};
 pub use super::packed::{Format, Packed, panel_width};
+pub use super::tile::{Added, Shift};
+use super::tile::{Block, LeftRows, Plain, Store, even};
 use super::{gemm_bf16, packed, threads};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
-use std::sync::OnceLock;
 
 /// Depth of a block of the right side: a panel of it stays in the first-level cache.
 const DEPTH: usize = 256;
 /// Rows of a task's block: its left side stays in the second-level cache.
 const ROWS: usize = 96;
-/// The largest number of rows of a register tile.
-pub(super) const TILE: usize = 12;
 /// The widest panel.
 const WIDEST: usize = 32;
-
-/// Lanes of a vector on this machine, and rows of a register tile.
-pub(crate) fn shape() -> (usize, usize) {
-    struct Lanes;
-    impl SimdOp for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        fn eval<I: Isa>(self, isa: I) -> usize {
-            isa.f32().len()
-        }
-    }
-    static SHAPE: OnceLock<(usize, usize)> = OnceLock::new();
-    *SHAPE.get_or_init(|| {
-        let lanes = Lanes.dispatch();
-        (lanes, if lanes == 16 { 12 } else { 6 })
-    })
-}
-
-/// Where the left side's rows lie. A row is `taps` pieces of `width` values each.
-pub(crate) trait LeftRows: Sync {
-    /// Number of rows.
-    fn rows(&self) -> usize;
-    /// Pieces of a row.
-    fn taps(&self) -> usize;
-    /// Values of a piece.
-    fn width(&self) -> usize;
-    /// Writes where the pieces `first_tap..` of `row` begin, as many as `out` is long; `width()` values can be read at each.
-    fn pieces(&self, row: usize, first_tap: usize, out: &mut [*const f32]);
-}
-
-/// Rows that follow each other at a fixed stride.
-#[derive(Clone, Copy)]
-pub(crate) struct Plain<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub width: usize,
-    pub stride: usize,
-}
-
-impl LeftRows for Plain<'_> {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-    fn taps(&self) -> usize {
-        1
-    }
-    fn width(&self) -> usize {
-        self.width
-    }
-    fn pieces(&self, row: usize, _first_tap: usize, out: &mut [*const f32]) {
-        out[0] = self.data[row * self.stride..][..self.width].as_ptr();
-    }
-}
-
-/// What is added to the product before it is stored.
-#[derive(Clone, Copy, Default)]
-pub struct Added<'a> {
-    /// A value a column: `[columns]`, or `[groups, columns]` when `rows_per_group` is not 0.
-    pub columns: Option<&'a [f32]>,
-    /// Rows that share a line of `columns`; 0 when all do.
-    pub rows_per_group: usize,
-    /// Added element by element, laid out as the output is.
-    pub residual: Option<&'a [f32]>,
-}
 
 /// `left * right + added`, row-major `[rows, columns]`.
 ///
@@ -133,8 +71,8 @@ pub(super) unsafe fn product_by(
     let (rows, columns) = (left.rows(), right.columns());
     let rate = if products == Products::Bf16 { 200 } else { 100 };
     assert_eq!(left.taps() * left.width(), right.depth(), "depth of the two sides of a product");
-    let groups = if added.rows_per_group == 0 { 1 } else { rows.div_ceil(added.rows_per_group) };
-    assert!(added.columns.is_none_or(|c| c.len() == groups * columns), "one added value a column");
+    let lines = added.shift.lines(rows);
+    assert!(added.shift.values().is_none_or(|values| values.len() == lines * columns), "one added value per column");
     assert!(added.residual.is_none_or(|r| r.len() == rows * columns), "a residual of the output's shape");
     let width = panel_width();
     let panels = columns.div_ceil(width);
@@ -161,47 +99,6 @@ pub(super) unsafe fn product_by(
             Products::Bf16 => unsafe { gemm_bf16::product_block(&op) },
         }
     });
-}
-
-/// The part of a product that one task computes.
-pub(super) struct Block<'a, L> {
-    pub(super) left: &'a L,
-    pub(super) right: &'a Packed,
-    pub(super) added: Added<'a>,
-    pub(super) out: SharedMut,
-    pub(super) rows: std::ops::Range<usize>,
-    pub(super) panels: std::ops::Range<usize>,
-}
-
-impl<L> Block<'_, L> {
-    /// Where the register tile of `rows` rows from `at` on, counted in this block, goes in `panel` of `width` columns. The first part of the
-    /// depth overwrites what is there, and with the last comes what is added.
-    #[inline(always)]
-    pub(super) fn store(
-        &self,
-        (at, rows): (usize, usize),
-        (panel, width): (usize, usize),
-        is_first: bool,
-        is_last: bool,
-    ) -> Store<'_> {
-        let columns = self.right.columns();
-        let (row, column) = (self.rows.start + at, panel * width);
-        assert!(row < self.rows.end && column < columns, "a tile of the block");
-        Store {
-            // SAFETY: inside the output, as row and column are.
-            out: unsafe { self.out.get().add(row * columns + column) },
-            stride: columns,
-            rows: rows.min(self.rows.end - row),
-            columns: width.min(columns - column),
-            accumulate: !is_first,
-            added: is_last.then_some((&self.added, row, column)),
-        }
-    }
-}
-
-/// The even number at or below `at`, but for `end` itself: where a piece of a row may be parted, since bf16 weights lie in pairs.
-pub(super) fn even(at: usize, end: usize) -> usize {
-    if at == end { at } else { at & !1 }
 }
 
 impl<L: LeftRows> SimdOp for Block<'_, L> {
@@ -242,14 +139,16 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
                     let mut b = self.right.panel(panel, first_tap * piece + from);
                     if halved {
                         let to_f32 = unpacked.as_mut_ptr();
-                        // SAFETY: whole taps or a part of one are at most `DEPTH` rows, give or take the rounding to pairs.
+                        // SAFETY: whole taps or a part of one are at most `DEPTH` rows, give or
+                        // take the rounding to pairs.
                         unsafe { packed::unpack(b, taps_here * (to - from), width, to_f32) };
                         b = to_f32;
                     }
                     for at in 0..tiles {
                         let store = self.store((at * tile, tile), (panel, width), is_first, is_last);
                         let a = &pointers[at * taps_here..][..taps_here];
-                        // SAFETY: pointers are valid for `piece` values, the panel for all of the depth; tasks do not share output.
+                        // SAFETY: pointers are valid for `piece` values, the panel for all of the
+                        // depth; tasks do not share output.
                         unsafe { micro(isa, a, from, to - from, b, store) };
                     }
                 }
@@ -258,26 +157,13 @@ impl<L: LeftRows> SimdOp for Block<'_, L> {
     }
 }
 
-/// Where a register tile goes.
-pub(super) struct Store<'a> {
-    pub out: *mut f32,
-    pub stride: usize,
-    /// Rows to store, at most a tile.
-    pub rows: usize,
-    /// Columns to store, at most a panel.
-    pub columns: usize,
-    /// Whether `out` holds a sum to add to.
-    pub accumulate: bool,
-    /// What else to add, and the row and column of `out` in it.
-    pub added: Option<(&'a Added<'a>, usize, usize)>,
-}
-
-/// One register tile: up to a tile of rows by two vectors of columns, over `a.len()` pieces of `depth` values that begin `from`
-/// values into each row piece.
+/// One register tile: up to a tile of rows by two vectors of columns. It sums over `a.len()` pieces
+/// of `depth` values, which begin `from` values into each row piece.
 ///
 /// # Safety
-/// Every pointer of the first `store.rows` of a tile, rounded up to the next multiple of 4 (3 where tiles have 6 rows), must be valid
-/// for `from + depth` values, `b` for `a.len() * depth` lines of a panel, and `store.out` for what it says.
+/// Every pointer of the first `store.rows` of a tile must be valid for `from + depth` values. Those
+/// rows are rounded up to a multiple of 4, or of 3 where tiles have 6 rows. `b` must hold `a.len()
+/// * depth` lines of a panel, and `store.out` what it says.
 #[inline(always)]
 pub(super) unsafe fn micro<I: Isa>(
     isa: I,
@@ -308,7 +194,8 @@ unsafe fn micro_of<I: Isa, const MR: usize>(
     mut b: *const f32,
     store: Store,
 ) {
-    // Plain loops throughout: a closure would be compiled without the instruction set of its caller.
+    // Plain loops throughout: a closure would be compiled without the instruction set of its
+    // caller.
     let ops = isa.f32();
     let lanes = ops.len();
     let mut sum = [[ops.zero(); 2]; MR];
@@ -329,7 +216,8 @@ unsafe fn micro_of<I: Isa, const MR: usize>(
                 }
             }
         }
-        // Constant bounds and small bodies: these loops must unroll for the sums to stay in registers.
+        // Constant bounds and small bodies: these loops must unroll for the sums to stay in
+        // registers.
         if store.columns == 2 * lanes {
             for r in 0..MR {
                 if r < store.rows {
@@ -366,19 +254,21 @@ unsafe fn micro_of<I: Isa, const MR: usize>(
 unsafe fn add<I: Isa>(isa: I, added: &Added, row: usize, column: usize, store: &Store) {
     let ops = isa.f32();
     let lanes = ops.len();
-    if added.columns.is_none() && added.residual.is_none() {
+    let shift = added.shift.values();
+    if shift.is_none() && added.residual.is_none() {
         return;
     }
     for r in 0..store.rows {
-        let line = (row + r).checked_div(added.rows_per_group).unwrap_or(0) * store.stride + column;
+        let line = added.shift.line(row + r) * store.stride + column;
         let place = (row + r) * store.stride + column;
         for at in (0..store.columns).step_by(lanes) {
             let mask = ops.first_n_mask(lanes.min(store.columns - at));
-            // SAFETY: the mask stops at the last column; both have the shapes that `product_into` checked.
+            // SAFETY: the mask stops at the last column; both have the shapes that `product_into`
+            // checked.
             unsafe {
                 let out = store.out.add(r * store.stride + at);
                 let mut value = ops.load_ptr_mask(out, mask);
-                if let Some(values) = added.columns {
+                if let Some(values) = shift {
                     value = ops.add(value, ops.load_ptr_mask(values.as_ptr().add(line + at), mask));
                 }
                 if let Some(values) = added.residual {

@@ -1,7 +1,8 @@
-//! Products on processors that multiply pairs of bf16 (AVX512-BF16), which no library at hand does: twice the rate of f32.
+//! Products on processors that multiply pairs of bf16 (AVX512-BF16), which no library at hand does:
+//! twice the rate of f32.
 //!
-//! The left side is rounded to bf16 a block at a time, on its way into the cache; sums are f32. The plain form is
-//! [`gemm`](super::gemm) with weights of the same format.
+//! The left side is rounded to bf16 a block at a time, on its way into the cache; sums are f32. The
+//! plain form is [`gemm`](super::gemm) with weights of the same format.
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use elsewhere::{add_weighted, product_block, round, tile};
@@ -12,7 +13,7 @@ pub(super) use x86::{add_weighted, product_block, round, tile};
 pub(super) fn available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        super::gemm::shape().0 == 16
+        super::machine::shape().0 == 16
             && is_x86_feature_detected!("avx512bf16")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
@@ -24,7 +25,7 @@ pub(super) fn available() -> bool {
 /// Never called: nothing is packed for it where it is not available.
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
-    use crate::kernels::gemm::{Block, LeftRows, Store};
+    use crate::kernels::tile::{Block, LeftRows, Store};
 
     pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(_: &Block<L>) {
         unreachable!("asked for on a machine where it is not available")
@@ -52,7 +53,7 @@ mod elsewhere {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use crate::kernels::gemm::{Block, LeftRows, Store, even};
+    use crate::kernels::tile::{Block, LeftRows, Store, even};
     use std::arch::x86_64::*;
     use std::cell::RefCell;
 
@@ -92,7 +93,8 @@ mod x86 {
                 for row in 0..count {
                     block.left.pieces(block.rows.start + row, first_tap, &mut pieces[..taps_here]);
                     for (tap, &pointer) in pieces[..taps_here].iter().enumerate() {
-                        // SAFETY: `piece` values can be read at each pointer; a row of the scratch holds all taps of a part.
+                        // SAFETY: `piece` values can be read at each pointer; a row of the scratch
+                        // holds all taps of a part.
                         unsafe { round(pointer.add(from), depth, left.add(row * stride + tap * depth)) };
                     }
                 }
@@ -102,7 +104,8 @@ mod x86 {
                     let b = block.right.panel(panel, first_tap * piece + from);
                     for at in (0..count).step_by(TILE) {
                         let store = block.store((at, TILE), (panel, WIDTH), is_first, is_last);
-                        // SAFETY: `taps_here * depth` values in each row of the scratch and as many lines of the panel.
+                        // SAFETY: `taps_here * depth` values in each row of the scratch and as many
+                        // lines of the panel.
                         unsafe { tile(left.add(at * stride), stride, taps_here * depth / 2, b, store) };
                     }
                 }
@@ -139,11 +142,12 @@ mod x86 {
         if count >= 16 { u16::MAX } else { (1 << count) - 1 }
     }
 
-    /// One register tile, up to 12 rows of 32 columns, over `pairs` pairs of the depth; rows of `a` lie `stride` values apart.
+    /// One register tile, up to 12 rows of 32 columns, over `pairs` pairs of the depth; rows of `a`
+    /// lie `stride` values apart.
     ///
     /// # Safety
-    /// `a` must hold `2 * pairs` values in each of `store.rows` rows, `b` as many lines of a panel's pairs, aligned to 64 bytes, and
-    /// `store.out` what it says.
+    /// `a` must hold `2 * pairs` values in each of `store.rows` rows. `b` must hold as many lines
+    /// of a panel's pairs, aligned to 64 bytes, and `store.out` what it says.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub(in crate::kernels) unsafe fn tile(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
         // SAFETY: the caller's.
@@ -156,8 +160,8 @@ mod x86 {
         }
     }
 
-    /// `sums += a * values` for `rows` rows of `pairs` pairs, `stride` values apart; `values` and `sums` are `padded` columns wide, whole
-    /// vectors.
+    /// `sums += a * values` for `rows` rows of `pairs` pairs, `stride` values apart; `values` and
+    /// `sums` are `padded` columns wide, whole vectors.
     ///
     /// # Safety
     /// The pointers must hold what these sizes say; `values` are aligned to 64 bytes.
@@ -261,9 +265,9 @@ mod x86 {
                             value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, store.out.wrapping_add(at)));
                         }
                         if let Some((added, row, column)) = store.added {
-                            if let Some(columns) = added.columns {
-                                let line = (row + r).checked_div(added.rows_per_group).unwrap_or(0) * store.stride;
-                                let from = columns.as_ptr().wrapping_add(line + column + 16 * half);
+                            if let Some(values) = added.shift.values() {
+                                let line = added.shift.line(row + r) * store.stride;
+                                let from = values.as_ptr().wrapping_add(line + column + 16 * half);
                                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
                             }
                             if let Some(residual) = added.residual {
@@ -283,8 +287,9 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use crate::kernels::conv::{Algorithm, Conv, Geometry, Map};
-    use crate::kernels::gemm::{Added, Format, Packed, Plain, Products, linear, multiplies, product_by};
+    use crate::kernels::gemm::{Added, Format, Packed, Products, Shift, linear, multiplies, product_by};
     use crate::kernels::testing::{noise, relative};
+    use crate::kernels::tile::Plain;
     use candle_core::{Device, Tensor};
     use half::bf16;
     use proptest::prelude::*;
@@ -327,7 +332,7 @@ mod tests {
             let want = reference(&as_multiplied(&left, multiplies(&right)), &weight, depth);
             let want: Vec<f32> =
                 want.iter().zip(&residual).enumerate().map(|(i, (w, r))| w + r + shift[i % columns]).collect();
-            let got = linear(&left, &right, Added { columns: Some(&shift), rows_per_group: 0, residual: Some(&residual) });
+            let got = linear(&left, &right, Added { shift: Shift::All(&shift), residual: Some(&residual) });
             prop_assert!(relative(&got, &want) < 1e-5, "added: {}", relative(&got, &want));
         }
 

@@ -1,7 +1,7 @@
 //! Group norm (with SiLU fused) and layer norm over channels-last values.
 
 use super::buffer::{SharedMut, filled};
-use super::conv::Map;
+use super::map::Map;
 use super::threads;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
@@ -16,7 +16,8 @@ pub struct Affine<'a> {
     pub bias: &'a [f32],
 }
 
-/// Normalises each group of channels over the whole grid of a map (Wu and He 2018), scales, shifts, and applies SiLU when asked.
+/// Normalises each group of channels over the whole grid of a map (Wu and He 2018), scales, shifts,
+/// and applies SiLU when asked.
 ///
 /// # Panics
 /// When `groups` does not divide the channels or `affine` has another number of them.
@@ -93,7 +94,8 @@ fn moments(pivot: &[f32], lines: &[f32], range: std::ops::Range<usize>, places: 
     (mean, (squares / (count * places)).max(0.0))
 }
 
-/// Sums of the values and of their squares, a channel each, after `pivot` is taken off: exact also where the mean is far from zero.
+/// Sums of the values and of their squares, a channel each, after `pivot` is taken off: exact also
+/// where the mean is far from zero.
 struct Moments<'a> {
     pivot: &'a [f32],
     rows: &'a [f32],
@@ -162,7 +164,8 @@ impl SimdOp for Apply<'_> {
     }
 }
 
-/// Normalises each row of `data` (`[rows, channels]`, channels as many as `affine` has; Ba et al. 2016), scales and shifts.
+/// Normalises each row of `data` (`[rows, channels]`, channels as many as `affine` has; Ba et al.
+/// 2016), scales and shifts.
 ///
 /// # Panics
 /// When `data` is not whole rows.

@@ -1,7 +1,8 @@
-//! The right side of a product, packed once in panels as wide as two vectors: f32, or bf16 in half the memory.
+//! The right side of a product, packed once in panels as wide as two vectors: f32, or bf16 in half
+//! the memory.
 
 use super::buffer::{Aligned, SharedMut};
-use super::gemm::shape;
+use super::machine::shape;
 use super::threads;
 use half::bf16;
 
@@ -16,13 +17,15 @@ pub enum Format {
     /// As they are.
     #[default]
     F32,
-    /// Rounded to the nearest bf16: half the memory. Where the processor multiplies bf16 (AVX512-BF16) the left side is rounded too and
-    /// products are summed in f32; elsewhere the weights become f32 again on the way into the cache.
+    /// Rounded to the nearest bf16: half the memory. Where the processor multiplies bf16
+    /// (AVX512-BF16) the left side is rounded too, and products are summed in f32. Elsewhere the
+    /// weights become f32 again on the way into the cache.
     Bf16,
 }
 
-/// A matrix `[depth, columns]` in panels: panel `p` holds columns `p * panel_width()..`, padded with zeros. In f32 a panel is its rows one
-/// after the other; in bf16 two rows at a time, the two values of a column side by side, as AVX512-BF16 reads them.
+/// A matrix `[depth, columns]` in panels: panel `p` holds columns `p * panel_width()..`, padded
+/// with zeros. In f32 a panel is its rows one after the other. In bf16 it is two rows at a time,
+/// the two values of a column side by side, as AVX512-BF16 reads them.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// In bf16 each place holds the bits of two values.
@@ -38,8 +41,9 @@ impl Packed {
         Self::new_as(Format::F32, depth, columns, get)
     }
 
-    /// [`new`](Self::new) in a format of the caller's choice. Matrices of an odd depth or of fewer columns than a panel stay in f32: they
-    /// are small, and the last layers of a network among them.
+    /// [`new`](Self::new) in a format of the caller's choice. Matrices of an odd depth, or of fewer
+    /// columns than a panel, stay in f32. They are small, and the last layers of a network are
+    /// among them.
     pub fn new_as(format: Format, depth: usize, columns: usize, get: impl Fn(usize, usize) -> f32 + Sync) -> Self {
         let width = panel_width();
         let format = if depth.is_multiple_of(2) && columns >= width { format } else { Format::F32 };
@@ -66,7 +70,8 @@ impl Packed {
         Self { data, depth, columns, format }
     }
 
-    /// Packs the transpose of a row-major `[columns, depth]` matrix: the layout of a linear layer's weight.
+    /// Packs the transpose of a row-major `[columns, depth]` matrix: the layout of a linear layer's
+    /// weight.
     pub fn transposed(format: Format, weight: &[f32], columns: usize, depth: usize) -> Self {
         Self::new_as(format, depth, columns, |row, column| weight[column * depth + row])
     }

@@ -1,12 +1,16 @@
-//! 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3): 36 products a tile where the plain way takes 144.
+//! 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3): 36 products a tile where the plain way
+//! takes 144.
 //!
-//! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks". Weights are transformed on the way into the cache, a few
-//! channels at a time, and never kept: transformed weights would take four times the memory, and reading them from memory costs more
-//! than making them when the grid is small.
+//! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks". Weights are
+//! transformed on the way into the cache, a few channels at a time, and never kept. Transformed
+//! weights would take four times the memory. On a small grid, reading them costs more than making
+//! them.
 
 use super::buffer::{Aligned, SharedMut, filled};
-use super::conv::{Conv, Map};
-use super::gemm::{Added, Format, Store, TILE, micro, panel_width};
+use super::gemm::{Added, Format, Packed, micro, panel_width};
+use super::machine::{TILE, shape};
+use super::map::Map;
+use super::tile::Store;
 use super::{packed, threads};
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -21,7 +25,8 @@ const HELD: usize = 3 << 20;
 const TILES: usize = 128;
 /// Input channels transformed at a time.
 const DEPTH: usize = 64;
-/// Values between the places of a tile beyond what they hold, so that the 36 do not fall into one cache set.
+/// Values between the places of a tile beyond what they hold, so that the 36 do not fall into one
+/// cache set.
 const SKEW: usize = 16;
 
 thread_local! {
@@ -29,9 +34,10 @@ thread_local! {
     static PRODUCTS: RefCell<(Aligned, Aligned)> = RefCell::default();
 }
 
-/// The convolution; `sources` maps padded rows and columns to those of `map`.
+/// The convolution with `weights` of depth `[3, 3, input]`; `sources` maps padded rows and columns
+/// to those of `map`.
 pub(super) fn forward(
-    conv: &Conv,
+    weights: &Packed,
     map: Map,
     sources: (&[Option<usize>], &[Option<usize>]),
     (height, width): (usize, usize),
@@ -39,9 +45,9 @@ pub(super) fn forward(
 ) -> Vec<f32> {
     let (down, across) = (height.div_ceil(4), width.div_ceil(4));
     let tiles = map.batch * down * across;
-    let (input, output) = (conv.input, conv.output());
+    let (input, output) = (map.channels, weights.columns());
     let panels = output.div_ceil(panel_width());
-    let job = Job { conv, map, sources, size: (height, width), tiles: (down, across), added };
+    let job = Job { weights, map, sources, size: (height, width), tiles: (down, across), added };
     let block = (HELD / (PLACES * input)).max(TILES).next_multiple_of(TILES).min(tiles);
     let write = |out: SharedMut| {
         MAPS.with_borrow_mut(|maps| {
@@ -70,7 +76,7 @@ pub(super) fn forward(
 }
 
 struct Job<'a> {
-    conv: &'a Conv,
+    weights: &'a Packed,
     map: Map<'a>,
     sources: (&'a [Option<usize>], &'a [Option<usize>]),
     size: (usize, usize),
@@ -104,8 +110,8 @@ impl SimdOp for Scatter<'_> {
         let (lanes, channels) = (ops.len(), self.job.map.channels);
         for tile in self.range.clone() {
             let pixels = self.pixels(tile);
-            // SAFETY: `maps` holds `PLACES` planes of `stride`, and this task alone writes this tile's rows; pixels hold `channels`
-            // values and masks stop at the last.
+            // SAFETY: `maps` holds `PLACES` planes of `stride`, and this task alone writes this
+            // tile's rows; pixels hold `channels` values and masks stop at the last.
             unsafe {
                 let out = self.maps.get().add((tile - self.first) * channels);
                 let mut channel = 0;
@@ -179,17 +185,19 @@ impl SimdOp for Gather<'_> {
         let plane = count * width + SKEW;
         let weights = self.weights.at_least(PLACES * (DEPTH * width + SKEW)).as_mut_ptr();
         let products = self.products.at_least(PLACES * plane).as_mut_ptr();
-        let input = self.job.conv.input;
-        let (_, tile) = super::gemm::shape();
-        let is_halved = self.job.conv.packed.format() == Format::Bf16;
+        let input = self.job.map.channels;
+        let (_, tile) = shape();
+        let is_halved = self.job.weights.format() == Format::Bf16;
         let mut halved = Aligned::zeros(if is_halved { 9 * DEPTH * width } else { 0 });
         for channel in (0..input).step_by(DEPTH) {
             let depth = DEPTH.min(input - channel);
             let from = self.weights(channel, depth, width, &mut halved);
-            // SAFETY: `weights` holds 36 planes of `depth` lines, and each of the nine taps as many.
+            // SAFETY: `weights` holds 36 planes of `depth` lines, and each of the nine taps as
+            // many.
             unsafe { from.transform(isa, weights) };
             for place in 0..PLACES {
-                // SAFETY: rows of this task's tiles in plane `place`, all written by `Scatter` before.
+                // SAFETY: rows of this task's tiles in plane `place`, all written by `Scatter`
+                // before.
                 let rows = unsafe { self.maps.get().add(place * self.stride + self.range.start * input + channel) };
                 for row in (0..count).step_by(tile) {
                     let mut a = [std::ptr::null::<f32>(); TILE];
@@ -206,30 +214,34 @@ impl SimdOp for Gather<'_> {
                         accumulate: channel > 0,
                         added: None,
                     };
-                    // SAFETY: `depth` values at each row pointer and as many lines of transformed weights.
+                    // SAFETY: `depth` values at each row pointer and as many lines of transformed
+                    // weights.
                     unsafe { micro(isa, &[a], 0, depth, weights.add(place * (depth * width + SKEW)), store) };
                 }
             }
         }
         let back = Back { job: self.job, column: self.panel * width, plane, out: self.out.get() };
         for tile in 0..count {
-            // SAFETY: the products of this tile are complete, and no other task writes these columns of it.
+            // SAFETY: the products of this tile are complete, and no other task writes these
+            // columns of it.
             unsafe { back.write(isa, self.first + self.range.start + tile, products.add(tile * width)) };
         }
     }
 }
 
 impl Gather<'_> {
-    /// `depth` channels of the panel's weights from `channel` on; through `unpacked` where they lie in bf16.
+    /// `depth` channels of the panel's weights from `channel` on; through `unpacked` where they lie
+    /// in bf16.
     #[inline(always)]
     fn weights(&self, channel: usize, depth: usize, width: usize, unpacked: &mut Aligned) -> Weights {
-        let (packed, input) = (&self.job.conv.packed, self.job.conv.input);
+        let (packed, input) = (self.job.weights, self.job.map.channels);
         if packed.format() == Format::F32 {
             return Weights { taps: packed.panel(self.panel, channel), stride: input, depth };
         }
         let taps = unpacked.as_mut_ptr();
         for tap in 0..9 {
-            // SAFETY: `channel + depth` is within the input's channels, an even number of them as `DEPTH` is.
+            // SAFETY: `channel + depth` is within the input's channels, an even number of them as
+            // `DEPTH` is.
             unsafe {
                 packed::unpack(
                     packed.panel(self.panel, tap * input + channel),
@@ -295,11 +307,11 @@ impl Back<'_> {
     unsafe fn write<I: Isa>(&self, isa: I, tile: usize, products: *const f32) {
         let ops = isa.f32();
         let lanes = ops.len();
-        let output = self.job.conv.output();
+        let output = self.job.weights.columns();
         let (height, across) = self.job.size;
         let (batch, top, left) = self.job.place(tile);
         let added = &self.job.added;
-        let line = if added.rows_per_group == 0 { 0 } else { batch };
+        let line = added.shift.line(batch * height * across);
         for column in [0, lanes] {
             let at = self.column + column;
             if at >= output {
@@ -314,8 +326,8 @@ impl Back<'_> {
                     }
                 }
                 let values = output_transform(isa, m);
-                let shift = match added.columns {
-                    Some(columns) => ops.load_ptr_mask(columns.as_ptr().add(line * output + at), mask),
+                let shift = match added.shift.values() {
+                    Some(values) => ops.load_ptr_mask(values.as_ptr().add(line * output + at), mask),
                     None => ops.zero(),
                 };
                 for y in 0..4 {

@@ -1,13 +1,14 @@
-//! Inputs and outputs of single blocks, made by diffusers (`tests/fixtures/make_numbers.py`); for unit tests.
+//! Inputs and outputs of single blocks, made by diffusers (`tests/fixtures/make_numbers.py`); for
+//! unit tests.
 
-use super::layers::{Builder, Grid, Layout};
+use super::layers::{Builder, FeatureMap, MemoryOrder};
 use crate::checkpoint::{Checkpoint, OpenOptions, Part, Source};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
 
 pub(super) const CHECKPOINTS: [&str; 2] = ["tiny-sd1", "tiny-sd2"];
-pub(super) const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
+pub(super) const LAYOUTS: [MemoryOrder; 2] = [MemoryOrder::Nchw, MemoryOrder::Nhwc];
 
 /// A tiny checkpoint and what diffusers' blocks made of some inputs.
 pub(super) struct Fixture {
@@ -23,7 +24,7 @@ impl Fixture {
         Self { checkpoint, numbers: candle_core::safetensors::load(file, &Device::Cpu).unwrap() }
     }
 
-    pub(super) fn builder(&self, part: Part, layout: Layout) -> Builder<'static> {
+    pub(super) fn builder(&self, part: Part, layout: MemoryOrder) -> Builder<'static> {
         let weights = self.checkpoint.weights(part).unwrap();
         Builder::with_layout(weights.var_builder(DType::F32, &Device::Cpu), layout)
     }
@@ -33,8 +34,8 @@ impl Fixture {
         self.numbers.get(name).unwrap_or_else(|| panic!("no {name}")).clone()
     }
 
-    pub(super) fn grid(&self, name: &str, layout: Layout) -> Grid {
-        Grid::from_nchw(&self.get(name), layout).unwrap()
+    pub(super) fn grid(&self, name: &str, layout: MemoryOrder) -> FeatureMap {
+        FeatureMap::from_nchw(&self.get(name), layout).unwrap()
     }
 
     #[track_caller]

@@ -1,10 +1,11 @@
 //! The residual block that UNet and VAE share (diffusers `ResnetBlock2D`).
 
-use super::layers::{Builder, Conv2d, Grid, GroupNorm, Linear};
+use super::layers::{Builder, Conv2d, FeatureMap, GroupNorm, Linear};
 use crate::Result;
 use candle_core::Tensor;
 
-/// Two normalised convolutions beside a shortcut; in the UNet the timestep shifts the channels between them.
+/// Two normalised convolutions beside a shortcut; in the UNet the timestep shifts the channels
+/// between them.
 #[derive(Debug, Clone)]
 pub struct Resnet {
     norm1: GroupNorm,
@@ -16,7 +17,8 @@ pub struct Resnet {
 }
 
 impl Resnet {
-    /// `input` to `output` channels; `time` is the width of the timestep embedding, `None` in the VAE.
+    /// `input` to `output` channels; `time` is the width of the timestep embedding, `None` in the
+    /// VAE.
     ///
     /// # Errors
     /// When the weights are not there in these shapes.
@@ -38,7 +40,7 @@ impl Resnet {
     ///
     /// # Errors
     /// When the channels of `x` are not the block's.
-    pub fn forward(&self, x: &Grid, time: Option<&Tensor>) -> Result<Grid> {
+    pub fn forward(&self, x: &FeatureMap, time: Option<&Tensor>) -> Result<FeatureMap> {
         let hidden = self.norm1.forward_silu(x)?;
         let hidden = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => self.conv1.forward_shifted(&hidden, &projection.forward(time)?)?,

@@ -1,4 +1,5 @@
-//! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`, `CLIPTextModelWithProjection`).
+//! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`,
+//! `CLIPTextModelWithProjection`).
 
 use super::layers::{Builder, LayerNorm, Linear, attend, merge_heads, quick_gelu, split_heads};
 use crate::checkpoint::{Activation, TextEncoderConfig};
@@ -8,8 +9,8 @@ use candle_nn::VarBuilder;
 
 /// CLIP's text encoder, fields named as its weights.
 ///
-/// Weights are looked for under `text_model.` (transformers up to 4) or, where there is no such prefix, at the root (transformers 5);
-/// those of the projection at the root.
+/// Weights are looked for under `text_model.` (transformers up to 4), or at the root where there is
+/// no such prefix (transformers 5). Those of the projection lie at the root.
 #[derive(Debug, Clone)]
 pub struct TextEncoder {
     token_embedding: Tensor,
@@ -27,20 +28,22 @@ pub struct TextEncoder {
 pub struct TextEncoding {
     /// `[batch, tokens, hidden_size]`, after the final layer norm: the conditioning of SD 1 and 2.
     pub last_hidden_state: Tensor,
-    /// The embeddings, then what each layer gave: one more than there are layers, `[batch, tokens, hidden_size]` each, before the final
-    /// layer norm. The last but one conditions SDXL.
+    /// The embeddings, then what each layer gave: one more than there are layers, `[batch, tokens,
+    /// hidden_size]` each, before the final layer norm. The last but one conditions SDXL.
     pub hidden_states: Vec<Tensor>,
     /// `[batch, hidden_size]`: the last hidden state at the end token.
     pub pooled: Tensor,
-    /// `[batch, projection_dim]`: the pooled state through the projection, in an encoder that has one (`text_embeds`).
+    /// `[batch, projection_dim]`: the pooled state through the projection, in an encoder that has
+    /// one (`text_embeds`).
     pub projected: Option<Tensor>,
-    /// Self-attention of each layer, `[batch, heads, tokens, tokens]`, each row summing to 1 over itself and what came before; empty
-    /// unless asked for ([`TextEncoder::forward_attentions`]).
+    /// Self-attention of each layer, `[batch, heads, tokens, tokens]`, each row summing to 1 over
+    /// itself and what came before; empty unless asked for ([`TextEncoder::forward_attentions`]).
     pub attentions: Vec<Tensor>,
 }
 
 impl TextEncoding {
-    /// The hidden states before the last layer, which condition SDXL (and `clip_skip = 1`, there after the final layer norm).
+    /// The hidden states before the last layer, which condition SDXL (and `clip_skip = 1`, there
+    /// after the final layer norm).
     pub fn penultimate(&self) -> &Tensor {
         &self.hidden_states[self.hidden_states.len().saturating_sub(2)]
     }
@@ -143,8 +146,9 @@ impl TextEncoder {
     }
 }
 
-/// Where the pooled state is read: at the first end token or, where the config has the `eos_token_id` of 2 that stands in files of 2022,
-/// at the first token with the highest id (transformers `CLIPTextTransformer`). The start where there is no end.
+/// Where the pooled state is read: at the first end token. Where the config has the `eos_token_id`
+/// of 2 of files from 2022, it is the first token with the highest id (transformers
+/// `CLIPTextTransformer`). The start where there is no end.
 fn end_position(ids: &[u32], eos_token_id: u32) -> usize {
     let end = if eos_token_id == 2 { ids.iter().copied().max().unwrap_or(0) } else { eos_token_id };
     ids.iter().position(|id| *id == end).unwrap_or(0)

@@ -1,6 +1,6 @@
 //! The autoencoder between images and latents (diffusers `AutoencoderKL`).
 
-use super::layers::{Attention, Builder, Conv2d, Downsample, Grid, GroupNorm, Layout, Upsample};
+use super::layers::{Attention, Builder, Conv2d, Downsample, FeatureMap, GroupNorm, MemoryOrder, Upsample};
 use super::resnet::Resnet;
 use crate::checkpoint::VaeConfig;
 use crate::{Error, Result};
@@ -10,20 +10,24 @@ use candle_nn::VarBuilder;
 /// Epsilon of every group norm in the VAE.
 const EPS: f64 = 1e-6;
 
-/// Image to latent and back. Latents here are the encoder's own: what the UNet sees is these times the config's `scaling_factor`, and
-/// multiplying and dividing by it is the caller's part.
+/// Image to latent and back. [`encode`](Self::encode) and [`decode`](Self::decode) speak of the
+/// encoder's own latents. [`latent_of`](Self::latent_of) and [`pixels_of`](Self::pixels_of) go on
+/// to what the denoiser sees, and nobody else scales or shifts.
 #[derive(Debug, Clone)]
 pub struct Vae {
     encoder: Encoder,
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
-    layout: Layout,
+    scale: f64,
+    shift: f64,
+    layout: MemoryOrder,
     device: Device,
     dtype: DType,
 }
 
-/// The encoder's answer: a normal distribution for every place and channel of the latent, both `[batch, channels, height, width]` in f32.
+/// The encoder's answer: a normal distribution for every place and channel of the latent, both
+/// `[batch, channels, height, width]` in f32.
 #[derive(Debug, Clone)]
 pub struct Posterior {
     /// The means.
@@ -33,7 +37,8 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// The latents that standard normal `noise` picks: of the same shape, or with more rows where there is one picture.
+    /// The latents that standard normal `noise` picks: of the same shape, or with more rows where
+    /// there is one picture.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -67,14 +72,16 @@ impl Vae {
             quant_conv: quant(config.use_quant_conv, 2 * latent, "quant_conv")?,
             post_quant_conv: quant(config.use_post_quant_conv, latent, "post_quant_conv")?,
             decoder: Decoder::new(config, &b.pp("decoder"))?,
+            scale: config.scaling_factor,
+            shift: config.shift_factor,
             layout: b.layout(),
             device: b.device().clone(),
             dtype: b.activations(),
         })
     }
 
-    /// The image `[batch, 3, factor * height, factor * width]` of a latent `[batch, channels, height, width]`: f32, about -1 to 1 but
-    /// not clamped.
+    /// The image `[batch, 3, factor * height, factor * width]` of a latent `[batch, channels,
+    /// height, width]`: f32, about -1 to 1 but not clamped.
     ///
     /// # Errors
     /// When the latent's channels are not the config's.
@@ -86,8 +93,8 @@ impl Vae {
         Ok(self.decoder.forward(x)?.to_nchw()?.to_dtype(DType::F32)?)
     }
 
-    /// The latents that an image `[batch, 3, height, width]` in -1 to 1 may stand for. Sides that are no multiple of the factor are
-    /// rounded down at each halving.
+    /// The latents that an image `[batch, 3, height, width]` in -1 to 1 may stand for. Sides that
+    /// are no multiple of the factor are rounded down at each halving.
     ///
     /// # Errors
     /// When the image has not three channels or is smaller than the factor.
@@ -108,8 +115,28 @@ impl Vae {
         Ok(Posterior { mean: moments[0].contiguous()?, logvar: moments[1].contiguous()?.clamp(-30f32, 20f32)? })
     }
 
-    fn grid(&self, tensor: &Tensor) -> Result<Grid> {
-        Grid::from_nchw(&tensor.to_device(&self.device)?.to_dtype(self.dtype)?, self.layout)
+    /// What the denoiser sees of `encoded`, a mean or sample of a [`Posterior`]: `(encoded - shift)
+    /// * scale`.
+    ///
+    /// # Errors
+    /// Those of the tensors.
+    pub fn latent_of(&self, encoded: &Tensor) -> Result<Tensor> {
+        let shifted = if self.shift == 0.0 { encoded.clone() } else { (encoded - self.shift)? };
+        Ok((shifted * self.scale)?)
+    }
+
+    /// The image of a latent as the denoiser sees it: [`decode`](Self::decode) of `latent / scale +
+    /// shift`.
+    ///
+    /// # Errors
+    /// When the latent's channels are not the config's.
+    pub fn pixels_of(&self, latent: &Tensor) -> Result<Tensor> {
+        let encoded = (latent / self.scale)?;
+        self.decode(&if self.shift == 0.0 { encoded } else { (encoded + self.shift)? })
+    }
+
+    fn grid(&self, tensor: &Tensor) -> Result<FeatureMap> {
+        FeatureMap::from_nchw(&tensor.to_device(&self.device)?.to_dtype(self.dtype)?, self.layout)
     }
 }
 
@@ -140,7 +167,7 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, image: Grid) -> Result<Grid> {
+    fn forward(&self, image: FeatureMap) -> Result<FeatureMap> {
         let mut x = self.conv_in.forward(&image)?;
         for block in &self.down_blocks {
             x = block.forward(x)?;
@@ -177,7 +204,7 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, latent: Grid) -> Result<Grid> {
+    fn forward(&self, latent: FeatureMap) -> Result<FeatureMap> {
         let mut x = self.mid_block.forward(self.conv_in.forward(&latent)?)?;
         for block in &self.up_blocks {
             x = block.forward(x)?;
@@ -214,7 +241,7 @@ impl DownBlock {
         })
     }
 
-    fn forward(&self, mut x: Grid) -> Result<Grid> {
+    fn forward(&self, mut x: FeatureMap) -> Result<FeatureMap> {
         for resnet in &self.resnets {
             x = resnet.forward(&x, None)?;
         }
@@ -240,7 +267,7 @@ impl UpBlock {
         })
     }
 
-    fn forward(&self, mut x: Grid) -> Result<Grid> {
+    fn forward(&self, mut x: FeatureMap) -> Result<FeatureMap> {
         for resnet in &self.resnets {
             x = resnet.forward(&x, None)?;
         }
@@ -271,16 +298,16 @@ impl MidBlock {
         })
     }
 
-    fn forward(&self, x: Grid) -> Result<Grid> {
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
         let x = self.attend(self.resnets[0].forward(&x, None)?)?;
         self.resnets[1].forward(&x, None)
     }
 
-    fn attend(&self, x: Grid) -> Result<Grid> {
+    fn attend(&self, x: FeatureMap) -> Result<FeatureMap> {
         let Some((norm, attention)) = &self.attention else { return Ok(x) };
         let residual = x.to_tokens()?;
         let tokens = attention.forward_self(&norm.forward(&x)?.to_tokens()?, None, &residual)?;
-        Grid::from_tokens(&tokens, x.size(), x.layout())
+        FeatureMap::from_tokens(&tokens, x.size(), x.layout())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which checkpoint a run is made with and how it is loaded: as a user chooses it, and as `run.json` records it.
+//! Which checkpoint a run is made with and how it is loaded: as a user chooses it, and as
+//! `run.json` records it.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ impl Choice {
     /// The one that made the run of `record`.
     ///
     /// # Errors
-    /// [`Error::Option`] for a setting that this version does not understand, and for a device that this build does not have.
+    /// [`Error::Option`] for a setting that this version does not understand, and for a device that
+    /// this build does not have.
     pub fn of_run(record: &RunRecord) -> Result<Self> {
         let source = record.checkpoint.id.parse()?;
         let changes = Changes::from_record(&record.settings.more)?;

@@ -1,16 +1,18 @@
-//! Prompts through the text encoders: what the UNet is conditioned on, and what the encoders themselves attended to.
+//! Prompts through the text encoders: what the UNet is conditioned on, and what the encoders
+//! themselves attended to.
 
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 
 use super::{LoadOptions, Options, Pipeline};
 use crate::checkpoint::{self, Checkpoint, Part, TIME_IDS};
-use crate::model::{Added, Conditioning, Context, TextEncoder, TextEncoding};
+use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
 use crate::{Error, Result};
 
-/// `[batch, tokens]`: 1 for the unconditional rows, `weights` (and 1 for what lies beyond them) for the last `images` rows.
-fn value_weights(weights: &[f32], context: &Context, images: usize) -> Result<Tensor> {
+/// `[batch, tokens]`: 1 for the unconditional rows, `weights` (and 1 for what lies beyond them) for
+/// the last `images` rows.
+fn value_weights(weights: &[f32], context: &PreparedPrompt, images: usize) -> Result<Tensor> {
     let (batch, tokens) = (context.batch(), context.tokens());
     let weight = |row: usize, token: usize| match weights.get(token) {
         Some(&weight) if row + images >= batch => weight,
@@ -30,7 +32,8 @@ pub(super) struct SecondEncoder {
 
 /// What encoding some prompts gives.
 pub(super) struct Encoding {
-    /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of two encoders side by side.
+    /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of
+    /// two encoders side by side.
     pub(super) hidden_states: Tensor,
     /// The second encoder's projection, `[prompts, width]`.
     pub(super) pooled: Option<Tensor>,
@@ -73,7 +76,8 @@ impl SecondEncoder {
 }
 
 impl Pipeline {
-    /// Tokens, words and padding of `text`, every character of it text, as the text encoders will see them.
+    /// Tokens, words and padding of `text`, every character of it text, as the text encoders will
+    /// see them.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`](crate::prompt::Tokenizer::encode).
@@ -89,7 +93,8 @@ impl Pipeline {
         self.of_both(|tokenizer| tokenizer.read(text, syntax))
     }
 
-    /// The prompt of a run with `options`: `text` read by their syntax, in as many chunks as the negative prompt needs.
+    /// The prompt of a run with `options`: `text` read by their syntax, in as many chunks as the
+    /// negative prompt needs.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -97,8 +102,8 @@ impl Pipeline {
         Ok(self.prompts(&self.read(text, options.syntax)?, options)?.0)
     }
 
-    /// What both halves of a run are given: `prompt` and the negative prompt, the shorter one with empty chunks behind it. Without guidance
-    /// the negative prompt is not read.
+    /// What both halves of a run are given: `prompt` and the negative prompt, the shorter one with
+    /// empty chunks behind it. Without guidance the negative prompt is not read.
     ///
     /// # Errors
     /// [`Error::Option`] when `prompt` was read by another syntax than that of `options`.
@@ -112,7 +117,7 @@ impl Pipeline {
         }
         let negative = self.read(&options.negative, options.syntax)?;
         let mut padded = self.padded(&[prompt, &negative]).into_iter();
-        let prompt = padded.next().ok_or_else(|| Error::Tensor(candle_core::Error::Msg("no prompt".into())))?;
+        let prompt = padded.next().ok_or_else(|| Error::bug("a run without a prompt"))?;
         Ok((prompt, padded.next()))
     }
 
@@ -141,8 +146,9 @@ impl Pipeline {
         prompts.iter().map(padded).collect()
     }
 
-    /// What the UNet is conditioned on by `prompts`, a row each, in a run with `options` (of which size and guidance count). Weights are applied
-    /// (see [`Prompt::weights`]); chunks of long prompts stand one after the other, and what has fewer than another gets empty ones.
+    /// What the UNet is conditioned on by `prompts`, a row each, in a run with `options` (of which
+    /// size and guidance count). Weights are applied (see [`Prompt::weights`]); chunks of long
+    /// prompts stand one after the other, and what has fewer than another gets empty ones.
     ///
     /// # Errors
     /// When there are no prompts.
@@ -151,9 +157,9 @@ impl Pipeline {
         Ok(self.conditions(encoding.hidden_states, encoding.pooled, options))
     }
 
-    /// Keys and values of every site for the whole batch of a run (the negative prompt's rows first where it is guided), and the prompt's
-    /// own self-attention in the text encoders.
-    pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(Context, TextAttentions)> {
+    /// Keys and values of every site for the whole batch of a run, and the prompt's own
+    /// self-attention in the text encoders. In a guided run the negative prompt's rows come first.
+    pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(PreparedPrompt, TextAttentions)> {
         let images = options.seeds.len();
         let (prompt, negative) = self.prompts(prompt, options)?;
         let conditional = self.encode(&[&prompt], true)?;
@@ -182,7 +188,7 @@ impl Pipeline {
             output.attentions.iter().map(layer).collect()
         };
         let attentions = TextAttentions { first: attentions()?, second: attentions()? };
-        let context = self.unet.prepare(&conditioning)?;
+        let context = self.denoiser.prepare(&conditioning)?;
         let context = match &options.value_weights {
             Some(weights) => context.weighted(&value_weights(weights, &context, images)?)?,
             None => context,
@@ -190,9 +196,10 @@ impl Pipeline {
         Ok((self.with_probes(context, &conditional, options)?, attentions))
     }
 
-    /// The conditions beside the `hidden_states` and the `pooled` prompts of SDXL, which stand in `options`.
+    /// The conditions beside the `hidden_states` and the `pooled` prompts of SDXL, which stand in
+    /// `options`.
     pub(super) fn conditions(&self, hidden_states: Tensor, pooled: Option<Tensor>, options: &Options) -> Conditioning {
-        let added = pooled.map(|pooled| Added { pooled, time_ids: time_ids(options) });
+        let added = pooled.map(|pooled| AddedConditions { pooled, time_ids: time_ids(options) });
         Conditioning { added, guidance: Some(options.guidance_scale), ..Conditioning::new(hidden_states) }
     }
 
@@ -228,10 +235,12 @@ impl Pipeline {
     }
 }
 
-/// Weighted states `[prompts * chunks, tokens, channels]` of `prompts` with equally many chunks, as `[prompts, chunks * tokens, channels]`.
+/// Weighted states `[prompts * chunks, tokens, channels]` of `prompts` with equally many chunks, as
+/// `[prompts, chunks * tokens, channels]`.
 ///
-/// Weights are applied as AUTOMATIC1111's web UI does (`modules/sd_emphasis.py`, "Original"): each state is multiplied by its token's weight,
-/// then the chunk as a whole by what brings the mean of all its numbers back to where it was. A chunk without weights stays as it is.
+/// Weights are applied as AUTOMATIC1111's web UI does (`modules/sd_emphasis.py`, "Original"). Each
+/// state is multiplied by its token's weight. Then the whole chunk is multiplied so that the mean
+/// of all its numbers is what it was. A chunk without weights stays as it is.
 fn joined(states: &Tensor, prompts: &[Prompt]) -> Result<Tensor> {
     let (rows, tokens, channels) = states.dims3()?;
     let weighted = if prompts.iter().any(|prompt| !prompt.weights.is_empty()) {
@@ -258,8 +267,8 @@ fn joined(states: &Tensor, prompts: &[Prompt]) -> Result<Tensor> {
     Ok(weighted.reshape((prompts.len(), rows * tokens / prompts.len().max(1), channels))?)
 }
 
-/// SDXL's size condition: original size, top left corner of the crop, size of the image; height before width
-/// (`_get_add_time_ids` in diffusers).
+/// SDXL's size condition: original size, top left corner of the crop, size of the image; height
+/// before width (`_get_add_time_ids` in diffusers).
 fn time_ids(options: &Options) -> [f64; TIME_IDS] {
     let [height, width] = options.original_size.unwrap_or([options.height, options.width]);
     let [top, left] = options.crop;

@@ -1,4 +1,5 @@
-//! Pictures that runs set out from, as files: read before a checkpoint is loaded, and brought to a run's size.
+//! Pictures that runs set out from, as files: read before a checkpoint is loaded, and brought to a
+//! run's size.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,8 @@ impl InitFiles {
     /// Reads the pictures.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a mask of another shape.
+    /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a
+    /// mask of another shape.
     pub fn read(&self) -> Result<Given> {
         let image = picture::read(&self.init, "--init")?;
         let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), "--mask")).transpose()?;
@@ -55,8 +57,8 @@ impl Given {
         self.warning.as_deref()
     }
 
-    /// Lets the run of `options` set out from the picture: at the run's size where that was asked for (`sized`), else at one near the
-    /// checkpoint's own in the picture's shape.
+    /// Lets the run of `options` set out from the picture. The size is the run's where that was
+    /// requested (`sized`), else one near the checkpoint's own in the picture's shape.
     ///
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for a size that has no latent grid.
@@ -78,8 +80,8 @@ impl Given {
 }
 
 impl Given {
-    /// The option (`--init` or `--mask`) whose picture is not the one that the run in the folder `run` set out from, compared at that run's
-    /// size; `None` where both are, or the folder keeps none.
+    /// Which of `--init`, `--mask` differs from the picture stored in `run`, compared at that run's
+    /// size. `None` if both match, or the folder keeps none.
     pub fn changed_since(&self, run: &Path) -> Option<&'static str> {
         let kept = picture::read(&run.join(INIT_FILE), "--init").ok()?;
         let (width, height) = kept.dimensions();
@@ -93,7 +95,8 @@ impl Given {
 }
 
 impl Pipeline {
-    /// The size in pixels at which a picture is taken whole, near the checkpoint's own; `option` named the picture.
+    /// The size in pixels at which a picture is taken whole, near the checkpoint's own; `option`
+    /// named the picture.
     ///
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for a picture that is too long and thin.

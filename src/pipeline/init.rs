@@ -1,9 +1,12 @@
-//! Runs that set out from a picture and not from noise alone: image to image, and the start of inpainting.
+//! Runs that set out from a picture and not from noise alone: image to image, and the start of
+//! inpainting.
 //!
-//! The order of operations and of random draws is that of diffusers' `pipeline_stable_diffusion_img2img.py` (0.42) with one CPU
-//! generator an image: the picture's latent is drawn from the VAE's distribution, noise is drawn then and added to it to the level of
-//! the first step that is left, and the run goes on from there (Meng et al., 2022, SDEdit). SDXL's pipeline does the same; that of latent
-//! consistency models takes all its steps, from a shorter schedule.
+//! The order of operations and of random draws is that of diffusers'
+//! `pipeline_stable_diffusion_img2img.py` (0.42) with one CPU generator per image. The picture's
+//! latent is drawn from the VAE's distribution. Noise is drawn then, and added to the level of the
+//! first step that is left. The run goes on from there (Meng et al., 2022, SDEdit). SDXL's pipeline
+//! does the same. The pipeline of latent consistency models takes all its steps, from a shorter
+//! schedule.
 
 use super::paint::Paint;
 use super::{Options, Pipeline};
@@ -32,24 +35,28 @@ const MASK_KEY: &str = "masked";
 /// The picture that a run sets out from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Init {
-    /// The picture, of exactly the run's size ([`resize`](crate::picture::resize) makes it so as diffusers does).
+    /// The picture, of exactly the run's size ([`resize`](crate::picture::resize) makes it so as
+    /// diffusers does).
     pub image: RgbImage,
     /// What records call it, e.g. its file's name.
     pub name: String,
-    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change. At 1 every step is taken, and the
-    /// picture still shows through what noise the first timestep leaves of it. Latent consistency models take all steps, from this
-    /// share of their schedule.
+    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change. At
+    /// 1 all steps run; the first timestep's noise still leaves a trace of the picture. Latent
+    /// consistency models take all steps, from this share of their schedule.
     pub strength: f64,
-    /// Only where this is white (128 and above) the picture is drawn anew (inpainting), of the run's size;
-    /// [`mask`](crate::picture::mask()) makes it as diffusers does. Needed for checkpoints that [inpaint](Pipeline::inpaints).
+    /// Only where this is white (128 and above) the picture is drawn anew (inpainting), of the
+    /// run's size; [`mask`](crate::picture::mask()) makes it as diffusers does. Needed for
+    /// checkpoints that [inpaint](Pipeline::inpaints).
     pub mask: Option<GrayImage>,
 }
 
 impl Init {
-    /// What [`Options::init`] was in the run that `run` holds; `None` for a run that set out from noise.
+    /// What [`Options::init`] was in the run that `run` holds; `None` for a run that set out from
+    /// noise.
     ///
     /// # Errors
-    /// [`Error::Trace`] or [`Error::Io`] when the picture that the folder keeps is missing or damaged.
+    /// [`Error::Trace`] or [`Error::Io`] when the picture that the folder keeps is missing or
+    /// damaged.
     pub fn of_run(run: &Run) -> Result<Option<Self>> {
         let more = &run.record.settings.more;
         let Some(strength) = more.get(STRENGTH_KEY).and_then(Value::as_f64) else { return Ok(None) };
@@ -87,7 +94,7 @@ impl Init {
 
 /// Where a run begins.
 pub(super) struct Start {
-    /// The first sample, f32 `[images, 4, h, w]`.
+    /// The first sample, f32 `[images, channels, h, w]`.
     pub latents: Tensor,
     /// The index of the first UNet call among the scheduler's timesteps.
     pub first_call: usize,
@@ -121,8 +128,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the strength of a run shortens the schedule that its steps are chosen from: latent consistency models, image to image, by
-    /// their own sampler.
+    /// Whether the strength of a run shortens the schedule that its steps are chosen from: latent
+    /// consistency models, image to image, by their own sampler.
     pub(super) fn shortens_schedule(&self, options: &Options) -> bool {
         let own = options.scheduler.map_or_else(|| SchedulerKind::of_config(&self.scheduler).ok(), Some);
         let whole = options.init.as_ref().is_some_and(|init| init.mask.is_none());
@@ -150,16 +157,16 @@ impl Pipeline {
             let latents = (self.initial_noise(options, noise)? * sampler.init_noise_sigma())?;
             return Ok(Start { latents, first_call: 0, paint: None });
         };
-        // PNDM's call beyond the steps asked for comes early in the run: as in diffusers, steps that are left out are counted as calls there,
-        // and the extra one stays.
+        // As in diffusers, skipped steps are counted in calls; PNDM's extra call is therefore kept.
         let first_call = self.skipped(init, options) * sampler.calls_per_step();
         let shape = self.latent_shape(options);
         let mut draw = || scheduler::randn_tensor(&shape, noise, DType::F32, &self.options.device);
-        // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is shown the masked picture needs no other.
+        // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is
+        // shown the masked picture needs no other.
         let from_noise = init.mask.is_some() && init.strength == 1.0;
         let picture = match from_noise && self.inpaints() {
             true => None,
-            false => Some((self.posterior(&init.image)?.sample(&draw()?)? * self.scaling_factor)?),
+            false => Some(self.vae.latent_of(&self.posterior(&init.image)?.sample(&draw()?)?)?),
         };
         let noise = draw()?;
         let latents = match &picture {

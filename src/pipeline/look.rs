@@ -1,7 +1,9 @@
-//! An existing picture seen by the network: encoded, noised to some levels, and traced with a caption.
+//! An existing picture seen by the network: encoded, noised to some levels, and traced with a
+//! caption.
 //!
-//! The UNet is called once a level with the caption alone; nothing is denoised and no scheduler is asked. Guidance would add a half
-//! that is given the empty prompt and changes nothing of what the caption's words attend to, so that it is left out.
+//! The UNet is called once a level with the caption alone; nothing is denoised and no scheduler is
+//! asked. Guidance is left out: its half is given the empty prompt, and changes nothing of the
+//! attention to the caption's words.
 
 use std::ops::ControlFlow;
 
@@ -20,8 +22,9 @@ use crate::{Error, Result};
 /// How a picture is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookOptions {
-    /// Timesteps of training that the picture is noised to, each once; the maps are the mean over them. Low ones leave the picture
-    /// clear and the caption little to say, high ones leave little of the picture.
+    /// Timesteps of training that the picture is noised to, each once; the maps are the mean over
+    /// them. Low ones leave the picture clear and the caption little to say, high ones leave little
+    /// of the picture.
     pub levels: Vec<usize>,
     /// The noise of level t is that of a torch CPU generator seeded with 1000 x seed + t.
     pub seed: u64,
@@ -84,11 +87,13 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The picture's latent, the mean of the VAE's distribution, noised to each level. The distribution is so narrow beside the
-    /// noise that a draw from it would differ in nothing but the seed it needs.
+    /// The picture's latent, the mean of the VAE's distribution, noised to each level. The
+    /// distribution is so narrow beside the noise that a draw from it would differ in nothing but
+    /// the seed it needs.
     ///
     /// # Errors
-    /// [`Error::Option`] when a side of the picture is no multiple of the VAE's factor, or training had no such timestep.
+    /// [`Error::Option`] when a side of the picture is no multiple of the VAE's factor, or training
+    /// had no such timestep.
     pub fn noise_picture(&self, image: &RgbImage, options: &LookOptions) -> Result<Vec<Noised>> {
         if self.inpaints() {
             return Err(Error::Unsupported {
@@ -106,8 +111,9 @@ impl Pipeline {
         options.levels.iter().map(noised).collect()
     }
 
-    /// Shows each of `noised` to the UNet with `prompt`, as in `run` (of [`look_run`](Self::look_run)), and records every cross-attention
-    /// site: a trace whose steps are the levels, in the order given. `progress` is told of every call.
+    /// Shows each of `noised` to the UNet with `prompt`, as in `run` (of
+    /// [`look_run`](Self::look_run)), and records every cross-attention site. The trace's steps are
+    /// the levels, in the order given. `progress` is told of every call.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `progress` breaks; those of the networks.
@@ -126,7 +132,7 @@ impl Pipeline {
         };
         let (.., height, width) = first.latent.dims4()?;
         let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step };
-        let mut recorder = Recorder::new(&self.unet.sites(height, width), plan)
+        let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan)
             .with_keys(&prompt.keys(), &[])
             .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
         for (index, Noised { timestep, latent }) in noised.iter().enumerate() {
@@ -151,8 +157,8 @@ impl Pipeline {
         Trace::new(about, recording)
     }
 
-    /// A picture traced with a caption: [`noise_picture`](Self::noise_picture) and [`trace_noised`](Self::trace_noised), with the settings
-    /// of the look in the trace.
+    /// A picture traced with a caption: [`noise_picture`](Self::noise_picture) and
+    /// [`trace_noised`](Self::trace_noised), with the settings of the look in the trace.
     ///
     /// # Errors
     /// As those two and [`check_look`](Self::check_look).
@@ -174,7 +180,8 @@ impl Pipeline {
         Ok(trace)
     }
 
-    /// The options of a run whose single calls are like those of a look at a picture of `size` pixels: one image, without guidance.
+    /// The options of a run whose single calls are like those of a look at a picture of `size`
+    /// pixels: one image, without guidance.
     pub fn look_run(&self, size: Grid, options: &LookOptions) -> Options {
         let own = self.default_options();
         // A network that embeds guidance was never shown less than its own.

@@ -11,12 +11,13 @@ use super::{LoadOptions, vae_dtype};
 use crate::checkpoint::{Checkpoint, Part};
 use crate::{Error, Result};
 
-/// Feature maps of the UNet's first width, at the latent's size, that a guided image holds while it is denoised. Measured on Stable
-/// Diffusion 1.5 at 512x512: 0.22 GB, which is 42 of them; the rest is for longer prompts and more steps.
+/// Feature maps of the UNet's first width, at the latent's size, that a guided image holds while it
+/// is denoised. Measured on Stable Diffusion 1.5 at 512x512: 0.22 GB, which is 42 of them; the rest
+/// is for longer prompts and more steps.
 pub(crate) const MAPS_AN_IMAGE: u64 = 64;
 
-/// Half feature maps of the decoder's second width, at the image's size, that decoding holds. Measured on the same: a peak of 5.5 GB for
-/// 4.3 GB of weights, which is 4.5 maps of 256 channels.
+/// Half feature maps of the decoder's second width, at the image's size, that decoding holds.
+/// Measured on the same: a peak of 5.5 GB for 4.3 GB of weights, which is 4.5 maps of 256 channels.
 const HALF_MAPS_OF_DECODING: u64 = 9;
 
 /// Bytes that a run with one image at a time takes.
@@ -28,8 +29,9 @@ pub struct MemoryPlan {
     pub size: [usize; 2],
     /// Feature maps: an estimate of the most that denoising or decoding holds.
     pub activations: u64,
-    /// What this process may still use: what the system has free, and what the control group of a job or container leaves. `None` where
-    /// the system does not tell, or the networks run elsewhere than on the CPU.
+    /// What this process may still use: what the system has free, and what the control group of a
+    /// job or container leaves. `None` where the system does not tell, or the networks run
+    /// elsewhere than on the CPU.
     pub free: Option<u64>,
 }
 
@@ -40,7 +42,8 @@ pub struct PartMemory {
     pub part: Part,
     /// Its parameters.
     pub parameters: u64,
-    /// `f32`, `f16` or `bf16`, as it is kept: on a CPU bf16 where `--dtype` asks for it, else f32, whatever the files hold.
+    /// `f32`, `f16` or `bf16`, as it is kept: on a CPU bf16 where `--dtype` asks for it, else f32,
+    /// whatever the files hold.
     pub dtype: &'static str,
     /// Bytes of its weights.
     pub bytes: u64,
@@ -112,7 +115,8 @@ impl MemoryPlan {
 }
 
 impl fmt::Display for MemoryPlan {
-    /// `needs 18.6 GB: weights 13.9 GB (text_encoder 0.5, unet 10.3, vae 0.3; f32), about 4.7 GB for 1024x1024; 19.0 GB are free`.
+    /// `needs 18.6 GB: weights 13.9 GB (text_encoder 0.5, unet 10.3, vae 0.3; f32), about 4.7 GB
+    /// for 1024x1024; 19.0 GB are free`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let part =
@@ -128,8 +132,9 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// Bytes that may still be used: what the system has free, and what the control group of a job or container leaves, its cache of files
-/// not counted. `None` where the system does not tell.
+/// Bytes that may still be used: the least of what the system has free and what the control group
+/// of a job or container leaves. Its cache of files does not count as used. `None` where the system
+/// does not tell.
 pub fn free_memory() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok()?;
     let line = system.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

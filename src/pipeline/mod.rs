@@ -1,7 +1,9 @@
 //! From a prompt and a checkpoint to images, while an observer watches every step.
 //!
-//! The order of operations is that of diffusers' `pipelines/stable_diffusion/pipeline_stable_diffusion.py` (and of its siblings for
-//! SDXL and latent consistency models), so that the same seed gives the same image as diffusers with a CPU generator.
+//! The order of operations is that of diffusers'
+//! `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, and of its siblings for SDXL and
+//! latent consistency models. So the same seed gives the same image as diffusers with a CPU
+//! generator.
 
 mod choice;
 mod encode;
@@ -33,7 +35,7 @@ use image::RgbImage;
 use init::Start;
 
 use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
-use crate::model::{Context, TextEncoder, Unet, Vae};
+use crate::model::{Denoiser, PreparedPrompt, TextEncoder, Vae};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::scheduler::{self, Scheduler, SchedulerKind, Spacing, TorchGenerator};
 use crate::trace::{AttentionObserver, Grid, LARGEST_SIDE, Site, Step};
@@ -46,9 +48,11 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Where the networks run.
     pub device: Device,
-    /// Rows and columns in pixels of the largest image to come, which memory is planned for; the checkpoint's own size where `None`.
+    /// Rows and columns in pixels of the largest image to come, which memory is planned for; the
+    /// checkpoint's own size where `None`.
     pub size: Option<[usize; 2]>,
-    /// Load what seems to need more memory than is free ([`MemoryPlan`]), which is refused otherwise.
+    /// Load what seems to need more memory than is free ([`MemoryPlan`]), which is refused
+    /// otherwise.
     pub ignore_memory: bool,
 }
 
@@ -58,16 +62,19 @@ impl Default for LoadOptions {
     }
 }
 
-/// What a run is asked to do. Start from [`Pipeline::default_options`], which are the checkpoint's own defaults.
+/// What a run is asked to do. Start from [`Pipeline::default_options`], which are the checkpoint's
+/// own defaults.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What the image should not show; the empty text is the usual unconditional prompt.
     pub negative: String,
     /// How the prompt and the negative prompt are read.
     pub syntax: Syntax,
-    /// Denoising steps, 1 or more (PNDM makes one UNet call more; Heun and DPM-Solver-2 make two a step).
+    /// Denoising steps, 1 or more (PNDM makes one UNet call more; Heun and DPM-Solver-2 make two a
+    /// step).
     pub steps: usize,
-    /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in diffusers).
+    /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in
+    /// diffusers).
     pub guidance_scale: f64,
     /// One image a seed; all of them go through the UNet in one batch.
     pub seeds: Vec<u64>,
@@ -77,23 +84,28 @@ pub struct Options {
     pub width: usize,
     /// Another sampler than the checkpoint's `scheduler_config.json` names.
     pub scheduler: Option<SchedulerKind>,
-    /// Words and phrases that the network is not given: at every cross-attention their keys are read against the queries of the prompt's half,
-    /// without influence on the image (see [`Context::with_probes`]). Each is encoded as a prompt of its own.
+    /// Words and phrases that the network is not given. We compute attention to their keys at every
+    /// cross-attention, but the network never uses it (see [`PreparedPrompt::with_probes`]). Each
+    /// is encoded as a prompt of its own.
     pub probes: Vec<String>,
-    /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper) are made for trailing ones.
+    /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper)
+    /// are made for trailing ones.
     pub spacing: Option<Spacing>,
-    /// SDXL: height and width in pixels that the image is said to have had before it was scaled; the image's own where `None`. Small
-    /// values ask for the look of upscaled small pictures.
+    /// SDXL: height and width in pixels that the image is said to have had before it was scaled;
+    /// the image's own where `None`. Small values ask for the look of upscaled small pictures.
     pub original_size: Option<[usize; 2]>,
-    /// SDXL: top and left of the crop that the image is said to be, in pixels; 0 for an object in the middle.
+    /// SDXL: top and left of the crop that the image is said to be, in pixels; 0 for an object in
+    /// the middle.
     pub crop: [usize; 2],
-    /// Standard normal noise in place of the seeds' own, f32 `[images, 4, height / factor, width / factor]`.
+    /// Standard normal noise in place of the seeds' own, f32 `[images, channels, height / factor,
+    /// width / factor]`.
     pub latents: Option<Tensor>,
     /// A picture to set out from; noise alone where there is none.
     pub init: Option<Init>,
-    /// What each token's values are multiplied by in every cross-attention of the conditional half, by position in
-    /// [`Prompt::ids`](crate::prompt::Prompt::ids); those beyond its end count as 1. The probabilities stay as they are. A reweighted run is
-    /// an experiment: it has no place in `run.json`.
+    /// What each token's values are multiplied by in every cross-attention of the conditional half,
+    /// by position in [`Prompt::ids`](crate::prompt::Prompt::ids); those beyond its end count as 1.
+    /// The probabilities stay as they are. A reweighted run is an experiment: it has no place in
+    /// `run.json`.
     pub value_weights: Option<Vec<f32>>,
 }
 
@@ -103,7 +115,8 @@ const MOST_GUIDANCE: f64 = 1e4;
 /// The most that a value of given latents may be: standard normal noise hardly goes beyond 6.
 const MOST_LATENT: f32 = 1e4;
 
-/// What happens while [`Pipeline::generate`] runs; the callback may end the run with [`ControlFlow::Break`].
+/// What happens while [`Pipeline::generate`] runs; the callback may end the run with
+/// [`ControlFlow::Break`].
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The prompts, and a picture to set out from, are encoded; the steps begin.
@@ -115,10 +128,12 @@ pub enum Event<'a> {
     Stepped {
         /// Which one.
         step: Step,
-        /// The present estimate of the final latents (`pred_original_sample`), f32 `[images, 4, h, w]`.
+        /// The present estimate of the final latents (`pred_original_sample`), f32 `[images,
+        /// channels, h, w]`.
         denoised: &'a Tensor,
-        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32 `[images, 4, h, w]`; with mask and masked
-        /// picture, 9 channels, where the checkpoint [inpaints](Pipeline::inpaints).
+        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32
+        /// `[images, channels, h, w]`. Where the checkpoint [inpaints](Pipeline::inpaints), mask
+        /// and masked picture are among 9 channels.
         input: &'a Tensor,
     },
     /// One image is decoded.
@@ -135,7 +150,7 @@ pub struct Generation {
     pub seed: u64,
     /// The decoded image.
     pub image: RgbImage,
-    /// The final latent, f32 `[1, 4, h, w]`, before the division by the VAE's scaling factor.
+    /// The final latent as the denoiser sees it, f32 `[1, channels, h, w]`.
     pub latent: Tensor,
 }
 
@@ -168,7 +183,7 @@ pub struct Pipeline {
     tokenizer: Tokenizer,
     text_encoder: TextEncoder,
     second: Option<SecondEncoder>,
-    unet: Unet,
+    denoiser: Denoiser,
     vae: Vae,
     scheduler: SchedulerConfig,
     family: Family,
@@ -180,15 +195,14 @@ pub struct Pipeline {
     files: Vec<String>,
     added_words: Vec<AddedWord>,
     warnings: Vec<String>,
-    scaling_factor: f64,
     vae_factor: usize,
     latent_channels: usize,
     options: LoadOptions,
 }
 
 impl Pipeline {
-    /// Reads every part of `checkpoint`, after its [`MemoryPlan`] was found to fit. Errors name the file and the tensor that is missing, left
-    /// over or of the wrong shape.
+    /// Reads every part of `checkpoint`, after its [`MemoryPlan`] was found to fit. Errors name the
+    /// file and the tensor that is missing, left over or of the wrong shape.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let LoadOptions { dtype, device, .. } = options;
         if !options.ignore_memory {
@@ -200,7 +214,7 @@ impl Pipeline {
         let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;
         let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
         let weights = checkpoint.weights(Part::Unet)?;
-        let unet = weights.load(*dtype, device, |vb| Unet::new(&checkpoint.unet, vb))?;
+        let denoiser = weights.load(*dtype, device, |vb| Denoiser::new(&checkpoint.unet, vb))?;
         let weights = checkpoint.weights(Part::Vae)?;
         let vae = weights.load(vae_dtype(checkpoint, *dtype), device, |vb| Vae::new(&checkpoint.vae, vb))?;
 
@@ -208,7 +222,7 @@ impl Pipeline {
             tokenizer,
             text_encoder,
             second,
-            unet,
+            denoiser,
             vae,
             scheduler: checkpoint.scheduler.clone(),
             family: checkpoint.index.family,
@@ -219,7 +233,6 @@ impl Pipeline {
             files: checkpoint.changes.variant.as_ref().map(|_| checkpoint.weight_files()).unwrap_or_default(),
             added_words: checkpoint.added_words.clone(),
             warnings: checkpoint.warnings.clone(),
-            scaling_factor: checkpoint.vae.scaling_factor,
             vae_factor: checkpoint.vae.factor(),
             latent_channels: checkpoint.vae.latent_channels,
             options: options.clone(),
@@ -248,8 +261,8 @@ impl Pipeline {
         }
     }
 
-    /// What the checkpoint calls itself: `embedded`, the folder, the single file, or on the hub `owner/name@revision` or
-    /// `owner/name/file.safetensors@revision`.
+    /// What the checkpoint calls itself: `embedded`, the folder, the single file, or on the hub
+    /// `owner/name@revision` or `owner/name/file.safetensors@revision`.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -299,10 +312,10 @@ impl Pipeline {
         self.vae_factor
     }
 
-    /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was not trained to take the scale as an
-    /// input.
+    /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was
+    /// not trained to take the scale as an input.
     pub fn guided(&self, options: &Options) -> bool {
-        options.guidance_scale > 1.0 && !self.unet.embeds_guidance()
+        options.guidance_scale > 1.0 && !self.denoiser.embeds_guidance()
     }
 
     /// The sampler of a run with `options`: the chosen one, or the checkpoint's own.
@@ -329,7 +342,7 @@ impl Pipeline {
 
     /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional half at any.
     pub fn embeds_guidance(&self) -> bool {
-        self.unet.embeds_guidance()
+        self.denoiser.embeds_guidance()
     }
 
     /// The family of the checkpoint's pipeline.
@@ -339,7 +352,7 @@ impl Pipeline {
 
     /// The cross-attention sites of an image of `height` x `width` pixels, in network order.
     pub fn sites(&self, height: usize, width: usize) -> Vec<Site> {
-        self.unet.sites(height / self.vae_factor, width / self.vae_factor)
+        self.denoiser.sites(height / self.vae_factor, width / self.vae_factor)
     }
 
     /// The latent grid of a run with `options`.
@@ -411,7 +424,8 @@ impl Pipeline {
         let (Err(error @ Error::Config { .. }), Some(prediction)) = (&built, &self.changes.prediction) else {
             return built;
         };
-        // The file says nothing of what the user said: blame it only where it would be refused without that too.
+        // The file says nothing of what the user said: blame it only where it would be refused
+        // without that too.
         config.prediction_type = None;
         if build(&config).is_err() {
             return built;
@@ -421,10 +435,12 @@ impl Pipeline {
         Err(Error::option("--prediction", reason))
     }
 
-    /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told of every attention site it wants; `progress` of every [`Event`].
+    /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told
+    /// of every attention site it wants; `progress` of every [`Event`].
     ///
     /// # Errors
-    /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when `progress` breaks.
+    /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when
+    /// `progress` breaks.
     pub fn generate(
         &self,
         prompt: &Prompt,
@@ -483,14 +499,15 @@ impl Pipeline {
         Ok(Generations { images: done, timesteps, text, timings })
     }
 
-    /// Decodes a latent `[1, 4, h, w]` (as the UNet sees it) into an image of `h * factor` x `w * factor` pixels.
+    /// Decodes a latent `[1, channels, h, w]` (as the UNet sees it) into an image of `h * factor` x
+    /// `w * factor` pixels.
     pub fn decode(&self, latent: &Tensor) -> Result<RgbImage> {
-        let pixels =
-            self.vae.decode(&(latent / self.scaling_factor)?)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let pixels = self.vae.pixels_of(latent)?.to_device(&Device::Cpu)?;
         rgb_from_tensor(&pixels.i(0)?)
     }
 
-    /// Standard normal noise, `[images, 4, h, w]`, drawn for each image from its own generator as diffusers does with a list.
+    /// Standard normal noise, `[images, channels, h, w]`, drawn for each image from its own
+    /// generator as diffusers does with a list.
     fn initial_noise(&self, options: &Options, noise: &mut [TorchGenerator]) -> Result<Tensor> {
         let device = &self.options.device;
         if let Some(given) = &options.latents {
@@ -505,18 +522,17 @@ impl Pipeline {
         [options.seeds.len(), self.latent_channels, options.height / factor, options.width / factor]
     }
 
-    /// The guided prediction for `input` `[images, 4, h, w]`, f32.
+    /// The guided prediction for `input` `[images, channels, h, w]`, f32.
     fn predict(
         &self,
         input: &Tensor,
         step: &Step,
-        context: &Context,
+        context: &PreparedPrompt,
         guidance_scale: f64,
         observer: &mut dyn AttentionObserver,
     ) -> Result<Tensor> {
-        let input = input.to_dtype(self.options.dtype)?;
-        let batch = if step.guided { Tensor::cat(&[&input, &input], 0)? } else { input };
-        let output = self.unet.forward(&batch, step.timestep, context, observer)?.to_dtype(DType::F32)?;
+        let batch = if step.guided { Tensor::cat(&[input, input], 0)? } else { input.clone() };
+        let output = self.denoiser.forward(&batch, step.timestep, context, observer)?;
         let conditional = output.i(step.conditional_rows())?;
         if !step.guided {
             return Ok(conditional);
@@ -526,14 +542,15 @@ impl Pipeline {
     }
 }
 
-/// The number format of the VAE's weights. SDXL's overflows in half precision, as its config says (`force_upcast`); the other
-/// families' pipelines do not look at that field.
+/// The number format of the VAE's weights. SDXL's overflows in half precision, as its config says
+/// (`force_upcast`); the other families' pipelines do not look at that field.
 fn vae_dtype(checkpoint: &Checkpoint, dtype: DType) -> DType {
     let upcast = checkpoint.index.family == Family::StableDiffusionXl && checkpoint.vae.force_upcast;
     if upcast { DType::F32 } else { dtype }
 }
 
-/// `[3, H, W]` in -1..1 to 8 bits, rounding halves to even as diffusers' `VaeImageProcessor` (numpy) does.
+/// `[3, H, W]` in -1..1 to 8 bits, rounding halves to even as diffusers' `VaeImageProcessor`
+/// (numpy) does.
 fn rgb_from_tensor(pixels: &Tensor) -> Result<RgbImage> {
     let (_, height, width) = pixels.dims3()?;
     let values = pixels.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;

@@ -1,27 +1,30 @@
-//! Single calls of the networks, outside of a run: what the causal tests and the accuracy measurement are made of.
+//! Single calls of the networks, outside of a run: what the causal tests and the accuracy
+//! measurement are made of.
 
 use super::{Options, Pipeline, Result};
 use crate::Error;
-use crate::model::{Context, Posterior, Unet};
+use crate::model::{Denoiser, Posterior, PreparedPrompt};
 use crate::prompt::Prompt;
 use crate::scheduler;
 use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 
 impl Pipeline {
     /// The denoiser.
-    pub fn unet(&self) -> &Unet {
-        &self.unet
+    pub(crate) fn denoiser(&self) -> &Denoiser {
+        &self.denoiser
     }
 
-    /// Puts another UNet in place of the checkpoint's, for tests of what depends on its weights; gives back the one that was there.
-    pub fn replace_unet(&mut self, unet: Unet) -> Unet {
-        std::mem::replace(&mut self.unet, unet)
+    /// Puts another denoiser in place of the checkpoint's, for tests of what depends on its
+    /// weights. Returns the one that was there.
+    pub(crate) fn replace_denoiser(&mut self, denoiser: Denoiser) -> Denoiser {
+        std::mem::replace(&mut self.denoiser, denoiser)
     }
 
-    /// The attention of single calls of the UNet with the prompt alone, in a run with `options`, at the given `(latent as the scheduler scales it, timestep)`s:
-    /// latents `[1, channels, h, w]` of one size.
+    /// Records attention for single calls of the denoiser with the prompt alone: no guidance, no
+    /// sampling loop. `calls` holds `(scaled latent, timestep)`, the latents `[1, channels, h, w]`
+    /// of one size.
     ///
     /// # Errors
     /// When there are no calls; those of the networks.
@@ -31,9 +34,9 @@ impl Pipeline {
         };
         let (.., height, width) = first.dims4()?;
         let info = PromptInfo::from(prompt);
-        let context = self.unet.prepare(&self.conditioning(&[prompt], options)?)?;
+        let context = self.denoiser.prepare(&self.conditioning(&[prompt], options)?)?;
         let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
-        let mut recorder = Recorder::new(&self.unet.sites(height, width), plan).with_keys(&prompt.keys(), &[]);
+        let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan).with_keys(&prompt.keys(), &[]);
         for (index, (latent, timestep)) in calls.iter().enumerate() {
             let step = Step { index, count: calls.len(), timestep: *timestep, images: 1, guided: false };
             recorder.begin_step(&step)?;
@@ -44,7 +47,8 @@ impl Pipeline {
         Trace::new(about, recorder.finish()?.swap_remove(0))
     }
 
-    /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at `timestep`: f32, of the same shape.
+    /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at
+    /// `timestep`: f32, of the same shape.
     ///
     /// # Errors
     /// When the batch of `latent` is not the context's, or the observer's own.
@@ -52,16 +56,14 @@ impl Pipeline {
         &self,
         latent: &Tensor,
         timestep: f64,
-        context: &Context,
+        context: &PreparedPrompt,
         observer: &mut dyn AttentionObserver,
     ) -> Result<Tensor> {
-        Ok(self
-            .unet
-            .forward(&latent.to_dtype(self.options.dtype)?, timestep, context, observer)?
-            .to_dtype(DType::F32)?)
+        self.denoiser.forward(latent, timestep, context, observer)
     }
 
-    /// The latent of a picture, f32 `[1, channels, h, w]`: the mean of the VAE's distribution times its scaling factor.
+    /// The latent of a picture, f32 `[1, channels, h, w]`: the mean of the VAE's distribution times
+    /// its scaling factor.
     ///
     /// # Errors
     /// [`Error::Option`] when a side is no multiple of the VAE's factor.
@@ -72,7 +74,7 @@ impl Pipeline {
             let reason = format!("{width}x{height} pixels; each side must be a multiple of {factor}");
             return Err(Error::option("image", reason));
         }
-        Ok((self.posterior(image)?.mean * self.scaling_factor)?)
+        self.vae.latent_of(&self.posterior(image)?.mean)
     }
 
     /// The VAE's distribution of a picture's latent, before the scaling factor.
@@ -82,7 +84,7 @@ impl Pipeline {
 
     /// As [`posterior`](Self::posterior), of [pixels](Self::pixels).
     pub(super) fn posterior_of(&self, pixels: &Tensor) -> Result<Posterior> {
-        self.vae.encode(&pixels.to_device(&self.options.device)?.to_dtype(self.options.dtype)?)
+        self.vae.encode(pixels)
     }
 
     /// A picture as the VAE takes it, -1 to 1: f32 `[1, 3, height, width]` on the CPU.
@@ -93,8 +95,8 @@ impl Pipeline {
         Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
-    /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1 - a) noise` with the cumulative
-    /// alpha `a` (Ho et al., 2020, formula 4).
+    /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1
+    /// - a) noise`. `a` is the cumulative alpha (Ho et al., 2020, formula 4).
     ///
     /// # Errors
     /// [`Error::Option`] when training had no such timestep.

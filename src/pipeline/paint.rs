@@ -1,8 +1,10 @@
 //! Inpainting: only a masked part of a picture is drawn anew.
 //!
-//! As diffusers' `pipeline_stable_diffusion_inpaint.py` and `pipeline_stable_diffusion_xl_inpaint.py` (0.42). A UNet of nine channels is shown the mask and the masked picture's
-//! latent beside the noisy latent; any other is shown the noisy latent alone, and what lies outside of the mask is put back after every
-//! step, with noise to that step's level.
+//! As diffusers' `pipeline_stable_diffusion_inpaint.py` and
+//! `pipeline_stable_diffusion_xl_inpaint.py` (0.42). A UNet of nine channels is shown the mask and
+//! the masked picture's latent beside the noisy latent. Any other is shown the noisy latent alone.
+//! Then what lies outside of the mask is put back after every step, with noise to that step's
+//! level.
 
 use super::init::Init;
 use super::{Options, Pipeline};
@@ -19,20 +21,22 @@ const WHITE: u8 = 128;
 pub(super) struct Paint {
     /// 1 where the picture is drawn anew, else 0: f32 `[1, 1, h, w]`.
     mask: Tensor,
-    way: Way,
+    inpainting: Inpainting,
 }
 
-enum Way {
-    /// The masked picture's latents, f32 `[images, 4, h, w]`, shown to the UNet.
-    Beside(Tensor),
-    /// The picture's latents and the noise that is added to them, f32 `[images, 4, h, w]`.
-    Over { picture: Tensor, noise: Tensor },
+/// How the network is made to leave the rest of the picture as it is.
+enum Inpainting {
+    /// The masked picture's latents, f32 `[images, channels, h, w]`, shown to the UNet.
+    Conditioned(Tensor),
+    /// The picture's latents and the noise that is added to them, f32 `[images, channels, h, w]`.
+    Blended { picture: Tensor, noise: Tensor },
 }
 
 impl Pipeline {
-    /// Whether the UNet is made for inpainting: whether it takes a mask and a masked picture beside the latent.
+    /// Whether the UNet is made for inpainting: whether it takes a mask and a masked picture beside
+    /// the latent.
     pub fn inpaints(&self) -> bool {
-        self.unet.channels() == 2 * self.latent_channels + 1
+        self.denoiser.channels() == 2 * self.latent_channels + 1
     }
 
     /// The part of [`check`](Self::check) that is about [`Init::mask`].
@@ -70,8 +74,9 @@ impl Pipeline {
         (0..height).flat_map(|y| (0..width).map(move |x| cell(y, x))).collect()
     }
 
-    /// What is needed to draw in the masked part of `init`. `picture` are the whole picture's latents, where they were needed, and
-    /// `noise` what was added to them; `draw` draws noise of their shape, once.
+    /// What is needed to draw in the masked part of `init`. `picture` are the whole picture's
+    /// latents, where they were needed, and `noise` what was added to them; `draw` draws noise of
+    /// their shape, once.
     pub(super) fn paint(
         &self,
         init: &Init,
@@ -85,29 +90,29 @@ impl Pipeline {
         let masked = self.pixels(&init.image)?.broadcast_mul(&kept)?;
         // diffusers draws for the masked picture whether or not the UNet is shown it.
         let drawn = draw()?;
-        let way = match picture {
-            Some(picture) if !self.inpaints() => Way::Over { picture, noise },
-            _ => Way::Beside((self.posterior_of(&masked)?.sample(&drawn)? * self.scaling_factor)?),
+        let inpainting = match picture {
+            Some(picture) if !self.inpaints() => Inpainting::Blended { picture, noise },
+            _ => Inpainting::Conditioned(self.vae.latent_of(&self.posterior_of(&masked)?.sample(&drawn)?)?),
         };
         let (height, width) = (mask.height() as usize / self.vae_factor, mask.width() as usize / self.vae_factor);
         let mask = Tensor::from_vec(self.painted(mask), (1, 1, height, width), &Device::Cpu)?;
-        Ok(Paint { mask: mask.to_device(&self.options.device)?, way })
+        Ok(Paint { mask: mask.to_device(&self.options.device)?, inpainting })
     }
 }
 
 impl Paint {
-    /// `input` `[images, 4, h, w]` as the UNet is shown it.
+    /// `input` `[images, channels, h, w]` as the UNet is shown it.
     pub(super) fn shown(&self, input: Tensor) -> Result<Tensor> {
-        let Way::Beside(masked) = &self.way else { return Ok(input) };
+        let Inpainting::Conditioned(masked) = &self.inpainting else { return Ok(input) };
         let (images, _, height, width) = input.dims4()?;
         let mask = self.mask.to_dtype(input.dtype())?.broadcast_as((images, 1, height, width))?;
         Ok(Tensor::cat(&[&input, &mask, &masked.to_dtype(input.dtype())?], 1)?)
     }
 
-    /// `latents` after a step, with the picture put back outside of the mask: with noise to the level of the call at `next`, or clean
-    /// where the run has ended.
+    /// `latents` after a step, with the picture put back outside of the mask. It has noise to the
+    /// level of the call at `next`, or none where the run has ended.
     pub(super) fn keep(&self, latents: Tensor, sampler: &dyn Scheduler, next: Option<usize>) -> Result<Tensor> {
-        let Way::Over { picture, noise } = &self.way else { return Ok(latents) };
+        let Inpainting::Blended { picture, noise } = &self.inpainting else { return Ok(latents) };
         let picture = match next {
             Some(call) => sampler.add_noise(picture, noise, call)?,
             None => picture.clone(),

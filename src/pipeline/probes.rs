@@ -1,19 +1,21 @@
-//! Words that are not in the prompt: how their keys are made, so that a run can be asked about them without being changed.
+//! Words that are not in the prompt: how their keys are made, so that a run can be asked about them
+//! without being changed.
 
 use super::encode::Encoding;
 use super::{Options, Pipeline, Result};
 use crate::Error;
-use crate::model::Context;
+use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
 use crate::trace::{ProbeInfo, PromptInfo, TokenKind};
 use candle_core::Tensor;
 
 impl Pipeline {
-    /// The tokens of a probe, which the text encoder is given as a prompt of its own: what the word means alone, at the first place of a
-    /// text, whatever the run's prompt says around it.
+    /// The tokens of a probe, which the text encoder is given as a prompt of its own. So the word
+    /// means what it means alone, whatever the run's prompt says around it.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--probe` when the text has no token, or more than the text encoder takes.
+    /// [`Error::Option`] on `--probe` when the text has no token, or more than the text encoder
+    /// takes.
     pub fn probe(&self, text: &str) -> Result<Prompt> {
         let probe = self.tokenize(text)?;
         if !probe.tokens.iter().any(|token| token.kind == TokenKind::Text) {
@@ -46,8 +48,14 @@ impl Pipeline {
         texts.iter().map(info).collect()
     }
 
-    /// `context` with the probes of `options`, asked of the rows that are given `prompt`, the encoding of one.
-    pub(super) fn with_probes(&self, context: Context, prompt: &Encoding, options: &Options) -> Result<Context> {
+    /// `context` with the probes of `options`, asked of the rows that are given `prompt`, the
+    /// encoding of one.
+    pub(super) fn with_probes(
+        &self,
+        context: PreparedPrompt,
+        prompt: &Encoding,
+        options: &Options,
+    ) -> Result<PreparedPrompt> {
         let images = options.seeds.len();
         let beside = |text: &String| {
             let probe = self.probe(text)?;
@@ -58,7 +66,7 @@ impl Pipeline {
             let states = Tensor::cat(&[&prompt.hidden_states, &states.index_select(&own, 1)?], 1)?;
             let pooled = prompt.pooled.as_ref().map(|pooled| Tensor::cat(&vec![pooled; images], 0)).transpose()?;
             let conditioning = self.conditions(Tensor::cat(&vec![states; images], 0)?, pooled, options);
-            Ok((self.unet.prepare(&conditioning)?, tokens))
+            Ok((self.denoiser.prepare(&conditioning)?, tokens))
         };
         context.with_probes(options.probes.iter().map(beside).collect::<Result<_>>()?)
     }

@@ -1,4 +1,5 @@
-//! What a run is made with, as `run.json` and the trace record it, and the way back to the options of the same run.
+//! What a run is made with, as `run.json` and the trace record it, and the way back to the options
+//! of the same run.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +43,8 @@ impl Pipeline {
         settings
     }
 
-    /// The command line that makes the image of `text` with `options`, which have one seed, but for `latents` and a mask. What is the
-    /// checkpoint's own is left out.
+    /// The command line that makes the image of `text` with `options`, which have one seed, but for
+    /// `latents` and a mask. What is the checkpoint's own is left out.
     pub fn command(&self, text: &str, options: &Options) -> String {
         let own = self.default_options();
         let mut words = vec!["attnmap".to_owned(), "generate".to_owned(), quoted(text)];
@@ -78,10 +79,12 @@ impl Pipeline {
         words.join(" ")
     }
 
-    /// The options of the run that `settings` and the `negative` prompt are of, but for a picture that it set out from and probes.
+    /// The options of the run that `settings` and the `negative` prompt are of, but for a picture
+    /// that it set out from and probes.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a setting that is not written as this version writes it.
+    /// [`Error::Option`](crate::Error::Option) for a setting that is not written as this version
+    /// writes it.
     pub fn options_of(&self, settings: &Settings, negative: &str) -> Result<Options> {
         let text = |name: &str| settings.more.get(name).and_then(Value::as_str);
         let pair =

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 pub struct Keep {
     /// A head-mean map for every step (needed for step windows and animations).
     pub per_step: bool,
-    /// The unconditional half of the guidance batch too, so that the negative prompt's words have maps.
+    /// The unconditional half of the guidance batch too, so that the negative prompt's words have
+    /// maps.
     pub unconditional: bool,
     /// Self-attention sites whose ties are kept: those of a [`TiesPlan`] ([`Pipeline::plan_ties`]).
     pub ties: Vec<Site>,
@@ -37,7 +38,8 @@ pub struct Traced {
 }
 
 impl Pipeline {
-    /// Which self-attention a run with `options` can keep within `budget` bytes; see [`TiesPlan::new`].
+    /// Which self-attention a run with `options` can keep within `budget` bytes; see
+    /// [`TiesPlan::new`].
     ///
     /// # Errors
     /// As there.
@@ -48,12 +50,13 @@ impl Pipeline {
         budget: u64,
     ) -> Result<TiesPlan> {
         let latent = self.latent_grid(options);
-        let (images, guided) = (options.seeds.len(), options.guidance_scale > 1.0);
-        let rows = if guided { 2 * images } else { images };
-        TiesPlan::new(&self.unet().self_sites(latent.height, latent.width), wanted, images, rows, budget)
+        let images = options.seeds.len();
+        let rows = if self.guided(options) { 2 * images } else { images };
+        TiesPlan::new(&self.denoiser.self_sites(latent.height, latent.width), wanted, images, rows, budget)
     }
 
-    /// Generates as [`generate`](Self::generate) and records every cross-attention site, with the probes where there are any.
+    /// Generates as [`generate`](Self::generate) and records every cross-attention site, with the
+    /// probes where there are any.
     ///
     /// # Errors
     /// As [`generate`](Self::generate).

@@ -1,20 +1,14 @@
 //! DDIM without added noise (eta 0): formula (12) of Song et al. 2021, `scheduling_ddim.py`.
 
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Ddim,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Leading,
-    rescales: true,
-};
+const CLASS: ClassDefaults = ClassDefaults { spacing: Spacing::Leading, rescales: true, ..DIFFUSERS };
 
 /// `DDIMScheduler`.
 #[derive(Debug)]
@@ -60,7 +54,8 @@ impl Scheduler for Ddim {
         let previous_alpha = self.schedule.alpha(t - self.stride).unwrap_or(self.final_alpha);
         let (signal, noise) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let denoised = self.range.apply(self.prediction.denoised(&output, &sample, signal, noise)?)?;
-        // Clipping does not change the noise that is put back: diffusers' `use_clipped_model_output` is off in pipelines.
+        // Clipping does not change the noise that is put back: diffusers'
+        // `use_clipped_model_output` is off in pipelines.
         let epsilon = self.prediction.epsilon(&output, &sample, signal, noise)?;
         let previous = mix(&[(previous_alpha.sqrt(), &denoised), ((1.0 - previous_alpha).sqrt(), &epsilon)])?;
         Stepped::new(&previous, &denoised, dtype)

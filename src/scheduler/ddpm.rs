@@ -1,20 +1,16 @@
 //! Ancestral sampling of Ho et al. 2020, formula (7), `scheduling_ddpm.py`.
 
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, refuse};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
+use super::refuse::refuse;
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
+use super::step::{Scheduler, Stepped, draw_like, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Ddpm,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Leading,
-    rescales: true,
-};
+const CLASS: ClassDefaults =
+    ClassDefaults { spacing: Spacing::Leading, rescales: true, more_betas: &["laplace", "sigmoid"], ..DIFFUSERS };
 
 /// Which of the two extremes of section 3.2 the added noise has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +40,8 @@ impl Ddpm {
             // The log is taken and undone again in diffusers.
             None | Some("fixed_small" | "fixed_small_log") => Variance::Small,
             Some("fixed_large") => Variance::Large,
-            // The learned ones need a network that predicts its variance; `fixed_large_log` gives NaN in diffusers too.
+            // The learned ones need a network that predicts its variance; `fixed_large_log` gives
+            // NaN in diffusers too.
             Some(other) => {
                 return Err(refuse(config, "variance_type", other, "fixed_small, fixed_small_log, fixed_large"));
             }

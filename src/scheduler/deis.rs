@@ -1,26 +1,23 @@
-//! DEIS (Zhang and Chen 2023, arXiv 2204.13902): the log-rho multistep form, of order 1 to 3, `scheduling_deis_multistep.py`.
+//! DEIS (Zhang and Chen 2023, arXiv 2204.13902): the log-rho multistep form, of order 1 to 3,
+//! `scheduling_deis_multistep.py`.
 //!
-//! In `rho = sigma / alpha` the probability flow is `d(x / alpha) / d rho = epsilon`; the noise is replaced by the polynomial in log rho
-//! through the latest outputs, whose integral has a closed form.
+//! In `rho = sigma / alpha` the probability flow is `d(x / alpha) / d rho = epsilon`. The noise is
+//! replaced by the polynomial in log rho through the latest outputs, whose integral has a closed
+//! form.
 
-use super::lambda::{Levels, SHORT_RUN, refuse_other_models, visited};
+use super::lambda::{LambdaLevels, SHORT_RUN, refuse_other_models, visited};
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, refuse};
+use super::refuse::refuse;
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
 use super::sigmas::SigmaSpacing;
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Deis,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: false,
-};
+const CLASS: ClassDefaults = DIFFUSERS;
 
 /// `DEISMultistepScheduler`.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(super) struct Deis {
     order: usize,
     /// A short run ends with lower orders.
     lower_order_final: bool,
-    levels: Levels,
+    levels: LambdaLevels,
     /// The noise in the samples of earlier steps, the latest first.
     outputs: VecDeque<Tensor>,
 }
@@ -55,17 +52,19 @@ impl Deis {
         }
         refuse_other_models(config)?;
         let (timesteps, sigmas) = visited(config, &schedule, steps, schedule.train_steps)?;
-        // The class has no `final_sigmas_type`: a run ends at the smallest level of training, or where its last step stands.
+        // The class has no `final_sigmas_type`: a run ends at the smallest level of training, or
+        // where its last step stands.
         let last = match SigmaSpacing::new(config)? {
             Some(_) => sigmas[steps - 1] as f32,
             None => schedule.sigmas()[0],
         };
-        let levels = Levels::new(timesteps, sigmas, last)?;
+        let levels = LambdaLevels::new(timesteps, sigmas, last)?;
         let lower_order_final = config.lower_order_final.unwrap_or(true) && steps < SHORT_RUN;
         Ok(Self { prediction, range, order, lower_order_final, levels, outputs: VecDeque::new() })
     }
 
-    /// The order of the step at `index`: as many as there are outputs, fewer at the end of a short run.
+    /// The order of the step at `index`: as many as there are outputs, fewer at the end of a short
+    /// run.
     fn order_at(&self, index: usize) -> usize {
         let left = self.levels.timesteps.len() - index;
         let most = if self.lower_order_final { left } else { self.order };
@@ -107,7 +106,8 @@ impl Deis {
     }
 }
 
-/// An antiderivative in `t` of `(ln t - ln c) / (ln b - ln c)`: Lagrange's polynomial in log rho that is 1 at `b` and 0 at `c`.
+/// An antiderivative in `t` of `(ln t - ln c) / (ln b - ln c)`. That is Lagrange's polynomial in
+/// log rho that is 1 at `b` and 0 at `c`.
 fn linear(t: f32, b: f32, c: f32) -> f32 {
     t * (-c.ln() + t.ln() - 1.0) / (b.ln() - c.ln())
 }

@@ -1,27 +1,25 @@
-//! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), multistep, of order 1 to 3, with their SDE
-//! variants, `scheduling_dpmsolver_multistep.py`.
+//! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), multistep, of
+//! order 1 to 3, with their SDE variants, `scheduling_dpmsolver_multistep.py`.
 
-use super::euler::final_sigma;
 use super::lambda::{
-    Level, Levels, SHORT_RUN, refuse_other_models, spread_over_training, timesteps_before, whole_timesteps,
+    LambdaLevels, Level, SHORT_RUN, refuse_other_models, spread_over_training, timesteps_before, whole_timesteps,
 };
+use super::noise::{TorchGenerator, randn_tensor};
 use super::prediction::{Prediction, Range, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, config_error, linspace, refuse};
+use super::refuse::{config_error, refuse};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule, linspace};
+use super::sigma_levels::final_sigma;
 use super::sigmas::SigmaSpacing;
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32, randn_tensor};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::{DType, Tensor};
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::DpmSolver,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: true,
-};
+/// `algorithm_type` of DPM-Solver++ for the SDE.
+pub(super) const SDE_ALGORITHM: &str = "sde-dpmsolver++";
+
+const CLASS: ClassDefaults = ClassDefaults { rescales: true, ..DIFFUSERS };
 
 /// Which integral is approximated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub(super) struct DpmSolver {
     lower_order_final: bool,
     /// The last step is of first order whatever the length.
     first_order_last: bool,
-    levels: Levels,
+    levels: LambdaLevels,
     /// Converted outputs of earlier steps, the latest first.
     outputs: VecDeque<Tensor>,
 }
@@ -72,7 +70,8 @@ impl Solver {
             }
         };
         let heun = match config.solver_type.as_deref() {
-            // The last three belong to DEIS and UniPC, whose configs are read as this class with its default.
+            // The last three belong to DEIS and UniPC, whose configs are read as this class with
+            // its default.
             None | Some("midpoint" | "logrho" | "bh1" | "bh2") => false,
             Some("heun") => true,
             Some(other) => return Err(refuse(config, "solver_type", other, "midpoint or heun")),
@@ -91,7 +90,8 @@ impl Solver {
         Ok(last)
     }
 
-    /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise that agrees with it.
+    /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise
+    /// that agrees with it.
     pub(super) fn convert(&self, output: &Tensor, sample: &Tensor, level: Level) -> Result<(Tensor, Tensor)> {
         let Level { alpha, sigma, .. } = level;
         let denoised = self.range.apply(self.prediction.denoised(output, sample, alpha, sigma)?)?;
@@ -120,6 +120,19 @@ impl Solver {
 }
 
 impl DpmSolver {
+    /// The class with Karras sigmas or in the SDE's form, where the config does not ask for them
+    /// itself.
+    pub(super) fn of(config: &SchedulerConfig, steps: usize, karras: bool, sde: bool) -> Result<Self> {
+        let mut config = config.clone();
+        if karras {
+            config.use_karras_sigmas = Some(true);
+        }
+        if sde {
+            config.algorithm_type = Some(SDE_ALGORITHM.into());
+        }
+        Self::new(&config, steps)
+    }
+
     pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let solver = Solver::new(config)?;
@@ -132,7 +145,7 @@ impl DpmSolver {
         let last = Solver::final_sigma(config, &schedule)?;
         schedule.check_steps(steps)?;
         let (timesteps, sigmas) = visited(config, &schedule, steps)?;
-        let levels = Levels::new(timesteps, sigmas, last)?;
+        let levels = LambdaLevels::new(timesteps, sigmas, last)?;
         let lower_order_final = config.lower_order_final.unwrap_or(true) && steps < SHORT_RUN;
         let first_order_last = config.euler_at_final.unwrap_or(false) || lower_order_final || last == 0.0;
         Ok(Self { solver, order, lower_order_final, first_order_last, levels, outputs: VecDeque::new() })
@@ -257,7 +270,8 @@ fn visited(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> 
     let karras = spread == Some(SigmaSpacing::Karras);
     let spaced = match spread {
         _ if lu && !karras => {
-            // Even in lambda, that is in -log sigma; the exponent 1 of the reference makes it a straight line.
+            // Even in lambda, that is in -log sigma; the exponent 1 of the reference makes it a
+            // straight line.
             let log_sigmas = schedule.log_sigmas();
             let (first, last) = (f64::from(log_sigmas[log_sigmas.len() - 1]), f64::from(log_sigmas[0]));
             let ramp = linspace(0.0, 1.0, steps);
@@ -275,7 +289,8 @@ fn visited(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> 
     Ok((timesteps, sigmas))
 }
 
-/// The number of training timesteps below which a run stays: the last of them, with a lambda below `lambda_min_clipped`, are not visited.
+/// The number of training timesteps below which a run stays: the last of them, with a lambda below
+/// `lambda_min_clipped`, are not visited.
 pub(super) fn last_visited(config: &SchedulerConfig, schedule: &TrainSchedule) -> Result<usize> {
     let least = config.lambda_min_clipped.map_or(f64::NEG_INFINITY, |number| number.0);
     let lambda = |alpha: f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();

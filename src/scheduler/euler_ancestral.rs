@@ -1,50 +1,36 @@
-//! Euler's method to a lower noise level and fresh noise back up (k-diffusion's `sample_euler_ancestral`),
-//! `scheduling_euler_ancestral_discrete.py`.
+//! Euler's method to a lower noise level and fresh noise back up (k-diffusion's
+//! `sample_euler_ancestral`), `scheduling_euler_ancestral_discrete.py`.
 
-use super::euler::{Levels, ancestral, denoised};
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
+use super::sigma_levels::{SigmaLevels, SigmaSampler, ancestral, denoised};
+use super::step::{Stepped, draw_like, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::EulerAncestral,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: true,
-};
+const CLASS: ClassDefaults = ClassDefaults { rescales: true, ..DIFFUSERS };
 
 /// `EulerAncestralDiscreteScheduler`.
 #[derive(Debug)]
 pub(super) struct EulerAncestral {
     prediction: Prediction,
-    levels: Levels,
+    levels: SigmaLevels,
 }
 
 impl EulerAncestral {
     pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, false)?;
-        let (timesteps, sigmas) = Levels::of_timesteps(&schedule, steps)?;
-        Ok(Self { prediction, levels: Levels::to_zero(schedule.spacing, timesteps, &sigmas)? })
+        let (timesteps, sigmas) = SigmaLevels::of_timesteps(&schedule, steps)?;
+        Ok(Self { prediction, levels: SigmaLevels::to_zero(schedule.spacing, timesteps, &sigmas)? })
     }
 }
 
-impl Scheduler for EulerAncestral {
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.levels.init_noise_sigma
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.scale_model_input(sample, index)
+impl SigmaSampler for EulerAncestral {
+    fn levels(&self) -> &SigmaLevels {
+        &self.levels
     }
 
     fn step(
@@ -64,9 +50,5 @@ impl Scheduler for EulerAncestral {
         let drawn = draw_like(given, noise)?;
         let previous = mix(&[(1.0, &sample), (down - from, &derivative), (up, &drawn)])?;
         Stepped::new(&previous, &denoised, given.dtype())
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.add_noise(original, noise, index)
     }
 }

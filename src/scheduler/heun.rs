@@ -1,23 +1,19 @@
-//! Heun's method in the sigmas of Karras et al. 2022 (algorithm 2 without churn), `scheduling_heun_discrete.py`.
+//! Heun's method in the sigmas of Karras et al. 2022 (algorithm 2 without churn),
+//! `scheduling_heun_discrete.py`.
 //!
-//! Each step calls the model at both of its ends, the last, which ends at 0, at its beginning alone: `2 steps - 1` calls.
+//! Each step calls the model at both of its ends, the last, which ends at 0, at its beginning
+//! alone: `2 steps - 1` calls.
 
-use super::euler::{Levels, denoised};
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
+use super::sigma_levels::{SigmaLevels, SigmaSampler, denoised};
+use super::step::{Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Heun,
-    beta_start: 0.00085,
-    beta_end: 0.012,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: false,
-};
+const CLASS: ClassDefaults = ClassDefaults { beta_start: 0.00085, beta_end: 0.012, more_betas: &["exp"], ..DIFFUSERS };
 
 /// `HeunDiscreteScheduler`.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ pub(super) struct Heun {
     prediction: Prediction,
     range: Range,
     /// One entry a call.
-    levels: Levels,
+    levels: SigmaLevels,
     /// What the first call of a step leaves for the second.
     begun: Option<Begun>,
 }
@@ -44,13 +40,13 @@ impl Heun {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
         let range = Range::clipped(config, false)?;
-        let (timesteps, sigmas) = Levels::spaced(config, &schedule, steps)?;
-        let single = Levels::to_zero(schedule.spacing, timesteps, &sigmas)?;
+        let (timesteps, sigmas) = SigmaLevels::spaced(config, &schedule, steps)?;
+        let single = SigmaLevels::to_zero(schedule.spacing, timesteps, &sigmas)?;
         let timesteps = twice_but_first(&single.timesteps);
         // The call at the end of a step stands at the level that the next one begins at.
         let mut sigmas = twice_but_first(&single.sigmas[..steps]);
         sigmas.push(0.0);
-        Ok(Self { prediction, range, levels: Levels { timesteps, sigmas, ..single }, begun: None })
+        Ok(Self { prediction, range, levels: SigmaLevels { timesteps, sigmas, ..single }, begun: None })
     }
 }
 
@@ -59,21 +55,13 @@ pub(super) fn twice_but_first<T: Copy>(values: &[T]) -> Vec<T> {
     values.iter().flat_map(|&value| [value, value]).skip(1).collect()
 }
 
-impl Scheduler for Heun {
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
+impl SigmaSampler for Heun {
+    fn levels(&self) -> &SigmaLevels {
+        &self.levels
     }
 
     fn calls_per_step(&self) -> usize {
         2
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.levels.init_noise_sigma
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.scale_model_input(sample, index)
     }
 
     fn step(&mut self, output: &Tensor, index: usize, sample: &Tensor, _: &mut [TorchGenerator]) -> Result<Stepped> {
@@ -95,9 +83,5 @@ impl Scheduler for Heun {
             }
         };
         Stepped::new(&previous, &denoised, dtype)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.add_noise(original, noise, index)
     }
 }

@@ -1,41 +1,38 @@
-//! DPM-Solver-2 in sigma (k-diffusion's `sample_dpm_2` and `sample_dpm_2_ancestral`, after Karras et al. 2022, algorithm 2, and Lu et al.
-//! 2022), `scheduling_k_dpm_2_discrete.py` and `scheduling_k_dpm_2_ancestral_discrete.py`.
+//! DPM-Solver-2 in sigma (k-diffusion's `sample_dpm_2` and `sample_dpm_2_ancestral`, after Karras
+//! et al. 2022, algorithm 2, and Lu et al. 2022), `scheduling_k_dpm_2_discrete.py` and
+//! `scheduling_k_dpm_2_ancestral_discrete.py`.
 //!
-//! Each step calls the model at its beginning and at its geometric middle, the last, which ends at 0, at its beginning alone:
-//! `2 steps - 1` calls. The ancestral form steps to a lower level and adds noise back up.
+//! Each step calls the model at its beginning and at its geometric middle. The last step ends at 0
+//! and calls it at its beginning alone: `2 steps - 1` calls. The ancestral form steps to a lower
+//! level and adds noise back up.
 
-use super::euler::{Levels, ancestral, denoised};
 use super::heun::twice_but_first;
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
+use super::sigma_levels::{SigmaLevels, SigmaSampler, ancestral, denoised};
 use super::sigmas::{SigmaSpacing, timestep_of_sigma};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
+use super::step::{Stepped, draw_like, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Kdpm2,
-    beta_start: 0.00085,
-    beta_end: 0.012,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: false,
-};
+const CLASS: ClassDefaults = ClassDefaults { beta_start: 0.00085, beta_end: 0.012, ..DIFFUSERS };
 
 /// `KDPM2DiscreteScheduler` and `KDPM2AncestralDiscreteScheduler`.
 #[derive(Debug)]
 pub(super) struct Kdpm2 {
     prediction: Prediction,
-    /// One entry a call; the sigma of a call in the middle is that of the end of its step, which noise is added to.
-    levels: Levels,
+    /// One entry a call; the sigma of a call in the middle is that of the end of its step, which
+    /// noise is added to.
+    levels: SigmaLevels,
     steps: Vec<Step>,
     ancestral: bool,
     /// The sample that a step set out from, once its first call is done.
     origin: Option<Tensor>,
 }
 
-/// The levels of one step; it begins at [`Levels::sigmas`].
+/// The levels of one step; it begins at [`SigmaLevels::sigmas`].
 #[derive(Debug, Clone, Copy)]
 struct Step {
     /// Where the second call is made; 0 for the last step, which has none.
@@ -50,17 +47,18 @@ impl Kdpm2 {
     pub(super) fn new(config: &SchedulerConfig, steps: usize, ancestral_form: bool) -> Result<Self> {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, false)?;
-        let (mut timesteps, sigmas) = Levels::spaced(config, &schedule, steps)?;
+        let (mut timesteps, sigmas) = SigmaLevels::spaced(config, &schedule, steps)?;
         if SigmaSpacing::new(config)? == Some(SigmaSpacing::Karras) {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
-        let single = Levels::to_zero(schedule.spacing, timesteps, &sigmas)?;
+        let single = SigmaLevels::to_zero(schedule.spacing, timesteps, &sigmas)?;
         let ends = single.sigmas.windows(2);
         let steps: Vec<Step> = ends
             .map(|ends| {
                 let (from, to) = (ends[0], ends[1]);
                 let (down, up) = if ancestral_form { ancestral(from, to) } else { (to, 0.0) };
-                // Where two levels are far apart `ancestral` loses the lower one to rounding, and diffusers divides by 0.
+                // Where two levels are far apart `ancestral` loses the lower one to rounding, and
+                // diffusers divides by 0.
                 let down = if down > 0.0 { down } else { to * to / from };
                 // torch's lerp half way between the logarithms, counted from the later one.
                 let (above, below) = (from.ln(), down.ln());
@@ -80,8 +78,18 @@ impl Kdpm2 {
         }
         let mut sigmas = twice_but_first(&single.sigmas[..steps.len()]);
         sigmas.push(0.0);
-        let levels = Levels { timesteps, sigmas, ..single };
+        let levels = SigmaLevels { timesteps, sigmas, ..single };
         Ok(Self { prediction, levels, steps, ancestral: ancestral_form, origin: None })
+    }
+}
+
+impl SigmaSampler for Kdpm2 {
+    fn levels(&self) -> &SigmaLevels {
+        &self.levels
+    }
+
+    fn calls_per_step(&self) -> usize {
+        2
     }
 
     /// The level that the call at `index` is made at.
@@ -90,26 +98,6 @@ impl Kdpm2 {
             Some(_) => self.steps[index / 2].middle,
             None => self.levels.sigmas[index],
         }
-    }
-}
-
-impl Scheduler for Kdpm2 {
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn calls_per_step(&self) -> usize {
-        2
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.levels.init_noise_sigma
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
-        let (_, sample32) = in_f32(sample, index, self.levels.timesteps.len(), sample)?;
-        let sigma = self.sigma(index);
-        Ok(divide(&sample32, (sigma * sigma + 1.0).sqrt())?.to_dtype(sample.dtype())?)
     }
 
     fn step(
@@ -141,9 +129,5 @@ impl Scheduler for Kdpm2 {
             }
         };
         Stepped::new(&previous, &denoised, given.dtype())
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.add_noise(original, noise, index)
     }
 }

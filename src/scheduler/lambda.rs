@@ -1,16 +1,20 @@
-//! Noise levels of the samplers that step in lambda, half the log signal-to-noise ratio: DPM-Solver, DEIS and UniPC.
+//! Noise levels of the samplers that step in lambda, half the log signal-to-noise ratio:
+//! DPM-Solver, DEIS and UniPC.
 //!
-//! Source: `scheduling_dpmsolver_multistep.py` of diffusers 0.42 and its siblings, which share these.
+//! Source: `scheduling_dpmsolver_multistep.py` of diffusers 0.42 and its siblings, which share
+//! these.
 
-use super::in_f32;
 use super::prediction::mix;
-use super::schedule::{Spacing, TrainSchedule, linspace, refuse};
+use super::refuse::refuse;
+use super::schedule::{Spacing, TrainSchedule, linspace};
 use super::sigmas::{SigmaSpacing, check_falling, timestep_of_sigma};
+use super::step::in_f32;
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
-/// Runs shorter than this end with steps of lower order in DPM-Solver and DEIS (`lower_order_final`).
+/// Runs shorter than this end with steps of lower order in DPM-Solver and DEIS
+/// (`lower_order_final`).
 pub(super) const SHORT_RUN: usize = 15;
 
 /// Signal and noise of a variance-preserving sample, and half its log signal-to-noise ratio.
@@ -32,16 +36,17 @@ impl Level {
 
 /// The noise levels of a run.
 #[derive(Debug)]
-pub(super) struct Levels {
+pub(super) struct LambdaLevels {
     pub timesteps: Vec<f64>,
     /// The ratio of noise to signal at each timestep, and where the run ends.
     sigmas: Vec<f32>,
 }
 
-impl Levels {
+impl LambdaLevels {
     /// From timesteps, the sigmas there and the final one.
     ///
-    /// Errors: [`Error::Option`](crate::Error::Option) for `--steps` where two sigmas would be the same.
+    /// Errors: [`Error::Option`](crate::Error::Option) for `--steps` where two sigmas would be the
+    /// same.
     pub(super) fn new(timesteps: Vec<f64>, sigmas: Vec<f64>, last: f32) -> Result<Self> {
         let steps = timesteps.len();
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([last]).collect();
@@ -63,7 +68,8 @@ impl Levels {
     }
 }
 
-/// Timesteps and sigmas of a run of DEIS, UniPC or singlestep DPM-Solver, without the final sigma; timesteps lie below `last`.
+/// Timesteps and sigmas of a run of DEIS, UniPC or singlestep DPM-Solver, without the final sigma;
+/// timesteps lie below `last`.
 ///
 /// Errors: [`Error::Option`](crate::Error::Option) for an impossible number of steps,
 /// [`Error::Config`](crate::Error::Config) for contradictory spacings.
@@ -91,7 +97,8 @@ pub(super) fn spread_over_training(
     steps: usize,
 ) -> Vec<f64> {
     let sigmas = schedule.sigmas();
-    // Not in most of these classes' own configs, but diffusers finds them there when Euler's was converted.
+    // Not in most of these classes' own configs, but diffusers finds them there when Euler's was
+    // converted.
     let largest = config.sigma_max.unwrap_or(f64::from(sigmas[sigmas.len() - 1]));
     let smallest = config.sigma_min.unwrap_or(f64::from(sigmas[0]));
     spread.spread(largest, smallest, steps)
@@ -104,7 +111,8 @@ pub(super) fn whole_timesteps(sigmas: &[f64], schedule: &TrainSchedule, rounds: 
     timesteps.map(|t| if rounds { t.round_ties_even() } else { t.trunc() }).collect()
 }
 
-/// Timesteps below `last` by `timestep_spacing`; these classes leave room for one more below the last of the run.
+/// Timesteps below `last` by `timestep_spacing`; these classes leave room for one more below the
+/// last of the run.
 pub(super) fn timesteps_before(last: usize, schedule: &TrainSchedule, steps: usize) -> Vec<f64> {
     match schedule.spacing {
         Spacing::Linspace => {

@@ -1,19 +1,22 @@
-//! Multistep sampling of latent consistency models: Luo et al. 2023, algorithm 3, `scheduling_lcm.py`.
+//! Multistep sampling of latent consistency models: Luo et al. 2023, algorithm 3,
+//! `scheduling_lcm.py`.
 
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, linspace, refuse};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
+use super::refuse::refuse;
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule, linspace};
+use super::step::{Scheduler, Stepped, draw_like, in_f32};
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
 const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Lcm,
     beta_start: 0.00085,
     beta_end: 0.012,
     beta_schedule: "scaled_linear",
     spacing: Spacing::Leading,
     rescales: true,
+    ..DIFFUSERS
 };
 
 /// Standard deviation of the data in the boundary condition (Song et al. 2023).
@@ -30,9 +33,11 @@ pub(super) struct Lcm {
 }
 
 impl Lcm {
-    /// `strength`: the share of the timesteps of distillation, from the last one back, that the run chooses its steps from.
+    /// `strength`: the share of the timesteps of distillation, from the last one back, that the run
+    /// chooses its steps from.
     pub(super) fn new(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Self> {
-        // `timestep_spacing` and `steps_offset` are in the class's config but its timesteps come from distillation alone.
+        // `timestep_spacing` and `steps_offset` are in the class's config but its timesteps come
+        // from distillation alone.
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
         let range = Range::new(config, Some(false))?;
@@ -43,7 +48,8 @@ impl Lcm {
     }
 }
 
-/// The timesteps of a run of LCM or TCD: `steps` of those of distillation, which are the last `strength` of `original_inference_steps`.
+/// The timesteps of a run of LCM or TCD: `steps` of those of distillation, which are the last
+/// `strength` of `original_inference_steps`.
 pub(super) fn distillation_timesteps(
     config: &SchedulerConfig,
     schedule: &TrainSchedule,

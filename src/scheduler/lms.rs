@@ -1,23 +1,18 @@
-//! Linear multistep sampling (k-diffusion's `sample_lms`): an Adams-Bashforth method of order 1 to 4 in sigma, `scheduling_lms_discrete.py`.
+//! Linear multistep sampling (k-diffusion's `sample_lms`): an Adams-Bashforth method of order 1 to
+//! 4 in sigma, `scheduling_lms_discrete.py`.
 
-use super::euler::{Levels, denoised};
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
+use super::sigma_levels::{SigmaLevels, SigmaSampler, denoised};
 use super::sigmas::SigmaSpacing;
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::step::{Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Lms,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: false,
-};
+const CLASS: ClassDefaults = DIFFUSERS;
 
 /// Derivatives that a step looks back on.
 const ORDER: usize = 4;
@@ -26,7 +21,7 @@ const ORDER: usize = 4;
 #[derive(Debug)]
 pub(super) struct Lms {
     prediction: Prediction,
-    levels: Levels,
+    levels: SigmaLevels,
     /// d sample / d sigma at earlier steps, the latest first.
     derivatives: VecDeque<Tensor>,
 }
@@ -39,16 +34,16 @@ impl Lms {
             // This class alone does not look for bounds in the config here.
             Some(SigmaSpacing::Karras) => {
                 let unbounded = SchedulerConfig { sigma_min: None, sigma_max: None, ..config.clone() };
-                Levels::spaced(&unbounded, &schedule, steps)?
+                SigmaLevels::spaced(&unbounded, &schedule, steps)?
             }
-            _ => Levels::spaced(config, &schedule, steps)?,
+            _ => SigmaLevels::spaced(config, &schedule, steps)?,
         };
-        let levels = Levels::to_zero(schedule.spacing, timesteps, &sigmas)?;
+        let levels = SigmaLevels::to_zero(schedule.spacing, timesteps, &sigmas)?;
         Ok(Self { prediction, levels, derivatives: VecDeque::new() })
     }
 
-    /// The integral over the step at `index` of the polynomial in sigma that is 1 at the level `back` steps before and 0 at the other
-    /// `order - 1` latest.
+    /// The integral over the step at `index` of a polynomial in sigma. It is 1 at the level `back`
+    /// steps before and 0 at the other `order - 1` latest.
     fn coefficient(&self, index: usize, order: usize, back: usize) -> f32 {
         let sigma = |index: usize| f64::from(self.levels.sigmas[index]);
         let polynomial = |tau: f64| -> f64 {
@@ -63,17 +58,9 @@ impl Lms {
     }
 }
 
-impl Scheduler for Lms {
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.levels.init_noise_sigma
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.scale_model_input(sample, index)
+impl SigmaSampler for Lms {
+    fn levels(&self) -> &SigmaLevels {
+        &self.levels
     }
 
     fn step(&mut self, output: &Tensor, index: usize, sample: &Tensor, _: &mut [TorchGenerator]) -> Result<Stepped> {
@@ -83,17 +70,13 @@ impl Scheduler for Lms {
         let denoised = denoised(self.prediction, &output, &sample, sigma)?;
         self.derivatives.push_front(divide(&mix(&[(1.0, &sample), (-1.0, &denoised)])?, sigma)?);
         self.derivatives.truncate(ORDER);
-        // As in diffusers the order goes by the index: a run that begins late has fewer derivatives than it has coefficients, and
-        // leaves the rest out.
+        // As in diffusers the order goes by the index. A run that begins late has fewer derivatives
+        // than coefficients, and leaves the rest out.
         let order = ORDER.min(index + 1);
         let mut terms = vec![(1.0, &sample)];
         for (back, derivative) in self.derivatives.iter().enumerate().take(order) {
             terms.push((self.coefficient(index, order, back), derivative));
         }
         Stepped::new(&mix(&terms)?, &denoised, dtype)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
-        self.levels.add_noise(original, noise, index)
     }
 }

@@ -1,23 +1,28 @@
 //! Seeded noise equal to that of torch's CPU generator, draw by draw.
 //!
-//! A diffusers user who passes `torch.Generator().manual_seed(seed)` must get the same image here, so the generator has to agree
-//! not only on the first latents but on every later draw of a run. What torch does (its `MT19937RNGEngine.h`,
-//! `DistributionsHelper.h` and `DistributionTemplates.h`, 2.13):
+//! A diffusers user who passes `torch.Generator().manual_seed(seed)` must get the same image here.
+//! So the generator has to agree on the first latents and on every later draw of a run. What torch
+//! does (its `MT19937RNGEngine.h`, `DistributionsHelper.h` and `DistributionTemplates.h`, 2.13):
 //!
-//! - The engine is MT19937, seeded with the low 32 bits of the seed: seeds 7 and 7 + 2^32 give the same noise.
-//! - 16 values or more: uniforms from the low 24 bits of one 32-bit word each, then Box-Muller in blocks of 16 (radius from the
-//!   first eight, angle from the last eight), in f32. Where the count is not a multiple of 16, the last 16 values are drawn anew.
-//! - Fewer than 16 values: scalar Box-Muller in f64 from 53-bit uniforms of two words each. It makes two values at a time and keeps
-//!   the second one for the next such draw, across larger draws in between.
-//! - f16 and bf16 take the same steps in f32 (f64 for the scalar path) and round at the end, but fill block by block: the uniforms
-//!   of an incomplete last block are never drawn, so the generator ends in another state than after f32.
+//! - The engine is MT19937, seeded with the low 32 bits of the seed: seeds 7 and 7 + 2^32 give the
+//!   same noise.
+//! - 16 values or more: uniforms from the low 24 bits of one 32-bit word each. Then Box-Muller in
+//!   blocks of 16 (radius from the first eight, angle from the last eight), in f32. Where the count
+//!   is not a multiple of 16, the last 16 values are drawn anew.
+//! - Fewer than 16 values: scalar Box-Muller in f64 from 53-bit uniforms of two words each. It
+//!   makes two values at a time and keeps the second one for the next such draw, across larger
+//!   draws in between.
+//! - f16 and bf16 take the same steps in f32 (f64 for the scalar path) and round at the end, but
+//!   fill block by block. The uniforms of an incomplete last block are never drawn. So the
+//!   generator ends in another state than after f32.
 //!
-//! The block path of torch's AVX2 and AVX-512 builds calls 8-lane `log` and `sincos` made from the Cephes single-precision
-//! polynomials, with fused multiply-adds. The same sequence is spelled out below, so f32 noise is equal to torch's bit for bit on
-//! any x86-64 machine of the last decade, and the same on every machine that runs attnmap. (torch itself differs by some 1e-7
-//! between machines with and without AVX2.)
+//! The block path of torch's AVX2 and AVX-512 builds calls 8-lane `log` and `sincos` made from the
+//! Cephes single-precision polynomials, with fused multiply-adds. The same sequence is spelled out
+//! below. So f32 noise equals torch's bit for bit on any x86-64 machine of the last decade, and is
+//! the same on every machine that runs attnmap. (torch itself differs by some 1e-7 between machines
+//! with and without AVX2.)
 
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use rand_mt::Mt;
 
@@ -34,7 +39,8 @@ pub struct TorchGenerator {
 }
 
 impl TorchGenerator {
-    /// A generator in the state of `torch.Generator().manual_seed(seed)`. Only the low 32 bits of the seed count, as in torch.
+    /// A generator in the state of `torch.Generator().manual_seed(seed)`. Only the low 32 bits of
+    /// the seed count, as in torch.
     pub fn new(seed: u64) -> Self {
         // Truncation is torch's own rule.
         Self { engine: Mt::new(seed as u32), spare: None, seed }
@@ -45,7 +51,8 @@ impl TorchGenerator {
         self.seed
     }
 
-    /// `torch.randn(shape, generator=self)` in f32, row-major; equal to torch bit for bit (on AVX2 machines, see the module).
+    /// `torch.randn(shape, generator=self)` in f32, row-major; equal to torch bit for bit (on AVX2
+    /// machines, see the module).
     pub fn randn(&mut self, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         let mut values = vec![0f32; count];
@@ -62,17 +69,19 @@ impl TorchGenerator {
         values
     }
 
-    /// `torch.randn(shape, generator=self, dtype=dtype)` as a tensor of `dtype` on `device`, drawn on the CPU whatever the device.
+    /// `torch.randn(shape, generator=self, dtype=dtype)` as a tensor of `dtype` on `device`, drawn
+    /// on the CPU whatever the device.
     ///
-    /// f16 and bf16 leave the generator in the state that torch's draw of that dtype leaves it in (see the module).
-    /// Errors: a dtype other than f32, f16 or bf16, or a device that is out of memory.
+    /// f16 and bf16 leave the generator in the state that torch's draw of that dtype leaves it in
+    /// (see the module). Errors: a dtype other than f32, f16 or bf16, or a device that is out of
+    /// memory.
     pub fn randn_tensor(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
         let values = match dtype {
             DType::F32 => self.randn(shape.dims()),
             DType::F16 | DType::BF16 => self.randn_halves(shape.elem_count()),
             other => {
-                return Err(candle_core::Error::Msg(format!("noise can be f32, f16 or bf16, not {other:?}")).into());
+                return Err(Error::bug(format!("noise can be f32, f16 or bf16, not {other:?}")));
             }
         };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
@@ -129,8 +138,9 @@ impl TorchGenerator {
     }
 }
 
-/// Noise for a batch, as diffusers' `randn_tensor`: one generator draws the whole `shape`; as many generators as rows of the
-/// first dimension draw one row each, so that a row does not depend on what else is in the batch.
+/// Noise for a batch, as diffusers' `randn_tensor`: one generator draws the whole `shape`. As many
+/// generators as rows of the first dimension draw one row each. Then a row does not depend on what
+/// else is in the batch.
 ///
 /// Errors: any other number of generators, or a dtype other than f32, f16 and bf16.
 pub fn randn_tensor(
@@ -154,7 +164,7 @@ pub fn randn_tensor(
         }
         other => {
             let message = format!("{} noise generators given for a batch of {rows}: one, or one each", other.len());
-            Err(candle_core::Error::Msg(message).into())
+            Err(Error::bug(message))
         }
     }
 }
@@ -172,7 +182,8 @@ fn box_muller(block: &mut [f32; BLOCK]) {
     }
 }
 
-/// Natural logarithm of a normal positive `x`: the Cephes `logf` polynomial, fused where torch's build fuses.
+/// Natural logarithm of a normal positive `x`: the Cephes `logf` polynomial, fused where torch's
+/// build fuses.
 fn cephes_ln(x: f32) -> f32 {
     const POLYNOMIAL: [f32; 9] = [
         7.037_683_6e-2,
@@ -206,7 +217,8 @@ fn cephes_ln(x: f32) -> f32 {
     e.mul_add(LN_2_HIGH, m + correction)
 }
 
-/// Sine and cosine of `x` in [0, 2 pi]: the Cephes `sinf` and `cosf` polynomials, fused where torch's build fuses.
+/// Sine and cosine of `x` in [0, 2 pi]: the Cephes `sinf` and `cosf` polynomials, fused where
+/// torch's build fuses.
 fn cephes_sin_cos(x: f32) -> (f32, f32) {
     const FOUR_OVER_PI: f32 = 4.0 * std::f32::consts::FRAC_1_PI;
     // pi / 4 in three parts.

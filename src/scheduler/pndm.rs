@@ -1,25 +1,20 @@
-//! Pseudo numerical methods (Liu et al. 2022): a linear multistep sampler with an optional Runge-Kutta start,
-//! `scheduling_pndm.py`.
+//! Pseudo numerical methods (Liu et al. 2022): a linear multistep sampler with an optional
+//! Runge-Kutta start, `scheduling_pndm.py`.
 //!
-//! The multistep part calls the model twice at the second timestep, so a run has one call more than it was asked steps; the
-//! Runge-Kutta start (off in Stable Diffusion: `skip_prk_steps`) has four calls for each of the first three steps.
+//! The multistep part calls the model twice at the second timestep, so a run has one call more than
+//! steps. The Runge-Kutta start (off in Stable Diffusion: `skip_prk_steps`) has four calls for each
+//! of the first three steps.
 
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Pndm,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Leading,
-    rescales: false,
-};
+const CLASS: ClassDefaults = ClassDefaults { spacing: Spacing::Leading, ..DIFFUSERS };
 
 /// Model outputs that the multistep formula looks back on.
 const ORDER: usize = 4;
@@ -81,7 +76,8 @@ impl Pndm {
         })
     }
 
-    /// One of the four calls of a Runge-Kutta step: from where, to which timestep, and along which direction.
+    /// One of the four calls of a Runge-Kutta step: from where, to which timestep, and along which
+    /// direction.
     fn runge_kutta(&mut self, output: &Tensor, t: i64, sample: &Tensor) -> Result<Move> {
         let call = self.counter % 4;
         let to = if call.is_multiple_of(2) { t - self.stride / 2 } else { t };
@@ -149,7 +145,8 @@ impl Pndm {
     }
 }
 
-/// What one call asks for: to go from a sample at one timestep to another timestep along a direction (a model output).
+/// What one call asks for: to go from a sample at one timestep to another timestep along a
+/// direction (a model output).
 struct Move {
     sample: Tensor,
     from: i64,
@@ -166,7 +163,8 @@ fn multistep_timesteps(visited: &[f64]) -> Vec<f64> {
     timesteps
 }
 
-/// The twelve calls of the Runge-Kutta start: begin, middle, middle and end of each of the first three steps.
+/// The twelve calls of the Runge-Kutta start: begin, middle, middle and end of each of the first
+/// three steps.
 fn runge_kutta_timesteps(visited: &[f64], half: f64) -> Vec<f64> {
     // Each step ends where the next begins; the middles are counted up from the ends.
     visited[..ORDER].windows(2).flat_map(|ends| [ends[0], ends[1] + half, ends[1] + half, ends[1]]).collect()

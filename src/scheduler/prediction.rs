@@ -1,8 +1,8 @@
 //! What the model's output means, and how the denoised sample is kept in range.
 
-use super::schedule::{config_error, refuse};
-use crate::Result;
+use super::refuse::{config_error, refuse};
 use crate::checkpoint::SchedulerConfig;
+use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
 /// What the model predicts.
@@ -17,7 +17,8 @@ pub(super) enum Prediction {
 }
 
 impl Prediction {
-    /// Reads `prediction_type`; `epsilon` and `v_prediction` are known to every class, the denoised sample to some.
+    /// Reads `prediction_type`; `epsilon` and `v_prediction` are known to every class, the denoised
+    /// sample to some.
     pub(super) fn new(config: &SchedulerConfig, denoised: bool) -> Result<Self> {
         match config.prediction_type.as_deref() {
             None | Some("epsilon") => Ok(Self::Epsilon),
@@ -48,7 +49,8 @@ impl Prediction {
         }
     }
 
-    /// Refuses noise prediction at a timestep that holds no signal: dividing by it would give infinities.
+    /// Refuses noise prediction at a timestep that holds no signal: dividing by it would give
+    /// infinities.
     pub(super) fn check_signal(self, config: &SchedulerConfig, alphas: impl IntoIterator<Item = f32>) -> Result<()> {
         if self == Self::Epsilon && alphas.into_iter().any(|alpha| alpha == 0.0) {
             return Err(config_error(
@@ -68,7 +70,8 @@ pub(super) enum Range {
     Free,
     /// Clamped to plus and minus this.
     Clip(f64),
-    /// Dynamic thresholding (Saharia et al. 2022): clamped to a quantile of its magnitude and divided by it.
+    /// Dynamic thresholding (Saharia et al. 2022): clamped to a quantile of its magnitude and
+    /// divided by it.
     Threshold {
         /// The quantile.
         ratio: f64,
@@ -78,7 +81,8 @@ pub(super) enum Range {
 }
 
 impl Range {
-    /// Reads `thresholding` and, where the class has it (`clip` is its default), `clip_sample`. Thresholding wins.
+    /// Reads `thresholding` and, where the class has it (`clip` is its default), `clip_sample`.
+    /// Thresholding wins.
     pub(super) fn new(config: &SchedulerConfig, clip: Option<bool>) -> Result<Self> {
         if config.thresholding.unwrap_or(false) {
             let ratio = config.dynamic_thresholding_ratio.unwrap_or(0.995);
@@ -146,11 +150,11 @@ pub(super) fn mix(terms: &[(f32, &Tensor)]) -> Result<Tensor> {
             Some(sum) => (sum + term)?,
         });
     }
-    sum.ok_or_else(|| candle_core::Error::Msg("a sum of no tensors".into()).into())
+    sum.ok_or_else(|| Error::bug("a sum of no tensors"))
 }
 
-/// `tensor / divisor`, rounded once; candle's own division by a scalar multiplies with the reciprocal, which shows where large
-/// sigmas cancel.
+/// `tensor / divisor`, rounded once; candle's own division by a scalar multiplies with the
+/// reciprocal, which shows where large sigmas cancel.
 pub(super) fn divide(tensor: &Tensor, divisor: f32) -> Result<Tensor> {
     if divisor == 1.0 {
         return Ok(tensor.clone());

@@ -1,11 +1,13 @@
-//! The noise schedule of training (betas, cumulative alphas, sigmas) and the timesteps that a run visits.
+//! The noise schedule of training (betas, cumulative alphas, sigmas) and the timesteps that a run
+//! visits.
 //!
-//! diffusers computes the schedule with torch in f32 and the timesteps with numpy in f64, and `1 - alpha` near the clean end of
-//! the schedule has few significant bits; so both are reproduced operation by operation. Source: `schedulers/scheduling_*.py`
-//! (0.42), whose constructors share this part.
+//! diffusers computes the schedule with torch in f32 and the timesteps with numpy in f64. Near the
+//! clean end of the schedule `1 - alpha` has few significant bits, so both are reproduced operation
+//! by operation. Source: `schedulers/scheduling_*.py` (0.42), whose constructors share this part.
 
 use super::prediction::mix;
-use super::{SchedulerKind, in_f32};
+use super::refuse::{config_error, refuse};
+use super::step::in_f32;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -17,17 +19,28 @@ const MOST_TRAIN_STEPS: usize = 100_000;
 /// What a class assumes where the config has no value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClassDefaults {
-    pub kind: SchedulerKind,
     pub beta_start: f64,
     pub beta_end: f64,
     pub beta_schedule: &'static str,
     pub spacing: Spacing,
     /// Whether the class has `rescale_betas_zero_snr` at all.
     pub rescales: bool,
+    /// Values of `beta_schedule` that this class knows beyond the three that all know.
+    pub more_betas: &'static [&'static str],
 }
 
-/// How the timesteps of a run are spread over those of training (Lin et al. 2024, "Common Diffusion Noise Schedules and
-/// Sample Steps are Flawed", table 2).
+/// The defaults that most classes of diffusers share.
+pub(super) const DIFFUSERS: ClassDefaults = ClassDefaults {
+    beta_start: 0.0001,
+    beta_end: 0.02,
+    beta_schedule: "linear",
+    spacing: Spacing::Linspace,
+    rescales: false,
+    more_betas: &[],
+};
+
+/// How the timesteps of a run are spread over those of training (Lin et al. 2024, "Common Diffusion
+/// Noise Schedules and Sample Steps are Flawed", table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spacing {
     /// Even steps from the first timestep; the last of training is not reached.
@@ -121,7 +134,8 @@ impl TrainSchedule {
         usize::try_from(t).ok().and_then(|t| self.alphas_cumprod.get(t)).copied()
     }
 
-    /// The cumulative alphas for samplers that work in sigmas: under zero-SNR rescaling the last is small and not 0.
+    /// The cumulative alphas for samplers that work in sigmas: under zero-SNR rescaling the last is
+    /// small and not 0.
     pub(super) fn positive_alphas(&self) -> Vec<f32> {
         let mut alphas = self.alphas_cumprod.clone();
         if self.rescaled
@@ -151,7 +165,8 @@ impl TrainSchedule {
 
     /// The timesteps of a run of `steps`, largest first, whole numbers.
     ///
-    /// Errors: [`Error::Option`] for `--steps` where there are none, more than training had, or a timestep beyond training.
+    /// Errors: [`Error::Option`] for `--steps` where there are none, more than training had, or a
+    /// timestep beyond training.
     pub(super) fn timesteps(&self, steps: usize) -> Result<Vec<f64>> {
         self.check_steps(steps)?;
         let train = self.train_steps as f64;
@@ -172,7 +187,8 @@ impl TrainSchedule {
     /// Trailing timesteps that start at `last - 1`.
     pub(super) fn trailing(&self, last: f64, steps: usize) -> Vec<f64> {
         let mut timesteps = arange(last, 0.0, -(self.train_steps as f64 / steps as f64));
-        // Rounding gives numpy one entry too many for some counts (61 of 1000), which diffusers then runs at timestep -1.
+        // Rounding gives numpy one entry too many for some counts (61 of 1000), which diffusers
+        // then runs at timestep -1.
         timesteps.truncate(steps);
         timesteps.iter().map(|t| t.round_ties_even() - 1.0).collect()
     }
@@ -231,9 +247,9 @@ fn betas(config: &SchedulerConfig, class: &ClassDefaults, count: usize) -> Resul
     }
     let start = config.beta_start.unwrap_or(class.beta_start);
     let end = config.beta_end.unwrap_or(class.beta_end);
-    let ddpm = class.kind == SchedulerKind::Ddpm;
-    let heun = class.kind == SchedulerKind::Heun;
-    match config.beta_schedule.as_deref().unwrap_or(class.beta_schedule) {
+    let schedule = config.beta_schedule.as_deref().unwrap_or(class.beta_schedule);
+    let is_more = class.more_betas.contains(&schedule);
+    match schedule {
         "linear" => Ok(linspace_f32(start as f32, end as f32, count)),
         "scaled_linear" => {
             let roots = linspace_f32(start.sqrt() as f32, end.sqrt() as f32, count);
@@ -242,35 +258,32 @@ fn betas(config: &SchedulerConfig, class: &ClassDefaults, count: usize) -> Resul
         "squaredcos_cap_v2" => {
             Ok(betas_of_alpha_bar(count, |t| ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)))
         }
-        "laplace" if ddpm => Ok(betas_of_alpha_bar(count, |t| {
+        "laplace" if is_more => Ok(betas_of_alpha_bar(count, |t| {
             let lambda = -0.5 * 1f64.copysign(0.5 - t) * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
             let snr = lambda.exp();
             (snr / (1.0 + snr)).sqrt()
         })),
-        "exp" if heun => Ok(betas_of_alpha_bar(count, |t| (-12.0 * t).exp())),
-        "sigmoid" if ddpm => Ok(linspace_f32(-6.0, 6.0, count)
+        "exp" if is_more => Ok(betas_of_alpha_bar(count, |t| (-12.0 * t).exp())),
+        "sigmoid" if is_more => Ok(linspace_f32(-6.0, 6.0, count)
             .into_iter()
             .map(|x| 1.0 / (1.0 + (-x).exp()) * (end - start) as f32 + start as f32)
             .collect()),
         other => {
-            let more = match class.kind {
-                SchedulerKind::Ddpm => ", laplace, sigmoid",
-                SchedulerKind::Heun => ", exp",
-                _ => "",
-            };
-            Err(refuse(config, "beta_schedule", other, &format!("linear, scaled_linear, squaredcos_cap_v2{more}")))
+            let known = [&["linear", "scaled_linear", "squaredcos_cap_v2"], class.more_betas].concat();
+            Err(refuse(config, "beta_schedule", other, &known.join(", ")))
         }
     }
 }
 
-/// Betas that make the cumulative alpha follow `alpha_bar` over time 0 to 1, at most 0.999 (Nichol and Dhariwal 2021).
+/// Betas that make the cumulative alpha follow `alpha_bar` over time 0 to 1, at most 0.999 (Nichol
+/// and Dhariwal 2021).
 fn betas_of_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
     let time = |i: usize| i as f64 / count as f64;
     (0..count).map(|i| (1.0 - alpha_bar(time(i + 1)) / alpha_bar(time(i))).min(0.999) as f32).collect()
 }
 
-/// Shifts and scales the square roots of the cumulative alphas so that the last is 0 and the first stays (Lin et al. 2024,
-/// algorithm 1).
+/// Shifts and scales the square roots of the cumulative alphas so that the last is 0 and the first
+/// stays (Lin et al. 2024, algorithm 1).
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
     let mut roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return Vec::new() };
@@ -311,7 +324,8 @@ pub(super) fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
     values
 }
 
-/// `torch.linspace(start, end, count)` in f32: from both ends to the middle, with fused multiply-adds.
+/// `torch.linspace(start, end, count)` in f32: from both ends to the middle, with fused
+/// multiply-adds.
 pub(super) fn linspace_f32(start: f32, end: f32, count: usize) -> Vec<f32> {
     if count < 2 {
         return vec![start; count];
@@ -345,18 +359,4 @@ fn interpolate(values: &[f32], position: f64) -> f64 {
     }
     let (a, b) = (f64::from(values[low]), f64::from(values[low + 1]));
     (b - a) * (position - low as f64) + a
-}
-
-/// A refusal of `field` with `value`, saying what would be accepted.
-pub(super) fn refuse(config: &SchedulerConfig, field: &str, value: impl std::fmt::Display, accepted: &str) -> Error {
-    config_error(config, format!("`{field}` is {value}, which is not supported: {accepted}"))
-}
-
-/// An error about the scheduler's config.
-pub(super) fn config_error(config: &SchedulerConfig, reason: impl Into<String>) -> Error {
-    let file = match config.file.as_os_str().is_empty() {
-        true => "scheduler_config.json".into(),
-        false => config.file.clone(),
-    };
-    Error::Config { file, reason: reason.into() }
 }

@@ -1,8 +1,11 @@
-//! Other ways to space the noise levels of a run (Karras, exponential, beta), for the samplers that work in sigmas.
+//! Other ways to space the noise levels of a run (Karras, exponential, beta), for the samplers that
+//! work in sigmas.
 //!
-//! Source: `EulerDiscreteScheduler` and `DPMSolverMultistepScheduler` of diffusers 0.42, which share these.
+//! Source: `EulerDiscreteScheduler` and `DPMSolverMultistepScheduler` of diffusers 0.42, which
+//! share these.
 
-use super::schedule::{config_error, linspace};
+use super::refuse::config_error;
+use super::schedule::linspace;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 
@@ -13,7 +16,8 @@ pub(super) enum SigmaSpacing {
     Karras,
     /// `use_exponential_sigmas`: even in log sigma.
     Exponential,
-    /// `use_beta_sigmas`: quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024, "Beta Sampling is All You Need").
+    /// `use_beta_sigmas`: quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024, "Beta
+    /// Sampling is All You Need").
     Beta,
 }
 
@@ -78,7 +82,8 @@ pub(super) fn check_falling(sigmas: &[f32], steps: usize) -> Result<()> {
 
 /// The quantile function of the Beta(0.6, 0.6) distribution.
 ///
-/// The distribution function rises from 0 to 1 and is symmetric, so the lower half is found by bisection on it.
+/// The distribution function rises from 0 to 1 and is symmetric, so the lower half is found by
+/// bisection on it.
 fn beta_quantile(p: f64) -> f64 {
     if p <= 0.0 || p >= 1.0 {
         return p.clamp(0.0, 1.0);
@@ -95,8 +100,9 @@ fn beta_quantile(p: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// The distribution function of Beta(a, a), a = 0.6, for `x` up to 1/2: x^a / (a B(a, a)) times the hypergeometric series
-/// 2F1(a, 1 - a; a + 1; x) (Abramowitz and Stegun 26.5.4 and 6.6.8).
+/// The distribution function of Beta(a, a), a = 0.6, for `x` up to 1/2. It is x^a / (a B(a, a))
+/// times the hypergeometric series 2F1(a, 1 - a; a + 1; x) (Abramowitz and Stegun 26.5.4 and
+/// 6.6.8).
 fn beta_cdf_lower(x: f64) -> f64 {
     const A: f64 = 0.6;
     let series = |x: f64| {

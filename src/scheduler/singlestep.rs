@@ -1,27 +1,22 @@
-//! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), singlestep, of order 1 to 3,
-//! `scheduling_dpmsolver_singlestep.py`.
+//! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), singlestep, of
+//! order 1 to 3, `scheduling_dpmsolver_singlestep.py`.
 //!
-//! A step of order n is n calls: the orders run 1, 2 .. n, each from the sample that the first of them set out from. As in diffusers
-//! `steps` counts the calls.
+//! A step of order n is n calls: the orders run 1, 2 .. n, each from the sample that the first of
+//! them set out from. As in diffusers `steps` counts the calls.
 
 use super::dpm_solver::{Solver, last_visited};
-use super::lambda::{Levels, refuse_other_models, visited};
+use super::lambda::{LambdaLevels, refuse_other_models, visited};
+use super::noise::TorchGenerator;
 use super::prediction::{divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, refuse};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::refuse::refuse;
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::DpmSolverSinglestep,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: false,
-};
+const CLASS: ClassDefaults = DIFFUSERS;
 
 /// `DPMSolverSinglestepScheduler`.
 #[derive(Debug)]
@@ -29,7 +24,7 @@ pub(super) struct Singlestep {
     solver: Solver,
     /// The order of each call's update.
     orders: Vec<usize>,
-    levels: Levels,
+    levels: LambdaLevels,
     /// Converted outputs of earlier calls, the latest first.
     outputs: VecDeque<Tensor>,
     /// The sample that the present step set out from.
@@ -52,7 +47,7 @@ impl Singlestep {
         refuse_other_models(config)?;
         let last = Solver::final_sigma(config, &schedule)?;
         let (timesteps, sigmas) = visited(config, &schedule, steps, last_visited(config, &schedule)?)?;
-        let levels = Levels::new(timesteps, sigmas, last)?;
+        let levels = LambdaLevels::new(timesteps, sigmas, last)?;
         let mut orders: Vec<usize> = (0..steps).map(|call| call % order + 1).collect();
         // Calls that do not fill the last step are of lower order anyway.
         let lower = config.lower_order_final.unwrap_or(false) && steps.is_multiple_of(order);
@@ -64,7 +59,8 @@ impl Singlestep {
         Ok(Self { solver, orders, levels, outputs: VecDeque::new(), origin: None })
     }
 
-    /// The update of the given order, from the sample at the first of its calls; `noise` is there for the SDE.
+    /// The update of the given order, from the sample at the first of its calls; `noise` is there
+    /// for the SDE.
     fn update(&self, origin: &Tensor, index: usize, order: usize, noise: Option<&Tensor>) -> Result<Tensor> {
         let (to, from) = (self.levels.at(index + 1), self.levels.at(index + 1 - order));
         let h = to.lambda - from.lambda;

@@ -1,21 +1,23 @@
-//! Trajectory consistency distillation (Zheng et al. 2024, arXiv 2402.19159): strategic stochastic sampling, algorithm 4,
-//! `scheduling_tcd.py`.
+//! Trajectory consistency distillation (Zheng et al. 2024, arXiv 2402.19159): strategic stochastic
+//! sampling, algorithm 4, `scheduling_tcd.py`.
 
 use super::lcm::distillation_timesteps;
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, refuse};
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, draw_like, in_f32};
+use super::refuse::refuse;
+use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
+use super::step::{Scheduler, Stepped, draw_like, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 
 const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::Tcd,
     beta_start: 0.00085,
     beta_end: 0.012,
     beta_schedule: "scaled_linear",
     spacing: Spacing::Leading,
     rescales: true,
+    ..DIFFUSERS
 };
 
 /// `TCDScheduler`.
@@ -29,7 +31,8 @@ pub(super) struct Tcd {
 
 impl Tcd {
     pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
-        // The class's config has fields of clipping, thresholding and spacing too, which its steps do not look at.
+        // The class's config has fields of clipping, thresholding and spacing too, which its steps
+        // do not look at.
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
         let timesteps = distillation_timesteps(config, &schedule, steps, 1.0)?;

@@ -1,25 +1,20 @@
-//! UniPC (Zhao et al. 2023, arXiv 2302.04867): a multistep predictor of order 1 to 3, whose sample the next call's output corrects at no
-//! further cost, `scheduling_unipc_multistep.py`.
+//! UniPC (Zhao et al. 2023, arXiv 2302.04867): a multistep predictor of order 1 to 3, whose sample
+//! the next call's output corrects at no further cost, `scheduling_unipc_multistep.py`.
 
-use super::euler::final_sigma;
-use super::lambda::{Levels, refuse_other_models, visited};
+use super::lambda::{LambdaLevels, refuse_other_models, visited};
+use super::noise::TorchGenerator;
 use super::prediction::{Prediction, Range, divide, mix};
-use super::schedule::{ClassDefaults, Spacing, TrainSchedule, config_error, refuse};
+use super::refuse::{config_error, refuse};
+use super::schedule::{ClassDefaults, DIFFUSERS, TrainSchedule};
+use super::sigma_levels::final_sigma;
 use super::sigmas::SigmaSpacing;
-use super::{Scheduler, SchedulerKind, Stepped, TorchGenerator, in_f32};
+use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
 use candle_core::Tensor;
 use std::collections::VecDeque;
 
-const CLASS: ClassDefaults = ClassDefaults {
-    kind: SchedulerKind::UniPc,
-    beta_start: 0.0001,
-    beta_end: 0.02,
-    beta_schedule: "linear",
-    spacing: Spacing::Linspace,
-    rescales: true,
-};
+const CLASS: ClassDefaults = ClassDefaults { rescales: true, ..DIFFUSERS };
 
 /// The function B(h) of the paper, which scales the differences of the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +38,7 @@ pub(super) struct UniPc {
     lower_order_final: bool,
     /// Indices of the steps whose result is not corrected.
     uncorrected: Vec<usize>,
-    levels: Levels,
+    levels: LambdaLevels,
     /// Converted outputs of earlier steps, the latest first.
     outputs: VecDeque<Tensor>,
     /// Where the step before set out from, and its order.
@@ -55,7 +50,8 @@ impl UniPc {
         let schedule = TrainSchedule::new(config, &CLASS)?;
         let prediction = Prediction::new(config, true)?;
         let solver_type = match config.solver_type.as_deref() {
-            // The last three belong to DPM-Solver and DEIS, whose configs are read as this class with its default.
+            // The last three belong to DPM-Solver and DEIS, whose configs are read as this class
+            // with its default.
             None | Some("bh2" | "midpoint" | "heun" | "logrho") => SolverType::Bh2,
             Some("bh1") => SolverType::Bh1,
             Some(other) => return Err(refuse(config, "solver_type", other, "bh1 or bh2")),
@@ -94,14 +90,15 @@ impl UniPc {
             order,
             lower_order_final,
             uncorrected: config.disable_corrector.clone().unwrap_or_default(),
-            levels: Levels::new(timesteps, sigmas, last)?,
+            levels: LambdaLevels::new(timesteps, sigmas, last)?,
             outputs: VecDeque::new(),
             before: None,
         })
     }
 
-    /// The sample at the index after `index`, from `sample` at `index`, whose output is the latest kept: the predictor, or with the output
-    /// `arrived` at the predicted sample, the corrector.
+    /// The sample at the index after `index`, from `sample` at `index`, whose output is the latest
+    /// kept. This is the predictor, or the corrector with the output `arrived` at the predicted
+    /// sample.
     fn update(&self, sample: &Tensor, index: usize, order: usize, arrived: Option<&Tensor>) -> Result<Tensor> {
         let (to, from) = (self.levels.at(index + 1), self.levels.at(index));
         let h = to.lambda - from.lambda;
@@ -111,7 +108,8 @@ impl UniPc {
         }
         let latest = &self.outputs[0];
 
-        // Differences of the outputs to the latest, by their distances in lambda as shares of the step.
+        // Differences of the outputs to the latest, by their distances in lambda as shares of the
+        // step.
         let (mut shares, mut differences) = (Vec::new(), Vec::new());
         for (back, output) in self.outputs.iter().enumerate().take(order).skip(1) {
             let share = (self.levels.at(index - back).lambda - from.lambda) / h;
@@ -146,8 +144,9 @@ impl UniPc {
     }
 }
 
-/// The weights of differences at `shares` of a step of `h`: the solution of `sum_k w_k share_k^(i-1) = i! phi_(i+1)(h) h / B(h)` for
-/// `i` from 1 to their number (the paper's R and g, with its phi functions by their recurrence).
+/// The weights of differences at `shares` of a step of `h`: the solution of `sum_k w_k
+/// share_k^(i-1) = i! phi_(i+1)(h) h / B(h)` for `i` from 1 to their number (the paper's R and g,
+/// with its phi functions by their recurrence).
 fn weights(shares: &[f32], h: f32, scale: f32) -> Vec<f32> {
     let count = shares.len();
     let mut phi = h.exp_m1() / h - 1.0;
@@ -163,7 +162,8 @@ fn weights(shares: &[f32], h: f32, scale: f32) -> Vec<f32> {
     solve(rows)
 }
 
-/// The solution of a small linear system, each row with its right side last, by elimination with pivots.
+/// The solution of a small linear system, each row with its right side last, by elimination with
+/// pivots.
 fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f32> {
     let count = rows.len();
     for column in 0..count {

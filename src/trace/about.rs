@@ -1,6 +1,6 @@
-//! What a trace says about its run beside the numbers: plain serde copies of the prompt, the checkpoint and the settings.
+//! What a trace says about its run beside the numbers: plain serde copies of the prompt, the
+//! checkpoint and the settings.
 
-use super::ProbeInfo;
 use serde::{Deserialize, Serialize};
 
 /// What kind of token a position of the prompt holds.
@@ -28,7 +28,8 @@ pub struct TokenInfo {
     pub kind: TokenKind,
     /// First byte of the prompt's text that the token covers.
     pub start: usize,
-    /// One past the last byte of the prompt's text that the token covers; equal to `start` for special tokens.
+    /// One past the last byte of the prompt's text that the token covers; equal to `start` for
+    /// special tokens.
     pub end: usize,
 }
 
@@ -59,7 +60,8 @@ pub struct PromptInfo {
 }
 
 impl PromptInfo {
-    /// Whether every token of `word` is a start, end or padding token, as for a selection like `<start>`.
+    /// Whether every token of `word` is a start, end or padding token, as for a selection like
+    /// `<start>`.
     pub fn is_special(&self, word: &WordInfo) -> bool {
         !self.is_probe(word)
             && word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
@@ -71,6 +73,16 @@ impl PromptInfo {
     }
 }
 
+/// A word or phrase that is not given to the network: we compute attention to its keys, but the
+/// network never uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeInfo {
+    /// The probe as the user wrote it.
+    pub text: String,
+    /// Its tokens; their byte ranges are those of `text`.
+    pub tokens: Vec<TokenInfo>,
+}
+
 /// The checkpoint that made a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointInfo {
@@ -80,13 +92,15 @@ pub struct CheckpointInfo {
     pub digest: String,
 }
 
-/// One of the text encoders whose states SDXL puts side by side: the state at position `p` of the sequence is that of each encoder's
-/// token `p`, so that attention to `p` is attention to all of these tokens together.
+/// One of the text encoders whose states SDXL puts side by side. The state at position `p` of the
+/// sequence holds each encoder's token `p`. So attention to `p` is attention to all of these tokens
+/// together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncoderInfo {
     /// Its folder in the checkpoint: `text_encoder` or `text_encoder_2`.
     pub name: String,
-    /// How the prompt is cut by the tokenizer that belongs to it, from the start token to the first end token.
+    /// How the prompt is cut by the tokenizer that belongs to it, from the start token to the first
+    /// end token.
     pub tokens: Vec<TokenInfo>,
     /// Id of the token that fills the rest of the sequence; `None` where the prompt fills it all.
     pub padding: Option<u32>,
@@ -153,7 +167,8 @@ impl About {
         self.settings.get(LEVELS_KEY).is_some()
     }
 
-    /// The noise levels of a look in few words: `t = 700, 200; noise 92, 25 %`; `None` for other runs.
+    /// The noise levels of a look in few words: `t = 700, 200; noise 92, 25 %`; `None` for other
+    /// runs.
     pub fn levels(&self) -> Option<String> {
         let list = |values: Vec<String>| values.join(", ");
         let levels = self.settings.get(LEVELS_KEY)?.as_array()?.iter().map(ToString::to_string).collect();
@@ -162,8 +177,8 @@ impl About {
         Some(format!("t\u{a0}=\u{a0}{}{noise}", list(levels)))
     }
 
-    /// The share of noise at each level of a look, 0 to 1: its part of the variance, 1 - alpha_bar; `None` for other runs, and empty for looks
-    /// of versions that did not record it.
+    /// The share of noise at each level of a look, 0 to 1: its part of the variance, 1 - alpha_bar.
+    /// `None` for other runs, and empty for looks of versions that did not record it.
     pub fn noise(&self) -> Option<Vec<f64>> {
         let shares = self.settings.get(NOISE_KEY).and_then(serde_json::Value::as_array);
         self.is_look().then(|| shares.into_iter().flatten().filter_map(serde_json::Value::as_f64).collect())

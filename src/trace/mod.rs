@@ -1,7 +1,9 @@
-//! What was seen: attention sites, the observer that is told of them, the recorder, and the trace file.
+//! What was seen: attention sites, the observer that is told of them, the recorder, and the trace
+//! file.
 //!
-//! A [`Recorder`] watches a run and ends in one [`Recording`] an image; with an [`About`] (prompt, settings, checkpoint)
-//! that is a [`Trace`], which [`Trace::save`] and [`Trace::load`] keep as `trace.safetensors`.
+//! A [`Recorder`] watches a run and ends in one [`Recording`] per image. With an [`About`] (prompt,
+//! settings, checkpoint) that is a [`Trace`], which [`Trace::save`] and [`Trace::load`] keep as
+//! `trace.safetensors`.
 
 mod about;
 mod buffer;
@@ -17,12 +19,13 @@ pub mod tensors;
 mod ties;
 
 pub use about::{
-    About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, PromptInfo, TokenInfo, TokenKind, WordInfo,
+    About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, ProbeInfo, PromptInfo, TokenInfo, TokenKind,
+    WordInfo,
 };
 pub use buffer::Buffer;
 pub(crate) use file::LARGEST_SIDE;
 pub use file::{FORMAT_VERSION, Trace};
-pub use probe::{PROBE_PREFIX, ProbeInfo, probe_words};
+pub use probe::{PROBE_PREFIX, probe_words};
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
 pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};

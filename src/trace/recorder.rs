@@ -1,10 +1,10 @@
 //! The recorder: an observer that keeps sums over the steps and, when asked, a map a step.
 
 use super::recording::{HalfMaps, ProbeMaps, Recording, SiteMaps};
-use super::sums::{Check, Sums, bug, check_probabilities, check_rows};
+use super::sums::{Check, Sums, check_probabilities, check_rows};
 use super::ties::TiesSum;
 use super::{Attends, AttentionObserver, Site, Step};
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,8 +13,9 @@ use std::sync::Arc;
 /// What a [`Recorder`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// `T` of the prompt: start token, prompt tokens, first end token, of every chunk of a long one. All other keys are summed as
-    /// padding: those from `T` on, or as [`Recorder::with_keys`] says.
+    /// `T` of the prompt: start token, prompt tokens, first end token, of every chunk of a long
+    /// one. All other keys are summed as padding: those from `T` on, or as [`Recorder::with_keys`]
+    /// says.
     pub tokens: usize,
     /// `T` of the negative prompt when the unconditional half is wanted too.
     pub unconditional_tokens: Option<usize>,
@@ -24,10 +25,11 @@ pub struct Plan {
     pub per_step: bool,
 }
 
-/// Watches the cross-attention of a run and keeps what a trace file holds, for every image of the batch.
+/// Watches the cross-attention of a run and keeps what a trace file holds, for every image of the
+/// batch.
 ///
-/// Memory is `heads * (T + 1) * height * width` floats a site and image, whatever the number of steps, and half of one
-/// head's share of that a step for the per-step maps.
+/// Memory is `heads * (T + 1) * height * width` f32 per site and image, independent of the step
+/// count. Per-step maps add `(T + 1) * height * width` f16 per step.
 #[derive(Debug)]
 pub struct Recorder {
     plan: Plan,
@@ -72,7 +74,8 @@ impl Recorder {
         }
     }
 
-    /// The recorder of a run that is asked about probes of `tokens` tokens in all; 0 leaves it as it is.
+    /// The recorder of a run that is asked about probes of `tokens` tokens in all; 0 leaves it as
+    /// it is.
     pub fn with_probes(mut self, tokens: usize) -> Self {
         let image = |_| self.sites.iter().map(|site| Sums::new(site, tokens, self.plan.per_step)).collect();
         self.probes = if tokens > 0 { (0..self.plan.images).map(image).collect() } else { Vec::new() };
@@ -80,8 +83,9 @@ impl Recorder {
         self
     }
 
-    /// The recorder of prompts in several chunks: the runs of keys that are tokens of the prompt, and of the negative prompt where its
-    /// half is wanted, in ascending order. All other keys are padding.
+    /// The recorder of prompts in several chunks. `keys` are the runs of keys that are tokens of
+    /// the prompt, and `unconditional` those of the negative prompt where its half is wanted. Both
+    /// ascend. All other keys are padding.
     ///
     /// # Panics
     /// When the runs are not as many tokens as planned.
@@ -102,17 +106,18 @@ impl Recorder {
         Self { ties: TiesSum::of(sites, self.plan.images), ..self }
     }
 
-    /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The unconditional half is missing
-    /// where the run was not guided.
+    /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The
+    /// unconditional half is missing where the run was not guided.
     ///
     /// # Errors
-    /// When a site was not seen at every step, or its rows do not sum to the number of steps (the self-check).
+    /// When a site was not seen at every step, or its rows do not sum to the number of steps (the
+    /// self-check).
     pub fn finish(self) -> Result<Vec<Recording>> {
         let steps = self.timesteps.len();
         let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, ties, plan, .. } = self;
         let mut tied = vec![Vec::new(); plan.images];
         for sum in ties {
-            let images = sum.finish(steps).map_err(bug)?;
+            let images = sum.finish(steps).map_err(Error::bug)?;
             tied.iter_mut().zip(images).for_each(|(tied, ties)| tied.push(ties));
         }
         let maps = |sums: Vec<Sums>, check: Check| -> Result<Vec<SiteMaps>> {
@@ -157,13 +162,15 @@ impl AttentionObserver for Recorder {
     }
 
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
-        let Some(step) = self.step else { return Err(bug(format!("{}: observed before a step began", site.path))) };
+        let Some(step) = self.step else {
+            return Err(Error::bug(format!("{}: observed before a step began", site.path)));
+        };
         if site.attends == Attends::Itself {
             let Some(ties) = self.ties.iter_mut().find(|ties| ties.is_of(site)) else { return Ok(()) };
             let (cells, first) = (site.height * site.width, step.conditional_rows());
             if probabilities.dims() != [first.end, site.heads, cells, cells] {
                 let shape = probabilities.dims();
-                return Err(bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
+                return Err(Error::bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
             }
             return with_f32(probabilities, |values| ties.add(values, site.heads, first.start));
         }
@@ -175,7 +182,7 @@ impl AttentionObserver for Recorder {
         let tokens = sums.filter_map(|sites| sites[index].keys.last()).map(|run| run.end).max().unwrap_or(0);
         if (batch, heads, pixels) != (rows, known.heads, known.height * known.width) || keys < tokens {
             let shape = (batch, heads, pixels, keys);
-            return Err(bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
+            return Err(Error::bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
         }
         with_f32(probabilities, |values| {
             let row = |row: usize| &values[row * heads * pixels * keys..][..heads * pixels * keys];
@@ -190,12 +197,17 @@ impl AttentionObserver for Recorder {
 
     fn observe_probes(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
         let (Some(&index), false) = (self.index.get(&site.path), self.probes.is_empty()) else { return Ok(()) };
-        let Some(step) = self.step else { return Err(bug(format!("{}: probed before a step began", site.path))) };
+        let Some(step) = self.step else {
+            return Err(Error::bug(format!("{}: probed before a step began", site.path)));
+        };
         let known = &self.sites[index];
         let shape = (self.plan.images, known.heads, known.height * known.width, self.probe_tokens);
         if probabilities.dims4()? != shape {
             let found = probabilities.dims();
-            return Err(bug(format!("{}: probes of shape {found:?} do not fit the site's {shape:?}", site.path)));
+            return Err(Error::bug(format!(
+                "{}: probes of shape {found:?} do not fit the site's {shape:?}",
+                site.path
+            )));
         }
         with_f32(probabilities, |values| {
             let image = values.len() / self.plan.images.max(1);
@@ -207,7 +219,7 @@ impl AttentionObserver for Recorder {
 
     fn begin_step(&mut self, step: &Step) -> Result<()> {
         if step.images != self.plan.images {
-            return Err(bug(format!("{} images in the step, {} planned", step.images, self.plan.images)));
+            return Err(Error::bug(format!("{} images in the step, {} planned", step.images, self.plan.images)));
         }
         self.step = Some(*step);
         self.timesteps.push(step.timestep);
@@ -215,7 +227,8 @@ impl AttentionObserver for Recorder {
     }
 }
 
-/// Calls `body` with the tensor's values in row-major order, without a copy when it is a contiguous f32 tensor on the CPU.
+/// Calls `body` with the tensor's values in row-major order, without a copy when it is a contiguous
+/// f32 tensor on the CPU.
 fn with_f32(tensor: &Tensor, body: impl FnOnce(&[f32])) -> Result<()> {
     let plain;
     let tensor = if tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous() {
@@ -227,7 +240,7 @@ fn with_f32(tensor: &Tensor, body: impl FnOnce(&[f32])) -> Result<()> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(CpuStorage::F32(values)) => body(&values[layout.start_offset()..][..tensor.elem_count()]),
-        _ => return Err(bug("probabilities are not f32 on the CPU".into())),
+        _ => return Err(Error::bug("probabilities are not f32 on the CPU")),
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! What a recorder hands over: the numbers of one image, by half, site, head and step.
 
-use super::sums::bug;
 use super::{Buffer, Site, Ties};
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 
@@ -81,7 +80,7 @@ impl TextAttention {
     pub fn from_chunks(probabilities: &Tensor, tokens: &[usize]) -> Result<Self> {
         let (chunks, heads, _, _) = probabilities.dims4()?;
         if chunks != tokens.len() {
-            return Err(bug(format!("text attention of {chunks} chunks for a prompt of {}", tokens.len())));
+            return Err(Error::bug(format!("text attention of {chunks} chunks for a prompt of {}", tokens.len())));
         }
         let all: usize = tokens.iter().sum();
         let mut joined = vec![f16::ZERO; heads * all * all];

@@ -69,19 +69,23 @@ impl Step {
 
 /// Someone who watches attention while the UNet runs: asked first, then told.
 ///
-/// It is passed down the network by reference; there are no global hooks. A site that nobody wants takes the fast path,
-/// which never forms its probabilities.
+/// It is passed down the network by reference; there are no global hooks. A site that nobody wants
+/// takes the fast path, which never forms its probabilities.
 pub trait AttentionObserver {
-    /// Whether the probabilities of `site` should be formed and passed to [`observe`](Self::observe). Asked at every call.
+    /// Whether the probabilities of `site` should be formed and passed to
+    /// [`observe`](Self::observe). Asked at every call.
     fn wants(&self, site: &Site) -> bool;
 
-    /// The attention probabilities of `site`: f32, `[batch, heads, height * width, keys]`, each row summing to 1.
-    /// `batch` holds the unconditional rows first, then the conditional ones (see [`Step::conditional_rows`]).
+    /// The attention probabilities of `site`: f32, `[batch, heads, height * width, keys]`, each row
+    /// summing to 1. `batch` holds the unconditional rows first, then the conditional ones (see
+    /// [`Step::conditional_rows`]).
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()>;
 
-    /// How the same queries would attend to words that are not in the prompt, at a site that is wanted and where such probes were asked for
-    /// (see `Context::with_probes` in [`crate::model`]): f32, `[conditional rows, heads, height * width, tokens of all probes]`. Each
-    /// probe's tokens compete with the prompt's alone.
+    /// Called after `observe` when the run has probes: the attention that the same queries would
+    /// give to words absent from the prompt
+    /// ([`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). f32
+    /// `[conditional rows, heads, height * width, tokens of all probes]`. Each probe's tokens
+    /// compete with the prompt's alone.
     fn observe_probes(&mut self, _site: &Site, _probabilities: &Tensor) -> Result<()> {
         Ok(())
     }

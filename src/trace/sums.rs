@@ -2,14 +2,15 @@
 
 use super::Site;
 use super::recording::SiteMaps;
-use crate::Result;
+use crate::{Error, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Cells of the site grid that are transposed and added together: with 77 keys they are 20 KB, which stays in cache.
+/// Cells of the site grid that are transposed and added together: with 77 keys they are 20 KB,
+/// which stays in cache.
 const BLOCK: usize = 64;
 
 /// How far a row of a finished sum may be from the number of steps, as a share of it.
@@ -80,15 +81,15 @@ impl Sums {
     /// Puts the blocks in the order of the trace file and checks the sums.
     pub(super) fn finish(self, site: &Site, steps: usize, check: Check) -> Result<SiteMaps> {
         if self.observed != steps {
-            return Err(bug(format!("{}: observed at {} of {steps} steps", site.path, self.observed)));
+            return Err(Error::bug(format!("{}: observed at {} of {steps} steps", site.path, self.observed)));
         }
         let channels = self.channels;
         let sum = unblock(&self.sum, self.heads * channels, self.pixels, self.block);
         if sum.iter().any(|value| value.is_nan()) {
-            return Err(crate::Error::NotANumber { site: site.path.clone() });
+            return Err(Error::NotANumber { site: site.path.clone() });
         }
         check(&sum, self.heads, channels, self.pixels, steps)
-            .map_err(|reason| bug(format!("{}: {reason}", site.path)))?;
+            .map_err(|reason| Error::bug(format!("{}: {reason}", site.path)))?;
         let block_len = channels * self.block;
         let step_len = self.pixels.div_ceil(self.block) * block_len;
         let maps = self.steps.map(|maps| {
@@ -99,8 +100,8 @@ impl Sums {
     }
 }
 
-/// Adds `values` `[cells, keys]` to `sum` and to `mean` `[tokens + 1, block]`, transposed; keys outside of the runs of `tokens` go to
-/// the last channel together.
+/// Adds `values` `[cells, keys]`, transposed, to `sum` and to `mean` `[tokens + 1, block]`. Keys
+/// outside of the runs of `tokens` go to the last channel together.
 fn add_transposed(
     values: &[f32],
     keys: usize,
@@ -192,9 +193,4 @@ pub(super) fn check_shares(values: &[f16]) -> Result<(), String> {
         Some(value) => Err(format!("{value} is no probability")),
         None => Ok(()),
     }
-}
-
-/// An error that only a fault in attnmap can cause.
-pub(super) fn bug(message: String) -> crate::Error {
-    candle_core::Error::Msg(message).into()
 }

@@ -1,7 +1,8 @@
 //! Writing safetensors whose bytes depend on their content alone.
 //!
-//! The `safetensors` crate keeps the header's metadata in a hash map, so that two equal runs differ in bytes; this writes
-//! the same format with a fixed order. Reading goes through the crate, which checks every offset.
+//! The `safetensors` crate keeps the header's metadata in a hash map, so two equal runs differ in
+//! bytes. This writes the same format with a fixed order. Reading goes through the crate, which
+//! checks every offset.
 
 use crate::Result;
 use crate::files::write_file;
@@ -50,8 +51,8 @@ impl<'a> NamedTensor<'a> {
     }
 }
 
-/// Writes `tensors` and `metadata` to `path` as safetensors, whole or not at all. Larger elements come first, so that every
-/// tensor is aligned when the file is memory-mapped.
+/// Writes `tensors` and `metadata` to `path` as safetensors, whole or not at all. Larger elements
+/// come first, so that every tensor is aligned when the file is memory-mapped.
 pub fn write(path: &Path, metadata: &[(&str, String)], tensors: &[NamedTensor]) -> Result<()> {
     let mut order: Vec<&NamedTensor> = tensors.iter().collect();
     order.sort_by_key(|tensor| tensor.dtype != "F32");

@@ -1,4 +1,5 @@
-//! Self-attention: what the UNet ties each place of a grid to, kept a resolution at a time and only where it fits a budget of memory.
+//! Self-attention: what the UNet ties each place of a grid to. It is kept per resolution, and only
+//! where it fits a budget of memory.
 
 use super::{Attends, Buffer, Grid, Site};
 use crate::{Error, Result};
@@ -9,15 +10,16 @@ use serde::{Deserialize, Serialize};
 /// How far a finished row may be from 1: f16 rounds each of its probabilities.
 const ROW_TOLERANCE: f32 = 2e-3;
 
-/// What each place of a grid is tied to: the self-attention probabilities of the prompt's half, averaged over the heads, the sites of that
-/// grid and the steps.
+/// What each place of a grid is tied to: the self-attention probabilities of the prompt's half.
+/// They are averaged over the heads, the sites of that grid and the steps.
 #[derive(Debug, Clone)]
 pub struct Ties {
     /// The sites' grid.
     pub grid: Grid,
     /// How many sites were averaged.
     pub sites: usize,
-    /// `[cells, cells]`: a row for each place that looks, a column for each place that is looked at; every row sums to 1.
+    /// `[cells, cells]`: a row for each place that looks, a column for each place that is looked
+    /// at; every row sums to 1.
     pub mean: Buffer<f16>,
 }
 
@@ -45,18 +47,21 @@ impl TiesInfo {
 pub struct TiesPlan {
     /// The sites whose attention is kept.
     pub sites: Vec<Site>,
-    /// Bytes of memory while the run goes on: the sums of every grid and image, and one site's probabilities at a time.
+    /// Bytes of memory while the run goes on: the sums of every grid and image, and one site's
+    /// probabilities at a time.
     pub bytes: u64,
     /// Grids that were left out since they do not fit, with what they would take in all.
     pub left_out: Vec<(Grid, u64)>,
 }
 
 impl TiesPlan {
-    /// Plans to keep the grids among `sites` (self-attention) that `wanted` takes, in a run of `images` images and `rows` rows of the
-    /// batch, within `budget` bytes. Without `wanted`, the finest grids are left out until the rest fits.
+    /// Plans to keep the grids among `sites` (self-attention) that `wanted` takes, within `budget`
+    /// bytes. The run has `images` images and `rows` rows of the batch. Without `wanted`, the
+    /// finest grids are left out until the rest fits.
     ///
     /// # Errors
-    /// [`Error::Option`] with the numbers when a wanted grid does not fit or is not there, or when not even the coarsest fits.
+    /// [`Error::Option`] with the numbers when a wanted grid does not fit or is not there, or when
+    /// not even the coarsest fits.
     pub fn new(
         sites: &[Site],
         wanted: Option<&dyn Fn(&Site) -> bool>,
@@ -116,7 +121,8 @@ impl TiesPlan {
     }
 }
 
-/// f32 sums of every grid for every image, and the f32 probabilities of the largest site for the whole batch.
+/// f32 sums of every grid for every image, and the f32 probabilities of the largest site for the
+/// whole batch.
 fn bytes(sites: &[Site], images: usize, rows: usize) -> u64 {
     let square = |site: &Site| (grid(site).cells() as u64).pow(2) * 4;
     let mut grids: Vec<(Grid, u64)> = Vec::new();
@@ -174,7 +180,8 @@ impl TiesSum {
         self.grid == grid(site)
     }
 
-    /// Adds the probabilities `[rows, heads, cells, cells]` of a site, of which the rows from `first` on are the images'.
+    /// Adds the probabilities `[rows, heads, cells, cells]` of a site, of which the rows from
+    /// `first` on are the images'.
     pub(super) fn add(&mut self, values: &[f32], heads: usize, first: usize) {
         self.observed += 1;
         let cells = self.grid.cells();

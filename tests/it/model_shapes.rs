@@ -3,7 +3,7 @@
 //! No weight is allocated: the builder hands out tensors of one element that are repeated without being copied.
 
 use attnmap::checkpoint::{TextEncoderConfig, UnetConfig, VaeConfig};
-use attnmap::model::layers::{Builder, Layout};
+use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{TextEncoder, Unet, Vae};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -45,7 +45,7 @@ impl SimpleBackend for Recording {
 fn asked_for<T>(build: impl FnOnce(&Builder) -> attnmap::Result<T>) -> Shapes {
     let backend = Recording::default();
     let weights = VarBuilder::from_backend(Box::new(backend.clone()), DType::F32, Device::Cpu);
-    build(&Builder::with_layout(weights, Layout::Nchw)).unwrap();
+    build(&Builder::with_layout(weights, MemoryOrder::Nchw)).unwrap();
     let shapes = backend.0.lock().unwrap();
     shapes.clone()
 }
@@ -154,7 +154,7 @@ fn sdxl_sites() {
         let (json, file) = config(name, "unet");
         let config = UnetConfig::from_json(&json, &file).unwrap();
         let weights = VarBuilder::from_backend(Box::new(Recording::default()), DType::F32, Device::Cpu);
-        let sites = Unet::build(&config, &Builder::with_layout(weights, Layout::Nchw)).unwrap().sites(128, 128);
+        let sites = Unet::build(&config, &Builder::with_layout(weights, MemoryOrder::Nchw)).unwrap().sites(128, 128);
         assert_eq!(config.cross_attention_sites([128, 128]), sites);
         sites.iter().map(|site| (site.height, site.heads)).collect::<Vec<_>>()
     };
@@ -174,7 +174,7 @@ fn full_size_sites() {
         let (json, file) = config(name, "unet");
         let config = UnetConfig::from_json(&json, &file).unwrap();
         let weights = VarBuilder::from_backend(Box::new(Recording::default()), DType::F32, Device::Cpu);
-        let unet = Unet::build(&config, &Builder::with_layout(weights, Layout::Nchw)).unwrap();
+        let unet = Unet::build(&config, &Builder::with_layout(weights, MemoryOrder::Nchw)).unwrap();
         let seen: Vec<_> = unet.sites(64, 64).iter().map(|site| (site.height, site.heads)).collect();
         let expected = [
             vec![(64, heads[0]); 2],

@@ -26,8 +26,10 @@ pub struct VaeConfig {
     pub norm_num_groups: usize,
     /// Image side that the model was trained at, in pixels; nothing depends on it.
     pub sample_size: Option<[usize; 2]>,
-    /// The encoder's latent times this is what the UNet sees.
+    /// The denoiser sees `(latent - shift_factor) * scaling_factor`.
     pub scaling_factor: f64,
+    /// 0 for the VAEs of Stable Diffusion 1, 2 and XL, whose pipelines in diffusers know no shift.
+    pub shift_factor: f64,
     /// Whether the model overflows in f16 and is to be run in f32 (read by SDXL's pipeline only).
     pub force_upcast: bool,
     /// Whether a 1x1 convolution follows the encoder (`quant_conv`).
@@ -60,7 +62,7 @@ impl VaeConfig {
     fn read(fields: &mut Fields) -> Result<Self> {
         fields.only("act_fn", &[json!("silu"), json!("swish")])?;
         fields.only("double_z", &[json!(true), Value::Null])?;
-        for name in ["latents_mean", "latents_std", "shift_factor"] {
+        for name in ["latents_mean", "latents_std"] {
             fields.only(name, &[Value::Null])?;
         }
         let block_out_channels: Vec<usize> = fields.take("block_out_channels", vec![64])?;
@@ -86,6 +88,7 @@ impl VaeConfig {
             norm_num_groups: fields.take("norm_num_groups", 32)?,
             sample_size: super::lists::pair(fields, "sample_size")?,
             scaling_factor: fields.take("scaling_factor", 0.18215)?,
+            shift_factor: fields.take::<Option<f64>>("shift_factor", None)?.unwrap_or(0.0),
             force_upcast: fields.take("force_upcast", true)?,
             use_quant_conv: fields.take("use_quant_conv", true)?,
             use_post_quant_conv: fields.take("use_post_quant_conv", true)?,
@@ -121,6 +124,9 @@ impl VaeConfig {
         }
         if !(1..=MAX_DEPTH).contains(&self.layers_per_block) {
             return Err(fields.refuse(format!("`layers_per_block` is {}", self.layers_per_block)));
+        }
+        if self.shift_factor != 0.0 {
+            return Err(fields.unsupported("shift_factor", &json!(self.shift_factor), "0"));
         }
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             return Err(fields.refuse(format!("`scaling_factor` is {}, which is not positive", self.scaling_factor)));

@@ -1,11 +1,14 @@
 //! The attention of one head's queries to all keys, some keys at a time.
 //!
-//! The softmax is carried from block to block of keys (Milakov and Gimelshein 2018; Dao et al. 2022, "FlashAttention").
+//! The softmax is carried from block to block of keys (Milakov and Gimelshein 2018; Dao et al.
+//! 2022, "FlashAttention").
 
 use super::super::buffer::{Aligned, SharedMut};
-use super::super::gemm::{Store, TILE, micro, shape};
+use super::super::gemm::micro;
 use super::super::gemm_bf16;
-use super::Context;
+use super::super::machine::{TILE, shape};
+use super::super::tile::Store;
+use super::packed_keys::PackedKeys;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
 use rten_vecmath::Exp;
@@ -13,19 +16,47 @@ use rten_vecmath::Exp;
 /// The most queries of a block.
 pub(super) const QUERIES: usize = 48;
 
-/// Up to [`QUERIES`] queries of a row and head of the batch.
+/// Where the probabilities of some keys go: `[place, query, count]`, the keys `first..first +
+/// count`.
+#[derive(Clone, Copy)]
+pub(super) struct Probabilities {
+    pub(super) to: SharedMut,
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+/// Up to [`QUERIES`] queries of one row and head of the batch (a *place*).
+///
+/// Four scratch buffers per thread, reused from block to block. There are `r` queries, `k` keys at
+/// a time, and `w` is the head's width rounded up to whole vectors:
+///
+/// ```text
+/// scores   [r, k]          q0: s s s s s s . .     scores, then exp(score - highest) in place; dots pad to a panel
+/// sums     [r, w]          q0: o o o o             sum over keys of weight * value, not yet normalised
+/// state    [2, r]          highest q0 q1 ..        running maximum of each query
+///                          total   q0 q1 ..        running sum of the weights
+/// rounded  [r, width / 2]  q0: pair pair           bf16 only: the queries, two to an f32 place,
+///          [r, k / 2]      q0: pair pair           then one block's weights
+/// ```
+///
+/// The shape has a reason. A block of 512 keys by 48 queries is 96 KB of scores, which stays in the
+/// second-level cache between its two products. Queries of a block share each key panel that is
+/// loaded. When a later block of keys holds a higher score, `sums` and `total` are scaled by
+/// `exp(old - new)`. So no matrix of all scores is ever formed. Probabilities need every score of a
+/// row at the end: then `k` is all keys, and `r` is one register tile.
 pub(super) struct Block<'a> {
-    pub(super) context: &'a Context,
+    pub(super) packed: &'a PackedKeys,
     pub(super) queries: &'a [f32],
     pub(super) count: usize,
-    /// Row of the batch and head.
+    /// Row of the batch times heads, plus the head.
     pub(super) place: usize,
+    /// The first query.
     pub(super) at: usize,
     pub(super) rows: usize,
     /// Keys at a time, whole panels.
     pub(super) keys: usize,
     pub(super) bias: Option<&'a [f32]>,
-    pub(super) told: Option<SharedMut>,
+    pub(super) probabilities: Option<Probabilities>,
     pub(super) out: SharedMut,
     pub(super) scratch: &'a mut [Aligned; 4],
 }
@@ -37,14 +68,14 @@ impl SimdOp for Block<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         let lanes = ops.len();
-        let Context { heads, tokens, width, .. } = *self.context;
+        let PackedKeys { heads, tokens, width, .. } = *self.packed;
         let (panel, padded, channels) = (2 * lanes, width.next_multiple_of(lanes), heads * width);
         let whole = tokens.next_multiple_of(panel);
         let (row, head) = (self.place / heads, self.place % heads);
         let (_, tile) = shape();
         let [scores, sums, state, rounded] = self.scratch;
         let stride = self.keys;
-        let halved = self.context.halved;
+        let halved = self.packed.halved;
         // Queries and the weights of a block of keys in bf16, two to a place.
         let (query_stride, weight_stride) = (width / 2 + 16, stride / 2 + 16);
         let rounded = rounded.at_least(if halved { self.rows * (query_stride + weight_stride) } else { 0 });
@@ -83,7 +114,7 @@ impl SimdOp for Block<'_> {
             let panels = here.div_ceil(panel);
             // SAFETY: all within the packed context and the scratch space laid out above.
             unsafe {
-                let keys = self.context.keys.as_ptr().add((self.place * whole + first) * width / share);
+                let keys = self.packed.keys.as_ptr().add((self.place * whole + first) * width / share);
                 for at in 0..panels {
                     for (index, pointers) in pointers[..tiles].iter().enumerate() {
                         let store = Store {
@@ -114,7 +145,7 @@ impl SimdOp for Block<'_> {
                         scale(isa, sums.add(r * padded), padded, keep);
                     }
                 }
-                let values = self.context.values.as_ptr().add((self.place * whole + first) * padded / share);
+                let values = self.packed.values.as_ptr().add((self.place * whole + first) * padded / share);
                 if halved {
                     for r in 0..self.rows {
                         gemm_bf16::round(scores.add(r * stride), panels * panel, weights.add(r * weight_stride).cast());
@@ -137,12 +168,12 @@ impl SimdOp for Block<'_> {
                     let value = ops.mul(ops.load_ptr(sums.add(r * padded + at)), ops.splat(inverse));
                     ops.store_ptr_mask(value, out.add(at), mask);
                 }
-                if let Some(told) = self.told {
-                    let to = told.get().add((self.place * self.count + self.at + r) * tokens);
-                    let from = scores.add(r * stride);
-                    for at in (0..tokens).step_by(lanes) {
-                        let mask = ops.first_n_mask(lanes.min(tokens - at));
-                        let value = ops.mul(ops.load_ptr(from.add(at)), ops.splat(inverse));
+                if let Some(Probabilities { to, first, count }) = self.probabilities {
+                    let to = to.get().add((self.place * self.count + self.at + r) * count);
+                    let from = scores.add(r * stride + first);
+                    for at in (0..count).step_by(lanes) {
+                        let mask = ops.first_n_mask(lanes.min(count - at));
+                        let value = ops.mul(ops.load_ptr_mask(from.add(at), mask), ops.splat(inverse));
                         ops.store_ptr_mask(value, to.add(at), mask);
                     }
                 }
@@ -170,7 +201,8 @@ struct Line {
 }
 
 impl Line {
-    /// Replaces scores by `exp(score - highest)`, zeros beyond the last key; returns the highest score so far and the sum.
+    /// Replaces scores by `exp(score - highest)`, zeros beyond the last key; returns the highest
+    /// score so far and the sum.
     #[inline(always)]
     unsafe fn softmax<I: Isa>(&self, isa: I, before: f32) -> (f32, f32) {
         let ops = isa.f32();

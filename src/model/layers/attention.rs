@@ -1,9 +1,11 @@
 //! Multi-head attention: probabilities formed only for whoever asked.
 
-use super::{Builder, Layout, Linear, fast};
-use crate::Result;
-use crate::kernels::attention::Context;
+use super::builder::{Builder, MemoryOrder};
+use super::fast;
+use super::linear::Linear;
+use crate::kernels::attention::PackedKeys;
 use crate::kernels::gemm::Format;
+use crate::{Error, Result};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use std::collections::HashMap;
@@ -12,7 +14,8 @@ use std::sync::Arc;
 /// Someone who is shown the probabilities, f32 `[batch, heads, queries, keys]`, of one attention.
 pub type Tap<'a> = &'a mut dyn FnMut(&Tensor) -> Result<()>;
 
-/// Multi-head attention of tokens to a context (diffusers `Attention`: `to_q`, `to_k`, `to_v`, `to_out.0`).
+/// Multi-head attention of tokens to a context (diffusers `Attention`: `to_q`, `to_k`, `to_v`,
+/// `to_out.0`).
 #[derive(Debug, Clone)]
 pub struct Attention {
     to_q: Linear,
@@ -22,7 +25,8 @@ pub struct Attention {
     heads: usize,
     upcast: bool,
     fast: bool,
-    /// Of what is attended to in self-attention. The prompt's keys stay in f32: its probabilities are what is shown.
+    /// Storage format of self-attention keys. Prompt keys are always f32, because their
+    /// probabilities are shown.
     format: Format,
     widths: Widths,
 }
@@ -45,7 +49,7 @@ pub struct KeysValues(Seen);
 #[derive(Debug, Clone)]
 enum Seen {
     Plain { keys: Tensor, values: Tensor },
-    Fast(Arc<Context>),
+    Fast(Arc<PackedKeys>),
 }
 
 impl KeysValues {
@@ -63,8 +67,8 @@ impl KeysValues {
             }
             Seen::Fast(context) => {
                 if (batch, tokens) != (context.batch(), context.tokens()) {
-                    let message = format!("weights of {batch} rows and {tokens} tokens for another context");
-                    return Err(candle_core::Error::Msg(message).into());
+                    let reason = format!("weights of {batch} rows and {tokens} tokens for another prompt");
+                    return Err(Error::bug(reason));
                 }
                 Seen::Fast(Arc::new(context.weighted(&weights.flatten_all()?.to_vec1::<f32>()?)))
             }
@@ -73,8 +77,8 @@ impl KeysValues {
 }
 
 impl Attention {
-    /// `channels` of the queries and the output, `context` channels of what is attended to; `bias` on the three input projections.
-    /// `upcast` forms the scores in f32 whatever the dtype.
+    /// `channels` of the queries and the output, `context` channels of what is attended to; `bias`
+    /// on the three input projections. `upcast` forms the scores in f32 whatever the dtype.
     ///
     /// # Errors
     /// When the weights are not there in these shapes.
@@ -99,12 +103,12 @@ impl Attention {
         })
     }
 
-    /// Forgets all that was learnt: weights and biases become normal numbers with the variance that PyTorch's linear layers begin with, a
-    /// third over the layer's inputs (`torch.nn.Linear.reset_parameters`, which draws them uniformly).
+    /// Re-initialises weights and biases: N(0, 1/(3 * inputs)), the variance of
+    /// `torch.nn.Linear.reset_parameters`, which draws them uniformly.
     ///
     /// # Errors
     /// Those of the tensors.
-    pub fn redraw(&mut self, draw: Draw, layout: Layout, dtype: DType, device: &Device) -> Result<()> {
+    pub fn redraw(&mut self, draw: Draw, layout: MemoryOrder, dtype: DType, device: &Device) -> Result<()> {
         let Widths { channels, context, bias } = self.widths;
         let mut weights = HashMap::new();
         for (name, input) in [("to_q", channels), ("to_k", context), ("to_v", context), ("to_out.0", channels)] {
@@ -137,7 +141,8 @@ impl Attention {
         let (keys, values) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
         Ok(KeysValues(if self.fast {
             let (batch, tokens, _) = keys.dims3()?;
-            let packed = |[keys, values]: [&[f32]; 2]| Context::new_as(format, keys, values, batch, tokens, self.heads);
+            let packed =
+                |[keys, values]: [&[f32]; 2]| PackedKeys::new_as(format, keys, values, batch, tokens, self.heads);
             Seen::Fast(Arc::new(fast::read([&keys, &values], packed)?))
         } else {
             Seen::Plain { keys: split_heads(&keys, self.heads)?, values: split_heads(&values, self.heads)? }
@@ -146,7 +151,8 @@ impl Attention {
 
     /// `x` `[batch, queries, channels]` attending to `context`, plus `residual` of the same shape.
     ///
-    /// `bias` is added to the scores before the softmax: f32, of a shape that broadcasts to `[batch, heads, queries, keys]`.
+    /// `bias` is added to the scores before the softmax: f32, of a shape that broadcasts to
+    /// `[batch, heads, queries, keys]`.
     ///
     /// # Errors
     /// When shapes do not meet, or the tap's own.
@@ -168,8 +174,9 @@ impl Attention {
         self.to_out.forward_plus(&seen, residual)
     }
 
-    /// The probabilities with which `x` `[batch, queries, channels]` attends to each of `contexts` (with what is added to its scores): f32
-    /// `[batch, heads, queries, keys]`, a context each. Only the looking is computed; what would be seen goes nowhere.
+    /// The probabilities with which `x` `[batch, queries, channels]` attends to each of `contexts`,
+    /// with its bias. One f32 `[batch, heads, queries, keys]` per context. Only the looking is
+    /// computed; what would be seen goes nowhere.
     ///
     /// # Errors
     /// When shapes do not meet.
@@ -195,14 +202,14 @@ impl Attention {
     fn attend_fast(
         &self,
         queries: &Tensor,
-        context: &Context,
+        keys: &PackedKeys,
         bias: Option<&Tensor>,
         tap: Option<Tap>,
     ) -> Result<Tensor> {
         let (batch, count, channels) = queries.dims3()?;
-        let tokens = context.tokens();
-        if batch != context.batch() || channels != context.channels() {
-            return Err(fast::mismatch("an attention", context.channels(), queries));
+        let tokens = keys.tokens();
+        if batch != keys.batch() || channels != keys.channels() {
+            return Err(fast::mismatch("an attention", keys.channels(), queries));
         }
         let bias = match bias {
             Some(bias) => Some(fast::to_vec(&bias.broadcast_as((batch, 1, 1, tokens))?)?),
@@ -210,10 +217,11 @@ impl Attention {
         };
         let bias = bias.as_deref();
         let Some(tap) = tap else {
-            let seen = fast::read([queries], |[queries]| context.attend(queries, bias))?;
+            let seen = fast::read([queries], |[queries]| keys.attend(queries, bias))?;
             return fast::tensor(seen, (batch, count, channels));
         };
-        let (seen, probabilities) = fast::read([queries], |[queries]| context.attend_told(queries, bias))?;
+        let (seen, probabilities) =
+            fast::read([queries], |[queries]| keys.attend_with_probabilities(queries, bias, 0..tokens))?;
         tap(&fast::tensor(probabilities, (batch, self.heads, count, tokens))?)?;
         fast::tensor(seen, (batch, count, channels))
     }
@@ -247,8 +255,9 @@ pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
 
 /// `softmax(q k^T / sqrt(width) + bias) v`, all `[batch, heads, tokens, width]`.
 ///
-/// With a `tap` the probabilities of all queries are formed in f32 and shown to it; without one, some queries at a time, so that
-/// memory stays bounded however large the grid. `upcast` forms the scores in f32 in any case.
+/// With a `tap` the probabilities of all queries are formed in f32 and shown to it. Without one,
+/// some queries at a time are computed, so that memory stays bounded however large the grid.
+/// `upcast` forms the scores in f32 in any case.
 ///
 /// # Errors
 /// When shapes do not meet, or the tap's own.

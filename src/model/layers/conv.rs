@@ -1,7 +1,8 @@
 //! Convolutions, and the down- and up-sampling built on them.
 
+use super::builder::{Builder, MemoryOrder};
 use super::fast::FastConv;
-use super::{Builder, Grid, Layout};
+use super::feature_map::FeatureMap;
 use crate::Result;
 use crate::kernels::conv::Geometry;
 use candle_core::Tensor;
@@ -11,7 +12,8 @@ use candle_core::Tensor;
 pub enum Padding {
     /// As many rows above as below and columns left as right.
     Same(usize),
-    /// One row below and one column to the right: the down-samplers of VAEs (diffusers `Downsample2D` with `padding=0`).
+    /// One row below and one column to the right: the down-samplers of VAEs (diffusers
+    /// `Downsample2D` with `padding=0`).
     RightBottom,
 }
 
@@ -62,12 +64,12 @@ impl Conv2d {
     ///
     /// # Errors
     /// When the channels of `x` are not the layer's.
-    pub fn forward(&self, x: &Grid) -> Result<Grid> {
+    pub fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
         self.forward_enlarged(x, None)
     }
 
     /// The convolution of `x` brought to another size first, by nearest neighbour.
-    fn forward_enlarged(&self, x: &Grid, size: Option<(usize, usize)>) -> Result<Grid> {
+    fn forward_enlarged(&self, x: &FeatureMap, size: Option<(usize, usize)>) -> Result<FeatureMap> {
         let (weight, bias, stride, padding) = match &self.0 {
             Form::Fast(fast) => return on_fast(fast, x, size, None, None),
             Form::Plain { weight, bias, stride, padding } => (weight, bias, *stride, *padding),
@@ -86,14 +88,14 @@ impl Conv2d {
         let weight = weight.to_dtype(input.dtype())?;
         let output = input.conv2d(&weight, padding, stride, 1, 1)?;
         let bias = bias.to_dtype(input.dtype())?;
-        Grid::from_nchw(&output, x.layout())?.add_channels(&bias)
+        FeatureMap::from_nchw(&output, x.layout())?.add_channels(&bias)
     }
 
     /// The convolution of `x`, plus `shift` (`[batch, channels]`) at every place.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_shifted(&self, x: &Grid, shift: &Tensor) -> Result<Grid> {
+    pub fn forward_shifted(&self, x: &FeatureMap, shift: &Tensor) -> Result<FeatureMap> {
         match &self.0 {
             Form::Fast(fast) => on_fast(fast, x, None, Some(shift), None),
             Form::Plain { .. } => self.forward(x)?.add_channels(shift),
@@ -104,7 +106,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_plus(&self, x: &Grid, residual: &Grid) -> Result<Grid> {
+    pub fn forward_plus(&self, x: &FeatureMap, residual: &FeatureMap) -> Result<FeatureMap> {
         match &self.0 {
             Form::Fast(fast) => on_fast(fast, x, None, None, Some(residual)),
             Form::Plain { .. } => self.forward(x)?.add(residual),
@@ -115,15 +117,15 @@ impl Conv2d {
 /// The kernels' convolution of `x`, in the layout of `x`.
 fn on_fast(
     fast: &FastConv,
-    x: &Grid,
+    x: &FeatureMap,
     size: Option<(usize, usize)>,
     shift: Option<&Tensor>,
-    residual: Option<&Grid>,
-) -> Result<Grid> {
-    let residual = residual.map(|residual| residual.tensor_in(Layout::Nhwc)).transpose()?;
-    let y = fast.forward(&x.tensor_in(Layout::Nhwc)?, size, shift, residual.as_ref())?;
-    let y = Grid::from_layout(y, Layout::Nhwc)?;
-    Grid::from_layout(y.tensor_in(x.layout())?, x.layout())
+    residual: Option<&FeatureMap>,
+) -> Result<FeatureMap> {
+    let residual = residual.map(|residual| residual.tensor_in(MemoryOrder::Nhwc)).transpose()?;
+    let y = fast.forward(&x.tensor_in(MemoryOrder::Nhwc)?, size, shift, residual.as_ref())?;
+    let y = FeatureMap::from_layout(y, MemoryOrder::Nhwc)?;
+    FeatureMap::from_layout(y.tensor_in(x.layout())?, x.layout())
 }
 
 /// Halves the grid with a convolution of stride 2 (diffusers `Downsample2D`; weights under `conv`).
@@ -133,7 +135,8 @@ pub struct Downsample {
 }
 
 impl Downsample {
-    /// `padding` 1 is the UNet's (an odd side is rounded up), 0 the VAE's: [`Padding::RightBottom`] (rounded down).
+    /// `padding` 1 is the UNet's (an odd side is rounded up), 0 the VAE's: [`Padding::RightBottom`]
+    /// (rounded down).
     ///
     /// # Errors
     /// When the weights are not there in these shapes.
@@ -146,12 +149,13 @@ impl Downsample {
     ///
     /// # Errors
     /// When the channels of `x` are not the layer's.
-    pub fn forward(&self, x: &Grid) -> Result<Grid> {
+    pub fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
         self.conv.forward(x)
     }
 }
 
-/// Doubles the grid by repeating each place, then convolves (diffusers `Upsample2D`; weights under `conv`).
+/// Doubles the grid by repeating each place, then convolves (diffusers `Upsample2D`; weights under
+/// `conv`).
 #[derive(Debug, Clone)]
 pub struct Upsample {
     conv: Conv2d,
@@ -166,13 +170,14 @@ impl Upsample {
         Ok(Self { conv: Conv2d::new(channels, channels, 3, &b.pp("conv"))? })
     }
 
-    /// The map at `size` (nearest neighbour, source index `floor(i * in / out)`); `None` doubles it.
+    /// The map at `size` (nearest neighbour, source index `floor(i * in / out)`); `None` doubles
+    /// it.
     ///
     /// A size other than the double is what meets a skip connection of odd size.
     ///
     /// # Errors
     /// When the channels of `x` are not the layer's.
-    pub fn forward(&self, x: &Grid, size: Option<(usize, usize)>) -> Result<Grid> {
+    pub fn forward(&self, x: &FeatureMap, size: Option<(usize, usize)>) -> Result<FeatureMap> {
         self.conv.forward_enlarged(x, Some(size.unwrap_or((2 * x.size().0, 2 * x.size().1))))
     }
 }

@@ -1,23 +1,15 @@
 //! Tensors in and out of the CPU kernels: f32 values as they lie in memory.
 
-use super::{Builder, Layout};
-use crate::Result;
+use super::builder::{Builder, MemoryOrder};
 use crate::kernels::conv::{Conv, Geometry};
-use crate::kernels::gemm::{Added, Packed, linear};
+use crate::kernels::gemm::{Added, Packed, Shift, linear};
+use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
 use std::sync::Arc;
 
-/// Set to anything but `0`, it makes every layer take its plain candle form: to compare, or to rule the kernels out.
-const PLAIN: &str = "ATTNMAP_PLAIN";
-
-/// Whether the environment asks for the plain form of every layer.
-pub(super) fn plain_is_asked() -> bool {
-    std::env::var_os(PLAIN).is_some_and(|value| !value.is_empty() && value != "0")
-}
-
 /// Whether layers of this layout on this device are computed by the CPU kernels.
-pub(super) fn applies(layout: Layout, device: &Device) -> bool {
-    layout == Layout::Nhwc && device.is_cpu()
+pub(super) fn applies(layout: MemoryOrder, device: &Device) -> bool {
+    layout == MemoryOrder::Nhwc && device.is_cpu()
 }
 
 /// The contiguous f32 form of a tensor, which [`values`] can read.
@@ -31,7 +23,7 @@ pub(super) fn read<const N: usize, T>(tensors: [&Tensor; N], read: impl FnOnce([
     let mut values: [&[f32]; N] = [&[]; N];
     for (values, (storage, layout)) in values.iter_mut().zip(&held) {
         let Storage::Cpu(CpuStorage::F32(all)) = &**storage else {
-            return Err(candle_core::Error::Msg("a CPU kernel was given values elsewhere than in memory".into()).into());
+            return Err(Error::bug("a CPU kernel was given values elsewhere than in memory"));
         };
         *values = &all[layout.start_offset()..][..layout.shape().elem_count()];
     }
@@ -75,14 +67,14 @@ impl FastLinear {
             _ => return Err(mismatch("a linear layer", self.weight.depth(), x)),
         }
         let x = ready(x)?;
-        let columns = self.bias.as_deref();
+        let shift = self.bias.as_deref().map_or(Shift::None, Shift::All);
         let y = match residual {
-            None => read([&x], |[x]| linear(x, &self.weight, Added { columns, ..Added::default() }))?,
+            None => read([&x], |[x]| linear(x, &self.weight, Added { shift, residual: None }))?,
             Some(residual) if residual.dims() != shape => {
                 return Err(mismatch("a sum", self.weight.columns(), residual));
             }
             Some(residual) => read([&x, &ready(residual)?], |[x, residual]| {
-                linear(x, &self.weight, Added { columns, residual: Some(residual), ..Added::default() })
+                linear(x, &self.weight, Added { shift, residual: Some(residual) })
             })?,
         };
         tensor(y, shape)
@@ -97,7 +89,8 @@ pub(super) struct FastConv {
 }
 
 impl FastConv {
-    /// Packs `weight` `[out, in, kernel, kernel]` when the builder's layers are computed by the kernels.
+    /// Packs `weight` `[out, in, kernel, kernel]` when the builder's layers are computed by the
+    /// kernels.
     pub(super) fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, b: &Builder) -> Result<Option<Self>> {
         if !applies(b.layout(), b.device()) {
             return Ok(None);
@@ -107,8 +100,9 @@ impl FastConv {
         Ok(Some(Self { conv: Arc::new(conv), bias: Arc::from(to_vec(bias)?) }))
     }
 
-    /// The convolution of `x` `[batch, height, width, in]`, enlarged first when a size is given, plus `shift` `[batch, out]` or `[1, out]` at every
-    /// place and `residual` of the output's shape.
+    /// The convolution of `x` `[batch, height, width, in]`, enlarged first when a size is given.
+    /// Adds `shift` `[batch, out]` or `[1, out]` at every place, and `residual` of the output's
+    /// shape.
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -132,17 +126,16 @@ impl FastConv {
             }
             None => None,
         };
-        let columns = shifts.as_deref().unwrap_or(&self.bias);
-        let added = Added {
-            columns: Some(columns),
-            rows_per_group: usize::from(columns.len() > self.bias.len()),
-            residual: None,
+        let output = self.conv.outputs(enlarged.unwrap_or((height, width)));
+        let values = shifts.as_deref().unwrap_or(&self.bias);
+        let shift = match values.len() > self.bias.len() {
+            true => Shift::PerGroup { values, rows: output.0 * output.1 },
+            false => Shift::All(values),
         };
         let run = |x: &[f32], residual: Option<&[f32]>| {
             let map = crate::kernels::conv::Map { data: x, batch, height, width, channels };
-            self.conv.forward(map, enlarged, Added { residual, ..added })
+            self.conv.forward(map, enlarged, Added { shift, residual })
         };
-        let output = self.conv.outputs(enlarged.unwrap_or((height, width)));
         let x = ready(x)?;
         let (values, height, width) = match residual {
             None => read([&x], |[x]| run(x, None))?,
@@ -156,6 +149,6 @@ impl FastConv {
 }
 
 /// What a layer was given does not fit it.
-pub(super) fn mismatch(layer: &str, channels: usize, given: &Tensor) -> crate::Error {
-    candle_core::Error::Msg(format!("{layer} of {channels} channels was given {:?}", given.dims())).into()
+pub(super) fn mismatch(layer: &str, channels: usize, given: &Tensor) -> Error {
+    Error::bug(format!("{layer} of {channels} channels was given {:?}", given.dims()))
 }

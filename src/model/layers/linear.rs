@@ -84,7 +84,8 @@ impl Linear {
     }
 }
 
-/// `a * gelu(g)` where `[a, g] = x W^T + b`, with the exact (error function) GELU (Shazeer 2020; diffusers `GEGLU`).
+/// `a * gelu(g)` where `[a, g] = x W^T + b`, with the exact (error function) GELU (Shazeer 2020;
+/// diffusers `GEGLU`).
 #[derive(Debug, Clone)]
 pub struct GeGlu {
     proj: Linear,

@@ -1,12 +1,15 @@
 //! Group and layer norms, computed in f32 whatever the dtype of the activations.
 
-use super::{Builder, Grid, Layout, fast};
+use super::builder::{Builder, MemoryOrder};
+use super::fast;
+use super::feature_map::FeatureMap;
 use crate::kernels::conv::Map;
 use crate::kernels::norm::{Affine, group_norm, layer_norm};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
 
-/// Normalises groups of channels over the whole grid (Wu and He 2018), then scales and shifts each channel.
+/// Normalises groups of channels over the whole grid (Wu and He 2018), then scales and shifts each
+/// channel.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
     weight: Tensor,
@@ -17,8 +20,8 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// `groups` must divide `channels`. Stable Diffusion uses an `eps` of 1e-5 in the UNet's resnets and 1e-6 in its transformers
-    /// and in the VAE.
+    /// `groups` must divide `channels`. Stable Diffusion uses an `eps` of 1e-5 in the UNet's
+    /// resnets and 1e-6 in its transformers and in the VAE.
     ///
     /// # Errors
     /// When the weights are not there in these shapes, or `groups` does not divide `channels`.
@@ -42,7 +45,7 @@ impl GroupNorm {
     ///
     /// # Errors
     /// When the channels of `x` are not the layer's.
-    pub fn forward(&self, x: &Grid) -> Result<Grid> {
+    pub fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
         if self.fast {
             return self.on_fast(x, false);
         }
@@ -55,23 +58,23 @@ impl GroupNorm {
         let normed = normed
             .broadcast_mul(&self.weight.reshape((1, channels, 1, 1))?)?
             .broadcast_add(&self.bias.reshape((1, channels, 1, 1))?)?;
-        Grid::from_nchw(&normed.to_dtype(nchw.dtype())?, x.layout())
+        FeatureMap::from_nchw(&normed.to_dtype(nchw.dtype())?, x.layout())
     }
 
     /// The normalised map through SiLU, `y * sigmoid(y)`.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_silu(&self, x: &Grid) -> Result<Grid> {
+    pub fn forward_silu(&self, x: &FeatureMap) -> Result<FeatureMap> {
         if self.fast {
             return self.on_fast(x, true);
         }
         let normed = self.forward(x)?;
-        Grid::from_layout(normed.tensor().silu()?, normed.layout())
+        FeatureMap::from_layout(normed.tensor().silu()?, normed.layout())
     }
 
-    fn on_fast(&self, x: &Grid, silu: bool) -> Result<Grid> {
-        let tensor = fast::ready(&x.tensor_in(Layout::Nhwc)?)?;
+    fn on_fast(&self, x: &FeatureMap, silu: bool) -> Result<FeatureMap> {
+        let tensor = fast::ready(&x.tensor_in(MemoryOrder::Nhwc)?)?;
         let (batch, height, width, channels) = tensor.dims4()?;
         if channels != self.weight.elem_count() {
             return Err(fast::mismatch("a group norm", self.weight.elem_count(), &tensor));
@@ -85,8 +88,8 @@ impl GroupNorm {
                 silu,
             )
         })?;
-        let y = Grid::from_layout(fast::tensor(values, tensor.shape())?, Layout::Nhwc)?;
-        Grid::from_layout(y.tensor_in(x.layout())?, x.layout())
+        let y = FeatureMap::from_layout(fast::tensor(values, tensor.shape())?, MemoryOrder::Nhwc)?;
+        FeatureMap::from_layout(y.tensor_in(x.layout())?, x.layout())
     }
 }
 

@@ -8,7 +8,7 @@ fn blocks_equal_diffusers() {
         let fixture = Fixture::new(name);
         for layout in LAYOUTS {
             let vae = Vae::build(&fixture.checkpoint.vae, &fixture.builder(Part::Vae, layout)).unwrap();
-            let check = |block: &str, forward: &dyn Fn(Grid) -> Result<Grid>| {
+            let check = |block: &str, forward: &dyn Fn(FeatureMap) -> Result<FeatureMap>| {
                 let output = forward(fixture.grid(&format!("vae-block/{block}/in/0"), layout)).unwrap();
                 fixture.assert_gives(&format!("vae-block/{block}/out/0"), &output.to_nchw().unwrap());
             };

@@ -2,12 +2,11 @@
 
 use super::sites::{Pass, Places};
 use super::transformer::{Shape, Transformer};
-use crate::Result;
 use crate::checkpoint::{UnetBlock, UnetConfig};
-use crate::model::layers::{Builder, Downsample, Grid, KeysValues, Upsample};
+use crate::model::layers::{Builder, Downsample, FeatureMap, Upsample};
 use crate::model::resnet::Resnet;
 use crate::trace::Stage;
-use candle_core::Tensor;
+use crate::{Error, Result};
 
 /// Where a block stands in the network.
 pub(super) struct Position<'a> {
@@ -48,7 +47,7 @@ fn transformers(
 #[derive(Debug, Clone)]
 pub(super) struct DownBlock {
     resnets: Vec<Resnet>,
-    attentions: Vec<Transformer>,
+    pub(super) attentions: Vec<Transformer>,
     downsampler: Option<Downsample>,
 }
 
@@ -74,7 +73,12 @@ impl DownBlock {
     }
 
     /// Pushes what each layer gives onto `skips`, for the up blocks.
-    pub(super) fn forward(&self, mut x: Grid, skips: &mut Vec<Grid>, pass: &mut Pass) -> Result<Grid> {
+    pub(super) fn forward(
+        &self,
+        mut x: FeatureMap,
+        skips: &mut Vec<FeatureMap>,
+        pass: &mut Pass,
+    ) -> Result<FeatureMap> {
         for (index, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(&x, Some(pass.time))?;
             if let Some(attention) = self.attentions.get(index) {
@@ -88,21 +92,14 @@ impl DownBlock {
         }
         Ok(x)
     }
-
-    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
-        &mut self.attentions
-    }
-
-    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
-        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
-    }
 }
 
-/// diffusers `UNetMidBlock2DCrossAttn`: a resnet, then a transformer and a resnet, each `layers` times.
+/// diffusers `UNetMidBlock2DCrossAttn`: a resnet, then a transformer and a resnet, each `layers`
+/// times.
 #[derive(Debug, Clone)]
 pub(super) struct MidBlock {
     resnets: Vec<Resnet>,
-    attentions: Vec<Transformer>,
+    pub(super) attentions: Vec<Transformer>,
 }
 
 impl MidBlock {
@@ -120,7 +117,7 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, mut x: Grid, pass: &mut Pass) -> Result<Grid> {
+    pub(super) fn forward(&self, mut x: FeatureMap, pass: &mut Pass) -> Result<FeatureMap> {
         for (index, resnet) in self.resnets.iter().enumerate() {
             if index > 0 {
                 x = self.attentions[index - 1].forward(&x, pass)?;
@@ -129,21 +126,13 @@ impl MidBlock {
         }
         Ok(x)
     }
-
-    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
-        &mut self.attentions
-    }
-
-    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
-        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
-    }
 }
 
 /// diffusers `UpBlock2D` and `CrossAttnUpBlock2D`.
 #[derive(Debug, Clone)]
 pub(super) struct UpBlock {
     resnets: Vec<Resnet>,
-    attentions: Vec<Transformer>,
+    pub(super) attentions: Vec<Transformer>,
     upsampler: Option<Upsample>,
 }
 
@@ -168,31 +157,27 @@ impl UpBlock {
         })
     }
 
-    /// Takes one map off `skips` for each layer, then grows to the size of the map that is now on top.
+    /// Takes one map off `skips` for each layer, then grows to the size of the map that is now on
+    /// top.
     ///
-    /// diffusers passes that size (`upsample_size`) only where the latent's sides are no multiple of the network's factor; elsewhere
-    /// it is the double anyway.
-    pub(super) fn forward(&self, mut x: Grid, skips: &mut Vec<Grid>, pass: &mut Pass) -> Result<Grid> {
+    /// diffusers passes that size (`upsample_size`) only where the latent's sides are no multiple
+    /// of the network's factor; elsewhere it is the double anyway.
+    pub(super) fn forward(
+        &self,
+        mut x: FeatureMap,
+        skips: &mut Vec<FeatureMap>,
+        pass: &mut Pass,
+    ) -> Result<FeatureMap> {
         for (index, resnet) in self.resnets.iter().enumerate() {
-            if let Some(skip) = skips.pop() {
-                x = x.join_channels(&skip)?;
-            }
-            x = resnet.forward(&x, Some(pass.time))?;
+            let skip = skips.pop().ok_or_else(|| Error::bug("an up block has more layers than there are skips"))?;
+            x = resnet.forward(&x.join_channels(&skip)?, Some(pass.time))?;
             if let Some(attention) = self.attentions.get(index) {
                 x = attention.forward(&x, pass)?;
             }
         }
         match &self.upsampler {
-            Some(upsampler) => upsampler.forward(&x, skips.last().map(Grid::size)),
+            Some(upsampler) => upsampler.forward(&x, skips.last().map(FeatureMap::size)),
             None => Ok(x),
         }
-    }
-
-    pub(super) fn transformers(&mut self) -> &mut [Transformer] {
-        &mut self.attentions
-    }
-
-    pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
-        self.attentions.iter().try_for_each(|attention| attention.prepare(prompt, into))
     }
 }

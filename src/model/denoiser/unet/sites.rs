@@ -1,6 +1,6 @@
 //! The attention sites of a UNet in network order, and the grid that each has for a given latent.
 
-use super::Probe;
+use super::prompt::Probe;
 use crate::Result;
 use crate::model::layers::{Attention, KeysValues};
 use crate::trace::{Attends, AttentionObserver, Site, Stage};
@@ -20,7 +20,8 @@ struct Place {
 pub(super) struct Places(Vec<Place>);
 
 impl Places {
-    /// Enters the transformer block at weight path `path`, whose grid is the latent's halved `level` times; returns its index.
+    /// Enters the transformer block at weight path `path`, whose grid is the latent's halved
+    /// `level` times; returns its index.
     pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, level: usize) -> usize {
         self.0.push(Place { path, stage, heads, level });
         self.0.len() - 1
@@ -49,7 +50,8 @@ pub(super) struct Pass<'a> {
     pub(super) prompt: &'a [KeysValues],
     /// Added to the cross-attention scores, `[batch, 1, 1, tokens]`.
     pub(super) key_bias: Option<&'a Tensor>,
-    /// Other words that the last rows of the batch are asked about; see [`super::Context::with_probes`].
+    /// Other words that the last rows of the batch are asked about; see
+    /// [`super::UnetPrompt::with_probes`].
     pub(super) probes: &'a [Probe],
     pub(super) cross_sites: Vec<Site>,
     pub(super) self_sites: Vec<Site>,
@@ -57,7 +59,8 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Runs `attend` on the site of kind `attends` of transformer block `index`, with a tap if the observer wants one.
+    /// Runs `attend` on the site of kind `attends` of transformer block `index`, with a tap if the
+    /// observer wants one.
     pub(super) fn observed<T>(
         &mut self,
         attends: Attends,
@@ -76,8 +79,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Tells the observer how the queries of `x` `[batch, places, channels]` would attend to the probes at the cross-attention of transformer
-    /// block `index`, if there are probes and it wants that site. The network is not changed by it.
+    /// Shows the observer how the queries of `x` `[batch, places, channels]` would attend to the
+    /// probes. `index` is the transformer block. Nothing happens without probes, or where the
+    /// observer does not want the site. The network is not changed by it.
     pub(super) fn probed(&mut self, index: usize, attention: &Attention, x: &Tensor) -> Result<()> {
         let site = &self.cross_sites[index];
         let Some(first) = self.probes.first().filter(|_| self.observer.wants(site)) else { return Ok(()) };

@@ -1,39 +1,39 @@
 //! A feature map whose memory layout is its own affair.
 
-use super::Layout;
+use super::MemoryOrder;
 use crate::Result;
 use candle_core::{DType, Tensor};
 
 /// A batch of feature maps: channels over a grid of rows and columns.
 ///
-/// The networks see only its sizes and operations; where an operation needs a particular order in memory it is made here.
-/// Cloning is cheap (the storage is shared).
+/// The networks see only its sizes and operations; where an operation needs a particular order in
+/// memory it is made here. Cloning is cheap (the storage is shared).
 #[derive(Debug, Clone)]
-pub struct Grid {
+pub struct FeatureMap {
     tensor: Tensor,
-    layout: Layout,
+    layout: MemoryOrder,
 }
 
-impl Grid {
+impl FeatureMap {
     /// A grid of `layout` from `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// When `tensor` has not four dimensions.
-    pub fn from_nchw(tensor: &Tensor, layout: Layout) -> Result<Self> {
+    pub fn from_nchw(tensor: &Tensor, layout: MemoryOrder) -> Result<Self> {
         tensor.dims4()?;
         let tensor = match layout {
-            Layout::Nchw => tensor.contiguous()?,
-            Layout::Nhwc => tensor.permute((0, 2, 3, 1))?.contiguous()?,
+            MemoryOrder::Nchw => tensor.contiguous()?,
+            MemoryOrder::Nhwc => tensor.permute((0, 2, 3, 1))?.contiguous()?,
         };
         Ok(Self { tensor, layout })
     }
 
-    /// A grid that takes `tensor` as it lies: `[batch, channels, height, width]` for [`Layout::Nchw`],
-    /// `[batch, height, width, channels]` for [`Layout::Nhwc`].
+    /// A grid that takes `tensor` as it lies: `[batch, channels, height, width]` for
+    /// [`MemoryOrder::Nchw`], `[batch, height, width, channels]` for [`MemoryOrder::Nhwc`].
     ///
     /// # Errors
     /// When `tensor` has not four dimensions.
-    pub fn from_layout(tensor: Tensor, layout: Layout) -> Result<Self> {
+    pub fn from_layout(tensor: Tensor, layout: MemoryOrder) -> Result<Self> {
         tensor.dims4()?;
         Ok(Self { tensor, layout })
     }
@@ -42,11 +42,11 @@ impl Grid {
     ///
     /// # Errors
     /// When the number of tokens is not `height * width`.
-    pub fn from_tokens(tokens: &Tensor, (height, width): (usize, usize), layout: Layout) -> Result<Self> {
+    pub fn from_tokens(tokens: &Tensor, (height, width): (usize, usize), layout: MemoryOrder) -> Result<Self> {
         let (batch, _, channels) = tokens.dims3()?;
         let tensor = match layout {
-            Layout::Nchw => tokens.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?,
-            Layout::Nhwc => tokens.reshape((batch, height, width, channels))?,
+            MemoryOrder::Nchw => tokens.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?,
+            MemoryOrder::Nhwc => tokens.reshape((batch, height, width, channels))?,
         };
         Ok(Self { tensor, layout })
     }
@@ -57,8 +57,8 @@ impl Grid {
     /// When the device is out of memory.
     pub fn to_nchw(&self) -> Result<Tensor> {
         Ok(match self.layout {
-            Layout::Nchw => self.tensor.clone(),
-            Layout::Nhwc => self.tensor.permute((0, 3, 1, 2))?.contiguous()?,
+            MemoryOrder::Nchw => self.tensor.clone(),
+            MemoryOrder::Nhwc => self.tensor.permute((0, 3, 1, 2))?.contiguous()?,
         })
     }
 
@@ -68,8 +68,8 @@ impl Grid {
     /// When the device is out of memory.
     pub fn to_tokens(&self) -> Result<Tensor> {
         Ok(match self.layout {
-            Layout::Nchw => self.tensor.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
-            Layout::Nhwc => self.tensor.flatten(1, 2)?,
+            MemoryOrder::Nchw => self.tensor.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
+            MemoryOrder::Nhwc => self.tensor.flatten(1, 2)?,
         })
     }
 
@@ -79,7 +79,7 @@ impl Grid {
     }
 
     /// How the tensor lies in memory.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> MemoryOrder {
         self.layout
     }
 
@@ -90,12 +90,12 @@ impl Grid {
 
     /// Channels of each map.
     pub fn channels(&self) -> usize {
-        self.tensor.dims()[if self.layout == Layout::Nchw { 1 } else { 3 }]
+        self.tensor.dims()[if self.layout == MemoryOrder::Nchw { 1 } else { 3 }]
     }
 
     /// Rows and columns.
     pub fn size(&self) -> (usize, usize) {
-        let first = if self.layout == Layout::Nchw { 2 } else { 1 };
+        let first = if self.layout == MemoryOrder::Nchw { 2 } else { 1 };
         (self.tensor.dims()[first], self.tensor.dims()[first + 1])
     }
 
@@ -113,7 +113,7 @@ impl Grid {
     /// When batch or size differ.
     pub fn join_channels(&self, other: &Self) -> Result<Self> {
         let other = other.tensor_in(self.layout)?;
-        let axis = if self.layout == Layout::Nchw { 1 } else { 3 };
+        let axis = if self.layout == MemoryOrder::Nchw { 1 } else { 3 };
         Ok(Self { tensor: Tensor::cat(&[&self.tensor, &other], axis)?, layout: self.layout })
     }
 
@@ -133,8 +133,8 @@ impl Grid {
         let shift = if shift.rank() == 1 { shift.unsqueeze(0)? } else { shift.clone() };
         let (batch, channels) = shift.dims2()?;
         let shift = match self.layout {
-            Layout::Nchw => shift.reshape((batch, channels, 1, 1))?,
-            Layout::Nhwc => shift.reshape((batch, 1, 1, channels))?,
+            MemoryOrder::Nchw => shift.reshape((batch, channels, 1, 1))?,
+            MemoryOrder::Nhwc => shift.reshape((batch, 1, 1, channels))?,
         };
         Ok(Self { tensor: self.tensor.broadcast_add(&shift)?, layout: self.layout })
     }
@@ -143,7 +143,7 @@ impl Grid {
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub(super) fn tensor_in(&self, layout: Layout) -> Result<Tensor> {
+    pub(super) fn tensor_in(&self, layout: MemoryOrder) -> Result<Tensor> {
         if self.layout == layout {
             Ok(self.tensor.clone())
         } else {
@@ -170,19 +170,21 @@ mod tests {
     fn both_layouts_do_the_same() {
         let shift = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::Cpu).unwrap();
         let every = |layout| {
-            let (a, b) =
-                (Grid::from_nchw(&numbers(0.0), layout).unwrap(), Grid::from_nchw(&numbers(500.0), layout).unwrap());
+            let (a, b) = (
+                FeatureMap::from_nchw(&numbers(0.0), layout).unwrap(),
+                FeatureMap::from_nchw(&numbers(500.0), layout).unwrap(),
+            );
             assert_eq!((a.batch(), a.channels(), a.size()), (2, 3, (4, 5)));
             let tokens = a.to_tokens().unwrap();
             assert_eq!(tokens.dims(), [2, 20, 3]);
-            let back = Grid::from_tokens(&tokens, (4, 5), layout).unwrap();
+            let back = FeatureMap::from_tokens(&tokens, (4, 5), layout).unwrap();
             assert_eq!(values(&back.to_nchw().unwrap()), values(&numbers(0.0)));
             let joined = a.join_channels(&b).unwrap();
             assert_eq!((joined.channels(), joined.size()), (6, (4, 5)));
             let results = [a.add(&b).unwrap(), joined, a.add_channels(&shift).unwrap()];
             (values(&tokens), results.map(|grid| values(&grid.to_nchw().unwrap())))
         };
-        let (nchw, nhwc) = (every(Layout::Nchw), every(Layout::Nhwc));
+        let (nchw, nhwc) = (every(MemoryOrder::Nchw), every(MemoryOrder::Nhwc));
         assert_eq!(nchw, nhwc);
         let (tokens, [sum, joined, shifted]) = nchw;
         // The second place of the first row, in each channel.
@@ -194,10 +196,10 @@ mod tests {
 
     #[test]
     fn a_grid_of_another_layout_is_brought_over() {
-        let a = Grid::from_nchw(&numbers(0.0), Layout::Nchw).unwrap();
-        let b = Grid::from_nchw(&numbers(0.0), Layout::Nhwc).unwrap();
+        let a = FeatureMap::from_nchw(&numbers(0.0), MemoryOrder::Nchw).unwrap();
+        let b = FeatureMap::from_nchw(&numbers(0.0), MemoryOrder::Nhwc).unwrap();
         let sum = a.add(&b).unwrap();
-        assert_eq!(sum.layout(), Layout::Nchw);
+        assert_eq!(sum.layout(), MemoryOrder::Nchw);
         assert_eq!(values(&sum.to_nchw().unwrap())[11], 22.0);
     }
 }

@@ -1,8 +1,9 @@
-//! What shifts every resnet: the timestep and, in SDXL, the pooled prompt and the size conditions, each as waves through linear layers.
+//! What shifts every resnet: the timestep and, in SDXL, the pooled prompt and the size conditions,
+//! each as waves through linear layers.
 
-use crate::Result;
 use crate::checkpoint::{Addition, UnetConfig};
 use crate::model::layers::{Builder, Linear};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// Two linear layers with SiLU between them (diffusers `TimestepEmbedding`).
@@ -39,12 +40,14 @@ impl Waves {
     }
 }
 
-/// Sines and cosines of the timestep through an MLP (diffusers `Timesteps` and `TimestepEmbedding`).
+/// Sines and cosines of the timestep through an MLP (diffusers `Timesteps` and
+/// `TimestepEmbedding`).
 #[derive(Debug, Clone)]
 pub(super) struct TimeEmbedding {
     waves: Waves,
     mlp: Mlp,
-    /// Consistency-distilled models: from the guidance scale's waves to a shift of the timestep's, without a bias.
+    /// Consistency-distilled models: from the guidance scale's waves to a shift of the timestep's,
+    /// without a bias.
     cond_proj: Option<(usize, Linear)>,
     device: Device,
     dtype: DType,
@@ -69,14 +72,16 @@ impl TimeEmbedding {
         self.cond_proj.is_some()
     }
 
-    /// The shift `[1, channels]` that a guidance scale makes; `None` in a model that was not trained with one.
+    /// The shift `[1, channels]` that a guidance scale makes; `None` in a model that was not
+    /// trained with one.
     pub(super) fn guidance(&self, scale: f64) -> Result<Option<Tensor>> {
         let Some((width, projection)) = &self.cond_proj else { return Ok(None) };
         let waves = Tensor::from_vec(guidance_waves(scale, *width), (1, *width), &self.device)?.to_dtype(self.dtype)?;
         Ok(Some(projection.forward(&waves)?))
     }
 
-    /// The embedding `[1, time_embed_dim]` of one timestep, its waves shifted by what [`guidance`](Self::guidance) gave.
+    /// The embedding `[1, time_embed_dim]` of one timestep, its waves shifted by what
+    /// [`guidance`](Self::guidance) gave.
     pub(super) fn forward(&self, timestep: f64, guidance: Option<&Tensor>) -> Result<Tensor> {
         let waves = self.waves.of(timestep);
         let mut waves = Tensor::from_vec(waves, (1, self.waves.channels), &self.device)?.to_dtype(self.dtype)?;
@@ -87,7 +92,8 @@ impl TimeEmbedding {
     }
 }
 
-/// SDXL's pooled prompt and size conditions as a shift of the timestep's embedding (diffusers `add_time_proj`, `add_embedding`).
+/// SDXL's pooled prompt and size conditions as a shift of the timestep's embedding (diffusers
+/// `add_time_proj`, `add_embedding`).
 #[derive(Debug, Clone)]
 pub(super) struct AddEmbedding {
     waves: Waves,
@@ -122,7 +128,7 @@ impl AddEmbedding {
         let waves: Vec<f32> = time_ids.iter().flat_map(|number| self.waves.of(*number)).collect();
         if width + waves.len() != self.width {
             let message = format!("{width} channels of a pooled prompt and {} waves for {}", waves.len(), self.width);
-            return Err(candle_core::Error::Msg(message).into());
+            return Err(Error::bug(message));
         }
         let count = waves.len();
         let waves = Tensor::from_vec(waves, (1, count), &self.device)?.broadcast_as((batch, count))?;
@@ -131,8 +137,9 @@ impl AddEmbedding {
     }
 }
 
-/// `channels` waves of a guidance scale: sines, then cosines, of 1000 times the scale less one (Meng et al., 2023; diffusers
-/// `get_guidance_scale_embedding`). Rounded to f32 where torch rounds.
+/// `channels` waves of a guidance scale: sines, then cosines, of 1000 times the scale less one
+/// (Meng et al., 2023; diffusers `get_guidance_scale_embedding`). Rounded to f32 where torch
+/// rounds.
 fn guidance_waves(scale: f64, channels: usize) -> Vec<f32> {
     let half = channels / 2;
     let number = (scale - 1.0) as f32 * 1000.0;
@@ -144,9 +151,11 @@ fn guidance_waves(scale: f64, channels: usize) -> Vec<f32> {
     waves
 }
 
-/// `channels` waves of the timestep, from period 2 pi to about 2 pi times 10000 (diffusers `get_timestep_embedding`).
+/// `channels` waves of the timestep, from period 2 pi to about 2 pi times 10000 (diffusers
+/// `get_timestep_embedding`).
 ///
-/// Rounded to f32 where torch rounds: at timestep 1000 an error of one in the last place of a frequency moves a sine by 6e-5.
+/// Rounded to f32 where torch rounds: at timestep 1000 an error of one in the last place of a
+/// frequency moves a sine by 6e-5.
 fn sinusoids(timestep: f64, channels: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Vec<f32> {
     let half = channels / 2;
     let mut sines = Vec::with_capacity(half);

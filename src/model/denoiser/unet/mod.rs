@@ -1,13 +1,18 @@
-//! The denoiser: a UNet whose transformers attend to the prompt, with an observer passed down to every attention.
+//! The denoiser: a UNet whose transformers attend to the prompt, with an observer passed down to
+//! every attention.
 
 mod blocks;
+mod prompt;
 mod redraw;
 mod sites;
 mod time;
 mod transformer;
 
-use super::layers::{Builder, Conv2d, Grid, GroupNorm, KeysValues, Layout};
-use crate::checkpoint::{TIME_IDS, UnetConfig};
+pub use prompt::UnetPrompt;
+
+use super::conditioning::{AddedConditions, Conditioning};
+use crate::checkpoint::UnetConfig;
+use crate::model::layers::{Builder, Conv2d, FeatureMap, GroupNorm, MemoryOrder};
 use crate::trace::{Attends, AttentionObserver, Site, Stage};
 use crate::{Error, Result};
 use blocks::{DownBlock, MidBlock, Position, UpBlock};
@@ -15,104 +20,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use sites::{Pass, Places};
 use time::{AddEmbedding, TimeEmbedding};
-
-/// What the UNet is to draw: the text encoder's states and how they may be looked at.
-#[derive(Debug, Clone)]
-pub struct Conditioning {
-    /// `[batch, tokens, channels]`; under guidance the unconditional rows come first.
-    pub hidden_states: Tensor,
-    /// `[batch, tokens]`, added to the scores of every cross-attention before the softmax. Minus infinity removes a token from
-    /// view (the others share its attention); at least one token of each row must stay.
-    pub key_bias: Option<Tensor>,
-    /// What SDXL's UNet is told beside; `None` for the others.
-    pub added: Option<Added>,
-    /// The guidance scale, for a consistency-distilled UNet that was trained with one; other UNets do not look at it.
-    pub guidance: Option<f64>,
-}
-
-/// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`).
-#[derive(Debug, Clone)]
-pub struct Added {
-    /// `[batch, width]`: the second text encoder's projection of each prompt (`text_embeds`).
-    pub pooled: Tensor,
-    /// Height and width of the original in pixels, top and left of the crop, height and width of the target; for every row.
-    pub time_ids: [f64; TIME_IDS],
-}
-
-impl Conditioning {
-    /// Every token in full view, and nothing beside.
-    pub fn new(hidden_states: Tensor) -> Self {
-        Self { hidden_states, key_bias: None, added: None, guidance: None }
-    }
-}
-
-/// A prompt made ready for the UNet: keys and values of every cross-attention. Made once ([`Unet::prepare`]), used at every step.
-#[derive(Debug, Clone)]
-pub struct Context {
-    keys_values: Vec<KeysValues>,
-    key_bias: Option<Tensor>,
-    /// Added to the timestep's embedding, `[batch, time_embed_dim]`.
-    added: Option<Tensor>,
-    /// Added to the timestep's waves, `[1, channels]`.
-    guidance: Option<Tensor>,
-    batch: usize,
-    tokens: usize,
-    probes: Vec<Probe>,
-}
-
-/// Other words that a prompt's queries are asked about.
-#[derive(Debug, Clone)]
-struct Probe {
-    /// The prompt's tokens and, last, the probe's.
-    beside: Context,
-    /// How many tokens are the probe's.
-    tokens: usize,
-}
-
-impl Context {
-    /// This context with every token's values times its weight in `weights`, f32 `[batch, tokens]`: 0 takes a token's term out of every
-    /// cross-attention's sum and leaves all probabilities as they are.
-    ///
-    /// # Errors
-    /// When `weights` has another shape.
-    pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
-        let weighted = |known: &KeysValues| known.weighted(weights);
-        Ok(Self { keys_values: self.keys_values.iter().map(weighted).collect::<Result<_>>()?, ..self.clone() })
-    }
-
-    /// This context with other words to ask about: each of `probes` is a context of the batch's last rows (under guidance those that were
-    /// given the prompt), whose last tokens, as many as is said, are the probe's and whose others are the prompt's.
-    ///
-    /// At each cross-attention that the observer wants it is told, beside the probabilities of the prompt's tokens, how the same queries
-    /// would attend to the probe's tokens if they stood among the prompt's: with the scores `s` of a head and place,
-    /// `exp(s_i - logsumexp(s of the prompt's tokens and of this probe's))`. Each probe competes with the prompt alone and not with other
-    /// probes. What the network computes does not depend on them.
-    ///
-    /// # Errors
-    /// When a probe has no token, more than its context has, or more rows than the batch.
-    pub fn with_probes(mut self, probes: Vec<(Context, usize)>) -> Result<Self> {
-        let rows = probes.first().map_or(0, |(beside, _)| beside.batch);
-        let fits = |(beside, tokens): &(Context, usize)| {
-            (1..=beside.tokens).contains(tokens) && beside.batch == rows && rows <= self.batch
-        };
-        if !probes.iter().all(fits) {
-            let message = format!("probes of other rows or tokens than a batch of {} has", self.batch);
-            return Err(candle_core::Error::Msg(message).into());
-        }
-        self.probes = probes.into_iter().map(|(beside, tokens)| Probe { beside, tokens }).collect();
-        Ok(self)
-    }
-
-    /// Rows of the batch.
-    pub fn batch(&self) -> usize {
-        self.batch
-    }
-
-    /// Tokens of each row: the keys of every cross-attention.
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-}
+use transformer::Transformer;
 
 /// diffusers `UNet2DConditionModel`, fields named as its weights.
 #[derive(Debug, Clone)]
@@ -129,7 +37,7 @@ pub struct Unet {
     downsample_padding: usize,
     channels: usize,
     cross_attention_dim: usize,
-    layout: Layout,
+    layout: MemoryOrder,
     device: Device,
     dtype: DType,
 }
@@ -202,17 +110,20 @@ impl Unet {
         self.channels
     }
 
-    /// The cross-attention sites in network order, with the grids they have for a latent of this size.
+    /// The cross-attention sites in network order, with the grids they have for a latent of this
+    /// size.
     pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         self.places.sites(Attends::Prompt, &self.grids(latent_height, latent_width))
     }
 
-    /// The self-attention sites in network order, with the grids they have for a latent of this size.
+    /// The self-attention sites in network order, with the grids they have for a latent of this
+    /// size.
     pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         self.places.sites(Attends::Itself, &self.grids(latent_height, latent_width))
     }
 
-    /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it is not to be applied outside.
+    /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it
+    /// is not to be applied outside.
     pub fn embeds_guidance(&self) -> bool {
         self.time_embedding.embeds_guidance()
     }
@@ -220,9 +131,10 @@ impl Unet {
     /// Keys and values of every cross-attention for a prompt.
     ///
     /// # Errors
-    /// When the hidden states are not `[batch, tokens, cross_attention_dim]`, the bias not `[batch, tokens]`, or what an SDXL UNet is told
-    /// beside is missing or of another width.
-    pub fn prepare(&self, conditioning: &Conditioning) -> Result<Context> {
+    /// When the hidden states are not `[batch, tokens, cross_attention_dim]` or the bias is not
+    /// `[batch, tokens]`. Also when the added conditions of an SDXL UNet are missing or of another
+    /// width.
+    pub fn prepare(&self, conditioning: &Conditioning) -> Result<UnetPrompt> {
         let (batch, tokens, width) = conditioning.hidden_states.dims3()?;
         if width != self.cross_attention_dim {
             return Err(Error::Unsupported {
@@ -237,12 +149,11 @@ impl Unet {
         };
         let added = match (&self.add_embedding, &conditioning.added) {
             (None, _) => None,
-            (Some(embedding), Some(Added { pooled, time_ids })) if pooled.dim(0)? == batch => {
+            (Some(embedding), Some(AddedConditions { pooled, time_ids })) if pooled.dim(0)? == batch => {
                 Some(embedding.forward(pooled, time_ids)?)
             }
-            (Some(_), Some(Added { pooled, .. })) => {
-                let message = format!("a pooled prompt of {:?} for {batch} rows", pooled.dims());
-                return Err(candle_core::Error::Msg(message).into());
+            (Some(_), Some(AddedConditions { pooled, .. })) => {
+                return Err(Error::bug(format!("a pooled prompt of {:?} for {batch} rows", pooled.dims())));
             }
             (Some(_), None) => {
                 return Err(Error::Unsupported {
@@ -256,14 +167,15 @@ impl Unet {
             None => None,
         };
         let mut keys_values = Vec::new();
-        self.down_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
-        self.mid_block.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
-        self.up_blocks.iter().try_for_each(|block| block.prepare(&prompt, &mut keys_values))?;
-        Ok(Context { keys_values, key_bias, added, guidance, batch, tokens, probes: Vec::new() })
+        for transformer in self.transformers() {
+            transformer.prepare(&prompt, &mut keys_values)?;
+        }
+        Ok(UnetPrompt { keys_values, key_bias, added, guidance, batch, tokens, probes: Vec::new() })
     }
 
-    /// The network's output (noise or velocity, as the checkpoint was trained) for `latent` `[batch, channels, height, width]` at
-    /// `timestep`: f32, of the latent's shape but for what an inpainting network is shown beside it. Any height and width will do that leave a grid of 1 or more at each level.
+    /// The network's output for `latent` `[batch, channels, height, width]` at `timestep`: noise or
+    /// velocity, as the checkpoint was trained. It is f32 `[batch, out_channels, height, width]`.
+    /// Any height and width will do that leave a grid of 1 or more at each level.
     ///
     /// At each attention `observer` is asked first, then told.
     ///
@@ -273,18 +185,17 @@ impl Unet {
         &self,
         latent: &Tensor,
         timestep: f64,
-        context: &Context,
+        context: &UnetPrompt,
         observer: &mut dyn AttentionObserver,
     ) -> Result<Tensor> {
         let (batch, channels, height, width) = latent.dims4()?;
         if batch != context.batch || channels != self.channels {
-            let msg = format!(
+            return Err(Error::bug(format!(
                 "a latent of shape {:?} for a UNet of {} channels and a prompt of {} rows",
                 latent.dims(),
                 self.channels,
                 context.batch
-            );
-            return Err(Error::Tensor(candle_core::Error::Msg(msg)));
+            )));
         }
         let grids = self.grids(height, width);
         if grids.iter().any(|(height, width)| height.min(width) == &0) {
@@ -308,7 +219,7 @@ impl Unet {
             self_sites: self.places.sites(Attends::Itself, &grids),
             observer,
         };
-        let mut x = self.conv_in.forward(&Grid::from_nchw(&latent, self.layout)?)?;
+        let mut x = self.conv_in.forward(&FeatureMap::from_nchw(&latent, self.layout)?)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, &mut pass)?;
@@ -323,7 +234,16 @@ impl Unet {
         Ok(x.to_nchw()?.to_dtype(DType::F32)?)
     }
 
-    /// The grid at each level. A down-sampler rounds odd sides up, or down where its padding is on one side alone.
+    /// The transformers in network order.
+    fn transformers(&self) -> impl Iterator<Item = &Transformer> {
+        let down = self.down_blocks.iter().flat_map(|block| &block.attentions);
+        let mid = self.mid_block.iter().flat_map(|block| &block.attentions);
+        let up = self.up_blocks.iter().flat_map(|block| &block.attentions);
+        down.chain(mid).chain(up)
+    }
+
+    /// The grid at each level. A down-sampler rounds odd sides up, or down where its padding is on
+    /// one side alone.
     fn grids(&self, height: usize, width: usize) -> Vec<(usize, usize)> {
         let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
         let next = |&(height, width): &(usize, usize)| Some((half(height), half(width)));

@@ -1,10 +1,11 @@
-//! The transformer between resnets: self-attention, attention to the prompt, and a gated MLP on every place of the grid.
+//! The transformer between resnets: self-attention, attention to the prompt, and a gated MLP on
+//! every place of the grid.
 
 use super::sites::{Pass, Places};
-use crate::Result;
 use crate::checkpoint::UnetConfig;
-use crate::model::layers::{Attention, Builder, GeGlu, Grid, GroupNorm, KeysValues, LayerNorm, Linear};
+use crate::model::layers::{Attention, Builder, FeatureMap, GeGlu, GroupNorm, KeysValues, LayerNorm, Linear};
 use crate::trace::{Attends, Stage};
+use crate::{Error, Result};
 use candle_core::Tensor;
 
 /// Which transformer is built: what differs from block to block.
@@ -18,7 +19,8 @@ pub(super) struct Shape {
     pub(super) layers: usize,
 }
 
-/// Group norm, projection in, `layers` transformer blocks, projection out, residual (diffusers `Transformer2DModel`).
+/// Group norm, projection in, `layers` transformer blocks, projection out, residual (diffusers
+/// `Transformer2DModel`).
 #[derive(Debug, Clone)]
 pub(super) struct Transformer {
     norm: GroupNorm,
@@ -37,7 +39,8 @@ impl Transformer {
         b: &Builder,
     ) -> Result<Self> {
         let channels = shape.channels;
-        // A 1x1 convolution (SD 1) is a linear layer on tokens (SD 2) whose weight has two more dimensions.
+        // A 1x1 convolution (SD 1) is a linear layer on tokens (SD 2) whose weight has two more
+        // dimensions.
         let projection = |name| match config.use_linear_projection {
             true => Linear::new(channels, channels, &b.pp(name)),
             false => Linear::from_conv(channels, channels, &b.pp(name)),
@@ -55,12 +58,12 @@ impl Transformer {
         })
     }
 
-    pub(super) fn forward(&self, x: &Grid, pass: &mut Pass) -> Result<Grid> {
+    pub(super) fn forward(&self, x: &FeatureMap, pass: &mut Pass) -> Result<FeatureMap> {
         let mut tokens = self.proj_in.forward(&self.norm.forward(x)?.to_tokens()?)?;
         for block in &self.transformer_blocks {
             tokens = block.forward(&tokens, pass)?;
         }
-        Grid::from_tokens(&self.proj_out.forward_plus(&tokens, &x.to_tokens()?)?, x.size(), x.layout())
+        FeatureMap::from_tokens(&self.proj_out.forward_plus(&tokens, &x.to_tokens()?)?, x.size(), x.layout())
     }
 
     /// The attentions to the prompt, in network order.
@@ -68,9 +71,13 @@ impl Transformer {
         self.transformer_blocks.iter_mut().map(|block| &mut block.attn2)
     }
 
-    /// Appends the prompt's keys and values for each block, in network order.
+    /// Appends the prompt's keys and values for each block. Called in network order, since a block
+    /// finds its own by its index ([`TransformerBlock::site`]).
     pub(super) fn prepare(&self, prompt: &Tensor, into: &mut Vec<KeysValues>) -> Result<()> {
         for block in &self.transformer_blocks {
+            if block.site != into.len() {
+                return Err(Error::bug("a transformer block is prepared out of network order"));
+            }
             into.push(block.attn2.keys_values(prompt)?);
         }
         Ok(())

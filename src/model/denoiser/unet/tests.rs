@@ -4,7 +4,8 @@ use crate::model::fixture::{CHECKPOINTS, Fixture, LAYOUTS};
 use crate::trace::Unobserved;
 use blocks::{DownBlock, UpBlock};
 
-/// Calls `run` with a pass whose timestep embedding is `time` (before SiLU) and whose prompt is `prompt`.
+/// Calls `run` with a pass whose timestep embedding is `time` (before SiLU) and whose prompt is
+/// `prompt`.
 fn with_pass<T>(
     unet: &Unet,
     time: &Tensor,
@@ -36,7 +37,7 @@ fn blocks_equal_diffusers() {
             let unet = Unet::build(&fixture.checkpoint.unet, &fixture.builder(Part::Unet, layout)).unwrap();
             let last = unet.down_blocks.len() - 1;
             let grid = |name: &str| fixture.grid(&format!("unet-block/{name}"), layout);
-            let gives = |name: &str, output: &Grid| {
+            let gives = |name: &str, output: &FeatureMap| {
                 fixture.assert_gives(&format!("unet-block/{name}"), &output.to_nchw().unwrap());
             };
 
@@ -60,7 +61,8 @@ fn blocks_equal_diffusers() {
             let mid = unet.mid_block.as_ref().unwrap();
             gives("mid_block/out/0", &with_pass(&unet, &time, &prompt, (5, 6), |pass| mid.forward(input, pass)));
 
-            // The inputs of an up block are x, the embedding, the skips (the last is taken first) and perhaps the prompt.
+            // The inputs of an up block are x, the embedding, the skips (the last is taken first)
+            // and perhaps the prompt.
             let up = |index: usize, block: &UpBlock, layers: usize, below: &str| {
                 let path = format!("up_blocks.{index}");
                 let mut skips = vec![grid(below)];
@@ -81,7 +83,7 @@ fn blocks_equal_diffusers() {
 #[test]
 fn grids_round_as_the_down_samplers_do() {
     let fixture = Fixture::new("tiny-sd2");
-    let b = fixture.builder(Part::Unet, Layout::Nchw);
+    let b = fixture.builder(Part::Unet, MemoryOrder::Nchw);
     let mut unet = Unet::build(&fixture.checkpoint.unet, &b).unwrap();
     assert_eq!(unet.grids(9, 1), [(9, 1), (5, 1), (3, 1), (2, 1)]);
     unet.downsample_padding = 0;

@@ -1,0 +1,37 @@
+//! What a denoiser is conditioned on: the text encoders' states and what goes beside them.
+
+use crate::checkpoint::TIME_IDS;
+use candle_core::Tensor;
+
+/// What the denoiser is to draw: the text encoders' states and how they may be attended to.
+#[derive(Debug, Clone)]
+pub struct Conditioning {
+    /// `[batch, tokens, channels]`; under guidance the unconditional rows come first.
+    pub hidden_states: Tensor,
+    /// `[batch, tokens]`, added to the scores of every attention to the prompt before the softmax.
+    /// Minus infinity removes a token from view, and the others share its attention. At least one
+    /// token of each row must stay.
+    pub key_bias: Option<Tensor>,
+    /// What SDXL's UNet is told beside; `None` for the others.
+    pub added: Option<AddedConditions>,
+    /// The guidance scale, for a consistency-distilled network that was trained with one. Others do
+    /// not look at it.
+    pub guidance: Option<f64>,
+}
+
+/// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`).
+#[derive(Debug, Clone)]
+pub struct AddedConditions {
+    /// `[batch, width]`: the second text encoder's projection of each prompt (`text_embeds`).
+    pub pooled: Tensor,
+    /// Height and width of the original in pixels, top and left of the crop, height and width of
+    /// the target. They hold for every row.
+    pub time_ids: [f64; TIME_IDS],
+}
+
+impl Conditioning {
+    /// Every token in full view, and nothing beside.
+    pub fn new(hidden_states: Tensor) -> Self {
+        Self { hidden_states, key_bias: None, added: None, guidance: None }
+    }
+}

@@ -1,0 +1,151 @@
+//! The denoiser of a checkpoint: a closed set of networks behind the calls that a pipeline makes.
+//!
+//! A network takes a noisy latent, a timestep and a prompt, and predicts noise, velocity or the
+//! clean sample. Each variant of [`Denoiser`] prepares a prompt in its own way
+//! ([`PreparedPrompt`]). A new network is a folder beside `unet/`, a variant of both enums, and an
+//! arm in each match.
+
+mod conditioning;
+mod unet;
+
+pub use conditioning::{AddedConditions, Conditioning};
+pub use unet::{Unet, UnetPrompt};
+
+use super::layers::Draw;
+use crate::Result;
+use crate::checkpoint::UnetConfig;
+use crate::trace::{AttentionObserver, Site};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+/// The network that denoises.
+#[derive(Debug, Clone)]
+pub enum Denoiser {
+    /// diffusers `UNet2DConditionModel`: cross-attention to the prompt's states.
+    Unet(Unet),
+}
+
+/// A prompt made ready for a [`Denoiser`], once per run.
+#[derive(Debug, Clone)]
+pub enum PreparedPrompt {
+    /// Keys and values of every cross-attention.
+    Unet(UnetPrompt),
+}
+
+impl PreparedPrompt {
+    /// This prompt with every token's values times its weight in `weights`, f32 `[batch, tokens]`;
+    /// see [`UnetPrompt::weighted`].
+    ///
+    /// # Errors
+    /// When `weights` has another shape.
+    pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
+        match self {
+            Self::Unet(prompt) => Ok(Self::Unet(prompt.weighted(weights)?)),
+        }
+    }
+
+    /// This prompt with words to ask about that are not in it; see [`UnetPrompt::with_probes`].
+    ///
+    /// # Errors
+    /// When a probe has no token, more than its prompt has, or more rows than the batch.
+    pub fn with_probes(self, probes: Vec<(Self, usize)>) -> Result<Self> {
+        match self {
+            Self::Unet(prompt) => {
+                let of_unet = |(Self::Unet(probe), tokens)| (probe, tokens);
+                Ok(Self::Unet(prompt.with_probes(probes.into_iter().map(of_unet).collect())?))
+            }
+        }
+    }
+
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        match self {
+            Self::Unet(prompt) => prompt.batch(),
+        }
+    }
+
+    /// Text tokens of each row, which attention reads as keys.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Unet(prompt) => prompt.tokens(),
+        }
+    }
+}
+
+impl Denoiser {
+    /// The network with the weights that `weights` holds at its root.
+    ///
+    /// # Errors
+    /// When a weight is not there in the shape that `config` gives it.
+    pub fn new(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
+        Ok(Self::Unet(Unet::new(config, weights)?))
+    }
+
+    /// Channels of the latent that it takes.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Unet(unet) => unet.channels(),
+        }
+    }
+
+    /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]). Then it
+    /// is not applied outside.
+    pub fn embeds_guidance(&self) -> bool {
+        match self {
+            Self::Unet(unet) => unet.embeds_guidance(),
+        }
+    }
+
+    /// The sites that attend to the prompt, in network order, for a latent of this size.
+    pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
+        match self {
+            Self::Unet(unet) => unet.sites(latent_height, latent_width),
+        }
+    }
+
+    /// The sites where the image attends to itself, in network order, for a latent of this size.
+    pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
+        match self {
+            Self::Unet(unet) => unet.self_sites(latent_height, latent_width),
+        }
+    }
+
+    /// Makes a prompt ready for every step of a run.
+    ///
+    /// # Errors
+    /// When the shapes of `conditioning` are not those that the network takes, or a part that it
+    /// needs is missing.
+    pub fn prepare(&self, conditioning: &Conditioning) -> Result<PreparedPrompt> {
+        match self {
+            Self::Unet(unet) => Ok(PreparedPrompt::Unet(unet.prepare(conditioning)?)),
+        }
+    }
+
+    /// The output for `latent` `[batch, channels, height, width]` at `timestep`: f32. `observer` is
+    /// asked about each attention first, then told of it.
+    ///
+    /// # Errors
+    /// When the batch of `latent` is not the prompt's, or the observer's own.
+    pub fn forward(
+        &self,
+        latent: &Tensor,
+        timestep: f64,
+        prompt: &PreparedPrompt,
+        observer: &mut dyn AttentionObserver,
+    ) -> Result<Tensor> {
+        match (self, prompt) {
+            (Self::Unet(unet), PreparedPrompt::Unet(prompt)) => unet.forward(latent, timestep, prompt, observer),
+        }
+    }
+
+    /// Draws the weights of every attention to the prompt in `block` anew; see
+    /// [`Unet::redraw_cross_attention`].
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub fn redraw_cross_attention(&mut self, block: &str, draw: Draw) -> Result<usize> {
+        match self {
+            Self::Unet(unet) => unet.redraw_cross_attention(block, draw),
+        }
+    }
+}
