@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::LoadOptions;
+use super::options::LoadOptions;
 use crate::checkpoint::{Changes, Checkpoint, OpenOptions, Progress, Source};
 use crate::run::{RunRecord, Settings};
 use crate::{Error, Result};

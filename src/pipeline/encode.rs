@@ -3,8 +3,10 @@
 
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 
-use super::{LoadOptions, Options, Pipeline};
-use crate::checkpoint::{self, Checkpoint, Part, TIME_IDS};
+use super::generation::TextAttentions;
+use super::load::Pipeline;
+use super::options::Options;
+use crate::checkpoint::TIME_IDS;
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
@@ -22,14 +24,6 @@ fn value_weights(weights: &[f32], context: &PreparedPrompt, images: usize) -> Re
     Ok(Tensor::from_vec(all, (batch, tokens), &Device::Cpu)?)
 }
 
-/// SDXL's second text encoder with the tokenizer that belongs to it.
-pub(super) struct SecondEncoder {
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    /// Whether an empty negative prompt stands for zeros.
-    force_zeros: bool,
-}
-
 /// What encoding some prompts gives.
 pub(super) struct Encoding {
     /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of
@@ -39,40 +33,6 @@ pub(super) struct Encoding {
     pub(super) pooled: Option<Tensor>,
     /// What each encoder gave.
     outputs: Vec<TextEncoding>,
-}
-
-/// The text encoders' own self-attention among a prompt's tokens, a layer each.
-#[derive(Debug, Clone, Default)]
-pub struct TextAttentions {
-    /// Of the first, or only, text encoder.
-    pub first: Vec<TextAttention>,
-    /// Of SDXL's second.
-    pub second: Vec<TextAttention>,
-}
-
-impl SecondEncoder {
-    pub(super) fn load(checkpoint: &Checkpoint, first: &Tokenizer, options: &LoadOptions) -> Result<Option<Self>> {
-        let Some(checkpoint::SecondEncoder { text_encoder, tokenizer: files }) = &checkpoint.second else {
-            return Ok(None);
-        };
-        let tokenizer = Tokenizer::new(files)?.with_words(&checkpoint.added_words)?;
-        if tokenizer.length() != first.length() {
-            // Hidden states of the two are put side by side, position by position.
-            return Err(Error::Config {
-                file: files.folder.join("tokenizer_config.json"),
-                reason: format!(
-                    "`model_max_length` is {}, but the first tokenizer's is {}",
-                    tokenizer.length(),
-                    first.length()
-                ),
-            });
-        }
-        let weights = checkpoint.weights(Part::TextEncoder2)?;
-        let text_encoder =
-            weights.load(options.dtype, &options.device, |weights| TextEncoder::new(text_encoder, weights))?;
-        let force_zeros = checkpoint.index.force_zeros_for_empty_prompt;
-        Ok(Some(Self { tokenizer, text_encoder, force_zeros }))
-    }
 }
 
 impl Pipeline {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::init::Init;
 use super::init::{INIT_FILE, MASK_FILE};
-use super::{Init, Options, Pipeline};
+use super::load::Pipeline;
+use super::options::Options;
 use crate::Result;
 use crate::picture;
 use crate::trace::Grid;

@@ -11,8 +11,10 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use serde_json::{Value, json};
 
+use super::generation::TextAttentions;
+use super::load::Pipeline;
+use super::options::Options;
 use super::traced::encoders;
-use super::{Options, Pipeline, TextAttentions};
 use crate::prompt::{Prompt, Syntax};
 use crate::run::{Run, Settings};
 use crate::scheduler::{self, TorchGenerator};

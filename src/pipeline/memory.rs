@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use candle_core::DType;
 use serde::Serialize;
 
-use super::{LoadOptions, vae_dtype};
+use super::options::{LoadOptions, vae_dtype};
 use crate::checkpoint::{Checkpoint, Part};
 use crate::{Error, Result};
 

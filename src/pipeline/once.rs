@@ -1,12 +1,13 @@
 //! Single calls of the networks, outside of a run: what the causal tests and the accuracy
 //! measurement are made of.
 
-use super::{Options, Pipeline, Result};
-use crate::Error;
+use super::load::Pipeline;
+use super::options::Options;
 use crate::model::{Denoiser, Posterior, PreparedPrompt};
 use crate::prompt::Prompt;
 use crate::scheduler;
 use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 

@@ -7,7 +7,8 @@
 //! level.
 
 use super::init::Init;
-use super::{Options, Pipeline};
+use super::load::Pipeline;
+use super::options::Options;
 use crate::checkpoint::Family;
 use crate::scheduler::Scheduler;
 use crate::{Error, Result};

@@ -2,11 +2,12 @@
 //! without being changed.
 
 use super::encode::Encoding;
-use super::{Options, Pipeline, Result};
-use crate::Error;
+use super::load::Pipeline;
+use super::options::Options;
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
 use crate::trace::{ProbeInfo, PromptInfo, TokenKind};
+use crate::{Error, Result};
 use candle_core::Tensor;
 
 impl Pipeline {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::choice::{device_name, dtype_name};
-use super::{Options, Pipeline};
+use super::load::Pipeline;
+use super::options::Options;
 use crate::Result;
 use crate::prompt::Syntax;
 use crate::run::{Settings, quoted};

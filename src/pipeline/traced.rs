@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use candle_core::DType;
 
-use super::{Event, Generation, Options, Pipeline, TextAttentions, Timings};
+use super::generation::{Event, Generation, TextAttentions, Timings};
+use super::load::Pipeline;
+use super::options::Options;
 use crate::checkpoint::Part;
 use crate::prompt::Prompt;
 use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Site, TiesPlan, Trace};

@@ -1,0 +1,231 @@
+//! The run itself: from noise to images, in diffusers' order of operations.
+
+use super::generation::{Event, Generation, Generations, Timings};
+use super::load::Pipeline;
+use super::options::{Options, check_conditions};
+use super::start::Start;
+use crate::checkpoint::{Family, SchedulerConfig};
+use crate::model::PreparedPrompt;
+use crate::prompt::Prompt;
+use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
+use crate::trace::{AttentionObserver, Grid, Step};
+use crate::{Error, Result};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use image::RgbImage;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// The most guidance: far beyond what makes images, and far below what overflows.
+const MOST_GUIDANCE: f64 = 1e4;
+
+/// The most that a value of given latents may be: standard normal noise hardly goes beyond 6.
+const MOST_LATENT: f32 = 1e4;
+
+impl Pipeline {
+    /// The sampler of a run with `options`: the chosen one, or the checkpoint's own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class of the checkpoint that attnmap does not have.
+    pub fn sampler_kind(&self, options: &Options) -> Result<SchedulerKind> {
+        match options.scheduler {
+            Some(kind) => Ok(kind.with(&self.scheduler)),
+            None => SchedulerKind::of_config(&self.scheduler),
+        }
+    }
+
+    /// The timesteps of the calls of a run with `options`, without those that a picture to start from leaves out.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn timesteps(&self, options: &Options) -> Result<Vec<f64>> {
+        let sampler = self.sampler(options)?;
+        let skipped = options.init.as_ref().map_or(0, |init| self.skipped(init, options));
+        let first = skipped * sampler.calls_per_step();
+        Ok(sampler.timesteps()[first..].to_vec())
+    }
+
+    /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
+    pub fn check(&self, options: &Options) -> Result<()> {
+        self.check_size(Grid::new(options.height, options.width))?;
+        if options.seeds.is_empty() {
+            return Err(Error::option("--images", "must be 1 or more"));
+        }
+        if !options.guidance_scale.is_finite() {
+            return Err(Error::option("--guidance", "must be a finite number"));
+        }
+        if options.guidance_scale.abs() > MOST_GUIDANCE {
+            let reason = format!(
+                "{:?} is beyond what numbers hold in a run; 1 to 20 are usual, {MOST_GUIDANCE} is the most",
+                options.guidance_scale
+            );
+            return Err(Error::option("--guidance", reason));
+        }
+        options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
+        check_conditions(options.original_size.is_some(), options.crop != [0, 0], self.second.is_some())?;
+        if let Some(latents) = &options.latents {
+            let expected = self.latent_shape(options);
+            if latents.dims() != expected {
+                return Err(Error::option(
+                    "--latents",
+                    format!("the tensor has shape {:?}; this run needs {expected:?}", latents.dims()),
+                ));
+            }
+            let largest = latents.to_dtype(DType::F32)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+            // A comparison with NaN is false.
+            if let Some(value) = largest.into_iter().find(|&value| !(0.0..=MOST_LATENT).contains(&value)) {
+                let reason = format!("the tensor holds {value}; standard normal noise is asked for");
+                return Err(Error::option("--latents", reason));
+            }
+        }
+        self.check_init(options)?;
+        self.sampler(options).map(|_| ())
+    }
+
+    /// The scheduler of a run, its config as the family's pipeline in diffusers takes it.
+    pub(super) fn sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
+        let mut config = match self.family {
+            Family::StableDiffusion if options.init.as_ref().is_some_and(|init| init.mask.is_some()) => {
+                scheduler::as_inpainting(&self.scheduler, options.scheduler)
+            }
+            Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
+            Family::LatentConsistency | Family::StableDiffusionXl => self.scheduler.clone(),
+        };
+        if let Some(spacing) = options.spacing {
+            config.timestep_spacing = Some(spacing.name().into());
+        }
+        let build = |config: &SchedulerConfig| match &options.init {
+            Some(init) if self.shortens_schedule(options) => {
+                scheduler::build_lcm_part(config, options.steps, init.strength)
+            }
+            _ => scheduler::build(config, options.scheduler, options.steps),
+        };
+        let built = build(&config);
+        let (Err(error @ Error::Config { .. }), Some(prediction)) = (&built, &self.changes.prediction) else {
+            return built;
+        };
+        // The file says nothing of what the user said: blame it only where it would be refused
+        // without that too.
+        config.prediction_type = None;
+        if build(&config).is_err() {
+            return built;
+        }
+        let with = options.scheduler.map_or(config.class_name, |kind| format!("--scheduler {kind}"));
+        let reason = format!("{prediction} does not go with {with}; choose another of either ({error})");
+        Err(Error::option("--prediction", reason))
+    }
+
+    /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told
+    /// of every attention site it wants; `progress` of every [`Event`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when
+    /// `progress` breaks.
+    pub fn generate(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        observer: &mut dyn AttentionObserver,
+        progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Generations> {
+        self.check(options)?;
+        let mut tell = |event: Event| match progress(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        };
+        let mut timings = Timings::default();
+        let images = options.seeds.len();
+        let guided = self.guided(options);
+
+        let start = Instant::now();
+        let (context, text) = self.context(prompt, options)?;
+        let mut sampler = self.sampler(options)?;
+        let mut noise: Vec<_> = options.seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect();
+        let Start { mut latents, first_call, paint } = self.start(options, &*sampler, &mut noise)?;
+        timings.encode = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let timesteps = sampler.timesteps()[first_call..].to_vec();
+        tell(Event::Encoded { calls: timesteps.len() })?;
+        for (index, &timestep) in timesteps.iter().enumerate() {
+            let step = Step { index, count: timesteps.len(), timestep, images, guided };
+            observer.begin_step(&step)?;
+            let call = first_call + index;
+            let mut input = sampler.scale_model_input(&latents, call)?;
+            if let Some(paint) = &paint {
+                input = paint.shown(input)?;
+            }
+            let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
+            let stepped = sampler.step(&output, call, &latents, &mut noise)?;
+            latents = match &paint {
+                Some(paint) => {
+                    let next = (index + 1 < timesteps.len()).then_some(call + 1);
+                    paint.keep(stepped.previous, &*sampler, next)?
+                }
+                None => stepped.previous,
+            };
+            tell(Event::Stepped { step, denoised: &stepped.denoised, input: &input })?;
+        }
+        timings.steps = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let mut done = Vec::with_capacity(images);
+        for (image, &seed) in options.seeds.iter().enumerate() {
+            let latent = latents.i(image..image + 1)?;
+            done.push(Generation { seed, image: self.decode(&latent)?, latent });
+            tell(Event::Decoded { image })?;
+        }
+        timings.decode = start.elapsed().as_secs_f64();
+        Ok(Generations { images: done, timesteps, text, timings })
+    }
+
+    /// Decodes a latent `[1, channels, h, w]` (as the UNet sees it) into an image of `h * factor` x
+    /// `w * factor` pixels.
+    pub fn decode(&self, latent: &Tensor) -> Result<RgbImage> {
+        let pixels = self.vae.pixels_of(latent)?.to_device(&Device::Cpu)?;
+        rgb_from_tensor(&pixels.i(0)?)
+    }
+
+    /// Standard normal noise, `[images, channels, h, w]`, drawn for each image from its own
+    /// generator as diffusers does with a list.
+    pub(super) fn initial_noise(&self, options: &Options, noise: &mut [TorchGenerator]) -> Result<Tensor> {
+        let device = &self.options.device;
+        if let Some(given) = &options.latents {
+            return Ok(given.to_dtype(DType::F32)?.to_device(device)?);
+        }
+        let shape = self.latent_shape(options);
+        scheduler::randn_tensor(&shape, noise, DType::F32, device)
+    }
+
+    pub(super) fn latent_shape(&self, options: &Options) -> [usize; 4] {
+        let factor = self.vae_factor;
+        [options.seeds.len(), self.latent_channels, options.height / factor, options.width / factor]
+    }
+
+    /// The guided prediction for `input` `[images, channels, h, w]`, f32.
+    fn predict(
+        &self,
+        input: &Tensor,
+        step: &Step,
+        context: &PreparedPrompt,
+        guidance_scale: f64,
+        observer: &mut dyn AttentionObserver,
+    ) -> Result<Tensor> {
+        let batch = if step.guided { Tensor::cat(&[input, input], 0)? } else { input.clone() };
+        let output = self.denoiser.forward(&batch, step.timestep, context, observer)?;
+        let conditional = output.i(step.conditional_rows())?;
+        if !step.guided {
+            return Ok(conditional);
+        }
+        let unconditional = output.i(..step.images)?;
+        Ok((&unconditional + ((conditional - &unconditional)? * guidance_scale)?)?)
+    }
+}
+
+/// `[3, H, W]` in -1..1 to 8 bits, rounding halves to even as diffusers' `VaeImageProcessor`
+/// (numpy) does.
+fn rgb_from_tensor(pixels: &Tensor) -> Result<RgbImage> {
+    let (_, height, width) = pixels.dims3()?;
+    let values = pixels.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;
+    let bytes = values.iter().map(|v| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
+    Ok(RgbImage::from_raw(width as u32, height as u32, bytes).expect("three bytes a pixel"))
+}

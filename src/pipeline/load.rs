@@ -1,0 +1,176 @@
+//! A checkpoint in memory: its networks, and what they say of themselves.
+
+use super::memory::MemoryPlan;
+use super::options::{LoadOptions, Options, check_size, vae_dtype};
+use super::second::SecondEncoder;
+use crate::Result;
+use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
+use crate::model::{Denoiser, TextEncoder, Vae};
+use crate::prompt::{Syntax, Tokenizer};
+use crate::trace::{Grid, Site};
+
+/// A checkpoint in memory, ready to generate.
+pub struct Pipeline {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) text_encoder: TextEncoder,
+    pub(super) second: Option<SecondEncoder>,
+    pub(super) denoiser: Denoiser,
+    pub(super) vae: Vae,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) family: Family,
+    pub(super) defaults: Defaults,
+    pub(super) id: String,
+    pub(super) digest: String,
+    pub(super) changes: Changes,
+    /// The weight files, where a variant was chosen among several.
+    pub(super) files: Vec<String>,
+    pub(super) added_words: Vec<AddedWord>,
+    pub(super) warnings: Vec<String>,
+    pub(super) vae_factor: usize,
+    pub(super) latent_channels: usize,
+    pub(super) options: LoadOptions,
+}
+
+impl Pipeline {
+    /// Reads every part of `checkpoint`, after its [`MemoryPlan`] was found to fit. Errors name the
+    /// file and the tensor that is missing, left over or of the wrong shape.
+    pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let LoadOptions { dtype, device, .. } = options;
+        if !options.ignore_memory {
+            MemoryPlan::new(checkpoint, options)?.check()?;
+        }
+        let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?.with_words(&checkpoint.added_words)?;
+
+        let weights = checkpoint.weights(Part::TextEncoder)?;
+        let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;
+        let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
+        let weights = checkpoint.weights(Part::Unet)?;
+        let denoiser = weights.load(*dtype, device, |vb| Denoiser::new(&checkpoint.unet, vb))?;
+        let weights = checkpoint.weights(Part::Vae)?;
+        let vae = weights.load(vae_dtype(checkpoint, *dtype), device, |vb| Vae::new(&checkpoint.vae, vb))?;
+
+        Ok(Self {
+            tokenizer,
+            text_encoder,
+            second,
+            denoiser,
+            vae,
+            scheduler: checkpoint.scheduler.clone(),
+            family: checkpoint.index.family,
+            defaults: checkpoint.defaults.clone(),
+            id: checkpoint.id.clone(),
+            digest: checkpoint.digest()?,
+            changes: checkpoint.changes.clone(),
+            files: checkpoint.changes.variant.as_ref().map(|_| checkpoint.weight_files()).unwrap_or_default(),
+            added_words: checkpoint.added_words.clone(),
+            warnings: checkpoint.warnings.clone(),
+            vae_factor: checkpoint.vae.factor(),
+            latent_channels: checkpoint.vae.latent_channels,
+            options: options.clone(),
+        })
+    }
+
+    /// The checkpoint's own steps, guidance and size, with seed 0 and no negative prompt.
+    pub fn default_options(&self) -> Options {
+        let [height, width] = self.defaults.size;
+        Options {
+            negative: String::new(),
+            syntax: Syntax::default(),
+            steps: self.defaults.steps,
+            guidance_scale: self.defaults.guidance_scale,
+            seeds: vec![0],
+            height,
+            width,
+            scheduler: None,
+            probes: Vec::new(),
+            spacing: None,
+            original_size: None,
+            crop: [0, 0],
+            latents: None,
+            init: None,
+            value_weights: None,
+        }
+    }
+
+    /// What the checkpoint calls itself: `embedded`, the folder, the single file, or on the hub
+    /// `owner/name@revision` or `owner/name/file.safetensors@revision`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A short digest of the weights (see [`Checkpoint::digest`]).
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What was chosen and changed of the checkpoint.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The checkpoint's defaults, with the words that it knows where it says so.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The words that embeddings added to the vocabulary.
+    pub fn added_words(&self) -> &[AddedWord] {
+        &self.added_words
+    }
+
+    /// Those of the [`added_words`](Self::added_words) that none of `texts` has, each read by
+    /// `syntax`; what is cut off counts as there.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn words_not_in(&self, texts: &[&str], syntax: Syntax) -> Result<Vec<&AddedWord>> {
+        if self.added_words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let syntax = Syntax { long: true, ..syntax };
+        let prompts = texts.iter().map(|text| self.read(text, syntax)).collect::<Result<Vec<_>>>()?;
+        let has = |word: &&AddedWord| prompts.iter().flat_map(|prompt| &prompt.ids).any(|id| word.ids.contains(id));
+        Ok(self.added_words.iter().filter(|word| !has(word)).collect())
+    }
+
+    /// What the user should know of the checkpoint (see [`Checkpoint::warnings`]).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Image pixels per latent cell, in each direction (8 for Stable Diffusion).
+    pub fn vae_factor(&self) -> usize {
+        self.vae_factor
+    }
+
+    /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was
+    /// not trained to take the scale as an input.
+    pub fn guided(&self, options: &Options) -> bool {
+        options.guidance_scale > 1.0 && !self.denoiser.embeds_guidance()
+    }
+
+    /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional half at any.
+    pub fn embeds_guidance(&self) -> bool {
+        self.denoiser.embeds_guidance()
+    }
+
+    /// The family of the checkpoint's pipeline.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The cross-attention sites of an image of `height` x `width` pixels, in network order.
+    pub fn sites(&self, height: usize, width: usize) -> Vec<Site> {
+        self.denoiser.sites(height / self.vae_factor, width / self.vae_factor)
+    }
+
+    /// The latent grid of a run with `options`.
+    pub fn latent_grid(&self, options: &Options) -> Grid {
+        Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
+    }
+
+    /// Refuses an image size in pixels that has no latent grid; errors are [`Error::Option`].
+    pub fn check_size(&self, size: Grid) -> Result<()> {
+        check_size(size, self.vae_factor)
+    }
+}

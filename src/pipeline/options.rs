@@ -1,0 +1,111 @@
+//! What a run is asked to do, and how a checkpoint is brought into memory.
+
+use super::init::Init;
+use crate::checkpoint::{Checkpoint, Family};
+use crate::prompt::Syntax;
+use crate::scheduler::{SchedulerKind, Spacing};
+use crate::trace::{Grid, LARGEST_SIDE};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+/// How a checkpoint is brought into memory.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Element type of weights and activations; latents and schedulers stay in f32.
+    pub dtype: DType,
+    /// Where the networks run.
+    pub device: Device,
+    /// Rows and columns in pixels of the largest image to come, which memory is planned for; the
+    /// checkpoint's own size where `None`.
+    pub size: Option<[usize; 2]>,
+    /// Load what seems to need more memory than is free ([`MemoryPlan`](super::MemoryPlan)), which is refused
+    /// otherwise.
+    pub ignore_memory: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false }
+    }
+}
+
+/// What a run is asked to do. Start from [`Pipeline::default_options`](super::Pipeline::default_options), which are the checkpoint's
+/// own defaults.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the image should not show; the empty text is the usual unconditional prompt.
+    pub negative: String,
+    /// How the prompt and the negative prompt are read.
+    pub syntax: Syntax,
+    /// Denoising steps, 1 or more (PNDM makes one UNet call more; Heun and DPM-Solver-2 make two a
+    /// step).
+    pub steps: usize,
+    /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in
+    /// diffusers).
+    pub guidance_scale: f64,
+    /// One image a seed; all of them go through the UNet in one batch.
+    pub seeds: Vec<u64>,
+    /// Image rows in pixels, a multiple of [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
+    pub height: usize,
+    /// Image columns in pixels, a multiple of [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
+    pub width: usize,
+    /// Another sampler than the checkpoint's `scheduler_config.json` names.
+    pub scheduler: Option<SchedulerKind>,
+    /// Words and phrases that the network is not given. We compute attention to their keys at every
+    /// cross-attention, but the network never uses it (see [`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). Each
+    /// is encoded as a prompt of its own.
+    pub probes: Vec<String>,
+    /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper)
+    /// are made for trailing ones.
+    pub spacing: Option<Spacing>,
+    /// SDXL: height and width in pixels that the image is said to have had before it was scaled;
+    /// the image's own where `None`. Small values ask for the look of upscaled small pictures.
+    pub original_size: Option<[usize; 2]>,
+    /// SDXL: top and left of the crop that the image is said to be, in pixels; 0 for an object in
+    /// the middle.
+    pub crop: [usize; 2],
+    /// Standard normal noise in place of the seeds' own, f32 `[images, channels, height / factor,
+    /// width / factor]`.
+    pub latents: Option<Tensor>,
+    /// A picture to set out from; noise alone where there is none.
+    pub init: Option<Init>,
+    /// What each token's values are multiplied by in every cross-attention of the conditional half,
+    /// by position in [`Prompt::ids`](crate::prompt::Prompt::ids); those beyond its end count as 1.
+    /// The probabilities stay as they are. A reweighted run is an experiment: it has no place in
+    /// `run.json`.
+    pub value_weights: Option<Vec<f32>>,
+}
+
+/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or one that no trace holds.
+pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
+    for (name, pixels) in [("width", size.width), ("height", size.height)] {
+        let most = LARGEST_SIDE * factor;
+        if pixels > most {
+            return Err(Error::option("--size", format!("the {name} can be {most} pixels at most; {pixels} given")));
+        }
+        if pixels == 0 || pixels % factor != 0 {
+            let below = (pixels / factor).max(1) * factor;
+            return Err(Error::option(
+                "--size",
+                format!("the {name} must be a multiple of {factor} pixels; {pixels} given, try {below}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses SDXL's conditions for checkpoints that do not take them.
+pub(crate) fn check_conditions(original_size: bool, crop: bool, taken: bool) -> Result<()> {
+    for (name, asked) in [("--original-size", original_size), ("--crop", crop)] {
+        if asked && !taken {
+            return Err(Error::option(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
+        }
+    }
+    Ok(())
+}
+/// The number format of the VAE's weights. SDXL's overflows in half precision, as its config says
+/// (`force_upcast`); the other families' pipelines do not look at that field.
+pub(super) fn vae_dtype(checkpoint: &Checkpoint, dtype: DType) -> DType {
+    let upcast = checkpoint.index.family == Family::StableDiffusionXl && checkpoint.vae.force_upcast;
+    if upcast { DType::F32 } else { dtype }
+}
