@@ -12,6 +12,8 @@ import torch
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 _CPU = Path("/proc/cpuinfo")
 _BF16 = DEVICE.type == "cuda" or _CPU.exists() and any(w in _CPU.read_text() for w in ("avx512_bf16", "amx_bf16"))
+# The layout of images in memory that is fastest with that: convolutions in f32 on a CPU are a tenth slower with channels last.
+LAYOUT = torch.channels_last if _BF16 else torch.contiguous_format
 
 
 def autocast() -> AbstractContextManager:

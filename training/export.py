@@ -25,6 +25,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--init", required=True)
     p.add_argument("--state", required=True)
+    p.add_argument("--vae", help="a VAE in place of that of --init, with the same encoder")
     p.add_argument("--out", required=True)
     p.add_argument("--steps", type=int, default=25)
     p.add_argument("--guidance", type=float, default=3.0)
@@ -38,11 +39,13 @@ def main() -> None:
         for q, v in zip([*unet.parameters(), *text_encoder.parameters()], state["params" if a.raw else "ema"], strict=True):
             q.copy_(v)
     out.mkdir(parents=True, exist_ok=True)
+    if a.vae and init.resolve() == out.resolve():
+        p.error("--vae needs an --out that is not --init")
     if init.resolve() != out.resolve():
         shutil.copy(init / "model_index.json", out)
         for part in ("scheduler", "tokenizer", "vae"):
             shutil.rmtree(out / part, ignore_errors=True)
-            shutil.copytree(init / part, out / part)
+            shutil.copytree(a.vae if a.vae and part == "vae" else init / part, out / part)
     unet.register_to_config(_name_or_path="attnmap/unet")  # else the config keeps the path it was loaded from
     unet.half().save_pretrained(out / "unet")
     text_encoder.half().save_pretrained(out / "text_encoder")

@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import ranks as processes
 import world
-from device import DEVICE, autocast
+from device import DEVICE, LAYOUT, autocast
 
 EMPTY = 0.1  # share of samples with the empty caption, for classifier-free guidance
 
@@ -90,7 +90,7 @@ def main() -> None:
     else:
         unet = UNet2DConditionModel.from_pretrained(f"{a.init}/unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(f"{a.init}/text_encoder", dtype=torch.float32)
-    unet.to(DEVICE, memory_format=torch.channels_last).train()
+    unet.to(DEVICE, memory_format=LAYOUT).train()
     unet.set_attn_processor(AttnProcessor())  # on so small a grid plain products train a third faster than the fused kernel
     text_encoder.float().to(DEVICE).train()
     scheduler = DDIMScheduler.from_pretrained(f"{a.init}/scheduler")
@@ -133,7 +133,7 @@ def main() -> None:
         x, text = data.batch(share, rng)
         t = timesteps(share, a.bias, g).to(DEVICE)
         noise = torch.randn(x.shape, generator=g).to(DEVICE)
-        noisy = scheduler.add_noise(x, noise, t).to(memory_format=torch.channels_last)
+        noisy = scheduler.add_noise(x, noise, t).to(memory_format=LAYOUT)
         target = scheduler.get_velocity(x, noise, t)
         ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(DEVICE)
         with autocast():
