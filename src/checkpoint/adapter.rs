@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A kind of small file: the option that names it, and the names that programs give it in a folder
-/// of its own, first choice first.
+/// of its own. The first choice comes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
     pub(super) option: &'static str,
@@ -26,8 +26,8 @@ pub(super) const LORA: Kind = Kind { option: "--lora", usual: &["pytorch_lora_we
 pub(super) const EMBEDDING: Kind = Kind { option: "--embedding", usual: &["learned_embeds.safetensors"] };
 
 impl Kind {
-    /// The file that the user names by `path`: itself, the one that the folder `path` is about, or,
-    /// where there is neither, one of a repository on the hub, fetched if need be.
+    /// The file that the user names by `path`: itself, or the file that the folder `path` is about.
+    /// Where there is neither, it is one of a repository on the hub, fetched if need be.
     pub(super) fn find(self, path: &Path, options: &OpenOptions) -> Result<PathBuf> {
         if path.is_file() {
             return Ok(path.to_path_buf());

@@ -1,4 +1,5 @@
-//! What a user chooses of a checkpoint on opening it. It is recorded with a run, so that the run can be made again.
+//! What a user chooses of a checkpoint on opening it. It is recorded with a run, so that the run
+//! can be made again.
 
 use super::{Embedding, Lora};
 use crate::{Error, Result};
@@ -7,7 +8,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What a UNet may predict, by diffusers' names: the noise, the velocity, or the denoised sample itself.
+/// What a UNet may predict, by diffusers' names: the noise, the velocity, or the denoised sample
+/// itself.
 pub const PREDICTIONS: [&str; 3] = ["epsilon", "v_prediction", "sample"];
 
 /// Choices and changes; [`Default`] takes a checkpoint as it is.
@@ -16,8 +18,8 @@ pub struct Changes {
     /// Which of several weight files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// For a single file: a folder in the diffusers layout whose configs and tokenizer are read in place of those that the
-    /// file implies, part by part; it needs no weights.
+    /// For a single file: a folder in the diffusers layout. Its configs and tokenizer are read,
+    /// part by part, in place of those that the file implies. It needs no weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
     /// What the UNet predicts, in place of what the checkpoint says: one of [`PREDICTIONS`].

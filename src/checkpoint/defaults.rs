@@ -1,4 +1,5 @@
-//! What a checkpoint is used with unless the user says otherwise: its own word, or the habits of its kind.
+//! What a checkpoint is used with unless the user says otherwise: its own word, or the habits of
+//! its kind.
 
 use super::config::{Family, Fields, ModelIndex, SchedulerConfig, UnetConfig, VaeConfig};
 use super::store::Store;
@@ -7,7 +8,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable Diffusion's habits.
+/// What to generate with unless told otherwise: from the checkpoint's `attnmap.json`, else Stable
+/// Diffusion's habits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Defaults {
     /// Denoising steps.
@@ -24,7 +26,8 @@ pub struct Defaults {
     pub description: Option<String>,
 }
 
-/// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults, or a few-step model's.
+/// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults,
+/// or a few-step model's.
 pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Defaults {
     // 64 latent pixels (SDXL: 128) is what the pipelines assume of a config that does not say.
     let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
@@ -37,7 +40,8 @@ pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, sche
         _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
         // Distilled without a guidance embedding (an LCM or TCD LoRA that was merged in).
         _ if is("LCMScheduler") || is("TCDScheduler") => (4, 1.0),
-        // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance is trained in.
+        // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance
+        // is trained in.
         _ if trailing && predicts == "epsilon" => (4, 0.0),
         // Lightning's model of one step.
         _ if trailing && predicts == "sample" => (1, 0.0),

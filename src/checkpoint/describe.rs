@@ -1,4 +1,5 @@
-//! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and headers alone.
+//! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and
+//! headers alone.
 
 use super::{AddedWord, Checkpoint, Part, UnetBlock, UnetConfig};
 use crate::Result;
@@ -84,7 +85,8 @@ pub struct PartDescription {
 }
 
 impl Checkpoint {
-    /// What this checkpoint is, from configs and headers; no weight is read but for the digest's samples.
+    /// What this checkpoint is, from configs and headers; no weight is read but for the digest's
+    /// samples.
     ///
     /// # Errors
     /// As [`weights`](Self::weights).
@@ -155,8 +157,8 @@ fn kind(unet: &UnetConfig) -> &'static str {
 }
 
 impl UnetConfig {
-    /// The cross-attention sites of a UNet of this shape for a latent of `[height, width]`, in network order, without
-    /// its weights.
+    /// The cross-attention sites of a UNet of this shape for a latent of `[height, width]`, in
+    /// network order, without its weights.
     pub fn cross_attention_sites(&self, latent: [usize; 2]) -> Vec<Site> {
         // As the down-samplers' convolutions round: up with padding 1, down without.
         let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };

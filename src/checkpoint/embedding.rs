@@ -1,7 +1,8 @@
-//! Textual-inversion embeddings (Gal et al. 2022): small files that teach the text encoder a word of one or more vectors.
+//! Textual-inversion embeddings (Gal et al. 2022): small files that teach the text encoder a word
+//! of one or more vectors.
 //!
-//! The vectors become rows below the encoder's token embedding, and the tokenizer reads the word as their ids, as diffusers'
-//! `loaders/textual_inversion.py` (0.42) does.
+//! The vectors become rows below the encoder's token embedding, and the tokenizer reads the word as
+//! their ids, as diffusers' `loaders/textual_inversion.py` (0.42) does.
 
 use super::weights::{Change, Rows, WeightFile};
 use super::{adapter, lora};
@@ -18,7 +19,8 @@ pub struct Embedding {
     /// The safetensors file, a folder that holds one, or one on the hub (see
     /// [`Source`](super::Source)).
     pub file: PathBuf,
-    /// The word that stands for it in prompts; else the one that the file names, else the file's own name.
+    /// The word that stands for it in prompts; else the one that the file names, else the file's
+    /// own name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub word: Option<String>,
 }
@@ -85,7 +87,8 @@ pub(super) struct Target<'a> {
 const MOST: usize = 75;
 
 impl Embedding {
-    /// Adds the vectors to `changes` and to the vocabulary of `targets`; gives back the word and the file.
+    /// Adds the vectors to `changes` and to the vocabulary of `targets`; gives back the word and
+    /// the file.
     ///
     /// # Errors
     /// [`Error::Weights`] naming what is no embedding, or is one for another text encoder.

@@ -1,7 +1,7 @@
 //! Where weights and configs come from: embedded, a diffusers folder, a single file, or the hub.
 //!
-//! [`Checkpoint::open`] reads every JSON file and refuses what cannot be run before a single weight is touched;
-//! [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
+//! [`Checkpoint::open`] reads every JSON file and refuses what cannot be run before a single weight
+//! is touched. [`Checkpoint::weights`] then gives one part's tensors as a candle `VarBuilder`.
 
 mod adapter;
 mod address;
@@ -80,7 +80,8 @@ impl Part {
 
 /// Told how a download goes. Calls may come from other threads.
 pub trait Progress: Send + Sync {
-    /// `done` of `total` bytes of `file` have arrived; `done == total` once at its end. `total` is 0 where unknown.
+    /// `done` of `total` bytes of `file` have arrived; `done == total` once at its end. `total` is
+    /// 0 where unknown.
     fn download(&self, file: &str, done: u64, total: u64);
 }
 
@@ -110,7 +111,8 @@ pub struct SecondEncoder {
     pub tokenizer: TokenizerFiles,
 }
 
-/// A checkpoint whose configs have been read and found supported. Weights are opened by [`weights`](Self::weights).
+/// A checkpoint whose configs have been read and found supported. Weights are opened by
+/// [`weights`](Self::weights).
 #[derive(Debug)]
 pub struct Checkpoint {
     /// What the user named: `embedded`, the folder, or `owner/name[@revision]`.
@@ -149,11 +151,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint that `source` names: reads and checks all configs, and finds the weight files.
+    /// Opens the checkpoint that `source` names: reads and checks all configs, and finds the weight
+    /// files.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Unsupported`], [`Error::Weights`] or [`Error::Hub`], each naming file, field and the
-    /// way out.
+    /// [`Error::Config`], [`Error::Unsupported`], [`Error::Weights`] or [`Error::Hub`], each naming
+    /// file, field and the way out.
     pub fn open(source: &Source, options: &OpenOptions) -> Result<Self> {
         options.changes.check()?;
         if *source == Source::Embedded && options.changes.variant.is_some() {
@@ -256,7 +259,8 @@ impl Checkpoint {
             .into_iter()
             .chain(second)
             .map(|(folder, config)| {
-                // 2 stands for the highest id of a prompt, which would be an added word's: the end token is the vocabulary's last.
+                // 2 stands for the highest id of a prompt, which would be an added word's: the end
+                // token is the vocabulary's last.
                 if config.eos_token_id == 2 {
                     config.eos_token_id = config.vocab_size as u32 - 1;
                 }
@@ -339,9 +343,9 @@ impl Checkpoint {
         })
     }
 
-    /// Whether the tensor `name` of `part` is known to be more than the configs ask for: CLIP's
-    /// reader of images and what compares both, the text encoder's last layers where it is to stop
-    /// before them (clip skip), averages that were kept in training.
+    /// Whether the tensor `name` of `part` is known to be more than the configs ask for. Such are
+    /// CLIP's image encoder and its projections, the text encoder's last layers under clip skip,
+    /// and averages that were kept in training.
     fn is_spare(&self, part: Part, name: &str) -> bool {
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let encoder = match part {
@@ -366,8 +370,9 @@ impl Checkpoint {
         self.files.values().flatten().cloned().collect()
     }
 
-    /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes and a few sampled
-    /// bytes of every tensor, adapters included. It is cheap (a few pages per tensor are read) and no guard against forgery.
+    /// Sixteen hexadecimal digits that tell checkpoints apart: SHA-256 over names, types, shapes
+    /// and a few sampled bytes of every tensor, adapters included. It is cheap (a few pages per
+    /// tensor are read) and no guard against forgery.
     ///
     /// # Errors
     /// As [`weights`](Self::weights).
@@ -439,7 +444,8 @@ fn check_conditions(
     }
 }
 
-/// Numbers in SDXL's size condition: height and width of the original, top and left of the crop, height and width of the target.
+/// Numbers in SDXL's size condition: height and width of the original, top and left of the crop,
+/// height and width of the target.
 pub const TIME_IDS: usize = 6;
 
 fn read_tokenizer(store: &Store, folder: &str, longest: usize) -> Result<TokenizerFiles> {

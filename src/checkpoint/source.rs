@@ -22,7 +22,8 @@ pub enum Source {
         repo: String,
         /// A branch, tag or commit; `main` where `None`.
         revision: Option<String>,
-        /// A `.safetensors` file in it that holds a whole checkpoint; the repository itself is one in the diffusers layout where `None`.
+        /// A `.safetensors` file in it that holds a whole checkpoint; the repository itself is one
+        /// in the diffusers layout where `None`.
         file: Option<String>,
     },
 }
@@ -41,10 +42,10 @@ pub(super) fn pickle(name: &str) -> String {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `embedded` or `default`; a `.safetensors` file; an existing folder, or anything that is
-    /// written like a path (starts with `.`, `/` or `~`, or holds a backslash); else `owner/name`,
-    /// `owner/name/file.safetensors`, and either with `@revision`, or the address of its page on
-    /// the hub.
+    /// `embedded` or `default`, a `.safetensors` file, or an existing folder. What is written like
+    /// a path is one: it starts with `.`, `/` or `~`, or holds a backslash. Else `owner/name` or
+    /// `owner/name/file.safetensors`, either with `@revision`, or the address of its page on the
+    /// hub.
     ///
     /// # Errors
     /// [`Error::Option`] for what is none of these, and for weight files of other formats.

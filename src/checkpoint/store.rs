@@ -1,5 +1,5 @@
-//! Where the files of a checkpoint lie: a folder, inside the binary, or made in memory for a single file. All are read by relative path
-//! with `/`.
+//! Where the files of a checkpoint lie: a folder, inside the binary, or made in memory for a single
+//! file. All are read by relative path with `/`.
 
 use crate::{Error, Result, files};
 use memmap2::Mmap;
@@ -25,7 +25,8 @@ pub(crate) enum Store {
     Embedded,
     /// A folder in the diffusers layout.
     Folder(PathBuf),
-    /// The configs that a single-file checkpoint stands for; its weights are read from the file itself.
+    /// The configs that a single-file checkpoint stands for; its weights are read from the file
+    /// itself.
     Made(Arc<Made>),
 }
 
@@ -96,7 +97,8 @@ impl Store {
             .ok_or_else(|| Error::Config { file: self.path(name), reason: format!("no such file; {role} is needed") })
     }
 
-    /// Names of the files directly in `folder` ("" for the top), sorted; empty where there is no such folder.
+    /// Names of the files directly in `folder` ("" for the top), sorted; empty where there is no
+    /// such folder.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<String>> {
         let mut names = Vec::new();
         match self {
@@ -137,13 +139,15 @@ impl Store {
             Self::Folder(folder) => {
                 let path = folder.join(name);
                 let file = files::open(&path).map_err(Error::io(&path))?;
-                // An empty file cannot be mapped everywhere; it is reported as truncated by whoever parses it.
+                // An empty file cannot be mapped everywhere; it is reported as truncated by whoever
+                // parses it.
                 if file.metadata().map_err(Error::io(&path))?.len() == 0 {
                     return Ok(Bytes::Static(&[]));
                 }
-                // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid, and lives as long
-                // as the `Mmap` that the `Arc` keeps. What remains is that another process truncates the file while
-                // it is read, which ends this process with SIGBUS, as with every program that maps weights.
+                // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid.
+                // It lives as long as the `Mmap` that the `Arc` keeps. What remains is that another
+                // process truncates the file while it is read. That ends this process with SIGBUS,
+                // as with every program that maps weights.
                 let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
                 Ok(Bytes::Mapped(Arc::new(map)))
             }
@@ -166,7 +170,8 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
-    /// Tells the system that all of it is about to be read, so that a disk reads ahead while tensors are converted.
+    /// Tells the system that all of it is about to be read, so that a disk reads ahead while
+    /// tensors are converted.
     pub(crate) fn prefetch(&self) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
@@ -175,12 +180,13 @@ impl Bytes {
         }
     }
 
-    /// Gives back the memory of `range`, which has been converted and will hardly be read again: without this a loaded network counts
-    /// twice, once as it lies in the file.
+    /// Gives back the memory of `range`, which has been converted and will hardly be read again.
+    /// Without this a loaded network counts twice, once as it lies in the file.
     pub(crate) fn release(&self, range: std::ops::Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            // SAFETY: the mapping is of a file and never written: dropped pages are read from it again when they are touched.
+            // SAFETY: the mapping is of a file and never written: dropped pages are read from it
+            // again when they are touched.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
         #[cfg(not(unix))]

@@ -6,8 +6,9 @@ use crate::{Error, Result};
 use image::{GrayImage, Luma, RgbImage};
 use std::path::Path;
 
-/// The mask that `picture` is at `width` x `height` pixels: 255 where it is white (at least half of full brightness, as Pillow weighs
-/// colours), else 0. As diffusers' mask processor: resized first, then made grey and cut at 0.5.
+/// The mask that `picture` is at `width` x `height` pixels: 255 where it is white, else 0. White is
+/// at least half of full brightness, as Pillow weighs colours. As diffusers' mask processor:
+/// resized first, then made grey and cut at 0.5.
 pub fn mask(picture: &RgbImage, width: u32, height: u32) -> GrayImage {
     let picture = resize(picture, width, height);
     GrayImage::from_fn(width, height, |x, y| {
@@ -27,7 +28,8 @@ pub struct Mask {
     pub warning: Option<String>,
 }
 
-/// Reads the mask at `path`, which `option` named, for a picture of `picture` pixels. Its transparency is dropped, as diffusers does.
+/// Reads the mask at `path`, which `option` named, for a picture of `picture` pixels. Its
+/// transparency is dropped, as diffusers does.
 ///
 /// # Errors
 /// As [`read`](super::read), and [`check_shape`].

@@ -1,4 +1,5 @@
-//! Pictures that come in: reading files, and bringing them and their masks to a size that a checkpoint can take.
+//! Pictures that come in: reading files, and bringing them and their masks to a size that a
+//! checkpoint can take.
 
 mod mask;
 mod resize;
@@ -22,11 +23,13 @@ const LARGEST: u64 = 1 << 30;
 /// How many times longer than wide (or wider than long) a picture may be for [`fit`].
 const THINNEST: usize = 8;
 
-/// Reads a png, jpeg or webp file as 8-bit RGB, turned upright as its EXIF orientation says; transparency is dropped, as
-/// `PIL.Image.convert("RGB")` does. `option` is the argument that named the file, for messages.
+/// Reads a png, jpeg or webp file as 8-bit RGB, turned upright as its EXIF orientation says;
+/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `option` is the argument that named
+/// the file, for messages.
 ///
 /// # Errors
-/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is cut short, damaged or too large.
+/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is cut
+/// short, damaged or too large.
 pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
     Ok(read_with_alpha(path, option)?.to_rgb8())
 }
@@ -45,7 +48,8 @@ fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
     decode(&bytes).map_err(|reason| refuse(&reason))
 }
 
-/// The picture in `bytes`, a whole png, jpeg or webp file, turned upright. The first one of an animation.
+/// The picture in `bytes`, a whole png, jpeg or webp file, turned upright. The first one of an
+/// animation.
 ///
 /// # Errors
 /// What is wrong with it, to be said after the file's name.
@@ -76,14 +80,16 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(image)
 }
 
-/// The size in pixels at which a picture is shown to a checkpoint whose own size is `usual` and whose VAE has `factor` pixels a
-/// latent cell.
+/// The size in pixels at which a picture is shown to a checkpoint. `usual` is the checkpoint's own
+/// size, and its VAE has `factor` pixels per latent cell.
 ///
-/// A picture whose sides are multiples of the factor and whose area is between half of the usual one and twice it stays as it is.
-/// Any other keeps its shape and is brought to the usual area, each side rounded to the nearest multiple of the factor.
+/// A picture stays as it is when its sides are multiples of the factor and its area is between half
+/// the usual one and twice it. Any other keeps its shape and is brought to the usual area, each
+/// side rounded to the nearest multiple of the factor.
 ///
 /// # Errors
-/// [`Error::Option`] for a picture more than eight times as long as wide, which has no useful size near the usual one.
+/// [`Error::Option`] for a picture more than eight times as long as wide, which has no useful size
+/// near the usual one.
 pub fn fit(picture: Grid, usual: Grid, factor: usize, option: &str) -> Result<Grid> {
     let Grid { height, width } = picture;
     if height.min(width) * THINNEST < height.max(width) || height.min(width) == 0 {

@@ -1,9 +1,10 @@
 //! Resizing with Lanczos's filter, equal to Pillow's bit for bit.
 //!
-//! diffusers resizes pictures with `PIL.Image.resize(.., LANCZOS)`, and a run must start from the same pixels. Pillow
-//! (`libImaging/Resample.c`) widens the filter by the scale when it shrinks, normalises each pixel's weights, rounds them to 22-bit fixed
-//! point, and filters along one axis first and along the other in the 8-bit result. Which axis comes first is Pillow 13's choice; older
-//! ones always begin with the rows, and may differ by 1 of 255.
+//! diffusers resizes pictures with `PIL.Image.resize(.., LANCZOS)`, and a run must start from the
+//! same pixels. Pillow (`libImaging/Resample.c`) widens the filter by the scale when it shrinks. It
+//! normalises each pixel's weights and rounds them to 22-bit fixed point. It filters along one axis
+//! first, and along the other in the 8-bit result. Which axis comes first is Pillow 13's choice;
+//! older ones always begin with the rows, and may differ by 1 of 255.
 
 use image::RgbImage;
 use rayon::prelude::*;

@@ -1,11 +1,12 @@
 //! Whether a picture file is whole: its own structure is walked to its end.
 //!
-//! Decoders stop at the first picture, and JPEG's fills what is missing with grey. Bytes behind the end are no fault: cameras and editors
-//! leave previews and notes there.
+//! Decoders stop at the first picture, and JPEG's fills what is missing with grey. Bytes behind the
+//! end are no fault: cameras and editors leave previews and notes there.
 
 use image::ImageFormat;
 
-/// Whether `bytes`, of the kind `format`, hold the file's end. Kinds that [`read`](super::read) does not take count as whole.
+/// Whether `bytes`, of the kind `format`, hold the file's end. Kinds that [`read`](super::read)
+/// does not take count as whole.
 pub(super) fn is_whole(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Png => png(bytes),
@@ -15,8 +16,8 @@ pub(super) fn is_whole(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Chunks of a length, a name, their data and a checksum, the last called `IEND` (PNG specification, section 5.3). An animation's frames are
-/// chunks like others.
+/// Chunks of a length, a name, their data and a checksum, the last called `IEND` (PNG
+/// specification, section 5.3). An animation's frames are chunks like others.
 fn png(bytes: &[u8]) -> bool {
     let mut at = 8;
     loop {
@@ -34,7 +35,8 @@ fn png(bytes: &[u8]) -> bool {
     }
 }
 
-/// A `RIFF` chunk that says how long it is (WebP container specification). A last byte that only fills up to an even length may be missing.
+/// A `RIFF` chunk that says how long it is (WebP container specification). A last byte that only
+/// fills up to an even length may be missing.
 fn webp(bytes: &[u8]) -> bool {
     let Some(&[_, _, _, _, a, b, c, d]) = bytes.first_chunk::<8>() else { return false };
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -53,8 +55,8 @@ fn webp(bytes: &[u8]) -> bool {
     bytes.len() + 1 >= length + 8
 }
 
-/// Markers, segments of a length, and after each start of scan the coded picture up to the next marker; the last marker is `EOI`
-/// (ITU-T T.81, annex B).
+/// Markers, segments of a length, and after each start of scan the coded picture up to the next
+/// marker. The last marker is `EOI` (ITU-T T.81, annex B).
 fn jpeg(bytes: &[u8]) -> bool {
     const EOI: u8 = 0xd9;
     const SOS: u8 = 0xda;
@@ -64,7 +66,8 @@ fn jpeg(bytes: &[u8]) -> bool {
     }
     let mut at = 2;
     loop {
-        // To the next marker; what lies before it is coded picture, or to spare. A zero says that 0xff is data.
+        // To the next marker; what lies before it is coded picture, or to spare. A zero says that
+        // 0xff is data.
         let found = bytes.get(at..).unwrap_or_default().windows(2);
         let Some(skipped) = found.clone().position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff)) else {
             return false;

@@ -33,7 +33,8 @@ impl Pipeline {
         }
     }
 
-    /// The timesteps of the calls of a run with `options`, without those that a picture to start from leaves out.
+    /// The timesteps of the calls of a run with `options`, without those that a picture to start
+    /// from leaves out.
     ///
     /// # Errors
     /// As [`check`](Self::check).

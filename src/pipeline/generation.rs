@@ -4,8 +4,8 @@ use crate::trace::{Step, TextAttention};
 use candle_core::Tensor;
 use image::RgbImage;
 
-/// What happens while [`Pipeline::generate`](super::Pipeline::generate) runs; the callback may end the run with
-/// [`ControlFlow::Break`](std::ops::ControlFlow::Break).
+/// What happens while [`Pipeline::generate`](super::Pipeline::generate) runs; the callback may end
+/// the run with [`ControlFlow::Break`](std::ops::ControlFlow::Break).
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The prompts, and a picture to set out from, are encoded; the steps begin.
@@ -21,8 +21,8 @@ pub enum Event<'a> {
         /// channels, h, w]`.
         denoised: &'a Tensor,
         /// What the UNet was shown at this step: the latents as the scheduler scales them, f32
-        /// `[images, channels, h, w]`. Where the checkpoint [inpaints](super::Pipeline::inpaints), mask
-        /// and masked picture are among 9 channels.
+        /// `[images, channels, h, w]`. Where the checkpoint [inpaints](super::Pipeline::inpaints),
+        /// mask and masked picture are among 9 channels.
         input: &'a Tensor,
     },
     /// One image is decoded.
@@ -43,7 +43,8 @@ pub struct Generation {
     pub latent: Tensor,
 }
 
-/// All that [`Pipeline::generate`](super::Pipeline::generate) returns beside what the observer kept.
+/// All that [`Pipeline::generate`](super::Pipeline::generate) returns beside what the observer
+/// kept.
 #[derive(Debug, Clone)]
 pub struct Generations {
     /// One for each of [`Options::seeds`](super::Options::seeds), in order.

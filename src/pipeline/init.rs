@@ -38,12 +38,12 @@ pub struct Init {
 }
 
 impl Init {
-    /// What [`Options::init`](super::Options::init) was in the run that `run` holds; `None` for a run that set out from
-    /// noise.
+    /// What [`Options::init`](super::Options::init) was in the run that `run` holds; `None` for a
+    /// run that set out from noise.
     ///
     /// # Errors
-    /// [`Error::Trace`](crate::Error::Trace) or [`Error::Io`](crate::Error::Io) when the picture that the folder keeps is missing or
-    /// damaged.
+    /// [`Error::Trace`](crate::Error::Trace) or [`Error::Io`](crate::Error::Io) when the picture
+    /// that the folder keeps is missing or damaged.
     pub fn of_run(run: &Run) -> Result<Option<Self>> {
         let more = &run.record.settings.more;
         let Some(strength) = more.get(STRENGTH_KEY).and_then(Value::as_f64) else { return Ok(None) };

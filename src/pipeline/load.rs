@@ -149,7 +149,8 @@ impl Pipeline {
         options.guidance_scale > 1.0 && !self.denoiser.embeds_guidance()
     }
 
-    /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional half at any.
+    /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional
+    /// half at any.
     pub fn embeds_guidance(&self) -> bool {
         self.denoiser.embeds_guidance()
     }

@@ -18,8 +18,8 @@ pub struct LoadOptions {
     /// Rows and columns in pixels of the largest image to come, which memory is planned for; the
     /// checkpoint's own size where `None`.
     pub size: Option<[usize; 2]>,
-    /// Load what seems to need more memory than is free ([`MemoryPlan`](super::MemoryPlan)), which is refused
-    /// otherwise.
+    /// Load what seems to need more memory than is free ([`MemoryPlan`](super::MemoryPlan)), which
+    /// is refused otherwise.
     pub ignore_memory: bool,
 }
 
@@ -29,8 +29,9 @@ impl Default for LoadOptions {
     }
 }
 
-/// What a run is asked to do. Start from [`Pipeline::default_options`](super::Pipeline::default_options), which are the checkpoint's
-/// own defaults.
+/// What a run is asked to do. Start from
+/// [`Pipeline::default_options`](super::Pipeline::default_options), which are the checkpoint's own
+/// defaults.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What the image should not show; the empty text is the usual unconditional prompt.
@@ -47,13 +48,15 @@ pub struct Options {
     pub seeds: Vec<u64>,
     /// Image rows in pixels, a multiple of [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
     pub height: usize,
-    /// Image columns in pixels, a multiple of [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
+    /// Image columns in pixels, a multiple of
+    /// [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
     pub width: usize,
     /// Another sampler than the checkpoint's `scheduler_config.json` names.
     pub scheduler: Option<SchedulerKind>,
     /// Words and phrases that the network is not given. We compute attention to their keys at every
-    /// cross-attention, but the network never uses it (see [`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). Each
-    /// is encoded as a prompt of its own.
+    /// cross-attention, but the network never uses it (see
+    /// [`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). Each is encoded
+    /// as a prompt of its own.
     pub probes: Vec<String>,
     /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper)
     /// are made for trailing ones.
@@ -76,7 +79,8 @@ pub struct Options {
     pub value_weights: Option<Vec<f32>>,
 }
 
-/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or one that no trace holds.
+/// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or
+/// one that no trace holds.
 pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
     for (name, pixels) in [("width", size.width), ("height", size.height)] {
         let most = LARGEST_SIDE * factor;

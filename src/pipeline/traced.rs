@@ -105,7 +105,8 @@ impl Pipeline {
         Ok((traced, generations.timings))
     }
 
-    /// [`Error::NotANumber`] as an error of the option that most likely led to it, where one was given.
+    /// [`Error::NotANumber`] as an error of the option that most likely led to it, where one was
+    /// given.
     pub(super) fn blame(&self, error: Error, prompt: &Prompt, options: &Options) -> Error {
         const MUCH: f64 = 100.0;
         let Error::NotANumber { site } = &error else { return error };

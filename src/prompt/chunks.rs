@@ -1,9 +1,11 @@
-//! Long prompts: which token goes into which chunk, as AUTOMATIC1111's web UI shares them out (`modules/sd_hijack_clip.py`).
+//! Long prompts: which token goes into which chunk, as AUTOMATIC1111's web UI shares them out
+//! (`modules/sd_hijack_clip.py`).
 
 /// Chunks of a prompt, at most: each is 77 more keys for every cross-attention of every step.
 pub(super) const MOST: usize = 16;
 
-/// How many tokens before the end of a full chunk its last comma may stand to be its end (the web UI's default).
+/// How many tokens before the end of a full chunk its last comma may stand to be its end (the web
+/// UI's default).
 const BACKTRACK: usize = 20;
 
 /// What stands in a prompt, to be shared out.
@@ -20,8 +22,9 @@ pub(super) enum Item {
     Break,
 }
 
-/// The tokens of each chunk by their number among all tokens, at most `room` in each. A chunk that is full ends after its last comma
-/// where that is near, so that phrases stay whole. There is one chunk at least, and a break before any token leaves an empty one.
+/// The tokens of each chunk by their number among all tokens, at most `room` in each. A chunk that
+/// is full ends after its last comma where that is near, so that phrases stay whole. There is one
+/// chunk at least, and a break before any token leaves an empty one.
 pub(super) fn share_out(items: impl IntoIterator<Item = Item>, room: usize) -> Vec<Vec<usize>> {
     let mut chunks: Vec<Vec<usize>> = Vec::new();
     let mut chunk: Vec<usize> = Vec::new();

@@ -1,8 +1,9 @@
 //! From text to tokens and back: the CLIP tokenizer, words by byte range, phrases.
 //!
-//! A [`Tokenizer`] turns text into a [`Prompt`]: the ids that the text encoder is given, and for each of them the bytes of the text
-//! that it stands for. A [`Syntax`] says whether brackets are weights and long texts are read in chunks. Words are found in the text
-//! itself and know their tokens by overlap of bytes; token strings are never compared, so "hair" is not found in *hairclip*.
+//! A [`Tokenizer`] turns text into a [`Prompt`]: the ids that the text encoder is given. Each id
+//! knows the bytes of the text that it stands for. A [`Syntax`] says whether brackets are weights
+//! and long texts are read in chunks. Words are found in the text itself and know their tokens by
+//! overlap of bytes. Token strings are never compared, so "hair" is not found in *hairclip*.
 
 mod chunks;
 mod syntax;
@@ -26,22 +27,26 @@ pub struct Prompt {
     pub text: String,
     /// How the text was read.
     pub syntax: Syntax,
-    /// What the text encoder is given: start, text, end, padding; as many as the tokenizer's maximum length (77), or as many for each
-    /// chunk of a long prompt, one chunk after the other. Cross-attention has a key for each.
+    /// What the text encoder is given: start, text, end, padding. There are as many as the
+    /// tokenizer's maximum length (77). A long prompt has as many for each chunk, one chunk after
+    /// the other. Cross-attention has a key for each.
     pub ids: Vec<u32>,
-    /// Ids of a chunk: the tokenizer's maximum length. The text encoder reads every chunk on its own.
+    /// Ids of a chunk: the tokenizer's maximum length. The text encoder reads every chunk on its
+    /// own.
     pub chunk_length: usize,
     /// The weight of each of `ids`; empty where all are 1.
     pub weights: Vec<f32>,
-    /// The start token, the tokens of the text and the first end token, of one chunk after the other: `T` of them. What else is in
-    /// `ids` is padding.
+    /// The start token, the tokens of the text and the first end token, of one chunk after the
+    /// other: `T` of them. What else is in `ids` is padding.
     pub tokens: Vec<Token>,
-    /// The words that have tokens here, in the order of the text, punctuation included (see [`Word::is_punctuation`]).
+    /// The words that have tokens here, in the order of the text, punctuation included (see
+    /// [`Word::is_punctuation`]).
     pub words: Vec<Word>,
-    /// The words that the model does not see, or not wholly, because the text is too long; in order.
+    /// The words that the model does not see, or not wholly, because the text is too long; in
+    /// order.
     pub cut_off: Vec<String>,
-    /// The same text as the tokenizer of SDXL's second encoder cuts it. It pads with another token, `!`, and so cuts a text with
-    /// exclamation marks in other places.
+    /// The same text as the tokenizer of SDXL's second encoder cuts it. It pads with another token,
+    /// `!`, and so cuts a text with exclamation marks in other places.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second: Option<Box<Prompt>>,
 }
@@ -51,7 +56,8 @@ pub struct Prompt {
 pub struct Token {
     /// Position in [`Prompt::tokens`]: its channel in every trace and map.
     pub index: usize,
-    /// Position in [`Prompt::ids`]: its key in cross-attention. Equal to `index` in the first chunk.
+    /// Position in [`Prompt::ids`]: its key in cross-attention. Equal to `index` in the first
+    /// chunk.
     pub position: usize,
     /// Id in the vocabulary.
     pub id: u32,
@@ -59,8 +65,8 @@ pub struct Token {
     pub text: String,
     /// Start, text or end.
     pub kind: TokenKind,
-    /// The bytes of the text that it stands for, on character boundaries; empty for start and end. The several tokens of one
-    /// character (an emoji) each have the whole character.
+    /// The bytes of the text that it stands for, on character boundaries; empty for start and end.
+    /// The several tokens of one character (an emoji) each have the whole character.
     pub range: Range<usize>,
 }
 
@@ -73,7 +79,8 @@ pub struct Word {
     pub range: Range<usize>,
     /// Positions of its tokens in [`Prompt::tokens`], ascending; never empty.
     pub tokens: Vec<usize>,
-    /// 1 for the first time that this word stands in the prompt (upper and lower case alike), 2 for the second, and so on.
+    /// 1 for the first time that this word stands in the prompt (upper and lower case alike), 2 for
+    /// the second, and so on.
     pub occurrence: usize,
 }
 
@@ -95,8 +102,8 @@ impl Prompt {
         self.ids.chunks(self.chunk_length.max(1))
     }
 
-    /// For each chunk the positions in [`ids`](Self::ids) that [`tokens`](Self::tokens) stand at: from its start token to its first
-    /// end token. The other positions are padding.
+    /// For each chunk the positions in [`ids`](Self::ids) that [`tokens`](Self::tokens) stand at:
+    /// from its start token to its first end token. The other positions are padding.
     pub fn keys(&self) -> Vec<Range<usize>> {
         let mut keys: Vec<Range<usize>> = Vec::new();
         for token in &self.tokens {
@@ -115,19 +122,21 @@ impl Prompt {
 
     /// The words that `choice` names, in its order: `red apple,frog,apple#2,<start>,<end>`.
     ///
-    /// Names are separated by commas; each is a word or a phrase (words that follow one another), upper and lower case alike.
-    /// A name that stands in the prompt several times gives each place on its own; `apple#2` is the second alone. `<start>` and
-    /// `<end>` are the start token and the first end token of each chunk. A name is only ever found as whole words.
+    /// Names are separated by commas; each is a word or a phrase (words that follow one another),
+    /// upper and lower case alike. A name that stands in the prompt several times gives each place
+    /// on its own; `apple#2` is the second alone. `<start>` and `<end>` are the start token and the
+    /// first end token of each chunk. A name is only ever found as whole words.
     ///
-    /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does not have, listing the words
-    /// that it has.
+    /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does
+    /// not have, listing the words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<Word>> {
         let chosen = PromptInfo::from(self).select(choice)?;
         Ok(chosen.into_iter().map(Word::from).collect())
     }
 
-    /// The words that do not occur in `vocabulary` (upper and lower case alike), each once: what a model that was trained on a
-    /// small vocabulary cannot know. An entry of several words allows each of them.
+    /// The words that do not occur in `vocabulary` (upper and lower case alike), each once. A model
+    /// that was trained on a small vocabulary cannot know them. An entry of several words allows
+    /// each of them.
     pub fn unknown_words(&self, vocabulary: &[String]) -> Vec<String> {
         let mut known: std::collections::HashSet<String> = vocabulary
             .iter()
@@ -140,8 +149,9 @@ impl Prompt {
     }
 }
 
-/// The word of `vocabulary` that `word` is most likely a misspelling of: one edit away, or two for words of six letters and more. `None`
-/// where none is so near; that one word means another cannot be told by spelling.
+/// The word of `vocabulary` that `word` is most likely a misspelling of: one edit away, or two for
+/// words of six letters and more. `None` where none is so near; that one word means another cannot
+/// be told by spelling.
 pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
     let word = normalized(word);
     let most = if word.chars().count() < 6 { 1 } else { 2 };
@@ -153,7 +163,8 @@ pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
     near.filter(|(edits, _)| *edits <= most).min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
 }
 
-/// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those mapped by default.
+/// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those
+/// mapped by default.
 impl From<&Prompt> for PromptInfo {
     fn from(prompt: &Prompt) -> Self {
         let token = |token: &Token| TokenInfo {

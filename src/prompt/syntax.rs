@@ -1,10 +1,13 @@
-//! Prompts with weights and breaks: `(cat:1.3)`, `((cat))`, `[cat]`, `\(`, `BREAK`, as AUTOMATIC1111's web UI reads them.
+//! Prompts with weights and breaks: `(cat:1.3)`, `((cat))`, `[cat]`, `\(`, `BREAK`, as
+//! AUTOMATIC1111's web UI reads them.
 //!
-//! The grammar is that of its `modules/prompt_parser.py`: `(...)` multiplies the weight by 1.1, `[...]` divides it by 1.1, `(...:W)`
-//! multiplies it by W, brackets nest, a bracket that is never closed reaches to the end of the text, one that was never opened is text,
-//! a backslash before a bracket or a backslash makes it text and vanishes elsewhere. Stretches of equal weight are one text for the
-//! tokenizer. Two things differ, where the web UI fails: a weight that is no number (`(cat:1.2.3)`) is text and not an error, and a
-//! `BREAK` inside of brackets breaks too.
+//! The grammar is that of its `modules/prompt_parser.py`. `(...)` multiplies the weight by 1.1,
+//! `[...]` divides it by 1.1, `(...:W)` multiplies it by W. Brackets nest. A bracket that is never
+//! closed reaches to the end of the text. A closing bracket that was never opened is text. A
+//! backslash makes a bracket or backslash behind it text, and vanishes elsewhere. Stretches of
+//! equal weight are one text for the tokenizer. Two things differ, where the web UI fails. A weight
+//! that is no number (`(cat:1.2.3)`) is text and not an error. A `BREAK` inside of brackets breaks
+//! too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,14 +20,16 @@ const STRESS: f64 = 1.1;
 /// The word that ends a chunk of a long prompt.
 const BREAK: &str = "BREAK";
 
-/// How a prompt's text is read. The default takes every character as text and one chunk of tokens, as diffusers does.
+/// How a prompt's text is read. The default takes every character as text and one chunk of tokens,
+/// as diffusers does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Syntax {
     /// Brackets are weights.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub emphasis: bool,
-    /// A text that is too long for the text encoder is given to it in chunks, and `BREAK` begins a new one.
+    /// A text that is too long for the text encoder is given to it in chunks, and `BREAK` begins a
+    /// new one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub long: bool,
 }
@@ -35,19 +40,22 @@ impl Syntax {
         *self == Self::default()
     }
 
-    /// The switches that are on, with the names that they have on the command line and in `run.json`.
+    /// The switches that are on, with the names that they have on the command line and in
+    /// `run.json`.
     pub fn switches(self) -> impl Iterator<Item = &'static str> {
         [("emphasis", self.emphasis), ("long", self.long)].into_iter().filter_map(|(name, on)| on.then_some(name))
     }
 
-    /// What a run's further settings say of how its prompts were read; plain where they say nothing.
+    /// What a run's further settings say of how its prompts were read; plain where they say
+    /// nothing.
     pub fn of_settings(more: &BTreeMap<String, Value>) -> Self {
         let on = |name: &str| more.get(name).and_then(Value::as_bool).unwrap_or(false);
         Self { emphasis: on("emphasis"), long: on("long") }
     }
 }
 
-/// The weight that the brackets of `text` give to what stands at byte `at`; 1 where brackets are text.
+/// The weight that the brackets of `text` give to what stands at byte `at`; 1 where brackets are
+/// text.
 pub fn weight_of(text: &str, syntax: Syntax, at: usize) -> f64 {
     let runs = if syntax.emphasis { weigh(text) } else { Vec::new() };
     runs.iter().find(|(run, _)| run.contains(&at)).map_or(1.0, |&(_, weight)| weight)
@@ -69,7 +77,8 @@ pub(super) struct Stretch {
     pub(super) text: String,
     /// 1 for text without brackets.
     pub(super) weight: f64,
-    /// Where each piece of `text` begins: there, and in the prompt as typed. Ascending, none of them empty.
+    /// Where each piece of `text` begins: there, and in the prompt as typed. Ascending, none of
+    /// them empty.
     pieces: Vec<(usize, usize)>,
 }
 
@@ -83,7 +92,8 @@ impl Stretch {
         self.text.push_str(&source[range]);
     }
 
-    /// The bytes of the prompt as typed that the bytes `range` of this text come from, with the syntax between them.
+    /// The bytes of the prompt as typed that the bytes `range` of this text come from, with the
+    /// syntax between them.
     pub(super) fn source(&self, range: &Range<usize>) -> Range<usize> {
         let piece = |byte: usize| self.pieces[self.pieces.partition_point(|&(at, _)| at <= byte).saturating_sub(1)];
         let (start, end) = (piece(range.start), piece(range.end.saturating_sub(1).max(range.start)));
@@ -91,7 +101,8 @@ impl Stretch {
     }
 }
 
-/// The parts of `text`; never empty, and nothing but one stretch of weight 1 where the syntax is plain.
+/// The parts of `text`; never empty, and nothing but one stretch of weight 1 where the syntax is
+/// plain.
 pub(super) fn parse(text: &str, syntax: Syntax) -> Vec<Part> {
     if syntax.is_plain() {
         return vec![Part::Text(Stretch::new(text, 0..text.len(), 1.0))];

@@ -1,7 +1,9 @@
-//! The tokenizer of CLIP (Radford et al. 2021), built from `vocab.json` and `merges.txt` or from `tokenizer.json`.
+//! The tokenizer of CLIP (Radford et al. 2021), built from `vocab.json` and `merges.txt` or from
+//! `tokenizer.json`.
 //!
-//! Byte-pair encoding with `</w>` at the end of words, over text in NFC, lower case and single spaces: `CLIPTokenizer` of
-//! transformers 5. (Version 4's slow class also repairs text with `ftfy`; neither its fast class nor version 5 does.)
+//! Byte-pair encoding with `</w>` at the end of words, over text in NFC, lower case and single
+//! spaces: `CLIPTokenizer` of transformers 5. (Version 4's slow class also repairs text with
+//! `ftfy`; neither its fast class nor version 5 does.)
 
 use super::chunks::{self, Item, share_out};
 use super::syntax::{self, Part, Stretch, Syntax};
@@ -46,9 +48,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// From the files of a checkpoint's `tokenizer/` folder; `tokenizer.json` is preferred where both forms are there.
+    /// From the files of a checkpoint's `tokenizer/` folder; `tokenizer.json` is preferred where
+    /// both forms are there.
     ///
-    /// Errors: [`Error::Config`] naming the file that is malformed, lacks a special token, or is not a CLIP tokenizer.
+    /// Errors: [`Error::Config`] naming the file that is malformed, lacks a special token, or is
+    /// not a CLIP tokenizer.
     pub fn new(files: &TokenizerFiles) -> Result<Self> {
         let (file, mut pipeline) = match (&files.tokenizer_json, &files.vocab_json, &files.merges_txt) {
             (Some(json), _, _) => ("tokenizer.json", from_json(json, &files.folder.join("tokenizer.json"))?),
@@ -73,7 +77,8 @@ impl Tokenizer {
                 ));
             }
         }
-        // Special tokens are also found in the middle of a text: with SD 2's padding `!`, "frog!" ends in a padding token.
+        // Special tokens are also found in the middle of a text: with SD 2's padding `!`, "frog!"
+        // ends in a padding token.
         let added = pipeline.get_added_tokens_decoder();
         let missing: Vec<AddedToken> = [bos_token, eos_token, unk_token, pad_token]
             .into_iter()
@@ -99,8 +104,9 @@ impl Tokenizer {
         })
     }
 
-    /// With the words of textual-inversion embeddings, each of which stands for its own ids wherever it is in a text: a name of letters
-    /// and digits as a whole word, one with signs (`<cat>`) everywhere. Upper and lower case are alike, as in the rest of the text.
+    /// With the words of textual-inversion embeddings, each of which stands for its own ids. A name
+    /// of letters and digits counts as a whole word. A name with signs (`<cat>`) counts everywhere.
+    /// Upper and lower case are alike, as in the rest of the text.
     ///
     /// Errors: [`Error::Option`] for a word that the vocabulary has already.
     pub fn with_words(mut self, words: &[AddedWord]) -> Result<Self> {
@@ -145,20 +151,23 @@ impl Tokenizer {
         Ok((tokens, offsets))
     }
 
-    /// Length that prompts, or the chunks of long ones, are padded and cut to, start and end included.
+    /// Length that prompts, or the chunks of long ones, are padded and cut to, start and end
+    /// included.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The prompt of `text`, every character of it text: any text, of any length, empty too. What does not fit is in
-    /// [`Prompt::cut_off`].
+    /// The prompt of `text`, every character of it text: any text, of any length, empty too. What
+    /// does not fit is in [`Prompt::cut_off`].
     ///
-    /// Errors: [`Error::Unsupported`] for a vocabulary that cannot express the text and has no token for that.
+    /// Errors: [`Error::Unsupported`] for a vocabulary that cannot express the text and has no
+    /// token for that.
     pub fn encode(&self, text: &str) -> Result<Prompt> {
         self.read(text, Syntax::default())
     }
 
-    /// As [`encode`](Self::encode), read by `syntax`. What does not fit into 16 chunks of a long prompt is in [`Prompt::cut_off`].
+    /// As [`encode`](Self::encode), read by `syntax`. What does not fit into 16 chunks of a long
+    /// prompt is in [`Prompt::cut_off`].
     ///
     /// Errors: as [`encode`](Self::encode).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
@@ -216,8 +225,8 @@ impl Tokenizer {
         Ok(prompt)
     }
 
-    /// `prompt` with empty chunks behind its own, `chunks` in all, so that it has as many tokens as another: what the web UI gives the
-    /// shorter one of prompt and negative prompt.
+    /// `prompt` with empty chunks behind its own, `chunks` in all, so that it has as many tokens as
+    /// another. The web UI gives the shorter of prompt and negative prompt such chunks.
     pub fn padded(&self, prompt: &Prompt, chunks: usize) -> Prompt {
         let mut padded = prompt.clone();
         let weighted = !padded.weights.is_empty();
@@ -230,7 +239,8 @@ impl Tokenizer {
         padded
     }
 
-    /// Adds start, `pieces`, end and padding to `prompt`; start and end stand at these bytes of its text.
+    /// Adds start, `pieces`, end and padding to `prompt`; start and end stand at these bytes of its
+    /// text.
     fn add_chunk(&self, prompt: &mut Prompt, pieces: &[Piece], start: usize, end: usize) {
         let first = prompt.ids.len();
         let mut add = |id, kind, range, weight| {
@@ -263,7 +273,8 @@ struct Piece {
     weight: f32,
 }
 
-/// A word of the text with all of its tokens, numbered through the text without start, end and padding.
+/// A word of the text with all of its tokens, numbered through the text without start, end and
+/// padding.
 struct Found {
     word: String,
     range: Range<usize>,
@@ -285,7 +296,8 @@ fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<Found>
 }
 
 impl Prompt {
-    /// Puts in the words with at least one of the first `kept` tokens of the text, and the names of those with a token beyond.
+    /// Puts in the words with at least one of the first `kept` tokens of the text, and the names of
+    /// those with a token beyond.
     fn name_words(&mut self, found: Vec<Found>, kept: usize) {
         let own = self.tokens.iter().filter(|token| token.kind == TokenKind::Text);
         let places: Vec<usize> = own.map(|token| token.index).collect();
@@ -308,8 +320,8 @@ impl Prompt {
 
 /// The tokenizer's offsets as ranges of whole characters of `text`, ascending, none empty.
 ///
-/// Normalisation can leave an accent that it merged into a letter without an owner (e and U+0301 become one character with the
-/// place of the e); it goes to the token before.
+/// Normalisation can leave an accent that it merged into a letter without an owner: e and U+0301
+/// become one character with the place of the e. The accent goes to the token before.
 fn text_ranges(text: &str, offsets: &[(usize, usize)]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(offsets.len());
     let mut least = 0;

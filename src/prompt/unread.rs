@@ -1,4 +1,5 @@
-//! Syntax of other programs that a prompt has and that is read as words here, so that a user is told before waiting.
+//! Syntax of other programs that a prompt has and that is read as words here, so that a user is
+//! told before waiting.
 
 use super::Syntax;
 use crate::trace::is_variation_selector;
@@ -25,7 +26,8 @@ const STRESS: &str = "is plain text here; with --emphasis write (word:1.1)";
 const BREAK: &str = "is a word here; --long makes it begin a new chunk";
 const OPTION: &str = "is plain text here; options stand outside of the prompt's quotes";
 
-/// What `text`, read by `syntax`, has of other programs' syntax: each kind once, with its first example, in the order of the text.
+/// What `text`, read by `syntax`, has of other programs' syntax: each kind once, with its first
+/// example, in the order of the text.
 pub fn unread(text: &str, syntax: Syntax) -> Vec<Unread> {
     let mut found: Vec<(usize, &str, &'static str)> = Vec::new();
     found.extend(tags(text));
@@ -93,7 +95,8 @@ fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
     found
 }
 
-/// Whether `[inner]` is `[from:to:when]`, `[to:when]` or `[from::when]`, where `when` is a number of steps or a share of them.
+/// Whether `[inner]` is `[from:to:when]`, `[to:when]` or `[from::when]`, where `when` is a number
+/// of steps or a share of them.
 fn is_editing(inner: &str) -> bool {
     let parts: Vec<&str> = inner.split(':').collect();
     let when = parts.last().is_some_and(|part| part.trim().parse::<f64>().is_ok());

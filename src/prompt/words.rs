@@ -1,7 +1,8 @@
 //! Where the words of a text are: ranges of bytes, found by the kind of each character.
 //!
-//! CLIP's tokenizer splits finer than a reader does (each digit, each combining mark, the `'t` of *don't*), so its pieces are not
-//! the words; they only move a boundary where one token reaches over it.
+//! CLIP's tokenizer splits finer than a reader does: each digit, each combining mark, the `'t` of
+//! *don't*. So its pieces are not the words. They only move a boundary where one token reaches over
+//! it.
 
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
@@ -54,7 +55,8 @@ pub(super) fn is_punctuation(c: char) -> bool {
         )
 }
 
-/// The words of `text`, in order, without overlap; every character that is not white space is in one.
+/// The words of `text`, in order, without overlap; every character that is not white space is in
+/// one.
 pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
     let mut words: Vec<Range<usize>> = Vec::new();
     let mut last = Kind::Space;
@@ -101,13 +103,15 @@ fn extend(words: &mut [Range<usize>], end: usize) {
     }
 }
 
-/// Characters that belong to the one before them: marks, joiners, variation selectors, skin tones, tags.
+/// Characters that belong to the one before them: marks, joiners, variation selectors, skin tones,
+/// tags.
 pub(super) fn is_extension(c: char) -> bool {
     is_combining_mark(c)
         || matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Joins words that a token reaches over, and adds what tokens cover outside of any word; drops words without a token.
+/// Joins words that a token reaches over, and adds what tokens cover outside of any word; drops
+/// words without a token.
 ///
 /// `tokens` are ranges in ascending order. Afterwards each lies in exactly one word.
 pub(super) fn fit_to_tokens(words: Vec<Range<usize>>, tokens: &[Range<usize>]) -> Vec<Range<usize>> {
@@ -152,7 +156,8 @@ mod tests {
 
     #[test]
     fn tokens_move_boundaries() {
-        // A token over two words joins them; one over white space is a word; a word without a token goes.
+        // A token over two words joins them; one over white space is a word; a word without a token
+        // goes.
         assert_eq!(fit_to_tokens(vec![0..2, 2..3, 4..6], &[0..1, 1..3]), vec![0..3]);
         assert_eq!(fit_to_tokens(vec![0..2, 5..6], &[0..2, 3..4]), vec![0..2, 3..4]);
         assert_eq!(fit_to_tokens(vec![0..4, 5..6], &[0..2, 2..4, 2..4, 5..6]), vec![0..4, 5..6]);

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Declares [`SchedulerKind`] with everything that is listed per sampler. `drawing` ones draw noise in their steps.
+/// Declares [`SchedulerKind`] with everything that is listed per sampler. `drawing` ones draw noise
+/// in their steps.
 macro_rules! samplers {
     (@drawing) => { true };
     (@fixed) => { false };
@@ -55,7 +56,8 @@ macro_rules! samplers {
                 }
             }
 
-            /// Whether it draws noise in its steps too, so that the seed matters beyond the first latent.
+            /// Whether it draws noise in its steps too, so that the seed matters beyond the first
+            /// latent.
             pub fn draws_noise(self) -> bool {
                 match self {
                     $(Self::$kind => samplers!(@$noise),)+

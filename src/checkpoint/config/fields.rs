@@ -1,4 +1,5 @@
-//! Reading a JSON object field by field, so that every refusal names the file, the field and its value.
+//! Reading a JSON object field by field, so that every refusal names the file, the field and its
+//! value.
 
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -6,7 +7,8 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// A JSON object of which each field is taken exactly once; what is left at the end is unknown and refused.
+/// A JSON object of which each field is taken exactly once; what is left at the end is unknown and
+/// refused.
 pub(crate) struct Fields {
     file: PathBuf,
     map: Map<String, Value>,
@@ -113,9 +115,9 @@ impl Fields {
     }
 }
 
-/// Fields that any part's config may have and that change no number: the counters of diffusers'
-/// `EMAModel` (`training_utils.py`, which saves them among the UNet's own), how weights were
-/// stored, what saved memory in training.
+/// Fields that any part's config may have and that change no number. They are the counters of
+/// diffusers' `EMAModel` (`training_utils.py` saves them among the UNet's own), how weights were
+/// stored, and what saved memory in training.
 const HARMLESS: [&str; 13] = [
     "decay",
     "dtype",
@@ -166,7 +168,8 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Python's `json` writes `NaN`, `Infinity` and `-Infinity` bare, which JSON does not have: puts them in quotes.
+/// Python's `json` writes `NaN`, `Infinity` and `-Infinity` bare, which JSON does not have: puts
+/// them in quotes.
 fn quote_non_finite(json: &[u8]) -> Cow<'_, [u8]> {
     const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     if !WORDS[1..].iter().any(|word| json.windows(word.len()).any(|window| window == *word)) {
@@ -183,7 +186,8 @@ fn quote_non_finite(json: &[u8]) -> Cow<'_, [u8]> {
             at += word.len();
             continue;
         }
-        // An escaped character inside a string is copied together with its backslash, so that `\"` ends nothing.
+        // An escaped character inside a string is copied together with its backslash, so that `\"`
+        // ends nothing.
         let width = if in_string && rest[0] == b'\\' { rest.len().min(2) } else { 1 };
         in_string ^= rest[0] == b'"';
         quoted.extend_from_slice(&rest[..width]);

@@ -9,7 +9,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum PerBlock<T> {
-    // The list comes first: where `T` is itself a scalar or a list, a list of lists must not be taken for one `T`.
+    // The list comes first: where `T` is itself a scalar or a list, a list of lists must not be
+    // taken for one `T`.
     /// One value a block.
     Each(Vec<T>),
     /// One value for every block.

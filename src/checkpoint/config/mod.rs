@@ -1,4 +1,5 @@
-//! The JSON files of a diffusers checkpoint as plain structs: every field read, refused by name, or known to be inert.
+//! The JSON files of a diffusers checkpoint as plain structs: every field read, refused by name, or
+//! known to be inert.
 
 mod fields;
 mod lists;

@@ -19,11 +19,13 @@ pub struct ModelIndex {
     pub scheduler_class: String,
     /// SDXL: whether an empty negative prompt stands for zeros in place of the encoders' states.
     pub force_zeros_for_empty_prompt: bool,
-    /// Parts in the folder that attnmap does not use: the safety checker, its feature extractor, an image encoder.
+    /// Parts in the folder that attnmap does not use: the safety checker, its feature extractor, an
+    /// image encoder.
     pub ignored_parts: Vec<String>,
 }
 
-/// A family of pipelines: which parts there are and how a prompt and a guidance scale reach the UNet.
+/// A family of pipelines: which parts there are and how a prompt and a guidance scale reach the
+/// UNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Family {
     /// Stable Diffusion 1 and 2: one text encoder.
@@ -58,14 +60,16 @@ const PARTS: [(&str, &[&str]); 4] = [
 const SECOND_PARTS: [(&str, &[&str]); 2] =
     [("text_encoder_2", &["CLIPTextModelWithProjection"]), ("tokenizer_2", &["CLIPTokenizer", "CLIPTokenizerFast"])];
 
-/// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes through them.
+/// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes
+/// through them.
 const IGNORED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
 impl ModelIndex {
     /// Reads the bytes of a `model_index.json`; `file` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] naming a pipeline of another kind; [`Error::Config`] for anything malformed or unknown.
+    /// [`Error::Unsupported`] naming a pipeline of another kind; [`Error::Config`] for anything
+    /// malformed or unknown.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let class_name: String = fields.required("_class_name")?;
@@ -82,7 +86,8 @@ impl ModelIndex {
                 None => return Err(fields.refuse(format!("the part `{name}` is missing"))),
             }
         }
-        // Whether attnmap has the class is decided when the scheduler is built: `--scheduler` may name another.
+        // Whether attnmap has the class is decided when the scheduler is built: `--scheduler` may
+        // name another.
         let scheduler = fields.take_value("scheduler");
         let Some(scheduler_class) = part_class(scheduler.as_ref()).map(String::from) else {
             return Err(fields.refuse("the part `scheduler` is missing"));
@@ -97,7 +102,8 @@ impl ModelIndex {
         if family == Family::StableDiffusionXl {
             force_zeros_for_empty_prompt = fields.take("force_zeros_for_empty_prompt", Some(true))?.unwrap_or(true);
             fields.only("requires_aesthetics_score", &[json!(false), Value::Null])?;
-            // An invisible mark that diffusers puts into the image where a library for it is installed.
+            // An invisible mark that diffusers puts into the image where a library for it is
+            // installed.
             fields.inert(&["add_watermarker"]);
         }
         fields.inert(&["requires_safety_checker"]);
@@ -114,7 +120,8 @@ impl ModelIndex {
     }
 }
 
-/// The class in a `["library", "Class"]` entry; `None` for an absent part, which diffusers writes as nulls.
+/// The class in a `["library", "Class"]` entry; `None` for an absent part, which diffusers writes
+/// as nulls.
 fn part_class(value: Option<&Value>) -> Option<&str> {
     value?.as_array()?.get(1)?.as_str()
 }

@@ -1,9 +1,10 @@
-//! `scheduler/scheduler_config.json`, kept as the file has it: what a field means is the scheduler's business.
+//! `scheduler/scheduler_config.json`, kept as the file has it: what a field means is the
+//! scheduler's business.
 //!
-//! Field names follow diffusers' `schedulers/scheduling_*.py` (0.42). Defaults differ between classes (`beta_start` of
-//! LCM, `timestep_spacing` of Euler), and a config may be read by another class than the one that wrote it
-//! (`--scheduler`), so an absent field stays `None` here and each scheduler supplies its own class's default, as
-//! diffusers' `from_config` does.
+//! Field names follow diffusers' `schedulers/scheduling_*.py` (0.42). Defaults differ between
+//! classes (`beta_start` of LCM, `timestep_spacing` of Euler). A config may be read by another
+//! class than its writer's (`--scheduler`). So an absent field stays `None` here, and each
+//! scheduler supplies its own class's default, as diffusers' `from_config` does.
 
 use super::fields::Fields;
 use crate::Result;
@@ -65,7 +66,8 @@ scheduler_config! {
     clip_sample: bool,
     /// To which range.
     clip_sample_range: f64,
-    /// Whether the cumulative alpha before the first timestep is 1 or that of timestep 0 (DDIM, PNDM, LCM).
+    /// Whether the cumulative alpha before the first timestep is 1 or that of timestep 0 (DDIM,
+    /// PNDM, LCM).
     set_alpha_to_one: bool,
     /// Dynamic thresholding of the denoised sample (for pixel models).
     thresholding: bool,
@@ -113,7 +115,8 @@ scheduler_config! {
     use_dynamic_shifting: bool,
     /// DPM-Solver: the lower bound on lambda; negative infinity for none.
     lambda_min_clipped: Number,
-    /// DPM-Solver: whether the model predicts a variance too; DDPM: which variance is used (`fixed_small` ...).
+    /// DPM-Solver: whether the model predicts a variance too; DDPM: which variance is used
+    /// (`fixed_small` ...).
     variance_type: String,
     /// UniPC: whether the integral is over the denoised sample and not over the noise.
     predict_x0: bool,
@@ -121,8 +124,8 @@ scheduler_config! {
     disable_corrector: Vec<usize>,
     /// UniPC: another scheduler as the predictor.
     solver_p: Value,
-    /// TCD: how far below the next timestep a step goes before noise brings it back up, as a share of it, 0 to 1 (the paper's gamma). diffusers
-    /// takes it at the call and not from the config; its pipelines' default is 0.
+    /// TCD's gamma, 0 to 1: 0 is deterministic, 1 fully stochastic. diffusers takes it at the call
+    /// and not from the config; its pipelines' default is 0.
     eta: f64,
     /// LCM, TCD: steps of the solver that the model was distilled from.
     original_inference_steps: usize,
@@ -159,7 +162,8 @@ impl SchedulerConfig {
     /// Reads the bytes of a `scheduler_config.json`; `file` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for anything malformed or unknown. Values are judged by the scheduler.
+    /// [`Error::Config`](crate::Error::Config) for anything malformed or unknown. Values are judged
+    /// by the scheduler.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let class_name = fields.required("_class_name")?;
@@ -167,7 +171,7 @@ impl SchedulerConfig {
     }
 
     /// As [`from_json`](Self::from_json) for a scheduler whose class `class_name` the file `index`
-    /// says: as diffusers' `from_pretrained` does, the file's own class is passed over, and its
+    /// says. As in diffusers' `from_pretrained`, the file's own class is passed over, and its
     /// options are read.
     ///
     /// # Errors
@@ -179,7 +183,8 @@ impl SchedulerConfig {
 
     fn rest(mut fields: Fields, class_name: String) -> Result<Self> {
         let config = Self::read(&mut fields, class_name)?;
-        // `Scheduler.from_config(other.config)` leaves fields of the other class behind; no class here reads these.
+        // `Scheduler.from_config(other.config)` leaves fields of the other class behind; no class
+        // here reads these.
         fields.inert(&OTHER_CLASSES);
         // The way of 2022 to say that the prediction is not epsilon.
         fields.only("predict_epsilon", &[json!(true), Value::Null])?;

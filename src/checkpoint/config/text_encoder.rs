@@ -30,7 +30,8 @@ pub struct TextEncoderConfig {
     pub intermediate_size: usize,
     /// Width of the projection, which only an encoder with a projection head has.
     pub projection_dim: usize,
-    /// Whether a projection of the pooled state follows (`CLIPTextModelWithProjection`): SDXL's second encoder has one, the others not.
+    /// Whether a projection of the pooled state follows (`CLIPTextModelWithProjection`): SDXL's
+    /// second encoder has one, the others not.
     pub with_projection: bool,
     /// Number of layers.
     pub num_hidden_layers: usize,
@@ -42,8 +43,8 @@ pub struct TextEncoderConfig {
     pub hidden_act: Activation,
     /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
-    /// Id of the end token, where the pooled state is read. The value 2 in files of 2022 stands for "the highest id in
-    /// the prompt" (transformers keeps this reading).
+    /// Id of the end token, where the pooled state is read. The value 2 in files of 2022 stands for
+    /// "the highest id in the prompt" (transformers keeps this reading).
     pub eos_token_id: u32,
 }
 
@@ -57,8 +58,8 @@ impl TextEncoderConfig {
     /// Reads the bytes of a `text_encoder/config.json`; `file` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or asking for what
-    /// attnmap does not do.
+    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or
+    /// asking for what attnmap does not do.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let config = Self::read(&mut fields)?;
@@ -66,7 +67,8 @@ impl TextEncoderConfig {
         Ok(config)
     }
 
-    /// As [`from_json`](Self::from_json) for an encoder that is known to have a projection, whether or not the file says so.
+    /// As [`from_json`](Self::from_json) for an encoder that is known to have a projection, whether
+    /// or not the file says so.
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json).
@@ -159,8 +161,9 @@ impl TextEncoderConfig {
     }
 }
 
-/// Fields of `PretrainedConfig` and of training that do not change what an encoder computes: dropout and initialisation,
-/// what the Python call returns, labels of classifiers, text generation, ids that the tokenizer's own files hold.
+/// Fields of `PretrainedConfig` and of training that do not change what an encoder computes. They
+/// speak of dropout and initialisation, what the Python call returns, labels of classifiers, text
+/// generation, and ids that the tokenizer's own files hold.
 const INERT: [&str; 62] = [
     "attention_dropout",
     "attention_probs_dropout_prob",

@@ -1,4 +1,5 @@
-//! The files of the `tokenizer/` folder: `vocab.json` with `merges.txt`, or `tokenizer.json`, and their settings.
+//! The files of the `tokenizer/` folder: `vocab.json` with `merges.txt`, or `tokenizer.json`, and
+//! their settings.
 
 use super::fields::{Fields, brief};
 use crate::{Error, Result};
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// What a tokenizer is made of. At least `tokenizer_json`, or `vocab_json` and `merges_txt` together, are present.
+/// What a tokenizer is made of. At least `tokenizer_json`, or `vocab_json` and `merges_txt`
+/// together, are present.
 #[derive(Debug, Clone)]
 pub struct TokenizerFiles {
     /// The folder that the files are in; named in errors about their content.
@@ -51,12 +53,13 @@ impl Default for TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    /// Reads `tokenizer_config.json` and, where there is one, `special_tokens_map.json`; each with the path that errors
-    /// name. `longest` is the text encoder's `max_position_embeddings`, which stands in for an absent or endless
-    /// `model_max_length`.
+    /// Reads `tokenizer_config.json` and, where there is one, `special_tokens_map.json`; each with
+    /// the path that errors name. `longest` is the text encoder's `max_position_embeddings`, which
+    /// stands in for an absent or endless `model_max_length`.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field for anything malformed, unknown, or asking for what attnmap does not do.
+    /// [`Error::Config`] naming the field for anything malformed, unknown, or asking for what
+    /// attnmap does not do.
     pub fn from_json(config: (&[u8], &Path), special: Option<(&[u8], &Path)>, longest: usize) -> Result<Self> {
         let mut fields = Fields::parse(config.1, config.0)?;
         let mut special = special.map(|(json, file)| Fields::parse(file, json)).transpose()?;
@@ -164,7 +167,8 @@ fn special_token(fields: &mut Fields, name: &str) -> Result<Option<String>> {
     }
 }
 
-/// Tokens beyond the special ones (textual inversion) would need rows of their own in the text encoder.
+/// Tokens beyond the special ones (textual inversion) would need rows of their own in the text
+/// encoder.
 fn refuse_added_tokens(fields: &mut Fields, known: &[&String]) -> Result<()> {
     for name in ["added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"] {
         let Some(value) = fields.take_value(name) else { continue };

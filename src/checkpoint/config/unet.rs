@@ -11,8 +11,9 @@ use std::path::Path;
 
 /// A UNet in diffusers' terms, every per-block field given once per block.
 ///
-/// [`Default`] gives diffusers' defaults, which are Stable Diffusion 1's shape but for `cross_attention_dim`.
-/// Lists are in the order of the down blocks, finest first, unless their name says `up`.
+/// [`Default`] gives diffusers' defaults, which are Stable Diffusion 1's shape but for
+/// `cross_attention_dim`. Lists are in the order of the down blocks, finest first, unless their
+/// name says `up`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UnetConfig {
     /// The latent's height and width that the model was trained at, in latent pixels.
@@ -27,8 +28,8 @@ pub struct UnetConfig {
     pub freq_shift: f64,
     /// Kinds of the down blocks.
     pub down_block_types: Vec<BlockType>,
-    /// Kind of the mid block: with cross-attention, or a single resnet (`UNetMidBlock2D`: SSD-1B, Vega); a few distilled models have
-    /// none at all (KOALA-700M).
+    /// Kind of the mid block: with cross-attention, or a single resnet (`UNetMidBlock2D`: SSD-1B,
+    /// Vega); a few distilled models have none at all (KOALA-700M).
     pub mid_block: Option<BlockType>,
     /// Kinds of the up blocks, coarsest first.
     pub up_block_types: Vec<BlockType>,
@@ -50,9 +51,11 @@ pub struct UnetConfig {
     pub up_transformer_layers_per_block: Vec<Vec<usize>>,
     /// Transformer blocks in the mid block's attention.
     pub mid_transformer_layers: usize,
-    /// Attention heads per block. The file calls this `attention_head_dim`, a known misnomer that diffusers keeps.
+    /// Attention heads per block. The file calls this `attention_head_dim`, a known misnomer that
+    /// diffusers keeps.
     pub num_attention_heads: Vec<usize>,
-    /// Whether the transformers' projections in and out are linear layers (SD 2) or 1x1 convolutions (SD 1).
+    /// Whether the transformers' projections in and out are linear layers (SD 2) or 1x1
+    /// convolutions (SD 1).
     pub use_linear_projection: bool,
     /// Whether attention scores are to be formed in f32 whatever the model's dtype.
     pub upcast_attention: bool,
@@ -60,11 +63,13 @@ pub struct UnetConfig {
     pub time_embed_dim: usize,
     /// What is embedded beside the timestep; `None` in SD 1 and 2.
     pub addition: Option<Addition>,
-    /// Width of the embedding of the guidance scale that a consistency-distilled (LCM) UNet was trained with; `None` elsewhere.
+    /// Width of the embedding of the guidance scale that a consistency-distilled (LCM) UNet was
+    /// trained with; `None` elsewhere.
     pub time_cond_proj_dim: Option<usize>,
 }
 
-/// SDXL's embedding beside the timestep (`addition_embed_type` `text_time`): the pooled prompt, and size and crop as sinusoids.
+/// SDXL's embedding beside the timestep (`addition_embed_type` `text_time`): the pooled prompt, and
+/// size and crop as sinusoids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Addition {
     /// Waves for each number of the size and crop conditions.
@@ -82,7 +87,8 @@ pub enum BlockType {
     Plain,
 }
 
-/// One down, mid or up block with everything resolved; channels of single resnets follow from these.
+/// One down, mid or up block with everything resolved; channels of single resnets follow from
+/// these.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UnetBlock {
     /// With or without attention.
@@ -91,11 +97,13 @@ pub struct UnetBlock {
     pub in_channels: usize,
     /// Channels that go out.
     pub out_channels: usize,
-    /// Channels of the skip connection that the last resnet of an up block sees; equal to `in_channels` elsewhere.
+    /// Channels of the skip connection that the last resnet of an up block sees; equal to
+    /// `in_channels` elsewhere.
     pub skip_channels: usize,
     /// Number of resnets (the mid block has one more than this).
     pub layers: usize,
-    /// Transformer blocks in each attention; as many entries as attentions, empty for a plain block.
+    /// Transformer blocks in each attention; as many entries as attentions, empty for a plain
+    /// block.
     pub transformer_layers: Vec<usize>,
     /// Attention heads.
     pub heads: usize,
@@ -115,7 +123,8 @@ impl UnetConfig {
     /// Reads the bytes of a `unet/config.json`; `file` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or asking for what attnmap does not do.
+    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or
+    /// asking for what attnmap does not do.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let config = Self::read(&mut fields)?;
@@ -167,7 +176,8 @@ impl UnetConfig {
         let layers_per_block = PerBlock::take(fields, "layers_per_block", 2)?.expand(fields, blocks)?;
         let (transformer_layers_per_block, up_transformer_layers_per_block) =
             transformer_layers(fields, &layers_per_block)?;
-        // diffusers hands the last down block's entry to the mid block, whose single attention takes the first of it.
+        // diffusers hands the last down block's entry to the mid block, whose single attention
+        // takes the first of it.
         let mid_transformer_layers = transformer_layers_per_block
             .last()
             .and_then(|layers| layers.first())
@@ -284,7 +294,8 @@ impl UnetConfig {
             .collect()
     }
 
-    /// The mid block: resnet, then `layers` times (none in a plain block) a transformer and a resnet. `None` where the model has none.
+    /// The mid block: resnet, then `layers` times (none in a plain block) a transformer and a
+    /// resnet. `None` where the model has none.
     pub fn mid_block(&self) -> Option<UnetBlock> {
         let last = self.block_out_channels.len() - 1;
         let channels = self.block_out_channels[last];
@@ -301,8 +312,9 @@ impl UnetConfig {
         })
     }
 
-    /// The up blocks, coarsest first. Resnet `i` takes the running tensor (`in_channels` for the first, else
-    /// `out_channels`) joined with a skip connection of `out_channels` (`skip_channels` for the last).
+    /// The up blocks, coarsest first. Resnet `i` takes the running tensor (`in_channels` for the
+    /// first, else `out_channels`) joined with a skip connection of `out_channels` (`skip_channels`
+    /// for the last).
     pub fn up_blocks(&self) -> Vec<UnetBlock> {
         let count = self.up_block_types.len();
         (0..count)
@@ -416,7 +428,8 @@ fn block_types(fields: &mut Fields, name: &str, supported: [&str; 2], default: &
 /// Transformer blocks by `[block][layer]`.
 type Depths = Vec<Vec<usize>>;
 
-/// `transformer_layers_per_block` and its reverse, as `[block][layer]` for the down and for the up blocks.
+/// `transformer_layers_per_block` and its reverse, as `[block][layer]` for the down and for the up
+/// blocks.
 fn transformer_layers(fields: &mut Fields, layers: &[usize]) -> Result<(Depths, Depths)> {
     let blocks = layers.len();
     let down = fields.take("transformer_layers_per_block", PerBlock::All(PerBlock::All(1usize)))?;

@@ -1,6 +1,7 @@
 //! `vae/config.json`: the shape of an `AutoencoderKL`.
 //!
-//! Field names, defaults and meaning follow diffusers' `models/autoencoders/autoencoder_kl.py` (0.42).
+//! Field names, defaults and meaning follow diffusers' `models/autoencoders/autoencoder_kl.py`
+//! (0.42).
 
 use super::fields::Fields;
 use super::unet::MAX_DEPTH;
@@ -9,7 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// A variational autoencoder in diffusers' terms. [`Default`] gives diffusers' defaults (one block of 64 channels).
+/// A variational autoencoder in diffusers' terms. [`Default`] gives diffusers' defaults (one block
+/// of 64 channels).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VaeConfig {
     /// Channels of the image going in.
@@ -50,8 +52,8 @@ impl VaeConfig {
     /// Reads the bytes of a `vae/config.json`; `file` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or asking for what
-    /// attnmap does not do.
+    /// [`Error::Config`](crate::Error::Config) naming the field for anything malformed, unknown, or
+    /// asking for what attnmap does not do.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let mut fields = Fields::parse(file, json)?;
         let config = Self::read(&mut fields)?;

@@ -1,5 +1,5 @@
-//! What a tensor of a LoRA file is: which layer of which part it changes, and which factor it is. Every naming that is about is read;
-//! other kinds of adapter are known by name.
+//! What a tensor of a LoRA file is: which layer of which part it changes, and which factor it is.
+//! Every naming that is about is read; other kinds of adapter are known by name.
 
 /// Which factor of a layer's change a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub(super) enum Role {
 pub(super) struct Layer {
     /// The folder of the part that it is in: `unet`, `text_encoder` or `text_encoder_2`.
     pub(super) part: &'static str,
-    /// Its path in the part: with dots, or with underscores in their place (kohya), where only the part's own layers say which it is.
+    /// Its path in the part: with dots, or with underscores in their place (kohya), where only the
+    /// part's own layers say which it is.
     pub(super) path: String,
 }
 
@@ -140,8 +141,8 @@ const SECOND: &str = "text_encoder_2";
 
 const UNET: &str = "unet";
 
-/// The path of today for one that diffusers' attention processors wrote (`attn1.processor.to_q`, `self_attn.to_q`), or that lacks
-/// the text encoder's prefix.
+/// The path of today for one that diffusers' attention processors wrote (`attn1.processor.to_q`,
+/// `self_attn.to_q`), or that lacks the text encoder's prefix.
 fn current(part: &str, path: &str) -> String {
     let path = path.replace(".processor.", ".");
     if part == UNET {

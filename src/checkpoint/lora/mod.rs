@@ -1,7 +1,9 @@
-//! LoRA files: small files of low-rank changes to a checkpoint's layers, merged into the weights as they are read.
+//! LoRA files: small files of low-rank changes to a checkpoint's layers, merged into the weights as
+//! they are read.
 //!
-//! Each layer's weight becomes `W + weight * alpha / rank * up down` (Hu et al. 2021). Namings are those of kohya's scripts, diffusers and
-//! PEFT, as diffusers' `loaders/lora_conversion_utils.py` (0.42) reads them.
+//! Each layer's weight becomes `W + weight * alpha / rank * up down` (Hu et al. 2021). Namings are
+//! those of kohya's scripts, diffusers and PEFT, as diffusers' `loaders/lora_conversion_utils.py`
+//! (0.42) reads them.
 
 mod keys;
 
@@ -179,8 +181,8 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &Checkpoint, file: &We
 pub(super) type Changes = BTreeMap<&'static str, BTreeMap<String, Vec<Change>>>;
 
 impl Lora {
-    /// Adds what this LoRA changes in `checkpoint` to `changes`, and gives back its file, with a
-    /// warning where some of its layers were left out because they do not fit.
+    /// Adds what this LoRA changes in `checkpoint` to `changes`. Returns its file, with a warning
+    /// where some of its layers were left out because they do not fit.
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole,
@@ -345,7 +347,8 @@ pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
 const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or without convolutions) is";
 
-/// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`): `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
+/// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`):
+/// `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
 #[derive(Debug, Default)]
 struct Settings(serde_json::Map<String, Value>);
 

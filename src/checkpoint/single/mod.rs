@@ -1,7 +1,9 @@
-//! Single-file checkpoints in the naming of CompVis and SGM, read as if they were a folder in the diffusers layout.
+//! Single-file checkpoints in the naming of CompVis and SGM, read as if they were a folder in the
+//! diffusers layout.
 //!
-//! Names are mapped and tensors stay where they are in the mapped file; configs are inferred from names and shapes. The kinds, names
-//! and defaults are those of diffusers' `loaders/single_file_utils.py` (0.42).
+//! Names are mapped and tensors stay where they are in the mapped file; configs are inferred from
+//! names and shapes. The kinds, names and defaults are those of diffusers'
+//! `loaders/single_file_utils.py` (0.42).
 
 mod recognise;
 mod text;
@@ -65,8 +67,9 @@ impl<'a> Tensors<'a> {
 }
 
 impl Single {
-    /// Opens the file at `path`. A part whose folder `config` has (`unet/`, `text_encoder/`, `scheduler/`, `tokenizer/` ...) takes its
-    /// configs from there. `prediction` is what the UNet predicts, if the user says so.
+    /// Opens the file at `path`. A part whose folder `config` has (`unet/`, `text_encoder/`,
+    /// `scheduler/`, `tokenizer/` ...) takes its configs from there. `prediction` is what the UNet
+    /// predicts, if the user says so.
     pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>) -> Result<Self> {
         if !path.is_file() {
             return Err(Error::option("--model", format!("no file {}", path.display())));
@@ -106,8 +109,9 @@ impl Single {
 
 /// Whether the UNet was trained to predict velocity.
 ///
-/// Newer files say so with an empty tensor `v_pred`. SD 2 does not say: the 768-pixel models predict velocity, the 512-pixel ones noise;
-/// ComfyUI's `supported_models.py` tells them apart by the spread of one bias, and so does this.
+/// Newer files say so with an empty tensor `v_pred`. SD 2 does not say: the 768-pixel models
+/// predict velocity, the 512-pixel ones noise. ComfyUI's `supported_models.py` tells them apart by
+/// the spread of one bias, and so does this.
 fn predicts_velocity(file: &WeightFile, kind: &Kind) -> Result<bool> {
     if file.info("v_pred").is_some() {
         return Ok(true);
@@ -190,8 +194,9 @@ fn scheduler(kind: &Kind, velocity: bool) -> &'static str {
     }
 }
 
-/// What the repositories of SD 1.5, 2.1 and SDXL have in `scheduler_config.json`. `zero_snr` is the mark `ztsnr` of models that were
-/// trained to the last timestep without any signal (Lin et al. 2024), which need timesteps that begin there.
+/// What the repositories of SD 1.5, 2.1 and SDXL have in `scheduler_config.json`. `zero_snr` is the
+/// mark `ztsnr` of models that were trained to the last timestep without any signal (Lin et al.
+/// 2024), which need timesteps that begin there.
 fn scheduler_config(kind: &Kind, prediction: &str, zero_snr: bool) -> Value {
     let velocity = prediction == "v_prediction";
     let mut config = json!({

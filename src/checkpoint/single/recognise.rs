@@ -1,4 +1,5 @@
-//! Which model a single file is, by the names and shapes of its tensors; what is not Stable Diffusion is refused by name.
+//! Which model a single file is, by the names and shapes of its tensors; what is not Stable
+//! Diffusion is refused by name.
 
 use super::text::Naming;
 use super::{Tensors, UNET, VAE};

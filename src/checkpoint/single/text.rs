@@ -1,4 +1,5 @@
-//! Text encoders in their original naming: CLIP as transformers saves it, and OpenCLIP with queries, keys and values in one tensor.
+//! Text encoders in their original naming: CLIP as transformers saves it, and OpenCLIP with
+//! queries, keys and values in one tensor.
 
 use super::Tensors;
 use serde_json::{Value, json};
@@ -15,10 +16,11 @@ pub(super) enum Naming {
 /// A tensor's name in transformers, and which third of the file's tensor it is.
 type Piece = (String, Option<usize>);
 
-/// What the tensor `original` of OpenCLIP's text tower is in transformers: one tensor, or three that lie on each other. `None` where
-/// the encoder has no such tensor.
+/// What the tensor `original` of OpenCLIP's text tower is in transformers: one tensor, or three
+/// that lie on each other. `None` where the encoder has no such tensor.
 ///
-/// As `convert_open_clip_checkpoint` in diffusers' `loaders/single_file_utils.py` (0.42). `text_projection` is transposed there.
+/// As `convert_open_clip_checkpoint` in diffusers' `loaders/single_file_utils.py` (0.42).
+/// `text_projection` is transposed there.
 pub(super) fn open_clip_pieces(original: &str) -> Option<Vec<Piece>> {
     let whole = |name: &str| Some(vec![(name.to_string(), None)]);
     match original {
@@ -68,7 +70,8 @@ pub(super) fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse().ok()
 }
 
-/// Names of the token embedding, of the position embedding, and of the first layer of the MLP of layer `{}`.
+/// Names of the token embedding, of the position embedding, and of the first layer of the MLP of
+/// layer `{}`.
 fn names(tensors: &Tensors, naming: Naming) -> [String; 3] {
     // CLIP's names of 2022 may lack the prefix.
     let root = if tensors.shape("text_model.embeddings.token_embedding.weight").is_some() { "text_model." } else { "" };
@@ -91,10 +94,12 @@ pub(super) fn tokens(tensors: &Tensors, naming: Naming) -> Result<usize, String>
     tensors.dim(&names(tensors, naming)[0], 0)
 }
 
-/// The `config.json` that the tensors of a text encoder stand for; the error is what cannot be read from them.
+/// The `config.json` that the tensors of a text encoder stand for; the error is what cannot be read
+/// from them.
 ///
-/// Heads are 64 channels wide in every encoder of Stable Diffusion. `penultimate` leaves out the last layer, whose output SD 2 does not
-/// use; files that were converted back from diffusers lack it.
+/// Heads are 64 channels wide in every encoder of Stable Diffusion. `penultimate` leaves out the
+/// last layer, whose output SD 2 does not use; files that were converted back from diffusers lack
+/// it.
 pub(super) fn config(tensors: &Tensors, naming: Naming, penultimate: bool) -> Result<Value, String> {
     let [tokens, positions, inner] = names(tensors, naming);
     let at = |layer: usize| inner.replace("{}", &layer.to_string());

@@ -1,7 +1,9 @@
-//! The UNet in its original naming (`UNetModel` of CompVis and SGM): its names beside diffusers', and its shape read from them.
+//! The UNet in its original naming (`UNetModel` of CompVis and SGM): its names beside diffusers',
+//! and its shape read from them.
 //!
-//! Facts from diffusers' `loaders/single_file_utils.py` (0.42): blocks are numbered through (`input_blocks.4.1`), samplers count as a
-//! block on the way down and belong to the last one of their level on the way up.
+//! Facts from diffusers' `loaders/single_file_utils.py` (0.42). Blocks are numbered through
+//! (`input_blocks.4.1`). Samplers count as a block on the way down, and belong to the last block of
+//! their level on the way up.
 
 use super::Tensors;
 use crate::checkpoint::{UnetBlock, UnetConfig};
@@ -145,10 +147,12 @@ impl Level {
     }
 }
 
-/// The `unet/config.json` that the tensors below `model.diffusion_model.` stand for; the error is what cannot be read from them.
+/// The `unet/config.json` that the tensors below `model.diffusion_model.` stand for; the error is
+/// what cannot be read from them.
 ///
-/// The number of heads shows in no shape: 8 where the transformers' projections are convolutions (SD 1), else 64 channels each (SD 2
-/// and SDXL), as in the configs that the original code ships. `sample_size` is the side of the latent, in latent pixels; the class
+/// The number of heads shows in no shape. It is 8 where the transformers' projections are
+/// convolutions (SD 1). Else a head has 64 channels (SD 2 and SDXL), as in the configs that the
+/// original code ships. `sample_size` is the side of the latent, in latent pixels; the class
 /// embedding of `sdxl` is its size condition.
 pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Result<Value, String> {
     let (down, up) = (down_levels(tensors)?, up_levels(tensors)?);
@@ -216,7 +220,8 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Resul
     Ok(config)
 }
 
-/// The path of the first attention on the way down; levels before it have one block a layer and a sampler.
+/// The path of the first attention on the way down; levels before it have one block a layer and a
+/// sampler.
 fn first_attention(down: &[Level], level: usize) -> Option<String> {
     let before: usize = down[..level].iter().map(|level| level.depths.len() + 1).sum();
     let layer = down[level].depths.iter().position(|depth| *depth > 0)?;

@@ -1,13 +1,16 @@
-//! The autoencoder in its original naming (`AutoencoderKL` of CompVis): its names beside diffusers', and its shape read from them.
+//! The autoencoder in its original naming (`AutoencoderKL` of CompVis): its names beside
+//! diffusers', and its shape read from them.
 
 use super::Tensors;
 use serde_json::{Value, json};
 
-/// Layers of the mid block's attention (1x1 convolutions in these files): original, then diffusers'.
+/// Layers of the mid block's attention (1x1 convolutions in these files): original, then
+/// diffusers'.
 const ATTENTION: [(&str, &str); 5] =
     [("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
 
-/// diffusers' name of the tensor `original` of an autoencoder of `levels` levels; `None` where it has no such tensor.
+/// diffusers' name of the tensor `original` of an autoencoder of `levels` levels; `None` where it
+/// has no such tensor.
 ///
 /// The decoder's levels are counted from the image in the original and from the latent in diffusers
 /// (`loaders/single_file_utils.py`, 0.42).
@@ -52,7 +55,8 @@ pub(super) fn levels(tensors: &Tensors) -> usize {
     (0..).take_while(|level| tensors.shape(&format!("encoder.down.{level}.block.0.conv1.weight")).is_some()).count()
 }
 
-/// The `vae/config.json` that the tensors below `first_stage_model.` stand for; the error is what cannot be read from them.
+/// The `vae/config.json` that the tensors below `first_stage_model.` stand for; the error is what
+/// cannot be read from them.
 pub(super) fn config(tensors: &Tensors, scaling_factor: f64) -> Result<Value, String> {
     let levels = levels(tensors);
     let channels = (0..levels)

@@ -1,4 +1,5 @@
-//! CLIP's vocabulary, which single files leave out because it never changes: 49,408 tokens, made from the list of merges.
+//! CLIP's vocabulary, which single files leave out because it never changes: 49,408 tokens, made
+//! from the list of merges.
 
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value};
@@ -6,7 +7,8 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::sync::OnceLock;
 
-/// The 48,894 merges that CLIP uses, best first, one a line (Radford et al. 2021; MIT, `models/clip/LICENSE`).
+/// The 48,894 merges that CLIP uses, best first, one a line (Radford et al. 2021; MIT,
+/// `models/clip/LICENSE`).
 static MERGES: &[u8] = include_bytes!("../../../models/clip/merges.txt.gz");
 
 /// Tokens of the vocabulary.
@@ -19,7 +21,8 @@ pub(super) fn merges_txt() -> Cow<'static, [u8]> {
 
 /// `vocab.json` as a tokenizer folder has it.
 ///
-/// Ids are counted as OpenAI's `simple_tokenizer.py` does: each byte, each byte at the end of a word, what each merge gives, start and end.
+/// Ids are counted as OpenAI's `simple_tokenizer.py` does: each byte, each byte at the end of a
+/// word, what each merge gives, start and end.
 pub(super) fn vocab_json() -> Cow<'static, [u8]> {
     let letters: Vec<String> = bytes().map(String::from).collect();
     let endings = letters.iter().map(|letter| format!("{letter}</w>"));
@@ -39,8 +42,8 @@ fn merges() -> &'static str {
     })
 }
 
-/// The character that stands for each byte, in the vocabulary's order: printable bytes are themselves and come first, the others follow
-/// as U+0100 and on (GPT-2's `bytes_to_unicode`).
+/// The character that stands for each byte, in the vocabulary's order. Printable bytes are
+/// themselves and come first. The others follow as U+0100 and on (GPT-2's `bytes_to_unicode`).
 fn bytes() -> impl Iterator<Item = char> {
     let printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let others = (0..256u32).filter(move |byte| !printable(*byte)).count() as u32;

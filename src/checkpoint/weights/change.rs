@@ -1,4 +1,5 @@
-//! Changes that are made to tensors as they are read: a LoRA's product is added, an embedding's rows are put below.
+//! Changes that are made to tensors as they are read: a LoRA's product is added, an embedding's
+//! rows are put below.
 
 use super::convert::{Problem, to_tensor};
 use super::file::WeightFile;
@@ -19,7 +20,8 @@ pub(crate) enum Change {
 pub(crate) struct LowRank {
     /// The LoRA.
     pub(crate) file: Arc<WeightFile>,
-    /// Names in it: up `[out, rank]`, down `[rank, in, ...]` and, in Tucker form, the core `[rank, rank, ...]`.
+    /// Names in it: up `[out, rank]`, down `[rank, in, ...]` and, in Tucker form, the core `[rank,
+    /// rank, ...]`.
     pub(crate) up: String,
     pub(crate) down: String,
     pub(crate) mid: Option<String>,
@@ -38,7 +40,8 @@ pub(crate) struct Rows {
     pub(crate) count: usize,
 }
 
-/// `base` after `changes`, as `wanted` asks for it; the error says so where the changes made numbers that are not finite.
+/// `base` after `changes`, as `wanted` asks for it; the error says so where the changes made
+/// numbers that are not finite.
 pub(super) fn apply_all(
     base: Tensor,
     changes: &[Change],
@@ -94,7 +97,8 @@ impl LowRank {
         let (up, down) = (self.shape(&self.up), self.shape(&self.down));
         let rank = down.first().copied().unwrap_or(0);
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
-        // Each row of `down` spans what one output channel sees; in Tucker form its kernel is the core's.
+        // Each row of `down` spans what one output channel sees; in Tucker form its kernel is the
+        // core's.
         let kernel = self.mid.as_ref().map_or(1, |mid| self.shape(mid).iter().skip(2).product());
         let columns = elements(down).checked_div(rank).unwrap_or(0) * kernel;
         let fits = rank > 0
@@ -116,7 +120,8 @@ impl LowRank {
         let down = match &self.mid {
             None => down,
             Some(mid) => {
-                // As A1111's `rebuild_cp_decomposition`: the core mixes rows of `down`, at each place of the kernel on its own.
+                // As A1111's `rebuild_cp_decomposition`: the core mixes rows of `down`, at each
+                // place of the kernel on its own.
                 let kernel = self.shape(mid).iter().skip(2).product::<usize>();
                 let core = factor(&self.file, mid, &[rank, rank, kernel])?.permute((0, 2, 1))?.contiguous()?;
                 let mixed = core.reshape((rank * kernel, rank))?.matmul(&down)?;

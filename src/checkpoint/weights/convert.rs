@@ -1,4 +1,5 @@
-//! Bytes of a file to a tensor: copied once, converted and checked for NaN and infinity on the way, on all cores.
+//! Bytes of a file to a tensor: copied once, converted and checked for NaN and infinity on the way,
+//! on all cores.
 
 use super::dtype_name;
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
@@ -22,7 +23,8 @@ impl From<candle_core::Error> for Problem {
     }
 }
 
-/// Elements that one task converts; large enough to keep overhead small, small enough to share a tensor among cores.
+/// Elements that one task converts; large enough to keep overhead small, small enough to share a
+/// tensor among cores.
 const CHUNK: usize = 1 << 16;
 
 /// The elements in `bytes` (little-endian `from`) as a tensor of `shape` and type `to` on `device`.
@@ -46,7 +48,8 @@ pub(super) fn to_tensor(
 fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) -> Result<Tensor, Problem> {
     let count = shape.elem_count();
     let finite = AtomicBool::new(true);
-    // Zeroed memory of this size comes straight from the system; each page is touched first by the task that fills it.
+    // Zeroed memory of this size comes straight from the system; each page is touched first by the
+    // task that fills it.
     let mut elements = vec![T::default(); count];
     let width = match from {
         Dtype::F16 | Dtype::BF16 => 2,
@@ -130,7 +133,8 @@ fn element<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     element
 }
 
-/// Fills `to` element by element. The source need not be aligned: a safetensors header may have any length.
+/// Fills `to` element by element. The source need not be aligned: a safetensors header may have any
+/// length.
 #[inline]
 fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
     // Arrays and not slices: with a length known to the compiler this loop becomes a vector loop.
@@ -141,8 +145,8 @@ fn fill<T, const N: usize>(to: &mut [T], bytes: &[u8], convert: impl Fn([u8; N])
 
 /// The f32 that equals the f16 with these bits (IEEE 754 binary16; a NaN stays one).
 ///
-/// Free of branches and of instructions that not every CPU has, so that the compiler makes a vector loop of it: most
-/// published weights are f16.
+/// Most published weights are f16. There are no branches, and no instructions that not every CPU
+/// has, so that the compiler makes a vector loop of it.
 #[inline]
 fn f32_from_f16_bits(bits: u16) -> f32 {
     const MAGNITUDE: u16 = 0x7fff;
@@ -162,8 +166,9 @@ fn f32_from_f16_bits(bits: u16) -> f32 {
     f32::from_bits((subnormal & is_subnormal) | (normal & !is_subnormal) | sign)
 }
 
-/// The value of an eight-bit float (Micikevicius et al. 2022, FP8 Formats for Deep Learning). E5M2 is the upper half of an f16; E4M3 has no
-/// infinity, and all ones for NaN, which leaves it 448 as its largest (torch's `float8_e4m3fn`).
+/// The value of an eight-bit float (Micikevicius et al. 2022, FP8 Formats for Deep Learning). E5M2
+/// is the upper half of an f16. E4M3 has no infinity, and all ones for NaN, which leaves it 448 as
+/// its largest (torch's `float8_e4m3fn`).
 fn f32_from_float8(code: u8, kind: Dtype) -> f32 {
     if kind == Dtype::F8_E5M2 {
         return f16::from_bits(u16::from(code) << 8).to_f32();

@@ -91,8 +91,8 @@ impl WeightFile {
         Error::Weights { file: self.path.clone(), reason }
     }
 
-    /// Length, header, and a few bytes from the start and middle of every tensor of `names`: cheap, yet different for any
-    /// two models that were trained apart.
+    /// Length, header, and a few bytes from the start and middle of every tensor of `names`. That
+    /// is cheap, yet different for any two models that were trained apart.
     pub(crate) fn fingerprint<'a>(&self, names: impl Iterator<Item = &'a str>, add: &mut dyn FnMut(&[u8])) {
         const SAMPLE: usize = 64;
         add(&(self.bytes.len() as u64).to_le_bytes());

@@ -1,5 +1,5 @@
-//! The tensors of one part of a checkpoint: memory-mapped safetensors, each tensor used exactly as the file has it or
-//! named in an error.
+//! The tensors of one part of a checkpoint: memory-mapped safetensors, each tensor used exactly as
+//! the file has it or named in an error.
 
 mod change;
 mod convert;
@@ -24,9 +24,9 @@ pub(crate) use variant::{Choice, choose_all, part_files, shards};
 
 /// The weights of one part (text encoder, UNet or VAE), ready to be turned into tensors.
 ///
-/// Nothing is read before a tensor is asked for. Names are those of current diffusers whatever the file's age (VAE
-/// attention of 2022 is renamed); the text encoder's may be asked for with or without the leading `text_model.`.
-/// [`Weights::load`] is the usual way in.
+/// Nothing is read before a tensor is asked for. Names are those of current diffusers whatever the
+/// file's age (VAE attention of 2022 is renamed). The text encoder's may be asked for with or
+/// without the leading `text_model.`. [`Weights::load`] is the usual way in.
 #[derive(Debug)]
 pub struct Weights {
     inner: Arc<Inner>,
@@ -44,7 +44,8 @@ struct Inner {
     spare: Vec<String>,
     /// What is changed of them as they are read, in order.
     changes: BTreeMap<String, Vec<Change>>,
-    /// Whether missing tensors and wrong shapes are collected for one error, and not returned at once.
+    /// Whether missing tensors and wrong shapes are collected for one error, and not returned at
+    /// once.
     collect: bool,
     seen: Mutex<Seen>,
 }
@@ -210,8 +211,8 @@ impl Weights {
         }
     }
 
-    /// Builds a network with `build` and checks that it used every tensor of the files, and that none was missing, of
-    /// the wrong shape, or not finite: the way to load a part.
+    /// Builds a network with `build`: the way to load a part. Checks that it used every tensor of
+    /// the files, and that none was missing, of the wrong shape, or not finite.
     ///
     /// All missing tensors are named in one error, not only the first.
     ///
@@ -237,9 +238,11 @@ impl Weights {
         Ok(built)
     }
 
-    /// A builder that reads tensors as `dtype` onto `device` and remembers their names; see [`finish`](Self::finish).
+    /// A builder that reads tensors as `dtype` onto `device` and remembers their names; see
+    /// [`finish`](Self::finish).
     ///
-    /// Tensors of another float type are converted. A missing tensor or a wrong shape is an error at once.
+    /// Tensors of another float type are converted. A missing tensor or a wrong shape is an error
+    /// at once.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(Backend(self.inner.clone())), dtype, device.clone())
     }
@@ -386,7 +389,8 @@ impl Inner {
         let Some((name, place)) = self.place(name) else {
             self.seen().missing.insert(name.to_string());
             return match shape {
-                // A stand-in that takes no memory lets the network's constructor go on to name what else is missing.
+                // A stand-in that takes no memory lets the network's constructor go on to name what
+                // else is missing.
                 Some(shape) if self.collect => Tensor::zeros((), dtype, device)?.broadcast_as(shape.clone()),
                 _ => Err(candle_core::Error::Msg(format!("{}: tensor `{name}` is missing", self.whole().display()))),
             };
@@ -454,7 +458,7 @@ impl SimpleBackend for Backend {
     }
 }
 
-/// The number that the tensor `name` of `file` holds, whatever its type and number of axes; `None`
+/// The number that the tensor `name` of `file` holds, whatever its type and number of axes. `None`
 /// where there is no such tensor, or where it is not one number.
 pub(crate) fn scalar(file: &WeightFile, name: &str) -> Result<Option<f64>> {
     let Some((info, bytes)) = file.tensor(name) else { return Ok(None) };
@@ -467,7 +471,8 @@ pub(crate) fn scalar(file: &WeightFile, name: &str) -> Result<Option<f64>> {
     Ok(values(file, name)?.and_then(|values| values.first().copied()).map(f64::from))
 }
 
-/// The elements of the tensor `name` of `file`; `None` where there is no such tensor, or it holds no floats.
+/// The elements of the tensor `name` of `file`; `None` where there is no such tensor, or it holds
+/// no floats.
 pub(crate) fn values(file: &WeightFile, name: &str) -> Result<Option<Vec<f32>>> {
     let Some((info, bytes)) = file.tensor(name) else { return Ok(None) };
     let count = info.shape.iter().product::<usize>();

@@ -3,7 +3,8 @@
 use crate::checkpoint::Part;
 use std::collections::BTreeMap;
 
-/// The current name of the tensor that a file of `part` calls `name`; `None` for buffers that hold no weight.
+/// The current name of the tensor that a file of `part` calls `name`; `None` for buffers that hold
+/// no weight.
 pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
     match part {
         Part::Unet => Some(name.to_string()),
@@ -12,8 +13,8 @@ pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
     }
 }
 
-/// diffusers before 0.15 called the VAE's attention layers `query`, `key`, `value` and `proj_attn` (see
-/// `_convert_deprecated_attention_blocks` in diffusers' `models/modeling_utils.py`).
+/// diffusers before 0.15 called the VAE's attention layers `query`, `key`, `value` and `proj_attn`
+/// (see `_convert_deprecated_attention_blocks` in diffusers' `models/modeling_utils.py`).
 fn vae_name(name: &str) -> String {
     const RENAMED: [(&str, &str); 4] =
         [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
@@ -27,8 +28,9 @@ fn vae_name(name: &str) -> String {
     name.to_string()
 }
 
-/// transformers' `CLIPTextModel` has all its weights below `text_model.`, from version 5 on no longer; attnmap's names
-/// have the prefix. `position_ids` is a buffer (0, 1, 2, ...) that older versions saved.
+/// transformers' `CLIPTextModel` has all its weights below `text_model.`, from version 5 on no
+/// longer; attnmap's names have the prefix. `position_ids` is a buffer (0, 1, 2, ...) that older
+/// versions saved.
 pub(crate) fn text_encoder_name(name: &str) -> Option<String> {
     if name.ends_with("embeddings.position_ids") {
         return None;
@@ -37,8 +39,8 @@ pub(crate) fn text_encoder_name(name: &str) -> Option<String> {
     Some(if bare { format!("text_model.{name}") } else { name.to_string() })
 }
 
-/// Whether `found` in the file can serve as `expected`: equal, or a linear layer's `[out, in]` that was saved as a 1x1
-/// convolution's `[out, in, 1, 1]` (VAE attention of 2022) or the other way round.
+/// Whether `found` in the file can serve as `expected`. They are equal, or one is a linear layer's
+/// `[out, in]` and the other a 1x1 convolution's `[out, in, 1, 1]` (VAE attention of 2022).
 pub(super) fn same_shape(name: &str, expected: &[usize], found: &[usize]) -> bool {
     let without_ones = |shape: &[usize]| match shape {
         [rest @ .., 1, 1] if rest.len() == 2 => rest.to_vec(),

@@ -57,9 +57,9 @@ pub(crate) enum Choice {
     Index(String),
 }
 
-/// Chooses for each of `parts` among the file names `present` in its folder: those of the variant
-/// where it has them, else the plain ones, as diffusers does (`variant_compatible_siblings`).
-/// `path` is how errors name the folder.
+/// Chooses for each of `parts` among the file names `present` in its folder. It takes those of the
+/// variant where it has them, else the plain ones, as diffusers does
+/// (`variant_compatible_siblings`). `path` is how errors name the folder.
 ///
 /// # Errors
 /// As [`part_files`].
