@@ -2,8 +2,10 @@
 
 use super::display::{DisplayArgs, MapArgs};
 use super::inert;
+use super::newest::run_folder;
 use super::print::{self, Terminal};
 use attnmap::Error;
+use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Animation, Run, animate, kept_steps};
 use attnmap::trace::Half;
@@ -14,9 +16,9 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AnimateArgs {
-    /// The run's folder
+    /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
-    run: PathBuf,
+    run: Option<PathBuf>,
 
     #[command(flatten)]
     maps: MapArgs,
@@ -28,9 +30,13 @@ pub struct AnimateArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 0.2)]
     seconds: f32,
 
-    /// Where the files go [default: RUN/animations]
+    /// Where the files go [default: RUN/animations, with names that count up]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Replace animations that are there already
+    #[arg(long)]
+    force: bool,
 
     /// Print what was written as JSON
     #[arg(long)]
@@ -39,8 +45,8 @@ pub struct AnimateArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap animate outputs/a-red-apple-0 --words frog
-  attnmap animate outputs/a-red-apple-0 --words \"red apple,frog\" --layers up --scale word --seconds 0.1
+  attnmap animate --words frog
+  attnmap animate last --words \"red apple,frog\" --layers up --scale word --seconds 0.1
 
 One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps` the image behind
 the map is the estimate of that step.
@@ -61,7 +67,7 @@ pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
-    let run = Run::open(&args.run)?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?;
     let estimates = kept_steps(&run)?;
@@ -74,8 +80,8 @@ pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         display: &display,
         seconds: args.seconds,
     };
-    let folder = args.out.clone().unwrap_or_else(|| args.run.join("animations"));
-    let files = animate(&folder, &animation, words.as_deref())?;
+    let target = Target::of(args.out.clone(), args.force, || run.folder.join("animations"));
+    let files = animate(&target, &animation, words.as_deref())?;
     if args.json {
         return print::json(&files);
     }

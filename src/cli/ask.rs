@@ -13,17 +13,16 @@ use clap::Args;
 use image::GrayImage;
 
 use super::display::MapArgs;
+use super::newest::run_folder;
 use super::print;
 
 /// Rank the words for a point, a box or a mask of a run's image
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  attnmap ask outputs/a-red-apple-0 --at 40,90\n  attnmap ask outputs/a-red-apple-0 --box 0,0,64,128 --json"
-)]
+#[command(after_help = "Examples:\n  attnmap ask --at 40,90\n  attnmap ask last --box 0,0,64,128 --json")]
 pub struct AskArgs {
-    /// The run's folder
+    /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
-    run: PathBuf,
+    run: Option<PathBuf>,
 
     #[command(flatten)]
     region: RegionArgs,
@@ -54,7 +53,7 @@ pub struct RegionArgs {
 
 /// Runs the command.
 pub fn run(args: &AskArgs) -> anyhow::Result<()> {
-    let run = Run::open(&args.run)?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, _) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
     let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;

@@ -7,7 +7,7 @@ use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named,
 use candle_core::DType;
 use clap::Args;
 
-use super::print::Terminal;
+use super::print::{self, Terminal};
 
 /// Which checkpoint, and how it runs.
 #[derive(Debug, Args)]
@@ -155,18 +155,16 @@ pub fn load(choice: &Choice, size: Option<(usize, usize)>, terminal: &Terminal) 
     let load = LoadOptions { size: size.map(|(width, height)| [height, width]), ..choice.load.clone() };
     let plan = MemoryPlan::new(&checkpoint, &load)?;
     // A refusal has the same numbers.
-    if plan.peak() > MUCH && !terminal.quiet && (load.ignore_memory || plan.check().is_ok()) {
-        eprintln!("attnmap: {plan}");
+    if plan.peak() > MUCH && (load.ignore_memory || plan.check().is_ok()) {
+        print::note(plan.to_string());
     }
     let spinner = terminal.spinner("loading");
     let pipeline = Pipeline::load(&checkpoint, &load);
     spinner.finish_and_clear();
     let pipeline = pipeline?;
-    if !terminal.quiet {
-        for AddedWord { word, ids, file } in pipeline.added_words() {
-            let vectors = if ids.len() == 1 { "1 vector".to_owned() } else { format!("{} vectors", ids.len()) };
-            eprintln!("attnmap: --embedding {}: its word in prompts is {word} ({vectors})", file.display());
-        }
+    for AddedWord { word, ids, file } in pipeline.added_words() {
+        let vectors = if ids.len() == 1 { "1 vector".to_owned() } else { format!("{} vectors", ids.len()) };
+        print::note(format!("--embedding {}: its word in prompts is {word} ({vectors})", file.display()));
     }
     Ok(pipeline)
 }

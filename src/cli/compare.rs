@@ -1,29 +1,37 @@
 //! `attnmap compare`: two runs on one page.
 
+use super::newest::two_runs;
+use super::open;
+use attnmap::files::{self, Target};
 use attnmap::report::{compare_page, differences, from_run};
-use attnmap::{Error, files};
 use clap::Args;
 use std::path::PathBuf;
 
 /// Put two runs side by side: words aligned, maps subtracted
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  attnmap compare outputs/a-red-apple-0 outputs/a-red-apple-1 --out apples.html")]
+#[command(
+    after_help = "Examples:\n  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1\n  attnmap compare --open\n  attnmap compare outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0 last --out seeds.html"
+)]
 pub struct CompareArgs {
-    /// The first run's folder
+    /// The first run's folder; `last` is the newest run in outputs/ [default: the newest but one]
     #[arg(value_name = "RUN_A")]
-    a: PathBuf,
+    a: Option<PathBuf>,
 
-    /// The second run's folder
+    /// The second run's folder [default: the newest that is not the first]
     #[arg(value_name = "RUN_B")]
-    b: PathBuf,
+    b: Option<PathBuf>,
 
-    /// The page to write
-    #[arg(long, short, value_name = "FILE", default_value = "compare.html")]
-    out: PathBuf,
+    /// The page to write [default: compare.html, and counts up]
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
 
-    /// Replace an existing page
+    /// Replace an existing page that attnmap wrote
     #[arg(long)]
     force: bool,
+
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print what was written as JSON
     #[arg(long)]
@@ -32,23 +40,24 @@ pub struct CompareArgs {
 
 /// Writes the page.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    if args.out.exists() && !args.force {
-        return Err(Error::option(
-            "--out",
-            format!("{} exists; choose another name or add --force", args.out.display()),
-        )
-        .into());
-    }
-    let (a, b) = (from_run(&args.a)?, from_run(&args.b)?);
+    let [out] = match &args.out {
+        Some(out) => Target::named(out, args.force).files([""])?,
+        None => Target::generated("compare", args.force).files([".html"])?,
+    };
+    let (a, b) = two_runs(args.a.as_deref(), args.b.as_deref())?;
+    let (a, b) = (from_run(&a)?, from_run(&b)?);
     let html = compare_page(&a, &b)?;
     let differences = differences(&a, &b);
-    files::write_file(&args.out, |file| file.write_all(html.as_bytes()))?;
+    files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
+    if args.open {
+        open::open(&out);
+    }
     let line = if args.json {
         serde_json::to_string_pretty(
-            &serde_json::json!({"page": args.out, "bytes": html.len(), "differences": differences}),
+            &serde_json::json!({"page": out, "bytes": html.len(), "differences": differences}),
         )? + "\n"
     } else {
-        format!("{}\n\n{}  {:.1} MB\n", differences.join("\n"), args.out.display(), html.len() as f64 / 1e6)
+        format!("{}\n\n{}  {:.1} MB\n", differences.join("\n"), out.display(), html.len() as f64 / 1e6)
     };
     super::print::stdout(line.as_bytes())
 }

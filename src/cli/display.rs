@@ -7,6 +7,8 @@ use attnmap::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use super::print;
+
 /// Which words, sites, heads and steps the maps are made of.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Maps")]
@@ -90,13 +92,26 @@ impl MapArgs {
 
     /// The chosen words of `prompt` and `probes`; `None` for all of them.
     pub fn words(&self, prompt: &PromptInfo, probes: &[WordInfo]) -> Result<Option<Vec<WordInfo>>> {
-        self.words.as_deref().map(|words| prompt.select_with(words, probes)).transpose()
+        self.words.as_deref().map(|words| Ok(once(prompt.select_with(words, probes)?))).transpose()
     }
 
     /// The chosen words and probes of one half of a trace; `None` for all of them.
     pub fn words_of(&self, trace: &Trace, half: Half) -> Result<Option<Vec<WordInfo>>> {
-        self.words.as_deref().map(|words| trace.select(half, words)).transpose()
+        self.words.as_deref().map(|words| Ok(once(trace.select(half, words)?))).transpose()
     }
+}
+
+/// The words that are chosen, each once.
+fn once(words: Vec<WordInfo>) -> Vec<WordInfo> {
+    let mut kept: Vec<WordInfo> = Vec::new();
+    for word in words {
+        if kept.contains(&word) {
+            print::warn(format!("--words: {} is given more than once and shown once", print::printable(&word.text)));
+        } else {
+            kept.push(word);
+        }
+    }
+    kept
 }
 
 impl DisplayArgs {

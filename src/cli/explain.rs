@@ -8,6 +8,7 @@ use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, check_checkpoint};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::Reweight;
+use attnmap::files::{Target, check_own};
 use attnmap::pipeline::{Choice, Keep, Pipeline};
 use attnmap::render::Display;
 use attnmap::run::{self, Run};
@@ -18,6 +19,8 @@ use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
 use super::inert::{self, Made};
 use super::make::Maker;
+use super::newest::{OUTPUTS, is_last, run_folder};
+use super::open;
 use super::print::{self, Terminal};
 use super::prompt::{adapter_warnings, read_text, warnings};
 use super::sampling::RunArgs;
@@ -26,8 +29,8 @@ use super::sampling::RunArgs;
 #[derive(Debug, Args)]
 #[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,frog#2\" [default: all that could be drawn]")))]
 pub struct ExplainArgs {
-    /// A run's folder, or a prompt (a run is made of it first, as `generate` does)
-    #[arg(value_name = "RUN|PROMPT", required_unless_present = "prompt_file")]
+    /// A run's folder, or a prompt (a run is made of it first, as `generate` does) [default: the newest run in outputs/, also called `last`]
+    #[arg(value_name = "RUN|PROMPT")]
     subject: Option<String>,
 
     /// Take a prompt from a text file, all of it
@@ -72,6 +75,10 @@ pub struct ExplainArgs {
     #[arg(long)]
     force: bool,
 
+    /// Open the run's page in the browser
+    #[arg(long)]
+    open: bool,
+
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
@@ -82,8 +89,9 @@ pub struct ExplainArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Seed of the run
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "The run that a prompt becomes")]
+    /// Seed of the run; `random` (or -1) draws one
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
+    #[arg(help_heading = "The run that a prompt becomes")]
     seed: u64,
 
     #[command(flatten, next_help_heading = "The run that a prompt becomes")]
@@ -106,7 +114,7 @@ it is read from there.
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
   attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
-  attnmap explain outputs/a-red-apple-0 --words frog --counterfactual --weight frog=0..2 --sanity";
+  attnmap explain last --words frog --counterfactual --weight frog=0..2 --sanity";
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -139,14 +147,13 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         return show(args, folder, &known);
     }
+    check_own(&folder.join("report.html"), "RUN")?;
     let mut pipeline = match pipeline {
         Some(pipeline) => pipeline,
         None => load(args, explanation.run(), terminal)?,
     };
     let cost = explanation.cost(&pipeline);
-    if !terminal.quiet {
-        eprintln!("attnmap: {cost}");
-    }
+    print::note(cost.to_string());
     let bar = terminal.bar((cost.steps + cost.calls) as u64, "testing");
     let evidence = explanation.make(&mut pipeline, &mut || {
         bar.inc(1);
@@ -159,7 +166,10 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
 /// The run, and the pipeline where it had to be loaded to make the run or to know it.
 fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<Pipeline>)> {
-    let subject = args.subject.as_deref().unwrap_or_default();
+    let newest = args.subject.is_none() || args.subject.as_deref().is_some_and(|subject| is_last(Path::new(subject)));
+    let newest = if newest && args.prompt_file.is_none() { Some(run_folder(None)?) } else { None };
+    let newest = newest.as_ref().map(|folder| folder.to_string_lossy());
+    let subject = newest.as_deref().or(args.subject.as_deref()).unwrap_or_default();
     let path = Path::new(subject);
     if args.prompt_file.is_none()
         && (path.exists() || subject.contains(std::path::MAIN_SEPARATOR) && !subject.contains(' '))
@@ -179,38 +189,46 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
         let reason = "the prompt is empty; give a run's folder or say what the image should show";
         return Err(Error::option("PROMPT", reason).into());
     }
-    let target = PathBuf::from("outputs").join(run::run_name(&text, args.seed));
-    // A run of this prompt that is there already is meant, unless what is given now says something else.
-    let Some(known) = Run::open(&target).ok().filter(|run| run.record.prompt == text) else {
-        run::check_target(&target, false)?;
-        let pipeline = args.model.load(args.run.sampling.size, terminal)?;
-        make(args, &text, &target, &pipeline, terminal)?;
-        return Ok((Run::open(&target)?, Some(pipeline)));
-    };
-    let choice = Choice::of_run(&known.record)?;
-    if args.model.over(choice.clone())? == choice {
-        if args.run == RunArgs::default() {
-            return Ok((known, None));
-        }
-        let pipeline = checkpoint::load(&choice, args.run.sampling.size, terminal)?;
-        let (options, record) = (args.run.options(&pipeline, args.seed), &known.record);
-        let probes = pipeline.probe_infos(&options.probes)?;
-        if record.settings == pipeline.settings(&options, args.seed)
-            && record.negative.as_deref().unwrap_or_default() == options.negative
-            && known.trace()?.about.probes == probes
+    let target = Target::generated(Path::new(OUTPUTS).join(run::run_name(&text, args.seed)), false);
+    // A run of this prompt that is there already is meant, the newest of those that were made as it is said now.
+    for known in target.taken().iter().rev().filter_map(|folder| Run::open(folder).ok()) {
+        if known.record.prompt == text
+            && let Some(pipeline) = is_meant(args, &known, terminal)?
         {
-            return Ok((known, Some(pipeline)));
+            return Ok((known, pipeline));
         }
     }
-    let reason = format!(
-        "{} is a run of this prompt that was made in another way; name that folder to explain it, or give another --seed",
-        target.display()
-    );
-    Err(Error::option("PROMPT", reason).into())
+    let pipeline = args.model.load(args.run.sampling.size, terminal)?;
+    let folder = make(args, &text, &target, &pipeline, terminal)?;
+    Ok((Run::open(&folder)?, Some(pipeline)))
 }
 
-/// Makes the run of a prompt, as `generate` does.
-fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, terminal: &Terminal) -> anyhow::Result<()> {
+/// Whether `known` is the run that the arguments make: then the pipeline, where it had to be loaded to tell.
+fn is_meant(args: &ExplainArgs, known: &Run, terminal: &Terminal) -> anyhow::Result<Option<Option<Pipeline>>> {
+    let record = &known.record;
+    let choice = Choice::of_run(record)?;
+    if args.model.over(choice.clone())? != choice {
+        return Ok(None);
+    }
+    if args.run == RunArgs::default() {
+        return Ok(Some(None));
+    }
+    let pipeline = checkpoint::load(&choice, args.run.sampling.size, terminal)?;
+    let options = args.run.options(&pipeline, args.seed);
+    let same = record.settings == pipeline.settings(&options, args.seed)
+        && record.negative.as_deref().unwrap_or_default() == options.negative
+        && known.trace()?.about.probes == pipeline.probe_infos(&options.probes)?;
+    Ok(same.then_some(Some(pipeline)))
+}
+
+/// Makes the run of a prompt, as `generate` does, and returns its folder.
+fn make(
+    args: &ExplainArgs,
+    text: &str,
+    target: &Target,
+    pipeline: &Pipeline,
+    terminal: &Terminal,
+) -> anyhow::Result<PathBuf> {
     let options = args.run.options(pipeline, args.seed);
     pipeline.check(&options)?;
     let prompt = pipeline.prompt(text, &options)?;
@@ -235,8 +253,8 @@ fn make(args: &ExplainArgs, text: &str, target: &Path, pipeline: &Pipeline, term
         loading: None,
     };
     maker.check(&options)?;
-    maker.make(&options, target, false, pipeline.command(text, &options), terminal)?;
-    Ok(())
+    let command = pipeline.command(text, &options) + &run::map_options(&maker.aggregate, &maker.display);
+    Ok(maker.make(&options, target, command, terminal)?.0)
 }
 
 /// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.
@@ -261,6 +279,9 @@ fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pi
 }
 
 fn show(args: &ExplainArgs, folder: &Path, evidence: &Evidence) -> anyhow::Result<()> {
+    if args.open {
+        open::open(&folder.join("report.html"));
+    }
     if args.json {
         return print::json(evidence);
     }

@@ -4,21 +4,23 @@ use std::path::{Path, PathBuf};
 
 use attnmap::facts::sweep::{About, Sweep};
 use attnmap::facts::{self, Facts};
+use attnmap::files::Target;
 use attnmap::run::{self, Run};
 use attnmap::trace::Half;
 use attnmap::{Error, heatmap};
 use clap::Args;
 
 use super::display::MapArgs;
+use super::newest::run_folder;
 use super::print;
 
 /// Print what the maps of a run tell: where and since when, relations, neglected words, leaking adjectives
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct FactsArgs {
-    /// The run's folder
+    /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
-    run: PathBuf,
+    run: Option<PathBuf>,
 
     #[command(flatten)]
     maps: MapArgs,
@@ -52,7 +54,7 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
     if !(args.threshold > 0.0 && args.threshold < 1.0) {
         return Err(Error::option("--threshold", "must lie between 0 and 1").into());
     }
-    let run = Run::open(&args.run)?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, _) = run.read()?;
     let aggregate = args.maps.aggregate()?;
     let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
@@ -76,7 +78,8 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Opt
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
         let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");
-        return Ok(Sweep::read(&beside).ok().flatten().filter(of_run));
+        let sweeps = Target::generated(beside, false).taken().into_iter().rev();
+        return Ok(sweeps.filter_map(|folder| Sweep::read(&folder).ok().flatten()).find(of_run));
     };
     let wrong = |reason: &str| Error::option("--sweep", format!("{} {reason}", folder.display()));
     let sweep = Sweep::read(folder)?.ok_or_else(|| wrong("holds no sweep; make one with `attnmap sweep PROMPT`"))?;

@@ -4,14 +4,16 @@ use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
 use super::inert;
 use super::init::InitArgs;
+use super::lists;
+use super::open;
 use super::print::{self, Terminal};
 use super::prompt::{SyntaxArgs, unread_syntax};
 use super::sampling::SamplingArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::gallery::{
-    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, make, parse_loras,
-    parse_seeds, read_lines, settle, write_index,
+    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, listed_seeds, make,
+    parse_loras, read_lines, settle, write_index,
 };
 use attnmap::pipeline::{Choice, LoadOptions};
 use attnmap::prompt::Syntax;
@@ -80,6 +82,10 @@ pub struct GalleryArgs {
     /// The gallery's folder; run the same command again to continue an interrupted one
     #[arg(long, short, value_name = "DIR", default_value = "gallery")]
     out: PathBuf,
+
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print what was made as JSON
     #[arg(long)]
@@ -173,6 +179,9 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
 fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Value, line: &str) -> anyhow::Result<()> {
     let page = folder.join("index.html");
+    if args.open {
+        open::open(&page);
+    }
     if args.json {
         return print::json(&serde_json::json!({"page": page, "facts": facts}));
     }
@@ -223,7 +232,7 @@ impl Told {
             self.said = Instant::now();
             let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let left = self.began.elapsed() / self.made * all.saturating_sub(done) as u32;
-            eprintln!("attnmap: {done} of {all} cells, {} left", HumanDuration(left));
+            print::note(format!("{done} of {all} cells, {} left", HumanDuration(left)));
         }
     }
 }
@@ -271,7 +280,8 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         return Err(Error::option("PROMPTS", reason));
     }
     let mut lines = args.prompts.as_deref().map(read_lines).transpose()?.unwrap_or_default();
-    lines.extend(args.prompt.iter().map(|prompt| Line { prompt: prompt.clone(), ..Line::default() }));
+    let prompts = lists::once("--prompt", args.prompt.clone(), String::clone);
+    lines.extend(prompts.iter().map(|prompt| Line { prompt: prompt.clone(), ..Line::default() }));
     if let Some(empty) = lines.iter().position(|line| line.prompt.trim().is_empty()) {
         return Err(Error::option("PROMPTS", format!("prompt {} is empty", empty + 1)));
     }
@@ -283,12 +293,15 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
     args.init.read()?; // what is no picture is found before anything is made
     Ok(Axes {
         lines,
-        seeds: parse_seeds(&args.seeds)?,
+        seeds: lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string),
         replacements: args.replace.clone(),
-        steps: args.steps.iter().map(|&steps| steps as usize).collect(),
-        models: args.model.clone(),
+        steps: lists::once("--steps", args.steps.iter().map(|&steps| steps as usize).collect(), ToString::to_string),
+        models: lists::once("--model", args.model.clone(), String::clone),
         changes: args.own.changes(),
-        loras: args.loras.iter().map(|loras| loras.0.clone()).collect(),
+        loras: lists::once("--lora", args.loras.iter().map(|loras| loras.0.clone()).collect(), |set: &Vec<Lora>| {
+            let names: Vec<String> = set.iter().map(ToString::to_string).collect();
+            if names.is_empty() { "none".into() } else { names.join("+") }
+        }),
         load: args.load.over(LoadOptions::default())?,
         negative,
         syntax: args.syntax.syntax(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use attnmap::files::Target;
 use attnmap::heatmap::Resolution;
 use attnmap::pipeline::{Given, Keep, Options, Pipeline};
 use attnmap::run;
@@ -11,12 +12,13 @@ use attnmap::{Error, Result};
 use candle_core::{Device, Tensor};
 use clap::Args;
 
+use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::inert::{self, Made};
 use super::init::InitArgs;
 use super::make::Maker;
-use super::output::{OutputArgs, command, summary};
+use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
 use super::prompt::{PromptArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::RunArgs;
@@ -28,8 +30,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// Seed of the noise; the same seed gives the same image as diffusers with a CPU generator
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Seed of the noise; the same seed gives the same image as diffusers with a CPU generator. `random` (or -1) draws one
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
     seed: u64,
 
     /// How many images: seeds seed, seed + 1, ...
@@ -144,7 +146,10 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), probes)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
-        run::check_target(target, args.output.force)?;
+        target.room_for(
+            &run::KIND,
+            if given.is_some() { &["report.html", "init.png", "mask.png"] } else { &["report.html"] },
+        )?;
     }
     let mut warnings = warnings(&pipeline, &prompt, &runs[0].negative, probes)?;
     let texts: Vec<&str> = [&*text, &*runs[0].negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
@@ -163,7 +168,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let keep = Keep {
         per_step: !args.output.no_step_maps,
         unconditional: args.trace_negative,
-        ties: args.ties(&pipeline, &runs[0], terminal)?,
+        ties: args.ties(&pipeline, &runs[0])?,
     };
     let maker = Maker {
         pipeline: &pipeline,
@@ -177,15 +182,18 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         loading: Some(loading),
     };
     maker.check(&runs[0])?;
-    let mut records = Vec::with_capacity(runs.len());
+    let (mut records, mut folders) = (Vec::with_capacity(runs.len()), Vec::new());
     for (options, target) in runs.iter().zip(&targets) {
-        let command = command(&text, options.seeds[0]);
-        let (folder, record) = maker.make(options, target, args.output.force, command, terminal)?;
+        let out = args.output.out.as_ref().map(|_| target.path());
+        let command = again::command(&text, options.seeds[0], out);
+        let (folder, record) = maker.make(options, target, command, terminal)?;
         if !args.output.json {
             print::stdout(summary(&folder, &record).as_bytes())?;
         }
         records.push(record);
+        folders.push(folder);
     }
+    args.output.opened(&folders[0]);
     match (args.output.json, records.as_slice()) {
         (true, [record]) => print::json(record),
         (true, records) => print::json(&records),
@@ -211,7 +219,7 @@ impl GenerateArgs {
     }
 
     /// The self-attention sites to keep, said on stderr with the memory that they take.
-    fn ties(&self, pipeline: &Pipeline, options: &Options, terminal: &Terminal) -> Result<Vec<Site>> {
+    fn ties(&self, pipeline: &Pipeline, options: &Options) -> Result<Vec<Site>> {
         let Some(sizes) = &self.self_attention else { return Ok(Vec::new()) };
         let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
         let size = |size: &str| {
@@ -227,19 +235,13 @@ impl GenerateArgs {
         let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
         let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
         let plan = pipeline.plan_ties(options, wanted, self.self_memory)?;
-        if !terminal.quiet {
-            eprintln!("attnmap: {}", plan.describe());
-        }
+        print::note(plan.describe());
         Ok(plan.sites)
     }
 
     /// The run folder of one seed. With several images `--out` is the folder that they go into.
-    fn target(&self, prompt: &str, seed: u64) -> PathBuf {
-        let name = run::run_name(prompt, seed);
-        match &self.output.out {
-            None => Path::new("outputs").join(name),
-            Some(out) if self.images > 1 => out.join(name),
-            Some(out) => out.clone(),
-        }
+    fn target(&self, prompt: &str, seed: u64) -> Target {
+        let (name, target) = (run::run_name(prompt, seed), |name: &str| self.output.target(name));
+        if self.images > 1 && self.output.out.is_some() { target(&name).within(name) } else { target(&name) }
     }
 }

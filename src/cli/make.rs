@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use attnmap::prompt::Prompt;
@@ -38,12 +39,11 @@ impl Maker<'_> {
         self.aggregate.choose(&sites, self.pipeline.latent_grid(options)).map(drop)
     }
 
-    /// Makes the run of `options`, which has one seed, at `target`.
+    /// Makes the run of `options`, which has one seed, at `target`. Returns its folder.
     pub fn make(
         &self,
         options: &Options,
-        target: &Path,
-        force: bool,
+        target: &Target,
         command: String,
         terminal: &Terminal,
     ) -> Result<(PathBuf, RunRecord)> {
@@ -74,10 +74,10 @@ impl Maker<'_> {
             timings,
         };
         let spinner = terminal.spinner("drawing");
-        let made = run::write_run(target, force, &new, |folder, _| {
+        let made = run::write_run(target, &new, |folder, place, _| {
             run::save_steps(folder, &estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
-            report::write_as(folder, target).map(drop)
+            report::write_as(folder, place).map(drop)
         });
         spinner.finish_and_clear();
         made

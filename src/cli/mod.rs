@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand; turns flags into plain option structs, prints, shows progress.
 
+mod again;
 mod animate;
 mod ask;
 mod checkpoint;
@@ -14,18 +15,24 @@ mod generate;
 mod help;
 mod inert;
 mod init;
+mod lists;
 mod make;
 mod models;
+mod newest;
+mod open;
 mod output;
 mod print;
 mod prompt;
 mod report;
 mod sampling;
+mod seed;
+mod signals;
 mod sweep;
 mod ties;
 mod trace;
 mod view;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use attnmap::Error;
@@ -56,7 +63,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"
-  attnmap view outputs/a-red-apple-0 --words frog --style contour
+  attnmap view --words frog --style contour
   attnmap models
 
 The default checkpoint is a small demonstration model with a small world of its own.
@@ -86,12 +93,14 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         attnmap::kernels::threads::init(self.threads.map(usize::from))?;
         // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
-        ctrlc::set_handler(|| {
+        signals::on_end(|| {
             attnmap::files::abandon(|| {
-                eprintln!("attnmap: interrupted; runs that were not finished are not kept");
+                print::complain("interrupted; runs that were not finished are not kept");
                 std::process::exit(130)
             })
         })?;
+        print::set_quiet(self.quiet);
+        seed::tell();
         let terminal = print::Terminal { quiet: self.quiet, given: self.given };
         match self.command {
             Command::Generate(args) => generate::run(&args, &terminal),
@@ -131,12 +140,13 @@ pub fn parse() -> Result<Cli, ExitCode> {
     parsed.map_err(|error| {
         use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
-            // The reader may have gone away (`attnmap --help | head`); that is no error of ours.
-            error.print().ok();
-            return ExitCode::from(error.exit_code() as u8);
+            return match print::written(error.print().and_then(|()| std::io::stdout().flush())) {
+                Ok(()) => ExitCode::from(error.exit_code() as u8),
+                Err(error) => exit_code(Err(error)),
+            };
         }
-        if let Some(reason) = unquoted(&error, std::env::args().skip(1)) {
-            print::complain(&reason);
+        if let Some(meant) = meant(&error) {
+            print::complain(&meant);
             return ExitCode::from(2);
         }
         let message = error.render().to_string();
@@ -161,21 +171,18 @@ fn plainly(message: &str) -> String {
     WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
-/// What to say of a prompt whose words came as one argument each, among the words `typed` after the program's name.
-fn unquoted(error: &clap::Error, typed: impl Iterator<Item = String>) -> Option<String> {
+/// What was meant by a prompt without quotes, or without a command.
+fn meant(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let Some(ContextValue::String(unexpected)) = error.get(ContextKind::InvalidArg) else { return None };
-    if error.kind() != ErrorKind::UnknownArgument || unexpected.starts_with('-') {
-        return None;
+    match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::InvalidSubcommand, Some(ContextValue::String(text)), _) if text.contains(' ') => {
+            Some(format!("to make an image of it: attnmap generate {}", attnmap::run::quoted(text)))
+        }
+        (ErrorKind::UnknownArgument, _, Some(ContextValue::String(word))) if !word.starts_with('-') => {
+            Some(format!("put the prompt in quotes: {}", again::with_quotes()?))
+        }
+        _ => None,
     }
-    let typed: Vec<String> = typed.collect();
-    let name = typed.iter().find(|word| ["generate", "explain", "sweep", "trace"].contains(&word.as_str()))?;
-    // The word before it was taken for the prompt; the rest of it reaches to the next option.
-    let first = typed.iter().position(|word| word == unexpected)?.checked_sub(1)?;
-    let words = typed[first..].iter().take_while(|word| !word.starts_with('-'));
-    let prompt = words.map(String::as_str).collect::<Vec<_>>().join(" ");
-    let before = if name == "trace" { "trace IMAGE" } else { name };
-    Some(format!("put the prompt in quotes: attnmap {before} {}", attnmap::run::quoted(&prompt)))
 }
 
 /// A message of clap's around one of ours, both of which name the option: `invalid value 'x' for '--spacing <NAME>': --spacing: there is ...`.
@@ -194,9 +201,6 @@ fn one_line(message: &str) -> String {
 /// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 130 for Ctrl-C, 1 for the rest.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if print::is_broken_pipe(&error) {
-        return ExitCode::SUCCESS;
-    }
     // A cause that the message above it already tells is not told again.
     let mut message = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

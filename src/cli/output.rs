@@ -2,22 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use attnmap::run::{self, RunRecord};
+use attnmap::files::Target;
+use attnmap::run::RunRecord;
 use clap::Args;
 
-use super::print;
+use super::newest::OUTPUTS;
+use super::{open, print};
 
 /// Where a run goes and what is kept of it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Where the run goes [default: a folder in outputs/ that is named after its text and seed]
+    /// Where the run goes [default: a folder in outputs/ that is named after its text and seed, and counts up]
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Replace an existing run
+    /// Replace an existing run; what is not attnmap's in its folder stays
     #[arg(long)]
     pub force: bool,
+
+    /// Open the run's page in the browser
+    #[arg(long)]
+    pub open: bool,
 
     /// Keep no maps of single steps: a smaller trace, and no step windows or animations
     #[arg(long)]
@@ -28,26 +34,18 @@ pub struct OutputArgs {
     pub json: bool,
 }
 
-/// The command line that makes the run of `seed` again: the one that was typed, with this seed alone, and with the prompt in place of
-/// the file that it came from.
-pub fn command(prompt: &str, seed: u64) -> String {
-    let mut words = vec!["attnmap".to_owned()];
-    let mut typed = std::env::args().skip(1);
-    while let Some(word) = typed.next() {
-        match word.as_str() {
-            "--seed" | "--images" => drop(typed.next()),
-            "--prompt-file" => {
-                drop(typed.next());
-                words.push(run::quoted(prompt));
-            }
-            other if other.starts_with("--prompt-file=") => words.push(run::quoted(prompt)),
-            "--json" | "--force" | "--quiet" | "-q" => {}
-            other if other.starts_with("--seed=") || other.starts_with("--images=") => {}
-            _ => words.push(run::quoted(&word)),
+impl OutputArgs {
+    /// Where a run goes that is called `name` where nothing else is said.
+    pub fn target(&self, name: &str) -> Target {
+        Target::of(self.out.clone(), self.force, || Path::new(OUTPUTS).join(name))
+    }
+
+    /// Opens the page of the run in `folder`, where that is asked for.
+    pub fn opened(&self, folder: &Path) {
+        if self.open {
+            open::open(&folder.join("report.html"));
         }
     }
-    words.extend(["--seed".to_owned(), seed.to_string()]);
-    words.join(" ")
 }
 
 /// The table of words and where the files are.

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use attnmap::Error;
 use attnmap::checkpoint::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -31,7 +33,10 @@ impl Terminal {
     /// A spinner for work of unknown length.
     pub fn spinner(&self, what: &str) -> ProgressBar {
         let bar = self.draw(ProgressBar::new_spinner()).with_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
+        // The tick is a thread, which the system may have none left for; the bar then stands still.
+        if !bar.is_hidden() && std::thread::Builder::new().spawn(|| {}).is_ok() {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
         bar
     }
 
@@ -80,22 +85,51 @@ impl Progress for Downloads {
 /// What stands below every table with probes.
 pub const PROBES: &str = "A probe is not in the prompt: its attention is what it would take from the prompt's tokens.";
 
-/// An error: one line on stderr, with nothing that could drive the terminal, since names of files are the user's too.
-pub fn complain(message: &str) {
-    eprintln!("attnmap: {}", line(message));
+/// Set by `--quiet`: no [`note`]s.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Says whether [`note`]s are wanted.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// One line on stderr, written at once, with nothing that could drive the terminal, since names of files are the user's too. An error there is nobody's to hear of and changes nothing: all of stderr goes through here, as
+/// `eprintln!` panics.
+fn stderr(message: &str) {
+    let line = format!("attnmap: {}\n", line(message));
+    io::stderr().lock().write_all(line.as_bytes()).ok();
+}
+
+/// What the user may want to know beside the facts: one line on stderr, none with `--quiet`.
+pub fn note(message: impl AsRef<str>) {
+    if !QUIET.load(Ordering::Relaxed) {
+        stderr(message.as_ref());
+    }
 }
 
 /// A warning: one line on stderr.
 pub fn warn(message: impl AsRef<str>) {
-    eprintln!("attnmap: warning: {}", line(message.as_ref()));
+    stderr(&format!("warning: {}", message.as_ref()));
 }
 
-/// Writes facts to stdout; a closed pipe is an error that [`is_broken_pipe`] recognises.
+/// Why the command failed: one line on stderr.
+pub fn complain(message: &str) {
+    stderr(message);
+}
+
+/// Writes facts to stdout. That the reader went away (`attnmap ... | head`) is no error: the work that is left is done all the same, and
+/// the exit code is its own.
 pub fn stdout(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// The result of writing to stdout, with its name where that failed.
+pub fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output")(error).into()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `value` to stdout as indented JSON.
@@ -103,11 +137,6 @@ pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     stdout(&text)
-}
-
-/// Whether the reader of stdout went away (`attnmap ... | head`), which is no error of ours.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Columns aligned by width in characters: the first one left, the others right.

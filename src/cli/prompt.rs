@@ -18,8 +18,12 @@ use super::print;
 #[derive(Debug, Args)]
 pub struct PromptArgs {
     /// What the image should show
-    #[arg(required_unless_present = "prompt_file")]
+    #[arg(required_unless_present_any = ["prompt_file", "prompt_option"])]
     prompt: Option<String>,
+
+    /// The prompt as an option, which may begin with a dash
+    #[arg(long = "prompt", value_name = "TEXT", conflicts_with_all = ["prompt", "prompt_file"], allow_hyphen_values = true, hide = true)]
+    prompt_option: Option<String>,
 
     /// Take the prompt from a text file, all of it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
@@ -31,7 +35,10 @@ impl PromptArgs {
     pub fn text(&self) -> Result<Cow<'_, str>> {
         let (name, text) = match (&self.prompt_file, &self.prompt) {
             (Some(file), _) => ("--prompt-file", Cow::Owned(read_text(file)?)),
-            (None, prompt) => ("PROMPT", Cow::Borrowed(prompt.as_deref().unwrap_or_default())),
+            (None, prompt) => {
+                let prompt = prompt.as_deref().or(self.prompt_option.as_deref());
+                ("PROMPT", Cow::Borrowed(prompt.unwrap_or_default()))
+            }
         };
         if text.trim().is_empty() {
             return Err(Error::option(name, "the prompt is empty; say what the image should show"));

@@ -1,16 +1,22 @@
 //! `attnmap report`: the interactive page of runs that exist already.
 
+use super::newest::run_folder;
+use super::open;
 use attnmap::report;
 use clap::Args;
 use std::path::PathBuf;
 
 /// Write (again) the interactive page of a run
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  attnmap report outputs/a-red-apple-0\n  attnmap report outputs/*/")]
+#[command(after_help = "Examples:\n  attnmap report --open\n  attnmap report outputs/*/")]
 pub struct ReportArgs {
-    /// Run folders
-    #[arg(required = true, value_name = "RUN")]
+    /// Run folders [default: the newest run in outputs/, also called `last`]
+    #[arg(value_name = "RUN")]
     runs: Vec<PathBuf>,
+
+    /// Open the page in the browser, that of the first run
+    #[arg(long)]
+    open: bool,
 
     /// Print what was written as JSON
     #[arg(long)]
@@ -21,10 +27,15 @@ pub struct ReportArgs {
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let mut written = Vec::new();
     let mut lines = String::new();
-    for folder in &args.runs {
+    let named = args.runs.iter().map(|run| run_folder(Some(run)));
+    let runs = if args.runs.is_empty() { vec![run_folder(None)?] } else { named.collect::<Result<_, _>>()? };
+    for folder in &runs {
         let (file, bytes) = report::write(folder)?;
         lines += &format!("{}  {:.1} MB\n", file.display(), bytes as f64 / 1e6);
         written.push(serde_json::json!({"run": folder, "report": file, "bytes": bytes}));
+    }
+    if args.open {
+        open::open(&runs[0].join("report.html"));
     }
     if args.json {
         lines = serde_json::to_string_pretty(&written)? + "\n";

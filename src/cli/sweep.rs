@@ -1,10 +1,11 @@
 //! `attnmap sweep`: a prompt's habits over many seeds.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attnmap::facts::sweep::Sweep;
-use attnmap::gallery::{parse_seeds, sweep};
+use attnmap::files::Target;
+use attnmap::gallery::{SWEEP, listed_seeds, sweep};
 use attnmap::pipeline::Options;
 use attnmap::run;
 use attnmap::trace::PromptInfo;
@@ -14,6 +15,9 @@ use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
 use super::inert::{self, Made};
 use super::init::InitArgs;
+use super::lists;
+use super::newest::OUTPUTS;
+use super::open;
 use super::print::{self, Terminal};
 use super::prompt::{PromptArgs, SyntaxArgs, adapter_warnings, warnings};
 use super::sampling::{SamplingArgs, StepsArgs};
@@ -38,9 +42,17 @@ pub struct SweepArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
 
-    /// Where the result goes [default: outputs/<prompt>-sweep]
+    /// Where the result goes [default: outputs/<prompt>-sweep, and counts up]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Replace an existing sweep; what is not attnmap's in its folder stays
+    #[arg(long)]
+    force: bool,
+
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print the result as JSON
     #[arg(long)]
@@ -66,8 +78,10 @@ Examples:
 /// Runs the command.
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
-    let seeds = parse_seeds(&args.seeds)?;
+    let seeds = lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string);
     let aggregate = args.maps.aggregate()?;
+    let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::slug(&text) + "-sweep"));
+    target.folder(&SWEEP)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let pipeline = args.model.load(args.sampling.size, terminal)?;
@@ -97,8 +111,10 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     });
     bar.finish_and_clear();
     let swept = swept?;
-    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("outputs").join(run::slug(&text) + "-sweep"));
-    swept.write(&folder)?;
+    let folder = swept.write(&target)?;
+    if args.open {
+        open::open(&folder.join("index.html"));
+    }
     if args.json {
         return print::json(&swept.found);
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Run, TiedMap, draw_ties};
 use attnmap::trace::Ties;
@@ -11,15 +12,16 @@ use clap::Args;
 use super::ask::RegionArgs;
 use super::display::DisplayArgs;
 use super::inert;
+use super::newest::run_folder;
 use super::print::{self, Terminal};
 
 /// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a resolution
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct TiesArgs {
-    /// The run's folder; the run must have been made with --self-attention
+    /// The run's folder; the run must have been made with --self-attention [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
-    run: PathBuf,
+    run: Option<PathBuf>,
 
     #[command(flatten)]
     region: RegionArgs,
@@ -27,9 +29,13 @@ pub struct TiesArgs {
     #[command(flatten)]
     display: DisplayArgs,
 
-    /// Where the picture and the numbers go [default: ties in the run's folder]
+    /// Where the picture and the numbers go [default: ties in the run's folder, with names that count up]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Replace a picture and numbers that are there already
+    #[arg(long)]
+    force: bool,
 
     /// Print the numbers as JSON
     #[arg(long)]
@@ -48,12 +54,12 @@ A map is the mean of the self-attention of the place's cells over heads, sites a
 pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
-    let run = Run::open(&args.run)?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, picture) = run.read()?;
     let image = trace.about.image;
     if trace.recording.ties.is_empty() {
         let reason = "it keeps no self-attention; make the run again with --self-attention";
-        return Err(Error::Trace { file: args.run.clone(), reason: reason.into() }.into());
+        return Err(Error::Trace { file: run.folder.clone(), reason: reason.into() }.into());
     }
     let mask = args.region.mask(image)?;
     let tied = |ties: &Ties| -> Result<TiedMap, Error> {
@@ -62,10 +68,10 @@ pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Ok(TiedMap { grid: ties.grid, sites: ties.sites, stays: region.share(&map), map })
     };
     let maps = trace.recording.ties.iter().map(tied).collect::<Result<Vec<_>, Error>>()?;
-    let folder = args.out.clone().unwrap_or_else(|| run.folder.join("ties"));
+    let target = Target::of(args.out.clone(), args.force, || run.folder.join("ties"));
     missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let (place, bounds) = args.region.place()?;
-    let tied = draw_ties(&folder, (&trace, &picture), &place, bounds, maps, &display)?;
+    let tied = draw_ties(&target, (&trace, &picture), &place, bounds, maps, &display)?;
     if args.json {
         return print::json(&tied);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use attnmap::Error;
@@ -13,10 +13,12 @@ use attnmap::run::{self, NewRun, Pictures, RunKind};
 use attnmap::trace::{Grid, PromptInfo};
 use clap::Args;
 
+use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::inert::{self, Made};
-use super::output::{OutputArgs, command, summary};
+use super::lists;
+use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::parse_size;
@@ -30,8 +32,12 @@ pub struct TraceArgs {
     image: PathBuf,
 
     /// What it shows; its words are looked for
-    #[arg(value_name = "CAPTION")]
-    caption: String,
+    #[arg(value_name = "CAPTION", required_unless_present = "caption_option")]
+    caption: Option<String>,
+
+    /// The caption as an option, which may begin with a dash
+    #[arg(long = "caption", value_name = "TEXT", conflicts_with = "caption", allow_hyphen_values = true, hide = true)]
+    caption_option: Option<String>,
 
     /// Timesteps of training that the picture is noised to; the maps are their mean
     #[arg(
@@ -43,8 +49,8 @@ pub struct TraceArgs {
     )]
     levels: Vec<usize>,
 
-    /// Seed of the noise
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Seed of the noise; `random` (or -1) draws one
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
     seed: u64,
 
     /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
@@ -72,9 +78,9 @@ pub struct TraceArgs {
 
 const HELP: &str = "\
 Examples:
-  attnmap trace outputs/a-red-apple-0/image.png \"a red apple\"
+  attnmap trace outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0/image.png \"a red apple and a frog\"
   attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
-  attnmap ask outputs/trace-a-dog-on-a-sofa-0 --at 200,300
+  attnmap ask last --at 40,90
 
 The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; nothing is drawn.
 Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is no unconditional half:
@@ -83,16 +89,17 @@ report, compare, animate and explain work on it.";
 
 /// Runs the command.
 pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    if args.caption.trim().is_empty() {
+    let caption = args.caption.as_ref().or(args.caption_option.as_ref()).map_or("", String::as_str);
+    if caption.trim().is_empty() {
         return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());
     }
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let given = picture::read(&args.image, "IMAGE")?;
-    let name = format!("trace-{}", run::run_name(&args.caption, args.seed));
-    let target = args.output.out.clone().unwrap_or_else(|| Path::new("outputs").join(name));
-    run::check_target(&target, args.output.force)?;
+    let name = format!("trace-{}", run::run_name(caption, args.seed));
+    let target = args.output.target(&name);
+    target.room_for(&run::KIND, &["report.html"])?;
     let started = Instant::now();
     let pipeline = args.model.load(args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
@@ -105,14 +112,14 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     pipeline.check_size(size)?;
     let run = Options { probes: options.probes.clone(), ..pipeline.look_run(size, &options) };
-    let prompt = pipeline.prompt(&args.caption, &run)?;
+    let prompt = pipeline.prompt(caption, &run)?;
     let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
     let mut warnings = warnings(&pipeline, &prompt, "", &options.probes)?;
-    let texts: Vec<&str> = std::iter::once(&args.caption).chain(&options.probes).map(String::as_str).collect();
+    let texts: Vec<&str> = std::iter::once(caption).chain(options.probes.iter().map(String::as_str)).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, options.syntax)?);
     let choice = args.model.choice()?;
     let made = Made {
@@ -149,22 +156,22 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         },
         settings,
         negative: None,
-        command: command(&args.caption, args.seed),
+        command: again::command(caption, args.seed, args.output.out.as_deref()),
         cut_off: prompt.cut_off.clone(),
         warnings,
         timings: BTreeMap::from([("load".to_owned(), loading), ("steps".to_owned(), looking)]),
     };
     let spinner = terminal.spinner("drawing");
-    let (folder, record) =
-        run::write_run(&target, args.output.force, &new, |folder, _| report::write_as(folder, &target).map(drop))?;
+    let (folder, record) = run::write_run(&target, &new, |folder, place, _| report::write_as(folder, place).map(drop))?;
     spinner.finish_and_clear();
+    args.output.opened(&folder);
     if args.output.json { print::json(&record) } else { print::stdout(summary(&folder, &record).as_bytes()) }
 }
 
 impl TraceArgs {
     /// The levels from the noisiest on, as a run goes.
     fn look(&self) -> LookOptions {
-        let mut levels = self.levels.clone();
+        let mut levels = lists::once("--levels", self.levels.clone(), ToString::to_string);
         levels.sort_unstable_by(|a, b| b.cmp(a));
         LookOptions { levels, seed: self.seed, probes: self.probe.texts().to_vec(), syntax: self.syntax.syntax() }
     }

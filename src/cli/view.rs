@@ -1,21 +1,24 @@
 //! `attnmap view`: a run's maps and pictures again, with other choices and without the checkpoint.
 
 use super::display::{DisplayArgs, MapArgs};
+use super::newest::run_folder;
 use super::print::Terminal;
-use super::{inert, output, print};
+use super::{inert, open, output, print};
+use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
-use attnmap::run::{Remake, Run, remake};
+use attnmap::report;
+use attnmap::run::{self, Remake, Run, remake};
 use attnmap::trace::Half;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Make a run's maps and pictures again, with other choices and without the checkpoint
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ViewArgs {
-    /// The run's folder
+    /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
-    run: PathBuf,
+    run: Option<PathBuf>,
 
     #[command(flatten)]
     maps: MapArgs,
@@ -31,9 +34,13 @@ pub struct ViewArgs {
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// With --out: replace an existing run
+    /// With --out: replace an existing run; what is not attnmap's in its folder stays
     #[arg(long, requires = "out")]
     force: bool,
+
+    /// Open the run's page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print the run's facts as JSON
     #[arg(long)]
@@ -42,11 +49,11 @@ pub struct ViewArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap view outputs/a-red-apple-0 --words apple --style contour
-  attnmap view outputs/a-red-apple-0 --layers up --heads 0-3
-  attnmap view outputs/a-red-apple-0 --steps-window 0..0.2 --out early
+  attnmap view --words apple --style contour
+  attnmap view last --layers up --heads 0-3 --open
+  attnmap view last --steps-window 0..0.2 --out early
 
-The run's heatmaps.safetensors, overlays, words.png and run.json are replaced; its image and trace stay as they are.";
+The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced; its image and trace stay as they are.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HalfArg {
@@ -65,7 +72,7 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         HalfArg::Conditional => Half::Conditional,
         HalfArg::Unconditional => Half::Unconditional,
     };
-    let run = Run::open(&args.run)?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let words = match trace.half(aggregate.half) {
         Some(_) => args.maps.words_of(&trace, aggregate.half)?,
@@ -73,6 +80,12 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref() };
-    let (folder, record) = remake(&run, (&trace, &image), &choices, args.out.as_deref(), args.force)?;
+    let target = args.out.as_ref().map(|out| Target::named(out, args.force));
+    target.iter().try_for_each(|target| target.room_for(&run::KIND, &["report.html"]))?;
+    let page = |folder: &Path, place: &Path| report::write_as(folder, place).map(drop);
+    let (folder, record) = remake(&run, (&trace, &image), &choices, target.as_ref(), page)?;
+    if args.open {
+        open::open(&folder.join("report.html"));
+    }
     if args.json { print::json(&record) } else { print::stdout(output::summary(&folder, &record).as_bytes()) }
 }

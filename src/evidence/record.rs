@@ -16,7 +16,7 @@ use std::path::Path;
 /// The format that this version writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-const JSON: &str = "evidence.json";
+pub(super) const JSON: &str = "evidence.json";
 const TENSORS: &str = "evidence.safetensors";
 
 /// The content of `evidence.json`.

@@ -246,8 +246,13 @@ pub fn reweighted(
 /// Writes pictures into the run folder.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Option`] when one of the user's files has the name of a picture; [`Error::Io`].
 pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
+    // Pictures of before they had a mark are named by the evidence.
+    let known = std::fs::read_to_string(folder.join(super::record::JSON)).unwrap_or_default();
+    for picture in pictures.iter().filter(|picture| !known.contains(&format!("\"{}\"", picture.file))) {
+        crate::files::check_own(&folder.join(&picture.file), "RUN")?;
+    }
     for picture in pictures {
         let path = folder.join(&picture.file);
         if let Some(parent) = path.parent() {

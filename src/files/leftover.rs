@@ -24,11 +24,15 @@ pub(super) fn hidden_name(path: &Path) -> PathBuf {
 pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name.to_str().and_then(owner).is_some_and(|owner| is_gone(owner, &entry)) {
+        if is_leftover(&entry) {
             super::atomic::remove(&entry.path()).ok();
         }
     }
+}
+
+/// Whether `entry` is half made and its process gone.
+pub(super) fn is_leftover(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_str().and_then(owner).is_some_and(|owner| is_gone(owner, entry))
 }
 
 /// Host and process of a name that [`hidden_name`] made.

@@ -115,6 +115,11 @@ pub fn settle(
     }
 }
 
+/// Whether a gallery was begun in `folder`.
+pub(super) fn is_settled(folder: &Path) -> bool {
+    read(&folder.join(FILE)).is_ok_and(|settled| settled.is_some())
+}
+
 fn read(file: &Path) -> Result<Option<Settled>> {
     match crate::files::read(file) {
         Ok(bytes) => {

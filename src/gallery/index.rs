@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// The page's file in the gallery's folder.
-const INDEX: &str = "index.html";
+pub(super) const INDEX: &str = "index.html";
 
 /// A cell as the page needs it.
 #[derive(Debug, Clone)]
@@ -115,9 +115,10 @@ pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
 /// Writes `index.html` from what is in `folder`, whole or not at all, and returns the number of cells.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Io`].
+/// Those of [`read_cells`]; [`Error::Option`] when a page is there that attnmap did not write; [`Error::Io`].
 pub fn write_index(folder: &Path) -> Result<usize> {
     let (cells, failures) = read_cells(folder)?;
+    crate::files::check_own(&folder.join(INDEX), "--index")?;
     let html = index_page(&cells, &failures);
     crate::files::write_file(&folder.join(INDEX), |out| out.write_all(html.as_bytes()))?;
     Ok(cells.len())

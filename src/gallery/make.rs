@@ -4,7 +4,7 @@ use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
-use crate::files::{self, Partial};
+use crate::files::{self, Partial, Target};
 use crate::heatmap::{Aggregate, word_map};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
@@ -64,10 +64,10 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files, or cells.
+/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files, or what a gallery keeps.
 ///
 /// # Errors
-/// [`Error::Option`] on `--out` when it is something else.
+/// [`Error::Option`] on `--out` when it is something else, or has a page that attnmap did not write.
 pub fn check_folder(folder: &Path) -> Result<()> {
     let refuse = |what: &str| Err(Error::option("--out", format!("{} {what}; choose another", folder.display())));
     if folder.exists() && !folder.is_dir() {
@@ -75,12 +75,17 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let ours = |name: &String| name == CELLS || name == super::batch::FILE;
-    if names.iter().any(ours) || names.iter().all(|name| name.starts_with('.')) {
-        Ok(())
+    if is_gallery(folder) || names.iter().all(|name| name.starts_with('.')) {
+        files::check_own(&folder.join(super::index::INDEX), "--out")
     } else {
         refuse("is a folder with other things in it")
     }
+}
+
+/// Whether `folder` is a gallery: it was begun as one, or has a cell.
+pub(super) fn is_gallery(folder: &Path) -> bool {
+    let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten();
+    super::batch::is_settled(folder) || cells.map(|cell| cell.path()).any(|cell| cell.join(FILE).is_file())
 }
 
 /// Makes what is missing of `shard`'s part of `plan` in `folder`. `open` opens a checkpoint; it is called once for each that has cells to
@@ -297,12 +302,12 @@ impl Job<'_> {
             },
             settings: pipeline.settings(options, cell.seed),
             negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
-            command: command(pipeline, cell, options),
+            command: command(pipeline, cell, options) + &run::map_options(self.aggregate, self.display),
             cut_off: cut_off.to_vec(),
             warnings: Vec::new(),
             timings: BTreeMap::new(),
         };
-        let finish = |folder: &Path, record: &RunRecord| {
+        let finish = |folder: &Path, _: &Path, record: &RunRecord| {
             options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let tokens = report::own_maps(&folder.join("heatmaps.safetensors"), record)?;
@@ -310,7 +315,7 @@ impl Job<'_> {
             write_cell_files(folder, cell, record, image, &maps.collect::<Vec<_>>())
         };
         let made = self.hidden.join(&name);
-        run::write_run(&made, true, &new, finish)?;
+        run::write_run(&Target::named(&made, true), &new, finish)?;
         let place = self.folder.join(CELLS).join(&name);
         match std::fs::rename(&made, &place) {
             // Another process of the same shard was faster; its cell is the same.

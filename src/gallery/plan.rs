@@ -9,6 +9,7 @@ use crate::trace::normalized;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::str::FromStr;
 use unicode_normalization::char::is_combining_mark;
 
@@ -414,9 +415,20 @@ fn end_of(text: &str, word: &str) -> Option<usize> {
 
 /// Seeds as written, separated by commas: numbers, ranges whose end is left out, like `0..8`, and ranges with both ends, like `0-7`.
 ///
+/// A seed that is given twice counts once.
+///
 /// # Errors
 /// [`Error::Option`] on `--seeds`.
 pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
+    let mut seen = HashSet::new();
+    Ok(listed_seeds(text)?.into_iter().filter(|seed| seen.insert(*seed)).collect())
+}
+
+/// As [`parse_seeds`], with each seed as often as it is given.
+///
+/// # Errors
+/// As [`parse_seeds`].
+pub fn listed_seeds(text: &str) -> Result<Vec<u64>> {
     let wrong = |part: &str| {
         Error::option(
             "--seeds",
@@ -471,6 +483,8 @@ mod tests {
     fn seeds_are_numbers_and_ranges() {
         assert_eq!(parse_seeds("0..3, 7,10..12").unwrap(), [0, 1, 2, 7, 10, 11]);
         assert_eq!(parse_seeds("0-2,7, 10-11").unwrap(), [0, 1, 2, 7, 10, 11], "A-B has both ends");
+        assert_eq!(parse_seeds("5,0,0..3,5,1").unwrap(), [5, 0, 1, 2]);
+        assert_eq!(listed_seeds("0,0,1").unwrap(), [0, 0, 1]);
         for wrong in ["", "x", "3..1", "1..", "-1", "0..99999999999"] {
             assert!(parse_seeds(wrong).is_err(), "{wrong}");
         }

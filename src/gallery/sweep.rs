@@ -1,8 +1,7 @@
 //! A prompt swept over many seeds: the runs, what their maps have in common, and the folder that shows it.
 
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use html_escape::encode_safe;
 use image::RgbImage;
@@ -11,13 +10,23 @@ use serde_json::Value;
 use crate::facts::label;
 use crate::facts::lexicon::Role;
 use crate::facts::sweep::{About, Collector, FILE, Sweep, WordSweep};
-use crate::files::write_file;
+use crate::files::{Kind, Staging, Target, page_mark, write_file};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo};
 use crate::{Error, Result};
+
+/// A sweep's folder: one whose `sweep.json` reads as one.
+pub const SWEEP: Kind = Kind {
+    name: "a sweep",
+    is: |folder| Sweep::read(folder).is_ok_and(|found| found.is_some()),
+    owns: |_| Box::new(|path| [FILE, PICTURE, PAGE].iter().any(|own| path == Path::new(own))),
+};
+
+const PICTURE: &str = "sweep.png";
+const PAGE: &str = "index.html";
 
 /// A prompt over many seeds.
 #[derive(Debug, Clone)]
@@ -87,15 +96,20 @@ fn settings(pipeline: &Pipeline, options: &Options) -> Option<Value> {
 }
 
 impl Swept {
-    /// Writes `sweep.json`, `sweep.png` and `index.html` into `folder`, each whole or not at all.
+    /// Writes the folder `target` with `sweep.json`, `sweep.png` and `index.html`, whole or not at all, and returns its place.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    /// [`Error::Option`] when the target may not be replaced; [`Error::Io`].
+    pub fn write(&self, target: &Target) -> Result<PathBuf> {
+        let staging = Staging::new(target, &SWEEP)?;
+        self.fill(staging.path()).map_err(|error| staging.in_place(error))?;
+        staging.commit(|_, _| Ok(()))
+    }
+
+    fn fill(&self, folder: &Path) -> Result<()> {
         let title = self.found.about.prompt.as_str();
-        write_png(&folder.join("sweep.png"), &self.picture()?, &[("Description", title)], true)?;
-        write_file(&folder.join("index.html"), |file| file.write_all(page(&self.found).as_bytes()))?;
+        write_png(&folder.join(PICTURE), &self.picture()?, &[("Description", title)], true)?;
+        write_file(&folder.join(PAGE), |file| file.write_all(page(&self.found).as_bytes()))?;
         write_file(&folder.join(FILE), |file| {
             serde_json::to_writer_pretty(&mut *file, &self.found)?;
             file.write_all(b"\n")
@@ -130,7 +144,7 @@ fn page(found: &Sweep) -> String {
     let stated: String =
         found.stated.iter().map(|stated| format!("<p>{}</p>", encode_safe(&stated.to_string()))).collect();
     format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{mark}<meta name=\"viewport\" content=\"width=device-width\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'\">\
          <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:1rem system-ui;margin:1rem auto;max-width:70rem;\
          padding:0 1rem}}.plots{{display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:10rem}}.frame{{fill:none;\
@@ -139,6 +153,7 @@ fn page(found: &Sweep) -> String {
          <h1>{title}</h1><p>Where each word's attention lies, one dot a seed ({count} seeds).</p><div class=\"plots\">{plots}</div>\
          <table><thead><tr><th>word</th><th>peak</th><th>lands at x, y</th><th>scatter</th><th>neglected</th></tr></thead>\
          <tbody>{rows}</tbody></table>{stated}<img src=\"sweep.png\" alt=\"mean image and mean maps\"></body></html>\n",
+        mark = page_mark(),
         title = encode_safe(&found.about.prompt),
         count = found.seeds.len(),
     )

@@ -3,12 +3,14 @@
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 /// Sizes rayon's global pool, once, before any work: `threads`, or as many as this process may use.
 ///
 /// What it may use is [`std::thread::available_parallelism`]: the affinity mask and cgroup quotas
 /// count. Call it first thing in `main`; it tells candle's own pool the same number, which is
-/// asleep while ours works and the other way round.
+/// asleep while ours works and the other way round. Where the system does not give so many
+/// threads, the calling one works alone. Returns how many work.
 ///
 /// # Errors
 /// When `threads` is 0, or the pool was already built with another size.
@@ -19,14 +21,36 @@ pub fn init(threads: Option<usize>) -> Result<usize> {
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     keep_freed_memory();
+    // A pool that cannot be built cannot be tried again with less: what the system gives is tried.
+    let alone = !gives(threads);
+    let threads = if alone { 1 } else { threads };
     // SAFETY: the caller is `main` before any other thread exists; candle reads the variable when
     // it builds its pool.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
-    match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    // The calling thread does all of the work where there can be no other.
+    let pool = if alone { pool.use_current_thread() } else { pool };
+    match pool.build_global() {
         Ok(()) => Ok(threads),
         Err(_) if rayon::current_num_threads() == threads => Ok(threads),
         Err(_) => Err(Error::option("--threads", "cannot be changed once work has begun")),
     }
+}
+
+/// Whether the system gives this process so many threads at once: `ulimit -u` and a container's
+/// own limit count.
+fn gives(threads: usize) -> bool {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    let spawn = |_| {
+        let gate = gate.clone();
+        std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(gate.lock()))
+    };
+    let given: Vec<_> = (0..threads).map(spawn).take_while(Result::is_ok).flatten().collect();
+    drop(closed);
+    let count = given.len();
+    given.into_iter().for_each(|thread| drop(thread.join()));
+    count == threads
 }
 
 /// Lets freed memory be used again without going back to the system. Activations come and go by the

@@ -48,9 +48,15 @@ impl Pipeline {
     /// `latents` and a mask. What is the checkpoint's own is left out.
     pub fn command(&self, text: &str, options: &Options) -> String {
         let own = self.default_options();
-        let mut words = vec!["attnmap".to_owned(), "generate".to_owned(), quoted(text)];
+        // What begins with a dash would be taken for an option.
+        let bound = |option: &str, value: &str| match value.starts_with('-') {
+            true => quoted(&format!("{option}={value}")),
+            false => format!("{option} {}", quoted(value)),
+        };
+        let text = if text.starts_with('-') { bound("--prompt", text) } else { quoted(text) };
+        let mut words = vec!["attnmap".to_owned(), "generate".to_owned(), text];
         let mut add = |option: &str, value: Option<String>| {
-            words.extend(value.into_iter().flat_map(|value| [option.to_owned(), quoted(&value)]));
+            words.extend(value.map(|value| bound(option, &value)));
         };
         add("--model", Some(self.id.clone()).filter(|id| id != "embedded"));
         for (option, value) in self.changes.arguments() {

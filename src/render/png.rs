@@ -1,12 +1,12 @@
 //! PNG files with text chunks, written whole or not at all.
 
-use crate::files::write_file;
+use crate::files::{MARK, write_file};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::io;
 use std::path::Path;
 
-/// Writes `image` to `path` with `texts` (keyword, text) as UTF-8 text chunks. `fast` trades a third more bytes for a
+/// Writes `image` to `path` with `texts` (keyword, text) as UTF-8 text chunks, and with [`MARK`] as its software. `fast` trades a third more bytes for a
 /// several times faster encoding.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ fn encode(bytes: &mut Vec<u8>, image: &RgbImage, texts: &[(&str, &str)], fast: b
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(if fast { png::Compression::Fast } else { png::Compression::Balanced });
-    for (keyword, text) in texts {
+    for (keyword, text) in [("Software", MARK)].iter().chain(texts) {
         // A zero byte would end the text for some readers.
         encoder.add_itxt_chunk(keyword.to_string(), text.replace('\0', "\u{fffd}"))?;
     }

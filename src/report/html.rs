@@ -119,6 +119,7 @@ pub(super) fn document(parts: &Document<'_>) -> String {
     );
     let mut html = String::with_capacity(parts.data.iter().map(|d| d.2.len()).sum::<usize>() + 200_000);
     html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    html.push_str(&crate::files::page_mark());
     html.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"");
     html.push_str(&policy);
     html.push_str("\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");

@@ -47,7 +47,7 @@ pub struct Parts<'a> {
 /// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
 ///
 /// # Errors
-/// Those of [`from_run`]; [`Error::Io`] when the file cannot be written.
+/// Those of [`from_run`]; [`Error::Option`] when a page is there that attnmap did not write; [`Error::Io`] when it cannot be written.
 pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
     save(folder, &from_run(folder)?)
 }
@@ -69,8 +69,9 @@ fn explain_command(place: &Path) -> String {
 }
 
 fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
-    let html = super::page(data);
     let file = folder.join(FILE);
+    crate::files::check_own(&file, "RUN")?;
+    let html = super::page(data);
     crate::files::sweep(folder);
     crate::files::write_file(&file, |out| out.write_all(html.as_bytes()))?;
     Ok((file, html.len()))

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::folder::read_png;
+use crate::files::{MARK, Target};
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
@@ -49,24 +50,31 @@ struct StepMaps {
     shares: Vec<f32>,
 }
 
-/// Draws `words` (those of the prompt, then the probes, when `None`) into `folder` as `NN-word.apng` and `NN-word-steps.png`, NN being the
-/// word's place in the prompt.
+/// Draws `words` (those of the prompt, then the probes, when `None`) into the folder `target` as `NN-word.apng` and `NN-word-steps.png`, NN
+/// being the word's place in the prompt.
 ///
 /// # Errors
-/// As [`aggregate`], above all when the trace holds no single steps; [`Error::Io`] when a file cannot be written.
-pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>) -> Result<Vec<Animated>> {
+/// As [`aggregate`], above all when the trace holds no single steps; [`Error::Option`] when a file is there that may not be replaced;
+/// [`Error::Io`] when a file cannot be written.
+pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]>) -> Result<Vec<Animated>> {
     let Animation { trace, image, display, .. } = *animation;
     display.check()?;
     let prompt = &trace.about.prompt;
     let every = trace.words(Half::Conditional);
     let chosen = words.unwrap_or(&every);
+    let places = chosen.iter().enumerate().map(|(index, word)| {
+        let place = every.iter().position(|other| other == word).unwrap_or(index);
+        let name = format!("{place:02}-{}", super::slug(&prompt.label(word)));
+        target.within(name).files([".apng", "-steps.png"])
+    });
+    let places: Vec<[PathBuf; 2]> = places.collect::<Result<_>>()?;
     // The scale needs every word, also those that are not drawn.
     let all: Vec<WordInfo> = every.iter().chain(chosen).cloned().collect();
     let steps = (0..trace.steps()).map(|step| step_maps(animation, step, &all)).collect::<Result<Vec<_>>>()?;
     let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
     let shared = steps.iter().flat_map(|step| &step.maps[..every.len()]).map(|map| highest(map)).fold(0.0, f32::max);
 
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let base = Base::new(image, display.overlay_size)?;
     let estimates = animation.estimates.iter();
     let estimates = estimates
@@ -80,13 +88,11 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
     };
     let mut text = Typesetter::new();
     let mut files = Vec::new();
-    for (index, word) in chosen.iter().enumerate() {
+    for (index, (word, [file, stills])) in chosen.iter().zip(places).enumerate() {
         let at = every.len() + index;
         let own = steps.iter().map(|step| highest(&step.maps[at])).fold(0.0, f32::max);
         let top = if display.scale == Scale::Shared { shared } else { own };
         let label = prompt.label(word);
-        let place = every.iter().position(|other| other == word).unwrap_or(index);
-        let name = format!("{place:02}-{}", super::slug(&label));
         let pictures: Vec<RgbImage> = steps
             .iter()
             .enumerate()
@@ -101,11 +107,9 @@ pub fn animate(folder: &Path, animation: &Animation, words: Option<&[WordInfo]>)
                 frame(picture, &caption, animation, &mut text)
             })
             .collect();
-        let file = folder.join(format!("{name}.apng"));
         let bytes = apng(&frames, animation.seconds).map_err(|e| Error::io(&file)(std::io::Error::other(e)))?;
         crate::files::write_file(&file, |out| out.write_all(&bytes))?;
 
-        let stills = folder.join(format!("{name}-steps.png"));
         let labels: Vec<String> = (0..steps.len()).map(|step| trace.call_name(step)).collect();
         // A sheet that can be looked at: sixteen steps at most, evenly spread, first and last among them.
         let count = steps.len().min(16);
@@ -193,6 +197,7 @@ fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Balanced);
+    encoder.add_itxt_chunk("Software".into(), MARK.into())?;
     encoder.set_animated(frames.len() as u32, 0)?;
     let mut writer = encoder.write_header()?;
     for (index, frame) in frames.iter().enumerate() {

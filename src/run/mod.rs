@@ -1,25 +1,29 @@
 //! The files of a run: folder naming, whole-or-nothing writes, `run.json`, and everything that is drawn from a trace.
 
+mod again;
 mod animation;
 mod folder;
 mod name;
+mod newest;
+mod own;
 mod pictures;
 mod record;
 mod remake;
-mod staging;
 mod ties;
 mod write;
 
+pub use again::map_options;
 pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
 pub use folder::Run;
 pub(crate) use folder::read_png;
 pub use name::{run_name, slug};
+pub use newest::newest_runs;
+pub use own::KIND;
 pub use pictures::{Pictures, render_run};
 pub use record::{
     FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps,
 };
 pub use remake::{Remake, remake};
-pub use staging::check_target;
 pub use ties::{Tied, TiedMap, draw_ties};
 pub use write::{NewRun, write_run};

@@ -1,19 +1,22 @@
 //! A run's maps and pictures again, with other choices.
 
-use super::staging::Staging;
-use super::{Pictures, Run, RunRecord, render_run};
+use super::{Pictures, Run, RunRecord, own, render_run};
 use crate::facts::of_trace;
-use crate::files::Partial;
+use crate::files::{Partial, Staging, Target, check_own, link};
 use crate::heatmap::Aggregate;
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
 use crate::{Error, Result};
 use image::RgbImage;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is made again, beside `run.json`.
-const PICTURES: [&str; 3] = ["heatmaps.safetensors", "words.png", "overlays"];
+const OVERLAYS: &str = "overlays";
+const PAGE: &str = "report.html";
+
+/// What is made again. `run.json`, which names the overlays, comes after them, and the page, which is made of all, last.
+const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, super::RECORD, PAGE];
 
 /// Other choices for the maps and pictures of a run.
 #[derive(Debug, Clone)]
@@ -27,81 +30,96 @@ pub struct Remake<'a> {
 }
 
 /// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what [`Run::read`] gave: in the run's folder, or,
-/// with `out`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
-/// that an error changes nothing. Returns the folder and what its `run.json` says.
+/// with `target`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
+/// that an error changes nothing; `finish` is given that folder, with all files of the run, and its place, and makes what is made of them,
+/// `report.html`. Returns the folder and what its `run.json` says.
 ///
 /// # Errors
-/// As [`render_run`]; [`Error::Option`] when `out` exists and
-/// `force` is not set.
+/// As [`render_run`]; [`Error::Option`] when the target may not be replaced; those of `finish`.
 pub fn remake(
     run: &Run,
     (trace, image): (&Trace, &RgbImage),
     choices: &Remake,
-    out: Option<&Path>,
-    force: bool,
+    target: Option<&Target>,
+    finish: impl Fn(&Path, &Path) -> Result<()>,
 ) -> Result<(PathBuf, RunRecord)> {
     let &Remake { aggregate, display, words } = choices;
     let pictures = Pictures { trace, image, aggregate, display, words };
-    let draw = |folder: &Path| -> Result<RunRecord> {
+    let fill = |folder: &Path| -> Result<RunRecord> {
         let maps = render_run(folder, &pictures)?;
         let mut record = run.record.clone();
         let prompt = trace.half(aggregate.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
         record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
         record.facts = Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?);
         record.display = display.clone();
+        share(&run.folder, folder, &own::owns(&run.folder), Path::new(""))?;
+        record.write(folder)?;
         Ok(record)
     };
-    match out {
-        Some(out) => {
-            let staging = Staging::new(out, force)?;
-            let fill = || {
-                let record = draw(staging.path())?;
-                share(&run.folder, staging.path())?;
-                record.write(staging.path())?;
-                Ok(record)
-            };
-            let record = fill().map_err(|error| staging.in_place(error))?;
-            Ok((staging.commit()?, record))
+    match target {
+        Some(target) => {
+            let staging = Staging::new(target, &own::KIND)?;
+            let record = fill(staging.path()).map_err(|error| staging.in_place(error))?;
+            Ok((staging.commit(finish)?, record))
         }
         None => {
+            check_own(&run.folder.join(PAGE), "RUN")?;
             let partial = Partial::beside(&run.folder.join("pictures"));
             fs::create_dir(partial.path()).map_err(Error::io(&run.folder))?;
-            let record = draw(partial.path()).map_err(|error| partial.in_place(error, &run.folder))?;
-            for name in PICTURES {
+            let record = fill(partial.path()).and_then(|record| finish(partial.path(), &run.folder).map(|()| record));
+            let record = record.map_err(|error| partial.in_place(error, &run.folder))?;
+            replace_overlays(&run.folder, partial.path())?;
+            for name in MADE_AGAIN.into_iter().filter(|name| *name != OVERLAYS) {
                 let (new, target) = (partial.path().join(name), run.folder.join(name));
-                let replace = || {
-                    if target.is_dir() {
-                        fs::rename(&target, partial.path().join("old"))?;
-                    }
-                    fs::rename(&new, &target)
-                };
-                replace().map_err(Error::io(&target))?;
+                if new.exists() {
+                    fs::rename(&new, &target).map_err(Error::io(&target))?;
+                }
             }
-            record.write(&run.folder)?;
             Ok((run.folder.clone(), record))
         }
     }
 }
 
-/// Gives everything of the run folder `from` that is not made again (image, trace, kept steps) a second name in `to`, or a copy
-/// where the file system has no second names: traces are large. The report is left out, as it shows the old maps.
-fn share(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(from).map_err(Error::io(from))? {
-        let entry = entry.map_err(Error::io(from))?;
-        let (path, name) = (entry.path(), entry.file_name());
-        let made_again = |name: &str| PICTURES.contains(&name) || matches!(name, "run.json" | "report.html");
-        if name.to_str().is_none_or(|name| name.starts_with('.') || made_again(name)) {
+/// Gives every file of the run folder `from` that is attnmap's and not made again (image, trace, kept steps) a second name in `to`, or a
+/// copy where the file system has no second names: traces are large.
+fn share(from: &Path, to: &Path, owns: &dyn Fn(&Path) -> bool, inside: &Path) -> Result<()> {
+    let folder = from.join(inside);
+    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+        let entry = entry.map_err(Error::io(&folder))?;
+        let name = inside.join(entry.file_name());
+        if MADE_AGAIN.iter().any(|made| name == Path::new(made)) {
             continue;
         }
-        let target = to.join(&name);
-        if path.is_dir() {
-            fs::create_dir(&target).map_err(Error::io(&target))?;
-            share(&path, &target)?;
-        } else {
-            fs::hard_link(&path, &target)
-                .or_else(|_| fs::copy(&path, &target).map(drop))
-                .map_err(Error::io(&target))?;
+        if entry.path().is_dir() {
+            share(from, to, owns, &name)?;
+        } else if owns(&name) {
+            let target = to.join(&name);
+            let made = target.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| link(&entry.path(), &target)).map_err(Error::io(&target))?;
         }
+    }
+    Ok(())
+}
+
+/// Puts the overlays of `new` in the place of those of `run`; what the user has put among them stays.
+fn replace_overlays(run: &Path, new: &Path) -> Result<()> {
+    let owns = own::owns(run);
+    let names = |folder: &Path| -> BTreeSet<PathBuf> {
+        let entries = fs::read_dir(folder.join(OVERLAYS)).into_iter().flatten().flatten();
+        entries.map(|entry| Path::new(OVERLAYS).join(entry.file_name())).collect()
+    };
+    let (old, made) = (names(run), names(new));
+    if let Some(other) = made.intersection(&old).find(|name| !owns(name)) {
+        let reason = format!("{} is not attnmap's and stays; move it away", run.join(other).display());
+        return Err(Error::option("RUN", reason));
+    }
+    let folder = run.join(OVERLAYS);
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    for name in &made {
+        fs::rename(new.join(name), run.join(name)).map_err(Error::io(run.join(name)))?;
+    }
+    for stale in old.difference(&made).filter(|name| owns(name)) {
+        fs::remove_file(run.join(stale)).map_err(Error::io(run.join(stale)))?;
     }
     Ok(())
 }

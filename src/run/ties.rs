@@ -1,12 +1,13 @@
 //! What a place of a run's image is tied to by self-attention, as a picture and as numbers.
 
+use crate::files::Target;
 use crate::heatmap::Layout;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, frame, overlay, write_png};
 use crate::trace::{Grid, Trace};
 use crate::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a place is tied to at one grid of the UNet.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +26,8 @@ pub struct TiedMap {
 /// The files of one place.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tied {
+    /// The version of attnmap that measured it.
+    pub attnmap: &'static str,
     /// The place, as it was asked for.
     pub place: String,
     /// One entry a grid, the coarsest first.
@@ -41,13 +44,13 @@ const NOTE: &str = "Each map is the place's own self-attention, the mean of head
                     mix the features of the others. Right of a resolution: the share that stays in the place. It says what looks alike or belongs \
                     together to the network, not why.";
 
-/// Draws `maps` of `place` over `image` into `folder`, with a frame around `bounds` (left, top, right, bottom in pixels of the image), and writes
+/// Draws `maps` of `place` over `image` into the folder `target`, with a frame around `bounds` (left, top, right, bottom in pixels of the image), and writes
 /// them beside it as JSON. Both files are named after the place.
 ///
 /// # Errors
-/// [`Error::Option`] when a display value is out of range; [`Error::Io`] when a file cannot be written.
+/// [`Error::Option`] when a display value is out of range, or a file is there that may not be replaced; [`Error::Io`] when a file cannot be written.
 pub fn draw_ties(
-    folder: &Path,
+    target: &Target,
     (trace, image): (&Trace, &RgbImage),
     place: &str,
     bounds: Option<[f64; 4]>,
@@ -55,7 +58,8 @@ pub fn draw_ties(
     display: &Display,
 ) -> Result<Tied> {
     display.check()?;
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let [picture, numbers] = target.within(super::slug(place)).files([".png", ".json"])?;
+    std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let mut base = Base::new(image, display.overlay_size)?;
     let shown = maps.iter().map(|tied| {
         let peak = tied.map.iter().copied().fold(0.0, f32::max);
@@ -79,10 +83,8 @@ pub fn draw_ties(
     let title = format!("What {place} is tied to");
     let sheet = Sheet { title: &title, subtitle: &trace.about.prompt.text, note: NOTE };
     let sheet = contact_sheet(&base, &tiles, &sheet, display, &mut Typesetter::new());
-    let name = super::slug(place);
-    let (picture, numbers) = (folder.join(format!("{name}.png")), folder.join(format!("{name}.json")));
     write_png(&picture, &sheet, &[("Title", &title), ("Description", &trace.about.prompt.text)], true)?;
-    let tied = Tied { place: place.to_owned(), maps, picture, numbers };
+    let tied = Tied { attnmap: env!("CARGO_PKG_VERSION"), place: place.to_owned(), maps, picture, numbers };
     crate::files::write_file(&tied.numbers, |file| {
         serde_json::to_writer(&mut *file, &tied)?;
         file.write_all(b"\n")

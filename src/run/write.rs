@@ -1,9 +1,10 @@
 //! A finished image becomes a run folder: every file of it, or none.
 
-use super::staging::Staging;
+use super::own::KIND;
 use super::{FORMAT_VERSION, Pictures, RunKind, RunRecord, Settings, render_run};
 use crate::Result;
 use crate::facts::of_trace;
+use crate::files::{Staging, Target};
 use crate::render::write_png;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,25 +31,25 @@ pub struct NewRun<'a> {
 }
 
 /// Writes `image.png`, `trace.safetensors`, `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` into a hidden
-/// folder beside `target` and renames it when all are there. `finish` may add further files before that. Returns the
-/// folder and what `run.json` says.
+/// folder beside `target` and puts it there when all are there. `finish` may add further files before that; it is given the hidden folder
+/// and the place where it will be. Returns the folder and what `run.json` says.
 ///
 /// # Errors
-/// [`Error::Option`](crate::Error::Option) when `target` exists and `force` is not set, or a choice of maps cannot be had;
+/// [`Error::Option`](crate::Error::Option) when `target` may not be replaced, or a choice of maps cannot be had;
 /// [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is left behind.
 pub fn write_run(
-    target: &Path,
-    force: bool,
+    target: &Target,
     new: &NewRun,
-    finish: impl FnOnce(&Path, &RunRecord) -> Result<()>,
+    finish: impl Fn(&Path, &Path, &RunRecord) -> Result<()>,
 ) -> Result<(PathBuf, RunRecord)> {
-    let staging = Staging::new(target, force)?;
-    let record = fill(staging.path(), new, finish).map_err(|error| staging.in_place(error))?;
-    Ok((staging.commit()?, record))
+    let staging = Staging::new(target, &KIND)?;
+    let record = fill(staging.path(), new).map_err(|error| staging.in_place(error))?;
+    let place = staging.commit(|folder, place| finish(folder, place, &record))?;
+    Ok((place, record))
 }
 
 /// Writes the files into `folder`.
-fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> Result<()>) -> Result<RunRecord> {
+fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
     let Pictures { trace, image, aggregate, display, .. } = new.pictures;
     let about = &trace.about;
 
@@ -56,7 +57,6 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
     let checkpoint = format!("{} {}", about.checkpoint.id, about.checkpoint.digest);
     let mut texts = vec![
         ("Description", about.prompt.text.as_str()),
-        ("Software", concat!("attnmap ", env!("CARGO_PKG_VERSION"))),
         ("Settings", settings.as_str()),
         ("Checkpoint", checkpoint.as_str()),
     ];
@@ -94,6 +94,5 @@ fn fill(folder: &Path, new: &NewRun, finish: impl FnOnce(&Path, &RunRecord) -> R
     };
     record.describe(&maps, aggregate.to_string(), &about.prompt, display.threshold);
     record.write(folder)?;
-    finish(folder, &record)?;
     Ok(record)
 }

@@ -1,5 +1,6 @@
 //! A small whole run that fuzz targets start from.
 
+use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::render::Display;
 use attnmap::run::{NewRun, Pictures, RunKind, Settings, write_run};
@@ -46,7 +47,7 @@ pub fn make(folder: &Path) {
         warnings: Vec::new(),
         timings: Default::default(),
     };
-    write_run(folder, false, &new, |_, _| Ok(())).unwrap();
+    write_run(&Target::named(folder, false), &new, |_, _, _| Ok(())).unwrap();
 }
 
 fn trace(rich: bool) -> Trace {

@@ -121,10 +121,10 @@ fn words_are_found_in_whatever_unicode_form_they_are_typed() {
 #[test]
 fn an_unquoted_prompt_is_answered_with_the_quotes() {
     for (typed, advice) in [
-        (&["generate", "a", "red", "apple", "--steps", "3"][..], "attnmap generate 'a red apple'"),
-        (&["generate", "--steps", "3", "a", "red", "apple"], "attnmap generate 'a red apple'"),
-        (&["explain", "a", "red", "apple"], "attnmap explain 'a red apple'"),
-        (&["trace", "picture.png", "a", "red", "apple"], "attnmap trace IMAGE 'a red apple'"),
+        (&["generate", "a", "red", "apple", "--steps", "3"][..], "attnmap generate \"a red apple\" --steps 3"),
+        (&["generate", "--steps", "3", "a", "red", "apple"], "attnmap generate \"a red apple\" --steps 3"),
+        (&["explain", "a", "red", "apple"], "attnmap explain \"a red apple\""),
+        (&["trace", "picture.png", "a", "red", "apple"], "attnmap trace picture.png \"a red apple\""),
     ] {
         refused(&attnmap(typed), 2, &["put the prompt in quotes: ", advice]);
     }

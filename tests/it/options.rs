@@ -156,9 +156,12 @@ fn explain_makes_its_run_as_generate_does() {
     let mut other = explain.clone();
     let steps = other.iter().position(|word| *word == "--steps").unwrap() + 1;
     other[steps] = "3";
-    refused(&attnmap(folder.path(), &other), 2, &["made in another way"]);
-    let plain = ["explain", PROMPT, "--seed", "3", "--words", "apple", "--lora", &fixture("adapters/peft.safetensors")];
-    refused(&attnmap(folder.path(), &plain), 2, &["made in another way"]);
+    succeeds(folder.path(), &other);
+    let counted = |count: &str| folder.path().join(format!("{}{count}", made.display()));
+    assert_eq!(json(&counted("-2").join("run.json"))["settings"]["steps"], 3);
+    succeeds(folder.path(), &other);
+    succeeds(folder.path(), &explain);
+    assert!(counted("-2").join("evidence.json").is_file() && !counted("-3").exists(), "each is found again");
     refused(&attnmap(folder.path(), &["explain", "run", "--steps", "3"]), 2, &["RUN", "run is a run"]);
 }
 

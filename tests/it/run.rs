@@ -1,6 +1,7 @@
 //! Run folders: opened, drawn again, and refused when they are something else.
 
 use crate::render::{picture, trace};
+use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::render::{Display, Style, write_png};
 use attnmap::run::{FORMAT_VERSION, Remake, Run, RunRecord, Settings, remake};
@@ -64,7 +65,9 @@ fn view(folder: &Path, words: Option<&[WordInfo]>, out: Option<&Path>, force: bo
     let run = Run::open(folder)?;
     let (aggregate, (trace, image)) = (Aggregate::named("all")?, run.read()?);
     let display = Display { overlay_size: 64, style: Style::Mask, ..Display::default() };
-    Ok(remake(&run, (&trace, &image), &Remake { aggregate: &aggregate, display: &display, words }, out, force)?.1)
+    let target = out.map(|out| Target::named(out, force));
+    let choices = Remake { aggregate: &aggregate, display: &display, words };
+    Ok(remake(&run, (&trace, &image), &choices, target.as_ref(), |_, _| Ok(()))?.1)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::causal::{Cut, Row, context};
+use attnmap::files::Target;
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};
 use attnmap::prompt::{Prompt, Syntax};
@@ -283,7 +284,8 @@ fn words_of_the_negative_prompt_are_shown_too() {
             warnings: Vec::new(),
             timings: Default::default(),
         };
-        let (folder, record) = run::write_run(&folder.path().join(name), false, &new, |_, _| Ok(())).unwrap();
+        let (folder, record) =
+            run::write_run(&Target::named(folder.path().join(name), false), &new, |_, _, _| Ok(())).unwrap();
         let sheet = image::image_dimensions(folder.join("words.png")).unwrap();
         assert_eq!(std::fs::read_dir(folder.join("overlays")).unwrap().count(), 3);
         assert_eq!(record.words.len(), 3);

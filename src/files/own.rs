@@ -1,0 +1,128 @@
+//! Which files attnmap wrote: those that carry its mark.
+//!
+//! Every picture says `attnmap VERSION` in the PNG text `Software`, every page in `<meta name="generator">`, every JSON file that may lie
+//! among files of the user in its field `attnmap`. A file without the mark is the user's, whatever its name is.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// The mark, `attnmap VERSION`.
+pub const MARK: &str = concat!("attnmap ", env!("CARGO_PKG_VERSION"));
+
+/// The mark as it stands at the beginning of every page.
+pub(crate) fn page_mark() -> String {
+    format!("<meta name=\"generator\" content=\"{MARK}\">\n")
+}
+
+/// What every mark begins with, whatever version wrote it.
+const ANY: &str = "attnmap ";
+
+/// Bytes at the beginning of a page in which its mark stands.
+const HEAD: u64 = 4096;
+
+/// Whether the file at `path` carries attnmap's mark. What cannot be read, a folder, a link and a device do not.
+pub fn is_own(path: &Path) -> bool {
+    let regular = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    regular && has_mark(path).unwrap_or(false)
+}
+
+fn has_mark(path: &Path) -> io::Result<bool> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut head = Vec::new();
+    (&mut file).take(HEAD).read_to_end(&mut head)?;
+    if head.starts_with(PNG) {
+        file.seek(SeekFrom::Start(PNG.len() as u64))?;
+        return png_mark(&mut file);
+    }
+    if head.starts_with(b"{") {
+        file.rewind()?;
+        return Ok(serde_json::from_reader::<_, Marked>(file).is_ok_and(|json| !json.attnmap.is_empty()));
+    }
+    let head = String::from_utf8_lossy(&head);
+    // Pages of before there was a mark end their title with the name.
+    let marks = [&format!("<meta name=\"generator\" content=\"{ANY}"), "· attnmap</title>"];
+    Ok(head.starts_with("<!doctype html>") && marks.into_iter().any(|mark| head.contains(mark)))
+}
+
+/// A JSON file of attnmap, whatever else it holds.
+#[derive(serde::Deserialize)]
+struct Marked {
+    attnmap: String,
+}
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// Whether a text before the picture says that attnmap is the software.
+fn png_mark(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    loop {
+        let mut begin = [0; 8];
+        file.read_exact(&mut begin)?;
+        let [a, b, c, d, kind @ ..] = begin;
+        let length = u64::from(u32::from_be_bytes([a, b, c, d]));
+        match &kind {
+            b"IDAT" | b"IEND" => return Ok(false),
+            b"tEXt" | b"iTXt" => {
+                let mut text = Vec::new();
+                file.take(length).read_to_end(&mut text)?;
+                if text.starts_with(b"Software\0") && text.windows(ANY.len()).any(|part| part == ANY.as_bytes()) {
+                    return Ok(true);
+                }
+                file.seek(SeekFrom::Current(4))?;
+            }
+            _ => {
+                file.seek(SeekFrom::Current(length as i64 + 4))?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_ours_by_what_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            fs::write(&path, content).unwrap();
+            is_own(&path)
+        };
+        assert!(own("a.html", b"<!doctype html>\n<html><head><meta name=\"generator\" content=\"attnmap 0.1.0\">"));
+        assert!(own("b.html", "<!doctype html>\n<html><head><title>a frog · attnmap</title>".as_bytes()));
+        assert!(!own("c.html", b"<!doctype html>\n<html><head><meta name=\"generator\" content=\"Hugo 0.1\">attnmap "));
+        assert!(!own("d.html", b"MY HOMEPAGE"));
+        assert!(own("a.json", b"{\"x\": [1, 2], \"attnmap\": \"0.1.0\"}"));
+        for other in [&b"{\"attnmap\": 3}"[..], b"{\"inner\": {\"attnmap\": \"0.1.0\"}}", b"{", b"", b"[]", PNG] {
+            assert!(!own("other", other), "{other:?}");
+        }
+        assert!(!is_own(folder.path()) && !is_own(&folder.path().join("none")));
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(folder.path().join("a.json"), folder.path().join("link.json")).unwrap();
+            assert!(!is_own(&folder.path().join("link.json")), "a link is the user's");
+        }
+    }
+
+    #[test]
+    fn pictures_say_it_in_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        for (keyword, text, own) in
+            [("Software", MARK, true), ("Software", "GIMP 3.0", false), ("Description", MARK, false)]
+        {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+            encoder.add_itxt_chunk("Title".into(), "é".into()).unwrap();
+            encoder.add_itxt_chunk(keyword.into(), text.into()).unwrap();
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(&[0]).unwrap();
+            writer.finish().unwrap();
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(is_own(&path), own, "{keyword}: {text}");
+            fs::write(&path, &bytes[..40]).unwrap();
+            assert!(!is_own(&path), "cut short");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Which files of a run's folder are attnmap's own; all others are the user's.
+
+use super::record::FILE;
+use crate::files::{Kind, is_own};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+/// A run: a folder whose `run.json` attnmap wrote.
+pub const KIND: Kind = Kind { name: "a run", is: |folder| Known::read(folder).is_some(), owns };
+
+/// Files that every run may have, and cells of galleries.
+const FILES: [&str; 10] = [
+    FILE,
+    "image.png",
+    "trace.safetensors",
+    "heatmaps.safetensors",
+    "words.png",
+    "evidence.json",
+    "evidence.safetensors",
+    "cell.json",
+    "thumb.jpg",
+    "maps.png",
+];
+
+/// Files that a run has which set out from a picture.
+const START: [&str; 2] = ["init.png", "mask.png"];
+
+/// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
+const FOLDERS: [&str; 5] = ["overlays", "counterfactual", "weights", "animations", "ties"];
+
+/// What `run.json` tells of the files beside it, whatever version wrote it.
+#[derive(Deserialize)]
+struct Known {
+    #[serde(rename = "format_version")]
+    _format_version: u64,
+    #[serde(rename = "attnmap")]
+    _attnmap: String,
+    #[serde(flatten)]
+    rest: Value,
+}
+
+impl Known {
+    fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&crate::files::read(&folder.join(FILE)).ok()?).ok()
+    }
+
+    /// The overlays by their names from the folder.
+    fn overlays(&self) -> BTreeSet<String> {
+        let words = ["words", "probes"].into_iter().filter_map(|name| self.rest[name].as_array()).flatten();
+        words.filter_map(|word| word["overlay"].as_str().map(str::to_owned)).collect()
+    }
+
+    fn has_start(&self) -> bool {
+        self.rest["settings"]["strength"].is_number()
+    }
+}
+
+/// Which files of the run in `folder` are attnmap's, by their path in it.
+pub(super) fn owns(folder: &Path) -> Box<dyn Fn(&Path) -> bool> {
+    let Some(known) = Known::read(folder) else { return Box::new(|_| false) };
+    // Pictures of before they had a mark are named there.
+    let evidence = std::fs::read_to_string(folder.join("evidence.json")).unwrap_or_default();
+    let (overlays, has_start, folder) = (known.overlays(), known.has_start(), folder.to_path_buf());
+    Box::new(move |path| {
+        let parts: Vec<&str> = path.components().filter_map(name).collect();
+        match parts.as_slice() {
+            [name] if START.contains(name) => has_start,
+            // The page is the one file that others could make of a run under this name.
+            ["report.html"] => is_own(&folder.join(path)),
+            [name] => FILES.contains(name),
+            ["steps", name] => name.strip_suffix(".png").is_some_and(|step| step.parse::<u32>().is_ok()),
+            [inside, name] if FOLDERS.contains(inside) => {
+                let named = format!("{inside}/{name}");
+                overlays.contains(&named) || evidence.contains(&format!("\"{named}\"")) || is_own(&folder.join(path))
+            }
+            _ => false,
+        }
+    })
+}
+
+fn name(part: Component<'_>) -> Option<&str> {
+    match part {
+        Component::Normal(name) => Some(name.to_str().unwrap_or("?")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_run_knows_its_own_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let is = || (KIND.is)(folder.path());
+        for other in ["", "{}", r#"{"format_version": 1}"#, r#"{"attnmap": "0.1.0"}"#, "[1]"] {
+            fs::write(folder.path().join(FILE), other).unwrap();
+            assert!(!is(), "{other}");
+        }
+        let json = r#"{"format_version": 1, "attnmap": "0.1.0", "settings": {},
+            "words": [{"overlay": "overlays/00-a.png"}], "probes": [{"overlay": "overlays/01-b.png"}]}"#;
+        fs::write(folder.path().join(FILE), json).unwrap();
+        fs::create_dir(folder.path().join("ties")).unwrap();
+        fs::write(folder.path().join("ties/pixel-1-2.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
+        assert!(is());
+        let owns = owns(folder.path());
+        let own = |path: &str| owns(Path::new(path));
+        for path in
+            ["run.json", "image.png", "overlays/00-a.png", "overlays/01-b.png", "steps/07.png", "ties/pixel-1-2.json"]
+        {
+            assert!(own(path), "{path}");
+        }
+        for path in [
+            "notes.txt",
+            "mask.png",
+            "overlays/02-c.png",
+            "steps/x.png",
+            "mine/image.png",
+            "ties/pixel-1-3.json",
+            "a/b/c",
+        ] {
+            assert!(!own(path), "{path}");
+        }
+        fs::write(folder.path().join(FILE), json.replace(r#""settings": {}"#, r#""settings": {"strength": 0.8}"#))
+            .unwrap();
+        assert!(super::owns(folder.path())(Path::new("mask.png")), "a run that set out from a picture has its mask");
+    }
+}

@@ -1,0 +1,85 @@
+//! The examples of every `--help`, run as they stand where README's first command was run before.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::SystemTime;
+
+const RUN: &str = "outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0";
+
+const FIRST: &str = "attnmap generate \"a red apple to the left of a green frog on the beach\"";
+
+/// What a reader must have of their own: a checkpoint, or a shell's folder. Such lines need only be understood.
+const OWN: [&str; 3] = ["./", "stable-diffusion", "~/.local"];
+
+fn shell(folder: &Path, line: &str) -> Output {
+    let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", line]).current_dir(folder).env("PATH", path).env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1");
+    // Nothing is opened where tests run.
+    command
+        .env("HOME", folder)
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env("BROWSER", "true")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn help(command: &str) -> String {
+    text(&shell(Path::new("."), &format!("attnmap {command} --help")).stdout)
+}
+
+/// The subcommands that the main help lists.
+fn commands() -> Vec<String> {
+    let help = help("");
+    let list = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let name = |line: &str| line.strip_prefix("  ")?.split_whitespace().next().map(str::to_owned);
+    list.lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(name)
+        .filter(|name| name != "help")
+        .collect()
+}
+
+#[test]
+fn every_example_of_the_help_works_after_the_first_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let first = shell(at, FIRST);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let commands = commands();
+    assert!(commands.len() > 12, "{commands:?}");
+    for name in ["photo.png", "photo.jpg", "white-where-the-frog-goes.png"] {
+        image::RgbImage::from_fn(96, 96, |x, _| image::Rgb([2 * x as u8, 90, 90])).save(at.join(name)).unwrap();
+    }
+    fs::write(at.join("scene.txt"), "a red apple on the beach\n").unwrap();
+    fs::write(at.join("prompts.txt"), "a red apple\n").unwrap();
+    fs::write(at.join("prompts.csv"), "prompt,seeds\na red apple,0\n").unwrap();
+    let mut run = 0;
+    for command in [vec![String::new()], commands].concat() {
+        let help = help(&command);
+        for line in help.lines().map(str::trim).filter(|line| line.starts_with("attnmap ")) {
+            let own = OWN.iter().any(|own| line.contains(own));
+            // The run of the first command is the newest one before each of them.
+            let trace = at.join(RUN).join("trace.safetensors");
+            fs::File::options().write(true).open(trace).unwrap().set_modified(SystemTime::now()).unwrap();
+            let line = line.replace(" /shared/", " shared/");
+            let quick = line.contains("attnmap sweep") || line.contains("attnmap gallery");
+            let quick = if quick && !line.contains("--index") && !line.contains("--steps") { " --steps 2" } else { "" };
+            let ended = shell(at, &format!("{line}{quick}"));
+            let said = text(&ended.stderr);
+            assert!(!said.contains("(see --help)") && !said.contains("panicked"), "{line}: {said}");
+            if !own {
+                assert!(ended.status.success(), "{command}: {line}: {said}");
+                run += 1;
+            }
+        }
+    }
+    assert!(run > 25, "{run} examples were run");
+}

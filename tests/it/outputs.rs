@@ -1,0 +1,372 @@
+//! Where outputs go: what attnmap did not write is never overwritten, names that it gives count up, and names of the user's ask.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cli::{refused, walk};
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+    command.current_dir(folder).args(arguments).env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+fn attnmap(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = attnmap(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const QUICK: [&str; 4] = ["--steps", "1", "--overlay-size", "64"];
+
+fn generate(folder: &Path, more: &[&str]) -> String {
+    succeeds(folder, &[&["generate", "a red apple"], &QUICK[..], more].concat())
+}
+
+fn record(run: &Path) -> Value {
+    serde_json::from_slice(&fs::read(run.join("run.json")).unwrap()).unwrap()
+}
+
+/// Runs a recorded command line in a shell, with `more` after it.
+#[track_caller]
+fn again(folder: &Path, line: &str, more: &str) {
+    let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let line = format!("{line}{more}");
+    let shell = Command::new("bash").args(["-c", &line]).current_dir(folder).env("PATH", path).output().unwrap();
+    assert!(shell.status.success(), "{line}: {}", String::from_utf8_lossy(&shell.stderr));
+}
+
+/// Names in `folder`, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn names_that_attnmap_gives_count_up() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    for _ in 0..3 {
+        generate(at, &["-q"]);
+    }
+    assert_eq!(names(&at.join("outputs")), ["a-red-apple-0", "a-red-apple-0-2", "a-red-apple-0-3"]);
+    generate(at, &["--force"]);
+    succeeds(at, &["trace", "outputs/a-red-apple-0/image.png", "an apple", "--levels", "300"]);
+    succeeds(at, &["trace", "outputs/a-red-apple-0/image.png", "an apple", "--levels", "300"]);
+    let sweep = ["sweep", "a red apple", "--seeds", "0", "--steps", "1"];
+    succeeds(at, &sweep);
+    succeeds(at, &sweep);
+    let expected = ["a-red-apple-0", "a-red-apple-0-2", "a-red-apple-0-3", "a-red-apple-sweep", "a-red-apple-sweep-2"];
+    assert_eq!(names(&at.join("outputs")), [&expected[..], &["trace-an-apple-0", "trace-an-apple-0-2"]].concat());
+
+    // Runs are found by their age, and two of them are compared.
+    succeeds(at, &["compare"]);
+    fs::write(at.join("compare-2.html"), "mine").unwrap();
+    let page = succeeds(at, &["compare", "outputs/a-red-apple-0", "last"]);
+    assert!(page.contains("compare-3.html"), "{page}");
+    let run = "outputs/a-red-apple-0";
+    for _ in 0..2 {
+        succeeds(at, &["animate", run, "--words", "apple", "--overlay-size", "64"]);
+    }
+    let animations = ["02-apple-2-steps.png", "02-apple-2.apng", "02-apple-steps.png", "02-apple.apng"];
+    assert_eq!(names(&at.join(run).join("animations")), animations);
+    succeeds(at, &["animate", run, "--words", "apple", "--overlay-size", "64", "--force"]);
+    assert_eq!(names(&at.join(run).join("animations")), animations);
+    // Replacing the run takes what was made of it too.
+    fs::write(at.join(run).join("animations/mine.txt"), "").unwrap();
+    generate(at, &["--force"]);
+    assert_eq!(names(&at.join(run).join("animations")), ["mine.txt"]);
+}
+
+#[test]
+fn what_attnmap_did_not_write_is_never_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    fs::create_dir(at.join("site")).unwrap();
+    for name in ["index.html", "sweep.json", "sweep.png", "run.json", "01-red.apng", "pixel-9-9.json"] {
+        fs::write(at.join("site").join(name), "MY HOMEPAGE").unwrap();
+    }
+    let mine = || {
+        fs::read_dir(at.join("site")).unwrap().flatten().all(|file| fs::read(file.path()).unwrap() == b"MY HOMEPAGE")
+    };
+    generate(at, &["--out", "run", "--self-attention=16"]);
+    let page = ["compare", "run", "run", "--out", "site/index.html"];
+    let quick = |arguments: &[&'static str]| [arguments, &["--steps", "1", "--out", "site"]].concat();
+    for force in [&[][..], &["--force"]] {
+        for (arguments, part) in [
+            (quick(&["sweep", "a red apple", "--seeds", "0"]), "other things in it"),
+            (quick(&["generate", "a red apple"]), "other things in it"),
+            (vec!["view", "run", "--out", "site"], "other things in it"),
+            (vec!["trace", "run/image.png", "an apple", "--out", "site"], "other things in it"),
+            (vec!["animate", "run", "--words", "red", "--out", "site"], "01-red.apng is there and not attnmap's"),
+            (vec!["ties", "run", "--at", "9,9", "--out", "site"], "pixel-9-9.json is there and not attnmap's"),
+            (page.to_vec(), "site/index.html is there and not attnmap's"),
+        ] {
+            let output = attnmap(at, &[&arguments[..], force].concat());
+            refused(&output, 2, &["--out", part]);
+            assert!(mine() && names(&at.join("site")).len() == 6, "{arguments:?}");
+        }
+    }
+    refused(
+        &attnmap(at, &quick(&["gallery", "--prompt", "a frog", "--seeds", "0"])),
+        2,
+        &["--out", "other things in it"],
+    );
+    // Somebody's folder called `cells` makes no gallery of the folder around it.
+    fs::create_dir_all(at.join("lab/cells")).unwrap();
+    fs::write(at.join("lab/index.html"), "MY HOMEPAGE").unwrap();
+    let gallery = ["gallery", "--prompt", "a frog", "--seeds", "0", "--steps", "1", "--out", "lab"];
+    refused(&attnmap(at, &gallery), 2, &["--out", "other things in it"]);
+    refused(&attnmap(at, &["gallery", "--index", "lab"]), 2, &["index.html is not attnmap's"]);
+    assert_eq!(names(&at.join("lab")), ["cells", "index.html"]);
+    // A page in a run's folder.
+    fs::write(at.join("run/report.html"), "MY PAGE").unwrap();
+    refused(&attnmap(at, &["report", "run"]), 2, &["run/report.html is not attnmap's"]);
+    assert_eq!(fs::read(at.join("run/report.html")).unwrap(), b"MY PAGE");
+}
+
+#[test]
+fn with_force_only_what_attnmap_wrote_is_replaced() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    let sweep = ["sweep", "a red apple", "--seeds", "0", "--steps", "1", "--out", "swept"];
+    succeeds(at, &sweep);
+    refused(&attnmap(at, &sweep), 2, &["--out", "swept holds a sweep already", "--force"]);
+    refused(
+        &attnmap(at, &[&sweep[..6], &["--out", "run", "--force"]].concat()),
+        2,
+        &["run is a folder with other things"],
+    );
+    for (place, name) in
+        [("run", "notes.txt"), ("run/overlays", "mine.png"), ("run/mine", "a.txt"), ("swept", "notes.txt")]
+    {
+        fs::create_dir_all(at.join(place)).unwrap();
+        fs::write(at.join(place).join(name), "my notes").unwrap();
+    }
+    let stay = || {
+        for file in ["run/notes.txt", "run/overlays/mine.png", "run/mine/a.txt", "swept/notes.txt"] {
+            assert_eq!(fs::read_to_string(at.join(file)).unwrap(), "my notes", "{file}");
+        }
+    };
+    generate(at, &["--out", "run", "--seed", "5", "--force"]);
+    assert_eq!(record(&at.join("run"))["settings"]["seed"], 5);
+    stay();
+    succeeds(at, &["view", "run", "--words", "apple", "--overlay-size", "64"]);
+    assert_eq!(names(&at.join("run/overlays")), ["00-apple.png", "mine.png"]);
+    stay();
+    // Into itself: the page is made again.
+    fs::remove_file(at.join("run/report.html")).unwrap();
+    succeeds(at, &["view", "run", "--out", "run", "--force", "--aggregate", "daam", "--overlay-size", "64"]);
+    stay();
+    let page = fs::read_to_string(at.join("run/report.html")).unwrap();
+    assert!(page.contains("daam") && record(&at.join("run"))["aggregate"].as_str().unwrap().contains("daam"));
+    succeeds(at, &["trace", "run/image.png", "an apple", "--levels", "300", "--out", "run", "--force"]);
+    stay();
+    succeeds(at, &[&sweep[..], &["--force"]].concat());
+    stay();
+    // A copy has what is attnmap's, and nothing else.
+    succeeds(at, &["view", "run", "--out", "copy", "--overlay-size", "64"]);
+    let copied: Vec<PathBuf> = walk(&at.join("copy"));
+    assert!(copied.iter().all(|path| !path.ends_with("notes.txt") && !path.ends_with("mine.png")), "{copied:?}");
+    assert!(at.join("copy/report.html").is_file());
+    // Files of the same names in another place ask, too.
+    succeeds(at, &["animate", "copy", "--words", "apple", "--overlay-size", "64", "--out", "moving"]);
+}
+
+/// A mask that the user keeps beside the run would be in the way of the run's own.
+#[test]
+fn a_file_that_is_in_the_way_is_named_before_the_work() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    fs::copy(at.join("run/image.png"), at.join("run/mask.png")).unwrap();
+    let more = ["--init", "run/image.png", "--mask", "run/mask.png", "--out", "run", "--force"];
+    let output = attnmap(at, &[&["generate", "a red apple"], &QUICK[..], &more].concat());
+    refused(&output, 2, &["run/mask.png is not attnmap's and stays"]);
+}
+
+#[test]
+fn a_recorded_command_makes_the_same_run_again() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    fs::create_dir(at.join("a folder")).unwrap();
+    fs::write(at.join("a folder/prompt.txt"), "-a red apple,\n\"on\" the beach\n").unwrap();
+    fs::write(at.join("plain.txt"), "a frog").unwrap();
+    let cases: [&[&str]; 9] = [
+        &["generate", "--out", "run", "--", "--apple on the beach"],
+        &["generate", "it's a \"red\" $apple `id` \\ !", "--negative=-rain"],
+        &[
+            "generate",
+            "a red apple\non the beach",
+            "--seed=3",
+            "--words",
+            "apple",
+            "--style",
+            "contour",
+            "-q",
+            "--json",
+        ],
+        &["generate", "--prompt-file", "a folder/prompt.txt", "--keep-steps"],
+        &["generate", "--prompt-file=plain.txt", "--self-attention", "--no-step-maps"],
+        &["generate", "a frog", "--seed", "4", "--self-attention=8,16", "--steps-window", "0..1", "--threads", "1"],
+        &["generate", "a frog", "--seed=-1", "--trace-negative", "--negative", "a (box"],
+        &["generate", "a frog", "--seed", "random", "--layers", "up", "--opacity", "0.5", "--guidance=-1"],
+        &["generate", "--prompt=-frog", "--probe", "shadow,sand"],
+    ];
+    for (index, arguments) in cases.into_iter().enumerate() {
+        let place = at.join(format!("case-{index}"));
+        fs::create_dir(&place).unwrap();
+        for file in ["a folder", "plain.txt"] {
+            let target = place.join(file);
+            if at.join(file).is_dir() {
+                fs::create_dir(&target).unwrap();
+                fs::copy(at.join(file).join("prompt.txt"), target.join("prompt.txt")).unwrap();
+            } else {
+                fs::copy(at.join(file), target).unwrap();
+            }
+        }
+        let arguments = [&arguments[..1], &["--steps", "1"], &arguments[1..]].concat();
+        succeeds(&place, &arguments);
+        let runs = || -> Vec<PathBuf> {
+            walk(&place)
+                .into_iter()
+                .filter(|file| file.ends_with("run.json"))
+                .map(|file| file.parent().unwrap().into())
+                .collect()
+        };
+        let [run] = runs().try_into().unwrap();
+        let line = record(&run)["command"].as_str().unwrap().to_owned();
+        again(&place, &line, " --out again");
+        same(&run, &place.join("again"), &line);
+        again(&place, &line, " --force");
+        assert_eq!(runs().len(), 2, "{line}: it is made where it was");
+    }
+    // A caption, and pictures that have odd names; several images, each in its own place.
+    let picture = at.join("case-0/run/image.png");
+    fs::copy(&picture, at.join("it's.png")).unwrap();
+    succeeds(at, &["trace", "--levels", "300,450", "--out", "looked", "--", "it's.png", "-an apple"]);
+    let line = record(&at.join("looked"))["command"].as_str().unwrap().to_owned();
+    again(at, &line, " --out again");
+    same(&at.join("looked"), &at.join("again"), &line);
+    generate(at, &["--images", "2", "--seed", "8", "--out", "many"]);
+    let run = at.join("many/a-red-apple-9");
+    let line = record(&run)["command"].as_str().unwrap().to_owned();
+    assert!(line.contains("--out many/a-red-apple-9 --seed 9") && !line.contains("--images"), "{line}");
+    again(at, &line, " --force");
+}
+
+/// The same files with the same bytes, but for how long they took and where they lie.
+#[track_caller]
+fn same(a: &Path, b: &Path, line: &str) {
+    let inside = |folder: &Path| -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            walk(folder).iter().map(|file| file.strip_prefix(folder).unwrap().into()).collect();
+        files.sort();
+        files
+    };
+    assert_eq!(inside(a), inside(b), "{line}");
+    for file in inside(a).iter().filter(|file| !file.ends_with("run.json") && !file.ends_with("report.html")) {
+        assert!(fs::read(a.join(file)).unwrap() == fs::read(b.join(file)).unwrap(), "{line}: {}", file.display());
+    }
+    let plain = |run: &Path| {
+        let mut record = record(run);
+        for field in ["command", "timings"] {
+            record.as_object_mut().unwrap().remove(field);
+        }
+        record
+    };
+    assert_eq!(plain(a), plain(b), "{line}");
+}
+
+#[test]
+fn a_drawn_seed_is_told_and_recorded() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let output = attnmap(at, &[&["generate", "a frog", "--seed", "random"], &QUICK[..]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let [run] = names(&at.join("outputs")).try_into().unwrap();
+    let record = record(&at.join("outputs").join(run));
+    let seed = record["settings"]["seed"].as_u64().unwrap();
+    assert!(said.contains(&format!("drew {seed}")), "{said}");
+    assert!(record["command"].as_str().unwrap().ends_with(&format!("--seed {seed}")), "{}", record["command"]);
+    refused(&attnmap(at, &["generate", "a frog", "--seed", "-2"]), 2, &["--seed", "random"]);
+}
+
+#[test]
+fn a_prompt_without_quotes_is_answered_with_them() {
+    let folder = TempDir::new().unwrap();
+    for (typed, meant) in [
+        (&["generate", "a", "red", "apple"][..], "put the prompt in quotes: attnmap generate \"a red apple\""),
+        (&["generate", "--steps", "5", "a", "red", "apple"], "attnmap generate \"a red apple\" --steps 5"),
+        (&["sweep", "a", "$5", "apple", "--seeds", "0..2"], "attnmap sweep 'a $5 apple' --seeds 0..2"),
+        (&["explain", "a", "red", "apple"], "attnmap explain \"a red apple\""),
+        (&["trace", "photo.png", "a", "red", "apple"], "attnmap trace photo.png \"a red apple\""),
+        (&["a red apple"], "attnmap generate 'a red apple'"),
+    ] {
+        refused(&attnmap(folder.path(), typed), 2, &[meant]);
+    }
+    refused(&attnmap(folder.path(), &["generate", "a red apple", "--sed", "1"]), 2, &["--sed"]);
+}
+
+#[test]
+fn what_is_given_twice_counts_once() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let output = attnmap(at, &["sweep", "a frog", "--seeds", "0,0,0,1", "--steps", "1", "--out", "swept"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("--seeds: given more than once, counted once: 0").count(), 1, "{said}");
+    let found: Value = serde_json::from_slice(&fs::read(at.join("swept/sweep.json")).unwrap()).unwrap();
+    assert_eq!(found["seeds"], serde_json::json!([0, 1]));
+    let gallery = [
+        "gallery", "--prompt", "a frog", "--prompt", "a frog", "--seeds", "0..2,1", "--steps", "1,1", "--model",
+        "embedded",
+    ];
+    let output = attnmap(at, &[&gallery[..], &["--model", "embedded", "--lora", "none", "--lora", "none"]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    for option in ["--seeds", "--steps", "--model", "--lora", "--prompt"] {
+        assert_eq!(said.matches(&format!("{option}: given more than once")).count(), 1, "{option}: {said}");
+    }
+    assert!(String::from_utf8(output.stdout).unwrap().contains("2 made"));
+    generate(at, &["--out", "run"]);
+    succeeds(at, &["view", "run", "--words", "apple,apple,red", "--overlay-size", "64"]);
+    assert_eq!(names(&at.join("run/overlays")), ["00-apple.png", "01-red.png"]);
+}
+
+#[cfg(all(unix, not(target_os = "macos")))]
+#[test]
+fn the_page_is_opened_without_a_shell() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let desktop = at.join("bin/xdg-open");
+    fs::create_dir(at.join("bin")).unwrap();
+    fs::write(&desktop, "#!/bin/sh\nprintf '%s\\n' \"$@\" >> opened\n").unwrap();
+    fs::set_permissions(&desktop, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", at.join("bin").display(), std::env::var("PATH").unwrap());
+    let made = [&["generate", "a frog", "--out", "it's $(here)", "--open"], &QUICK[..]].concat();
+    for arguments in [&made[..], &["report", "it's $(here)", "--open"]] {
+        assert!(command(at, arguments).env("PATH", &path).status().unwrap().success());
+    }
+    let opened = fs::read_to_string(at.join("opened")).unwrap();
+    let page = at.canonicalize().unwrap().join("it's $(here)/report.html").display().to_string();
+    assert_eq!(opened.lines().collect::<Vec<_>>(), [page.as_str(), page.as_str()]);
+    let output = command(at, &["report", "it's $(here)", "--open"]).env("PATH", at.join("none")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("no browser could be opened here") && said.lines().count() == 1,
+        "{said}"
+    );
+}
