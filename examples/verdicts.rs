@@ -1,10 +1,12 @@
-//! How the thresholds of the verdicts were found, how often they err, and how verdicts fall on held-out prompts: the tables of
-//! ACCURACY.md, with the default checkpoint.
+//! How the thresholds of `attnmap explain` were found and how often its two answers err: the tables of ACCURACY.md, with the default
+//! checkpoint.
 //!
 //! `cargo run --release --example verdicts -- scenes tests/data/scenes/select tests/data/scenes/report tests/data/scenes/final`: the
 //! thresholds that the first folder gives, and the rates of error of those in use on each.
 //!
-//! `cargo run --release --example verdicts -- prompts models/default/evaluation.json`: the share of words in each verdict.
+//! `cargo run --release --example verdicts -- prompts models/default/evaluation.json`: both answers on the held-out prompts, of whose things
+//! 99 % are drawn, with every image drawn again without each word. The first 70 chose what counts as changed; the others did not. A last
+//! argument N takes every N-th prompt alone.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,11 +14,12 @@ use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::causal::{Change, Cut, Row, changes, replay, spread_steps};
+use attnmap::evidence::redrawn;
 use attnmap::evidence::scene_folder::read_scenes;
 use attnmap::evidence::scenes::TIMESTEPS;
 use attnmap::evidence::scores::Agreement;
-use attnmap::evidence::verdict::{Thresholds, Verdict, judge};
-use attnmap::facts::lexicon::{Role, role};
+use attnmap::evidence::verdict::{Mattered, Shows, Thresholds, WordEvidence, judge};
+use attnmap::facts::lexicon::{Role, role, sets_the_scene};
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Options, Pipeline};
 use attnmap::prompt::Prompt;
@@ -33,8 +36,9 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["scenes", folders @ ..] if !folders.is_empty() => scenes(&pipeline, folders),
-        ["prompts", file] => prompts(&pipeline, Path::new(file)),
-        _ => Err(Error::option("verdicts", "give `scenes FOLDER...` or `prompts evaluation.json`")),
+        ["prompts", file] => prompts(&pipeline, Path::new(file), 1),
+        ["prompts", file, every] => prompts(&pipeline, Path::new(file), every.parse().unwrap_or(1)),
+        _ => Err(Error::option("verdicts", "give `scenes FOLDER...` or `prompts evaluation.json [N]`")),
     }
 }
 
@@ -131,32 +135,39 @@ fn scenes(pipeline: &Pipeline, folders: &[&str]) -> Result<()> {
         let mut swapped = column(&found.swapped, 1);
         if index == 0 {
             let least_effect = between(&found.articles, &column(&found.own, 0));
-            let supported = between(&swapped, &column(&found.own, 1));
+            let shown = between(&swapped, &column(&found.own, 1));
             swapped.sort_by(f64::total_cmp);
-            let partly = swapped[(swapped.len() * 9 / 10).min(swapped.len() - 1)].min(supported);
+            let partly = swapped[(swapped.len() * 9 / 10).min(swapped.len() - 1)].min(shown);
+            let mut effects = column(&found.own, 0);
+            effects.sort_by(f64::total_cmp);
+            let much = effects[effects.len() / 10];
             println!(
-                "{folder} gives: least effect {least_effect:.2e}, supported from {supported:.3}, partly from {partly:.3}"
+                "{folder} gives: effect least {least_effect:.2e}, much from {much:.2e}; map shows from {shown:.3}, partly from {partly:.3}"
             );
         }
         let (limits, percent) = (Thresholds::default(), |share: f64| format!("{:.1} %", 100.0 * share));
         println!("\n{folder}, with {limits:?}:");
-        println!(
-            "  {} articles reach the least effect: {}; {} nouns do not: {}",
-            found.articles.len(),
-            percent(share(&found.articles, |effect| effect >= limits.least_effect)),
-            found.own.len(),
-            percent(share(&found.own, |[effect, ..]| effect < limits.least_effect)),
-        );
-        for (name, rows) in [("own maps", &found.own), ("swapped maps", &found.swapped)] {
-            let is = |verdict: Verdict| {
-                percent(share(rows, |[effect, iou, control]| limits.decide(effect, iou, control) == verdict))
-            };
+        let own = column(&found.own, 0);
+        for (name, effects) in [("articles", &found.articles), ("nouns", &own)] {
+            let is = |which| percent(share(effects, |effect| limits.mattered(effect, None) == which));
             println!(
-                "  {} {name}: supported {}, partly {}, not supported {}",
+                "  {} {name} mattered, by the prediction: not at all {}, a little {}, much {}",
+                effects.len(),
+                is(Mattered::NotAtAll),
+                is(Mattered::ALittle),
+                is(Mattered::Much)
+            );
+        }
+        for (name, rows) in [("own maps", &found.own), ("swapped maps", &found.swapped)] {
+            let answer = |[effect, iou, control]: [f64; 3]| limits.shows(limits.mattered(effect, None), iou, control);
+            let is = |which| percent(share(rows, |row| answer(row) == which));
+            println!(
+                "  {} {name} show where: yes {}, partly {}, no {}, nothing to show {}",
                 rows.len(),
-                is(Verdict::Supported),
-                is(Verdict::Partly),
-                is(Verdict::NotSupported)
+                is(Shows::Yes),
+                is(Shows::Partly),
+                is(Shows::No),
+                is(Shows::Nothing)
             );
         }
         for (name, all) in &found.agreement {
@@ -172,55 +183,96 @@ fn scenes(pipeline: &Pipeline, folders: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The verdicts of `attnmap explain` with its defaults on every prompt of an evaluation, with the seed that it was drawn with.
-fn prompts(pipeline: &Pipeline, file: &Path) -> Result<()> {
+/// How many prompts chose the thresholds of the picture.
+const CHOSEN_ON: usize = 70;
+
+/// What `attnmap explain` answers with its defaults on every `step`-th prompt of an evaluation, with the seed that it was drawn with.
+fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let wrong = |reason: String| Error::option("evaluation.json", reason);
     let list: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let list = list["images"].as_array().ok_or_else(|| wrong("has no images".into()))?;
-    let mut table: BTreeMap<&str, BTreeMap<Verdict, usize>> = BTreeMap::new();
-    let go = || ControlFlow::Continue(());
-    for entry in list {
+    let mut found: [BTreeMap<&str, Vec<WordEvidence>>; 2] = Default::default();
+    for (index, entry) in list.iter().enumerate().step_by(step.max(1)) {
         let text = entry["prompt"].as_str().ok_or_else(|| wrong("an image has no prompt".into()))?;
         let seed = entry["seed"].as_u64().ok_or_else(|| wrong("an image has no seed".into()))?;
-        let prompt = pipeline.tokenize(text)?;
-        let options = Options { seeds: vec![seed], ..pipeline.default_options() };
-        let keep = Keep { per_step: false, ..Keep::default() };
-        let (traced, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
-        let trajectory = replay(pipeline, &prompt, &options, &mut { go })?;
-        let words = &traced[0].trace.about.prompt.words;
-        let maps = aggregate(&traced[0].trace, &Aggregate::default(), words)?;
-        let at = spread_steps(8, trajectory.timesteps.len());
-        let steps: Vec<(&Tensor, f64)> =
-            at.iter().map(|&step| (&trajectory.inputs[step], trajectory.timesteps[step])).collect();
-        let kind = |word: &WordInfo| match role(&word.text) {
-            _ if ARTICLES.contains(&word.text.as_str()) => Some("articles"),
-            Role::Content => Some("nouns"),
-            Role::Adjective => Some("adjectives"),
-            Role::Filler | Role::Probe => None,
-        };
-        let tested: Vec<usize> = (0..words.len()).filter(|&word| kind(&words[word]).is_some()).collect();
-        let chosen: Vec<&WordInfo> = tested.iter().map(|&word| &words[word]).collect();
-        let changes = cut(pipeline, &options, &prompt, &chosen, &steps)?;
-        let drawn: Vec<usize> = tested.iter().copied().filter(|&word| kind(&words[word]) != Some("articles")).collect();
-        for (&word, change) in tested.iter().zip(&changes) {
-            // The next word that could be drawn, as `explain` has it.
-            let place = drawn.iter().position(|&drawn| drawn == word);
-            let other = place.filter(|_| drawn.len() > 1).map(|place| drawn[(place + 1) % drawn.len()]);
-            let image = &traced[0].generation.image;
-            let judged = judge(&maps, word, other, &change.map, change.effect, image);
-            let kind = kind(&words[word]).unwrap_or_default();
-            *table.entry(kind).or_default().entry(judged.verdict).or_default() += 1;
+        let words = found.get_mut(usize::from(index >= CHOSEN_ON)).ok_or_else(|| wrong("no such part".into()))?;
+        for (kind, word) in explained(pipeline, text, seed)? {
+            words.entry(kind).or_default().push(word);
         }
     }
-    println!("{} prompts with {:?}", list.len(), Thresholds::default());
-    for (kind, verdicts) in &table {
-        let all: usize = verdicts.values().sum();
-        let shares = [Verdict::Supported, Verdict::Partly, Verdict::NotSupported].map(|verdict| {
-            let count = verdicts.get(&verdict).copied().unwrap_or(0);
-            format!("{} {count} ({:.1} %)", verdict.name(), 100.0 * count as f64 / all as f64)
-        });
-        println!("{all} {kind}: {}", shares.join(", "));
+    let percent = |part: usize, all: usize| format!("{:.1} %", 100.0 * part as f64 / all.max(1) as f64);
+    let changed = |words: &[WordEvidence]| words.iter().filter_map(|word| word.changed).collect::<Vec<f64>>();
+    let of = |kind: &str| found[0].get(kind).map_or(Vec::new(), |words| changed(words));
+    let mut things = of("things");
+    things.sort_by(f64::total_cmp);
+    if let Some(tenth) = things.get(things.len() / 10) {
+        println!(
+            "the first {CHOSEN_ON} give: image changed least {:.2e}; nine tenths of the things change {:.3} or more",
+            between(&of("articles"), &things),
+            tenth
+        );
+    }
+    println!("with {:?}", Thresholds::default());
+    for (part, found) in ["chosen on", "not chosen on"].iter().zip(&found) {
+        for (kind, words) in found {
+            let mattered = |which| percent(words.iter().filter(|word| word.mattered == which).count(), words.len());
+            let shows = |which| percent(words.iter().filter(|word| word.shows == which).count(), words.len());
+            println!(
+                "{part}, {} {kind}: mattered much {}, a little {}, not at all {}; map shows where: yes {}, partly {}, no {}, nothing {}",
+                words.len(),
+                mattered(Mattered::Much),
+                mattered(Mattered::ALittle),
+                mattered(Mattered::NotAtAll),
+                shows(Shows::Yes),
+                shows(Shows::Partly),
+                shows(Shows::No),
+                shows(Shows::Nothing),
+            );
+            let nothing = words.iter().filter(|word| word.changed < Some(0.01) && word.shows != Shows::Nothing).count();
+            println!("  said to show something where less than 1 % of the image changes: {nothing}");
+        }
     }
     Ok(())
+}
+
+/// The tested words of a run of `text` by their kind: things and scenes, adjectives, and the prompt's first article.
+fn explained(pipeline: &Pipeline, text: &str, seed: u64) -> Result<Vec<(&'static str, WordEvidence)>> {
+    let prompt = pipeline.tokenize(text)?;
+    let options = Options { seeds: vec![seed], ..pipeline.default_options() };
+    let keep = Keep { per_step: false, ..Keep::default() };
+    let (traced, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
+    let trajectory = replay(pipeline, &prompt, &options, &mut || ControlFlow::Continue(()))?;
+    let words = &traced[0].trace.about.prompt.words;
+    let maps = aggregate(&traced[0].trace, &Aggregate::default(), words)?;
+    let at = spread_steps(8, trajectory.timesteps.len());
+    let steps: Vec<(&Tensor, f64)> =
+        at.iter().map(|&step| (&trajectory.inputs[step], trajectory.timesteps[step])).collect();
+    let first = words.iter().position(|word| ARTICLES.contains(&word.text.as_str()));
+    let kind = |at: usize| match role(&words[at].text) {
+        _ if Some(at) == first => Some("articles"),
+        Role::Content if sets_the_scene(&words[at].text) => Some("scenes"),
+        Role::Content => Some("things"),
+        Role::Adjective => Some("adjectives"),
+        Role::Filler | Role::Probe => None,
+    };
+    let tested: Vec<usize> = (0..words.len()).filter(|&word| kind(word).is_some()).collect();
+    let chosen: Vec<&WordInfo> = tested.iter().map(|&word| &words[word]).collect();
+    let changes = cut(pipeline, &options, &prompt, &chosen, &steps)?;
+    let placed: Vec<(usize, WordInfo)> = tested.iter().map(|&word| (word, words[word].clone())).collect();
+    let rows = chosen.iter().map(|word| Row::cut(pipeline, &prompt, &[word], Cut::Substitute));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    let image = &traced[0].generation.image;
+    let go = &mut || ControlFlow::Continue(());
+    let without = redrawn::without(pipeline, &prompt, &options, &placed, &rows, Cut::Substitute, image, go)?;
+    let drawn: Vec<usize> = tested.iter().copied().filter(|&word| kind(word) != Some("articles")).collect();
+    let judged = tested.iter().zip(&changes).zip(&without).filter_map(|((&word, change), (without, _))| {
+        // The next word that could be drawn, as `explain` has it.
+        let place = drawn.iter().position(|&drawn| drawn == word);
+        let other = place.filter(|_| drawn.len() > 1).map(|place| drawn[(place + 1) % drawn.len()]);
+        let mut judged = judge(&maps, word, other, &change.map, change.effect, image);
+        judged.answer(Some(without.area));
+        Some((kind(word)?, judged))
+    });
+    Ok(judged.collect())
 }

@@ -6,6 +6,7 @@ use super::newest::run_folder;
 use super::print::{self, Terminal};
 use attnmap::Error;
 use attnmap::files::Target;
+use attnmap::heatmap::Aggregate;
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Animation, Run, animate, kept_steps};
 use attnmap::trace::Half;
@@ -56,7 +57,11 @@ written without a C library.";
 
 /// Runs the command.
 pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let aggregate = args.maps.aggregate()?;
+    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let chosen = args.maps.aggregate_of(&run.record)?;
+    let own = chosen.to_string() == run.record.aggregate;
+    // A run whose own maps are of some heads or steps is animated over all of them.
+    let aggregate = if own { Aggregate { heads: None, steps: None, ..chosen } } else { chosen };
     if aggregate.steps.is_some() || aggregate.heads.is_some() {
         let reason = "an animation shows every step, and single steps are kept for all heads together; leave it out";
         let option = if aggregate.steps.is_some() { "--steps-window" } else { "--heads" };
@@ -67,7 +72,6 @@ pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?;
     let estimates = kept_steps(&run)?;

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attnmap::evidence::record::Evidence;
-use attnmap::facts::region::{Part, Region, rank};
-use attnmap::heatmap;
+use attnmap::facts::region::{Part, Place, Region, rank};
 use attnmap::picture;
 use attnmap::run::Run;
 use attnmap::trace::{Grid, Half};
@@ -56,17 +55,18 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, _) = run.read()?;
     let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
-    let maps = heatmap::aggregate(&trace, &args.maps.aggregate()?, &words)?;
-    let region = args.region.region(maps.grid, trace.about.image, args.region.mask(trace.about.image)?.as_ref())?;
-    let evidence = Evidence::read(&run.folder, maps.grid)?;
+    let (latent, how) = (trace.about.latent, args.maps.aggregate_of(&run.record)?);
+    let mask = args.region.mask(trace.about.image)?;
+    args.region.region(latent, trace.about.image, mask.as_ref())?;
+    let place = args.region.of_image(trace.about.image, mask.as_ref())?;
+    let evidence = Evidence::read(&run.folder, latent)?;
     let causal = |index: usize| {
         let (evidence, causal) = evidence.as_ref()?;
-        let name = attnmap::facts::label(&maps.chosen[index]);
+        let name = attnmap::facts::label(&words[index]);
         let place = evidence.words.iter().position(|word| word.word == name)?;
         causal.get(place).map(Vec::as_slice)
     };
-    let kinds: Vec<_> = trace.about.prompt.tokens.iter().map(|token| token.kind).collect();
-    let parts = rank(&maps, &region, &kinds, &causal);
+    let parts = rank(&trace, &how, &words, &place, &causal)?;
     if args.json { print::json(&parts) } else { print::stdout(table(&parts).as_bytes()) }
 }
 
@@ -79,26 +79,32 @@ impl RegionArgs {
         Ok(Some(picture::mask(&mask.picture, mask.picture.width(), mask.picture.height())))
     }
 
-    /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been read.
-    pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
-        let size = format!("the image has {}x{} pixels", image.width, image.height);
+    /// The place in an image of `image` pixels, whose [`mask`](Self::mask) has been read.
+    pub fn of_image(&self, image: Grid, mask: Option<&GrayImage>) -> Result<Place> {
         if let Some(text) = &self.at {
-            let [x, y] = numbers("--at", text, "X,Y")?;
-            let region = Region::of_point(grid, image, x, y);
-            return region.ok_or_else(|| Error::option("--at", format!("{text} lies outside: {size}")));
+            return Ok(Place::Point(numbers("--at", text, "X,Y")?, image));
         }
         if let Some(text) = &self.bounds {
             let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
-            let region = Region::of_box(grid, image, [x, y, x + width, y + height]);
-            return region.ok_or_else(|| Error::option("--box", format!("{text} is empty or lies outside: {size}")));
+            return Ok(Place::Box([x, y, x + width, y + height], image));
         }
-        let region = mask.and_then(|mask| {
-            let inside: Vec<bool> = mask.as_raw().iter().map(|&value| value > 0).collect();
-            Region::of_mask(grid, &inside, Grid::new(mask.height() as usize, mask.width() as usize))
-        });
-        let path = self.mask.as_deref().unwrap_or(Path::new(""));
-        let reason = || format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
-        region.ok_or_else(|| Error::option("--mask", reason()))
+        let size = mask.map_or((0, 0), GrayImage::dimensions);
+        let inside = mask.map_or_else(Vec::new, |mask| mask.as_raw().iter().map(|&value| value > 0).collect());
+        Ok(Place::Mask(inside, Grid::new(size.1 as usize, size.0 as usize)))
+    }
+
+    /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been read.
+    pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
+        let size = format!("the image has {}x{} pixels", image.width, image.height);
+        let path = self.mask.as_deref().unwrap_or(Path::new("")).display();
+        self.of_image(image, mask)?.on(grid).ok_or_else(|| match (&self.at, &self.bounds) {
+            (Some(text), _) => Error::option("--at", format!("{text} lies outside: {size}")),
+            (_, Some(text)) => Error::option("--box", format!("{text} is empty or lies outside: {size}")),
+            _ => {
+                let reason = format!("{path} is all black or smaller than {}x{}", grid.width, grid.height);
+                Error::option("--mask", reason)
+            }
+        })
     }
 }
 
@@ -128,23 +134,26 @@ fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64;
 }
 
 fn table(parts: &[Part]) -> String {
-    let head = ["word", "attention", "against the image", "share of its change"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let tested = parts.iter().any(|part| part.causal.is_some());
+    let mut head = vec!["word".to_owned(), "share here".into(), "against the image".into()];
+    head.extend(tested.then(|| "share of its change".to_owned()));
+    let mut rows = vec![head];
     for part in parts {
-        rows.push(vec![
-            print::printable(&part.word),
-            format!("{:.4}", part.attention),
-            format!("{:.2}x", part.lift),
-            part.causal.map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
-        ]);
+        let mut row = vec![print::printable(&part.word), print::percent(part.share), format!("{:.2}x", part.lift)];
+        let causal = || part.causal.map_or_else(|| "-".into(), print::percent);
+        row.extend(tested.then(causal));
+        rows.push(row);
     }
     let mut text = print::table(&rows);
+    text +=
+        "\nShare here: how much of the attention in this place goes to the word; with start, end and padding 100 %.\n";
+    text += "Against the image: that, over the word's share of the whole image.\n";
     if parts.iter().any(|part| part.probe) {
-        text += &format!("\n{}\n", print::PROBES);
+        text += &format!("{}\n", print::PROBES);
     }
-    if parts.iter().all(|part| part.causal.is_none()) {
-        text +=
-            "\nAttention is descriptive, not causal; `attnmap explain RUN` tests whether the words mattered here.\n";
-    }
+    text += match tested {
+        true => "Share of its change: how much of what cutting the word changes lies in this place.\n",
+        false => "Attention shows where, not why; `attnmap explain RUN` tests whether the words mattered here.\n",
+    };
     text
 }

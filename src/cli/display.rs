@@ -2,6 +2,7 @@
 
 use attnmap::heatmap::{Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, Resolution, SiteFilter, StepWindow};
 use attnmap::render::{Colormap, Display, Scale, Style};
+use attnmap::run::RunRecord;
 use attnmap::trace::{Half, PromptInfo, Trace, WordInfo};
 use attnmap::{Error, Result};
 use clap::Args;
@@ -88,6 +89,18 @@ impl MapArgs {
             return Err(Error::option("--steps-window", attnmap::heatmap::HEADS_AND_STEPS));
         }
         Ok(aggregate)
+    }
+
+    /// The chosen aggregate of a run's maps, and the run's own where none is chosen.
+    pub fn aggregate_of(&self, record: &RunRecord) -> Result<Aggregate> {
+        let options = [&self.aggregate, &self.layers, &self.resolution, &self.heads, &self.steps_window];
+        if options.iter().any(|option| option.is_some()) {
+            return self.aggregate();
+        }
+        // Of a version that knows other aggregates: the default.
+        let own = record.aggregate.parse::<Aggregate>().unwrap_or_default();
+        // What is asked is asked of the prompt, also where `view` last showed the other half.
+        Ok(Aggregate { half: Half::Conditional, ..own })
     }
 
     /// The chosen words of `prompt` and `probes`; `None` for all of them.

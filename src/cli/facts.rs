@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use attnmap::Error;
 use attnmap::facts::sweep::{About, Sweep};
 use attnmap::facts::{self, Facts};
 use attnmap::files::Target;
 use attnmap::run::{self, Run};
-use attnmap::trace::Half;
-use attnmap::{Error, heatmap};
+use attnmap::trace::{Grid, Half};
 use clap::Args;
 
 use super::display::MapArgs;
 use super::newest::run_folder;
 use super::print;
 
-/// Print what the maps of a run tell: where and since when, relations, neglected words, leaking adjectives
+/// Print what the maps of a run tell: how words lie to each other, what was probably not drawn, where and since when
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct FactsArgs {
@@ -29,13 +29,13 @@ pub struct FactsArgs {
     #[arg(long, value_name = "PAIRS")]
     bind: Option<String>,
 
-    /// Folder of a seed sweep of the same prompt, to test neglected words against [default: the one beside the run, if there is one]
+    /// Folder of a seed sweep of the same prompt, whose little words peaks are compared with in --json [default: the one beside the run]
     #[arg(long, value_name = "DIR")]
     sweep: Option<PathBuf>,
 
-    /// Share of a map's top at which areas, boxes and centroids begin
-    #[arg(long, value_name = "SHARE", default_value_t = heatmap::THRESHOLD)]
-    threshold: f32,
+    /// Share of a map's top at which areas, boxes and centres begin [default: the run's own, usually 0.4]
+    #[arg(long, value_name = "SHARE")]
+    threshold: Option<f32>,
 
     /// Print the facts as JSON
     #[arg(long)]
@@ -43,26 +43,30 @@ pub struct FactsArgs {
 }
 
 const HELP: &str = "\
-Placed: the first step from which a word's centroid stays within a tenth of the image of where it ends. A thing looks neglected
-when its peak stays below half of what the highest filler word (a, the, of ...) reaches, over the seeds of a sweep where there is one: on the
-built-in checkpoint true of 2 % of things that are drawn and of 80 to 94 % of words it does not know. Adjectives and words for the whole
-scene (beach, night) are not judged: their peaks do not tell. An adjective leaks when its map is nearer (symmetric KL) to another noun's than to its own. Probes (words that are not in the prompt) are left out unless --words
-names them; they get a line of numbers and take no part in the rest.";
+Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place. Centre: of the area where
+its map reaches 40 % of its top, in pixels. Placed: the first step from which that centre stays within a tenth of the image of where
+it ends. docs/NUMBERS.md defines all of them.
+A thing was probably not drawn when its peak stays below half of what the highest little word (a, the, of ...) reaches, over the seeds of a
+sweep where there is one: on the built-in checkpoint said of 2 % of the things that are drawn and of 80 to 94 % of the words that it
+does not know. Adjectives and words for the whole scene (beach, night) are not judged: their peaks do not tell.
+The maps are the run's own unless others are chosen. Probes (words that are not in the prompt) are left out unless --words names them;
+they get a line of numbers and take no part in the rest.";
 
 /// Runs the command.
 pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
-    if !(args.threshold > 0.0 && args.threshold < 1.0) {
+    if args.threshold.is_some_and(|threshold| !(threshold > 0.0 && threshold < 1.0)) {
         return Err(Error::option("--threshold", "must lie between 0 and 1").into());
     }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let threshold = args.threshold.unwrap_or(run.record.display.threshold);
     let (trace, _) = run.read()?;
-    let aggregate = args.maps.aggregate()?;
+    let aggregate = args.maps.aggregate_of(&run.record)?;
     let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
     let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);
     let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
     probes.retain(|word| trace.about.prompt.is_probe(word));
-    let found = facts::of_trace(&trace, &aggregate, args.threshold, args.bind.as_deref(), fillers, &probes)?;
-    if args.json { print::json(&found) } else { print::stdout(text(&found).as_bytes()) }
+    let found = facts::of_trace(&trace, &aggregate, threshold, args.bind.as_deref(), fillers, &probes)?;
+    if args.json { print::json(&found) } else { print::stdout(text(&found, trace.about.image).as_bytes()) }
 }
 
 /// The sweep to test neglected words against: the one that was named, or one of the same prompt beside the run.
@@ -89,8 +93,18 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Opt
     Ok(Some(sweep))
 }
 
-fn text(found: &Facts) -> String {
-    let head = ["word", "attention", "peak", "centre x, y", "area", "concentration", "spread", "placed", ""];
+/// Relations that are listed, at most.
+const RELATIONS: usize = 12;
+
+fn text(found: &Facts, image: Grid) -> String {
+    let mut text = String::new();
+    for sentence in found.sentences() {
+        text += &format!("{}\n", print::line(&sentence));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    let head = ["word", "share of attention", "peak", "centre", "area", "placed at step"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for word in &found.words {
         let layout = &word.layout;
@@ -98,22 +112,22 @@ fn text(found: &Facts) -> String {
         rows.push(vec![
             print::printable(&word.word),
             format!("{:.1} %", 100.0 * layout.share),
-            layout.peak.map_or_else(none, |peak| format!("{:.3}", peak.value)),
-            layout.centroid.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y)),
+            layout.peak.map_or_else(none, |peak| format!("{:.1} %", 100.0 * peak.value)),
+            layout.centroid.map_or_else(none, |at| print::pixel(at.x, at.y, image)),
             format!("{:.0} %", 100.0 * layout.area),
-            format!("{:.2}", word.concentration),
-            word.spread.map_or_else(none, |spread| format!("{spread:.2}")),
-            word.placed.map_or_else(none, |placed| format!("{}/{}", placed.step, placed.steps)),
-            if word.neglected == Some(true) { "neglected?".into() } else { String::new() },
+            word.placed.map_or_else(none, |placed| format!("{} of {}", placed.step, placed.steps)),
         ]);
     }
-    let mut text = print::table(&rows) + "\n";
-    for sentence in found.sentences() {
-        text += &format!("{}\n", print::line(&sentence));
+    text += &print::table(&rows);
+    if !found.relations.is_empty() {
+        text += "\nBy their maps:\n";
     }
-    for lies in &found.relations {
+    for lies in found.relations.iter().take(RELATIONS) {
         let [subject, object] = [&lies.subject, &lies.object].map(|name| print::printable(name));
-        text += &format!("{subject} {} {object}\n", lies.relation.words());
+        text += &format!("  {subject} {} {object}\n", lies.relation.words());
+    }
+    if let Some(more) = found.relations.len().checked_sub(RELATIONS).filter(|more| *more > 0) {
+        text += &format!("  and {more} more (--json lists them)\n");
     }
     text
 }

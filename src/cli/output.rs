@@ -50,13 +50,13 @@ impl OutputArgs {
 
 /// The table of words and where the files are.
 pub fn summary(folder: &Path, record: &RunRecord) -> String {
-    let mut rows = vec![["word", "tokens", "attention", "peak", "at x, y"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["word", "tokens", "share of attention", "peak", "peak at"].map(str::to_owned).to_vec()];
     for word in record.words.iter().chain(&record.probes) {
         let info = &word.word;
         let label = if info.occurrence > 1 { format!("{}#{}", info.text, info.occurrence) } else { info.text.clone() };
         let layout = &word.layout;
-        let at = layout.peak.map_or("-".to_owned(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y));
-        let peak = layout.peak.map_or("-".to_owned(), |peak| format!("{:.3}", peak.value));
+        let at = layout.peak.map_or("-".to_owned(), |peak| print::pixel(peak.x, peak.y, record.image));
+        let peak = layout.peak.map_or("-".to_owned(), |peak| format!("{:.1} %", 100.0 * peak.value));
         let share = format!("{:.1} %", 100.0 * layout.share);
         rows.push(vec![print::printable(&label), info.tokens.len().to_string(), share, peak, at]);
     }

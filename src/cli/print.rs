@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use attnmap::Error;
 use attnmap::checkpoint::Progress;
+use attnmap::trace::Grid;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::inert::Given;
@@ -80,6 +81,23 @@ impl Progress for Downloads {
             self.bar.finish_and_clear();
         }
     }
+}
+
+/// A share as per cent, with a digit or two that tell: `41 %`, `4.2 %`, `0.31 %`.
+pub fn percent(share: f64) -> String {
+    let value = 100.0 * share;
+    match value {
+        value if value.abs() >= 9.95 => format!("{value:.0} %"),
+        value if value.abs() >= 0.995 => format!("{value:.1} %"),
+        value if value.abs() >= 0.005 => format!("{value:.2} %"),
+        value if value == 0.0 => "0 %".into(),
+        _ => "< 0.01 %".into(),
+    }
+}
+
+/// A point of an image of `size`, given as a share of its sides, as the pixel that `--at` takes: `45,88`.
+pub fn pixel(x: f32, y: f32, size: Grid) -> String {
+    format!("{:.0},{:.0}", (x * size.width as f32).floor(), (y * size.height as f32).floor())
 }
 
 /// What stands below every table with probes.

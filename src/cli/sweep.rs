@@ -123,7 +123,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
 }
 
 fn table(found: &Sweep) -> String {
-    let head = ["word", "peak", "lands at x, y", "scatter", "neglected"];
+    let head = ["word", "peak", "lands at (across, down)", "scatter", "neglected"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(found.words.iter().map(|word| word.cells().map(|cell| print::printable(&cell)).to_vec()));
     let mut text = print::table(&rows);

@@ -75,15 +75,15 @@ pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if args.json {
         return print::json(&tied);
     }
-    let mut rows = vec![["grid", "sites", "stays", "peak", "at x, y"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["grid", "sites", "stays", "peak", "peak at"].map(str::to_owned).to_vec()];
     for map in &tied.maps {
         let peak = map.layout(display.threshold).peak;
         rows.push(vec![
             format!("{}x{}", map.grid.width, map.grid.height),
             map.sites.to_string(),
             format!("{:.1} %", 100.0 * map.stays),
-            peak.map_or_else(|| "-".into(), |peak| format!("{:.3}", peak.value)),
-            peak.map_or_else(|| "-".into(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y)),
+            peak.map_or_else(|| "-".into(), |peak| print::percent(f64::from(peak.value))),
+            peak.map_or_else(|| "-".into(), |peak| print::pixel(peak.x, peak.y, image)),
         ]);
     }
     let text = format!("{}\n{}\n{}\n", print::table(&rows), tied.picture.display(), tied.numbers.display());

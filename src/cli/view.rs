@@ -4,6 +4,7 @@ use super::display::{DisplayArgs, MapArgs};
 use super::newest::run_folder;
 use super::print::Terminal;
 use super::{inert, open, output, print};
+use attnmap::evidence::explain::judge_again;
 use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::report;
@@ -53,7 +54,8 @@ Examples:
   attnmap view last --layers up --heads 0-3 --open
   attnmap view last --steps-window 0..0.2 --out early
 
-The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced; its image and trace stay as they are.";
+The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced, and what `explain`
+said of its maps is said of the new ones; its image and trace stay as they are.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HalfArg {
@@ -84,6 +86,12 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
     target.iter().try_for_each(|target| target.room_for(&run::KIND, &["report.html"]))?;
     let page = |folder: &Path, place: &Path| report::write_as(folder, place).map(drop);
     let (folder, record) = remake(&run, (&trace, &image), &choices, target.as_ref(), page)?;
+    // What was said of the maps before is said of these.
+    match judge_again(&folder) {
+        Ok(true) => drop(report::write(&folder)?),
+        Ok(false) => {}
+        Err(error) => print::warn(error.to_string()),
+    }
     if args.open {
         open::open(&folder.join("report.html"));
     }

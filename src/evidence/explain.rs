@@ -13,12 +13,13 @@ use crate::heatmap::{self, Aggregate, Heatmaps};
 use crate::pipeline::{Init, LookOptions, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::run::{Run, RunKind, RunRecord};
-use crate::trace::WordInfo;
+use crate::trace::{Half, WordInfo};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use image::RgbImage;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// What is asked about a run.
 #[derive(Debug, Clone)]
@@ -37,8 +38,8 @@ pub struct Ask {
     pub shapley: Option<usize>,
     /// Draw the weights of cross-attention anew, block by block, and see the maps fall apart.
     pub sanity: bool,
-    /// Generate the same seed without each word.
-    pub counterfactual: bool,
+    /// Whether to generate the same seed without each word.
+    pub redraw: Redraw,
     /// Generate the same seed with the words' values scaled.
     pub reweight: Vec<Reweight>,
 }
@@ -54,11 +55,26 @@ impl Default for Ask {
             batch: 8,
             shapley: None,
             sanity: false,
-            counterfactual: false,
+            redraw: Redraw::default(),
             reweight: Vec::new(),
         }
     }
 }
+
+/// Whether the same seed is generated without each word: what tells how much of the image the word is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Redraw {
+    /// Never; whether a word mattered is told from the prediction alone.
+    Never,
+    /// Where it takes no more than [`CHEAP`] seconds at the run's own speed.
+    #[default]
+    Cheap,
+    /// Always.
+    Always,
+}
+
+/// Seconds that images without a word may take without being asked for.
+pub const CHEAP: f64 = 60.0;
 
 /// What an explanation takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,10 +91,12 @@ pub struct Cost {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} steps of runs and {} UNet calls of up to {} rows", self.steps, self.calls, self.rows)?;
         match self.seconds {
-            Some(seconds) => write!(f, ", about {seconds:.0} s at the run's own speed"),
-            None => Ok(()),
+            Some(seconds) if seconds < 90.0 => write!(f, "about {seconds:.0} s"),
+            Some(seconds) => write!(f, "about {:.0} min", seconds / 60.0),
+            None => {
+                write!(f, "{} steps of runs and {} UNet calls of up to {} rows", self.steps, self.calls, self.rows)
+            }
         }
     }
 }
@@ -103,7 +121,7 @@ impl Explanation {
         let trace = run.trace()?;
         let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
         let tested = tested(&ask, &maps)?;
-        let redrawn = [("--counterfactual", ask.counterfactual), ("--weight", !ask.reweight.is_empty())];
+        let redrawn = [("--counterfactual", ask.redraw == Redraw::Always), ("--weight", !ask.reweight.is_empty())];
         if let Some((option, _)) = redrawn.into_iter().find(|(_, asked)| *asked && is_look(&run)) {
             let reason =
                 "the run is a look at a picture that was there; leave it out, or make a run with `attnmap generate`";
@@ -123,6 +141,36 @@ impl Explanation {
         self.tested.iter().map(|&word| self.maps.chosen[word].clone()).collect()
     }
 
+    /// Whether the image is generated without each word, and how many seconds that takes at the run's own speed, where that is known.
+    pub fn redraws(&self) -> (bool, Option<f64>) {
+        let seconds = self.run.record.timings.get("steps").map(|seconds| seconds * self.tested.len() as f64);
+        let cheap = seconds.is_none_or(|seconds| seconds <= CHEAP);
+        let redraws = match self.ask.redraw {
+            Redraw::Never => false,
+            Redraw::Cheap => cheap && !is_look(&self.run),
+            Redraw::Always => true,
+        };
+        (redraws, seconds)
+    }
+
+    /// Whether there is a seed to draw again: a traced picture has none.
+    pub fn can_redraw(&self) -> bool {
+        !is_look(&self.run)
+    }
+
+    /// What another explanation found that this one replaces: its words, and how they had been tested. `None` where nothing goes.
+    ///
+    /// # Errors
+    /// As [`Evidence::read`].
+    pub fn replaces(&self) -> Result<Option<String>> {
+        let known = Evidence::read(&self.run.folder, self.maps.grid)?.map(|(known, _)| known);
+        Ok(known.filter(|known| !self.same_test(known)).map(|known| {
+            let words: Vec<&str> = known.words.iter().map(|word| word.word.as_str()).collect();
+            let (cut, steps) = (known.cut.name(), known.steps.len());
+            format!("{} (cut: {cut}, {steps} steps, maps: {})", words.join(", "), known.aggregate)
+        }))
+    }
+
     /// The tested steps, from 0.
     fn steps(&self) -> Vec<usize> {
         causal::spread_steps(self.ask.at, self.run.record.timesteps.len())
@@ -135,25 +183,27 @@ impl Explanation {
     pub fn known(&self) -> Result<Option<Evidence>> {
         let known = Evidence::read(&self.run.folder, self.maps.grid)?.map(|(known, _)| known);
         let there = |file: &str| self.run.folder.join(file).is_file();
+        let (redraws, _) = self.redraws();
+        let labels: Vec<String> = self.words().iter().map(label).collect();
         Ok(known.filter(|known| {
-            let without: Vec<_> = known.counterfactuals.iter().map(|found| found.word.clone()).collect();
-            let labels: Vec<_> = self.words().iter().map(label).collect();
+            let shared = || known.shapley.as_ref().is_some_and(|shapley| shapley.words == labels);
             self.same_test(known)
-                && (known.shapley.is_some() || self.ask.shapley.is_none())
+                && labels.iter().all(|word| known.words.iter().any(|found| found.word == *word))
+                && (self.ask.shapley.is_none() || shared())
                 && (known.sanity.is_some() || !self.ask.sanity)
-                && (without == labels || !self.ask.counterfactual)
+                && (!redraws || labels.iter().all(|word| known.counterfactuals.iter().any(|found| found.word == *word)))
                 && self.ask.reweight.iter().all(|asked| known.reweighted.iter().any(|found| found.answers(asked)))
                 && known.figures.iter().all(|figure| there(&figure.file))
         }))
     }
 
-    /// Whether `known` cut the same words in the same way at the same steps and judged the same maps by the same thresholds.
+    /// Whether `known` cut its words in the same way at the same steps and judged the same maps by the same thresholds: what it found of
+    /// other words stands beside what this one finds.
     fn same_test(&self, known: &Evidence) -> bool {
         known.cut == self.ask.cut
             && known.aggregate == self.ask.aggregate.to_string()
             && known.thresholds == Thresholds::default()
             && known.steps == self.steps()
-            && known.words.iter().map(|word| word.word.clone()).eq(self.words().iter().map(label))
     }
 
     /// What it will take with `pipeline`.
@@ -164,7 +214,7 @@ impl Explanation {
         let sets = self.ask.shapley.map_or(0, |budget| budget.min(1 << words));
         let sanity = if self.ask.sanity { (sanity::blocks(&record.sites).len() + 1) * (test + 1) } else { 0 };
         let calls = test + causal::calls(sets, at, batch) + sanity;
-        let redrawn = if self.ask.counterfactual { words } else { 0 };
+        let redrawn = if self.redraws().0 { words } else { 0 };
         let redrawn = redrawn + self.ask.reweight.iter().map(|asked| asked.images).sum::<usize>();
         let steps = if is_look(&self.run) { 0 } else { record.timesteps.len() * (1 + redrawn) };
         // Options that cannot be had are [`make`](Self::make)'s to refuse.
@@ -215,8 +265,9 @@ impl Explanation {
             Some(budget) => Some(self.share(pipeline, &options, &prompt, budget, &steps, progress)?),
             None => None,
         };
-        let counterfactuals = match ask.counterfactual {
-            true => redrawn::without(pipeline, &prompt, &options, &words, &rows, ask.cut, &self.image, progress)?,
+        let placed: Vec<(usize, WordInfo)> = self.tested.iter().copied().zip(words.iter().cloned()).collect();
+        let counterfactuals = match self.redraws().0 {
+            true => redrawn::without(pipeline, &prompt, &options, &placed, &rows, ask.cut, &self.image, progress)?,
             false => Vec::new(),
         };
         let reweighted = ask.reweight.iter();
@@ -252,16 +303,30 @@ impl Explanation {
             notes: Vec::new(),
             figures: Vec::new(),
         };
-        // Damaged or foreign evidence has nothing to keep.
+        let mut causal: Vec<Vec<f32>> = changes.into_iter().map(|change| change.map).collect();
+        // Damaged evidence has nothing to keep.
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
-        if let Some((known, _)) = known.filter(|(known, _)| self.same_test(known)) {
-            evidence.keep(known);
+        let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
+        if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
+            let order: Vec<String> = self.maps.chosen.iter().map(label).collect();
+            evidence.keep(known, (&mut causal, maps), &order);
         }
+        evidence.answer();
         evidence.describe();
         let pictures = counterfactuals.into_iter().flat_map(|(_, pictures)| pictures);
         let pictures = pictures.chain(reweighted.into_iter().flat_map(|(_, pictures)| pictures));
         redrawn::write(&self.run.folder, &pictures.collect::<Vec<_>>())?;
-        evidence.write(&self.run.folder, &changes, self.maps.grid)?;
+        evidence.write(&self.run.folder, &causal, self.maps.grid)?;
+        // What was replaced leaves no pictures behind.
+        let after = evidence.files();
+        let own = |file: &&String| {
+            let mut parts = Path::new(file.as_str()).components();
+            let folder = parts.next().is_some_and(|first| redrawn::FOLDERS.iter().any(|own| first.as_os_str() == *own));
+            folder && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+        };
+        for file in before.iter().filter(own).filter(|file| !after.contains(file)) {
+            let _ = std::fs::remove_file(self.run.folder.join(file));
+        }
         Ok(evidence)
     }
 
@@ -398,7 +463,9 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
                     || format!("{} is no single word; explain tests words one by one", crate::in_quotes(&word.text));
                 found.ok_or_else(|| Error::option("--words", reason()))
             };
-            words.iter().map(place).collect::<Result<_>>()?
+            let mut found = words.iter().map(place).collect::<Result<Vec<_>>>()?;
+            found.sort_unstable();
+            found
         }
     };
     if found.is_empty() {
@@ -413,26 +480,78 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
 }
 
 impl Evidence {
-    /// Takes over from `known`, which tested the same, what this one has not.
-    fn keep(&mut self, known: Self) {
+    /// Takes over from `known`, which tested in the same way, what this one has not: words with their causal maps, of which `causal` are this
+    /// one's and `maps` those of `known`, and pictures of other words. `order` has the prompt's words.
+    fn keep(&mut self, known: Self, (causal, maps): (&mut Vec<Vec<f32>>, Vec<Vec<f32>>), order: &[String]) {
+        let tested: Vec<String> = self.words.iter().map(|word| word.word.clone()).collect();
+        let others = known.words.into_iter().zip(maps).filter(|(word, _)| !tested.contains(&word.word));
+        let own = std::mem::take(&mut self.words).into_iter().zip(std::mem::take(causal));
+        let mut all: Vec<_> = own.chain(others).collect();
+        let place = |name: &str| order.iter().position(|word| word == name);
+        all.sort_by_key(|(word, _)| place(&word.word));
+        (self.words, *causal) = all.into_iter().unzip();
+
         self.shapley = self.shapley.take().or(known.shapley);
         self.sanity = self.sanity.take().or(known.sanity);
-        if self.counterfactuals.is_empty() {
-            self.counterfactuals = known.counterfactuals;
-        }
+        let drawn: Vec<String> = self.counterfactuals.iter().map(|found| found.word.clone()).collect();
+        self.counterfactuals.extend(known.counterfactuals.into_iter().filter(|found| !drawn.contains(&found.word)));
+        self.counterfactuals.sort_by_key(|found| place(&found.word));
         let have: Vec<String> = self.reweighted.iter().map(|found: &Reweighted| found.word.clone()).collect();
         self.reweighted.extend(known.reweighted.into_iter().filter(|found| !have.contains(&found.word)));
     }
 
-    /// Puts into words what the parts beside the verdicts found, and lists their pictures.
+    /// Every picture that it names, from the run folder.
+    fn files(&self) -> Vec<String> {
+        let without = self.counterfactuals.iter();
+        let without = without.flat_map(|found| [&found.image, &found.difference, &found.region, &found.strip]);
+        let scaled = self.reweighted.iter().flat_map(|found| found.images.iter().chain([&found.strip]));
+        without.chain(scaled).cloned().collect()
+    }
+
+    /// Puts into words what the parts beside the words' own found, and lists their pictures.
     fn describe(&mut self) {
-        let sanity = self.sanity.as_ref().map(|sanity| sanity.sentences(self.thresholds.supported));
+        let sanity = self.sanity.as_ref().map(|sanity| sanity.sentences(self.thresholds.shown));
         let shares = self.shapley.as_ref().map(ShapleyOfWords::sentences);
         self.notes = sanity.into_iter().chain(shares).flatten().collect();
         let without = self.counterfactuals.iter().map(Counterfactual::figure);
         self.figures = without.chain(self.reweighted.iter().map(Reweighted::figure)).collect();
     }
 }
+
+/// Judges the causal maps that the run in `folder` has against its present maps, where `view` has made other ones since: no network is run.
+/// Returns whether there was anything to judge anew.
+///
+/// # Errors
+/// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`].
+pub fn judge_again(folder: &Path) -> Result<bool> {
+    let run = Run::open(folder)?;
+    let Some((mut evidence, causal)) = Evidence::read(folder, run.record.latent)? else { return Ok(false) };
+    let how: Aggregate = run.record.aggregate.parse()?;
+    if how.half == Half::Unconditional || evidence.aggregate == run.record.aggregate {
+        return Ok(false);
+    }
+    let trace = run.trace()?;
+    let maps = heatmap::aggregate(&trace, &how, &trace.about.prompt.words)?;
+    let image = run.image()?;
+    let place = |name: &str| maps.chosen.iter().position(|word| label(word) == name);
+    let tested: Vec<Option<usize>> = evidence.words.iter().map(|word| place(&word.word)).collect();
+    let judged = evidence.words.iter().zip(&causal).enumerate().filter_map(|(at, (word, causal))| {
+        let other = (tested.len() > 1).then(|| tested[(at + 1) % tested.len()]).flatten();
+        Some(judge(&maps, tested[at]?, other, causal, word.effect, &image))
+    });
+    let judged: Vec<_> = judged.collect();
+    if judged.len() != evidence.words.len() {
+        return Ok(false);
+    }
+    evidence.words = judged;
+    evidence.aggregate = run.record.aggregate.clone();
+    evidence.thresholds = Thresholds::default();
+    evidence.format_version = FORMAT_VERSION;
+    evidence.answer();
+    evidence.write(folder, &causal, maps.grid)?;
+    Ok(true)
+}
+
 /// Whether two images of a run are one: the networks sum in another order for several images at once, so that a value in a thousand may
 /// fall on the other side of a rounding to 1/255.
 fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {

@@ -1,6 +1,6 @@
 //! `evidence.json` and `evidence.safetensors`: what the causal test of a run found.
 
-use super::causal::{Change, Cut};
+use super::causal::Cut;
 use super::redrawn::{Counterfactual, Reweighted};
 use super::sanity::Sanity;
 use super::shapley::Shapley;
@@ -13,8 +13,9 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The format that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format that this version writes, and the newest that it reads. Format 1 had one `verdict` a word in place of `mattered`, `changed` and
+/// `shows`; it is read by answering anew from its scores.
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(super) const JSON: &str = "evidence.json";
 const TENSORS: &str = "evidence.safetensors";
@@ -30,7 +31,7 @@ pub struct Evidence {
     pub steps: Vec<usize>,
     /// The aggregate of the attention maps that were judged.
     pub aggregate: String,
-    /// The thresholds of the verdicts.
+    /// The thresholds of the answers.
     pub thresholds: Thresholds,
     /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under `causal`, in the same order.
     pub words: Vec<WordEvidence>,
@@ -45,7 +46,7 @@ pub struct Evidence {
     /// The same seed with words scaled, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reweighted: Vec<Reweighted>,
-    /// The findings beside the verdicts in sentences, as the report shows them.
+    /// The findings beside the words' own in sentences, as the report shows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// The pictures that the report shows.
@@ -86,24 +87,33 @@ impl ShapleyOfWords {
 }
 
 impl Evidence {
-    /// Writes both files into a run folder, each whole or not at all, the JSON last: where it is, the maps are too.
+    /// Writes both files into a run folder, each whole or not at all, the JSON last: where it is, the maps are too. `causal` are the words'
+    /// causal maps in their order.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(&self, folder: &Path, changes: &[Change], grid: Grid) -> Result<()> {
-        let maps: Vec<f32> = changes.iter().flat_map(|change| change.map.iter().copied()).collect();
+    pub fn write(&self, folder: &Path, causal: &[Vec<f32>], grid: Grid) -> Result<()> {
+        let maps: Vec<f32> = causal.concat();
         let words: Vec<&str> = self.words.iter().map(|word| word.word.as_str()).collect();
         let metadata = [
             ("format_version", FORMAT_VERSION.to_string()),
             ("cut", self.cut.name().to_string()),
             ("words", serde_json::to_string(&words).unwrap_or_default()),
         ];
-        let tensor = NamedTensor::f32("causal", &[changes.len(), grid.height, grid.width], &maps);
+        let tensor = NamedTensor::f32("causal", &[causal.len(), grid.height, grid.width], &maps);
         tensors::write(&folder.join(TENSORS), &metadata, &[tensor])?;
         write_file(&folder.join(JSON), |file| {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         })
+    }
+
+    /// Answers both questions for every word from its scores, and from the image without it where that was drawn.
+    pub fn answer(&mut self) {
+        for word in &mut self.words {
+            let drawn = self.counterfactuals.iter().find(|drawn| drawn.word == word.word);
+            word.answer(drawn.map(|drawn| drawn.area));
+        }
     }
 
     /// The evidence of a run folder with each word's causal map; `None` where there is none.
@@ -125,7 +135,11 @@ impl Evidence {
         if version > u64::from(FORMAT_VERSION) {
             return Err(damaged(format!("format {version} is newer than this attnmap reads ({FORMAT_VERSION})")));
         }
-        let evidence: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let mut evidence: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        if version < 2 {
+            evidence.thresholds = Thresholds::default();
+            evidence.answer();
+        }
         let bytes = crate::files::read(&path).map_err(Error::io(&path))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
         let causal = tensors.tensor("causal").map_err(|error| damaged(error.to_string()))?;

@@ -18,6 +18,12 @@ use std::path::Path;
 /// A pixel counts as changed when one of its channels differs by at least this share of the full scale.
 pub const CHANGED: f32 = 0.1;
 
+/// The folders of a run that hold the pictures.
+pub const FOLDERS: [&str; 2] = ["counterfactual", "weights"];
+
+/// A word that changes less of the image than this when what it adds is taken away has other ways into it.
+const LITTLE: f64 = 0.05;
+
 /// How many images a range of weights is drawn at unless said otherwise.
 pub const IMAGES: usize = 5;
 
@@ -80,6 +86,9 @@ pub struct Reweighted {
     pub strip: String,
     /// Mean absolute difference of each image from the run's own, 0 to 1.
     pub means: Vec<f64>,
+    /// Share of the image that changes at each weight, 0 to 1; empty in evidence of versions that did not measure it.
+    #[serde(default)]
+    pub areas: Vec<f64>,
 }
 
 impl Reweight {
@@ -131,7 +140,7 @@ impl Counterfactual {
     pub fn figure(&self) -> Figure {
         let share = 100.0 * self.area;
         let caption =
-            format!("The same seed without {}: {share:.0} % of the image changed.", crate::in_quotes(&self.word));
+            format!("The same seed without {}: {share:.0} % of the image changes.", crate::in_quotes(&self.word));
         Figure { caption, file: self.strip.clone() }
     }
 }
@@ -139,9 +148,24 @@ impl Counterfactual {
 impl Reweighted {
     /// For the report.
     pub fn figure(&self) -> Figure {
-        let caption =
-            format!("What {} adds in cross-attention, scaled; 1 is the run itself.", crate::in_quotes(&self.word));
+        let caption = self.in_words();
         Figure { caption, file: self.strip.clone() }
+    }
+
+    /// What came of it: a figure a picture, and why a weight of 0 may leave the thing in the picture.
+    fn in_words(&self) -> String {
+        let changes = self.weights.iter().zip(&self.areas);
+        let changes: Vec<String> =
+            changes.map(|(weight, area)| format!("x{weight:.2} changes {:.0} % of the image", 100.0 * area)).collect();
+        let mut text = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself", self.word);
+        if !changes.is_empty() {
+            text += &format!(": {}", changes.join(", "));
+        }
+        let none = self.weights.iter().zip(&self.areas).any(|(&weight, &area)| weight == 0.0 && area < LITTLE);
+        if none {
+            text += ". The word may reach the picture through the words beside it; `--cut substitute` takes it out of those too";
+        }
+        text + "."
     }
 
     /// Whether this is what `asked` asks for.
@@ -150,7 +174,7 @@ impl Reweighted {
     }
 }
 
-/// Generates the same seed without each word.
+/// Generates the same seed without each word, which comes with its place in the prompt.
 ///
 /// # Errors
 /// As [`replay`].
@@ -159,14 +183,14 @@ pub fn without(
     pipeline: &Pipeline,
     prompt: &Prompt,
     options: &Options,
-    words: &[WordInfo],
+    words: &[(usize, WordInfo)],
     rows: &[Row],
     cut: Cut,
     image: &RgbImage,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Vec<(Counterfactual, Vec<Picture>)>> {
     let mut all = Vec::with_capacity(words.len());
-    for (index, (word, row)) in words.iter().zip(rows).enumerate() {
+    for ((index, word), row) in words.iter().zip(rows) {
         let weights = (cut == Cut::Mask).then(|| weights_of(prompt, word, 0.0));
         let options = Options { value_weights: weights, ..options.clone() };
         let other = replay(pipeline, row.prompt(), &options, progress)?.generation.image;
@@ -233,6 +257,7 @@ pub fn reweighted(
         images: weights.iter().map(|weight| file(&format!("-x{weight:.2}"))).collect(),
         strip: file(""),
         means: images.iter().map(|other| difference(image, other).1).collect(),
+        areas: images.iter().map(|other| region(&difference(image, other).0).1).collect(),
         word: name.clone(),
         weights,
     };

@@ -1,4 +1,4 @@
-//! Whether a map can be believed: a verdict in a sentence, from thresholds calibrated where the truth is known.
+//! Two answers about a word, from thresholds found where the truth is known: did it matter, and does its map show where.
 
 use super::scores::{Agreement, centre_blob, edges};
 use crate::heatmap::Heatmaps;
@@ -6,73 +6,145 @@ use crate::trace::Grid;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-// Calibrated on the default checkpoint with the rendered scenes of `tests/data/scenes/select`, each word of their captions substituted, maps by
-// `compete`: `cargo run --release --example verdicts -- scenes tests/data/scenes/select ...` prints what it gives and the rates of error
-// on other scenes, which ACCURACY.md has. The truth that is known there: the articles (`a`, `an`, `the`, `of`) draw nothing; a noun's own map
-// belongs to its cut, the map of the scene's other noun does not.
+// `cargo run --release --example verdicts -- scenes tests/data/scenes/select ...` finds those of the prediction and of the maps: each word of
+// the captions of rendered scenes substituted, maps by `compete`. The truth that is known there: the articles (`a`, `an`, `the`,
+// `of`) draw nothing; a noun's own map belongs to its cut, the map of the scene's other noun does not. `-- prompts` finds those of the
+// picture on the first 70 held-out prompts. ACCURACY.md has the rates of error on what chose none of them.
 
-/// Below this effect (share of the prediction that the cut moved) cutting the word changed nothing worth speaking of: what parts articles
-/// from nouns with the fewest errors.
+/// Below this share of the prediction that the cut moved, the word did not matter: what parts articles from nouns with the fewest errors.
 pub const LEAST_EFFECT: f64 = 1.6e-4;
 
-/// From this IoU of the highest fifths on, a map that also beats its controls is supported: what parts the nouns' own maps from swapped ones
-/// with the fewest errors.
-pub const SUPPORTED: f64 = 0.38;
+/// From this share of the prediction on, the word mattered much: nine tenths of the nouns reach it.
+pub const MUCH_EFFECT: f64 = 4e-3;
 
-/// Below this IoU of the highest fifths a map is not supported: nine tenths of the swapped maps lie below.
+/// Below this share of the image that changes without the word, it did not matter.
+pub const LEAST_CHANGED: f64 = 0.01;
+
+/// From this share of the image on, the word mattered much.
+pub const MUCH_CHANGED: f64 = 0.05;
+
+/// From this IoU of the highest fifths on, a map that also beats its controls shows where: what parts the nouns' own maps from swapped ones
+/// with the fewest errors.
+pub const SHOWN: f64 = 0.38;
+
+/// Below this IoU of the highest fifths a map does not show where: nine tenths of the swapped maps lie below.
 pub const PARTLY: f64 = 0.27;
 
-/// What decides a verdict.
+/// What decides both answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
     /// As [`LEAST_EFFECT`].
     pub least_effect: f64,
-    /// As [`SUPPORTED`].
-    pub supported: f64,
+    /// As [`MUCH_EFFECT`].
+    #[serde(default)]
+    pub much_effect: f64,
+    /// As [`LEAST_CHANGED`].
+    #[serde(default)]
+    pub least_changed: f64,
+    /// As [`MUCH_CHANGED`].
+    #[serde(default)]
+    pub much_changed: f64,
+    /// As [`SHOWN`].
+    #[serde(alias = "supported")]
+    pub shown: f64,
     /// As [`PARTLY`].
     pub partly: f64,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { least_effect: LEAST_EFFECT, supported: SUPPORTED, partly: PARTLY }
-    }
-}
-
-impl Thresholds {
-    /// The verdict for an effect, the map's IoU with the causal map and that of the best control.
-    pub fn decide(&self, effect: f64, iou: f64, control: f64) -> Verdict {
-        if effect < self.least_effect || iou < self.partly {
-            Verdict::NotSupported
-        } else if iou >= self.supported && iou > control {
-            Verdict::Supported
-        } else {
-            Verdict::Partly
+        Self {
+            least_effect: LEAST_EFFECT,
+            much_effect: MUCH_EFFECT,
+            least_changed: LEAST_CHANGED,
+            much_changed: MUCH_CHANGED,
+            shown: SHOWN,
+            partly: PARTLY,
         }
     }
 }
 
-/// Whether the map lights what the word moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Verdict {
-    /// It does, and better than maps that know nothing of the word.
-    #[serde(rename = "supported")]
-    Supported,
-    /// It does to a degree, or no better than its controls.
-    #[serde(rename = "partly")]
-    Partly,
-    /// It does not.
-    #[serde(rename = "not supported")]
-    NotSupported,
+impl Thresholds {
+    /// Whether a word mattered: by the share of the image that `changed` without it, and where the image was not drawn without it, by the
+    /// `effect` on the prediction.
+    pub fn mattered(&self, effect: f64, changed: Option<f64>) -> Mattered {
+        let (value, least, much) = match changed {
+            Some(changed) => (changed, self.least_changed, self.much_changed),
+            None => (effect, self.least_effect, self.much_effect),
+        };
+        if value < least {
+            Mattered::NotAtAll
+        } else if value < much {
+            Mattered::ALittle
+        } else {
+            Mattered::Much
+        }
+    }
+
+    /// Whether the map of a word that mattered so shows where, from its IoU with the causal map and that of the best control.
+    pub fn shows(&self, mattered: Mattered, iou: f64, control: f64) -> Shows {
+        if mattered == Mattered::NotAtAll {
+            Shows::Nothing
+        } else if iou < self.partly {
+            Shows::No
+        } else if iou >= self.shown && iou > control {
+            Shows::Yes
+        } else {
+            Shows::Partly
+        }
+    }
 }
 
-impl Verdict {
+/// Whether a word mattered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mattered {
+    /// Without it next to nothing changes.
+    #[serde(rename = "not at all")]
+    NotAtAll,
+    /// Without it a little changes.
+    #[serde(rename = "a little")]
+    ALittle,
+    /// Without it much changes.
+    #[serde(rename = "much")]
+    Much,
+}
+
+impl Mattered {
     /// As shown.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Supported => "supported",
+            Self::NotAtAll => "not at all",
+            Self::ALittle => "a little",
+            Self::Much => "much",
+        }
+    }
+}
+
+/// Whether a map shows where its word mattered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Shows {
+    /// It lights what the word moves, and better than maps that know nothing of the word.
+    #[serde(rename = "yes")]
+    Yes,
+    /// To a degree, or no better than its controls.
+    #[serde(rename = "partly")]
+    Partly,
+    /// It lights other places.
+    #[serde(rename = "no")]
+    No,
+    /// The word did not matter: there is nothing that a map could show.
+    #[serde(rename = "nothing to show")]
+    Nothing,
+}
+
+impl Shows {
+    /// As shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
             Self::Partly => "partly",
-            Self::NotSupported => "not supported",
+            Self::No => "no",
+            Self::Nothing => "nothing to show",
         }
     }
 }
@@ -98,14 +170,21 @@ impl Controls {
     }
 }
 
-/// All scores of one word, with the verdict.
+/// All scores of one word, with both answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WordEvidence {
     /// The word, `apple#2` where the prompt repeats it.
     pub word: String,
-    /// The verdict's name.
-    pub verdict: Verdict,
-    /// The verdict in a sentence.
+    /// Whether it mattered.
+    #[serde(default = "not_at_all")]
+    pub mattered: Mattered,
+    /// Share of the image that changes without it, 0 to 1, where the image was drawn without it.
+    #[serde(default)]
+    pub changed: Option<f64>,
+    /// Whether its map shows where.
+    #[serde(default = "nothing")]
+    pub shows: Shows,
+    /// Both in words.
     pub sentence: String,
     /// Share of the prediction that the cut moved, mean over the tested steps.
     pub effect: f64,
@@ -115,7 +194,56 @@ pub struct WordEvidence {
     pub controls: Controls,
 }
 
-/// Judges word `index` of `maps` by its causal map. `other` is another word of `maps` to compare with.
+// Formats that had neither are answered anew when they are read.
+fn not_at_all() -> Mattered {
+    Mattered::NotAtAll
+}
+
+fn nothing() -> Shows {
+    Shows::Nothing
+}
+
+impl WordEvidence {
+    /// Answers both questions by the present thresholds, given the share of the image that `changed` where it was drawn without the word.
+    pub fn answer(&mut self, changed: Option<f64>) {
+        let limits = Thresholds::default();
+        self.changed = changed;
+        self.mattered = limits.mattered(self.effect, changed);
+        self.shows = limits.shows(self.mattered, self.attention.iou_top, self.controls.best_iou());
+        self.sentence = self.in_words();
+    }
+
+    fn in_words(&self) -> String {
+        let inside = 100.0 * self.attention.drop;
+        let (word, how) = (&self.word, self.mattered.name());
+        let changes = match self.changed {
+            Some(changed) => {
+                format!("Without {word:?} {:.0} % of the image changes: it mattered {how}.", 100.0 * changed)
+            }
+            None => {
+                format!("Cutting {word:?} moves {:.2} % of the prediction: it mattered {how}.", 100.0 * self.effect)
+            }
+        };
+        let map = match self.shows {
+            Shows::Nothing => "There is nothing that its map could show.".to_owned(),
+            Shows::Yes => {
+                format!("Its map shows where: the fifth of the image that it lights holds {inside:.0} % of the change.")
+            }
+            Shows::No => format!(
+                "Its map does not show where: the fifth of the image that it lights holds {inside:.0} % of the change."
+            ),
+            Shows::Partly if self.attention.iou_top >= SHOWN => {
+                "Its map shows where no better than a map that knows nothing of the word.".to_owned()
+            }
+            Shows::Partly => format!(
+                "Its map shows a part of where: the fifth of the image that it lights holds {inside:.0} % of the change."
+            ),
+        };
+        format!("{changes} {map}")
+    }
+}
+
+/// Judges word `index` of `maps` by its causal map, as long as the image was not drawn without it ([`WordEvidence::answer`]). `other` is another word of `maps` to compare with.
 pub fn judge(
     maps: &Heatmaps,
     index: usize,
@@ -136,38 +264,14 @@ pub fn judge(
     let controls = Controls {
         centre_blob: Agreement::of(&centre_blob(maps.grid), causal),
         other_word: other.map(|other| Agreement::of(maps.word(other), causal)),
-        equal_mass_token: nearest.map(|token| Agreement::of(maps.token(token), causal)),
+        equal_mass_token: nearest.map(|token| Agreement::of(&maps.map_of_tokens(&[token]), causal)),
         edges: Agreement::of(&edges(&luminance, size, maps.grid), causal),
     };
-    let verdict = Thresholds::default().decide(effect, attention.iou_top, controls.best_iou());
-    let sentence = sentence(&word, verdict, effect, &attention, &controls);
-    WordEvidence { word, verdict, sentence, effect, attention, controls }
-}
-
-fn sentence(word: &str, verdict: Verdict, effect: f64, attention: &Agreement, controls: &Controls) -> String {
-    let (inside, iou) = (100.0 * attention.drop, attention.iou_top);
-    match verdict {
-        Verdict::NotSupported if effect < LEAST_EFFECT => {
-            format!("Not supported: cutting {word:?} changes next to nothing anywhere, whatever its map lights.")
-        }
-        Verdict::NotSupported => format!(
-            "Not supported: cutting {word:?} changes the prediction, but elsewhere: the fifth of the image that its map lights \
-             holds {inside:.0} % of the change (overlap {iou:.2})."
-        ),
-        Verdict::Supported => format!(
-            "Supported: where the map of {word:?} is highest, cutting the word changes the prediction most: that fifth of the \
-             image holds {inside:.0} % of the change (overlap {iou:.2})."
-        ),
-        Verdict::Partly if iou >= SUPPORTED => format!(
-            "Partly: cutting {word:?} changes the prediction where its map is high (overlap {iou:.2}), but a control that knows \
-             nothing of the word fits as well ({:.2}).",
-            controls.best_iou()
-        ),
-        Verdict::Partly => format!(
-            "Partly: the fifth of the image that the map of {word:?} lights holds {inside:.0} % of what cutting the word changes \
-             (overlap {iou:.2}); the rest lies elsewhere."
-        ),
-    }
+    let (mattered, shows) = (not_at_all(), nothing());
+    let mut judged =
+        WordEvidence { word, mattered, changed: None, shows, sentence: String::new(), effect, attention, controls };
+    judged.answer(None);
+    judged
 }
 
 /// Rec. 709 weights on the stored values, 0 to 1.
@@ -180,11 +284,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_need_effect_overlap_and_better_than_controls() {
-        assert_eq!(Thresholds::default().decide(0.0, 1.0, 0.0), Verdict::NotSupported);
-        assert_eq!(Thresholds::default().decide(0.1, 0.1, 0.0), Verdict::NotSupported);
-        assert_eq!(Thresholds::default().decide(0.1, 0.9, 0.3), Verdict::Supported);
-        assert_eq!(Thresholds::default().decide(0.1, 0.9, 0.95), Verdict::Partly);
-        assert_eq!(Thresholds::default().decide(0.1, (SUPPORTED + PARTLY) / 2.0, 0.0), Verdict::Partly);
+    fn what_did_not_matter_has_nothing_to_show() {
+        let limits = Thresholds::default();
+        let both = |effect, changed, iou, control| {
+            let mattered = limits.mattered(effect, changed);
+            (mattered, limits.shows(mattered, iou, control))
+        };
+        use Mattered::{ALittle, Much, NotAtAll};
+        assert_eq!(both(0.0, None, 1.0, 0.0), (NotAtAll, Shows::Nothing));
+        // The picture that was drawn without the word decides, whatever the prediction did.
+        assert_eq!(both(0.1, Some(0.0), 0.9, 0.3), (NotAtAll, Shows::Nothing));
+        assert_eq!(both(1e-6, Some(0.73), 0.9, 0.3), (Much, Shows::Yes));
+        assert_eq!(both(0.1, Some(0.03), 0.1, 0.0), (ALittle, Shows::No));
+        assert_eq!(both(0.1, None, 0.9, 0.95), (Much, Shows::Partly));
+        assert_eq!(both(1e-3, None, (SHOWN + PARTLY) / 2.0, 0.0), (ALittle, Shows::Partly));
     }
 }

@@ -85,6 +85,17 @@ impl Relation {
             Self::Inside => "inside",
         }
     }
+
+    /// What holds when this one is turned around; `inside` has none.
+    pub fn opposite(self) -> Option<Self> {
+        match self {
+            Self::LeftOf => Some(Self::RightOf),
+            Self::RightOf => Some(Self::LeftOf),
+            Self::Above => Some(Self::Below),
+            Self::Below => Some(Self::Above),
+            Self::Inside => None,
+        }
+    }
 }
 
 /// Phrases that state a relation; of two that match, the longer one is meant.

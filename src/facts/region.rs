@@ -1,11 +1,34 @@
 //! Which words a region of the image belongs to.
 
 use super::label;
-use crate::heatmap::Heatmaps;
-use crate::trace::{Grid, Ties, TokenKind, WordInfo};
+use crate::Result;
+use crate::heatmap::{self, Aggregate};
+use crate::trace::{Grid, Ties, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
 
-/// How much each cell of the latent grid belongs to a region: 0 to 1, not all 0.
+/// A part of an image, whatever grid it is looked at on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Place {
+    /// The box from left and top to right and bottom, in pixels of an image.
+    Box([f64; 4], Grid),
+    /// A pixel of an image: x and y.
+    Point([f64; 2], Grid),
+    /// The pixels of a mask that are in, and its size.
+    Mask(Vec<bool>, Grid),
+}
+
+impl Place {
+    /// The region on `grid`; `None` where the place is empty, outside of the image, or a mask is smaller than the grid.
+    pub fn on(&self, grid: Grid) -> Option<Region> {
+        match self {
+            Self::Box(bounds, image) => Region::of_box(grid, *image, *bounds),
+            Self::Point([x, y], image) => Region::of_point(grid, *image, *x, *y),
+            Self::Mask(mask, size) => Region::of_mask(grid, mask, *size),
+        }
+    }
+}
+
+/// How much each cell of a grid belongs to a region: 0 to 1, not all 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Region(Vec<f32>);
 
@@ -24,14 +47,13 @@ impl Region {
         Self::of_weights(rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect())
     }
 
-    /// The cell that the pixel (`x`, `y`) of `image` lies in; `None` outside of the image.
+    /// The pixel of `image` that holds the point (`x`, `y`), as a box of one pixel; `None` outside of the image.
     pub fn of_point(grid: Grid, image: Grid, x: f64, y: f64) -> Option<Self> {
         if !(0.0..image.width as f64).contains(&x) || !(0.0..image.height as f64).contains(&y) {
             return None;
         }
-        let cell = |at: f64, count: usize, pixels: usize| (at * count as f64 / pixels as f64) as usize;
-        let (row, column) = (cell(y, grid.height, image.height), cell(x, grid.width, image.width));
-        Self::of_weights((0..grid.cells()).map(|at| if at == row * grid.width + column { 1.0 } else { 0.0 }).collect())
+        let (left, top) = (x.floor(), y.floor());
+        Self::of_box(grid, image, [left, top, left + 1.0, top + 1.0])
     }
 
     /// A mask of `size` (of any size of at least the grid's): each cell by the share of its pixels that are in.
@@ -50,20 +72,20 @@ impl Region {
         Self::of_weights(inside.iter().zip(&all).map(|(inside, all)| inside / all).collect())
     }
 
-    fn of_weights(weights: Vec<f32>) -> Option<Self> {
-        weights.iter().any(|&weight| weight > 0.0).then_some(Self(weights))
+    /// `[height, width]`: how much of each cell lies in the region.
+    pub fn weights(&self) -> &[f32] {
+        &self.0
     }
 
-    /// The mean of `map` over the region.
-    pub fn mean(&self, map: &[f32]) -> f64 {
-        let (sum, mass) = self.sums(map);
-        sum / mass
+    fn of_weights(weights: Vec<f32>) -> Option<Self> {
+        weights.iter().any(|&weight| weight > 0.0).then_some(Self(weights))
     }
 
     /// The share of `map`'s sum that lies in the region, 0 to 1.
     pub fn share(&self, map: &[f32]) -> f64 {
         let total: f64 = map.iter().map(|&value| f64::from(value)).sum();
-        if total > 0.0 { self.sums(map).0 / total } else { 0.0 }
+        let inside: f64 = self.0.iter().zip(map).map(|(&part, &value)| f64::from(part) * f64::from(value)).sum();
+        if total > 0.0 { inside / total } else { 0.0 }
     }
 
     /// What the region's cells are tied to at the grid of `ties`, which must be the region's: the mean of their rows by how much each belongs to
@@ -76,68 +98,73 @@ impl Region {
         }
         map
     }
-
-    fn sums(&self, map: &[f32]) -> (f64, f64) {
-        let weighted = |(sum, mass): (f64, f64), (&weight, &value): (&f32, &f32)| {
-            (sum + f64::from(weight) * f64::from(value), mass + f64::from(weight))
-        };
-        self.0.iter().zip(map).fold((0.0, 0.0), weighted)
-    }
 }
 
 /// One word's part in a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// The word, `apple#2` where repeated; `<start>` and `<end>` for the special tokens.
+    /// The word, `apple#2` where repeated; `<start>`, `<end>` and `<padding>` for what surrounds the prompt.
     pub word: String,
-    /// Whether it is the start or end token and no word.
+    /// Whether it is the start token, the end token or the padding and no word.
     pub special: bool,
     /// Whether it is a word that the network was not given; its attention is what it would take from the prompt's tokens.
     #[serde(default)]
     pub probe: bool,
-    /// Mean attention probability of a step over the region, 0 to 1. A word of several tokens has the mean of its tokens.
-    pub attention: f64,
-    /// That, over the same mean of the whole image: above 1 the word looks here more than elsewhere.
+    /// The share of the region's attention that goes to the word, 0 to 1: the probability of its tokens together, mean over the
+    /// region's cells, sites, heads and steps. Those of all tokens and the padding sum to 1.
+    #[serde(alias = "attention")]
+    pub share: f64,
+    /// That, over the word's share of the whole image: above 1 the word is looked for here more than elsewhere.
     pub lift: f64,
     /// Share of the word's change in prediction that lies in the region, 0 to 1, where the run has a causal test of the word.
     pub causal: Option<f64>,
 }
 
-/// The words of `maps` ranked by their attention in `region`, highest first, then the probes likewise, then the start and end tokens. `causal` gives a word's
-/// causal map by its position in [`Heatmaps::chosen`]; `kinds` the kinds of the tokens.
+/// `words` ranked by their share of the attention in `place`, highest first, then the probes likewise, then the start and end tokens and the
+/// padding. `causal` gives the causal map of a word, on the latent grid, by its position in `words`.
+///
+/// # Errors
+/// As [`heatmap::shares`].
 pub fn rank<'a>(
-    maps: &Heatmaps,
-    region: &Region,
-    kinds: &[TokenKind],
+    trace: &Trace,
+    how: &Aggregate,
+    words: &[WordInfo],
+    place: &Place,
     causal: &dyn Fn(usize) -> Option<&'a [f32]>,
-) -> Vec<Part> {
-    let steps = maps.steps.max(1) as f64;
-    let part = |word: String, special: bool, map: &[f32], causal: Option<&[f32]>| {
-        let everywhere = map.iter().map(|&value| f64::from(value)).sum::<f64>() / map.len() as f64;
-        let here = region.mean(map);
-        let lift = if everywhere > 0.0 { here / everywhere } else { 0.0 };
-        let causal = causal.map(|map| region.share(map));
-        Part { word, special, probe: false, attention: here / steps, lift, causal }
+) -> Result<Vec<Part>> {
+    let here = heatmap::shares(trace, how, &|grid| place.on(grid).map_or_else(|| vec![1.0; grid.cells()], |on| on.0))?;
+    let whole = heatmap::shares(trace, how, &|grid| vec![1.0; grid.cells()])?;
+    let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
+    let region = place.on(trace.about.latent);
+    let part = |word: String, special: bool, tokens: &[usize]| {
+        let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
+        let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
+        Part { word, special, probe: false, share, lift, causal: None }
     };
-    let words = maps.chosen.iter().enumerate();
-    let word = |(index, word): (usize, &WordInfo)| {
-        let probe = maps.is_probe(word);
-        Part { probe, ..part(label(word), false, maps.word(index), causal(index)) }
+    let word = |(index, word): (usize, &WordInfo)| Part {
+        probe: prompt.is_probe(word),
+        special: prompt.is_special(word),
+        causal: causal(index).zip(region.as_ref()).map(|(map, region)| region.share(map)),
+        ..part(label(word), false, &word.tokens)
     };
-    let mut parts: Vec<Part> = words.map(word).collect();
-    parts.sort_by(|a, b| a.probe.cmp(&b.probe).then(b.attention.total_cmp(&a.attention)));
+    let mut parts: Vec<Part> = words.iter().enumerate().map(word).collect();
+    parts.sort_by(|a, b| (a.special, a.probe).cmp(&(b.special, b.probe)).then(b.share.total_cmp(&a.share)));
     // One of each for every chunk of a long prompt.
     let mut chunk = 0;
-    for (token, kind) in kinds.iter().enumerate().take(maps.token_count()) {
+    for (token, TokenInfo { kind, .. }) in prompt.tokens.iter().enumerate() {
         chunk += usize::from(*kind == TokenKind::Start);
         let number = if chunk > 1 { format!("#{chunk}") } else { String::new() };
-        match kind {
-            TokenKind::Start => parts.push(part(format!("<start>{number}"), true, maps.token(token), None)),
-            TokenKind::End => parts.push(part(format!("<end>{number}"), true, maps.token(token), None)),
-            TokenKind::Text | TokenKind::Padding => {}
+        let name = match kind {
+            TokenKind::Start => format!("<start>{number}"),
+            TokenKind::End => format!("<end>{number}"),
+            TokenKind::Text | TokenKind::Padding => continue,
+        };
+        if !parts.iter().any(|part| part.special && part.word == name) {
+            parts.push(part(name, true, &[token]));
         }
     }
-    parts
+    parts.push(part("<padding>".into(), true, &[prompt.tokens.len()]));
+    Ok(parts)
 }
 
 #[cfg(test)]
@@ -160,7 +187,8 @@ mod tests {
     #[test]
     fn points_and_masks() {
         let point = Region::of_point(GRID, IMAGE, 31.9, 15.9).unwrap();
-        assert_eq!(point.mean(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0]), 2.0);
+        // A pixel of the last cell alone, which has 8 x 8 of them.
+        assert_eq!(point.weights(), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0 / 64.0]);
         assert!(Region::of_point(GRID, IMAGE, 32.0, 0.0).is_none());
         assert!(Region::of_point(GRID, IMAGE, -0.1, 0.0).is_none());
         let mask: Vec<bool> = (0..512).map(|pixel| pixel % 32 < 4).collect();

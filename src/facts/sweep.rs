@@ -1,6 +1,6 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
 
-use super::compute::{filler_peak, is_neglect, is_thing};
+use super::compute::filler_peak;
 use super::lexicon::Role;
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
@@ -109,8 +109,7 @@ pub struct WordSweep {
     pub scatter: Option<f32>,
     /// Mean peak.
     pub peak: f32,
-    /// Share of the seeds in which its peak stays below [`NEGLECT`](super::NEGLECT) of [`Sweep::filler_peak`]; absent for what that cannot tell
-    /// of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
+    /// Share of the seeds in which its contrast stays below [`NEGLECT`](super::NEGLECT); absent for what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
     pub neglected: Option<f64>,
 }
 
@@ -127,14 +126,15 @@ pub struct StatedSweep {
 }
 
 impl WordSweep {
-    /// As a row of a table: word, peak, where it lands, scatter and share of seeds that neglect it, `-` where there is none.
+    /// As a row of a table: word, peak, where it lands and how far from there on average, in per cent of the image's width and height, and
+    /// the share of seeds that neglect it; `-` where there is none.
     pub fn cells(&self) -> [String; 5] {
         let none = || "-".to_owned();
         [
             self.word.clone(),
-            format!("{:.3}", self.peak),
-            self.mean.map_or_else(none, |mean| format!("{:.2}, {:.2}", mean.x, mean.y)),
-            self.scatter.map_or_else(none, |scatter| format!("{scatter:.2}")),
+            format!("{:.1} %", 100.0 * self.peak),
+            self.mean.map_or_else(none, |mean| format!("{:.0} %, {:.0} %", 100.0 * mean.x, 100.0 * mean.y)),
+            self.scatter.map_or_else(none, |scatter| format!("{:.0} %", 100.0 * scatter)),
             self.neglected.map_or_else(none, |share| format!("{:.0} %", 100.0 * share)),
         ]
     }
@@ -193,11 +193,7 @@ impl Collector {
         let words = names.iter().enumerate().map(|(word, first)| {
             let centroids: Vec<_> = self.runs.iter().map(|(_, facts)| facts.words[word].layout.centroid).collect();
             let (mean, scatter) = scatter(&centroids);
-            let low = |filler: f32| {
-                self.runs.iter().filter(|(_, facts)| is_neglect(peak(facts, word) / filler)).count() as f64
-            };
-            // A repeated word's label ends in its number.
-            let text = first.word.split('#').next().unwrap_or_default();
+            let low = self.runs.iter().filter(|(_, facts)| facts.words[word].neglected == Some(true)).count() as f64;
             WordSweep {
                 word: first.word.clone(),
                 role: first.role,
@@ -205,7 +201,7 @@ impl Collector {
                 mean,
                 scatter,
                 peak: (self.runs.iter().map(|(_, facts)| f64::from(peak(facts, word))).sum::<f64>() / count) as f32,
-                neglected: filler_peak.filter(|_| is_thing(first.role, text)).map(|filler| low(filler) / count),
+                neglected: first.neglected.map(|_| low / count),
             }
         });
         let words = words.collect();
@@ -247,7 +243,7 @@ mod tests {
 
     #[test]
     fn words_scatter_and_relations_fail_by_share() {
-        let grid = Grid::new(1, 4);
+        let grid = Grid::new(1, 8);
         let maps = |cat: usize, dog: usize| {
             let word = |text: &str, token| WordInfo {
                 text: text.into(),
@@ -256,21 +252,23 @@ mod tests {
                 tokens: vec![token],
                 occurrence: 1,
             };
-            let one = |cell: usize, value: f32| (0..4).map(move |at| if at == cell { value } else { 0.0 });
+            let one = |cell: usize, value: f32| (0..8).map(move |at| if at == cell { value } else { 0.0 });
             Heatmaps {
                 grid,
                 steps: 1,
-                tokens: vec![0.0; 24],
+                // The attention to `dog` is the same everywhere.
+                tokens: (0..6)
+                    .flat_map(|token| (0..8).map(move |at| if at == 3 && token != 4 { 1e3 } else { 1.0 }))
+                    .collect(),
                 words: one(cat, 0.5).chain(one(0, 0.2)).chain(one(0, 0.2)).chain(one(dog, 0.09)).collect(),
                 chosen: vec![word("cat", 1), word("left", 2), word("of", 3), word("dog", 4)],
                 shares: vec![0.1; 7],
-                probes: vec![],
-                probe_shares: vec![],
                 sites: vec![0],
+                ..Heatmaps::default()
             }
         };
         let mut collector = Collector::default();
-        [(0, 3), (0, 3), (3, 0), (0, 3)].iter().enumerate().for_each(|(seed, &(cat, dog))| {
+        [(0, 6), (0, 6), (6, 0), (0, 6)].iter().enumerate().for_each(|(seed, &(cat, dog))| {
             collector.add(seed as u64, &maps(cat, dog), None);
         });
         let sweep = collector.finish();

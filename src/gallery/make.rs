@@ -5,7 +5,7 @@ use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::files::{self, Partial, Target};
-use crate::heatmap::{Aggregate, word_map};
+use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
@@ -310,9 +310,10 @@ impl Job<'_> {
         let finish = |folder: &Path, _: &Path, record: &RunRecord| {
             options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, &Path::new(CELLS).join(&name))?;
-            let tokens = report::own_maps(&folder.join("heatmaps.safetensors"), record)?;
-            let maps = record.words.iter().flat_map(|word| word_map(&tokens, record.latent, &word.word));
-            write_cell_files(folder, cell, record, image, &maps.collect::<Vec<_>>())
+            let maps = heatmap::aggregate(&traced.trace, self.aggregate, &prompt.words)?;
+            let steps = maps.steps.max(1) as f32;
+            let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
+            write_cell_files(folder, cell, record, image, &maps)
         };
         let made = self.hidden.join(&name);
         run::write_run(&Target::named(&made, true), &new, finish)?;

@@ -1,12 +1,13 @@
 //! From a trace to one map a token and one a word.
 
 use super::layout::Layout;
-use super::{Aggregate, Filter, Resampler};
-use crate::trace::{Grid, Site, SiteMaps, TokenKind, Trace, WordInfo};
+use super::{Aggregate, Filter, OfTokens, Resampler};
+use crate::trace::{Grid, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Why heads and a window of steps cannot both be chosen.
 pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace keeps every head summed over the steps, and every \
@@ -15,19 +16,19 @@ pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace ke
 /// Maps of every token and of the chosen words, on the latent grid.
 ///
 /// Unit: attention probability summed over the steps, as DAAM has it and as `heatmaps.safetensors` stores it; divide by
-/// [`steps`](Self::steps) for the mean probability of a step.
-#[derive(Debug, Clone)]
+/// [`steps`](Self::steps) for the mean probability of a step. `docs/NUMBERS.md` defines every quantity.
+#[derive(Debug, Clone, Default)]
 pub struct Heatmaps {
     /// The latent grid.
     pub grid: Grid,
     /// Number of steps that were summed.
     pub steps: usize,
-    /// `[T, height, width]`: start token, prompt tokens, first end token.
+    /// `[T, height, width]`: the attention to the start token, the prompt tokens and the first end token, before the words compete.
     pub tokens: Vec<f32>,
-    /// `[P, height, width]`: the tokens of words that are not in the prompt, where the run was asked about any; numbered on after the
-    /// tokens and the padding in [`WordInfo::tokens`] (see [`probe_words`](crate::trace::probe_words)).
+    /// `[P, height, width]`: the same of the tokens of words that are not in the prompt, where the run was asked about any; numbered on
+    /// after the tokens and the padding in [`WordInfo::tokens`] (see [`probe_words`](crate::trace::probe_words)).
     pub probes: Vec<f32>,
-    /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), the mean of its tokens' maps.
+    /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), as [`map_of`](Self::map_of) makes it.
     pub words: Vec<f32>,
     /// The words, in the order of [`words`](Self::words).
     pub chosen: Vec<WordInfo>,
@@ -38,10 +39,25 @@ pub struct Heatmaps {
     pub probe_shares: Vec<f32>,
     /// The sites that went in, by position in the trace.
     pub sites: Vec<usize>,
+    /// What the maps of a word's tokens make together.
+    pub of_tokens: OfTokens,
+    /// How the words compete, where they do.
+    pub competition: Option<Competition>,
+}
+
+/// What the words of a prompt compete for; see [`Aggregate::compete`].
+#[derive(Debug, Clone, Default)]
+pub struct Competition {
+    /// The exponent.
+    pub power: f32,
+    /// `[height, width]`: the attention to all tokens of the text together.
+    pub text: Vec<f32>,
+    /// `[T]`: which tokens are the text's and take part.
+    pub takes_part: Vec<bool>,
 }
 
 impl Heatmaps {
-    /// The map of one token, `[height, width]`.
+    /// The attention to one token, `[height, width]`, before the words compete.
     pub fn token(&self, token: usize) -> &[f32] {
         &self.tokens[token * self.grid.cells()..][..self.grid.cells()]
     }
@@ -67,9 +83,39 @@ impl Heatmaps {
         word.tokens.first().is_some_and(|&token| token > self.token_count())
     }
 
-    /// The map of any word of the prompt or probe, `[height, width]`: the mean of its tokens' maps.
+    /// The map of any word of the prompt or probe, `[height, width]`: the attention to its tokens together, and its part of the
+    /// competition where there is one. A probe competes with the prompt's text.
     pub fn map_of(&self, word: &WordInfo) -> Vec<f32> {
-        mean_map(self.grid, word.tokens.iter().filter_map(|&token| self.channel(token)))
+        self.map_of_tokens(&word.tokens)
+    }
+
+    /// As [`map_of`](Self::map_of), of any tokens as if they were a word.
+    pub fn map_of_tokens(&self, tokens: &[usize]) -> Vec<f32> {
+        let mut map = self.attention(tokens);
+        if let Some(Competition { power, text, takes_part }) = &self.competition {
+            let probe = tokens.first().is_some_and(|&token| token > self.token_count());
+            if probe {
+                let total: Vec<f32> = text.iter().zip(&map).map(|(text, own)| text + own).collect();
+                share_out(&mut map, &total, *power);
+            } else if tokens.iter().any(|&token| takes_part.get(token) == Some(&true)) {
+                share_out(&mut map, text, *power);
+            }
+        }
+        map
+    }
+
+    /// The attention to `tokens` together, `[height, width]`, before the words compete; tokens that have no map are left out.
+    pub fn attention(&self, tokens: &[usize]) -> Vec<f32> {
+        let mut sum = vec![0.0; self.grid.cells()];
+        let mut count = 0;
+        for map in tokens.iter().filter_map(|&token| self.channel(token)) {
+            sum.iter_mut().zip(map).for_each(|(sum, value)| *sum += value);
+            count += 1;
+        }
+        if self.of_tokens == OfTokens::Mean {
+            sum.iter_mut().for_each(|value| *value /= count.max(1) as f32);
+        }
+        sum
     }
 
     /// The map of a channel: a token, or a probe's token; the padding between them has none.
@@ -92,34 +138,36 @@ impl Heatmaps {
 ///
 /// Each chosen site is resized to the latent grid with torch's bicubic, a head at a time, clamped at 0, and all are
 /// averaged. With a window of steps the heads come already averaged (that is how the trace keeps single steps), so that the
-/// clamp acts on their mean. Probes are averaged in the same way; where the tokens compete for a cell, a probe's token competes with the
-/// prompt's text and its own probe.
+/// clamp acts on their mean. A word's map is made of its tokens' by [`Aggregate::of_tokens`]; then the words compete where
+/// [`Aggregate::compete`] says so, a probe with the prompt's text.
 ///
 /// # Errors
 /// [`Error::Option`] when no site is left, when heads and a window of steps are both asked for, when single steps or the
 /// half were not recorded, or when a head or step does not exist; [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
-    let Some((maps, prompt)) = trace.half(how.half) else {
-        let reason = "the trace has no unconditional half; make the run again with it traced";
-        return Err(Error::option("--half", reason));
-    };
+    let (maps, prompt) = half(trace, how)?;
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
     let chosen = how.choose(sites, grid)?;
-    let (mut tokens, shares) = averaged(trace, &maps.sites, maps.tokens + 1, maps.tokens, how, &chosen)?;
-    let (probe_maps, probe_words) = trace.probes(how.half).unzip();
-    let (mut probes, probe_shares) = match probe_maps {
-        Some(maps) => averaged(trace, &maps.sites, maps.tokens, maps.tokens, how, &chosen)?,
+    let everywhere = |grid: Grid| vec![1.0; grid.cells()];
+    let source = |stored, channels| sources(trace, stored, channels, how, &chosen, &everywhere);
+    let window = window(trace, how)?;
+    let (tokens, shares) =
+        averaged(trace, &source(&maps.sites, maps.tokens + 1)?, &window, maps.tokens, maps.tokens + 1)?;
+    let (probes, probe_shares) = match trace.probes(how.half) {
+        Some((maps, _)) => averaged(trace, &source(&maps.sites, maps.tokens)?, &window, maps.tokens, maps.tokens)?,
         None => Default::default(),
     };
-    if let Some(power) = how.compete {
-        let text: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
-        let total = compete(&mut tokens, grid.cells(), &text, power);
-        let of = probe_words.iter().flatten().flat_map(|probe: &WordInfo| vec![probe.tokens.len(); probe.tokens.len()]);
-        compete_probes(&mut probes, grid.cells(), &of.collect::<Vec<_>>(), &total, power);
-    }
+    let competition = how.compete.map(|power| {
+        let takes_part: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
+        let mut text = vec![0.0f32; grid.cells()];
+        for (token, _) in tokens.chunks_exact(grid.cells()).zip(&takes_part).filter(|(_, takes_part)| **takes_part) {
+            text.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+        }
+        Competition { power, text, takes_part }
+    });
     let mut maps = Heatmaps {
         grid,
-        steps: window(trace, how)?.len(),
+        steps: window.len(),
         tokens,
         probes,
         words: Vec::new(),
@@ -127,34 +175,76 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         shares,
         probe_shares,
         sites: chosen,
+        of_tokens: how.of_tokens,
+        competition,
     };
     maps.words = words.iter().flat_map(|word| maps.map_of(word)).collect();
     Ok(maps)
 }
 
-/// The maps of the first `mapped` channels on the latent grid, `[mapped, height, width]`, and the shares of all `channels` that `stored` has at
-/// each site.
+/// How the attention of a region is shared out: each token's share of what the soft-max gives out there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shares {
+    /// `[T + 1]`: the tokens of the prompt, and all padding last; they sum to 1.
+    pub tokens: Vec<f32>,
+    /// `[P]`: the tokens of the probes, which are no part of that sum.
+    pub probes: Vec<f32>,
+}
+
+impl Shares {
+    /// The share of a word or probe: the sum of its tokens'.
+    pub fn of(&self, tokens: &[usize]) -> f32 {
+        tokens.iter().filter_map(|&token| self.tokens.iter().chain(&self.probes).nth(token)).sum()
+    }
+}
+
+/// The shares in a region, over the sites, heads and steps of `how`, from the probabilities as they were recorded: nothing is resized and
+/// nothing competes, so that the region of everything gives [`Heatmaps::shares`]. `region` says how much of each cell of a site's
+/// grid lies in it, 0 to 1, not all 0.
+///
+/// # Errors
+/// As [`aggregate()`].
+pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>) -> Result<Shares> {
+    let (maps, _) = half(trace, how)?;
+    let chosen = how.choose(&trace.recording.sites, trace.about.latent)?;
+    let window = window(trace, how)?;
+    let of = |stored: &[SiteMaps], channels: usize| -> Result<Vec<f32>> {
+        Ok(averaged(trace, &sources(trace, stored, channels, how, &chosen, region)?, &window, 0, channels)?.1)
+    };
+    Ok(Shares {
+        tokens: of(&maps.sites, maps.tokens + 1)?,
+        probes: trace.probes(how.half).map_or(Ok(Vec::new()), |(maps, _)| of(&maps.sites, maps.tokens))?,
+    })
+}
+
+/// The recorded half that `how` asks for, with its prompt.
+fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
+    trace.half(how.half).ok_or_else(|| {
+        let reason = "the trace has no unconditional half; make the run again with --trace-negative";
+        Error::option("--half", reason)
+    })
+}
+
+/// The maps of the first `mapped` channels on the latent grid, `[mapped, height, width]`, and the shares of all `channels` in the region
+/// that the sources were made for.
 fn averaged(
     trace: &Trace,
-    stored: &[SiteMaps],
-    channels: usize,
+    sources: &[Source],
+    window: &Range<usize>,
     mapped: usize,
-    how: &Aggregate,
-    chosen: &[usize],
+    channels: usize,
 ) -> Result<(Vec<f32>, Vec<f32>)> {
-    let sources = sources(trace, stored, channels, how, chosen)?;
     let weight: f32 = sources.iter().map(|source| source.weight).sum();
-    let window = window(trace, how)?;
 
     let cells = trace.about.latent.cells();
     let mut maps = vec![0.0f32; mapped * cells];
     let mut shares = vec![0.0f64; channels];
     let add = |token: usize, out: &mut [f32], scratch: &mut Scratch| {
         let mut share = 0.0;
-        for source in &sources {
-            let plane = source.plane(token, channels, &window, &mut scratch.window);
-            share += f64::from(source.weight) * plane.iter().map(|&value| f64::from(value)).sum::<f64>()
-                / plane.len() as f64;
+        for source in sources {
+            let plane = source.plane(token, channels, window, &mut scratch.window);
+            let inside = plane.iter().zip(&*source.region).map(|(&value, &part)| f64::from(value) * f64::from(part));
+            share += f64::from(source.weight) * inside.sum::<f64>() / source.covered;
             if out.is_empty() {
                 continue; // padding has a share and no map
             }
@@ -179,32 +269,7 @@ fn averaged(
     Ok((maps, shares.into_iter().map(|share| share as f32).collect()))
 }
 
-/// See [`Aggregate::compete`]: `tokens` is `[T, cells]`, `text` says which of them are the text's; the others stay as they are. Returns what
-/// those of the text had in each cell together.
-fn compete(tokens: &mut [f32], cells: usize, text: &[bool], power: f32) -> Vec<f32> {
-    let mut total = vec![0.0f32; cells];
-    for (token, _) in tokens.chunks_exact(cells).zip(text).filter(|(_, text)| **text) {
-        total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
-    }
-    for (token, _) in tokens.chunks_exact_mut(cells).zip(text).filter(|(_, text)| **text) {
-        share_out(token, &total, power);
-    }
-    total
-}
-
-/// The same of `probes` `[P, cells]`: each token among the text's (`total`) and those of its own probe, of which there are `of` for each.
-fn compete_probes(probes: &mut [f32], cells: usize, of: &[usize], total: &[f32], power: f32) {
-    let mut at = 0;
-    while let Some(&tokens) = of.get(at) {
-        let own = &mut probes[at * cells..(at + tokens) * cells];
-        let mut total = total.to_vec();
-        own.chunks_exact(cells).for_each(|token| total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value));
-        own.chunks_exact_mut(cells).for_each(|token| share_out(token, &total, power));
-        at += tokens;
-    }
-}
-
-/// `map` as its share of `total` to a power, scaled so that its highest cell is as high as it was.
+/// `map` as its share of `total` to a power, scaled so that its highest value is what it was.
 fn share_out(map: &mut [f32], total: &[f32], power: f32) {
     let highest = map.iter().copied().fold(0.0, f32::max);
     let shared =
@@ -216,27 +281,16 @@ fn share_out(map: &mut [f32], total: &[f32], power: f32) {
     }
 }
 
-/// The map of a word: the mean of its tokens' maps in `tokens` `[T, height, width]`. Tokens that are not there are left out.
-pub fn word_map(tokens: &[f32], grid: Grid, word: &WordInfo) -> Vec<f32> {
-    mean_map(grid, word.tokens.iter().filter_map(|&token| tokens.chunks_exact(grid.cells()).nth(token)))
-}
-
-fn mean_map<'a>(grid: Grid, maps: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
-    let (mut mean, mut count) = (vec![0.0; grid.cells()], 0);
-    for map in maps {
-        mean.iter_mut().zip(map).for_each(|(sum, value)| *sum += value);
-        count += 1;
-    }
-    mean.iter_mut().for_each(|value| *value /= count.max(1) as f32);
-    mean
-}
-
 /// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a window of steps.
 struct Source<'a> {
     values: Values<'a>,
     pixels: usize,
     resampler: Resampler,
     weight: f32,
+    /// `[pixels]`: how much of each cell lies in the region whose share is asked for.
+    region: Arc<[f32]>,
+    /// The sum of that.
+    covered: f64,
 }
 
 enum Values<'a> {
@@ -298,10 +352,16 @@ fn sources<'a>(
     channels: usize,
     how: &Aggregate,
     chosen: &[usize],
+    region: &dyn Fn(Grid) -> Vec<f32>,
 ) -> Result<Vec<Source<'a>>> {
     let (sites, latent) = (&trace.recording.sites, trace.about.latent);
     let pixels = |site: &Site| site.height * site.width;
     let resampler = |site: &Site| Resampler::new(Grid::new(site.height, site.width), latent, Filter::Bicubic);
+    let region = |site: &Site| {
+        let region: Arc<[f32]> = region(Grid::new(site.height, site.width)).into();
+        let covered = region.iter().map(|&part| f64::from(part)).sum::<f64>();
+        (region, covered)
+    };
     // The sums are exact; single steps are only read where a part of the run is asked for.
     if how.steps.is_some() && window(trace, how)? != (0..trace.steps()) {
         if how.heads.is_some() {
@@ -313,8 +373,8 @@ fn sources<'a>(
                 let reason = "the trace has no single steps; make the run again with per-step maps";
                 return Err(Error::option("--steps-window", reason));
             };
-            let (pixels, weight) = (pixels(site), site.heads as f32);
-            Ok(Source { values: Values::Steps(steps), pixels, resampler: resampler(site), weight })
+            let (pixels, weight, (region, covered)) = (pixels(site), site.heads as f32, region(site));
+            Ok(Source { values: Values::Steps(steps), pixels, resampler: resampler(site), weight, region, covered })
         };
         return chosen.iter().map(source).collect();
     }
@@ -328,7 +388,7 @@ fn sources<'a>(
     let mut sources = Vec::new();
     for &index in chosen {
         let (site, pixels) = (&sites[index], pixels(&sites[index]));
-        let resampler = resampler(site);
+        let (resampler, (region, covered)) = (resampler(site), region(site));
         let heads = stored[index].sum.chunks_exact(channels * pixels).enumerate();
         let wanted = heads.filter(|(head, _)| how.heads.as_ref().is_none_or(|heads| heads.contains(*head)));
         sources.extend(wanted.map(|(_, values)| Source {
@@ -336,6 +396,8 @@ fn sources<'a>(
             pixels,
             resampler: resampler.clone(),
             weight: 1.0,
+            region: region.clone(),
+            covered,
         }));
     }
     if sources.is_empty() {
@@ -394,16 +456,53 @@ mod tests {
     }
 
     #[test]
-    fn tokens_share_a_cell_and_keep_their_peak() {
-        let mut tokens = [0.9, 0.1, 0.02, 0.3, 0.06, 0.1, 0.02, 0.5];
-        compete(&mut tokens, 2, &[false, true, true, false], 1.0);
+    fn words_share_a_cell_and_keep_their_peak() {
+        let tokens = vec![0.9, 0.1, 0.02, 0.3, 0.06, 0.1, 0.02, 0.5];
+        let competition = Competition { power: 1.0, text: vec![0.08, 0.4], takes_part: vec![false, true, true, false] };
+        let maps = Heatmaps {
+            grid: Grid::new(1, 2),
+            tokens,
+            shares: vec![0.2; 5],
+            competition: Some(competition),
+            ..Heatmaps::default()
+        };
         // The shares of the second token are 1/4 and 3/4, those of the third 3/4 and 1/4; peaks stay 0.3 and 0.1.
-        for (found, expected) in tokens.iter().zip([0.9, 0.1, 0.1, 0.3, 0.1, 0.1 / 3.0, 0.02, 0.5]) {
-            assert!((found - expected).abs() < 1e-6, "{tokens:?}");
+        let expected: [(&[usize], [f32; 2]); 5] = [
+            (&[0], [0.9, 0.1]),
+            (&[1], [0.1, 0.3]),
+            (&[2], [0.1, 0.1 / 3.0]),
+            (&[3], [0.02, 0.5]),
+            // Together they have all of both cells, and at most 0.4.
+            (&[1, 2], [0.4, 0.4]),
+        ];
+        for (tokens, expected) in expected {
+            for (found, expected) in maps.map_of_tokens(tokens).iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{tokens:?}: {found} but {expected}");
+            }
         }
-        let mut zero = [0.0; 4];
-        compete(&mut zero, 2, &[true, true], 0.8);
-        assert_eq!(zero, [0.0; 4]);
+    }
+
+    #[test]
+    fn a_region_of_everything_has_the_shares_of_the_whole() {
+        let trace = trace(true);
+        for written in ["daam", "all, heads 1", "finest, steps 2-3", "mid", "compete"] {
+            let how: Aggregate = written.parse().unwrap();
+            let whole = shares(&trace, &how, &|grid| vec![1.0; grid.cells()]).unwrap();
+            assert_eq!(whole.tokens, maps(&trace, &how).shares, "{written}");
+            // Two halves of every grid, weighed by how large they are, make the whole.
+            let side = |left: bool| {
+                move |grid: Grid| -> Vec<f32> {
+                    let half = grid.width as f32 / 2.0;
+                    let part = |column: usize| (half - column as f32).clamp(0.0, 1.0);
+                    (0..grid.cells()).map(|at| part(at % grid.width)).map(|l| if left { l } else { 1.0 - l }).collect()
+                }
+            };
+            let halves = [true, false].map(|left| shares(&trace, &how, &side(left)).unwrap().tokens);
+            for (token, whole) in whole.tokens.iter().enumerate() {
+                assert!((halves[0][token] + halves[1][token] - 2.0 * whole).abs() < 1e-5, "{written}");
+            }
+            assert_ne!(halves[0], halves[1]);
+        }
     }
 
     #[test]

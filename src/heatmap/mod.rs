@@ -8,9 +8,9 @@ mod choice;
 mod layout;
 mod resample;
 
-pub use aggregate::{HEADS_AND_STEPS, Heatmaps, aggregate, word_map};
+pub use aggregate::{HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
 pub use choice::{
-    Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, Resolution, SiteFilter, StepWindow,
+    Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, OfTokens, Resolution, SiteFilter, StepWindow,
 };
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
 pub use resample::{Filter, Resampler};

@@ -96,7 +96,7 @@ pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
                               cannot be compared); make them with `attnmap view`";
                 Error::option(&data.name, reason)
             })?;
-        let block = planes.add(&official.tokens, official.height, official.width, 16);
+        let block = planes.add(&official.words, official.height, official.width, 16);
         Ok(run_json(data, official, &block))
     };
     let words = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();

@@ -108,10 +108,10 @@ pub struct SiteData {
     pub by_step: Option<Buffer<f16>>,
 }
 
-/// The run's own aggregated maps: what its overlays show and its `heatmaps.safetensors` holds.
+/// The run's own maps: what its overlays show.
 #[derive(Debug, Clone)]
 pub struct Official {
-    /// The aggregate's name, e.g. `daam`.
+    /// The aggregate as `run.json` has it, e.g. `compete` or `all, heads 0-3`.
     pub name: String,
     /// What it averages, in words, e.g. `up blocks, 16x16, all heads, all steps`.
     pub description: String,
@@ -119,10 +119,18 @@ pub struct Official {
     pub height: usize,
     /// Columns of the grid.
     pub width: usize,
-    /// `[tokens + probe tokens, height, width]`, mean probability per step.
-    pub tokens: Vec<f32>,
+    /// `[words + probes, height, width]`: the map of every word and then of every probe, mean probability per step.
+    pub words: Vec<f32>,
     /// `[tokens + 1]`: share of all attention, the last that of all padding; they sum to 1.
     pub shares: Vec<f32>,
+    /// With which exponent the words compete for a cell, where they do; see [`Aggregate::compete`](crate::heatmap::Aggregate::compete).
+    pub compete: Option<f32>,
+    /// Whether a word's map is the mean of its tokens' instead of their sum.
+    pub mean: bool,
+    /// The heads that it takes, where it does not take all.
+    pub heads: Option<Vec<usize>>,
+    /// The first and last step that it takes, from 0, where it does not take all.
+    pub steps: Option<[usize; 2]>,
 }
 
 /// The words of the negative prompt, where that half was recorded. They belong to the other half of the guidance batch, another
@@ -133,8 +141,8 @@ pub struct Negative {
     pub segments: Vec<Segment>,
     /// Its words; their tokens are positions among those below.
     pub words: Vec<WordInfo>,
-    /// `[tokens, height, width]` on the latent grid: the run's own maps of the tokens that its words have, mean probability per step.
-    pub tokens: Vec<f32>,
+    /// `[words, height, width]` on the latent grid: the run's own map of each, mean probability per step.
+    pub maps: Vec<f32>,
     /// `[tokens]`: each one's share of all attention of its half.
     pub shares: Vec<f32>,
 }
@@ -187,9 +195,17 @@ pub struct LayoutRow {
 pub struct Verdict {
     /// Position in [`ReportData::words`].
     pub word: usize,
-    /// One word: `supported`, `partly`, `not supported`.
+    /// Whether it mattered: `much`, `a little`, `not at all`.
+    pub mattered: &'static str,
+    /// Share of the image that changes without it, 0 to 1, where the image was drawn without it.
+    pub changed: Option<f64>,
+    /// Share of the prediction that cutting it moves, 0 to 1.
+    pub effect: f64,
+    /// Whether its map shows where: `yes`, `partly`, `no`, `nothing to show`.
+    pub shows: &'static str,
+    /// Both in a few words.
     pub verdict: String,
-    /// The sentence.
+    /// Both in a sentence.
     pub sentence: String,
 }
 

@@ -21,5 +21,4 @@ pub use data::{
 pub use differences::differences;
 pub(crate) use html::gallery_document;
 pub use html::{embed_json, page};
-pub(crate) use source::own_maps;
 pub use source::{Parts, from_run, gather, write, write_as};

@@ -27,7 +27,7 @@ pub struct Block {
 /// What the page holds of one site.
 #[derive(Debug, Clone, Serialize)]
 pub struct PackedSite {
-    /// Mean over heads and steps, at the site's own grid: `[channels]` planes.
+    /// Mean over heads and steps, at the site's own grid: `[channels]` planes, 16 bits where the run's own maps use the site.
     pub mean: Block,
     /// Mean over the steps: `[heads, channels]` planes.
     pub by_head: Block,
@@ -84,9 +84,9 @@ pub struct Packed {
     pub base64: String,
     /// Where each site's planes lie in the uncompressed bytes.
     pub sites: Vec<PackedSite>,
-    /// The run's own maps, 16 bits: `[tokens]` planes.
+    /// The run's own maps, 16 bits: a plane each word, then each probe.
     pub official: Option<Block>,
-    /// The negative prompt's maps, 16 bits: `[tokens]` planes.
+    /// The negative prompt's maps, 16 bits: a plane each word.
     pub negative: Option<Block>,
     /// Self-attention of each grid in [`ReportData::ties`]: `[cells]` planes, a place each; `None` where it is too large for the page.
     pub ties: Vec<Option<Block>>,
@@ -162,7 +162,8 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
             let per_step = 1.0 / steps.max(1) as f32;
             let mut mean = mean_of(&site.by_head, site.heads, channels * plane);
             mean.iter_mut().for_each(|value| *value *= per_step);
-            let mean = write_planes(&mut bytes, &mean, height, width, 8);
+            // Shares of a place are read from these.
+            let mean = write_planes(&mut bytes, &mean, height, width, if site.used { 16 } else { 8 });
             let factor = reduced(height, width, detail.head_cells);
             heads_shrunk |= factor > 1;
             let (mut small, h, w) = shrink(&site.by_head, height, width, factor);
@@ -185,9 +186,9 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
             PackedSite { mean, by_head, by_step }
         })
         .collect();
-    let official = data.official.as_ref().map(|o| write_planes(&mut bytes, &o.tokens, o.height, o.width, 16));
+    let official = data.official.as_ref().map(|o| write_planes(&mut bytes, &o.words, o.height, o.width, 16));
     let (height, width) = data.latent;
-    let negative = data.negative_words.as_ref().map(|n| write_planes(&mut bytes, &n.tokens, height, width, 16));
+    let negative = data.negative_words.as_ref().map(|n| write_planes(&mut bytes, &n.maps, height, width, 16));
     let matrices = data.matrices.iter();
     let matrices = matrices.map(|m| write_planes(&mut bytes, &m.values, m.tokens.len(), m.tokens.len(), 8)).collect();
 

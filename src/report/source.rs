@@ -5,15 +5,16 @@ use super::data::{
     ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
     TokenInfo, TokenKind, Verdict, WordInfo,
 };
+use crate::evidence::record::{Evidence, Figure};
+use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
-use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, Resolution, SiteFilter};
+use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
-use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png};
+use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, renewed};
 use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
-use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,6 @@ pub struct Parts<'a> {
     pub record: &'a RunRecord,
     /// The recorded attention.
     pub trace: &'a Trace,
-    /// The run's own maps, `[tokens, h, w]` on the latent grid, mean probability a step.
-    pub tokens: Option<Vec<f32>>,
     /// The bytes of `image.png`.
     pub image: Vec<u8>,
     /// Estimates of the image by 0-based step, as PNG bytes.
@@ -39,7 +38,7 @@ pub struct Parts<'a> {
     /// The picture that the run set out from.
     pub start: Option<Init>,
     /// What `attnmap explain` wrote, if it was run.
-    pub evidence: Option<Value>,
+    pub evidence: Option<Evidence>,
     /// Pictures that it made, as captions and PNG bytes.
     pub figures: Vec<(String, Vec<u8>)>,
 }
@@ -87,12 +86,8 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     let trace = run.trace()?;
     run.image()?;
     let image = read(&folder.join("image.png"))?;
-    let maps = folder.join("heatmaps.safetensors");
-    let tokens = if maps.exists() { Some(own_maps(&maps, &run.record)?) } else { None };
-    let evidence = match crate::files::read(&folder.join("evidence.json")) {
-        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
-        Err(_) => None, // most runs have none
-    };
+    // Most runs have none; the page does without what is damaged.
+    let evidence = Evidence::read(folder, trace.about.latent).ok().flatten().map(|(evidence, _)| evidence);
     let steps = kept_step_files(folder).into_iter();
     let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -108,7 +103,6 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         place: folder,
         record: &run.record,
         trace: &trace,
-        tokens,
         image,
         estimates,
         start,
@@ -122,11 +116,17 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
-    let Parts { name, place, record, trace, tokens: own, image, estimates, start, evidence, figures } = parts;
+    let Parts { name, place, record, trace, image, estimates, start, evidence, figures } = parts;
+    // Numbers of an older format are made again, as the maps are.
+    let renewed = renewed(record, trace);
+    let record = renewed.as_ref().unwrap_or(record);
     let figures = figures.into_iter().map(|(caption, bytes)| (caption, png(bytes))).collect();
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
-    let used = used_sites(&record.aggregate, trace);
+    let how = record.aggregate.parse::<Aggregate>().ok();
+    // Sites that the run's aggregate takes; all of them where it cannot be read.
+    let used = how.as_ref().and_then(|how| how.choose(&recording.sites, latent).ok());
+    let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
     let negative = NegativeHalf::of(trace);
     let syntax = Syntax::of_settings(&record.settings.more);
     let sites = recording.sites.iter().enumerate().map(|(index, site)| {
@@ -146,13 +146,11 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let padded = record.settings.more.get("max_length").and_then(Value::as_u64).map_or(77, |n| n as usize);
     let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
     let padded = padded * chunks;
-    let about = NAMED.iter().find(|named| named.name == aggregate_name(&record.aggregate));
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
     shares.push(record.padding_share);
-    let mapped = count + recording.probes.as_ref().map_or(0, |probes| probes.tokens);
-    // Maps that `view --half unconditional` made are of the negative prompt's tokens, however many those are.
-    let of_prompt = !record.aggregate.ends_with("unconditional half");
-    let official = own.filter(|own| of_prompt && own.len() == mapped * latent.cells() && shares.len() == count + 1);
+    // Maps that `view --half unconditional` made are the negative prompt's.
+    let of_prompt = how.as_ref().filter(|how| how.half == Half::Conditional && shares.len() == count + 1);
+    let official = of_prompt.map(|how| official(trace, how, shares)).transpose()?;
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
     let placed = |word: &trace::WordInfo| {
         let facts = record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)?;
@@ -163,14 +161,10 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         let facts = [
             ("share", percent(l.share)),
             ("peak", l.peak.map_or("–".into(), |peak| percent(peak.value))),
-            ("at x, y", l.peak.map_or("–".into(), |peak| format!("{:.2}, {:.2}", peak.x, peak.y))),
-            ("centre x, y", l.centroid.map_or("–".into(), |c| format!("{:.2}, {:.2}", c.x, c.y))),
+            ("peak at", l.peak.map_or("–".into(), |peak| pixel(peak.x, peak.y, record.image))),
+            ("centre", l.centroid.map_or("–".into(), |centre| pixel(centre.x, centre.y, record.image))),
             ("area", percent(l.area)),
-            ("entropy", format!("{:.2}", l.entropy)),
-            (
-                "in place from step",
-                placed(&word.word).map_or("–".into(), |placed| format!("{} / {}", placed.step, placed.steps)),
-            ),
+            ("placed at step", placed(&word.word).map_or("–".into(), |at| format!("{} of {}", at.step, at.steps))),
         ];
         // The noise levels of a look are no way on which a word comes to its place.
         let shown = facts.into_iter().filter(|(name, _)| !trace.about.is_look() || !name.contains("step"));
@@ -195,20 +189,15 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         timesteps: recording.timesteps.clone(),
         noise: trace.about.noise(),
         sites: sites.collect(),
-        official: official.map(|tokens| Official {
-            name: record.aggregate.clone(),
-            description: about.map_or("the run’s choice of layers", |named| named.about).to_string(),
-            height: latent.height,
-            width: latent.width,
-            tokens,
-            shares,
-        }),
-        negative_words: negative.map(|half| negative_words(trace, &half, &record.aggregate, syntax)).transpose()?,
+        official,
+        negative_words: negative
+            .map(|half| negative_words(trace, &half, how.unwrap_or_default(), syntax))
+            .transpose()?,
         ties: recording.ties.iter().map(ties_data).collect(),
         matrices: matrices(trace),
         layout: layout.collect(),
         remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
-        checks: evidence.as_ref().map_or_else(Vec::new, |evidence| texts(evidence, "notes")),
+        checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
         figures,
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
         explain_command: explain_command(place),
@@ -225,59 +214,34 @@ fn png(bytes: Vec<u8>) -> ImageData {
     ImageData { mime: "image/png", bytes, width: 0, height: 0 }
 }
 
-/// The `tokens` of `heatmaps.safetensors`, and its `probe_tokens` after them, as mean probability a step.
-pub(crate) fn own_maps(file: &Path, record: &RunRecord) -> Result<Vec<f32>> {
-    let error = |reason: String| Error::Trace { file: file.to_path_buf(), reason };
-    let bytes = read(file)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;
-    let steps = header.metadata().as_ref().and_then(|m| m.get("steps")).and_then(|s| s.parse::<f32>().ok());
-    let steps = steps.unwrap_or(record.timesteps.len() as f32).max(1.0);
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| error(format!("not safetensors: {e}")))?;
-    let tokens =
-        tensors.tensor("tokens").map_err(|_| error("no tensor `tokens`; make it again with `attnmap view`".into()))?;
-    let probes = tensors.tensor("probe_tokens").ok();
-    let all = || [Some(&tokens), probes.as_ref()].into_iter().flatten();
-    if all().any(|tokens| tokens.dtype() != safetensors::Dtype::F32) {
-        return Err(error("`tokens` is not f32; make it again with `attnmap view`".into()));
-    }
-    let bytes = all().flat_map(|tokens| tokens.data().as_chunks::<4>().0);
-    let values: Vec<f32> = bytes.map(|bytes| f32::from_le_bytes(*bytes) / steps).collect();
-    match values.iter().all(|value| value.is_finite()) {
-        true => Ok(values),
-        false => Err(error("it holds NaN or infinity; make it again with `attnmap view`".into())),
-    }
+/// The run's own maps of every word of the prompt and every probe, whichever of them it was asked to draw.
+fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official> {
+    let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
+    let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
+    let heads = trace.recording.sites.iter().map(|site| site.heads).max().unwrap_or(0);
+    let about =
+        NAMED.iter().find(|named| named.name == how.name).map_or("the run’s choice of layers", |named| named.about);
+    let window = how.steps.as_ref().and_then(|steps| steps.resolve(trace.steps()).ok());
+    Ok(Official {
+        description: match name.strip_prefix(how.name.as_str()) {
+            Some(more) => format!("{about}{more}"),
+            None => about.to_owned(),
+        },
+        name,
+        height: maps.grid.height,
+        width: maps.grid.width,
+        words: maps.words.iter().map(|value| value / steps).collect(),
+        shares,
+        compete: how.compete,
+        mean: how.of_tokens == OfTokens::Mean,
+        heads: how.heads.as_ref().map(|chosen| (0..heads).filter(|&head| chosen.contains(head)).collect()),
+        steps: window.filter(|window| *window != (0..trace.steps())).map(|window| [window.start, window.end - 1]),
+    })
 }
 
-fn aggregate_name(aggregate: &str) -> &str {
-    aggregate.split(", ").next().unwrap_or_default()
-}
-
-/// Sites that the run's aggregate takes, read back from its written form; all of them where it cannot be read.
-fn used_sites(aggregate: &str, trace: &Trace) -> Vec<usize> {
-    let sites = &trace.recording.sites;
-    let choose = || read_aggregate(aggregate)?.choose(sites, trace.about.latent);
-    choose().unwrap_or_else(|_| (0..sites.len()).collect())
-}
-
-/// The aggregate of a run read back from its written form: its name and its choice of sites, over all heads and steps.
-fn read_aggregate(aggregate: &str) -> Result<Aggregate> {
-    let mut how = Aggregate::named(aggregate_name(aggregate))?;
-    for part in aggregate.split(", ").skip(1) {
-        if let Some(layers) = part.strip_prefix("layers ") {
-            let patterns = layers.split(',').map(str::parse).collect::<Result<Vec<LayerPattern>>>()?;
-            how = how.narrowed(SiteFilter::Layers(patterns));
-        } else if let Some(sizes) = part.strip_prefix("resolution ") {
-            let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<Resolution>>>()?;
-            how = how.narrowed(SiteFilter::Resolutions(sizes));
-        }
-    }
-    Ok(how)
-}
-
-/// The words of the negative prompt. An aggregate that cannot be read back gives way to the default.
-fn negative_words(trace: &Trace, half: &NegativeHalf, aggregate: &str, syntax: Syntax) -> Result<Negative> {
-    let how = read_aggregate(aggregate).unwrap_or_default();
-    let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &[])?;
+/// The words of the negative prompt, with maps by `how`.
+fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Syntax) -> Result<Negative> {
+    let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &half.prompt.words)?;
     let steps = maps.steps.max(1) as f32;
     let words = half.prompt.words.iter();
     Ok(Negative {
@@ -285,7 +249,7 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, aggregate: &str, syntax: S
         words: words
             .map(|word| WordInfo { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
             .collect(),
-        tokens: half.kept.iter().flat_map(|&token| maps.token(token)).map(|value| value / steps).collect(),
+        maps: maps.words.iter().map(|value| value / steps).collect(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
     })
 }
@@ -362,38 +326,32 @@ fn matrices(trace: &Trace) -> Vec<PromptMatrix> {
     encoders.into_iter().filter_map(matrix).collect()
 }
 
-/// Verdicts in an `evidence.json`: an object a word with `word` (its label), `verdict` and `sentence`, under `words`.
-fn verdicts(evidence: &Value, prompt: &trace::PromptInfo) -> Vec<Verdict> {
-    let list = evidence.get("words").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
-    list.iter()
-        .filter_map(|entry| {
-            let name = text(entry, "word");
-            let word = prompt.words.iter().position(|word| prompt.label(word) == name)?;
-            Some(Verdict { word, verdict: text(entry, "verdict"), sentence: text(entry, "sentence") })
-        })
-        .collect()
-}
-
-/// The strings under `key` of an `evidence.json`.
-fn texts(evidence: &Value, key: &str) -> Vec<String> {
-    let list = evidence.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    list.iter().filter_map(|text| Some(text.as_str()?.to_string())).collect()
-}
-
-/// Pictures in an `evidence.json`: an object each with `caption` and `file` (from the run folder), under `figures`. Those that are not
-/// there any more are left out.
-fn figures(folder: &Path, evidence: &Value) -> Result<Vec<(String, Vec<u8>)>> {
-    let list = evidence.get("figures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let figure = |entry: &Value| {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
-        let file = text("file")?;
-        // Only what lies in the folder itself.
-        let inside = Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        let path = folder.join(inside.then_some(file)?);
-        Some((text("caption")?, path.is_file().then_some(path)?))
+/// What the causal test said of each word of `prompt`.
+fn verdicts(evidence: &Evidence, prompt: &trace::PromptInfo) -> Vec<Verdict> {
+    let verdict = |tested: &WordEvidence| {
+        let word = prompt.words.iter().position(|word| prompt.label(word) == tested.word)?;
+        let (mattered, shows) = (tested.mattered.name(), tested.shows.name());
+        let verdict = match tested.shows {
+            Shows::Nothing => format!("mattered {mattered}"),
+            _ => format!("mattered {mattered}, its map shows where: {shows}"),
+        };
+        let (changed, effect, sentence) = (tested.changed, tested.effect, tested.sentence.clone());
+        Some(Verdict { word, mattered, changed, effect, shows, verdict, sentence })
     };
-    list.iter().filter_map(figure).map(|(caption, path)| Ok((caption, read_png(&path)?.1))).collect()
+    evidence.words.iter().filter_map(verdict).collect()
+}
+
+/// The pictures of the causal test, from the run folder. Those that are not there any more are left out.
+fn figures(folder: &Path, evidence: &Evidence) -> Result<Vec<(String, Vec<u8>)>> {
+    let figure = |figure: &Figure| {
+        let file = Path::new(&figure.file);
+        // Only what lies in the folder itself.
+        let inside = file.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let path = folder.join(inside.then_some(file)?);
+        Some((figure.caption.clone(), path.is_file().then_some(path)?))
+    };
+    let there = evidence.figures.iter().filter_map(figure);
+    there.map(|(caption, path)| Ok((caption, read_png(&path)?.1))).collect()
 }
 
 /// Settings as the page lists them, with the noise levels of a look in words.
@@ -446,6 +404,11 @@ fn files(list: &Value) -> String {
     };
     let files: Option<Vec<String>> = list.as_array().and_then(|list| list.iter().map(file).collect());
     files.map_or_else(|| list.to_string(), |files| files.join(", "))
+}
+
+/// A point of an image of `size`, given as a share of its sides, in pixels: across, down.
+fn pixel(x: f32, y: f32, size: trace::Grid) -> String {
+    format!("{:.0}, {:.0} px", x * size.width as f32, y * size.height as f32)
 }
 
 fn percent(value: f32) -> String {

@@ -24,6 +24,7 @@ pub use pictures::{Pictures, render_run};
 pub use record::{
     FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps,
 };
+pub(crate) use remake::renewed;
 pub use remake::{Remake, remake};
 pub use ties::{Tied, TiedMap, draw_ties};
 pub use write::{NewRun, write_run};

@@ -156,10 +156,14 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         Scale::Shared => "no word has any attention",
         Scale::Word => "each word has its own colour scale, so colours cannot be compared between words",
     };
+    let shared_out = match maps.competition {
+        Some(_) => ", each place shared out among the words",
+        None => "",
+    };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let note = format!(
-        "Colour: mean attention probability of a {call}; {scale}. Right of a word: its share of all attention; the start token \
-         holds {}, padding {}.{half} Attention shows where the model looked, not why it decided.",
+        "Colour: how much of a place's attention goes to the word, mean over the {call}s{shared_out}; {scale}. Right of a word: its share of \
+         all attention; the start token holds {}, padding {}.{half} Attention shows where the model looked, not why.",
         percent(start),
         percent(padding),
     );

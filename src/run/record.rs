@@ -14,8 +14,9 @@ use std::path::Path;
 /// The file's name in a run folder.
 pub const FILE: &str = "run.json";
 
-/// The format of `run.json` that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format of `run.json` that this version writes, and the newest that it reads. In format 1 the peak, centre, area and entropy of a word of
+/// several tokens were those of the mean of its tokens' maps; since 2 they are those of the sum (`docs/NUMBERS.md`).
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The content of `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,10 +208,11 @@ pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
     format!("overlays/{index:0digits$}-{}.png", super::slug(label))
 }
 
-/// Writes `heatmaps.safetensors`: `tokens` f32 `[T, h, w]` and `words` f32 `[W, h, w]` on the latent grid, in attention
-/// probability summed over the steps; with `format_version`, `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the
-/// metadata. Words that are not in the prompt are apart: `probe_tokens` f32 `[P, h, w]`,
-/// those chosen as `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata.
+/// Writes `heatmaps.safetensors`: `words` f32 `[W, h, w]`, the map of each chosen word, and `tokens` f32 `[T, h, w]`, the attention to each
+/// token before the words compete, both on the latent grid in attention probability summed over the steps; with `format_version`,
+/// `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the metadata. Words that are not in the prompt are apart:
+/// `probe_tokens` f32 `[P, h, w]`, those chosen as `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata. In format 1 `tokens` held
+/// each token's own part of the competition, and a word's map was their mean.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -223,7 +225,7 @@ pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: 
     let maps =
         |indices: &[usize]| -> Vec<f32> { indices.iter().flat_map(|&index| heatmaps.word(index)).copied().collect() };
     let mut metadata = vec![
-        ("format_version", "1".to_string()),
+        ("format_version", "2".to_string()),
         ("aggregate", aggregate.to_string()),
         ("steps", heatmaps.steps.to_string()),
         ("prompt", prompt.text.clone()),

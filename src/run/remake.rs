@@ -1,9 +1,9 @@
 //! A run's maps and pictures again, with other choices.
 
-use super::{Pictures, Run, RunRecord, own, render_run};
+use super::{FORMAT_VERSION, Pictures, Run, RunRecord, own, render_run};
 use crate::facts::of_trace;
 use crate::files::{Partial, Staging, Target, check_own, link};
-use crate::heatmap::Aggregate;
+use crate::heatmap::{self, Aggregate};
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
 use crate::{Error, Result};
@@ -52,6 +52,7 @@ pub fn remake(
         record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
         record.facts = Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?);
         record.display = display.clone();
+        record.format_version = FORMAT_VERSION;
         share(&run.folder, folder, &own::owns(&run.folder), Path::new(""))?;
         record.write(folder)?;
         Ok(record)
@@ -78,6 +79,24 @@ pub fn remake(
             Ok((run.folder.clone(), record))
         }
     }
+}
+
+/// `record` with the numbers of its maps made again from `trace`, where an older format has them in another meaning; `None` where it has not,
+/// or they cannot be made.
+pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
+    if record.format_version >= FORMAT_VERSION {
+        return None;
+    }
+    let how = record.aggregate.parse::<Aggregate>().ok()?;
+    let (_, prompt) = trace.half(how.half)?;
+    let words: Vec<WordInfo> = record.words.iter().chain(&record.probes).map(|word| word.word.clone()).collect();
+    let threshold = record.words.first().map_or(record.display.threshold, |word| word.layout.threshold);
+    let maps = heatmap::aggregate(trace, &how, &words).ok()?;
+    let mut renewed = record.clone();
+    renewed.describe(&maps, record.aggregate.clone(), prompt, threshold);
+    renewed.facts = of_trace(trace, &how, threshold, None, &[], &[]).ok();
+    renewed.format_version = FORMAT_VERSION;
+    Some(renewed)
 }
 
 /// Gives every file of the run folder `from` that is attnmap's and not made again (image, trace, kept steps) a second name in `to`, or a

@@ -8,6 +8,7 @@ mod compare;
 mod folder;
 mod gallery;
 mod long;
+mod numbers;
 mod report;
 mod sample;
 mod truth;

@@ -23,7 +23,7 @@ fn clean(chrome: &mut Chrome) {
 }
 
 /// Shares as the table holds them, by entry (words, then start, end, padding).
-fn table(chrome: &mut Chrome) -> Vec<f64> {
+pub(crate) fn table(chrome: &mut Chrome) -> Vec<f64> {
     let values = chrome.eval(
         "(() => { const out = []; for (const row of document.querySelectorAll('.ranking tr[data-entry]')) \
          out[row.dataset.entry] = Number(row.querySelector('td.number').dataset.value); return out; })()",
@@ -144,8 +144,14 @@ fn a_box_and_a_pixel_rank_the_words_as_computed_here() {
 
     let cells = 16 * 16;
     let expect = |region: [f64; 4]| {
-        let mut tokens: Vec<f64> = maps.tokens.chunks_exact(cells).map(|map| box_mean(map, 16, 128, region)).collect();
-        tokens.push(1.0 - tokens.iter().sum::<f64>());
+        // Of the run's own sites, all channels of every head.
+        let own: Vec<_> = data.sites.iter().filter(|site| site.used).collect();
+        let heads = || own.iter().flat_map(|site| site.by_head.chunks_exact(data.channels() * cells));
+        let mean = |channel: usize| {
+            let planes = heads().map(|head| box_mean(&head[channel * cells..][..cells], 16, 128, region));
+            planes.sum::<f64>() / (heads().count() * data.timesteps.len()) as f64
+        };
+        let tokens: Vec<f64> = (0..data.channels()).map(mean).collect();
         by_entry(&tokens)
     };
     let frame = chrome.eval("(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()");
@@ -455,7 +461,7 @@ fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
     let negative = data.negative_words.as_ref().unwrap();
     let top = |values: &[f32]| f64::from(values.iter().copied().fold(0.0, f32::max));
     let end = percents(&text(&mut chrome, ".ticks span:last-child"));
-    assert!((end - 100.0 * top(&negative.tokens)).abs() < 0.06, "{end}");
+    assert!((end - 100.0 * top(&negative.maps)).abs() < 0.06, "{end}");
     let seen = table(&mut chrome);
     assert_eq!(seen[..shares.len()], shares[..]);
     let expected: Vec<f64> = negative.shares.iter().map(|&share| share.into()).collect();

@@ -201,8 +201,12 @@ pub fn sample(plan: &Plan) -> ReportData {
             description: format!("up blocks, {side}×{side}, all heads, all steps"),
             height: side,
             width: side,
-            tokens: official,
+            words: official[side * side..][..words.len() * side * side].to_vec(),
             shares,
+            compete: None,
+            mean: false,
+            heads: None,
+            steps: None,
         }),
         negative_words: None,
         matrices: vec![matrix("text", &tokens, 3, 6)],
@@ -273,7 +277,8 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
         weight: 1.0,
         chunk: 0,
     });
-    data.negative_words = Some(Negative { segments, words: words.collect(), shares: shares.collect(), tokens });
+    data.negative_words =
+        Some(Negative { segments, words: words.collect(), shares: shares.collect(), maps: tokens.clone() });
     data
 }
 

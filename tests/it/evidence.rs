@@ -5,7 +5,7 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Accuracy, bootstrap};
 use attnmap::evidence::causal::{Change, Cut, Row, changes};
 use attnmap::evidence::scores::{Agreement, edges};
-use attnmap::evidence::verdict::{SUPPORTED, Verdict, judge};
+use attnmap::evidence::verdict::{Mattered, SHOWN, Shows, judge};
 use attnmap::facts::{overlap, spread, symmetric_kl};
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline};
@@ -149,7 +149,7 @@ fn cuts_change_what_they_change_in_diffusers() {
 }
 
 #[test]
-fn without_cross_attention_nothing_is_supported() {
+fn without_cross_attention_nothing_matters() {
     let folder = changed(|name, tensor| name.contains("attn2.to_out").then(|| tensor.zeros_like().unwrap()));
     let pipeline = load(folder.path());
     let prompt = pipeline.tokenize("a red apple and a green frog").unwrap();
@@ -164,7 +164,7 @@ fn without_cross_attention_nothing_is_supported() {
             assert!(change.effect < 1e-9, "{name} {}: {}", word.text, change.effect);
             let zero = vec![0.0; maps.grid.cells()];
             let found = judge(&maps, index, None, &zero, change.effect, &traced.generation.image);
-            assert_eq!(found.verdict, Verdict::NotSupported);
+            assert_eq!((found.mattered, found.shows), (Mattered::NotAtAll, Shows::Nothing));
             assert_eq!((found.attention.iou_top, found.attention.drop), (0.0, 0.0));
         }
     }
@@ -291,7 +291,18 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
     assert!(attnmap(folder.path(), &["generate", PROMPT, "--out", "run"]).status.success());
     let picture = |file: &Value| image::open(run.join(file.as_str().unwrap())).unwrap().to_rgb8();
     // Without the frog, which stands on the right, the right half changes.
-    let without = json(folder.path(), &["explain", "run", "--words", "frog", "--counterfactual", "--json"]);
+    let without = json(folder.path(), &["explain", "run", "--words", "frog", "--json"]);
+    assert_eq!((&without["words"][0]["mattered"], &without["words"][0]["shows"]), (&"much".into(), &"yes".into()));
+    // Word by word, what was found of the others stays.
+    let both = json(folder.path(), &["explain", "run", "--words", "on", "--json"]);
+    let words: Vec<&Value> = both["words"].as_array().unwrap().iter().map(|word| &word["word"]).collect();
+    assert_eq!(words, ["frog", "on"]);
+    assert_eq!((&both["words"][0], both["counterfactuals"].as_array().unwrap().len()), (&without["words"][0], 2));
+    // Next to nothing changes without it, and no map shows where.
+    assert_eq!(
+        (&both["words"][1]["mattered"], &both["words"][1]["shows"]),
+        (&"not at all".into(), &"nothing to show".into())
+    );
     let without = &without["counterfactuals"][0];
     let region = picture(&without["region"]);
     let white = |half: u32| region.enumerate_pixels().filter(|(x, _, p)| p.0[0] == 255 && x / 64 == half).count();
@@ -315,8 +326,14 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
     assert_eq!(weights["weights"], serde_json::json!([0.0, 0.5, 1.0, 1.5, 2.0]));
     assert_eq!((picture(&weights["images"][2]) == original, &weights["means"][2]), (true, &serde_json::json!(0.0)));
     assert!(weights["means"][0].as_f64().unwrap() > 0.01 && weights["means"][4].as_f64().unwrap() > 0.001);
-    let without = &found["counterfactuals"][0];
+    // In the order of the prompt, whatever was named first.
+    let without = &found["counterfactuals"][1];
+    assert_eq!((&without["word"], &found["words"][1]["word"]), (&"frog".into(), &"frog".into()));
+    assert_eq!(found["words"][1]["changed"], without["area"]);
     assert!(picture(&without["image"]) == picture(&weights["images"][0]), "weight 0 is the cut `mask`");
+    // Another cut replaces what was there, and leaves no picture of it.
+    let kept = std::fs::read_dir(run.join("counterfactual")).unwrap().map(|file| file.unwrap().file_name());
+    assert!(kept.into_iter().all(|name| !name.to_string_lossy().contains("without-on")));
 
     // Asked for less, or the same, nothing is made again; asked for more, what was found stays.
     let before = std::fs::read(run.join("evidence.json")).unwrap();
@@ -331,7 +348,7 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
     assert_eq!((blocks[0], blocks.last().copied()), ("up_blocks.2", Some("down_blocks.0")));
     let overlap = |level: &Value, of: &str| level[of]["iou_top"].as_f64().unwrap();
     let last = sanity.last().unwrap();
-    assert!(overlap(last, "attention") < SUPPORTED && overlap(last, "causal") < SUPPORTED, "{last}");
+    assert!(overlap(last, "attention") < SHOWN && overlap(last, "causal") < SHOWN, "{last}");
     for part in ["words", "counterfactuals", "reweighted"] {
         assert_eq!(more[part], found[part].take(), "{part}");
     }

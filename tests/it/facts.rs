@@ -37,6 +37,8 @@ fn a_run_holds_its_facts_and_a_sweep_changes_what_neglect_is_measured_by() {
     let pairs: Vec<_> = leaks.iter().map(|leak| [leak["adjective"].as_str(), leak["noun"].as_str()]).collect();
     assert_eq!(pairs, [[Some("red"), Some("apple")], [Some("green"), Some("frog")]]);
     for leak in leaks {
+        // Words for the whole scene are no targets.
+        assert!(leak["others"].as_array().unwrap().iter().all(|other| other["noun"] != "beach"), "{leak}");
         // The adjective follows the noun whose map is nearest.
         let others =
             leak["others"].as_array().unwrap().iter().map(|other| (other["divergence"].as_f64(), &other["noun"]));
@@ -47,11 +49,14 @@ fn a_run_holds_its_facts_and_a_sweep_changes_what_neglect_is_measured_by() {
     let placed = &facts["words"][2]["placed"];
     assert!(placed["step"].as_u64().unwrap() < placed["steps"].as_u64().unwrap(), "{placed}");
     let page = std::fs::read_to_string(folder.join("outputs/run/report.html")).unwrap();
-    assert!(page.contains("stated: apple left of frog: the maps agree"));
+    assert!(page.contains("apple left of frog, as the prompt says"));
 
-    // Other maps have other facts.
+    // Other maps have other facts, and are asked from then on.
     attnmap(folder, &["view", "outputs/run", "--aggregate", "daam"]);
     assert_ne!(run()["facts"], facts);
+    assert_eq!(run()["facts"], json(folder, &["facts", "outputs/run", "--json"]));
+    attnmap(folder, &["view", "outputs/run"]);
+    assert_eq!(run()["facts"], facts);
 
     let sweep = json(folder, &["sweep", PROMPT, "--seeds", "0..3", "--json"]);
     assert_eq!(sweep["filler_peaks"].as_array().unwrap().len(), 3, "the highest filler under each seed");

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: one file a module.
 
+mod agree;
 mod checkpoint;
 mod cli;
 mod evidence;

@@ -166,7 +166,8 @@ fn the_page_holds_the_runs_own_numbers() {
     };
     // The run's own maps, 16 bits: equal to heatmaps.safetensors over the steps.
     let own = pack::unpack(&bytes, &block(&run["official"]["block"]));
-    for (seen, sum) in own.iter().zip(&maps.tokens) {
+    assert_eq!(own.len(), maps.words.len());
+    for (seen, sum) in own.iter().zip(&maps.words) {
         assert!((seen - sum / STEPS as f32).abs() < 1e-5, "{seen} {sum}");
     }
     // One head of one site, 8 bits, and one step.
@@ -190,14 +191,32 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     run_folder(folder.path());
     let data = from_run(folder.path()).unwrap();
     assert!(data.verdicts.is_empty() && data.estimates.is_empty());
-    let evidence = r#"{"words": [{"word": "frog", "verdict": "supported", "sentence": "It does."}, {"word": "gone"}]}"#;
-    std::fs::write(folder.path().join("evidence.json"), evidence).unwrap();
+    // As the first format has it: one verdict a word.
+    let score = serde_json::json!({"spearman": 0.4, "iou_top": 0.5, "drop": 0.8});
+    let low = serde_json::json!({"spearman": null, "iou_top": 0.1, "drop": 0.1});
+    let controls = serde_json::json!({"centre_blob": low, "other_word": null, "equal_mass_token": null, "edges": low});
+    let word = |word: &str| {
+        serde_json::json!({"word": word, "verdict": "supported", "sentence": "It does.", "effect": 0.2, "attention": score,
+                           "controls": controls})
+    };
+    let thresholds = serde_json::json!({"least_effect": 1.6e-4, "supported": 0.38, "partly": 0.27});
+    let evidence = serde_json::json!({"format_version": 1, "cut": "substitute", "steps": [0], "aggregate": "daam",
+                                      "thresholds": thresholds, "words": [word("frog"), word("gone")], "shapley": null});
+    std::fs::write(folder.path().join("evidence.json"), evidence.to_string()).unwrap();
+    let causal = candle_core::Tensor::zeros((2, 4, 6), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    let tensors = std::collections::HashMap::from([("causal", causal)]);
+    candle_core::safetensors::save(&tensors, folder.path().join("evidence.safetensors")).unwrap();
     std::fs::create_dir(folder.path().join("steps")).unwrap();
     for name in ["02.png", "01.png", "notes.txt"] {
         std::fs::write(folder.path().join("steps").join(name), b"png").unwrap();
     }
     let data = from_run(folder.path()).unwrap();
     assert_eq!((data.verdicts.len(), data.verdicts[0].word), (1, 1));
+    let verdict = &data.verdicts[0];
+    assert_eq!((verdict.mattered, verdict.shows, verdict.changed), ("much", "yes", None));
+    assert!(verdict.sentence.starts_with("Cutting \"frog\" moves 20.00 % of the prediction"), "{}", verdict.sentence);
+    // Numbers of the first format are made again: a word has the attention of all its tokens, and facts are there.
+    assert_eq!(data.layout.len(), data.words.len());
     assert_eq!(data.estimates.iter().map(|e| e.step).collect::<Vec<_>>(), [0, 1]);
 }
 
@@ -211,7 +230,7 @@ fn a_folder_without_a_run_is_named() {
     let error = report::write(folder.path()).unwrap_err().to_string();
     assert!(error.contains("image.png"), "{error}");
     std::fs::write(folder.path().join("image.png"), b"x").unwrap();
-    std::fs::write(folder.path().join("heatmaps.safetensors"), b"x").unwrap();
+    std::fs::write(folder.path().join("trace.safetensors"), b"x").unwrap();
     let error = report::write(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("heatmaps.safetensors") && error.contains("safetensors"), "{error}");
+    assert!(error.contains("trace.safetensors") && error.contains("safetensors"), "{error}");
 }

@@ -302,8 +302,8 @@ fn words_of_the_negative_prompt_are_shown_too() {
     // Only the tokens that the words have; here two chunks, with a start and an end token each between them.
     let (half, prompt) = traced.trace.half(Half::Unconditional).unwrap();
     let kept: Vec<usize> = prompt.words.iter().flat_map(|word| word.tokens.clone()).collect();
-    let expected: Vec<f32> = kept.iter().flat_map(|&token| maps.token(token)).map(|v| v / maps.steps as f32).collect();
-    assert_eq!(negative.tokens, expected);
+    let expected = prompt.words.iter().flat_map(|word| maps.map_of(word)).map(|value| value / maps.steps as f32);
+    assert_eq!(negative.maps, expected.collect::<Vec<f32>>());
     assert_eq!(negative.shares, kept.iter().map(|&token| maps.shares[token]).collect::<Vec<_>>());
     // Behind the prompt's own channels at every site, head and step.
     let own = page.tokens.len() + 1;

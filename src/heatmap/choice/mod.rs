@@ -9,6 +9,7 @@ pub use ranges::{HeadSet, StepWindow};
 use sites::stage_name;
 pub use sites::{LayerPattern, Resolution, SiteFilter};
 use std::fmt;
+use std::str::FromStr;
 
 /// The aggregate used when none is named.
 pub const DEFAULT: &str = "compete";
@@ -22,52 +23,94 @@ pub struct NamedAggregate {
     pub about: &'static str,
     /// The sites it takes.
     pub sites: &'static [SiteFilter],
-    /// Whether the prompt's tokens compete for each cell; see [`Aggregate::compete`].
+    /// Whether the prompt's words compete for each cell; see [`Aggregate::compete`].
     pub compete: Option<f32>,
+    /// What the maps of a word's tokens make together; see [`Aggregate::of_tokens`].
+    pub of_tokens: OfTokens,
+}
+
+/// What the maps of a word's tokens make together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OfTokens {
+    /// Their sum: the attention that goes to the word, however many tokens it is cut into.
+    #[default]
+    Sum,
+    /// Their mean, as DAAM has it (`daam/trace.py`, `merge_idxs` and `mean(0)`): a word of more tokens has a lower map.
+    Mean,
 }
 
 /// Every named aggregate.
 pub const NAMED: &[NamedAggregate] = &[
     NamedAggregate {
         name: "daam",
-        about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid",
+        about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid; a word has the mean of its tokens' maps",
         sites: &[SiteFilter::Daam],
         compete: None,
+        of_tokens: OfTokens::Mean,
     },
-    NamedAggregate { name: "all", about: "every site", sites: &[], compete: None },
-    NamedAggregate { name: "down", about: "the down blocks", sites: &[SiteFilter::Stage(Stage::Down)], compete: None },
-    NamedAggregate { name: "mid", about: "the middle block", sites: &[SiteFilter::Stage(Stage::Mid)], compete: None },
-    NamedAggregate { name: "up", about: "the up blocks", sites: &[SiteFilter::Stage(Stage::Up)], compete: None },
+    NamedAggregate { name: "all", about: "every site", sites: &[], compete: None, of_tokens: OfTokens::Sum },
+    NamedAggregate {
+        name: "down",
+        about: "the down blocks",
+        sites: &[SiteFilter::Stage(Stage::Down)],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+    },
+    NamedAggregate {
+        name: "mid",
+        about: "the middle block",
+        sites: &[SiteFilter::Stage(Stage::Mid)],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+    },
+    NamedAggregate {
+        name: "up",
+        about: "the up blocks",
+        sites: &[SiteFilter::Stage(Stage::Up)],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+    },
     NamedAggregate {
         name: "last-up",
         about: "the last up block that looks at the prompt",
         sites: &[SiteFilter::LastUp],
         compete: None,
+        of_tokens: OfTokens::Sum,
     },
-    NamedAggregate { name: "finest", about: "the finest site grid", sites: &[SiteFilter::Level(0)], compete: None },
+    NamedAggregate {
+        name: "finest",
+        about: "the finest site grid",
+        sites: &[SiteFilter::Level(0)],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+    },
     NamedAggregate {
         name: "second",
         about: "the second finest site grid",
         sites: &[SiteFilter::Level(1)],
         compete: None,
+        of_tokens: OfTokens::Sum,
     },
     NamedAggregate {
         name: "third",
         about: "the third finest site grid",
         sites: &[SiteFilter::Level(2)],
         compete: None,
+        of_tokens: OfTokens::Sum,
     },
     NamedAggregate {
         name: "compete",
-        about: "the last site, each cell shared out among the prompt's tokens",
+        about: "the last site, each cell shared out among the prompt's words",
         sites: &[SiteFilter::LastSite],
         compete: Some(0.8),
+        of_tokens: OfTokens::Sum,
     },
     NamedAggregate {
         name: "compete-up",
         about: "up blocks on grids of 16 cells a side or more, shared out likewise; for SD 1.x and 2.x, untested there",
         sites: &[SiteFilter::Stage(Stage::Up), SiteFilter::AtLeast(16)],
         compete: Some(0.8),
+        of_tokens: OfTokens::Sum,
     },
 ];
 
@@ -85,11 +128,13 @@ pub struct Aggregate {
     pub steps: Option<StepWindow>,
     /// The half of the guidance batch.
     pub half: Half,
-    /// Whether the tokens of the prompt's text compete for each cell, and with which exponent: a token's map becomes its share of
-    /// what all of them have in the cell (start, end and padding, which hold most of it, left aside), to this power, scaled so that
-    /// its highest cell keeps the attention that it had. Sharper outlines where the start token fades in and out; chosen on scenes
-    /// with known masks.
+    /// Whether the words of the prompt compete for each cell, and with which exponent: a word's map becomes its share of
+    /// what all tokens of the text have in the cell (start, end and padding, which hold most of it, left aside), to this power, scaled
+    /// so that its highest value is the highest attention that the word had. Sharper outlines where the start token fades in and
+    /// out; chosen on scenes with known masks.
     pub compete: Option<f32>,
+    /// What the maps of a word's tokens make together, before the words compete.
+    pub of_tokens: OfTokens,
 }
 
 impl Default for Aggregate {
@@ -112,8 +157,9 @@ impl Aggregate {
                 format!("{} is unknown; choose from {}", crate::in_quotes(name), names.join(", ")),
             ));
         };
-        let (name, sites, compete) = (found.name.to_string(), found.sites.to_vec(), found.compete);
-        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete })
+        let (name, sites) = (found.name.to_string(), found.sites.to_vec());
+        let NamedAggregate { compete, of_tokens, .. } = *found;
+        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete, of_tokens })
     }
 
     /// This aggregate, taking only sites that `filter` takes too.
@@ -167,6 +213,9 @@ fn join<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// How the other half is written after the rest.
+const UNCONDITIONAL: &str = "unconditional half";
+
 impl fmt::Display for Aggregate {
     /// As in `daam, layers up, heads 0-3`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -185,9 +234,37 @@ impl fmt::Display for Aggregate {
             write!(f, ", steps {steps}")?;
         }
         if self.half == Half::Unconditional {
-            f.write_str(", unconditional half")?;
+            write!(f, ", {UNCONDITIONAL}")?;
         }
         Ok(())
+    }
+}
+
+impl FromStr for Aggregate {
+    type Err = Error;
+
+    /// Reads back what [`Display`](fmt::Display) writes: how `run.json` says which maps a run has.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split(", ");
+        let mut how = Self::named(parts.next().unwrap_or_default())?;
+        for part in parts {
+            if let Some(layers) = part.strip_prefix("layers ") {
+                let patterns = layers.split(',').map(str::parse).collect::<Result<Vec<LayerPattern>>>()?;
+                how = how.narrowed(SiteFilter::Layers(patterns));
+            } else if let Some(sizes) = part.strip_prefix("resolution ") {
+                let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<Resolution>>>()?;
+                how = how.narrowed(SiteFilter::Resolutions(sizes));
+            } else if let Some(heads) = part.strip_prefix("heads ") {
+                how.heads = Some(heads.parse()?);
+            } else if let Some(steps) = part.strip_prefix("steps ") {
+                how.steps = Some(steps.parse()?);
+            } else if part == UNCONDITIONAL {
+                how.half = Half::Unconditional;
+            } else {
+                return Err(Error::option("--aggregate", format!("{text:?} cannot be read: {part:?} is unknown")));
+            }
+        }
+        Ok(how)
     }
 }
 
@@ -223,11 +300,16 @@ mod tests {
     }
 
     #[test]
-    fn every_named_aggregate_is_found_and_the_default_is_one() {
+    fn every_named_aggregate_is_found_and_a_written_one_is_read_back() {
         for named in NAMED {
             assert_eq!(Aggregate::named(named.name).unwrap().to_string(), named.name);
         }
         Aggregate::default();
+        let whole = "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, steps 3-9, unconditional half";
+        for written in ["compete", "daam, heads 1", "last-up, steps 0.2..0.8", whole] {
+            assert_eq!(written.parse::<Aggregate>().unwrap().to_string(), written);
+        }
+        assert!("all, heads x".parse::<Aggregate>().is_err() && "best".parse::<Aggregate>().is_err());
         assert!(Aggregate::named("best").unwrap_err().to_string().contains("daam, all"));
     }
 }

@@ -9,12 +9,8 @@ const FINE = {height: Math.max(RUN.a.block.height, RUN.b.block.height), width: M
 function mapOf(side, pair) {
   const run = RUN[side], at = pair[side];
   if (at === null) return null;
-  const {block} = run, map = new Float32Array(FINE.height * FINE.width), tokens = run.words[at].tokens;
-  for (const token of tokens) {
-    const grid = bicubic(plane(block, token), block.height, block.width, FINE.height, FINE.width);
-    for (let i = 0; i < map.length; i++) map[i] += Math.max(0, grid[i]) / tokens.length;
-  }
-  return map;
+  const {block} = run, grid = bicubic(plane(block, at), block.height, block.width, FINE.height, FINE.width);
+  return grid.map((value) => Math.max(0, value));
 }
 const maps = new Map();
 function mapsOf(pair) {

@@ -13,7 +13,7 @@ const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
 // What can be shown: the prompt's words, the special tokens, then the probes.
 const ENTRIES = RUN.words.map((word, i) => ({
-  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence, weight: word.weight,
+  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence, weight: word.weight, own: i,
 }));
 for (const [key, label, channels] of [
   ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],
@@ -23,11 +23,11 @@ for (const [key, label, channels] of [
   if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
 }
 RUN.probes.forEach((probe, i) => ENTRIES.push(
-  {index: ENTRIES.length, key: 'q' + i, label: probe.text, special: false, probe: true, channels: probe.tokens, occurrence: 1}));
+  {index: ENTRIES.length, key: 'q' + i, label: probe.text, special: false, probe: true, channels: probe.tokens, occurrence: 1, own: RUN.words.length + i}));
 const PROBES = ENTRIES.filter((entry) => entry.probe);
 for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
   ENTRIES.push({index: ENTRIES.length, key: 'n' + i, label: word.text, special: false, negative: true,
-    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence, weight: word.weight});
+    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence, weight: word.weight, own: i});
 }
 const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
 const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative && !entry.probe);
@@ -36,84 +36,113 @@ const SPECIALS = ENTRIES.filter((entry) => entry.special);
 const weightOf = (entry) => (entry.weight === undefined || entry.weight === 1 ? '' : '×' + Number(entry.weight.toFixed(2)));
 const nameOf = (entry) => (entry.probe ? 'probe:' : '') + entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
 
-// A selection is a list of head sets, one a site, or null for the run's own aggregate. Head sets of the run's own sites:
-const ownHeads = () => RUN.sites.map((site) => (site.used ? allHeads(site) : []));
+// A selection is a list of head sets, one a site, or null for the run's own choice of maps, which may be of some heads or steps.
+const OWN = RUN.official;
+const ownHeads = () => RUN.sites.map((site) => (!site.used ? [] : OWN && OWN.heads ? OWN.heads.filter((h) => h < site.heads) : allHeads(site)));
 const allHeads = (site) => Array.from({length: site.heads}, (_, i) => i);
 const headsOf = (selection) => selection || ownHeads();
 const isWhole = (a, b) => a <= 0 && b >= GROUPS - 1;
+// The groups of steps that are looked at: the run's own window where it has one and nothing else is chosen.
+function groupsOf(selection, a, b) {
+  if (selection !== null || !isWhole(a, b) || !OWN || !OWN.steps) return [a, b];
+  const inside = RUN.stepGroups.map(([first, last], g) => (last >= OWN.steps[0] && first <= OWN.steps[1] ? g : -1)).filter((g) => g >= 0);
+  return [inside[0], inside[inside.length - 1]];
+}
 
-// Adds one channel's maps of the chosen sites, heads and steps to nothing: the mean over (site, head) at H x W.
-// Every site's planes are upsampled first and clamped at 0, as DAAM does (Tang et al. 2023, section 3).
-function channelMap(heads, a, b, channel, H, W) {
-  const sum = new Float32Array(H * W);
-  let weight = 0, share = 0;
+// Calls `use(values, block, weight)` for one channel's planes of the chosen sites, heads and steps; weights count (site, head)s.
+function eachPlane(heads, a, b, channel, use) {
   RUN.sites.forEach((site, s) => {
     const chosen = heads[s];
     if (!chosen.length) return;
-    const add = (block, p, count) => {
-      const values = plane(block, p), grid = bicubic(values, block.height, block.width, H, W);
-      share += count * meanOf(values);
-      if (block.height !== H || block.width !== W) clampAtZero(grid);
-      addInto(sum, grid, count);
-    };
     if (HAS_STEPS && !isWhole(a, b)) {
-      for (let g = a; g <= b; g++) add(site.byStep, g * CHANNELS + channel, chosen.length / (b - a + 1));
-    } else if (chosen.length === site.heads) add(site.mean, channel, chosen.length);
-    else for (const head of chosen) add(site.byHead, head * CHANNELS + channel, 1);
-    weight += chosen.length;
+      for (let g = a; g <= b; g++) use(plane(site.byStep, g * CHANNELS + channel), site.byStep, chosen.length / (b - a + 1));
+    } else if (chosen.length === site.heads) use(plane(site.mean, channel), site.mean, chosen.length);
+    else for (const head of chosen) use(plane(site.byHead, head * CHANNELS + channel), site.byHead, 1);
+  });
+}
+
+// One channel's map of the chosen sites, heads and steps: the mean over (site, head) at H x W.
+// Every site's planes are upsampled first and clamped at 0, as DAAM does (Tang et al. 2023, section 3).
+function channelMap(heads, a, b, channel, H, W) {
+  const sum = new Float32Array(H * W);
+  let weight = 0;
+  eachPlane(heads, a, b, channel, (values, block, count) => {
+    const grid = bicubic(values, block.height, block.width, H, W);
+    if (block.height !== H || block.width !== W) clampAtZero(grid);
+    addInto(sum, grid, count);
+    weight += count;
   });
   if (weight > 0) for (let i = 0; i < sum.length; i++) sum[i] /= weight;
-  sum.share = weight > 0 ? share / weight : 0; // of all attention, before any resizing
   return sum;
 }
 
-// All channels at the latent grid for a selection and a window of step groups; the last few are kept.
+// A view: a selection and a window of step groups, and what has been worked out of it; the last few are kept.
 const aggregates = new Map();
 function aggregate(selection, a, b) {
-  const key = JSON.stringify([selection, isWhole(a, b) ? 'all' : [a, b]]);
+  const own = selection === null && OWN, whole = isWhole(a, b);
+  const key = JSON.stringify([selection, whole ? 'all' : [a, b]]);
   let maps = aggregates.get(key);
   if (!maps) {
-    const {height: H, width: W} = GRID;
-    if (selection === null && isWhole(a, b) && RUN.official) {
-      const block = RUN.official.block;
-      const own = (t) => bicubic(plane(block, t), block.height, block.width, H, W);
-      maps = Array.from({length: TOKENS}, (_, t) => own(t));
-      // The padding is what the tokens leave, unless the aggregate let them compete and they no longer sum to the whole.
-      const competed = RUN.official.name.startsWith('compete');
-      const rest = competed ? channelMap(ownHeads(), 0, GROUPS - 1, REST, H, W) : new Float32Array(H * W).fill(1);
-      if (!competed) for (const map of maps) addInto(rest, map, -1);
-      maps.push(clampAtZero(rest));
-      maps.forEach((map, t) => { map.share = RUN.official.shares[t]; });
-      for (let p = 0; p < PROBE_TOKENS; p++) {
-        maps.push(own(TOKENS + p));
-        maps[REST + 1 + p].share = channelMap(ownHeads(), 0, GROUPS - 1, REST + 1 + p, 1, 1).share;
-      }
-      if (NEGATIVE) NEGATIVE.shares.forEach((share, t) => maps.push(Object.assign(plane(NEGATIVE.block, t), {share})));
-    } else {
-      const heads = headsOf(selection);
-      maps = Array.from({length: CHANNELS}, (_, c) => channelMap(heads, a, b, c, H, W));
-    }
-    maps.key = key;
-    maps.words = new Map();
+    const [from, to] = groupsOf(selection, a, b);
+    maps = {key, heads: headsOf(selection), from, to, own, packed: own && whole, words: new Map(), channels: new Map(), totals: new Map()};
     if (aggregates.size > 24) aggregates.delete(aggregates.keys().next().value);
     aggregates.set(key, maps);
   }
   return maps;
 }
+function channelOf(maps, channel) {
+  if (!maps.channels.has(channel)) maps.channels.set(channel, channelMap(maps.heads, maps.from, maps.to, channel, GRID.height, GRID.width));
+  return maps.channels.get(channel);
+}
 
-// The map of a word: the mean of its tokens' maps.
+// The map of a word: the attention to its tokens together. Where the run's own choice lets the words compete, a word's map is its
+// part of what the text has in a cell, to a power, with the peak that it had.
 function entryMap(maps, entry) {
   let map = maps.words.get(entry.index);
   if (!map) {
-    map = new Float32Array(GRID.height * GRID.width);
-    for (const channel of entry.channels) addInto(map, maps[channel], 1 / entry.channels.length);
+    if (maps.packed && !entry.special) map = plane(entry.negative ? NEGATIVE.block : OWN.block, entry.own);
+    else {
+      map = sumOf(maps.own, entry, (channel) => channelOf(maps, channel));
+      if (maps.own && OWN.compete) {
+        const total = (negative) => {
+          if (!maps.totals.has(negative)) maps.totals.set(negative, totalOf(negative, (channel) => channelOf(maps, channel)));
+          return maps.totals.get(negative);
+        };
+        compete(map, entry, total);
+      }
+    }
     maps.words.set(entry.index, map);
   }
   return map;
 }
+// The maps of an entry's channels together; DAAM takes their mean.
+function sumOf(own, entry, channel) {
+  const map = channel(entry.channels[0]).slice();
+  for (const other of entry.channels.slice(1)) addInto(map, channel(other), 1);
+  if (own && own.mean) for (let i = 0; i < map.length; i++) map[i] /= entry.channels.length;
+  return map;
+}
+// The attention to all text of a half together.
+const TEXT = RUN.tokens.flatMap((token, i) => (token.kind === 'text' ? [i] : []));
+const NEGATIVE_TEXT = NEGATIVE ? NEGATIVE.shares.map((_, t) => NEGATIVE_FROM + t) : [];
+function totalOf(negative, channel) {
+  const [first, ...rest] = negative ? NEGATIVE_TEXT : TEXT, total = channel(first).slice();
+  for (const other of rest) addInto(total, channel(other), 1);
+  return total;
+}
+function compete(map, entry, total) {
+  if (entry.special || !(entry.probe ? TEXT.length : entry.channels.length)) return;
+  const all = total(Boolean(entry.negative)), highest = maxOf(map);
+  for (let i = 0; i < map.length; i++) {
+    const of = all[i] + (entry.probe ? map[i] : 0);
+    map[i] = of > 0 ? (map[i] / of) ** OWN.compete : 0;
+  }
+  const top = maxOf(map);
+  if (top > 0) for (let i = 0; i < map.length; i++) map[i] *= highest / top;
+}
 
-// Numbers about a word under the current view: share of all attention (its tokens together), where its map peaks, and how
-// much of the image reaches 40 % of that peak.
+// Numbers about a word under the current view (docs/NUMBERS.md): its share of all attention, where its map peaks, and how much of the
+// image reaches 40 % of that peak.
 function entryFacts(maps, entry) {
   const cache = (maps.facts ||= new Map());
   if (!cache.has(entry.index)) {
@@ -124,16 +153,17 @@ function entryFacts(maps, entry) {
     let area = 0;
     for (const v of map) if (peak > 0 && v >= 0.4 * peak) area++;
     cache.set(entry.index, {
-      share: entry.channels.reduce((total, channel) => total + maps[channel].share, 0), peak, area: area / map.length,
+      share: shareIn(maps, entry, null), peak, area: area / map.length,
       x: ((at % GRID.width) + 0.5) / GRID.width, y: (Math.floor(at / GRID.width) + 0.5) / GRID.height,
     });
   }
   return cache.get(entry.index);
 }
 
-// Mean of a latent-grid map over a box in image pixels, each cell weighted by how much of it lies in the box.
-function boxMean(map, box) {
-  const {height: H, width: W} = GRID, kx = W / RUN.image.width, ky = H / RUN.image.height;
+// Mean of a plane over a box in image pixels, each cell weighted by how much of it lies in the box; over everything without one.
+function boxMean(map, {height: H, width: W}, box) {
+  if (!box) return meanOf(map);
+  const kx = W / RUN.image.width, ky = H / RUN.image.height;
   const x0 = box.x * kx, x1 = (box.x + box.w) * kx, y0 = box.y * ky, y1 = (box.y + box.h) * ky;
   let sum = 0, area = 0;
   for (let y = Math.max(0, Math.floor(y0)); y < Math.min(H, Math.ceil(y1)); y++) {
@@ -147,13 +177,23 @@ function boxMean(map, box) {
   return area > 0 ? sum / area : 0;
 }
 
-// Share of every entry in a box (or, without one, in the whole image): all its tokens together, so that the prompt's entries add up to 1.
-function shares(maps, box) {
-  return ENTRIES.map((entry) => {
-    const map = entryMap(maps, entry), n = entry.channels.length;
-    return box ? n * boxMean(map, box) : entryFacts(maps, entry).share;
-  });
+// The share of a place's attention that goes to an entry, all its tokens together: the mean probability over the place, from the planes as
+// they were recorded, before anything is resized or competes. `attnmap ask` says the same.
+function shareIn(maps, entry, box) {
+  const exact = !box && maps.packed ? (entry.negative ? NEGATIVE.shares : OWN.shares) : null;
+  const from = entry.negative ? NEGATIVE_FROM : 0;
+  let share = 0;
+  for (const channel of entry.channels) {
+    if (exact && channel - from < exact.length) { share += exact[channel - from]; continue; }
+    let sum = 0, weight = 0;
+    eachPlane(maps.heads, maps.from, maps.to, channel, (values, block, count) => { sum += count * boxMean(values, block, box); weight += count; });
+    share += weight > 0 ? sum / weight : 0;
+  }
+  return share;
 }
+
+// The share of every entry in a box, or, without one, in the whole image: the prompt's entries add up to 1, and so do those of any box.
+const shares = (maps, box) => ENTRIES.map((entry) => (box ? shareIn(maps, entry, box) : entryFacts(maps, entry).share));
 
 // Share of a word at each step group, over the chosen sites.
 function shareBySteps(selection, entry) {
@@ -176,20 +216,25 @@ function stepThumb(selection, entry, group) {
   RUN.sites.forEach((site, s) => {
     if (heads[s].length && site.byStep.height * site.byStep.width > h * w) { h = site.byStep.height; w = site.byStep.width; }
   });
-  const values = new Float32Array(h * w);
-  for (const channel of entry.channels) {
-    const map = GROUPS > 1 ? channelMap(heads, group, group, channel, h, w) : channelMap(heads, 0, 0, channel, h, w);
-    addInto(values, map, 1 / entry.channels.length);
+  const own = selection === null && OWN, channel = (c) => channelMap(heads, group, group, c, h, w);
+  const values = sumOf(own, entry, channel);
+  if (own && OWN.compete) {
+    compete(values, entry, (negative) => {
+      const key = [group, negative, h, w].join();
+      if (!stepTotals.has(key)) stepTotals.set(key, totalOf(negative, channel));
+      return stepTotals.get(key);
+    });
   }
   return {values, h, w};
 }
+const stepTotals = new Map();
 
-// A word's map at one head of one site (head null: the mean over its heads), at the grid it is kept at.
+// The attention to a word at one head of one site (head null: the mean over its heads), at the grid it is kept at.
 function headThumb(entry, s, head) {
   const site = RUN.sites[s], block = head === null ? site.mean : site.byHead;
   const values = new Float32Array(block.height * block.width);
   for (const channel of entry.channels) {
-    addInto(values, plane(block, (head === null ? 0 : head * CHANNELS) + channel), 1 / entry.channels.length);
+    addInto(values, plane(block, (head === null ? 0 : head * CHANNELS) + channel), 1);
   }
   return {values, h: block.height, w: block.width};
 }

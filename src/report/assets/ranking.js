@@ -48,8 +48,8 @@ function rankingPanel() {
     }
     heading.textContent = !box ? 'Words over the whole image'
       : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
-    last.textContent = box ? '× mean' : 'peak';
-    last.title = box ? 'Share here divided by the word’s share of the whole image' : 'Highest value of the word’s map';
+    last.textContent = box ? '× image' : 'peak';
+    last.title = box ? 'Share here divided by the word’s share of the whole image' : 'Highest attention to the word in one place';
     clear.hidden = !S.box;
     const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
     note.replaceChildren('The words hold ' + percent(words) + ' of the attention here' + (S.specials ? '' : '; start, end and padding the rest') + '. ', honest());

@@ -1,0 +1,107 @@
+//! The page's numbers against those of the command line, on a run of the built-in checkpoint: a point, a box, a mask, everything, a layer
+//! and a window of steps.
+
+use crate::browser;
+use crate::chrome::{Chrome, Look};
+use crate::report::table;
+use serde_json::Value;
+use std::path::Path;
+
+/// `unicorn` is two tokens.
+const PROMPT: &str = "a unicorn and a green frog on the beach";
+
+fn attnmap(folder: &Path, args: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .current_dir(folder)
+        .arg("--quiet")
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn json(folder: &Path, args: &[&str]) -> Value {
+    serde_json::from_slice(&attnmap(folder, args)).unwrap()
+}
+
+/// The shares of the page's table at `hash` by the names of `words`, and of start, end and padding after them.
+fn shown(chrome: &mut Chrome, page: &Path, hash: &str) -> Vec<f64> {
+    chrome.open(page, hash, Look::default());
+    table(chrome)
+}
+
+/// What `ask` says, in the order of the page's entries.
+fn asked(folder: &Path, words: &[String], more: &[&str]) -> Vec<f64> {
+    let parts = json(folder, &[&["ask", "run", "--json"], more].concat());
+    let of = |name: &str| {
+        let part = parts.as_array().unwrap().iter().find(|part| part["word"] == name);
+        part.unwrap_or_else(|| panic!("no {name} in {parts}"))["share"].as_f64().unwrap()
+    };
+    words.iter().map(String::as_str).chain(["<start>", "<end>", "<padding>"]).map(of).collect()
+}
+
+#[track_caller]
+fn same(page: &[f64], command: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(page.len(), command.len(), "{what}");
+    for (entry, (page, command)) in page.iter().zip(command).enumerate() {
+        assert!((page - command).abs() <= tolerance, "{what}, entry {entry}: the page has {page}, ask {command}");
+    }
+    assert!((page.iter().sum::<f64>() - 1.0).abs() < 0.02, "{what}: they make a whole");
+}
+
+#[test]
+fn the_page_and_the_command_line_say_the_same() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    attnmap(folder, &["generate", PROMPT, "--out", "run", "--steps", "6"]);
+    let page = folder.join("run/report.html");
+    let record: Value = serde_json::from_slice(&std::fs::read(folder.join("run/run.json")).unwrap()).unwrap();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let name = |word: &Value| {
+        let (text, occurrence) = (word["text"].as_str().unwrap(), word["occurrence"].as_u64().unwrap());
+        if occurrence > 1 { format!("{text}#{occurrence}") } else { text.to_owned() }
+    };
+    let words: Vec<String> = list(&record["words"]).iter().map(name).collect();
+    assert!(list(&record["words"])[1]["tokens"].as_array().unwrap().len() > 1, "a word of several tokens");
+
+    // The whole image: run.json, facts, ask of everything, and the page with and without a box round everything.
+    let shares = |words: &Value| list(words).iter().map(|word| word["share"].as_f64().unwrap()).collect::<Vec<f64>>();
+    let facts = json(folder, &["facts", "run", "--json"]);
+    assert_eq!(shares(&facts["words"]), shares(&record["words"]));
+    let whole = asked(folder, &words, &["--box", "0,0,128,128"]);
+    for (ask, run) in whole.iter().zip(shares(&record["words"])) {
+        assert!((ask - run).abs() < 1e-6, "ask has {ask} of everything, run.json {run}");
+    }
+    same(&shown(&mut chrome, &page, "#special=1"), &whole, 1e-4, "the whole image");
+    same(&shown(&mut chrome, &page, "#special=1&box=0,0,128,128"), &whole, 1e-4, "a box round everything");
+    let lifts = json(folder, &["ask", "run", "--json", "--box", "0,0,128,128"]);
+    assert!(list(&lifts).iter().all(|part| (part["lift"].as_f64().unwrap() - 1.0).abs() < 1e-6), "{lifts}");
+
+    // A box, a mask of the same pixels, a point.
+    let boxed = asked(folder, &words, &["--box", "69,49,40,31"]);
+    same(&shown(&mut chrome, &page, "#special=1&box=69,49,40,31"), &boxed, 1e-3, "a box");
+    let inside = |x: u32, y: u32| (69..109).contains(&x) && (49..80).contains(&y);
+    let mask = image::GrayImage::from_fn(128, 128, |x, y| image::Luma([if inside(x, y) { 255 } else { 0 }]));
+    mask.save(folder.join("mask.png")).unwrap();
+    same(&asked(folder, &words, &["--mask", "mask.png"]), &boxed, 1e-6, "a mask");
+    let point = asked(folder, &words, &["--at", "92,79"]);
+    same(&shown(&mut chrome, &page, "#special=1&box=92,79,1,1"), &point, 1e-3, "a point");
+
+    // One layer, and a window of steps: planes of 256 levels.
+    let site = record["sites"].as_array().unwrap().len() - 2;
+    let path = record["sites"][site]["path"].as_str().unwrap();
+    let layer = asked(folder, &words, &["--layers", path, "--box", "69,49,40,31"]);
+    same(&shown(&mut chrome, &page, &format!("#special=1&at={site}&box=69,49,40,31")), &layer, 4e-3, "a layer");
+    let window = asked(folder, &words, &["--steps-window", "2-4", "--box", "69,49,40,31"]);
+    same(&shown(&mut chrome, &page, "#special=1&steps=2-4&box=69,49,40,31"), &window, 4e-3, "steps");
+
+    // Another choice of maps: the page, run.json, facts and ask follow.
+    attnmap(folder, &["view", "run", "--aggregate", "daam"]);
+    let daam = asked(folder, &words, &["--box", "69,49,40,31"]);
+    assert!(daam.iter().zip(&boxed).any(|(a, b)| (a - b).abs() > 0.01), "DAAM takes other layers");
+    same(&shown(&mut chrome, &page, "#special=1&box=69,49,40,31"), &daam, 1e-3, "daam");
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
