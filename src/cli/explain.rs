@@ -181,7 +181,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     bar.finish_and_clear();
     attnmap::report::write(folder)?;
     if let Some(replaced) = replaced {
-        eprintln!("attnmap: replaced what had been tested in another way: {replaced}");
+        print::note(format!("replaced what had been tested in another way: {replaced}"));
     }
     show(args, folder, &evidence)
 }
