@@ -35,7 +35,7 @@ def main() -> None:
         with autocast():
             mean = vae.encode(x).latent_dist.mean
         latents.append(mean.float().cpu().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
-        if i % 2000 == 0:
+        if i % 500 == 0:
             print(f"{i} scenes, {time.time() - start:.0f} s", flush=True)
     part = Path(a.out).with_suffix(".tmp.npz")  # whole or not at all
     np.savez(part, latents=np.concatenate(latents), scenes=json.dumps([asdict(s) for s in scenes]))
