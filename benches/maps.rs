@@ -4,7 +4,7 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
-    About, Attends, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
+    About, AttentionKind, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
     Trace, WordInfo,
 };
 use candle_core::{DType, Device, Tensor};
@@ -37,7 +37,16 @@ fn sites() -> Vec<(Site, Tensor)> {
         for layer in 0..count {
             let path = format!("{block}.attentions.{layer}.transformer_blocks.0.attn2");
             let index = sites.len();
-            let site = Site { path, stage, attends: Attends::Prompt, index, heads: 8, height: side, width: side };
+            let site = Site {
+                path,
+                stage,
+                depth: 0.0,
+                kind: AttentionKind::Cross,
+                index,
+                heads: 8,
+                height: side,
+                width: side,
+            };
             sites.push((site, flat.clone()));
         }
     }

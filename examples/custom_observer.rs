@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use attnmap::Result;
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::pipeline::{LoadOptions, Pipeline};
-use attnmap::trace::{Attends, AttentionObserver, Site, Step};
+use attnmap::trace::{AttentionKind, AttentionObserver, Site, Step};
 use candle_core::{D, IndexOp, Tensor};
 
 /// Sums of each head's entropy, by site.
@@ -23,7 +23,7 @@ struct Entropy {
 
 impl AttentionObserver for Entropy {
     fn wants(&self, site: &Site) -> bool {
-        site.attends == Attends::Prompt
+        site.kind == AttentionKind::Cross
     }
 
     fn begin_step(&mut self, step: &Step) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use super::{AddedWord, Checkpoint, Part, UnetBlock, UnetConfig};
 use crate::Result;
-use crate::trace::{Attends, Site, Stage};
+use crate::trace::{AttentionKind, Site, Stage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -172,7 +172,8 @@ impl UnetConfig {
                     sites.push(Site {
                         path: format!("{path}.attentions.{attention}.transformer_blocks.{layer}.attn2"),
                         stage,
-                        attends: Attends::Prompt,
+                        depth: 0.0,
+                        kind: AttentionKind::Cross,
                         index: sites.len(),
                         heads: block.heads,
                         height,
@@ -190,6 +191,6 @@ impl UnetConfig {
         for (index, block) in self.up_blocks().iter().enumerate() {
             add(&format!("up_blocks.{index}"), Stage::Up, block, grids[levels - 1 - index]);
         }
-        sites
+        Site::with_depths(sites)
     }
 }

@@ -3,6 +3,7 @@
 mod again;
 mod animate;
 mod ask;
+mod check;
 mod checkpoint;
 mod compare;
 mod completions;
@@ -76,6 +77,7 @@ enum Command {
     View(view::ViewArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
+    Check(check::CheckArgs),
     Compare(compare::CompareArgs),
     Animate(animate::AnimateArgs),
     Explain(Box<explain::ExplainArgs>),
@@ -108,6 +110,7 @@ impl Cli {
             Command::View(args) => view::run(&args, &terminal),
             Command::Models(args) => models::run(&args, &terminal),
             Command::Report(args) => report::run(&args),
+            Command::Check(args) => check::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::Animate(args) => animate::run(&args, &terminal),
             Command::Explain(args) => explain::run(&args, &terminal),

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::{Aggregate, Filter, OfTokens, Resampler};
-use crate::trace::{Grid, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
+use crate::trace::{AttentionKind, Grid, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -32,9 +32,11 @@ pub struct Heatmaps {
     pub words: Vec<f32>,
     /// The words, in the order of [`words`](Self::words).
     pub chosen: Vec<WordInfo>,
-    /// `[T + 1]`: every token's share of all attention (0 to 1), before any resizing; the last is all padding, so that
-    /// they sum to 1.
+    /// `[T + 1]`: every token's share of all attention (0 to 1), before any resizing; the last is all padding. They
+    /// sum to 1, but where attention is joint.
     pub shares: Vec<f32>,
+    /// The image's own share of all attention where attention is joint, else 0; with `shares` it sums to 1.
+    pub image_share: f32,
     /// `[P]`: the mean probability of each probe's token, which is no part of the shares above.
     pub probe_shares: Vec<f32>,
     /// The sites that went in, by position in the trace.
@@ -149,12 +151,14 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
     let chosen = how.choose(sites, grid)?;
     let everywhere = |grid: Grid| vec![1.0; grid.cells()];
-    let source = |stored, channels| sources(trace, stored, channels, how, &chosen, &everywhere);
+    let source =
+        |stored, channels: &dyn Fn(&Site) -> usize| sources(trace, stored, channels, how, &chosen, &everywhere);
+    let stored_channels = |site: &Site| site.channels(maps.tokens);
     let window = window(trace, how)?;
     let (tokens, shares) =
-        averaged(trace, &source(&maps.sites, maps.tokens + 1)?, &window, maps.tokens, maps.tokens + 1)?;
+        averaged(trace, &source(&maps.sites, &stored_channels)?, &window, maps.tokens, maps.tokens + 1)?;
     let (probes, probe_shares) = match trace.probes(how.half) {
-        Some((maps, _)) => averaged(trace, &source(&maps.sites, maps.tokens)?, &window, maps.tokens, maps.tokens)?,
+        Some((maps, _)) => averaged(trace, &source(&maps.sites, &|_| maps.tokens)?, &window, maps.tokens, maps.tokens)?,
         None => Default::default(),
     };
     let competition = how.compete.map(|power| {
@@ -165,6 +169,8 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         }
         Competition { power, text, takes_part }
     });
+    let joint = chosen.iter().any(|&index| sites[index].kind == AttentionKind::Joint);
+    let image_share = if joint { (1.0 - shares.iter().sum::<f32>()).max(0.0) } else { 0.0 };
     let mut maps = Heatmaps {
         grid,
         steps: window.len(),
@@ -172,6 +178,7 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         probes,
         words: Vec::new(),
         chosen: words.to_vec(),
+        image_share,
         shares,
         probe_shares,
         sites: chosen,
@@ -185,7 +192,7 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
 /// How the attention of a region is shared out: each token's share of what the soft-max gives out there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shares {
-    /// `[T + 1]`: the tokens of the prompt, and all padding last; they sum to 1.
+    /// `[T + 1]`: the tokens of the prompt, and all padding last; they sum to 1, but where attention is joint.
     pub tokens: Vec<f32>,
     /// `[P]`: the tokens of the probes, which are no part of that sum.
     pub probes: Vec<f32>,
@@ -208,12 +215,14 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
     let (maps, _) = half(trace, how)?;
     let chosen = how.choose(&trace.recording.sites, trace.about.latent)?;
     let window = window(trace, how)?;
-    let of = |stored: &[SiteMaps], channels: usize| -> Result<Vec<f32>> {
-        Ok(averaged(trace, &sources(trace, stored, channels, how, &chosen, region)?, &window, 0, channels)?.1)
+    let of = |stored: &[SiteMaps], stored_channels: &dyn Fn(&Site) -> usize, channels: usize| -> Result<Vec<f32>> {
+        Ok(averaged(trace, &sources(trace, stored, stored_channels, how, &chosen, region)?, &window, 0, channels)?.1)
     };
     Ok(Shares {
-        tokens: of(&maps.sites, maps.tokens + 1)?,
-        probes: trace.probes(how.half).map_or(Ok(Vec::new()), |(maps, _)| of(&maps.sites, maps.tokens))?,
+        tokens: of(&maps.sites, &|site| site.channels(maps.tokens), maps.tokens + 1)?,
+        probes: trace
+            .probes(how.half)
+            .map_or(Ok(Vec::new()), |(maps, _)| of(&maps.sites, &|_| maps.tokens, maps.tokens))?,
     })
 }
 
@@ -242,7 +251,7 @@ fn averaged(
     let add = |token: usize, out: &mut [f32], scratch: &mut Scratch| {
         let mut share = 0.0;
         for source in sources {
-            let plane = source.plane(token, channels, window, &mut scratch.window);
+            let plane = source.plane(token, window, &mut scratch.window);
             let inside = plane.iter().zip(&*source.region).map(|(&value, &part)| f64::from(value) * f64::from(part));
             share += f64::from(source.weight) * inside.sum::<f64>() / source.covered;
             if out.is_empty() {
@@ -284,6 +293,7 @@ fn share_out(map: &mut [f32], total: &[f32], power: f32) {
 /// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a window of steps.
 struct Source<'a> {
     values: Values<'a>,
+    channels: usize,
     pixels: usize,
     resampler: Resampler,
     weight: f32,
@@ -294,9 +304,9 @@ struct Source<'a> {
 }
 
 enum Values<'a> {
-    /// `[T + 1, pixels]`
+    /// `[channels, pixels]`
     Head(&'a [f32]),
-    /// `[steps, T + 1, pixels]`
+    /// `[steps, channels, pixels]`
     Steps(&'a [half::f16]),
 }
 
@@ -317,13 +327,7 @@ struct WindowSum {
 
 impl Source<'_> {
     /// One channel of the source, `[pixels]`, summed over the steps.
-    fn plane<'a>(
-        &'a self,
-        channel: usize,
-        channels: usize,
-        window: &Range<usize>,
-        scratch: &'a mut WindowSum,
-    ) -> &'a [f32] {
+    fn plane<'a>(&'a self, channel: usize, window: &Range<usize>, scratch: &'a mut WindowSum) -> &'a [f32] {
         match self.values {
             Values::Head(values) => &values[channel * self.pixels..][..self.pixels],
             Values::Steps(values) => {
@@ -332,7 +336,7 @@ impl Source<'_> {
                 plane.resize(self.pixels, 0.0);
                 step.resize(self.pixels, 0.0);
                 for index in window.clone() {
-                    values[(index * channels + channel) * self.pixels..][..self.pixels].convert_to_f32_slice(step);
+                    values[(index * self.channels + channel) * self.pixels..][..self.pixels].convert_to_f32_slice(step);
                     plane.iter_mut().zip(&*step).for_each(|(sum, value)| *sum += value);
                 }
                 plane
@@ -349,7 +353,7 @@ fn window(trace: &Trace, how: &Aggregate) -> Result<Range<usize>> {
 fn sources<'a>(
     trace: &'a Trace,
     stored: &'a [SiteMaps],
-    channels: usize,
+    channels: &dyn Fn(&Site) -> usize,
     how: &Aggregate,
     chosen: &[usize],
     region: &dyn Fn(Grid) -> Vec<f32>,
@@ -373,8 +377,17 @@ fn sources<'a>(
                 let reason = "the trace has no single steps; make the run again with per-step maps";
                 return Err(Error::option("--steps-window", reason));
             };
-            let (pixels, weight, (region, covered)) = (pixels(site), site.heads as f32, region(site));
-            Ok(Source { values: Values::Steps(steps), pixels, resampler: resampler(site), weight, region, covered })
+            let (pixels, channels, weight) = (pixels(site), channels(site), site.heads as f32);
+            let (region, covered) = region(site);
+            Ok(Source {
+                values: Values::Steps(steps),
+                channels,
+                pixels,
+                resampler: resampler(site),
+                weight,
+                region,
+                covered,
+            })
         };
         return chosen.iter().map(source).collect();
     }
@@ -387,12 +400,13 @@ fn sources<'a>(
     }
     let mut sources = Vec::new();
     for &index in chosen {
-        let (site, pixels) = (&sites[index], pixels(&sites[index]));
+        let (site, pixels, channels) = (&sites[index], pixels(&sites[index]), channels(&sites[index]));
         let (resampler, (region, covered)) = (resampler(site), region(site));
         let heads = stored[index].sum.chunks_exact(channels * pixels).enumerate();
         let wanted = heads.filter(|(head, _)| how.heads.as_ref().is_none_or(|heads| heads.contains(*head)));
         sources.extend(wanted.map(|(_, values)| Source {
             values: Values::Head(values),
+            channels,
             pixels,
             resampler: resampler.clone(),
             weight: 1.0,
@@ -410,7 +424,7 @@ fn sources<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{About, Attends, Half, Plan, PromptInfo, Recorder, Stage, Step, TokenInfo, TokenKind};
+    use crate::trace::{About, AttentionKind, Half, Plan, PromptInfo, Recorder, Stage, Step, TokenInfo, TokenKind};
     use crate::trace::{AttentionObserver, Site};
     use candle_core::{Device, Tensor};
 
@@ -418,7 +432,8 @@ mod tests {
         let site = |index: usize, stage, height, width| Site {
             path: format!("site.{index}"),
             stage,
-            attends: Attends::Prompt,
+            depth: 0.0,
+            kind: AttentionKind::Cross,
             index,
             heads: 2,
             height,

@@ -13,7 +13,7 @@ use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, R
 use crate::{Error, Result};
 
 /// What is recorded beside the sums over the steps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Keep {
     /// A head-mean map for every step (needed for step windows and animations).
     pub per_step: bool,

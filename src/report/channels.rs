@@ -1,7 +1,8 @@
 //! The channels of a map on the page: those of the prompt, then of the probes, then of the negative prompt's words.
 
-use crate::trace::{Buffer, Half, HalfMaps, PromptInfo, SiteMaps, Trace, WordInfo};
+use crate::trace::{AttentionKind, Buffer, Half, HalfMaps, PromptInfo, SiteMaps, Trace, WordInfo};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// The negative prompt's words, where it has some and its half was recorded.
 pub(super) struct NegativeHalf<'a> {
@@ -37,12 +38,16 @@ pub(super) fn of_site(
     let recording = &trace.recording;
     let own = &recording.conditional;
     let every = |channels: usize| (0..channels).collect::<Vec<usize>>();
-    let mut parts = vec![Part { maps: &own.sites[site], channels: own.tokens + 1, taken: every(own.tokens + 1) }];
+    let stored = &recording.sites[site];
+    let joint = stored.kind == AttentionKind::Joint;
+    let with_image = joint.then(|| merged(trace, &own.sites[site], stored.channels(own.tokens), stored.heads));
+    let maps = with_image.as_ref().unwrap_or(&own.sites[site]);
+    let mut parts = vec![Part { maps, channels: own.tokens + 1, taken: every(own.tokens + 1) }];
     if let Some(probes) = &recording.probes {
         parts.push(Part { maps: &probes.sites[site], channels: probes.tokens, taken: every(probes.tokens) });
     }
     if let Some(negative) = negative {
-        let (maps, channels) = (&negative.maps.sites[site], negative.maps.tokens + 1);
+        let (maps, channels) = (&negative.maps.sites[site], stored.channels(negative.maps.tokens));
         parts.push(Part { maps, channels, taken: negative.kept.clone() });
     }
     if let [only] = &parts[..] {
@@ -52,6 +57,29 @@ pub(super) fn of_site(
     let sum = beside(&parts, &sums, recording.sites[site].heads);
     let steps: Option<Vec<&[f16]>> = parts.iter().map(|part| part.maps.steps.as_deref()).collect();
     (sum, steps.map(|steps| beside(&parts, &steps, trace.steps())))
+}
+
+/// `maps` of `channels` channels with the last two, padding and image, as one.
+fn merged(trace: &Trace, maps: &SiteMaps, channels: usize, heads: usize) -> SiteMaps {
+    let steps = |steps: &Buffer<f16>| {
+        let values = last_two_as_one(&steps.to_f32_vec(), channels, trace.steps());
+        values.into_iter().map(f16::from_f32).collect::<Vec<_>>().into()
+    };
+    SiteMaps { sum: last_two_as_one(&maps.sum, channels, heads).into(), steps: maps.steps.as_ref().map(steps) }
+}
+
+/// `values` `[groups, channels, cells]` with the last two channels added.
+fn last_two_as_one(values: &[f32], channels: usize, groups: usize) -> Vec<f32> {
+    let group_len = values.len() / groups.max(1);
+    let cells = group_len / channels;
+    let mut out = Vec::with_capacity(values.len());
+    for group in values.chunks_exact(group_len.max(1)) {
+        let (rest, image) = group.split_at(group_len - cells);
+        out.extend_from_slice(rest);
+        let start = out.len() - cells;
+        out[start..].iter_mut().zip(image).for_each(|(sum, value)| *sum += value);
+    }
+    out
 }
 
 /// Channels that stand beside others.

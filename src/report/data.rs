@@ -226,6 +226,8 @@ pub struct ReportData {
     pub tokens: Vec<TokenInfo>,
     /// Number of padding tokens behind the first end token (the maps' last channel).
     pub padding: usize,
+    /// Whether attention is joint: the maps' last channel then holds the image's own attention beside the padding's.
+    pub joint: bool,
     /// Words in prompt order.
     pub words: Vec<WordInfo>,
     /// Words that are not in the prompt and that the run was asked about; their tokens are positions among the channels of the maps.

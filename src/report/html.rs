@@ -38,7 +38,7 @@ pub fn page(data: &ReportData) -> String {
     });
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
-        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "words": data.words, "probes": data.probes,
+        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint, "words": data.words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,

@@ -147,7 +147,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
     let padded = padded * chunks;
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
-    shares.push(record.padding_share);
+    shares.push(record.padding_share + record.image_share.unwrap_or(0.0));
     // Maps that `view --half unconditional` made are the negative prompt's.
     let of_prompt = how.as_ref().filter(|how| how.half == Half::Conditional && shares.len() == count + 1);
     let official = of_prompt.map(|how| official(trace, how, shares)).transpose()?;
@@ -180,6 +180,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         negative: record.negative.clone(),
         tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
         padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
+        joint: record.image_share.is_some(),
         words: prompt.words.iter().map(|word| word_info(word, prompt, syntax)).collect(),
         probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(probe_info).collect(),
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },

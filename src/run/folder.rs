@@ -44,6 +44,16 @@ impl Run {
     /// Those of [`Trace::load`] and [`Trace::verify`]; [`Error::Trace`] when it is another run's than `run.json`.
     pub fn trace(&self) -> Result<Trace> {
         let trace = Trace::load(&self.folder.join("trace.safetensors"))?;
+        if let Some(part) = self.differences(&trace).first() {
+            let reason = format!("not the trace of this run: run.json has another {part}; make the run again");
+            return Err(trace.error(reason));
+        }
+        trace.verify()?;
+        Ok(trace)
+    }
+
+    /// What `run.json` says otherwise than `trace`.
+    pub(super) fn differences(&self, trace: &Trace) -> Vec<&'static str> {
         let (about, record) = (&trace.about, &self.record);
         let parts = [
             ("latent grid", about.latent == record.latent),
@@ -51,12 +61,7 @@ impl Run {
             ("list of attention layers", trace.recording.sites == record.sites),
             ("list of timesteps", trace.recording.timesteps == record.timesteps),
         ];
-        if let Some((part, _)) = parts.iter().find(|(_, same)| !same) {
-            let reason = format!("not the trace of this run: run.json has another {part}; make the run again");
-            return Err(trace.error(reason));
-        }
-        trace.verify()?;
-        Ok(trace)
+        parts.into_iter().filter_map(|(part, same)| (!same).then_some(part)).collect()
     }
 
     /// Its `image.png`.

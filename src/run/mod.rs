@@ -2,6 +2,7 @@
 
 mod again;
 mod animation;
+mod check;
 mod folder;
 mod name;
 mod newest;
@@ -15,6 +16,7 @@ mod write;
 pub use again::map_options;
 pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
+pub use check::{Fault, check};
 pub use folder::Run;
 pub(crate) use folder::read_png;
 pub use name::{run_name, slug};

@@ -160,10 +160,14 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         Some(_) => ", each place shared out among the words",
         None => "",
     };
+    let image = match maps.image_share {
+        0.0 => String::new(),
+        share => format!(", the image itself {}", percent(share)),
+    };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let note = format!(
         "Colour: how much of a place's attention goes to the word, mean over the {call}s{shared_out}; {scale}. Right of a word: its share of \
-         all attention; the start token holds {}, padding {}.{half} Attention shows where the model looked, not why.",
+         all attention; the start token holds {}, padding {}{image}.{half} Attention shows where the model looked, not why.",
         percent(start),
         percent(padding),
     );

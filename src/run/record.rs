@@ -50,6 +50,9 @@ pub struct RunRecord {
     pub encoders: Vec<EncoderInfo>,
     /// Share of attention of all padding together; with those of the tokens it sums to 1.
     pub padding_share: f32,
+    /// The image's own share where attention is joint; it is the rest of the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_share: Option<f32>,
     /// The words that maps were made for, in the order of `words` in `heatmaps.safetensors`.
     pub words: Vec<WordRecord>,
     /// Words that the network was not given and was asked about, as `probes` in `heatmaps.safetensors` has them.
@@ -85,6 +88,8 @@ pub enum RunKind {
     /// The network drew it, step by step.
     #[default]
     Generate,
+    /// Another program drew it and recorded the trace, as the Python package does for diffusers' pipelines.
+    Record,
     /// It was there, and the network was shown it at some noise levels, which stand in place of the steps.
     Trace,
 }
@@ -158,7 +163,9 @@ impl RunRecord {
             Some(version) if version > u64::from(FORMAT_VERSION) => Err(error(format!(
                 "format {version} is newer than this attnmap reads ({FORMAT_VERSION}); update attnmap or make the run again"
             ))),
-            Some(_) => serde_json::from_value(value).map_err(|json| error(format!("not a run of attnmap: {json}"))),
+            Some(_) => serde_json::from_value(value)
+                .map(|record: Self| Self { sites: Site::with_depths(record.sites), ..record })
+                .map_err(|json| error(format!("not a run of attnmap: {json}"))),
             None => Err(error("not a run of attnmap: no format_version".into())),
         }
     }
@@ -182,6 +189,7 @@ impl RunRecord {
         self.tokens =
             prompt.tokens.iter().cloned().zip(shares).map(|(token, share)| TokenRecord { token, share }).collect();
         self.padding_share = heatmaps.shares.last().copied().unwrap_or(0.0);
+        self.image_share = Some(heatmaps.image_share).filter(|share| *share > 0.0);
         let word = |(index, word): (usize, &WordInfo)| WordRecord {
             word: word.clone(),
             layout: heatmaps.layout(index, threshold),

@@ -81,6 +81,7 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         tokens: Vec::new(),
         encoders: about.encoders.clone(),
         padding_share: 0.0,
+        image_share: None,
         words: Vec::new(),
         probes: Vec::new(),
         cut_off: new.cut_off.clone(),

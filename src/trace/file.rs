@@ -19,18 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The format of the trace files that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536 pixels).
 pub(crate) const LARGEST_SIDE: usize = 8192;
 
 /// A recorded run: what was seen, and of what.
 ///
-/// As a file (`trace.safetensors`, format 1) it holds
+/// As a file (`trace.safetensors`, format 2; docs/TRACE.md) it holds
 ///
 /// | tensor | type | shape |
 /// | --- | --- | --- |
-/// | `sum/<site>` | f32 | `[heads, T + 1, height, width]`: probabilities summed over the steps; last channel: all padding |
+/// | `sum/<site>` | f32 | `[heads, T + 1, height, width]`: probabilities summed over the steps; then all padding; then, where attention is joint, the image |
 /// | `step/<site>` | f16 | `[steps, T + 1, height, width]`: probabilities averaged over the heads (optional) |
 /// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
 /// | `probe/sum/<site>`, `probe/step/<site>` | | `P` channels in place of the `T + 1`: the tokens of words that are not in the prompt (optional) |
@@ -122,35 +122,45 @@ impl Trace {
     /// # Errors
     /// [`Error::Trace`] naming the first tensor where it is not so.
     pub fn verify(&self) -> Result<()> {
-        let fault = |name: String| move |reason: String| self.error(format!("{name}: {reason}; make the run again"));
-        let steps = |name: String, values: &SiteMaps| match &values.steps {
-            Some(maps) => check_shares(maps).map_err(fault(name)),
+        match self.faults().into_iter().next() {
+            Some(fault) => Err(self.error(format!("{fault}; make the run again"))),
             None => Ok(()),
+        }
+    }
+
+    /// What [`verify`](Self::verify) refuses, a line per tensor.
+    pub fn faults(&self) -> Vec<String> {
+        let steps = |name: String, values: &SiteMaps| -> Option<String> {
+            let maps = values.steps.as_ref()?;
+            check_shares(maps).err().map(|reason| format!("{name}: {reason}"))
         };
+        let mut faults = Vec::new();
         for (half, prefix) in [(Half::Conditional, ""), (Half::Unconditional, "uncond/")] {
             let Some((maps, _)) = self.half(half) else { continue };
-            self.recording.sites.par_iter().zip(&maps.sites).try_for_each(|(site, values)| {
+            let of_site = |(site, values): (&Site, &SiteMaps)| {
                 let pixels = site.height * site.width;
-                check_rows(&values.sum, site.heads, maps.tokens + 1, pixels, self.steps())
-                    .map_err(fault(format!("{prefix}sum/{}", site.path)))?;
-                steps(format!("{prefix}step/{}", site.path), values)
-            })?;
+                let rows = check_rows(&values.sum, site.heads, site.channels(maps.tokens), pixels, self.steps());
+                let rows = rows.err().map(|reason| format!("{prefix}sum/{}: {reason}", site.path));
+                rows.into_iter().chain(steps(format!("{prefix}step/{}", site.path), values)).collect::<Vec<_>>()
+            };
+            faults.par_extend(self.recording.sites.par_iter().zip(&maps.sites).flat_map_iter(of_site));
         }
         for ties in &self.recording.ties {
-            check_ties(&ties.mean, ties.grid).map_err(|reason| self.error(reason))?;
+            faults.extend(check_ties(&ties.mean, ties.grid).err());
         }
         let probes = self.recording.probes.iter().flat_map(|probes| &probes.sites);
         for (site, values) in self.recording.sites.iter().zip(probes) {
-            check_probabilities(&values.sum, 0, 0, 0, self.steps())
-                .map_err(fault(format!("probe/sum/{}", site.path)))?;
-            steps(format!("probe/step/{}", site.path), values)?;
+            let sum = check_probabilities(&values.sum, 0, 0, 0, self.steps());
+            faults.extend(sum.err().map(|reason| format!("probe/sum/{}: {reason}", site.path)));
+            faults.extend(steps(format!("probe/step/{}", site.path), values));
         }
         for (prefix, layers) in [("text", &self.recording.text), ("text_2", &self.recording.text_2)] {
             for (layer, text) in layers.iter().enumerate() {
-                check_shares(&text.probabilities).map_err(fault(format!("{prefix}/{layer}")))?;
+                let shares = check_shares(&text.probabilities).err();
+                faults.extend(shares.map(|reason| format!("{prefix}/{layer}: {reason}")));
             }
         }
-        Ok(())
+        faults
     }
 
     /// Writes the trace to `path`, whole or not at all.
@@ -187,13 +197,14 @@ impl Trace {
             metadata.push(("self", json(serde_json::to_string(&infos))));
         }
         let mut tensors = Vec::new();
-        let half = |half| self.half(half).map(|(maps, _)| (maps.tokens + 1, &maps.sites));
+        let half = |half| self.half(half).map(|(maps, _)| (maps.tokens, &maps.sites));
         let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
         let kinds = [("", half(Half::Conditional)), ("uncond/", half(Half::Unconditional)), ("probe/", probes)];
         for (prefix, kind) in kinds {
-            let Some((channels, maps)) = kind else { continue };
+            let Some((tokens, maps)) = kind else { continue };
             for (site, values) in recording.sites.iter().zip(maps) {
                 let [height, width] = [site.height, site.width];
+                let channels = if prefix == "probe/" { tokens } else { site.channels(tokens) };
                 let shape = [site.heads, channels, height, width];
                 tensors.push(NamedTensor::f32(format!("{prefix}sum/{}", site.path), &shape, &values.sum));
                 if let Some(steps) = &values.steps {
@@ -308,10 +319,11 @@ impl<'a> Reader<'a> {
             PromptInfo { text: self.text("prompt")?.into(), tokens: self.json("tokens")?, words: self.json("words")? };
         let negative: Option<PromptInfo> =
             if self.metadata.contains_key("negative") { Some(self.json("negative")?) } else { None };
-        let sites: Vec<Site> = self.json("sites")?;
+        let sites = Site::with_depths(self.json("sites")?);
         let timesteps: Vec<f64> = self.json("timesteps")?;
         let half = |prefix: &str, tokens: usize| -> Result<HalfMaps, String> {
-            Ok(HalfMaps { tokens, sites: self.site_maps(prefix, &sites, tokens + 1, timesteps.len())? })
+            let channels = |site: &Site| site.channels(tokens);
+            Ok(HalfMaps { tokens, sites: self.site_maps(prefix, &sites, &channels, timesteps.len())? })
         };
         let conditional = half("", prompt.tokens.len())?;
         let traced = sites.iter().any(|site| self.tensors.contains_key(&format!("uncond/sum/{}", site.path)));
@@ -325,7 +337,9 @@ impl<'a> Reader<'a> {
         };
         let probe_maps = match probes.iter().map(|probe| probe.tokens.len()).sum() {
             0 => None,
-            tokens => Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, tokens, timesteps.len())? }),
+            tokens => {
+                Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, &|_| tokens, timesteps.len())? })
+            }
         };
         let ties = |info: TiesInfo| -> Result<Ties, String> {
             let TiesInfo { height, width, sites } = info;
@@ -372,9 +386,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn site_maps(&self, prefix: &str, sites: &[Site], channels: usize, steps: usize) -> Result<Vec<SiteMaps>, String> {
+    fn site_maps(
+        &self,
+        prefix: &str,
+        sites: &[Site],
+        channels: &dyn Fn(&Site) -> usize,
+        steps: usize,
+    ) -> Result<Vec<SiteMaps>, String> {
         let site = |site: &Site| {
-            let [height, width] = [site.height, site.width];
+            let ([height, width], channels) = ([site.height, site.width], channels(site));
             if site.heads.min(height).min(width) == 0 || height.max(width) > LARGEST_SIDE {
                 return Err(format!("site {} is empty or too large", site.path));
             }

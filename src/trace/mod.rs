@@ -28,6 +28,6 @@ pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, probe_words};
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
-pub use site::{Attends, AttentionObserver, Site, Stage, Step, Unobserved};
+pub use site::{AttentionKind, AttentionObserver, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};
 pub use ties::{Ties, TiesPlan};

@@ -3,7 +3,7 @@
 use super::recording::{HalfMaps, ProbeMaps, Recording, SiteMaps};
 use super::sums::{Check, Sums, check_probabilities, check_rows};
 use super::ties::TiesSum;
-use super::{Attends, AttentionObserver, Site, Step};
+use super::{AttentionKind, AttentionObserver, Site, Step};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder of the prompt sites among `sites` (self-attention sites are left alone).
     pub fn new(sites: &[Site], plan: Plan) -> Self {
-        let sites: Vec<Site> = sites.iter().filter(|site| site.attends == Attends::Prompt).cloned().collect();
+        let sites: Vec<Site> = sites.iter().filter(|site| site.kind == AttentionKind::Cross).cloned().collect();
         let index = sites.iter().enumerate().map(|(index, site)| (site.path.clone(), index)).collect();
         let image = |tokens| sites.iter().map(|site| Sums::new(site, tokens + 1, plan.per_step)).collect::<Vec<_>>();
         let conditional = (0..plan.images).map(|_| image(plan.tokens)).collect();
@@ -155,9 +155,9 @@ impl Recorder {
 
 impl AttentionObserver for Recorder {
     fn wants(&self, site: &Site) -> bool {
-        match site.attends {
-            Attends::Prompt => self.index.contains_key(&site.path),
-            Attends::Itself => self.ties.iter().any(|ties| ties.is_of(site)),
+        match site.kind {
+            AttentionKind::Cross | AttentionKind::Joint => self.index.contains_key(&site.path),
+            AttentionKind::SelfAttention => self.ties.iter().any(|ties| ties.is_of(site)),
         }
     }
 
@@ -165,7 +165,7 @@ impl AttentionObserver for Recorder {
         let Some(step) = self.step else {
             return Err(Error::bug(format!("{}: observed before a step began", site.path)));
         };
-        if site.attends == Attends::Itself {
+        if site.kind == AttentionKind::SelfAttention {
             let Some(ties) = self.ties.iter_mut().find(|ties| ties.is_of(site)) else { return Ok(()) };
             let (cells, first) = (site.height * site.width, step.conditional_rows());
             if probabilities.dims() != [first.end, site.heads, cells, cells] {

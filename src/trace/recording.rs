@@ -53,7 +53,8 @@ pub struct ProbeMaps {
     pub sites: Vec<SiteMaps>,
 }
 
-/// What was recorded at one site: `T + 1` channels of a half, the last of them all padding, or `P` channels of the probes.
+/// What was recorded at one site: `T + 1` channels of a half, the last of them all padding; one more, the image,
+/// where attention is joint ([`Site::channels`]); or `P` channels of the probes.
 #[derive(Debug, Clone)]
 pub struct SiteMaps {
     /// Probabilities summed over the steps, `[heads, channels, height, width]`.

@@ -4,7 +4,7 @@ use crate::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// The third of the UNet that a site lies in.
+/// The part of the network that a site lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
@@ -14,27 +14,38 @@ pub enum Stage {
     Mid,
     /// `up_blocks.*`
     Up,
+    /// A block of a diffusion transformer, which has no stages: [`Site::depth`] says where it stands.
+    Transformer,
 }
 
-/// What the queries of a site attend to.
+/// What the queries of a site attend to. Traces of format 1 call it `attends`, with `prompt` and `itself`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Attends {
-    /// The prompt's tokens (`attn2` in diffusers).
-    Prompt,
-    /// The site's own grid (`attn1` in diffusers).
-    Itself,
+pub enum AttentionKind {
+    /// The prompt's tokens alone (`attn2` in diffusers).
+    #[serde(alias = "prompt")]
+    Cross,
+    /// The site's own grid alone (`attn1` in diffusers).
+    #[serde(rename = "self", alias = "itself")]
+    SelfAttention,
+    /// The prompt's tokens and the site's own grid in one softmax, as in SD 3, FLUX or Z-Image.
+    Joint,
 }
 
-/// One attention layer of the UNet at one size of the latent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// One attention layer of the denoiser at one size of the latent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// The diffusers weight path, e.g. `down_blocks.0.attentions.1.transformer_blocks.0.attn2`.
     pub path: String,
-    /// Which third of the network.
+    /// Which part of the network.
     pub stage: Stage,
-    /// Prompt (cross-attention) or the grid itself (self-attention).
-    pub attends: Attends,
+    /// Where it stands between the first layer and the last, above 0 and below 1: `(index + 0.5) / count`.
+    /// Traces of format 1 do not have it; it is filled in when they are read.
+    #[serde(default)]
+    pub depth: f32,
+    /// What its queries attend to.
+    #[serde(alias = "attends")]
+    pub kind: AttentionKind,
     /// Position in network order, counted over the sites of the same kind.
     pub index: usize,
     /// Number of attention heads.
@@ -43,6 +54,23 @@ pub struct Site {
     pub height: usize,
     /// Columns of the site grid.
     pub width: usize,
+}
+
+impl Site {
+    /// `sites` of one kind, in network order, with their [`depth`](Self::depth) filled in where it is not known.
+    pub fn with_depths(mut sites: Vec<Self>) -> Vec<Self> {
+        let count = sites.len();
+        for (index, site) in sites.iter_mut().enumerate().filter(|(_, site)| site.depth == 0.0) {
+            site.depth = (index as f32 + 0.5) / count as f32;
+        }
+        sites
+    }
+
+    /// Channels of a recording of `tokens` tokens here: the tokens and the padding, and for joint attention the
+    /// image. They add up to 1 per step.
+    pub fn channels(&self, tokens: usize) -> usize {
+        tokens + 1 + usize::from(self.kind == AttentionKind::Joint)
+    }
 }
 
 /// The denoising step that the following observations belong to.

@@ -1,7 +1,7 @@
 //! Self-attention: what the UNet ties each place of a grid to. It is kept per resolution, and only
 //! where it fits a budget of memory.
 
-use super::{Attends, Buffer, Grid, Site};
+use super::{AttentionKind, Buffer, Grid, Site};
 use crate::{Error, Result};
 use half::f16;
 use rayon::prelude::*;
@@ -69,7 +69,7 @@ impl TiesPlan {
         rows: usize,
         budget: u64,
     ) -> Result<Self> {
-        let of_kind = sites.iter().filter(|site| site.attends == Attends::Itself);
+        let of_kind = sites.iter().filter(|site| site.kind == AttentionKind::SelfAttention);
         let chosen: Vec<Site> =
             of_kind.clone().filter(|site| wanted.is_none_or(|wanted| wanted(site))).cloned().collect();
         let grids = |sites: &[Site]| -> Vec<Grid> {
@@ -228,16 +228,17 @@ mod tests {
     use crate::trace::Stage;
 
     fn sites() -> Vec<Site> {
-        let site = |index, attends, height, width| Site {
+        let site = |index, kind, height, width| Site {
             path: format!("{index}"),
             stage: Stage::Down,
-            attends,
+            depth: 0.0,
+            kind,
             index,
             heads: 8,
             height,
             width,
         };
-        let (own, prompt) = (Attends::Itself, Attends::Prompt);
+        let (own, prompt) = (AttentionKind::SelfAttention, AttentionKind::Cross);
         vec![
             site(0, own, 64, 64),
             site(1, prompt, 64, 64),

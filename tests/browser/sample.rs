@@ -190,6 +190,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         cut_off: vec![],
         negative: Some(String::new()),
         padding: 77 - tokens.len(),
+        joint: false,
         image: picture(size),
         estimates: vec![],
         start: None,

@@ -5,7 +5,7 @@ use attnmap::heatmap::Aggregate;
 use attnmap::render::Display;
 use attnmap::run::{NewRun, Pictures, RunKind, Settings, write_run};
 use attnmap::trace::{
-    About, Attends, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
+    About, AttentionKind, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
     TokenInfo, TokenKind, Trace, WordInfo,
 };
 use half::f16;
@@ -60,7 +60,8 @@ fn trace(rich: bool) -> Trace {
     let site = Site {
         path: "up_blocks.0.attentions.0.transformer_blocks.0.attn2".into(),
         stage: Stage::Up,
-        attends: Attends::Prompt,
+        depth: 0.0,
+        kind: AttentionKind::Cross,
         index: 0,
         heads: 1,
         height: GRID.height,

@@ -2,7 +2,7 @@
 
 use attnmap::heatmap::{Aggregate, Filter, Resampler, aggregate};
 use attnmap::trace::{
-    About, Attends, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
+    About, AttentionKind, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
     Trace, WordInfo,
 };
 use candle_core::{Device, Tensor};
@@ -61,7 +61,8 @@ fn daam_equals_daam() {
     let site = |(index, (stage, heads, height, width)): (usize, (Stage, usize, usize, usize))| Site {
         path: format!("site.{index}"),
         stage,
-        attends: Attends::Prompt,
+        depth: 0.0,
+        kind: AttentionKind::Cross,
         index,
         heads,
         height,
@@ -94,7 +95,8 @@ fn split(seed: u64, pieces: &[f32]) -> Trace {
     let site = |index: usize, height, width| Site {
         path: format!("up_blocks.{index}.attentions.0"),
         stage: Stage::Up,
-        attends: Attends::Prompt,
+        depth: 0.0,
+        kind: AttentionKind::Cross,
         index,
         heads: 2,
         height,

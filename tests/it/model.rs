@@ -3,7 +3,7 @@
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Part, Source};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, TextEncoder, TextEncoding, Unet, Vae};
-use attnmap::trace::{Attends, AttentionObserver, Site, Unobserved};
+use attnmap::trace::{AttentionKind, AttentionObserver, Site, Unobserved};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -110,12 +110,12 @@ fn text_encoder(name: &str, dtype: DType) -> TextEncoder {
 #[derive(Default)]
 struct Everything {
     seen: Vec<(Site, Tensor)>,
-    only: Option<Attends>,
+    only: Option<AttentionKind>,
 }
 
 impl AttentionObserver for Everything {
     fn wants(&self, site: &Site) -> bool {
-        self.only.is_none_or(|only| site.attends == only)
+        self.only.is_none_or(|only| site.kind == only)
     }
 
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> attnmap::Result<()> {
@@ -208,7 +208,7 @@ fn observers_are_shown_the_probabilities_of_diffusers() {
         for case in numbers.cases("unet") {
             let (conditioning, latent, timestep) = unet_case(&numbers, &case);
             let context = unet.prepare(&conditioning).unwrap();
-            let mut observer = Everything { only: Some(Attends::Prompt), ..Default::default() };
+            let mut observer = Everything { only: Some(AttentionKind::Cross), ..Default::default() };
             if case == "half-odd" {
                 observer.only = None; // the fixture has the self-attentions of this case alone
             }
@@ -221,9 +221,9 @@ fn observers_are_shown_the_probabilities_of_diffusers() {
             let (mut worst, mut largest) = (0f64, 0f64);
             for (site, probabilities) in &observer.seen {
                 assert_eq!(probabilities.dtype(), DType::F32);
-                let keys = match site.attends {
-                    Attends::Prompt => context.tokens(),
-                    Attends::Itself => site.height * site.width,
+                let keys = match site.kind {
+                    AttentionKind::Cross | AttentionKind::Joint => context.tokens(),
+                    AttentionKind::SelfAttention => site.height * site.width,
                 };
                 assert_eq!(probabilities.dims(), [latent.dims()[0], site.heads, site.height * site.width, keys]);
                 let truth = numbers.get(&format!("{prefix}{}", site.path));
@@ -250,7 +250,7 @@ fn sites_are_those_that_are_observed() {
             let mut observer = Everything::default();
             unet.forward(&latent, timestep, &unet.prepare(&conditioning).unwrap(), &mut observer).unwrap();
             let (cross, own): (Vec<_>, Vec<_>) =
-                observer.seen.into_iter().map(|(site, _)| site).partition(|site| site.attends == Attends::Prompt);
+                observer.seen.into_iter().map(|(site, _)| site).partition(|site| site.kind == AttentionKind::Cross);
             assert_eq!(cross, unet.sites(height, width));
             assert_eq!(own, unet.self_sites(height, width));
             assert!(cross.iter().enumerate().all(|(index, site)| site.index == index));
@@ -316,7 +316,7 @@ fn a_removed_token_is_not_looked_at_and_changes_nothing() {
     let (batch, tokens, width) = conditioning.hidden_states.dims3().unwrap();
     assert_eq!(batch, 1);
     let run = |conditioning: &Conditioning| {
-        let mut observer = Everything { only: Some(Attends::Prompt), ..Default::default() };
+        let mut observer = Everything { only: Some(AttentionKind::Cross), ..Default::default() };
         let context = unet.prepare(conditioning).unwrap();
         (unet.forward(&latent, timestep, &context, &mut observer).unwrap(), observer.seen)
     };

@@ -7,8 +7,8 @@ use attnmap::render::{
 };
 use attnmap::run::{Pictures, render_run};
 use attnmap::trace::{
-    About, Attends, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TokenInfo, TokenKind,
-    Trace, WordInfo,
+    About, AttentionKind, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TokenInfo,
+    TokenKind, Trace, WordInfo,
 };
 use image::{Rgb, RgbImage};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ pub fn trace(words: &[&str]) -> Trace {
     let site = Site {
         path: "up_blocks.0.attentions.0.transformer_blocks.0.attn2".into(),
         stage: Stage::Up,
-        attends: Attends::Prompt,
+        depth: 0.0,
+        kind: AttentionKind::Cross,
         index: 0,
         heads: 1,
         height: GRID.height,

@@ -4,7 +4,7 @@ use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::report::{self, from_run, pack};
 use attnmap::run::{RunRecord, Settings, save_heatmaps};
 use attnmap::trace::{
-    About, Attends, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
+    About, AttentionKind, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
     TokenInfo, TokenKind, Trace, WordInfo,
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -28,7 +28,7 @@ fn trace() -> Trace {
         .enumerate()
         .map(|(index, &(stage, height, width))| {
             let path = format!("blocks.{index}.attn2");
-            Site { path, stage, attends: Attends::Prompt, index, heads: HEADS, height, width }
+            Site { path, stage, depth: 0.0, kind: AttentionKind::Cross, index, heads: HEADS, height, width }
         })
         .collect();
     let maps = sites.iter().enumerate().map(|(s, site)| {
@@ -99,7 +99,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
     let how = Aggregate::named("daam").unwrap();
     let maps = aggregate(&trace, &how, &trace.about.prompt.words).unwrap();
     let mut record = RunRecord {
-        format_version: 1,
+        format_version: attnmap::run::FORMAT_VERSION,
         attnmap: "0.1.0".into(),
         kind: Default::default(),
         command: "attnmap generate '<b> & frog' --seed 7".into(),
@@ -112,6 +112,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         tokens: vec![],
         encoders: vec![],
         padding_share: 0.0,
+        image_share: None,
         words: vec![],
         probes: vec![],
         cut_off: vec![],

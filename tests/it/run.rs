@@ -29,6 +29,7 @@ fn make(folder: &Path) {
         tokens: Vec::new(),
         encoders: Vec::new(),
         padding_share: 0.0,
+        image_share: None,
         words: Vec::new(),
         probes: Vec::new(),
         cut_off: Vec::new(),

@@ -2,8 +2,8 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
-    About, Attends, AttentionObserver, CheckpointInfo, Grid, Half, Plan, PromptInfo, Recorder, Recording, Site, Stage,
-    Step, TextAttention, TokenInfo, TokenKind, Trace, WordInfo,
+    About, AttentionKind, AttentionObserver, CheckpointInfo, Grid, Half, Plan, PromptInfo, Recorder, Recording, Site,
+    Stage, Step, TextAttention, TokenInfo, TokenKind, Trace, WordInfo,
 };
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
@@ -12,14 +12,18 @@ use std::path::PathBuf;
 const STEPS: usize = 3;
 const KEYS: usize = 13;
 
-fn site(index: usize, attends: Attends, heads: usize, height: usize, width: usize) -> Site {
+fn site(index: usize, kind: AttentionKind, heads: usize, height: usize, width: usize) -> Site {
     let path = format!("up_blocks.{index}.attentions.0.transformer_blocks.0.attn2");
-    Site { path, stage: Stage::Up, attends, index, heads, height, width }
+    Site { path, stage: Stage::Up, depth: 0.0, kind, index, heads, height, width }
 }
 
 /// Sites of odd sizes, one of more cells than the recorder takes at once.
 fn sites() -> Vec<Site> {
-    vec![site(0, Attends::Prompt, 3, 9, 11), site(1, Attends::Itself, 3, 9, 11), site(2, Attends::Prompt, 2, 1, 2)]
+    vec![
+        site(0, AttentionKind::Cross, 3, 9, 11),
+        site(1, AttentionKind::SelfAttention, 3, 9, 11),
+        site(2, AttentionKind::Cross, 2, 1, 2),
+    ]
 }
 
 fn probabilities(site: &Site, batch: usize, step: usize) -> Tensor {
@@ -37,7 +41,7 @@ fn record(plan: Plan, guided: bool) -> Vec<Recording> {
         let step = Step { index, count: STEPS, timestep: 900.0 - index as f64, images: plan.images, guided };
         recorder.begin_step(&step).unwrap();
         for site in sites() {
-            assert_eq!(recorder.wants(&site), site.attends == Attends::Prompt);
+            assert_eq!(recorder.wants(&site), site.kind == AttentionKind::Cross);
             if recorder.wants(&site) {
                 recorder.observe(&site, &probabilities(&site, batch, index)).unwrap();
             }
@@ -123,7 +127,7 @@ fn trace() -> Trace {
         ..About::default()
     };
     let mut recording = record(PLAN, true).remove(1);
-    let layer = probabilities(&site(0, Attends::Itself, 2, 1, KEYS), 1, 0);
+    let layer = probabilities(&site(0, AttentionKind::SelfAttention, 2, 1, KEYS), 1, 0);
     recording.text = vec![TextAttention::from_chunks(&layer, &[4]).unwrap()];
     Trace::new(about, recording).unwrap()
 }
@@ -191,7 +195,7 @@ fn wrong_headers_are_refused_by_name() {
         edited(move |header| header["__metadata__"][key] = serde_json::Value::from(value))
     };
     assert_eq!(edited(|_| {}), "fine");
-    let newer = metadata("format_version", "2");
+    let newer = metadata("format_version", "3");
     assert!(
         newer.starts_with("FILE: trace format 2, written by attnmap ") && newer.contains("update attnmap"),
         "{newer}"

@@ -100,7 +100,7 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "compete",
-        about: "the last site, each cell shared out among the prompt's words",
+        about: "the last site (the middle half of a transformer), each cell shared out among the prompt's words",
         sites: &[SiteFilter::LastSite],
         compete: Some(0.8),
         of_tokens: OfTokens::Sum,

@@ -9,14 +9,15 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum SiteFilter {
-    /// DAAM's rule (Tang et al., ACL 2023; `daam/trace.py`): in a down or up block, and
+    /// DAAM's rule (Tang et al., ACL 2023; `daam/trace.py`): not in the mid block, and
     /// `floor(sqrt(latent cells / site cells)) < 8`.
     Daam,
-    /// In this third of the network.
+    /// In this stage of the network; in a transformer the first (down), middle (mid) or last (up) third of its depth.
     Stage(Stage),
-    /// In the last up block that has any prompt site.
+    /// In the last up block that has any prompt site; in a transformer its last site.
     LastUp,
-    /// The very last site of the up blocks, or of all where they have none.
+    /// The very last site of the up blocks, or of all where they have none. In a transformer, whose last blocks look at
+    /// the prompt least, the middle half of its depth (0.25 to 0.75).
     LastSite,
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
@@ -36,7 +37,11 @@ impl SiteFilter {
                 let ratio = latent.cells() / (site.height * site.width).max(1);
                 site.stage != Stage::Mid && ratio.isqrt() < 8
             }
-            Self::Stage(stage) => site.stage == *stage,
+            Self::Stage(stage) => in_stage(site, *stage),
+            Self::LastUp if site.stage == Stage::Transformer => {
+                sites.iter().map(|site| site.depth).fold(0.0, f32::max) == site.depth
+            }
+            Self::LastSite if site.stage == Stage::Transformer => (0.25..=0.75).contains(&site.depth),
             Self::LastUp => {
                 // `up_blocks.3` of `up_blocks.3.attentions.0...`
                 let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
@@ -75,7 +80,7 @@ impl LayerPattern {
     /// Whether the pattern takes `site`.
     pub fn matches(&self, site: &Site) -> bool {
         match self {
-            Self::Stage(stage) => site.stage == *stage,
+            Self::Stage(stage) => in_stage(site, *stage),
             Self::Path(pattern) => {
                 let path = site.path.as_bytes();
                 let ends = (0..path.len()).filter(|&at| path[at] == b'.').chain([path.len()]);
@@ -105,6 +110,17 @@ impl fmt::Display for LayerPattern {
             Self::Stage(stage) => f.write_str(stage_name(*stage)),
             Self::Path(path) => f.write_str(path),
         }
+    }
+}
+
+/// Whether `site` lies in `stage`, which a transformer has by thirds of its depth.
+fn in_stage(site: &Site, stage: Stage) -> bool {
+    const THIRD: f32 = 1.0 / 3.0;
+    match (site.stage, stage) {
+        (Stage::Transformer, Stage::Down) => site.depth < THIRD,
+        (Stage::Transformer, Stage::Mid) => (THIRD..2.0 * THIRD).contains(&site.depth),
+        (Stage::Transformer, Stage::Up) => site.depth >= 2.0 * THIRD,
+        (own, stage) => own == stage,
     }
 }
 
@@ -183,16 +199,17 @@ pub(super) fn stage_name(stage: Stage) -> &'static str {
         Stage::Down => "down",
         Stage::Mid => "mid",
         Stage::Up => "up",
+        Stage::Transformer => "transformer",
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::trace::Attends;
+    use crate::trace::AttentionKind;
 
     pub(in super::super) fn site(path: &str, stage: Stage, height: usize, width: usize) -> Site {
-        Site { path: path.into(), stage, attends: Attends::Prompt, index: 0, heads: 8, height, width }
+        Site { path: path.into(), stage, depth: 0.0, kind: AttentionKind::Cross, index: 0, heads: 8, height, width }
     }
 
     fn matches(pattern: &str, path: &str) -> bool {
@@ -210,6 +227,27 @@ pub(super) mod tests {
         assert!(!matches("up_blocks.1.*", "up_blocks.2.attentions.1"));
         assert!(matches("up_blocks.?.attentions.2", "up_blocks.3.attentions.2"));
         assert!("".parse::<LayerPattern>().is_err());
+    }
+
+    #[test]
+    fn a_transformer_is_divided_by_depth() {
+        let at = |depth| Site { depth, ..site("transformer_blocks.0.attn", Stage::Transformer, 4, 4) };
+        let sites: Vec<Site> = (0..6).map(|index| at((index as f32 + 0.5) / 6.0)).collect();
+        let taken = |filter: SiteFilter| -> Vec<usize> {
+            (0..6).filter(|&index| filter.takes(&sites[index], &sites, Grid::new(8, 8))).collect()
+        };
+        assert_eq!(taken(SiteFilter::Stage(Stage::Down)), [0, 1]);
+        assert_eq!(taken(SiteFilter::Stage(Stage::Mid)), [2, 3]);
+        assert_eq!(taken(SiteFilter::Stage(Stage::Up)), [4, 5]);
+        assert_eq!(taken(SiteFilter::LastUp), [5]);
+        assert_eq!(taken(SiteFilter::LastSite), [1, 2, 3, 4]);
+        assert_eq!(taken(SiteFilter::Daam), [0, 1, 2, 3, 4, 5]);
+        // A network of one, two or three blocks has a middle too.
+        assert!([0.5, 0.25, 0.75].into_iter().all(|depth| SiteFilter::LastSite.takes(
+            &at(depth),
+            &[],
+            Grid::new(8, 8)
+        )));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const ENTRIES = RUN.words.map((word, i) => ({
 for (const [key, label, channels] of [
   ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],
   ['e', 'end', RUN.tokens.flatMap((t, i) => (t.kind === 'end' ? [i] : []))],
-  ['p', 'padding', RUN.padding > 0 ? [REST] : []],
+  ['p', RUN.joint ? 'padding and image' : 'padding', RUN.padding > 0 || RUN.joint ? [REST] : []],
 ]) {
   if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
 }

@@ -13,7 +13,7 @@ pub use prompt::UnetPrompt;
 use super::conditioning::{AddedConditions, Conditioning};
 use crate::checkpoint::UnetConfig;
 use crate::model::layers::{Builder, Conv2d, FeatureMap, GroupNorm, MemoryOrder};
-use crate::trace::{Attends, AttentionObserver, Site, Stage};
+use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
 use crate::{Error, Result};
 use blocks::{DownBlock, MidBlock, Position, UpBlock};
 use candle_core::{DType, Device, Tensor};
@@ -113,13 +113,13 @@ impl Unet {
     /// The cross-attention sites in network order, with the grids they have for a latent of this
     /// size.
     pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
-        self.places.sites(Attends::Prompt, &self.grids(latent_height, latent_width))
+        self.places.sites(AttentionKind::Cross, &self.grids(latent_height, latent_width))
     }
 
     /// The self-attention sites in network order, with the grids they have for a latent of this
     /// size.
     pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
-        self.places.sites(Attends::Itself, &self.grids(latent_height, latent_width))
+        self.places.sites(AttentionKind::SelfAttention, &self.grids(latent_height, latent_width))
     }
 
     /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it
@@ -215,8 +215,8 @@ impl Unet {
             prompt: &context.keys_values,
             key_bias: context.key_bias.as_ref(),
             probes: &context.probes,
-            cross_sites: self.places.sites(Attends::Prompt, &grids),
-            self_sites: self.places.sites(Attends::Itself, &grids),
+            cross_sites: self.places.sites(AttentionKind::Cross, &grids),
+            self_sites: self.places.sites(AttentionKind::SelfAttention, &grids),
             observer,
         };
         let mut x = self.conv_in.forward(&FeatureMap::from_nchw(&latent, self.layout)?)?;

@@ -3,7 +3,7 @@
 use super::prompt::Probe;
 use crate::Result;
 use crate::model::layers::{Attention, KeysValues};
-use crate::trace::{Attends, AttentionObserver, Site, Stage};
+use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
 use candle_core::{D, Tensor};
 
 /// Where a transformer block stands: all of its [`Site`] but the grid's size.
@@ -28,17 +28,17 @@ impl Places {
     }
 
     /// The sites of one kind for a latent whose grid at each level is in `grids`.
-    pub(super) fn sites(&self, attends: Attends, grids: &[(usize, usize)]) -> Vec<Site> {
-        let layer = match attends {
-            Attends::Prompt => "attn2",
-            Attends::Itself => "attn1",
+    pub(super) fn sites(&self, kind: AttentionKind, grids: &[(usize, usize)]) -> Vec<Site> {
+        let layer = match kind {
+            AttentionKind::Cross | AttentionKind::Joint => "attn2",
+            AttentionKind::SelfAttention => "attn1",
         };
         let site = |(index, place): (usize, &Place)| {
             let (height, width) = grids[place.level];
             let path = format!("{}.{layer}", place.path);
-            Site { path, stage: place.stage, attends, index, heads: place.heads, height, width }
+            Site { path, stage: place.stage, depth: 0.0, kind, index, heads: place.heads, height, width }
         };
-        self.0.iter().enumerate().map(site).collect()
+        Site::with_depths(self.0.iter().enumerate().map(site).collect())
     }
 }
 
@@ -59,17 +59,17 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Runs `attend` on the site of kind `attends` of transformer block `index`, with a tap if the
+    /// Runs `attend` on the site of kind `kind` of transformer block `index`, with a tap if the
     /// observer wants one.
     pub(super) fn observed<T>(
         &mut self,
-        attends: Attends,
+        kind: AttentionKind,
         index: usize,
         attend: impl FnOnce(Option<&mut dyn FnMut(&Tensor) -> Result<()>>) -> Result<T>,
     ) -> Result<T> {
-        let site = match attends {
-            Attends::Prompt => &self.cross_sites[index],
-            Attends::Itself => &self.self_sites[index],
+        let site = match kind {
+            AttentionKind::Cross | AttentionKind::Joint => &self.cross_sites[index],
+            AttentionKind::SelfAttention => &self.self_sites[index],
         };
         let observer = &mut *self.observer;
         if observer.wants(site) {

@@ -20,8 +20,8 @@ fn with_pass<T>(
         prompt: &context.keys_values,
         key_bias: None,
         probes: &[],
-        cross_sites: unet.places.sites(Attends::Prompt, &grids),
-        self_sites: unet.places.sites(Attends::Itself, &grids),
+        cross_sites: unet.places.sites(AttentionKind::Cross, &grids),
+        self_sites: unet.places.sites(AttentionKind::SelfAttention, &grids),
         observer: &mut Unobserved,
     };
     run(&mut pass).unwrap()

@@ -4,7 +4,7 @@
 use super::sites::{Pass, Places};
 use crate::checkpoint::UnetConfig;
 use crate::model::layers::{Attention, Builder, FeatureMap, GeGlu, GroupNorm, KeysValues, LayerNorm, Linear};
-use crate::trace::{Attends, Stage};
+use crate::trace::{AttentionKind, Stage};
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -115,11 +115,12 @@ impl TransformerBlock {
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = pass.observed(Attends::Itself, self.site, |tap| self.attn1.forward_self(&normed, tap, x))?;
+        let x =
+            pass.observed(AttentionKind::SelfAttention, self.site, |tap| self.attn1.forward_self(&normed, tap, x))?;
         let normed = self.norm2.forward(&x)?;
         let (context, key_bias) = (&pass.prompt[self.site], pass.key_bias);
-        let x =
-            pass.observed(Attends::Prompt, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
+        let x = pass
+            .observed(AttentionKind::Cross, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
         pass.probed(self.site, &self.attn2, &normed)?;
         self.ff.forward_plus(&self.norm3.forward(&x)?, &x)
     }

@@ -1,0 +1,418 @@
+"""Records a diffusers pipeline while it runs: ``with attnmap.record(pipe) as recorder``."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from . import _trace
+from ._capture import WORKSPACE, AttentionMode, shares
+from ._errors import RecordError
+from ._families import Call, Family, State, family_of, unet_grid
+from ._prompt import Prompt, TokenizerWatch, read, without_words
+from ._run import Run, call
+from ._words import slug
+
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
+
+
+class _Site:
+    """One attention layer: its place in the network and the running sums of each image."""
+
+    def __init__(self, path: str, heads: int, grid: tuple[int, int]):
+        self.path, self.heads, self.grid = path, heads, grid
+        #: Image to f32 `[heads, channels, cells]` on the network's device.
+        self.sums: dict[int, torch.Tensor] = {}
+        #: Image to the places of its single steps in the spool, f16 `[channels, cells]` each.
+        self.steps: dict[int, list[tuple[int, int]]] = {}
+
+
+class Recording:
+    """What was seen in one call of the pipeline."""
+
+    def __init__(self, owner: Recorder, pipe: Any, arguments: dict[str, Any]):
+        self.owner, self.pipe, self.arguments = owner, pipe, arguments
+        self.tokenizers = {n: getattr(pipe, n) for n in _TOKENIZERS if getattr(pipe, n, None) is not None}
+        self.watch = TokenizerWatch(self.tokenizers)
+        self.sites: dict[str, _Site] = {}
+        self.timesteps: list[float] = []
+        self.latent: tuple[int, int] | None = None
+        self.images: list[Image.Image] = []
+        self.spool: IO[bytes] = tempfile.TemporaryFile()
+        self.prompts: list[Prompt] = []
+        self.state: State | None = None
+        self._call: Call | None = None
+        self._seen: set[str] = set()
+        self._bytes = 0
+        self._keys: dict[tuple[int, int], torch.Tensor] = {}
+        self.device, self.dtype = "cpu", "f32"
+
+    # What the pipeline was asked for
+
+    @property
+    def per_prompt(self) -> int:
+        return int(self.arguments.get("num_images_per_prompt") or 1)
+
+    def _texts(self) -> list[str] | None:
+        prompt = self.arguments.get("prompt")
+        if prompt is None:
+            return None
+        return [prompt] if isinstance(prompt, str) else list(prompt)
+
+    def _begin(self, call_args: dict[str, Any], denoiser: Any) -> None:
+        texts = self._texts()
+        if texts is None:
+            embeds = self.arguments["prompt_embeds"]
+            count = len(embeds)
+        else:
+            count = len(texts)
+        self.state = State(count * self.per_prompt)
+        parameter = next(denoiser.parameters())
+        self.device = parameter.device.type
+        names = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+        self.dtype = names.get(parameter.dtype, str(parameter.dtype).removeprefix("torch."))
+
+    def _read_prompts(self, call: Call) -> None:
+        texts = self._texts()
+        if texts is None:
+            row = next(row for row in call.rows if row is not None)
+            self.prompts = [without_words(row.text_len)] * (self.state.images // self.per_prompt)  # type: ignore[union-attr]
+            return
+        encoders = self.owner.family.encoders(self.pipe)
+        self.prompts = [read(text, encoders, self.watch.seen, self.tokenizers) for text in texts]
+
+    def prompt(self, image: int) -> Prompt:
+        return self.prompts[image // self.per_prompt]
+
+    # The denoiser's calls
+
+    def enter(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """The denoiser is called; returns whether the call is to be watched."""
+        bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs)
+        bound.apply_defaults()
+        if self.state is None:
+            self._begin(bound.arguments, denoiser)
+        assert self.state is not None
+        self._call = self.owner.family.call(denoiser, bound.arguments, self.state)
+        self._seen.clear()
+        if self._call is None:
+            return False
+        if not self.prompts:
+            self._read_prompts(self._call)
+        if self.latent not in (None, self._call.latent):
+            raise RecordError("the latent changed its size during the run; record one pass at a time")
+        self.latent = self._call.latent
+        self.timesteps.append(self._call.timestep)
+        return True
+
+    def observe(self, path: str, query: torch.Tensor, key: torch.Tensor, given: dict[str, Any]) -> None:
+        """One attention of the site `path`."""
+        call, joint = self._call, self.owner.family.kind == "joint"
+        assert call is not None
+        if path in self._seen:
+            raise RecordError(f"{path} attends twice per call, as with an IP-Adapter, which is not recorded; unload it")
+        self._seen.add(path)
+        heads, queries = query.shape[1], query.shape[2]
+        for index, row in enumerate(call.rows):
+            if row is None:
+                continue
+            if query.shape[0] != len(call.rows):
+                raise RecordError(f"{path} splits the batch; turn that off to record")
+            grid = call.grid or unet_grid(queries, call.latent)
+            cells = grid[0] * grid[1]
+            expected = row.text_len if not joint else None
+            if (not joint and queries != cells) or (expected is not None and key.shape[2] != expected):
+                raise RecordError(
+                    f"{path} has {queries} queries and {key.shape[2]} keys, not the {cells} and {row.text_len} of this "
+                    "family; report this pipeline"
+                )
+            tokens = self._token_keys(row.image, row.text_start, query.device)
+            text = slice(row.text_start, row.text_start + row.text_len)
+            image = slice(row.image_start, row.image_start + cells) if joint else None
+            places = slice(row.image_start, row.image_start + cells)
+            values = shares(query, key, given, index, places, tokens, text, image, self.owner.workspace)
+            self._add(path, heads, grid, row.image, values)
+
+    def _token_keys(self, image: int, start: int, device: torch.device) -> torch.Tensor:
+        known = self._keys.get((image, start))
+        if known is None:
+            keys = [start + key for key in self.prompt(image).keys]
+            known = self._keys[image, start] = torch.tensor(keys, dtype=torch.long, device=device)
+        return known if known.device == device else known.to(device)
+
+    def _add(self, path: str, heads: int, grid: tuple[int, int], image: int, values: torch.Tensor) -> None:
+        site = self.sites.setdefault(path, _Site(path, heads, grid))
+        if self.owner.per_step:
+            mean = values.mean(0).half().contiguous().cpu().numpy().tobytes()
+            site.steps.setdefault(image, []).append((self.spool.tell(), len(mean)))
+            self.spool.write(mean)
+        if self.owner.heads == "mean":
+            values = values.mean(0, keepdim=True)
+            site.heads = 1
+        if image in site.sums:
+            site.sums[image].add_(values)
+            return
+        self._bytes += values.numel() * 4
+        if self._bytes > self.owner.memory:
+            raise RecordError(
+                f"the sums take more than the {self.owner.memory / 2**20:.0f} MiB that memory= allows; allow more, or record "
+                "the mean over the heads with heads='mean'"
+            )
+        site.sums[image] = values
+
+    def leave(self) -> None:
+        """The denoiser's call is over: every layer that sees the text must have been seen."""
+        missed = [path for path in self.owner.expected if path not in self._seen]
+        if missed:
+            some = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if len(missed) > 3 else "")
+            raise RecordError(
+                f"{len(missed)} of {len(self.owner.expected)} attention layers that see the text were not recorded: {some}. "
+                "They do not call torch's scaled_dot_product_attention: call pipe.disable_attention_slicing(), "
+                "pipe.disable_xformers_memory_efficient_attention(), or set_attention_backend('native') on the denoiser, "
+                "and use no fused or compiled attention"
+            )
+
+    def finish(self, output: Any) -> None:
+        images = getattr(output, "images", None)
+        if images is None:
+            images = output[0] if isinstance(output, tuple) else []
+        self.images = _pictures(images, self.arguments.get("output_type"))
+
+    # The folders
+
+    def sums(self, site: _Site, image: int) -> np.ndarray:
+        """f32 `[heads, channels, height, width]`."""
+        values = site.sums[image].float().cpu().numpy()
+        return values.reshape(values.shape[0], values.shape[1], *site.grid)
+
+    def single_steps(self, site: _Site, image: int) -> np.ndarray | None:
+        """f16 `[steps, channels, height, width]`."""
+        if image not in site.steps:
+            return None
+        parts = []
+        for at, length in site.steps[image]:
+            self.spool.seek(at)
+            parts.append(np.frombuffer(self.spool.read(length), np.float16))
+        return np.stack(parts).reshape(len(parts), -1, *site.grid)
+
+    def settings(self, image: int) -> dict[str, Any]:
+        arguments, picture = self.arguments, self.images[image]
+        scale = arguments.get("guidance_scale")
+        prompt = self.prompt(image)
+        settings = {
+            "seed": self.seed(image),
+            "steps": int(arguments.get("num_inference_steps") or len(self.timesteps)),
+            "guidance_scale": float(scale) if scale is not None else 1.0,
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "width": picture.width,
+            "height": picture.height,
+            "dtype": self.dtype,
+            "device": self.device,
+            "pipeline": self.owner.pipeline_name,
+            "max_length": max(prompt.keys, default=0) + 1,
+        }
+        lengths = [row.text_len for row in (self._call.rows if self._call else []) if row is not None]
+        if lengths:
+            settings["max_length"] = max(lengths)
+        if arguments.get("strength") is not None:
+            settings["strength"] = float(arguments["strength"])
+        if self.owner.heads == "mean":
+            settings["heads"] = "mean"
+        return settings
+
+    def seed(self, image: int) -> int:
+        generator = self.arguments.get("generator")
+        if isinstance(generator, (list, tuple)):
+            generator = generator[image] if image < len(generator) else None
+            return int(generator.initial_seed()) if generator is not None else 0
+        return int(generator.initial_seed()) if generator is not None else 0
+
+
+class Recorder:
+    """Watches a pipeline and writes a run folder per image; made by [`record`](attnmap.record)."""
+
+    def __init__(self, pipe: Any, *, per_step: bool, heads: str, memory: int, workspace: int):
+        self.family: Family = family_of(pipe)
+        self.per_step, self.heads, self.memory, self.workspace = per_step, heads, memory, workspace
+        self.pipeline_name = type(pipe).__name__
+        self.recordings: list[Recording] = []
+        self._pipe = pipe
+        denoiser = getattr(pipe, self.family.denoiser)
+        self.expected = [path for path, module in denoiser.named_modules() if self.family.sites(path, module)]
+        if not self.expected:
+            raise RecordError(f"no attention layer of {self.family.name} is in {type(denoiser).__name__}; report this pipeline")
+        self._current: Recording | None = None
+        self._stack: list[str] = []
+        self._mode: AttentionMode | None = None
+
+    def _attention(self, query: torch.Tensor, key: torch.Tensor, given: dict[str, Any]) -> None:
+        if self._current is not None and self._stack:
+            self._current.observe(self._stack[-1], query, key, given)
+
+    @contextmanager
+    def _watching(self) -> Iterator[Recorder]:
+        pipe = self._pipe
+        denoiser = getattr(pipe, self.family.denoiser)
+        with ExitStack() as stack:
+            for path in self.expected:
+                module = denoiser.get_submodule(path)
+                push = module.register_forward_pre_hook(lambda *_, path=path: self._stack.append(path))
+                pop = module.register_forward_hook(lambda *_: self._stack.pop() and None, always_call=True)
+                stack.callback(push.remove)
+                stack.callback(pop.remove)
+            before = denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
+            after = denoiser.register_forward_hook(self._after, always_call=True)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+            own = type(pipe)
+            pipe.__class__ = self._watched_class(own)
+            stack.callback(setattr, pipe, "__class__", own)
+            yield self
+
+    def _watched_class(self, own: type) -> type:
+        recorder = self
+
+        def call_pipeline(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if recorder._current is not None:
+                return own.__call__(pipe, *args, **kwargs)  # type: ignore[misc]
+            bound = inspect.signature(own.__call__).bind(pipe, *args, **kwargs)
+            bound.apply_defaults()
+            recording = Recording(recorder, pipe, dict(bound.arguments))
+            recorder._current = recording
+            try:
+                with recording.watch:
+                    output = own.__call__(pipe, *args, **kwargs)  # type: ignore[misc]
+            finally:
+                recorder._current = None
+                recorder._stack.clear()
+                recorder._leave_mode()
+            recording.finish(output)
+            if not recording.timesteps:
+                raise RecordError("the pipeline did not call its denoiser, so there is nothing to record")
+            recorder.recordings.append(recording)
+            return output
+
+        # The same name, so that nobody who asks the pipeline for its class gets another answer.
+        return type(own.__name__, (own,), {"__call__": call_pipeline, "__module__": own.__module__})
+
+    def _before(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._current is None:
+            return
+        if self._current.enter(denoiser, args, kwargs):
+            self._mode = AttentionMode(self._attention)
+            self._mode.__enter__()
+
+    def _leave_mode(self) -> bool:
+        watched, self._mode = self._mode, None
+        if watched is not None:
+            watched.__exit__(None, None, None)
+        return watched is not None
+
+    def _after(self, denoiser: Any, args: Any, output: Any) -> None:
+        if self._leave_mode() and self._current is not None and output is not None:
+            self._current.leave()
+
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False, report: bool = True) -> list[Run]:
+        """Writes a run folder per image into `folder`, each whole or not at all.
+
+        Args:
+            folder: where the run folders go, each named after its prompt and seed.
+            force: replace run folders that are there already.
+            report: make the interactive page too.
+
+        Raises:
+            RecordError: when nothing was recorded, or the pipeline returned no pictures.
+            FileExistsError: when a folder is there already and `force` is not set.
+        """
+        if not self.recordings:
+            raise RecordError("nothing was recorded: call the pipeline inside of `with attnmap.record(pipe)`")
+        runs = []
+        for recording in self.recordings:
+            if not recording.images:
+                raise RecordError("the pipeline returned no pictures; leave output_type at 'pil', 'np' or 'pt'")
+            for image in range(len(recording.images)):
+                runs.append(self._save_one(Path(folder), recording, image, force, report))
+        return runs
+
+    def _save_one(self, folder: Path, recording: Recording, image: int, force: bool, report: bool) -> Run:
+        name = f"{slug(recording.prompt(image).text)}-{recording.seed(image)}"
+        # Images of one prompt from one generator share its seed.
+        inside = image % recording.per_prompt
+        generator = recording.arguments.get("generator")
+        if recording.per_prompt > 1 and not isinstance(generator, (list, tuple)):
+            name += f"-{inside}"
+        target = folder / name
+        if target.exists() and not (force and (target / "run.json").is_file()):
+            raise FileExistsError(f"{target} exists; give force=True to replace a run, or another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial", dir=folder) as partial:
+            inner = Path(partial) / name
+            inner.mkdir()
+            _trace.write(inner, recording, image)
+            call("view", str(inner))
+            if report:
+                call("report", str(inner))
+            if target.exists():
+                shutil.move(target, Path(partial) / "old")
+            os.rename(inner, target)
+        return Run(target)
+
+
+def record(
+    pipe: Any, *, per_step: bool = True, heads: str = "all", memory: str | int = "4 GiB", workspace: int = WORKSPACE
+) -> Any:
+    """Records the calls of a diffusers pipeline.
+
+    Args:
+        pipe: a pipeline of diffusers; see the README for the families.
+        per_step: keep each step's maps too (mean over the heads), in a temporary file.
+        heads: `all`, or `mean` to keep the mean over the heads alone.
+        memory: what the sums may take on the network's device.
+        workspace: bytes of attention scores that are formed at a time.
+
+    Returns:
+        A context manager that gives the [`Recorder`][attnmap.Recorder].
+
+    Raises:
+        RecordError: for a pipeline that is not known, or whose network is compiled.
+    """
+    if heads not in ("all", "mean"):
+        raise ValueError("heads is 'all' or 'mean'")
+    options = {"per_step": per_step, "heads": heads, "memory": _size(memory), "workspace": workspace}
+    return Recorder(pipe, **options)._watching()  # type: ignore[arg-type]
+
+
+def _size(text: str | int) -> int:
+    if isinstance(text, int):
+        return text
+    units = {"MiB": 1 << 20, "GiB": 1 << 30, "MB": 10**6, "GB": 10**9}
+    for unit, size in units.items():
+        if text.strip().endswith(unit):
+            return int(float(text.strip().removesuffix(unit)) * size)
+    raise ValueError(f"{text!r} is no size; write it like '4 GiB' or '500 MiB'")
+
+
+def _pictures(images: Any, kind: str | None) -> list[Image.Image]:
+    if kind == "latent" or images is None:
+        return []
+    if isinstance(images, torch.Tensor):
+        images = images.float().cpu().permute(0, 2, 3, 1).numpy()
+    if isinstance(images, np.ndarray):
+        return [Image.fromarray((255 * one).round().clip(0, 255).astype("uint8")) for one in images]
+    return [one.convert("RGB") for one in images if isinstance(one, Image.Image)]
+
+
+def digest(path: str) -> str:
+    """A name for weights that were not read here: of the folder or repository that they were loaded from."""
+    return hashlib.sha256(path.encode()).hexdigest()[:16]

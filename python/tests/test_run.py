@@ -1,0 +1,128 @@
+"""Whole runs: equal to those of `attnmap generate`, true to the schemas, read by every command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import attnmap
+import numpy as np
+import pytest
+import torch
+from attnmap._run import call
+from diffusers import DiffusionPipeline
+from jsonschema import Draft202012Validator
+from safetensors import safe_open
+from tiny import build
+
+PROMPT = "a red apple to the left of a green frog"
+
+
+def load(folder: Path) -> DiffusionPipeline:
+    more = {} if "sdxl" in folder.name else {"safety_checker": None}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **more)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def recorded(pipe, out: Path, prompt: str = PROMPT, **arguments) -> attnmap.Run:
+    with attnmap.record(pipe) as recorder:
+        pipe(prompt=prompt, generator=torch.Generator().manual_seed(3), **({"num_inference_steps": 3} | arguments))
+    return recorder.save(out)[0]
+
+
+def metadata(run: Path) -> dict[str, object]:
+    with safe_open(run / "trace.safetensors", framework="np") as file:
+        found = file.metadata()
+    plain = ("format_version", "writer", "prompt")
+    return {key: value if key in plain else json.loads(value) for key, value in found.items()}
+
+
+def check_schemas(run: Path, schemas: Path) -> None:
+    for name, value in (("trace", metadata(run)), ("run", json.loads((run / "run.json").read_text()))):
+        Draft202012Validator(json.loads((schemas / f"{name}.schema.json").read_text())).validate(value)
+
+
+@pytest.mark.parametrize("name", ["tiny-sd1", "tiny-sd2", "tiny-sdxl"])
+def test_a_trace_equals_that_of_generate(name, fixtures, schemas, tmp_path):
+    folder = fixtures / name
+    call("generate", PROMPT, "--model", str(folder), "--seed", "3", "--steps", "3", "--size", "48x32", "--guidance", "5",
+         "--out", str(tmp_path / "own"), "--quiet")  # fmt: skip
+    run = recorded(load(folder), tmp_path, height=32, width=48, guidance_scale=5.0)
+    own, other = metadata(tmp_path / "own"), metadata(run.folder)
+    for key in ("tokens", "words", "sites", "latent", "image"):
+        assert own[key] == other[key], key
+    assert own.get("encoders") == other.get("encoders")
+    assert np.allclose(own["timesteps"], other["timesteps"])
+    files = [safe_open(f / "trace.safetensors", framework="np") for f in (tmp_path / "own", run.folder)]
+    names = [{n for n in file.keys() if n.startswith(("sum/", "step/"))} for file in files]
+    assert names[0] == names[1]
+    for tensor in names[0]:
+        a, b = (file.get_tensor(tensor).astype("f4") for file in files)
+        assert a.shape == b.shape and np.abs(a - b).max() < (1e-5 if tensor.startswith("sum/") else 1e-3), tensor
+    check_schemas(tmp_path / "own", schemas)
+    check_schemas(run.folder, schemas)
+    assert run.check() == []
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "sana"])
+def test_every_command_reads_a_run(name, schemas, tmp_path):
+    pipe, arguments = build(name)
+    arguments.pop("text_encoder_out_layers", None)
+    run = recorded(pipe, tmp_path, **arguments)
+    check_schemas(run.folder, schemas)
+    assert run.check() == []
+    assert list(run.words) == ["a", "red", "apple", "to", "the", "left", "of", "a#2", "green", "frog"]
+    record = run.record
+    assert run.words["frog"].shape == (record["latent"]["height"], record["latent"]["width"])
+    shares = [token["share"] for token in record["tokens"]] + [record["padding_share"], record.get("image_share", 0.0)]
+    assert abs(sum(shares) - 1) < 1e-3
+    assert (record.get("image_share", 0) > 0) == (name != "sana")
+    assert [word["word"] for word in run.facts()["words"]][:3] == ["a", "red", "apple"]
+    assert len(run.ask(at=(1, 1))) >= 10
+    assert run.report.stat().st_size > 10_000 and "frog" in run.report.read_text()
+    for aggregate in ("all", "up", "daam", "last-up", "finest"):
+        call("view", str(run.folder), "--aggregate", aggregate, "--out", str(tmp_path / aggregate))
+    call("view", str(run.folder), "--steps-window", "1", "--out", str(tmp_path / "first"))
+    call("animate", str(run.folder), "--words", "frog")
+    call("compare", str(run.folder), str(tmp_path / "up"), "--out", str(tmp_path / "compare.html"))
+
+
+def test_check_names_what_is_wrong(tmp_path):
+    pipe, arguments = build("flux")
+    run = recorded(pipe, tmp_path, **arguments)
+    (run.folder / "words.png").unlink()
+    record = run.record
+    record["padding_share"] += 0.5
+    record["words"][0]["tokens"] = [99]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    trace = run.folder / "trace.safetensors"
+    data = bytearray(trace.read_bytes())
+    data[-64:] = b"\xff" * 64
+    trace.write_bytes(data)
+    faults = {fault["file"] for fault in run.check()}
+    assert faults == {"words.png", "run.json", "trace.safetensors"}
+    done = subprocess.run([attnmap.program(), "check", str(run.folder)], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stdout.strip().splitlines()) == len(run.check()) >= 4
+
+
+def test_what_cannot_be_recorded_is_refused(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    pipe.enable_attention_slicing(1)
+    with pytest.raises(attnmap.RecordError, match="disable_attention_slicing"), attnmap.record(pipe):
+        pipe(PROMPT, num_inference_steps=1, height=32, width=32)
+    pipe.unet = torch.compile(pipe.unet)
+    with pytest.raises(attnmap.RecordError, match="_orig_mod"):
+        attnmap.record(pipe)
+    with pytest.raises(attnmap.RecordError, match="is not known"):
+        attnmap.record(object())
+
+
+def test_embeddings_have_no_words(fixtures, tmp_path):
+    pipe = load(fixtures / "tiny-sd1")
+    embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
+    with attnmap.record(pipe) as recorder:
+        pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=1, height=32, width=32)
+    prompt = recorder.recordings[0].prompt(0)
+    assert prompt.words == [] and "words are not known" in prompt.warnings[0]

@@ -1,0 +1,57 @@
+//! `attnmap check`: run folders against their written format.
+
+use attnmap::run;
+use clap::Args;
+use std::path::PathBuf;
+
+use super::print;
+
+/// Check run folders against the format of docs/TRACE.md, one line per thing that is wrong
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct CheckArgs {
+    /// Run folders
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+
+    /// Print what is wrong as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Every number is read: the rows of a trace must sum to the number of steps, shapes and words must be those of run.json, and
+every picture must be there. Exit code 0 when nothing is wrong, 1 when something is.
+
+Examples:
+  attnmap check outputs/a-red-apple-0
+  attnmap check outputs/*/ --json";
+
+/// Runs the command.
+pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let mut checked = Vec::new();
+    let (mut lines, mut wrong) = (String::new(), 0);
+    for folder in &args.runs {
+        let faults = run::check(folder)?;
+        wrong += faults.len();
+        for fault in &faults {
+            let line = format!("{}: {}", folder.join(&fault.file).display(), fault.reason);
+            // A file may be damaged in its names too: whatever they hold, a fault is one line.
+            lines.extend(line.chars().map(|c| if c.is_control() { ' ' } else { c }));
+            lines.push('\n');
+        }
+        if faults.is_empty() {
+            lines += &format!("{}: nothing wrong\n", folder.display());
+        }
+        checked.push(serde_json::json!({"run": folder, "faults": faults}));
+    }
+    if args.json {
+        lines = serde_json::to_string_pretty(&checked)? + "\n";
+    }
+    print::stdout(lines.as_bytes())?;
+    match wrong {
+        0 => Ok(()),
+        1 => Err(anyhow::anyhow!("one thing is wrong")),
+        count => Err(anyhow::anyhow!("{count} things are wrong")),
+    }
+}
