@@ -292,7 +292,7 @@ def _tokens(prompt: str, encoding: Encoding, tokenizer: Any) -> list[Token]:
             found.append(Token(token, name, "text", last, position))
     after = max((token.position for token in found), default=-1) + 1
     if after < len(encoding.ids) and encoding.ids[after] in ends:
-        found.append(Token(encoding.ids[after], str(names[after]), "end", (0, 0), after))
+        found.append(Token(encoding.ids[after], str(names[after]), "end", (len(prompt), len(prompt)), after))
     return found
 
 
