@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Put two runs side by side: words aligned, maps subtracted
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1\n  attnmap compare --open\n  attnmap compare outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0 last --out seeds.html"
+    after_help = "Examples:\n  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1\n  attnmap compare --open\n  attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html"
 )]
 pub struct CompareArgs {
     /// The first run's folder; `last` is the newest run in outputs/ [default: the newest but one]

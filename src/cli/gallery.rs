@@ -120,7 +120,7 @@ Examples:
   attnmap gallery prompts.txt --seeds 0..8 --out night
   attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
-  attnmap gallery --prompt \"a monkey on a bicycle\" --model ./model.safetensors --lora none --lora style.safetensors:0.5 --lora style.safetensors:1
+  attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
   attnmap gallery --index /shared/night
 
 Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the page.";

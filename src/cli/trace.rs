@@ -78,7 +78,7 @@ pub struct TraceArgs {
 
 const HELP: &str = "\
 Examples:
-  attnmap trace outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0/image.png \"a red apple and a frog\"
+  attnmap trace outputs/*frog-on-the-beach-0/image.png \"a red apple and a frog\"
   attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
   attnmap ask last --at 40,90
 

@@ -55,8 +55,9 @@ fn every_example_of_the_help_works_after_the_first_command() {
     assert!(first.status.success(), "{}", text(&first.stderr));
     let commands = commands();
     assert!(commands.len() > 12, "{commands:?}");
-    for name in ["photo.png", "photo.jpg", "white-where-the-frog-goes.png"] {
-        image::RgbImage::from_fn(96, 96, |x, _| image::Rgb([2 * x as u8, 90, 90])).save(at.join(name)).unwrap();
+    for (name, blue) in [("photo.png", 90), ("photo.jpg", 90), ("white-where-the-frog-goes.png", 255)] {
+        let picture = image::RgbImage::from_fn(96, 96, |x, _| image::Rgb([160 + x as u8, blue, blue]));
+        picture.save(at.join(name)).unwrap();
     }
     fs::write(at.join("scene.txt"), "a red apple on the beach\n").unwrap();
     fs::write(at.join("prompts.txt"), "a red apple\n").unwrap();
