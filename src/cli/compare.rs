@@ -3,9 +3,9 @@
 use super::newest::two_runs;
 use super::open;
 use attnmap::files::{self, Target};
-use attnmap::report::{compare_page, differences, from_run};
+use attnmap::report::{compare_page, differences, from_run, relative_address};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Put two runs side by side: words aligned, maps subtracted
 #[derive(Debug, Args)]
@@ -45,8 +45,10 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         None => Target::generated("compare", args.force).files([".html"])?,
     };
     let (a, b) = two_runs(args.a.as_deref(), args.b.as_deref())?;
+    let folder = out.parent().unwrap_or(Path::new(""));
+    let pages = [&a, &b].map(|run| relative_address(folder, &run.join("report.html")));
     let (a, b) = (from_run(&a)?, from_run(&b)?);
-    let html = compare_page(&a, &b)?;
+    let html = compare_page(&a, &b, [pages[0].as_deref(), pages[1].as_deref()])?;
     let differences = differences(&a, &b);
     files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
     if args.open {

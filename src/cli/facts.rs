@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attnmap::Error;
-use attnmap::facts::sweep::{About, Sweep};
+use attnmap::facts::sweep::Sweep;
 use attnmap::facts::{self, Facts};
 use attnmap::files::Target;
 use attnmap::run::{self, Run};
@@ -71,14 +71,7 @@ pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
 
 /// The sweep to test neglected words against: the one that was named, or one of the same prompt beside the run.
 fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Option<Sweep>> {
-    let record = &run.record;
-    let own = About {
-        prompt: record.prompt.clone(),
-        checkpoint: record.checkpoint.clone(),
-        aggregate: aggregate.to_owned(),
-        negative: record.negative.clone().unwrap_or_default(),
-        settings: Some(serde_json::to_value(&record.settings)?),
-    };
+    let own = run.record.about(aggregate);
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
         let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");

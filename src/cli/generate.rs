@@ -63,8 +63,9 @@ pub struct GenerateArgs {
     #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB", value_parser = super::ties::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
-    /// Keep the estimate of the image at every Nth step, as steps/NN.png; each costs a decoding
-    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a decoding; 0 keeps none
+    /// [default: about 8 up to 256x256, none beyond]
+    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     keep_steps: Option<u32>,
 
     #[command(flatten)]
@@ -174,7 +175,10 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         pipeline: &pipeline,
         prompt: &prompt,
         keep,
-        keep_steps: args.keep_steps,
+        keep_steps: args
+            .keep_steps
+            .or_else(|| run::kept_by_default(runs[0].height, runs[0].width, runs[0].steps))
+            .filter(|&every| every > 0),
         aggregate,
         display,
         words,

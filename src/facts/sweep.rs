@@ -125,7 +125,78 @@ pub struct StatedSweep {
     pub fails: f64,
 }
 
+/// Fewest seeds of which a habit is told: of five, even all on one side are no rarity.
+const FEWEST: usize = 7;
+
+/// A side counts where the mean centre lies at least this far from the middle, as a share of the image's side.
+const OFF_CENTRE: f32 = 0.1;
+
+/// How likely chance alone may put as many seeds on one side, on either of the two axes together.
+const CHANCE: f64 = 0.05;
+
+/// Centres that scatter less than this, as a share of the image's sides, lie in one place.
+const ONE_PLACE: f32 = 0.08;
+
+/// Where a word's map lies over the seeds: always on one side, now here and now there, or on no side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Habit {
+    /// On these sides more often than chance would put it there.
+    Side {
+        /// Each side with the number of seeds whose centre lies there: `left`, `right`, `upper half`, `lower half`.
+        sides: Vec<(String, usize)>,
+    },
+    /// Somewhere else from seed to seed.
+    Accident,
+    /// Around the middle of the image in all of them.
+    Middle,
+    /// Too few seeds have a map of it.
+    Few,
+}
+
 impl WordSweep {
+    /// Whether the word has a side. A side is told of when a sign test over the seeds makes chance an unlikely cause (5 %, shared among
+    /// the two axes) and the mean centre lies off the middle.
+    pub fn habit(&self) -> Habit {
+        let points: Vec<Point> = self.centroids.iter().copied().flatten().collect();
+        let (Some(mean), Some(scatter)) = (self.mean, self.scatter) else { return Habit::Few };
+        if points.len() < FEWEST {
+            return Habit::Few;
+        }
+        let axis = |values: Vec<f32>, mean: f32, names: [&str; 2]| {
+            let beyond = usize::from(mean > 0.5);
+            let there = values.iter().filter(|&&value| (value > 0.5) == (mean > 0.5)).count();
+            let told = (mean - 0.5).abs() >= OFF_CENTRE && sign_test(there, values.len()) <= CHANCE / 2.0;
+            told.then(|| (names[beyond].to_owned(), there))
+        };
+        let across = axis(points.iter().map(|point| point.x).collect(), mean.x, ["left", "right"]);
+        let down = axis(points.iter().map(|point| point.y).collect(), mean.y, ["upper half", "lower half"]);
+        let sides: Vec<_> = across.into_iter().chain(down).collect();
+        match (sides.is_empty(), scatter < ONE_PLACE) {
+            (false, _) => Habit::Side { sides },
+            (true, true) => Habit::Middle,
+            (true, false) => Habit::Accident,
+        }
+    }
+
+    /// The habit in a sentence.
+    pub fn sentence(&self) -> String {
+        let seeds = self.centroids.iter().flatten().count();
+        let word = &self.word;
+        match self.habit() {
+            Habit::Side { sides } => {
+                let told: Vec<String> =
+                    sides.iter().map(|(side, there)| format!("{side} in {there} of {seeds}")).collect();
+                format!("“{word}” has a habit: {} seeds.", told.join(", "))
+            }
+            Habit::Accident => format!("Where “{word}” lands is an accident of the seed: now here, now there."),
+            Habit::Middle => format!("“{word}” has no side: its map lies around the middle in all {seeds} seeds."),
+            Habit::Few => {
+                format!("“{word}”: {FEWEST} seeds or more tell a habit from an accident; here {seeds} have a map.")
+            }
+        }
+    }
+
     /// As a row of a table: word, peak, where it lands and how far from there on average, in per cent of the image's width and height, and
     /// the share of seeds that neglect it; `-` where there is none.
     pub fn cells(&self) -> [String; 5] {
@@ -225,6 +296,19 @@ impl Collector {
     }
 }
 
+/// How likely it is that of `count` fair coins as many as `there`, or more, fall on one side, whichever.
+fn sign_test(there: usize, count: usize) -> f64 {
+    let mut term = 0.5f64.powi(count as i32); // C(count, k) / 2^count, from k = 0
+    let mut tail = 0.0;
+    for k in 0..=count {
+        if k >= there {
+            tail += term;
+        }
+        term *= (count - k) as f64 / (k + 1) as f64;
+    }
+    (2.0 * tail).min(1.0)
+}
+
 fn scatter(points: &[Option<Point>]) -> (Option<Point>, Option<f32>) {
     let points: Vec<Point> = points.iter().copied().flatten().collect();
     if points.is_empty() {
@@ -240,6 +324,46 @@ fn scatter(points: &[Option<Point>]) -> (Option<Point>, Option<f32>) {
 mod tests {
     use super::*;
     use crate::trace::WordInfo;
+
+    fn landed(points: &[(f32, f32)]) -> WordSweep {
+        let centroids: Vec<Option<Point>> = points.iter().map(|&(x, y)| Some(Point { x, y })).collect();
+        let (mean, scatter) = scatter(&centroids);
+        WordSweep { word: "frog".into(), role: Role::Content, centroids, mean, scatter, peak: 0.3, neglected: None }
+    }
+
+    #[test]
+    fn a_habit_is_more_than_chance() {
+        // scipy.stats.binomtest(10, 12).pvalue and (9, 12).
+        assert!((sign_test(10, 12) - 0.03857421875).abs() < 1e-12);
+        assert!((sign_test(9, 12) - 0.14599609375).abs() < 1e-12);
+        assert_eq!(sign_test(6, 12), 1.0);
+        let right: Vec<(f32, f32)> = (0..12).map(|i| (0.7 + 0.01 * i as f32, 0.5)).collect();
+        let says = landed(&right).sentence();
+        assert_eq!(says, "“frog” has a habit: right in 12 of 12 seeds.");
+        let turns: Vec<(f32, f32)> = (0..12).map(|i| (if i % 2 == 0 { 0.2 } else { 0.8 }, 0.5)).collect();
+        assert_eq!(landed(&turns).habit(), Habit::Accident);
+        // Everything a little to the right of the middle is no side.
+        assert_eq!(landed(&[(0.53, 0.5); 12]).habit(), Habit::Middle);
+        assert_eq!(landed(&right[..6]).habit(), Habit::Few);
+    }
+
+    #[test]
+    fn chance_has_a_habit_in_at_most_one_of_twenty() {
+        let mut state = 7u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        for seeds in [7, 12, 32] {
+            let mut side = || if random() < 0.5 { 0.2 } else { 0.8 };
+            let told = (0..4000).filter(|_| {
+                let points: Vec<(f32, f32)> = (0..seeds).map(|_| (side(), side())).collect();
+                matches!(landed(&points).habit(), Habit::Side { .. })
+            });
+            let share = told.count() as f64 / 4000.0;
+            assert!(share <= 0.05 + 0.01, "{seeds} seeds: {share}");
+        }
+    }
 
     #[test]
     fn words_scatter_and_relations_fail_by_share() {

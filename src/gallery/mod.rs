@@ -13,6 +13,7 @@ mod make;
 mod plan;
 mod prompts;
 mod sweep;
+mod sweep_page;
 
 pub use batch::{fitting_batch, settle};
 pub use cell::{CellFacts, write_cell_files};

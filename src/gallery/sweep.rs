@@ -1,20 +1,23 @@
 //! A prompt swept over many seeds: the runs, what their maps have in common, and the folder that shows it.
 
+use std::fs;
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use html_escape::encode_safe;
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 use serde_json::Value;
 
+use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::label;
-use crate::facts::lexicon::Role;
-use crate::facts::sweep::{About, Collector, FILE, Sweep, WordSweep};
-use crate::files::{Kind, Staging, Target, page_mark, write_file};
+use crate::facts::sweep::{About, Collector, FILE, Sweep};
+use crate::files::{Kind, Staging, Target, write_file};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
+use crate::report::relative_address;
+use crate::run::{RunRecord, run_name};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo};
 use crate::{Error, Result};
 
@@ -22,11 +25,19 @@ use crate::{Error, Result};
 pub const SWEEP: Kind = Kind {
     name: "a sweep",
     is: |folder| Sweep::read(folder).is_ok_and(|found| found.is_some()),
-    owns: |_| Box::new(|path| [FILE, PICTURE, PAGE].iter().any(|own| path == Path::new(own))),
+    owns: |_| {
+        Box::new(|path| [FILE, PICTURE, PAGE, MEAN].iter().any(|own| path == Path::new(own)) || is_seed_file(path))
+    },
 };
 
 const PICTURE: &str = "sweep.png";
 const PAGE: &str = "index.html";
+
+/// Whether `path`, from a sweep's folder, is the image of a seed.
+fn is_seed_file(path: &Path) -> bool {
+    let seed = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+    seed.is_some_and(|seed| path == Path::new(&seed_file(seed)))
+}
 
 /// A prompt over many seeds.
 #[derive(Debug, Clone)]
@@ -35,6 +46,10 @@ pub struct Swept {
     pub found: Sweep,
     /// The mean of all images.
     pub mean: RgbImage,
+    /// The image of each seed, as PNG.
+    images: Vec<Vec<u8>>,
+    /// The command line that makes the run of the first seed.
+    command: String,
     collector: Collector,
     /// Each word with its share of attention in the last run.
     words: Vec<(String, f32)>,
@@ -64,7 +79,7 @@ pub fn sweep(
         negative: options.negative.clone(),
         settings: settings(pipeline, options),
     });
-    let (mut shares, mut sums) = (Vec::new(), Vec::<f32>::new());
+    let (mut shares, mut sums, mut images) = (Vec::new(), Vec::<f32>::new(), Vec::new());
     for &seed in &options.seeds {
         let one = Options { seeds: vec![seed], ..options.clone() };
         let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::default() };
@@ -79,6 +94,10 @@ pub fn sweep(
         let pixels = traced.generation.image.as_raw();
         sums.resize(pixels.len(), 0.0);
         sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += f32::from(value));
+        let mut png = Cursor::new(Vec::new());
+        let encoded = traced.generation.image.write_to(&mut png, ImageFormat::Png);
+        encoded.map_err(|error| Error::option("image", error.to_string()))?;
+        images.push(png.into_inner());
         shares = maps.chosen.iter().map(|word| (label(word), maps.share(word))).collect();
         if progress(seed).is_break() {
             return Err(Error::Interrupted);
@@ -87,7 +106,9 @@ pub fn sweep(
     let count = options.seeds.len() as f32;
     let mean = sums.iter().map(|sum| (sum / count).round() as u8).collect();
     let mean = RgbImage::from_raw(options.width as u32, options.height as u32, mean).expect("three bytes a pixel");
-    Ok(Swept { found: collector.finish(), mean, collector, words: shares })
+    let first = Options { seeds: options.seeds.iter().copied().take(1).collect(), ..options.clone() };
+    let command = pipeline.command(&prompt.text, &first);
+    Ok(Swept { found: collector.finish(), mean, images, command, collector, words: shares })
 }
 
 /// What all runs were made with, as `run.json` says it; the seed is each run's own.
@@ -96,24 +117,46 @@ fn settings(pipeline: &Pipeline, options: &Options) -> Option<Value> {
 }
 
 impl Swept {
-    /// Writes the folder `target` with `sweep.json`, `sweep.png` and `index.html`, whole or not at all, and returns its place.
+    /// Writes the folder `target` with `sweep.json`, `sweep.png`, `mean.png`, the images of the seeds and `index.html`, whole or
+    /// not at all, and returns its place.
     ///
     /// # Errors
     /// [`Error::Option`] when the target may not be replaced; [`Error::Io`].
     pub fn write(&self, target: &Target) -> Result<PathBuf> {
         let staging = Staging::new(target, &SWEEP)?;
-        self.fill(staging.path()).map_err(|error| staging.in_place(error))?;
+        self.fill(staging.path(), staging.place()).map_err(|error| staging.in_place(error))?;
         staging.commit(|_, _| Ok(()))
     }
 
-    fn fill(&self, folder: &Path) -> Result<()> {
+    /// Fills `folder`, which is to stand at `place`.
+    fn fill(&self, folder: &Path, place: &Path) -> Result<()> {
         let title = self.found.about.prompt.as_str();
         write_png(&folder.join(PICTURE), &self.picture()?, &[("Description", title)], true)?;
-        write_file(&folder.join(PAGE), |file| file.write_all(page(&self.found).as_bytes()))?;
+        write_png(&folder.join(MEAN), &self.mean, &[("Description", title)], false)?;
+        let seeds = &self.found.seeds;
+        fs::create_dir_all(folder.join("seeds")).map_err(Error::io(folder))?;
+        for (seed, image) in seeds.iter().zip(&self.images) {
+            write_file(&folder.join(seed_file(*seed)), |file| file.write_all(image))?;
+        }
+        let runs: Vec<Option<String>> = seeds.iter().map(|&seed| self.run_beside(place, seed)).collect();
+        let around = Around { size: self.mean.dimensions(), command: &self.command, runs: &runs };
+        let page = sweep_page::page(&self.found, &around);
+        write_file(&folder.join(PAGE), |file| file.write_all(page.as_bytes()))?;
         write_file(&folder.join(FILE), |file| {
             serde_json::to_writer_pretty(&mut *file, &self.found)?;
             file.write_all(b"\n")
         })
+    }
+
+    /// The page of the run of `seed` that lies beside `folder`, of the same prompt and settings.
+    fn run_beside(&self, folder: &Path, seed: u64) -> Option<String> {
+        let run = folder.parent()?.join(run_name(&self.found.about.prompt, seed));
+        let record = RunRecord::read(&run).ok()?;
+        let same = record.about(&self.found.about.aggregate).fits(&self.found.about);
+        if !same {
+            return None;
+        }
+        relative_address(folder, &run.join("report.html"))
     }
 
     /// The mean image and, over it, each word's mean map.
@@ -134,48 +177,4 @@ impl Swept {
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };
         Ok(contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::new()))
     }
-}
-
-/// One self-contained page: the scatter of each word's centroids, and the table.
-fn page(found: &Sweep) -> String {
-    let plots: String =
-        found.words.iter().filter(|word| word.role != Role::Filler).map(|word| plot(word, found)).collect();
-    let rows: String = found.words.iter().map(row).collect();
-    let stated: String =
-        found.stated.iter().map(|stated| format!("<p>{}</p>", encode_safe(&stated.to_string()))).collect();
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{mark}<meta name=\"viewport\" content=\"width=device-width\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'\">\
-         <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:1rem system-ui;margin:1rem auto;max-width:70rem;\
-         padding:0 1rem}}.plots{{display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:10rem}}.frame{{fill:none;\
-         stroke:currentColor}}circle{{fill:#d55e00;opacity:.6}}img{{max-width:100%}}td,th{{padding:0 .7rem;text-align:right}}\
-         td:first-child,th:first-child{{text-align:left}}</style></head><body>\
-         <h1>{title}</h1><p>Where each word's attention lies, one dot a seed ({count} seeds).</p><div class=\"plots\">{plots}</div>\
-         <table><thead><tr><th>word</th><th>peak</th><th>lands at x, y</th><th>scatter</th><th>neglected</th></tr></thead>\
-         <tbody>{rows}</tbody></table>{stated}<img src=\"sweep.png\" alt=\"mean image and mean maps\"></body></html>\n",
-        mark = page_mark(),
-        title = encode_safe(&found.about.prompt),
-        count = found.seeds.len(),
-    )
-}
-
-/// One word's centroids.
-fn plot(word: &WordSweep, found: &Sweep) -> String {
-    let name = encode_safe(&word.word);
-    let mut plot = format!("<figure><svg viewBox=\"0 0 100 100\" role=\"img\" aria-label=\"where {name} lands\">");
-    plot += "<rect width=\"100\" height=\"100\" class=\"frame\"/>";
-    for (point, seed) in word.centroids.iter().zip(&found.seeds) {
-        if let Some(point) = point {
-            let (x, y) = (100.0 * point.x, 100.0 * point.y);
-            plot += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\"><title>seed {seed}</title></circle>");
-        }
-    }
-    let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {scatter:.2}"));
-    plot + &format!("</svg><figcaption>{name}{scatter}</figcaption></figure>")
-}
-
-fn row(word: &WordSweep) -> String {
-    let [name, cells @ ..] = word.cells();
-    let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-    format!("<tr><td>{}</td>{cells}</tr>", encode_safe(&name))
 }

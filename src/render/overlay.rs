@@ -23,12 +23,19 @@ pub enum Style {
     Mask,
     /// The image, lit by the map.
     Spotlight,
+    /// The map's colours over the image as it is, denser as the map rises: the picture's colours and the scale's mix.
+    Alpha,
 }
 
 impl Style {
     /// Every style with its name on the command line.
-    pub const NAMED: [(&str, Self); 4] =
-        [("heat", Self::Heat), ("contour", Self::Contour), ("mask", Self::Mask), ("spotlight", Self::Spotlight)];
+    pub const NAMED: [(&str, Self); 5] = [
+        ("heat", Self::Heat),
+        ("contour", Self::Contour),
+        ("mask", Self::Mask),
+        ("spotlight", Self::Spotlight),
+        ("alpha", Self::Alpha),
+    ];
 }
 
 impl FromStr for Style {
@@ -47,6 +54,9 @@ pub(super) const THIN: usize = 16;
 
 /// Pixels of a side of the overlays of thinner images, at most.
 pub(super) const LONGEST: usize = 4096;
+
+/// The share of the scale from which on `alpha` is as dense as it gets.
+const COVERED: f32 = 0.6;
 
 /// An image at the size that overlays are drawn at.
 #[derive(Debug, Clone)]
@@ -151,6 +161,7 @@ impl Painter<'_> {
                 let under = mix(pixel, [grey; 3], opacity.sqrt());
                 mix(under, self.colour(value), opacity)
             }
+            Style::Alpha => mix(pixel, self.colour(value), opacity * (value / COVERED).min(1.0)),
             Style::Spotlight => mix([0; 3], pixel, 1.0 - opacity * (1.0 - value)),
             Style::Contour => {
                 let slope = self.slope(row, column);

@@ -1,15 +1,7 @@
 //! Style and script of the pages, concatenated from the files in `assets/` when attnmap is compiled.
 
+use crate::render::{Colormap, Display, Style};
 use std::fmt::Write;
-
-/// Palettes offered for maps, by the name used on the command line and in links; all are safe for colour-blind readers.
-const PALETTES: [(&str, colorous::Gradient); 5] = [
-    ("magma", colorous::MAGMA),
-    ("viridis", colorous::VIRIDIS),
-    ("cividis", colorous::CIVIDIS),
-    ("inferno", colorous::INFERNO),
-    ("greys", colorous::GREYS),
-];
 
 /// The palette of signed differences: ColorBrewer's PuOr in 11 classes. Its own colours, as a smooth curve through them would tint
 /// the middle, where nothing differs.
@@ -29,13 +21,20 @@ pub(super) fn report_script() -> String {
         include_str!("assets/dom.js"),
         include_str!("assets/resample.js"),
         include_str!("assets/color.js"),
+        include_str!("assets/styles.js"),
         include_str!("assets/planes.js"),
         include_str!("assets/maps.js"),
         include_str!("assets/state.js"),
         include_str!("assets/words.js"),
         include_str!("assets/ties.js"),
+        include_str!("assets/causal.js"),
         include_str!("assets/stage.js"),
+        include_str!("assets/pointer.js"),
+        include_str!("assets/toolbar.js"),
+        include_str!("assets/export.js"),
         include_str!("assets/ranking.js"),
+        include_str!("assets/window.js"),
+        include_str!("assets/curve.js"),
         include_str!("assets/steps.js"),
         include_str!("assets/heads.js"),
         include_str!("assets/matrix.js"),
@@ -55,9 +54,15 @@ pub(super) fn compare_script() -> String {
         include_str!("assets/dom.js"),
         include_str!("assets/resample.js"),
         include_str!("assets/color.js"),
+        include_str!("assets/styles.js"),
         include_str!("assets/planes.js"),
         include_str!("assets/compare.js"),
     ])
+}
+
+/// Style of a sweep's page.
+pub(super) fn sweep_style() -> String {
+    [include_str!("assets/base.css"), include_str!("assets/sweep.css")].concat()
 }
 
 /// Style of a gallery's page.
@@ -72,12 +77,17 @@ pub(super) fn gallery_script() -> String {
 
 fn wrap(modules: &[&str]) -> String {
     let mut script = String::from("(() => {\n'use strict';\n");
+    // The styles and colours of the command line, by its names.
+    let styles = Style::NAMED.map(|(name, _)| format!("'{name}'")).join(",");
+    let Display { opacity, threshold, .. } = Display::default();
+    let _ =
+        writeln!(script, "const STYLES = [{styles}], STYLE_DEFAULTS = {{opacity: {opacity}, threshold: {threshold}}};");
     script.push_str("const PALETTES = {");
-    for (name, gradient) in PALETTES {
+    for (name, colormap) in Colormap::NAMED {
         let _ = write!(script, "{name}:'");
-        for i in 0..STOPS {
-            let c = gradient.eval_rational(i, STOPS);
-            let _ = write!(script, "{:02x}{:02x}{:02x}", c.r, c.g, c.b);
+        for stop in 0..STOPS {
+            let [r, g, b] = colormap.at(stop as f32 / (STOPS - 1) as f32);
+            let _ = write!(script, "{r:02x}{g:02x}{b:02x}");
         }
         script.push_str("',");
     }
@@ -99,6 +109,7 @@ mod tests {
         assert!(!super::gallery_script().contains("</script"));
         assert!(!super::gallery_style().contains("</style"));
         assert!(!super::report_style().contains("</style"));
+        assert!(!super::sweep_style().contains("</style"));
         assert!(!super::compare_style().contains("</style"));
     }
 }

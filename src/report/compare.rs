@@ -5,6 +5,7 @@ use super::data::{Official, ReportData, WordInfo};
 use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
+use crate::evidence::redrawn::CHANGED;
 use crate::trace::normalized;
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
@@ -81,13 +82,13 @@ pub fn align<S: AsRef<str>>(a: &[S], b: &[S]) -> Vec<Pair> {
     pairs
 }
 
-/// The page that compares two runs.
+/// The page that compares two runs. `pages` are the addresses of their own pages from this one, where it can link to them.
 ///
 /// # Errors
 /// [`Error::Option`] when a run has no maps of its own to compare.
-pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
+pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) -> Result<String> {
     let mut planes = Planes::default();
-    let mut side = |data: &ReportData| -> Result<Value> {
+    let mut side = |data: &ReportData, page: Option<&str>| -> Result<Value> {
         let official = data
             .official
             .as_ref()
@@ -97,16 +98,21 @@ pub fn compare_page(a: &ReportData, b: &ReportData) -> Result<String> {
                 Error::option(&data.name, reason)
             })?;
         let block = planes.add(&official.words, official.height, official.width, 16);
-        Ok(run_json(data, official, &block))
+        let mut run = run_json(data, official, &block);
+        run["href"] = json!(page);
+        Ok(run)
     };
     let words = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();
     let pairs = align(&words(a), &words(b));
     let settings: Vec<Value> =
         differences::settings(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
-    let run = json!({"a": side(a)?, "b": side(b)?, "pairs": pairs, "settings": settings, "differences": differences::differences(a, b), "version": env!("CARGO_PKG_VERSION")});
+    let run = json!({
+        "a": side(a, pages[0])?, "b": side(b, pages[1])?, "pairs": pairs, "settings": settings,
+        "differences": differences::differences(a, b), "changed": CHANGED, "version": env!("CARGO_PKG_VERSION"),
+    });
     let body = format!(
         "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run. A: {} B: {}</p></noscript>\n\
-         <img id=\"source-a\" hidden alt=\"\" src=\"{}\">\n<img id=\"source-b\" hidden alt=\"\" src=\"{}\">\n",
+         <img id=\"source-a\" class=\"still\" alt=\"A\" src=\"{}\">\n<img id=\"source-b\" class=\"still\" alt=\"B\" src=\"{}\">\n",
         encode_text(&a.prompt),
         encode_text(&b.prompt),
         encode_double_quoted_attribute(&data_url(&a.image)),

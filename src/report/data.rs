@@ -1,5 +1,6 @@
 //! What the page shows, as plain values: no tensors, no files.
 
+use crate::render::Display;
 use crate::trace::{Buffer, Stage};
 use half::f16;
 use serde::Serialize;
@@ -186,6 +187,8 @@ pub struct LayoutRow {
     pub centre: Option<[f32; 2]>,
     /// Share of the image that the word's area covers.
     pub area: f32,
+    /// How evenly its map lies on the image: 0 in one cell, 1 the same everywhere.
+    pub entropy: f32,
     /// Name and value of each fact, as shown.
     pub facts: Vec<(String, String)>,
 }
@@ -207,6 +210,35 @@ pub struct Verdict {
     pub verdict: String,
     /// Both in a sentence.
     pub sentence: String,
+}
+
+/// How much the prediction of each place changed when a word was cut.
+#[derive(Debug, Clone)]
+pub struct CausalMap {
+    /// Position in [`ReportData::words`].
+    pub word: usize,
+    /// `[height, width]` on the latent grid, not negative; its mean is the word's effect.
+    pub map: Vec<f32>,
+}
+
+/// The same seed without a word.
+#[derive(Debug, Clone)]
+pub struct Without {
+    /// Position in [`ReportData::words`].
+    pub word: usize,
+    /// The image that came out.
+    pub image: ImageData,
+    /// Share of the image that changed, 0 to 1.
+    pub area: f64,
+}
+
+/// Many seeds of the run's prompt that were looked at together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SweepLink {
+    /// Address of its page, from the run's page.
+    pub href: String,
+    /// How many seeds.
+    pub seeds: usize,
 }
 
 /// Everything that the page shows.
@@ -234,6 +266,10 @@ pub struct ReportData {
     pub probes: Vec<WordInfo>,
     /// The finished image.
     pub image: ImageData,
+    /// How the run's own pictures are drawn, and the page's before anything else is chosen.
+    pub display: Display,
+    /// The words and their maps side by side, for readers whose browser runs no script.
+    pub sheet: Option<ImageData>,
     /// Estimates of the image at some steps.
     pub estimates: Vec<StepImage>,
     /// The picture that the run set out from.
@@ -261,6 +297,12 @@ pub struct ReportData {
     pub remarks: Vec<String>,
     /// Verdicts of the causal test, where the run has one.
     pub verdicts: Vec<Verdict>,
+    /// The causal map of each tested word.
+    pub causal: Vec<CausalMap>,
+    /// The same seed without each word that was left out.
+    pub without: Vec<Without>,
+    /// A sweep of the same prompt that lies beside the run.
+    pub sweep: Option<SweepLink>,
     /// What else the causal test found, a sentence each.
     pub checks: Vec<String>,
     /// Pictures that the causal test made, with captions.

@@ -14,6 +14,9 @@ const MORE: f32 = 1.25;
 /// Settings from which other weights follow.
 const WEIGHTS: [&str; 5] = ["checkpoint", "LoRA", "embedding", "config", "variant"];
 
+/// A map whose entropy is at least this lies all over the image (1 is the same everywhere): it has no place to move from.
+const DIFFUSE: f32 = 0.95;
+
 /// Words that are told of, at most.
 const TOLD: usize = 6;
 
@@ -21,7 +24,7 @@ const TOLD: usize = 6;
 pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     let mut sentences = Vec::new();
     if a.prompt != b.prompt {
-        sentences.push("The prompts differ; below are the words that both have.".to_owned());
+        sentences.push(reworded(a, b));
     }
     let differing: Vec<[String; 3]> =
         settings(&a.settings, &b.settings).into_iter().filter(|[name, a, b]| a != b && name != "warning").collect();
@@ -44,30 +47,62 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
         some => format!("Made differently: {}.", some.join("; ")),
     });
     let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
-    let both = align(&names(a), &names(b)).into_iter().filter(|pair| pair.kind == Match::Same);
-    let mut words: Vec<Change> = both.filter_map(|pair| Change::of(pair, a, b)).collect();
-    let words_in_both = words.len();
+    let pairs = align(&names(a), &names(b));
+    let mut words: Vec<Change> = pairs.iter().filter_map(|&pair| Change::of(pair, a, b)).collect();
+    let in_both = words.len();
     if words.is_empty() {
         return sentences;
     }
-    // Things and places before little words, which follow what stands beside them; then by how far they moved.
-    words.sort_by(|p, q| p.filler.cmp(&q.filler).then(q.distance().total_cmp(&p.distance())));
+    // The largest change first; little words follow what stands beside them and come together at the end.
+    words.sort_by(|p, q| p.filler.cmp(&q.filler).then(q.size().total_cmp(&p.size())));
     let (told, rest): (Vec<&Change>, Vec<&Change>) = words.iter().partition(|word| !word.filler && word.tells());
     sentences.extend(told.iter().take(TOLD).map(|word| word.sentence()));
     let followed: Vec<&str> = rest.iter().filter(|word| word.moved()).map(|word| word.label.as_str()).collect();
     if !followed.is_empty() {
         sentences.push(format!("Little words that moved too: {}.", followed.join(", ")));
     }
-    let (more, still) = (told.len().saturating_sub(TOLD), words.iter().filter(|word| !word.moved()).count());
+    let more = told.len().saturating_sub(TOLD);
     if more > 0 {
         sentences.push(format!("{more} more words changed; the table has them."));
     }
+    let placed: Vec<&Change> = words.iter().filter(|word| !word.diffuse).collect();
+    let still = placed.iter().filter(|word| !word.moved()).count();
     if still > 0 {
-        let words = if still == 1 { "word lies" } else { "words lie" };
+        let lie = if still == 1 { "word lies" } else { "words lie" };
+        let within = format!("within {:.0} % of the image's sides", 100.0 * MOVED);
+        sentences.push(format!("{still} of {} {lie} where before, {within}.", placed.len()));
+    }
+    if placed.len() < in_both {
+        let diffuse: Vec<&str> = words.iter().filter(|word| word.diffuse).map(|word| word.label.as_str()).collect();
         sentences
-            .push(format!("{still} of {} {words} where before, within {MOVED} of the image's sides.", words_in_both));
+            .push(format!("Spread over the whole image, and so without a place to move from: {}.", diffuse.join(", ")));
     }
     sentences
+}
+
+/// What stands in one prompt and not in the other.
+fn reworded(a: &ReportData, b: &ReportData) -> String {
+    let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+    let pairs = align(&names(a), &names(b));
+    let of =
+        |data: &ReportData, at: Option<usize>| at.map_or_else(String::new, |at| format!("“{}”", data.words[at].text));
+    let mut parts = Vec::new();
+    let replaced = pairs.iter().filter(|pair| pair.kind == Match::Replaced);
+    parts.extend(replaced.map(|pair| format!("{} became {}", of(a, pair.a), of(b, pair.b))));
+    let only = |kind: Match| -> Vec<String> {
+        let pairs = pairs.iter().filter(|pair| pair.kind == kind);
+        pairs.map(|pair| if pair.a.is_some() { of(a, pair.a) } else { of(b, pair.b) }).collect()
+    };
+    for (kind, side) in [(Match::OnlyA, "A"), (Match::OnlyB, "B")] {
+        let words = only(kind);
+        if !words.is_empty() {
+            parts.push(format!("only {side} has {}", words.join(", ")));
+        }
+    }
+    match parts.is_empty() {
+        true => "The prompts differ in letter case or signs alone.".to_owned(),
+        false => format!("The prompts differ: {}.", parts.join("; ")),
+    }
 }
 
 /// The mask's bytes, where only a part was drawn.
@@ -85,42 +120,59 @@ pub(super) fn settings(a: &[(String, String)], b: &[(String, String)]) -> Vec<[S
     names.into_iter().map(|name| [name.clone(), value(a, name), value(b, name)]).collect()
 }
 
-/// A word of both prompts, first in A and then in B.
+/// A word of both prompts, or a word and what stands in its place, first in A and then in B.
 struct Change {
     label: String,
     filler: bool,
+    /// Whether either map lies all over the image.
+    diffuse: bool,
     centres: [[f32; 2]; 2],
     areas: [f32; 2],
     shares: [f32; 2],
+    /// Width and height of the image in pixels.
+    pixels: [f32; 2],
 }
 
 impl Change {
-    /// `None` where a run has no layout of the word, or its map is empty.
+    /// `None` for what stands in one prompt alone, and where a run has no layout of the word, or its map is empty.
     fn of(pair: Pair, a: &ReportData, b: &ReportData) -> Option<Self> {
         let (at_a, at_b) = (pair.a?, pair.b?);
         let row = |data: &ReportData, word: usize| -> Option<LayoutRow> {
             data.layout.iter().find(|row| row.word == word).cloned()
         };
         let (a_row, b_row) = (row(a, at_a)?, row(b, at_b)?);
-        let word = &a.words[at_a];
+        let named = |data: &ReportData, at: usize| {
+            let word = &data.words[at];
+            if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
+        };
+        let (old, new) = (named(a, at_a), named(b, at_b));
+        let role = |data: &ReportData, at: usize| lexicon::role(&data.words[at].text) == Role::Filler;
         Some(Self {
-            label: if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() },
-            filler: lexicon::role(&word.text) == Role::Filler,
+            label: if pair.kind == Match::Replaced { format!("{old} → {new}") } else { old },
+            filler: role(a, at_a) && role(b, at_b),
+            diffuse: a_row.entropy.max(b_row.entropy) >= DIFFUSE,
             centres: [a_row.centre?, b_row.centre?],
             areas: [a_row.area, b_row.area],
             shares: [a_row.share, b_row.share],
+            pixels: [b.image.width as f32, b.image.height as f32],
         })
     }
 
-    /// How far the centre moved, along the axis along which it moved more.
+    /// How far the centre moved, along the axis along which it moved more, as a share of that side.
     fn distance(&self) -> f32 {
         let [dx, dy] = self.offset();
-        dx.abs().max(dy.abs())
+        if self.diffuse { 0.0 } else { dx.abs().max(dy.abs()) }
     }
 
     fn offset(&self) -> [f32; 2] {
         let [from, to] = self.centres;
         [to[0] - from[0], to[1] - from[1]]
+    }
+
+    /// How large the change is, in units of what counts as one: of a move, or of a share.
+    fn size(&self) -> f32 {
+        let [a, b] = self.shares.map(|share| share.max(1e-6));
+        (self.distance() / MOVED).max((b / a).ln().abs() / MORE.ln())
     }
 
     fn moved(&self) -> bool {
@@ -144,38 +196,41 @@ impl Change {
 
     fn sentence(&self) -> String {
         let [dx, dy] = self.offset();
-        let [from, to] = self.centres;
-        let along = [(dx, "width", ["left", "right"]), (dy, "height", ["up", "down"])];
+        let along = [(dx, self.pixels[0], ["left", "right"]), (dy, self.pixels[1], ["up", "down"])];
         let steps: Vec<String> = along
             .into_iter()
             .filter(|(by, ..)| by.abs() >= 0.5 * MOVED)
-            .map(|(by, side, ways)| format!("{:.2} of the {side} {}", by.abs(), ways[usize::from(by > 0.0)]))
+            .map(|(by, side, ways)| {
+                let (way, by) = (ways[usize::from(by > 0.0)], by.abs());
+                format!("{way} by {:.0} px ({:.0} %)", by * side, 100.0 * by)
+            })
             .collect();
-        let moved = match self.moved() {
-            true => format!(
-                "moved by {} (centre {:.2}, {:.2} in A; {:.2}, {:.2} in B)",
-                steps.join(" and "),
-                from[0],
-                from[1],
-                to[0],
-                to[1]
-            ),
-            false => "stays where it was".to_owned(),
-        };
         let percent = |share: f32| format!("{:.1} %", 100.0 * share);
+        let [before, after] = self.shares;
+        let points = 100.0 * (after - before);
         let share = match self.looked_at() {
             Some(how) => {
-                format!("is looked at {how} (share {} in A, {} in B)", percent(self.shares[0]), percent(self.shares[1]))
+                format!(
+                    "is looked at {how}: {points:+.1} points (share {} in A, {} in B)",
+                    percent(before),
+                    percent(after)
+                )
             }
-            None => format!("holds {} of the attention ({} in A)", percent(self.shares[1]), percent(self.shares[0])),
+            None => format!("holds {} of the attention ({} in A)", percent(after), percent(before)),
+        };
+        let place = match (self.moved(), self.diffuse) {
+            (true, _) => format!("moved {} and ", steps.join(" and ")),
+            (false, false) => "stays where it was and ".to_owned(),
+            (false, true) => String::new(),
         };
         let [a, b] = self.areas;
-        let area = format!("; its area is {} of the image ({} in A)", percent(b), percent(a));
-        format!(
-            "“{}” {moved} and {share}{}.",
-            self.label,
-            if b >= MORE * a || a >= MORE * b { area } else { String::new() }
-        )
+        let grew = !self.diffuse && (b >= MORE * a || a >= MORE * b);
+        let area = if grew {
+            format!("; its area is {} of the image ({} in A)", percent(b), percent(a))
+        } else {
+            String::new()
+        };
+        format!("“{}” {place}{share}{area}.", self.label)
     }
 }
 
@@ -184,19 +239,35 @@ mod tests {
     use super::*;
 
     fn change(centres: [[f32; 2]; 2], shares: [f32; 2]) -> Change {
-        Change { label: "frog".into(), filler: false, centres, areas: [0.1, 0.1], shares }
+        let (label, pixels) = ("frog".into(), [128.0, 64.0]);
+        Change { label, filler: false, diffuse: false, centres, areas: [0.1, 0.1], shares, pixels }
     }
 
     #[test]
     fn a_word_that_moved_is_told_of_with_its_ways() {
         let moved = change([[0.6, 0.5], [0.25, 0.57]], [0.03, 0.03]);
         let says = moved.sentence();
-        assert!(says.contains("“frog” moved by 0.35 of the width left and 0.07 of the height down"), "{says}");
-        assert!(says.contains("centre 0.60, 0.50 in A; 0.25, 0.57 in B"), "{says}");
+        assert!(says.contains("“frog” moved left by 45 px (35 %) and down by 4 px (7 %) and holds 3.0 %"), "{says}");
         assert!(!change([[0.5, 0.5], [0.55, 0.5]], [0.03, 0.03]).tells());
         let more = change([[0.5, 0.5], [0.55, 0.5]], [0.02, 0.03]);
-        assert!(more.tells() && more.sentence().contains("stays where it was and is looked at more"));
-        assert!(change([[0.5, 0.5], [0.5, 0.5]], [0.03, 0.02]).sentence().contains("looked at less"));
+        assert!(more.tells() && more.sentence().contains("stays where it was and is looked at more: +1.0 points"));
+        assert!(change([[0.5, 0.5], [0.5, 0.5]], [0.03, 0.02]).sentence().contains("looked at less: -1.0 points"));
+    }
+
+    #[test]
+    fn a_map_that_lies_everywhere_does_not_move() {
+        let diffuse = Change { diffuse: true, ..change([[0.6, 0.5], [0.25, 0.5]], [0.03, 0.031]) };
+        assert!(!diffuse.moved() && !diffuse.tells());
+        let less = Change { shares: [0.09, 0.012], ..diffuse };
+        assert!(less.tells() && less.sentence().starts_with("“frog” is looked at less: -7.8 points"));
+    }
+
+    #[test]
+    fn the_largest_change_comes_first() {
+        let (far, near) =
+            (change([[0.9, 0.5], [0.1, 0.5]], [0.03, 0.03]), change([[0.5, 0.5], [0.6, 0.5]], [0.03, 0.03]));
+        let share = change([[0.5, 0.5], [0.5, 0.5]], [0.001, 0.09]);
+        assert!(share.size() > far.size() && far.size() > near.size());
     }
 
     #[test]

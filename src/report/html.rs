@@ -3,6 +3,7 @@
 use super::assets;
 use super::data::{ImageData, ReportData};
 use super::pack::{self, pack};
+use crate::facts::lexicon::{self, Role};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde_json::{Value, json};
@@ -36,10 +37,31 @@ pub fn page(data: &ReportData) -> String {
             "mask": start.mask.as_ref().map(data_url),
         })
     });
+    let words: Vec<Value> = data
+        .words
+        .iter()
+        .map(|word| {
+            json!({
+                "text": word.text, "occurrence": word.occurrence, "tokens": word.tokens, "weight": word.weight,
+                "chunk": word.chunk, "little": lexicon::role(&word.text) == Role::Filler,
+            })
+        })
+        .collect();
+    let causal = packed.causal.as_ref().map(|block| {
+        let words: Vec<usize> = data.causal.iter().map(|causal| causal.word).collect();
+        json!({"words": words, "block": block})
+    });
+    let without: Vec<Value> = data
+        .without
+        .iter()
+        .map(|other| json!({"word": other.word, "src": data_url(&other.image), "area": other.area}))
+        .collect();
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
-        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint, "words": data.words, "probes": data.probes,
+        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint, "words": words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
+        "display": data.display, "causal": causal, "without": without,
+        "sweep": data.sweep.as_ref().map(|sweep| json!({"href": sweep.href, "seeds": sweep.seeds})),
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
@@ -62,12 +84,17 @@ pub fn page(data: &ReportData) -> String {
     });
     let title = format!("{} · attnmap", shorten(&data.prompt, 80));
     let image = data_url(&data.image);
+    // Without a script the image, the prompt and the sheet of the words are all there is.
+    let sheet = data.sheet.as_ref().map_or_else(String::new, |sheet| {
+        let about = "Each word of the prompt with its map over the image";
+        format!("<img alt=\"{about}\" src=\"{}\">", encode_double_quoted_attribute(&data_url(sheet)))
+    });
     let still = format!(
-        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run. \
-         Prompt: {}</p></noscript>\n\
-         <img id=\"source\" hidden alt=\"\" src=\"{}\">\n",
-        encode_text(&data.prompt),
+        "<img id=\"source\" class=\"still\" alt=\"{prompt}\" src=\"{}\">\n\
+         <noscript><div class=\"still\"><p>{prompt}</p>{sheet}<p>More than this is drawn by a script, which this browser \
+         does not run. Attention shows where the model looked, not why.</p></div></noscript>\n",
         encode_double_quoted_attribute(&image),
+        prompt = encode_double_quoted_attribute(&data.prompt),
     );
     document(&Document {
         title: &title,
@@ -91,13 +118,25 @@ pub(crate) fn gallery_document(title: &str, data: &str) -> String {
     })
 }
 
+/// The page of a sweep around its markup, which is already escaped; its pictures are files beside it.
+pub(crate) fn sweep_document(title: &str, body: &str) -> String {
+    document(&Document {
+        title,
+        style: &assets::sweep_style(),
+        script: "",
+        body,
+        data: &[],
+        images: "'self' file: data:",
+    })
+}
+
 /// The parts of a page.
 pub(super) struct Document<'a> {
     /// Plain text.
     pub title: &'a str,
     /// CSS.
     pub style: &'a str,
-    /// JavaScript.
+    /// JavaScript; empty for a page that needs none.
     pub script: &'a str,
     /// Markup that is already escaped.
     pub body: &'a str,
@@ -142,9 +181,12 @@ pub(super) fn document(parts: &Document<'_>) -> String {
         html.push_str(content);
         html.push_str("</script>\n");
     }
-    html.push_str("<script>");
-    html.push_str(parts.script);
-    html.push_str("</script>\n</body>\n</html>\n");
+    if !parts.script.is_empty() {
+        html.push_str("<script>");
+        html.push_str(parts.script);
+        html.push_str("</script>\n");
+    }
+    html.push_str("</body>\n</html>\n");
     html
 }
 

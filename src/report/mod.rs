@@ -4,21 +4,24 @@
 //! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
 
 mod assets;
+mod causal;
 mod channels;
 mod compare;
 mod data;
 mod differences;
 mod html;
+mod links;
 pub mod pack;
 mod source;
 mod start;
 
 pub use compare::{Match, Pair, align, compare_page};
 pub use data::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, Start, StepImage, TiesData,
-    TokenInfo, TokenKind, Verdict, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, Start, StepImage,
+    SweepLink, TiesData, TokenInfo, TokenKind, Verdict, Without, WordInfo,
 };
 pub use differences::differences;
-pub(crate) use html::gallery_document;
 pub use html::{embed_json, page};
+pub(crate) use html::{gallery_document, sweep_document};
+pub use links::relative_address;
 pub use source::{Parts, from_run, gather, write, write_as};

@@ -61,15 +61,10 @@ const DETAILS: [Detail; 11] = [
     Detail { head_cells: 64, step_cells: 64, merge_steps: 10 },
 ];
 
-/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 1.2 MB up to 256x256, 6.4 MB up to 768x768,
-/// so that a default run's page stays below 2 MB and that of 50 steps of SD 1.5 below 8 MB with their images; 12.8 MB beyond, where
-/// SDXL has 70 sites.
+/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 6.4 MB up to 768x768, so that the page of 50
+/// steps of SD 1.5 stays below 8 MB with its images; 12.8 MB beyond, where SDXL has 70 sites.
 pub fn budget(image_pixels: usize) -> usize {
-    match image_pixels {
-        0..=65_536 => 1_200_000,
-        65_537..=589_824 => 6_400_000,
-        _ => 12_800_000,
-    }
+    if image_pixels <= 589_824 { 6_400_000 } else { 12_800_000 }
 }
 
 /// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells squared bytes before compression.
@@ -88,6 +83,8 @@ pub struct Packed {
     pub official: Option<Block>,
     /// The negative prompt's maps, 16 bits: a plane each word.
     pub negative: Option<Block>,
+    /// The causal maps, 16 bits: a plane each of [`ReportData::causal`].
+    pub causal: Option<Block>,
     /// Self-attention of each grid in [`ReportData::ties`]: `[cells]` planes, a place each; `None` where it is too large for the page.
     pub ties: Vec<Option<Block>>,
     /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
@@ -189,6 +186,8 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     let official = data.official.as_ref().map(|o| write_planes(&mut bytes, &o.words, o.height, o.width, 16));
     let (height, width) = data.latent;
     let negative = data.negative_words.as_ref().map(|n| write_planes(&mut bytes, &n.maps, height, width, 16));
+    let causal: Vec<f32> = data.causal.iter().flat_map(|causal| causal.map.iter().copied()).collect();
+    let causal = (!causal.is_empty()).then(|| write_planes(&mut bytes, &causal, height, width, 16));
     let matrices = data.matrices.iter();
     let matrices = matrices.map(|m| write_planes(&mut bytes, &m.values, m.tokens.len(), m.tokens.len(), 8)).collect();
 
@@ -216,7 +215,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring {call}s are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, negative, ties, matrices, step_groups, detail, notes }
+    Packed { base64, sites, official, negative, causal, ties, matrices, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.

@@ -1,14 +1,16 @@
 //! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
 
+use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage, TiesData,
-    TokenInfo, TokenKind, Verdict, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage,
+    SweepLink, TiesData, TokenInfo, TokenKind, Verdict, Without, WordInfo,
 };
 use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
-use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
+use crate::facts::sweep::Sweep;
+use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, OfTokens, Resolution, SiteFilter};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, renewed};
@@ -41,6 +43,14 @@ pub struct Parts<'a> {
     pub evidence: Option<Evidence>,
     /// Pictures that it made, as captions and PNG bytes.
     pub figures: Vec<(String, Vec<u8>)>,
+    /// The causal maps that it made.
+    pub causal: Vec<CausalMap>,
+    /// The same seed without words.
+    pub without: Vec<Without>,
+    /// The bytes of `words.png`, where it is there.
+    pub sheet: Option<Vec<u8>>,
+    /// A sweep of the prompt beside the run.
+    pub sweep: Option<SweepLink>,
 }
 
 /// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
@@ -98,6 +108,9 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
         start => start?,
     };
+    let (words, latent) = (&trace.about.prompt, trace.about.latent);
+    let causal = evidence.as_ref().map_or_else(Vec::new, |evidence| causal::maps(folder, evidence, words, latent));
+    let without = evidence.as_ref().map_or(Ok(Vec::new()), |evidence| causal::without(folder, evidence, words))?;
     gather(Parts {
         name: &name,
         place: folder,
@@ -108,6 +121,11 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         start,
         evidence,
         figures,
+        causal,
+        without,
+        // Pages of runs whose sheet was moved away do without it.
+        sheet: std::fs::read(folder.join("words.png")).ok(),
+        sweep: sweep_beside(&run),
     })
 }
 
@@ -116,7 +134,8 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
-    let Parts { name, place, record, trace, image, estimates, start, evidence, figures } = parts;
+    let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
+    let Parts { causal, without, sheet, sweep, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
@@ -170,7 +189,14 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         let shown = facts.into_iter().filter(|(name, _)| !trace.about.is_look() || !name.contains("step"));
         let facts = shown.map(|(name, value)| (name.to_string(), value)).collect();
         let centre = l.centroid.map(|centre| [centre.x, centre.y]);
-        label(&word.word).map(|word| LayoutRow { word, share: l.share, centre, area: l.area, facts })
+        label(&word.word).map(|word| LayoutRow {
+            word,
+            share: l.share,
+            centre,
+            area: l.area,
+            entropy: l.entropy,
+            facts,
+        })
     });
     Ok(ReportData {
         name: name.to_string(),
@@ -185,6 +211,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(probe_info).collect(),
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
+        display: record.display.clone(),
+        sheet: sheet.as_deref().and_then(super::start::sheet),
         start: start.as_ref().and_then(super::start::start),
         latent: (latent.height, latent.width),
         timesteps: recording.timesteps.clone(),
@@ -198,12 +226,26 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         matrices: matrices(trace),
         layout: layout.collect(),
         remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
+        causal,
+        without,
+        sweep,
         checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
         figures,
         verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
         explain_command: explain_command(place),
         settings: settings(record, trace.about.levels()),
         command: record.command.clone(),
+    })
+}
+
+/// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep` gives it.
+fn sweep_beside(run: &Run) -> Option<SweepLink> {
+    let name = crate::run::slug(&run.record.prompt) + "-sweep";
+    let sweep = Sweep::read(&run.folder.join("..").join(&name)).ok().flatten()?;
+    sweep.about.fits(&run.record.about(&run.record.aggregate)).then(|| SweepLink {
+        // A slug has no letter that means something in an address.
+        href: format!("../{name}/index.html"),
+        seeds: sweep.seeds.len(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The picture that a run set out from and its mask, small enough to travel in the page.
+//! Pictures made small enough to travel in the page: what a run set out from and its mask, and the sheet of its words.
 
 use super::data::{ImageData, Start};
 use crate::pipeline::Init;
@@ -9,6 +9,9 @@ use std::io::Cursor;
 /// The longer side in pixels, at most.
 const LONGEST: u32 = 512;
 
+/// The longer side of the sheet of words in pixels, at most.
+const SHEET: u32 = 1400;
+
 /// JPEG's quality, 1 to 100.
 const QUALITY: u8 = 88;
 
@@ -17,7 +20,7 @@ pub(super) fn start(init: &Init) -> Option<Start> {
     Some(Start {
         name: init.name.clone(),
         strength: init.strength,
-        picture: picture(&init.image)?,
+        picture: picture(&init.image, LONGEST)?,
         mask: match &init.mask {
             Some(mask) => Some(drawn_anew(mask)?),
             None => None,
@@ -25,10 +28,15 @@ pub(super) fn start(init: &Init) -> Option<Start> {
     })
 }
 
-/// `image` no larger than [`LONGEST`], as JPEG.
-fn picture(image: &RgbImage) -> Option<ImageData> {
+/// The sheet of a run's words for the page: JPEG, its longer side at most 1400 pixels. `None` for what is no picture.
+pub(super) fn sheet(png: &[u8]) -> Option<ImageData> {
+    picture(&image::load_from_memory(png).ok()?.to_rgb8(), SHEET)
+}
+
+/// `image` with a longer side of at most `longest`, as JPEG.
+fn picture(image: &RgbImage, longest: u32) -> Option<ImageData> {
     let (width, height) = image.dimensions();
-    let scale = (f64::from(LONGEST) / f64::from(width.max(height))).min(1.0);
+    let scale = (f64::from(longest) / f64::from(width.max(height))).min(1.0);
     let [w, h] = [width, height].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
     let small = if scale < 1.0 { imageops::resize(image, w, h, imageops::FilterType::Triangle) } else { image.clone() };
     let mut bytes = Vec::new();

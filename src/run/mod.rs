@@ -15,7 +15,7 @@ mod write;
 
 pub use again::map_options;
 pub(crate) use animation::kept_step_files;
-pub use animation::{Animated, Animation, animate, kept_steps, save_steps};
+pub use animation::{Animated, Animation, animate, kept_by_default, kept_steps, save_steps};
 pub use check::{Fault, check};
 pub use folder::Run;
 pub(crate) use folder::read_png;

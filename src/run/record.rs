@@ -1,6 +1,7 @@
 //! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
 
 use crate::facts::Facts;
+use crate::facts::sweep::About;
 use crate::heatmap::{Heatmaps, Layout};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
@@ -142,6 +143,17 @@ pub struct WordRecord {
 }
 
 impl RunRecord {
+    /// What a sweep of the same prompt and settings says that it was made of, with maps made as `aggregate` says.
+    pub fn about(&self, aggregate: &str) -> About {
+        About {
+            prompt: self.prompt.clone(),
+            checkpoint: self.checkpoint.clone(),
+            aggregate: aggregate.to_owned(),
+            negative: self.negative.clone().unwrap_or_default(),
+            settings: serde_json::to_value(&self.settings).ok(),
+        }
+    }
+
     /// Reads `run.json` in `folder`.
     ///
     /// # Errors

@@ -143,6 +143,30 @@ impl Chrome {
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
+    /// Emulates a medium (`print`, or `screen` for none) with media features beside those of a [`Look`].
+    pub fn emulate(&mut self, medium: &str, features: &[(&str, &str)]) {
+        let features: Vec<Value> = features.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let media = if medium == "screen" { "" } else { medium };
+        self.call("Emulation.setEmulatedMedia", json!({"media": media, "features": features}));
+        self.settle();
+    }
+
+    /// Opens a file as a browser that runs no scripts does. The tab runs none until it is told to again.
+    pub fn open_without_scripts(&mut self, file: &Path, look: Look) {
+        self.look(look);
+        self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+        self.call("Page.navigate", json!({"url": format!("file://{}", file.canonicalize().unwrap().display())}));
+        self.wait("document.readyState === 'complete' && location.protocol === 'file:'");
+    }
+
+    /// Touches the window at a place and lifts the finger again.
+    pub fn tap(&mut self, (x, y): (f64, f64)) {
+        self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": true}));
+        self.call("Input.dispatchTouchEvent", json!({"type": "touchStart", "touchPoints": [{"x": x, "y": y}]}));
+        self.call("Input.dispatchTouchEvent", json!({"type": "touchEnd", "touchPoints": []}));
+        self.settle();
+    }
+
     /// The value of an expression in the page (promises are awaited).
     pub fn eval(&mut self, expression: &str) -> Value {
         let answer = self

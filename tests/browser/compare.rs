@@ -12,7 +12,7 @@ fn words_are_linked_and_maps_subtracted() {
     let a = sample(&Plan::default());
     let b = sample(&Plan { prompt: "a red apple to the right of a big green frog".into(), ..Plan::default() });
     let file = scratch("compare.html");
-    std::fs::write(&file, compare_page(&a, &b).unwrap()).unwrap();
+    std::fs::write(&file, compare_page(&a, &b, [Some("run-a/report.html"), None]).unwrap()).unwrap();
     for (width, dark) in [(400, false), (1280, false), (1920, true)] {
         chrome.open(&file, "#pair=2", Look { width, dark, ..Look::default() });
         chrome.screenshot(true).save(scratch(&format!("compare-{width}.png"))).unwrap();
@@ -45,11 +45,57 @@ fn words_are_linked_and_maps_subtracted() {
 }
 
 #[test]
+fn the_images_are_compared_in_one_place() {
+    let Some(mut chrome) = browser() else { return };
+    let a = sample(&Plan::default());
+    let mut b = sample(&Plan::default());
+    let mut other = image::load_from_memory(&b.image.bytes).unwrap().to_rgb8();
+    for y in 0..64 {
+        for x in 0..64 {
+            other.put_pixel(x, y, image::Rgb([0, 0, 0]));
+        }
+    }
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    other.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    b.image.bytes = bytes.into_inner();
+    let file = scratch("compare-images.html");
+    std::fs::write(&file, compare_page(&a, &b, [Some("run-a/report.html"), None]).unwrap()).unwrap();
+    // What differs between the images is what the page opens with: the quarter that was blackened.
+    chrome.open(&file, "", Look::default());
+    let caption = chrome.text(".picture.difference figcaption");
+    assert!(caption.contains("25 % of the image changed"), "{caption}");
+    let lit = "(() => { const c = document.querySelector('.picture.difference canvas'), d = c.getContext('2d'); \
+               return [[0.2, 0.2], [0.8, 0.8]].map(([x, y]) => { const p = d.getImageData(x * c.width, y * c.height, 1, 1).data; return p[0] + p[1] + p[2]; }); })()";
+    let lit = chrome.eval(lit);
+    assert!(lit[0].as_f64().unwrap() > 4.0 * lit[1].as_f64().unwrap(), "{lit}");
+    chrome.click(".over label:nth-of-type(3)");
+    assert_eq!(chrome.eval("location.hash"), json!("#show=slider"));
+    let middle = chrome.centre(".picture.difference .frame");
+    let left = chrome.eval("(() => { const r = document.querySelector('.picture.difference .frame').getBoundingClientRect(); return r.x + 0.25 * r.width; })()");
+    chrome.drag(middle, (left.as_f64().unwrap(), middle.1));
+    assert_eq!(chrome.eval("location.hash"), json!("#show=slider&split=25"));
+    let clip = "getComputedStyle(document.querySelectorAll('.picture.difference img')[1]).clipPath";
+    assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 25%)"));
+    chrome.click(".over label:nth-of-type(4)");
+    let through = "getComputedStyle(document.querySelectorAll('.picture.difference img')[1]).opacity";
+    assert_eq!(chrome.eval(through), json!("0.25"));
+    // The runs' own pages are linked where there are some; each prompt is one tab stop, arrows go along it.
+    let links = chrome.eval("[...document.querySelectorAll('figcaption a')].map((a) => a.getAttribute('href'))");
+    assert_eq!(links, json!(["run-a/report.html"]));
+    assert_eq!(chrome.eval("document.querySelectorAll('.word[tabindex=\"0\"]').length"), json!(2));
+    chrome.eval("document.querySelector('.word').focus()");
+    chrome.key("ArrowRight", false);
+    assert_eq!(chrome.eval("document.activeElement.dataset.pair"), json!("1"));
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
 fn a_run_compared_with_itself_has_no_difference() {
     let Some(mut chrome) = browser() else { return };
     let data = sample(&Plan { prompt: "<script>alert(1)</script> & \"frog\"".into(), ..Plan::default() });
     let file = scratch("compare-same.html");
-    std::fs::write(&file, compare_page(&data, &data).unwrap()).unwrap();
+    std::fs::write(&file, compare_page(&data, &data, [None, None]).unwrap()).unwrap();
     chrome.open(&file, "#pair=0", Look::default());
     let changes = chrome.eval("[...document.querySelectorAll('[data-value]')].map((e) => Number(e.dataset.value))");
     assert!(changes.as_array().unwrap().iter().all(|change| change == 0.0), "{changes}");
@@ -90,7 +136,7 @@ fn what_a_lora_moved_is_said() {
     };
     let (before, after) = (centre("plain"), centre("left"));
     assert!(before - after > 0.2);
-    let moved = format!("“penguin” moved by {:.2} of the width left", before - after);
+    let moved = format!("“penguin” moved left by {:.0} px", 128.0 * (before - after));
     assert!(said.contains(&moved), "{said} {moved}");
     let rows = chrome.eval("[...document.querySelectorAll('.settings .differs th')].map((th) => th.textContent)");
     assert_eq!(rows, json!(["digest", "LoRA"]));

@@ -11,7 +11,9 @@ mod long;
 mod numbers;
 mod report;
 mod sample;
+mod sweep;
 mod truth;
+mod view;
 
 use chrome::Chrome;
 use std::path::PathBuf;

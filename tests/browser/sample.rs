@@ -1,5 +1,6 @@
 //! A made-up run: soft discs for the objects, maps that follow them, everything by formula, so that it never changes.
 
+use attnmap::render::Display;
 use attnmap::report::{
     ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind,
     WordInfo,
@@ -52,7 +53,7 @@ impl Plan {
 }
 
 /// Where a word's object stands: centre and radius as fractions of the image; `None` for words that spread.
-fn place(word: &str) -> Option<(f32, f32, f32)> {
+pub fn place(word: &str) -> Option<(f32, f32, f32)> {
     Some(match word {
         "red" | "apple" => (0.28, 0.60, 0.17),
         "green" | "frog" => (0.72, 0.62, 0.19),
@@ -180,7 +181,7 @@ pub fn sample(plan: &Plan) -> ReportData {
                 ("peak".into(), format!("{:.1} %", 100.0 * peak)),
             ];
             let centre = place(&words[word].text).map(|(x, y, _)| [x, y]);
-            LayoutRow { word, share: mean, centre, area: 0.1, facts }
+            LayoutRow { word, share: mean, centre, area: 0.1, entropy: 0.8, facts }
         })
         .collect();
     ReportData {
@@ -192,6 +193,8 @@ pub fn sample(plan: &Plan) -> ReportData {
         padding: 77 - tokens.len(),
         joint: false,
         image: picture(size),
+        display: Display::default(),
+        sheet: Some(picture(size)),
         estimates: vec![],
         start: None,
         latent: (side, side),
@@ -214,6 +217,9 @@ pub fn sample(plan: &Plan) -> ReportData {
         layout,
         remarks: vec!["stated: apple left of frog: the maps agree (offset -0.40)".into()],
         verdicts: vec![],
+        causal: vec![],
+        without: vec![],
+        sweep: None,
         checks: vec![],
         figures: vec![],
         explain_command: "attnmap explain outputs/a-red-apple-42".into(),

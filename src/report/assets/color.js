@@ -20,44 +20,12 @@ function palette(name) {
   return tables.get(name);
 }
 
-// How strongly a value covers the image: nothing at 0, all from 60 % of the scale, so that quiet regions stay visible.
-const cover = (t) => Math.min(1, t / 0.6);
-
-// Paints values (0..max) as palette colours into RGBA; `alpha` null paints opaque, else the coverage times it.
-function paintPalette(rgba, values, max, name, alpha) {
+// Paints values (0..max) as opaque palette colours into RGBA.
+function paintPalette(rgba, values, max, name) {
   const table = palette(name), k = max > 0 ? 1 / max : 0;
   for (let i = 0; i < values.length; i++) {
     const t = Math.min(1, Math.max(0, values[i] * k)), c = 3 * Math.round(t * 255), o = 4 * i;
-    rgba[o] = table[c]; rgba[o + 1] = table[c + 1]; rgba[o + 2] = table[c + 2];
-    rgba[o + 3] = alpha === null ? 255 : 255 * alpha * cover(t);
-  }
-}
-
-// Paints several words at once: hues mixed in proportion to the values, covered by the strongest.
-function paintHues(rgba, layers, alpha) {
-  const n = layers[0].values.length;
-  for (let i = 0; i < n; i++) {
-    let r = 0, g = 0, b = 0, sum = 0, top = 0;
-    for (const {values, max, hue} of layers) {
-      const t = max > 0 ? Math.min(1, Math.max(0, values[i] / max)) : 0, v = t * t;
-      r += v * hue[0]; g += v * hue[1]; b += v * hue[2]; sum += v;
-      if (t > top) top = t;
-    }
-    const o = 4 * i;
-    if (sum > 0) { rgba[o] = r / sum; rgba[o + 1] = g / sum; rgba[o + 2] = b / sum; }
-    rgba[o + 3] = 255 * alpha * cover(top);
-  }
-}
-
-// Darkens everything but where the words looked.
-function paintSpotlight(rgba, layers, alpha) {
-  const n = layers[0].values.length;
-  for (let i = 0; i < n; i++) {
-    let top = 0;
-    for (const {values, max} of layers) top = Math.max(top, max > 0 ? values[i] / max : 0);
-    const o = 4 * i;
-    rgba[o] = 12; rgba[o + 1] = 11; rgba[o + 2] = 10;
-    rgba[o + 3] = 255 * alpha * (1 - Math.min(1, Math.max(0, top) / 0.6));
+    rgba[o] = table[c]; rgba[o + 1] = table[c + 1]; rgba[o + 2] = table[c + 2]; rgba[o + 3] = 255;
   }
 }
 
@@ -65,6 +33,6 @@ function paintSpotlight(rgba, layers, alpha) {
 function paintThumb(canvas, values, h, w, max, name) {
   if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
   const context = canvas.getContext('2d'), image = context.createImageData(w, h);
-  paintPalette(image.data, values, max, name, null);
+  paintPalette(image.data, values, max, name);
   context.putImageData(image, 0, 0);
 }

@@ -22,7 +22,10 @@ function mapsOf(pair) {
   return maps.get(pair.index);
 }
 
-const S = {hover: -1, locked: -1, cells: false, point: null};
+// What the middle shows: the maps' difference where a word is lit, else the images; until another is chosen.
+const SHOWS = [['maps', 'Maps', 'How the maps of the word differ'], ['difference', 'Images', 'Where the images differ'], ['slider', 'Slider', 'A on the left, B on the right'], ['fade', 'Fade', 'From A to B']];
+const S = {hover: -1, locked: -1, cells: false, point: null, show: null, split: 50};
+const showing = () => S.show || (current() >= 0 ? 'maps' : 'difference');
 let tops = {map: 0, difference: 0};
 const listeners = [];
 let queued = false;
@@ -33,7 +36,8 @@ function set(patch) {
   requestAnimationFrame(() => {
     queued = false;
     for (const listener of listeners) listener();
-    try { history.replaceState(null, '', S.locked < 0 ? '#' : '#pair=' + S.locked + (S.cells ? '&cells=1' : '')); } catch { /* file:// may refuse */ }
+    try { const parts = [S.locked < 0 ? '' : 'pair=' + S.locked, S.show ? 'show=' + S.show : '', S.split === 50 ? '' : 'split=' + S.split, S.cells ? 'cells=1' : ''];
+      history.replaceState(null, '', '#' + parts.filter(Boolean).join('&')); } catch { /* file:// may refuse */ }
   });
 }
 const current = () => (S.hover >= 0 ? S.hover : S.locked);
@@ -44,7 +48,7 @@ function promptLine(side, buttons) {
   const line = el('p', {class: 'line', dir: 'auto'}, el('b', {class: 'side', text: side.toUpperCase()}));
   run.words.forEach((word, i) => {
     const pair = PAIRS.find((p) => p[side] === i);
-    const button = el('button', {class: 'word ' + pair.kind, type: 'button', 'data-pair': pair.index, 'aria-pressed': 'false',
+    const button = el('button', {class: 'word ' + pair.kind, type: 'button', tabIndex: -1, 'data-pair': pair.index, 'aria-pressed': 'false',
       title: KINDS[pair.kind], 'aria-label': wordName(word) + ', ' + KINDS[pair.kind] + ', share ' + percent(word.share),
       onclick: () => set({locked: S.locked === pair.index ? -1 : pair.index, hover: -1}),
       onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: pair.index}); },
@@ -56,54 +60,142 @@ function promptLine(side, buttons) {
     line.append(button, ' ');
   });
   if (!run.words.length) line.append(el('em', {text: 'the empty prompt'}));
+  // One tab stop a prompt; arrows move among its words.
+  const own = [...line.querySelectorAll('.word')];
+  if (own.length) own[0].tabIndex = 0;
+  line.addEventListener('focusin', (event) => { for (const button of own) button.tabIndex = button === event.target ? 0 : -1; });
+  line.addEventListener('keydown', (event) => {
+    const move = {ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity}[event.key], at = own.indexOf(event.target);
+    if (move === undefined || at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+    own[Math.min(own.length - 1, Math.max(0, at + move))].focus();
+    event.preventDefault();
+  });
   return line;
 }
 
-function picture(side, title) {
-  const canvas = el('canvas', {class: 'overlay', 'aria-hidden': 'true'}), cross = el('i', {class: 'cross', hidden: true});
-  const source = side === 'difference' ? el('div', {class: 'blank'}) : $('source-' + side);
-  if (side !== 'difference') { source.hidden = false; source.removeAttribute('id'); source.alt = 'Image of run ' + side.toUpperCase() + ': ' + RUN[side].prompt.slice(0, 200); }
-  const frame = el('div', {class: 'frame'}, source, canvas, cross);
-  const {width, height} = (side === 'b' ? RUN.b : RUN.a).image;
-  frame.style.aspectRatio = width + ' / ' + height;
+// The picture of a side at W x H, decoded once.
+const decoded = {a: null, b: null};
+const sampled = new Map();
+function sample(side, W, H) {
+  const key = side + W + 'x' + H;
+  if (!sampled.has(key)) sampled.set(key, pixelsOf(decoded[side], W, H));
+  return sampled.get(key);
+}
+const sizeOf = ({width, height}) => ({W: Math.round(512 * Math.min(1, width / height)), H: Math.round(512 * Math.min(1, height / width))});
+const onImage = (frame) => {
   frame.addEventListener('pointermove', (event) => {
     const r = frame.getBoundingClientRect();
     set({point: {x: Math.min(0.9999, Math.max(0, (event.clientX - r.left) / r.width)), y: Math.min(0.9999, Math.max(0, (event.clientY - r.top) / r.height))}});
   });
   frame.addEventListener('pointerleave', () => set({point: null}));
-  const bar = el('canvas', {class: 'colourbar', width: 256, height: 1, 'aria-hidden': 'true'}), ticks = el('div', {class: 'ticks'}), caption = el('figcaption', {});
-  const size = {W: Math.round(512 * Math.min(1, width / height)), H: Math.round(512 * Math.min(1, height / width))};
+};
+const valueAt = (map) => map[Math.floor(S.point.y * FINE.height) * FINE.width + Math.floor(S.point.x * FINE.width)];
+const signed = (value, text) => (value < 0 ? '−' : '+') + text;
+function placeCross(cross) {
+  cross.hidden = !S.point;
+  if (S.point) { cross.style.left = 100 * S.point.x + '%'; cross.style.top = 100 * S.point.y + '%'; }
+}
+function paintStrip(bar, name) {
+  const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), context = bar.getContext('2d'), pixels = context.createImageData(256, 1);
+  paintPalette(pixels.data, ramp, 1, name);
+  context.putImageData(pixels, 0, 0);
+}
+const pictureParts = () => ({canvas: el('canvas', {class: 'overlay', 'aria-hidden': 'true'}), cross: el('i', {class: 'cross', hidden: true}),
+  bar: el('canvas', {class: 'colourbar', width: 256, height: 1, 'aria-hidden': 'true'}), ticks: el('div', {class: 'ticks'}), caption: el('figcaption', {})});
+
+// One run's image with the map of the lit word.
+function picture(side) {
+  const {canvas, cross, bar, ticks, caption} = pictureParts(), source = $('source-' + side), run = RUN[side], {W, H} = sizeOf(run.image);
+  source.hidden = false;
+  source.removeAttribute('id');
+  source.removeAttribute('class');
+  source.alt = 'Image of run ' + side.toUpperCase() + ': ' + run.prompt.slice(0, 200);
+  const frame = el('div', {class: 'frame'}, source, canvas, cross), link = run.href ? el('a', {href: run.href, text: 'open its page'}) : null;
+  frame.style.aspectRatio = run.image.width + ' / ' + run.image.height;
+  onImage(frame);
   listeners.push(() => {
-    const at = current(), signed = side === 'difference';
-    const map = at < 0 ? null : mapsOf(PAIRS[at])[side];
-    canvas.width = size.W; canvas.height = size.H;
-    const context = canvas.getContext('2d');
-    canvas.classList.toggle('crisp', S.cells);
+    const at = current(), map = at < 0 ? null : mapsOf(PAIRS[at])[side], word = at < 0 ? null : run.words[PAIRS[at][side]];
+    canvas.width = W; canvas.height = H;
     if (map) {
-      const grown = S.cells ? nearest(map, FINE.height, FINE.width, size.H, size.W) : bicubic(map, FINE.height, FINE.width, size.H, size.W);
-      const image = context.createImageData(size.W, size.H);
-      if (signed) paintPalette(image.data, grown.map((v) => Math.min(2, Math.max(0, v / tops.difference + 1))), 2, 'difference', null);
-      else paintPalette(image.data, grown, tops.map, 'magma', 0.8);
+      const values = S.cells ? nearest(map, FINE.height, FINE.width, H, W) : clampAtZero(bicubic(map, FINE.height, FINE.width, H, W).slice());
+      const context = canvas.getContext('2d'), image = context.createImageData(W, H);
+      paintStyle(image.data, sample(side, W, H), [{values, max: tops.map}], {style: 'heat', palette: 'magma', ...STYLE_DEFAULTS});
       context.putImageData(image, 0, 0);
     }
-    const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), strip = bar.getContext('2d'), pixels = strip.createImageData(256, 1);
-    paintPalette(pixels.data, ramp, 1, signed ? 'difference' : 'magma', null);
-    strip.putImageData(pixels, 0, 0);
-    const numbers = signed ? [-1, 0, 1].map((t) => (t < 0 ? '−' : t > 0 ? '+' : '') + percent(Math.abs(t) * tops.difference)) : [0, 0.5, 1].map((t) => percent(t * tops.map));
-    ticks.replaceChildren(...numbers.map((text) => el('span', {text})));
-    cross.hidden = !S.point;
-    if (S.point) { cross.style.left = 100 * S.point.x + '%'; cross.style.top = 100 * S.point.y + '%'; }
-    const value = map && S.point ? map[Math.floor(S.point.y * FINE.height) * FINE.width + Math.floor(S.point.x * FINE.width)] : null;
-    const word = at < 0 ? null : signed ? null : RUN[side].words[PAIRS[at][side]];
-    const here = value === null ? '' : ' Here: ' + (signed && value < 0 ? '−' : signed ? '+' : '') + percent(Math.abs(value)) + '.';
-    caption.replaceChildren(el('b', {text: title + (word ? ': “' + wordName(word) + '”' : '')}),
-      at < 0 ? '' : map ? '.' + here : signed ? ': the word stands in one prompt only, so there is nothing to subtract.' : ': the word is not in this prompt.');
+    paintStrip(bar, 'magma');
+    bar.classList.toggle('none', !map);
+    ticks.replaceChildren(...(map ? [0, 0.5, 1].map((t) => el('span', {text: percent(t * tops.map)})) : []));
+    placeCross(cross);
+    caption.replaceChildren(el('b', {text: side.toUpperCase() + (word ? ': “' + wordName(word) + '”' : '')}),
+      at < 0 ? '' : map ? (S.point ? '. Here: ' + percent(valueAt(map)) + '.' : '.') : ': the word is not in this prompt.', link && ' ', link || '');
   });
   return el('figure', {class: 'picture ' + side}, frame, bar, ticks, caption);
 }
 
+// Both images in one place, or what differs: between the images, or between the maps of the lit word.
+function between() {
+  const {canvas, cross, bar, ticks, caption} = pictureParts(), {W, H} = sizeOf(RUN.b.image);
+  const [under, over] = SIDES.map((side) => el('img', {src: $('source-' + side)?.src || decoded[side].src, alt: ''})), border = el('i', {class: 'border'});
+  const frame = el('div', {class: 'frame'}, under, over, canvas, border, cross);
+  frame.style.aspectRatio = RUN.b.image.width + ' / ' + RUN.b.image.height;
+  onImage(frame);
+  const modes = choice('What the middle shows', 'between', SHOWS, '', (show) => set({show}));
+  const slider = el('input', {type: 'range', min: 0, max: 100, step: 1, 'aria-label': 'From run A to run B', oninput: () => set({split: Number(slider.value)})});
+  const ends = el('div', {class: 'ab'}, el('span', {text: 'A'}), slider, el('span', {text: 'B'}));
+  let dragging = false;
+  const drag = (event) => { const r = frame.getBoundingClientRect(); set({split: Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - r.left)) / r.width)))}); };
+  frame.addEventListener('pointerdown', (event) => { if (showing() === 'slider' && event.button === 0) { dragging = true; frame.setPointerCapture(event.pointerId); drag(event); } });
+  frame.addEventListener('pointermove', (event) => { if (dragging) drag(event); });
+  for (const end of ['pointerup', 'pointercancel']) frame.addEventListener(end, () => { dragging = false; });
+  const apart = () => {
+    const [a, b] = SIDES.map((side) => sample(side, W, H)), values = new Float32Array(W * H);
+    for (let i = 0; i < values.length; i++) for (let c = 0; c < 3; c++) values[i] = Math.max(values[i], Math.abs(a.pixels[4 * i + c] - b.pixels[4 * i + c]));
+    return values;
+  };
+  let images = null; // the difference of the images, 0 to 255
+  let changed = 0; // the share of the image that changed
+  listeners.push(() => {
+    const at = current(), show = showing(), context = canvas.getContext('2d');
+    modes.show(show);
+    ends.hidden = show !== 'slider' && show !== 'fade';
+    frame.classList.toggle('splitting', show === 'slider');
+    border.hidden = show !== 'slider';
+    border.style.left = S.split + '%';
+    slider.value = S.split;
+    under.hidden = over.hidden = ends.hidden;
+    over.style.clipPath = show === 'slider' ? `inset(0 0 0 ${S.split}%)` : 'none';
+    over.style.opacity = show === 'fade' ? S.split / 100 : 1;
+    canvas.width = W; canvas.height = H;
+    const map = show === 'maps' && at >= 0 ? mapsOf(PAIRS[at]).difference : null;
+    if (map || show === 'difference') {
+      const image = context.createImageData(W, H);
+      if (map) {
+        const grown = S.cells ? nearest(map, FINE.height, FINE.width, H, W) : bicubic(map, FINE.height, FINE.width, H, W);
+        paintPalette(image.data, grown.map((v) => Math.min(2, Math.max(0, v / tops.difference + 1))), 2, 'difference');
+      } else {
+        if (!images) { images = apart(); changed = images.reduce((n, v) => n + Number(v >= 255 * RUN.changed), 0) / images.length; }
+        paintStyle(image.data, sample('a', W, H), [{values: images, max: Math.max(1, maxOf(images))}], {style: 'heat', palette: 'magma', opacity: 0.85, threshold: 0});
+      }
+      context.putImageData(image, 0, 0);
+    }
+    paintStrip(bar, map ? 'difference' : 'magma');
+    bar.classList.toggle('none', !map && show !== 'difference');
+    ticks.replaceChildren(...(map ? [-1, 0, 1].map((t) => (t ? signed(t, percent(tops.difference)) : '0')) : show === 'difference' ? ['the same', 'most different'] : []).map((text) => el('span', {text})));
+    placeCross(cross);
+    const title = {maps: 'Maps, B minus A', difference: 'Images, where they differ', slider: 'A on the left, B on the right', fade: 'From A to B'}[show];
+    caption.replaceChildren(el('b', {text: title}), show === 'difference' ? `: ${percent(changed)} of the image changed.`
+      : show !== 'maps' ? '.' : map ? (S.point ? `. Here: ${signed(valueAt(map), percent(Math.abs(valueAt(map))))}.` : '.')
+      : at < 0 ? ': point at a word.' : ': the word stands in one prompt only, so there is nothing to subtract.');
+  });
+  return el('figure', {class: 'picture difference'}, el('div', {class: 'over'}, modes), frame, ends, bar, ticks, caption);
+}
+
 async function start() {
-  try { await loadMaps(); } catch (error) {
+  for (const side of SIDES) $('source-' + side).hidden = true;
+  try {
+    await loadMaps();
+    for (const side of SIDES) { decoded[side] = new Image(); decoded[side].src = $('source-' + side).src; await decoded[side].decode(); }
+  } catch (error) {
     document.body.prepend(el('p', {class: 'still', text: 'The maps could not be read (' + error.message + '). This page needs a browser from 2023 or later.'}));
     return;
   }
@@ -128,7 +220,7 @@ async function start() {
     const row = el('tr', {'data-pair': pair.index, onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: pair.index}); }, onpointerleave: () => { if (S.hover === pair.index) set({hover: -1}); }},
       el('th', {scope: 'row', dir: 'auto', text: name}), el('td', {class: 'soft', text: KINDS[pair.kind]}),
       SIDES.map((side, i) => el('td', {class: 'number', text: shares[i] === null ? '–' : percent(shares[i])})),
-      el('td', {class: 'number', 'data-value': change, text: change === null ? '–' : (change < 0 ? '−' : '+') + percent(Math.abs(change))}),
+      el('td', {class: 'number', 'data-value': change, text: change === null ? '–' : signed(change, percent(Math.abs(change)).replace(' %', ' points'))}),
       facts.filter((f) => f !== 'share').flatMap((fact) => SIDES.map((side) => cell(side, pair, fact))));
     return row;
   });
@@ -138,16 +230,16 @@ async function start() {
     el('tbody', {}, rows)));
   const settings = el('table', {class: 'pairs settings'}, el('thead', {}, el('tr', {}, ['Setting', 'A', 'B'].map((text) => el('th', {scope: 'col', text})))),
     el('tbody', {}, RUN.settings.map(([key, a, b]) => el('tr', {class: a === b ? 'soft' : 'differs'}, el('th', {scope: 'row', text: key}), el('td', {text: a, dir: 'auto'}), el('td', {text: b, dir: 'auto'})))));
-  const cells = check('True cells', false, (v) => set({cells: v}));
-  const clear = el('button', {class: 'quiet', type: 'button', text: 'Let go', hidden: true, onclick: () => set({locked: -1})});
-  const notes = [];
+  const cells = check('Raw grid', false, (v) => set({cells: v}));
+  const clear = el('button', {class: 'quiet', type: 'button', text: 'Clear', hidden: true, onclick: () => set({locked: -1})});
+  const notes = [], middle = between(), sides = [picture('a'), middle, picture('b')];
   if (RUN.a.aggregate !== RUN.b.aggregate) notes.push(`The maps were made in different ways (A: ${RUN.a.aggregate}; B: ${RUN.b.aggregate}); their difference means little. `);
   if (RUN.a.image.width * RUN.b.image.height !== RUN.b.image.width * RUN.a.image.height) notes.push('The images have different shapes: places are compared as fractions of each. ');
   document.body.append(el('main', {class: 'page'},
     el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: RUN.a.name + '  |  ' + RUN.b.name})),
-      el('h1', {class: 'unseen', text: 'Comparison of two runs'}), promptLine('a', buttons), promptLine('b', buttons),
+      el('h1', {class: 'unseen', dir: 'auto', text: 'Two runs compared: ' + RUN.a.prompt + ' | ' + RUN.b.prompt}), promptLine('a', buttons), promptLine('b', buttons),
       el('p', {class: 'key'}, el('span', {class: 'same', text: 'same'}), el('span', {class: 'replaced', text: 'replaced'}), el('span', {class: 'onlya', text: 'only in one'}), cells, clear)),
-    el('div', {class: 'trio'}, picture('a', 'A'), picture('difference', 'B minus A'), picture('b', 'B')),
+    el('div', {class: 'trio'}, ...sides),
     el('p', {class: 'note'}, notes.map((text) => el('strong', {text})), 'Both runs and all words share one colour scale; the difference has its own, the same for all words. ',
       el('span', {class: 'honest', text: 'Attention shows where the model looked, not why.'})),
     el('section', {class: 'differs'}, el('h2', {text: 'What differs'}), el('ul', {}, RUN.differences.map((text) => el('li', {text, dir: 'auto'})))),
@@ -164,10 +256,12 @@ async function start() {
     cells.show(S.cells);
     clear.hidden = S.locked < 0;
   });
-  window.addEventListener('keydown', (event) => { if (event.key === 'Escape') set({locked: -1, hover: -1}); });
+  window.addEventListener('keydown', (event) => { if (event.key === 'Escape') set({locked: -1, hover: -1, show: null}); });
   const read = () => {
     const pair = /(?:^|[#&])pair=(\d+)/.exec(location.hash), at = pair ? Number(pair[1]) : -1;
-    return {locked: at < PAIRS.length ? at : -1, cells: /[#&]cells=1/.test(location.hash)};
+    const show = /[#&]show=(\w+)/.exec(location.hash), split = /[#&]split=(\d+)/.exec(location.hash);
+    return {locked: at < PAIRS.length ? at : -1, cells: /[#&]cells=1/.test(location.hash), split: split ? Math.min(100, Number(split[1])) : 50,
+      show: show && SHOWS.some(([name]) => name === show[1]) ? show[1] : null};
   };
   window.addEventListener('hashchange', () => set(read()));
   set(read());

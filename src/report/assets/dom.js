@@ -30,6 +30,9 @@ function percent(value) {
   return '< 0.001 %';
 }
 
+// The same in at most five characters, for places of fixed width.
+const shortPercent = (value) => { const p = 100 * value; return (p >= 9.95 ? p.toFixed(0) : p >= 0.095 ? p.toFixed(1) : p > 0 ? '<0.1' : '0') + ' %'; };
+
 // A factor with two significant digits: 12, 3.4, 0.56.
 const factor = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2));
 

@@ -26,8 +26,8 @@ function factsPanel() {
     el('div', {class: 'scroller'}, el('table', {class: 'plain-table'},
       el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), RUN.layout[0].facts.map(([key]) => el('th', {scope: 'col', class: 'number', text: key})))),
       el('tbody', {}, RUN.layout.map((row) => el('tr', {
-        onpointerenter: (e) => { if (e.pointerType !== 'touch') set({hover: row.word}); },
-        onpointerleave: () => { if (S.hover === row.word) set({hover: -1}); }},
+        onpointerenter: (e) => { if (e.pointerType !== 'touch') lightUp(row.word); },
+        onpointerleave: () => letGo(row.word)},
       el('th', {scope: 'row', text: name(row.word), dir: 'auto'}), row.facts.map(([, value]) => el('td', {class: 'number', text: value}))))))),
     RUN.remarks.length ? el('ul', {class: 'remarks'}, RUN.remarks.map((text) => el('li', {text, dir: 'auto'}))) : null,
     el('p', {class: 'note'}, 'Of the run’s own maps, as in run.json. ', honest())) : null;
@@ -48,7 +48,7 @@ function factsPanel() {
     RUN.notes.length ? el('p', {class: 'note'}, 'To keep this page small: ', RUN.notes.join(' '), ' trace.safetensors beside it holds everything.') : null,
     el('p', {class: 'note', text: 'Maps on this page are rounded to 256 levels of their own maximum.'}));
 
-  const keys = [['Tab', 'from part to part'], ['← →', 'among words, pictures, cells'], ['Enter', 'lock a word, pin a box'], ['Esc', 'let go'],
+  const keys = [['Tab', 'from part to part'], ['← →', 'among words, pictures, cells'], ['Enter', 'keep a word, a place'], ['Esc', 'let go, one thing at a time'], ['i', 'the image alone'],
     ['[ ]', CALL + ' back, forward'], ['p', 'play, pause'], ['e', 'export PNG'], ['?', 'this list']];
   const help = el('details', {class: 'help', id: 'help'}, el('summary', {text: 'Keys'}),
     el('dl', {}, keys.map(([key, text]) => el('div', {}, el('dt', {}, el('kbd', {text: key})), el('dd', {text})))));

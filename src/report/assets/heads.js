@@ -53,16 +53,25 @@ function headsPanel() {
     const item = itemAt(event);
     if (!item || (item === drag.from && !drag.moved)) return;
     drag.moved = true;
+    S.preview = null;
     const [s0, s1] = [drag.from.s, item.s].sort((x, y) => x - y);
     const columns = [drag.from.head ?? -1, item.head ?? -1].sort((x, y) => x - y);
     const items = tiles.filter((t) => t.s >= s0 && t.s <= s1 && (t.head ?? -1) >= columns[0] && (t.head ?? -1) <= columns[1]);
     const selection = setOf(items);
     if (!same(selection, S.selection)) chooseHeads(selection);
   });
+  // What is pointed at is shown at once; a click keeps it.
+  grid.addEventListener('pointerover', (event) => {
+    const item = itemAt(event);
+    if (event.pointerType === 'touch' || drag && drag.moved) return;
+    if (item) previewHeads(setOf([item])); else if (S.preview) set({preview: null});
+  });
+  grid.addEventListener('pointerleave', () => { if (S.preview) set({preview: null}); });
   window.addEventListener('pointerup', () => { setTimeout(() => { drag = null; }); });
   grid.addEventListener('click', (event) => {
     const button = event.target.closest('.tile');
     if (!button || (drag && drag.moved)) return;
+    S.preview = null;
     if (event.ctrlKey || event.metaKey || event.shiftKey) add(button.item); else solo(button.item);
   });
   grid.addEventListener('keydown', (event) => {
@@ -80,7 +89,7 @@ function headsPanel() {
     next.button.focus();
   });
 
-  const presets = [['Run’s own', null], ['All layers', RUN.sites.map(allHeads)]];
+  const presets = [['Default', null], ['All layers', RUN.sites.map(allHeads)]];
   const sizes = [...new Set(RUN.sites.map((site) => site.height + '×' + site.width))];
   if (sizes.length > 1) for (const size of sizes) presets.push([size, RUN.sites.map((site) => (site.height + '×' + site.width === size ? allHeads(site) : []))]);
   for (const stage of ['down', 'mid', 'up']) {
@@ -111,7 +120,7 @@ function headsPanel() {
       note.replaceChildren(el('b', {text: '“' + nameOf(entry) + '”'}), ', mean over all ' + CALL + 's; ' +
         (own ? 'each picture on its own scale. ' : 'one scale for these pictures, 0 to ' + percent(top) + '. '), honest());
     }
-    const selection = headsOf(S.selection), state = JSON.stringify([S.selection, S.a, S.b]);
+    const selection = headsOf(S.selection), state = JSON.stringify([S.selection, S.a, S.b, S.preview]);
     if (state !== chosen) {
       chosen = state;
       for (const {s, head, button} of tiles) {

@@ -13,7 +13,7 @@ const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
 // What can be shown: the prompt's words, the special tokens, then the probes.
 const ENTRIES = RUN.words.map((word, i) => ({
-  index: i, key: String(i), label: word.text, special: false, channels: word.tokens, occurrence: word.occurrence, weight: word.weight, own: i,
+  index: i, key: String(i), label: word.text, special: false, little: word.little, channels: word.tokens, occurrence: word.occurrence, weight: word.weight, own: i,
 }));
 for (const [key, label, channels] of [
   ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],

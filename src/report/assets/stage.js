@@ -1,89 +1,130 @@
-// The image with the overlay: drawing, the colour bar, the pointer and the keyboard on it, and its export as PNG.
-const baseImages = new Map(); // step -> decoded estimate
-function estimateFor(a, b) {
-  if (!S.estimate || a !== b || !GROUPS) return null;
-  const last = RUN.stepGroups[a][1];
-  return RUN.estimates.find((e) => e.step === last) || RUN.estimates.find((e) => e.step >= RUN.stepGroups[a][0] && e.step <= last) || null;
+// The image with the overlay: what is painted on it, the colour bar and the caption.
+const pictures = new Map(); // address -> image element, once it is decoded
+// A picture that can be drawn, or null until it can; then everything is drawn again.
+function pictureOf(src) {
+  if (!pictures.has(src)) loadPicture(src).then(() => set({}));
+  return pictures.get(src);
+}
+async function loadPicture(src) {
+  const image = new Image();
+  pictures.set(src, null);
+  image.src = src;
+  try { await image.decode(); pictures.set(src, image); } catch { /* a damaged picture stays away */ }
+}
+
+// The kept estimate of the image at the end of a part of the steps: the last one up to there, as `attnmap animate` takes it, or the
+// first that was kept. The last step's is the image itself.
+function estimateFor({a, b}) {
+  if (!S.estimate || !GROUPS || !RUN.estimates.length || b >= GROUPS - 1) return null;
+  const end = RUN.stepGroups[b][1];
+  return RUN.estimates.findLast((e) => e.step <= end) || RUN.estimates[0];
+}
+// The picture below the maps.
+let FINISHED = '';
+function belowMaps() {
+  if (S.begun) return {src: RUN.start.src, kept: null};
+  const kept = tiesOn() || S.show !== 'looked' ? null : estimateFor(looking());
+  return {src: kept ? kept.src : FINISHED, kept};
 }
 
 // Size of the canvas that the overlay is painted at; the browser smooths the rest.
 function overlaySize() {
-  const {width, height} = RUN.image, k = Math.min(768 / Math.max(width, height), Math.max(1, 512 / Math.min(width, height)));
+  const {width, height} = RUN.image, k = Math.min(1024 / Math.max(width, height), Math.max(1, 512 / Math.min(width, height)));
   return {W: Math.max(1, Math.round(width * k)), H: Math.max(1, Math.round(height * k))};
 }
 const upsampled = new Map();
-function upsample(entry, W, H) {
-  const maps = view(), key = [maps.key, entry.index, W, H, S.cells].join('|');
-  if (!upsampled.has(key)) {
-    const map = entryMap(maps, entry);
+function upsample(key, map, grid, W, H) {
+  const name = [key, W, H, S.cells].join('|');
+  if (!upsampled.has(name)) {
     if (upsampled.size > 40) upsampled.clear();
-    upsampled.set(key, S.cells ? nearest(map, GRID.height, GRID.width, H, W) : clampAtZero(bicubic(map, GRID.height, GRID.width, H, W).slice()));
+    upsampled.set(name, S.cells ? nearest(map, grid.height, grid.width, H, W) : clampAtZero(bicubic(map, grid.height, grid.width, H, W).slice()));
   }
-  return upsampled.get(key);
+  return upsampled.get(name);
+}
+const sampled = new Map(); // pixels of the pictures below
+function sample(src, W, H) {
+  const key = src.length + src.slice(-64) + W + 'x' + H;
+  if (!sampled.has(key)) {
+    const picture = pictureOf(src);
+    if (!picture) return null;
+    if (sampled.size > 60) sampled.clear();
+    sampled.set(key, pixelsOf(picture, W, H));
+  }
+  return sampled.get(key);
 }
 
-// Paints the overlay of the shown words onto a canvas of W x H (heat and spotlight), or its lines (contour).
-function paintOverlay(canvas, W, H) {
-  if (canvas.width !== W || canvas.height !== H) { canvas.width = W; canvas.height = H; }
-  const context = canvas.getContext('2d'), list = shown();
-  context.clearRect(0, 0, W, H);
+// What lies on the image: layers with the top of their scale, or nothing.
+function layers(W, H) {
   if (tiesOn()) {
     const place = tiedMap();
-    if (!place) return;
-    const image = context.createImageData(W, H), {height, width} = place.ties;
-    const values = S.cells ? nearest(place.map, height, width, H, W) : clampAtZero(bicubic(place.map, height, width, H, W).slice());
-    paintPalette(image.data, values, place.max, S.palette, S.opacity);
-    context.putImageData(image, 0, 0);
-    return;
+    return place ? [{values: upsample(place.key, place.map, place.ties, W, H), max: place.max}] : [];
   }
-  if (!list.length || S.style === 'contour') return;
-  const layers = list.map((entry) => ({values: upsample(entry, W, H), max: scaleMax(entry), hue: hueOf(entry)}));
-  const image = context.createImageData(W, H);
-  if (S.style === 'spotlight') paintSpotlight(image.data, layers, S.opacity);
-  else if (layers.length === 1) paintPalette(image.data, layers[0].values, layers[0].max, paletteOf(list[0]), S.opacity);
-  else paintHues(image.data, layers, S.opacity);
+  if (S.show === 'without') return [];
+  return shown().flatMap((entry) => {
+    const layer = layerOf(entry);
+    return layer ? [{values: upsample(layer.key + '|' + entry.index, layer.map, GRID, W, H), max: layer.max, hue: hueOf(entry)}] : [];
+  });
+}
+
+// Paints image and overlay onto a canvas of W x H; clears it where the image below is to be seen as it is.
+function paintOverlay(canvas, W, H) {
+  if (canvas.width !== W || canvas.height !== H) { canvas.width = W; canvas.height = H; }
+  const context = canvas.getContext('2d'), base = sample(belowMaps().src, W, H), other = differing();
+  context.clearRect(0, 0, W, H);
+  if (!base) return;
+  const image = context.createImageData(W, H), style = tiesOn() ? 'heat' : S.style;
+  if (other && S.differ) {
+    const apart = sample(other.src, W, H);
+    if (!apart) return;
+    const values = Float32Array.from({length: W * H}, (_, i) => Math.max(0, ...[0, 1, 2].map((c) => Math.abs(base.pixels[4 * i + c] - apart.pixels[4 * i + c]))));
+    paintStyle(image.data, base, [{values, max: Math.max(1, maxOf(values))}], {style: 'heat', palette: S.palette, opacity: 0.85, threshold: S.threshold});
+  } else {
+    const list = layers(W, H);
+    if (!list.length || style === 'contour') return;
+    const entry = shown()[0];
+    paintStyle(image.data, base, list, {style, palette: tiesOn() ? S.palette : paletteOf(entry), opacity: S.opacity, threshold: S.threshold});
+  }
   context.putImageData(image, 0, 0);
 }
 
-const LEVELS = [0.25, 0.5, 0.75];
+// Lines of maps, names of words, and the marks of a place, at W x H.
 function paintMarks(context, W, H, unit) {
   context.clearRect(0, 0, W, H);
   context.lineJoin = context.lineCap = 'round';
-  const list = tiesOn() ? [] : shown();
-  if (list.length && S.style === 'contour') {
+  const list = S.show === 'without' ? [] : shown(), lines = linesOf(S.style, paletteOf(list[0]), S.threshold);
+  if (list.length && lines.length) {
     const longest = Math.max(GRID.height, GRID.width), k = S.cells ? 1 : Math.max(1, Math.min(8, Math.ceil(128 / longest)));
     const h = GRID.height * k, w = GRID.width * k;
-    list.forEach((entry) => {
-      const grid = S.cells ? entryMap(view(), entry) : bicubic(entryMap(view(), entry), GRID.height, GRID.width, h, w);
-      const max = scaleMax(entry), colour = list.length === 1 && !S.locked.includes(entry.index) ? HUES[0] : hueOf(entry);
-      LEVELS.forEach((level, i) => {
-        const lines = contour(grid, h, w, level * max);
-        for (const [style, width] of [['rgb(255 255 255 / 0.85)', 3 + i], [css(colour), 1 + 0.75 * i]]) {
-          context.globalAlpha = S.opacity;
+    for (const entry of list) {
+      const layer = layerOf(entry);
+      if (!layer) continue;
+      const grid = S.cells ? layer.map : bicubic(layer.map, GRID.height, GRID.width, h, w);
+      for (const {level, colour} of lines) {
+        const path = contour(grid, h, w, level * layer.max);
+        for (const [style, width] of [['rgb(0 0 0 / 0.7)', 5.6], [css(list.length > 1 ? hueOf(entry) : colour), 2.6]]) {
           context.strokeStyle = style;
           context.lineWidth = width * unit;
           context.beginPath();
-          for (const [x0, y0, x1, y1] of lines) { context.moveTo((x0 / w) * W, (y0 / h) * H); context.lineTo((x1 / w) * W, (y1 / h) * H); }
+          for (const [x0, y0, x1, y1] of path) { context.moveTo((x0 / w) * W, (y0 / h) * H); context.lineTo((x1 / w) * W, (y1 / h) * H); }
           context.stroke();
         }
-      });
-      context.globalAlpha = 1;
-    });
+      }
+    }
   }
-  if (!tiesOn()) paintLabels(context, W, H, unit, list);
-  const box = S.box || (S.probe && (S.probe.w > 1 || S.probe.h > 1) ? S.probe : null);
-  const kx = W / RUN.image.width, ky = H / RUN.image.height;
-  if (box) {
+  paintLabels(context, W, H, unit, list);
+  const region = S.box || S.probe, kx = W / RUN.image.width, ky = H / RUN.image.height;
+  if (!region) return;
+  if (region.w > 1 || region.h > 1) {
     for (const [style, dash] of [['rgb(255 255 255 / 0.9)', []], ['rgb(20 18 16)', [5 * unit, 4 * unit]]]) {
       context.setLineDash(dash);
       context.strokeStyle = style;
       context.lineWidth = 1.5 * unit;
-      context.strokeRect(box.x * kx, box.y * ky, box.w * kx, box.h * ky);
+      context.strokeRect(region.x * kx, region.y * ky, region.w * kx, region.h * ky);
     }
     context.setLineDash([]);
-  } else if (S.probe && S.probe.keyboard) {
-    const x = (S.probe.x + 0.5) * kx, y = (S.probe.y + 0.5) * ky;
-    for (const [style, width] of [['rgb(255 255 255 / 0.9)', 4], ['rgb(20 18 16)', 1.5]]) {
+  } else if (S.box || region.keyboard) {
+    const x = (region.x + 0.5) * kx, y = (region.y + 0.5) * ky;
+    for (const [style, width] of [['rgb(255 255 255 / 0.95)', 4], ['rgb(20 18 16)', 1.5]]) {
       context.strokeStyle = style;
       context.lineWidth = width * unit;
       context.beginPath();
@@ -93,11 +134,10 @@ function paintMarks(context, W, H, unit) {
   }
 }
 
-// Names at the peaks: of the shown words, or with nothing shown of the words that have a place of their own.
+// Names of the shown words at their peaks.
 function paintLabels(context, W, H, unit, list) {
-  const maps = view(), top = wordsMax(maps);
-  const labelled = (list.length ? list : WORDS.filter((e) => entryFacts(maps, e).peak >= 0.5 * top && entryFacts(maps, e).area < 0.5))
-    .map((entry) => ({entry, fact: entryFacts(maps, entry)})).filter((l) => l.fact.peak > 0)
+  if (S.show !== 'looked') return;
+  const maps = view(), labelled = list.map((entry) => ({entry, fact: entryFacts(maps, entry)})).filter((l) => l.fact.peak > 0)
     .sort((p, q) => q.fact.peak - p.fact.peak).slice(0, 8);
   const size = 13 * unit, pad = 5 * unit, placed = [];
   context.font = `600 ${size}px ui-sans-serif, system-ui, sans-serif`;
@@ -128,115 +168,82 @@ function stagePanel() {
   const source = $('source');
   source.hidden = false;
   source.removeAttribute('id');
-  const finished = source.src;
+  source.removeAttribute('class');
+  FINISHED = source.src;
   const overlay = el('canvas', {class: 'overlay', 'aria-hidden': 'true'});
   const marks = el('canvas', {class: 'marks', 'aria-hidden': 'true'});
+  const without = el('img', {class: 'without', alt: '', hidden: true}), border = el('i', {class: 'border', hidden: true});
   const frame = el('div', {class: 'frame', tabIndex: 0, role: 'application',
-    'aria-label': 'Image. Arrow keys move a point, shift and arrows stretch a box, Enter pins it, Escape lets go; the words there are ranked in the table.',
-  }, source, overlay, marks);
+    'aria-label': 'Image. Arrow keys move a point, shift and arrows stretch a box, Enter keeps it, Escape lets go; the words there are ranked in the table.',
+  }, source, overlay, without, border, marks);
   frame.style.aspectRatio = RUN.image.width + ' / ' + RUN.image.height;
+  frame.style.setProperty('--ratio', RUN.image.width / RUN.image.height);
+  frame.append(...pointerParts(frame));
   const bar = el('canvas', {class: 'colourbar', width: 512, height: 1, 'aria-hidden': 'true'});
-  const ticks = el('div', {class: 'ticks'});
-  const legend = el('div', {class: 'legend'});
-  const caption = el('figcaption', {class: 'caption'});
-  const warning = el('p', {class: 'notice', hidden: true});
-  const figure = el('figure', {class: 'stage', 'aria-label': 'Image and attention'}, frame,
-    el('div', {class: 'scale'}, legend, bar, ticks), caption, warning, toolbar());
+  const ticks = el('div', {class: 'ticks'}), legend = el('div', {class: 'legend'});
+  const caption = el('figcaption', {class: 'caption'}), warning = el('p', {class: 'notice', hidden: true});
+  const {modes, below} = causalBar(), tools = toolbar(source), tied = tiesBar();
+  const rule = el('div', {class: 'scale'}, legend, bar, ticks);
+  const figure = el('figure', {class: 'stage', 'aria-label': 'Image and attention'}, frame, el('div', {class: 'under'},
+    el('div', {class: 'modes'}, modes, tied, tools), below, rule, caption, warning));
 
-  function toolbar() {
-    const style = choice('Style', 'style', STYLES, S.style, (v) => set({style: v}));
-    const palettes = el('select', {onchange: (e) => set({palette: e.target.value})},
-      Object.keys(PALETTES).filter((name) => name !== 'difference').map((name) => el('option', {value: name, text: name})));
-    const scale = el('select', {onchange: (e) => set({scale: e.target.value})},
-      SCALES.filter(([k]) => k !== 'steps' || HAS_STEPS).map(([k, text]) => el('option', {value: k, text})));
-    const opacity = el('input', {type: 'range', min: 0, max: 100, step: 1, oninput: () => set({opacity: opacity.value / 100})});
-    const cells = check('True cells', S.cells, (v) => set({cells: v}), 'Show the grid’s own cells instead of the bicubic upsampling');
-    const estimate = RUN.estimates.length ? check('Image at the step', S.estimate, (v) => set({estimate: v}), 'With a single step chosen, show the image as the model then saw it') : null;
-    const begun = RUN.start ? check('Start picture', S.begun, (v) => set({begun: v}), 'Show the picture that the run set out from in place of the image') : null;
-    const save = el('button', {class: 'quiet', type: 'button', text: 'Export PNG', onclick: () => exportPng(source)});
-    listeners.push(() => {
-      style.show(S.style); palettes.value = S.palette; scale.value = S.scale; cells.show(S.cells);
-      opacity.value = Math.round(100 * S.opacity);
-      if (estimate) estimate.show(S.estimate);
-      if (begun) begun.show(S.begun);
-    });
-    return el('div', {class: 'toolbar'}, style, el('label', {}, el('span', {text: 'Colours'}), palettes),
-      el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cells, estimate, begun, tiesChoice(), save);
-  }
-
-  // Pointer: move to rank the words there, drag for a box, click to let go of it.
-  const at = (event) => {
-    const box = frame.getBoundingClientRect();
-    const x = Math.floor(((event.clientX - box.left) / box.width) * RUN.image.width);
-    const y = Math.floor(((event.clientY - box.top) / box.height) * RUN.image.height);
-    return {x: Math.min(RUN.image.width - 1, Math.max(0, x)), y: Math.min(RUN.image.height - 1, Math.max(0, y))};
-  };
-  const span = (p, q) => ({x: Math.min(p.x, q.x), y: Math.min(p.y, q.y), w: Math.abs(p.x - q.x) + 1, h: Math.abs(p.y - q.y) + 1});
-  const isDrag = (box) => { // at least an eightieth of the image, so that a click is not a box
-    const least = Math.max(2, Math.max(RUN.image.width, RUN.image.height) / 80);
-    return box.w > least || box.h > least;
-  };
-  let start = null;
-  frame.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0) return;
-    start = at(event);
-    frame.setPointerCapture(event.pointerId);
-  });
-  frame.addEventListener('pointermove', (event) => {
-    const p = at(event);
-    if (start) { const box = span(start, p); set({probe: isDrag(box) ? box : {...p, w: 1, h: 1}, box: isDrag(box) ? null : S.box}); }
-    else set({probe: {...p, w: 1, h: 1}});
-  });
-  frame.addEventListener('pointerup', (event) => {
-    if (!start) return;
-    const end = at(event), box = span(start, end);
-    start = null;
-    set({box: isDrag(box) ? box : tiesOn() ? {...end, w: 1, h: 1} : null});
-    if (S.box) announce('Box pinned');
-  });
-  frame.addEventListener('pointercancel', () => { start = null; });
-  frame.addEventListener('pointerleave', () => { if (!start) set({probe: null}); });
-  frame.addEventListener('blur', () => { if (S.probe && S.probe.keyboard) set({probe: null}); });
-  frame.addEventListener('keydown', (event) => {
-    const move = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
-    const {width, height} = RUN.image, cw = Math.max(1, Math.round(width / GRID.width)), ch = Math.max(1, Math.round(height / GRID.height));
-    const p = S.probe || {x: Math.floor(width / 2), y: Math.floor(height / 2), w: 1, h: 1};
-    if (move && event.shiftKey) {
-      set({probe: {...p, keyboard: true, w: Math.min(width - p.x, Math.max(1, p.w + move[0] * cw)), h: Math.min(height - p.y, Math.max(1, p.h + move[1] * ch))}});
-    } else if (move) {
-      set({probe: {...p, keyboard: true, x: Math.min(width - p.w, Math.max(0, p.x + move[0] * cw)), y: Math.min(height - p.h, Math.max(0, p.y + move[1] * ch))}});
-    } else if (event.key === 'Enter' && S.probe) set({box: {x: p.x, y: p.y, w: p.w, h: p.h}});
-    else return;
-    event.preventDefault();
+  let painted = '';
+  listeners.push(() => {
+    const list = shown(), {W, H} = overlaySize(), {src, kept} = belowMaps(), other = differing();
+    const ready = Boolean(pictureOf(src));
+    const key = JSON.stringify([list.map((e) => e.index), S.locked, view().key, S.style, S.palette, S.opacity, S.threshold, S.scale, S.cells,
+      S.show, S.differ, S.ties, tiedMap()?.key, ready && src.slice(-64) + src.length, other && Boolean(pictureOf(other.src)), other && other.word]);
+    if (key !== painted) { painted = key; paintOverlay(overlay, W, H); paintRule(list); }
+    if (source.src !== src && ready) source.src = src;
+    source.alt = (LOOK ? 'Picture that was looked at with the caption: ' : 'Image generated from the prompt: ') + RUN.prompt.slice(0, 300);
+    without.hidden = border.hidden = !other || S.differ;
+    if (other && without.src !== other.src) { without.src = other.src; without.alt = 'The same seed without ' + nameOf(focusEntry()); }
+    without.style.clipPath = `inset(0 0 0 ${S.split}%)`;
+    border.style.left = S.split + '%';
+    modes.hidden = tools.hidden = Boolean(tiesOn());
+    caption.replaceChildren(...captionOf(list, kept));
+    warning.hidden = !noticeText;
+    warning.textContent = noticeText;
+    noticeText = '';
+    resize();
   });
 
-  const scale = (list) => {
-    const context = bar.getContext('2d'), entry = list[0] || null, image = context.createImageData(512, 1);
-    const ramp = Float32Array.from({length: 512}, (_, i) => i / 511);
+  // The colour bar: what its ends mean.
+  const paintRule = (list) => {
+    const other = differing(), place = tiedMap(), none = (S.show === 'mattered' && !tiesOn() && !list.some(causalMap)) || (S.show === 'without' && !(other && S.differ)) || (!list.length && !tiesOn());
+    rule.classList.toggle('none', none);
+    if (none) { legend.textContent = ticks.textContent = ''; return; }
+    const context = bar.getContext('2d'), image = context.createImageData(512, 1), entry = list[0] || null;
+    const style = tiesOn() || other ? 'heat' : S.style, colours = tiesOn() ? S.palette : paletteOf(entry);
+    paintScale(image.data, list.length > 1, style, colours);
+    // A style without colours of its own shows where its lines are, and a mask what it darkens.
+    if (style === 'contour' || style === 'mask') image.data.fill(0);
+    if (style === 'mask') for (let x = 0; x < 512 * S.threshold; x++) image.data.set([16, 16, 16, 217], 4 * x);
+    for (const {level, colour} of linesOf(style, colours, S.threshold)) {
+      for (let d = -2; d <= 2; d++) image.data.set([...colour, 255], 4 * Math.min(511, Math.max(0, Math.round(level * 511) + d)));
+    }
+    context.putImageData(image, 0, 0);
+    bar.classList.toggle('lines', style === 'contour' || style === 'mask');
+    const span = (texts) => ticks.replaceChildren(...texts.map((text) => el('span', {text})));
     if (tiesOn()) {
-      const place = tiedMap();
-      paintPalette(image.data, ramp, 1, S.palette, null);
-      context.putImageData(image, 0, 0);
-      ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((t) => el('span', {text: place ? percent(t * place.max) : ''})));
-      bar.classList.remove('lines');
-      legend.replaceChildren(el('span', {text: 'self-attention of the place on a cell, on this place’s own scale; it sums to 100 %'}));
+      span([0, 0.25, 0.5, 0.75, 1].map((t) => (place ? percent(t * place.max) : '')));
+      legend.textContent = 'self-attention of the place on a cell, on this place’s own scale; it sums to 100 %';
       return;
     }
-    const max = scaleMax(entry);
-    if (S.style === 'spotlight') paintSpotlight(image.data, [{values: ramp, max: 1}], S.opacity);
-    else if (list.length > 1) paintHues(image.data, [{values: ramp, max: 1, hue: [120, 116, 108]}], S.opacity);
-    else if (S.style === 'contour') { for (const l of LEVELS) for (let d = -1; d < 2; d++) image.data.set([...HUES[0], 255], 4 * (Math.round(l * 511) + d)); }
-    else paintPalette(image.data, ramp, 1, paletteOf(entry), null);
-    context.putImageData(image, 0, 0);
+    if (other) { span(['the same', 'most different']); legend.textContent = 'how much both images differ'; return; }
+    const max = S.show === 'mattered' ? (causalMap(entry) ? causalTop(entry) : 0) : scaleMax(entry);
     const own = (S.scale === 'word' || list.some((e) => e.negative) && !onlyNegative(list)) && list.length > 1;
-    ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((t) => el('span', {text: own ? Math.round(100 * t) + ' %' : percent(t * max)})));
-    bar.classList.toggle('lines', S.style === 'contour');
+    span([0, 0.25, 0.5, 0.75, 1].map((t) => (own ? Math.round(100 * t) + ' %' : percent(t * max))));
+    if (S.show === 'mattered') {
+      legend.textContent = 'change of the prediction when the word is cut, against the prediction’s mean size' + (S.scale === 'word' ? '; each word on its own scale' : '; one scale for all tested words');
+      return;
+    }
     const special = list.some((e) => e.special);
     legend.replaceChildren(list.some((e) => e.negative) && S.scale !== 'word'
       ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own' + (S.scale === 'steps' ? ', the same at all ' + CALL + 's' : '') + ': not comparable with the prompt’s'})
       : S.scale === 'word' || special
       ? el('strong', {class: 'warn', text: special && S.scale !== 'word' ? 'Special tokens on their own scale: not comparable with words' : 'Each word on its own scale: colours cannot be compared between words'})
-      : el('span', {text: 'attention of a cell on the word’s token, one scale for all words' + (S.scale === 'steps' ? ' and ' + CALL + 's' : '')}));
+      : el('span', {text: 'how much of each place’s attention goes to the word; one scale for all words' + (S.scale === 'steps' ? ' and ' + CALL + 's' : '')}));
   };
 
   const resize = () => {
@@ -245,71 +252,30 @@ function stagePanel() {
     if (marks.width !== W || marks.height !== H) { marks.width = W; marks.height = H; }
     paintMarks(marks.getContext('2d'), W, H, dpr * Math.max(1, box.width / 620));
   };
-  let painted = '';
-  listeners.push(() => {
-    const list = shown(), {W, H} = overlaySize();
-    const key = JSON.stringify([list.map((e) => e.index), S.locked, view().key, S.style, S.palette, S.opacity, S.scale, S.cells, S.ties, tiedMap()?.key]);
-    if (key !== painted) { painted = key; paintOverlay(overlay, W, H); scale(list); }
-    overlay.classList.toggle('crisp', S.cells);
-    const kept = estimateFor(S.a, S.b), wanted = S.begun ? RUN.start.src : kept ? kept.src : finished;
-    if (source.src !== wanted) source.src = wanted;
-    source.alt = (LOOK ? 'Picture that was looked at with the caption: ' : 'Image generated from the prompt: ') + RUN.prompt.slice(0, 300);
-    const words = list.map(nameOf);
-    if (tiesOn()) caption.replaceChildren(el('b', {text: tiedInWords()[0]}), tiedInWords()[1]);
-    else caption.replaceChildren(
-      el('b', {text: words.length ? (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words) : (LOOK ? 'The picture' : 'The image') + ', with the words that reach half of the common scale in one place'}),
-      list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords(list)) + '.',
-      S.begun ? ' Behind it, the picture that the run set out from.' : kept ? ' Behind it, the estimate of the image at step ' + (kept.step + 1) + '.' : '',
-      list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',
-      S.style === 'contour' && list.length ? ' Lines at 25, 50 and 75 % of the scale.' : '');
-    warning.hidden = !noticeText;
-    warning.textContent = noticeText;
-    noticeText = '';
-    resize();
-  });
   new ResizeObserver(resize).observe(frame);
   return figure;
 }
 
+// The lines below the image: what is seen; and before anything is chosen, what can be done.
+const TOUCH = matchMedia('(hover: none)').matches;
+const HINT = TOUCH ? 'Tap a word to light it, tap the image to rank the words there, drag sideways for a box.'
+  : 'Point at a word or at the image; a click keeps it; drag a box on the image; ? lists the keys.';
+function captionOf(list, kept) {
+  if (tiesOn()) return [el('b', {text: tiedInWords()[0]}), tiedInWords()[1]];
+  const behind = S.begun ? ' Behind it, the picture that the run set out from.'
+    : kept ? ' Behind it, the model’s estimate of the image at step ' + (kept.step + 1) + '.' : '';
+  const untouched = !S.locked.length && S.hover < 0 && !S.box && !S.probe;
+  const hint = untouched ? el('span', {class: 'hint', text: HINT}) : '';
+  if (untouched && S.show === 'looked' && list.length) return [el('b', {text: 'Where the model looked for ' + quoted(list.map(nameOf))}), '. ', behind && behind + ' ', hint];
+  if (!list.length) return [el('b', {text: LOOK ? 'The picture' : 'The image'}), '.', behind, ' ', hint];
+  if (S.show === 'mattered' || S.show === 'without') return causalInWords(list[list.length - 1]);
+  const words = list.map(nameOf);
+  return [
+    el('b', {text: (list.every((e) => e.probe) ? 'Where the model would look for ' : 'Where the model looked for ') + quoted(words)}),
+    list.length === 1 ? ': ' + inNumbers(entryFacts(view(), list[0])) : '', '. ', sentence(viewInWords(list)) + '.', behind,
+    list.some((e) => e.probe) ? ' A probe is not in the prompt: its value is what it would take from the prompt’s tokens.' : '',
+    S.style === 'contour' ? ' Lines at 20, 40, 60 and 80 % of the scale.' : S.style === 'mask' ? ` In colour where it reaches ${Math.round(100 * S.threshold)} % of the scale.` : ''];
+}
 const inNumbers = (fact) => `share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`;
 const quoted = (words) => words.map((w) => '“' + w + '”').join(words.length > 2 ? ', ' : ' and ');
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-
-// The view as a picture: image, overlay, lines, and a strip that says what it is.
-function exportPng(source) {
-  const {width, height} = RUN.image, k = Math.max(1, Math.ceil(1024 / Math.min(width, height)));
-  const W = width * k, H = height * k, unit = W / 620, strip = Math.round(92 * unit);
-  const canvas = el('canvas', {width: W, height: H + strip}), context = canvas.getContext('2d');
-  const layer = el('canvas', {}), lines = el('canvas', {width: W, height: H});
-  context.fillStyle = '#fbfaf7';
-  context.fillRect(0, 0, W, H + strip);
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(source, 0, 0, W, H);
-  const size = overlaySize();
-  paintOverlay(layer, size.W, size.H);
-  context.imageSmoothingEnabled = !S.cells;
-  context.drawImage(layer, 0, 0, W, H);
-  context.imageSmoothingEnabled = true;
-  paintMarks(lines.getContext('2d'), W, H, unit);
-  context.drawImage(lines, 0, 0);
-  const list = tiesOn() ? [] : shown(), max = tiesOn() ? tiedMap()?.max || 0 : scaleMax(list[0] || null), pad = 10 * unit;
-  context.fillStyle = '#1c1b19';
-  context.textBaseline = 'top';
-  const line = (text, size, y, style) => {
-    context.font = `${style || ''} ${size * unit}px Georgia, serif`;
-    let cut = text;
-    while (cut.length > 4 && context.measureText(cut).width > W - 2 * pad) cut = cut.slice(0, -2);
-    context.fillText(cut === text ? text : cut + '…', pad, H + y * unit);
-  };
-  line(RUN.prompt.replace(/\s+/g, ' '), 15, 9);
-  line(tiesOn() ? tiedInWords().join('') : (list.length ? quoted(list.map(nameOf)) + ': ' : '') + viewInWords(list), 11, 31, 'italic');
-  line('0 to ' + percent(max) + (tiesOn() ? ', on the place’s own scale' : S.scale === 'word' ? ', each word on its own scale' : onlyNegative(list) ? ', one scale for the negative prompt’s words' : ', one scale for all words') + '. Attention shows where the model looked, not why.', 11, 48, 'italic');
-  const ramp = Float32Array.from({length: 256}, (_, i) => i / 255), strap = el('canvas', {});
-  paintThumb(strap, ramp, 1, 256, 1, tiesOn() ? S.palette : paletteOf(list[0]));
-  if (tiesOn() || list.length === 1 && S.style === 'heat') context.drawImage(strap, pad, H + 70 * unit, W - 2 * pad, 10 * unit);
-  canvas.toBlob((blob) => {
-    const url = URL.createObjectURL(blob), words = list.map((e) => e.label).join('-').replace(/[^\p{L}\p{N}-]+/gu, '') || 'image';
-    el('a', {href: url, download: 'attnmap-' + words.slice(0, 40) + '.png'}).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
-  }, 'image/png');
-}

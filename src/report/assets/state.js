@@ -1,16 +1,23 @@
 // What is being looked at, its sentence, and its place in the address: a link reproduces the view.
-const STYLES = [['heat', 'Heat'], ['contour', 'Contour'], ['spotlight', 'Spotlight']];
 const SCALES = [['words', 'all words'], ['steps', 'all words and ' + (LOOK ? 'levels' : 'steps')], ['word', 'each word its own']];
+
+const hundredths = (value) => Math.round(100 * value) / 100; // single precision on its way here
 
 const S = {
   hover: -1, // entry under the pointer or focus
   locked: [], // entries
   selection: null, // head sets a site, or null: the run's own aggregate
   a: 0, b: Math.max(0, GROUPS - 1), // window of step groups
-  style: 'heat', palette: 'magma', opacity: 0.8, scale: 'words', cells: false,
-  box: null, // pinned region in image pixels
+  preview: null, // {selection, a, b} of the tile or picture under the pointer
+  style: RUN.display.style, palette: RUN.display.colormap, opacity: hundredths(RUN.display.opacity), threshold: hundredths(RUN.display.threshold),
+  scale: RUN.display.scale === 'word' ? 'word' : 'words', cells: false,
+  show: 'looked', // or 'mattered', 'without', 'image': the map of the attention, of the causal test, the same seed without the word, the image alone
+  split: 50, // where the image without the word begins, in per cent from the left
+  differ: false, // show where the two differ in place of both
+  box: null, // pinned region in image pixels; a point is one pixel
   probe: null, // region under the pointer
   ties: -1, // self-attention of the pointed place at this resolution in place of the words
+  little: false, // words that only hold the prompt together unfolded
   specials: false, // start, end and padding unfolded
   probes: false, // words that are not in the prompt unfolded
   encoder: 0, layer: -1, head: -1, sink: false, // prompt matrix: which text encoder, average, average, start token left out
@@ -19,25 +26,49 @@ const S = {
 };
 const DEFAULTS = JSON.parse(JSON.stringify(S));
 
-// Words shown on the image, and the one that the small multiples are about.
-const shown = () => (S.hover >= 0 ? [ENTRIES[S.hover]] : S.locked.map((i) => ENTRIES[i]));
-let lastFocus = -1;
-function focusEntry() {
-  const list = shown();
-  if (list.length) lastFocus = list[list.length - 1].index;
-  if (lastFocus < 0) {
-    const maps = view();
-    lastFocus = WORDS.length ? WORDS.reduce((best, entry) => (standsOut(maps, entry) > standsOut(maps, best) ? entry : best)).index : 0;
-  }
-  return ENTRIES[lastFocus];
-}
+// The choice of heads and steps that is shown: that under the pointer, or the one that was made.
+const looking = () => S.preview || S;
+const view = () => { const {selection, a, b} = looking(); return aggregate(selection, a, b); };
+
 // How much a word has a place of its own: a high peak, and little of the image near it. Articles are high everywhere.
 const standsOut = (maps, entry) => entryFacts(maps, entry).peak * (1 - entryFacts(maps, entry).area);
+// The word that is lit before any is chosen: of those that name something, the one that stands out most; once a word was looked at
+// for a moment, that one, so that it stays lit on the way to the image.
+const CONTENT = WORDS.some((entry) => !entry.little) ? WORDS.filter((entry) => !entry.little) : WORDS;
+let opening = -1;
+function openingEntry() {
+  if (opening < 0 && CONTENT.length) {
+    const maps = aggregate(null, 0, GROUPS - 1);
+    opening = CONTENT.reduce((best, entry) => (standsOut(maps, entry) > standsOut(maps, best) ? entry : best)).index;
+  }
+  return opening;
+}
+const LINGERED = 350; // milliseconds
+let hoveredAt = 0;
+function lightUp(index) { hoveredAt = performance.now(); set({hover: index}); }
+function letGo(index) {
+  if (S.hover !== index) return;
+  if (performance.now() - hoveredAt > LINGERED && !ENTRIES[index].special) opening = index;
+  set({hover: -1});
+}
+
+// Words shown on the image.
+function shown() {
+  if (tiesOn()) return [];
+  if (S.hover >= 0) return [ENTRIES[S.hover]];
+  if (S.show === 'image') return [];
+  if (S.locked.length) return S.locked.map((i) => ENTRIES[i]);
+  return openingEntry() < 0 ? [] : [ENTRIES[openingEntry()]];
+}
+// The one that the small multiples and the causal test are about.
+function focusEntry() {
+  const list = shown();
+  return list.length ? list[list.length - 1] : ENTRIES[S.locked.length ? S.locked[S.locked.length - 1] : Math.max(0, openingEntry())];
+}
 const hueOf = (entry) => {
   const at = S.locked.indexOf(entry.index);
   return HUES[(at < 0 ? 0 : at) % HUES.length];
 };
-const view = () => aggregate(S.selection, S.a, S.b);
 
 // The top of the colour scale for an entry: that of its own half, the prompt's words and probes or the negative prompt's.
 function scaleMax(entry) {
@@ -54,10 +85,10 @@ function wordsMax(maps, negative = false) {
 }
 const stepTops = new Map();
 function stepsMax(negative) {
-  const key = JSON.stringify([S.selection, negative]);
+  const {selection} = looking(), key = JSON.stringify([selection, negative]);
   if (!stepTops.has(key)) {
     let top = 0;
-    for (let g = 0; g < GROUPS; g++) top = Math.max(top, wordsMax(aggregate(S.selection, g, g), negative));
+    for (let g = 0; g < GROUPS; g++) top = Math.max(top, wordsMax(aggregate(selection, g, g), negative));
     stepTops.set(key, top);
   }
   return stepTops.get(key);
@@ -65,12 +96,9 @@ function stepsMax(negative) {
 
 // What is chosen, in words.
 function sitesInWords() {
-  if (S.selection === null) {
-    return RUN.official && isWhole(S.a, S.b)
-      ? 'the run’s own aggregate (' + RUN.official.name + '): ' + RUN.official.description
-      : describeHeads(ownHeads());
-  }
-  return describeHeads(S.selection);
+  const {selection, a, b} = looking();
+  if (selection !== null) return describeHeads(selection);
+  return RUN.official && isWhole(a, b) ? 'the default map: ' + RUN.official.description : describeHeads(ownHeads());
 }
 function describeHeads(heads) {
   const chosen = RUN.sites.map((site, s) => ({site, s, heads: heads[s]})).filter((c) => c.heads.length);
@@ -99,13 +127,13 @@ function levelsInWords(a, b) {
   const noise = RUN.noise.map((share) => Math.round(100 * share) + ' %');
   return 't = ' + span(RUN.timesteps.map((t) => String(Math.round(t)))) + (noise.length ? ', ' + span(noise) + ' noise' : '');
 }
-function stepsInWords() {
+function stepsInWords({a, b} = looking()) {
   if (!GROUPS) return 'all ' + CALL + 's';
   if (LOOK) {
-    const count = lastStep(S.b) - firstStep(S.a) + 1;
-    return (isWhole(S.a, S.b) && GROUPS > 1 ? 'all ' + count + ' ' : '') + CALL + (count > 1 ? 's' : '') + ' ' + levelsInWords(S.a, S.b);
+    const count = lastStep(b) - firstStep(a) + 1;
+    return (isWhole(a, b) && GROUPS > 1 ? 'all ' + count + ' ' : '') + CALL + (count > 1 ? 's' : '') + ' ' + levelsInWords(a, b);
   }
-  return groupsInWords(S.a, S.b);
+  return groupsInWords(a, b);
 }
 // Groups of steps by their numbers; a group holds several where steps were merged to keep the page small.
 const groupsInWords = (a, b) => (firstStep(a) === lastStep(b) ? 'step ' : 'steps ') + groupNumbers(a, b);
@@ -134,6 +162,14 @@ function chooseSteps(a, b) {
     }
   }
   set(patch);
+}
+// What a choice of heads or of steps would show, for the tile or picture under the pointer.
+function previewHeads(selection) {
+  const some = selection !== null && selection.some((heads, s) => heads.length && heads.length < RUN.sites[s].heads);
+  set({preview: some ? {selection, a: 0, b: GROUPS - 1} : {selection, a: S.a, b: S.b}});
+}
+function previewSteps(a, b) {
+  set({preview: {selection: S.selection && S.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : [])), a, b}});
 }
 let noticeText = '';
 function notice(text) { noticeText = text; announce(text); }
@@ -177,9 +213,14 @@ function hash() {
   add('map', S.palette, DEFAULTS.palette);
   add('opacity', Math.round(100 * S.opacity), Math.round(100 * DEFAULTS.opacity));
   add('scale', S.scale, DEFAULTS.scale);
+  add('threshold', Math.round(100 * S.threshold), Math.round(100 * DEFAULTS.threshold));
   add('cells', Number(S.cells), 0);
+  add('show', S.show, DEFAULTS.show);
+  if (S.show === 'without') add('split', S.split, DEFAULTS.split);
+  add('differ', Number(S.differ), 0);
   if (S.box) add('box', [S.box.x, S.box.y, S.box.w, S.box.h].join(','));
   add('ties', S.ties, -1);
+  add('little', Number(S.little), 0);
   add('special', Number(S.specials), 0);
   add('probes', Number(S.probes), 0);
   if (S.encoder > 0 || S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head + (S.encoder > 0 ? '.' + S.encoder : ''));
@@ -196,7 +237,7 @@ function writeHash() {
 }
 function readHash() {
   const patch = JSON.parse(JSON.stringify(DEFAULTS));
-  delete patch.hover; delete patch.probe;
+  delete patch.hover; delete patch.probe; delete patch.preview;
   let text = location.hash.slice(1);
   try { text = decodeURIComponent(text); } catch { /* as it is */ }
   for (const part of text.split('&')) {
@@ -207,9 +248,14 @@ function readHash() {
     else if (key === 'steps' && HAS_STEPS && /^\d+-\d+$/.test(value)) {
       const [a, b] = value.split('-').map((n) => Math.min(GROUPS, Math.max(1, Number(n))) - 1);
       patch.a = Math.min(a, b); patch.b = Math.max(a, b);
-    } else if (key === 'style' && STYLES.some(([k]) => k === value)) patch.style = value;
+    } else if (key === 'style' && STYLES.includes(value)) patch.style = value;
     else if (key === 'map' && Object.hasOwn(PALETTES, value) && value !== 'difference') patch.palette = value;
-    else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 80) / 100;
+    else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 100 * DEFAULTS.opacity) / 100;
+    else if (key === 'threshold') patch.threshold = (number(0, 100) ?? 100 * DEFAULTS.threshold) / 100;
+    else if (key === 'show' && SHOWS.includes(value)) patch.show = value;
+    else if (key === 'split') patch.split = number(0, 100) ?? 50;
+    else if (key === 'differ') patch.differ = value === '1';
+    else if (key === 'little') patch.little = value === '1';
     else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;
     else if (key === 'cells') patch.cells = value === '1';
     else if (key === 'ties' && /^\d+$/.test(value) && RUN.ties[Number(value)]) patch.ties = Number(value);
@@ -230,11 +276,23 @@ function readHash() {
   if (patch.selection && !isWhole(patch.a, patch.b)) patch.selection = patch.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
   if (patch.locked.some((i) => ENTRIES[i].special)) patch.specials = true;
   if (patch.locked.some((i) => ENTRIES[i].probe)) patch.probes = true;
+  if (patch.locked.some((i) => ENTRIES[i].little)) patch.little = true;
   return patch;
 }
 
 function toggleLock(index) {
   const locked = S.locked.includes(index) ? S.locked.filter((i) => i !== index) : [...S.locked, index];
-  set({locked, hover: -1});
-  announce(locked.length ? 'Locked: ' + locked.map((i) => nameOf(ENTRIES[i])).join(', ') : 'Nothing locked');
+  set({locked, hover: -1, show: S.show === 'image' ? 'looked' : S.show, ties: -1});
+  announce(locked.length ? 'Kept: ' + locked.map((i) => nameOf(ENTRIES[i])).join(', ') : 'No word is kept');
+}
+
+// Escape leaves one thing at a time: a mode, a choice of steps, a place, the kept words.
+function letGoOfOne() {
+  if (playing) return stopPlaying();
+  if (S.ties >= 0 && !S.box) return set({ties: -1});
+  if (S.box || S.probe) { announce('No place is kept'); return set({box: null, probe: null}); }
+  if (HAS_STEPS && !isWhole(S.a, S.b)) return chooseSteps(0, GROUPS - 1);
+  if (S.show !== 'looked') return set({show: 'looked'});
+  set({locked: [], hover: -1, selection: null, preview: null});
+  announce('No word is kept');
 }

@@ -34,11 +34,17 @@ function tiedInWords() {
   return [place + ' is tied to', '. Self-attention at ' + sizeOf(ties) + ', the mean of ' + plural(ties.sites, 'layer') + ', all heads and steps. It says what looks alike or belongs together to the network, not why.'];
 }
 
-// The chooser of the toolbar.
-function tiesChoice() {
+// The way into the mode, and the bar that it has in place of the toolbar, with the way out.
+function tiesButton() {
   if (!RUN.ties.length) return null;
-  const select = el('select', {onchange: () => set({ties: Number(select.value)})},
-    el('option', {value: -1, text: 'off'}), RUN.ties.map((ties, i) => el('option', {value: i, text: sizeOf(ties)})));
-  listeners.push(() => { select.value = S.ties; });
-  return el('label', {title: 'Show what the place under the pointer, or the pinned box, is tied to by self-attention'}, el('span', {text: 'Tied to this place'}), select);
+  return el('button', {class: 'quiet', type: 'button', text: 'Tied to a place', title: 'Show what the place under the pointer, or the kept one, is tied to by self-attention',
+    onclick: () => set({ties: RUN.ties.length - 1, show: 'looked'})});
+}
+function tiesBar() {
+  if (!RUN.ties.length) return null;
+  const sizes = choice('Grid', 'ties', RUN.ties.map((ties, i) => [String(i), sizeOf(ties)]), String(S.ties), (v) => set({ties: Number(v)}));
+  const out = el('button', {class: 'quiet', type: 'button', text: 'Back to the words', onclick: () => set({ties: -1})});
+  const bar = el('div', {class: 'tied'}, el('b', {text: 'Tied to this place'}), sizes, out);
+  listeners.push(() => { bar.hidden = !tiesOn(); sizes.show(String(S.ties)); });
+  return bar;
 }

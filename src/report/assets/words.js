@@ -5,14 +5,15 @@ function wordsPanel() {
     const gloss = el('span', {class: 'gloss', dir: 'ltr'});
     const bar = el('span', {class: 'weight'}, el('i'));
     const button = el('button', {
-      class: 'word' + (entry.special ? ' special' : ''), type: 'button', tabIndex: -1, 'data-entry': entry.index,
+      class: 'word' + (entry.special ? ' special' : '') + (entry.little && CONTENT !== WORDS ? ' little' : ''), type: 'button', tabIndex: -1, 'data-entry': entry.index,
       onclick: () => toggleLock(entry.index),
-      onpointerenter: (event) => { if (event.pointerType !== 'touch') set({hover: entry.index}); },
-      onpointerleave: () => { if (S.hover === entry.index) set({hover: -1}); },
-      onfocus: () => { roam(entry.index); if (button.matches(':focus-visible')) set({hover: entry.index}); },
-      onblur: () => { if (S.hover === entry.index) set({hover: -1}); },
+      onpointerenter: (event) => { if (event.pointerType !== 'touch') lightUp(entry.index); },
+      onpointerleave: () => letGo(entry.index),
+      onfocus: () => { roam(entry.index); if (button.matches(':focus-visible')) lightUp(entry.index); },
+      onblur: () => letGo(entry.index),
     }, el('span', {class: 'text', dir: 'auto'}, entry.special ? '⟨' + entry.label + '⟩' : entry.label,
-      weightOf(entry) ? el('sup', {class: 'times', dir: 'ltr', text: weightOf(entry), title: 'The prompt’s brackets multiply what the text encoder says of this word by ' + weightOf(entry).slice(1)}) : null), bar, gloss);
+      weightOf(entry) ? el('sup', {class: 'times', dir: 'ltr', text: weightOf(entry), title: 'The prompt’s brackets multiply what the text encoder says of this word by ' + weightOf(entry).slice(1)}) : null,
+      testedMark(entry)), bar, gloss);
     buttons.set(entry.index, {button, gloss, bar: bar.firstChild});
     return button;
   };
@@ -20,7 +21,7 @@ function wordsPanel() {
   const roam = (index) => { for (const [i, b] of buttons) b.button.tabIndex = i === index ? 0 : -1; };
   // Words isolate their own direction, which dir=auto on the whole would skip: the first letter decides.
   const letter = /\p{L}/u.exec(RUN.prompt), rightToLeft = letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(letter[0]);
-  const prompt = el('p', {class: 'prompt', dir: rightToLeft ? 'rtl' : 'ltr'});
+  const prompt = el('p', {class: 'prompt scroller', dir: rightToLeft ? 'rtl' : 'ltr'});
   // A long prompt goes through the text encoder in chunks; a mark stands where one begins.
   const line = (segments, words, entries) => {
     const nodes = [];
@@ -78,25 +79,35 @@ function wordsPanel() {
     const maps = view(), facts = ENTRIES.map((entry) => entryFacts(maps, entry));
     const most = Math.max(1e-12, ...WORDS.concat(PROBES).map((entry) => facts[entry.index].share));
     const mostNegative = Math.max(1e-12, ...NEGATIVES.map((entry) => facts[entry.index].share));
+    const lit = shown();
     const held = SPECIALS.reduce((sum, entry) => sum + facts[entry.index].share, 0);
     fold.textContent = (S.specials ? '− ' : '+ ') + SPECIALS.map((e) => e.label).join(', ') + ' hold ' + percent(held);
     fold.setAttribute('aria-expanded', String(S.specials));
     fold.title = 'The special tokens around the prompt collect most of the attention. They are never hidden from the sums.';
     specials.hidden = !S.specials;
+    row.classList.toggle('all', S.little);
     probeFold.textContent = (S.probes ? '− ' : '+ ') + plural(PROBES.length, 'probe') + ', not in the prompt';
     probeFold.setAttribute('aria-expanded', String(S.probes));
     probes.hidden = about.hidden = !S.probes;
     for (const [index, {button, gloss, bar}] of buttons) {
       const entry = ENTRIES[index], fact = facts[index], locked = S.locked.includes(index);
-      gloss.textContent = percent(fact.share);
+      gloss.textContent = shortPercent(fact.share);
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
       button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : weightOf(entry) ? ', weight ' + weightOf(entry).slice(1) : '') + ': ' + inNumbers(fact));
-      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak`;
-      button.classList.toggle('lit', S.hover === index);
+      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak` + (verdictOf(entry) && !entry.special && !entry.probe && !entry.negative ? '\n' + verdictOf(entry).sentence : '');
+      button.classList.toggle('lit', lit.includes(entry));
       const hue = locked ? css(hueOf(entry)) : '';
       button.style.setProperty('--hue', hue || 'var(--accent)');
     }
   });
   return el('div', {}, row, cut);
+}
+
+// A mark at a word that was tested: what the causal test said of it is its title, and read out with the name.
+function testedMark(entry) {
+  const verdict = entry.special || entry.negative || entry.probe ? null : verdictOf(entry);
+  if (!verdict) return null;
+  const mattered = verdict.mattered || 'tested', glyph = {much: '●', 'a little': '◐', 'not at all': '○'}[mattered] || '◆';
+  return el('sup', {class: 'tested', dir: 'ltr', text: glyph, 'aria-label': ', tested: ' + (verdict.mattered ? 'mattered ' + mattered : verdict.verdict)});
 }

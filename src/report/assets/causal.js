@@ -1,0 +1,73 @@
+// What the causal test of the run shows of a word: its causal map in place of the attention, and the same seed without it.
+const SHOWS = ['looked', 'mattered', 'without', 'image'];
+const CAUSAL = RUN.causal || {words: [], block: null};
+const verdictOf = (entry) => RUN.verdicts.find((verdict) => verdict.word === entry.index) || null;
+const withoutOf = (entry) => RUN.without.find((other) => other.word === entry.index) || null;
+
+// How much the prediction of each place changed when the word was cut, at the latent grid; null where the word was not tested.
+const causalMaps = new Map();
+function causalMap(entry) {
+  const at = entry.special || entry.negative || entry.probe ? -1 : CAUSAL.words.indexOf(entry.index);
+  if (at < 0) return null;
+  if (!causalMaps.has(at)) causalMaps.set(at, plane(CAUSAL.block, at));
+  return causalMaps.get(at);
+}
+// One scale for all tested words, as for the attention, or each its own.
+function causalTop(entry) {
+  const tops = CAUSAL.words.map((word) => maxOf(causalMap(ENTRIES[word])));
+  return S.scale === 'word' ? tops[CAUSAL.words.indexOf(entry.index)] || 0 : Math.max(0, ...tops);
+}
+
+// What is shown of a word: the map of its attention, or of the causal test, with the top of its scale; null where there is none.
+function layerOf(entry) {
+  if (S.show !== 'mattered') return {key: view().key, map: entryMap(view(), entry), max: scaleMax(entry)};
+  const map = causalMap(entry);
+  return map && {key: 'causal', map, max: causalTop(entry)};
+}
+const differing = () => (S.show === 'without' && !tiesOn() ? withoutOf(focusEntry()) : null);
+
+// The switch under the image, and what belongs to the choice: the slider between both images, or how to make the test.
+function causalBar() {
+  const modes = choice('What is shown', 'show', [
+    ['looked', 'Looked', 'Where the model looked for the word: its attention'],
+    ['mattered', 'Mattered', 'Where the prediction changed when the word was cut: its causal map'],
+    ['without', 'Without it', 'The same seed without the word, beside the image'],
+    ['image', 'Image', 'The image alone (key i)'],
+  ], S.show, (show) => set({show, ties: -1}));
+  const slider = el('input', {type: 'range', min: 0, max: 100, step: 1, class: 'split', 'aria-label': 'Image on the left, the same seed without the word on the right', oninput: () => set({split: Number(slider.value)})});
+  const differ = check('Difference', S.differ, (v) => set({differ: v}), 'Show where both images differ in place of both');
+  const ab = el('div', {class: 'ab', hidden: true}, el('span', {class: 'soft', text: 'the run'}), slider, el('span', {class: 'soft', text: 'without'}), differ);
+  const missing = el('div', {class: 'missing', hidden: true});
+  listeners.push(() => {
+    const entry = focusEntry(), has = {looked: true, image: true, mattered: Boolean(causalMap(entry)), without: Boolean(withoutOf(entry))};
+    modes.show(S.show);
+    for (const input of modes.querySelectorAll('input')) input.closest('label').classList.toggle('none', !has[input.value]);
+    ab.hidden = !differing();
+    slider.value = S.split;
+    slider.disabled = S.differ;
+    slider.setAttribute('aria-valuetext', S.split + ' % the run');
+    differ.show(S.differ);
+    missing.hidden = has[S.show];
+    if (!missing.hidden) {
+      const name = nameOf(entry), tests = S.show === 'without' ? ' --counterfactual' : '';
+      missing.replaceChildren(entry.special || entry.negative || entry.probe
+        ? el('span', {text: '“' + name + '” cannot be tested: it is no word of the prompt.'})
+        : el('span', {text: '“' + name + '” has not been tested' + (tests ? ' this way' : '') + '. To test it:'}),
+      entry.special || entry.negative || entry.probe ? '' : commandLine(explainCommand() + ' --words ' + quotedWord(name) + tests, 'the command that tests the word'));
+    }
+  });
+  return {modes, below: el('div', {class: 'causal'}, ab, missing)};
+}
+const quotedWord = (text) => (/^[\w\-./:=@+%#]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'");
+
+// What the caption says of the choice.
+function causalInWords(entry) {
+  const verdict = verdictOf(entry), other = withoutOf(entry), name = '“' + nameOf(entry) + '”';
+  if (S.show === 'without') {
+    if (!other) return [];
+    return [el('b', {text: 'The same seed without ' + name}), `: ${percent(other.area)} of the image changed. ` +
+      (S.differ ? 'Bright is where both differ.' : 'Left of the line is the run, right of it the image without the word.')];
+  }
+  if (!causalMap(entry)) return [];
+  return [el('b', {text: 'Where ' + name + ' mattered'}), ': how much the prediction of each place changed when the word was cut. ' + (verdict ? verdict.sentence : '')];
+}

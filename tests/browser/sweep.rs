@@ -1,0 +1,77 @@
+//! The page of a sweep, made by the real binary on a tiny checkpoint.
+
+use crate::chrome::Look;
+use crate::{browser, scratch};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+fn attnmap(folder: &Path, args: &[&str]) {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd1");
+    let done = Command::new(env!("CARGO_BIN_EXE_attnmap"))
+        .args(args)
+        .args(["--steps", "2", "--size", "96x64", "--model", fixture])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn habits_dots_and_seeds_are_shown_and_linked() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let prompt = "a red apple on the beach";
+    // A run of one of the seeds lies beside the sweep: each links to the other.
+    attnmap(at, &["generate", prompt, "--seed", "3"]);
+    attnmap(at, &["sweep", prompt, "--seeds", "0..9"]);
+    attnmap(at, &["generate", prompt, "--seed", "4"]);
+    let sweep = at.join("outputs/a-red-apple-on-the-beach-sweep");
+    let found: Value = serde_json::from_slice(&std::fs::read(sweep.join("sweep.json")).unwrap()).unwrap();
+    let page = sweep.join("index.html");
+    let wait = "document.readyState === 'complete' && [...document.images].every((image) => image.complete || image.loading === 'lazy')";
+    let mut open = |chrome: &mut crate::chrome::Chrome, look: Look| {
+        chrome.look(look);
+        chrome.call("Page.navigate", json!({"url": format!("file://{}", page.display())}));
+        chrome.wait(wait);
+    };
+    for (width, dark) in [(390, true), (1280, false), (1920, true)] {
+        open(&mut chrome, Look { width, dark, ..Look::default() });
+        assert_eq!(chrome.overflow(), json!([]), "at {width}");
+        chrome.screenshot(true).save(scratch(&format!("sweep-{width}.png"))).unwrap();
+    }
+    assert_eq!(chrome.text("h1"), prompt);
+    // A sentence for each word that names something, as sweep.json has its places.
+    let sentences = chrome.eval("[...document.querySelectorAll('.habits li')].map((e) => e.textContent)");
+    assert_eq!(sentences.as_array().unwrap().len(), 3, "{sentences}");
+    // A dot a seed, where the word landed, over the mean image.
+    let dots = chrome.eval("[...document.querySelectorAll('.plot')].map((p) => [p.querySelectorAll('circle:not(.mean)').length, p.querySelector('img').naturalWidth])");
+    assert_eq!(dots, json!([[9, 96], [9, 96], [9, 96]]));
+    let apple = &found["words"][2]["centroids"][0];
+    let first =
+        chrome.eval("Number(document.querySelectorAll('.plot')[1].querySelector('circle').getAttribute('cx')) / 96");
+    assert!((first.as_f64().unwrap() - apple["x"].as_f64().unwrap()).abs() < 0.001, "{first} {apple}");
+    // The image of every seed opens; that of seed 3 has its page.
+    let seeds = chrome.eval("[...document.querySelectorAll('.seeds > li > a')].map((a) => a.getAttribute('href'))");
+    let expected: Vec<String> = (0..9).map(|seed| format!("seeds/{seed}.png")).collect();
+    assert_eq!(seeds, json!(expected));
+    for file in &expected {
+        assert_eq!(image::open(sweep.join(file)).unwrap().width(), 96);
+    }
+    let runs = chrome.eval("[...document.querySelectorAll('.seeds span a')].map((a) => a.getAttribute('href'))");
+    assert_eq!(runs, json!(["../a-red-apple-on-the-beach-3/report.html"]));
+    chrome.click(".seeds span a");
+    chrome.wait("document.documentElement?.dataset.ready === 'true'");
+    // A run made before the sweep knows nothing of it until its page is written again; one made after it does.
+    assert_eq!(chrome.eval("document.querySelector('.meta a')"), Value::Null);
+    chrome.open(&at.join("outputs/a-red-apple-on-the-beach-4/report.html"), "", Look::default());
+    assert!(chrome.text(".meta a").contains("9 seeds"));
+    chrome.click(".meta a");
+    chrome.wait("document.querySelectorAll('.seeds img').length === 9");
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
+    // Fewer seeds leave no images of the others behind.
+    attnmap(at, &["sweep", prompt, "--seeds", "0..2"]);
+    assert_eq!(std::fs::read_dir(sweep.join("seeds")).unwrap().count(), 2);
+}
