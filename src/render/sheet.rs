@@ -163,7 +163,7 @@ impl Plan {
         let (width, height) = (width.max(1), height.max(1));
         let last = (width.max(2) - 1) as f32;
         match display.style {
-            Style::Heat => display.colormap.strip(width, height),
+            Style::Heat | Style::Alpha => display.colormap.strip(width, height),
             Style::Spotlight => RgbImage::from_fn(width, height, |x, _| Rgb(mix(DIM, FAINT, x as f32 / last))),
             Style::Mask => RgbImage::from_fn(width, height, |x, _| {
                 let value = x as f32 / last;

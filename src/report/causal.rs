@@ -2,7 +2,7 @@
 
 use super::data::{CausalMap, ImageData, Without};
 use crate::Result;
-use crate::render::read_png;
+use crate::run::read_png;
 use crate::trace::{Grid, PromptInfo};
 use safetensors::SafeTensors;
 use serde_json::Value;
