@@ -31,7 +31,7 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     let found: Value = serde_json::from_slice(&std::fs::read(sweep.join("sweep.json")).unwrap()).unwrap();
     let page = sweep.join("index.html");
     let wait = "document.readyState === 'complete' && [...document.images].every((image) => image.complete || image.loading === 'lazy')";
-    let mut open = |chrome: &mut crate::chrome::Chrome, look: Look| {
+    let open = |chrome: &mut crate::chrome::Chrome, look: Look| {
         chrome.look(look);
         chrome.call("Page.navigate", json!({"url": format!("file://{}", page.display())}));
         chrome.wait(wait);
