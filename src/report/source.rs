@@ -10,7 +10,7 @@ use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
-use crate::heatmap::{self, Aggregate, LayerPattern, NAMED, OfTokens, Resolution, SiteFilter};
+use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, renewed};
@@ -97,7 +97,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     run.image()?;
     let image = read(&folder.join("image.png"))?;
     // Most runs have none; the page does without what is damaged.
-    let evidence = Evidence::read(folder, trace.about.latent).ok().flatten().map(|(evidence, _)| evidence);
+    let (evidence, maps) = Evidence::read(folder, trace.about.latent).ok().flatten().unzip();
     let steps = kept_step_files(folder).into_iter();
     let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -108,8 +108,9 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
         start => start?,
     };
-    let (words, latent) = (&trace.about.prompt, trace.about.latent);
-    let causal = evidence.as_ref().map_or_else(Vec::new, |evidence| causal::maps(folder, evidence, words, latent));
+    let words = &trace.about.prompt;
+    let causal =
+        evidence.as_ref().zip(maps).map_or_else(Vec::new, |(evidence, maps)| causal::maps(evidence, maps, words));
     let without = evidence.as_ref().map_or(Ok(Vec::new()), |evidence| causal::without(folder, evidence, words))?;
     gather(Parts {
         name: &name,

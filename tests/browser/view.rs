@@ -112,13 +112,13 @@ fn the_page_paints_as_the_command_line_does() {
     let file = write("styles.html", &data);
     let picture = image::load_from_memory(&data.image.bytes).unwrap().to_rgb8();
     let base = Base::new(&picture, 512).unwrap();
-    let maps: Vec<&[f32]> = data.official.as_ref().unwrap().tokens.chunks_exact(256).collect();
+    let maps: Vec<&[f32]> = data.official.as_ref().unwrap().words.chunks_exact(256).collect();
     let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
-    let top = data.words.iter().map(|word| highest(maps[word.tokens[0]])).fold(0.0, f32::max);
+    let top = maps[..data.words.len()].iter().map(|map| highest(map)).fold(0.0, f32::max);
     for (name, style) in Style::NAMED.into_iter().filter(|&(_, style)| style != Style::Contour) {
         for (palette, colormap) in [("magma", Colormap::Magma), ("turbo", Colormap::Turbo), ("grey", Colormap::Grey)] {
             let display = Display { style, colormap, ..Display::default() };
-            let want = overlay(&base, maps[data.words[FROG].tokens[0]], Grid::new(16, 16), top, &display);
+            let want = overlay(&base, maps[FROG], Grid::new(16, 16), top, &display);
             chrome.open(&file, &format!("#w=9&style={name}&map={palette}"), Look::default());
             let seen = overlay_pixels(&mut chrome);
             assert_eq!(seen.dimensions(), want.dimensions());

@@ -94,7 +94,7 @@ function pointerParts(frame) {
     if (chip.hidden) return;
     const lines = leaders(region).map(({entry, share}) => el('div', {class: list.includes(entry) ? 'lit' : null}, el('span', {text: nameOf(entry), dir: 'auto'}), el('b', {text: percent(share)})));
     const point = region.w * region.h <= 1, entry = list.length === 1 ? list[0] : null, layer = entry && S.show !== 'without' ? layerOf(entry) : null;
-    if (point && layer) lines.push(el('div', {class: 'value'}, el('span', {text: (S.show === 'mattered' ? 'change without ' : 'map of ') + nameOf(entry), dir: 'auto'}), el('b', {text: percent(boxMean(layer.map, region))})));
+    if (point && layer) lines.push(el('div', {class: 'value'}, el('span', {text: (S.show === 'mattered' ? 'change without ' : 'map of ') + nameOf(entry), dir: 'auto'}), el('b', {text: percent(boxMean(layer.map, GRID, region))})));
     chip.replaceChildren(...lines);
     // Beside the place, on the side that has room.
     const x = (region.x + region.w / 2) / width, y = (region.y + (point ? 0.5 : region.h)) / height, right = x > 0.6, above = y > 0.7;
