@@ -81,10 +81,12 @@ impl Region {
         weights.iter().any(|&weight| weight > 0.0).then_some(Self(weights))
     }
 
-    /// The share of `map`'s sum that lies in the region, 0 to 1.
+    /// The share of `map`'s sum that lies in the region, 0 to 1. A region within one cell, as a point is, counts as the
+    /// whole cell: maps are no finer.
     pub fn share(&self, map: &[f32]) -> f64 {
+        let most = f64::from(self.0.iter().copied().fold(f32::MIN_POSITIVE, f32::max));
         let total: f64 = map.iter().map(|&value| f64::from(value)).sum();
-        let inside: f64 = self.0.iter().zip(map).map(|(&part, &value)| f64::from(part) * f64::from(value)).sum();
+        let inside: f64 = self.0.iter().zip(map).map(|(&part, &value)| f64::from(part) / most * f64::from(value)).sum();
         if total > 0.0 { inside / total } else { 0.0 }
     }
 

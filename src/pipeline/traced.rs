@@ -86,7 +86,9 @@ impl Pipeline {
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
-        for (generation, mut recording) in generations.images.into_iter().zip(recorder.finish()?) {
+        // What overflows in a late step shows here.
+        let recordings = recorder.finish().map_err(|error| self.blame(error, &prompt, options))?;
+        for (generation, mut recording) in generations.images.into_iter().zip(recordings) {
             let TextAttentions { first, second } = generations.text.clone();
             (recording.text, recording.text_2) = (first, second);
             let negative = recording.unconditional.as_ref().and(negative.as_ref());

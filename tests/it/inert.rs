@@ -74,8 +74,7 @@ fn an_option_of_generate_that_does_nothing_is_named_once_and_changes_nothing() {
         (&["--style", "mask"], &["--opacity", "0.3"], false),
         (&["--style", "spotlight"], &["--colormap", "turbo"], true),
         (&["--style", "contour"], &["--colormap", "turbo"], false),
-        (&[], &["--overlay-size", "32"], false),
-        (&["--overlay-size", "64"], &["--overlay-size", "32"], true),
+        (&[], &["--overlay-size", "64"], false),
         // Modes of reading, which are no mistake where they find nothing to read.
         (&[], &["--emphasis"], false),
         (&[], &["--long"], false),

@@ -209,7 +209,11 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     candle_core::safetensors::save(&tensors, folder.path().join("evidence.safetensors")).unwrap();
     std::fs::create_dir(folder.path().join("steps")).unwrap();
     for name in ["02.png", "01.png", "notes.txt"] {
-        std::fs::write(folder.path().join("steps").join(name), b"png").unwrap();
+        let path = folder.path().join("steps").join(name);
+        match name.ends_with(".png") {
+            true => image::RgbImage::new(4, 6).save(path).unwrap(),
+            false => std::fs::write(path, "notes").unwrap(),
+        }
     }
     let data = from_run(folder.path()).unwrap();
     assert_eq!((data.verdicts.len(), data.verdicts[0].word), (1, 1));
@@ -230,7 +234,6 @@ fn a_folder_without_a_run_is_named() {
     std::fs::remove_file(folder.path().join("image.png")).unwrap();
     let error = report::write(folder.path()).unwrap_err().to_string();
     assert!(error.contains("image.png"), "{error}");
-    std::fs::write(folder.path().join("image.png"), b"x").unwrap();
     std::fs::write(folder.path().join("trace.safetensors"), b"x").unwrap();
     let error = report::write(folder.path()).unwrap_err().to_string();
     assert!(error.contains("trace.safetensors") && error.contains("safetensors"), "{error}");
