@@ -70,7 +70,7 @@ fn a_sweep_is_made_with_what_generate_takes() {
     }
     // One seed's mean is its image: the sweep's page shows it.
     let page = fs::read_to_string(folder.path().join("swept/index.html")).unwrap();
-    assert!(page.contains("where &lt;cat&gt; lands") && page.contains("<tr><td>red</td>"), "{page}");
+    assert!(page.contains("Where &lt;cat&gt; lands") && page.contains("dir=\"auto\">red</th>"), "{page}");
     assert!(image::open(folder.path().join("swept/sweep.png")).is_ok());
     // A sweep of chosen words, from a picture.
     let picture = ["sweep", PROMPT, "--seeds", "7,9", "--out", "chosen", "--words", "apple", "--init", "run/image.png"];
