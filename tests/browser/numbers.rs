@@ -74,34 +74,34 @@ fn the_page_and_the_command_line_say_the_same() {
     for (ask, run) in whole.iter().zip(shares(&record["words"])) {
         assert!((ask - run).abs() < 1e-6, "ask has {ask} of everything, run.json {run}");
     }
-    same(&shown(&mut chrome, &page, "#special=1"), &whole, 1e-4, "the whole image");
-    same(&shown(&mut chrome, &page, "#special=1&box=0,0,128,128"), &whole, 1e-4, "a box round everything");
+    same(&shown(&mut chrome, &page, "#little=1&special=1"), &whole, 1e-4, "the whole image");
+    same(&shown(&mut chrome, &page, "#little=1&special=1&box=0,0,128,128"), &whole, 1e-4, "a box round everything");
     let lifts = json(folder, &["ask", "run", "--json", "--box", "0,0,128,128"]);
     assert!(list(&lifts).iter().all(|part| (part["lift"].as_f64().unwrap() - 1.0).abs() < 1e-6), "{lifts}");
 
     // A box, a mask of the same pixels, a point.
     let boxed = asked(folder, &words, &["--box", "69,49,40,31"]);
-    same(&shown(&mut chrome, &page, "#special=1&box=69,49,40,31"), &boxed, 1e-3, "a box");
+    same(&shown(&mut chrome, &page, "#little=1&special=1&box=69,49,40,31"), &boxed, 1e-3, "a box");
     let inside = |x: u32, y: u32| (69..109).contains(&x) && (49..80).contains(&y);
     let mask = image::GrayImage::from_fn(128, 128, |x, y| image::Luma([if inside(x, y) { 255 } else { 0 }]));
     mask.save(folder.join("mask.png")).unwrap();
     same(&asked(folder, &words, &["--mask", "mask.png"]), &boxed, 1e-6, "a mask");
     let point = asked(folder, &words, &["--at", "92,79"]);
-    same(&shown(&mut chrome, &page, "#special=1&box=92,79,1,1"), &point, 1e-3, "a point");
+    same(&shown(&mut chrome, &page, "#little=1&special=1&box=92,79,1,1"), &point, 1e-3, "a point");
 
     // One layer, and a window of steps: planes of 256 levels.
     let site = record["sites"].as_array().unwrap().len() - 2;
     let path = record["sites"][site]["path"].as_str().unwrap();
     let layer = asked(folder, &words, &["--layers", path, "--box", "69,49,40,31"]);
-    same(&shown(&mut chrome, &page, &format!("#special=1&at={site}&box=69,49,40,31")), &layer, 4e-3, "a layer");
+    same(&shown(&mut chrome, &page, &format!("#little=1&special=1&at={site}&box=69,49,40,31")), &layer, 4e-3, "a layer");
     let window = asked(folder, &words, &["--steps-window", "2-4", "--box", "69,49,40,31"]);
-    same(&shown(&mut chrome, &page, "#special=1&steps=2-4&box=69,49,40,31"), &window, 4e-3, "steps");
+    same(&shown(&mut chrome, &page, "#little=1&special=1&steps=2-4&box=69,49,40,31"), &window, 4e-3, "steps");
 
     // Another choice of maps: the page, run.json, facts and ask follow.
     attnmap(folder, &["view", "run", "--aggregate", "daam"]);
     let daam = asked(folder, &words, &["--box", "69,49,40,31"]);
     assert!(daam.iter().zip(&boxed).any(|(a, b)| (a - b).abs() > 0.01), "DAAM takes other layers");
-    same(&shown(&mut chrome, &page, "#special=1&box=69,49,40,31"), &daam, 1e-3, "daam");
+    same(&shown(&mut chrome, &page, "#little=1&special=1&box=69,49,40,31"), &daam, 1e-3, "daam");
     let faults = chrome.faults();
     assert!(faults.is_empty(), "{faults:#?}");
 }

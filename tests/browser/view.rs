@@ -153,7 +153,7 @@ fn a_click_keeps_a_place_and_a_second_frees_it() {
     // The words that lead there stand at the pointer, with the value of the word that is lit.
     let chip = chrome.eval("[...document.querySelectorAll('.chip div span')].map((e) => e.textContent)");
     assert_eq!((&chip[0], chip.as_array().unwrap().len()), (&json!("frog"), 4), "{chip}");
-    assert_eq!(chip[3], json!("map of apple"));
+    assert_eq!(chip[3], json!("map of frog"));
     click(&mut chrome, frog);
     chrome.mouse("mouseMoved", (5.0, 5.0), false);
     assert_eq!(chrome.eval("location.hash"), json!("#box=92,79,1,1"));

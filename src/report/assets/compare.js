@@ -118,7 +118,7 @@ function picture(side) {
     canvas.width = W; canvas.height = H;
     if (map) {
       const values = S.cells ? nearest(map, FINE.height, FINE.width, H, W) : clampAtZero(bicubic(map, FINE.height, FINE.width, H, W).slice());
-      const context = canvas.getContext('2d'), image = context.createImageData(W, H);
+      const context = canvas.getContext('2d', {willReadFrequently: true}), image = context.createImageData(W, H);
       paintStyle(image.data, sample(side, W, H), [{values, max: tops.map}], {style: 'heat', palette: 'magma', ...STYLE_DEFAULTS});
       context.putImageData(image, 0, 0);
     }
@@ -155,7 +155,7 @@ function between() {
   let images = null; // the difference of the images, 0 to 255
   let changed = 0; // the share of the image that changed
   listeners.push(() => {
-    const at = current(), show = showing(), context = canvas.getContext('2d');
+    const at = current(), show = showing(), context = canvas.getContext('2d', {willReadFrequently: true});
     modes.show(show);
     ends.hidden = show !== 'slider' && show !== 'fade';
     frame.classList.toggle('splitting', show === 'slider');
