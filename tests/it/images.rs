@@ -342,7 +342,6 @@ fn looks_that_cannot_be_had_are_refused_in_one_line() {
         (&thin, "an apple", &[], &["IMAGE", "4x400", "--size"]),
         (&photo, " ", &[], &["CAPTION", "empty"]),
         (&photo, "an apple", &["--levels", "1000"], &["--levels", "1000"]),
-        (&photo, "an apple", &["--levels", "300,300"], &["--levels", "twice"]),
         (&photo, "an apple", &["--levels", "early"], &["--levels"]),
         (&photo, "an apple", &["--levels", "-1"], &["--levels"]),
         (&photo, "an apple", &["--levels", ""], &["--levels"]),
