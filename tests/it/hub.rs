@@ -31,12 +31,27 @@ struct Behaviour {
     extra: Vec<&'static str>,
     /// Every answer is this server error.
     broken: Option<u16>,
+    /// Whether parts of files are sent; `cut` then counts from the start of the part.
+    ranges: bool,
+    /// Another server that has the content of the UNet's weights.
+    elsewhere: Option<String>,
+    /// A path on this server under which the content of the other files lies.
+    moved: bool,
+}
+
+/// What a request carried.
+#[derive(Debug, Clone)]
+struct Carried {
+    path: String,
+    token: Option<String>,
+    range: Option<String>,
 }
 
 struct Server {
     address: String,
     behaviour: Arc<Mutex<Behaviour>>,
     requests: Arc<Mutex<Vec<String>>>,
+    carried: Arc<Mutex<Vec<Carried>>>,
 }
 
 impl Server {
@@ -44,19 +59,19 @@ impl Server {
     fn start(files: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let (behaviour, requests) = (Arc::new(Mutex::new(Behaviour::default())), Arc::new(Mutex::new(Vec::new())));
-        let (shared, log) = (behaviour.clone(), requests.clone());
+        let (behaviour, requests, carried) = <(Arc<Mutex<_>>, Arc<Mutex<_>>, Arc<Mutex<_>>)>::default();
+        let (shared, log, more) = (behaviour.clone(), requests.clone(), carried.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (behaviour, log, files) = (shared.clone(), log.clone(), files.clone());
+                let (behaviour, log, more, files) = (shared.clone(), log.clone(), more.clone(), files.clone());
                 thread::spawn(move || {
-                    let behaviour = behaviour.lock().unwrap().clone();
+                    let behaviour: Behaviour = behaviour.lock().unwrap().clone();
                     // A client that hangs up is no concern of the server's.
-                    let _ = answer(stream, &behaviour, &log, &files);
+                    let _ = answer(stream, &behaviour, &log, &more, &files);
                 });
             }
         });
-        Self { address, behaviour, requests }
+        Self { address, behaviour, requests, carried }
     }
 
     fn set(&self, behaviour: Behaviour) {
@@ -67,9 +82,20 @@ impl Server {
     fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
+
+    /// What the requests since the last call carried.
+    fn carried(&self) -> Vec<Carried> {
+        std::mem::take(&mut *self.carried.lock().unwrap())
+    }
 }
 
-fn answer(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>, files: &Path) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    behaviour: &Behaviour,
+    log: &Mutex<Vec<String>>,
+    carried: &Mutex<Vec<Carried>>,
+    files: &Path,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut headers = BTreeMap::new();
@@ -81,6 +107,9 @@ fn answer(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>
     log.lock().unwrap().push(request.clone());
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let range = headers.get("range").cloned();
+    let token = headers.get("authorization").cloned();
+    carried.lock().unwrap().push(Carried { path: path.to_string(), token, range: range.clone() });
     let mut send = |status: u16, headers: &str, length: usize, body: &[u8]| -> std::io::Result<()> {
         write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n")?;
         if method != "HEAD" {
@@ -110,6 +139,11 @@ fn answer(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>
         let body = serde_json::json!({"id": REPO, "sha": COMMIT, "gated": false, "siblings": siblings}).to_string();
         return send(200, "Content-Type: application/json\r\n", body.len(), body.as_bytes());
     }
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    if behaviour.moved && !path.ends_with(UNET) && path.starts_with("/owner/tiny/resolve/") {
+        return send(307, &format!("Location: /moved{path}\r\n"), 0, b"");
+    }
+    let path = path.strip_prefix("/moved").unwrap_or(&path);
     let file = path.strip_prefix("/owner/tiny/resolve/").and_then(|rest| rest.split_once('/'));
     let Some((_, name)) = file.filter(|(wanted, _)| revision(wanted)) else {
         return send(404, "X-Error-Code: RepoNotFound\r\n", 0, b"");
@@ -119,12 +153,25 @@ fn answer(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>
     };
     let etag: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
     let headers = format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
+    if let Some(other) = behaviour.elsewhere.as_ref().filter(|_| name == UNET) {
+        // As the hub answers for large files.
+        let about = format!("X-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n", body.len());
+        return send(302, &format!("{about}X-Repo-Commit: {COMMIT}\r\nLocation: {other}{path}\r\n"), 0, b"");
+    }
+    let start = range
+        .filter(|_| behaviour.ranges && method == "GET")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let (status, headers) = match start {
+        Some(start) => (206, format!("{headers}Content-Range: bytes {start}-{}/{}\r\n", body.len() - 1, body.len())),
+        None => (200, headers),
+    };
+    let body = &body[start.unwrap_or(0)..];
     match behaviour.cut {
-        Some(cut) if name == UNET && method == "GET" => {
+        Some(cut) if name == UNET && method == "GET" && cut < body.len() => {
             let length = if behaviour.lie { cut } else { body.len() };
-            send(200, &headers, length, &body[..cut])
+            send(status, &headers, length, &body[..cut])
         }
-        _ => send(200, &headers, body.len(), &body),
+        _ => send(status, &headers, body.len(), body),
     }
 }
 
@@ -561,6 +608,133 @@ fn the_command_line_takes_files_of_the_hub() {
     run(&["models", model[1], "--config", &config], &[]);
 }
 
+#[test]
+fn a_download_goes_on_where_it_ended() {
+    let world = World::new();
+    let length = fs::metadata(world.files.path().join(UNET)).unwrap().len() as usize;
+    let part = length / 3 + 1;
+    world.server.set(Behaviour { cut: Some(part), ranges: true, ..Default::default() });
+    load(&world.open().unwrap());
+    let asked = |world: &World| -> Vec<Option<String>> {
+        let carried = world.server.carried().into_iter().filter(|request| request.path.ends_with(UNET));
+        carried.map(|request| request.range).collect()
+    };
+    // What the server has is asked first, then the content in three parts.
+    let rest = |start: usize| Some(format!("bytes={start}-"));
+    assert_eq!(asked(&world), [None, None, rest(part), rest(2 * part)]);
+
+    // A command that was ended left this; a part that is of something else is found out by the digest of the whole.
+    for begun in [fs::read(world.files.path().join(UNET)).unwrap()[..5000].to_vec(), vec![7; 5000]] {
+        let blob = fs::canonicalize(world.repository().join("snapshots").join(COMMIT).join(UNET)).unwrap();
+        fs::remove_file(&blob).unwrap();
+        let right = begun[0] != 7;
+        fs::write(blob.with_extension("incomplete"), begun).unwrap();
+        world.server.set(Behaviour { ranges: true, ..Default::default() });
+        if !right {
+            let message = world.refusal(REPO);
+            assert!(message.contains(UNET) && message.contains("arrived damaged"), "{message}");
+            assert!(message.contains("run the command again"), "{message}");
+        }
+        load(&world.open().unwrap());
+        let expected = if right { vec![None, rest(5000)] } else { vec![None, rest(5000), None, None] };
+        assert_eq!(asked(&world), expected);
+        assert!(!blob.with_extension("incomplete").exists());
+    }
+}
+
+#[test]
+fn a_damaged_file_in_the_cache_is_fetched_again_or_named() {
+    let world = World::new();
+    world.open().unwrap();
+    let unreachable = || {
+        let mut options = world.options();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        options.hub.endpoint = Some(format!("http://127.0.0.1:{port}"));
+        options
+    };
+    let merges = "tokenizer/merges.txt";
+    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+        (UNET, &|content| content.truncate(1000)),
+        (UNET, &|content| content.clear()),
+        (UNET, &|content| content[..64].fill(0)),
+        (UNET, &|content| content.extend([0; 64])),
+        ("unet/config.json", &|content| content.truncate(100)),
+        ("model_index.json", &|content| content.clear()),
+        (merges, &|content| content.truncate(content.len() / 2)),
+    ];
+    for (name, damage) in damages {
+        for id in [REPO.to_string(), format!("{REPO}@{COMMIT}")] {
+            let blob = fs::canonicalize(world.repository().join("snapshots").join(COMMIT).join(name)).unwrap();
+            let mut content = fs::read(&blob).unwrap();
+            damage(&mut content);
+            fs::write(&blob, &content).unwrap();
+            let named = format!("damaged {name}");
+            let delete = format!("delete {}", blob.display());
+            let without_server = world.open_as(&id, &unreachable());
+            for error in [world.offline(&id).unwrap_err(), without_server.unwrap_err()] {
+                let message = error.to_string();
+                assert!(message.contains(&named) && message.contains(&delete), "{message}");
+                assert_eq!(message.lines().count(), 1, "{message}");
+            }
+            world.server.requests();
+            load(&world.open_as(&id, &world.options()).unwrap());
+            let requests = world.server.requests();
+            let fetched = |request: &&String| request.starts_with("GET") && request.contains("/resolve/");
+            assert_eq!(requests.iter().filter(fetched).count(), 1, "{requests:#?}");
+            assert!(requests.iter().any(|request| request.contains(name)), "{requests:#?}");
+            load(&world.offline(&id).unwrap());
+        }
+    }
+    // The advice works.
+    let blob = fs::canonicalize(world.repository().join("snapshots").join(COMMIT).join(UNET)).unwrap();
+    fs::remove_file(&blob).unwrap();
+    load(&world.open().unwrap());
+    assert!(blob.exists());
+}
+
+#[test]
+fn the_token_is_for_the_hub_alone() {
+    let world = World::new();
+    let other = Server::start(world.files.path().to_path_buf());
+    let elsewhere = Some(other.address.clone());
+    let gate = Some((401, "GatedRepo", "secret"));
+    world.server.set(Behaviour { elsewhere, gate, moved: true, ..Default::default() });
+    let mut options = world.options();
+    options.hub.token = Some(" secret\n".into());
+    load(&world.open_as(REPO, &options).unwrap());
+    let (here, there) = (world.server.carried(), other.carried());
+    assert!(here.iter().all(|request| request.token.as_deref() == Some("Bearer secret")), "{here:#?}");
+    assert!(here.iter().any(|request| request.path.starts_with("/moved/")), "{here:#?}");
+    assert_eq!(there.len(), 1, "{there:#?}");
+    assert!(there[0].path.ends_with(UNET) && there[0].token.is_none(), "{there:#?}");
+}
+
+#[test]
+fn two_programs_fetch_a_file_once() {
+    let world = World::new();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| load(&world.open().unwrap()));
+        }
+    });
+    let requests = world.server.requests();
+    let fetched = |request: &&String| request.starts_with("GET") && request.contains(UNET);
+    assert_eq!(requests.iter().filter(fetched).count(), 1, "{requests:#?}");
+    // The lock lies where Python looks for it.
+    let locks = fs::read_dir(world.cache.path().join(".locks/models--owner--tiny")).unwrap();
+    assert!(locks.count() > 5);
+}
+
+#[test]
+fn names_of_any_letters_are_fetched() {
+    let (world, config) = singles();
+    let name = "my st\u{fc}le #1 50%.safetensors";
+    fs::rename(world.files.path().join("tiny.safetensors"), world.files.path().join(name)).unwrap();
+    let options = OpenOptions { changes: config, ..world.options() };
+    let source = Source::Hub { repo: REPO.into(), revision: None, file: Some(name.into()) };
+    load(&Checkpoint::open(&source, &options).unwrap());
+}
+
 /// The name of the variable that tells the child of the next test what to expect.
 const EXPECT: &str = "ATTNMAP_TEST_EXPECT";
 
@@ -585,8 +759,8 @@ fn the_environment_is_honoured() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "hub::opens_from_the_environment", "--include-ignored", "--test-threads=1"]);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HF_") || name == "HUGGINGFACE_HUB_CACHE" || name == "XDG_CACHE_HOME"
-            {
+            let name_text = name.to_string_lossy();
+            if ["HF_", "HUGGING", "XDG_CACHE", "TRANSFORMERS"].iter().any(|start| name_text.starts_with(start)) {
                 child.env_remove(name);
             }
         }
@@ -608,5 +782,40 @@ fn the_environment_is_honoured() {
     fs::write(home.path().join("token"), "secret\n").unwrap();
     check(REPO, &[("HF_HUB_CACHE", cache)]);
     assert!(other.path().join("models--owner--tiny").exists());
-    check("not a URL", &[("HF_ENDPOINT", "nowhere")]);
+    check("HF_ENDPOINT is not a URL", &[("HF_ENDPOINT", "nowhere")]);
+    check(REPO, &[("HF_ENDPOINT", &format!(" {}/ ", world.server.address))]);
+    check("HF_HUB_OFFLINE is set", &[("HF_HUB_OFFLINE", "true"), ("HF_HUB_CACHE", "/nowhere")]);
+    check("TRANSFORMERS_OFFLINE is set", &[("TRANSFORMERS_OFFLINE", "ON"), ("HF_HUB_CACHE", "/nowhere")]);
+    check(REPO, &[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]);
+
+    // A token is stripped wherever it stands; the older name counts where the other is empty.
+    fs::write(home.path().join("token"), "\n").unwrap();
+    check("gated", &[]);
+    check("gated", &[("HF_TOKEN", " \n")]);
+    for token in ["secret\n", " secret", "\tsecret\r\n"] {
+        check(REPO, &[("HF_TOKEN", token)]);
+        check(REPO, &[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", token)]);
+    }
+    check("gated", &[("HF_TOKEN", "secret"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"), ("HF_HUB_CACHE", cache)]);
+    check("HF_TOKEN holds a space or a character", &[("HF_TOKEN", "sec ret")]);
+    check("HUGGING_FACE_HUB_TOKEN holds", &[("HUGGING_FACE_HUB_TOKEN", "\u{201c}secret\u{201d}")]);
+    let file = home.path().join("my token");
+    fs::write(&file, "sec\u{a0}ret").unwrap();
+    check("my token holds a space", &[("HF_TOKEN_PATH", file.to_str().unwrap())]);
+
+    // Paths are read as Python reads them.
+    let place = TempDir::new().unwrap();
+    let path = place.path().to_str().unwrap();
+    let known = [("HF_TOKEN", "secret"), ("HOME", path), ("PLACE", path)];
+    let expanded = [("HF_HOME", "~/a"), ("HF_HUB_CACHE", "${PLACE}/b"), ("HUGGINGFACE_HUB_CACHE", "$PLACE/c")];
+    for variable in expanded {
+        check(REPO, &[&known[..], &[variable]].concat());
+    }
+    check(REPO, &[&known[..], &[("HF_HOME", ""), ("XDG_CACHE_HOME", "~/d")]].concat());
+    check(REPO, &[&known[..], &[("HF_HOME", "")]].concat());
+    for folder in ["a/hub", "b", "c", "d/huggingface/hub", ".cache/huggingface/hub"] {
+        assert!(place.path().join(folder).join("models--owner--tiny/refs/main").exists(), "{folder}");
+    }
+    fs::write(place.path().join("t"), "secret\n").unwrap();
+    check(REPO, &[("HOME", path), ("HF_TOKEN_PATH", "~/t")]);
 }

@@ -1,28 +1,37 @@
 //! One revision of a repository on the server: what it has, fetching it, and what each failure means.
 
-use super::cache::Local;
-use super::watcher::Watcher;
-use super::{HubOptions, is_commit, optional, required};
+use super::HubOptions;
+use super::cache::{Lacking, Local, damage};
+use super::environment;
+use super::failure::{Failure, one_line};
+use super::needs::{is_commit, optional, required};
+use super::server::Server;
+use super::transfer;
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{Choice, choose_all, shards};
 use crate::checkpoint::{Checkpoint, Part, Progress, source};
 use crate::{Error, Result};
-use hf_hub::progress::ProgressHandler;
-use hf_hub::repository::RepoTypeModel;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
+use hf_hub::api::RepoInfo;
+use hf_hub::{Repo, RepoType};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+
+/// What a name in an address is written with besides letters and digits.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// A list of files is never longer.
+const LISTING: u64 = 1 << 26;
 
 /// One revision of a repository on the server.
 pub(super) struct Remote<'a> {
     /// As the user named it.
     id: String,
-    revision: &'a str,
-    endpoint: String,
-    repository: HFRepositorySync<RepoTypeModel>,
-    watcher: Arc<Watcher>,
+    repo: String,
+    local: &'a Local<'a>,
+    server: Server,
+    progress: Option<Arc<dyn Progress>>,
 }
 
 /// What a revision has.
@@ -35,55 +44,55 @@ impl<'a> Remote<'a> {
     pub(super) fn new(
         repo: &str,
         id: String,
-        revision: &'a str,
         options: &HubOptions,
+        local: &'a Local<'a>,
         progress: Option<Arc<dyn Progress>>,
     ) -> Result<Self> {
-        let mut builder = HFClient::builder()
-            .cache_dir(options.cache_folder())
-            .retry_max_attempts(3)
-            .user_agent(concat!("attnmap/", env!("CARGO_PKG_VERSION")));
-        if let Some(endpoint) = &options.endpoint {
-            builder = builder.endpoint(endpoint);
-        }
-        if let Some(token) = &options.token {
-            builder = builder.token(token);
-        }
-        let refuse = |error: HFError| match error {
-            HFError::Url(error) => Error::Hub {
-                repo: id.clone(),
-                reason: format!(
-                    "HF_ENDPOINT is not a URL ({error}); unset it, or set it to e.g. https://huggingface.co"
-                ),
-            },
-            error => Error::Hub { repo: id.clone(), reason: format!("the hub client could not start ({error})") },
-        };
-        let client = builder.build().map_err(refuse)?;
-        let endpoint = client.endpoint().to_string();
-        let (owner, name) = hf_hub::split_id(repo);
-        let repository = HFClientSync::from_inner(client).map_err(refuse)?.model(owner, name);
-        let watcher = Arc::new(Watcher::new(progress));
-        Ok(Self { id, revision, endpoint, repository, watcher })
+        let refuse = |reason: String| Error::Hub { repo: id.clone(), reason };
+        let endpoint = environment::endpoint(options.endpoint.as_deref()).map_err(refuse)?;
+        let token = environment::token(options.token.as_deref()).map_err(refuse)?;
+        Ok(Self { id, repo: repo.to_owned(), local, server: Server::new(endpoint, token), progress })
+    }
+
+    /// The addresses of `revision` as hf-hub makes them.
+    fn addresses(&self, revision: &str) -> Repo {
+        let revision = utf8_percent_encode(revision, PLAIN).to_string();
+        Repo::with_revision(self.repo.clone(), RepoType::Model, revision)
     }
 
     /// The commit of the revision and the names of its files.
-    fn listing(&self) -> Result<Result<Listing>, HFError> {
-        let info = self.repository.info().revision(self.revision).send()?;
-        let names = info.siblings.unwrap_or_default().into_iter().map(|file| file.rfilename).collect();
-        let commit = info.sha.filter(|sha| is_commit(sha)).ok_or_else(|| self.refuse("the server names no commit"));
-        Ok(commit.map(|commit| Listing { commit, names }))
+    fn listing(&self) -> Result<Listing, Failure> {
+        let url = format!("{}/api/{}", self.server.endpoint(), self.addresses(self.local.revision).api_url());
+        let json = self.server.read(&url, LISTING)?;
+        let info: RepoInfo = serde_json::from_slice(&json).map_err(|error| {
+            Failure::Nonsense(format!("a list of files that cannot be read ({})", one_line(&error.to_string())))
+        })?;
+        if !is_commit(&info.sha) {
+            return Err(Failure::Nonsense("a list of files without a commit".into()));
+        }
+        // A name leads to a place in the cache: never out of it.
+        let inside = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let names = info.siblings.into_iter().map(|file| file.rfilename).filter(inside).collect();
+        Ok(Listing { commit: info.sha, names })
+    }
+
+    /// What the cache has, where the server does not answer: that is as good as it was. Else the failure.
+    fn without_server(&self, failure: Failure, cached: Result<PathBuf, Lacking>) -> Result<PathBuf> {
+        match cached {
+            Ok(path) if failure.is_unreachable() => Ok(path),
+            Err(problem @ Lacking::Damaged(..)) if failure.is_unreachable() => {
+                let problem = problem.describe(&self.local.folder);
+                Err(self.refuse(format!("{} (the cache {problem})", self.explain(failure, None))))
+            }
+            _ => Err(self.refuse(self.explain(failure, None))),
+        }
     }
 
     /// See [`file`](super::file).
-    pub(super) fn file(&self, name: &str, local: &Local) -> Result<PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Result<PathBuf> {
         let Listing { commit, names } = match self.listing() {
-            Ok(listing) => listing?,
-            Err(error) => {
-                return match local.file(name) {
-                    Ok(path) if is_unreachable(&error) => Ok(path),
-                    _ => Err(self.explain(error, None)),
-                };
-            }
+            Ok(listing) => listing,
+            Err(failure) => return self.without_server(failure, self.local.file(name)),
         };
         if !names.iter().any(|known| known == name) {
             let others = self.single_files(&names);
@@ -92,38 +101,27 @@ impl<'a> Remote<'a> {
             return Err(self.refuse(format!("has no {name}; {others}")));
         }
         let path = self.fetch(name, &commit)?;
-        local.point_at(&commit)?;
+        self.local.point_at(&commit)?;
         Ok(path)
     }
 
     /// See [`picked`](super::picked).
-    pub(super) fn picked(&self, pick: &dyn Fn(&[String]) -> Result<String, String>, local: &Local) -> Result<PathBuf> {
+    pub(super) fn picked(&self, pick: &dyn Fn(&[String]) -> Result<String, String>) -> Result<PathBuf> {
         let Listing { commit, names } = match self.listing() {
-            Ok(listing) => listing?,
-            Err(error) => {
-                return match local.picked(pick) {
-                    Ok(path) if is_unreachable(&error) => Ok(path),
-                    _ => Err(self.explain(error, None)),
-                };
-            }
+            Ok(listing) => listing,
+            Err(failure) => return self.without_server(failure, self.local.picked(pick)),
         };
         let name = pick(&names).map_err(|reason| self.refuse(reason))?;
         let path = self.fetch(&name, &commit)?;
-        local.point_at(&commit)?;
+        self.local.point_at(&commit)?;
         Ok(path)
     }
 
     /// See [`snapshot`](super::snapshot).
-    pub(super) fn snapshot(&self, variant: Option<&str>, local: &Local) -> Result<PathBuf> {
+    pub(super) fn snapshot(&self, variant: Option<&str>) -> Result<PathBuf> {
         let Listing { commit, names } = match self.listing() {
-            Ok(listing) => listing?,
-            Err(error) => {
-                // Without a network, what was fetched before is as good as it was then.
-                return match local.snapshot_whole(variant) {
-                    Ok(folder) if is_unreachable(&error) => Ok(folder),
-                    _ => Err(self.explain(error, None)),
-                };
-            }
+            Ok(listing) => listing,
+            Err(failure) => return self.without_server(failure, self.local.snapshot_whole(variant)),
         };
         self.check_kind(&names)?;
 
@@ -165,7 +163,7 @@ impl<'a> Remote<'a> {
             }
         }
         // Only now: a branch never points at a snapshot that lacks something.
-        local.point_at(&commit)?;
+        self.local.point_at(&commit)?;
         Ok(folder)
     }
 
@@ -223,129 +221,89 @@ impl<'a> Remote<'a> {
         text
     }
 
-    /// The path of `name` in the cache, fetched if need be and checked to be whole.
+    /// The path of `name` in the cache, fetched if it is not there or damaged.
     fn fetch(&self, name: &str, commit: &str) -> Result<PathBuf> {
-        self.watcher.begin(name);
-        let handler: Arc<dyn ProgressHandler> = self.watcher.clone();
-        let path = self
-            .repository
-            .download_file()
-            .filename(name)
-            .revision(commit)
-            .progress(handler)
-            .send()
-            .map_err(|error| self.explain(error, Some(name)))?;
-        let length = fs::metadata(&path).map_err(Error::io(&path))?.len();
-        let expected = self.watcher.expected();
-        if expected != 0 && length != expected {
-            // Neither the content nor the name that leads to it may stay, or the next run would take it for whole.
-            if let Ok(blob) = fs::canonicalize(&path) {
-                let _ = fs::remove_file(blob);
-            }
-            let _ = fs::remove_file(&path);
-            return Err(self.refuse(format!(
-                "the download of {name} was interrupted ({length} of {expected} bytes); run the command again"
-            )));
+        let pointer = self.local.pointer(commit, name);
+        if pointer.is_file() && damage(&pointer, name).is_none() {
+            return Ok(pointer);
         }
-        self.watcher.end(length);
-        Ok(path)
+        let told = |done: u64, total: u64| {
+            if let Some(progress) = &self.progress {
+                progress.download(name, done, total);
+            }
+        };
+        let steps: Vec<String> = name.split('/').map(|step| utf8_percent_encode(step, PLAIN).to_string()).collect();
+        let addresses = self.addresses(commit);
+        let url = format!(
+            "{}/{}/resolve/{}/{}",
+            self.server.endpoint(),
+            addresses.url(),
+            addresses.url_revision(),
+            steps.join("/")
+        );
+        transfer::fetch(&self.server, &url, (self.local, commit, name), &told)
+            .map_err(|failure| self.refuse(self.explain(failure, Some(name))))
     }
 
     fn refuse(&self, reason: impl Into<String>) -> Error {
         Error::Hub { repo: self.id.clone(), reason: reason.into() }
     }
 
-    /// What an error of hf-hub means for the user; `file` is what was being fetched.
-    fn explain(&self, error: HFError, file: Option<&str>) -> Error {
-        let code = |code: &Option<String>| code.clone().unwrap_or_default();
-        let page = format!("{}/{}", self.endpoint, self.repository.repo_path());
+    /// What a failure means for the user; `file` is what was being fetched.
+    fn explain(&self, failure: Failure, file: Option<&str>) -> String {
+        let endpoint = self.server.endpoint();
+        let page = format!("{endpoint}/{}", self.repo);
+        let revision = self.local.revision;
         let missing = format!(
-            "no such repository on {}, or it is private; check the spelling, or set HF_TOKEN to a token that may read it",
-            self.endpoint
+            "no such repository on {endpoint}, or it is private; check the spelling, or set HF_TOKEN to a token that may read it"
         );
         let gated = format!(
             "the repository is gated; accept its licence on {page} and set HF_TOKEN to a token of that account"
         );
-        let interrupted = |cause: String| match file {
-            Some(file) => format!("the download of {file} was interrupted ({cause}); run the command again"),
-            None => format!("the answer of {} was cut off ({cause}); run the command again", self.endpoint),
-        };
-        self.refuse(match &error {
-            HFError::AuthRequired { context } | HFError::Forbidden { context } => {
-                match (code(&context.error_code).as_str(), context.status.as_u16()) {
-                    ("GatedRepo", _) | ("", 403) => gated,
-                    ("RepoNotFound", _) | ("", _) => missing,
-                    (_, status) => format!(
-                        "{} refused access ({status}{}); set HF_TOKEN to a token that may read it",
-                        self.endpoint,
-                        context
-                            .server_message
-                            .as_deref()
-                            .map(|text| format!(": {}", one_line(text)))
-                            .unwrap_or_default()
-                    ),
-                }
+        match failure {
+            Failure::Unreachable(cause) => {
+                format!("{endpoint} cannot be reached ({cause}); check the network and HF_ENDPOINT, or give a folder")
             }
-            HFError::RepoNotFound { .. } => missing,
-            HFError::RevisionNotFound { context, .. } => {
-                let known = context.as_ref().map(|context| code(&context.error_code)).unwrap_or_default();
-                match (known.as_str(), self.revision) {
-                    ("RevisionNotFound", _) => {
-                        format!("has no revision `{}`; see the branches on {page}", self.revision)
-                    }
-                    ("", revision) if revision != "main" => {
-                        format!("no such repository or revision on {}; check the spelling", self.endpoint)
-                    }
-                    _ => missing,
-                }
-            }
-            HFError::EntryNotFound { path, .. } => format!("{path} is listed but not there; try another revision"),
-            HFError::RateLimited { retry_after, .. } => match retry_after {
-                Some(wait) => {
-                    format!("{} asks to wait {} s; run the command again then", self.endpoint, wait.as_secs())
-                }
-                None => format!("{} asks to wait; run the command again later", self.endpoint),
+            Failure::Interrupted(cause) => match file {
+                Some(file) => format!("the download of {file} was interrupted ({cause}); run the command again"),
+                None => format!("the answer of {endpoint} was cut off ({cause}); run the command again"),
             },
-            HFError::Request { source, .. } if source.is_connect() || source.is_timeout() => format!(
-                "{} cannot be reached ({}); check the network and HF_ENDPOINT, or give a folder",
-                self.endpoint,
-                root_cause(source)
+            Failure::Damaged(problem) => {
+                format!("{} arrived damaged ({problem}); run the command again", file.unwrap_or("the list of files"))
+            }
+            Failure::Nonsense(what) => {
+                format!("{endpoint} answers with {what}; check HF_ENDPOINT, or give a folder")
+            }
+            Failure::Cache(path, error) => format!(
+                "writing to the cache failed ({}: {error}); free space there, or set HF_HOME to another folder",
+                path.display()
             ),
-            HFError::Request { source, .. } => interrupted(root_cause(source)),
-            HFError::Xet { source, .. } => interrupted(root_cause(source.as_ref())),
-            HFError::Http { context } => format!("{} answers with status {}; try later", self.endpoint, context.status),
-            HFError::Io(error) => {
-                format!("writing to the cache failed ({error}); free space, or set HF_HOME elsewhere")
-            }
-            HFError::CacheLockTimeout { path } => {
-                format!(
-                    "another program has been fetching the same file; if none is running, delete {}",
-                    path.display()
-                )
-            }
-            error => one_line(&error.to_string()),
-        })
+            Failure::Locked(path) => format!(
+                "another program has been fetching the same file; if none is running, delete {}",
+                path.display()
+            ),
+            Failure::Status(answer) => match (answer.status.as_u16(), answer.code.as_str()) {
+                (401 | 403, "GatedRepo") | (403, "") => gated,
+                (401, "RepoNotFound" | "") | (403, "RepoNotFound") => missing,
+                (status @ (401 | 403), _) => format!(
+                    "{endpoint} refused access ({status}{}); set HF_TOKEN to a token that may read it",
+                    answer.message.map(|text| format!(": {}", one_line(&text))).unwrap_or_default()
+                ),
+                (404, "RevisionNotFound") => format!("has no revision `{revision}`; see the branches on {page}"),
+                (404, "EntryNotFound") => match file {
+                    Some(file) => format!("{file} is listed but not there; try another revision"),
+                    None => missing,
+                },
+                (404, "") if revision != "main" => {
+                    format!("no such repository or revision on {endpoint}; check the spelling")
+                }
+                (404, _) => missing,
+                (429, _) => match answer.wait {
+                    Some(wait) => format!("{endpoint} asks to wait {} s; run the command again then", wait.as_secs()),
+                    None => format!("{endpoint} asks to wait; run the command again later"),
+                },
+                (status, _) => format!("{endpoint} answers with status {status}; try later"),
+            },
+        }
     }
-}
-
-/// Whether the server could not be reached at all, or is out of order.
-fn is_unreachable(error: &HFError) -> bool {
-    match error {
-        HFError::Request { source, .. } => source.is_connect() || source.is_timeout(),
-        HFError::Http { context } => context.status.is_server_error(),
-        _ => false,
-    }
-}
-
-/// The innermost cause, which says most in fewest words.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    one_line(&cause.to_string())
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
