@@ -12,6 +12,7 @@ mod fuzz;
 mod gallery;
 mod heatmap;
 mod helps;
+#[cfg(feature = "hub")]
 mod hub;
 mod images;
 mod inert;

@@ -4,6 +4,9 @@
 //! Names of files and addresses are hf-hub's. The transfer is done here, as hf-hub's own gives the token to the host that
 //! a redirect names, goes on with partial files of any content, and keeps the hub's error codes to itself.
 
+// Without a network what only a download needs has no caller.
+#![cfg_attr(not(feature = "hub"), allow(dead_code, unused_imports))]
+
 mod cache;
 mod environment;
 #[cfg(feature = "hub")]
