@@ -7,6 +7,7 @@ use attnmap::render::missing_glyphs;
 use attnmap::run::{Run, TiedMap, draw_ties};
 use attnmap::trace::Ties;
 use attnmap::{Error, Result};
+use bytesize::ByteSize;
 use clap::Args;
 
 use super::ask::RegionArgs;
@@ -93,19 +94,13 @@ pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
 /// A number of bytes as written after `--self-memory`: `512MiB`, `2GB`, `1500000`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let unit: f64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kib" => 1024.0,
-        "kb" => 1e3,
-        "m" | "mib" => 1024.0 * 1024.0,
-        "mb" => 1e6,
-        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        "gb" => 1e9,
-        _ => return Err("write a size like 512MiB or 2GiB".into()),
-    };
-    let number = text[..digits].parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
-    number.map(|number| (number * unit) as u64).ok_or_else(|| "write a size like 512MiB or 2GiB".into())
+    // A lone `k`, `m` or `g` is of 1024, as programs that tell memory have it.
+    let lone = text.to_lowercase().ends_with(['k', 'm', 'g']);
+    let size: Result<ByteSize, _> = if lone { format!("{text}iB").parse() } else { text.parse() };
+    match size {
+        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
+        _ => Err("write a size like 512MiB or 2GiB".into()),
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +112,10 @@ mod tests {
         assert_eq!(parse_bytes("1GiB"), Ok(1 << 30));
         assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
         assert_eq!(parse_bytes("700"), Ok(700));
+        assert_eq!(
+            (parse_bytes("2k"), parse_bytes(" 1.5 G "), parse_bytes("3 MB")),
+            (Ok(2048), Ok(3 << 29), Ok(3_000_000))
+        );
         for wrong in ["", "GiB", "0", "-1", "1TiB!", "1.2.3"] {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }

@@ -4,11 +4,12 @@ use super::display::{DisplayArgs, MapArgs};
 use super::newest::run_folder;
 use super::print::Terminal;
 use super::{inert, open, output, print};
+use attnmap::Error;
 use attnmap::evidence::explain::judge_again;
 use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::report;
-use attnmap::run::{self, Remake, Run, remake};
+use attnmap::run::{self, RegionFiles, Remake, Run, Threshold, remake};
 use attnmap::trace::Half;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,18 @@ pub struct ViewArgs {
     #[arg(long)]
     open: bool,
 
+    /// Also write a black and white picture of each word's region, and all of them with their boxes as one COCO file
+    #[arg(long, help_heading = "Regions")]
+    masks: bool,
+
+    /// Also write the outline of each word's region, as pictures or as one JSON file
+    #[arg(long, value_name = "KIND", help_heading = "Regions")]
+    outline: Option<OutlineArg>,
+
+    /// With --masks or --outline: cut each map at its own Otsu threshold instead of --threshold
+    #[arg(long, help_heading = "Regions")]
+    otsu: bool,
+
     /// Print the run's facts as JSON
     #[arg(long)]
     json: bool,
@@ -53,9 +66,18 @@ Examples:
   attnmap view --words apple --style contour
   attnmap view last --layers up --heads 0-3 --open
   attnmap view last --steps-window 0..0.2 --out early
+  attnmap view last --words apple --masks --outline svg
 
 The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced, and what `explain`
 said of its maps is said of the new ones; its image and trace stay as they are.";
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum OutlineArg {
+    /// regions/NN-word.svg, a picture for each word
+    Svg,
+    /// regions/outlines.json
+    Json,
+}
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HalfArg {
@@ -74,6 +96,9 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         HalfArg::Conditional => Half::Conditional,
         HalfArg::Unconditional => Half::Unconditional,
     };
+    if args.otsu && !args.masks && args.outline.is_none() {
+        return Err(Error::option("--otsu", "cuts masks and outlines; add --masks or --outline svg").into());
+    }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let words = match trace.half(aggregate.half) {
@@ -92,8 +117,22 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Ok(false) => {}
         Err(error) => print::warn(error.to_string()),
     }
+    let files = RegionFiles {
+        masks: args.masks,
+        svg: args.outline == Some(OutlineArg::Svg),
+        json: args.outline == Some(OutlineArg::Json),
+    };
+    let mut written = Vec::new();
+    if files != RegionFiles::default() {
+        let threshold = if args.otsu { Threshold::Otsu } else { Threshold::Share(display.threshold) };
+        written = choices.regions(&trace, &folder, threshold, files)?;
+    }
     if args.open {
         open::open(&folder.join("report.html"));
+    }
+    if !args.json && !written.is_empty() {
+        let lines: String = written.iter().map(|path| format!("{}\n", path.display())).collect();
+        return print::stdout((output::summary(&folder, &record) + "\n" + &lines).as_bytes());
     }
     if args.json { print::json(&record) } else { print::stdout(output::summary(&folder, &record).as_bytes()) }
 }

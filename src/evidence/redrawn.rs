@@ -3,14 +3,16 @@
 use super::causal::{Cut, Row, replay};
 use super::record::Figure;
 use crate::facts::label;
-use crate::heatmap::Bounds;
+use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Typesetter, strip, write_png};
 use crate::run::slug;
 use crate::trace::{PromptInfo, WordInfo};
 use crate::{Error, Result};
-use image::{Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, Luma, RgbImage};
+use imageproc::distance_transform::Norm;
+use imageproc::morphology::open;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -55,8 +57,11 @@ pub struct Counterfactual {
     pub mean: f64,
     /// Share of the image that changed, 0 to 1.
     pub area: f64,
-    /// The box around the region, in shares of the image's sides; absent when nothing changed.
+    /// The box around the places that changed, in shares of the image's sides; absent when nothing changed.
     pub bounds: Option<Bounds>,
+    /// The separate places that changed, largest first, specks left out; absent in files of versions that did not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<Vec<Place>>,
 }
 
 /// A word whose values are to be scaled.
@@ -195,7 +200,9 @@ pub fn without(
         let options = Options { value_weights: weights, ..options.clone() };
         let other = replay(pipeline, row.prompt(), &options, progress)?.generation.image;
         let (difference, mean) = difference(image, &other);
-        let (region, area, bounds) = region(&difference);
+        let changed = changed(&difference);
+        let (area, bounds) = (changed.area, changed.bounds());
+        let Changed { region, places, .. } = changed;
         let name = label(word);
         let file = |part: &str| format!("counterfactual/{index:02}-without-{}{part}.png", slug(&name));
         let title = format!("The same seed without {} ({})", crate::in_quotes(&name), cut.name());
@@ -218,6 +225,7 @@ pub fn without(
             mean,
             area,
             bounds,
+            places: Some(places),
         };
         let picture = |file: &String, image| Picture { file: file.clone(), about: title.clone(), image };
         let pictures = vec![
@@ -309,34 +317,55 @@ fn difference(a: &RgbImage, b: &RgbImage) -> (RgbImage, f64) {
     (difference, sum as f64 / 255.0 / count)
 }
 
-/// The region of a difference that reaches [`CHANGED`]: white on black, its share of the image, and the box around it.
-fn region(difference: &RgbImage) -> (RgbImage, f64, Option<Bounds>) {
-    let (width, height) = difference.dimensions();
-    let mut region = RgbImage::new(width, height);
-    let (mut count, mut bounds) = (0usize, None::<Bounds>);
-    for (x, y, pixel) in difference.enumerate_pixels() {
-        if pixel.0.iter().all(|&value| f32::from(value) < CHANGED * 255.0) {
-            continue;
-        }
-        region.put_pixel(x, y, Rgb([255; 3]));
-        count += 1;
-        let (left, top) = (x as f32 / width as f32, y as f32 / height as f32);
-        let (right, bottom) = ((x + 1) as f32 / width as f32, (y + 1) as f32 / height as f32);
-        let old = bounds.unwrap_or(Bounds { left, top, right, bottom });
-        bounds = Some(Bounds {
-            left: old.left.min(left),
-            top: old.top.min(top),
-            right: old.right.max(right),
-            bottom: old.bottom.max(bottom),
-        });
+/// What changed of an image.
+struct Changed {
+    /// White where a channel differs by [`CHANGED`] or more, else black.
+    region: RgbImage,
+    /// Share of the image that is white, 0 to 1.
+    area: f64,
+    /// The separate places, largest first, specks left out.
+    places: Vec<Place>,
+}
+
+impl Changed {
+    /// The box around all places.
+    fn bounds(&self) -> Option<Bounds> {
+        let around = |a: Bounds, b: Bounds| Bounds {
+            left: a.left.min(b.left),
+            top: a.top.min(b.top),
+            right: a.right.max(b.right),
+            bottom: a.bottom.max(b.bottom),
+        };
+        self.places.iter().map(|place| place.bounds).reduce(around)
     }
-    (region, count as f64 / f64::from((width * height).max(1)), bounds)
+}
+
+/// The region of a difference that reaches [`CHANGED`].
+///
+/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the image's short side, so that a
+/// lone pixel at the edge does not stretch a box over the whole image; all of it where nothing is left.
+fn changed(difference: &RgbImage) -> Changed {
+    let (width, height) = difference.dimensions();
+    let mut mask = GrayImage::new(width, height);
+    for (pixel, out) in difference.pixels().zip(mask.pixels_mut()) {
+        let reaches = pixel.0.iter().any(|&value| f32::from(value) >= CHANGED * 255.0);
+        *out = Luma([if reaches { 255 } else { 0 }]);
+    }
+    let count = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
+    let radius = (width.min(height) / 128).clamp(1, u32::from(u8::MAX)) as u8;
+    let opened = open(&mask, Norm::LInf, radius);
+    let solid = if opened.pixels().any(|pixel| pixel.0[0] > 0) { &opened } else { &mask };
+    // Every pixel counts the same.
+    let places = places(solid, &vec![1.0; solid.len()]);
+    let area = count as f64 / f64::from((width * height).max(1));
+    Changed { region: DynamicImage::ImageLuma8(mask).to_rgb8(), area, places }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::trace::PromptInfo;
+    use image::Rgb;
 
     fn prompt() -> PromptInfo {
         let word = |text: &str, start: usize, token: usize, occurrence: usize| WordInfo {
@@ -383,9 +412,33 @@ mod tests {
         other.put_pixel(4, 2, Rgb([0, 0, 255]));
         other.put_pixel(9, 4, Rgb([25, 25, 25]));
         let (difference, mean) = difference(&RgbImage::new(10, 5), &other);
-        let (region, area, bounds) = region(&difference);
+        let changed = changed(&difference);
+        let bounds = changed.bounds();
+        let Changed { region, area, places } = changed;
         assert!((mean - f64::from(26 + 255 + 75) / 255.0 / 150.0).abs() < 1e-12);
         assert_eq!((area, region.get_pixel(3, 2).0, region.get_pixel(9, 4).0), (0.04, [255; 3], [0; 3]));
         assert_eq!(bounds, Some(Bounds { left: 0.3, top: 0.4, right: 0.5, bottom: 0.6 }));
+        assert_eq!(places.len(), 1);
+    }
+
+    #[test]
+    fn a_speck_does_not_stretch_the_box() {
+        let mut difference = RgbImage::new(100, 50);
+        let mut fill = |left: u32, top: u32, side: u32| {
+            for at in 0..side * side {
+                difference.put_pixel(left + at % side, top + at / side, Rgb([255; 3]));
+            }
+        };
+        fill(10, 10, 10);
+        fill(40, 20, 8);
+        fill(99, 0, 1);
+        fill(0, 49, 1);
+        let changed = changed(&difference);
+        assert_eq!(changed.area, f64::from(100 + 64 + 2) / 5000.0);
+        let bounds = |left, top, right, bottom| Bounds { left, top, right, bottom };
+        let places: Vec<Bounds> = changed.places.iter().map(|place| place.bounds).collect();
+        assert_eq!(places, [bounds(0.1, 0.2, 0.2, 0.4), bounds(0.4, 0.4, 0.48, 0.56)]);
+        assert_eq!(changed.bounds(), Some(bounds(0.1, 0.2, 0.48, 0.56)));
+        assert_eq!(changed.region.get_pixel(99, 0).0, [255; 3]);
     }
 }

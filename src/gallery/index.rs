@@ -38,7 +38,8 @@ pub struct IndexWord {
 }
 
 /// Numbers of `run.json` that say nothing about an image, by the name of their field.
-const UNTOLD: [&str; 8] = ["format_version", "display", "start", "end", "occurrence", "threshold", "row", "column"];
+const UNTOLD: [&str; 9] =
+    ["format_version", "display", "start", "end", "occurrence", "threshold", "otsu", "row", "column"];
 
 impl IndexCell {
     /// A cell from its run and its place in the gallery.

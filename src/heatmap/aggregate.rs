@@ -1,6 +1,7 @@
 //! From a trace to one map a token and one a word.
 
 use super::layout::Layout;
+use super::places::{Place, places, region};
 use super::{Aggregate, Filter, OfTokens, Resampler};
 use crate::trace::{AttentionKind, Grid, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
@@ -127,6 +128,12 @@ impl Heatmaps {
             Some(probe) => self.probes.chunks_exact(cells).nth(probe),
             None => self.tokens.chunks_exact(cells).nth(channel),
         }
+    }
+
+    /// The separate places where one chosen word reaches `threshold` times its maximum, largest share first.
+    pub fn places(&self, word: usize, threshold: f32) -> Vec<Place> {
+        let map = self.word(word);
+        places(&region(map, self.grid, threshold), map)
     }
 
     /// Layout statistics of one chosen word; see [`Layout`] for `threshold`.

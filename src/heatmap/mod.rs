@@ -6,6 +6,7 @@
 mod aggregate;
 mod choice;
 mod layout;
+mod places;
 mod resample;
 
 pub use aggregate::{HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
@@ -13,4 +14,5 @@ pub use choice::{
     Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, OfTokens, Resolution, SiteFilter, StepWindow,
 };
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
+pub use places::{Outline, Place, SPECK, otsu, outlines, places, region};
 pub use resample::{Filter, Resampler};

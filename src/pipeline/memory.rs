@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use candle_core::DType;
 use serde::Serialize;
 
@@ -118,9 +119,9 @@ impl fmt::Display for MemoryPlan {
     /// `needs 18.6 GB: weights 13.9 GB (text_encoder 0.5, unet 10.3, vae 0.3; f32), about 4.7 GB
     /// for 1024x1024; 19.0 GB are free`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
         let part =
-            |part: &PartMemory| format!("{} {:.1} in {}", part.part.folder(), part.bytes as f64 / 1e9, part.dtype);
+            |part: &PartMemory| format!("{} {:.1} in {}", part.part.folder(), ByteSize(part.bytes).as_gb(), part.dtype);
         let parts: Vec<String> = self.parts.iter().map(part).collect();
         let [height, width] = self.size;
         let (peak, weights, maps) = (gigabytes(self.peak()), gigabytes(self.weights()), gigabytes(self.activations));

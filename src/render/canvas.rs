@@ -1,6 +1,8 @@
 //! Drawing on an RGB image: blending, rectangles, other images.
 
 use image::{Rgb, RgbImage};
+use imageproc::drawing::draw_filled_rect_mut;
+use imageproc::rect::Rect;
 
 /// `over` on `under`, `alpha` from 0 to 1.
 pub fn mix(under: [u8; 3], over: [u8; 3], alpha: f32) -> [u8; 3] {
@@ -19,6 +21,14 @@ pub fn blend(canvas: &mut RgbImage, x: i64, y: i64, colour: [u8; 3], alpha: f32)
     if inside {
         let pixel = canvas.get_pixel_mut(x as u32, y as u32);
         *pixel = Rgb(mix(pixel.0, colour, alpha));
+    }
+}
+
+/// Fills the rectangle of `size` (width, height) at `corner` (left, top); what lies outside is cut off, and nothing of no size is drawn.
+pub fn bar(canvas: &mut RgbImage, corner: (i32, i32), size: (i32, i32), colour: [u8; 3]) {
+    if size.0 > 0 && size.1 > 0 {
+        let rectangle = Rect::at(corner.0, corner.1).of_size(size.0 as u32, size.1 as u32);
+        draw_filled_rect_mut(canvas, rectangle, Rgb(colour));
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod canvas;
 mod colormap;
+mod outline;
 mod overlay;
 mod png;
 mod sheet;
 mod strip;
 mod text;
 
-pub use canvas::frame;
+pub use canvas::{bar, frame};
 pub use colormap::Colormap;
+pub use outline::outline_svg;
 pub use overlay::{Base, Style, overlay};
 pub use png::{png_text, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};

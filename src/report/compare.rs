@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde::Serialize;
 use serde_json::{Value, json};
+use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 /// How a word of one prompt stands to the other prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,19 +43,6 @@ pub struct Pair {
 pub fn align<S: AsRef<str>>(a: &[S], b: &[S]) -> Vec<Pair> {
     let a: Vec<String> = a.iter().map(|word| normalized(word.as_ref())).collect();
     let b: Vec<String> = b.iter().map(|word| normalized(word.as_ref())).collect();
-    // length[i][j]: of the longest common subsequence of a[i..] and b[j..].
-    let columns = b.len() + 1;
-    let mut length = vec![0usize; (a.len() + 1) * columns];
-    for i in (0..a.len()).rev() {
-        for j in (0..b.len()).rev() {
-            length[i * columns + j] = if a[i] == b[j] {
-                length[(i + 1) * columns + j + 1] + 1
-            } else {
-                length[(i + 1) * columns + j].max(length[i * columns + j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
     let (mut left, mut right) = (Vec::new(), Vec::new()); // of the gap that is open
     let mut pairs = Vec::new();
     let close = |left: &mut Vec<usize>, right: &mut Vec<usize>, pairs: &mut Vec<Pair>| {
@@ -65,17 +53,14 @@ pub fn align<S: AsRef<str>>(a: &[S], b: &[S]) -> Vec<Pair> {
         pairs.extend(left.drain(..).skip(both).map(|a| Pair { a: Some(a), b: None, kind: Match::OnlyA }));
         pairs.extend(right.drain(..).skip(both).map(|b| Pair { a: None, b: Some(b), kind: Match::OnlyB }));
     };
-    while i < a.len() || j < b.len() {
-        if i < a.len() && j < b.len() && a[i] == b[j] {
+    for change in capture_diff_slices(Algorithm::Lcs, &a, &b) {
+        if let DiffOp::Equal { old_index, new_index, len } = change {
             close(&mut left, &mut right, &mut pairs);
-            pairs.push(Pair { a: Some(i), b: Some(j), kind: Match::Same });
-            (i, j) = (i + 1, j + 1);
-        } else if j == b.len() || (i < a.len() && length[(i + 1) * columns + j] >= length[i * columns + j + 1]) {
-            left.push(i);
-            i += 1;
+            let same = |at| Pair { a: Some(old_index + at), b: Some(new_index + at), kind: Match::Same };
+            pairs.extend((0..len).map(same));
         } else {
-            right.push(j);
-            j += 1;
+            left.extend(change.old_range());
+            right.extend(change.new_range());
         }
     }
     close(&mut left, &mut right, &mut pairs);

@@ -9,6 +9,7 @@ mod newest;
 mod own;
 mod pictures;
 mod record;
+mod regions;
 mod remake;
 mod ties;
 mod write;
@@ -26,6 +27,7 @@ pub use pictures::{Pictures, render_run};
 pub use record::{
     FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps,
 };
+pub use regions::{REGIONS, RegionFiles, Threshold, WordRegion, word_regions, write_regions};
 pub(crate) use remake::renewed;
 pub use remake::{Remake, remake};
 pub use ties::{Tied, TiedMap, draw_ties};

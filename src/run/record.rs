@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::sweep::About;
-use crate::heatmap::{Heatmaps, Layout};
+use crate::heatmap::{Heatmaps, Layout, Place, otsu};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
@@ -138,6 +138,12 @@ pub struct WordRecord {
     /// Share of attention, peak, centroid, area and so on.
     #[serde(flatten)]
     pub layout: Layout,
+    /// The separate places above the threshold, largest share first; absent in runs of versions that did not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<Vec<Place>>,
+    /// Otsu's threshold of the word's map, a share of its maximum as `threshold` is: a second place to cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otsu: Option<f32>,
     /// The overlay's file, from the run folder.
     pub overlay: String,
 }
@@ -205,6 +211,8 @@ impl RunRecord {
         let word = |(index, word): (usize, &WordInfo)| WordRecord {
             word: word.clone(),
             layout: heatmaps.layout(index, threshold),
+            places: Some(heatmaps.places(index, threshold)),
+            otsu: Some(otsu(heatmaps.word(index))),
             overlay: overlay_file(index, heatmaps.chosen.len(), &prompt.label(word)),
         };
         let all = heatmaps.chosen.iter().enumerate().map(word);
@@ -224,8 +232,13 @@ pub fn quoted(word: &str) -> String {
 
 /// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many digits as `count` needs.
 pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
+    format!("overlays/{}.png", numbered(index, count, label))
+}
+
+/// The name of the file of word `index` of `count`, without its kind: `NN-word`.
+pub(super) fn numbered(index: usize, count: usize, label: &str) -> String {
     let digits = count.saturating_sub(1).to_string().len().max(2);
-    format!("overlays/{index:0digits$}-{}.png", super::slug(label))
+    format!("{index:0digits$}-{}", super::slug(label))
 }
 
 /// Writes `heatmaps.safetensors`: `words` f32 `[W, h, w]`, the map of each chosen word, and `tokens` f32 `[T, h, w]`, the attention to each
@@ -278,5 +291,8 @@ mod tests {
         assert_eq!(quoted("--size=64x64"), "--size=64x64");
         assert_eq!(quoted("it's $5"), "'it'\\''s $5'");
         assert_eq!(quoted(""), "''");
+        for word in ["a b", "it's", "\"$5\"", "a\nb", "`x`", "~", "*", "#", "a\\b", "\u{e9}!", "x=y", "-"] {
+            assert_eq!(shlex::split(&quoted(word)), Some(vec![word.to_owned()]), "{word}");
+        }
     }
 }

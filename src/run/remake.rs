@@ -1,5 +1,6 @@
 //! A run's maps and pictures again, with other choices.
 
+use super::regions::{RegionFiles, Threshold, word_regions, write_regions};
 use super::{FORMAT_VERSION, Pictures, Run, RunRecord, own, render_run};
 use crate::facts::of_trace;
 use crate::files::{Partial, Staging, Target, check_own, link};
@@ -27,6 +28,27 @@ pub struct Remake<'a> {
     pub display: &'a Display,
     /// The words and phrases to show; all words of the prompt when `None`.
     pub words: Option<&'a [WordInfo]>,
+}
+
+impl Remake<'_> {
+    /// Writes the regions of the chosen words, or of all, into the run folder `folder`. Returns the paths of the files.
+    ///
+    /// # Errors
+    /// As [`heatmap::aggregate`] and [`write_regions`].
+    pub fn regions(
+        &self,
+        trace: &Trace,
+        folder: &Path,
+        threshold: Threshold,
+        files: RegionFiles,
+    ) -> Result<Vec<PathBuf>> {
+        let half = self.aggregate.half;
+        let every = trace.words(half);
+        let maps = heatmap::aggregate(trace, self.aggregate, self.words.unwrap_or(&every))?;
+        let prompt = trace.half(half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
+        let image = trace.about.image;
+        write_regions(folder, &word_regions(&maps, prompt, image, threshold), image, files)
+    }
 }
 
 /// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what [`Run::read`] gave: in the run's folder, or,

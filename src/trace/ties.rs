@@ -3,6 +3,7 @@
 
 use super::{AttentionKind, Buffer, Grid, Site};
 use crate::{Error, Result};
+use bytesize::ByteSize;
 use half::f16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -137,11 +138,11 @@ fn bytes(sites: &[Site], images: usize, rows: usize) -> u64 {
 
 /// Bytes as people read them.
 fn in_units(bytes: u64) -> String {
+    let text = ByteSize(bytes).display().iec();
     match bytes {
         0..1024 => format!("{bytes} bytes"),
-        1024..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
+        1024..0x4000_0000 => format!("{text:.1}"),
+        _ => format!("{text:.2}"),
     }
 }
 

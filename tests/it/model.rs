@@ -18,25 +18,25 @@ fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn checkpoint(name: &str) -> Checkpoint {
+pub(crate) fn checkpoint(name: &str) -> Checkpoint {
     Checkpoint::open(&Source::Folder(fixtures().join(name)), &OpenOptions::default()).unwrap()
 }
 
 /// The tensors that diffusers made for a checkpoint.
-struct Numbers(HashMap<String, Tensor>);
+pub(crate) struct Numbers(HashMap<String, Tensor>);
 
 impl Numbers {
-    fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let file = fixtures().join(format!("model/{name}.safetensors"));
         Self(candle_core::safetensors::load(file, &Device::Cpu).unwrap())
     }
 
-    fn get(&self, name: &str) -> &Tensor {
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("no {name} in the fixture"))
     }
 
     /// The cases of a part: the second of the parts of a name.
-    fn cases(&self, part: &str) -> Vec<String> {
+    pub(crate) fn cases(&self, part: &str) -> Vec<String> {
         let case = |name: &String| name.strip_prefix(part)?.strip_prefix('/')?.split('/').next().map(str::to_string);
         let mut cases: Vec<String> = self.0.keys().filter_map(case).collect();
         cases.sort();
@@ -57,7 +57,7 @@ fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[track_caller]
-fn assert_close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
+pub(crate) fn assert_close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
     let error = relative_error(a, b);
     println!("{what}: {error:.1e}");
     // Not `error > limit`: a NaN must fail.
@@ -65,9 +65,9 @@ fn assert_close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
 }
 
 /// Issue 2 asks for 1e-4; this leaves room only for another order of summation.
-const F32: f64 = 1e-5;
+pub(crate) const F32: f64 = 1e-5;
 
-fn unet(name: &str, dtype: DType, layout: MemoryOrder) -> Unet {
+pub(crate) fn unet(name: &str, dtype: DType, layout: MemoryOrder) -> Unet {
     let checkpoint = checkpoint(name);
     let weights = checkpoint.weights(Part::Unet).unwrap();
     weights
@@ -75,7 +75,7 @@ fn unet(name: &str, dtype: DType, layout: MemoryOrder) -> Unet {
         .unwrap()
 }
 
-fn vae(name: &str, dtype: DType, layout: MemoryOrder) -> Vae {
+pub(crate) fn vae(name: &str, dtype: DType, layout: MemoryOrder) -> Vae {
     let checkpoint = checkpoint(name);
     let weights = checkpoint.weights(Part::Vae).unwrap();
     weights
@@ -125,7 +125,7 @@ impl AttentionObserver for Everything {
 }
 
 /// One case of the UNet: conditioning, latent, timestep.
-fn unet_case(numbers: &Numbers, case: &str) -> (Conditioning, Tensor, f64) {
+pub(crate) fn unet_case(numbers: &Numbers, case: &str) -> (Conditioning, Tensor, f64) {
     let get = |what: &str| numbers.get(&format!("unet/{case}/{what}")).clone();
     let mut conditioning = Conditioning::new(get("context"));
     conditioning.key_bias = numbers.0.get(&format!("unet/{case}/key_bias")).cloned();

@@ -84,3 +84,53 @@ fn maps_of_the_other_half_are_not_compared() {
     assert!(attnmap(&["view", path, "--half", "unconditional"]).status.success());
     refused(&compare(), 2, &["it has no maps of its prompt"]);
 }
+
+#[test]
+fn regions_go_out_as_masks_outlines_and_coco() {
+    let (made, _folder, run) = generate("a red apple and a red frog", &["--size", "128x64"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = run.to_str().unwrap();
+    let output = attnmap(&["view", path, "--words", "apple,red#2", "--masks", "--outline", "svg", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for word in record["words"].as_array().unwrap() {
+        let (places, otsu) = (word["places"].as_array().unwrap(), word["otsu"].as_f64().unwrap());
+        assert!(!places.is_empty() && (0.0..1.0).contains(&otsu), "{word}");
+        let shares: Vec<f64> = places.iter().map(|place| place["share"].as_f64().unwrap()).collect();
+        assert!(shares.iter().sum::<f64>() < 1.0001 && shares.is_sorted_by(|a, b| a >= b), "{shares:?}");
+    }
+    let mut names: Vec<_> = fs::read_dir(run.join("regions")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["00-apple.png", "00-apple.svg", "01-red-2.png", "01-red-2.svg", "coco.json"]);
+    let coco: Value = serde_json::from_slice(&fs::read(run.join("regions/coco.json")).unwrap()).unwrap();
+    assert_eq!((&coco["images"][0]["width"], &coco["images"][0]["height"]), (&128.into(), &64.into()));
+    let names: Vec<_> = coco["categories"].as_array().unwrap().iter().map(|word| word["name"].clone()).collect();
+    assert_eq!(names, ["apple", "red#2"]);
+    for (annotation, file) in coco["annotations"].as_array().unwrap().iter().zip(["00-apple", "01-red-2"]) {
+        let mask = image::open(run.join(format!("regions/{file}.png"))).unwrap().into_luma8();
+        assert_eq!(mask.dimensions(), (128, 64));
+        // The run lengths are the mask, column by column.
+        let counts = annotation["segmentation"]["counts"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
+        let bits: Vec<u8> = counts.enumerate().flat_map(|(at, n)| vec![255 * (at % 2) as u8; n as usize]).collect();
+        let columns: Vec<u8> =
+            (0..128).flat_map(|x| (0..64).map(move |y| (x, y))).map(|(x, y)| mask.get_pixel(x, y).0[0]).collect();
+        assert_eq!(bits, columns);
+        let white = columns.iter().filter(|&&value| value == 255).count() as u64;
+        assert_eq!(annotation["area"], white);
+        assert!(
+            fs::read_to_string(run.join(format!("regions/{file}.svg"))).unwrap().contains("viewBox=\"0 0 128 64\"")
+        );
+    }
+
+    let share = |more: &[&str]| {
+        let output = attnmap(&[&["view", path, "--words", "apple", "--outline", "json"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("outlines.json"));
+        let all: Value = serde_json::from_slice(&fs::read(run.join("regions/outlines.json")).unwrap()).unwrap();
+        assert!(!all["words"][0]["outlines"].as_array().unwrap().is_empty());
+        (all["words"][0]["threshold"].as_f64().unwrap(), all["words"][0]["area"].as_f64().unwrap())
+    };
+    let (usual, high, otsu) = (share(&[]), share(&["--threshold", "0.9"]), share(&["--otsu"]));
+    assert!((usual.0 - 0.4).abs() < 1e-6 && high.1 < usual.1 && otsu.0 != usual.0, "{usual:?} {high:?} {otsu:?}");
+    refused(&attnmap(&["view", path, "--otsu"]), 2, &["--otsu", "add --masks or --outline svg"]);
+}

@@ -4,6 +4,7 @@ use crate::trace::{Grid, Site, Stage};
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
+use wildmatch::WildMatch;
 
 /// One condition on a site. Those of an aggregate must all hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,9 +83,9 @@ impl LayerPattern {
         match self {
             Self::Stage(stage) => in_stage(site, *stage),
             Self::Path(pattern) => {
-                let path = site.path.as_bytes();
-                let ends = (0..path.len()).filter(|&at| path[at] == b'.').chain([path.len()]);
-                ends.into_iter().any(|end| glob(pattern.as_bytes(), &path[..end]))
+                let pattern = WildMatch::new(pattern);
+                let ends = site.path.match_indices('.').map(|(at, _)| at).chain([site.path.len()]);
+                ends.into_iter().any(|end| pattern.matches(&site.path[..end]))
             }
         }
     }
@@ -122,28 +123,6 @@ fn in_stage(site: &Site, stage: Stage) -> bool {
         (Stage::Transformer, Stage::Up) => site.depth >= 2.0 * THIRD,
         (own, stage) => own == stage,
     }
-}
-
-/// `*` any run of bytes, `?` one byte. Linear in time: only the last star is ever tried again.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (p, t) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
 /// A size of `--resolution`: one number is the SHORT side of the site grid (so that `16` means the same layers of a 512x512 and

@@ -1,0 +1,200 @@
+//! The region of each word for other programs: black and white masks, outlines as SVG or JSON, and one COCO file for the run.
+
+use super::record::numbered;
+use crate::files::write_file;
+use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, places, region};
+use crate::render::outline_svg;
+use crate::trace::{Grid, PromptInfo, WordInfo};
+use crate::{Error, Result};
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, GrayImage, ImageEncoder};
+use serde::Serialize;
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder of these files in a run.
+pub const REGIONS: &str = "regions";
+
+/// Where the region of a word's map begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Threshold {
+    /// At this share of the map's maximum, 0 to 1.
+    Share(f32),
+    /// At Otsu's threshold of each map.
+    Otsu,
+}
+
+/// Which files are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RegionFiles {
+    /// `NN-word.png`, white where the word's region is, at the image's size; and `coco.json`.
+    pub masks: bool,
+    /// `NN-word.svg`.
+    pub svg: bool,
+    /// `outlines.json`.
+    pub json: bool,
+}
+
+/// The region of one word on the image.
+#[derive(Debug, Clone, Serialize)]
+pub struct WordRegion {
+    /// The word, numbered where it stands in the prompt several times.
+    pub word: String,
+    /// Where the region begins, as a share of the map's maximum.
+    pub threshold: f32,
+    /// Share of the image, 0 to 1.
+    pub area: f32,
+    /// The separate places, largest share of the region's attention first.
+    pub places: Vec<Place>,
+    /// The lines around places and holes, in pixels of the image.
+    pub outlines: Vec<Outline>,
+    /// White where the region is.
+    #[serde(skip)]
+    pub mask: GrayImage,
+}
+
+/// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic) before it is cut.
+pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold: Threshold) -> Vec<WordRegion> {
+    let resampler = Resampler::new(maps.grid, image, Filter::Bicubic);
+    let one = |(index, word): (usize, &WordInfo)| {
+        let map: Vec<f32> = resampler.resize(maps.word(index)).into_iter().map(|value: f32| value.max(0.0)).collect();
+        let threshold = match threshold {
+            Threshold::Share(share) => share,
+            Threshold::Otsu => otsu(&map),
+        };
+        let mask = region(&map, image, threshold);
+        let white = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
+        WordRegion {
+            word: prompt.label(word),
+            threshold,
+            area: white as f32 / image.cells().max(1) as f32,
+            places: places(&mask, &map),
+            outlines: outlines(&mask),
+            mask,
+        }
+    };
+    maps.chosen.iter().enumerate().map(one).collect()
+}
+
+/// Writes the asked `files` of `regions` into the folder `regions` of the run folder `folder`. Returns their paths.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: RegionFiles) -> Result<Vec<PathBuf>> {
+    let folder = folder.join(REGIONS);
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let mut written = Vec::new();
+    let mut write = |name: String, bytes: &[u8]| -> Result<()> {
+        let path = folder.join(name);
+        write_file(&path, |file| file.write_all(bytes))?;
+        written.push(path);
+        Ok(())
+    };
+    for (index, word) in regions.iter().enumerate() {
+        let name = |kind: &str| format!("{}.{kind}", numbered(index, regions.len(), &word.word));
+        if files.masks {
+            write(name("png"), &png(&word.mask, &folder)?)?;
+        }
+        if files.svg {
+            write(name("svg"), outline_svg(&word.outlines, image, &word.word).as_bytes())?;
+        }
+    }
+    let pretty = |value: serde_json::Result<String>| value.expect("plain data has a JSON form") + "\n";
+    if files.json {
+        let all = json!({"width": image.width, "height": image.height, "words": regions});
+        write("outlines.json".into(), pretty(serde_json::to_string_pretty(&all)).as_bytes())?;
+    }
+    if files.masks {
+        write("coco.json".into(), pretty(serde_json::to_string_pretty(&coco(regions, image))).as_bytes())?;
+    }
+    Ok(written)
+}
+
+fn png(mask: &GrayImage, folder: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (width, height) = mask.dimensions();
+    let encoder = PngEncoder::new(&mut bytes);
+    let done = encoder.write_image(mask.as_raw(), width, height, ExtendedColorType::L8);
+    done.map_err(|error| Error::io(folder)(std::io::Error::other(error)))?;
+    Ok(bytes)
+}
+
+/// The regions in the format of the COCO data set: a category for each word, an annotation for each of its regions with the
+/// pixels as run lengths down the columns, and its box; and, under `places`, the box of each separate place.
+fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
+    let Grid { height, width } = image;
+    let boxed = |place: &Place| {
+        let (left, top) = (place.bounds.left * width as f32, place.bounds.top * height as f32);
+        let (right, bottom) = (place.bounds.right * width as f32, place.bounds.bottom * height as f32);
+        [left.round(), top.round(), (right - left).round(), (bottom - top).round()]
+    };
+    let annotation = |(index, word): (usize, &WordRegion)| {
+        let counts = run_lengths(&word.mask);
+        let area: usize = counts.iter().skip(1).step_by(2).sum();
+        json!({
+            "id": index + 1,
+            "image_id": 1,
+            "category_id": index + 1,
+            "bbox": around(&word.mask),
+            "area": area,
+            "iscrowd": 1,
+            "segmentation": {"size": [height, width], "counts": counts},
+            "places": word.places.iter().map(boxed).collect::<Vec<_>>(),
+        })
+    };
+    let some = |(_, word): &(usize, &WordRegion)| word.area > 0.0;
+    let category = |(index, word): (usize, &WordRegion)| json!({"id": index + 1, "name": word.word});
+    json!({
+        "images": [{"id": 1, "file_name": "image.png", "width": width, "height": height}],
+        "categories": regions.iter().enumerate().map(category).collect::<Vec<_>>(),
+        "annotations": regions.iter().enumerate().filter(some).map(annotation).collect::<Vec<_>>(),
+    })
+}
+
+/// Left, top, width and height in pixels of what is white.
+fn around(mask: &GrayImage) -> [u32; 4] {
+    let white = || mask.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] > 0);
+    let ends = |at: fn((u32, u32)) -> u32| {
+        let all = || white().map(|(x, y, _)| at((x, y)));
+        (all().min().unwrap_or(0), all().max().map_or(0, |last| last + 1))
+    };
+    let ((left, right), (top, bottom)) = (ends(|(x, _)| x), ends(|(_, y)| y));
+    [left, top, right - left, bottom - top]
+}
+
+/// Lengths of runs of black and white in turn, black first, down one column after another.
+fn run_lengths(mask: &GrayImage) -> Vec<usize> {
+    let mut counts = vec![0];
+    let mut white = false;
+    for x in 0..mask.width() {
+        for y in 0..mask.height() {
+            let is_white = mask.get_pixel(x, y).0[0] > 0;
+            if is_white != white {
+                counts.push(0);
+                white = is_white;
+            }
+            if let Some(last) = counts.last_mut() {
+                *last += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Luma;
+
+    #[test]
+    fn runs_go_down_the_columns_and_begin_with_black() {
+        let mut mask = GrayImage::new(3, 2);
+        mask.put_pixel(0, 0, Luma([255]));
+        mask.put_pixel(1, 1, Luma([255]));
+        assert_eq!(run_lengths(&mask), [0, 1, 2, 1, 2]);
+        assert_eq!(around(&mask), [0, 0, 2, 2]);
+        assert_eq!(run_lengths(&GrayImage::new(3, 2)), [6]);
+        assert_eq!(around(&GrayImage::new(3, 2)), [0, 0, 0, 0]);
+    }
+}
