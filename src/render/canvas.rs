@@ -25,7 +25,7 @@ pub fn blend(canvas: &mut RgbImage, x: i64, y: i64, colour: [u8; 3], alpha: f32)
 }
 
 /// Fills the rectangle of `size` (width, height) at `corner` (left, top); what lies outside is cut off, and nothing of no size is drawn.
-pub fn bar(canvas: &mut RgbImage, corner: (i32, i32), size: (i32, i32), colour: [u8; 3]) {
+pub fn fill(canvas: &mut RgbImage, corner: (i32, i32), size: (i32, i32), colour: [u8; 3]) {
     if size.0 > 0 && size.1 > 0 {
         let rectangle = Rect::at(corner.0, corner.1).of_size(size.0 as u32, size.1 as u32);
         draw_filled_rect_mut(canvas, rectangle, Rgb(colour));

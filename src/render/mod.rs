@@ -9,7 +9,7 @@ mod sheet;
 mod strip;
 mod text;
 
-pub use canvas::{bar, frame};
+pub use canvas::{fill, frame};
 pub use colormap::Colormap;
 pub use outline::outline_svg;
 pub use overlay::{Base, Style, overlay};

@@ -1,6 +1,6 @@
 //! The contact sheet: the image, then every word's overlay with its caption and colour bar in numbers.
 
-use super::canvas::{bar, mix, paste};
+use super::canvas::{fill, mix, paste};
 use super::overlay::{LEVELS, THIN, line_shade};
 use super::text::Typesetter;
 use super::{Base, Display, Style};
@@ -201,7 +201,7 @@ impl Plan {
         let (across, down) = ([tick_at - tick, tick_at + tick], [top - 2.0 * tick, top + bar_height + 2.0 * tick]);
         let (left_edge, top_edge) = (across[0] as i32, down[0] as i32);
         let (wide, high) = (across[1].ceil() as i32 - left_edge, down[1] as i32 - top_edge);
-        bar(canvas, (left_edge, top_edge), (wide, high), INK);
+        fill(canvas, (left_edge, top_edge), (wide, high), INK);
         let below = top + bar_height + 0.12 * self.size;
         let zero = text.set("0", size, width, 1);
         text.draw(canvas, &zero, left, below, FAINT);

@@ -4,7 +4,7 @@ use super::Run;
 use super::folder::read_png;
 use crate::files::{MARK, Target};
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
-use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, bar, contact_sheet, overlay, percent, write_png};
+use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, fill, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::{Rgb, RgbImage, imageops};
@@ -172,11 +172,11 @@ fn frame(picture: &RgbImage, caption: &Caption, animation: &Animation, text: &mu
     let (bar_top, thick) = ((top + 2.0 * size) as u32, (0.45 * size).max(3.0) as u32);
     for x in 0..inner as u32 {
         let colour = animation.display.colormap.at(x as f32 / inner.max(1.0));
-        bar(&mut canvas, (left as i32 + x as i32, bar_top as i32), (1, thick as i32), colour);
+        fill(&mut canvas, (left as i32 + x as i32, bar_top as i32), (1, thick as i32), colour);
     }
     // The steps gone by, as a line that fills.
     let done = (inner * (caption.step + 1) as f32 / steps.max(1) as f32) as i32;
-    bar(&mut canvas, (left as i32, (height + strip) as i32 - 2), (done, 1), FAINT);
+    fill(&mut canvas, (left as i32, (height + strip) as i32 - 2), (done, 1), FAINT);
     for (share, anchor) in [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)] {
         let number = text.set(&percent(share * caption.top), 0.68 * size, inner, 1);
         let x = left + anchor * (inner - number.width);
