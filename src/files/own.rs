@@ -1,6 +1,6 @@
 //! Which files attnmap wrote: those that carry its mark.
 //!
-//! Every picture says `attnmap VERSION` in the PNG text `Software`, every page in `<meta name="generator">`, every JSON file that may lie
+//! Every picture says `attnmap VERSION` in the PNG text `Software`, every page in `<meta name="generator">`, every SVG in `<metadata>`, every JSON file that may lie
 //! among files of the user in its field `attnmap`. A file without the mark is the user's, whatever its name is.
 
 use std::fs::{self, File};
@@ -40,6 +40,9 @@ fn has_mark(path: &Path) -> io::Result<bool> {
         return Ok(serde_json::from_reader::<_, Marked>(file).is_ok_and(|json| !json.attnmap.is_empty()));
     }
     let head = String::from_utf8_lossy(&head);
+    if head.starts_with("<svg ") {
+        return Ok(head.contains(&format!("<metadata>{ANY}")));
+    }
     // Pages of before there was a mark end their title with the name.
     let marks = [&format!("<meta name=\"generator\" content=\"{ANY}"), "· attnmap</title>"];
     Ok(head.starts_with("<!doctype html>") && marks.into_iter().any(|mark| head.contains(mark)))
@@ -93,6 +96,7 @@ mod tests {
         assert!(own("b.html", "<!doctype html>\n<html><head><title>a frog · attnmap</title>".as_bytes()));
         assert!(!own("c.html", b"<!doctype html>\n<html><head><meta name=\"generator\" content=\"Hugo 0.1\">attnmap "));
         assert!(!own("d.html", b"MY HOMEPAGE"));
+        assert!(own("a.svg", b"<svg xmlns=\"x\">\n<metadata>attnmap 0.1.0</metadata>") && !own("b.svg", b"<svg >"));
         assert!(own("a.json", b"{\"x\": [1, 2], \"attnmap\": \"0.1.0\"}"));
         for other in [&b"{\"attnmap\": 3}"[..], b"{\"inner\": {\"attnmap\": \"0.1.0\"}}", b"{", b"", b"[]", PNG] {
             assert!(!own("other", other), "{other:?}");

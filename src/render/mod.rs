@@ -13,7 +13,7 @@ pub use canvas::{fill, frame};
 pub use colormap::Colormap;
 pub use outline::outline_svg;
 pub use overlay::{Base, Style, overlay};
-pub use png::{png_text, write_png};
+pub use png::{png_text, write_gray_png, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};
 pub use strip::strip;
 pub use text::{Typesetter, missing_glyphs};

@@ -18,8 +18,9 @@ pub fn outline_svg(outlines: &[Outline], size: Grid, title: &str) -> String {
     let Grid { height, width } = size;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
-         <title>{}</title>\n\
+         <metadata>{}</metadata><title>{}</title>\n\
          <path d=\"{path}\" fill=\"#f2f0ec\" fill-opacity=\"0.25\" fill-rule=\"evenodd\" stroke=\"#f2f0ec\"/>\n</svg>\n",
+        crate::files::MARK,
         encode_text(title)
     )
 }

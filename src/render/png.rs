@@ -2,7 +2,7 @@
 
 use crate::files::{MARK, write_file};
 use crate::{Error, Result};
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 use std::io;
 use std::path::Path;
 
@@ -13,13 +13,31 @@ use std::path::Path;
 /// [`Error::Io`] when it cannot be written.
 pub fn write_png(path: &Path, image: &RgbImage, texts: &[(&str, &str)], fast: bool) -> Result<()> {
     let mut bytes = Vec::new();
-    encode(&mut bytes, image, texts, fast).map_err(|error| Error::io(path)(io::Error::other(error)))?;
+    let size = image.dimensions();
+    let encoded = encode(&mut bytes, (png::ColorType::Rgb, size, image.as_raw()), texts, fast);
+    encoded.map_err(|error| Error::io(path)(io::Error::other(error)))?;
     write_file(path, |file| file.write_all(&bytes))
 }
 
-fn encode(bytes: &mut Vec<u8>, image: &RgbImage, texts: &[(&str, &str)], fast: bool) -> Result<(), png::EncodingError> {
-    let mut encoder = png::Encoder::new(bytes, image.width(), image.height());
-    encoder.set_color(png::ColorType::Rgb);
+/// As [`write_png`] for a picture in grey, e.g. a mask.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn write_gray_png(path: &Path, image: &GrayImage, texts: &[(&str, &str)]) -> Result<()> {
+    let mut bytes = Vec::new();
+    let encoded = encode(&mut bytes, (png::ColorType::Grayscale, image.dimensions(), image.as_raw()), texts, true);
+    encoded.map_err(|error| Error::io(path)(io::Error::other(error)))?;
+    write_file(path, |file| file.write_all(&bytes))
+}
+
+fn encode(
+    bytes: &mut Vec<u8>,
+    (colour, (width, height), pixels): (png::ColorType, (u32, u32), &[u8]),
+    texts: &[(&str, &str)],
+    fast: bool,
+) -> Result<(), png::EncodingError> {
+    let mut encoder = png::Encoder::new(bytes, width, height);
+    encoder.set_color(colour);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(if fast { png::Compression::Fast } else { png::Compression::Balanced });
     for (keyword, text) in [("Software", MARK)].iter().chain(texts) {
@@ -27,7 +45,7 @@ fn encode(bytes: &mut Vec<u8>, image: &RgbImage, texts: &[(&str, &str)], fast: b
         encoder.add_itxt_chunk(keyword.to_string(), text.replace('\0', "\u{fffd}"))?;
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(image.as_raw())?;
+    writer.write_image_data(pixels)?;
     writer.finish()
 }
 

@@ -28,7 +28,7 @@ const FILES: [&str; 10] = [
 const START: [&str; 2] = ["init.png", "mask.png"];
 
 /// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
-const FOLDERS: [&str; 5] = ["overlays", "counterfactual", "weights", "animations", "ties"];
+const FOLDERS: [&str; 6] = ["overlays", "counterfactual", "weights", "animations", "ties", super::regions::REGIONS];
 
 /// What `run.json` tells of the files beside it, whatever version wrote it.
 #[derive(Deserialize)]

@@ -1,13 +1,12 @@
 //! The region of each word for other programs: black and white masks, outlines as SVG or JSON, and one COCO file for the run.
 
 use super::record::numbered;
-use crate::files::write_file;
+use crate::files::{check_own, write_file};
 use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, places, region};
-use crate::render::outline_svg;
+use crate::render::{outline_svg, write_gray_png};
 use crate::trace::{Grid, PromptInfo, WordInfo};
 use crate::{Error, Result};
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, GrayImage, ImageEncoder};
+use image::GrayImage;
 use serde::Serialize;
 use serde_json::json;
 use std::fs;
@@ -80,44 +79,42 @@ pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold
 /// Writes the asked `files` of `regions` into the folder `regions` of the run folder `folder`. Returns their paths.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Option`] where a file that attnmap did not write is in the way, before any is written; [`Error::Io`].
 pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: RegionFiles) -> Result<Vec<PathBuf>> {
     let folder = folder.join(REGIONS);
-    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let mut written = Vec::new();
-    let mut write = |name: String, bytes: &[u8]| -> Result<()> {
-        let path = folder.join(name);
-        write_file(&path, |file| file.write_all(bytes))?;
-        written.push(path);
-        Ok(())
+    let place = |index: usize, word: &WordRegion, kind: &str| {
+        folder.join(format!("{}.{kind}", numbered(index, regions.len(), &word.word)))
     };
-    for (index, word) in regions.iter().enumerate() {
-        let name = |kind: &str| format!("{}.{kind}", numbered(index, regions.len(), &word.word));
-        if files.masks {
-            write(name("png"), &png(&word.mask, &folder)?)?;
-        }
-        if files.svg {
-            write(name("svg"), outline_svg(&word.outlines, image, &word.word).as_bytes())?;
-        }
+    let words = || regions.iter().enumerate();
+    let masks: Vec<_> =
+        words().filter(|_| files.masks).map(|(index, word)| (place(index, word, "png"), word)).collect();
+    let pictures: Vec<_> =
+        words().filter(|_| files.svg).map(|(index, word)| (place(index, word, "svg"), word)).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let all = json!({"attnmap": version, "width": image.width, "height": image.height, "words": regions});
+    let json = [
+        (files.json, folder.join("outlines.json"), all),
+        (files.masks, folder.join("coco.json"), coco(regions, image)),
+    ];
+    let json: Vec<_> = json.into_iter().filter(|(asked, ..)| *asked).map(|(_, path, value)| (path, value)).collect();
+    let paths = masks.iter().chain(&pictures).map(|(path, _)| path).chain(json.iter().map(|(path, _)| path));
+    let paths: Vec<PathBuf> = paths.cloned().collect();
+    paths.iter().try_for_each(|path| check_own(path, "RUN"))?;
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    for (path, word) in &masks {
+        write_gray_png(path, &word.mask, &[("Description", &word.word)])?;
     }
-    let pretty = |value: serde_json::Result<String>| value.expect("plain data has a JSON form") + "\n";
-    if files.json {
-        let all = json!({"width": image.width, "height": image.height, "words": regions});
-        write("outlines.json".into(), pretty(serde_json::to_string_pretty(&all)).as_bytes())?;
+    for (path, word) in &pictures {
+        let picture = outline_svg(&word.outlines, image, &word.word);
+        write_file(path, |file| file.write_all(picture.as_bytes()))?;
     }
-    if files.masks {
-        write("coco.json".into(), pretty(serde_json::to_string_pretty(&coco(regions, image))).as_bytes())?;
+    for (path, value) in &json {
+        write_file(path, |file| {
+            serde_json::to_writer_pretty(&mut *file, value)?;
+            file.write_all(b"\n")
+        })?;
     }
-    Ok(written)
-}
-
-fn png(mask: &GrayImage, folder: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (width, height) = mask.dimensions();
-    let encoder = PngEncoder::new(&mut bytes);
-    let done = encoder.write_image(mask.as_raw(), width, height, ExtendedColorType::L8);
-    done.map_err(|error| Error::io(folder)(std::io::Error::other(error)))?;
-    Ok(bytes)
+    Ok(paths)
 }
 
 /// The regions in the format of the COCO data set: a category for each word, an annotation for each of its regions with the
@@ -146,6 +143,7 @@ fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     let some = |(_, word): &(usize, &WordRegion)| word.area > 0.0;
     let category = |(index, word): (usize, &WordRegion)| json!({"id": index + 1, "name": word.word});
     json!({
+        "attnmap": env!("CARGO_PKG_VERSION"),
         "images": [{"id": 1, "file_name": "image.png", "width": width, "height": height}],
         "categories": regions.iter().enumerate().map(category).collect::<Vec<_>>(),
         "annotations": regions.iter().enumerate().filter(some).map(annotation).collect::<Vec<_>>(),
