@@ -265,7 +265,7 @@ pub fn reweighted(
         images: weights.iter().map(|weight| file(&format!("-x{weight:.2}"))).collect(),
         strip: file(""),
         means: images.iter().map(|other| difference(image, other).1).collect(),
-        areas: images.iter().map(|other| region(&difference(image, other).0).1).collect(),
+        areas: images.iter().map(|other| changed(&difference(image, other).0).area).collect(),
         word: name.clone(),
         weights,
     };

@@ -59,7 +59,9 @@ impl Server {
     fn start(files: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let (behaviour, requests, carried) = <(Arc<Mutex<_>>, Arc<Mutex<_>>, Arc<Mutex<_>>)>::default();
+        let behaviour = Arc::<Mutex<Behaviour>>::default();
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let carried = Arc::<Mutex<Vec<Carried>>>::default();
         let (shared, log, more) = (behaviour.clone(), requests.clone(), carried.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
