@@ -24,7 +24,6 @@ mod model_shapes;
 mod models;
 mod odd;
 mod options;
-mod oracle;
 mod outputs;
 mod pictures;
 mod pipeline;
