@@ -239,7 +239,8 @@ impl Told {
 
 /// Options of the command that no line of the list takes, since each has its own.
 fn own_settings(terminal: &Terminal, lines: &[Line]) -> Vec<String> {
-    let own: [(&str, fn(&Line) -> bool); 8] = [
+    type Has = fn(&Line) -> bool;
+    let own: [(&str, Has); 8] = [
         ("negative", |line| line.negative.is_some()),
         ("seeds", |line| line.seeds.is_some()),
         ("steps", |line| line.steps.is_some()),

@@ -90,7 +90,7 @@ pub fn percent(share: f64) -> String {
         value if value.abs() >= 9.95 => format!("{value:.0} %"),
         value if value.abs() >= 0.995 => format!("{value:.1} %"),
         value if value.abs() >= 0.005 => format!("{value:.2} %"),
-        value if value == 0.0 => "0 %".into(),
+        0.0 => "0 %".into(),
         _ => "< 0.01 %".into(),
     }
 }

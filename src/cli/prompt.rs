@@ -173,7 +173,7 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
             warnings.push(never_seen(pipeline.id(), &unknown, vocabulary));
         }
     }
-    let texts = [&[prompt.text.clone()], probes].concat().join(" ");
+    let texts = [std::slice::from_ref(&prompt.text), probes].concat().join(" ");
     warnings.extend(missing_glyphs(&texts));
     Ok(warnings)
 }

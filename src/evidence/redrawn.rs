@@ -128,7 +128,7 @@ impl Reweight {
             (Some(word), true) => Ok(Self { word, from, to, images }),
             _ => Err(Error::option(
                 "--weight",
-                format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(&name)),
+                format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(name)),
             )),
         }
     }

@@ -182,7 +182,7 @@ impl Leakage {
         self.follows != self.noun
     }
 
-    /// Whether it is worth saying that it may have gone to another thing: its map must be like that thing's ([`ALIKE`]), and less like its
+    /// Whether it is worth saying that it may have gone to another thing: its map must be like that thing's (`ALIKE`), and less like its
     /// own noun's by as much again.
     pub fn tells(&self) -> bool {
         let nearest = self.others.iter().map(|other| other.divergence).fold(f32::INFINITY, f32::min);

@@ -257,7 +257,12 @@ mod tests {
         assert_eq!(first.place(), second.place());
         commit(first).unwrap();
         let mut places = Vec::new();
-        let made = second.commit(|_, place| Ok(places.push(place.to_path_buf()))).unwrap();
+        let made = second
+            .commit(|_, place| {
+                places.push(place.to_path_buf());
+                Ok(())
+            })
+            .unwrap();
         assert_eq!((&made, places.last()), (&folder.path().join("frog-0-2"), Some(&made)));
         assert_eq!(fs::read_to_string(made.join("run.json")).unwrap(), "2");
     }

@@ -18,6 +18,9 @@ pub struct Target {
     force: bool,
 }
 
+/// Says of a path within a folder whether the file there is attnmap's.
+pub type Owns = Box<dyn Fn(&Path) -> bool>;
+
 /// A kind of folder that attnmap makes, such as a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
@@ -26,7 +29,7 @@ pub struct Kind {
     /// Whether a folder is one.
     pub is: fn(&Path) -> bool,
     /// Of a folder that is one: which of its files are attnmap's own, by their path in it.
-    pub owns: fn(&Path) -> Box<dyn Fn(&Path) -> bool>,
+    pub owns: fn(&Path) -> Owns,
 }
 
 impl Target {

@@ -170,7 +170,8 @@ impl Pipeline {
         Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
     }
 
-    /// Refuses an image size in pixels that has no latent grid; errors are [`Error::Option`].
+    /// Refuses an image size in pixels that has no latent grid; errors are
+    /// [`Error::Option`](crate::Error::Option).
     pub fn check_size(&self, size: Grid) -> Result<()> {
         check_size(size, self.vae_factor)
     }

@@ -68,7 +68,7 @@ fn of_record(run: &Run, trace: Option<&Trace>) -> Vec<String> {
     let mut reasons = Vec::new();
     let shares = record.tokens.iter().map(|token| token.share).chain([record.padding_share]);
     let sum: f32 = shares.chain(record.image_share).sum();
-    if !((sum - 1.0).abs() <= SHARES_TOLERANCE) {
+    if sum.is_nan() || (sum - 1.0).abs() > SHARES_TOLERANCE {
         reasons.push(format!("the shares of tokens, padding and image sum to {sum}, not to 1"));
     }
     let count = record.tokens.len();

@@ -93,7 +93,12 @@ fn the_page_and_the_command_line_say_the_same() {
     let site = record["sites"].as_array().unwrap().len() - 2;
     let path = record["sites"][site]["path"].as_str().unwrap();
     let layer = asked(folder, &words, &["--layers", path, "--box", "69,49,40,31"]);
-    same(&shown(&mut chrome, &page, &format!("#little=1&special=1&at={site}&box=69,49,40,31")), &layer, 4e-3, "a layer");
+    same(
+        &shown(&mut chrome, &page, &format!("#little=1&special=1&at={site}&box=69,49,40,31")),
+        &layer,
+        4e-3,
+        "a layer",
+    );
     let window = asked(folder, &words, &["--steps-window", "2-4", "--box", "69,49,40,31"]);
     same(&shown(&mut chrome, &page, "#little=1&special=1&steps=2-4&box=69,49,40,31"), &window, 4e-3, "steps");
 

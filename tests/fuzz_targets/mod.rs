@@ -294,7 +294,7 @@ pub fn prompt(data: &[u8]) {
     let Some((how, data)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(data);
     let (text, choice) = text.rsplit_once('\n').unwrap_or((&text, ""));
-    let syntax = Syntax { emphasis: how & 1 > 0, long: how & 2 > 0, ..Syntax::default() };
+    let syntax = Syntax { emphasis: how & 1 > 0, long: how & 2 > 0 };
     PIPELINE.with(|pipeline| {
         let Some(prompt) = checked(pipeline.read(text, syntax)) else { return };
         assert!(prompt.weights.is_empty() || prompt.weights.len() == prompt.ids.len());

@@ -655,7 +655,8 @@ fn a_damaged_file_in_the_cache_is_fetched_again_or_named() {
         options
     };
     let merges = "tokenizer/merges.txt";
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 7] = [
         (UNET, &|content| content.truncate(1000)),
         (UNET, &|content| content.clear()),
         (UNET, &|content| content[..64].fill(0)),

@@ -6,7 +6,7 @@
 //! plain candle form, which is the path on CUDA and Metal and the oracle of anything faster.
 //!
 //! # Number formats
-//! Weights keep the dtype that the [`VarBuilder`] was made with. Activations are f32 on a CPU
+//! Weights keep the dtype that the `VarBuilder` was made with. Activations are f32 on a CPU
 //! (candle has no bf16 product there, and f32 is the more exact) and the weights' dtype elsewhere;
 //! see [`Builder::activations`]. Norms, softmax and the timestep embedding are computed in f32
 //! everywhere.
