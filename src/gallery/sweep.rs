@@ -16,7 +16,6 @@ use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::report::relative_address;
 use crate::run::{RunRecord, run_name};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo};
 use crate::{Error, Result};
@@ -150,13 +149,12 @@ impl Swept {
 
     /// The page of the run of `seed` that lies beside `folder`, of the same prompt and settings.
     fn run_beside(&self, folder: &Path, seed: u64) -> Option<String> {
-        let run = folder.parent()?.join(run_name(&self.found.about.prompt, seed));
+        let name = run_name(&self.found.about.prompt, seed);
+        let run = folder.file_name().and(folder.parent())?.join(&name);
         let record = RunRecord::read(&run).ok()?;
         let same = record.about(&self.found.about.aggregate).fits(&self.found.about);
-        if !same {
-            return None;
-        }
-        relative_address(folder, &run.join("report.html"))
+        // The sweep's folder is not there yet. A slug has no letter that means something in an address.
+        (same && run.join("report.html").is_file()).then(|| format!("../{name}/report.html"))
     }
 
     /// The mean image and, over it, each word's mean map.
