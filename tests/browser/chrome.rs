@@ -157,6 +157,8 @@ impl Chrome {
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
         self.call("Page.navigate", json!({"url": format!("file://{}", file.canonicalize().unwrap().display())}));
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'");
+        // The page's own scripts were passed over; a frame can be waited for again.
+        self.call("Emulation.setScriptExecutionDisabled", json!({"value": false}));
     }
 
     /// Touches the window at a place and lifts the finger again.
