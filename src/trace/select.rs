@@ -34,6 +34,10 @@ impl PromptInfo {
     }
 
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
+        // A word is found by its own name, however brackets and signs join its letters with others as a phrase.
+        if let Some(word) = self.words.iter().find(|word| word.occurrence > 1 && self.label(word) == name) {
+            return Ok(vec![word.clone()]);
+        }
         let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
         let occurrence = numbered.map(|(name, number)| (number, self.phrases(name)));
         // `apple#2` is how the second apple is written everywhere, also where the prompt itself has those characters.
@@ -42,7 +46,13 @@ impl PromptInfo {
         {
             return Ok(vec![word.clone()]);
         }
-        let found = self.phrases(name);
+        let mut found = self.phrases(name);
+        for word in self.words.iter().filter(|word| word.text == name) {
+            match found.iter_mut().find(|other| (other.start, other.end) == (word.start, word.end)) {
+                Some(other) => other.clone_from(word),
+                None => found.push(word.clone()),
+            }
+        }
         if !found.is_empty() {
             return Ok(found);
         }

@@ -6,21 +6,27 @@ use attnmap::pipeline::{LoadOptions, Pipeline};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Peak resident memory in bytes of a run with the embedded checkpoint.
-// `wait4` waits for the child, and says what it used.
-#[allow(clippy::zombie_processes)]
+/// Peak resident memory in bytes of a run with the embedded checkpoint. It is read while the run goes on: what the
+/// system says at the end counts the memory of the process that began it, too, and that is this test's.
 fn peak(steps: usize, more: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
     command.args(["generate", "a red apple on the beach", "--quiet", "--steps", &steps.to_string()]).args(more);
     command.arg("--out").arg(folder.path().join("run")).stdout(Stdio::null());
-    let child = command.spawn().unwrap();
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::uninit());
-    // SAFETY: the child is ours and nobody else waits for it; the system fills `usage`.
-    let waited = unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, usage.as_mut_ptr()) };
-    assert!(waited > 0 && status == 0, "the run failed");
-    // SAFETY: filled, as the child was waited for.
-    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let known = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = known.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        peak = kilobytes.map_or(peak, |kilobytes| peak.max(kilobytes * 1024));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "the run failed");
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }
 
 /// A size that no machine holds, and for which nothing is allocated before it is refused.

@@ -14,7 +14,7 @@ const KEYS: usize = 13;
 
 fn site(index: usize, kind: AttentionKind, heads: usize, height: usize, width: usize) -> Site {
     let path = format!("up_blocks.{index}.attentions.0.transformer_blocks.0.attn2");
-    Site { path, stage: Stage::Up, depth: 0.0, kind, index, heads, height, width }
+    Site { path, stage: Stage::Up, depth: [0.25, 0.0, 0.75][index], kind, index, heads, height, width }
 }
 
 /// Sites of odd sizes, one of more cells than the recorder takes at once.
@@ -197,7 +197,7 @@ fn wrong_headers_are_refused_by_name() {
     assert_eq!(edited(|_| {}), "fine");
     let newer = metadata("format_version", "3");
     assert!(
-        newer.starts_with("FILE: trace format 2, written by attnmap ") && newer.contains("update attnmap"),
+        newer.starts_with("FILE: trace format 3, written by attnmap ") && newer.contains("update attnmap"),
         "{newer}"
     );
     assert!(metadata("format_version", "one").contains("is not a number"));
