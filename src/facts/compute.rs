@@ -16,8 +16,8 @@ pub const APART: f32 = 0.1;
 /// How much of a box must lie in another before it is called inside.
 const WITHIN: f32 = 0.9;
 
-/// A thing was probably not drawn when the attention to it is at most so many times as high in one place as in the image on average: what
-/// is drawn is looked for where it stands. ACCURACY.md has how it was found and how often it errs.
+/// A thing was probably not drawn when the attention to it is at most so many times as high in one place as in the
+/// image on average: what is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
 pub const NEGLECT: f32 = 5.5;
 
 /// Two maps are alike below this symmetric KL divergence, in nats. ACCURACY.md has how often what is said from it errs.
