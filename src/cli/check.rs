@@ -4,13 +4,14 @@ use attnmap::run;
 use clap::Args;
 use std::path::PathBuf;
 
+use super::newest::run_folder;
 use super::print;
 
 /// Check run folders against the format of docs/TRACE.md, one line per thing that is wrong
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct CheckArgs {
-    /// Run folders
+    /// Run folders; `last` is the newest run in outputs/
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 
@@ -24,14 +25,15 @@ Every number is read: the rows of a trace must sum to the number of steps, shape
 every picture must be there. Exit code 0 when nothing is wrong, 1 when something is.
 
 Examples:
-  attnmap check outputs/a-red-apple-0
-  attnmap check outputs/*/ --json";
+  attnmap check last
+  attnmap check last --json";
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut checked = Vec::new();
     let (mut lines, mut wrong) = (String::new(), 0);
-    for folder in &args.runs {
+    for given in &args.runs {
+        let folder = &run_folder(Some(given))?;
         let faults = run::check(folder)?;
         wrong += faults.len();
         for fault in &faults {
