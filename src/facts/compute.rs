@@ -20,7 +20,7 @@ const WITHIN: f32 = 0.9;
 /// image on average: what is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
 pub const NEGLECT: f32 = 5.5;
 
-/// Two maps are alike below this symmetric KL divergence, in nats. ACCURACY.md has how often what is said from it errs.
+/// Two maps are alike below this symmetric KL divergence, in nats.
 pub const ALIKE: f32 = 0.5;
 
 /// Everything that the maps of one run tell about its words. Lengths are shares of the image's sides, `y` from the top.

@@ -23,7 +23,7 @@ fn json(folder: &Path, args: &[&str]) -> Value {
 }
 
 #[test]
-fn a_run_holds_its_facts_and_a_sweep_changes_what_neglect_is_measured_by() {
+fn a_run_holds_its_facts_and_a_sweep_changes_what_peaks_are_compared_with() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     attnmap(folder, &["generate", PROMPT, "--out", "outputs/run"]);
