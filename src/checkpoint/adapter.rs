@@ -2,8 +2,9 @@
 //! hub, and opening them.
 
 use super::address::{self, Named};
+use super::hub_name::{self, HubFile};
 use super::lora::{PEFT_CONFIG, PEFT_FILE};
-use super::source::{self, HubFile};
+use super::pickle::{PICKLES, pickle};
 use super::store::Store;
 use super::weights::WeightFile;
 use super::{OpenOptions, hub};
@@ -42,7 +43,7 @@ impl Kind {
         let Some(text) = path.to_str() else { return Ok(path.to_path_buf()) };
         let named = match address::parse(text) {
             Some(named) => named.map_err(|reason| Error::option(self.option, reason))?,
-            None => match (HubFile::parse(text), source::hub_id(text)) {
+            None => match (HubFile::parse(text), hub_name::hub_id(text)) {
                 (Some(file), _) => Named::File(file),
                 (None, Some((repo, revision))) if !is_kind_of_file(path) => {
                     Named::Repository { repo: repo.into(), revision: revision.map(String::from) }
@@ -63,7 +64,7 @@ impl Kind {
             }
             Named::Repository { repo, revision } => {
                 let at = repository(repo, revision.as_deref());
-                let end = revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+                let end = hub_name::at(revision.as_deref());
                 let form = |name: &str| format!("{repo}/{name}{end}");
                 let pick = |names: &[String]| self.pick(names, &form);
                 (repo, revision, hub::picked(at, &pick, &options.hub, options.progress.clone())?)
@@ -88,8 +89,8 @@ impl Kind {
         let all: Vec<&String> = names.iter().filter(|name| ends(name, "safetensors")).collect();
         match if top.is_empty() { all } else { top }.as_slice() {
             [only] => Ok(only.to_string()),
-            [] => match names.iter().find(|name| source::PICKLES.iter().any(|kind| ends(name, kind))) {
-                Some(name) => Err(source::pickle(name)),
+            [] => match names.iter().find(|name| PICKLES.iter().any(|kind| ends(name, kind))) {
+                Some(name) => Err(pickle(name)),
                 None => Err("holds no .safetensors file; give such a file".into()),
             },
             several => {
@@ -103,10 +104,15 @@ impl Kind {
     }
 }
 
+/// What the name of a file ends with after its last dot, in lower case; "" where there is no dot.
+fn kind_of_file(path: &Path) -> String {
+    path.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
 /// Whether the name ends as weight files do: such a path is no repository.
 fn is_kind_of_file(path: &Path) -> bool {
-    let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_ascii_lowercase();
-    kind == "safetensors" || source::PICKLES.contains(&kind.as_str())
+    let kind = kind_of_file(path);
+    kind == "safetensors" || PICKLES.contains(&kind.as_str())
 }
 
 /// Adds that what could not be had from the hub is not on disk either: a path may have been meant.
@@ -121,9 +127,9 @@ pub(super) fn not_here(error: Error, path: &str) -> Error {
 
 /// Maps a small file that the user gives with `option` to change a checkpoint.
 pub(super) fn open(path: &Path, option: &str) -> Result<Arc<WeightFile>> {
-    let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if source::PICKLES.contains(&kind.as_str()) {
-        return Err(Error::option(option, source::pickle(&path.display().to_string())));
+    let kind = kind_of_file(path);
+    if PICKLES.contains(&kind.as_str()) {
+        return Err(Error::option(option, pickle(&path.display().to_string())));
     }
     if !path.is_file() {
         return Err(Error::option(option, format!("no file {}", path.display())));

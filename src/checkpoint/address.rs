@@ -1,6 +1,7 @@
 //! Addresses of the hub's site, as people copy them from a browser, and what they name.
 
-use super::source::{HubFile, PICKLES, hub_id, pickle};
+use super::hub_name::{self, HubFile, hub_id};
+use super::pickle::{PICKLES, pickle};
 use std::env;
 
 /// What an address names.
@@ -78,7 +79,7 @@ fn named(text: &str, steps: &[&str]) -> Result<Named, String> {
         path => ("tree", at.map(String::from), path),
     };
     let revision = revision.filter(|revision| revision != "main");
-    let at = revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+    let at = hub_name::at(revision.as_deref());
     if hub_id(&format!("{owner}/{name}{at}")).is_none() {
         return unclear("names no repository");
     }

@@ -1,6 +1,6 @@
 //! What a folder that is no pipeline is, so that the refusal can name it and say what to do.
 
-use super::source;
+use super::pickle::PICKLES;
 use super::store::Store;
 use crate::Error;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use std::fs;
 pub(super) fn no_index(store: &Store) -> Error {
     let names = entries(store);
     let has = |kinds: &[&str]| names.iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)));
-    let pickle = |name: &&String| source::PICKLES.iter().any(|kind| name.ends_with(&format!(".{kind}")));
+    let pickle = |name: &&String| PICKLES.iter().any(|kind| name.ends_with(&format!(".{kind}")));
     let here = |name: &str| names.iter().any(|entry| entry == name);
     let above = store.path("model_index.json");
     let folder = above.parent().unwrap_or(&above).display().to_string();

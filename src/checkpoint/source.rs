@@ -1,6 +1,8 @@
 //! What the user names with `--model`.
 
 use super::address::{self, Named};
+use super::hub_name::{HubFile, hub_id};
+use super::pickle::{PICKLES, pickle};
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,17 +28,6 @@ pub enum Source {
         /// in the diffusers layout where `None`.
         file: Option<String>,
     },
-}
-
-/// Kinds of file that hold Python pickles.
-pub(super) const PICKLES: [&str; 5] = ["ckpt", "bin", "pt", "pth", "pkl"];
-
-/// Why the file `name` of such a kind is not read.
-pub(super) fn pickle(name: &str) -> String {
-    format!(
-        "{name} is a Python pickle, which can run any code when read; convert it to safetensors or pick a revision that has \
-         them"
-    )
 }
 
 impl FromStr for Source {
@@ -100,64 +91,6 @@ impl FromStr for Source {
             )),
         }
     }
-}
-
-/// One file of a repository on the hub.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HubFile {
-    /// `owner/name`.
-    pub(super) repo: String,
-    /// A branch, tag or commit; `main` where `None`.
-    pub(super) revision: Option<String>,
-    /// Its path in the repository, with `/`.
-    pub(super) file: String,
-}
-
-impl HubFile {
-    /// Reads `owner/name/path/to/file.safetensors[@revision]`; `None` for what is not written so.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (path, revision) = match text.split_once('@') {
-            Some((path, revision)) => (path, Some(revision)),
-            None => (text, None),
-        };
-        let mut parts = path.splitn(3, '/');
-        let (owner, name, file) = (parts.next()?, parts.next()?, parts.next()?);
-        let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
-        if !file.to_ascii_lowercase().ends_with(".safetensors") || !file.split('/').all(plain) {
-            return None;
-        }
-        let id = format!("{owner}/{name}{}", revision.map_or_else(String::new, |revision| format!("@{revision}")));
-        let (repo, revision) = hub_id(&id)?;
-        Some(Self { repo: repo.into(), revision: revision.map(String::from), file: file.into() })
-    }
-}
-
-/// Splits `owner/name[@revision]`; `None` where a part has characters that the hub does not allow.
-pub(super) fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
-    let (repo, revision) = match text.split_once('@') {
-        Some((repo, revision)) => (repo, Some(revision)),
-        None => (text, None),
-    };
-    let (owner, name) = repo.split_once('/')?;
-    let plain = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 96
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-            && !part.starts_with(['-', '.'])
-            && !part.ends_with(['-', '.'])
-            && !part.contains("--")
-            && !part.contains("..")
-    };
-    let plain_revision = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 256
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
-            && !part.starts_with(['-', '/', '.'])
-            && !part.ends_with('/')
-            && !part.contains("..")
-            && !part.contains("//")
-    };
-    (plain(owner) && plain(name) && revision.is_none_or(plain_revision)).then_some((repo, revision))
 }
 
 impl fmt::Display for Source {

@@ -5,7 +5,7 @@ use super::redrawn::{Counterfactual, Reweighted};
 use super::sanity::Sanity;
 use super::shapley::Shapley;
 use super::verdict::{Thresholds, WordEvidence};
-use crate::files::write_file;
+use crate::files::write_json;
 use crate::trace::Grid;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::{Error, Result};
@@ -102,10 +102,7 @@ impl Evidence {
         ];
         let tensor = NamedTensor::f32("causal", &[causal.len(), grid.height, grid.width], &maps);
         tensors::write(&folder.join(TENSORS), &metadata, &[tensor])?;
-        write_file(&folder.join(JSON), |file| {
-            serde_json::to_writer_pretty(&mut *file, self)?;
-            file.write_all(b"\n")
-        })
+        write_json(&folder.join(JSON), self)
     }
 
     /// Answers both questions for every word from its scores, and from the image without it where that was drawn.

@@ -2,6 +2,7 @@
 
 use super::leftover;
 use crate::{Error, Result};
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -35,6 +36,17 @@ pub fn write_file(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<(
         fs::rename(&partial.0, path)
     };
     write().map_err(Error::io(path))
+}
+
+/// Writes `value` as indented JSON with a line end, as [`write_file`] does.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_file(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)?;
+        file.write_all(b"\n")
+    })
 }
 
 /// As [`write_file`], unless there is a file at `path` already: the first of several writers wins. Returns whether it was this one.

@@ -9,7 +9,7 @@ mod staging;
 mod target;
 
 pub(crate) use atomic::Partial;
-pub use atomic::{abandon, write_file, write_new_file};
+pub use atomic::{abandon, write_file, write_json, write_new_file};
 pub use input::{open, read};
 pub(crate) use leftover::sweep;
 pub(crate) use own::page_mark;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::label;
 use crate::facts::sweep::{About, Collector, FILE, Sweep};
-use crate::files::{Kind, Staging, Target, write_file};
+use crate::files::{Kind, Staging, Target, write_file, write_json};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
@@ -141,10 +141,7 @@ impl Swept {
         let around = Around { size: self.mean.dimensions(), command: &self.command, runs: &runs };
         let page = sweep_page::page(&self.found, &around);
         write_file(&folder.join(PAGE), |file| file.write_all(page.as_bytes()))?;
-        write_file(&folder.join(FILE), |file| {
-            serde_json::to_writer_pretty(&mut *file, &self.found)?;
-            file.write_all(b"\n")
-        })
+        write_json(&folder.join(FILE), &self.found)
     }
 
     /// The page of the run of `seed` that lies beside `folder`, of the same prompt and settings.

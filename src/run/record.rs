@@ -193,10 +193,7 @@ impl RunRecord {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        crate::files::write_file(&folder.join(FILE), |file| {
-            serde_json::to_writer_pretty(&mut *file, self)?;
-            file.write_all(b"\n")
-        })
+        crate::files::write_json(&folder.join(FILE), self)
     }
 
     /// Puts in what `heatmaps` says: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays

@@ -1,7 +1,7 @@
 //! The region of each word for other programs: black and white masks, outlines as SVG or JSON, and one COCO file for the run.
 
 use super::record::numbered;
-use crate::files::{check_own, write_file};
+use crate::files::{check_own, write_file, write_json};
 use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, places, region};
 use crate::render::{outline_svg, write_gray_png};
 use crate::trace::{Grid, PromptInfo, WordInfo};
@@ -109,10 +109,7 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
         write_file(path, |file| file.write_all(picture.as_bytes()))?;
     }
     for (path, value) in &json {
-        write_file(path, |file| {
-            serde_json::to_writer_pretty(&mut *file, value)?;
-            file.write_all(b"\n")
-        })?;
+        write_json(path, value)?;
     }
     Ok(paths)
 }

@@ -2,7 +2,7 @@
 
 use crate::chrome::Look;
 use crate::sample::{Plan, sample};
-use crate::{browser, scratch};
+use crate::{browser, clean, scratch};
 use attnmap::report::compare_page;
 use serde_json::json;
 
@@ -40,8 +40,7 @@ fn words_are_linked_and_maps_subtracted() {
     assert!(chrome.eval("location.hash").as_str().unwrap().starts_with("#pair="));
     chrome.key("Escape", false);
     assert_eq!(chrome.eval("location.hash"), json!(""));
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
+    clean(&mut chrome);
 }
 
 #[test]
@@ -86,8 +85,7 @@ fn the_images_are_compared_in_one_place() {
     chrome.eval("document.querySelector('.word').focus()");
     chrome.key("ArrowRight", false);
     assert_eq!(chrome.eval("document.activeElement.dataset.pair"), json!("1"));
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
+    clean(&mut chrome);
 }
 
 #[test]
@@ -99,8 +97,7 @@ fn a_run_compared_with_itself_has_no_difference() {
     chrome.open(&file, "#pair=0", Look::default());
     let changes = chrome.eval("[...document.querySelectorAll('[data-value]')].map((e) => Number(e.dataset.value))");
     assert!(changes.as_array().unwrap().iter().all(|change| change == 0.0), "{changes}");
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
+    clean(&mut chrome);
 }
 
 /// The example LoRA on the default checkpoint: the page says in words what it moved.
@@ -140,6 +137,5 @@ fn what_a_lora_moved_is_said() {
     assert!(said.contains(&moved), "{said} {moved}");
     let rows = chrome.eval("[...document.querySelectorAll('.settings .differs th')].map((th) => th.textContent)");
     assert_eq!(rows, json!(["digest", "LoRA"]));
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
+    clean(&mut chrome);
 }

@@ -9,12 +9,15 @@ mod folder;
 mod gallery;
 mod long;
 mod numbers;
+#[path = "../common/program.rs"]
+mod program;
 mod report;
 mod sample;
 mod sweep;
 mod truth;
 mod view;
 
+use attnmap::report::{ReportData, page};
 use chrome::Chrome;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,4 +64,18 @@ fn scratch(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("browser");
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name)
+}
+
+/// The page of `data`, written where it can be looked at.
+fn write(name: &str, data: &ReportData) -> PathBuf {
+    let file = scratch(name);
+    std::fs::write(&file, page(data)).unwrap();
+    file
+}
+
+/// The browser has had nothing to complain of.
+#[track_caller]
+fn clean(chrome: &mut Chrome) {
+    let faults = chrome.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
 }

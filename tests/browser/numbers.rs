@@ -1,29 +1,15 @@
 //! The page's numbers against those of the command line, on a run of the built-in checkpoint: a point, a box, a mask, everything, a layer
 //! and a window of steps.
 
-use crate::browser;
 use crate::chrome::{Chrome, Look};
+use crate::program::{attnmap, json};
 use crate::report::table;
+use crate::{browser, clean};
 use serde_json::Value;
 use std::path::Path;
 
 /// `unicorn` is two tokens.
 const PROMPT: &str = "a unicorn and a green frog on the beach";
-
-fn attnmap(folder: &Path, args: &[&str]) -> Vec<u8> {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
-        .current_dir(folder)
-        .arg("--quiet")
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn json(folder: &Path, args: &[&str]) -> Value {
-    serde_json::from_slice(&attnmap(folder, args)).unwrap()
-}
 
 /// The shares of the page's table at `hash` by the names of `words`, and of start, end and padding after them.
 fn shown(chrome: &mut Chrome, page: &Path, hash: &str) -> Vec<f64> {
@@ -107,6 +93,5 @@ fn the_page_and_the_command_line_say_the_same() {
     let daam = asked(folder, &words, &["--box", "69,49,40,31"]);
     assert!(daam.iter().zip(&boxed).any(|(a, b)| (a - b).abs() > 0.01), "DAAM takes other layers");
     same(&shown(&mut chrome, &page, "#little=1&special=1&box=69,49,40,31"), &daam, 1e-3, "daam");
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
+    clean(&mut chrome);
 }

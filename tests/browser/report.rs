@@ -3,24 +3,13 @@
 use crate::chrome::{Chrome, Look};
 use crate::sample::{Plan, sample, with_negative};
 use crate::truth::{Tolerance, check};
-use crate::{browser, scratch};
-use attnmap::report::{ReportData, page};
+use crate::{browser, clean, scratch, write};
+use attnmap::report::page;
 use serde_json::json;
 use std::path::PathBuf;
 
 const FROG: usize = 9;
 const APPLE: usize = 2;
-
-fn write(name: &str, data: &ReportData) -> PathBuf {
-    let file = scratch(name);
-    std::fs::write(&file, page(data)).unwrap();
-    file
-}
-
-fn clean(chrome: &mut Chrome) {
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
-}
 
 /// Shares as the table holds them, by entry (words, then start, end, padding).
 pub(crate) fn table(chrome: &mut Chrome) -> Vec<f64> {

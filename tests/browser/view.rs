@@ -3,25 +3,13 @@
 
 use crate::chrome::{Chrome, Look};
 use crate::sample::{Plan, place, sample};
-use crate::{browser, scratch};
+use crate::{browser, clean, scratch, write};
 use attnmap::render::{Base, Colormap, Display, Style, overlay};
-use attnmap::report::{CausalMap, ReportData, StepImage, SweepLink, Without, page};
+use attnmap::report::{CausalMap, ReportData, StepImage, SweepLink, Without};
 use attnmap::trace::Grid;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 const FROG: usize = 9;
-
-fn write(name: &str, data: &ReportData) -> PathBuf {
-    let file = scratch(name);
-    std::fs::write(&file, page(data)).unwrap();
-    file
-}
-
-fn clean(chrome: &mut Chrome) {
-    let faults = chrome.faults();
-    assert!(faults.is_empty(), "{faults:#?}");
-}
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()

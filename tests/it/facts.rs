@@ -1,26 +1,9 @@
 //! The facts of a run, through the command line: in `run.json`, from `facts`, and against a seed sweep.
 
+use crate::program::{attnmap, json};
 use serde_json::Value;
-use std::path::Path;
 
 const PROMPT: &str = "a red apple to the left of a green frog on the beach";
-
-/// What `attnmap` with these arguments prints.
-fn attnmap(folder: &Path, args: &[&str]) -> Vec<u8> {
-    let output = assert_cmd::Command::cargo_bin("attnmap")
-        .unwrap()
-        .current_dir(folder)
-        .arg("--quiet")
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn json(folder: &Path, args: &[&str]) -> Value {
-    serde_json::from_slice(&attnmap(folder, args)).unwrap()
-}
 
 #[test]
 fn a_run_holds_its_facts_and_a_sweep_changes_what_peaks_are_compared_with() {

@@ -28,6 +28,8 @@ mod outputs;
 mod pictures;
 mod pipeline;
 mod probe;
+#[path = "../common/program.rs"]
+mod program;
 mod prompt;
 mod render;
 mod reopen;

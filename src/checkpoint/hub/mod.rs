@@ -24,6 +24,7 @@ pub use cache::{CachedPipeline, cached_pipelines};
 pub use options::HubOptions;
 
 use super::Progress;
+use super::hub_name::at;
 use crate::{Error, Result};
 use cache::{Lacking, Local};
 use std::path::PathBuf;
@@ -41,10 +42,7 @@ pub(super) struct Repository<'a> {
 impl Repository<'_> {
     /// As the user names it.
     fn id(&self) -> String {
-        match self.revision {
-            None => self.repo.to_string(),
-            Some(revision) => format!("{}@{revision}", self.repo),
-        }
+        format!("{}{}", self.repo, at(self.revision))
     }
 }
 

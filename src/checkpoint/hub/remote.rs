@@ -8,9 +8,10 @@ use super::needs::{is_commit, optional, required};
 use super::server::Server;
 use super::transfer;
 use crate::checkpoint::config::ModelIndex;
+use crate::checkpoint::pickle::PICKLES;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{Choice, choose_all, shards};
-use crate::checkpoint::{Checkpoint, Part, Progress, source};
+use crate::checkpoint::{Checkpoint, Part, Progress};
 use crate::{Error, Result};
 use hf_hub::api::RepoInfo;
 use hf_hub::{Repo, RepoType};
@@ -179,7 +180,7 @@ impl<'a> Remote<'a> {
             );
         }
         let has = |kind: &str| names.iter().find(|name| name.ends_with(kind));
-        let other = if let Some(name) = source::PICKLES.iter().find_map(|kind| has(&format!(".{kind}"))) {
+        let other = if let Some(name) = PICKLES.iter().find_map(|kind| has(&format!(".{kind}"))) {
             format!("; {name} is a Python pickle, which can run any code when read")
         } else if let Some(name) = has(".gguf").or_else(|| has(".onnx")) {
             format!("; {name} is of another program's format")
