@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ._errors import RecordError
+
 #: Bytes of one piece of the score matrix, by default.
 WORKSPACE = 256 << 20
 
@@ -62,6 +64,8 @@ def shares(
     Returns:
         f32 `[heads, tokens + 1 or 2, places]`.
     """
+    if query.ndim != 4 or given.get("is_causal"):
+        raise RecordError("an attention that sees the text is causal, or is not [batch, heads, places, width]; report this")
     q, k = query[row, :, queries], key[row].float()
     heads, places, width = q.shape
     if k.shape[0] != heads:

@@ -46,6 +46,8 @@ class Family:
     """A kind of pipeline."""
 
     name: str
+    #: Pipelines whose text, rows and grid are those below; every one of them is tested.
+    pipelines: tuple[str, ...]
     #: The denoiser's attribute in the pipeline, and its class.
     denoiser: str
     denoiser_class: str
@@ -63,7 +65,9 @@ class State:
 
     images: int
     #: The first call's text states, which tell the prompt's calls from the negative prompt's.
-    first_text: int | None = None
+    first_text: torch.Tensor | None = None
+    #: Timestep of the prompt's last call.
+    last: float | None = None
 
 
 def _plain(position: int, _: Encoding) -> int | None:
@@ -103,11 +107,18 @@ def _rows(batch: int, state: State, conditional_first: bool = False, **place: in
     return rows
 
 
-def _is_prompt(states: torch.Tensor, state: State) -> bool:
+def _is_prompt(states: torch.Tensor, timestep: float, state: State) -> bool:
     """Whether a call of a pipeline that calls once per half was given the prompt: it comes first at the first step."""
-    if state.first_text is None:
-        state.first_text = states.data_ptr()
-    return states.data_ptr() == state.first_text
+    first = state.first_text
+    if first is None:
+        state.first_text = first = states
+    if states is not first:
+        # A copy is the prompt's too, but for a negative prompt of the same text, which comes second at its timestep.
+        same = states.shape == first.shape and bool((states == first).all())
+        if not same or timestep == state.last:
+            return False
+    state.last = timestep
+    return True
 
 
 # Stable Diffusion, SDXL, Kolors
@@ -121,7 +132,8 @@ def _unet_call(_: Any, args: dict[str, Any], state: State) -> Call:
 
 
 def _unet_sites(path: str, module: Any) -> bool:
-    return path.endswith(".attn2")
+    # Blocks of cross-attention alone (the x4 upscaler's) see the text in `attn1` too.
+    return path.endswith((".attn1", ".attn2")) and bool(getattr(module, "is_cross_attention", path.endswith("2")))
 
 
 def _clip(pipe: Any) -> list[Encoder]:
@@ -175,7 +187,7 @@ def _sd3_call(denoiser: Any, args: dict[str, Any], state: State) -> Call | None:
 def _packed_call(_: Any, args: dict[str, Any], state: State) -> Call | None:
     """FLUX.1, FLUX.2, Chroma and Qwen-Image: packed patches of 2x2 behind the text, one call per half."""
     sample, states = args["hidden_states"], args["encoder_hidden_states"]
-    if not _is_prompt(states, state):
+    if not _is_prompt(states, _float(args["timestep"]), state):
         return None
     if args.get("img_shapes") is not None:
         shapes = args["img_shapes"][0]
@@ -211,11 +223,13 @@ def _z_image_call(denoiser: Any, args: dict[str, Any], state: State) -> Call:
 
 def _lumina_call(denoiser: Any, args: dict[str, Any], state: State) -> Call | None:
     sample, states = args["hidden_states"], args["encoder_hidden_states"]
-    if not _is_prompt(states, state):
+    if not _is_prompt(states, _float(args["timestep"]), state):
         return None
     grid, latent = _patched(denoiser, sample)
     lengths = args["encoder_attention_mask"].sum(dim=1).tolist()
-    rows: list[Row | None] = [Row(i, 0, int(n), int(n)) for i, n in enumerate(lengths)]
+    rows: list[Row | None] = [None] * len(lengths)
+    for row, image in _halves(len(lengths), state):
+        rows[row] = Row(image, 0, int(lengths[row]), int(lengths[row]))
     return Call(rows, grid, latent, 1000 - 1000 * _float(args["timestep"]))
 
 
@@ -250,47 +264,83 @@ def _sd3_encoders(pipe: Any) -> list[Encoder]:
     return [*first, Encoder("tokenizer_3", _after(clip))]
 
 
+def _with(name: str, *ends: str) -> tuple[str, ...]:
+    return tuple(name + end for end in ends)
+
+
 FAMILIES = (
-    Family("Stable Diffusion", "unet", "UNet2DConditionModel", "cross", _unet_sites, _clip, _unet_call),
-    Family("Stable Diffusion 3", "transformer", "SD3Transformer2DModel", "joint",
+    Family("Stable Diffusion",
+           (*_with("StableDiffusion", "Pipeline", "Img2ImgPipeline", "InpaintPipeline", "ControlNetPipeline"),
+            *_with("StableDiffusionXL", "Pipeline", "Img2ImgPipeline", "InpaintPipeline", "ControlNetPipeline"),
+            *_with("Kolors", "Pipeline", "Img2ImgPipeline"),
+            *_with("LatentConsistencyModel", "Pipeline", "Img2ImgPipeline")), "unet", "UNet2DConditionModel", "cross", _unet_sites, _clip, _unet_call),
+    Family("Stable Diffusion 3",
+           _with("StableDiffusion3", "Pipeline", "Img2ImgPipeline", "InpaintPipeline"), "transformer", "SD3Transformer2DModel", "joint",
            _ends("attn", under=("transformer_blocks",)), _sd3_encoders, _sd3_call),
-    Family("FLUX.1", "transformer", "FluxTransformer2DModel", "joint",
+    Family("FLUX.1", _with("Flux", "Pipeline", "Img2ImgPipeline", "InpaintPipeline"), "transformer", "FluxTransformer2DModel", "joint",
            _ends("attn", under=("transformer_blocks", "single_transformer_blocks")),
            _one(_plain, "tokenizer_2"), _packed_call),
-    Family("Z-Image", "transformer", "ZImageTransformer2DModel", "joint",
+    Family("Z-Image", _with("ZImage", "Pipeline", "Img2ImgPipeline", "InpaintPipeline"), "transformer", "ZImageTransformer2DModel", "joint",
            _ends("attention", under=("layers",)), _one(_unmasked), _z_image_call),
-    Family("Qwen-Image", "transformer", "QwenImageTransformer2DModel", "joint",
+    Family("Qwen-Image", _with("QwenImage", "Pipeline", "Img2ImgPipeline", "InpaintPipeline"), "transformer", "QwenImageTransformer2DModel", "joint",
            _ends("attn", under=("transformer_blocks",)), lambda pipe: [Encoder("tokenizer", _qwen_key(pipe))], _packed_call),
-    Family("PixArt", "transformer", "PixArtTransformer2DModel", "cross",
+    Family("PixArt", ("PixArtAlphaPipeline", "PixArtSigmaPipeline"), "transformer", "PixArtTransformer2DModel", "cross",
            _ends("attn2", under=("transformer_blocks",)), _one(_plain), _cross_call),
-    Family("Sana", "transformer", "SanaTransformer2DModel", "cross",
+    Family("Sana", ("SanaPipeline",), "transformer", "SanaTransformer2DModel", "cross",
            _ends("attn2", under=("transformer_blocks",)), _one(_sana_key), _cross_call),
-    Family("HunyuanDiT", "transformer", "HunyuanDiT2DModel", "cross",
+    Family("HunyuanDiT", ("HunyuanDiTPipeline",), "transformer", "HunyuanDiT2DModel", "cross",
            _ends("attn2", under=("blocks",)),
            lambda pipe: [Encoder("tokenizer", _plain), Encoder("tokenizer_2", _after(77))], _cross_call),
-    Family("Lumina 2", "transformer", "Lumina2Transformer2DModel", "joint",
+    Family("Lumina 2", ("Lumina2Pipeline", "Lumina2Text2ImgPipeline"), "transformer", "Lumina2Transformer2DModel", "joint",
            _ends("attn", under=("layers",)), _one(_unmasked), _lumina_call),
-    Family("Chroma", "transformer", "ChromaTransformer2DModel", "joint",
+    Family("Chroma", _with("Chroma", "Pipeline", "Img2ImgPipeline", "InpaintPipeline"), "transformer", "ChromaTransformer2DModel", "joint",
            _ends("attn", under=("transformer_blocks", "single_transformer_blocks")), _one(_plain), _packed_call),
-    Family("FLUX.2", "transformer", "Flux2Transformer2DModel", "joint",
+    Family("FLUX.2", _with("Flux2Klein", "Pipeline", "InpaintPipeline"), "transformer", "Flux2Transformer2DModel", "joint",
            _ends("attn", under=("transformer_blocks", "single_transformer_blocks")), _one(_plain), _packed_call),
 )  # fmt: skip
+
+
+def _is_compiled(module: Any) -> bool:
+    forward = getattr(module, "forward", None)
+    return (
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(forward, "_torchdynamo_orig_callable")
+    )
+
+
+def _refuse_compiled(name: str, denoiser: Any) -> None:
+    modules = denoiser.named_modules() if hasattr(denoiser, "named_modules") else []
+    compiled = [path for path, module in modules if _is_compiled(module)]
+    if not compiled:
+        return
+    where = f"pipe.{name}" + (f".{compiled[0]}" if compiled[0] else "")
+    out = "its _orig_mod in its place" if hasattr(denoiser, "_orig_mod") else "a pipeline that compile() was not called on"
+    raise RecordError(f"{where} is compiled, and compiled attention cannot be seen; record with {out}")
 
 
 def family_of(pipe: Any) -> Family:
     """The family of a pipeline.
 
     Raises:
-        RecordError: for a pipeline whose text keys are not known.
+        RecordError: for a pipeline whose text keys are not known, and for compiled networks.
     """
+    own = {cls.__name__ for cls in type(pipe).__mro__}
+    name = type(pipe).__name__
     for family in FAMILIES:
         denoiser = getattr(pipe, family.denoiser, None)
-        if denoiser is not None and type(denoiser).__name__ == family.denoiser_class:
+        if own.intersection(family.pipelines):
+            if hasattr(denoiser, "_orig_mod") or hasattr(denoiser, "named_modules"):
+                _refuse_compiled(family.denoiser, denoiser)
+            if type(denoiser).__name__ != family.denoiser_class:
+                raise RecordError(f"{name} has a {type(denoiser).__name__}, not a {family.denoiser_class}; it is not recorded")
             return family
-        if hasattr(denoiser, "_orig_mod"):
+    for family in FAMILIES:
+        if type(getattr(pipe, family.denoiser, None)).__name__ == family.denoiser_class:
+            first = family.pipelines[0]
             raise RecordError(
-                f"pipe.{family.denoiser} is compiled, and compiled attention cannot be seen; "
-                f"record with pipe.{family.denoiser} = pipe.{family.denoiser}._orig_mod"
+                f"{name} is not known, and what it gives its network may be read wrongly; "
+                f"of {family.name}, {', '.join(family.pipelines)} are recorded: try {first}.from_pipe(pipe)"
             )
     names = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
-    raise RecordError(f"{type(pipe).__name__} is not known; pipelines of these families are recorded: {names}")
+    raise RecordError(f"{name} is not known; pipelines of these families are recorded: {names}")

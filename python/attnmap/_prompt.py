@@ -79,7 +79,10 @@ class TokenizerWatch:
     """Notes what some tokenizers are given while it is entered."""
 
     def __init__(self, tokenizers: dict[str, Any]):
-        self._names = {id(tokenizer): name for name, tokenizer in tokenizers.items()}
+        # One tokenizer may stand under two names.
+        self._names: dict[int, list[str]] = {}
+        for name, tokenizer in tokenizers.items():
+            self._names.setdefault(id(tokenizer), []).append(name)
         self._restore: list[tuple[type, Any]] = []
         self._busy = False
         #: Tokenizer's name to encodings, in the order of the calls.
@@ -103,12 +106,12 @@ class TokenizerWatch:
 
         def call(tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
             output = original(tokenizer, *args, **kwargs)
-            name = watch._names.get(id(tokenizer))
+            names = watch._names.get(id(tokenizer), [])
             texts = args[0] if args else kwargs.get("text")
-            if name is not None and not watch._busy and isinstance(texts, (str, list, tuple)):
+            if names and not watch._busy and isinstance(texts, (str, list, tuple)):
                 watch._busy = True
                 try:
-                    watch._note(name, tokenizer, original, texts, args[1:], kwargs, output)
+                    watch._note(names, tokenizer, original, texts, args[1:], kwargs, output)
                 finally:
                     watch._busy = False
             return output
@@ -116,7 +119,7 @@ class TokenizerWatch:
         return call
 
     def _note(
-        self, name: str, tokenizer: Any, original: Any, texts: Any, rest: Any, kwargs: Any, output: Any
+        self, names: list[str], tokenizer: Any, original: Any, texts: Any, rest: Any, kwargs: Any, output: Any
     ) -> None:
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not all(isinstance(text, str) for text in texts):
@@ -134,19 +137,36 @@ class TokenizerWatch:
                 spans = _spelt(tokenizer, text, ids[row])
             else:
                 spans = [tuple(span) for span in offsets[row]]
-            self.seen[name].append(Encoding(text, ids[row], masks[row], spans))
+            for name in names:
+                self.seen[name].append(Encoding(text, ids[row], masks[row], spans))
 
 
 def _spelt(tokenizer: Any, text: str, ids: list[int]) -> list[Range]:
-    """Offsets of a tokenizer that does not tell them: each token is looked for after the one before it."""
-    spans: list[Range] = []
+    """Offsets of a tokenizer that does not tell them: each token is looked for after the one before it.
+
+    Tokens that are bytes of one character are looked for together, and share its place.
+    """
+    spans: list[Range] = [(0, 0)] * len(ids)
     at = 0
     special = set(tokenizer.all_special_ids)
-    for token in ids:
-        piece = "" if token in special else tokenizer.decode([token]).strip()
-        found = text.find(piece, at) if piece else -1
-        spans.append((found, found + len(piece)) if found >= 0 else (at, at))
-        at = spans[-1][1]
+    waiting: list[int] = []
+    for position, token in enumerate(ids):
+        spans[position] = (at, at)
+        if token in special:
+            waiting.clear()
+            continue
+        for own in ([position], [*waiting, position]):
+            piece = tokenizer.decode([ids[p] for p in own]).strip()
+            found = text.find(piece, at) if piece else -1
+            # What lies between two tokens is white space, or what a normalizer took away.
+            if found >= 0 and found - at <= 8:
+                for p in own:
+                    spans[p] = (found, found + len(piece))
+                at = found + len(piece)
+                waiting.clear()
+                break
+        else:
+            waiting = [*waiting, position][-8:]
     return spans
 
 
@@ -170,13 +190,24 @@ class Encoder:
     beside: bool = False
 
 
-def find(prompt: str, encodings: Sequence[Encoding]) -> Encoding | None:
-    """The first of `encodings` that is of a text with `prompt` in it."""
-    for exact in (True, False):
-        for encoding in encodings:
-            if (prompt if exact else _plain(prompt)) in (encoding.text if exact else _plain(encoding.text)):
-                return encoding
-    return encodings[0] if encodings else None
+def find(prompts: Sequence[str], encodings: Sequence[Encoding]) -> list[Encoding]:
+    """The encoding of each prompt, empty when one has none.
+
+    Pipelines encode the prompts in order, and the negative ones after them. So a prompt is looked for behind the one before
+    it, which tells prompts apart that hold one another.
+    """
+    found: list[Encoding] = []
+    at = 0
+    for prompt in prompts:
+        for inside in (lambda text: prompt in text, lambda text: _plain(prompt) in _plain(text), lambda _: True):
+            place = next((i for i in range(at, len(encodings)) if inside(encodings[i].text)), None)
+            if place is not None:
+                break
+        if place is None:
+            return []
+        found.append(encodings[place])
+        at = place + 1
+    return found
 
 
 def _plain(text: str) -> str:
@@ -186,8 +217,8 @@ def _plain(text: str) -> str:
 def _places(prompt: str, text: str) -> list[int | None]:
     """The prompt's character for each of `text`, which holds the prompt, perhaps changed; `None` outside of it."""
     for variant in (prompt, prompt.strip(), prompt.lower().strip()):
-        at = text.rfind(variant)
-        if variant and at >= 0 and len(prompt.lower()) == len(prompt):
+        at = _behind_template(variant, text)
+        if variant and at >= 0 and (variant in prompt or len(prompt.lower()) == len(prompt)):
             first = prompt.find(prompt.strip()[:1]) if variant != prompt else 0
             inside = range(first, first + len(variant))
             return [None] * at + list(inside) + [None] * (len(text) - at - len(variant))
@@ -200,23 +231,44 @@ def _places(prompt: str, text: str) -> list[int | None]:
     return places
 
 
-def read(prompt: str, encoders: Sequence[Encoder], seen: dict[str, list[Encoding]], tokenizers: dict[str, Any]) -> Prompt:
-    """The tokens, keys and words of `prompt`.
+def _behind_template(prompt: str, text: str) -> int:
+    """Where `prompt` is in `text`: the last place at the end of the text or of a message, else the last place at all."""
+    place = text.rfind(prompt)
+    while prompt and place >= 0:
+        after = text[place + len(prompt) :]
+        if not after.strip() or after.startswith("<|"):
+            return place
+        place = text.rfind(prompt, 0, place + len(prompt) - 1)
+    return text.rfind(prompt)
+
+
+def read(
+    prompts: Sequence[str], encoders: Sequence[Encoder], seen: dict[str, list[Encoding]], tokenizers: dict[str, Any]
+) -> list[Prompt]:
+    """The tokens, keys and words of each prompt.
 
     Raises:
-        RecordError: when no tokenizer was given the prompt.
+        RecordError: when no tokenizer was given the prompts.
     """
+    # A pipeline may be loaded without one of its encoders.
+    own = [encoder for encoder in encoders if tokenizers.get(encoder.tokenizer) is not None]
+    found = {encoder.tokenizer: find(prompts, seen.get(encoder.tokenizer, [])) for encoder in own}
+    for name, encodings in found.items():
+        if not encodings:
+            raise RecordError(f"the pipeline did not give the prompt to its {name}; report this pipeline")
+    return [
+        _read(prompt, own, {name: encodings[index] for name, encodings in found.items()}, tokenizers)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def _read(prompt: str, encoders: Sequence[Encoder], found: dict[str, Encoding], tokenizers: dict[str, Any]) -> Prompt:
     out = Prompt(prompt)
     covered: list[Range] = segment(prompt)
     whole = list(covered)
     beside: list[dict[str, Any]] = []
     for encoder in encoders:
-        tokenizer = tokenizers.get(encoder.tokenizer)
-        if tokenizer is None:
-            continue  # a pipeline may be loaded without one of its encoders
-        encoding = find(prompt, seen.get(encoder.tokenizer, []))
-        if encoding is None:
-            raise RecordError(f"the pipeline did not give the prompt to {encoder.tokenizer}; report this pipeline")
+        tokenizer, encoding = tokenizers[encoder.tokenizer], found[encoder.tokenizer]
         tokens = _tokens(prompt, encoding, tokenizer)
         ranges = [token.range for token in tokens if token.kind == "text" and token.range[0] < token.range[1]]
         if encoder.beside or (beside == [] and any(e.beside for e in encoders)):
@@ -227,7 +279,7 @@ def read(prompt: str, encoders: Sequence[Encoder], seen: dict[str, list[Encoding
             })  # fmt: skip
         if encoder.beside:
             continue
-        covered = fit_to_tokens(covered, _merged(ranges)) if not out.tokens else _joined(covered, ranges)
+        covered = fit_to_tokens(covered, sorted(ranges)) if not out.tokens else _joined(covered, ranges)
         for token in tokens:
             key = encoder.key(token.position, encoding)
             if key is not None:
@@ -239,11 +291,11 @@ def read(prompt: str, encoders: Sequence[Encoder], seen: dict[str, list[Encoding
     last = max(seen_ends, default=0)
     cut = [prompt[a:b] for a, b in whole if a >= last]
     out.cut_off = [word for word in cut if not is_punctuation_alone(word)]
+    lost = [prompt[a:b] for a, b in whole if a < last and not any(a < end and first < b for first, end in covered)]
+    lost = [word for word in lost if not is_punctuation_alone(word)]
+    if lost:
+        out.warnings.append(f"the tokenizer has no token for {', '.join(lost)}, so the network did not see it")
     return out
-
-
-def _merged(ranges: list[Range]) -> list[Range]:
-    return sorted(ranges)
 
 
 def _joined(words: list[Range], ranges: list[Range]) -> list[Range]:
@@ -291,9 +343,16 @@ def _tokens(prompt: str, encoding: Encoding, tokenizer: Any) -> list[Token]:
             last = (min(own), max(own) + 1)
             found.append(Token(token, name, "text", last, position))
     after = max((token.position for token in found), default=-1) + 1
+    while after < len(encoding.ids) and _is_space(encoding, after):
+        after += 1
     if after < len(encoding.ids) and encoding.ids[after] in ends:
         found.append(Token(encoding.ids[after], str(names[after]), "end", (len(prompt), len(prompt)), after))
     return found
+
+
+def _is_space(encoding: Encoding, position: int) -> bool:
+    first, end = encoding.offsets[position]
+    return first < end and encoding.text[first:end].isspace()
 
 
 def _words(prompt: str, ranges: list[Range], tokens: list[Token]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import os
 import shutil
 import tempfile
@@ -56,6 +57,10 @@ class Recording:
         self._seen: set[str] = set()
         self._bytes = 0
         self._keys: dict[tuple[int, int], torch.Tensor] = {}
+        #: The call's single steps, which go to the spool together: one wait for the device per call.
+        self._pending: list[tuple[_Site, int, torch.Tensor]] = []
+        #: Calls of the denoiser, and those of them that were given the prompt.
+        self._calls = 0
         self.device, self.dtype = "cpu", "f32"
 
     # What the pipeline was asked for
@@ -65,23 +70,36 @@ class Recording:
         return int(self.arguments.get("num_images_per_prompt") or 1)
 
     def _texts(self) -> list[str] | None:
-        prompt = self.arguments.get("prompt")
-        if prompt is None:
-            return None
-        return [prompt] if isinstance(prompt, str) else list(prompt)
+        """The prompts that the denoiser's text encoders were given.
+
+        Raises:
+            RecordError: when encoders were given different prompts.
+        """
+        own: list[str] | None = None
+        for encoder in self.owner.family.encoders(self.pipe):
+            if encoder.tokenizer not in self.tokenizers:
+                continue
+            # `tokenizer_2` is given `prompt_2` where that is set.
+            name = encoder.tokenizer.replace("tokenizer", "prompt")
+            given = self.arguments.get(name) or self.arguments.get("prompt")
+            if given is None:
+                return None
+            texts = [given] if isinstance(given, str) else list(given)
+            if own is not None and texts != own:
+                raise RecordError(f"{name} is another text than prompt, and a run has one; leave {name} out to record")
+            own = texts
+        return own
 
     def _begin(self, call_args: dict[str, Any], denoiser: Any) -> None:
         texts = self._texts()
         if texts is None:
-            embeds = self.arguments["prompt_embeds"]
+            embeds = self.arguments.get("prompt_embeds")
+            if embeds is None:
+                raise RecordError(f"{self.owner.pipeline_name} was given no prompt, so there is nothing to record")
             count = len(embeds)
         else:
             count = len(texts)
         self.state = State(count * self.per_prompt)
-        parameter = next(denoiser.parameters())
-        self.device = parameter.device.type
-        names = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-        self.dtype = names.get(parameter.dtype, str(parameter.dtype).removeprefix("torch."))
 
     def _read_prompts(self, call: Call) -> None:
         texts = self._texts()
@@ -90,7 +108,7 @@ class Recording:
             self.prompts = [without_words(row.text_len)] * (self.state.images // self.per_prompt)  # type: ignore[union-attr]
             return
         encoders = self.owner.family.encoders(self.pipe)
-        self.prompts = [read(text, encoders, self.watch.seen, self.tokenizers) for text in texts]
+        self.prompts = read(texts, encoders, self.watch.seen, self.tokenizers)
 
     def prompt(self, image: int) -> Prompt:
         return self.prompts[image // self.per_prompt]
@@ -104,6 +122,7 @@ class Recording:
         if self.state is None:
             self._begin(bound.arguments, denoiser)
         assert self.state is not None
+        self._calls += 1
         self._call = self.owner.family.call(denoiser, bound.arguments, self.state)
         self._seen.clear()
         if self._call is None:
@@ -122,6 +141,11 @@ class Recording:
         assert call is not None
         if path in self._seen:
             raise RecordError(f"{path} attends twice per call, as with an IP-Adapter, which is not recorded; unload it")
+        if not self._seen:
+            # Weights may lie on another device, or be quantised: what is multiplied tells.
+            names = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+            self.device = query.device.type
+            self.dtype = names.get(query.dtype, str(query.dtype).removeprefix("torch."))
         self._seen.add(path)
         heads, queries = query.shape[1], query.shape[2]
         for index, row in enumerate(call.rows):
@@ -137,6 +161,8 @@ class Recording:
                     f"{path} has {queries} queries and {key.shape[2]} keys, not the {cells} and {row.text_len} of this "
                     "family; report this pipeline"
                 )
+            if max(self.prompt(row.image).keys, default=0) >= row.text_len:
+                raise RecordError(f"{path} has fewer text keys than the prompt has tokens; report this pipeline")
             tokens = self._token_keys(row.image, row.text_start, query.device)
             text = slice(row.text_start, row.text_start + row.text_len)
             image = slice(row.image_start, row.image_start + cells) if joint else None
@@ -154,9 +180,7 @@ class Recording:
     def _add(self, path: str, heads: int, grid: tuple[int, int], image: int, values: torch.Tensor) -> None:
         site = self.sites.setdefault(path, _Site(path, heads, grid))
         if self.owner.per_step:
-            mean = values.mean(0).half().contiguous().cpu().numpy().tobytes()
-            site.steps.setdefault(image, []).append((self.spool.tell(), len(mean)))
-            self.spool.write(mean)
+            self._pending.append((site, image, values.mean(0).half()))
         if self.owner.heads == "mean":
             values = values.mean(0, keepdim=True)
             site.heads = 1
@@ -172,18 +196,38 @@ class Recording:
         site.sums[image] = values
 
     def leave(self) -> None:
-        """The denoiser's call is over: every layer that sees the text must have been seen."""
+        """The denoiser's call is over: every layer that sees the text must have been seen.
+
+        Raises:
+            RecordError: naming the layers that were not, with the ways out.
+        """
         missed = [path for path in self.owner.expected if path not in self._seen]
         if missed:
             some = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if len(missed) > 3 else "")
+            kind = self.owner.processor(missed[0])
             raise RecordError(
                 f"{len(missed)} of {len(self.owner.expected)} attention layers that see the text were not recorded: {some}. "
-                "They do not call torch's scaled_dot_product_attention: call pipe.disable_attention_slicing(), "
-                "pipe.disable_xformers_memory_efficient_attention(), or set_attention_backend('native') on the denoiser, "
-                "and use no fused or compiled attention"
+                f"Their {kind} did not call torch's scaled_dot_product_attention: call pipe.disable_attention_slicing() or "
+                "pipe.disable_xformers_memory_efficient_attention(), set_attn_processor(AttnProcessor2_0()), "
+                "set_attention_backend('native') or disable_cache() on the denoiser, and skip no layers"
             )
+        if self._pending:
+            bytes_ = torch.cat([values.flatten() for _, _, values in self._pending]).cpu().numpy()
+            at = self.spool.tell()
+            self.spool.write(bytes_.tobytes())
+            for site, image, values in self._pending:
+                length = 2 * values.numel()
+                site.steps.setdefault(image, []).append((at, length))
+                at += length
+            self._pending.clear()
 
     def finish(self, output: Any) -> None:
+        # A pipeline that calls once per half has as many calls for the negative prompt as for the prompt, or fewer.
+        if self._calls > 2 * len(self.timesteps):
+            raise RecordError(
+                f"of {self._calls} calls of the denoiser, {len(self.timesteps)} were given the prompt's text; "
+                "text that changes during the run is not recorded"
+            )
         images = getattr(output, "images", None)
         if images is None:
             images = output[0] if isinstance(output, tuple) else []
@@ -231,6 +275,14 @@ class Recording:
             settings["heads"] = "mean"
         return settings
 
+    def warnings(self, image: int) -> list[str]:
+        """What a reader of the run must know."""
+        given = self.arguments.get("generator")
+        if isinstance(given, (list, tuple)):
+            given = given[image] if image < len(given) else None
+        unknown = "no generator was given, so the seed is not known and stands as 0"
+        return [*self.prompt(image).warnings, *([] if given is not None else [unknown])]
+
     def seed(self, image: int) -> int:
         generator = self.arguments.get("generator")
         if isinstance(generator, (list, tuple)):
@@ -252,13 +304,29 @@ class Recorder:
         self.expected = [path for path, module in denoiser.named_modules() if self.family.sites(path, module)]
         if not self.expected:
             raise RecordError(f"no attention layer of {self.family.name} is in {type(denoiser).__name__}; report this pipeline")
+        known = set(self.expected)
+        other = [path for path, module in denoiser.named_modules() if path not in known and _sees_text(module)]
+        if self.family.kind == "cross" and other:
+            raise RecordError(f"{len(other)} attention layers that see the text are not known: {', '.join(other[:3])}; report this")
         self._current: Recording | None = None
         self._stack: list[str] = []
         self._mode: AttentionMode | None = None
 
     def _attention(self, query: torch.Tensor, key: torch.Tensor, given: dict[str, Any]) -> None:
-        if self._current is not None and self._stack:
+        if self._current is None:
+            return
+        if self._stack:
             self._current.observe(self._stack[-1], query, key, given)
+        elif query.shape[-2] != key.shape[-2]:
+            raise RecordError(
+                f"an attention of {query.shape[-2]} queries and {key.shape[-2]} keys is in none of the layers that "
+                f"{self.family.name} has for its text; report this pipeline"
+            )
+
+    def processor(self, path: str) -> str:
+        """The name of the attention processor of a layer."""
+        module = getattr(self._pipe, self.family.denoiser).get_submodule(path)
+        return type(getattr(module, "processor", module)).__name__
 
     @contextmanager
     def _watching(self) -> Iterator[Recorder]:
@@ -337,27 +405,31 @@ class Recorder:
         """
         if not self.recordings:
             raise RecordError("nothing was recorded: call the pipeline inside of `with attnmap.record(pipe)`")
-        runs = []
+        parent = Path(folder)
+        wanted: list[tuple[Recording, int, Path]] = []
         for recording in self.recordings:
             if not recording.images:
                 raise RecordError("the pipeline returned no pictures; leave output_type at 'pil', 'np' or 'pt'")
             for image in range(len(recording.images)):
-                runs.append(self._save_one(Path(folder), recording, image, force, report))
-        return runs
+                wanted.append((recording, image, self._target(parent, recording, image, {t for _, _, t in wanted})))
+        for _, _, target in wanted:
+            if target.exists() and not (force and (target / "run.json").is_file()):
+                raise FileExistsError(f"{target} exists; give force=True to replace a run, or another folder")
+        parent.mkdir(parents=True, exist_ok=True)
+        return [self._save_one(target, recording, image, report) for recording, image, target in wanted]
 
-    def _save_one(self, folder: Path, recording: Recording, image: int, force: bool, report: bool) -> Run:
+    def _target(self, parent: Path, recording: Recording, image: int, taken: set[Path]) -> Path:
         name = f"{slug(recording.prompt(image).text)}-{recording.seed(image)}"
         # Images of one prompt from one generator share its seed.
-        inside = image % recording.per_prompt
         generator = recording.arguments.get("generator")
         if recording.per_prompt > 1 and not isinstance(generator, (list, tuple)):
-            name += f"-{inside}"
-        target = folder / name
-        if target.exists() and not (force and (target / "run.json").is_file()):
-            raise FileExistsError(f"{target} exists; give force=True to replace a run, or another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial", dir=folder) as partial:
-            inner = Path(partial) / name
+            name += f"-{image % recording.per_prompt}"
+        names = (name if again == 1 else f"{name}-again-{again}" for again in itertools.count(1))
+        return next(parent / name for name in names if parent / name not in taken)
+
+    def _save_one(self, target: Path, recording: Recording, image: int, report: bool) -> Run:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as partial:
+            inner = Path(partial) / target.name
             inner.mkdir()
             _trace.write(inner, recording, image)
             call("view", str(inner))
@@ -391,6 +463,11 @@ def record(
         raise ValueError("heads is 'all' or 'mean'")
     options = {"per_step": per_step, "heads": heads, "memory": _size(memory), "workspace": workspace}
     return Recorder(pipe, **options)._watching()  # type: ignore[arg-type]
+
+
+def _sees_text(module: Any) -> bool:
+    """Whether a module is an attention that is given the text, by what diffusers notes at it."""
+    return getattr(module, "is_cross_attention", False) is True or getattr(module, "added_kv_proj_dim", None) is not None
 
 
 def _size(text: str | int) -> int:

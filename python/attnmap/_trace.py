@@ -110,7 +110,7 @@ def write(folder: Path, recording: Recording, image: int) -> None:
         "padding_share": 1.0,
         "words": [],
         "cut_off": prompt.cut_off,
-        "warnings": prompt.warnings,
+        "warnings": recording.warnings(image),
         "aggregate": "compete",
         "display": {},
         "sites": own,

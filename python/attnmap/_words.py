@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 Range = tuple[int, int]
 
@@ -24,9 +24,13 @@ def _among(c: str, ranges: tuple[Range, ...]) -> bool:
     return any(first <= ord(c) <= last for first, last in ranges)
 
 
+#: Symbols that Unicode counts as alphabetic: letters in circles and squares.
+_ENCLOSED = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
+
+
 def _is_alphanumeric(c: str) -> bool:
     # Rust's `char::is_alphanumeric`: Alphabetic or Numeric. Python's `isalpha` leaves out letter numbers and marks.
-    return c.isalpha() or unicodedata.category(c) in ("Nd", "Nl", "No")
+    return c.isalpha() or unicodedata.category(c) in ("Nd", "Nl", "No") or _among(c, _ENCLOSED)
 
 
 def _is_mark(c: str) -> bool:
@@ -112,13 +116,24 @@ def _is_sign(c: str) -> bool:
     return _among(c, ((0x2190, 0x27BF), (0x2900, 0x2BFF), (0x1F000, 0x1FBFF)))
 
 
+def _is_visible(c: str) -> bool:
+    formats = ((0xAD, 0xAD), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0xFEFF, 0xFEFF), (0xE0000, 0xE0FFF))
+    control = unicodedata.category(c) == "Cc"
+    return not (c.isspace() or control or _is_alphanumeric(c) or _is_mark(c) or _among(c, formats))
+
+
 def slug(text: str) -> str:
     """What is left of `text` in a folder's name, as ``src/run/name.rs`` has it."""
+    # Punctuation alone is better than nothing.
+    return _shortened(text, _is_sign) or _shortened(text, _is_visible) or "untitled"
+
+
+def _shortened(text: str, numbered: Callable[[str], bool]) -> str:
     parts: list[str] = []
     for c in unicodedata.normalize("NFC", text).lower():
         if 0xFE00 <= ord(c) <= 0xFE0F:
             continue
-        parts.append(f"-u{ord(c):x}-" if _is_sign(c) else c)
+        parts.append(f"-u{ord(c):x}-" if numbered(c) else c)
     out = ""
     for c in "".join(parts):
         letter = _is_alphanumeric(c) or (_is_mark(c) and out not in ("",) and not out.endswith("-"))
@@ -130,4 +145,4 @@ def slug(text: str) -> str:
                 out = out[: out.rfind("-")]
             break
         out += c
-    return out.rstrip("-") or "untitled"
+    return out.rstrip("-")

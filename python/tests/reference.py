@@ -44,6 +44,9 @@ class FullMatrices:
                 module.forward = own
 
     def _attend(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        if self._current is None:  # a text encoder's or a layer that does not see the text
+            return self._original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        assert not is_causal and dropout_p == 0
         groups = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
         scores = torch.einsum("bhqd,bhkd->bhqk", query.double(), key.double())
@@ -55,6 +58,5 @@ class FullMatrices:
                 scores = scores + attn_mask
         exponents = (scores - scores.amax(-1, keepdim=True)).exp()
         matrix = exponents / exponents.sum(-1, keepdim=True)
-        if self._current is not None:
-            self.seen[self._current].append(matrix)
+        self.seen[self._current].append(matrix)
         return torch.einsum("bhqk,bhkd->bhqd", matrix, value.double()).to(query.dtype)

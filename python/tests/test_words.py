@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from attnmap._prompt import Encoder, Encoding, TokenizerWatch, read, token_infos
+from attnmap._prompt import Encoder, TokenizerWatch, read, token_infos
 from attnmap._words import fit_to_tokens, segment, slug
 from tiny import bert_tokenizer, clip_tokenizer, metaspace_tokenizer, qwen_tokenizer
 
@@ -15,12 +15,14 @@ TOKENIZERS = {
     "bert": bert_tokenizer,
 }
 
+ENCODERS = [Encoder("tokenizer", lambda at, _: at)]
+
 
 def mapped(kind: str, prompt: str, around: str = "{}", length: int = 77):
     tokenizer = TOKENIZERS[kind]()
     with TokenizerWatch({"tokenizer": tokenizer}) as watch:
         tokenizer([around.format(prompt)], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return read(prompt, [Encoder("tokenizer", lambda at, _: at)], watch.seen, {"tokenizer": tokenizer})
+    return read([prompt], ENCODERS, watch.seen, {"tokenizer": tokenizer})[0]
 
 
 def texts(ranges, text):
@@ -95,11 +97,57 @@ def test_a_template_is_not_the_prompt():
 def test_folder_names():
     assert slug("A red apple, on ../the beach!") == "a-red-apple-on-the-beach"
     assert slug("a 🐸") == "a-u1f438"
+    assert slug("?!") == "u3f-u21" and slug(" \u200b") == "untitled"
 
 
 def test_an_encoder_that_was_not_called_is_an_error():
     from attnmap import RecordError
 
     with pytest.raises(RecordError, match="tokenizer"):
-        read("a", [Encoder("tokenizer", lambda at, _: at)], {"tokenizer": []}, {"tokenizer": object()})
-    assert Encoding("a", [1], [1], [(0, 1)]).text == "a"
+        read(["a"], ENCODERS, {"tokenizer": []}, {"tokenizer": object()})
+
+
+def test_prompts_that_hold_one_another_have_their_own_tokens():
+    """Prompts are encoded in order, and the negative ones behind them."""
+    prompts = ["a red apple", "apple", "red apple", "apple"]
+    tokenizer = clip_tokenizer()
+    with TokenizerWatch({"tokenizer": tokenizer}) as watch:
+        tokenizer(prompts, padding="max_length", max_length=20)
+        tokenizer(["", "an ugly apple", "", ""], padding="max_length", max_length=20)
+    for text, prompt in zip(prompts, read(prompts, ENCODERS, watch.seen, {"tokenizer": tokenizer})):
+        assert [word["text"] for word in prompt.words] == text.split()
+        assert prompt.keys == list(range(len(prompt.tokens))), "the start token, those of the words, the end token"
+
+
+@pytest.mark.parametrize("text", ["ant", "assistant", "user", "a", "think", "im", "frog\n"])
+def test_a_prompt_that_the_template_holds_too(text):
+    prompt = mapped("qwen", text, "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    tokenizer = qwen_tokenizer()
+    before = len(tokenizer("<|im_start|>user\n")["input_ids"])
+    assert [word["text"] for word in prompt.words] == [text.strip()]
+    assert prompt.keys[0] == before and [token.kind for token in prompt.tokens][-1] == "end"
+
+
+def test_one_tokenizer_may_stand_under_two_names():
+    tokenizer = clip_tokenizer()
+    both = {"tokenizer": tokenizer, "tokenizer_2": tokenizer}
+    with TokenizerWatch(both) as watch:
+        tokenizer(["a frog"], padding="max_length", max_length=20)
+    encoders = [*ENCODERS, Encoder("tokenizer_2", lambda at, _: at, beside=True)]
+    [prompt] = read(["a frog"], encoders, watch.seen, both)
+    assert [encoder["name"] for encoder in prompt.encoders] == ["text_encoder", "text_encoder_2"]
+
+
+class Slow:
+    """A tokenizer that does not tell where its tokens lie, with a character in three bytes."""
+
+    all_special_ids = (0,)
+
+    def decode(self, ids):
+        return b"".join((b"", b"a", b" red", "蛙".encode()[:1], "蛙".encode()[1:2], "蛙".encode()[2:])[i] for i in ids).decode(errors="replace")
+
+
+def test_tokens_without_offsets_are_looked_for():
+    from attnmap._prompt import _spelt
+
+    assert _spelt(Slow(), "a red 蛙 a", [0, 1, 2, 3, 4, 5, 1, 0]) == [(0, 0), (0, 1), (2, 5), (6, 7), (6, 7), (6, 7), (8, 9), (9, 9)]
