@@ -2,12 +2,12 @@
 //! hub, and opening them.
 
 use super::address::{self, Named};
+use super::hub::{self, HubOptions};
 use super::hub_name::{self, HubFile};
-use super::lora::{PEFT_CONFIG, PEFT_FILE};
 use super::pickle::{PICKLES, pickle};
+use super::progress::Progress;
 use super::store::Store;
 use super::weights::WeightFile;
-use super::{OpenOptions, hub};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,13 @@ pub(super) struct Kind {
     usual: &'static [&'static str],
 }
 
+/// Who is told of a download, if anybody.
+pub(super) type Told = Option<Arc<dyn Progress>>;
+
+/// PEFT's own file of one adapter, and the settings beside it.
+pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
+
 /// diffusers' and PEFT's names.
 pub(super) const LORA: Kind = Kind { option: "--lora", usual: &["pytorch_lora_weights.safetensors", PEFT_FILE] };
 /// The name of diffusers' training script.
@@ -29,7 +36,7 @@ pub(super) const EMBEDDING: Kind = Kind { option: "--embedding", usual: &["learn
 impl Kind {
     /// The file that the user names by `path`: itself, or the file that the folder `path` is about.
     /// Where there is neither, it is one of a repository on the hub, fetched if need be.
-    pub(super) fn find(self, path: &Path, options: &OpenOptions) -> Result<PathBuf> {
+    pub(super) fn find(self, path: &Path, hub: &HubOptions, progress: Told) -> Result<PathBuf> {
         if path.is_file() {
             return Ok(path.to_path_buf());
         }
@@ -51,29 +58,28 @@ impl Kind {
                 _ => return Ok(path.to_path_buf()),
             },
         };
-        let found = self.fetch(&named, options);
+        let found = self.fetch(&named, hub, progress);
         found.map_err(|error| if address::parse(text).is_some() { error } else { not_here(error, text) })
     }
 
-    fn fetch(self, named: &Named, options: &OpenOptions) -> Result<PathBuf> {
+    fn fetch(self, named: &Named, options: &HubOptions, progress: Told) -> Result<PathBuf> {
         let repository = |repo, revision| hub::Repository { repo, revision };
         let (repo, revision, path) = match named {
             Named::File(HubFile { repo, revision, file }) => {
                 let at = repository(repo, revision.as_deref());
-                (repo, revision, hub::file(at, file, &options.hub, options.progress.clone())?)
+                (repo, revision, hub::file(at, file, options, progress.clone())?)
             }
             Named::Repository { repo, revision } => {
                 let at = repository(repo, revision.as_deref());
                 let end = hub_name::at(revision.as_deref());
                 let form = |name: &str| format!("{repo}/{name}{end}");
                 let pick = |names: &[String]| self.pick(names, &form);
-                (repo, revision, hub::picked(at, &pick, &options.hub, options.progress.clone())?)
+                (repo, revision, hub::picked(at, &pick, options, progress.clone())?)
             }
         };
         // PEFT keeps the scale in a file beside its own; where it has none, all scales are 1.
         if path.file_name().is_some_and(|name| name == PEFT_FILE) && !path.with_file_name(PEFT_CONFIG).is_file() {
-            let _ =
-                hub::file(repository(repo, revision.as_deref()), PEFT_CONFIG, &options.hub, options.progress.clone());
+            let _ = hub::file(repository(repo, revision.as_deref()), PEFT_CONFIG, options, progress);
         }
         Ok(path)
     }

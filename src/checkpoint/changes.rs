@@ -1,7 +1,8 @@
 //! What a user chooses of a checkpoint on opening it. It is recorded with a run, so that the run
 //! can be made again.
 
-use super::{Embedding, Lora};
+use super::embedding::Embedding;
+use super::lora::Lora;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,7 +1,10 @@
 //! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and
 //! headers alone.
 
-use super::{AddedWord, Checkpoint, Part, UnetBlock, UnetConfig};
+use super::config::{UnetBlock, UnetConfig};
+use super::embedding::AddedWord;
+use super::open::Checkpoint;
+use super::part::Part;
 use crate::Result;
 use crate::trace::{AttentionKind, Site, Stage};
 use serde::Serialize;

@@ -6,6 +6,7 @@
 pub mod accuracy;
 pub mod causal;
 pub mod explain;
+mod figure;
 pub mod record;
 pub mod redrawn;
 pub mod sanity;

@@ -1,6 +1,8 @@
 //! `evidence.json` and `evidence.safetensors`: what the causal test of a run found.
 
 use super::causal::Cut;
+pub use super::figure::Figure;
+use super::figure::JSON;
 use super::redrawn::{Counterfactual, Reweighted};
 use super::sanity::Sanity;
 use super::shapley::Shapley;
@@ -17,7 +19,6 @@ use std::path::Path;
 /// `shows`; it is read by answering anew from its scores.
 pub const FORMAT_VERSION: u32 = 2;
 
-pub(super) const JSON: &str = "evidence.json";
 const TENSORS: &str = "evidence.safetensors";
 
 /// The content of `evidence.json`.
@@ -52,15 +53,6 @@ pub struct Evidence {
     /// The pictures that the report shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub figures: Vec<Figure>,
-}
-
-/// A picture in the run's folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Figure {
-    /// What it shows.
-    pub caption: String,
-    /// Its path from the run folder.
-    pub file: String,
 }
 
 /// Shapley values with the words they belong to.

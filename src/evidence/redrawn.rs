@@ -1,7 +1,7 @@
 //! The same seed with a word changed: left out, or its values scaled in cross-attention; and where the image differs.
 
 use super::causal::{Cut, Row, replay};
-use super::record::Figure;
+use super::figure::{Figure, JSON};
 use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
@@ -282,7 +282,7 @@ pub fn reweighted(
 /// [`Error::Option`] when one of the user's files has the name of a picture; [`Error::Io`].
 pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
     // Pictures of before they had a mark are named by the evidence.
-    let known = std::fs::read_to_string(folder.join(super::record::JSON)).unwrap_or_default();
+    let known = std::fs::read_to_string(folder.join(JSON)).unwrap_or_default();
     for picture in pictures.iter().filter(|picture| !known.contains(&format!("\"{}\"", picture.file))) {
         crate::files::check_own(&folder.join(&picture.file), "RUN")?;
     }

@@ -1,7 +1,7 @@
 //! Facts of a layout: how much a word holds, where and since when, how words lie to each other, what was neglected and what leaked.
 
 use super::lexicon::{self, Claim, Relation, Role};
-use super::percentile;
+use super::percentile::percentile;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
 use crate::trace::{Grid, Trace, WordInfo, normalized};
 use crate::{Error, Result};

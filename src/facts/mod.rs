@@ -4,6 +4,7 @@
 
 mod compute;
 pub mod lexicon;
+mod percentile;
 pub mod region;
 pub mod sweep;
 
@@ -11,11 +12,4 @@ pub use compute::{
     APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, facts, label,
     of_trace, overlap, spread, symmetric_kl,
 };
-
-/// Linearly interpolated percentile of sorted values (numpy's default); NaN of none.
-pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let at = share * last as f64;
-    let (below, part) = (at.floor() as usize, at.fract());
-    sorted[below] + part * (sorted[(below + 1).min(last)] - sorted[below])
-}
+pub(crate) use percentile::percentile;

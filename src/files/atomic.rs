@@ -1,6 +1,7 @@
 //! Files and folders that a reader never sees half-written: everything is made beside its place and renamed into it.
 
 use super::leftover;
+use super::remove::remove;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -79,14 +80,6 @@ pub fn abandon<T>(exit: impl FnOnce() -> T) -> T {
         }
     }
     exit()
-}
-
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
-    }
 }
 
 /// A file or folder that is removed on drop, if it is still there.

@@ -1,5 +1,6 @@
 //! What killed processes left half made: names that say whose it is, and its removal once its owner is gone.
 
+use super::remove::remove;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if is_leftover(&entry) {
-            super::atomic::remove(&entry.path()).ok();
+            remove(&entry.path()).ok();
         }
     }
 }

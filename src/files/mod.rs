@@ -5,6 +5,7 @@ mod atomic;
 mod input;
 mod leftover;
 mod own;
+mod remove;
 mod staging;
 mod target;
 

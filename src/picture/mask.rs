@@ -1,6 +1,7 @@
 //! Masks: which part of a picture is drawn anew.
 
-use super::resize;
+use super::read::read_with_alpha;
+use super::resize::resize;
 use crate::trace::Grid;
 use crate::{Error, Result};
 use image::{GrayImage, Luma, RgbImage};
@@ -32,9 +33,9 @@ pub struct Mask {
 /// transparency is dropped, as diffusers does.
 ///
 /// # Errors
-/// As [`read`](super::read), and [`check_shape`].
+/// As [`read`](super::read()), and [`check_shape`].
 pub fn read_mask(path: &Path, picture: Grid, option: &str) -> Result<Mask> {
-    let given = super::read_with_alpha(path, option)?;
+    let given = read_with_alpha(path, option)?;
     let rgb = given.to_rgb8();
     check_shape(&rgb, picture, &format!("{option} {}", path.display()))?;
     let see_through = given.color().has_alpha() && given.to_rgba8().pixels().any(|pixel| pixel.0[3] < 255);

@@ -7,8 +7,8 @@
 
 use super::chunks::{self, Item, share_out};
 use super::syntax::{self, Part, Stretch, Syntax};
+use super::tokens::{Prompt, Token, Word};
 use super::words::{fit_to_tokens, segment};
-use super::{Prompt, Token, Word};
 use crate::checkpoint::{AddedWord, TokenizerConfig, TokenizerFiles};
 use crate::trace::{TokenKind, normalized};
 use crate::{Error, Result};

@@ -1,6 +1,6 @@
 //! Colour scales from 0 to 1.
 
-use super::by_name;
+use super::names::by_name;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;

@@ -1,50 +1,14 @@
 //! One map over one image.
 
 use super::canvas::{luma, mix};
-use super::{Colormap, Display, by_name};
+use super::colormap::Colormap;
+use super::display::Display;
+use super::style::Style;
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::str::FromStr;
-
-/// How a map is laid over the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Style {
-    /// The map's colours over a greyed image.
-    #[default]
-    Heat,
-    /// Lines at 20, 40, 60 and 80 % of the scale, brighter as they rise, over the image as it is.
-    Contour,
-    /// The image where the map reaches the threshold, grey and dim elsewhere, with a line between.
-    Mask,
-    /// The image, lit by the map.
-    Spotlight,
-    /// The map's colours over the image as it is, denser as the map rises: the picture's colours and the scale's mix.
-    Alpha,
-}
-
-impl Style {
-    /// Every style with its name on the command line.
-    pub const NAMED: [(&str, Self); 5] = [
-        ("heat", Self::Heat),
-        ("contour", Self::Contour),
-        ("mask", Self::Mask),
-        ("spotlight", Self::Spotlight),
-        ("alpha", Self::Alpha),
-    ];
-}
-
-impl FromStr for Style {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        by_name("--style", text, &Self::NAMED)
-    }
-}
 
 /// The shares of the scale that `contour` draws lines at.
 pub(super) const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];

@@ -1,9 +1,10 @@
 //! The contact sheet: the image, then every word's overlay with its caption and colour bar in numbers.
 
 use super::canvas::{fill, mix, paste};
-use super::overlay::{LEVELS, THIN, line_shade};
+use super::display::Display;
+use super::overlay::{Base, LEVELS, THIN, line_shade};
+use super::style::Style;
 use super::text::Typesetter;
-use super::{Base, Display, Style};
 use image::{Rgb, RgbImage, imageops};
 use rayon::prelude::*;
 

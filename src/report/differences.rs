@@ -1,6 +1,6 @@
 //! What two runs differ in, in sentences: settings first, then which words moved, grew or are looked at more.
 
-use super::compare::{Match, Pair, align};
+use super::align::{Match, Pair, align};
 use super::data::{LayoutRow, ReportData, Start};
 use crate::facts::lexicon::{self, Role};
 

@@ -3,6 +3,7 @@
 //! [`ReportData`] is everything the page shows, as plain values; [`page`] turns it into HTML. Maps travel as 8-bit
 //! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
 
+mod align;
 mod assets;
 mod causal;
 mod channels;
@@ -15,7 +16,8 @@ pub mod pack;
 mod source;
 mod start;
 
-pub use compare::{Match, Pair, align, compare_page};
+pub use align::{Match, Pair, align};
+pub use compare::compare_page;
 pub use data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, Start, StepImage,
     SweepLink, TiesData, TokenInfo, TokenKind, Verdict, Without, WordInfo,

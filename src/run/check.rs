@@ -1,6 +1,7 @@
 //! A run folder against its format (docs/TRACE.md): everything that is wrong with it, not the first thing alone.
 
-use super::{RECORD, Run};
+use super::folder::Run;
+use super::record::FILE as RECORD;
 use crate::trace::Trace;
 use crate::{Error, Result};
 use safetensors::SafeTensors;

@@ -16,7 +16,7 @@ pub fn newest_runs(folder: &Path) -> Vec<PathBuf> {
     let mut runs: Vec<_> = runs
         .map(|path| {
             let made = modified(path.join("trace.safetensors"));
-            ((made, modified(path.join(super::RECORD))), path)
+            ((made, modified(path.join(super::record::FILE))), path)
         })
         .collect();
     runs.sort();

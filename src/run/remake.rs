@@ -1,7 +1,10 @@
 //! A run's maps and pictures again, with other choices.
 
+use super::folder::Run;
+use super::own;
+use super::pictures::{Pictures, render_run};
+use super::record::{FILE as RECORD, FORMAT_VERSION, RunRecord};
 use super::regions::{RegionFiles, Threshold, word_regions, write_regions};
-use super::{FORMAT_VERSION, Pictures, Run, RunRecord, own, render_run};
 use crate::facts::of_trace;
 use crate::files::{Partial, Staging, Target, check_own, link};
 use crate::heatmap::{self, Aggregate};
@@ -17,7 +20,7 @@ const OVERLAYS: &str = "overlays";
 const PAGE: &str = "report.html";
 
 /// What is made again. `run.json`, which names the overlays, comes after them, and the page, which is made of all, last.
-const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, super::RECORD, PAGE];
+const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, RECORD, PAGE];
 
 /// Other choices for the maps and pictures of a run.
 #[derive(Debug, Clone)]

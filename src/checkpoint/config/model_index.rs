@@ -1,7 +1,7 @@
 //! `model_index.json`: which pipeline a folder is and which parts it has.
 
 use super::fields::Fields;
-use crate::checkpoint::Part;
+use crate::checkpoint::part::Part;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};

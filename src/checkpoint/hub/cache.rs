@@ -1,7 +1,7 @@
 //! What the hub's cache on disk has: whole snapshots, single files, and the list of all pipelines in it.
 
-use super::HubOptions;
 use super::needs::{is_commit, optional, required};
+use super::options::HubOptions;
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{WeightFile, part_files};

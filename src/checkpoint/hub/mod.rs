@@ -23,8 +23,8 @@ mod transfer;
 pub use cache::{CachedPipeline, cached_pipelines};
 pub use options::HubOptions;
 
-use super::Progress;
 use super::hub_name::at;
+use super::progress::Progress;
 use crate::{Error, Result};
 use cache::{Lacking, Local};
 use std::path::PathBuf;

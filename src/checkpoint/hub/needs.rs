@@ -1,7 +1,7 @@
 //! Which files of a repository a pipeline needs.
 
-use crate::checkpoint::Part;
 use crate::checkpoint::config::ModelIndex;
+use crate::checkpoint::part::Part;
 
 /// Files without which nothing can be done, weights aside.
 pub(super) fn required(index: &ModelIndex) -> Vec<String> {

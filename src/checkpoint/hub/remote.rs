@@ -1,17 +1,19 @@
 //! One revision of a repository on the server: what it has, fetching it, and what each failure means.
 
-use super::HubOptions;
 use super::cache::{Lacking, Local, damage};
 use super::environment;
 use super::failure::{Failure, one_line};
 use super::needs::{is_commit, optional, required};
+use super::options::HubOptions;
 use super::server::Server;
 use super::transfer;
 use crate::checkpoint::config::ModelIndex;
+use crate::checkpoint::configs::Configs;
+use crate::checkpoint::part::Part;
 use crate::checkpoint::pickle::PICKLES;
+use crate::checkpoint::progress::Progress;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{Choice, choose_all, shards};
-use crate::checkpoint::{Checkpoint, Part, Progress};
 use crate::{Error, Result};
 use hf_hub::api::RepoInfo;
 use hf_hub::{Repo, RepoType};
@@ -147,7 +149,7 @@ impl<'a> Remote<'a> {
         for name in optional(&index).iter().filter(|name| names.iter().any(|known| known == *name)) {
             self.fetch(name, &commit)?;
         }
-        Checkpoint::read_configs(Store::Folder(folder.clone()), self.id.clone())?;
+        Configs::read(&Store::Folder(folder.clone()))?;
 
         for (part, choice) in choices {
             let prefix = format!("{}/", part.folder());

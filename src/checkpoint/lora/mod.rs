@@ -7,9 +7,10 @@
 
 mod keys;
 
+use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
+use super::config::UnetConfig;
 use super::single::UnetNames;
 use super::weights::{Change, LowRank, WeightFile};
-use super::{Checkpoint, adapter};
 use crate::Result;
 use keys::{Layer, Meaning, Role};
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, Factors>, Vec<Misfi
 }
 
 /// Why a file of which most does not fit is refused, by what most of that is.
-fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &Checkpoint, file: &WeightFile) -> String {
+fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &str, file: &WeightFile) -> String {
     let of = |wanted: fn(&Why) -> bool| {
         let mut found = misfits.iter().filter(|misfit| wanted(&misfit.why));
         let first = found.next();
@@ -163,12 +164,12 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &Checkpoint, file: &We
         Why::Absent => format!(
             "{count} of {layers} layers, such as `{name}`, {} not in {}; it is for {}",
             if count == 1 { "is" } else { "are" },
-            checkpoint.id,
+            checkpoint,
             made_for(file).unwrap_or("another kind of checkpoint"),
         ),
         Why::Shape(reason) => format!(
             "{count} of {layers} layers do not fit {}: `{name}` {reason}; the LoRA is for another kind of checkpoint",
-            checkpoint.id
+            checkpoint
         ),
         Why::Unknown => {
             let whose = made_for(file).map_or_else(String::new, |whose| format!("; it is for {whose}"));
@@ -181,15 +182,16 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &Checkpoint, file: &We
 pub(super) type Changes = BTreeMap<&'static str, BTreeMap<String, Vec<Change>>>;
 
 impl Lora {
-    /// Adds what this LoRA changes in `checkpoint` to `changes`. Returns its file, with a warning
-    /// where some of its layers were left out because they do not fit.
+    /// Adds what this LoRA changes of the layers `known` of the checkpoint named `checkpoint` to `changes`.
+    /// Returns its file, with a warning where some of its layers were left out because they do not fit.
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole,
     /// and layers that do not fit, where these are most of the file.
     pub(super) fn changes(
         &self,
-        checkpoint: &Checkpoint,
+        known: &Layers,
+        checkpoint: &str,
         changes: &mut Changes,
     ) -> Result<(Arc<WeightFile>, Option<String>)> {
         let file = adapter::open(&self.file, adapter::LORA.option)?;
@@ -198,7 +200,6 @@ impl Lora {
         if layers.is_empty() && misfits.is_empty() {
             return Err(fault("holds no tensor; fetch it again".into()));
         }
-        let homes = Homes::of(checkpoint);
         let settings = Settings::of(&file).map_err(fault)?;
         // How many layers read the prompt's states, and how many of those are of another width.
         let (mut readers, mut strangers) = (0, 0);
@@ -213,7 +214,7 @@ impl Lora {
                 misfits.push(Misfit { name, why: Why::Unknown });
                 continue;
             }
-            let Some((home, shape)) = homes.find(layer) else {
+            let Some((home, shape)) = known.find(layer) else {
                 misfits.push(Misfit { name, why: Why::Absent });
                 continue;
             };
@@ -239,10 +240,10 @@ impl Lora {
     }
 
     /// What is said of the layers that are left out.
-    fn warning(&self, misfits: &[Misfit], applied: usize, checkpoint: &Checkpoint) -> String {
+    fn warning(&self, misfits: &[Misfit], applied: usize, checkpoint: &str) -> String {
         const SHOWN: usize = 3;
         let total = applied + misfits.len();
-        let mut named: Vec<String> = misfits.iter().take(SHOWN).map(|misfit| misfit.told(&checkpoint.id)).collect();
+        let mut named: Vec<String> = misfits.iter().take(SHOWN).map(|misfit| misfit.told(checkpoint)).collect();
         if misfits.len() > SHOWN {
             named.push(format!("and {} more", misfits.len() - SHOWN));
         }
@@ -293,20 +294,22 @@ impl Factors {
 }
 
 /// The layers that can be changed, by every name that a LoRA may call them.
-struct Homes {
+#[derive(Default)]
+pub(super) struct Layers {
     /// By part and name: the tensor's name and shape.
     layers: HashMap<(&'static str, String), (String, Vec<usize>)>,
 }
 
-impl Homes {
-    fn of(checkpoint: &Checkpoint) -> Self {
+impl Layers {
+    /// The layers of `parts`: folders with the names and shapes of their tensors.
+    pub(super) fn new(
+        unet: &UnetConfig,
+        parts: impl Iterator<Item = (&'static str, BTreeMap<String, Vec<usize>>)>,
+    ) -> Self {
         let mut layers = HashMap::new();
-        let names = UnetNames::new(&checkpoint.unet);
-        for &part in checkpoint.index.parts() {
-            // What cannot be read is named when it is loaded.
-            let Ok(weights) = checkpoint.weights(part) else { continue };
-            let folder = part.folder();
-            for (name, shape) in weights.shapes() {
+        let names = UnetNames::new(unet);
+        for (folder, shapes) in parts {
+            for (name, shape) in shapes {
                 let Some(layer) = name.strip_suffix(".weight") else { continue };
                 let original = (folder == "unet").then(|| names.original(layer)).flatten();
                 for known in [Some(layer.to_string()), original].into_iter().flatten() {
@@ -340,10 +343,6 @@ fn made_for(file: &WeightFile) -> Option<&'static str> {
         None
     }
 }
-
-/// PEFT's own file of one adapter, and the settings beside it.
-pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
-pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
 const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or without convolutions) is";
 

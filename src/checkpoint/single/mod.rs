@@ -6,6 +6,7 @@
 //! `loaders/single_file_utils.py` (0.42).
 
 mod recognise;
+mod tensors;
 mod text;
 mod unet;
 mod vae;
@@ -14,9 +15,10 @@ mod vocabulary;
 pub(super) use unet::UnetNames;
 
 use super::config::{TextEncoderConfig, UnetConfig};
+use super::part::Part;
 use super::store::{Made, Store};
+use super::weights;
 use super::weights::{Place, WeightFile, Weights};
-use super::{Part, weights};
 use crate::{Error, Result};
 use recognise::{Encoder, Kind};
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use tensors::{Tensors, UNET, VAE};
 
 /// A single file opened: its configs as files of a folder, and where each tensor of each part is.
 #[derive(Debug)]
@@ -35,35 +38,6 @@ pub(super) struct Single {
     file: Arc<WeightFile>,
     /// By the part's folder.
     places: BTreeMap<&'static str, BTreeMap<String, Place>>,
-}
-
-/// The tensors below one prefix of the file.
-pub(super) struct Tensors<'a> {
-    file: &'a WeightFile,
-    prefix: &'a str,
-}
-
-impl<'a> Tensors<'a> {
-    fn new(file: &'a WeightFile, prefix: &'a str) -> Self {
-        Self { file, prefix }
-    }
-
-    /// The shape of `name`, where it is there.
-    fn shape(&self, name: &str) -> Option<&'a [usize]> {
-        self.file.info(&format!("{}{name}", self.prefix)).map(|info| info.shape.as_slice())
-    }
-
-    /// The size of axis `axis` of `name`.
-    fn dim(&self, name: &str, axis: usize) -> Result<usize, String> {
-        let shape = self.shape(name).ok_or_else(|| format!("tensor `{}{name}` is missing", self.prefix))?;
-        let size = shape.get(axis).copied();
-        size.ok_or_else(|| format!("tensor `{}{name}` has shape {shape:?}", self.prefix))
-    }
-
-    /// Names below the prefix, without it.
-    fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.file.names().filter_map(|name| name.strip_prefix(self.prefix))
-    }
 }
 
 impl Single {
@@ -128,9 +102,6 @@ fn predicts_velocity(file: &WeightFile, kind: &Kind) -> Result<bool> {
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / values.len() as f32;
     Ok(variance.sqrt() > 0.09)
 }
-
-const UNET: &str = "model.diffusion_model.";
-const VAE: &str = "first_stage_model.";
 
 /// The JSON files of the folder that this file stands for.
 fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<String, Cow<'static, [u8]>>, String> {

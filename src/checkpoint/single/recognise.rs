@@ -1,8 +1,8 @@
 //! Which model a single file is, by the names and shapes of its tensors; what is not Stable
 //! Diffusion is refused by name.
 
+use super::tensors::{Tensors, UNET, VAE};
 use super::text::Naming;
-use super::{Tensors, UNET, VAE};
 use crate::Error;
 use crate::checkpoint::weights::WeightFile;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Text encoders in their original naming: CLIP as transformers saves it, and OpenCLIP with
 //! queries, keys and values in one tensor.
 
-use super::Tensors;
+use super::tensors::Tensors;
 use serde_json::{Value, json};
 
 /// How a single file names a text encoder.

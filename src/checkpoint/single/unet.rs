@@ -5,8 +5,8 @@
 //! (`input_blocks.4.1`). Samplers count as a block on the way down, and belong to the last block of
 //! their level on the way up.
 
-use super::Tensors;
-use crate::checkpoint::{UnetBlock, UnetConfig};
+use super::tensors::Tensors;
+use crate::checkpoint::config::{UnetBlock, UnetConfig};
 use serde_json::{Value, json};
 
 /// The same module under two names.

@@ -1,7 +1,7 @@
 //! The autoencoder in its original naming (`AutoencoderKL` of CompVis): its names beside
 //! diffusers', and its shape read from them.
 
-use super::Tensors;
+use super::tensors::Tensors;
 use serde_json::{Value, json};
 
 /// Layers of the mid block's attention (1x1 convolutions in these files): original, then

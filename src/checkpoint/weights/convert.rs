@@ -1,7 +1,6 @@
 //! Bytes of a file to a tensor: copied once, converted and checked for NaN and infinity on the way,
 //! on all cores.
 
-use super::dtype_name;
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -270,6 +269,11 @@ macro_rules! half_element {
 
 half_element!(f16, 0x7c00, fill_from_f16, fill_from_bf16, bf16);
 half_element!(bf16, 0x7f80, fill_from_bf16, fill_from_f16, f16);
+
+/// Name of an element type as attnmap's messages write it.
+pub(super) fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
 
 #[cfg(test)]
 mod tests {

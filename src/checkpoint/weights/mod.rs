@@ -7,7 +7,7 @@ mod file;
 mod names;
 mod variant;
 
-use super::Part;
+use super::part::Part;
 use super::store::Store;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
@@ -492,9 +492,4 @@ fn enumerate(names: &[&str]) -> String {
         text += &format!(", ... ({} more)", names.len() - SHOWN);
     }
     text
-}
-
-/// Name of an element type as attnmap's messages write it.
-fn dtype_name(dtype: Dtype) -> String {
-    format!("{dtype:?}").to_lowercase()
 }

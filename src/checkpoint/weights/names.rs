@@ -1,6 +1,6 @@
 //! Names that changed over the years: what a file may call a tensor, and what attnmap calls it.
 
-use crate::checkpoint::Part;
+use crate::checkpoint::part::Part;
 use std::collections::BTreeMap;
 
 /// The current name of the tensor that a file of `part` calls `name`; `None` for buffers that hold

@@ -1,6 +1,6 @@
 //! Which files a part's weights are in: one or several shards, of a variant where the part has it.
 
-use crate::checkpoint::Part;
+use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};

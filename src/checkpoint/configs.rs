@@ -1,0 +1,146 @@
+//! All configs of a checkpoint: read from its store, and whether the parts fit each other.
+
+use super::config::{
+    self, ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig,
+};
+use super::defaults::{self, Defaults};
+use super::foreign;
+use super::part::Part;
+use super::store::Store;
+use crate::{Error, Result};
+
+/// SDXL's second text encoder. Its tokenizer differs from the first in the padding token alone.
+#[derive(Debug)]
+pub struct SecondEncoder {
+    /// Its shape.
+    pub text_encoder: TextEncoderConfig,
+    /// Its tokenizer's files and settings.
+    pub tokenizer: TokenizerFiles,
+}
+
+/// What the JSON files of a checkpoint say.
+pub(super) struct Configs {
+    pub(super) index: ModelIndex,
+    pub(super) unet: UnetConfig,
+    pub(super) vae: VaeConfig,
+    pub(super) text_encoder: TextEncoderConfig,
+    pub(super) second: Option<SecondEncoder>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) tokenizer: TokenizerFiles,
+    pub(super) defaults: Defaults,
+}
+
+impl Configs {
+    /// Reads every JSON file and checks that the parts fit each other; weights are not looked at.
+    pub(super) fn read(store: &Store) -> Result<Self> {
+        let index_file = store.path("model_index.json");
+        let Some(index) = store.read("model_index.json")? else { return Err(foreign::no_index(store)) };
+        let index = ModelIndex::from_json(&index, &index_file)?;
+        let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
+
+        let (bytes, file) = json("unet/config.json", "the UNet's shape")?;
+        let unet = UnetConfig::from_json(&bytes, &file)?;
+        let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
+        // The index says which class it is (`CLIPTextModel`), whatever the config once was.
+        let text_encoder = TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? };
+        let second = match index.parts().contains(&Part::TextEncoder2) {
+            true => Some(SecondEncoder::read(store)?),
+            false => None,
+        };
+        let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
+        let vae = VaeConfig::from_json(&bytes, &file)?;
+        let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
+        let scheduler = SchedulerConfig::from_json_as(&bytes, &file, &index.scheduler_class, &index_file)?;
+        let tokenizer = read_tokenizer(store, "tokenizer", text_encoder.max_position_embeddings)?;
+
+        check_conditions(&unet, &text_encoder, second.as_ref())
+            .map_err(|reason| Error::Config { file: store.path("unet/config.json"), reason })?;
+        // An inpainting UNet is shown a mask and the masked picture's latent too.
+        if ![vae.latent_channels, 2 * vae.latent_channels + 1].contains(&unet.in_channels) {
+            return Err(Error::Config {
+                file: store.path("unet/config.json"),
+                reason: format!(
+                    "`in_channels` is {}, but the autoencoder's `latent_channels` is {}",
+                    unet.in_channels, vae.latent_channels
+                ),
+            });
+        }
+        let defaults = defaults::read(store, &vae, defaults::usual(&index, &unet, &vae, &scheduler))?;
+        Ok(Self { index, unet, vae, text_encoder, second, scheduler, tokenizer, defaults })
+    }
+}
+
+impl SecondEncoder {
+    fn read(store: &Store) -> Result<Self> {
+        let name = "text_encoder_2/config.json";
+        let bytes = store.read_required(name, "the second text encoder's shape")?;
+        // The index says which class it is (`CLIPTextModelWithProjection`); the config need not.
+        let text_encoder = TextEncoderConfig::with_projection(&bytes, &store.path(name))?;
+        let tokenizer = read_tokenizer(store, "tokenizer_2", text_encoder.max_position_embeddings)?;
+        Ok(Self { text_encoder, tokenizer })
+    }
+}
+
+/// Whether the UNet takes what the text encoders give; the error is what does not fit.
+fn check_conditions(
+    unet: &UnetConfig,
+    text_encoder: &TextEncoderConfig,
+    second: Option<&SecondEncoder>,
+) -> Result<(), String> {
+    let width = text_encoder.hidden_size + second.map_or(0, |second| second.text_encoder.hidden_size);
+    for &expected in &unet.cross_attention_dim {
+        if expected != width {
+            let encoders = if second.is_some() {
+                "the text encoders' widths sum to"
+            } else {
+                "the text encoder's `hidden_size` is"
+            };
+            return Err(format!("`cross_attention_dim` is {expected}, but {encoders} {width}"));
+        }
+    }
+    match (&unet.addition, second) {
+        (None, None) => Ok(()),
+        (Some(addition), Some(second)) => {
+            let pooled = second.text_encoder.projection_dim;
+            let expected = pooled + TIME_IDS * addition.time_embed_dim;
+            if addition.input_dim == expected {
+                return Ok(());
+            }
+            Err(format!(
+                "`projection_class_embeddings_input_dim` is {}, but the second text encoder's projection of {pooled} and {TIME_IDS} \
+                 size conditions of {} make {expected}",
+                addition.input_dim, addition.time_embed_dim
+            ))
+        }
+        (Some(_), None) => {
+            Err("`addition_embed_type` is \"text_time\" (an SDXL UNet), but the pipeline is not SDXL's".into())
+        }
+        (None, Some(_)) => Err("`addition_embed_type` is null, but the pipeline is SDXL's".into()),
+    }
+}
+
+/// Numbers in SDXL's size condition: height and width of the original, top and left of the crop,
+/// height and width of the target.
+pub const TIME_IDS: usize = 6;
+
+fn read_tokenizer(store: &Store, folder: &str, longest: usize) -> Result<TokenizerFiles> {
+    let name = |file: &str| format!("{folder}/{file}");
+    let vocab_json = store.read(&name("vocab.json"))?;
+    let merges_txt = store.read(&name("merges.txt"))?;
+    let tokenizer_json = store.read(&name("tokenizer.json"))?;
+    if tokenizer_json.is_none() && (vocab_json.is_none() || merges_txt.is_none()) {
+        return Err(config::missing_vocabulary(store.path(folder)));
+    }
+    let added_name = name("added_tokens.json");
+    if let Some(added) = store.read(&added_name)? {
+        config::refuse_added_tokens_file(&added, &store.path(&added_name))?;
+    }
+    let config_name = name("tokenizer_config.json");
+    let config = store.read_required(&config_name, "the tokenizer's settings")?;
+    let special_name = name("special_tokens_map.json");
+    let special = store.read(&special_name)?;
+    let special_path = store.path(&special_name);
+    let special = special.as_deref().map(|json| (json, special_path.as_path()));
+    let config = TokenizerConfig::from_json((&config, &store.path(&config_name)), special, longest)?;
+    Ok(TokenizerFiles { folder: store.path(folder), vocab_json, merges_txt, tokenizer_json, config })
+}

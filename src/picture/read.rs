@@ -1,0 +1,70 @@
+//! Reading of picture files: png, jpeg and webp, whole, upright and of a bounded size.
+
+use super::whole;
+use crate::{Error, Result, files};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use std::io::{Cursor, ErrorKind, Read};
+use std::path::Path;
+
+/// The kinds of pictures that are read, for messages.
+const KINDS: &str = "png, jpeg or webp";
+
+/// Bytes of a decoded picture beyond which a file is refused (some 350 megapixels of 8 bits).
+const LARGEST: u64 = 1 << 30;
+
+/// Reads a png, jpeg or webp file as 8-bit RGB, turned upright as its EXIF orientation says;
+/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `option` is the argument that named
+/// the file, for messages.
+///
+/// # Errors
+/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is cut
+/// short, damaged or too large.
+pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
+    Ok(read_with_alpha(path, option)?.to_rgb8())
+}
+
+/// As [`read`], before the transparency is dropped.
+pub(super) fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
+    let refuse = |reason: &str| Error::option(option, format!("{}: {reason}", path.display()));
+    let mut bytes = Vec::new();
+    let read = files::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    read.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => refuse(&format!("no such file; give a picture ({KINDS})")),
+        ErrorKind::IsADirectory => refuse(&format!("a folder; give a picture ({KINDS})")),
+        ErrorKind::InvalidInput => refuse(&format!("{error}; give a picture ({KINDS})")),
+        _ => refuse(&format!("cannot be read ({error})")),
+    })?;
+    decode(&bytes).map_err(|reason| refuse(&reason))
+}
+
+/// The picture in `bytes`, a whole png, jpeg or webp file, turned upright. The first one of an
+/// animation.
+///
+/// # Errors
+/// What is wrong with it, to be said after the file's name.
+pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    let format = match reader.format() {
+        Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => format,
+        Some(other) => {
+            let kind = other.extensions_str().first().copied().unwrap_or("other");
+            return Err(format!("a {kind} picture, and only png, jpeg and webp can be read; save it as one of these"));
+        }
+        None if bytes.is_empty() => return Err("empty; give a picture (png, jpeg or webp)".into()),
+        None => return Err("not a picture that can be read; png, jpeg and webp can".into()),
+    };
+    if !whole::is_whole(bytes, format) {
+        return Err("cut short: the end of the picture is missing; copy or save it again".into());
+    }
+    // Some decoders end their message with a line break.
+    let damaged = |error: image::ImageError| format!("cannot be read as a picture ({})", error.to_string().trim_end());
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    if decoder.total_bytes() > LARGEST {
+        let (width, height) = decoder.dimensions();
+        return Err(format!("{width}x{height} pixels are too many; make it smaller first"));
+    }
+    let orientation = decoder.orientation().map_err(damaged)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}

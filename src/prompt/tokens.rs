@@ -1,0 +1,183 @@
+//! A prompt as the model sees it: its tokens and its words.
+
+use super::syntax::Syntax;
+use super::words;
+use crate::Result;
+use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo, normalized};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// A text as the model sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// The text as the user wrote it; byte ranges refer to this.
+    pub text: String,
+    /// How the text was read.
+    pub syntax: Syntax,
+    /// What the text encoder is given: start, text, end, padding. There are as many as the
+    /// tokenizer's maximum length (77). A long prompt has as many for each chunk, one chunk after
+    /// the other. Cross-attention has a key for each.
+    pub ids: Vec<u32>,
+    /// Ids of a chunk: the tokenizer's maximum length. The text encoder reads every chunk on its
+    /// own.
+    pub chunk_length: usize,
+    /// The weight of each of `ids`; empty where all are 1.
+    pub weights: Vec<f32>,
+    /// The start token, the tokens of the text and the first end token, of one chunk after the
+    /// other: `T` of them. What else is in `ids` is padding.
+    pub tokens: Vec<Token>,
+    /// The words that have tokens here, in the order of the text, punctuation included (see
+    /// [`Word::is_punctuation`]).
+    pub words: Vec<Word>,
+    /// The words that the model does not see, or not wholly, because the text is too long; in
+    /// order.
+    pub cut_off: Vec<String>,
+    /// The same text as the tokenizer of SDXL's second encoder cuts it. It pads with another token,
+    /// `!`, and so cuts a text with exclamation marks in other places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Box<Prompt>>,
+}
+
+/// A token of a [`Prompt`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Position in [`Prompt::tokens`]: its channel in every trace and map.
+    pub index: usize,
+    /// Position in [`Prompt::ids`]: its key in cross-attention. Equal to `index` in the first
+    /// chunk.
+    pub position: usize,
+    /// Id in the vocabulary.
+    pub id: u32,
+    /// The vocabulary's entry, e.g. `frog</w>`; for display only.
+    pub text: String,
+    /// Start, text or end.
+    pub kind: TokenKind,
+    /// The bytes of the text that it stands for, on character boundaries; empty for start and end.
+    /// The several tokens of one character (an emoji) each have the whole character.
+    pub range: Range<usize>,
+}
+
+/// A word or phrase of a [`Prompt`], or one of its special tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// The text it covers, as the user wrote it; `<start>` and `<end>` for the special tokens.
+    pub text: String,
+    /// Its bytes in the prompt's text.
+    pub range: Range<usize>,
+    /// Positions of its tokens in [`Prompt::tokens`], ascending; never empty.
+    pub tokens: Vec<usize>,
+    /// 1 for the first time that this word stands in the prompt (upper and lower case alike), 2 for
+    /// the second, and so on.
+    pub occurrence: usize,
+}
+
+impl Word {
+    /// Whether it is punctuation alone: such words are left out unless asked for by name.
+    pub fn is_punctuation(&self) -> bool {
+        self.text.chars().all(|c| words::is_punctuation(c) || words::is_extension(c))
+    }
+
+    /// `apple`, or `apple#2` for the second one: the name that [`Prompt::select`] knows it by.
+    pub fn label(&self) -> String {
+        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+    }
+}
+
+impl Prompt {
+    /// The ids of each chunk: one, but for long prompts.
+    pub fn chunks(&self) -> std::slice::Chunks<'_, u32> {
+        self.ids.chunks(self.chunk_length.max(1))
+    }
+
+    /// For each chunk the positions in [`ids`](Self::ids) that [`tokens`](Self::tokens) stand at:
+    /// from its start token to its first end token. The other positions are padding.
+    pub fn keys(&self) -> Vec<Range<usize>> {
+        let mut keys: Vec<Range<usize>> = Vec::new();
+        for token in &self.tokens {
+            match keys.last_mut() {
+                Some(run) if token.kind != TokenKind::Start => run.end = token.position + 1,
+                _ => keys.push(token.position..token.position + 1),
+            }
+        }
+        keys
+    }
+
+    /// The words that are mapped when nothing is chosen: all but punctuation, one by one.
+    pub fn default_words(&self) -> Vec<Word> {
+        self.words.iter().filter(|word| !word.is_punctuation()).cloned().collect()
+    }
+
+    /// The words that `choice` names, in its order: `red apple,frog,apple#2,<start>,<end>`.
+    ///
+    /// Names are separated by commas; each is a word or a phrase (words that follow one another),
+    /// upper and lower case alike. A name that stands in the prompt several times gives each place
+    /// on its own; `apple#2` is the second alone. `<start>` and `<end>` are the start token and the
+    /// first end token of each chunk. A name is only ever found as whole words.
+    ///
+    /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does
+    /// not have, listing the words that it has.
+    pub fn select(&self, choice: &str) -> Result<Vec<Word>> {
+        let chosen = PromptInfo::from(self).select(choice)?;
+        Ok(chosen.into_iter().map(Word::from).collect())
+    }
+
+    /// The words that do not occur in `vocabulary` (upper and lower case alike), each once. A model
+    /// that was trained on a small vocabulary cannot know them. An entry of several words allows
+    /// each of them.
+    pub fn unknown_words(&self, vocabulary: &[String]) -> Vec<String> {
+        let mut known: std::collections::HashSet<String> = vocabulary
+            .iter()
+            .flat_map(|entry| {
+                words::segment(entry).into_iter().map(|range| normalized(&entry[range])).chain([normalized(entry)])
+            })
+            .collect();
+        let unknown = |word: &&Word| !word.is_punctuation() && known.insert(normalized(&word.text));
+        self.words.iter().filter(unknown).map(|word| word.text.clone()).collect()
+    }
+}
+
+/// The word of `vocabulary` that `word` is most likely a misspelling of: one edit away, or two for
+/// words of six letters and more. `None` where none is so near; that one word means another cannot
+/// be told by spelling.
+pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
+    let word = normalized(word);
+    let most = if word.chars().count() < 6 { 1 } else { 2 };
+    if word.chars().count() < 4 {
+        return None;
+    }
+    let words = vocabulary.iter().flat_map(|entry| entry.split_whitespace());
+    let near = words.map(|known| (strsim::damerau_levenshtein(&word, &normalized(known)), known));
+    near.filter(|(edits, _)| *edits <= most).min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
+}
+
+/// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those
+/// mapped by default.
+impl From<&Prompt> for PromptInfo {
+    fn from(prompt: &Prompt) -> Self {
+        let token = |token: &Token| TokenInfo {
+            id: token.id,
+            text: token.text.clone(),
+            kind: token.kind,
+            start: token.range.start,
+            end: token.range.end,
+        };
+        let word = |word: Word| WordInfo {
+            text: word.text,
+            start: word.range.start,
+            end: word.range.end,
+            tokens: word.tokens,
+            occurrence: word.occurrence,
+        };
+        Self {
+            text: prompt.text.clone(),
+            tokens: prompt.tokens.iter().map(token).collect(),
+            words: prompt.default_words().into_iter().map(word).collect(),
+        }
+    }
+}
+
+impl From<WordInfo> for Word {
+    fn from(word: WordInfo) -> Self {
+        Self { text: word.text, range: word.start..word.end, tokens: word.tokens, occurrence: word.occurrence }
+    }
+}
