@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 /// Shorthand for results of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong in the library. Each message is one line: the cause, the file or option, the way out.
+/// Everything that can go wrong in the library. Each message is one line: the cause, the file or
+/// option, the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +18,8 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
-    /// A JSON config of a checkpoint is missing, malformed, or asks for something that is not supported.
+    /// A JSON config of a checkpoint is missing, malformed, or asks for something that is not
+    /// supported.
     #[error("{}: {}", plain(&file.display().to_string()), plain(reason))]
     Config {
         /// The config file.
@@ -25,7 +27,8 @@ pub enum Error {
         /// The field and what is wrong with it.
         reason: String,
     },
-    /// A weight file is truncated, lacks a tensor, has one too many, or one of the wrong shape or with NaN.
+    /// A weight file is truncated, lacks a tensor, has one too many, or one of the wrong shape or
+    /// with NaN.
     #[error("{}: {}", plain(&file.display().to_string()), plain(reason))]
     Weights {
         /// The safetensors file.
@@ -88,7 +91,8 @@ impl Error {
         Self::Option { option: option.into(), reason: reason.into() }
     }
 
-    /// The same refusal of an option's value under the option by which the user gave it; other errors as they are.
+    /// The same refusal of an option's value under the option by which the user gave it; other
+    /// errors as they are.
     pub fn named(self, given: &str) -> Self {
         match self {
             Self::Option { reason, .. } => Self::option(given, reason),
@@ -107,7 +111,8 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    /// The exit code that a command ending in this error should give: 2 for usage, 130 for Ctrl-C, else 1.
+    /// The exit code that a command ending in this error should give: 2 for usage, 130 for Ctrl-C,
+    /// else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Option { .. } => 2,
@@ -122,8 +127,9 @@ fn plain(text: &str) -> String {
     printable(text.trim_end())
 }
 
-/// `text` on one line, for people: its own characters and never escapes of them, but none that could drive the reader's terminal.
-/// White space becomes a space; control characters, and those that turn the order of the text around them, become U+FFFD.
+/// `text` on one line, for people: its own characters and never escapes of them, but none that
+/// could drive the reader's terminal. White space becomes a space; control characters, and those
+/// that turn the order of the text around them, become U+FFFD.
 ///
 /// ```
 /// assert_eq!(attnmap::printable("\u{938}\u{947}\u{92c}\u{1b}[31m\n!"), "\u{938}\u{947}\u{92c}\u{fffd}[31m !");
@@ -138,7 +144,8 @@ pub fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// What a user wrote, in quotation marks for a message: [`printable`], and no longer than 80 characters.
+/// What a user wrote, in quotation marks for a message: [`printable`], and no longer than 80
+/// characters.
 pub fn in_quotes(text: impl AsRef<str>) -> String {
     const MOST: usize = 80;
     let text = printable(text.as_ref());

@@ -1,13 +1,15 @@
 //! See where a Stable Diffusion model looked for every word of a prompt.
 //!
-//! attnmap generates an image, records every cross-attention layer while it does so, and turns the records into
-//! maps, pages and evidence. The command line is a thin layer over this crate: all that it does, the library does.
+//! attnmap generates an image, records every cross-attention layer while it does so, and turns the
+//! records into maps, pages and evidence. The command line is a thin layer over this crate: all
+//! that it does, the library does.
 //!
 //! # A tour
 //!
-//! The modules follow the data. A [`checkpoint`] is opened and loaded into a [`pipeline`]; a text becomes a
-//! [`prompt`]; the run leaves a [`trace`]; [`heatmap`] makes maps of it, [`facts`] and [`evidence`] judge them, and
-//! [`render`], [`run`], [`report`] and [`gallery`] show and keep them.
+//! The modules follow the data. A [`checkpoint`] is opened and loaded into a [`pipeline`], and a
+//! text becomes a [`prompt`]. The run leaves a [`trace`], and [`heatmap`] makes maps of it.
+//! [`facts`] and [`evidence`] judge them. [`render`], [`run`], [`report`] and [`gallery`] show and
+//! keep them.
 //!
 //! ```
 //! use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};

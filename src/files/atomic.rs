@@ -1,4 +1,5 @@
-//! Files and folders that a reader never sees half-written: everything is made beside its place and renamed into it.
+//! Files and folders that a reader never sees half-written: everything is made beside its place and
+//! renamed into it.
 
 use super::leftover;
 use super::remove::remove;
@@ -13,7 +14,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 /// Everything half-made that is on disk now; what [`abandon`] removes.
 static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Held for reading while something is written or renamed, for writing while everything is abandoned.
+/// Held for reading while something is written or renamed, for writing while everything is
+/// abandoned.
 static GATE: RwLock<()> = RwLock::new(());
 
 /// Runs `body`, which renames what is made, with no [`abandon`] in between.
@@ -22,8 +24,8 @@ pub(crate) fn unless_abandoned<T>(body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// Writes one file whole or not at all: `body` writes into a hidden sibling, which then takes the place of `path`. The
-/// sibling is removed when anything fails.
+/// Writes one file whole or not at all: `body` writes into a hidden sibling, which then takes the
+/// place of `path`. The sibling is removed when anything fails.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`.
@@ -50,7 +52,8 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     })
 }
 
-/// As [`write_file`], unless there is a file at `path` already: the first of several writers wins. Returns whether it was this one.
+/// As [`write_file`], unless there is a file at `path` already: the first of several writers wins.
+/// Returns whether it was this one.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`.
@@ -61,13 +64,15 @@ pub fn write_new_file(path: &Path, bytes: &[u8]) -> Result<bool> {
     match fs::hard_link(&partial.0, path) {
         Ok(()) => Ok(true),
         Err(_) if path.exists() => Ok(false),
-        // A file system without second names: whoever renames last wins, in the moment between the look and the rename.
+        // A file system without second names: whoever renames last wins, in the moment between the
+        // look and the rename.
         Err(_) => fs::rename(&partial.0, path).map(|()| true).map_err(Error::io(path)),
     }
 }
 
-/// Removes everything half-made and calls `exit`, during which no file is begun or renamed any more: for an interrupt
-/// handler, which runs beside the thread that writes. It waits for the file being written.
+/// Removes everything half-made and calls `exit`, during which no file is begun or renamed. It is
+/// for an interrupt handler, which runs beside the thread that writes. It waits for the file being
+/// written.
 pub fn abandon<T>(exit: impl FnOnce() -> T) -> T {
     let _closed = GATE.write().unwrap_or_else(PoisonError::into_inner);
     let partials = PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -94,7 +99,8 @@ impl Partial {
         Self(path)
     }
 
-    /// The place `path` itself, which nobody else uses; what lies there from an earlier try is removed first.
+    /// The place `path` itself, which nobody else uses; what lies there from an earlier try is
+    /// removed first.
     pub fn at(path: &Path) -> io::Result<Self> {
         remove(path)?;
         PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf());
@@ -106,7 +112,8 @@ impl Partial {
         &self.0
     }
 
-    /// `error` about a file of this folder, as if the folder were `target`: hidden names mean nothing to the user.
+    /// `error` about a file of this folder, as if the folder were `target`: hidden names mean
+    /// nothing to the user.
     pub fn in_place(&self, error: Error, target: &Path) -> Error {
         match error {
             Error::Io { path, source } => {

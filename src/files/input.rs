@@ -7,9 +7,11 @@ use std::path::Path;
 /// Opens the ordinary file at `path` for reading. Links are followed.
 ///
 /// # Errors
-/// As [`File::open`]. Also, at once, for a folder, a pipe, a device or a socket, named as what it is.
+/// As [`File::open`]. Also, at once, for a folder, a pipe, a device or a socket, named as what it
+/// is.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Before it is opened: to open a pipe waits for its other end, and to open a device may change it.
+    // Before it is opened: to open a pipe waits for its other end, and to open a device may change
+    // it.
     check_ordinary(&fs::metadata(path)?)?;
     let file = open_without_waiting(path)?;
     // Another thing may have taken its place in between.

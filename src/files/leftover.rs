@@ -1,4 +1,5 @@
-//! What killed processes left half made: names that say whose it is, and its removal once its owner is gone.
+//! What killed processes left half made: names that say whose it is, and its removal once its owner
+//! is gone.
 
 use super::remove::remove;
 use sha2::{Digest, Sha256};
@@ -55,8 +56,9 @@ fn is_gone((host, process): (&str, u32), entry: &fs::DirEntry) -> bool {
 
 const UNKNOWN: &str = "unknown";
 
-/// Where process ids mean what they mean here: a digest of this boot of this machine and of the container's own numbering, as
-/// folders are shared between machines; [`UNKNOWN`] where the system does not tell.
+/// Where process ids mean what they mean here, as folders are shared between machines. It is a
+/// digest of this boot of this machine and of the container's own numbering. [`UNKNOWN`] where the
+/// system does not tell.
 fn host() -> &'static str {
     static HOST: OnceLock<String> = OnceLock::new();
     HOST.get_or_init(|| {

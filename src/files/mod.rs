@@ -1,5 +1,5 @@
-//! Files and folders: written whole or not at all, where they may be, cleared of what killed processes left, and read only where they are
-//! ordinary files.
+//! Files and folders: written whole or not at all, and only where they may be. What killed
+//! processes left is removed, and only ordinary files are read.
 
 mod atomic;
 mod input;

@@ -1,7 +1,8 @@
 //! Which files attnmap wrote: those that carry its mark.
 //!
-//! Every picture says `attnmap VERSION` in the PNG text `Software`, every page in `<meta name="generator">`, every SVG in `<metadata>`, every JSON file that may lie
-//! among files of the user in its field `attnmap`. A file without the mark is the user's, whatever its name is.
+//! Every file says `attnmap VERSION`. A picture has it in the PNG text `Software`, a page in `<meta
+//! name="generator">`, an SVG in `<metadata>`. A JSON file that may lie among the user's files has
+//! it in its field `attnmap`. A file without the mark is the user's, whatever its name is.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -21,7 +22,8 @@ const ANY: &str = "attnmap ";
 /// Bytes at the beginning of a page in which its mark stands.
 const HEAD: u64 = 4096;
 
-/// Whether the file at `path` carries attnmap's mark. What cannot be read, a folder, a link and a device do not.
+/// Whether the file at `path` carries attnmap's mark. What cannot be read, a folder, a link and a
+/// device do not.
 pub fn is_own(path: &Path) -> bool {
     let regular = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
     regular && has_mark(path).unwrap_or(false)

@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder that is filled beside its place and put into it by [`commit`](Self::commit); dropped before that, it is removed with everything
-/// in it.
+/// A folder that is filled beside its place and put into it by [`commit`](Self::commit); dropped
+/// before that, it is removed with everything in it.
 #[derive(Debug)]
 pub struct Staging<'a> {
     partial: Partial,
@@ -19,8 +19,8 @@ pub struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    /// Makes an empty folder beside the place that `target` names for a folder of `kind` (and the folders above it); what killed processes
-    /// left half made there is removed.
+    /// Makes an empty folder beside the place that `target` names for a folder of `kind`, and the
+    /// folders above it. What killed processes left half made there is removed.
     ///
     /// # Errors
     /// As [`Target::folder`]; [`Error::Io`] when nothing can be written there.
@@ -45,17 +45,20 @@ impl<'a> Staging<'a> {
         &self.place
     }
 
-    /// `error` with the place where a file would have been instead of the hidden one where it was being made.
+    /// `error` with the place where a file would have been instead of the hidden one where it was
+    /// being made.
     pub fn in_place(&self, error: Error) -> Error {
         self.partial.in_place(error, &self.place)
     }
 
-    /// Calls `finish`, which is given the folder and its place, and puts the folder there. What it replaces goes, but files that are not
-    /// attnmap's stay in the folder. Where somebody else has taken a generated name meanwhile, the next is taken, and `finish` called again.
+    /// Calls `finish`, which is given the folder and its place, and puts the folder there. What it
+    /// replaces goes, but files that are not attnmap's stay in the folder. Where somebody else has
+    /// taken a generated name meanwhile, the next is taken, and `finish` called again.
     ///
     /// # Errors
-    /// [`Error::Option`] when somebody else made a named target meanwhile and it may not be replaced, and when one of the user's files has the
-    /// name of a new one; [`Error::Io`] naming the target when it cannot be put there; those of `finish`.
+    /// [`Error::Option`] when somebody else made a named target meanwhile and it may not be
+    /// replaced. The same when one of the user's files has the name of a new one. [`Error::Io`]
+    /// naming the target when it cannot be put there. Those of `finish`.
     pub fn commit(mut self, mut finish: impl FnMut(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
         loop {
             self.place = self.target.folder(self.kind)?;
@@ -79,7 +82,8 @@ impl<'a> Staging<'a> {
         exchange(new, place).map_err(Error::io(place))
     }
 
-    /// Gives everything below `inside` of the old folder that is not attnmap's a second name in the new one, which the old is removed for.
+    /// Gives everything below `inside` of the old folder that is not attnmap's a second name in the
+    /// new one, which the old is removed for.
     fn carry(&self, owns: &dyn Fn(&Path) -> bool, inside: &Path) -> Result<()> {
         let folder = self.place.join(inside);
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -115,7 +119,8 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     })
 }
 
-/// Puts the folder `new` in the place of `old`, and `old` in its: at one moment, where the system can.
+/// Puts the folder `new` in the place of `old`, and `old` in its: at one moment, where the system
+/// can.
 fn exchange(new: &Path, old: &Path) -> io::Result<()> {
     if swap(new, old).is_ok() {
         return Ok(());

@@ -1,7 +1,8 @@
 //! Where an output goes: the one rule for what is there already.
 //!
-//! What attnmap did not write is never overwritten and never removed. A place that the user names (`--out`) and that has something of
-//! attnmap's own is refused, unless `--force` is given. A place that attnmap names itself counts up: `apple-0`, `apple-0-2`, `apple-0-3`.
+//! What attnmap did not write is never overwritten and never removed. A place that the user names
+//! (`--out`) and that has something of attnmap's own is refused, unless `--force` is given. A place
+//! that attnmap names itself counts up: `apple-0`, `apple-0-2`, `apple-0-3`.
 
 use super::own::is_own;
 use crate::{Error, Result};
@@ -38,7 +39,8 @@ impl Target {
         Self { path: path.into(), generated: false, force }
     }
 
-    /// A place that attnmap names: where something is there already, the name counts up, or, with `force`, attnmap's own is replaced.
+    /// A place that attnmap names: where something is there already, the name counts up, or, with
+    /// `force`, attnmap's own is replaced.
     pub fn generated(path: impl Into<PathBuf>, force: bool) -> Self {
         Self { path: path.into(), generated: true, force }
     }
@@ -61,7 +63,8 @@ impl Target {
         Self { path: self.path.join(name), ..self.clone() }
     }
 
-    /// Files that belong together, the place's name with each of `endings`: where they are to be written.
+    /// Files that belong together, the place's name with each of `endings`: where they are to be
+    /// written.
     ///
     /// # Errors
     /// [`Error::Option`] on `--out` when one is there that may not be replaced.
@@ -85,7 +88,8 @@ impl Target {
         }
     }
 
-    /// Where a folder of `kind` is to be made: nothing is there, or an empty folder, or (with force) another of its kind.
+    /// Where a folder of `kind` is to be made: nothing is there, or an empty folder, or (with
+    /// force) another of its kind.
     ///
     /// # Errors
     /// [`Error::Option`] on `--out` saying why not.
@@ -121,7 +125,8 @@ impl Target {
         (1..).map(|count| counted(&self.path, count)).take_while(|path| fs::symlink_metadata(path).is_ok()).collect()
     }
 
-    /// Refuses to make a folder of `kind` with the files `names` where a file of the user's has one of them and would stay.
+    /// Refuses to make a folder of `kind` with the files `names` where a file of the user's has one
+    /// of them and would stay.
     ///
     /// # Errors
     /// [`Error::Option`] on `--out`; those of [`folder`](Self::folder).
@@ -140,7 +145,8 @@ impl Target {
         }
     }
 
-    /// The first answer of `ask`, which is given 1 for the place itself and then, where attnmap names it, 2, 3 and so on.
+    /// The first answer of `ask`, which is given 1 for the place itself and then, where attnmap
+    /// names it, 2, 3 and so on.
     fn first<T>(&self, ask: impl Fn(usize) -> Result<T>) -> Result<T> {
         // Far more than anybody makes; a folder that cannot be read must not be asked for ever.
         const MOST: usize = 1_000_000;

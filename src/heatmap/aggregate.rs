@@ -16,27 +16,32 @@ pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace ke
 
 /// Maps of every token and of the chosen words, on the latent grid.
 ///
-/// Unit: attention probability summed over the steps, as DAAM has it and as `heatmaps.safetensors` stores it; divide by
-/// [`steps`](Self::steps) for the mean probability of a step. `docs/NUMBERS.md` defines every quantity.
+/// Unit: attention probability summed over the steps, as DAAM has it and as `heatmaps.safetensors`
+/// stores it. Divide by [`steps`](Self::steps) for the mean per step. `docs/NUMBERS.md` defines
+/// every quantity.
 #[derive(Debug, Clone, Default)]
 pub struct Heatmaps {
     /// The latent grid.
     pub grid: Grid,
     /// Number of steps that were summed.
     pub steps: usize,
-    /// `[T, height, width]`: the attention to the start token, the prompt tokens and the first end token, before the words compete.
+    /// `[T, height, width]`: the attention to the start token, the prompt tokens and the first end
+    /// token, before the words compete.
     pub tokens: Vec<f32>,
-    /// `[P, height, width]`: the same of the tokens of words that are not in the prompt, where the run was asked about any; numbered on
-    /// after the tokens and the padding in [`WordInfo::tokens`] (see [`probe_words`](crate::trace::probe_words)).
+    /// `[P, height, width]`: the same of the tokens of words that are not in the prompt, where the
+    /// run was asked about any. [`WordInfo::tokens`] numbers them after the tokens and the padding
+    /// (see [`probe_words`](crate::trace::probe_words)).
     pub probes: Vec<f32>,
-    /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), as [`map_of`](Self::map_of) makes it.
+    /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), as
+    /// [`map_of`](Self::map_of) makes it.
     pub words: Vec<f32>,
     /// The words, in the order of [`words`](Self::words).
     pub chosen: Vec<WordInfo>,
-    /// `[T + 1]`: every token's share of all attention (0 to 1), before any resizing; the last is all padding. They
-    /// sum to 1, but where attention is joint.
+    /// `[T + 1]`: every token's share of all attention (0 to 1), before any resizing; the last is
+    /// all padding. They sum to 1, but where attention is joint.
     pub shares: Vec<f32>,
-    /// The image's own share of all attention where attention is joint, else 0; with `shares` it sums to 1.
+    /// The image's own share of all attention where attention is joint, else 0; with `shares` it
+    /// sums to 1.
     pub image_share: f32,
     /// `[P]`: the mean probability of each probe's token, which is no part of the shares above.
     pub probe_shares: Vec<f32>,
@@ -75,7 +80,8 @@ impl Heatmaps {
         self.shares.len() - 1
     }
 
-    /// A word's share of all attention: the sum of its tokens' shares. For a probe, what it would take of the prompt's.
+    /// A word's share of all attention: the sum of its tokens' shares. For a probe, what it would
+    /// take of the prompt's.
     pub fn share(&self, word: &WordInfo) -> f32 {
         let shares = || self.shares.iter().chain(&self.probe_shares);
         word.tokens.iter().filter_map(|&token| shares().nth(token)).sum()
@@ -86,8 +92,9 @@ impl Heatmaps {
         word.tokens.first().is_some_and(|&token| token > self.token_count())
     }
 
-    /// The map of any word of the prompt or probe, `[height, width]`: the attention to its tokens together, and its part of the
-    /// competition where there is one. A probe competes with the prompt's text.
+    /// The map of any word of the prompt or probe, `[height, width]`: the attention to its tokens
+    /// together. Where words compete it is the word's part. A probe competes with the prompt's
+    /// text.
     pub fn map_of(&self, word: &WordInfo) -> Vec<f32> {
         self.map_of_tokens(&word.tokens)
     }
@@ -107,7 +114,8 @@ impl Heatmaps {
         map
     }
 
-    /// The attention to `tokens` together, `[height, width]`, before the words compete; tokens that have no map are left out.
+    /// The attention to `tokens` together, `[height, width]`, before the words compete; tokens that
+    /// have no map are left out.
     pub fn attention(&self, tokens: &[usize]) -> Vec<f32> {
         let mut sum = vec![0.0; self.grid.cells()];
         let mut count = 0;
@@ -130,7 +138,8 @@ impl Heatmaps {
         }
     }
 
-    /// The separate places where one chosen word reaches `threshold` times its maximum, largest share first.
+    /// The separate places where one chosen word reaches `threshold` times its maximum, largest
+    /// share first.
     pub fn places(&self, word: usize, threshold: f32) -> Vec<Place> {
         let map = self.word(word);
         places(&region(map, self.grid, threshold), map)
@@ -143,16 +152,19 @@ impl Heatmaps {
     }
 }
 
-/// Makes the maps of `trace` as `how` says, and those of `words` (usually all of the prompt's, or a selection).
+/// Makes the maps of `trace` as `how` says, and those of `words` (usually all of the prompt's, or a
+/// selection).
 ///
-/// Each chosen site is resized to the latent grid with torch's bicubic, a head at a time, clamped at 0, and all are
-/// averaged. With a window of steps the heads come already averaged (that is how the trace keeps single steps), so that the
-/// clamp acts on their mean. A word's map is made of its tokens' by [`Aggregate::of_tokens`]; then the words compete where
-/// [`Aggregate::compete`] says so, a probe with the prompt's text.
+/// Each chosen site is resized to the latent grid with torch's bicubic, a head at a time, clamped
+/// at 0, and all are averaged. With a window of steps the heads come already averaged, since the
+/// trace keeps single steps so. The clamp then acts on their mean. A word's map is made of its
+/// tokens' by [`Aggregate::of_tokens`]; then the words compete where [`Aggregate::compete`] says
+/// so, a probe with the prompt's text.
 ///
 /// # Errors
-/// [`Error::Option`] when no site is left, when heads and a window of steps are both asked for, when single steps or the
-/// half were not recorded, or when a head or step does not exist; [`Error::Trace`] when the trace holds NaN.
+/// [`Error::Option`] when no site is left, or when heads and a window of steps are both asked for.
+/// The same when single steps or the half were not recorded, or a head or step does not exist.
+/// [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
     let (maps, prompt) = half(trace, how)?;
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
@@ -196,10 +208,12 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     Ok(maps)
 }
 
-/// How the attention of a region is shared out: each token's share of what the soft-max gives out there.
+/// How the attention of a region is shared out: each token's share of what the soft-max gives out
+/// there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shares {
-    /// `[T + 1]`: the tokens of the prompt, and all padding last; they sum to 1, but where attention is joint.
+    /// `[T + 1]`: the tokens of the prompt, and all padding last; they sum to 1, but where
+    /// attention is joint.
     pub tokens: Vec<f32>,
     /// `[P]`: the tokens of the probes, which are no part of that sum.
     pub probes: Vec<f32>,
@@ -212,9 +226,10 @@ impl Shares {
     }
 }
 
-/// The shares in a region, over the sites, heads and steps of `how`, from the probabilities as they were recorded: nothing is resized and
-/// nothing competes, so that the region of everything gives [`Heatmaps::shares`]. `region` says how much of each cell of a site's
-/// grid lies in it, 0 to 1, not all 0.
+/// The shares in a region, over the sites, heads and steps of `how`, from the probabilities as they
+/// were recorded. Nothing is resized and nothing competes, so that the region of everything gives
+/// [`Heatmaps::shares`]. `region` says how much of each cell of a site's grid lies in it, 0 to 1,
+/// not all 0.
 ///
 /// # Errors
 /// As [`aggregate()`].
@@ -241,8 +256,8 @@ fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a Prom
     })
 }
 
-/// The maps of the first `mapped` channels on the latent grid, `[mapped, height, width]`, and the shares of all `channels` in the region
-/// that the sources were made for.
+/// The maps of the first `mapped` channels on the latent grid, `[mapped, height, width]`. With them
+/// come the shares of all `channels` in the region that the sources were made for.
 fn averaged(
     trace: &Trace,
     sources: &[Source],
@@ -297,7 +312,8 @@ fn share_out(map: &mut [f32], total: &[f32], power: f32) {
     }
 }
 
-/// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a window of steps.
+/// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a
+/// window of steps.
 struct Source<'a> {
     values: Values<'a>,
     channels: usize,
@@ -488,7 +504,8 @@ mod tests {
             competition: Some(competition),
             ..Heatmaps::default()
         };
-        // The shares of the second token are 1/4 and 3/4, those of the third 3/4 and 1/4; peaks stay 0.3 and 0.1.
+        // The shares of the second token are 1/4 and 3/4, those of the third 3/4 and 1/4; peaks
+        // stay 0.3 and 0.1.
         let expected: [(&[usize], [f32; 2]); 5] = [
             (&[0], [0.9, 0.1]),
             (&[1], [0.1, 0.3]),
@@ -545,7 +562,8 @@ mod tests {
         assert_eq!(whole.tokens, maps(&trace, &how("1-4")).tokens);
         let (first, last) = (maps(&trace, &how("1-2")), maps(&trace, &how("0.5..1")));
         assert_eq!((whole.steps, first.steps, last.steps), (4, 2, 2));
-        // The finest grid is the latent grid, so that nothing is resized and halves add up to f16's precision.
+        // The finest grid is the latent grid, so that nothing is resized and halves add up to f16's
+        // precision.
         for ((whole, first), last) in whole.tokens.iter().zip(&first.tokens).zip(&last.tokens) {
             assert!((whole - first - last).abs() < 2e-3, "{whole} {first} {last}");
         }

@@ -3,7 +3,8 @@
 use crate::trace::Grid;
 use serde::{Deserialize, Serialize};
 
-/// The usual threshold, as a share of the map's own maximum: the one that the accuracy figures are measured at.
+/// The usual threshold, as a share of the map's own maximum: the one that the accuracy figures are
+/// measured at.
 pub const THRESHOLD: f32 = 0.4;
 
 /// A point of the image: `x` from the left edge, `y` from the top, 0 to 1.
@@ -43,7 +44,8 @@ pub struct Bounds {
     pub bottom: f32,
 }
 
-/// Where a word's attention lies. What is "above" is every cell of at least `threshold` times the map's own maximum.
+/// Where a word's attention lies. What is "above" is every cell of at least `threshold` times the
+/// map's own maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Layout {
     /// The word's share of all attention, 0 to 1; those of all tokens and the padding sum to 1.
@@ -56,7 +58,8 @@ pub struct Layout {
     pub area: f32,
     /// The box around the cells above. `None` when the map is zero everywhere.
     pub bounds: Option<Bounds>,
-    /// Entropy of the whole map as a distribution over the cells, over that of a flat map: 0 one cell, 1 flat.
+    /// Entropy of the whole map as a distribution over the cells, over that of a flat map: 0 one
+    /// cell, 1 flat.
     pub entropy: f32,
     /// The threshold, as a share of the map's maximum.
     pub threshold: f32,
@@ -68,7 +71,8 @@ impl Layout {
         self.peak.map_or(0.0, |peak| peak.value)
     }
 
-    /// Statistics of `map` `[grid.height, grid.width]` whose values are sums over `steps` steps; non-negative and finite.
+    /// Statistics of `map` `[grid.height, grid.width]` whose values are sums over `steps` steps;
+    /// non-negative and finite.
     ///
     /// # Panics
     /// When the map is empty.
@@ -116,7 +120,8 @@ impl Layout {
     }
 }
 
-/// Entropy of `map` as a distribution, over that of a flat one. A map of one cell or of zeros counts as flat.
+/// Entropy of `map` as a distribution, over that of a flat one. A map of one cell or of zeros
+/// counts as flat.
 fn entropy(map: &[f32]) -> f32 {
     let total: f64 = map.iter().map(|&value| f64::from(value)).sum();
     if total <= 0.0 || map.len() < 2 {

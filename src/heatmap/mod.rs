@@ -1,7 +1,9 @@
-//! Heat maps from a trace: which sites, heads and steps go in, resampling to the latent grid, words, layout statistics.
+//! Heat maps from a trace: which sites, heads and steps go in, resampling to the latent grid,
+//! words, layout statistics.
 //!
-//! Pure functions on plain f32 grids: no files, no terminal. The unit of every map is DAAM's and the trace's: attention
-//! probability **summed over the steps**; divide by [`Heatmaps::steps`] for the mean probability of a step.
+//! Pure functions on plain f32 grids: no files, no terminal. The unit of every map is DAAM's and
+//! the trace's: attention probability **summed over the steps**. Divide by [`Heatmaps::steps`] for
+//! the mean per step.
 
 mod aggregate;
 mod choice;

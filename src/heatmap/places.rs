@@ -1,4 +1,5 @@
-//! Where a map is high: the region, its separate places with a box each, its outlines, and Otsu's threshold.
+//! Where a map is high: the region, its separate places with a box each, its outlines, and Otsu's
+//! threshold.
 
 use super::layout::Bounds;
 use crate::trace::Grid;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// A place with less than this share of what its region holds is a speck, unless it is the largest.
 pub const SPECK: f32 = 0.05;
 
-/// A separate part of a region: cells that touch each other at a side or corner, and no others of the region.
+/// A separate part of a region: cells that touch each other at a side or corner, and no others of
+/// the region.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// The box around it, edges from 0 to 1 of the image.
@@ -27,11 +29,13 @@ pub struct Place {
 pub struct Outline {
     /// Whether what it encloses is a hole.
     pub hole: bool,
-    /// Its corners `[x, y]`, centres of the cells at the border, in cells from the left and the top edge.
+    /// Its corners `[x, y]`, centres of the cells at the border, in cells from the left and the top
+    /// edge.
     pub points: Vec<[f32; 2]>,
 }
 
-/// The cells of `map` `[grid.height, grid.width]` that reach `threshold` times its maximum: 255, the others 0. None of a map of zeros.
+/// The cells of `map` `[grid.height, grid.width]` that reach `threshold` times its maximum: 255,
+/// the others 0. None of a map of zeros.
 pub fn region(map: &[f32], grid: Grid, threshold: f32) -> GrayImage {
     let top = map.iter().copied().fold(0.0, f32::max);
     let level = threshold * top;
@@ -41,7 +45,8 @@ pub fn region(map: &[f32], grid: Grid, threshold: f32) -> GrayImage {
     })
 }
 
-/// The separate places of a `region`, largest share first, specks left out (see [`SPECK`]). `map` says what each cell holds.
+/// The separate places of a `region`, largest share first, specks left out (see [`SPECK`]). `map`
+/// says what each cell holds.
 pub fn places(region: &GrayImage, map: &[f32]) -> Vec<Place> {
     let (width, height) = region.dimensions();
     if width == 0 || height == 0 {
@@ -104,8 +109,8 @@ fn corners(points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
     (0..count).filter(|&index| !straight(index)).map(|index| points[index]).collect()
 }
 
-/// Otsu's threshold of a map, as a share of its maximum: where what is above and what is below differ most (Otsu 1979). It is found
-/// on 256 levels; 0 for a map of zeros.
+/// Otsu's threshold of a map, as a share of its maximum: where what is above and what is below
+/// differ most (Otsu 1979). It is found on 256 levels; 0 for a map of zeros.
 pub fn otsu(map: &[f32]) -> f32 {
     let top = map.iter().copied().fold(0.0, f32::max);
     if top <= 0.0 {

@@ -1,11 +1,13 @@
-//! Resizing one grid of numbers to another, equal to torch's `interpolate(..., align_corners=False, antialias=False)`.
+//! Resizing one grid of numbers to another, equal to torch's `interpolate(..., align_corners=False,
+//! antialias=False)`.
 
 use crate::trace::Grid;
 
 /// How values between the cells are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// Cubic convolution with a = -0.75, as torch's `bicubic`; may undershoot 0 and overshoot the maximum.
+    /// Cubic convolution with a = -0.75, as torch's `bicubic`; may undershoot 0 and overshoot the
+    /// maximum.
     Bicubic,
     /// As torch's `bilinear`.
     Bilinear,
@@ -15,8 +17,9 @@ pub enum Filter {
 
 /// The resize from one grid to another, its weights computed once.
 ///
-/// Source coordinates follow the half-pixel rule `scale * (i + 0.5) - 0.5` with `scale = from / to`, and indices
-/// beyond the border are clamped, as in torch's `upsample_bicubic2d` (ATen/native/UpSample.h).
+/// Source coordinates follow the half-pixel rule `scale * (i + 0.5) - 0.5` with `scale = from /
+/// to`. Indices beyond the border are clamped, as in torch's `upsample_bicubic2d`
+/// (ATen/native/UpSample.h).
 #[derive(Debug, Clone)]
 pub struct Resampler {
     from: Grid,
@@ -42,7 +45,8 @@ impl Resampler {
         Self { from, to, rows: taps(from.height, to.height, filter), columns: taps(from.width, to.width, filter) }
     }
 
-    /// Writes `input` (row-major, `from`) at size `to` into `output`. `scratch` is grown as needed and may be reused.
+    /// Writes `input` (row-major, `from`) at size `to` into `output`. `scratch` is grown as needed
+    /// and may be reused.
     ///
     /// # Panics
     /// When a slice has another length than its grid.
@@ -95,7 +99,8 @@ fn taps(from: usize, to: usize, filter: Filter) -> Vec<Tap> {
     (0..to).map(tap).collect()
 }
 
-/// Weights of the four neighbours of a point `t` past the second (Keys 1981, with torch's a = -0.75).
+/// Weights of the four neighbours of a point `t` past the second (Keys 1981, with torch's a =
+/// -0.75).
 fn cubic(t: f64) -> [f64; 4] {
     const A: f64 = -0.75;
     let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;

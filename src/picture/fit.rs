@@ -9,9 +9,9 @@ const THINNEST: usize = 8;
 /// The size in pixels at which a picture is shown to a checkpoint. `usual` is the checkpoint's own
 /// size, and its VAE has `factor` pixels per latent cell.
 ///
-/// A picture stays as it is when its sides are multiples of the factor and its area is between half
-/// the usual one and twice it. Any other keeps its shape and is brought to the usual area, each
-/// side rounded to the nearest multiple of the factor.
+/// A picture stays as it is when its sides are multiples of the factor and its area is near the
+/// usual one. Near is between half of it and twice it. Any other keeps its shape and is brought to the
+/// usual area, each side rounded to the nearest multiple of the factor.
 ///
 /// # Errors
 /// [`Error::Option`] for a picture more than eight times as long as wide, which has no useful size

@@ -104,7 +104,8 @@ impl MemoryPlan {
         let Some(free) = self.free.filter(|free| self.peak() > *free) else { return Ok(()) };
         let way_out = match self.weights() > free {
             true => {
-                "the weights alone are more; take a smaller checkpoint, --dtype bf16 or a machine with more memory; --ignore-memory tries all the same"
+                "the weights alone are more; take a smaller checkpoint, --dtype bf16 or a machine with more memory; \
+                --ignore-memory tries all the same"
             }
             false => "choose a smaller --size, or end what else uses memory; --ignore-memory tries all the same",
         };

@@ -44,7 +44,8 @@ impl Pipeline {
     pub(super) fn check_mask(&self, options: &Options) -> Result<()> {
         let Some(mask) = options.init.as_ref().and_then(|init| init.mask.as_ref()) else {
             if self.inpaints() {
-                let reason = "this checkpoint inpaints (its UNet has 9 channels): give the picture with --init and, with --mask, one \
+                let reason = "this checkpoint inpaints (its UNet has 9 channels): give the picture with --init and, \
+                with --mask, one \
                               that is white where it is to be drawn anew";
                 return Err(Error::option("--mask", reason));
             }

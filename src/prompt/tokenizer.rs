@@ -320,8 +320,8 @@ impl Prompt {
 
 /// The tokenizer's offsets as ranges of whole characters of `text`, ascending, none empty.
 ///
-/// Normalisation can leave an accent that it merged into a letter without an owner: e and U+0301
-/// become one character with the place of the e. The accent goes to the token before.
+/// Normalisation can leave an accent without an owner where it merged it into a letter. So e and
+/// U+0301 become one character with the place of the e. The accent goes to the token before.
 fn text_ranges(text: &str, offsets: &[(usize, usize)]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(offsets.len());
     let mut least = 0;

@@ -17,8 +17,10 @@ const LORA: &str = "is plain text here; --lora FILE:WEIGHT merges a LoRA";
 const HYPERNET: &str = "is plain text here, and hypernetworks are not supported; leave it out";
 const EMBEDDING: &str =
     "is plain text here; --embedding FILE:WORD teaches the word, which then stands alone in the prompt";
-const EDITING: &str = "changes words during the run in other programs; it is not read here, and all of its words are in the prompt at once";
-const ALTERNATING: &str = "swaps words from step to step in other programs; it is not read here, and all of its words are in the prompt at once";
+const EDITING: &str = "changes words during the run in other programs; it is not read here, and all of its words \
+are in the prompt at once";
+const ALTERNATING: &str = "swaps words from step to step in other programs; it is not read here, and all of its \
+words are in the prompt at once";
 const CHANCE: &str = "draws a word by chance in other programs; it is plain text here, so write the word";
 const AND: &str = "joins prompts in other programs; it is a word here";
 const BRACKETS: &str = "has brackets, which are plain text; --emphasis reads them as weights";

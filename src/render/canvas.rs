@@ -10,7 +10,8 @@ pub fn mix(under: [u8; 3], over: [u8; 3], alpha: f32) -> [u8; 3] {
     [one(under[0], over[0]), one(under[1], over[1]), one(under[2], over[2])]
 }
 
-/// Perceived brightness of a colour, 0 to 255 (Rec. 709 weights on sRGB values: good enough to grey a picture).
+/// Perceived brightness of a colour, 0 to 255 (Rec. 709 weights on sRGB values: good enough to grey
+/// a picture).
 pub fn luma([r, g, b]: [u8; 3]) -> u8 {
     (0.2126 * f32::from(r) + 0.7152 * f32::from(g) + 0.0722 * f32::from(b) + 0.5) as u8
 }
@@ -24,7 +25,8 @@ pub fn blend(canvas: &mut RgbImage, x: i64, y: i64, colour: [u8; 3], alpha: f32)
     }
 }
 
-/// Fills the rectangle of `size` (width, height) at `corner` (left, top); what lies outside is cut off, and nothing of no size is drawn.
+/// Fills the rectangle of `size` (width, height) at `corner` (left, top); what lies outside is cut
+/// off, and nothing of no size is drawn.
 pub fn fill(canvas: &mut RgbImage, corner: (i32, i32), size: (i32, i32), colour: [u8; 3]) {
     if size.0 > 0 && size.1 > 0 {
         let rectangle = Rect::at(corner.0, corner.1).of_size(size.0 as u32, size.1 as u32);
@@ -32,7 +34,8 @@ pub fn fill(canvas: &mut RgbImage, corner: (i32, i32), size: (i32, i32), colour:
     }
 }
 
-/// Draws a frame around `bounds` (left, top, right, bottom in pixels of `canvas`): white with a dark line on either side.
+/// Draws a frame around `bounds` (left, top, right, bottom in pixels of `canvas`): white with a
+/// dark line on either side.
 pub fn frame(canvas: &mut RgbImage, bounds: [f64; 4]) {
     let unit = i64::from((canvas.width().min(canvas.height()) / 256).max(1));
     let [left, top, right, bottom] = bounds.map(|at| at.round() as i64);
@@ -48,7 +51,8 @@ pub fn frame(canvas: &mut RgbImage, bounds: [f64; 4]) {
     }
 }
 
-/// Copies `picture` to `(left, top)` with corners rounded by `radius`; what lies outside is cut off.
+/// Copies `picture` to `(left, top)` with corners rounded by `radius`; what lies outside is cut
+/// off.
 pub fn paste(canvas: &mut RgbImage, picture: &RgbImage, left: i64, top: i64, radius: f32) {
     let (width, height) = picture.dimensions();
     let canvas_width = canvas.width() as usize;

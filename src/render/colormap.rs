@@ -5,8 +5,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// A perceptual colour scale. All but `turbo` rise evenly in lightness, so that they survive greyscale printing and
-/// colour-blind eyes.
+/// A perceptual colour scale. All but `turbo` rise evenly in lightness, so that they survive
+/// greyscale printing and colour-blind eyes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Colormap {

@@ -43,9 +43,11 @@ pub struct Display {
     pub opacity: f32,
     /// One scale for all words, or one a word.
     pub scale: Scale,
-    /// Pixels of the short side of overlays and of the sheet's tiles, at least; larger images keep their size.
+    /// Pixels of the short side of overlays and of the sheet's tiles, at least; larger images keep
+    /// their size.
     pub overlay_size: usize,
-    /// Where `mask` cuts, as a share of the scale's top; also the threshold of the layout statistics.
+    /// Where `mask` cuts, as a share of the scale's top; also the threshold of the layout
+    /// statistics.
     pub threshold: f32,
 }
 

@@ -1,4 +1,5 @@
-//! Pictures: colormaps, overlays, contact sheets, PNG metadata. Takes plain grids and images, knows no run.
+//! Pictures: colormaps, overlays, contact sheets, PNG metadata. Takes plain grids and images, knows
+//! no run.
 
 mod canvas;
 mod colormap;

@@ -5,7 +5,8 @@ use crate::trace::Grid;
 use html_escape::encode_text;
 use std::fmt::Write;
 
-/// An SVG picture of `outlines`, in pixels of an image of `size`: one path whose holes stay empty, titled `title`.
+/// An SVG picture of `outlines`, in pixels of an image of `size`: one path whose holes stay empty,
+/// titled `title`.
 pub fn outline_svg(outlines: &[Outline], size: Grid, title: &str) -> String {
     let mut path = String::new();
     for outline in outlines {
@@ -17,9 +18,11 @@ pub fn outline_svg(outlines: &[Outline], size: Grid, title: &str) -> String {
     }
     let Grid { height, width } = size;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+        height=\"{height}\">\n\
          <metadata>{}</metadata><title>{}</title>\n\
-         <path d=\"{path}\" fill=\"#f2f0ec\" fill-opacity=\"0.25\" fill-rule=\"evenodd\" stroke=\"#f2f0ec\"/>\n</svg>\n",
+         <path d=\"{path}\" fill=\"#f2f0ec\" fill-opacity=\"0.25\" fill-rule=\"evenodd\" \
+         stroke=\"#f2f0ec\"/>\n</svg>\n",
         crate::files::MARK,
         encode_text(title)
     )

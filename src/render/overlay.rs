@@ -13,7 +13,8 @@ use rayon::prelude::*;
 /// The shares of the scale that `contour` draws lines at.
 pub(super) const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];
 
-/// How many times longer than wide an image may be whose short side alone says how large it is drawn.
+/// How many times longer than wide an image may be whose short side alone says how large it is
+/// drawn.
 pub(super) const THIN: usize = 16;
 
 /// Pixels of a side of the overlays of thinner images, at most.
@@ -32,8 +33,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// `image`, enlarged smoothly when its short side has fewer than `size` pixels. An image whose sides differ by more than 16 times has
-    /// at most 4,096 pixels a side instead.
+    /// `image`, enlarged smoothly when its short side has fewer than `size` pixels. An image whose
+    /// sides differ by more than 16 times has at most 4,096 pixels a side instead.
     ///
     /// # Errors
     /// [`Error::Option`] when the image has no pixels.
@@ -83,8 +84,8 @@ fn enlarge(image: &RgbImage, to: Grid) -> RgbImage {
     large
 }
 
-/// Draws `map` (`grid`, row-major, not negative) over `base`. `top` is the value at the upper end of the colour scale; higher
-/// ones are drawn as it. A `top` of 0 draws an empty map.
+/// Draws `map` (`grid`, row-major, not negative) over `base`. `top` is the value at the upper end
+/// of the colour scale; higher ones are drawn as it. A `top` of 0 draws an empty map.
 ///
 /// # Panics
 /// When `map` has another length than `grid`.
@@ -158,14 +159,16 @@ impl Painter<'_> {
         0.5 * dx.hypot(dy)
     }
 
-    /// How much of a pixel a line at `level` covers: the distance to the line is the difference in value over the slope.
+    /// How much of a pixel a line at `level` covers: the distance to the line is the difference in
+    /// value over the slope.
     fn stroke(&self, value: f32, level: f32, slope: f32, width: f32) -> f32 {
         let distance = (value - level).abs() / slope.max(1e-4);
         (0.5 * width * self.line + 0.5 - distance).clamp(0.0, 1.0)
     }
 }
 
-/// Where on the colour scale the line at `level` has its colour: the lower part is too dark for lines.
+/// Where on the colour scale the line at `level` has its colour: the lower part is too dark for
+/// lines.
 pub(super) fn line_shade(level: f32) -> f32 {
     0.4 + 0.6 * level
 }

@@ -6,8 +6,8 @@ use image::{GrayImage, RgbImage};
 use std::io;
 use std::path::Path;
 
-/// Writes `image` to `path` with `texts` (keyword, text) as UTF-8 text chunks, and with [`MARK`] as its software. `fast` trades a third more bytes for a
-/// several times faster encoding.
+/// Writes `image` to `path` with `texts` (keyword, text) as UTF-8 text chunks, and with [`MARK`] as
+/// its software. `fast` trades a third more bytes for a several times faster encoding.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be written.

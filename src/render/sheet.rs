@@ -1,4 +1,5 @@
-//! The contact sheet: the image, then every word's overlay with its caption and colour bar in numbers.
+//! The contact sheet: the image, then every word's overlay with its caption and colour bar in
+//! numbers.
 
 use super::canvas::{fill, mix, paste};
 use super::display::Display;
@@ -45,8 +46,9 @@ pub struct Tile<'a> {
     pub share: f32,
 }
 
-/// Draws the sheet: `base` first, then `tiles` in order, in as many columns as fill a screen best. `display` is how the overlays
-/// were drawn: below those that show the scale's colours stands the scale.
+/// Draws the sheet: `base` first, then `tiles` in order, in as many columns as fill a screen best.
+/// `display` is how the overlays were drawn: below those that show the scale's colours stands the
+/// scale.
 pub fn contact_sheet(base: &Base, tiles: &[Tile], sheet: &Sheet, display: &Display, text: &mut Typesetter) -> RgbImage {
     let plan = Plan::new(base, tiles.len() + 1);
     let pictures: Vec<&RgbImage> = [&base.image].into_iter().chain(tiles.iter().map(|tile| tile.overlay)).collect();
@@ -158,8 +160,9 @@ impl Plan {
         }
     }
 
-    /// The scale from 0 on the left to its top on the right, as the overlays show it: the colours of `heat`, the lines of `contour`, and the
-    /// part that `mask` leaves as it is. Nothing is told by colours where the image alone is lit, so that the scale is a plain one.
+    /// The scale from 0 on the left to its top on the right, as the overlays show it. It has the
+    /// colours of `heat`, the lines of `contour`, and the part that `mask` leaves as it is. Nothing
+    /// is told by colours where the image alone is lit, so that the scale is a plain one.
     fn scale(&self, display: &Display, width: u32, height: u32) -> RgbImage {
         let (width, height) = (width.max(1), height.max(1));
         let last = (width.max(2) - 1) as f32;
@@ -180,14 +183,16 @@ impl Plan {
         }
     }
 
-    /// The scale below the word: its two ends in numbers, and a mark where the word's own peak lies.
+    /// The scale below the word: its two ends in numbers, and a mark where the word's own peak
+    /// lies.
     fn colour_bar(&self, canvas: &mut RgbImage, text: &mut Typesetter, at: (f32, f32), tile: &Tile, display: &Display) {
         let size = 0.66 * self.size;
         let (left, top) = (at.0 + 0.1 * self.size, at.1 + self.height as f32 + 1.95 * self.size);
         let width = self.cell - 0.2 * self.size;
         let bar_height = (0.36 * self.size).max(3.0);
         let mut bar = self.scale(display, width as u32, bar_height as u32);
-        // What the word never reaches is dimmed; black ends of a scale would vanish on the paper without a frame.
+        // What the word never reaches is dimmed; black ends of a scale would vanish on the paper
+        // without a frame.
         let reached = if tile.top > 0.0 { (tile.peak / tile.top).clamp(0.0, 1.0) } else { 0.0 };
         let end = (reached * (bar.width() - 1) as f32).round() as u32;
         let (columns, rows) = bar.dimensions();

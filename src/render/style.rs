@@ -18,7 +18,8 @@ pub enum Style {
     Mask,
     /// The image, lit by the map.
     Spotlight,
-    /// The map's colours over the image as it is, denser as the map rises: the picture's colours and the scale's mix.
+    /// The map's colours over the image as it is, denser as the map rises: the picture's colours
+    /// and the scale's mix.
     Alpha,
 }
 

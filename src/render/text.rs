@@ -20,8 +20,9 @@ const FONTS: [&[u8]; 3] = [
 /// Characters of a text that are looked at, at most: more never fit on a line.
 const LONGEST: usize = 400;
 
-/// Measures and draws text with the embedded fonts. Fonts of the system are looked up only once a text needs them, as that
-/// takes longer than a whole picture. A character that no font has is written as its code point, `U+4E2D`.
+/// Measures and draws text with the embedded fonts. Fonts of the system are looked up only once a
+/// text needs them, as that takes longer than a whole picture. A character that no font has is
+/// written as its code point, `U+4E2D`.
 pub struct Typesetter {
     fonts: FontSystem,
     cache: SwashCache,
@@ -42,7 +43,8 @@ pub struct Line {
     buffer: Buffer,
     /// The width that it was set for.
     room: f32,
-    /// Pixels on each side of its box that letters may reach into, as those of most fonts do a little.
+    /// Pixels on each side of its box that letters may reach into, as those of most fonts do a
+    /// little.
     overhang: f32,
     /// Width of the widest line in pixels.
     pub width: f32,
@@ -71,8 +73,8 @@ impl Typesetter {
         Self { fonts, cache: SwashCache::new(), embedded, system_to_load: false, missing: BTreeSet::new() }
     }
 
-    /// Sets `text` at `size` pixels in at most `lines` lines of at most `width` pixels; what does not fit ends in an ellipsis.
-    /// Line breaks and control characters count as spaces.
+    /// Sets `text` at `size` pixels in at most `lines` lines of at most `width` pixels; what does
+    /// not fit ends in an ellipsis. Line breaks and control characters count as spaces.
     pub fn set(&mut self, text: &str, size: f32, width: f32, lines: usize) -> Line {
         let mut text: String =
             text.chars().take(LONGEST).map(|character| if character.is_control() { ' ' } else { character }).collect();
@@ -149,15 +151,16 @@ impl Typesetter {
         readable
     }
 
-    /// Draws `line` with its upper left corner at `(left, top)`; right-to-left text starts there too. What would reach out of the
-    /// lines' box by more than a fifth of the text's size, such as a heap of accents, is cut off.
+    /// Draws `line` with its upper left corner at `(left, top)`; right-to-left text starts there
+    /// too. What would reach out of the lines' box by more than a fifth of the text's size is cut
+    /// off. A heap of accents is such.
     pub fn draw(&mut self, canvas: &mut RgbImage, line: &Line, left: f32, top: f32, colour: [u8; 3]) {
         let over = if line.room > 0.0 { line.overhang } else { 0.0 };
         let (columns, rows) = (left - over..left + line.room + over, top - over..top + line.height + over);
         let inside = |x: i64, y: i64| columns.contains(&(x as f32 + 0.5)) && rows.contains(&(y as f32 + 0.5));
         for run in line.buffer.layout_runs() {
-            // A right-to-left line stands at the right end of the buffer; captions all start at the left.
-            // Spaces that a break left at its start do not count.
+            // A right-to-left line stands at the right end of the buffer; captions all start at the
+            // left. Spaces that a break left at its start do not count.
             let visible = run.glyphs.iter().filter(|glyph| !run.text[glyph.start..glyph.end].trim().is_empty());
             let start = visible.map(|glyph| glyph.x).fold(f32::INFINITY, f32::min);
             let start = if start.is_finite() { start } else { 0.0 };
@@ -200,7 +203,8 @@ impl Typesetter {
     }
 }
 
-/// A warning of the characters of `text` that no font has and that pictures show as code points; `None` where all can be drawn.
+/// A warning of the characters of `text` that no font has and that pictures show as code points;
+/// `None` where all can be drawn.
 pub fn missing_glyphs(text: &str) -> Option<String> {
     /// Characters that are named, at most.
     const NAMED: usize = 8;
@@ -214,7 +218,8 @@ pub fn missing_glyphs(text: &str) -> Option<String> {
     let more = if missing.len() > NAMED { format!(" and {} more", missing.len() - NAMED) } else { String::new() };
     (!missing.is_empty()).then(|| {
         format!(
-            "no font here has {}{more}; pictures show code points instead (install a font for the script, such as Noto, for letters)",
+            "no font here has {}{more}; pictures show code points instead (install a font for the script, such as \
+            Noto, for letters)",
             named.join(" ")
         )
     })
@@ -225,7 +230,8 @@ fn attributes() -> Attrs<'static> {
     Attrs::new().family(Family::Name("Noto Sans")).weight(Weight::NORMAL)
 }
 
-/// Whether a character is seen by itself: no space, control, joiner, direction, variation selector or tag.
+/// Whether a character is seen by itself: no space, control, joiner, direction, variation selector
+/// or tag.
 fn leaves_ink(character: char) -> bool {
     let unseen = matches!(
         character,
@@ -240,7 +246,8 @@ mod tests {
     use super::*;
     use image::Rgb;
 
-    /// `words` set at 12 pixels, and what they leave on a canvas from (20, 20) on: left, top, right and bottom, exclusive.
+    /// `words` set at 12 pixels, and what they leave on a canvas from (20, 20) on: left, top, right
+    /// and bottom, exclusive.
     fn drawn(text: &mut Typesetter, words: &str, width: f32, lines: usize) -> (Line, Option<[u32; 4]>) {
         let mut canvas = RgbImage::new(200, 60);
         let line = text.set(words, 12.0, width, lines);

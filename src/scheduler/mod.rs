@@ -81,8 +81,8 @@ pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> 
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
 }
 
-/// The share of signal in a noisy latent at a timestep of training, 0 to 1: the cumulative product
-/// of `1 - beta` up to it (diffusers' `alphas_cumprod`). `None` beyond the last timestep.
+/// The share of signal in a noisy latent at a timestep of training, 0 to 1. It is the cumulative
+/// product of `1 - beta` up to it (diffusers' `alphas_cumprod`). `None` beyond the last timestep.
 ///
 /// Errors: [`Error::Config`](crate::Error::Config) naming a field whose value is not supported.
 pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {

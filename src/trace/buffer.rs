@@ -16,8 +16,9 @@ enum Kind<T> {
 }
 
 impl<T: bytemuck::AnyBitPattern> Buffer<T> {
-    /// The numbers in `bytes` of `map`, little-endian. Lazy where the machine can read them in place (little-endian and
-    /// aligned), else a copy. Bytes beyond the last whole number are dropped.
+    /// The numbers in `bytes` of `map`, little-endian. Lazy where the machine can read them in
+    /// place (little-endian and aligned), else a copy. Bytes beyond the last whole number are
+    /// dropped.
     ///
     /// # Panics
     /// When `bytes` reaches outside the map.

@@ -21,7 +21,8 @@ use std::sync::Arc;
 /// The format of the trace files that this version writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536 pixels).
+/// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536
+/// pixels).
 pub(crate) const LARGEST_SIDE: usize = 8192;
 
 /// A recorded run: what was seen, and of what.
@@ -38,12 +39,15 @@ pub(crate) const LARGEST_SIDE: usize = 8192;
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
 /// | `text_2/<layer>` | f16 | the same of SDXL's second encoder, among its own tokens (optional) |
 ///
-/// and in the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt` (plain), `tokens`, `words`,
-/// `negative`, `probes`, `self`, `sites`, `timesteps`, `latent`, `image`, `settings`, `checkpoint`, and for SDXL `encoders`: how each of the two
-/// encoders' tokenizers cuts the prompt, whose states at one position are one key. `<site>` is the diffusers weight path.
+/// In the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt`
+/// (plain), `tokens`, `words`, `negative`, `probes`, `self`, `sites`. Then `timesteps`, `latent`,
+/// `image`, `settings` and `checkpoint`. SDXL has `encoders`: how each of the two encoders'
+/// tokenizers cuts the prompt. Their states at one position are one key. `<site>` is the diffusers
+/// weight path.
 ///
-/// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's token `i` holds
-/// `exp(s_i - logsumexp(s))` over the scores `s` of the prompt's tokens and of this probe's own: what it would get as one more key.
+/// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's
+/// token `i` holds `exp(s_i - logsumexp(s))`, what it would get as one more key. The scores `s` are
+/// those of the prompt's tokens and of this probe's own.
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// Prompt, checkpoint, sizes and settings.
@@ -57,8 +61,8 @@ impl Trace {
     /// A trace of a recording just made.
     ///
     /// # Errors
-    /// [`Error::Trace`] when `about` does not fit the recording: other numbers of tokens, words of tokens that are not
-    /// there, an empty latent grid.
+    /// [`Error::Trace`] when `about` does not fit the recording: other numbers of tokens, words of
+    /// tokens that are not there, an empty latent grid.
     pub fn new(about: About, recording: Recording) -> Result<Self> {
         let trace = Self { about, recording, source: PathBuf::from("trace in memory") };
         trace.validate().map_err(|reason| trace.error(reason))?;
@@ -75,12 +79,14 @@ impl Trace {
         self.recording.timesteps.len()
     }
 
-    /// What the calls of the UNet are: `step`, or `noise level` where an existing picture was looked at.
+    /// What the calls of the UNet are: `step`, or `noise level` where an existing picture was
+    /// looked at.
     pub fn call(&self) -> &'static str {
         if self.about.is_look() { "noise level" } else { "step" }
     }
 
-    /// A call's name, by its 0-based position: `step 3`, or `t = 450, 84 % noise` for a noise level.
+    /// A call's name, by its 0-based position: `step 3`, or `t = 450, 84 % noise` for a noise
+    /// level.
     pub fn call_name(&self, index: usize) -> String {
         let Some(noise) = self.about.noise() else { return format!("step {}", index + 1) };
         let timestep = self.recording.timesteps.get(index).copied().unwrap_or_default();
@@ -88,7 +94,8 @@ impl Trace {
         format!("t\u{a0}=\u{a0}{timestep:.0}{}", share.unwrap_or_default())
     }
 
-    /// The maps and the prompt of one half of the guidance batch; `None` when that half was not recorded.
+    /// The maps and the prompt of one half of the guidance batch; `None` when that half was not
+    /// recorded.
     pub fn half(&self, half: Half) -> Option<(&HalfMaps, &PromptInfo)> {
         match half {
             Half::Conditional => Some((&self.recording.conditional, &self.about.prompt)),
@@ -96,19 +103,22 @@ impl Trace {
         }
     }
 
-    /// The channels of the probes and the words that they make, where the run was asked about any; they belong to the conditional half.
+    /// The channels of the probes and the words that they make, where the run was asked about any;
+    /// they belong to the conditional half.
     pub fn probes(&self, half: Half) -> Option<(&ProbeMaps, Vec<WordInfo>)> {
         let maps = self.recording.probes.as_ref().filter(|_| half == Half::Conditional)?;
         Some((maps, probe_words(&self.about.prompt, &self.about.probes)))
     }
 
-    /// What is shown of `half` when nothing is chosen: the words of its prompt in order, then the probes.
+    /// What is shown of `half` when nothing is chosen: the words of its prompt in order, then the
+    /// probes.
     pub fn words(&self, half: Half) -> Vec<WordInfo> {
         let own = self.half(half).map_or_else(Vec::new, |(_, prompt)| prompt.words.clone());
         own.into_iter().chain(self.probes(half).map_or_else(Vec::new, |(_, words)| words)).collect()
     }
 
-    /// The words, phrases and probes of `half` that `choice` names; see [`PromptInfo::select_with`].
+    /// The words, phrases and probes of `half` that `choice` names; see
+    /// [`PromptInfo::select_with`].
     ///
     /// # Errors
     /// As there.
@@ -117,7 +127,8 @@ impl Trace {
         prompt.select_with(choice, &self.probes(half).map_or_else(Vec::new, |(_, words)| words))
     }
 
-    /// Reads every number and checks that every row sums to the number of steps, and that all others are probabilities.
+    /// Reads every number and checks that every row sums to the number of steps, and that all
+    /// others are probabilities.
     ///
     /// # Errors
     /// [`Error::Trace`] naming the first tensor where it is not so.
@@ -232,13 +243,14 @@ impl Trace {
     /// Opens a trace file. The numbers stay in the file until they are read.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened; [`Error::Trace`] when it is no trace, is damaged, or was written in a
-    /// newer format.
+    /// [`Error::Io`] when the file cannot be opened; [`Error::Trace`] when it is no trace, is
+    /// damaged, or was written in a newer format.
     pub fn load(path: &Path) -> Result<Self> {
         let error = |reason: String| Error::Trace { file: path.to_path_buf(), reason };
         let file = crate::files::open(path).map_err(Error::io(path))?;
-        // SAFETY: attnmap never changes a trace in place (files are replaced by renaming), and plain numbers have no
-        // invalid bit patterns; somebody else truncating the file under us is the risk of every memory map.
+        // SAFETY: attnmap never changes a trace in place (files are replaced by renaming), and
+        // plain numbers have no invalid bit patterns. That somebody else truncates the file is the
+        // risk of every memory map.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?);
         let trace = Reader::new(&map).and_then(|reader| reader.read(path)).map_err(error)?;
         trace.validate().map_err(error)?;

@@ -27,11 +27,13 @@ pub struct Recording {
     pub unconditional: Option<HalfMaps>,
     /// What words that are not in the prompt were given, where the run was asked about any.
     pub probes: Option<ProbeMaps>,
-    /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless it was asked for.
+    /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless
+    /// it was asked for.
     pub ties: Vec<Ties>,
     /// The text encoder's own self-attention, a layer each; empty when it was not kept.
     pub text: Vec<TextAttention>,
-    /// The same of SDXL's second text encoder, among its own tokens ([`EncoderInfo`](super::EncoderInfo)).
+    /// The same of SDXL's second text encoder, among its own tokens
+    /// ([`EncoderInfo`](super::EncoderInfo)).
     pub text_2: Vec<TextAttention>,
 }
 
@@ -44,7 +46,8 @@ pub struct HalfMaps {
     pub sites: Vec<SiteMaps>,
 }
 
-/// What was recorded of the probes: how the conditional half's queries would attend to each of their tokens beside the prompt's.
+/// What was recorded of the probes: how the conditional half's queries would attend to each of
+/// their tokens beside the prompt's.
 #[derive(Debug, Clone)]
 pub struct ProbeMaps {
     /// `P`: tokens of all probes, one probe after the other.
@@ -53,18 +56,20 @@ pub struct ProbeMaps {
     pub sites: Vec<SiteMaps>,
 }
 
-/// What was recorded at one site: `T + 1` channels of a half, the last of them all padding; one more, the image,
-/// where attention is joint ([`Site::channels`]); or `P` channels of the probes.
+/// What was recorded at one site. A half has `T + 1` channels, the last of them all padding. Joint
+/// attention has one more, the image ([`Site::channels`]). Probes have `P` channels.
 #[derive(Debug, Clone)]
 pub struct SiteMaps {
     /// Probabilities summed over the steps, `[heads, channels, height, width]`.
     pub sum: Buffer<f32>,
-    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when they were kept.
+    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when they were
+    /// kept.
     pub steps: Option<Buffer<f16>>,
 }
 
-/// The self-attention of one layer of the text encoder among the prompt's `T` tokens. It is causal, so that the rows still
-/// sum to 1 without the padding; tokens of different chunks do not see each other.
+/// The self-attention of one layer of the text encoder among the prompt's `T` tokens. It is causal,
+/// so that the rows still sum to 1 without the padding; tokens of different chunks do not see each
+/// other.
 #[derive(Debug, Clone)]
 pub struct TextAttention {
     /// Attention heads.
@@ -74,10 +79,12 @@ pub struct TextAttention {
 }
 
 impl TextAttention {
-    /// A layer's probabilities `[chunks, heads, length, length]` (any float type), of which each chunk's first `tokens` are kept.
+    /// A layer's probabilities `[chunks, heads, length, length]` (any float type), of which each
+    /// chunk's first `tokens` are kept.
     ///
     /// # Errors
-    /// When the tensor has another rank, another number of chunks, is not square, or is shorter than a chunk's tokens.
+    /// When the tensor has another rank, another number of chunks, is not square, or is shorter
+    /// than a chunk's tokens.
     pub fn from_chunks(probabilities: &Tensor, tokens: &[usize]) -> Result<Self> {
         let (chunks, heads, _, _) = probabilities.dims4()?;
         if chunks != tokens.len() {

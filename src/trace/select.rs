@@ -4,19 +4,22 @@ use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo, normalized};
 use crate::{Error, Result};
 
 impl PromptInfo {
-    /// The words that `choice` names, in its order: words or phrases of the prompt separated by commas, upper and lower case
-    /// and Unicode forms alike ([`normalized`]). A word that stands in the prompt several times gives each of them; `apple#2` is the second alone. `<start>` and
-    /// `<end>` are the start token and the first end token, of each chunk where the prompt has several. What no token stands for (the
-    /// brackets and weights of emphasis) is passed over within a phrase.
+    /// The words that `choice` names, in its order. They are words or phrases of the prompt,
+    /// separated by commas. Upper and lower case and Unicode forms are alike ([`normalized`]). A
+    /// word that stands in the prompt several times gives each of them; `apple#2` is the second
+    /// alone. `<start>` and `<end>` are the start token and the first end token, of each chunk
+    /// where the prompt has several. What no token stands for (the brackets and weights of
+    /// emphasis) is passed over within a phrase.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the words that it has.
+    /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the
+    /// words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<WordInfo>> {
         self.select_with(choice, &[])
     }
 
-    /// As [`select`](Self::select), also among `probes` (see [`probe_words`](super::probe_words)): `probe:shadow` names one, and so does
-    /// `shadow` where the prompt has no such word.
+    /// As [`select`](Self::select), also among `probes` (see [`probe_words`](super::probe_words)):
+    /// `probe:shadow` names one, and so does `shadow` where the prompt has no such word.
     ///
     /// # Errors
     /// As `select`.
@@ -34,13 +37,15 @@ impl PromptInfo {
     }
 
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
-        // A word is found by its own name, however brackets and signs join its letters with others as a phrase.
+        // A word is found by its own name, however brackets and signs join its letters with others
+        // as a phrase.
         if let Some(word) = self.words.iter().find(|word| word.occurrence > 1 && self.label(word) == name) {
             return Ok(vec![word.clone()]);
         }
         let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
         let occurrence = numbered.map(|(name, number)| (number, self.phrases(name)));
-        // `apple#2` is how the second apple is written everywhere, also where the prompt itself has those characters.
+        // `apple#2` is how the second apple is written everywhere, also where the prompt itself has
+        // those characters.
         if let Some((number @ 2.., found)) = &occurrence
             && let Some(word) = found.iter().find(|word| word.occurrence == *number)
         {
@@ -123,7 +128,8 @@ impl PromptInfo {
         if found.is_empty() { self.punctuation(&name) } else { found }
     }
 
-    /// Adds to `text` what was read of the bytes `range`: spaces, and characters that a token stands for.
+    /// Adds to `text` what was read of the bytes `range`: spaces, and characters that a token
+    /// stands for.
     fn read_between(&self, range: std::ops::Range<usize>, text: &mut String) {
         let from = self.tokens.partition_point(|token| token.end <= range.start);
         let tokens = self.tokens[from..].iter().take_while(|token| token.start < range.end);

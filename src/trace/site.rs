@@ -14,11 +14,13 @@ pub enum Stage {
     Mid,
     /// `up_blocks.*`
     Up,
-    /// A block of a diffusion transformer, which has no stages: [`Site::depth`] says where it stands.
+    /// A block of a diffusion transformer, which has no stages: [`Site::depth`] says where it
+    /// stands.
     Transformer,
 }
 
-/// What the queries of a site attend to. Traces of format 1 call it `attends`, with `prompt` and `itself`.
+/// What the queries of a site attend to. Traces of format 1 call it `attends`, with `prompt` and
+/// `itself`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttentionKind {
@@ -39,8 +41,8 @@ pub struct Site {
     pub path: String,
     /// Which part of the network.
     pub stage: Stage,
-    /// Where it stands between the first layer and the last, above 0 and below 1: `(index + 0.5) / count`.
-    /// Traces of format 1 do not have it; it is filled in when they are read.
+    /// Where it stands between the first layer and the last, above 0 and below 1: `(index + 0.5) /
+    /// count`. Traces of format 1 do not have it; it is filled in when they are read.
     #[serde(default)]
     pub depth: f32,
     /// What its queries attend to.
@@ -57,7 +59,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// `sites` of one kind, in network order, with their [`depth`](Self::depth) filled in where it is not known.
+    /// `sites` of one kind, in network order, with their [`depth`](Self::depth) filled in where it
+    /// is not known.
     pub fn with_depths(mut sites: Vec<Self>) -> Vec<Self> {
         let count = sites.len();
         for (index, site) in sites.iter_mut().enumerate().filter(|(_, site)| site.depth == 0.0) {
@@ -66,8 +69,8 @@ impl Site {
         sites
     }
 
-    /// Channels of a recording of `tokens` tokens here: the tokens and the padding, and for joint attention the
-    /// image. They add up to 1 per step.
+    /// Channels of a recording of `tokens` tokens here: the tokens and the padding, and for joint
+    /// attention the image. They add up to 1 per step.
     pub fn channels(&self, tokens: usize) -> usize {
         tokens + 1 + usize::from(self.kind == AttentionKind::Joint)
     }

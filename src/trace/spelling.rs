@@ -1,9 +1,11 @@
-//! How words are compared: as the tokenizer reads them, in whatever Unicode form, case and spacing they were typed.
+//! How words are compared: as the tokenizer reads them, in whatever Unicode form, case and spacing
+//! they were typed.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// `text` as CLIP's tokenizer normalises it, so that two spellings of one word are equal: NFC, each character in lower case, single
-/// spaces. Variation selectors, which only choose how a character is drawn, are left out as well.
+/// `text` as CLIP's tokenizer normalises it, so that two spellings of one word are equal: NFC, each
+/// character in lower case, single spaces. Variation selectors, which only choose how a character
+/// is drawn, are left out as well.
 ///
 /// ```
 /// use attnmap::trace::normalized;

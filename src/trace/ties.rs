@@ -268,7 +268,8 @@ mod tests {
         let error = plan(Some(&finest), 1 << 30).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--self-attention: 64x64 takes 1.06 GiB, more than the 1.00 GiB that --self-memory allows; choose coarser grids or allow more"
+            "--self-attention: 64x64 takes 1.06 GiB, more than the 1.00 GiB that --self-memory allows; choose \
+            coarser grids or allow more"
         );
         assert!(plan(None, 1000).unwrap_err().to_string().contains("8x8 takes 272.0 KiB, more than the 1000 bytes"));
         let none = |site: &Site| site.height == 7;

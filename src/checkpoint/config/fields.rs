@@ -102,7 +102,8 @@ impl Fields {
             Some((name, value)) => {
                 let value = brief(value);
                 Err(self.refuse(format!(
-                    "`{name}` (here {value}) is not a field that attnmap knows; if it has no effect, remove it from the file"
+                    "`{name}` (here {value}) is not a field that attnmap knows; if it has no effect, remove it from \
+                    the file"
                 )))
             }
         }

@@ -1,4 +1,5 @@
-//! What the hub's cache on disk has: whole snapshots, single files, and the list of all pipelines in it.
+//! What the hub's cache on disk has: whole snapshots, single files, and the list of all pipelines
+//! in it.
 
 use super::needs::{is_commit, optional, required};
 use super::options::HubOptions;
@@ -103,7 +104,8 @@ pub(super) enum Lacking {
     Some(Error),
     /// This file is missing.
     File(String),
-    /// This file is not what it should be: its name, what is wrong with it, and where its content lies.
+    /// This file is not what it should be: its name, what is wrong with it, and where its content
+    /// lies.
     Damaged(String, String, PathBuf),
 }
 
@@ -218,7 +220,8 @@ impl<'a> Local<'a> {
         self.locks.join(format!("{etag}.lock"))
     }
 
-    /// Lets the file `name` of `commit` lead to `blob`; where links cannot be made, as in Python, the content itself goes there.
+    /// Lets the file `name` of `commit` lead to `blob`; where links cannot be made, as in Python,
+    /// the content itself goes there.
     #[cfg(feature = "hub")]
     pub(super) fn link(&self, blob: &Path, commit: &str, name: &str) -> io::Result<()> {
         let pointer = self.pointer(commit, name);
@@ -234,7 +237,8 @@ impl<'a> Local<'a> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Relative, so that the cache can be moved: up from the file's folder, the commit's and `snapshots`.
+        // Relative, so that the cache can be moved: up from the file's folder, the commit's and
+        // `snapshots`.
         let up = "../".repeat(name.matches('/').count() + 2);
         let content = blob.file_name().unwrap_or_default();
         match symlink(&Path::new(&up).join("blobs").join(content), &pointer) {
@@ -264,10 +268,12 @@ fn sound(folder: &Path, name: &str) -> Result<(), Lacking> {
 /// Content of up to this many bytes is checked by its digest whenever it is used.
 const SMALL: u64 = 1 << 24;
 
-/// What is wrong with the content of `path`, a file of the cache that a repository calls `name`; `None` where it is not there.
+/// What is wrong with the content of `path`, a file of the cache that a repository calls `name`;
+/// `None` where it is not there.
 ///
-/// The cache names content by its SHA-256, or (small files) by what git calls it. Large files are checked by their header,
-/// which tells their length, and by the digest only where that is wrong: a server may have such a file.
+/// The cache names content by its SHA-256, or (small files) by what git calls it. Large files are
+/// checked by their header, which tells their length. The digest is taken only where that is wrong,
+/// as a server may have such a file.
 pub(super) fn damage(path: &Path, name: &str) -> Option<String> {
     let content = fs::canonicalize(path).ok()?;
     let length = fs::metadata(&content).ok()?.len();
@@ -280,7 +286,8 @@ pub(super) fn damage(path: &Path, name: &str) -> Option<String> {
     Some(if length == 0 { "is empty".into() } else { problem })
 }
 
-/// Whether the digest of `content` is `promised`; `None` where that is no digest, or the content cannot be read.
+/// Whether the digest of `content` is `promised`; `None` where that is no digest, or the content
+/// cannot be read.
 fn matches(content: &Path, length: u64, promised: &str) -> Option<bool> {
     if !promised.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

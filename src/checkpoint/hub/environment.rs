@@ -69,7 +69,8 @@ pub(super) fn endpoint(given: Option<&str>) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The access token, if there is one. `given` comes before the environment, and the environment before the file of a login.
+/// The access token, if there is one. `given` comes before the environment, and the environment
+/// before the file of a login.
 ///
 /// # Errors
 /// What is wrong with a token that can be none, and where it stands. The token itself is not shown.
@@ -94,7 +95,8 @@ pub(super) fn token(given: Option<&str>) -> Result<Option<String>, String> {
         // What a header can hold, and what no token lacks.
         Some((_, token)) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
         Some((source, _)) => Err(format!(
-            "{source} holds a space or a character that no access token has; copy the token again from {HUB}/settings/tokens"
+            "{source} holds a space or a character that no access token has; copy the token again from \
+            {HUB}/settings/tokens"
         )),
         None => Ok(None),
     }
@@ -105,7 +107,8 @@ fn token_file() -> PathBuf {
     variable("HF_TOKEN_PATH").map_or_else(|| home().join("token"), |path| expand(&path))
 }
 
-/// `path` with `~`, `~user`, `$NAME` and `${NAME}` replaced as Python's `os.path.expandvars(os.path.expanduser(path))` does.
+/// `path` with `~`, `~user`, `$NAME` and `${NAME}` replaced as Python's
+/// `os.path.expandvars(os.path.expanduser(path))` does.
 ///
 /// What names no user or variable stays as it is.
 fn expand(path: &OsStr) -> PathBuf {
@@ -113,7 +116,8 @@ fn expand(path: &OsStr) -> PathBuf {
     path.to_str().map_or_else(|| path.into(), |text| expand_in(text, &|name| env::var_os(name), &user_folder))
 }
 
-/// See [`expand`]; `variable` gives a variable's value and `user` a user's folder, of the present user for "".
+/// See [`expand`]; `variable` gives a variable's value and `user` a user's folder, of the present
+/// user for "".
 fn expand_in(
     path: &str,
     variable: &dyn Fn(&str) -> Option<OsString>,
@@ -188,7 +192,8 @@ fn folder_of(user: &str) -> Option<OsString> {
     if status != 0 || found.is_null() {
         return None;
     }
-    // SAFETY: where a user was found, `found` points at `entry`, whose texts end with 0 and lie in `texts`.
+    // SAFETY: where a user was found, `found` points at `entry`, whose texts end with 0 and lie in
+    // `texts`.
     let folder = unsafe { CStr::from_ptr((*found).pw_dir) };
     Some(OsStr::from_bytes(folder.to_bytes()).to_owned())
 }

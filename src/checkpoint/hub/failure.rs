@@ -51,7 +51,8 @@ impl Failure {
         move |error| Self::Cache(path, error)
     }
 
-    /// Whether the server could not be reached, or is out of order: what is in the cache is then as good as it was.
+    /// Whether the server could not be reached, or is out of order: what is in the cache is then as
+    /// good as it was.
     pub(super) fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,

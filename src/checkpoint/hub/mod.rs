@@ -1,8 +1,9 @@
-//! Checkpoints on the Hugging Face hub: which files are needed, fetching them into the cache that Python shares, and
-//! what each failure means.
+//! Checkpoints on the Hugging Face hub: which files are needed, fetching them into the cache that
+//! Python shares, and what each failure means.
 //!
-//! Names of files and addresses are hf-hub's. The transfer is done here, as hf-hub's own gives the token to the host that
-//! a redirect names, goes on with partial files of any content, and keeps the hub's error codes to itself.
+//! Names of files and addresses are hf-hub's. The transfer is done here. hf-hub's own gives the
+//! token to the host that a redirect names and goes on with partial files of any content. It also
+//! hides the hub's error codes.
 
 // Without a network what only a download needs has no caller.
 #![cfg_attr(not(feature = "hub"), allow(dead_code, unused_imports))]
@@ -68,7 +69,8 @@ impl Wanted<'_> {
     }
 }
 
-/// The folder of a snapshot in the cache that has every file which `variant` of a repository needs, fetching what is missing.
+/// The folder of a snapshot in the cache that has every file which `variant` of a repository needs,
+/// fetching what is missing.
 pub(super) fn snapshot(
     repository: Repository,
     variant: Option<&str>,
@@ -88,8 +90,8 @@ pub(super) fn file(
     get(repository, Wanted::File(name), options, progress)
 }
 
-/// The path in the cache of the file of a repository that `pick` chooses among the names of all,
-/// fetched if it is missing; the error of `pick` says why none is.
+/// The path in the cache of the file of a repository that `pick` chooses among the names of all. It
+/// is fetched if it is missing. The error of `pick` says why none is chosen.
 pub(super) fn picked(
     repository: Repository,
     pick: &dyn Fn(&[String]) -> Result<String, String>,

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 pub struct HubOptions {
     /// The server; else `HF_ENDPOINT`, else `https://huggingface.co`.
     pub endpoint: Option<String>,
-    /// The access token; else `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file that `hf auth login` wrote.
+    /// The access token; else `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file that `hf
+    /// auth login` wrote.
     pub token: Option<String>,
-    /// The cache; else `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, else `huggingface/hub` in
-    /// `XDG_CACHE_HOME` or `~/.cache`. Of these `~` and `$NAME` are expanded, of this field they are not.
+    /// The cache; else `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, else
+    /// `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`. Of these `~` and `$NAME` are expanded,
+    /// of this field they are not.
     pub cache: Option<PathBuf>,
     /// Whether to use only what the cache has; else `HF_HUB_OFFLINE` says.
     pub offline: Option<bool>,

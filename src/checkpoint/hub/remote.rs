@@ -1,4 +1,5 @@
-//! One revision of a repository on the server: what it has, fetching it, and what each failure means.
+//! One revision of a repository on the server: what it has, fetching it, and what each failure
+//! means.
 
 use super::cache::{Lacking, Local, damage};
 use super::environment;
@@ -79,7 +80,8 @@ impl<'a> Remote<'a> {
         Ok(Listing { commit: info.sha, names })
     }
 
-    /// What the cache has, where the server does not answer: that is as good as it was. Else the failure.
+    /// What the cache has, where the server does not answer: that is as good as it was. Else the
+    /// failure.
     fn without_server(&self, failure: Failure, cached: Result<PathBuf, Lacking>) -> Result<PathBuf> {
         match cached {
             Ok(path) if failure.is_unreachable() => Ok(path),
@@ -133,7 +135,8 @@ impl<'a> Remote<'a> {
         let json = fs::read(&index).map_err(Error::io(&index))?;
         let index = ModelIndex::from_json(&json, Path::new(&format!("{}/model_index.json", self.id)))?;
 
-        // What cannot be used is refused before gigabytes are fetched: weights of a refused kind, configs.
+        // What cannot be used is refused before gigabytes are fetched: weights of a refused kind,
+        // configs.
         let present = |part: Part| {
             let prefix = format!("{}/", part.folder());
             names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(String::from).collect()
@@ -192,7 +195,8 @@ impl<'a> Remote<'a> {
         Err(self.refuse(format!("has no model_index.json{other}: give a repository in the diffusers layout")))
     }
 
-    /// The safetensors files that may each be a whole checkpoint or an adapter, as they are given on the command line.
+    /// The safetensors files that may each be a whole checkpoint or an adapter, as they are given
+    /// on the command line.
     fn single_files(&self, names: &[String]) -> String {
         const SHOWN: usize = 4;
         // Folders of a pipeline's parts, and its shards, hold no more than a part.
@@ -258,7 +262,8 @@ impl<'a> Remote<'a> {
         let page = format!("{endpoint}/{}", self.repo);
         let revision = self.local.revision;
         let missing = format!(
-            "no such repository on {endpoint}, or it is private; check the spelling, or set HF_TOKEN to a token that may read it"
+            "no such repository on {endpoint}, or it is private; check the spelling, or set HF_TOKEN to a token \
+            that may read it"
         );
         let gated = format!(
             "the repository is gated; accept its licence on {page} and set HF_TOKEN to a token of that account"

@@ -1,4 +1,5 @@
-//! Requests to the hub's server: where they go, what they carry, and how far a redirect is followed.
+//! Requests to the hub's server: where they go, what they carry, and how far a redirect is
+//! followed.
 
 use super::failure::{Answer, Failure};
 use std::time::Duration;
@@ -52,7 +53,8 @@ impl Server {
     /// What the server says of the file at `url`.
     pub(super) fn head(&self, url: &str) -> Result<Head, Failure> {
         persistently(|| {
-            // The hub answers for a large file with its name and length, and with a redirect to another host that knows neither.
+            // The hub answers for a large file with its name and length, and with a redirect to
+            // another host that knows neither.
             let response = self.follow(Method::HEAD, url, None, false)?;
             let headers = response.headers();
             let number = |name: &str| text(headers, name).and_then(|text| text.trim().parse().ok());
@@ -68,7 +70,8 @@ impl Server {
         })
     }
 
-    /// The body of the file at `url`, from byte `start` on where the server can, and whether it could.
+    /// The body of the file at `url`, from byte `start` on where the server can, and whether it
+    /// could.
     pub(super) fn get(&self, url: &str, start: u64) -> Result<(Response<Body>, bool), Failure> {
         let response = self.follow(Method::GET, url, (start > 0).then_some(start), true)?;
         let range = text(response.headers(), "content-range").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Fetching one file into the cache: one program at a time, going on where an earlier download ended, checked when it is whole.
+//! Fetching one file into the cache: one program at a time, going on where an earlier download
+//! ended, checked when it is whole.
 
 use super::cache::{Local, damage, hex_of};
 use super::failure::Failure;
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 const BUFFER: usize = 1 << 17;
 
-/// Fetches the file `name` of `commit`, which lies at `url`, unless its content is in the cache already.
+/// Fetches the file `name` of `commit`, which lies at `url`, unless its content is in the cache
+/// already.
 ///
-/// `told` hears of the bytes that have arrived and of their number, which is 0 where the server does not say. Returns the path
-/// of the file in the snapshot.
+/// `told` hears of the bytes that have arrived and of their number, which is 0 where the server
+/// does not say. Returns the path of the file in the snapshot.
 pub(super) fn fetch(
     server: &Server,
     url: &str,
@@ -29,7 +31,8 @@ pub(super) fn fetch(
     let folder = blob.parent().unwrap_or(&local.folder);
     fs::create_dir_all(folder).map_err(Failure::cache(folder))?;
     let _lock = lock(local, &head.etag)?;
-    // Another program may have fetched it in the meantime, or another commit may have the same content.
+    // Another program may have fetched it in the meantime, or another commit may have the same
+    // content.
     let there = length_of(&blob);
     if there.is_none() || head.length.is_some_and(|length| there != Some(length)) || damage(&blob, name).is_some() {
         download(server, url, &head, &blob, told)?;
@@ -94,7 +97,8 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
                 Ok(0) => break,
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // That an answer stops in the middle says nothing of whether the server can be reached.
+                // That an answer stops in the middle says nothing of whether the server can be
+                // reached.
                 Err(error) => return Err(Failure::Interrupted(super::failure::one_line(&error.to_string()))),
             };
             file.write_all(&buffer[..length]).map_err(Failure::cache(partial))?;
@@ -119,7 +123,8 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
     Ok(())
 }
 
-/// Leaves nothing of a download that cannot be gone on with. Where that fails, the next check finds the same.
+/// Leaves nothing of a download that cannot be gone on with. Where that fails, the next check finds
+/// the same.
 fn discard(partial: &Path) {
     let _ = fs::remove_file(partial);
 }
@@ -139,7 +144,8 @@ fn length_of(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|about| about.len())
 }
 
-/// Waits until no other program fetches the content `etag`, as long as it comes forward; the lock is the same as Python's.
+/// Waits until no other program fetches the content `etag`, as long as it comes forward; the lock
+/// is the same as Python's.
 fn lock(local: &Local, etag: &str) -> Result<File, Failure> {
     let path = local.lock(etag);
     let folder = path.parent().unwrap_or(&local.folder);

@@ -182,8 +182,9 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &str, file: &WeightFil
 pub(super) type Changes = BTreeMap<&'static str, BTreeMap<String, Vec<Change>>>;
 
 impl Lora {
-    /// Adds what this LoRA changes of the layers `known` of the checkpoint named `checkpoint` to `changes`.
-    /// Returns its file, with a warning where some of its layers were left out because they do not fit.
+    /// Adds what this LoRA changes of the layers `known` of the checkpoint named `checkpoint` to
+    /// `changes`. Returns its file, with a warning where some of its layers were left out because
+    /// they do not fit.
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole,

@@ -63,7 +63,8 @@ impl Single {
             let tokens = text::tokens(&Tensors::new(&file, encoder.prefix), encoder.naming).map_err(fault)?;
             if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
                 return Err(fault(format!(
-                    "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its tokenizer/ with --config",
+                    "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
+                    tokenizer/ with --config",
                     vocabulary::TOKENS
                 )));
             }

@@ -80,7 +80,8 @@ impl Refusal {
     }
 }
 
-const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x and SDXL in the original naming are, and folders in the diffusers \
+const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x and SDXL in the original naming are, and \
+folders in the diffusers \
                            layout";
 
 /// The kind of the checkpoint in `file`.

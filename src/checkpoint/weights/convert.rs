@@ -57,7 +57,8 @@ fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) ->
         Dtype::F8_E4M3 | Dtype::F8_E5M2 => 1,
         other => {
             return Err(Problem::Content(format!(
-                "holds {} numbers, which are not supported (f32, f16, bf16, f64, f8_e4m3 and f8_e5m2 are); take a file in one of those",
+                "holds {} numbers, which are not supported (f32, f16, bf16, f64, f8_e4m3 and f8_e5m2 are); take a \
+                file in one of those",
                 dtype_name(other)
             )));
         }

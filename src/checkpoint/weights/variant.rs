@@ -148,7 +148,8 @@ fn lacking(part: Part, variant: Option<&str>, present: &[String]) -> String {
         format!("has shards ({shard}), but not the index that lists them; fetch {plain}.index.json")
     } else if let Some(pickle) = pickle {
         format!(
-            "has its weights only as {pickle}, a Python pickle, which can run any code when read; convert it to safetensors or pick \
+            "has its weights only as {pickle}, a Python pickle, which can run any code when read; convert it to \
+            safetensors or pick \
              a revision that has them"
         )
     } else if let Some((name, program)) = foreign {

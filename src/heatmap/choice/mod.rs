@@ -1,4 +1,5 @@
-//! What goes into a heat map: an [`Aggregate`] chooses sites, heads and steps, by name or piece by piece.
+//! What goes into a heat map: an [`Aggregate`] chooses sites, heads and steps, by name or piece by
+//! piece.
 
 mod ranges;
 mod sites;
@@ -35,7 +36,8 @@ pub enum OfTokens {
     /// Their sum: the attention that goes to the word, however many tokens it is cut into.
     #[default]
     Sum,
-    /// Their mean, as DAAM has it (`daam/trace.py`, `merge_idxs` and `mean(0)`): a word of more tokens has a lower map.
+    /// Their mean, as DAAM has it (`daam/trace.py`, `merge_idxs` and `mean(0)`): a word of more
+    /// tokens has a lower map.
     Mean,
 }
 
@@ -43,7 +45,8 @@ pub enum OfTokens {
 pub const NAMED: &[NamedAggregate] = &[
     NamedAggregate {
         name: "daam",
-        about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid; a word has the mean of its tokens' maps",
+        about: "DAAM's rule: down and up blocks, grids finer than 1/8 of the latent grid; a word has the mean of \
+        its tokens' maps",
         sites: &[SiteFilter::Daam],
         compete: None,
         of_tokens: OfTokens::Mean,
@@ -114,8 +117,8 @@ pub const NAMED: &[NamedAggregate] = &[
     },
 ];
 
-/// A way to make heat maps of a trace: which sites, heads and steps go in. Each site (and head) is resized to the latent grid
-/// with torch's bicubic, clamped at 0, and averaged.
+/// A way to make heat maps of a trace: which sites, heads and steps go in. Each site (and head) is
+/// resized to the latent grid with torch's bicubic, clamped at 0, and averaged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Aggregate {
     /// The name of the sites' rule, for people and for `run.json`.
@@ -128,10 +131,11 @@ pub struct Aggregate {
     pub steps: Option<StepWindow>,
     /// The half of the guidance batch.
     pub half: Half,
-    /// Whether the words of the prompt compete for each cell, and with which exponent: a word's map becomes its share of
-    /// what all tokens of the text have in the cell (start, end and padding, which hold most of it, left aside), to this power, scaled
-    /// so that its highest value is the highest attention that the word had. Sharper outlines where the start token fades in and
-    /// out; chosen on scenes with known masks.
+    /// Whether the words of the prompt compete for each cell, and with which exponent. A word's map
+    /// becomes its share of what all tokens of the text have in the cell, to this power. Start, end
+    /// and padding, which hold most of it, are left aside. The result is scaled so that its highest
+    /// value is the highest attention that the word had. Sharper outlines where the start token
+    /// fades in and out; chosen on scenes with known masks.
     pub compete: Option<f32>,
     /// What the maps of a word's tokens make together, before the words compete.
     pub of_tokens: OfTokens,

@@ -13,12 +13,13 @@ pub enum SiteFilter {
     /// DAAM's rule (Tang et al., ACL 2023; `daam/trace.py`): not in the mid block, and
     /// `floor(sqrt(latent cells / site cells)) < 8`.
     Daam,
-    /// In this stage of the network; in a transformer the first (down), middle (mid) or last (up) third of its depth.
+    /// In this stage of the network; in a transformer the first (down), middle (mid) or last (up)
+    /// third of its depth.
     Stage(Stage),
     /// In the last up block that has any prompt site; in a transformer its last site.
     LastUp,
-    /// The very last site of the up blocks, or of all where they have none. In a transformer, whose last blocks look at
-    /// the prompt least, the middle half of its depth (0.25 to 0.75).
+    /// The very last site of the up blocks, or of all where they have none. In a transformer, whose
+    /// last blocks look at the prompt least, the middle half of its depth (0.25 to 0.75).
     LastSite,
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
@@ -66,9 +67,9 @@ impl SiteFilter {
     }
 }
 
-/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path in which `*` stands for any run of characters and
-/// `?` for one. A path pattern matches whole names from the start: `up_blocks.1` takes all of `up_blocks.1.*`, and nothing
-/// of `up_blocks.10`.
+/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path in which `*` stands
+/// for any run of characters and `?` for one. A path pattern matches whole names from the start:
+/// `up_blocks.1` takes all of `up_blocks.1.*`, and nothing of `up_blocks.10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerPattern {
     /// A third of the network.
@@ -125,8 +126,8 @@ fn in_stage(site: &Site, stage: Stage) -> bool {
     }
 }
 
-/// A size of `--resolution`: one number is the SHORT side of the site grid (so that `16` means the same layers of a 512x512 and
-/// a 768x512 picture of Stable Diffusion), `WxH` is exact, in the order of `--size`.
+/// A size of `--resolution`. One number is the SHORT side of the site grid, so that `16` means the
+/// same layers of a 512x512 and a 768x512 picture. `WxH` is exact, in the order of `--size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     /// The short side in cells.

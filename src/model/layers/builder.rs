@@ -14,7 +14,8 @@ fn plain_is_asked() -> bool {
     std::env::var_os(PLAIN).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// How a feature map lies in memory. Only [`FeatureMap`](super::FeatureMap) and the layers look at it.
+/// How a feature map lies in memory. Only [`FeatureMap`](super::FeatureMap) and the layers look at
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemoryOrder {
     /// `[batch, channels, height, width]`: what candle's convolutions take.

@@ -44,11 +44,11 @@ impl UnetPrompt {
     /// prepared prompt for the conditional rows, whose keys are the run's prompt followed by the
     /// probe's `n`.
     ///
-    /// At each cross-attention that the observer wants, it is also given the attention that the
-    /// same queries would pay to the probe's tokens among the prompt's. With the scores `s` of a
-    /// head and place this is `exp(s_i - logsumexp(s of the prompt's tokens and of this probe's))`.
-    /// Each probe competes with the prompt alone and not with other probes. What the network
-    /// computes does not depend on them.
+    /// At each cross-attention that the observer wants, it is also given the attention to the
+    /// probe's tokens. It is what the same queries would pay to them among the prompt's. With the
+    /// scores `s` of a head and place this is `exp(s_i - logsumexp(s of the prompt's tokens and of
+    /// this probe's))`. Each probe competes with the prompt alone and not with other probes. What
+    /// the network computes does not depend on them.
     ///
     /// # Errors
     /// When a probe has no token, more than its context has, or more rows than the batch.
