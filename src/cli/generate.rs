@@ -53,14 +53,14 @@ pub struct GenerateArgs {
     #[arg(long, help_heading = "What is kept")]
     trace_negative: bool,
 
-    /// Keep the self-attention too, for `ties`: all grids that fit, or these, e.g. =16,24x32
+    /// Keep the self-attention too, for the command of that name: all grids that fit, or these, e.g. =16,24x32
     ///
     /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated by commas.
     #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     self_attention: Option<String>,
 
     /// Memory that keeping self-attention may take while the run goes on
-    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB", value_parser = super::ties::parse_bytes, requires = "self_attention")]
+    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB", value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
     /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a decoding; 0 keeps none
@@ -169,7 +169,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let keep = Keep {
         per_step: !args.output.no_step_maps,
         unconditional: args.trace_negative,
-        ties: args.ties(&pipeline, &runs[0])?,
+        self_attention: args.self_attention(&pipeline, &runs[0])?,
     };
     let maker = Maker {
         pipeline: &pipeline,
@@ -223,7 +223,7 @@ impl GenerateArgs {
     }
 
     /// The self-attention sites to keep, said on stderr with the memory that they take.
-    fn ties(&self, pipeline: &Pipeline, options: &Options) -> Result<Vec<Site>> {
+    fn self_attention(&self, pipeline: &Pipeline, options: &Options) -> Result<Vec<Site>> {
         let Some(sizes) = &self.self_attention else { return Ok(Vec::new()) };
         let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
         let size = |size: &str| {
@@ -238,7 +238,7 @@ impl GenerateArgs {
         let sizes: Vec<Resolution> = sizes.map(size).collect::<Result<_>>()?;
         let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
         let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
-        let plan = pipeline.plan_ties(options, wanted, self.self_memory)?;
+        let plan = pipeline.plan_self_attention(options, wanted, self.self_memory)?;
         print::note(plan.describe());
         Ok(plan.sites)
     }

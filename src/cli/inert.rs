@@ -253,7 +253,7 @@ fn drawn_without_colours(scene: &Scene) -> Option<String> {
 }
 
 fn one_scale_a_grid(scene: &Scene) -> Option<String> {
-    (scene.given.command == "ties").then(|| "each resolution of self-attention has its own scale".into())
+    (scene.given.command == "self-attention").then(|| "each resolution of self-attention has its own scale".into())
 }
 
 fn larger_already(scene: &Scene) -> Option<String> {
@@ -352,7 +352,7 @@ mod tests {
             (&["gallery", "--index", "g", "--seeds", "0..3", "--steps", "4", "--json"], &["--seeds", "--steps"]),
             (&["models", "--variant", "fp16"], &["--variant"]),
             (&["models", "embedded", "--lora", "x.safetensors"], &[]),
-            (&["ties", "run", "--at", "1,1", "--scale", "word"], &["--scale"]),
+            (&["self-attention", "run", "--at", "1,1", "--scale", "word"], &["--scale"]),
         ] {
             let told = at_once_of(arguments);
             let said: Vec<&str> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();

@@ -27,9 +27,9 @@ mod prompt;
 mod report;
 mod sampling;
 mod seed;
+mod self_attention;
 mod signals;
 mod sweep;
-mod ties;
 mod trace;
 mod view;
 
@@ -83,7 +83,8 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     Facts(facts::FactsArgs),
     Ask(ask::AskArgs),
-    Ties(ties::TiesArgs),
+    #[command(alias = "ties")]
+    SelfAttention(self_attention::SelfAttentionArgs),
     Sweep(Box<sweep::SweepArgs>),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
@@ -116,7 +117,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args, &terminal),
             Command::Facts(args) => facts::run(&args),
             Command::Ask(args) => ask::run(&args),
-            Command::Ties(args) => ties::run(&args, &terminal),
+            Command::SelfAttention(args) => self_attention::run(&args, &terminal),
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),

@@ -3,7 +3,7 @@
 use super::label;
 use crate::Result;
 use crate::heatmap::{self, Aggregate};
-use crate::trace::{Grid, Ties, TokenInfo, TokenKind, Trace, WordInfo};
+use crate::trace::{Grid, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
 
 /// A part of an image, whatever grid it is looked at on.
@@ -90,12 +90,14 @@ impl Region {
         if total > 0.0 { inside / total } else { 0.0 }
     }
 
-    /// What the region's cells are tied to at the grid of `ties`, which must be the region's: the mean of their rows by how much each belongs to
+    /// What the region's cells are tied to at the grid of `self_attention`, which must be the region's: the mean of their rows by how much each belongs to
     /// the region; it sums to 1.
-    pub fn tied(&self, ties: &Ties) -> Vec<f32> {
+    pub fn tied(&self, self_attention: &SelfAttention) -> Vec<f32> {
         let mass: f32 = self.0.iter().sum();
-        let mut map = vec![0.0; ties.grid.cells()];
-        for (row, weight) in ties.mean.chunks_exact(map.len()).zip(&self.0).filter(|(_, weight)| **weight > 0.0) {
+        let mut map = vec![0.0; self_attention.grid.cells()];
+        for (row, weight) in
+            self_attention.mean.chunks_exact(map.len()).zip(&self.0).filter(|(_, weight)| **weight > 0.0)
+        {
             map.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight / mass * value.to_f32());
         }
         map

@@ -9,7 +9,9 @@ use super::load::Pipeline;
 use super::options::Options;
 use crate::checkpoint::Part;
 use crate::prompt::Prompt;
-use crate::trace::{About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, Site, TiesPlan, Trace};
+use crate::trace::{
+    About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, SelfAttentionPlan, Site, Trace,
+};
 use crate::{Error, Result};
 
 /// What is recorded beside the sums over the steps.
@@ -20,13 +22,13 @@ pub struct Keep {
     /// The unconditional half of the guidance batch too, so that the negative prompt's words have
     /// maps.
     pub unconditional: bool,
-    /// Self-attention sites whose ties are kept: those of a [`TiesPlan`] ([`Pipeline::plan_ties`]).
-    pub ties: Vec<Site>,
+    /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`] ([`Pipeline::plan_self_attention`]).
+    pub self_attention: Vec<Site>,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { per_step: true, unconditional: false, ties: Vec::new() }
+        Self { per_step: true, unconditional: false, self_attention: Vec::new() }
     }
 }
 
@@ -41,20 +43,20 @@ pub struct Traced {
 
 impl Pipeline {
     /// Which self-attention a run with `options` can keep within `budget` bytes; see
-    /// [`TiesPlan::new`].
+    /// [`SelfAttentionPlan::new`].
     ///
     /// # Errors
     /// As there.
-    pub fn plan_ties(
+    pub fn plan_self_attention(
         &self,
         options: &Options,
         wanted: Option<&dyn Fn(&Site) -> bool>,
         budget: u64,
-    ) -> Result<TiesPlan> {
+    ) -> Result<SelfAttentionPlan> {
         let latent = self.latent_grid(options);
         let images = options.seeds.len();
         let rows = if self.guided(options) { 2 * images } else { images };
-        TiesPlan::new(&self.denoiser.self_sites(latent.height, latent.width), wanted, images, rows, budget)
+        SelfAttentionPlan::new(&self.denoiser.self_sites(latent.height, latent.width), wanted, images, rows, budget)
     }
 
     /// Generates as [`generate`](Self::generate) and records every cross-attention site, with the
@@ -81,7 +83,7 @@ impl Pipeline {
         let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan)
             .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
             .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum())
-            .with_ties(&keep.ties);
+            .with_self_attention(&keep.self_attention);
         let made = self.generate(&prompt, options, &mut recorder, progress);
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 

@@ -165,7 +165,7 @@ pub struct PromptMatrix {
 
 /// What each place of a grid is tied to by self-attention.
 #[derive(Debug, Clone)]
-pub struct TiesData {
+pub struct SelfAttentionData {
     /// Rows of the grid.
     pub height: usize,
     /// Columns of the grid.
@@ -288,7 +288,7 @@ pub struct ReportData {
     /// The negative prompt's words, where they were recorded.
     pub negative_words: Option<Negative>,
     /// Self-attention, the coarsest grid first, where the run kept it.
-    pub ties: Vec<TiesData>,
+    pub self_attention: Vec<SelfAttentionData>,
     /// The self-attention of each text encoder that was recorded.
     pub matrices: Vec<PromptMatrix>,
     /// Layout statistics, one row a word.

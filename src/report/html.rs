@@ -74,7 +74,7 @@ pub fn page(data: &ReportData) -> String {
         "matrices": data.matrices.iter().zip(&packed.matrices).map(|(m, block)| json!({
             "name": m.name, "tokens": m.tokens, "layers": m.layers, "heads": m.heads, "block": block,
         })).collect::<Vec<_>>(),
-        "ties": data.ties.iter().zip(&packed.ties).filter_map(|(t, block)| block.as_ref().map(|block| json!({
+        "ties": data.self_attention.iter().zip(&packed.self_attention).filter_map(|(t, block)| block.as_ref().map(|block| json!({
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,

@@ -19,8 +19,8 @@ mod start;
 pub use align::{Match, Pair, align};
 pub use compare::compare_page;
 pub use data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, Start, StepImage,
-    SweepLink, TiesData, TokenInfo, TokenKind, Verdict, Without, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
+    SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, Without, WordInfo,
 };
 pub use differences::differences;
 pub use html::{embed_json, page};

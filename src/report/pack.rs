@@ -68,7 +68,7 @@ pub fn budget(image_pixels: usize) -> usize {
 }
 
 /// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells squared bytes before compression.
-fn most_tied(image_pixels: usize) -> usize {
+fn most_cells(image_pixels: usize) -> usize {
     if image_pixels <= 65_536 { 256 } else { 1024 }
 }
 
@@ -85,8 +85,8 @@ pub struct Packed {
     pub negative: Option<Block>,
     /// The causal maps, 16 bits: a plane each of [`ReportData::causal`].
     pub causal: Option<Block>,
-    /// Self-attention of each grid in [`ReportData::ties`]: `[cells]` planes, a place each; `None` where it is too large for the page.
-    pub ties: Vec<Option<Block>>,
+    /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, a place each; `None` where it is too large for the page.
+    pub self_attention: Vec<Option<Block>>,
     /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
     pub matrices: Vec<Block>,
     /// First and last step of each group.
@@ -191,19 +191,21 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
     let matrices = data.matrices.iter();
     let matrices = matrices.map(|m| write_planes(&mut bytes, &m.values, m.tokens.len(), m.tokens.len(), 8)).collect();
 
-    let most = most_tied(data.image.width * data.image.height);
-    let mut ties_left_out = false;
-    let ties = data.ties.iter().map(|ties| {
-        let fits = ties.height * ties.width <= most;
-        ties_left_out |= !fits;
-        fits.then(|| write_planes(&mut bytes, &ties.mean.to_f32_vec(), ties.height, ties.width, 8))
+    let most = most_cells(data.image.width * data.image.height);
+    let mut self_attention_left_out = false;
+    let self_attention = data.self_attention.iter().map(|kept| {
+        let fits = kept.height * kept.width <= most;
+        self_attention_left_out |= !fits;
+        fits.then(|| write_planes(&mut bytes, &kept.mean.to_f32_vec(), kept.height, kept.width, 8))
     });
-    let ties = ties.collect();
+    let self_attention = self_attention.collect();
 
     let call = if data.noise.is_some() { "noise level" } else { "step" };
     let mut notes = Vec::new();
-    if ties_left_out {
-        notes.push(format!("Self-attention of grids of more than {most} cells is left out; `attnmap ties` shows it."));
+    if self_attention_left_out {
+        notes.push(format!(
+            "Self-attention of grids of more than {most} cells is left out; `attnmap self-attention` shows it."
+        ));
     }
     if heads_shrunk {
         notes.push(format!("Single heads are kept at {} cells at most (averaged down).", detail.head_cells));
@@ -215,7 +217,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring {call}s are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, negative, causal, ties, matrices, step_groups, detail, notes }
+    Packed { base64, sites, official, negative, causal, self_attention, matrices, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.

@@ -3,8 +3,8 @@
 use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, StepImage,
-    SweepLink, TiesData, TokenInfo, TokenKind, Verdict, Without, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
+    SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, Without, WordInfo,
 };
 use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
@@ -223,7 +223,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         negative_words: negative
             .map(|half| negative_words(trace, &half, how.unwrap_or_default(), syntax))
             .transpose()?,
-        ties: recording.ties.iter().map(ties_data).collect(),
+        self_attention: recording.self_attention.iter().map(self_attention_data).collect(),
         matrices: matrices(trace),
         layout: layout.collect(),
         remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
@@ -328,8 +328,8 @@ fn probe_info(probe: &trace::WordInfo) -> WordInfo {
     WordInfo { text: text.into(), occurrence: probe.occurrence, tokens: probe.tokens.clone(), weight: 1.0, chunk: 0 }
 }
 
-fn ties_data(ties: &trace::Ties) -> TiesData {
-    TiesData { height: ties.grid.height, width: ties.grid.width, sites: ties.sites, mean: ties.mean.clone() }
+fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {
+    SelfAttentionData { height: kept.grid.height, width: kept.grid.width, sites: kept.sites, mean: kept.mean.clone() }
 }
 
 /// Cuts `text` into the words and what lies between them. What follows the last word is kept only where it is short: text

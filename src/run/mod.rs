@@ -11,7 +11,7 @@ mod pictures;
 mod record;
 mod regions;
 mod remake;
-mod ties;
+mod self_attention;
 mod write;
 
 pub use again::map_options;
@@ -30,5 +30,5 @@ pub use record::{
 pub use regions::{REGIONS, RegionFiles, Threshold, WordRegion, word_regions, write_regions};
 pub(crate) use remake::renewed;
 pub use remake::{Remake, remake};
-pub use ties::{Tied, TiedMap, draw_ties};
+pub use self_attention::{SelfAttentionDrawn, SelfAttentionMap, draw_self_attention};
 pub use write::{NewRun, write_run};

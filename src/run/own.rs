@@ -28,7 +28,8 @@ const FILES: [&str; 10] = [
 const START: [&str; 2] = ["init.png", "mask.png"];
 
 /// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
-const FOLDERS: [&str; 6] = ["overlays", "counterfactual", "weights", "animations", "ties", super::regions::REGIONS];
+const FOLDERS: [&str; 7] =
+    ["overlays", "counterfactual", "weights", "animations", "self-attention", "ties", super::regions::REGIONS];
 
 /// What `run.json` tells of the files beside it, whatever version wrote it.
 #[derive(Deserialize)]
@@ -103,14 +104,19 @@ mod tests {
         let json = r#"{"format_version": 1, "attnmap": "0.1.0", "settings": {},
             "words": [{"overlay": "overlays/00-a.png"}], "probes": [{"overlay": "overlays/01-b.png"}]}"#;
         fs::write(folder.path().join(FILE), json).unwrap();
-        fs::create_dir(folder.path().join("ties")).unwrap();
-        fs::write(folder.path().join("ties/pixel-1-2.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
+        fs::create_dir(folder.path().join("self-attention")).unwrap();
+        fs::write(folder.path().join("self-attention/pixel-1-2.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
         assert!(is());
         let owns = owns(folder.path());
         let own = |path: &str| owns(Path::new(path));
-        for path in
-            ["run.json", "image.png", "overlays/00-a.png", "overlays/01-b.png", "steps/07.png", "ties/pixel-1-2.json"]
-        {
+        for path in [
+            "run.json",
+            "image.png",
+            "overlays/00-a.png",
+            "overlays/01-b.png",
+            "steps/07.png",
+            "self-attention/pixel-1-2.json",
+        ] {
             assert!(own(path), "{path}");
         }
         for path in [
@@ -119,7 +125,7 @@ mod tests {
             "overlays/02-c.png",
             "steps/x.png",
             "mine/image.png",
-            "ties/pixel-1-3.json",
+            "self-attention/pixel-1-3.json",
             "a/b/c",
         ] {
             assert!(!own(path), "{path}");

@@ -1,11 +1,11 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
+use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
 use super::tensors::{self, NamedTensor};
-use super::ties::{TiesInfo, check_ties};
 use super::{
-    About, Buffer, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording, Site, SiteMaps, TextAttention,
-    Ties,
+    About, Buffer, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording, SelfAttention, Site, SiteMaps,
+    TextAttention,
 };
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
@@ -156,8 +156,8 @@ impl Trace {
             };
             faults.par_extend(self.recording.sites.par_iter().zip(&maps.sites).flat_map_iter(of_site));
         }
-        for ties in &self.recording.ties {
-            faults.extend(check_ties(&ties.mean, ties.grid).err());
+        for self_attention in &self.recording.self_attention {
+            faults.extend(check_self_attention(&self_attention.mean, self_attention.grid).err());
         }
         let probes = self.recording.probes.iter().flat_map(|probes| &probes.sites);
         for (site, values) in self.recording.sites.iter().zip(probes) {
@@ -203,7 +203,7 @@ impl Trace {
         if !about.encoders.is_empty() {
             metadata.push(("encoders", json(serde_json::to_string(&about.encoders))));
         }
-        let infos: Vec<TiesInfo> = recording.ties.iter().map(TiesInfo::of).collect();
+        let infos: Vec<SelfAttentionInfo> = recording.self_attention.iter().map(SelfAttentionInfo::of).collect();
         if !infos.is_empty() {
             metadata.push(("self", json(serde_json::to_string(&infos))));
         }
@@ -233,9 +233,9 @@ impl Trace {
                 tensors.push(NamedTensor::f16(format!("{prefix}/{layer}"), &shape, &text.probabilities));
             }
         }
-        for (info, ties) in infos.iter().zip(&recording.ties) {
-            let cells = ties.grid.cells();
-            tensors.push(NamedTensor::f16(info.name(), &[cells, cells], &ties.mean));
+        for (info, self_attention) in infos.iter().zip(&recording.self_attention) {
+            let cells = self_attention.grid.cells();
+            tensors.push(NamedTensor::f16(info.name(), &[cells, cells], &self_attention.mean));
         }
         tensors::write(path, &metadata, &tensors)
     }
@@ -353,20 +353,20 @@ impl<'a> Reader<'a> {
                 Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, &|_| tokens, timesteps.len())? })
             }
         };
-        let ties = |info: TiesInfo| -> Result<Ties, String> {
-            let TiesInfo { height, width, sites } = info;
+        let self_attention = |info: SelfAttentionInfo| -> Result<SelfAttention, String> {
+            let SelfAttentionInfo { height, width, sites } = info;
             if height.min(width) == 0 || height.max(width) > LARGEST_SIDE {
                 return Err(format!("{} is empty or too large", info.name()));
             }
             let grid = Grid::new(height, width);
             let mean = self.tensor(&info.name(), Dtype::F16, &[grid.cells(), grid.cells()])?;
-            Ok(Ties { grid, sites, mean })
+            Ok(SelfAttention { grid, sites, mean })
         };
-        let infos: Vec<TiesInfo> = match self.metadata.contains_key("self") {
+        let infos: Vec<SelfAttentionInfo> = match self.metadata.contains_key("self") {
             true => self.json("self")?,
             false => Vec::new(),
         };
-        let ties = infos.into_iter().map(ties).collect::<Result<Vec<_>, _>>()?;
+        let self_attention = infos.into_iter().map(self_attention).collect::<Result<Vec<_>, _>>()?;
         let about = About {
             prompt,
             negative,
@@ -379,8 +379,16 @@ impl<'a> Reader<'a> {
         };
         let text = self.layers("text", about.prompt.tokens.len())?;
         let text_2 = self.layers("text_2", about.second_tokens())?;
-        let recording =
-            Recording { sites, timesteps, conditional, unconditional, probes: probe_maps, ties, text, text_2 };
+        let recording = Recording {
+            sites,
+            timesteps,
+            conditional,
+            unconditional,
+            probes: probe_maps,
+            self_attention,
+            text,
+            text_2,
+        };
         Ok(Trace { about, recording, source: path.to_path_buf() })
     }
 

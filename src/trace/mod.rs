@@ -12,11 +12,11 @@ mod probe;
 mod recorder;
 mod recording;
 mod select;
+mod self_attention;
 mod site;
 mod spelling;
 mod sums;
 pub mod tensors;
-mod ties;
 
 pub use about::{
     About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, ProbeInfo, PromptInfo, TokenInfo, TokenKind,
@@ -28,6 +28,6 @@ pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, probe_words};
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
+pub use self_attention::{SelfAttention, SelfAttentionPlan};
 pub use site::{AttentionKind, AttentionObserver, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};
-pub use ties::{Ties, TiesPlan};

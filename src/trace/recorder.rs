@@ -1,8 +1,8 @@
 //! The recorder: an observer that keeps sums over the steps and, when asked, a map a step.
 
 use super::recording::{HalfMaps, ProbeMaps, Recording, SiteMaps};
+use super::self_attention::SelfAttentionSum;
 use super::sums::{Check, Sums, check_probabilities, check_rows};
-use super::ties::TiesSum;
 use super::{AttentionKind, AttentionObserver, Site, Step};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
@@ -46,7 +46,7 @@ pub struct Recorder {
     /// Tokens of all probes.
     probe_tokens: usize,
     /// Self-attention, a grid each; empty unless it was asked for.
-    ties: Vec<TiesSum>,
+    self_attention: Vec<SelfAttentionSum>,
 }
 
 impl Recorder {
@@ -70,7 +70,7 @@ impl Recorder {
             unconditional,
             probes: Vec::new(),
             probe_tokens: 0,
-            ties: Vec::new(),
+            self_attention: Vec::new(),
         }
     }
 
@@ -102,8 +102,8 @@ impl Recorder {
     }
 
     /// A recorder that keeps the self-attention of `sites` too.
-    pub fn with_ties(self, sites: &[Site]) -> Self {
-        Self { ties: TiesSum::of(sites, self.plan.images), ..self }
+    pub fn with_self_attention(self, sites: &[Site]) -> Self {
+        Self { self_attention: SelfAttentionSum::of(sites, self.plan.images), ..self }
     }
 
     /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The
@@ -114,11 +114,12 @@ impl Recorder {
     /// self-check).
     pub fn finish(self) -> Result<Vec<Recording>> {
         let steps = self.timesteps.len();
-        let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, ties, plan, .. } = self;
+        let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, self_attention, plan, .. } =
+            self;
         let mut tied = vec![Vec::new(); plan.images];
-        for sum in ties {
+        for sum in self_attention {
             let images = sum.finish(steps).map_err(Error::bug)?;
-            tied.iter_mut().zip(images).for_each(|(tied, ties)| tied.push(ties));
+            tied.iter_mut().zip(images).for_each(|(tied, grid)| tied.push(grid));
         }
         let maps = |sums: Vec<Sums>, check: Check| -> Result<Vec<SiteMaps>> {
             sites.iter().zip(sums).map(|(site, sums)| sums.finish(site, steps, check)).collect()
@@ -139,13 +140,13 @@ impl Recorder {
         let mut probes = probes.collect::<Result<Vec<_>>>()?;
         probes.resize(plan.images, None);
         let halves = conditional.into_iter().zip(unconditional).zip(probes).zip(tied);
-        let recordings = halves.map(|(((conditional, unconditional), probes), ties)| Recording {
+        let recordings = halves.map(|(((conditional, unconditional), probes), self_attention)| Recording {
             sites: sites.clone(),
             timesteps: timesteps.clone(),
             conditional,
             unconditional,
             probes,
-            ties,
+            self_attention,
             text: Vec::new(),
             text_2: Vec::new(),
         });
@@ -157,7 +158,7 @@ impl AttentionObserver for Recorder {
     fn wants(&self, site: &Site) -> bool {
         match site.kind {
             AttentionKind::Cross | AttentionKind::Joint => self.index.contains_key(&site.path),
-            AttentionKind::SelfAttention => self.ties.iter().any(|ties| ties.is_of(site)),
+            AttentionKind::SelfAttention => self.self_attention.iter().any(|sum| sum.is_of(site)),
         }
     }
 
@@ -166,13 +167,13 @@ impl AttentionObserver for Recorder {
             return Err(Error::bug(format!("{}: observed before a step began", site.path)));
         };
         if site.kind == AttentionKind::SelfAttention {
-            let Some(ties) = self.ties.iter_mut().find(|ties| ties.is_of(site)) else { return Ok(()) };
+            let Some(sum) = self.self_attention.iter_mut().find(|sum| sum.is_of(site)) else { return Ok(()) };
             let (cells, first) = (site.height * site.width, step.conditional_rows());
             if probabilities.dims() != [first.end, site.heads, cells, cells] {
                 let shape = probabilities.dims();
                 return Err(Error::bug(format!("{}: probabilities of shape {shape:?} do not fit the site", site.path)));
             }
-            return with_f32(probabilities, |values| ties.add(values, site.heads, first.start));
+            return with_f32(probabilities, |values| sum.add(values, site.heads, first.start));
         }
         let Some(&index) = self.index.get(&site.path) else { return Ok(()) };
         let known = &self.sites[index];

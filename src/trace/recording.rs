@@ -1,6 +1,6 @@
 //! What a recorder hands over: the numbers of one image, by half, site, head and step.
 
-use super::{Buffer, Site, Ties};
+use super::{Buffer, SelfAttention, Site};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
@@ -29,7 +29,7 @@ pub struct Recording {
     pub probes: Option<ProbeMaps>,
     /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless
     /// it was asked for.
-    pub ties: Vec<Ties>,
+    pub self_attention: Vec<SelfAttention>,
     /// The text encoder's own self-attention, a layer each; empty when it was not kept.
     pub text: Vec<TextAttention>,
     /// The same of SDXL's second text encoder, among its own tokens

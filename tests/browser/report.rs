@@ -541,7 +541,7 @@ fn the_page_shows_what_a_place_is_tied_to() {
     assert!(seen.as_str().unwrap().starts_with("What pixel 50, 20 is tied to. Self-attention at 12×8"), "{seen}");
     // The end of the scale is the highest value of the place's row, as the command gives it.
     let shown = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))
-        .args(["ties", &out.display().to_string(), "--at", "50,20", "--json"])
+        .args(["self-attention", &out.display().to_string(), "--at", "50,20", "--json"])
         .output()
         .unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();

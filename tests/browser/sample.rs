@@ -238,7 +238,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         tokens,
         words,
         probes: vec![],
-        ties: vec![],
+        self_attention: vec![],
         sites,
     }
 }

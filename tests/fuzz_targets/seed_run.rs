@@ -73,7 +73,7 @@ fn trace(rich: bool) -> Trace {
         conditional: half(4),
         unconditional: rich.then(|| half(3)),
         probes: None,
-        ties: Vec::new(),
+        self_attention: Vec::new(),
         text: vec![TextAttention { heads: 1, probabilities: vec![f16::from_f32(0.25); 16].into() }],
         text_2: Vec::new(),
     };

@@ -111,7 +111,10 @@ fn what_attnmap_did_not_write_is_never_overwritten() {
             (vec!["view", "run", "--out", "site"], "other things in it"),
             (vec!["trace", "run/image.png", "an apple", "--out", "site"], "other things in it"),
             (vec!["animate", "run", "--words", "red", "--out", "site"], "01-red.apng is there and not attnmap's"),
-            (vec!["ties", "run", "--at", "9,9", "--out", "site"], "pixel-9-9.json is there and not attnmap's"),
+            (
+                vec!["self-attention", "run", "--at", "9,9", "--out", "site"],
+                "pixel-9-9.json is there and not attnmap's",
+            ),
             (page.to_vec(), "site/index.html is there and not attnmap's"),
         ] {
             let output = attnmap(at, &[&arguments[..], force].concat());

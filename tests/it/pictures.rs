@@ -133,7 +133,7 @@ fn a_mask_of_another_shape_is_refused_with_both_sizes_and_transparency_is_warned
     let (made, _folder, run) = generate("a red apple", &["--self-attention"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let (run, image) = (run.to_str().unwrap(), run.join("image.png").display().to_string());
-    for command in ["ask", "ties"] {
+    for command in ["ask", "self-attention"] {
         let wide = attnmap(&[command, run, "--mask", &path("wide.png")]);
         refused(&wide, 2, &["--mask", "wide.png", "64x32", "64x64"]);
         let clear = attnmap(&[command, run, "--mask", &path("clear.png")]);

@@ -80,7 +80,7 @@ pub fn trace(words: &[&str]) -> Trace {
         conditional: HalfMaps { tokens, sites: vec![SiteMaps { sum: sum.into(), steps: None }] },
         unconditional: None,
         probes: None,
-        ties: vec![],
+        self_attention: vec![],
         text: Vec::new(),
         text_2: Vec::new(),
     };

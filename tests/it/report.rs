@@ -58,7 +58,7 @@ fn trace() -> Trace {
         conditional,
         unconditional: None,
         probes: None,
-        ties: vec![],
+        self_attention: vec![],
         text,
         text_2: Vec::new(),
     };

@@ -180,7 +180,7 @@ fn what_is_damaged_is_refused_by_every_command_alike() {
         &["report", path],
         &["compare", path, path, "--out", &page],
         &["animate", path, "--out", &out],
-        &["ties", path, "--at", "9,9", "--out", &out],
+        &["self-attention", path, "--at", "9,9", "--out", &out],
         &["ask", path, "--at", "9,9"],
         &["facts", path],
     ];

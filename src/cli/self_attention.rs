@@ -1,11 +1,11 @@
-//! `attnmap ties`: what the UNet ties a place of the image to.
+//! `attnmap self-attention`: what the UNet ties a place of the image to.
 
 use std::path::PathBuf;
 
 use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
-use attnmap::run::{Run, TiedMap, draw_ties};
-use attnmap::trace::Ties;
+use attnmap::run::{Run, SelfAttentionMap, draw_self_attention};
+use attnmap::trace::SelfAttention;
 use attnmap::{Error, Result};
 use bytesize::ByteSize;
 use clap::Args;
@@ -19,7 +19,7 @@ use super::print::{self, Terminal};
 /// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a resolution
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
-pub struct TiesArgs {
+pub struct SelfAttentionArgs {
     /// The run's folder; the run must have been made with --self-attention [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
     run: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct TiesArgs {
     #[command(flatten)]
     display: DisplayArgs,
 
-    /// Where the picture and the numbers go [default: ties in the run's folder, with names that count up]
+    /// Where the picture and the numbers go [default: self-attention in the run's folder, with names that count up]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -46,33 +46,33 @@ pub struct TiesArgs {
 const HELP: &str = "\
 Examples:
   attnmap generate \"a red apple and a green frog\" --out fruit --self-attention
-  attnmap ties fruit --at 40,90
-  attnmap ties fruit --box 0,0,64,32 --json
+  attnmap self-attention fruit --at 40,90
+  attnmap self-attention fruit --box 0,0,64,32 --json
 
 A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each resolution has its own scale.";
 
 /// Runs the command.
-pub fn run(args: &TiesArgs, terminal: &Terminal) -> anyhow::Result<()> {
+pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, picture) = run.read()?;
     let image = trace.about.image;
-    if trace.recording.ties.is_empty() {
+    if trace.recording.self_attention.is_empty() {
         let reason = "it keeps no self-attention; make the run again with --self-attention";
         return Err(Error::Trace { file: run.folder.clone(), reason: reason.into() }.into());
     }
     let mask = args.region.mask(image)?;
-    let tied = |ties: &Ties| -> Result<TiedMap, Error> {
-        let region = args.region.region(ties.grid, image, mask.as_ref())?;
-        let map = region.tied(ties);
-        Ok(TiedMap { grid: ties.grid, sites: ties.sites, stays: region.share(&map), map })
+    let tied = |self_attention: &SelfAttention| -> Result<SelfAttentionMap, Error> {
+        let region = args.region.region(self_attention.grid, image, mask.as_ref())?;
+        let map = region.tied(self_attention);
+        Ok(SelfAttentionMap { grid: self_attention.grid, sites: self_attention.sites, stays: region.share(&map), map })
     };
-    let maps = trace.recording.ties.iter().map(tied).collect::<Result<Vec<_>, Error>>()?;
-    let target = Target::of(args.out.clone(), args.force, || run.folder.join("ties"));
+    let maps = trace.recording.self_attention.iter().map(tied).collect::<Result<Vec<_>, Error>>()?;
+    let target = Target::of(args.out.clone(), args.force, || run.folder.join("self-attention"));
     missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
     let (place, bounds) = args.region.place()?;
-    let tied = draw_ties(&target, (&trace, &picture), &place, bounds, maps, &display)?;
+    let tied = draw_self_attention(&target, (&trace, &picture), &place, bounds, maps, &display)?;
     if args.json {
         return print::json(&tied);
     }

@@ -14,7 +14,7 @@ const ROW_TOLERANCE: f32 = 2e-3;
 /// What each place of a grid is tied to: the self-attention probabilities of the prompt's half.
 /// They are averaged over the heads, the sites of that grid and the steps.
 #[derive(Debug, Clone)]
-pub struct Ties {
+pub struct SelfAttention {
     /// The sites' grid.
     pub grid: Grid,
     /// How many sites were averaged.
@@ -24,17 +24,17 @@ pub struct Ties {
     pub mean: Buffer<f16>,
 }
 
-/// The grid and the number of sites of [`Ties`], as a trace's metadata has them.
+/// The grid and the number of sites of [`SelfAttention`], as a trace's metadata has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TiesInfo {
+pub(super) struct SelfAttentionInfo {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) sites: usize,
 }
 
-impl TiesInfo {
-    pub(super) fn of(ties: &Ties) -> Self {
-        Self { height: ties.grid.height, width: ties.grid.width, sites: ties.sites }
+impl SelfAttentionInfo {
+    pub(super) fn of(self_attention: &SelfAttention) -> Self {
+        Self { height: self_attention.grid.height, width: self_attention.grid.width, sites: self_attention.sites }
     }
 
     /// The tensor's name in a trace file.
@@ -45,7 +45,7 @@ impl TiesInfo {
 
 /// Self-attention sites to be kept, and what that takes.
 #[derive(Debug, Clone, Default)]
-pub struct TiesPlan {
+pub struct SelfAttentionPlan {
     /// The sites whose attention is kept.
     pub sites: Vec<Site>,
     /// Bytes of memory while the run goes on: the sums of every grid and image, and one site's
@@ -55,7 +55,7 @@ pub struct TiesPlan {
     pub left_out: Vec<(Grid, u64)>,
 }
 
-impl TiesPlan {
+impl SelfAttentionPlan {
     /// Plans to keep the grids among `sites` (self-attention) that `wanted` takes, within `budget`
     /// bytes. The run has `images` images and `rows` rows of the batch. Without `wanted`, the
     /// finest grids are left out until the rest fits.
@@ -152,7 +152,7 @@ fn grid(site: &Site) -> Grid {
 
 /// The running sum of one grid for every image.
 #[derive(Debug)]
-pub(super) struct TiesSum {
+pub(super) struct SelfAttentionSum {
     grid: Grid,
     sites: usize,
     observed: usize,
@@ -160,7 +160,7 @@ pub(super) struct TiesSum {
     sums: Vec<Vec<f32>>,
 }
 
-impl TiesSum {
+impl SelfAttentionSum {
     /// One for each grid among `sites`, the coarsest first.
     pub(super) fn of(sites: &[Site], images: usize) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
@@ -199,22 +199,22 @@ impl TiesSum {
     }
 
     /// The means of every image, in order.
-    pub(super) fn finish(self, steps: usize) -> Result<Vec<Ties>, String> {
+    pub(super) fn finish(self, steps: usize) -> Result<Vec<SelfAttention>, String> {
         let (grid, sites, seen) = (self.grid, self.sites, self.observed);
         if seen != steps * sites {
             return Err(format!("self-attention at {grid:?}: observed {seen} times of {}", steps * sites));
         }
         let finish = |sum: Vec<f32>| {
             let mean: Vec<f16> = sum.iter().map(|value| f16::from_f32(value / seen.max(1) as f32)).collect();
-            check_ties(&mean, grid)?;
-            Ok(Ties { grid, sites, mean: mean.into() })
+            check_self_attention(&mean, grid)?;
+            Ok(SelfAttention { grid, sites, mean: mean.into() })
         };
         self.sums.into_iter().map(finish).collect()
     }
 }
 
 /// Whether every row of `mean` `[cells, cells]` sums to 1.
-pub(super) fn check_ties(mean: &[f16], grid: Grid) -> Result<(), String> {
+pub(super) fn check_self_attention(mean: &[f16], grid: Grid) -> Result<(), String> {
     let sum = |row: &[f16]| row.iter().map(|value| value.to_f32()).sum::<f32>();
     let off = |sum: &f32| sum.is_nan() || (sum - 1.0).abs() > ROW_TOLERANCE;
     match mean.chunks_exact(grid.cells().max(1)).map(sum).find(off) {
@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_budget_is_kept_and_named() {
-        let plan = |wanted: Option<&dyn Fn(&Site) -> bool>, budget| TiesPlan::new(&sites(), wanted, 1, 2, budget);
+        let plan =
+            |wanted: Option<&dyn Fn(&Site) -> bool>, budget| SelfAttentionPlan::new(&sites(), wanted, 1, 2, budget);
         // 4096^2 f32 sums are 64 MiB, two rows of 8 heads of it 1 GiB.
         let all = plan(None, u64::MAX).unwrap();
         let cells = |side: u64| side.pow(4) * 4;

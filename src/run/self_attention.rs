@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// What a place is tied to at one grid of the UNet.
 #[derive(Debug, Clone, Serialize)]
-pub struct TiedMap {
+pub struct SelfAttentionMap {
     /// The grid.
     #[serde(flatten)]
     pub grid: Grid,
@@ -25,13 +25,13 @@ pub struct TiedMap {
 
 /// The files of one place.
 #[derive(Debug, Clone, Serialize)]
-pub struct Tied {
+pub struct SelfAttentionDrawn {
     /// The version of attnmap that measured it.
     pub attnmap: &'static str,
     /// The place, as it was asked for.
     pub place: String,
     /// One entry a grid, the coarsest first.
-    pub maps: Vec<TiedMap>,
+    pub maps: Vec<SelfAttentionMap>,
     /// The picture.
     #[serde(skip)]
     pub picture: PathBuf,
@@ -49,14 +49,14 @@ const NOTE: &str = "Each map is the place's own self-attention, the mean of head
 ///
 /// # Errors
 /// [`Error::Option`] when a display value is out of range, or a file is there that may not be replaced; [`Error::Io`] when a file cannot be written.
-pub fn draw_ties(
+pub fn draw_self_attention(
     target: &Target,
     (trace, image): (&Trace, &RgbImage),
     place: &str,
     bounds: Option<[f64; 4]>,
-    maps: Vec<TiedMap>,
+    maps: Vec<SelfAttentionMap>,
     display: &Display,
-) -> Result<Tied> {
+) -> Result<SelfAttentionDrawn> {
     display.check()?;
     let [picture, numbers] = target.within(super::slug(place)).files([".png", ".json"])?;
     std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
@@ -84,7 +84,8 @@ pub fn draw_ties(
     let sheet = Sheet { title: &title, subtitle: &trace.about.prompt.text, note: NOTE };
     let sheet = contact_sheet(&base, &tiles, &sheet, display, &mut Typesetter::new());
     write_png(&picture, &sheet, &[("Title", &title), ("Description", &trace.about.prompt.text)], true)?;
-    let tied = Tied { attnmap: env!("CARGO_PKG_VERSION"), place: place.to_owned(), maps, picture, numbers };
+    let tied =
+        SelfAttentionDrawn { attnmap: env!("CARGO_PKG_VERSION"), place: place.to_owned(), maps, picture, numbers };
     crate::files::write_file(&tied.numbers, |file| {
         serde_json::to_writer(&mut *file, &tied)?;
         file.write_all(b"\n")
@@ -98,7 +99,7 @@ fn frame_place(picture: &mut RgbImage, image: Grid, bounds: Option<[f64; 4]>) {
     frame(picture, [left * x, top * y, right * x, bottom * y]);
 }
 
-impl TiedMap {
+impl SelfAttentionMap {
     /// Where the map peaks and how far it spreads; see [`Layout`].
     pub fn layout(&self, threshold: f32) -> Layout {
         Layout::of(&self.map, self.grid, 1.0, 1.0, threshold)
