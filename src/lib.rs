@@ -9,7 +9,7 @@
 //! The modules follow the data. A [`checkpoint`] is opened and loaded into a [`pipeline`], and a
 //! text becomes a [`prompt`]. The run leaves a [`trace`], and [`heatmap`] makes maps of it.
 //! [`facts`] and [`evidence`] judge them. [`render`], [`run`], [`report`] and [`gallery`] show and
-//! keep them.
+//! keep them. [`maker`] does all of it for one prompt.
 //!
 //! ```
 //! use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
@@ -55,6 +55,7 @@ pub mod files;
 pub mod gallery;
 pub mod heatmap;
 pub mod kernels;
+pub mod maker;
 pub mod model;
 pub mod picture;
 pub mod pipeline;

@@ -9,6 +9,7 @@ use attnmap::evidence::explain::{Ask, Explanation, Redraw, check_checkpoint};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::Reweight;
 use attnmap::files::{Target, check_own};
+use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
 use attnmap::render::Display;
 use attnmap::run::{self, Run};
@@ -18,10 +19,10 @@ use clap::Args;
 use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
 use super::inert::{self, Made};
-use super::make::Maker;
 use super::newest::{OUTPUTS, is_last, run_folder};
 use super::open;
 use super::print::{self, Terminal};
+use super::progress;
 use super::prompt::{adapter_warnings, read_text, warnings};
 use super::sampling::RunArgs;
 
@@ -276,7 +277,7 @@ fn make(
     };
     maker.check(&options)?;
     let command = pipeline.command(text, &options) + &run::map_options(&maker.aggregate, &maker.display);
-    Ok(maker.make(&options, target, command, terminal)?.0)
+    Ok(progress::make(&maker, &options, target, command, terminal)?.0)
 }
 
 /// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use attnmap::files::Target;
 use attnmap::heatmap::Resolution;
+use attnmap::maker::Maker;
 use attnmap::pipeline::{Given, Keep, Options, Pipeline};
 use attnmap::run;
 use attnmap::trace::{PromptInfo, Site};
@@ -17,9 +18,9 @@ use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::inert::{self, Made};
 use super::init::InitArgs;
-use super::make::Maker;
 use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
+use super::progress;
 use super::prompt::{PromptArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::RunArgs;
 
@@ -190,7 +191,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     for (options, target) in runs.iter().zip(&targets) {
         let out = args.output.out.as_ref().map(|_| target.path());
         let command = again::command(&text, options.seeds[0], out);
-        let (folder, record) = maker.make(options, target, command, terminal)?;
+        let (folder, record) = progress::make(&maker, options, target, command, terminal)?;
         if !args.output.json {
             print::stdout(summary(&folder, &record).as_bytes())?;
         }

@@ -1,6 +1,5 @@
 //! How facts reach stdout and progress reaches stderr.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use attnmap::Error;
 use attnmap::checkpoint::Progress;
+pub use attnmap::maker::{shortened as printable, some_of};
 use attnmap::trace::Grid;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -177,42 +177,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The first few of `words`, each once, and how many more there are.
-pub fn some_of(words: &[String]) -> String {
-    const SHOWN: usize = 12;
-    let mut seen = HashSet::new();
-    let words: Vec<_> = words.iter().filter(|word| seen.insert(*word)).collect();
-    let mut text = words.iter().take(SHOWN).map(|word| printable(word)).collect::<Vec<_>>().join(", ");
-    if words.len() > SHOWN {
-        text += &format!(" and {} more", words.len() - SHOWN);
-    }
-    text
-}
-
 /// `text` without control characters, of any length.
 pub fn line(text: &str) -> String {
     attnmap::printable(text)
-}
-
-/// `text` without control characters, which could drive the reader's terminal, and no longer than a line: what is cut off ends in an
-/// ellipsis.
-pub fn printable(text: &str) -> String {
-    const MOST: usize = 60;
-    let line = line(text);
-    match line.char_indices().nth(MOST) {
-        None => line,
-        Some(_) => line.chars().take(MOST - 1).chain(['…']).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn long_words_end_in_an_ellipsis() {
-        assert_eq!(printable(&"é".repeat(60)), "é".repeat(60));
-        assert_eq!(printable(&"é".repeat(61)), "é".repeat(59) + "…");
-        assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
-    }
 }

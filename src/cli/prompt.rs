@@ -4,15 +4,14 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+pub use attnmap::maker::{adapter_warnings, unread_syntax, warnings};
 use attnmap::pipeline::Pipeline;
-use attnmap::prompt::{Prompt, Syntax, Unread, nearest, unread};
-use attnmap::render::missing_glyphs;
+use attnmap::prompt::Syntax;
 use attnmap::trace::{PromptInfo, WordInfo, normalized, probe_words};
-use attnmap::{Error, Result, in_quotes};
+use attnmap::{Error, Result};
 use clap::Args;
 
 use super::display::MapArgs;
-use super::print;
 
 /// A prompt: typed, or the text of a file.
 #[derive(Debug, Args)]
@@ -132,77 +131,6 @@ pub fn shown_words(
         words.extend(probes.into_iter().filter(|probe| !words.contains(probe)).collect::<Vec<_>>());
     }
     Ok(words)
-}
-
-/// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind once.
-pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Syntax) -> Vec<String> {
-    let mut found: Vec<Unread> = Vec::new();
-    for unread in texts.into_iter().flat_map(|text| unread(text, syntax)) {
-        if found.iter().all(|other| other.advice != unread.advice) {
-            found.push(unread);
-        }
-    }
-    found.iter().map(|Unread { piece, advice }| format!("{} {advice}", in_quotes(piece))).collect()
-}
-
-/// What the user should know before waiting: syntax that is not read, words that were cut off, words that the checkpoint does not know,
-/// letters that no font has.
-pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[String]) -> Result<Vec<String>> {
-    let mut warnings = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
-    if !prompt.cut_off.is_empty() {
-        let tokens = prompt.ids.len();
-        let words = print::some_of(&prompt.cut_off);
-        let hint = if prompt.syntax.long { "" } else { "; --long gives it a longer prompt in chunks" };
-        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
-    }
-    let places = |prompt: &Prompt| prompt.tokens.iter().map(|token| token.range.clone()).collect::<Vec<_>>();
-    if prompt.second.as_deref().is_some_and(|second| places(second) != places(prompt)) {
-        warnings.push(
-            "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position holds two words; \
-             maps are of the first encoder's tokens"
-                .to_owned(),
-        );
-    }
-    if let Some(vocabulary) = &pipeline.defaults().vocabulary {
-        let mut unknown = prompt.unknown_words(vocabulary);
-        for probe in probes {
-            let more = pipeline.probe(probe)?.unknown_words(vocabulary);
-            unknown.extend(more.iter().filter(|word| !unknown.contains(word)).cloned().collect::<Vec<_>>());
-        }
-        if !unknown.is_empty() {
-            warnings.push(never_seen(pipeline.id(), &unknown, vocabulary));
-        }
-    }
-    let texts = [std::slice::from_ref(&prompt.text), probes].concat().join(" ");
-    warnings.extend(missing_glyphs(&texts));
-    Ok(warnings)
-}
-
-/// What the user should know of LoRAs and embeddings: layers that were left out, words that stand
-/// in none of the `texts` of a run.
-pub fn adapter_warnings(pipeline: &Pipeline, texts: &[&str], syntax: Syntax) -> Result<Vec<String>> {
-    let mut warnings = pipeline.warnings().to_vec();
-    for word in pipeline.words_not_in(texts, syntax)? {
-        warnings.push(format!(
-            "the prompt does not have {}, the word of --embedding {}, which changes nothing without it",
-            word.word,
-            word.file.display()
-        ));
-    }
-    Ok(warnings)
-}
-
-/// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the nearest that it knows and the way out.
-fn never_seen(id: &str, unknown: &[String], vocabulary: &[String]) -> String {
-    let near = |word: &String| nearest(word, vocabulary).map(|known| format!("{known} for {}", print::printable(word)));
-    let near: Vec<String> = unknown.iter().filter_map(near).take(4).collect();
-    let near = if near.is_empty() { String::new() } else { format!(" (near by spelling: {})", near.join(", ")) };
-    format!(
-        "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} words that it knows; \
-         for the whole world give --model stable-diffusion-v1-5/stable-diffusion-v1-5",
-        print::some_of(unknown),
-        vocabulary.len(),
-    )
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@
 mod denoiser;
 #[cfg(test)]
 mod fixture;
+mod interrupt;
 pub mod layers;
 mod resnet;
 mod text_encoder;
 mod vae;
 
 pub use denoiser::{AddedConditions, Conditioning, Denoiser, PreparedPrompt, Unet, UnetPrompt};
+pub use interrupt::Interrupt;
 pub use text_encoder::{TextEncoder, TextEncoding};
 pub use vae::{Posterior, Vae};

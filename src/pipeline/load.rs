@@ -5,7 +5,7 @@ use super::options::{LoadOptions, Options, check_size, vae_dtype};
 use super::second::SecondEncoder;
 use crate::Result;
 use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
-use crate::model::{Denoiser, TextEncoder, Vae};
+use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
 use crate::prompt::{Syntax, Tokenizer};
 use crate::trace::{Grid, Site};
 
@@ -136,6 +136,17 @@ impl Pipeline {
     /// What the user should know of the checkpoint (see [`Checkpoint::warnings`]).
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What ends a run within a step, from any thread: the run's result is then
+    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn interrupt(&self) -> &Interrupt {
+        self.denoiser.interrupt()
+    }
+
+    /// The tokenizer of the first, or only, text encoder.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// Image pixels per latent cell, in each direction (8 for Stable Diffusion).

@@ -10,7 +10,8 @@ use super::options::Options;
 use crate::checkpoint::Part;
 use crate::prompt::Prompt;
 use crate::trace::{
-    About, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, SelfAttentionPlan, Site, Trace,
+    About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, SelfAttentionPlan,
+    Site, Trace, Unobserved,
 };
 use crate::{Error, Result};
 
@@ -71,6 +72,21 @@ impl Pipeline {
         keep: Keep,
         progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<(Vec<Traced>, Timings)> {
+        self.trace_with(prompt, options, keep, &mut Unobserved, progress)
+    }
+
+    /// As [`trace`](Self::trace), with a further observer of the same attention.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and the observer's own.
+    pub fn trace_with(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        keep: Keep,
+        observer: &mut dyn AttentionObserver,
+        progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<(Vec<Traced>, Timings)> {
         let (prompt, negative) = self.prompts(prompt, options)?;
         let negative = negative.filter(|_| keep.unconditional);
         let plan = Plan {
@@ -84,7 +100,7 @@ impl Pipeline {
             .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
             .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum())
             .with_self_attention(&keep.self_attention);
-        let made = self.generate(&prompt, options, &mut recorder, progress);
+        let made = self.generate(&prompt, options, &mut Both(&mut recorder, observer), progress);
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
         let mut traced = Vec::with_capacity(generations.images.len());

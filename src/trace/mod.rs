@@ -29,5 +29,5 @@ pub use probe::{PROBE_PREFIX, probe_words};
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
 pub use self_attention::{SelfAttention, SelfAttentionPlan};
-pub use site::{AttentionKind, AttentionObserver, Site, Stage, Step, Unobserved};
+pub use site::{AttentionKind, AttentionObserver, Both, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};

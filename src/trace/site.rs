@@ -140,3 +140,37 @@ impl AttentionObserver for Unobserved {
         Ok(())
     }
 }
+
+/// Two observers of the same attention: each is told of the sites that it wants.
+pub struct Both<'a>(pub &'a mut dyn AttentionObserver, pub &'a mut dyn AttentionObserver);
+
+impl AttentionObserver for Both<'_> {
+    fn wants(&self, site: &Site) -> bool {
+        self.0.wants(site) || self.1.wants(site)
+    }
+
+    fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
+        self.each(site, |observer| observer.observe(site, probabilities))
+    }
+
+    fn observe_probes(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
+        self.each(site, |observer| observer.observe_probes(site, probabilities))
+    }
+
+    fn begin_step(&mut self, step: &Step) -> Result<()> {
+        self.0.begin_step(step)?;
+        self.1.begin_step(step)
+    }
+}
+
+impl Both<'_> {
+    /// Calls `tell` with the observers that want `site`.
+    fn each(&mut self, site: &Site, tell: impl Fn(&mut dyn AttentionObserver) -> Result<()>) -> Result<()> {
+        for observer in [&mut *self.0, &mut *self.1] {
+            if observer.wants(site) {
+                tell(observer)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -248,3 +248,42 @@ fn options_come_back_from_settings() {
     let cropped = Options { crop: [1, 0], ..pipeline.default_options() };
     assert!(pipeline.check(&cropped).unwrap_err().to_string().contains("only SDXL"));
 }
+
+/// Asks for the end of the run at its fifth observation, in the midst of a step.
+struct Ends {
+    interrupt: attnmap::model::Interrupt,
+    told: usize,
+}
+
+impl attnmap::trace::AttentionObserver for Ends {
+    fn wants(&self, site: &attnmap::trace::Site) -> bool {
+        site.kind == attnmap::trace::AttentionKind::Cross
+    }
+
+    fn observe(&mut self, _: &attnmap::trace::Site, _: &Tensor) -> attnmap::Result<()> {
+        self.told += 1;
+        if self.told == 5 {
+            self.interrupt.request();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_ends_within_a_step_and_the_next_is_whole() {
+    let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options { steps: 2, ..pipeline.default_options() };
+    let prompt = pipeline.prompt("a red apple", &options).unwrap();
+    let sites = pipeline.sites(options.height, options.width).len();
+    assert!(sites > 5);
+    let mut observer = Ends { interrupt: pipeline.interrupt().clone(), told: 0 };
+    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+    let ended = pipeline.trace_with(&prompt, &options, Keep::default(), &mut observer, quiet);
+    assert!(matches!(ended, Err(attnmap::Error::Interrupted)) && observer.told == 5, "told {}", observer.told);
+    pipeline.interrupt().clear();
+    observer.told = 6;
+    let (runs, _) = pipeline.trace_with(&prompt, &options, Keep::default(), &mut observer, quiet).unwrap();
+    assert_eq!(observer.told, 6 + 2 * sites, "the other observer is told of what the recorder is");
+    runs[0].trace.verify().unwrap();
+}

@@ -11,6 +11,7 @@ mod unet;
 pub use conditioning::{AddedConditions, Conditioning};
 pub use unet::{Unet, UnetPrompt};
 
+use super::Interrupt;
 use super::layers::Draw;
 use crate::Result;
 use crate::checkpoint::UnetConfig;
@@ -107,6 +108,13 @@ impl Denoiser {
     pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         match self {
             Self::Unet(unet) => unet.self_sites(latent_height, latent_width),
+        }
+    }
+
+    /// What ends a pass through the network, from any thread; a clone of the network has the same.
+    pub fn interrupt(&self) -> &Interrupt {
+        match self {
+            Self::Unet(unet) => unet.interrupt(),
         }
     }
 

@@ -12,6 +12,7 @@ pub use prompt::UnetPrompt;
 
 use super::conditioning::{AddedConditions, Conditioning};
 use crate::checkpoint::UnetConfig;
+use crate::model::Interrupt;
 use crate::model::layers::{Builder, Conv2d, FeatureMap, GroupNorm, MemoryOrder};
 use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
 use crate::{Error, Result};
@@ -40,6 +41,7 @@ pub struct Unet {
     layout: MemoryOrder,
     device: Device,
     dtype: DType,
+    interrupt: Interrupt,
 }
 
 impl Unet {
@@ -102,7 +104,13 @@ impl Unet {
             layout: b.layout(),
             device: b.device().clone(),
             dtype: b.activations(),
+            interrupt: Interrupt::default(),
         })
+    }
+
+    /// What ends a pass through the network, from any thread.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Channels of the latent that it takes.
@@ -180,7 +188,8 @@ impl Unet {
     /// At each attention `observer` is asked first, then told.
     ///
     /// # Errors
-    /// When the batch of `latent` is not the context's, or the observer's own.
+    /// When the batch of `latent` is not the context's, or the observer's own;
+    /// [`Error::Interrupted`] where its [`interrupt`](Self::interrupt) asks for the end.
     pub fn forward(
         &self,
         latent: &Tensor,
@@ -218,6 +227,7 @@ impl Unet {
             cross_sites: self.places.sites(AttentionKind::Cross, &grids),
             self_sites: self.places.sites(AttentionKind::SelfAttention, &grids),
             observer,
+            interrupt: &self.interrupt,
         };
         let mut x = self.conv_in.forward(&FeatureMap::from_nchw(&latent, self.layout)?)?;
         let mut skips = vec![x.clone()];

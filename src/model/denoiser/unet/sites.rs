@@ -2,6 +2,7 @@
 
 use super::prompt::Probe;
 use crate::Result;
+use crate::model::Interrupt;
 use crate::model::layers::{Attention, KeysValues};
 use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
 use candle_core::{D, Tensor};
@@ -56,6 +57,8 @@ pub(super) struct Pass<'a> {
     pub(super) cross_sites: Vec<Site>,
     pub(super) self_sites: Vec<Site>,
     pub(super) observer: &'a mut dyn AttentionObserver,
+    /// Asked before every attention.
+    pub(super) interrupt: &'a Interrupt,
 }
 
 impl Pass<'_> {
@@ -67,6 +70,7 @@ impl Pass<'_> {
         index: usize,
         attend: impl FnOnce(Option<&mut dyn FnMut(&Tensor) -> Result<()>>) -> Result<T>,
     ) -> Result<T> {
+        self.interrupt.check()?;
         let site = match kind {
             AttentionKind::Cross | AttentionKind::Joint => &self.cross_sites[index],
             AttentionKind::SelfAttention => &self.self_sites[index],

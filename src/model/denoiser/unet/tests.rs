@@ -1,5 +1,6 @@
 use super::*;
 use crate::checkpoint::Part;
+use crate::model::Interrupt;
 use crate::model::fixture::{CHECKPOINTS, Fixture, LAYOUTS};
 use crate::trace::Unobserved;
 use blocks::{DownBlock, UpBlock};
@@ -23,6 +24,7 @@ fn with_pass<T>(
         cross_sites: unet.places.sites(AttentionKind::Cross, &grids),
         self_sites: unet.places.sites(AttentionKind::SelfAttention, &grids),
         observer: &mut Unobserved,
+        interrupt: &Interrupt::default(),
     };
     run(&mut pass).unwrap()
 }

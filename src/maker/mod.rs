@@ -1,0 +1,145 @@
+//! A prompt becomes a run folder with its page, told step by step; and what is to be said of a prompt before.
+
+mod warnings;
+
+pub use warnings::{adapter_warnings, shortened, some_of, unread_syntax, warnings};
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use crate::files::Target;
+use crate::heatmap::Aggregate;
+use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
+use crate::prompt::Prompt;
+use crate::render::Display;
+use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
+use crate::trace::{AttentionObserver, WordInfo};
+use crate::{Result, report};
+use image::RgbImage;
+
+/// What all runs of one prompt have in common.
+pub struct Maker<'a> {
+    /// The checkpoint.
+    pub pipeline: &'a Pipeline,
+    /// The prompt, as [`Pipeline::prompt`] reads it.
+    pub prompt: &'a Prompt,
+    /// What is recorded beside the sums over the steps.
+    pub keep: Keep,
+    /// Keep the estimate of the image at every so many steps.
+    pub keep_steps: Option<u32>,
+    /// How the maps are made.
+    pub aggregate: Aggregate,
+    /// How they are drawn.
+    pub display: Display,
+    /// The words to show; all of the prompt's and the probes when `None`.
+    pub words: Option<Vec<WordInfo>>,
+    /// What the user was warned of.
+    pub warnings: Vec<String>,
+    /// Seconds that loading the checkpoint took, where it was loaded for these runs.
+    pub loading: Option<f64>,
+}
+
+/// What is told while a run is made.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// What the pipeline tells.
+    Event(Event<'a>),
+    /// The estimate of the image at a step, counted from 0, where it is kept.
+    Estimate(usize, &'a RgbImage),
+    /// Image and trace are there. Pictures and the page are made of them next.
+    Traced(&'a Traced),
+}
+
+impl Maker<'_> {
+    /// Finds a choice of sites that the network does not have now, and not after the last step.
+    ///
+    /// # Errors
+    /// As [`Aggregate::choose`].
+    pub fn check(&self, options: &Options) -> Result<()> {
+        let sites = self.pipeline.sites(options.height, options.width);
+        self.aggregate.choose(&sites, self.pipeline.latent_grid(options)).map(drop)
+    }
+
+    /// Makes the run of `options`, which has one seed, at `target`. `observer` is told of attention beside the recorder, and
+    /// `progress` of what is done. Returns the run's folder and what its `run.json` says.
+    ///
+    /// # Errors
+    /// As [`Pipeline::trace`] and [`run::write_run`]; [`Error::Interrupted`](crate::Error::Interrupted) when `progress` breaks.
+    pub fn make(
+        &self,
+        options: &Options,
+        target: &Target,
+        command: String,
+        observer: &mut dyn AttentionObserver,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(PathBuf, RunRecord)> {
+        let mut estimates = Vec::new();
+        let (traced, timings) = self.denoise(options, &mut estimates, observer, progress)?;
+        if progress(Progress::Traced(&traced[0])).is_break() {
+            return Err(crate::Error::Interrupted);
+        }
+        let Traced { generation, trace } = &traced[0];
+        let mut timings = BTreeMap::from([
+            ("encode".to_owned(), timings.encode),
+            ("steps".to_owned(), timings.steps),
+            ("decode".to_owned(), timings.decode),
+        ]);
+        timings.extend(self.loading.map(|seconds| ("load".to_owned(), seconds)));
+        let new = NewRun {
+            kind: RunKind::Generate,
+            pictures: Pictures {
+                trace,
+                image: &generation.image,
+                aggregate: &self.aggregate,
+                display: &self.display,
+                words: self.words.as_deref(),
+            },
+            settings: self.pipeline.settings(options, generation.seed),
+            negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
+            command,
+            cut_off: self.prompt.cut_off.clone(),
+            warnings: self.warnings.clone(),
+            timings,
+        };
+        run::write_run(target, &new, |folder, place, _| {
+            run::save_steps(folder, &estimates)?;
+            options.init.iter().try_for_each(|init| init.save(folder))?;
+            report::write_as(folder, place).map(drop)
+        })
+    }
+
+    /// Runs the steps; the image's estimates that are kept go to `estimates`.
+    fn denoise(
+        &self,
+        options: &Options,
+        estimates: &mut Vec<(usize, RgbImage)>,
+        observer: &mut dyn AttentionObserver,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Vec<Traced>, Timings)> {
+        let mut failed = None;
+        let mut tell = |event: Event| {
+            let kept = match &event {
+                Event::Stepped { step, denoised, .. } => {
+                    let kept = self.keep_steps.is_some_and(|every| (step.index + 1) % every as usize == 0);
+                    kept.then(|| self.pipeline.decode(denoised).map(|image| (step.index, image)))
+                }
+                _ => None,
+            };
+            match kept {
+                Some(Err(error)) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+                Some(Ok((step, image))) => {
+                    progress(Progress::Estimate(step, &image))?;
+                    estimates.push((step, image));
+                }
+                None => {}
+            }
+            progress(Progress::Event(event))
+        };
+        let done = self.pipeline.trace_with(self.prompt, options, self.keep.clone(), observer, &mut tell);
+        failed.map_or(done, Err)
+    }
+}
