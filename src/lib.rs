@@ -65,5 +65,6 @@ pub mod report;
 pub mod run;
 pub mod scheduler;
 pub mod trace;
+pub mod why;
 
 pub use error::{Error, Result, in_quotes, printable};

@@ -124,7 +124,8 @@ impl RegionArgs {
     }
 }
 
-fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64; N]> {
+/// The numbers that an option was given, separated by commas.
+pub(super) fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64; N]> {
     let numbers: Option<Vec<f64>> =
         text.split(',').map(|number| number.trim().parse().ok().filter(|number: &f64| number.is_finite())).collect();
     let numbers = numbers.and_then(|numbers| numbers.try_into().ok());

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use attnmap::Error;
 use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
+use attnmap::evidence::explain::check_checkpoint;
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
+use attnmap::run::RunRecord;
 use candle_core::DType;
 use clap::Args;
 
@@ -145,6 +148,28 @@ impl ModelArgs {
     /// Opens and loads the checkpoint for images of `size` (width, height), or of its own, as [`load`] does.
     pub fn load(&self, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         load(&self.choice()?, size, terminal)
+    }
+
+    /// The checkpoint that made the run of `record`, in the number type and on the device that it had there; what is given now comes first.
+    pub fn load_of(&self, record: &RunRecord, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        let known = Choice::of_run(record)?;
+        let choice = self.over(known.clone())?;
+        let size = Some((record.image.width, record.image.height));
+        let pipeline = load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
+            Ok(Error::Option { option, reason })
+                if option == "--lora" && choice.changes.loras == known.changes.loras =>
+            {
+                let again = |lora: &Lora| format!("--lora {}", Lora { file: "FILE".into(), weight: lora.weight });
+                let again: Vec<String> = known.changes.loras.iter().map(again).collect();
+                let reason =
+                    format!("{reason}, which the run was made with; if it has moved, give it with {}", again.join(" "));
+                Error::option(option, reason).into()
+            }
+            Ok(other) => other.into(),
+            Err(other) => other,
+        })?;
+        check_checkpoint(record, &pipeline)?;
+        Ok(pipeline)
     }
 }
 

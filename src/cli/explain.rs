@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::checkpoint::Lora;
 use attnmap::evidence::causal::Cut;
-use attnmap::evidence::explain::{Ask, Explanation, Redraw, check_checkpoint};
+use attnmap::evidence::explain::{Ask, Explanation, Redraw};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::Reweight;
 use attnmap::files::{Target, check_own};
@@ -163,7 +162,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let replaced = explanation.replaces()?;
     let mut pipeline = match pipeline {
         Some(pipeline) => pipeline,
-        None => load(args, explanation.run(), terminal)?,
+        None => args.model.load_of(&explanation.run().record, terminal)?,
     };
     let cost = explanation.cost(&pipeline);
     print::note(cost.to_string());
@@ -278,27 +277,6 @@ fn make(
     maker.check(&options)?;
     let command = pipeline.command(text, &options) + &run::map_options(&maker.aggregate, &maker.display);
     Ok(progress::make(&maker, &options, target, command, terminal)?.0)
-}
-
-/// The checkpoint that made the run, in the number type and on the device that it had there; what is given now comes first.
-fn load(args: &ExplainArgs, run: &Run, terminal: &Terminal) -> anyhow::Result<Pipeline> {
-    let record = &run.record;
-    let known = Choice::of_run(record)?;
-    let choice = args.model.over(known.clone())?;
-    let size = Some((record.image.width, record.image.height));
-    let pipeline = checkpoint::load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
-        Ok(Error::Option { option, reason }) if option == "--lora" && choice.changes.loras == known.changes.loras => {
-            let again = |lora: &Lora| format!("--lora {}", Lora { file: "FILE".into(), weight: lora.weight });
-            let again: Vec<String> = known.changes.loras.iter().map(again).collect();
-            let reason =
-                format!("{reason}, which the run was made with; if it has moved, give it with {}", again.join(" "));
-            Error::option(option, reason).into()
-        }
-        Ok(other) => other.into(),
-        Err(other) => other,
-    })?;
-    check_checkpoint(record, &pipeline)?;
-    Ok(pipeline)
 }
 
 fn show(args: &ExplainArgs, folder: &Path, evidence: &Evidence) -> anyhow::Result<()> {

@@ -94,7 +94,7 @@ const RULES: &[Rule] = &[
     Rule { option: "colormap", inert: drawn_without_colours },
     Rule { option: "scale", inert: one_scale_a_grid },
     Rule { option: "overlay-size", inert: larger_already },
-    Rule { option: "budget", inert: |scene| without(scene, "shapley", "limits --shapley") },
+    Rule { option: "budget", inert: sets_of_words },
 ];
 
 /// Options that `gallery --index`, which makes nothing, still heeds.
@@ -135,6 +135,11 @@ fn say(option: &str, reason: &str) -> String {
 fn without(scene: &Scene, other: &str, what: &str) -> Option<String> {
     let alone = scene.made.is_none() && !scene.given.has(other);
     alone.then(|| format!("it {what}, which is not given"))
+}
+
+/// `why` has a budget of another kind.
+fn sets_of_words(scene: &Scene) -> Option<String> {
+    (scene.given.command == "explain").then(|| without(scene, "shapley", "limits --shapley")).flatten()
 }
 
 fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {

@@ -32,6 +32,7 @@ mod signals;
 mod sweep;
 mod trace;
 mod view;
+mod why;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -81,6 +82,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Animate(animate::AnimateArgs),
     Explain(Box<explain::ExplainArgs>),
+    Why(Box<why::WhyArgs>),
     Facts(facts::FactsArgs),
     Ask(ask::AskArgs),
     #[command(alias = "ties")]
@@ -115,6 +117,7 @@ impl Cli {
             Command::Compare(args) => compare::run(&args),
             Command::Animate(args) => animate::run(&args, &terminal),
             Command::Explain(args) => explain::run(&args, &terminal),
+            Command::Why(args) => why::run(&args, &terminal),
             Command::Facts(args) => facts::run(&args),
             Command::Ask(args) => ask::run(&args),
             Command::SelfAttention(args) => self_attention::run(&args, &terminal),

@@ -237,16 +237,7 @@ impl Explanation {
         let (record, ask) = (&self.run.record, &self.ask);
         check_checkpoint(record, pipeline)?;
         let options = options_of(pipeline, &self.run)?;
-        // What a run with these options would not say of itself is a setting that they leave out: no other run is made in silence.
-        let said = pipeline.settings(&options, record.settings.seed).more;
-        let left_out = |(name, value): &(&String, &serde_json::Value)| !value.is_null() && !said.contains_key(*name);
-        // A look at a picture is made again from the picture itself.
-        if let Some((name, value)) = record.settings.more.iter().filter(|_| !is_look(&self.run)).find(left_out) {
-            let reason = format!(
-                "the run was made with `{name}` ({value}), which cannot be replayed; its words cannot be tested"
-            );
-            return Err(Error::Trace { file: self.run.folder.join(crate::run::RECORD), reason });
-        }
+        check_replay(&self.run, pipeline, &options)?;
         let prompt = pipeline.prompt(&record.prompt, &options)?;
         let words = self.words();
         let cut = |word: &WordInfo| Row::cut(pipeline, &prompt, &[word], ask.cut);
@@ -399,6 +390,23 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
     }
     let negative = run.record.negative.as_deref().unwrap_or_default();
     Ok(Options { init: Init::of_run(run)?, ..pipeline.options_of(&run.record.settings, negative)? })
+}
+
+/// Whether a run with `options` says all of itself that `run` says: no other run is made in silence. A look at a picture is made again from
+/// the picture itself.
+///
+/// # Errors
+/// [`Error::Trace`] naming a setting that the options leave out.
+pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) -> Result<()> {
+    let record = &run.record;
+    let said = pipeline.settings(options, record.settings.seed).more;
+    let left_out = |(name, value): &(&String, &serde_json::Value)| !value.is_null() && !said.contains_key(*name);
+    if let Some((name, value)) = record.settings.more.iter().filter(|_| !is_look(run)).find(left_out) {
+        let reason =
+            format!("the run was made with `{name}` ({value}), which cannot be replayed; its words cannot be tested");
+        return Err(Error::Trace { file: run.folder.join(crate::run::RECORD), reason });
+    }
+    Ok(())
 }
 
 /// Whether `pipeline` is the checkpoint that made the run.
@@ -554,7 +562,7 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
 
 /// Whether two images of a run are one: the networks sum in another order for several images at once, so that a value in a thousand may
 /// fall on the other side of a rounding to 1/255.
-fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
+pub(crate) fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
     let off = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).filter(|&off| off > 0);
     let (count, worst) = off.fold((0, 0), |(count, worst), off| (count + 1, off.max(worst)));
     a.dimensions() == b.dimensions() && worst <= 1 && 1000 * count <= a.as_raw().len()

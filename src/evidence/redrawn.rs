@@ -340,17 +340,29 @@ impl Changed {
     }
 }
 
-/// The region of a difference that reaches [`CHANGED`].
-///
-/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the image's short side, so that a
-/// lone pixel at the edge does not stretch a box over the whole image; all of it where nothing is left.
-fn changed(difference: &RgbImage) -> Changed {
+/// White where a channel of two images of one size differs by [`CHANGED`] or more, else black.
+pub fn changed_pixels(a: &RgbImage, b: &RgbImage) -> GrayImage {
+    reaching(&difference(a, b).0)
+}
+
+/// White where a channel of a difference reaches [`CHANGED`], else black.
+fn reaching(difference: &RgbImage) -> GrayImage {
     let (width, height) = difference.dimensions();
     let mut mask = GrayImage::new(width, height);
     for (pixel, out) in difference.pixels().zip(mask.pixels_mut()) {
         let reaches = pixel.0.iter().any(|&value| f32::from(value) >= CHANGED * 255.0);
         *out = Luma([if reaches { 255 } else { 0 }]);
     }
+    mask
+}
+
+/// The region of a difference that reaches [`CHANGED`].
+///
+/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the image's short side, so that a
+/// lone pixel at the edge does not stretch a box over the whole image; all of it where nothing is left.
+fn changed(difference: &RgbImage) -> Changed {
+    let (width, height) = difference.dimensions();
+    let mask = reaching(difference);
     let count = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
     let radius = (width.min(height) / 128).clamp(1, u32::from(u8::MAX)) as u8;
     let opened = open(&mask, Norm::LInf, radius);

@@ -224,11 +224,7 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
     let filler_peak = filler_peak(context.filler_peaks)
         .or_else(|| highest_filler(layouts.iter().zip(&roles).map(|(layout, &role)| (layout.peak_value(), role))));
-    let contrast = |word: usize| {
-        let attention = maps.attention(&maps.chosen[word].tokens);
-        let mean = attention.iter().sum::<f32>() / attention.len().max(1) as f32;
-        (mean > 0.0).then(|| attention.iter().copied().fold(0.0, f32::max) / mean)
-    };
+    let contrast = |word: usize| contrast(maps, &maps.chosen[word]);
     let words = (0..names.len()).map(|word| {
         let layout = layouts[word];
         let compared = filler_peak.filter(|_| !matches!(roles[word], Role::Filler | Role::Probe));
@@ -339,6 +335,14 @@ pub(super) fn filler_peak(peaks: &[f32]) -> Option<f32> {
 /// Whether the peak of a word of this kind can tell whether the word was heeded.
 fn is_thing(role: Role, word: &str) -> bool {
     role == Role::Content && !lexicon::sets_the_scene(word)
+}
+
+/// The highest attention to `word` in one place over that of the image on average, before the words compete, 1 and more: what is below
+/// [`NEGLECT`] was probably not drawn. `None` where nothing looked for it.
+pub fn contrast(maps: &Heatmaps, word: &WordInfo) -> Option<f32> {
+    let attention = maps.attention(&word.tokens);
+    let mean = attention.iter().sum::<f32>() / attention.len().max(1) as f32;
+    (mean > 0.0).then(|| attention.iter().copied().fold(0.0, f32::max) / mean)
 }
 
 /// Whether a contrast is neglect.

@@ -123,6 +123,62 @@ pub struct Claim {
     pub relation: Relation,
     /// The thing that it is seen from.
     pub object: usize,
+    /// The first word of the phrase that states it, and the word after its last.
+    pub phrase: [usize; 2],
+}
+
+/// What the phrases of a relation become when it is turned around, and words for a place in the picture.
+const TURNED: &[(&str, &str)] = &[
+    ("left of", "right of"),
+    ("right of", "left of"),
+    ("above", "below"),
+    ("over", "under"),
+    ("on top of", "underneath"),
+    ("atop", "beneath"),
+    ("below", "above"),
+    ("under", "over"),
+    ("underneath", "on top of"),
+    ("beneath", "above"),
+    ("left", "right"),
+    ("right", "left"),
+    ("top", "bottom"),
+    ("bottom", "top"),
+    ("upper", "lower"),
+    ("lower", "upper"),
+    ("leftmost", "rightmost"),
+    ("rightmost", "leftmost"),
+];
+
+/// The opposite of a phrase that states a relation or names a side of the picture; `inside` has none. The case does not matter.
+pub fn turned(phrase: &str) -> Option<&'static str> {
+    let phrase = phrase.to_lowercase();
+    TURNED.iter().find(|(from, _)| *from == phrase).map(|(_, to)| *to)
+}
+
+/// Words that go with a phrase before it: `to the` left of.
+const BEFORE: [&str; 4] = ["to", "the", "on", "at"];
+
+/// The phrases of `words`, in prompt order, that say where something lies, each once: those that state a relation, with the words that lead
+/// to them (`to the left of`), and words for a side of the picture (`on the left`). First word and the word after the last of the core
+/// phrase, the one that [`turned`] knows, and of the whole.
+pub fn placements(words: &[&str]) -> Vec<([usize; 2], [usize; 2])> {
+    let claims = claims(words);
+    let within = |at: usize| claims.iter().any(|claim| (claim.phrase[0]..claim.phrase[1]).contains(&at));
+    let sides = (0..words.len()).filter(|&at| !within(at) && is_side(words[at])).map(|at| [at, at + 1]);
+    let mut cores: Vec<[usize; 2]> = claims.iter().map(|claim| claim.phrase).chain(sides).collect();
+    cores.sort_unstable();
+    let whole = |core: [usize; 2]| {
+        let led = |at: usize| BEFORE.contains(&words[at].to_lowercase().as_str());
+        let before = (0..core[0]).rev().take_while(|&at| is_side(words[core[0]]) && led(at)).count();
+        [core[0] - before, core[1]]
+    };
+    cores.into_iter().map(|core| (core, whole(core))).collect()
+}
+
+/// Whether `word` alone names a side of the picture.
+fn is_side(word: &str) -> bool {
+    const SIDES: [&str; 8] = ["left", "right", "top", "bottom", "upper", "lower", "leftmost", "rightmost"];
+    SIDES.contains(&word.to_lowercase().as_str())
 }
 
 /// The relations that `words`, in prompt order, state. The subject is the nearest content word before the phrase; the object is the
@@ -146,7 +202,7 @@ pub fn claims(words: &[&str]) -> Vec<Claim> {
             .find(content)
             .map(|first| (first..words.len()).take_while(content).last().unwrap_or(first));
         if let (Some(subject), Some(object)) = (subject, object) {
-            claims.push(Claim { subject, relation: *relation, object });
+            claims.push(Claim { subject, relation: *relation, object, phrase: [at, end] });
         }
         at = end;
     }
@@ -195,6 +251,27 @@ mod tests {
         assert!(of("above everything").is_empty());
         assert!(of("turn left now").is_empty());
         assert!(of("a frog above").is_empty());
+    }
+
+    #[test]
+    fn phrases_of_place_are_found_and_turned() {
+        let of = |text: &str| {
+            let words = words(text);
+            let phrase = |([from, to], [whole, end]): &([usize; 2], [usize; 2])| {
+                let core = words[*from..*to].join(" ");
+                (words[*whole..*end].join(" "), turned(&core).unwrap_or("-"))
+            };
+            placements(&words).iter().map(phrase).collect::<Vec<_>>()
+        };
+        let pair = |whole: &str, turned: &'static str| (whole.to_owned(), turned);
+        assert_eq!(of("a fox to the left of a frog"), [pair("to the left of", "right of")]);
+        assert_eq!(of("a fox on top of a box, a cat above"), [pair("on top of", "underneath")]);
+        assert_eq!(of("a fox on the right"), [pair("on the right", "left")]);
+        assert_eq!(of("a fish inside a bowl"), [pair("inside", "-")]);
+        assert!(of("a fox on the beach").is_empty());
+        for (from, to) in TURNED {
+            assert!(turned(to).is_some(), "{from}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod region;
 pub mod sweep;
 
 pub use compute::{
-    APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, facts, label,
-    of_trace, overlap, spread, symmetric_kl,
+    APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, contrast,
+    facts, label, of_trace, overlap, spread, symmetric_kl,
 };
 pub(crate) use percentile::percentile;

@@ -41,8 +41,16 @@ impl Pipeline {
     pub fn timesteps(&self, options: &Options) -> Result<Vec<f64>> {
         let sampler = self.sampler(options)?;
         let skipped = options.init.as_ref().map_or(0, |init| self.skipped(init, options));
-        let first = skipped * sampler.calls_per_step();
+        let first = options.fork.as_ref().map_or(skipped * sampler.calls_per_step(), |fork| fork.call);
         Ok(sampler.timesteps()[first..].to_vec())
+    }
+
+    /// Calls of the network for each step of a run with `options`, but the last.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn calls_per_step(&self, options: &Options) -> Result<usize> {
+        Ok(self.sampler(options)?.calls_per_step().max(1))
     }
 
     /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
@@ -79,7 +87,8 @@ impl Pipeline {
             }
         }
         self.check_init(options)?;
-        self.sampler(options).map(|_| ())
+        let sampler = self.sampler(options)?;
+        self.check_fork(options, &*sampler)
     }
 
     /// The scheduler of a run, its config as the family's pipeline in diffusers takes it.

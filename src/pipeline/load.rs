@@ -89,6 +89,7 @@ impl Pipeline {
             latents: None,
             init: None,
             value_weights: None,
+            fork: None,
         }
     }
 
@@ -179,6 +180,11 @@ impl Pipeline {
     /// The latent grid of a run with `options`.
     pub fn latent_grid(&self, options: &Options) -> Grid {
         Grid::new(options.height / self.vae_factor, options.width / self.vae_factor)
+    }
+
+    /// Channels of a latent.
+    pub fn latent_channels(&self) -> usize {
+        self.latent_channels
     }
 
     /// Refuses an image size in pixels that has no latent grid; errors are

@@ -7,6 +7,7 @@
 
 mod choice;
 mod encode;
+mod fork;
 mod generate;
 mod generation;
 mod given;
@@ -24,6 +25,7 @@ mod start;
 mod traced;
 
 pub use choice::{Choice, device_named, dtype_named};
+pub use fork::Fork;
 pub use generation::{Event, Generation, Generations, TextAttentions, Timings};
 pub use given::{Given, InitFiles};
 pub use init::Init;

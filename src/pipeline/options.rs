@@ -1,5 +1,6 @@
 //! What a run is asked to do, and how a checkpoint is brought into memory.
 
+use super::fork::Fork;
 use super::init::Init;
 use crate::checkpoint::{Checkpoint, Family};
 use crate::prompt::Syntax;
@@ -77,6 +78,9 @@ pub struct Options {
     /// The probabilities stay as they are. A reweighted run is an experiment: it has no place in
     /// `run.json`.
     pub value_weights: Option<Vec<f32>>,
+    /// An estimate of the image that the run goes on from at a later call, with fresh noise. A
+    /// forked run is an experiment: it has no place in `run.json`.
+    pub fork: Option<Fork>,
 }
 
 /// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or

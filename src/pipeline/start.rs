@@ -78,6 +78,9 @@ impl Pipeline {
         sampler: &dyn Scheduler,
         noise: &mut [TorchGenerator],
     ) -> Result<Start> {
+        if let Some(fork) = &options.fork {
+            return self.forked(fork, options, sampler, noise);
+        }
         let Some(init) = &options.init else {
             let latents = (self.initial_noise(options, noise)? * sampler.init_noise_sigma())?;
             return Ok(Start { latents, first_call: 0, paint: None });

@@ -39,6 +39,7 @@ pub(super) fn report_script() -> String {
         include_str!("assets/heads.js"),
         include_str!("assets/matrix.js"),
         include_str!("assets/facts.js"),
+        include_str!("assets/why.js"),
         include_str!("assets/report.js"),
     ])
 }

@@ -232,6 +232,21 @@ pub struct Without {
     pub area: f64,
 }
 
+/// Why a thing lies where it does, as `attnmap why` answered.
+#[derive(Debug, Clone)]
+pub struct WhyAnswer {
+    /// The word.
+    pub word: String,
+    /// The answer.
+    pub sentence: String,
+    /// The experiments: what was done, how many images, how far the thing moved, and more.
+    pub rows: Vec<[String; 4]>,
+    /// What is to be said beside it.
+    pub notes: Vec<String>,
+    /// A strip of pictures for each experiment, with captions.
+    pub figures: Vec<(String, ImageData)>,
+}
+
 /// Many seeds of the run's prompt that were looked at together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweepLink {
@@ -307,6 +322,8 @@ pub struct ReportData {
     pub checks: Vec<String>,
     /// Pictures that the causal test made, with captions.
     pub figures: Vec<(String, ImageData)>,
+    /// Why things lie where they do, where it was asked.
+    pub why: Vec<WhyAnswer>,
     /// The command that makes the causal test.
     pub explain_command: String,
     /// Settings and provenance: name and value, in the order shown.

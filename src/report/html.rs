@@ -29,8 +29,16 @@ pub fn page(data: &ReportData) -> String {
         .collect();
     let estimates: Vec<Value> =
         data.estimates.iter().map(|e| json!({"step": e.step, "src": data_url(&e.image)})).collect();
-    let figures: Vec<Value> =
-        data.figures.iter().map(|(caption, image)| json!({"caption": caption, "src": data_url(image)})).collect();
+    let figure = |(caption, image): &(String, ImageData)| json!({"caption": caption, "src": data_url(image)});
+    let why = data.why.iter().map(|answer| {
+        let figures: Vec<Value> = answer.figures.iter().map(figure).collect();
+        json!({
+            "word": answer.word, "sentence": answer.sentence, "rows": answer.rows, "notes": answer.notes,
+            "figures": figures,
+        })
+    });
+    let why: Vec<Value> = why.collect();
+    let figures: Vec<Value> = data.figures.iter().map(figure).collect();
     let start = data.start.as_ref().map(|start| {
         json!({
             "name": start.name, "strength": start.strength, "src": data_url(&start.picture),
@@ -78,7 +86,7 @@ pub fn page(data: &ReportData) -> String {
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
-        "figures": figures, "explain": data.explain_command,
+        "figures": figures, "why": why, "explain": data.explain_command,
         "settings": data.settings, "command": data.command, "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });

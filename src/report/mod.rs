@@ -15,12 +15,13 @@ mod links;
 pub mod pack;
 mod source;
 mod start;
+mod why;
 
 pub use align::{Match, Pair, align};
 pub use compare::compare_page;
 pub use data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
-    SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, Without, WordInfo,
+    SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
 };
 pub use differences::differences;
 pub use html::{embed_json, page};

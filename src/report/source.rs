@@ -4,7 +4,7 @@ use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
-    SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, Without, WordInfo,
+    SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
 };
 use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
@@ -47,6 +47,8 @@ pub struct Parts<'a> {
     pub causal: Vec<CausalMap>,
     /// The same seed without words.
     pub without: Vec<Without>,
+    /// What `attnmap why` answered.
+    pub why: Vec<WhyAnswer>,
     /// The bytes of `words.png`, where it is there.
     pub sheet: Option<Vec<u8>>,
     /// A sweep of the prompt beside the run.
@@ -124,6 +126,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         figures,
         causal,
         without,
+        why: super::why::why(folder)?,
         // Pages of runs whose sheet was moved away do without it.
         sheet: std::fs::read(folder.join("words.png")).ok(),
         sweep: sweep_beside(&run),
@@ -136,7 +139,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
-    let Parts { causal, without, sheet, sweep, .. } = parts;
+    let Parts { causal, without, why, sheet, sweep, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
@@ -229,6 +232,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
         causal,
         without,
+        why,
         sweep,
         checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
         figures,

@@ -28,8 +28,8 @@ const FILES: [&str; 10] = [
 const START: [&str; 2] = ["init.png", "mask.png"];
 
 /// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
-const FOLDERS: [&str; 7] =
-    ["overlays", "counterfactual", "weights", "animations", "self-attention", "ties", super::regions::REGIONS];
+const FOLDERS: [&str; 8] =
+    ["overlays", "counterfactual", "weights", "animations", "self-attention", "ties", super::regions::REGIONS, "why"];
 
 /// What `run.json` tells of the files beside it, whatever version wrote it.
 #[derive(Deserialize)]
@@ -68,8 +68,8 @@ pub(super) fn owns(folder: &Path) -> Box<dyn Fn(&Path) -> bool> {
         let parts: Vec<&str> = path.components().filter_map(name).collect();
         match parts.as_slice() {
             [name] if START.contains(name) => has_start,
-            // The page is the one file that others could make of a run under this name.
-            ["report.html"] => is_own(&folder.join(path)),
+            // Files that others could make of a run under these names.
+            ["report.html" | "why.json"] => is_own(&folder.join(path)),
             [name] => FILES.contains(name),
             ["steps", name] => name.strip_suffix(".png").is_some_and(|step| step.parse::<u32>().is_ok()),
             [inside, name] if FOLDERS.contains(inside) => {

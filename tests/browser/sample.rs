@@ -222,6 +222,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         sweep: None,
         checks: vec![],
         figures: vec![],
+        why: vec![],
         explain_command: "attnmap explain outputs/a-red-apple-42".into(),
         settings: [
             ("checkpoint", "embedded default"),

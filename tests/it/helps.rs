@@ -62,6 +62,9 @@ fn every_example_of_the_help_works_after_the_first_command() {
     fs::write(at.join("scene.txt"), "a red apple on the beach\n").unwrap();
     fs::write(at.join("prompts.txt"), "a red apple\n").unwrap();
     fs::write(at.join("prompts.csv"), "prompt,seeds\na red apple,0\n").unwrap();
+    // A question takes many runs, which need few steps here.
+    let few = shell(at, &format!("{FIRST} --steps 2 --out few"));
+    assert!(few.status.success(), "{}", text(&few.stderr));
     let mut run = 0;
     for command in [vec![String::new()], commands].concat() {
         let help = help(&command);
@@ -70,7 +73,7 @@ fn every_example_of_the_help_works_after_the_first_command() {
             // The run of the first command is the newest one before each of them.
             let trace = at.join(RUN).join("trace.safetensors");
             fs::File::options().write(true).open(trace).unwrap().set_modified(SystemTime::now()).unwrap();
-            let line = line.replace(" /shared/", " shared/");
+            let line = line.replace(" /shared/", " shared/").replace("attnmap why last", "attnmap why few");
             let quick = line.contains("attnmap sweep") || line.contains("attnmap gallery");
             let quick = if quick && !line.contains("--index") && !line.contains("--steps") { " --steps 2" } else { "" };
             let ended = shell(at, &format!("{line}{quick}"));

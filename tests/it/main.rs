@@ -43,4 +43,5 @@ mod streams;
 mod syntax;
 mod trace;
 mod view;
+mod why;
 mod wrong_model;

@@ -1,0 +1,93 @@
+//! The prompt with something changed: another word taken out, a phrase of place taken out or turned
+//! round.
+
+use crate::Result;
+use crate::evidence::causal::{Cut, Row};
+use crate::facts::label;
+use crate::facts::lexicon::{Role, placements, role, sets_the_scene, turned};
+use crate::pipeline::{Options, Pipeline};
+use crate::prompt::Prompt;
+use crate::trace::{PromptInfo, WordInfo};
+use serde::{Deserialize, Serialize};
+
+/// What is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A phrase of place says the opposite.
+    Turned,
+    /// A phrase of place is taken out.
+    WithoutPhrase,
+    /// Another word is taken out.
+    WithoutWord,
+}
+
+/// A prompt with one thing changed.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    /// The word or phrase, as the prompt has it.
+    pub of: String,
+    /// What is done with it.
+    pub change: Change,
+    /// What it becomes, where it is turned round.
+    pub becomes: Option<String>,
+    /// The prompt as the text encoders are given it.
+    pub prompt: Prompt,
+}
+
+impl Change {
+    /// `without “heart”`, or `“left of” turned to “right of”`.
+    pub fn in_words(self, of: &str, becomes: Option<&str>) -> String {
+        match (self, becomes) {
+            (Self::Turned, Some(becomes)) => format!("“{of}” turned to “{becomes}”"),
+            _ => format!("without “{of}”"),
+        }
+    }
+}
+
+/// Every edit of a prompt that might move the thing of `thing`, those that are most likely to
+/// first: phrases of place turned round, then taken out, other things, words for the scene,
+/// adjectives. Words are taken out by substitution ([`Cut::Substitute`]), which keeps all
+/// positions; a phrase that is turned round is text, read again.
+///
+/// # Errors
+/// Those of the tokenizer.
+pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &WordInfo) -> Result<Vec<Edit>> {
+    let words = PromptInfo::from(prompt).words;
+    let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+    let own = |word: &WordInfo| word.start < thing.end && thing.start < word.end;
+    let placements = placements(&texts);
+    let mut all = Vec::new();
+    for (core, _) in &placements {
+        let range = words[core[0]].start..words[core[1] - 1].end;
+        let of = prompt.text.get(range.clone()).unwrap_or_default().to_owned();
+        // Brackets between the words of a phrase would be lost with it.
+        let Some(becomes) = turned(&of) else { continue };
+        let text = format!("{}{becomes}{}", &prompt.text[..range.start], &prompt.text[range.end..]);
+        let prompt = pipeline.prompt(&text, options)?;
+        all.push(Edit { of, change: Change::Turned, becomes: Some(becomes.to_owned()), prompt });
+    }
+    let without = |cut: &[&WordInfo], of: String, change: Change| -> Result<Edit> {
+        let row = Row::cut(pipeline, prompt, cut, Cut::Substitute)?;
+        Ok(Edit { of, change, becomes: None, prompt: row.prompt().clone() })
+    };
+    for (_, whole) in &placements {
+        let cut: Vec<&WordInfo> = words[whole[0]..whole[1]].iter().collect();
+        let of = prompt.text.get(cut[0].start..cut[cut.len() - 1].end).unwrap_or_default().to_owned();
+        all.push(without(&cut, of, Change::WithoutPhrase)?);
+    }
+    let inside = |at: usize| placements.iter().any(|(_, whole)| (whole[0]..whole[1]).contains(&at));
+    let rank = |word: &WordInfo| match role(&word.text) {
+        Role::Content if !sets_the_scene(&word.text) => Some(0),
+        Role::Content => Some(1),
+        Role::Adjective => Some(2),
+        Role::Filler | Role::Probe => None,
+    };
+    let others = words.iter().enumerate().filter(|(at, word)| !own(word) && !inside(*at));
+    let mut others: Vec<(u8, &WordInfo)> = others.filter_map(|(_, word)| Some((rank(word)?, word))).collect();
+    others.sort_by_key(|(rank, _)| *rank);
+    for (_, word) in others {
+        all.push(without(&[word], label(word), Change::WithoutWord)?);
+    }
+    Ok(all)
+}

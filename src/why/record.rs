@@ -1,0 +1,172 @@
+//! What the experiments found, kept after each of them, and the answer: `why/WORD.json` and
+//! `why.json` in a run's folder.
+
+use super::noise::Mirror;
+pub use super::spot::SeedSpot;
+use super::thresholds::{Cause, Thresholds};
+use super::time::Fork;
+use super::words::Effect;
+use crate::evidence::record::Figure;
+use crate::files::{check_own, write_json};
+use crate::run::slug;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The format that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The newest answer, in a run's folder.
+pub const FILE: &str = "why.json";
+
+/// The folder of what was found for each word, and of the pictures.
+pub const FOLDER: &str = "why";
+
+/// The check of the thing's map in pixels: the run with the word taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pixels {
+    /// The share of the map's region whose pixels change without the word, 0 to 1.
+    pub inside: f64,
+    /// The share of the whole image that changes.
+    pub image: f64,
+}
+
+/// All that was found of one word so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// The word.
+    pub word: String,
+    /// Most runs that the experiments may cost.
+    pub budget: usize,
+    /// How the maps were made.
+    pub aggregate: String,
+    /// Steps of the run: calls of the network.
+    pub steps: usize,
+    /// What was spent, in runs: a run that goes on from a later step counts as its part of the
+    /// steps.
+    pub runs: f64,
+    /// Where the thing lies in the run and with fresh noise, the run's own seed first.
+    pub seeds: Vec<SeedSpot>,
+    /// The check in pixels.
+    pub pixels: Option<Pixels>,
+    /// The run with its noise mirrored.
+    pub mirrors: Vec<Mirror>,
+    /// The run with its prompt edited.
+    pub effects: Vec<Effect>,
+    /// Edits that the budget left no room for.
+    pub untested: Vec<String>,
+    /// The LoRAs of the run, by their files' names.
+    pub loras: Vec<String>,
+    /// Where the thing lies without them.
+    pub without_loras: Vec<SeedSpot>,
+    /// The run gone on from a later step with fresh noise.
+    pub forks: Vec<Fork>,
+    /// The pictures that were kept, from the run folder.
+    pub pictures: Vec<Figure>,
+}
+
+/// `why/WORD.json`: what was found, and whether all of it is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The version of attnmap that wrote it.
+    pub attnmap: String,
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// What was found so far.
+    pub findings: Findings,
+    /// What it says together, once everything is found.
+    pub answer: Option<Answer>,
+}
+
+/// `why.json`: why a thing lies where it does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The version of attnmap that wrote it.
+    pub attnmap: String,
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// The word.
+    pub word: String,
+    /// What put the thing there; empty where it cannot be told.
+    pub cause: Vec<Cause>,
+    /// After how many steps the thing stays whatever the noise; 0 where any noise puts it there;
+    /// absent where that was not found.
+    pub settled_at: Option<usize>,
+    /// Steps of the run.
+    pub steps: usize,
+    /// The answer in a sentence.
+    pub sentence: String,
+    /// Where the thing lies, shares of the image's sides from the left and the top; absent where it
+    /// seems not drawn.
+    pub place: Option<[f64; 2]>,
+    /// The LoRAs that put it there, where a habit is theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<String>,
+    /// The table: each experiment, how far the thing moved, and more.
+    pub table: Vec<TableRow>,
+    /// What is to be said beside it.
+    pub notes: Vec<String>,
+    /// A strip of pictures for each experiment.
+    pub figures: Vec<Figure>,
+    /// What decided.
+    pub thresholds: Thresholds,
+    /// What it cost, in runs.
+    pub runs: f64,
+    /// All that was found.
+    pub findings: Findings,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableRow {
+    /// The experiment in words.
+    pub experiment: String,
+    /// How many images.
+    pub images: usize,
+    /// How far the thing moves or scatters, as a share of the image's sides.
+    pub moves: Option<f64>,
+    /// What else is to be said.
+    pub more: String,
+}
+
+/// The file of a word in the folder of a run.
+pub fn file_of(folder: &Path, word: &str) -> PathBuf {
+    folder.join(FOLDER).join(format!("{}.json", slug(word)))
+}
+
+impl Kept {
+    /// What is kept of `word` in the folder of a run; `None` where there is nothing, or nothing
+    /// that this version reads: it is found anew.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where a file of the user's is in the way.
+    pub fn read(folder: &Path, word: &str) -> Result<Option<Self>> {
+        let file = file_of(folder, word);
+        check_own(&file, "RUN")?;
+        let Ok(bytes) = crate::files::read(&file) else { return Ok(None) };
+        let kept = serde_json::from_slice::<Self>(&bytes).ok();
+        Ok(kept.filter(|kept| kept.format_version == FORMAT_VERSION && kept.findings.word == word))
+    }
+
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let inside = folder.join(FOLDER);
+        std::fs::create_dir_all(&inside).map_err(Error::io(&inside))?;
+        write_json(&file_of(folder, &self.findings.word), self)
+    }
+}
+
+/// The answers that a run's folder has, by their words; what is damaged or of another version is
+/// passed over.
+pub fn answers(folder: &Path) -> Vec<Answer> {
+    let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let json = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let kept = json.filter_map(|path| serde_json::from_slice::<Kept>(&crate::files::read(&path).ok()?).ok());
+    let kept = kept.filter(|kept| kept.format_version == FORMAT_VERSION);
+    let mut answers: Vec<Answer> = kept.filter_map(|kept| kept.answer).collect();
+    answers.sort_by(|a, b| a.word.cmp(&b.word));
+    answers
+}

@@ -1,0 +1,81 @@
+//! What decides: which moves make a cause.
+
+use serde::{Deserialize, Serialize};
+
+// `cargo run --release --example why_truth -- DATA --select` finds the first two: the middle of the
+// widest gap between what moves a thing and what does
+// not, over cases that are in no figure of ACCURACY.md. The others were set by hand.
+
+/// From this shift of the mean place on, an edit of the prompt moves the thing, as a share of the
+/// image's sides.
+pub const SHIFT: f64 = 0.12;
+
+/// From this scatter over the seeds on, the noise moves the thing, likewise.
+pub const SCATTER: f64 = 0.1;
+
+/// A thing within this distance of where it lay has stayed, likewise.
+pub const NEAR: f64 = 0.1;
+
+/// Fewest seeds, the run's own among them, in which the thing must be drawn.
+pub const FEWEST: usize = 5;
+
+/// Below this share of changed pixels, the map and the picture disagree about where the thing lies.
+pub const INSIDE: f64 = 0.5;
+
+/// What decides.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// As [`SHIFT`].
+    pub shift: f64,
+    /// As [`SCATTER`].
+    pub scatter: f64,
+    /// As [`NEAR`].
+    pub near: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { shift: SHIFT, scatter: SCATTER, near: NEAR }
+    }
+}
+
+/// What puts a thing where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Other words of the prompt.
+    Words,
+    /// The noise that the run set out from.
+    Noise,
+    /// The model's own habit, or a LoRA's.
+    Habit,
+}
+
+impl Thresholds {
+    /// The causes, from the shift of the strongest edit, the scatter over the seeds, and the shift
+    /// without the LoRAs.
+    pub fn causes(&self, edit: Option<f64>, scatter: f64, without_loras: Option<f64>) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        causes.extend(edit.is_some_and(|shift| shift >= self.shift).then_some(Cause::Words));
+        causes.extend((scatter >= self.scatter).then_some(Cause::Noise));
+        let lora = without_loras.is_some_and(|shift| shift >= self.shift);
+        causes.extend((lora || causes.is_empty()).then_some(Cause::Habit));
+        causes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_what_moves_the_thing_and_else_a_habit() {
+        let limits = Thresholds { shift: 0.1, scatter: 0.1, near: 0.1 };
+        assert_eq!(limits.causes(Some(0.4), 0.02, None), [Cause::Words]);
+        assert_eq!(limits.causes(Some(0.4), 0.2, None), [Cause::Words, Cause::Noise]);
+        assert_eq!(limits.causes(Some(0.02), 0.2, None), [Cause::Noise]);
+        assert_eq!(limits.causes(None, 0.02, None), [Cause::Habit]);
+        assert_eq!(limits.causes(Some(0.02), 0.2, Some(0.3)), [Cause::Noise, Cause::Habit]);
+        assert_eq!(limits.causes(Some(0.02), 0.02, Some(0.0)), [Cause::Habit]);
+    }
+}

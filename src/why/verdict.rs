@@ -1,0 +1,223 @@
+//! What the experiments say together: the causes, the step, and both in a sentence.
+
+use super::noise::{Mirroring, spread};
+use super::plan::{settled_before, strongest};
+use super::record::{Answer, FORMAT_VERSION, Findings, TableRow};
+pub use super::thresholds::{Cause, Thresholds};
+use super::thresholds::{FEWEST, INSIDE};
+use super::time::{bracket, is_settled, next_step};
+use super::words::{Moved, moved};
+
+/// Why it cannot be told, where it cannot.
+fn untold(findings: &Findings) -> Option<String> {
+    let (scatter, drawn) = spread(&findings.seeds);
+    if findings.seeds.first().is_none_or(|own| own.spot.place().is_none()) {
+        return Some("its map is so flat that it may not have been drawn in this run".into());
+    }
+    if drawn < FEWEST || scatter.is_none() {
+        return Some(format!("it seems drawn in only {drawn} of {} seeds", findings.seeds.len()));
+    }
+    let pixels = findings.pixels.filter(|pixels| pixels.inside < INSIDE);
+    pixels.map(|pixels| {
+        format!(
+            "the map and the picture disagree about where it lies: without the word {:.0} % of the map's region changes",
+            100.0 * pixels.inside
+        )
+    })
+}
+
+/// After how many steps the thing stays; `None` where that was not found within the budget.
+pub fn settled_at(findings: &Findings, limits: &Thresholds) -> Option<usize> {
+    let place = findings.seeds.first()?.spot.place()?;
+    let forks: Vec<(usize, bool)> =
+        findings.forks.iter().map(|fork| (fork.step, is_settled(fork.stays(place, limits.near)))).collect();
+    let found = bracket(&forks, settled_before(findings, limits), findings.steps);
+    next_step(found, findings.steps).is_none().then_some(found.1)
+}
+
+/// The answer.
+pub fn answer(findings: &Findings, limits: &Thresholds) -> Answer {
+    let untold = untold(findings);
+    let (scatter, _) = spread(&findings.seeds);
+    let edit = strongest(findings).and_then(|(_, moved)| moved.shift);
+    let lora = lora_shift(findings);
+    let shift = lora.and_then(|moved| moved.shift);
+    let cause = match (&untold, scatter) {
+        (None, Some(scatter)) => limits.causes(edit, scatter, shift),
+        _ => Vec::new(),
+    };
+    let settled = settled_at(findings, limits);
+    let by_lora = shift.is_some_and(|shift| shift >= limits.shift);
+    let loras = if cause.contains(&Cause::Habit) && by_lora { findings.loras.clone() } else { Vec::new() };
+    Answer {
+        attnmap: env!("CARGO_PKG_VERSION").into(),
+        format_version: FORMAT_VERSION,
+        word: findings.word.clone(),
+        sentence: sentence(findings, &cause, &loras, settled, untold.as_deref()),
+        cause,
+        settled_at: settled,
+        steps: findings.steps,
+        place: findings.seeds.first().and_then(|own| own.spot.place()),
+        loras,
+        table: table(findings, limits),
+        notes: notes(findings, limits),
+        figures: Vec::new(),
+        thresholds: *limits,
+        runs: findings.runs,
+        findings: findings.clone(),
+    }
+}
+
+/// What taking out the LoRAs does.
+fn lora_shift(findings: &Findings) -> Option<Moved> {
+    (!findings.without_loras.is_empty()).then(|| moved(&findings.without_loras, &findings.seeds))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// `moves it by 31 % of the image`.
+fn by(moved: &Moved) -> String {
+    let Some(shift) = moved.shift else { return "takes it away".into() };
+    let direction =
+        moved.by.map_or("", |[across, down]| match (across.abs() >= down.abs(), across > 0.0, down > 0.0) {
+            (true, true, _) => " to the right",
+            (true, false, _) => " to the left",
+            (false, _, true) => " down",
+            (false, _, false) => " up",
+        });
+    match shift >= 0.005 {
+        true => format!("moves it by {}{direction}", percent(shift)),
+        false => "does not move it".into(),
+    }
+}
+
+/// One sentence with the causes, the strongest figure for each, and the step.
+fn sentence(
+    findings: &Findings,
+    cause: &[Cause],
+    loras: &[String],
+    settled: Option<usize>,
+    untold: Option<&str>,
+) -> String {
+    let word = &findings.word;
+    if let Some(reason) = untold {
+        return format!("Why “{word}” lies where it does cannot be told: {reason}.");
+    }
+    let scatter = spread(&findings.seeds).0.unwrap_or_default();
+    let seeds = findings.seeds.len();
+    let names: Vec<String> = cause
+        .iter()
+        .map(|cause| match cause {
+            Cause::Words => "the words".into(),
+            Cause::Noise => "the noise".into(),
+            Cause::Habit if loras.is_empty() => "a habit of the model".into(),
+            Cause::Habit => format!("a habit that {} gives the model", loras.join(" and ")),
+        })
+        .collect();
+    let strongest = strongest(findings).map(|(effect, moved)| format!("{} {}", turning(effect), by(&moved)));
+    let words = strongest.unwrap_or_else(|| "the prompt has no other word to test".into());
+    let noise = format!("over {seeds} seeds it scatters by {}", percent(scatter));
+    let habit =
+        lora_shift(findings).filter(|_| !loras.is_empty()).map(|moved| format!("taking that out {}", by(&moved)));
+    let figures = [Some(words), Some(noise), habit].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let when = match settled {
+        None => "the step at which it was settled was not found within the budget".to_owned(),
+        Some(0) => "any noise puts it there, so that it was settled before the first step".to_owned(),
+        Some(step) if step == findings.steps => "it was not settled before the last step".to_owned(),
+        Some(step) => format!("it was settled after {step} of {} steps", findings.steps),
+    };
+    format!("“{word}” lies where it does because of {}: {figures}; {when}.", names.join(" and "))
+}
+
+fn turning(effect: &super::words::Effect) -> String {
+    match &effect.becomes {
+        Some(becomes) => format!("turning “{}” to “{becomes}”", effect.of),
+        None => format!("taking out “{}”", effect.of),
+    }
+}
+
+/// A row for each experiment.
+fn table(findings: &Findings, limits: &Thresholds) -> Vec<TableRow> {
+    let mut rows = Vec::new();
+    let mut add = |experiment: String, images: usize, moves: Option<f64>, more: String| {
+        rows.push(TableRow { experiment, images, moves, more });
+    };
+    let (scatter, drawn) = spread(&findings.seeds);
+    add("fresh noise".into(), findings.seeds.len(), scatter, format!("drawn in {drawn} of {}", findings.seeds.len()));
+    let own = findings.seeds.first().and_then(|own| own.spot.place());
+    for mirror in &findings.mirrors {
+        let moves = own.zip(mirror.spot.place()).map(|(from, to)| super::spot::distance(from, to));
+        let patch = matches!(mirror.how, Mirroring::PatchAcross | Mirroring::PatchDown);
+        let more = match (moves, mirror.follows) {
+            (None, _) => "not drawn".to_owned(),
+            (_, Some(follows)) => format!("follows {}", percent(follows)),
+            (_, None) if patch => String::new(),
+            (_, None) => "lies in the middle: cannot follow".to_owned(),
+        };
+        add(mirror.how.in_words().into(), 1, moves, more);
+    }
+    let vanishes = |moved: &Moved| match moved.vanishes > 0.0 {
+        true => format!("gone in {}", percent(moved.vanishes)),
+        false => String::new(),
+    };
+    for effect in &findings.effects {
+        let moved = effect.moved(&findings.seeds);
+        add(effect.in_words(), effect.spots.len(), moved.shift, vanishes(&moved));
+    }
+    if let Some(moved) = lora_shift(findings) {
+        let experiment = format!("without {}", findings.loras.join(" and "));
+        add(experiment, findings.without_loras.len(), moved.shift, vanishes(&moved));
+    }
+    let mut forks: Vec<_> = findings.forks.iter().collect();
+    forks.sort_by_key(|fork| fork.step);
+    for fork in forks {
+        let stays = own.map_or(0.0, |place| fork.stays(place, limits.near));
+        let count = (stays * fork.spots.len() as f64).round();
+        let more = format!("stays in {count:.0} of {}", fork.spots.len());
+        add(format!("fresh noise after step {}", fork.step), fork.spots.len(), None, more);
+    }
+    rows
+}
+
+/// What is to be said beside the answer.
+fn notes(findings: &Findings, limits: &Thresholds) -> Vec<String> {
+    let mut notes = Vec::new();
+    match findings.pixels {
+        Some(pixels) if pixels.inside < INSIDE => notes.push(format!(
+            "The map and the picture disagree: without “{}” {} of the region of its map changes.",
+            findings.word,
+            percent(pixels.inside)
+        )),
+        Some(pixels) => notes.push(format!(
+            "Checked in pixels: without “{}” {} of the region of its map changes, and {} of the image.",
+            findings.word,
+            percent(pixels.inside),
+            percent(pixels.image)
+        )),
+        None => {}
+    }
+    let moved = findings.effects.iter().filter_map(|effect| Some((effect.in_words(), effect.pixels?)));
+    let mirrored =
+        findings.mirrors.iter().filter_map(|mirror| Some((mirror.how.in_words().to_owned(), mirror.pixels?)));
+    for (what, pixels) in moved.chain(mirrored).filter(|(_, pixels)| *pixels < INSIDE) {
+        notes.push(format!(
+            "By the map it moved ({what}), but only {} of the pixels of its old and new place changed: the two disagree.",
+            percent(pixels)
+        ));
+    }
+    if !findings.untested.is_empty() {
+        notes.push(format!(
+            "Not tested for want of runs: {}; a larger --budget tests them.",
+            findings.untested.join(", ")
+        ));
+    }
+    let (scatter, _) = spread(&findings.seeds);
+    let near = |value: Option<f64>, bound: f64| value.is_some_and(|value| (value / bound - 1.0).abs() < 0.25);
+    let edit = strongest(findings).and_then(|(_, moved)| moved.shift);
+    if near(scatter, limits.scatter) || near(edit, limits.shift) {
+        notes.push("A figure lies within a quarter of its bound: another choice of seeds might say otherwise.".into());
+    }
+    notes
+}
