@@ -16,7 +16,7 @@ use std::path::Path;
 const SIDE: usize = 256;
 
 /// Most pictures of a strip.
-const MOST: usize = 8;
+const MOST: usize = 5;
 
 /// The strips: the name in their files, and what they show.
 const STRIPS: [(&str, &str); 5] = [
