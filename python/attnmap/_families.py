@@ -27,6 +27,8 @@ class Row:
     text_len: int
     #: First query (and key) of the image; 0 and no keys in cross-attention.
     image_start: int
+    #: Keys that are pictures, where they are more than the image: the places of reference pictures follow on its own.
+    image_len: int | None = None
 
 
 @dataclass
@@ -196,11 +198,16 @@ def _packed_call(_: Any, args: dict[str, Any], state: State) -> Call | None:
     else:
         ids = args["img_ids"]
         ids = ids[0] if ids.ndim == 3 else ids
-        grid = (int(ids[:, 1].max()) + 1, int(ids[:, 2].max()) + 1)
-    if sample.shape[1] != grid[0] * grid[1]:
-        raise RecordError("reference images stand beside the image in this pipeline, which is not recorded; leave them out")
+        # The image's own places come first; those of reference pictures have another first coordinate.
+        own = ids[ids[:, 0] == ids[0, 0]]
+        grid = (int(own[:, 1].max()) + 1, int(own[:, 2].max()) + 1)
+        if len(own) != grid[0] * grid[1] or not bool((ids[: len(own)] == own).all()):
+            raise RecordError("the image's places do not come first in this pipeline, which is not recorded")
+    if sample.shape[1] < grid[0] * grid[1]:
+        raise RecordError(f"the network was given {sample.shape[1]} places for a grid of {grid[1]}x{grid[0]}; report this")
     text = states.shape[1]
-    rows = _rows(sample.shape[0], state, text_start=0, text_len=text, image_start=text)
+    place = {"text_start": 0, "text_len": text, "image_start": text, "image_len": sample.shape[1]}
+    rows = _rows(sample.shape[0], state, **place)
     latent = (2 * grid[0], 2 * grid[1])
     return Call(rows, grid, latent, 1000 * _float(args["timestep"]))  # type: ignore[arg-type]
 

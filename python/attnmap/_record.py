@@ -165,7 +165,7 @@ class Recording:
                 raise RecordError(f"{path} has fewer text keys than the prompt has tokens; report this pipeline")
             tokens = self._token_keys(row.image, row.text_start, query.device)
             text = slice(row.text_start, row.text_start + row.text_len)
-            image = slice(row.image_start, row.image_start + cells) if joint else None
+            image = slice(row.image_start, row.image_start + (row.image_len or cells)) if joint else None
             places = slice(row.image_start, row.image_start + cells)
             values = shares(query, key, given, index, places, tokens, text, image, self.owner.workspace)
             self._add(path, heads, grid, row.image, values)

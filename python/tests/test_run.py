@@ -113,24 +113,3 @@ def test_check_names_what_is_wrong(tmp_path):
     assert faults == {"words.png", "run.json", "trace.safetensors"}
     done = subprocess.run([attnmap.program(), "check", str(run.folder)], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stdout.strip().splitlines()) == len(run.check()) >= 4
-
-
-def test_what_cannot_be_recorded_is_refused(fixtures):
-    pipe = load(fixtures / "tiny-sd1")
-    pipe.enable_attention_slicing(1)
-    with pytest.raises(attnmap.RecordError, match="disable_attention_slicing"), attnmap.record(pipe):
-        pipe(PROMPT, num_inference_steps=1, height=32, width=32)
-    pipe.unet = torch.compile(pipe.unet)
-    with pytest.raises(attnmap.RecordError, match="_orig_mod"):
-        attnmap.record(pipe)
-    with pytest.raises(attnmap.RecordError, match="is not known"):
-        attnmap.record(object())
-
-
-def test_embeddings_have_no_words(fixtures, tmp_path):
-    pipe = load(fixtures / "tiny-sd1")
-    embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
-    with attnmap.record(pipe) as recorder:
-        pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=1, height=32, width=32)
-    prompt = recorder.recordings[0].prompt(0)
-    assert prompt.words == [] and "words are not known" in prompt.warnings[0]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import diffusers
+import numpy
+import sentencepiece
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
@@ -114,10 +118,10 @@ def flow(**more: object) -> diffusers.FlowMatchEulerDiscreteScheduler:
 def sd3() -> diffusers.DiffusionPipeline:
     return diffusers.StableDiffusion3Pipeline(
         transformer=diffusers.SD3Transformer2DModel(
-            sample_size=32, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
-            joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64, out_channels=4,
+            sample_size=32, patch_size=2, in_channels=16, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+            joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64, out_channels=16,
         ),
-        scheduler=flow(), vae=vae(4, shift_factor=0.06), text_encoder=clip_model(), tokenizer=clip_tokenizer(),
+        scheduler=flow(), vae=vae(16, shift_factor=0.06), text_encoder=clip_model(), tokenizer=clip_tokenizer(),
         text_encoder_2=clip_model(), tokenizer_2=clip_tokenizer(), text_encoder_3=t5_model(64),
         tokenizer_3=metaspace_tokenizer(None, "</s>"),
     )  # fmt: skip
@@ -264,6 +268,35 @@ def flux2() -> diffusers.DiffusionPipeline:
     )  # fmt: skip
 
 
+def kolors() -> diffusers.DiffusionPipeline:
+    from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*CORPUS, "red red red apple apple frog frog"] * 8), model_prefix=f"{folder}/tokenizer",
+            vocab_size=340, byte_fallback=True, model_type="bpe", hard_vocab_limit=False, minloglevel=2,
+        )  # fmt: skip
+        tokenizer = ChatGLMTokenizer(f"{folder}/tokenizer.model")
+    model = ChatGLMModel(ChatGLMConfig(
+        num_layers=2, padded_vocab_size=tokenizer.vocab_size, hidden_size=16, ffn_hidden_size=16, kv_channels=8,
+        num_attention_heads=2, seq_length=64, add_qkv_bias=True, original_rope=True,
+    ), empty_init=False)  # fmt: skip
+    for path, parameter in model.named_parameters():
+        if "layernorm" in path or "layer_norm" in path:
+            torch.nn.init.ones_(parameter)  # they are left as the memory was
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=16, in_channels=4, out_channels=4, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2), projection_class_embeddings_input_dim=64, cross_attention_dim=16,
+    )  # fmt: skip
+    return diffusers.KolorsPipeline(
+        vae=vae(4, (8, 8)), text_encoder=model, tokenizer=tokenizer, unet=unet, force_zeros_for_empty_prompt=False,
+        scheduler=diffusers.EulerDiscreteScheduler(),
+    )  # fmt: skip
+
+
 #: Family to its pipeline and the arguments of a call, for an image that is not square.
 PIPELINES = {
     "sd3": (sd3, {"height": 16, "width": 24, "max_sequence_length": 32}),
@@ -271,12 +304,51 @@ PIPELINES = {
     "z_image": (z_image, {"height": 16, "width": 24, "guidance_scale": 3.0, "max_sequence_length": 96}),
     "qwen_image": (qwen_image, {"height": 32, "width": 48, "true_cfg_scale": 2.0, "negative_prompt": "bad"}),
     "pixart": (pixart, {"height": 16, "width": 24, "use_resolution_binning": False}),
+    "kolors": (kolors, {"height": 16, "width": 24, "max_sequence_length": 64}),
     "sana": (sana, {"height": 32, "width": 64, "use_resolution_binning": False, "complex_human_instruction": ["the left of a frog:"]}),
     "hunyuan": (hunyuan, {"height": 32, "width": 64, "use_resolution_binning": False}),
     "lumina": (lumina, {"height": 32, "width": 48}),
     "chroma": (chroma, {"height": 16, "width": 24, "max_sequence_length": 48}),
     "flux2": (flux2, {"height": 16, "width": 24, "max_sequence_length": 96, "text_encoder_out_layers": (1, 2, 3)}),
 }  # fmt: skip
+
+#: Further pipelines of the families.
+FROM_IMAGES = {
+    "kolors-img2img": "KolorsImg2ImgPipeline",
+    "sd3-img2img": "StableDiffusion3Img2ImgPipeline",
+    "sd3-inpaint": "StableDiffusion3InpaintPipeline",
+    "flux-img2img": "FluxImg2ImgPipeline",
+    "flux-inpaint": "FluxInpaintPipeline",
+    "z_image-img2img": "ZImageImg2ImgPipeline",
+    "z_image-inpaint": "ZImageInpaintPipeline",
+    "qwen_image-img2img": "QwenImageImg2ImgPipeline",
+    "qwen_image-inpaint": "QwenImageInpaintPipeline",
+    "chroma-img2img": "ChromaImg2ImgPipeline",
+    "chroma-inpaint": "ChromaInpaintPipeline",
+    "flux2-inpaint": "Flux2KleinInpaintPipeline",
+}
+
+
+def picture(arguments: dict[str, object], channels: str = "RGB") -> Image.Image:
+    """A picture of the size of a call."""
+    height, width = arguments["height"], arguments["width"]
+    values = numpy.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=numpy.uint8)
+    return Image.fromarray(values).convert(channels)
+
+
+def from_images(name: str) -> tuple[diffusers.DiffusionPipeline, dict[str, object]]:
+    """A pipeline that starts from a picture, and the arguments of its call."""
+    text, arguments = build(name.split("-")[0])
+    pipe = getattr(diffusers, FROM_IMAGES[name]).from_pipe(text)
+    pipe.set_progress_bar_config(disable=True)
+    if name.startswith("qwen"):
+        pipe.prompt_template_encode_start_idx = text.prompt_template_encode_start_idx
+    if name == "chroma-inpaint":
+        pipe.transformer.register_to_config(guidance_embeds=False)  # which the pipeline reads and the class does not have
+    arguments |= {"image": picture(arguments), "strength": 0.7, "num_inference_steps": 3}
+    if name.endswith("inpaint"):
+        arguments["mask_image"] = picture(arguments, "L").point(lambda v: 255 * (v > 128))
+    return pipe, arguments
 
 
 def build(name: str) -> tuple[diffusers.DiffusionPipeline, dict[str, object]]:

@@ -1,0 +1,281 @@
+"""Nothing is missed silently: what cannot be recorded is refused with a way out, and what can is recorded right."""
+
+from __future__ import annotations
+
+import attnmap
+import diffusers
+import numpy as np
+import peft
+import pytest
+import torch
+from accelerate import cpu_offload
+from diffusers.models import attention_processor
+from reference import FullMatrices
+from test_run import PROMPT, load
+from tiny import build
+
+SIZE = {"height": 32, "width": 48}
+
+
+def call(pipe, prompt=PROMPT, **arguments):
+    given = {"num_inference_steps": 1, "output_type": "np", **SIZE} | arguments
+    return pipe(prompt=prompt, generator=torch.Generator().manual_seed(3), **given).images
+
+
+def watched(pipe, prompt=PROMPT, **arguments):
+    """A recording whose image is the same to the bit as without it, and whose sums are those of the full matrices."""
+    plain = call(pipe, prompt, **arguments)
+    with attnmap.record(pipe) as recorder:
+        images = call(pipe, prompt, **arguments)
+    assert np.array_equal(plain, images)
+    [recording] = recorder.recordings
+    denoiser = getattr(pipe, recorder.family.denoiser)
+    with FullMatrices(denoiser, recorder.expected) as full:
+        call(pipe, prompt, **arguments)
+    count = len(images)
+    for path, site in recording.sites.items():
+        for image in range(count):
+            rows = [matrix[matrix.shape[0] - count + image] for matrix in full.seen[path]]
+            expected = sum(rows).numpy()[..., recording.prompt(image).keys].transpose(0, 2, 1)
+            got = recording.sums(site, image)
+            assert np.abs(got.reshape(*got.shape[:2], -1)[:, : expected.shape[1]] - expected).max() < 1e-5
+    return recording
+
+
+def sums(recording, image=0):
+    return np.concatenate([recording.sums(site, image).ravel() for site in recording.sites.values()])
+
+
+def words(recording, image=0):
+    return [word["text"] for word in recording.prompt(image).words]
+
+
+@pytest.fixture(scope="module")
+def sd1(fixtures):
+    return load(fixtures / "tiny-sd1")
+
+
+@pytest.fixture
+def pipe(sd1):
+    """The pipeline with processors as they were."""
+    before = sd1.unet.attn_processors
+    yield sd1
+    sd1.unet.set_attn_processor(before)
+
+
+# What is recorded right
+
+
+def test_fused_projections(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    plain = watched(pipe)
+    pipe.fuse_qkv_projections()
+    assert np.abs(sums(plain) - sums(watched(pipe))).max() < 1e-5
+
+
+def test_weights_that_lie_elsewhere_until_they_are_used(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    plain = watched(pipe)
+    cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    assert next(pipe.unet.parameters()).device.type == "meta"
+    offloaded = watched(pipe)
+    assert np.array_equal(sums(plain), sums(offloaded)) and offloaded.device == "cpu" and offloaded.dtype == "f32"
+
+
+def test_a_lora(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    plain = watched(pipe)
+    torch.manual_seed(1)
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False))
+    adapted = watched(pipe)
+    assert list(plain.sites) == list(adapted.sites) and np.abs(sums(plain) - sums(adapted)).max() > 1e-3
+
+
+def test_textual_inversion_of_several_vectors(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    width = pipe.text_encoder.config.hidden_size
+    vectors = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    pipe.load_textual_inversion({"<my-frog>": vectors}, token="<my-frog>")
+    recording = watched(pipe, "a <my-frog> on the beach")
+    assert words(recording) == ["a", "<my-frog>", "on", "the", "beach"]
+    prompt = recording.prompt(0)
+    assert prompt.words[1]["tokens"] == [2, 3, 4] and prompt.keys == list(range(len(prompt.tokens)))
+
+
+def test_several_images_of_several_prompts(pipe):
+    prompts = ["red apple", "a red apple on the beach"]
+    recording = watched(pipe, prompts, num_images_per_prompt=2, negative_prompt=["a red apple", ""])
+    assert [" ".join(words(recording, image)) for image in range(4)] == [prompts[0]] * 2 + [prompts[1]] * 2
+    assert not np.array_equal(sums(recording, 2), sums(recording, 3))
+
+
+def test_without_guidance(pipe):
+    assert np.isfinite(sums(watched(pipe, guidance_scale=1.0))).all()
+
+
+def test_embeddings_have_no_words(pipe, tmp_path):
+    embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative, "num_images_per_prompt": 2}
+    recording = watched(pipe, None, **given)
+    assert recording.prompt(1).words == [] and "words are not known" in recording.warnings(1)[0]
+    assert len(recording.prompt(1).tokens) == 77
+    with attnmap.record(pipe) as recorder:
+        call(pipe, None, **given)
+    for run in recorder.save(tmp_path):
+        assert run.check() == [] and list(run.words) == [] and "not known" in run.record["warnings"][0]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["untitled-3-0", "untitled-3-1"]
+
+
+@pytest.mark.parametrize("name", ["Img2Img", "Inpaint", "ControlNet", "XLImg2Img", "XLInpaint", "XLControlNet"])
+def test_other_pipelines_of_stable_diffusion(name, fixtures):
+    from tiny import picture
+
+    base = load(fixtures / ("tiny-sdxl" if name.startswith("XL") else "tiny-sd1"))
+    more = {}
+    if name.endswith("ControlNet"):
+        torch.manual_seed(1)
+        more["controlnet"] = diffusers.ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(16, 32, 32))
+    pipe = getattr(diffusers, f"StableDiffusion{name}Pipeline").from_pipe(base, **more)
+    pipe.set_progress_bar_config(disable=True)
+    arguments = {"image": picture(SIZE)}
+    if not name.endswith("ControlNet"):
+        arguments |= {"strength": 0.6, "num_inference_steps": 2}
+    if name.endswith("Inpaint"):
+        arguments["mask_image"] = picture(SIZE, "L")
+    assert words(watched(pipe, **arguments)) == PROMPT.split()
+
+
+def test_latent_consistency(fixtures):
+    pipe = load(fixtures / "tiny-lcm")
+    assert type(pipe).__name__ == "LatentConsistencyModelPipeline"
+    watched(pipe, num_inference_steps=2)
+
+
+def test_the_second_prompt_of_flux_is_the_one_that_is_seen():
+    pipe, arguments = build("flux")
+    with attnmap.record(pipe) as recorder:
+        call(pipe, "a green frog", prompt_2="a red apple", **arguments)
+    assert words(recorder.recordings[0]) == ["a", "red", "apple"]
+
+
+def test_both_halves_with_one_text_are_told_apart():
+    pipe, arguments = build("chroma")
+    with attnmap.record(pipe) as recorder:
+        call(pipe, negative_prompt=PROMPT, **arguments | {"num_inference_steps": 2})
+    recording = recorder.recordings[0]
+    assert len(recording.timesteps) == 2 and recording._calls == 4
+
+
+# What is refused
+
+
+def refused(match, pipe, prompt=PROMPT, **arguments):
+    with pytest.raises(attnmap.RecordError, match=match) as caught, attnmap.record(pipe):
+        call(pipe, prompt, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_attention_that_is_not_torchs(pipe):
+    pipe.enable_attention_slicing(1)
+    refused(r"SlicedAttnProcessor.*disable_attention_slicing", pipe)
+    pipe.unet.set_attn_processor(attention_processor.AttnProcessor())
+    refused(r"AttnProcessor.*AttnProcessor2_0", pipe)
+    pipe.unet.set_attn_processor(attention_processor.AttnProcessor2_0())
+    watched(pipe)
+
+
+def test_one_layer_alone_is_named(pipe):
+    path = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    pipe.unet.get_submodule(path).set_processor(attention_processor.AttnProcessor())
+    refused(rf"1 of \d+ attention layers that see the text were not recorded: {path}\.", pipe)
+
+
+def test_a_layer_that_attends_twice(pipe):
+    class Twice(attention_processor.AttnProcessor2_0):
+        """As adapters of image prompts do."""
+
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs) + super().__call__(*args, **kwargs)
+
+    pipe.unet.set_attn_processor(Twice())
+    refused("attends twice.*unload", pipe)
+
+
+def test_compiled_networks(fixtures):
+    pipe = load(fixtures / "tiny-sd1")
+    plain = pipe.unet
+    pipe.unet = torch.compile(plain)
+    with pytest.raises(attnmap.RecordError, match=r"pipe\.unet is compiled.*_orig_mod"):
+        attnmap.record(pipe)
+    pipe.unet = plain
+    block = plain.mid_block.attentions[0]
+    plain.mid_block.attentions[0] = torch.compile(block)
+    with pytest.raises(attnmap.RecordError, match=r"pipe\.unet\.mid_block\.attentions\.0 is compiled"):
+        attnmap.record(pipe)
+    plain.mid_block.attentions[0] = block
+    plain.forward = torch.compile(plain.forward)
+    with pytest.raises(attnmap.RecordError, match="is compiled"):
+        attnmap.record(pipe)
+    del plain.forward
+    plain.compile()
+    with pytest.raises(attnmap.RecordError, match=r"pipe\.unet is compiled.*compile\(\) was not called"):
+        attnmap.record(pipe)
+
+
+def test_blocks_that_are_skipped():
+    pipe, arguments = build("flux")
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=1e9))
+    refused(r"disable_cache\(\)", pipe, **arguments | {"num_inference_steps": 3})
+    pipe.transformer.disable_cache()
+    with attnmap.record(pipe) as recorder:
+        call(pipe, **arguments)
+    assert len(recorder.recordings) == 1
+
+
+def test_pipelines_that_are_not_known(fixtures):
+    base = load(fixtures / "tiny-sd1")
+    parts = base.components | {"requires_safety_checker": False}
+    for name in ("StableDiffusionPAGPipeline", "StableDiffusionInstructPix2PixPipeline"):
+        pipe = getattr(diffusers, name)(**parts)
+        with pytest.raises(attnmap.RecordError, match=rf"{name} is not known.*StableDiffusionPipeline\.from_pipe"):
+            attnmap.record(pipe)
+    with pytest.raises(attnmap.RecordError, match="is not known; pipelines of these families"):
+        attnmap.record(object())
+
+    class Mine(diffusers.StableDiffusionPipeline):
+        """What a user derives from a known pipeline is one."""
+
+    watched(Mine(**parts))
+
+
+def test_two_texts(fixtures):
+    pipe = load(fixtures / "tiny-sdxl")
+    refused("prompt_2 is another text than prompt.*leave prompt_2 out", pipe, prompt_2="a green frog")
+
+
+def test_a_failed_run_leaves_the_pipeline_as_it_was(pipe):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), attnmap.record(pipe):
+        call(pipe, callback_on_step_end=stop)
+    assert type(pipe) is diffusers.StableDiffusionPipeline
+    assert not pipe.unet._forward_pre_hooks and not pipe.unet._forward_hooks
+    watched(pipe)
+
+
+# The folders
+
+
+def test_runs_of_one_name_stand_beside_each_other(pipe, tmp_path):
+    with attnmap.record(pipe) as recorder:
+        call(pipe)
+        call(pipe, num_inference_steps=2)
+    names = [run.folder.name for run in recorder.save(tmp_path, report=False)]
+    assert names == ["a-red-apple-to-the-left-of-a-green-frog-3", "a-red-apple-to-the-left-of-a-green-frog-3-again-2"]
+    with pytest.raises(FileExistsError, match="force=True"):
+        recorder.save(tmp_path)
+    with attnmap.record(pipe) as recorder:
+        pass
+    with pytest.raises(attnmap.RecordError, match="nothing was recorded"):
+        recorder.save(tmp_path)
