@@ -1,23 +1,30 @@
 //! `attnmap ask`: which words a place of the image belongs to.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::evidence::cause;
 use attnmap::evidence::record::Evidence;
-use attnmap::facts::region::{Part, Place, Region, rank};
+use attnmap::facts::region::{Part, Place, Region, by_cause, rank};
+use attnmap::facts::versus::versus;
+use attnmap::files::{Target, check_own};
+use attnmap::heatmap::Aggregate;
 use attnmap::picture;
-use attnmap::run::Run;
-use attnmap::trace::{Grid, Half};
-use attnmap::{Error, Result};
+use attnmap::run::{Run, VersusFiles, draw_versus};
+use attnmap::trace::{Grid, Half, Trace, WordInfo};
+use attnmap::{Error, Result, in_quotes};
 use clap::Args;
 use image::GrayImage;
 
+use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
+use super::inert;
 use super::newest::run_folder;
-use super::print;
+use super::print::{self, Terminal};
 
-/// Rank the words for a point, a box or a mask of a run's image
+/// Rank the words for a point, a box or a mask of a run's image, or hold two words against each other
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  attnmap ask --at 40,90\n  attnmap ask last --box 0,0,64,128 --json")]
+#[command(after_help = HELP)]
 pub struct AskArgs {
     /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
@@ -26,16 +33,41 @@ pub struct AskArgs {
     #[command(flatten)]
     region: RegionArgs,
 
+    /// Rank the words by what cutting each of them changes here; words that were not tested yet are tested first
+    #[arg(long, conflicts_with = "versus")]
+    cause: bool,
+
+    /// Hold two words against each other, e.g. red,green: where the model looked more for one or for the other, and what cutting each changes
+    #[arg(long, value_name = "WORD,WORD")]
+    versus: Option<String>,
+
     #[command(flatten)]
     maps: MapArgs,
 
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
+const HELP: &str = "\
+Examples:
+  attnmap ask --at 40,90
+  attnmap ask last --box 0,0,64,128 --json
+  attnmap ask last --at 40,90 --cause
+  attnmap ask last --versus apple,frog
+
+--cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at the place without it. A colour
+follows its noun, which it works through; both come where the larger change of the two is. ACCURACY.md has how often the noun of the thing
+at the place comes first. What is tested is kept in the run's folder and shown on its page.
+--versus draws RUN/versus/WORD-WORD.png: the difference of both maps, and of what cutting each changes. Without a place, its table has the
+cells where each of the two prevails. A word that the prompt lacks can be one that the run was asked about (`attnmap probe RUN --words green`);
+it cannot be cut.";
+
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct RegionArgs {
     /// A pixel of the image, counted from its top left
     #[arg(long, value_name = "X,Y")]
@@ -51,26 +83,135 @@ pub struct RegionArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &AskArgs) -> anyhow::Result<()> {
+pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    inert::at_once(&terminal.given, None).iter().for_each(print::warn);
+    if args.versus.is_none() {
+        args.region.require()?;
+    }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
-    let (trace, _) = run.read()?;
-    let words = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_else(|| trace.words(Half::Conditional));
-    let (latent, how) = (trace.about.latent, args.maps.aggregate_of(&run.record)?);
-    let mask = args.region.mask(trace.about.image)?;
-    args.region.region(latent, trace.about.image, mask.as_ref())?;
-    let place = args.region.of_image(trace.about.image, mask.as_ref())?;
-    let evidence = Evidence::read(&run.folder, latent)?;
-    let causal = |index: usize| {
-        let (evidence, causal) = evidence.as_ref()?;
-        let name = attnmap::facts::label(&words[index]);
-        let place = evidence.words.iter().position(|word| word.word == name)?;
-        causal.get(place).map(Vec::as_slice)
+    let (trace, picture) = run.read()?;
+    let how = args.maps.aggregate_of(&run.record)?;
+    let image = trace.about.image;
+    let mask = args.region.mask(image)?;
+    let place = if args.region.is_given() {
+        args.region.region(trace.about.latent, image, mask.as_ref())?;
+        Some(args.region.of_image(image, mask.as_ref())?)
+    } else {
+        None
     };
-    let parts = rank(&trace, &how, &words, &place, &causal)?;
-    if args.json { print::json(&parts) } else { print::stdout(table(&parts).as_bytes()) }
+    if let Some(both) = &args.versus {
+        let words = pair(&trace, both)?;
+        let own: Vec<WordInfo> = words.iter().filter(|word| trace.about.prompt.words.contains(word)).cloned().collect();
+        if !own.is_empty() {
+            test(args, &run, &how, Some(&own), terminal)?;
+        }
+        let evidence = Evidence::read(&run.folder, trace.about.latent)?;
+        let causal = [0, 1].map(|word: usize| causal_map(evidence.as_ref(), &words[word]));
+        let named = place.as_ref().map(|place| Ok::<_, Error>((args.region.place()?.0, place))).transpose()?;
+        let found = versus(&trace, &how, &words, named, causal, run.record.display.threshold)?;
+        let target = Target::of(None, false, || run.folder.join("versus"));
+        let files = draw_versus(&target, (&trace, &picture), found, &run.record.display)?;
+        return match args.json {
+            true => print::json(&files),
+            false => print::stdout(both_words(&files).as_bytes()),
+        };
+    }
+    let Some(place) = place else { return Ok(()) };
+    let chosen = args.maps.words_of(&trace, Half::Conditional)?;
+    if args.cause {
+        let own = chosen
+            .as_ref()
+            .map(|words| words.iter().filter(|word| !trace.about.prompt.is_probe(word)).cloned().collect::<Vec<_>>());
+        test(args, &run, &how, own.as_deref(), terminal)?;
+    }
+    let words = chosen.unwrap_or_else(|| trace.words(Half::Conditional));
+    let evidence = Evidence::read(&run.folder, trace.about.latent)?;
+    let causal = |index: usize| causal_map(evidence.as_ref(), &words[index]);
+    let mut parts = rank(&trace, &how, &words, &place, &causal)?;
+    if args.cause {
+        by_cause(&mut parts, &trace.about.prompt.words);
+    }
+    match args.json {
+        true => print::json(&parts),
+        false if args.cause => print::stdout(causes(&parts).as_bytes()),
+        false => print::stdout(table(&parts).as_bytes()),
+    }
+}
+
+/// The causal map of `word`, where `evidence` has one.
+fn causal_map<'a>(evidence: Option<&'a (Evidence, Vec<Vec<f32>>)>, word: &WordInfo) -> Option<&'a [f32]> {
+    let (evidence, maps) = evidence?;
+    let name = attnmap::facts::label(word);
+    let place = evidence.words.iter().position(|word| word.word == name)?;
+    maps.get(place).map(Vec::as_slice)
+}
+
+/// The two words that `--versus` names.
+fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
+    let names: Vec<&str> = both.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let [first, second] = names.as_slice() else {
+        let reason = format!("{} is not two words; write two with a comma between, such as red,green", in_quotes(both));
+        return Err(Error::option("--versus", reason));
+    };
+    let one = |name: &str| -> Result<WordInfo> {
+        let words = trace.select(Half::Conditional, name).map_err(|error| match error {
+            Error::Option { reason, .. } => {
+                let way_out = format!("; `attnmap probe RUN --words {name:?}` asks the run about it");
+                Error::option("--versus", reason + &way_out)
+            }
+            other => other,
+        })?;
+        match <[WordInfo; 1]>::try_from(words) {
+            Ok([word]) => Ok(word),
+            Err(words) => {
+                let count = words.len();
+                let reason =
+                    format!("{} stands in the prompt {count} times; write {name}#1 or another", in_quotes(name));
+                Err(Error::option("--versus", reason))
+            }
+        }
+    };
+    Ok([one(first)?, one(second)?])
+}
+
+/// Tests those of `words` that the run has no causal map of, of all that could be drawn where `None`, and keeps what is found in its folder.
+fn test(
+    args: &AskArgs,
+    run: &Run,
+    how: &Aggregate,
+    words: Option<&[WordInfo]>,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let Some(explanation) = cause::missing(run, how, words)? else { return Ok(()) };
+    check_own(&run.folder.join("report.html"), "RUN")?;
+    let mut pipeline = args.model.load_of(&run.record, terminal)?;
+    let cost = explanation.cost(&pipeline);
+    print::note(format!("testing words first, {cost}"));
+    let bar = terminal.bar((cost.steps + cost.calls) as u64, "testing");
+    let made = explanation.make(&mut pipeline, &mut || {
+        bar.inc(1);
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    made?;
+    attnmap::report::write(&run.folder)?;
+    Ok(())
 }
 
 impl RegionArgs {
+    /// Whether a place is named.
+    pub fn is_given(&self) -> bool {
+        self.at.is_some() || self.bounds.is_some() || self.mask.is_some()
+    }
+
+    /// Refuses a command line without a place.
+    pub fn require(&self) -> Result<()> {
+        match self.is_given() {
+            true => Ok(()),
+            false => Err(Error::option("--at", "name a place: --at X,Y or --box X,Y,W,H in pixels, or --mask FILE")),
+        }
+    }
+
     /// The mask of an image of `image` pixels, black and white, where one was given.
     pub fn mask(&self, image: Grid) -> Result<Option<GrayImage>> {
         let Some(path) = &self.mask else { return Ok(None) };
@@ -132,6 +273,60 @@ pub(super) fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> R
     numbers.ok_or_else(|| {
         Error::option(option, format!("{} cannot be read; write {form} in pixels", attnmap::in_quotes(text)))
     })
+}
+
+/// The words by what cutting each changes here.
+fn causes(parts: &[Part]) -> String {
+    let mut rows = vec![
+        ["word", "of the change here", "changes here", "share of its change", "looked at"].map(str::to_owned).to_vec(),
+    ];
+    for part in parts.iter().filter(|part| part.change.is_some()) {
+        let share = |value: Option<f64>| value.map_or_else(|| "-".into(), print::percent);
+        let [cause, change, causal] = [part.cause, part.change, part.causal].map(share);
+        rows.push(vec![print::printable(&part.word), cause, change, causal, print::percent(part.share)]);
+    }
+    print::table(&rows)
+        + "\nOf the change here: the word's part in what cutting each of these words changes in this place, 100 % together.\n\
+           Changes here: how much the prediction changes here without the word, over the prediction's mean square.\n\
+           Share of its change: how much of what cutting the word changes lies here. Looked at: its share of the attention here.\n"
+}
+
+/// Two words against each other.
+fn both_words(files: &VersusFiles) -> String {
+    let [first, second] = files.versus.words.each_ref().map(|word| print::printable(word));
+    let mut rows = vec![vec![
+        "place".to_owned(),
+        "of the image".into(),
+        "word".into(),
+        "attention".into(),
+        "changes here".into(),
+        "share of its change".into(),
+    ]];
+    for place in &files.versus.places {
+        for (word, name) in [&first, &second].into_iter().enumerate() {
+            let share = |value: Option<f64>| value.map_or_else(|| "-".into(), print::percent);
+            let (place_name, area) = match word {
+                0 => (print::printable(&place.place), print::percent(place.area)),
+                _ => (String::new(), String::new()),
+            };
+            rows.push(vec![
+                place_name,
+                area,
+                name.clone(),
+                print::percent(place.attention[word]),
+                share(place.change[word]),
+                share(place.share_of_change[word]),
+            ]);
+        }
+    }
+    let untested = files.versus.places.iter().any(|place| place.change.iter().any(Option::is_none));
+    let untested = if untested { "A word that the prompt lacks, or a phrase, was not cut.\n" } else { "" };
+    format!(
+        "{}\nChanges here: how much the prediction changes here without the word, over the prediction's mean square.\n{untested}\n{}\n{}\n",
+        print::table(&rows),
+        files.picture.display(),
+        files.numbers.display()
+    )
 }
 
 fn table(parts: &[Part]) -> String {

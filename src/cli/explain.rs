@@ -271,6 +271,8 @@ fn make(
         aggregate,
         display: Display::default(),
         words: None,
+        expect: None,
+        regions: None,
         warnings,
         loading: None,
     };

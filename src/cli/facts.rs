@@ -3,16 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use attnmap::Error;
+use attnmap::facts::expect::{Expectations, Outcome};
 use attnmap::facts::sweep::Sweep;
 use attnmap::facts::{self, Facts};
 use attnmap::files::Target;
 use attnmap::run::{self, Run};
-use attnmap::trace::{Grid, Half};
+use attnmap::trace::{Grid, Half, normalized};
 use clap::Args;
+use serde::Serialize;
 
+use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
+use super::expect::{self, ExpectArgs, Unmet};
+use super::inert;
 use super::newest::run_folder;
-use super::print;
+use super::print::{self, Terminal};
 
 /// Print what the maps of a run tell: how words lie to each other, what was probably not drawn, where and since when
 #[derive(Debug, Args)]
@@ -37,12 +42,22 @@ pub struct FactsArgs {
     #[arg(long, value_name = "SHARE")]
     threshold: Option<f32>,
 
+    #[command(flatten)]
+    expect: ExpectArgs,
+
     /// Print the facts as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 const HELP: &str = "\
+Examples:
+  attnmap facts last
+  attnmap facts last --expect \"frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5\"
+
 Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place. Centre: of the area where
 its map reaches 40 % of its top, in pixels. Placed: the first step from which that centre stays within a tenth of the image of where
 it ends. docs/NUMBERS.md defines all of them.
@@ -52,20 +67,53 @@ The maps are the run's own unless others are chosen. Probes (words that are not 
 they get a line of numbers and take no part in the rest.";
 
 /// Runs the command.
-pub fn run(args: &FactsArgs) -> anyhow::Result<()> {
+pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     if args.threshold.is_some_and(|threshold| !(threshold > 0.0 && threshold < 1.0)) {
         return Err(Error::option("--threshold", "must lie between 0 and 1").into());
     }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let threshold = args.threshold.unwrap_or(run.record.display.threshold);
-    let (trace, _) = run.read()?;
+    let (trace, image) = run.read()?;
     let aggregate = args.maps.aggregate_of(&run.record)?;
     let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
     let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);
     let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
     probes.retain(|word| trace.about.prompt.is_probe(word));
     let found = facts::of_trace(&trace, &aggregate, threshold, args.bind.as_deref(), fillers, &probes)?;
-    if args.json { print::json(&found) } else { print::stdout(text(&found, trace.about.image).as_bytes()) }
+    let outcomes = match args.expect.list() {
+        Some(expect) => {
+            let asked = trace.probes(Half::Conditional).map_or_else(Vec::new, |(_, words)| words);
+            expect.check_words(&trace.about.prompt, &asked)?;
+            let mut sightings = Expectations::sightings(&run.record.expectations);
+            let mut things = expect.looked_for();
+            things.retain(|thing| sightings.iter().all(|known| normalized(&known.thing) != normalized(thing)));
+            if !things.is_empty() {
+                // A look at the image: nothing else here needs the checkpoint.
+                sightings.extend(args.model.load_of(&run.record, terminal)?.look_for(&image, &things)?);
+            }
+            expect.check(&trace, &aggregate, threshold, &sightings)?
+        }
+        None => Vec::new(),
+    };
+    match args.json {
+        true => print::json(&Told { facts: &found, expectations: &outcomes })?,
+        false => {
+            let mut told = expect::lines(&outcomes);
+            told += if told.is_empty() { "" } else { "\n" };
+            print::stdout((told + &text(&found, trace.about.image)).as_bytes())?;
+        }
+    }
+    Unmet::of(&outcomes)
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    facts: &'a Facts,
+    #[serde(skip_serializing_if = "<[Outcome]>::is_empty")]
+    expectations: &'a [Outcome],
 }
 
 /// The sweep whose little words peaks are compared with: the one that was named, or one of the same prompt beside the run.

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
+use super::expect::{ExpectArgs, Unmet};
 use super::inert;
 use super::init::InitArgs;
 use super::lists;
@@ -12,8 +13,8 @@ use super::sampling::SamplingArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::gallery::{
-    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, listed_seeds, make,
-    parse_loras, read_lines, settle, write_index,
+    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, judge,
+    listed_seeds, make, parse_loras, read_lines, settle, write_index,
 };
 use attnmap::pipeline::{Choice, LoadOptions};
 use attnmap::prompt::Syntax;
@@ -65,6 +66,9 @@ pub struct GalleryArgs {
 
     #[command(flatten)]
     sampling: SamplingArgs,
+
+    #[command(flatten)]
+    expect: ExpectArgs,
 
     /// Seeds that go through the network together: faster, and more memory [default: up to 4, as memory allows when the gallery is
     /// begun, and the same ever after]
@@ -121,6 +125,7 @@ Examples:
   attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
+  attnmap gallery --prompt \"a red apple to the left of a frog\" --expect \"apple left of frog, no fox\"
   attnmap gallery --index /shared/night
 
 Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the page.";
@@ -135,6 +140,10 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let axes = axes(args)?;
     let single = Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
+    if let Some(expect) = args.expect.list() {
+        let prompts: BTreeSet<&str> = single.cells.iter().map(|cell| cell.prompt.as_str()).collect();
+        expect.check_texts(&prompts.into_iter().collect::<Vec<_>>())?;
+    }
     let aggregate = args.maps.aggregate()?;
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return Err(
@@ -155,7 +164,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     check_checkpoints(&args.out, &single, &open)?;
     let batch = settle(&args.out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
-    let plan = Plan::new(&axes, batch)?;
+    let plan = Plan { expect: args.expect.list().cloned(), ..Plan::new(&axes, batch)? };
     let mut told = Told::new(terminal);
     let mut progress = |event: Progress| {
         told.tell(&event);
@@ -165,16 +174,22 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let outcome = make(&args.out, &plan, shard, (&aggregate, &display), &open, &mut progress);
     told.bar.finish_and_clear();
     let outcome = outcome?;
+    let expected = judge(&args.out, &plan, shard, &open)?;
     write_index(&args.out)?;
-    let line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
-    report(args, &args.out, &serde_json::to_value(outcome)?, &line)?;
+    let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
+    let mut facts = serde_json::to_value(outcome)?;
+    if args.expect.list().is_some() {
+        line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
+        facts["expected"] = serde_json::to_value(expected)?;
+    }
+    report(args, &args.out, &facts, &line)?;
     if outcome.failed > 0 {
         anyhow::bail!(
             "{} cells could not be made; the page lists them, and the same command tries them again",
             outcome.failed
         );
     }
-    Ok(())
+    Unmet::count(expected.unmet, expected.met + expected.unmet, "images are not as expected; all expectations were")
 }
 
 fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Value, line: &str) -> anyhow::Result<()> {

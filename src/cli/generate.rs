@@ -16,12 +16,14 @@ use clap::Args;
 use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
+use super::expect::{self, ExpectArgs, Unmet};
 use super::inert::{self, Made};
 use super::init::InitArgs;
 use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
 use super::progress;
 use super::prompt::{PromptArgs, adapter_warnings, shown_words, warnings};
+use super::regions::RegionFileArgs;
 use super::sampling::RunArgs;
 
 /// Generate images from a prompt and map every word's attention
@@ -70,6 +72,9 @@ pub struct GenerateArgs {
     keep_steps: Option<u32>,
 
     #[command(flatten)]
+    expect: ExpectArgs,
+
+    #[command(flatten)]
     init: InitArgs,
 
     #[command(flatten)]
@@ -82,6 +87,9 @@ pub struct GenerateArgs {
     display: DisplayArgs,
 
     #[command(flatten)]
+    regions: RegionFileArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -92,6 +100,8 @@ Examples:
   attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --size 640x512
   attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis --seed 3 --images 4
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
+  attnmap generate \"a red apple on the beach\" --expect \"apple@left, no fox\"
+  attnmap generate \"a red apple on the beach\" --words apple --masks --outline svg
   attnmap generate \"a green apple\" --init photo.png --strength 0.7
   attnmap generate \"a red frog\" --init photo.png --mask white-where-the-frog-goes.png
   attnmap generate --prompt-file scene.txt --long
@@ -136,6 +146,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
+    let regions = args.regions.chosen(display.threshold)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let started = Instant::now();
@@ -144,8 +155,10 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
     let runs = args.options(&pipeline, given.as_ref())?;
     let prompt = pipeline.prompt(&text, &runs[0])?;
+    let info = PromptInfo::from(&prompt);
     let probes = args.run.probe.texts();
-    let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), probes)?;
+    args.expect.check(&pipeline, &info, probes)?;
+    let words = shown_words(&args.maps, &pipeline, &info, probes)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
         target.room_for(
@@ -183,6 +196,8 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         aggregate,
         display,
         words,
+        expect: args.expect.list(),
+        regions,
         warnings,
         loading: Some(loading),
     };
@@ -193,17 +208,18 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let command = again::command(&text, options.seeds[0], out);
         let (folder, record) = progress::make(&maker, options, target, command, terminal)?;
         if !args.output.json {
-            print::stdout(summary(&folder, &record).as_bytes())?;
+            print::stdout((summary(&folder, &record) + &expect::lines(&record.expectations)).as_bytes())?;
         }
         records.push(record);
         folders.push(folder);
     }
     args.output.opened(&folders[0]);
     match (args.output.json, records.as_slice()) {
-        (true, [record]) => print::json(record),
-        (true, records) => print::json(&records),
-        (false, _) => Ok(()),
+        (true, [record]) => print::json(record)?,
+        (true, records) => print::json(&records)?,
+        (false, _) => {}
     }
+    Unmet::of(records.iter().flat_map(|record| &record.expectations))
 }
 
 impl GenerateArgs {

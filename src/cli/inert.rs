@@ -103,6 +103,16 @@ const OF_AN_INDEX: [&str; 4] = ["index", "json", "quiet", "threads"];
 /// Options of `models` that say which checkpoint is described.
 const OF_A_NAME: [&str; 5] = ["variant", "config", "prediction", "lora", "embedding"];
 
+/// Options that say which checkpoint is used.
+const OF_A_CHECKPOINT: [&str; 9] =
+    ["model", "variant", "config", "prediction", "lora", "embedding", "dtype", "device", "ignore-memory"];
+
+/// The commands that need a checkpoint for some of their options alone, with what those say.
+const SELDOM: [(&str, &[&str], &str); 2] = [
+    ("ask", &["cause", "versus"], "it goes with --cause and --versus"),
+    ("facts", &["expect"], "it goes with --expect \"no THING\""),
+];
+
 /// What to say before the command begins.
 pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
     if given.command == "gallery" && given.has("index") {
@@ -114,6 +124,13 @@ pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
         return inert
             .map(|option| say(option, "it belongs to one checkpoint; name that: attnmap models NAME"))
             .collect();
+    }
+    let seldom = SELDOM
+        .iter()
+        .find(|(command, options, _)| given.command == *command && !options.iter().any(|option| given.has(option)));
+    if let Some((_, _, way_out)) = seldom {
+        let inert = OF_A_CHECKPOINT.iter().filter(|option| given.has(option));
+        return inert.map(|option| say(option, &format!("no checkpoint is needed; {way_out}"))).collect();
     }
     told(&Scene { given, display, made: None, keep_steps: None })
 }
@@ -319,6 +336,10 @@ mod tests {
         ("weight", "is an image a weight"),
         ("sanity", "is a check"),
         ("shapley", "is a share a word"),
+        ("expect", "is a judgement"),
+        ("masks", "are files"),
+        ("outline", "is a file"),
+        ("otsu", "is refused where it would do nothing"),
         ("threads", "is for every command"),
         ("quiet", "is for every command"),
         ("help", "is for every command"),
@@ -358,6 +379,8 @@ mod tests {
             (&["models", "--variant", "fp16"], &["--variant"]),
             (&["models", "embedded", "--lora", "x.safetensors"], &[]),
             (&["self-attention", "run", "--at", "1,1", "--scale", "word"], &["--scale"]),
+            (&["ask", "run", "--at", "1,1", "--model", "x"], &["--model"]),
+            (&["ask", "run", "--at", "1,1", "--cause", "--model", "x"], &[]),
         ] {
             let told = at_once_of(arguments);
             let said: Vec<&str> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();

@@ -9,6 +9,7 @@ mod compare;
 mod completions;
 mod display;
 mod eval;
+mod expect;
 mod explain;
 mod facts;
 mod gallery;
@@ -22,8 +23,10 @@ mod newest;
 mod open;
 mod output;
 mod print;
+mod probe;
 mod progress;
 mod prompt;
+mod regions;
 mod report;
 mod sampling;
 mod seed;
@@ -83,8 +86,9 @@ enum Command {
     Animate(animate::AnimateArgs),
     Explain(Box<explain::ExplainArgs>),
     Why(Box<why::WhyArgs>),
-    Facts(facts::FactsArgs),
-    Ask(ask::AskArgs),
+    Facts(Box<facts::FactsArgs>),
+    Ask(Box<ask::AskArgs>),
+    Probe(Box<probe::ProbeCommandArgs>),
     #[command(alias = "ties")]
     SelfAttention(self_attention::SelfAttentionArgs),
     Sweep(Box<sweep::SweepArgs>),
@@ -118,8 +122,9 @@ impl Cli {
             Command::Animate(args) => animate::run(&args, &terminal),
             Command::Explain(args) => explain::run(&args, &terminal),
             Command::Why(args) => why::run(&args, &terminal),
-            Command::Facts(args) => facts::run(&args),
-            Command::Ask(args) => ask::run(&args),
+            Command::Facts(args) => facts::run(&args, &terminal),
+            Command::Ask(args) => ask::run(&args, &terminal),
+            Command::Probe(args) => probe::run(&args, &terminal),
             Command::SelfAttention(args) => self_attention::run(&args, &terminal),
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
@@ -205,7 +210,8 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 130 for Ctrl-C, 1 for the rest.
+/// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 3 for what was expected and is not so, 130
+/// for Ctrl-C, 1 for the rest.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     // A cause that the message above it already tells is not told again.
@@ -216,6 +222,9 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         }
     }
     print::complain(&one_line(&message));
+    if error.is::<expect::Unmet>() {
+        return ExitCode::from(expect::Unmet::CODE);
+    }
     let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(1, Error::exit_code);
     ExitCode::from(code)
 }

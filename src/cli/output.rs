@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attnmap::files::Target;
-use attnmap::run::RunRecord;
+use attnmap::run::{REGIONS, RunRecord};
 use clap::Args;
 
 use super::newest::OUTPUTS;
@@ -73,6 +73,9 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
     let files = ["image.png", "words.png", "report.html"].map(|name| folder.join(name));
     for file in files.iter().filter(|file| file.is_file()) {
         text += &format!("{}\n", file.display());
+    }
+    if folder.join(REGIONS).is_dir() {
+        text += &format!("{} (each word's region, for other programs)\n", folder.join(REGIONS).display());
     }
     text += &format!("{} (overlays, maps, trace, run.json)\n", folder.display());
     text

@@ -96,15 +96,23 @@ pub struct ProbeArgs {
 impl ProbeArgs {
     /// Each word or phrase.
     pub fn texts(&self) -> &[String] {
-        self.probe.as_ref().map_or(&[], |probes| &probes.0)
+        self.probe.as_ref().map_or(&[], Probes::texts)
     }
 }
 
 /// The words after `--probe`, each once.
 #[derive(Debug, Clone, PartialEq)]
-struct Probes(Vec<String>);
+pub struct Probes(Vec<String>);
 
-fn parse_probes(text: &str) -> Result<Probes, String> {
+impl Probes {
+    /// Each word or phrase.
+    pub fn texts(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Words and phrases separated by commas, each once.
+pub fn parse_probes(text: &str) -> Result<Probes, String> {
     let mut probes: Vec<String> = Vec::new();
     for probe in text.split(',').map(str::trim).filter(|probe| !probe.is_empty()) {
         if !probes.iter().any(|known| normalized(known) == normalized(probe)) {

@@ -53,6 +53,7 @@ A map is the mean of the self-attention of the place's cells over heads, sites a
 
 /// Runs the command.
 pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    args.region.require()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let run = Run::open(&run_folder(args.run.as_deref())?)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use attnmap::facts::sweep::Sweep;
 use attnmap::files::Target;
-use attnmap::gallery::{SWEEP, listed_seeds, sweep};
+use attnmap::gallery::{Asked, SWEEP, listed_seeds, sweep};
 use attnmap::pipeline::Options;
 use attnmap::run;
 use attnmap::trace::PromptInfo;
@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
+use super::expect::{ExpectArgs, Unmet};
 use super::inert::{self, Made};
 use super::init::InitArgs;
 use super::lists;
@@ -41,6 +42,9 @@ pub struct SweepArgs {
 
     #[command(flatten)]
     sampling: SamplingArgs,
+
+    #[command(flatten)]
+    expect: ExpectArgs,
 
     /// Where the result goes [default: outputs/<prompt>-sweep, and counts up]
     #[arg(long, short, value_name = "DIR")]
@@ -71,6 +75,7 @@ pub struct SweepArgs {
 const EXAMPLES: &str = "\
 Examples:
   attnmap sweep \"a red apple to the left of a green frog\" --seeds 0..32
+  attnmap sweep \"a red apple to the left of a green frog\" --expect \"frog right of apple, no fox\"
   attnmap sweep \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8 --size 512x512 --steps 20
 
 `facts` measures neglected words by the sweep of the same prompt and settings that lies beside a run.";
@@ -91,7 +96,9 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
         given.put_into(&mut options, args.sampling.size.is_some(), &pipeline)?;
     }
     let prompt = pipeline.prompt(&text, &options)?;
-    let words = args.maps.words(&PromptInfo::from(&prompt), &[])?;
+    let info = PromptInfo::from(&prompt);
+    args.expect.check(&pipeline, &info, &[])?;
+    let words = args.maps.words(&info, &[])?;
     warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);
     adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);
     let choice = args.model.choice()?;
@@ -105,7 +112,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     inert::in_run(&terminal.given, made, None, None).iter().for_each(print::warn);
     let bar = terminal.bar(seeds.len() as u64, "seeds");
-    let swept = sweep(&pipeline, &prompt, &options, &aggregate, words.as_deref(), &mut |_| {
+    let asked = Asked { words: words.as_deref(), expect: args.expect.list() };
+    let swept = sweep(&pipeline, &prompt, &options, &aggregate, asked, &mut |_| {
         bar.inc(1);
         ControlFlow::Continue(())
     });
@@ -116,10 +124,17 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
         open::open(&folder.join("index.html"));
     }
     if args.json {
-        return print::json(&swept.found);
+        print::json(&swept.found)?;
+    } else {
+        let text = format!("{}\n{}\n", table(&swept.found), folder.join("index.html").display());
+        print::stdout(text.as_bytes())?;
     }
-    let text = format!("{}\n{}\n", table(&swept.found), folder.join("index.html").display());
-    print::stdout(text.as_bytes())
+    let expected = &swept.found.expectations;
+    Unmet::count(
+        expected.iter().filter(|one| one.unmet() > 0).count(),
+        expected.len(),
+        "expectations were, in every seed,",
+    )
 }
 
 fn table(found: &Sweep) -> String {
@@ -127,6 +142,9 @@ fn table(found: &Sweep) -> String {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(found.words.iter().map(|word| word.cells().map(|cell| print::printable(&cell)).to_vec()));
     let mut text = print::table(&rows);
+    for expected in &found.expectations {
+        text += &format!("{}\n", print::line(&expected.to_string()));
+    }
     for stated in &found.stated {
         text += &format!("{}\n", print::line(&stated.to_string()));
     }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use attnmap::Error;
+use attnmap::facts::expect::Expectations;
 use attnmap::picture;
-use attnmap::pipeline::{LookOptions, Options};
+use attnmap::pipeline::LookOptions;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind};
 use attnmap::trace::{Grid, PromptInfo};
@@ -16,11 +17,13 @@ use clap::Args;
 use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
+use super::expect::{self, ExpectArgs, Unmet};
 use super::inert::{self, Made};
 use super::lists;
 use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
+use super::regions::RegionFileArgs;
 use super::sampling::parse_size;
 
 /// Find the words of a caption in an existing picture
@@ -64,6 +67,9 @@ pub struct TraceArgs {
     probe: ProbeArgs,
 
     #[command(flatten)]
+    expect: ExpectArgs,
+
+    #[command(flatten)]
     model: ModelArgs,
 
     #[command(flatten)]
@@ -73,6 +79,9 @@ pub struct TraceArgs {
     display: DisplayArgs,
 
     #[command(flatten)]
+    regions: RegionFileArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -80,6 +89,8 @@ const HELP: &str = "\
 Examples:
   attnmap trace outputs/*frog-on-the-beach-0/image.png \"a red apple and a frog\"
   attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
+  attnmap trace photo.jpg \"a dog on a sofa\" --words dog --masks
+  attnmap trace photo.jpg \"a dog on a sofa\" --expect \"dog@left, no cat\"
   attnmap ask last --at 40,90
 
 The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; nothing is drawn.
@@ -96,6 +107,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
+    let regions = args.regions.chosen(display.threshold)?;
     let given = picture::read(&args.image, "IMAGE")?;
     let name = format!("trace-{}", run::run_name(caption, args.seed));
     let target = args.output.target(&name);
@@ -111,9 +123,11 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         None => pipeline.fit_picture(&given, "IMAGE")?,
     };
     pipeline.check_size(size)?;
-    let run = Options { probes: options.probes.clone(), ..pipeline.look_run(size, &options) };
-    let prompt = pipeline.prompt(caption, &run)?;
-    let words = shown_words(&args.maps, &pipeline, &PromptInfo::from(&prompt), &options.probes)?;
+    let prompt = pipeline.prompt(caption, &pipeline.look_run(size, &options))?;
+    let info = PromptInfo::from(&prompt);
+    args.expect.check(&pipeline, &info, &options.probes)?;
+    let run = pipeline.look_run(size, &options);
+    let words = shown_words(&args.maps, &pipeline, &info, &options.probes)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
@@ -142,6 +156,8 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     });
     bar.finish_and_clear();
     let trace = trace?;
+    let things = args.expect.list().map(Expectations::looked_for);
+    let sightings = things.map(|things| pipeline.look_for(&image, &things)).transpose()?;
     let looking = started.elapsed().as_secs_f64();
     let mut settings = pipeline.look_settings(&options, size);
     settings.more.insert("picture".into(), args.image.display().to_string().into());
@@ -157,15 +173,23 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         settings,
         negative: None,
         command: again::command(caption, args.seed, args.output.out.as_deref()),
+        expect: args.expect.list().zip(sightings.as_deref()),
         cut_off: prompt.cut_off.clone(),
         warnings,
         timings: BTreeMap::from([("load".to_owned(), loading), ("steps".to_owned(), looking)]),
     };
     let spinner = terminal.spinner("drawing");
-    let (folder, record) = run::write_run(&target, &new, |folder, place, _| report::write_as(folder, place).map(drop))?;
+    let (folder, record) = run::write_run(&target, &new, |folder, place, _| {
+        run::save_regions(&new.pictures, folder, regions)?;
+        report::write_as(folder, place).map(drop)
+    })?;
     spinner.finish_and_clear();
     args.output.opened(&folder);
-    if args.output.json { print::json(&record) } else { print::stdout(summary(&folder, &record).as_bytes()) }
+    match args.output.json {
+        true => print::json(&record)?,
+        false => print::stdout((summary(&folder, &record) + &expect::lines(&record.expectations)).as_bytes())?,
+    }
+    Unmet::of(&record.expectations)
 }
 
 impl TraceArgs {

@@ -3,13 +3,13 @@
 use super::display::{DisplayArgs, MapArgs};
 use super::newest::run_folder;
 use super::print::Terminal;
+use super::regions::RegionFileArgs;
 use super::{inert, open, output, print};
-use attnmap::Error;
 use attnmap::evidence::explain::judge_again;
 use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::report;
-use attnmap::run::{self, RegionFiles, Remake, Run, Threshold, remake};
+use attnmap::run::{self, Remake, Run, remake};
 use attnmap::trace::Half;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -44,17 +44,8 @@ pub struct ViewArgs {
     #[arg(long)]
     open: bool,
 
-    /// Also write a black and white picture of each word's region, and all of them with their boxes as one COCO file
-    #[arg(long, help_heading = "Regions")]
-    masks: bool,
-
-    /// Also write the outline of each word's region, as pictures or as one JSON file
-    #[arg(long, value_name = "KIND", help_heading = "Regions")]
-    outline: Option<OutlineArg>,
-
-    /// With --masks or --outline: cut each map at its own Otsu threshold instead of --threshold
-    #[arg(long, help_heading = "Regions")]
-    otsu: bool,
+    #[command(flatten)]
+    regions: RegionFileArgs,
 
     /// Print the run's facts as JSON
     #[arg(long)]
@@ -70,14 +61,6 @@ Examples:
 
 The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced, and what `explain`
 said of its maps is said of the new ones; its image and trace stay as they are.";
-
-#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-enum OutlineArg {
-    /// regions/NN-word.svg, a picture for each word
-    Svg,
-    /// regions/outlines.json
-    Json,
-}
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HalfArg {
@@ -96,9 +79,7 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         HalfArg::Conditional => Half::Conditional,
         HalfArg::Unconditional => Half::Unconditional,
     };
-    if args.otsu && !args.masks && args.outline.is_none() {
-        return Err(Error::option("--otsu", "cuts masks and outlines; add --masks or --outline svg").into());
-    }
+    let regions = args.regions.chosen(display.threshold)?;
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let words = match trace.half(aggregate.half) {
@@ -106,7 +87,7 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         None => None, // refused when the maps are made, with the way out
     };
     missing_glyphs(&trace.about.prompt.text).iter().for_each(print::warn);
-    let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref() };
+    let choices = Remake { aggregate: &aggregate, display: &display, words: words.as_deref(), asked: None };
     let target = args.out.as_ref().map(|out| Target::named(out, args.force));
     target.iter().try_for_each(|target| target.room_for(&run::KIND, &["report.html"]))?;
     let page = |folder: &Path, place: &Path| report::write_as(folder, place).map(drop);
@@ -117,16 +98,10 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Ok(false) => {}
         Err(error) => print::warn(error.to_string()),
     }
-    let files = RegionFiles {
-        masks: args.masks,
-        svg: args.outline == Some(OutlineArg::Svg),
-        json: args.outline == Some(OutlineArg::Json),
+    let written = match regions {
+        Some((threshold, files)) => choices.regions(&trace, &folder, threshold, files)?,
+        None => Vec::new(),
     };
-    let mut written = Vec::new();
-    if files != RegionFiles::default() {
-        let threshold = if args.otsu { Threshold::Otsu } else { Threshold::Share(display.threshold) };
-        written = choices.regions(&trace, &folder, threshold, files)?;
-    }
     if args.open {
         open::open(&folder.join("report.html"));
     }

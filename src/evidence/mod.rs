@@ -4,7 +4,9 @@
 //! touch files, those of a run's folder.
 
 pub mod accuracy;
+pub mod asked;
 pub mod causal;
+pub mod cause;
 pub mod explain;
 mod figure;
 pub mod record;

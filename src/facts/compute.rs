@@ -405,7 +405,7 @@ fn relations_of(subject: &Layout, object: &Layout) -> Vec<Relation> {
 }
 
 /// Whether `relation` holds (absent: too close to call), and the offset along its axis.
-fn holds(relation: Relation, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
+pub(super) fn holds(relation: Relation, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
     let (Some(s), Some(o)) = (subject.centroid, object.centroid) else { return (None, None) };
     let clear = |offset: f32, wanted: f32| (offset.abs() >= APART).then_some(offset * wanted > 0.0);
     match relation {

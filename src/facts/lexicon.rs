@@ -58,6 +58,12 @@ pub fn role(word: &str) -> Role {
     }
 }
 
+/// Whether a word or phrase names a thing, of which maps can tell whether and where it was drawn: one of its words is neither a colour nor the
+/// like, nor a little word, and does not name the whole scene.
+pub fn names_a_thing(text: &str) -> bool {
+    text.split_whitespace().any(|word| role(word) == Role::Content && !sets_the_scene(word))
+}
+
 /// How one thing lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -99,7 +105,7 @@ impl Relation {
 }
 
 /// Phrases that state a relation; of two that match, the longer one is meant.
-const PHRASES: &[(&str, Relation)] = &[
+pub(super) const PHRASES: &[(&str, Relation)] = &[
     ("left of", Relation::LeftOf),
     ("right of", Relation::RightOf),
     ("above", Relation::Above),

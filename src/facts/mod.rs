@@ -3,10 +3,12 @@
 //! Nothing here runs a network. The facts of a run are part of its `run.json`.
 
 mod compute;
+pub mod expect;
 pub mod lexicon;
 mod percentile;
 pub mod region;
 pub mod sweep;
+pub mod versus;
 
 pub use compute::{
     APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, contrast,

@@ -1,10 +1,13 @@
 //! Which words a region of the image belongs to.
 
 use super::label;
+use super::lexicon;
 use crate::Result;
 use crate::heatmap::{self, Aggregate};
 use crate::trace::{Grid, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
 /// A part of an image, whatever grid it is looked at on.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +93,13 @@ impl Region {
         if total > 0.0 { inside / total } else { 0.0 }
     }
 
+    /// The mean of `map` over the region, each cell by how much it belongs to it.
+    pub fn mean(&self, map: &[f32]) -> f64 {
+        let mass: f64 = self.0.iter().map(|&part| f64::from(part)).sum();
+        let inside: f64 = self.0.iter().zip(map).map(|(&part, &value)| f64::from(part) * f64::from(value)).sum();
+        if mass > 0.0 { inside / mass } else { 0.0 }
+    }
+
     /// What the region's cells are tied to at the grid of `self_attention`, which must be the region's: the mean of their rows by how much each belongs to
     /// the region; it sums to 1.
     pub fn tied(&self, self_attention: &SelfAttention) -> Vec<f32> {
@@ -122,6 +132,39 @@ pub struct Part {
     pub lift: f64,
     /// Share of the word's change in prediction that lies in the region, 0 to 1, where the run has a causal test of the word.
     pub causal: Option<f64>,
+    /// How much cutting the word changes the prediction here: the mean of its causal map over the region, in shares of the mean square of the
+    /// whole prediction; where the run has a causal test of the word.
+    #[serde(default)]
+    pub change: Option<f64>,
+    /// That, over the sum of all tested words: its part in what the words cause here, 0 to 1.
+    #[serde(default)]
+    pub cause: Option<f64>,
+}
+
+/// Orders `parts`, which are of `words`, the words of a prompt in order, by what cutting each word changes in the place, the most first. A
+/// colour or the like works through its noun: it follows that, and both come where the larger change of the two is. Words that were not
+/// tested come after, as they were.
+pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
+    let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+    let pairs = lexicon::bindings(&texts);
+    let pairs: Vec<(String, String)> =
+        pairs.into_iter().map(|(adjective, noun)| (label(&words[adjective]), label(&words[noun]))).collect();
+    let noun_of = |word: &str| pairs.iter().find(|(adjective, _)| adjective == word).map(|(_, noun)| noun.clone());
+    let group = |part: &Part| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
+    let change = |part: &Part| part.change.unwrap_or(-1.0);
+    let mut most: HashMap<String, f64> = HashMap::new();
+    for part in parts.iter() {
+        let own = most.entry(group(part)).or_insert(-1.0);
+        *own = own.max(change(part));
+    }
+    let of_group = |part: &Part| most.get(&group(part)).copied().unwrap_or(-1.0);
+    parts.sort_by(|a, b| {
+        let groups = of_group(b).total_cmp(&of_group(a));
+        // Groups of one and the same change are kept apart, and a noun stands before what belongs to it.
+        let nouns = group(a).cmp(&group(b)).then(noun_of(&a.word).is_some().cmp(&noun_of(&b.word).is_some()));
+        let tested = if of_group(a) >= 0.0 { nouns } else { Ordering::Equal };
+        groups.then(tested).then(change(b).total_cmp(&change(a)))
+    });
 }
 
 /// `words` ranked by their share of the attention in `place`, highest first, then the probes likewise, then the start and end tokens and the
@@ -143,12 +186,16 @@ pub fn rank<'a>(
     let part = |word: String, special: bool, tokens: &[usize]| {
         let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
         let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
-        Part { word, special, probe: false, share, lift, causal: None }
+        Part { word, special, probe: false, share, lift, causal: None, change: None, cause: None }
     };
+    let cut = |index: usize| causal(index).zip(region.as_ref());
+    let changes: f64 = (0..words.len()).filter_map(cut).map(|(map, region)| region.mean(map)).sum();
     let word = |(index, word): (usize, &WordInfo)| Part {
         probe: prompt.is_probe(word),
         special: prompt.is_special(word),
-        causal: causal(index).zip(region.as_ref()).map(|(map, region)| region.share(map)),
+        causal: cut(index).map(|(map, region)| region.share(map)),
+        change: cut(index).map(|(map, region)| region.mean(map)),
+        cause: cut(index).filter(|_| changes > 0.0).map(|(map, region)| region.mean(map) / changes),
         ..part(label(word), false, &word.tokens)
     };
     let mut parts: Vec<Part> = words.iter().enumerate().map(word).collect();
@@ -186,6 +233,26 @@ mod tests {
         assert!(Region::of_box(GRID, IMAGE, [4.0, 4.0, 4.0, 8.0]).is_none());
         let all = Region::of_box(GRID, IMAGE, [-5.0, -5.0, 99.0, 99.0]).unwrap();
         assert_eq!(all.share(&[0.5; 8]), 1.0);
+    }
+
+    #[test]
+    fn a_colour_follows_its_noun_and_both_rank_by_the_larger_change() {
+        let words: Vec<WordInfo> = ["a", "red", "apple", "and", "frog"]
+            .into_iter()
+            .map(|text| WordInfo { text: text.into(), start: 0, end: 0, tokens: Vec::new(), occurrence: 1 })
+            .collect();
+        let order = |changes: [Option<f64>; 5]| -> Vec<String> {
+            let part = |(word, change): (&WordInfo, Option<f64>)| {
+                let word = word.text.clone();
+                Part { word, special: false, probe: false, share: 0.0, lift: 0.0, causal: None, change, cause: None }
+            };
+            let mut parts: Vec<Part> = words.iter().zip(changes).map(part).collect();
+            by_cause(&mut parts, &words);
+            parts.into_iter().map(|part| part.word).collect()
+        };
+        assert_eq!(order([None, Some(0.5), Some(0.3), None, Some(0.4)]), ["apple", "red", "frog", "a", "and"]);
+        assert_eq!(order([None, Some(0.1), Some(0.3), None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
+        assert_eq!(order([None, Some(0.1), None, None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
 
 use super::compute::filler_peak;
+use super::expect::Outcome;
 use super::lexicon::Role;
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
@@ -21,6 +22,7 @@ pub struct Collector {
     grid: Grid,
     sums: Vec<f32>,
     runs: Vec<(u64, Facts)>,
+    outcomes: Vec<Vec<Outcome>>,
 }
 
 /// What a sweep found. Lengths are shares of the image's sides.
@@ -40,6 +42,9 @@ pub struct Sweep {
     pub words: Vec<WordSweep>,
     /// One entry a relation that the prompt states.
     pub stated: Vec<StatedSweep>,
+    /// One entry a thing that was expected; empty where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expectations: Vec<ExpectedSweep>,
 }
 
 /// What a sweep was made of: a run of the same can be compared with it.
@@ -123,6 +128,32 @@ pub struct StatedSweep {
     pub agrees: f64,
     /// Share of the seeds whose maps disagree; the rest is too close to call.
     pub fails: f64,
+}
+
+/// How often an expectation is met.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpectedSweep {
+    /// The expectation as it was written.
+    pub expectation: String,
+    /// Share of the seeds that meet it, 0 to 1.
+    pub share: f64,
+    /// Whether each seed meets it, in the order of the seeds.
+    pub met: Vec<bool>,
+}
+
+impl ExpectedSweep {
+    /// How many seeds do not meet it.
+    pub fn unmet(&self) -> usize {
+        self.met.iter().filter(|met| !**met).count()
+    }
+}
+
+impl fmt::Display for ExpectedSweep {
+    /// `expected: frog right of apple: met in 6 of 8 seeds (75 %)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (all, share) = (self.met.len(), 100.0 * self.share);
+        write!(f, "expected: {}: met in {} of {all} seeds ({share:.0} %)", self.expectation, all - self.unmet())
+    }
 }
 
 /// Fewest seeds of which a habit is told: of five, even all on one side are no rarity.
@@ -242,6 +273,22 @@ impl Collector {
         self.runs.push((seed, own));
     }
 
+    /// Adds what came of the same expectations in the run that was added last.
+    pub fn expect(&mut self, outcomes: Vec<Outcome>) {
+        self.outcomes.push(outcomes);
+    }
+
+    /// How often each expectation is met.
+    fn expected(&self) -> Vec<ExpectedSweep> {
+        let names = self.outcomes.first().map_or(&[][..], Vec::as_slice);
+        let one = |(index, outcome): (usize, &Outcome)| {
+            let met: Vec<bool> = self.outcomes.iter().map(|seed| seed[index].met == Some(true)).collect();
+            let share = met.iter().filter(|met| **met).count() as f64 / met.len().max(1) as f64;
+            ExpectedSweep { expectation: outcome.expectation.clone(), share, met }
+        };
+        names.iter().enumerate().map(one).collect()
+    }
+
     /// The mean maps, `[words, h, w]`, in mean probability of a step.
     pub fn mean_maps(&self) -> Vec<f32> {
         let count = self.runs.len().max(1) as f32;
@@ -292,6 +339,7 @@ impl Collector {
             filler_peaks,
             words,
             stated,
+            expectations: self.expected(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct IndexCell {
     pub size: (usize, usize),
     /// Every number of the run's `run.json` by name; those of its words are [theirs](IndexWord::numbers).
     pub numbers: Vec<(String, f64)>,
+    /// What was expected of it, and whether that is so; absent where it says nothing of this image.
+    pub expected: Vec<(String, Option<bool>)>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
 }
@@ -58,11 +60,13 @@ impl IndexCell {
             IndexWord { name: normalized(&word.word.text) + &suffix, numbers }
         });
         let words = words.collect();
+        let expected = record.expectations.iter();
+        let expected = expected.map(|outcome| (outcome.expectation.clone(), outcome.met)).collect();
         let mut facts = facts;
         // The checkpoint's own, where none was asked for.
         facts.cell.steps = Some(record.settings.steps);
         facts.cell.guidance = Some(record.settings.guidance_scale);
-        Self { name, facts, size: (record.image.width, record.image.height), numbers, words }
+        Self { name, facts, size: (record.image.width, record.image.height), numbers, expected, words }
     }
 }
 
@@ -160,7 +164,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
     let (mut prompts, mut models, mut replaced) = (Names::default(), Names::default(), Names::default());
     let (mut words, mut sizes, mut schedulers) = (Names::default(), Names::default(), Names::default());
     let (mut negatives, mut numbers) = (Names::default(), Names::default());
-    let (mut loras, mut syntaxes) = (Names::default(), Names::default());
+    let (mut loras, mut syntaxes, mut expectations) = (Names::default(), Names::default(), Names::default());
     let word_numbers = word_numbers(cells);
     let rows: Vec<Value> = cells
         .iter()
@@ -182,6 +186,8 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 .collect();
             let own: Map<String, Value> =
                 cell.numbers.iter().map(|(name, n)| (numbers.of(name).to_string(), rounded(*n))).collect();
+            let expected: Vec<Value> =
+                cell.expected.iter().map(|(text, met)| json!([expectations.of(text), met])).collect();
             json!([
                 cell.name,
                 prompts.of(&c.prompt),
@@ -199,7 +205,8 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
                 own,
                 list,
                 loras.of(&c.lora_label()),
-                syntaxes.of(&c.syntax_label())
+                syntaxes.of(&c.syntax_label()),
+                expected
             ])
         })
         .collect();
@@ -210,6 +217,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
     let data = json!({
         "prompts": prompts.list, "models": models.list, "replaced": replaced.list, "words": words.list,
         "negatives": negatives.list, "loras": loras.list, "syntaxes": syntaxes.list,
+        "expectations": expectations.list,
         "sizes": sizes.list, "schedulers": schedulers.list, "numbers": numbers.list, "wordNumbers": word_numbers,
         "cells": rows, "failures": failed, "files": {"cells": CELLS, "thumb": THUMB, "maps": MAPS},
         "version": env!("CARGO_PKG_VERSION"),

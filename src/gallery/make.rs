@@ -4,6 +4,7 @@ use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
+use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
@@ -148,7 +149,8 @@ pub fn make(
         }
         let Some((_, pipeline)) = &loaded else { continue };
         let given = pictures.iter().find(|(files, _)| first.init.as_ref() == Some(*files)).map(|(_, given)| given);
-        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given };
+        let expect = plan.expect.as_ref();
+        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given, expect };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
             Err(error) => Err(Error::option("checkpoint", error.to_string())),
@@ -217,6 +219,8 @@ struct Job<'a> {
     missing: &'a [usize],
     /// The picture that they set out from.
     given: Option<&'a Given>,
+    /// What is expected of each image.
+    expect: Option<&'a Expectations>,
 }
 
 impl Job<'_> {
@@ -229,6 +233,7 @@ impl Job<'_> {
         let options = self.options(pipeline)?;
         pipeline.check(&options)?;
         let prompt = pipeline.prompt(&cell.prompt, &options)?;
+        let info = PromptInfo::from(&prompt);
         let mut stopped = false;
         let traced = pipeline.trace(&prompt, &options, Keep::default(), &mut |event| match event {
             Event::Stepped { .. } => match tell(Progress::Stepped) {
@@ -244,7 +249,6 @@ impl Job<'_> {
             return Err(Error::Interrupted);
         }
         let (traced, timings) = traced?;
-        let info = PromptInfo::from(&prompt);
         let write = |&at: &usize| {
             let written = self.write(pipeline, &options, self.cells[at], &traced[at], (&prompt.cut_off, &info));
             let took =
@@ -257,6 +261,11 @@ impl Job<'_> {
             (at, written)
         };
         Ok(self.missing.iter().map(write).collect())
+    }
+
+    /// What is expected, for the command of a cell.
+    fn expected(&self) -> String {
+        self.expect.map_or_else(String::new, |expect| format!(" --expect {}", run::quoted(&expect.to_string())))
     }
 
     fn options(&self, pipeline: &Pipeline) -> Result<Options> {
@@ -291,6 +300,8 @@ impl Job<'_> {
         (cut_off, prompt): (&[String], &PromptInfo),
     ) -> Result<()> {
         let (name, image) = (cell.name(), &traced.generation.image);
+        let things = self.expect.map(Expectations::looked_for);
+        let sightings = things.map(|things| pipeline.look_for(image, &things)).transpose()?;
         let new = NewRun {
             kind: RunKind::Generate,
             pictures: Pictures {
@@ -302,7 +313,10 @@ impl Job<'_> {
             },
             settings: pipeline.settings(options, cell.seed),
             negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
-            command: command(pipeline, cell, options) + &run::map_options(self.aggregate, self.display),
+            command: command(pipeline, cell, options)
+                + &self.expected()
+                + &run::map_options(self.aggregate, self.display),
+            expect: self.expect.zip(sightings.as_deref()),
             cut_off: cut_off.to_vec(),
             warnings: Vec::new(),
             timings: BTreeMap::new(),

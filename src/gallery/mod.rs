@@ -8,6 +8,7 @@
 mod batch;
 mod cell;
 mod check;
+mod expect;
 mod index;
 mod make;
 mod plan;
@@ -18,8 +19,9 @@ mod sweep_page;
 pub use batch::{fitting_batch, settle};
 pub use cell::{CellFacts, write_cell_files};
 pub use check::check_checkpoints;
+pub use expect::{Expected, judge};
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
 pub use make::{Failure, Outcome, Progress, check_folder, make};
 pub use plan::{Axes, Cell, Plan, Replacement, Shard, listed_seeds, parse_loras, parse_seeds};
 pub use prompts::{Line, read_lines};
-pub use sweep::{SWEEP, Swept, sweep};
+pub use sweep::{Asked, SWEEP, Swept, sweep};

@@ -2,6 +2,7 @@
 
 use super::prompts::Line;
 use crate::checkpoint::{Changes, Checkpoint, Lora};
+use crate::facts::expect::Expectations;
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::Syntax;
 use crate::scheduler::Spacing;
@@ -244,6 +245,8 @@ pub struct Plan {
     pub passes: Vec<Vec<usize>>,
     /// As [`LoadOptions::ignore_memory`], for all checkpoints.
     pub ignore_memory: bool,
+    /// What is expected of every image that has the words; it decides no image.
+    pub expect: Option<Expectations>,
 }
 
 impl Plan {
@@ -328,7 +331,7 @@ impl Plan {
                 _ => passes.push(vec![index]),
             }
         }
-        Ok(Self { cells, passes, ignore_memory: axes.load.ignore_memory })
+        Ok(Self { cells, passes, ignore_memory: axes.load.ignore_memory, expect: None })
     }
 
     /// Opens the checkpoint that makes `cell` with `open`, and says how it is loaded: memory planned for the largest of the images that it makes.

@@ -9,10 +9,11 @@ use image::{ImageFormat, RgbImage};
 use serde_json::Value;
 
 use super::sweep_page::{self, Around, MEAN, seed_file};
+use crate::facts::expect::Expectations;
 use crate::facts::label;
 use crate::facts::sweep::{About, Collector, FILE, Sweep};
 use crate::files::{Kind, Staging, Target, write_file, write_json};
-use crate::heatmap::{self, Aggregate};
+use crate::heatmap::{self, Aggregate, THRESHOLD};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
@@ -54,8 +55,16 @@ pub struct Swept {
     words: Vec<(String, f32)>,
 }
 
-/// Runs `prompt` once a seed of `options` and collects where its words' maps lie, those of `words` alone where some are chosen. `progress`
-/// is told of every finished seed.
+/// What is asked of every seed's image.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// The words to look at; all of the prompt's where `None`.
+    pub words: Option<&'a [WordInfo]>,
+    /// What is expected.
+    pub expect: Option<&'a Expectations>,
+}
+
+/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps. `progress` is told of every finished seed.
 ///
 /// # Errors
 /// [`Error::Option`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress` breaks.
@@ -64,7 +73,7 @@ pub fn sweep(
     prompt: &Prompt,
     options: &Options,
     aggregate: &Aggregate,
-    words: Option<&[WordInfo]>,
+    Asked { words, expect }: Asked,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Swept> {
     pipeline.check(options)?;
@@ -90,6 +99,10 @@ pub fn sweep(
             false => None,
         };
         collector.add(seed, &maps, whole.as_ref());
+        if let Some(expect) = expect {
+            let sightings = pipeline.look_for(&traced.generation.image, &expect.looked_for())?;
+            collector.expect(expect.check(&traced.trace, aggregate, THRESHOLD, &sightings)?);
+        }
         let pixels = traced.generation.image.as_raw();
         sums.resize(pixels.len(), 0.0);
         sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += f32::from(value));

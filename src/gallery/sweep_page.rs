@@ -34,6 +34,11 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
         .iter()
         .map(|stated| format!("<li dir=\"auto\">{}</li>", encode_text(&stated.to_string())))
         .collect();
+    let expected: String = found
+        .expectations
+        .iter()
+        .map(|expected| format!("<li dir=\"auto\">{}</li>", encode_text(&expected.to_string())))
+        .collect();
     let plots: String = told().map(|word| plot(word, found, around)).collect();
     let seeds: String =
         found.seeds.iter().zip(around.runs).map(|(seed, run)| thumbnail(*seed, run.as_deref(), around)).collect();
@@ -41,7 +46,7 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
          <span>{count} seeds · {checkpoint} · {width}×{height}</span></p><h1 dir=\"auto\">{prompt}</h1></header>\n\
-         <section><h2>A habit of the prompt, or an accident of the seed</h2><ul class=\"habits\">{habits}{stated}</ul>\
+         <section><h2>A habit of the prompt, or an accident of the seed</h2><ul class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"note\">A word has a habit where its map lies on one side more often than chance would put it there \
          (sign test, 5 %). Attention shows where the model looked, not why.</p></section>\n\
          <section><h2>Where each word lands</h2><div class=\"plots\">{plots}</div>\

@@ -16,5 +16,5 @@ pub use choice::{
     Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, OfTokens, Resolution, SiteFilter, StepWindow,
 };
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
-pub use places::{Outline, Place, SPECK, otsu, outlines, places, region};
+pub use places::{Outline, Place, SPECK, otsu, outlines, place_masks, places, region};
 pub use resample::{Filter, Resampler};

@@ -48,6 +48,21 @@ pub fn region(map: &[f32], grid: Grid, threshold: f32) -> GrayImage {
 /// The separate places of a `region`, largest share first, specks left out (see [`SPECK`]). `map`
 /// says what each cell holds.
 pub fn places(region: &GrayImage, map: &[f32]) -> Vec<Place> {
+    labelled(region, map).into_iter().map(|(place, _)| place).collect()
+}
+
+/// As [`places`], each with its own cells of the region: 255, the others 0.
+pub fn place_masks(region: &GrayImage, map: &[f32]) -> Vec<(Place, GrayImage)> {
+    let labels = connected_components(region, Connectivity::Eight, Luma([0]));
+    let mask = |(place, label): (Place, u32)| {
+        let cell = |x, y| Luma([if labels.get_pixel(x, y).0[0] == label { 255 } else { 0 }]);
+        (place, GrayImage::from_fn(region.width(), region.height(), cell))
+    };
+    labelled(region, map).into_iter().map(mask).collect()
+}
+
+/// The places with the label of each among the connected components.
+fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(Place, u32)> {
     let (width, height) = region.dimensions();
     if width == 0 || height == 0 {
         return Vec::new();
@@ -76,10 +91,10 @@ pub fn places(region: &GrayImage, map: &[f32]) -> Vec<Place> {
         area: count as f32 / (width * height) as f32,
         share: share(holds),
     };
-    let mut places: Vec<Place> = found.iter().map(place).collect();
+    let mut places: Vec<(Place, u32)> = found.iter().map(place).zip(1..).collect();
     // Labels go from top to bottom, which decides among equals.
-    places.sort_by(|a, b| b.share.total_cmp(&a.share));
-    let kept = places.iter().skip(1).take_while(|place| place.share >= SPECK).count();
+    places.sort_by(|(a, _), (b, _)| b.share.total_cmp(&a.share));
+    let kept = places.iter().skip(1).take_while(|(place, _)| place.share >= SPECK).count();
     places.truncate(1 + kept);
     places
 }

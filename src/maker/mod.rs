@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use crate::facts::expect::Expectations;
 use crate::files::Target;
 use crate::heatmap::Aggregate;
 use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
-use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
+use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
 use crate::trace::{AttentionObserver, WordInfo};
 use crate::{Result, report};
 use image::RgbImage;
@@ -34,6 +35,10 @@ pub struct Maker<'a> {
     pub display: Display,
     /// The words to show; all of the prompt's and the probes when `None`.
     pub words: Option<Vec<WordInfo>>,
+    /// What is expected of each image.
+    pub expect: Option<&'a Expectations>,
+    /// Which files of the words' regions are written.
+    pub regions: Option<(Threshold, RegionFiles)>,
     /// What the user was warned of.
     pub warnings: Vec<String>,
     /// Seconds that loading the checkpoint took, where it was loaded for these runs.
@@ -86,6 +91,8 @@ impl Maker<'_> {
             ("decode".to_owned(), timings.decode),
         ]);
         timings.extend(self.loading.map(|seconds| ("load".to_owned(), seconds)));
+        let things = self.expect.map(Expectations::looked_for);
+        let sightings = things.map(|things| self.pipeline.look_for(&generation.image, &things)).transpose()?;
         let new = NewRun {
             kind: RunKind::Generate,
             pictures: Pictures {
@@ -98,6 +105,7 @@ impl Maker<'_> {
             settings: self.pipeline.settings(options, generation.seed),
             negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
             command,
+            expect: self.expect.zip(sightings.as_deref()),
             cut_off: self.prompt.cut_off.clone(),
             warnings: self.warnings.clone(),
             timings,
@@ -105,6 +113,7 @@ impl Maker<'_> {
         run::write_run(target, &new, |folder, place, _| {
             run::save_steps(folder, &estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
+            run::save_regions(&new.pictures, folder, self.regions)?;
             report::write_as(folder, place).map(drop)
         })
     }

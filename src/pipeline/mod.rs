@@ -21,6 +21,7 @@ mod paint;
 mod probes;
 mod second;
 mod settings;
+mod sight;
 mod start;
 mod traced;
 

@@ -17,7 +17,7 @@ pub use canvas::{fill, frame};
 pub use colormap::Colormap;
 pub use display::{Display, Scale};
 pub use outline::outline_svg;
-pub use overlay::{Base, overlay};
+pub use overlay::{Base, overlay, signed};
 pub use png::{png_text, write_gray_png, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};
 pub use strip::strip;

@@ -180,3 +180,18 @@ impl Colormap {
         RgbImage::from_fn(width, height, |x, _| Rgb(self.at(x as f32 / last)))
     }
 }
+
+/// The colours of [`signed`]: above 0, and below. Okabe and Ito (2008).
+const SIGNS: [[u8; 3]; 2] = [[213, 94, 0], [0, 114, 178]];
+
+/// A map with a sign over the greyed image: orange above 0, blue below, denser towards `top`, the value at which the colour covers the image.
+pub fn signed(base: &Base, map: &[f32], grid: Grid, top: f32) -> RgbImage {
+    let size = Grid::new(base.image.height() as usize, base.image.width() as usize);
+    let values = Resampler::new(grid, size, Filter::Bicubic).resize(map);
+    let mut picture = base.image.clone();
+    for ((pixel, &grey), value) in picture.pixels_mut().zip(&base.grey).zip(values) {
+        let share = if top > 0.0 { (value.abs() / top).min(1.0) } else { 0.0 };
+        *pixel = Rgb(mix([grey; 3], SIGNS[usize::from(value < 0.0)], share));
+    }
+    picture
+}

@@ -229,7 +229,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         self_attention: recording.self_attention.iter().map(self_attention_data).collect(),
         matrices: matrices(trace),
         layout: layout.collect(),
-        remarks: record.facts.as_ref().map_or_else(Vec::new, Facts::sentences),
+        remarks: remarks(record),
         causal,
         without,
         why,
@@ -241,6 +241,12 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         settings: settings(record, trace.about.levels()),
         command: record.command.clone(),
     })
+}
+
+/// What the maps say of the run in sentences, and first what came of what was expected.
+fn remarks(record: &RunRecord) -> Vec<String> {
+    let expected = record.expectations.iter().map(|outcome| format!("Expected: {outcome}"));
+    expected.chain(record.facts.iter().flat_map(Facts::sentences)).collect()
 }
 
 /// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep` gives it.

@@ -12,6 +12,7 @@ mod record;
 mod regions;
 mod remake;
 mod self_attention;
+mod versus;
 mod write;
 
 pub use again::map_options;
@@ -29,6 +30,7 @@ pub use record::{
 };
 pub use regions::{REGIONS, RegionFiles, Threshold, WordRegion, word_regions, write_regions};
 pub(crate) use remake::renewed;
-pub use remake::{Remake, remake};
+pub use remake::{Remake, remake, save_regions};
 pub use self_attention::{SelfAttentionDrawn, SelfAttentionMap, draw_self_attention};
+pub use versus::{VersusFiles, draw_versus};
 pub use write::{NewRun, write_run};

@@ -28,8 +28,17 @@ const FILES: [&str; 10] = [
 const START: [&str; 2] = ["init.png", "mask.png"];
 
 /// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
-const FOLDERS: [&str; 8] =
-    ["overlays", "counterfactual", "weights", "animations", "self-attention", "ties", super::regions::REGIONS, "why"];
+const FOLDERS: [&str; 9] = [
+    "overlays",
+    "counterfactual",
+    "weights",
+    "animations",
+    "self-attention",
+    "ties",
+    "versus",
+    super::regions::REGIONS,
+    "why",
+];
 
 /// What `run.json` tells of the files beside it, whatever version wrote it.
 #[derive(Deserialize)]

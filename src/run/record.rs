@@ -1,6 +1,7 @@
 //! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
 
 use crate::facts::Facts;
+use crate::facts::expect::{Expectations, Outcome};
 use crate::facts::sweep::About;
 use crate::heatmap::{Heatmaps, Layout, Place, otsu};
 use crate::render::Display;
@@ -73,6 +74,9 @@ pub struct RunRecord {
     /// versions that did not compute it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
+    /// What was expected of the image, and what came of it; empty where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expectations: Vec<Outcome>,
     /// The sites that were watched, in network order.
     pub sites: Vec<Site>,
     /// The scheduler's timestep of every UNet call.
@@ -158,6 +162,12 @@ impl RunRecord {
             negative: self.negative.clone().unwrap_or_default(),
             settings: serde_json::to_value(&self.settings).ok(),
         }
+    }
+
+    /// What was expected of the image; `None` where nothing was, or another version wrote what this one cannot read.
+    pub fn expected(&self) -> Option<Expectations> {
+        let texts: Vec<&str> = self.expectations.iter().map(|outcome| outcome.expectation.as_str()).collect();
+        texts.join(", ").parse().ok()
     }
 
     /// Reads `run.json` in `folder`.

@@ -2,7 +2,7 @@
 
 use super::record::numbered;
 use crate::files::{check_own, write_file, write_json};
-use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, places, region};
+use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, place_masks, region};
 use crate::render::{outline_svg, write_gray_png};
 use crate::trace::{Grid, PromptInfo, WordInfo};
 use crate::{Error, Result};
@@ -51,6 +51,9 @@ pub struct WordRegion {
     /// White where the region is.
     #[serde(skip)]
     pub mask: GrayImage,
+    /// The places again, each with white where it is.
+    #[serde(skip)]
+    pub place_masks: Vec<(Place, GrayImage)>,
 }
 
 /// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic) before it is cut.
@@ -64,13 +67,15 @@ pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold
         };
         let mask = region(&map, image, threshold);
         let white = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
+        let place_masks = place_masks(&mask, &map);
         WordRegion {
             word: prompt.label(word),
             threshold,
             area: white as f32 / image.cells().max(1) as f32,
-            places: places(&mask, &map),
+            places: place_masks.iter().map(|(place, _)| *place).collect(),
             outlines: outlines(&mask),
             mask,
+            place_masks,
         }
     };
     maps.chosen.iter().enumerate().map(one).collect()
@@ -114,36 +119,33 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
     Ok(paths)
 }
 
-/// The regions in the format of the COCO data set: a category for each word, an annotation for each of its regions with the
-/// pixels as run lengths down the columns, and its box; and, under `places`, the box of each separate place.
+/// The regions in the format of the COCO data set: a category for each word, with the number of its separate places, and an annotation for
+/// each place with its pixels as run lengths down the columns, its box, and its share of what the word's region holds.
 fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     let Grid { height, width } = image;
-    let boxed = |place: &Place| {
-        let (left, top) = (place.bounds.left * width as f32, place.bounds.top * height as f32);
-        let (right, bottom) = (place.bounds.right * width as f32, place.bounds.bottom * height as f32);
-        [left.round(), top.round(), (right - left).round(), (bottom - top).round()]
-    };
-    let annotation = |(index, word): (usize, &WordRegion)| {
-        let counts = run_lengths(&word.mask);
-        let area: usize = counts.iter().skip(1).step_by(2).sum();
-        json!({
-            "id": index + 1,
-            "image_id": 1,
-            "category_id": index + 1,
-            "bbox": around(&word.mask),
-            "area": area,
-            "iscrowd": 1,
-            "segmentation": {"size": [height, width], "counts": counts},
-            "places": word.places.iter().map(boxed).collect::<Vec<_>>(),
-        })
-    };
-    let some = |(_, word): &(usize, &WordRegion)| word.area > 0.0;
-    let category = |(index, word): (usize, &WordRegion)| json!({"id": index + 1, "name": word.word});
+    let mut annotations = Vec::new();
+    for (index, word) in regions.iter().enumerate() {
+        for (place, mask) in &word.place_masks {
+            let counts = run_lengths(mask);
+            let area: usize = counts.iter().skip(1).step_by(2).sum();
+            annotations.push(json!({
+                "id": annotations.len() + 1,
+                "image_id": 1,
+                "category_id": index + 1,
+                "bbox": around(mask),
+                "area": area,
+                "iscrowd": 0,
+                "segmentation": {"size": [height, width], "counts": counts},
+                "share": place.share,
+            }));
+        }
+    }
+    let category = |(index, word): (usize, &WordRegion)| json!({"id": index + 1, "name": word.word, "places": word.place_masks.len()});
     json!({
         "attnmap": env!("CARGO_PKG_VERSION"),
         "images": [{"id": 1, "file_name": "image.png", "width": width, "height": height}],
         "categories": regions.iter().enumerate().map(category).collect::<Vec<_>>(),
-        "annotations": regions.iter().enumerate().filter(some).map(annotation).collect::<Vec<_>>(),
+        "annotations": annotations,
     })
 }
 

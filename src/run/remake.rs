@@ -5,6 +5,7 @@ use super::own;
 use super::pictures::{Pictures, render_run};
 use super::record::{FILE as RECORD, FORMAT_VERSION, RunRecord};
 use super::regions::{RegionFiles, Threshold, word_regions, write_regions};
+use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
 use crate::files::{Partial, Staging, Target, check_own, link};
 use crate::heatmap::{self, Aggregate};
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 const OVERLAYS: &str = "overlays";
 const PAGE: &str = "report.html";
+const TRACE: &str = "trace.safetensors";
 
 /// What is made again. `run.json`, which names the overlays, comes after them, and the page, which is made of all, last.
 const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, RECORD, PAGE];
@@ -31,6 +33,8 @@ pub struct Remake<'a> {
     pub display: &'a Display,
     /// The words and phrases to show; all words of the prompt when `None`.
     pub words: Option<&'a [WordInfo]>,
+    /// The trace is the run's own with more words asked about, and takes its place: the command that makes it so.
+    pub asked: Option<&'a str>,
 }
 
 impl Remake<'_> {
@@ -54,6 +58,16 @@ impl Remake<'_> {
     }
 }
 
+/// Writes the regions of the words of `pictures` into the run folder `folder`, where some of their files are `asked` for.
+///
+/// # Errors
+/// As [`Remake::regions`].
+pub fn save_regions(pictures: &Pictures, folder: &Path, asked: Option<(Threshold, RegionFiles)>) -> Result<()> {
+    let Some((threshold, files)) = asked else { return Ok(()) };
+    let &Pictures { trace, aggregate, display, words, .. } = pictures;
+    Remake { aggregate, display, words, asked: None }.regions(trace, folder, threshold, files).map(drop)
+}
+
 /// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what [`Run::read`] gave: in the run's folder, or,
 /// with `target`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
 /// that an error changes nothing; `finish` is given that folder, with all files of the run, and its place, and makes what is made of them,
@@ -68,7 +82,7 @@ pub fn remake(
     target: Option<&Target>,
     finish: impl Fn(&Path, &Path) -> Result<()>,
 ) -> Result<(PathBuf, RunRecord)> {
-    let &Remake { aggregate, display, words } = choices;
+    let &Remake { aggregate, display, words, asked } = choices;
     let pictures = Pictures { trace, image, aggregate, display, words };
     let fill = |folder: &Path| -> Result<RunRecord> {
         let maps = render_run(folder, &pictures)?;
@@ -76,9 +90,20 @@ pub fn remake(
         let prompt = trace.half(aggregate.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
         record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
         record.facts = Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?);
+        if let Some(expect) = run.record.expected() {
+            let sightings = Expectations::sightings(&record.expectations);
+            record.expectations = expect.check(trace, aggregate, display.threshold, &sightings)?;
+        }
         record.display = display.clone();
         record.format_version = FORMAT_VERSION;
         share(&run.folder, folder, &own::owns(&run.folder), Path::new(""))?;
+        if let Some(command) = asked {
+            // Its second name here goes, and the run's own file stays as it is.
+            let file = folder.join(TRACE);
+            fs::remove_file(&file).map_err(Error::io(&file))?;
+            trace.save(&file)?;
+            record.command = command.to_owned();
+        }
         record.write(folder)?;
         Ok(record)
     };
@@ -95,7 +120,8 @@ pub fn remake(
             let record = fill(partial.path()).and_then(|record| finish(partial.path(), &run.folder).map(|()| record));
             let record = record.map_err(|error| partial.in_place(error, &run.folder))?;
             replace_overlays(&run.folder, partial.path())?;
-            for name in MADE_AGAIN.into_iter().filter(|name| *name != OVERLAYS) {
+            // A trace with more words than `run.json` tells of is still the run's.
+            for name in asked.map(|_| TRACE).into_iter().chain(MADE_AGAIN).filter(|name| *name != OVERLAYS) {
                 let (new, target) = (partial.path().join(name), run.folder.join(name));
                 if new.exists() {
                     fs::rename(&new, &target).map_err(Error::io(&target))?;
@@ -120,6 +146,7 @@ pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
     let mut renewed = record.clone();
     renewed.describe(&maps, record.aggregate.clone(), prompt, threshold);
     renewed.facts = of_trace(trace, &how, threshold, None, &[], &[]).ok();
+    // Expectations came with format 2.
     renewed.format_version = FORMAT_VERSION;
     Some(renewed)
 }

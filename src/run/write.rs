@@ -3,6 +3,7 @@
 use super::own::KIND;
 use super::{FORMAT_VERSION, Pictures, RunKind, RunRecord, Settings, render_run};
 use crate::Result;
+use crate::facts::expect::{Expectations, Sighting};
 use crate::facts::of_trace;
 use crate::files::{Staging, Target};
 use crate::render::write_png;
@@ -22,6 +23,8 @@ pub struct NewRun<'a> {
     pub negative: Option<String>,
     /// The command line that makes the same run again.
     pub command: String,
+    /// What is expected of the image, with the sightings of what it looks for.
+    pub expect: Option<(&'a Expectations, &'a [Sighting])>,
     /// Words of the prompt that did not fit.
     pub cut_off: Vec<String>,
     /// What the user was warned of.
@@ -89,6 +92,10 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         aggregate: String::new(),
         display: display.clone(),
         facts: Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?),
+        expectations: match new.expect {
+            Some((expect, sightings)) => expect.check(trace, aggregate, display.threshold, sightings)?,
+            None => Vec::new(),
+        },
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: new.timings.clone(),

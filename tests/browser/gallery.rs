@@ -41,7 +41,7 @@ fn index_cell(order: usize) -> IndexCell {
     let words: Vec<IndexWord> = words.collect();
     let numbers = vec![("start token share".to_string(), 0.6 + 0.0001 * (order * 7 % 1000) as f64)];
     let facts = CellFacts { cell, top: 0.3, map: Grid::new(16, 16) };
-    IndexCell { name: format!("cell-{order}"), facts, size: (128, 128), numbers, words }
+    IndexCell { name: format!("cell-{order}"), facts, size: (128, 128), numbers, expected: Vec::new(), words }
 }
 
 /// A gallery's folder of which every picture is the same two files.

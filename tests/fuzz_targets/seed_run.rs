@@ -43,6 +43,7 @@ pub fn make(folder: &Path) {
         settings: Settings { seed: 7, steps: STEPS, width: 48, height: 32, ..Settings::default() },
         negative: Some("fog".into()),
         command: "attnmap generate 'apple frog'".into(),
+        expect: None,
         cut_off: Vec::new(),
         warnings: Vec::new(),
         timings: Default::default(),

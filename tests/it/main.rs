@@ -5,6 +5,7 @@ mod checkpoint;
 mod cli;
 mod evidence;
 mod examples;
+mod expect;
 mod facts;
 #[path = "../common/folder.rs"]
 mod folder;

@@ -219,6 +219,8 @@ fn a_recorded_command_makes_the_same_run_again() {
             "apple",
             "--style",
             "contour",
+            "--masks",
+            "--outline=svg",
             "-q",
             "--json",
         ],

@@ -296,6 +296,86 @@ fn probes_that_are_none_are_refused_and_unknown_ones_warn() {
     assert!(output.status.success() && text.contains("never saw: helicopter"), "{text}");
 }
 
+/// Every file of a run folder but those that name the command or the time.
+fn numbers(run: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let files = walk(run).into_iter().filter(|file| !file.ends_with("run.json") && !file.ends_with("report.html"));
+    files.map(|file| (file.strip_prefix(run).unwrap().to_owned(), fs::read(&file).unwrap())).collect()
+}
+
+#[test]
+fn words_asked_later_are_those_asked_at_first() {
+    let picture = fixtures().join("pictures/rgb.png").display().to_string();
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    let own = ["--model", &model, "--steps", "2", "--size", "96x64"];
+    let look = ["trace", &picture, "a red apple", "--model", &model, "--size", "96x64"];
+    let guided = ["--negative", "rain", "--trace-negative", "--self-attention"];
+    let cases: [(&[&str], &[&str]); 4] = [
+        (&["generate", "a red apple"], &own),
+        (&["generate", "a red apple", "--words", "apple", "--seed", "3", "--style", "contour"], &own),
+        (&["generate", "a red apple", "--no-step-maps", "--guidance", "3"], &[&own[..], &guided].concat()),
+        (&look, &[]),
+    ];
+    for (command, more) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let (first, later) = (at("first"), at("later"));
+        let make = |more_still: &[&str]| {
+            let output = attnmap(&[command, more, more_still].concat());
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        make(&["--probe", "frog,dark shadow", "--out", &first]);
+        make(&["--out", &later]);
+        let before = json(&Path::new(&later).join("run.json"));
+        let image = fs::read(Path::new(&later).join("image.png")).unwrap();
+        for words in ["frog", "dark shadow,FROG"] {
+            let output = attnmap(&["probe", &later, "--words", words]);
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let (a, b) = (numbers(Path::new(&first)), numbers(Path::new(&later)));
+        assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{command:?}");
+        for (name, bytes) in &a {
+            assert!(*bytes == b[name], "{command:?}: {} differs", name.display());
+        }
+        assert_eq!(image, fs::read(Path::new(&later).join("image.png")).unwrap());
+        let (first, after) = (json(&Path::new(&first).join("run.json")), json(&Path::new(&later).join("run.json")));
+        for name in ["words", "probes", "tokens", "facts", "settings", "display", "aggregate"] {
+            assert_eq!(first[name], after[name], "{command:?}: {name}");
+        }
+        assert_eq!(before["words"], after["words"], "the words' own numbers stay");
+        let command = after["command"].as_str().unwrap();
+        assert!(command.ends_with("--probe 'frog,dark shadow'"), "{command}");
+        let page = fs::read_to_string(Path::new(&later).join("report.html")).unwrap();
+        assert!(page.contains("dark shadow"));
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_later_is_refused_and_changes_nothing() {
+    let (made, _folder, run) = generate("a red apple", &["--probe", "frog"]);
+    assert!(made.status.success());
+    let path = run.display().to_string();
+    let files = || walk(&run).into_iter().map(|file| (fs::read(&file).unwrap(), file)).collect::<Vec<_>>();
+    let before = files();
+    let asked = attnmap(&["probe", &path, "--words", "Frog", "--json"]);
+    assert!(asked.status.success() && String::from_utf8_lossy(&asked.stderr).contains("already"));
+    refused(&attnmap(&["probe", &path, "--words", " ,"]), 2, &["--words", "names no word"]);
+    let long = vec!["apple"; 90].join(" ");
+    refused(&attnmap(&["probe", &path, "--words", &long]), 2, &["--words", "longer"]);
+    let other = fixtures().join("tiny-sd2").display().to_string();
+    refused(&attnmap(&["probe", &path, "--words", "hat", "--model", &other]), 2, &["--model"]);
+    assert!(before == files());
+    // Another image than the run's own seed gives.
+    let mut record = json(&run.join("run.json"));
+    record["settings"]["seed"] = 4.into();
+    fs::write(run.join("run.json"), record.to_string()).unwrap();
+    let before = files();
+    refused(&attnmap(&["probe", &path, "--words", "hat"]), 1, &["cannot be made again exactly"]);
+    assert!(before == files());
+    record["kind"] = "record".into();
+    fs::write(run.join("run.json"), record.to_string()).unwrap();
+    refused(&attnmap(&["probe", &path, "--words", "hat"]), 1, &["another program recorded"]);
+}
+
 #[test]
 fn probes_go_with_every_other_option() {
     for more in

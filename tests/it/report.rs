@@ -120,6 +120,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         aggregate: String::new(),
         display: attnmap::render::Display::default(),
         facts: None,
+        expectations: Vec::new(),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: Default::default(),

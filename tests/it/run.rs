@@ -37,6 +37,7 @@ fn make(folder: &Path) {
         aggregate: "daam".into(),
         display: Display::default(),
         facts: None,
+        expectations: Vec::new(),
         sites: trace.recording.sites.clone(),
         timesteps: trace.recording.timesteps.clone(),
         timings: BTreeMap::from([("steps".to_string(), 1.5)]),
@@ -67,7 +68,7 @@ fn view(folder: &Path, words: Option<&[WordInfo]>, out: Option<&Path>, force: bo
     let (aggregate, (trace, image)) = (Aggregate::named("all")?, run.read()?);
     let display = Display { overlay_size: 64, style: Style::Mask, ..Display::default() };
     let target = out.map(|out| Target::named(out, force));
-    let choices = Remake { aggregate: &aggregate, display: &display, words };
+    let choices = Remake { aggregate: &aggregate, display: &display, words, asked: None };
     Ok(remake(&run, (&trace, &image), &choices, target.as_ref(), |_, _| Ok(()))?.1)
 }
 

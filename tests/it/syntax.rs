@@ -280,6 +280,7 @@ fn words_of_the_negative_prompt_are_shown_too() {
             settings: pipeline.settings(&options, 0),
             negative: Some(options.negative.clone()),
             command: String::new(),
+            expect: None,
             cut_off: Vec::new(),
             warnings: Vec::new(),
             timings: Default::default(),

@@ -3,6 +3,7 @@
 use crate::cli::{attnmap, generate, refused};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn view_makes_a_run_again_with_other_choices() {
@@ -106,17 +107,32 @@ fn regions_go_out_as_masks_outlines_and_coco() {
     assert_eq!((&coco["images"][0]["width"], &coco["images"][0]["height"]), (&128.into(), &64.into()));
     let names: Vec<_> = coco["categories"].as_array().unwrap().iter().map(|word| word["name"].clone()).collect();
     assert_eq!(names, ["apple", "red#2"]);
-    for (annotation, file) in coco["annotations"].as_array().unwrap().iter().zip(["00-apple", "01-red-2"]) {
+    let annotations = coco["annotations"].as_array().unwrap();
+    for (word, file) in ["00-apple", "01-red-2"].into_iter().enumerate() {
         let mask = image::open(run.join(format!("regions/{file}.png"))).unwrap().into_luma8();
         assert_eq!(mask.dimensions(), (128, 64));
-        // The run lengths are the mask, column by column.
-        let counts = annotation["segmentation"]["counts"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
-        let bits: Vec<u8> = counts.enumerate().flat_map(|(at, n)| vec![255 * (at % 2) as u8; n as usize]).collect();
         let columns: Vec<u8> =
             (0..128).flat_map(|x| (0..64).map(move |y| (x, y))).map(|(x, y)| mask.get_pixel(x, y).0[0]).collect();
-        assert_eq!(bits, columns);
-        let white = columns.iter().filter(|&&value| value == 255).count() as u64;
-        assert_eq!(annotation["area"], white);
+        // A place each: parts of the mask by run lengths, column by column, and apart from each other.
+        let places: Vec<_> = annotations.iter().filter(|entry| entry["category_id"] == word + 1).collect();
+        assert_eq!(coco["categories"][word]["places"], places.len());
+        assert_eq!(record["words"][word]["places"].as_array().unwrap().is_empty(), places.is_empty());
+        let mut seen = vec![0u8; columns.len()];
+        for place in places {
+            let counts = place["segmentation"]["counts"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
+            let bits: Vec<u8> = counts.enumerate().flat_map(|(at, n)| vec![255 * (at % 2) as u8; n as usize]).collect();
+            assert!(bits.iter().zip(&columns).all(|(place, all)| place & all == *place), "within the mask");
+            assert!(bits.iter().zip(&seen).all(|(place, other)| place & other == 0), "apart");
+            seen.iter_mut().zip(&bits).for_each(|(seen, bit)| *seen |= bit);
+            let inside: Vec<usize> = (0..bits.len()).filter(|&at| bits[at] > 0).collect();
+            assert_eq!(place["area"], inside.len());
+            let ends = |of: fn(usize) -> usize| {
+                let all = || inside.iter().map(|&at| of(at));
+                (all().min().unwrap(), all().max().unwrap() + 1)
+            };
+            let ((left, right), (top, bottom)) = (ends(|at| at / 64), ends(|at| at % 64));
+            assert_eq!(place["bbox"], serde_json::json!([left, top, right - left, bottom - top]));
+        }
         assert!(
             fs::read_to_string(run.join(format!("regions/{file}.svg"))).unwrap().contains("viewBox=\"0 0 128 64\"")
         );
@@ -133,4 +149,22 @@ fn regions_go_out_as_masks_outlines_and_coco() {
     let (usual, high, otsu) = (share(&[]), share(&["--threshold", "0.9"]), share(&["--otsu"]));
     assert!((usual.0 - 0.4).abs() < 1e-6 && high.1 < usual.1 && otsu.0 != usual.0, "{usual:?} {high:?} {otsu:?}");
     refused(&attnmap(&["view", path, "--otsu"]), 2, &["--otsu", "add --masks or --outline svg"]);
+
+    // The same files with the run itself.
+    let masked = ["--size", "128x64", "--words", "apple,red#2", "--masks", "--outline", "svg"];
+    let (output, _other, beside) = generate("a red apple and a red frog", &masked);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("regions (each word's region"));
+    for file in ["00-apple.png", "01-red-2.svg", "coco.json"] {
+        let [a, b] = [&run, &beside].map(|run| fs::read(run.join("regions").join(file)).unwrap());
+        assert_eq!(a, b, "{file}");
+    }
+    let picture = run.join("image.png").display().to_string();
+    let look = beside.with_file_name("look").display().to_string();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1").display().to_string();
+    let traced = attnmap(&["trace", &picture, "an apple", "--model", &model, "--masks", "--out", &look]);
+    assert!(traced.status.success(), "{}", String::from_utf8_lossy(&traced.stderr));
+    assert!(Path::new(&look).join("regions/coco.json").is_file());
+    let (output, _none, _) = generate("an apple", &["--otsu"]);
+    refused(&output, 2, &["--otsu", "add --masks or --outline svg"]);
 }

@@ -4,11 +4,12 @@ const G = JSON.parse($('gallery').textContent);
 const WORD_NUMBERS = G.wordNumbers;
 const SIZES = G.sizes.map((size) => size.split('×').map(Number));
 const CELLS = G.cells.map((row, index) => {
-  const [name, prompt, base, replaced, negative, model, steps, guidance, seed, size, scheduler, top, mapH, numbers, words, lora, syntax] = row;
+  const [name, prompt, base, replaced, negative, model, steps, guidance, seed, size, scheduler, top, mapH, numbers, words, lora, syntax, expected] = row;
   const byWord = new Map();
   words.forEach((word, i) => byWord.set(word[0], {at: i, numbers: word.slice(1)}));
   const path = G.files.cells + '/' + encodeURIComponent(name) + '/', ratio = SIZES[size][1] / SIZES[size][0];
-  return {index, name, prompt, base, replaced, negative, model, steps, guidance, seed, size, ratio, scheduler, lora, syntax, top, mapH, numbers, count: words.length, byWord, path};
+  return {index, name, prompt, base, replaced, negative, model, steps, guidance, seed, size, ratio, scheduler, lora, syntax, top, mapH, numbers, count: words.length, byWord, path,
+    unmet: expected.filter(([, met]) => met === false).map(([at]) => at), expected: expected.filter(([, met]) => met !== null).map(([at]) => at)};
 });
 const TOP = Math.max(1e-12, ...CELLS.map((c) => c.top));
 
@@ -25,14 +26,21 @@ const AXES = {
   syntax: {label: 'how prompts are read', of: (c) => c.syntax, text: (k) => G.syntaxes[k] || 'as plain text'},
   size: {label: 'size', of: (c) => c.size, text: (k) => G.sizes[k]},
   scheduler: {label: 'sampler', of: (c) => c.scheduler, text: (k) => G.schedulers[k] || 'the checkpoint’s own'},
+  expected: {label: 'as expected', of: (c) => Number(c.unmet.length > 0), text: (k) => (k ? 'not as expected' : 'as expected')},
 };
 const variety = (axis) => new Set(CELLS.map(AXES[axis].of)).size;
 const OFFERED = Object.keys(AXES).filter((axis) => variety(axis) > 1);
 if (OFFERED.includes('base') && variety('base') === variety('prompt')) OFFERED.splice(OFFERED.indexOf('base'), 1);
+// What the filter of expectations offers: all, those as expected, the others, and those that one expectation fails or meets.
+const SHOWN = {all: {label: 'all', fits: () => true}, met: {label: 'as expected', fits: (c) => !c.unmet.length}, unmet: {label: 'not as expected', fits: (c) => c.unmet.length > 0}};
+G.expectations.forEach((text, at) => {
+  SHOWN['unmet' + at] = {label: 'not: ' + text, fits: (c) => c.unmet.includes(at)};
+  SHOWN['met' + at] = {label: text, fits: (c) => c.expected.includes(at) && !c.unmet.includes(at)};
+});
 const ownRows = OFFERED.includes('base') && OFFERED.includes('replaced') ? 'prompt' : OFFERED.includes('prompt') ? 'prompt' : 'none';
 const ownColumns = OFFERED.find((axis) => axis === 'seed') || OFFERED.find((axis) => axis !== ownRows) || 'none';
 
-const S = {rows: ownRows, columns: ownColumns === ownRows ? 'none' : ownColumns, sort: '', up: false, find: '', word: -1, hover: -1, size: 160, own: false, cells: false, at: -1};
+const S = {rows: ownRows, columns: ownColumns === ownRows ? 'none' : ownColumns, sort: '', up: false, find: '', show: 'all', word: -1, hover: -1, size: 160, own: false, cells: false, at: -1};
 const DEFAULTS = {...S};
 
 // Words by how many cells have them.
@@ -60,7 +68,7 @@ function compareNumbers(p, q) {
 }
 
 // Axes that a caption may tell: what a prompt is made of stands in it already.
-const TOLD = OFFERED.filter((axis) => !['prompt', 'base', 'replaced'].includes(axis));
+const TOLD = OFFERED.filter((axis) => !['prompt', 'base', 'replaced', 'expected'].includes(axis));
 const tell = (axes, cell) => axes.map((axis) => AXES[axis].text(AXES[axis].of(cell))).filter(Boolean);
 
 // The chosen columns, and whatever else tells cells of one row and column apart.
@@ -82,7 +90,7 @@ function columnAxes(cells) {
 let layout = null;
 function arrange() {
   const needles = S.find.toLowerCase().split(/\s+/).filter(Boolean);
-  let cells = CELLS.filter((c) => needles.every((n) => G.prompts[c.prompt].toLowerCase().includes(n)));
+  let cells = CELLS.filter((c) => needles.every((n) => G.prompts[c.prompt].toLowerCase().includes(n)) && SHOWN[S.show].fits(c));
   const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const ratio = cells.reduce((max, c) => Math.max(max, c.ratio), 0) || 1;
   const gap = 0.5 * em, w = S.size, h = Math.round(S.size * ratio), tall = h + 1.25 * em + gap;
@@ -164,7 +172,7 @@ function dress(item, cell) {
   }
   const number = S.sort ? numberOf(cell, S.sort) : own ? own.numbers[SHARE] : null;
   const text = number === null ? '' : S.sort && !PER_CENT.test(S.sort.slice(2)) ? S.sort.slice(2) + ' ' + number : percent(number);
-  item.caption.textContent = [text, ...tell(layout.told, cell), word >= 0 && !own ? 'not in the prompt' : ''].filter(Boolean).join(' · ');
+  item.caption.textContent = [text, ...tell(layout.told, cell), word >= 0 && !own ? 'not in the prompt' : '', ...cell.unmet.map((at) => 'not: ' + G.expectations[at])].filter(Boolean).join(' · ');
   item.caption.style.width = w + 'px';
   item.node.setAttribute('aria-label', G.prompts[cell.prompt] + ', seed ' + cell.seed + (item.caption.textContent ? ', ' + item.caption.textContent : ''));
 }
@@ -207,13 +215,13 @@ function set(patch) {
 }
 function refresh() {
   queued = false;
-  const key = JSON.stringify([S.rows, S.columns, S.sort, S.up, S.find, S.size, view.clientWidth, S.sort.startsWith('w:') && S.word]);
+  const key = JSON.stringify([S.rows, S.columns, S.sort, S.up, S.find, S.show, S.size, view.clientWidth, S.sort.startsWith('w:') && S.word]);
   if (key !== arranged) { arranged = key; arrange(); }
   for (const button of wordButtons) {
     button.classList.toggle('lit', button.word === lit());
     button.setAttribute('aria-pressed', String(button.word === S.word));
   }
-  rows.value = S.rows; columns.value = S.columns; find.value = S.find; size.value = S.size; up.show(S.up); own.show(S.own); crisp.show(S.cells);
+  rows.value = S.rows; columns.value = S.columns; find.value = S.find; show.value = S.show; size.value = S.size; up.show(S.up); own.show(S.own); crisp.show(S.cells);
   offerSorts();
   draw();
   const parts = Object.keys(DEFAULTS).filter((k) => k !== 'hover' && S[k] !== DEFAULTS[k]).map((k) => k + '=' + encodeURIComponent(k === 'word' ? G.words[S.word] ?? '' : k === 'at' ? (CELLS[S.at] ? CELLS[S.at].name : '') : String(S[k])));
@@ -229,6 +237,7 @@ function readHash() {
     else if (key === 'word') patch.word = G.words.indexOf(value);
     else if (key === 'at') patch.at = CELLS.findIndex((c) => c.name === value);
     else if (key === 'find') patch.find = value;
+    else if (key === 'show' && Object.hasOwn(SHOWN, value)) patch.show = value;
     else if (key === 'sort' && (value === '' || SORTS.includes(value))) patch.sort = value;
     else if (key === 'size' && Number(value) >= 48 && Number(value) <= 512) patch.size = Number(value);
     else if (key === 'up' || key === 'own' || key === 'cells') patch[key] = value === 'true';
@@ -263,6 +272,7 @@ function offerSorts() {
 }
 const up = check('smallest first', false, (v) => set({up: v}));
 const find = el('input', {type: 'search', placeholder: 'words in the prompt', 'aria-label': 'Show only prompts with these words', oninput: () => set({find: find.value})});
+const show = el('select', {onchange: () => set({show: show.value})}, Object.entries(SHOWN).map(([value, {label}]) => el('option', {value, text: label})));
 const size = el('input', {type: 'range', min: 64, max: 384, step: 8, 'aria-label': 'Size of the pictures', oninput: () => set({size: Number(size.value)})});
 const own = check('each on its own scale', false, (v) => set({own: v}), 'Otherwise one scale for all cells and words');
 const crisp = check('true cells', false, (v) => set({cells: v}));
@@ -274,7 +284,7 @@ const failures = G.failures.length ? el('details', {class: 'failures'}, el('summ
 document.body.append(el('main', {class: 'page'}, el('header', {},
   el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), count), el('h1', {class: 'unseen', text: 'Gallery'}),
   el('div', {class: 'words', role: 'group', 'aria-label': 'Words to light up in all images'}, wordButtons),
-  el('div', {class: 'tools'}, find, el('label', {}, el('span', {text: 'Rows'}), rows), el('label', {}, el('span', {text: 'Columns'}), columns),
+  el('div', {class: 'tools'}, find, G.expectations.length ? el('label', {}, el('span', {text: 'Show'}), show) : null, el('label', {}, el('span', {text: 'Rows'}), rows), el('label', {}, el('span', {text: 'Columns'}), columns),
     el('label', {}, el('span', {text: 'Sort'}), sort), up, el('label', {}, el('span', {text: 'Size'}), size), own, crisp,
     el('span', {class: 'honest soft', text: 'Attention shows where the model looked, not why.'})), failures), view));
 

@@ -3,26 +3,27 @@ function rankingPanel() {
   const heading = el('h2', {id: 'ranking-title'}), note = el('p', {class: 'note'}), last = el('th', {scope: 'col', class: 'number'}), first = el('th', {scope: 'col', class: 'number'});
   let by = 'share'; // or 'last': the order of the rows
   // The negative prompt's words stand apart: their shares are of another whole.
+  const tested = CAUSAL.words.length > 0, third = el('th', {scope: 'col', class: 'number'});
   const body = el('tbody'), others = el('tbody', {class: 'other-half'});
-  const apart = el('tr', {}, el('th', {scope: 'rowgroup', colSpan: 4, text: 'Words of the negative prompt, of the other half and on a scale of their own'}));
+  const apart = el('tr', {}, el('th', {scope: 'rowgroup', colSpan: tested ? 5 : 4, text: 'Words of the negative prompt, of the other half and on a scale of their own'}));
   const table = el('table', {class: 'ranking', 'aria-labelledby': 'ranking-title'},
     el('thead', {}, el('tr', {}, el('th', {scope: 'col', text: 'Word'}), first,
-      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last)), body, others);
+      el('th', {scope: 'col', class: 'bars'}, el('span', {class: 'unseen', text: 'Bar'})), last, tested ? third : null)), body, others);
   const sorter = (cell, name) => {
     const button = el('button', {type: 'button', class: 'plain', onclick: () => { by = name; drawn = ''; set({}); }});
     cell.append(button);
     return (text, title) => { button.textContent = text; button.title = title; cell.setAttribute('aria-sort', by === name ? 'descending' : 'none'); };
   };
-  const names = [sorter(first, 'share'), sorter(last, 'last')];
+  const names = [sorter(first, 'share'), sorter(last, 'last'), sorter(third, 'cause')];
   const rows = ENTRIES.map((entry) => {
     const name = el('button', {type: 'button', class: 'plain', tabIndex: -1, onclick: () => toggleLock(entry.index), dir: 'auto'},
       entry.special ? '⟨' + entry.label + '⟩' : nameOf(entry), weightOf(entry) ? el('small', {class: 'times', dir: 'ltr', text: ' ' + weightOf(entry)}) : null);
-    const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'});
+    const share = el('td', {class: 'number'}), fill = el('i'), times = el('td', {class: 'number soft'}), cause = el('td', {class: 'number soft'});
     const row = el('tr', {'data-entry': entry.index,
       onpointerenter: (e) => { if (e.pointerType !== 'touch') lightUp(entry.index); },
       onpointerleave: () => letGo(entry.index)},
-    el('th', {scope: 'row'}, name), share, el('td', {class: 'bars', 'aria-hidden': 'true'}, fill), times);
-    return {entry, row, share, fill, times};
+    el('th', {scope: 'row'}, name), share, el('td', {class: 'bars', 'aria-hidden': 'true'}, fill), times, tested ? cause : null);
+    return {entry, row, share, fill, times, cause};
   });
   const clear = el('button', {class: 'quiet', type: 'button', text: 'Whole image', title: 'Let go of the place (Esc)', hidden: true, onclick: () => set({box: null, probe: null})});
   const fold = el('button', {class: 'quiet fold little', type: 'button', onclick: () => set({little: !S.little}), title: 'Articles, prepositions and the like: they name nothing that could be drawn'});
@@ -37,7 +38,10 @@ function rankingPanel() {
     const visible = rows.filter(({entry}) => !entry.negative && (S.little || !entry.little || CONTENT === WORDS) && (S.specials || !entry.special) && (S.probes || !entry.probe));
     const negative = rows.filter((r) => r.entry.negative);
     const factorOf = (entry) => (!box ? entryFacts(maps, entry).peak : whole[entry.index] > 0 ? here[entry.index] / whole[entry.index] : 0);
-    const rank = (entry) => (by === 'share' ? here[entry.index] : factorOf(entry));
+    // What cutting each tested word changes here, and all of them together; `attnmap ask --cause` says the same.
+    const changes = ENTRIES.map((entry) => (causalMap(entry) ? boxMean(causalMap(entry), GRID, box) : -1));
+    const change = changes.reduce((sum, value) => sum + Math.max(0, value), 0);
+    const rank = (entry) => (by === 'share' ? here[entry.index] : by === 'cause' ? changes[entry.index] : factorOf(entry));
     // With the pointer in the table the order stays, so that rows do not run away from it.
     if (!(S.hover >= 0 && table.matches(':hover'))) {
       for (const list of [visible, negative]) list.sort((p, q) => rank(q.entry) - rank(p.entry));
@@ -46,12 +50,13 @@ function rankingPanel() {
     }
     const most = (list) => Math.max(1e-12, ...list.map((r) => here[r.entry.index]));
     const tops = [most(visible), most(negative)];
-    for (const {entry, row, share, fill, times} of rows) {
+    for (const {entry, row, share, fill, times, cause} of rows) {
       const value = here[entry.index];
       share.textContent = percent(value);
       share.dataset.value = String(value);
       fill.style.width = (100 * value) / tops[Number(Boolean(entry.negative))] + '%';
       times.textContent = !box ? percent(entryFacts(maps, entry).peak) : whole[entry.index] > 0 ? factor(value / whole[entry.index]) + '×' : '–';
+      cause.textContent = changes[entry.index] < 0 || change <= 0 ? '–' : percent(changes[entry.index] / change);
       const locked = S.locked.includes(entry.index);
       row.classList.toggle('lit', S.hover === entry.index || locked || shown().includes(entry));
       row.style.setProperty('--hue', locked ? css(hueOf(entry)) : 'var(--accent)');
@@ -60,6 +65,7 @@ function rankingPanel() {
       : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
     names[0]('Share', 'Share of the attention here; a click orders by it');
     names[1](box ? '× image' : 'peak', (box ? 'Share here divided by the word’s share of the whole image' : 'Highest attention to the word in one place') + '; a click orders by it');
+    names[2]('causes', 'Part of what cutting each tested word changes here, all of them together 100 %; a click orders by it');
     fold.hidden = CONTENT === WORDS;
     fold.textContent = (S.little ? '− ' : '+ ') + 'little words hold ' + percent(WORDS.reduce((sum, e) => sum + (e.little ? here[e.index] : 0), 0));
     fold.setAttribute('aria-expanded', String(S.little));

@@ -1,0 +1,144 @@
+//! Words asked later: a run made again exactly, with probes beside its prompt, so that its trace tells of them as if they had been asked
+//! about at first. What the trace holds already stays as it is.
+
+use super::explain::{check_checkpoint, options_of, same_but_for_rounding};
+use crate::heatmap::Aggregate;
+use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline};
+use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
+use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
+use crate::{Error, Result};
+use image::RgbImage;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// A run's trace with more words asked about.
+#[derive(Debug)]
+pub struct Asked {
+    /// All probes of the run, those that it had first.
+    pub probes: Vec<String>,
+    /// The trace, which holds them all.
+    pub trace: Trace,
+    /// Whether the run was made again to the bit. Otherwise it was made beside others, in one pass with them, and the probes are those
+    /// of the run alone: equal but for rounding.
+    pub exact: bool,
+}
+
+/// Those of `words` that a run was not asked about; each once.
+pub fn unasked(trace: &Trace, words: &[String]) -> Vec<String> {
+    let mut new: Vec<String> = Vec::new();
+    for word in words {
+        let is = |other: &String| normalized(other) == normalized(word);
+        if !trace.about.probes.iter().any(|probe| is(&probe.text)) && !new.iter().any(is) {
+            new.push(word.clone());
+        }
+    }
+    new
+}
+
+/// Refuses a run that attnmap cannot make again at all, before a checkpoint is loaded.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a run that another program recorded.
+pub fn check_kind(run: &Run) -> Result<()> {
+    match run.record.kind {
+        RunKind::Generate | RunKind::Trace => Ok(()),
+        RunKind::Record => Err(Error::Unsupported {
+            what: "asking more words of a run that another program recorded".into(),
+            way_out: "record it again there, with the words in its prompt".into(),
+        }),
+    }
+}
+
+/// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks it about `words` too. `progress` is
+/// told of every call of the network.
+///
+/// # Errors
+/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token; [`Error::Unsupported`] for a run that another program
+/// recorded; [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks.
+pub fn ask(
+    pipeline: &Pipeline,
+    run: &Run,
+    (trace, image): (&Trace, &RgbImage),
+    words: &[String],
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Asked> {
+    check_kind(run)?;
+    check_checkpoint(&run.record, pipeline)?;
+    let known = trace.about.probes.iter().map(|probe| probe.text.clone());
+    let probes: Vec<String> = known.chain(unasked(trace, words)).collect();
+    let infos = pipeline.probe_infos(&probes)?;
+    let options = Options { probes: probes.clone(), ..options_of(pipeline, run)? };
+    let prompt = pipeline.prompt(&run.record.prompt, &options)?;
+    let per_step = trace.recording.conditional.sites.iter().all(|site| site.steps.is_some());
+    let (again, same_image) = match run.record.kind {
+        RunKind::Trace => {
+            let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
+            (pipeline.trace_noised(&prompt, &noised, &options, per_step, progress)?.recording, true)
+        }
+        _ => {
+            let unconditional = trace.recording.unconditional.is_some();
+            let keep = Keep { per_step, unconditional, self_attention: Vec::new() };
+            let (mut traced, _) = pipeline.trace(&prompt, &options, keep, &mut |event| match event {
+                Event::Stepped { .. } => progress(),
+                _ => ControlFlow::Continue(()),
+            })?;
+            let traced = traced.swap_remove(0);
+            let same = same_but_for_rounding(&traced.generation.image, image);
+            (traced.trace.recording, same)
+        }
+    };
+    let exact = same_numbers(&trace.recording, &again);
+    if !exact && (!same_image || run.record.kind == RunKind::Trace) {
+        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); ask \
+                      when it is made: attnmap generate PROMPT --probe WORDS";
+        return Err(Error::Trace { file: run.folder.join("trace.safetensors"), reason: reason.into() });
+    }
+    let mut about = trace.about.clone();
+    about.probes = infos;
+    let recording = Recording { probes: again.probes, ..trace.recording.clone() };
+    Ok(Asked { probes, trace: Trace::new(about, recording)?, exact })
+}
+
+/// Whether two recordings hold the same numbers of the prompt and the negative prompt, to the bit.
+fn same_numbers(a: &Recording, b: &Recording) -> bool {
+    let site = |(a, b): (&SiteMaps, &SiteMaps)| a.sum[..] == b.sum[..] && a.steps.as_deref() == b.steps.as_deref();
+    let half = |a: &[SiteMaps], b: &[SiteMaps]| a.len() == b.len() && a.iter().zip(b).all(site);
+    let other = match (&a.unconditional, &b.unconditional) {
+        (Some(a), Some(b)) => half(&a.sites, &b.sites),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    a.timesteps == b.timesteps && half(&a.conditional.sites, &b.conditional.sites) && other
+}
+
+/// Puts `asked` into the folder of `run`: its trace, and maps, pictures and `run.json` made again as the run has them, with the probes among
+/// its words. `finish` makes the page, as in [`remake`]. Returns what `run.json` says.
+///
+/// # Errors
+/// As [`remake`].
+pub fn keep(
+    run: &Run,
+    asked: &Asked,
+    image: &RgbImage,
+    finish: impl Fn(&Path, &Path) -> Result<()>,
+) -> Result<RunRecord> {
+    let Run { folder, record } = run;
+    // Of a version that knows other aggregates: the default.
+    let aggregate = record.aggregate.parse::<Aggregate>().unwrap_or_default();
+    let trace = &asked.trace;
+    let shown: Vec<WordInfo> = record.words.iter().map(|word| word.word.clone()).collect();
+    let own = trace.half(aggregate.half).map_or(&[][..], |(_, prompt)| &prompt.words);
+    // Whoever asks about a word wants to see it, whatever else is shown.
+    let probes = trace.probes(aggregate.half).map_or_else(Vec::new, |(_, probes)| probes);
+    let words: Vec<WordInfo> = shown.iter().cloned().chain(probes).collect();
+    let words = (shown != own || aggregate.half == Half::Unconditional).then_some(words);
+    let command = with_probes(&record.command, &asked.probes);
+    let choices =
+        Remake { aggregate: &aggregate, display: &record.display, words: words.as_deref(), asked: Some(&command) };
+    let run = Run { folder: folder.clone(), record: record.clone() };
+    Ok(remake(&run, (trace, image), &choices, None, finish)?.1)
+}
+
+/// The `command` of a run that is asked about `probes`: of an option that stands twice the last one counts.
+fn with_probes(command: &str, probes: &[String]) -> String {
+    format!("{command} --probe {}", quoted(&probes.join(",")))
+}

@@ -1,0 +1,40 @@
+//! What must be tested before causes can be told: a causal map of every word that is asked about.
+
+use super::explain::{Ask, Explanation, Redraw};
+use super::record::Evidence;
+use crate::Result;
+use crate::facts::label;
+use crate::facts::lexicon::{Role, role};
+use crate::heatmap::Aggregate;
+use crate::run::Run;
+use crate::trace::WordInfo;
+
+/// The test that gives each of `words` of `run`, or all that could be drawn where `None`, a causal map; `None` where the run has them all.
+/// It cuts as the run's evidence did, so that what that found stays; no image is drawn anew.
+///
+/// # Errors
+/// As [`Evidence::read`] and [`Explanation::new`].
+pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result<Option<Explanation>> {
+    let known = Evidence::read(&run.folder, run.record.latent)?.map(|(known, _)| known);
+    let wanted: Vec<WordInfo> = match words {
+        Some(words) => words.to_vec(),
+        None => {
+            let mut all = run.trace()?.about.prompt.words;
+            all.retain(|word| role(&word.text) != Role::Filler);
+            all
+        }
+    };
+    let has =
+        |word: &WordInfo| known.as_ref().is_some_and(|known| known.words.iter().any(|found| found.word == label(word)));
+    if !wanted.is_empty() && wanted.iter().all(has) {
+        return Ok(None);
+    }
+    let mut ask =
+        Ask { aggregate: how.clone(), redraw: Redraw::Never, words: words.map(<[_]>::to_vec), ..Ask::default() };
+    if let Some(known) = known {
+        ask.cut = known.cut;
+        ask.at = known.steps.len();
+        ask.aggregate = known.aggregate.parse().unwrap_or(ask.aggregate);
+    }
+    Explanation::new(run.clone(), ask).map(Some)
+}

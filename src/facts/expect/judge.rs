@@ -1,0 +1,404 @@
+//! Whether the maps of a run are as expected.
+
+use super::kind::{Expectation, Expectations, Kind, wrong};
+use crate::facts::compute::{APART, holds};
+use crate::facts::lexicon::{self, Relation};
+use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
+use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, normalized};
+use crate::{Error, Result, in_quotes};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// From this share of a word's region within a box on, the word lies in it.
+pub const INSIDE: f32 = 0.5;
+
+/// A thing counts as seen in the image from this contrast on, when the network is shown the image with a
+/// caption of the thing alone. ACCURACY.md says how it was chosen.
+pub const SEEN: f32 = 6.5;
+
+/// How plainly a thing is looked for in one place of a finished image that is shown with a caption of the thing alone
+/// ([`Pipeline::look_for`](crate::pipeline::Pipeline::look_for)).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sighting {
+    /// The thing.
+    pub thing: String,
+    /// The highest attention to it in one place over that of the image on average.
+    pub contrast: f32,
+}
+
+/// What came of an expectation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The expectation as it was written.
+    pub expectation: String,
+    /// Whether it is met; absent where the prompt has no such word, so that it says nothing of this image.
+    pub met: Option<bool>,
+    /// The figure that decides; absent where there is none, as a map is empty or a word is not there.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub figure: Option<Figure>,
+    /// What was found, in words.
+    pub says: String,
+}
+
+/// The figure that decides whether an expectation is met.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
+    pub measure: Measure,
+    /// How much it is.
+    pub value: f32,
+    /// From which value on the expectation is met; for an expectation of absence, from which value on it is not.
+    pub bound: f32,
+}
+
+/// What was measured for an expectation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// How far one centre lies from the other in the expected direction, in shares of the image's side.
+    Offset,
+    /// How far the centre lies beyond the border of the side, in shares of the image's side.
+    Margin,
+    /// The share of a region within a box, 0 to 1.
+    Inside,
+    /// The highest attention in one place over that of the image on average.
+    Contrast,
+}
+
+impl fmt::Display for Outcome {
+    /// `frog right of apple: met; its centre lies 42 % of the side further`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "not met",
+            None => "does not apply",
+        };
+        write!(f, "{}: {met}; {}", self.expectation, self.says)
+    }
+}
+
+/// Where a word was found.
+struct Found<'a> {
+    layout: Layout,
+    map: &'a [f32],
+}
+
+/// What an expectation is judged by.
+enum By {
+    /// Words, by their positions in the maps.
+    Words(Vec<usize>),
+    /// The contrast of a sighting.
+    Sighting(f32),
+    /// Nothing: the prompt does not have a word, as this says.
+    Nothing(String),
+}
+
+impl Expectations {
+    /// The things of which it is expected that they were drawn or were not: the finished image is looked at for them, since the maps of a run
+    /// do not tell it well.
+    pub fn looked_for(&self) -> Vec<String> {
+        let thing = |expectation: &Expectation| match &expectation.kind {
+            Kind::Drawn(thing) | Kind::Absent(thing) => Some(bare(thing).to_owned()),
+            _ => None,
+        };
+        self.0.iter().filter_map(thing).collect()
+    }
+
+    /// Whether each thing is one word or phrase of `prompt`, or one of `probes`, of which the maps can tell what is expected.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `--expect`, pointing at the first that is not.
+    pub fn check_words(&self, prompt: &PromptInfo, probes: &[WordInfo]) -> Result<()> {
+        for expectation in &self.0 {
+            for thing in expectation.kind.things() {
+                let found = match &expectation.kind {
+                    Kind::Absent(_) => can_be_told(bare(thing)),
+                    kind => find(prompt, probes, kind, thing).map(drop),
+                };
+                if let Err(reason) = found {
+                    return Err(wrong(expectation.character, &in_quotes(&expectation.text), &reason.0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each thing that must be there stands in one of `texts` at all; prompts that lack it are then left out.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `--expect`, pointing at the first that stands in none.
+    pub fn check_texts(&self, texts: &[&str]) -> Result<()> {
+        let texts: Vec<String> = texts.iter().map(|text| normalized(text)).collect();
+        for expectation in self.0.iter().filter(|expectation| !matches!(expectation.kind, Kind::Absent(_))) {
+            for thing in expectation.kind.things() {
+                let bare = normalized(thing.split('#').next().unwrap_or(thing));
+                if texts.iter().all(|text| !text.contains(&bare)) {
+                    let reason = format!("{} stands in no prompt", in_quotes(thing));
+                    return Err(wrong(expectation.character, &in_quotes(&expectation.text), &reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `outcomes` are what came of these.
+    pub fn are_of(&self, outcomes: &[Outcome]) -> bool {
+        let own = self.0.iter().map(|expectation| &expectation.text);
+        own.eq(outcomes.iter().map(|outcome| &outcome.expectation))
+    }
+
+    /// What `outcomes` hold of sightings.
+    pub fn sightings(outcomes: &[Outcome]) -> Vec<Sighting> {
+        let sighting = |outcome: &Outcome| {
+            let one: Self = outcome.expectation.parse().ok()?;
+            let thing = one.looked_for().into_iter().next()?;
+            Some(Sighting { thing, contrast: outcome.figure?.value })
+        };
+        outcomes.iter().filter_map(sighting).collect()
+    }
+
+    /// Whether each is met in the run of `trace`, by maps that are made as `how` says, of the half that was given the prompt. `threshold`
+    /// is the share of a map's maximum at which regions and centres begin. `sightings` are those of the things that are
+    /// [looked for](Self::looked_for).
+    ///
+    /// # Errors
+    /// As [`heatmap::aggregate`]; [`Error::Option`] on `--expect` for a thing without a sighting, a word that stands in the
+    /// prompt several times, and one of which maps do not tell whether it was drawn.
+    pub fn check(
+        &self,
+        trace: &Trace,
+        how: &Aggregate,
+        threshold: f32,
+        sightings: &[Sighting],
+    ) -> Result<Vec<Outcome>> {
+        let how = Aggregate { half: Half::Conditional, ..how.clone() };
+        let prompt = &trace.about.prompt;
+        let mut words: Vec<WordInfo> = Vec::new();
+        let mut judged_by = Vec::with_capacity(self.0.len());
+        for expectation in &self.0 {
+            let refuse = |reason: &str| wrong(expectation.character, &in_quotes(&expectation.text), reason);
+            if let Kind::Drawn(thing) | Kind::Absent(thing) = &expectation.kind {
+                if let (Kind::Drawn(_), Err(Unfound(reason, true))) =
+                    (&expectation.kind, find(prompt, &[], &expectation.kind, thing))
+                {
+                    judged_by.push(By::Nothing(reason));
+                    continue;
+                }
+                can_be_told(bare(thing)).map_err(|reason| refuse(&reason.0))?;
+                let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(bare(thing)));
+                let sighting = sighting.ok_or_else(|| refuse("the image was not looked at for it"))?;
+                judged_by.push(By::Sighting(sighting.contrast));
+                continue;
+            }
+            judged_by.push(match places(trace, expectation, &mut words) {
+                Ok(places) => By::Words(places),
+                Err(Unfound(reason, true)) => By::Nothing(reason),
+                Err(Unfound(reason, false)) => return Err(refuse(&reason)),
+            });
+        }
+        let maps = match words.is_empty() {
+            true => Heatmaps::default(),
+            false => heatmap::aggregate(trace, &how, &words)?,
+        };
+        let found: Vec<Found> = (0..words.len()).map(|word| Found::of(&maps, word, threshold)).collect();
+        let judged = self.0.iter().zip(judged_by).map(|(expectation, by)| {
+            let (met, figure, says) = match by {
+                By::Words(places) => {
+                    let found: Vec<&Found> = places.iter().map(|&place| &found[place]).collect();
+                    judge(&expectation.kind, &found, maps.grid)
+                }
+                By::Sighting(contrast) => judge_sighting(&expectation.kind, contrast),
+                By::Nothing(reason) => (None, None, reason),
+            };
+            Outcome { expectation: expectation.text.clone(), met, figure, says }
+        });
+        Ok(judged.collect())
+    }
+}
+
+/// The positions in `words` of the things of an `expectation`; what is not among them yet is added.
+fn places(trace: &Trace, expectation: &Expectation, words: &mut Vec<WordInfo>) -> Result<Vec<usize>, Unfound> {
+    let probes = trace.probes(Half::Conditional).map_or_else(Vec::new, |(_, words)| words);
+    let mut places = Vec::new();
+    for thing in expectation.kind.things() {
+        let word = find(&trace.about.prompt, &probes, &expectation.kind, thing)?;
+        let at = words.iter().position(|known| *known == word).unwrap_or(words.len());
+        if at == words.len() {
+            words.push(word);
+        }
+        places.push(at);
+    }
+    Ok(places)
+}
+
+/// How `thing` is asked for among words, which are separated by commas there.
+fn name(thing: &str) -> String {
+    thing.replace(',', " ")
+}
+
+/// `thing` without the number that tells it from others of its name.
+fn bare(thing: &str) -> &str {
+    match thing.rsplit_once('#') {
+        Some((bare, number)) if !bare.is_empty() && number.parse::<usize>().is_ok() => bare,
+        _ => thing,
+    }
+}
+
+/// Why a thing is not found, and whether the prompt just does not have it.
+struct Unfound(String, bool);
+
+/// Whether maps can tell if `thing` was drawn.
+fn can_be_told(thing: &str) -> Result<(), Unfound> {
+    if lexicon::names_a_thing(thing) {
+        return Ok(());
+    }
+    let reason = format!(
+        "maps do not tell whether {} was drawn; that is for things, not for colours, little words and whole scenes",
+        in_quotes(thing)
+    );
+    Err(Unfound(reason, false))
+}
+
+/// The one word, phrase or probe that `thing` is.
+fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> Result<WordInfo, Unfound> {
+    let mut words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
+        Error::Option { reason, .. } => Unfound(reason, true),
+        other => Unfound(other.to_string(), true),
+    })?;
+    let word = match (words.pop(), words.len()) {
+        (Some(word), 0) => word,
+        (_, more) => {
+            let times = more + 1;
+            let reason = format!("{} stands in the prompt {times} times; write {thing}#1 or another", in_quotes(thing));
+            return Err(Unfound(reason, false));
+        }
+    };
+    if matches!(kind, Kind::Drawn(_)) {
+        can_be_told(&word.text)?;
+    }
+    Ok(of_its_things(prompt, word))
+}
+
+/// A phrase stands where its things stand: colours and little words, whose maps are wide, do not count where there is a thing.
+fn of_its_things(prompt: &PromptInfo, word: WordInfo) -> WordInfo {
+    let inside = |other: &&WordInfo| word.start <= other.start && other.end <= word.end && !prompt.is_probe(&word);
+    let things = prompt.words.iter().filter(inside).filter(|other| lexicon::names_a_thing(&other.text));
+    let tokens: Vec<usize> = things.flat_map(|thing| thing.tokens.iter().copied()).collect();
+    if tokens.is_empty() { word } else { WordInfo { tokens, ..word } }
+}
+
+impl<'a> Found<'a> {
+    fn of(maps: &'a Heatmaps, word: usize, threshold: f32) -> Self {
+        Self { layout: maps.layout(word, threshold), map: maps.word(word) }
+    }
+}
+
+/// As [`judge`], of whether a thing was drawn, by its sighting.
+fn judge_sighting(kind: &Kind, contrast: f32) -> (Option<bool>, Option<Figure>, String) {
+    let figure = Figure { measure: Measure::Contrast, value: contrast, bound: SEEN };
+    let seen = contrast >= SEEN;
+    let may = if seen { "is probably there" } else { "is probably not there" };
+    let says = format!(
+        "it {may}: shown the image with this word alone, the model looks {contrast:.1} times as much at one place as on average \
+         (from {SEEN} on it counts as there)"
+    );
+    (Some(seen != matches!(kind, Kind::Absent(_))), Some(figure), says)
+}
+
+/// Whether an expectation of the things `found` is met, the figure that decides, and both in words.
+fn judge(kind: &Kind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Figure>, String) {
+    let empty = || (Some(false), None, "its map is empty".to_owned());
+    match (kind, found) {
+        (Kind::Lies { relation, object, .. }, [subject, other]) => {
+            let (holds, offset) = holds(*relation, &subject.layout, &other.layout);
+            let Some(offset) = offset else {
+                let says = match (relation, holds) {
+                    (_, Some(true)) => format!("its box lies within that of {object}"),
+                    (Relation::Inside, _) => format!("its box does not lie within that of {object}"),
+                    _ => "a map is empty".to_owned(),
+                };
+                return (Some(holds == Some(true)), None, says);
+            };
+            // Negative for left and up, whichever is expected.
+            let value = if matches!(relation, Relation::LeftOf | Relation::Above) { -offset } else { offset };
+            let figure = Figure { measure: Measure::Offset, value, bound: APART };
+            let side = if matches!(relation, Relation::LeftOf | Relation::RightOf) { "width" } else { "height" };
+            let says = format!(
+                "its centre lies {} of the {side} {} that of {object} ({} decide)",
+                percent(value.abs()),
+                if value >= 0.0 { relation.words() } else { relation.opposite().unwrap_or(*relation).words() },
+                percent(APART)
+            );
+            (Some(holds == Some(true)), Some(figure), says)
+        }
+        (Kind::At { side, .. }, [one]) => {
+            let Some(at) = one.layout.centroid else { return empty() };
+            let value = side.margin(at);
+            let figure = Figure { measure: Measure::Margin, value, bound: 0.0 };
+            let says = format!("its centre lies at {} of the width and {} of the height", percent(at.x), percent(at.y));
+            (Some(value >= 0.0), Some(figure), says)
+        }
+        (Kind::Within { bounds, .. }, [one]) => {
+            let Some(box_of_it) = one.layout.bounds else { return empty() };
+            let value = share_inside(one.map, grid, one.layout.threshold, *bounds);
+            let figure = Figure { measure: Measure::Inside, value, bound: INSIDE };
+            let says = format!(
+                "{} of its region lies in the box (half decides); the box around it and this one overlap by {} (IoU)",
+                percent(value),
+                percent(intersection_over_union(box_of_it, *bounds))
+            );
+            (Some(value >= INSIDE), Some(figure), says)
+        }
+        _ => empty(),
+    }
+}
+
+fn percent(share: f32) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// The share of the cells of at least `threshold` of the maximum of `map` that lies in `bounds`, cells at its edge by the part that does.
+fn share_inside(map: &[f32], grid: Grid, threshold: f32, bounds: Bounds) -> f32 {
+    let covered = |index: usize, count: usize, from: f32, to: f32| {
+        let (start, end) = (index as f32 / count as f32, (index + 1) as f32 / count as f32);
+        ((to.min(end) - from.max(start)).max(0.0) * count as f32).min(1.0)
+    };
+    let level = threshold * map.iter().copied().fold(0.0, f32::max);
+    let (mut inside, mut all) = (0.0, 0.0);
+    for (cell, _) in map.iter().enumerate().filter(|(_, value)| **value >= level) {
+        let (row, column) = (cell / grid.width, cell % grid.width);
+        all += 1.0;
+        inside += covered(row, grid.height, bounds.top, bounds.bottom)
+            * covered(column, grid.width, bounds.left, bounds.right);
+    }
+    if all > 0.0 { inside / all } else { 0.0 }
+}
+
+fn intersection_over_union(a: Bounds, b: Bounds) -> f32 {
+    let area = |of: Bounds| (of.right - of.left).max(0.0) * (of.bottom - of.top).max(0.0);
+    let both = area(Bounds {
+        left: a.left.max(b.left),
+        top: a.top.max(b.top),
+        right: a.right.min(b.right),
+        bottom: a.bottom.min(b.bottom),
+    });
+    let either = area(a) + area(b) - both;
+    if either > 0.0 { both / either } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_lies_in_a_box_by_its_cells() {
+        let grid = Grid::new(2, 4);
+        let map = [0.0, 1.0, 1.0, 0.0, 0.0, 0.5, 0.1, 0.0];
+        let bounds = |left, top, right, bottom| Bounds { left, top, right, bottom };
+        // Three cells are above 0.4 of the maximum.
+        assert_eq!(share_inside(&map, grid, 0.4, bounds(0.0, 0.0, 0.5, 1.0)), 2.0 / 3.0);
+        assert_eq!(share_inside(&map, grid, 0.4, bounds(0.5, 0.25, 1.0, 1.0)), 0.5 / 3.0);
+        assert_eq!(share_inside(&map, grid, 0.4, bounds(0.0, 0.0, 1.0, 1.0)), 1.0);
+        assert_eq!(intersection_over_union(bounds(0.0, 0.0, 0.5, 1.0), bounds(0.25, 0.0, 0.75, 1.0)), 1.0 / 3.0);
+    }
+}

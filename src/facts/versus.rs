@@ -1,0 +1,90 @@
+//! One word against another: where the model looked more for the one or for the other, and what cutting each changes there.
+
+use super::compute::label;
+use super::region::{Place, Region};
+use crate::heatmap::{self, Aggregate};
+use crate::trace::{Grid, Trace, WordInfo};
+use crate::{Error, Result};
+use serde::Serialize;
+
+/// Two words of a run held against each other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Versus {
+    /// Both words, the first and the second.
+    pub words: [String; 2],
+    /// The latent grid.
+    pub grid: Grid,
+    /// `[height, width]`: the map of the first word minus that of the second, in mean attention probability of a step. Above 0 the model
+    /// looked more for the first.
+    pub map: Vec<f32>,
+    /// `[height, width]`: what cutting the first changes minus what cutting the second does, in shares of the mean square of the prediction;
+    /// absent where one of them was not tested.
+    pub change: Option<Vec<f32>>,
+    /// Both words where each of them prevails, or in the place that was asked about.
+    pub places: Vec<VersusPlace>,
+}
+
+/// Both words in one place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VersusPlace {
+    /// What the place is.
+    pub place: String,
+    /// Its share of the image, 0 to 1.
+    pub area: f64,
+    /// The mean of each word's map there, in attention probability.
+    pub attention: [f64; 2],
+    /// How much cutting each word changes the prediction there: the mean of its causal map, in shares of the mean square of the whole
+    /// prediction; absent for a word that was not tested.
+    pub change: [Option<f64>; 2],
+    /// The share of all that cutting each word changes that lies there, 0 to 1.
+    pub share_of_change: [Option<f64>; 2],
+}
+
+/// Holds `words` against each other, by maps that are made as `how` says: in `place`, a name with it, or, without one, in the cells where the
+/// difference reaches `threshold` of its highest, for each of the two. `causal` are their causal maps where they have one.
+///
+/// # Errors
+/// [`Error::Option`] on `--versus` when both are the same word; as [`heatmap::aggregate`].
+pub fn versus(
+    trace: &Trace,
+    how: &Aggregate,
+    words: &[WordInfo; 2],
+    place: Option<(String, &Place)>,
+    causal: [Option<&[f32]>; 2],
+    threshold: f32,
+) -> Result<Versus> {
+    if words[0] == words[1] {
+        return Err(Error::option("--versus", "both are the same word; name two, such as red,green"));
+    }
+    let maps = heatmap::aggregate(trace, how, words)?;
+    let steps = maps.steps.max(1) as f32;
+    let each = [0, 1].map(|word| maps.word(word).iter().map(|value| value / steps).collect::<Vec<f32>>());
+    let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
+    let map = minus(&each[0], &each[1]);
+    let names = [label(&words[0]), label(&words[1])];
+    let in_region = |name: String, region: &Region| VersusPlace {
+        place: name,
+        area: region.weights().iter().map(|&part| f64::from(part)).sum::<f64>() / region.weights().len().max(1) as f64,
+        attention: [0, 1].map(|word| region.mean(&each[word])),
+        change: causal.map(|map| Some(region.mean(map?))),
+        share_of_change: causal.map(|map| Some(region.share(map?))),
+    };
+    let places = match place {
+        Some((name, place)) => {
+            let region = place.on(maps.grid);
+            region.map(|region| in_region(name, &region)).into_iter().collect()
+        }
+        None => {
+            let prevails = |word: usize| {
+                let sign = if word == 0 { 1.0 } else { -1.0 };
+                let top = map.iter().map(|value| sign * value).fold(0.0, f32::max);
+                let inside = map.iter().map(|value| top > 0.0 && sign * value >= threshold * top).collect();
+                let region = Place::Mask(inside, maps.grid).on(maps.grid)?;
+                Some(in_region(format!("more to {}", names[word]), &region))
+            };
+            [0, 1].into_iter().filter_map(prevails).collect()
+        }
+    };
+    let change = causal[0].zip(causal[1]).map(|(a, b)| minus(a, b));
+    Ok(Versus { words: names, grid: maps.grid, map, change, places })
+}

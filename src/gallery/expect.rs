@@ -1,0 +1,75 @@
+//! What was expected of a gallery's images: cells that were made before it was asked are judged from their traces.
+
+use super::make::{CELLS, is_finished};
+use super::plan::{Cell, Plan, Shard};
+use crate::checkpoint::Checkpoint;
+use crate::facts::expect::{Expectations, Sighting};
+use crate::pipeline::{Choice, Pipeline};
+use crate::run::Run;
+use crate::{Result, report};
+use image::RgbImage;
+use serde::Serialize;
+use std::path::Path;
+
+/// How many of a gallery's images are as expected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Cells that meet every expectation that applies to them.
+    pub met: usize,
+    /// Cells that do not.
+    pub unmet: usize,
+}
+
+/// Judges the finished cells of `shard` in `folder` by the expectations of `plan`, those anew that were judged by others or by none: their
+/// `run.json` and page are made again from the trace. A checkpoint is loaded where an image must be looked at for what its prompt does not
+/// name.
+///
+/// # Errors
+/// As [`Expectations::check`], and when a cell is damaged.
+pub fn judge(
+    folder: &Path,
+    plan: &Plan,
+    shard: Shard,
+    open: &dyn Fn(&Choice) -> Result<Checkpoint>,
+) -> Result<Expected> {
+    let mut counts = Expected::default();
+    let Some(expect) = &plan.expect else { return Ok(counts) };
+    let finished = plan.passes_of(shard).flatten().map(|&index| &plan.cells[index]);
+    let mut loaded: Option<(&Cell, Pipeline)> = None;
+    for cell in finished.filter(|cell| is_finished(folder, cell)) {
+        // A checkpoint is loaded only where an image must be looked at.
+        let mut look = |image: &RgbImage, things: &[String]| {
+            if loaded.as_ref().is_none_or(|(known, _)| !known.same_checkpoint(cell)) {
+                loaded = None;
+                let (checkpoint, load) = plan.open(cell, open)?;
+                loaded = Some((cell, Pipeline::load(&checkpoint, &load)?));
+            }
+            loaded.as_ref().map_or(Ok(Vec::new()), |(_, pipeline)| pipeline.look_for(image, things))
+        };
+        let unmet = judge_cell(&folder.join(CELLS).join(cell.name()), expect, &mut look)?;
+        *(if unmet { &mut counts.unmet } else { &mut counts.met }) += 1;
+    }
+    Ok(counts)
+}
+
+/// Whether the cell in `folder` does not meet `expect`.
+fn judge_cell(
+    folder: &Path,
+    expect: &Expectations,
+    look: &mut dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>>,
+) -> Result<bool> {
+    let Run { folder, mut record } = Run::open(folder)?;
+    if !expect.are_of(&record.expectations) {
+        let run = Run { folder, record };
+        let trace = run.trace()?;
+        let things = expect.looked_for();
+        let sightings = if things.is_empty() { Vec::new() } else { look(&run.image()?, &things)? };
+        let how = run.record.aggregate.parse()?;
+        let outcomes = expect.check(&trace, &how, run.record.display.threshold, &sightings)?;
+        record = run.record;
+        record.expectations = outcomes;
+        record.write(&run.folder)?;
+        report::write(&run.folder)?;
+    }
+    Ok(record.expectations.iter().any(|outcome| outcome.met == Some(false)))
+}
