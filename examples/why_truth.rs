@@ -404,6 +404,7 @@ fn make_run(bench: &Bench, folder: &Path) -> Result<Run> {
         },
         settings: bench.pipeline.settings(&bench.options, bench.seed()),
         negative: None,
+        expect: None,
         command: String::new(),
         cut_off: Vec::new(),
         warnings: Vec::new(),
