@@ -119,8 +119,8 @@ fn sentence(
     let strongest = strongest(findings).map(|(effect, moved)| format!("{} {}", turning(effect), by(&moved)));
     let words = strongest.unwrap_or_else(|| "the prompt has no other word to test".into());
     let noise = format!("over {seeds} seeds it scatters by {}", percent(scatter));
-    let habit =
-        lora_shift(findings).filter(|_| !loras.is_empty()).map(|moved| format!("taking that out {}", by(&moved)));
+    let taken = lora_shift(findings).filter(|_| !loras.is_empty());
+    let habit = taken.map(|moved| format!("taking out {} {}", loras.join(" and "), by(&moved)));
     let figures = [Some(words), Some(noise), habit].into_iter().flatten().collect::<Vec<_>>().join(", ");
     let when = match settled {
         None => "the step at which it was settled was not found within the budget".to_owned(),
