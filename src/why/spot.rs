@@ -1,10 +1,15 @@
 //! Where the thing of a word lies in one image, by its map.
 
 use crate::Result;
-use crate::facts::{NEGLECT, contrast};
+use crate::facts::contrast;
 use crate::heatmap::{self, Aggregate, Bounds, Point, THRESHOLD};
 use crate::trace::{Trace, WordInfo};
 use serde::{Deserialize, Serialize};
+
+/// A thing seems drawn where one place was looked at for it at least so many times as much as the
+/// image on average. Set by hand, below the bound of `facts` ([`NEGLECT`](crate::facts::NEGLECT)):
+/// there a thing that is drawn but large, or drawn in few steps, may fall short of it.
+pub const DRAWN: f32 = 4.0;
 
 /// Where a word's thing lies in an image. Lengths are shares of the image's sides, `y` from the
 /// top.
@@ -15,8 +20,7 @@ pub struct Spot {
     pub centre: Option<Point>,
     /// The box around those cells.
     pub bounds: Option<Bounds>,
-    /// Whether the thing seems drawn: whether one place was looked at for it [`NEGLECT`] times as
-    /// much as the image on average.
+    /// Whether the thing seems drawn, by [`DRAWN`].
     pub drawn: bool,
 }
 
@@ -28,7 +32,7 @@ impl Spot {
     pub fn of(trace: &Trace, how: &Aggregate, word: &WordInfo) -> Result<(Self, Vec<f32>)> {
         let maps = heatmap::aggregate(trace, how, std::slice::from_ref(word))?;
         let layout = maps.layout(0, THRESHOLD);
-        let drawn = contrast(&maps, word).is_some_and(|contrast| contrast >= NEGLECT);
+        let drawn = contrast(&maps, word).is_some_and(|contrast| contrast >= DRAWN);
         Ok((Self { centre: layout.centroid, bounds: layout.bounds, drawn }, maps.word(0).to_vec()))
     }
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// From this shift of the mean place on, an edit of the prompt moves the thing, as a share of the
 /// image's sides.
-pub const SHIFT: f64 = 0.12;
+pub const SHIFT: f64 = 0.06;
 
 /// From this scatter over the seeds on, the noise moves the thing, likewise.
-pub const SCATTER: f64 = 0.1;
+pub const SCATTER: f64 = 0.11;
 
 /// A thing within this distance of where it lay has stayed, likewise.
 pub const NEAR: f64 = 0.1;
