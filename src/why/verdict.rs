@@ -128,7 +128,8 @@ fn sentence(
         Some(step) if step == findings.steps => "it was not settled before the last step".to_owned(),
         Some(step) => format!("it was settled after {step} of {} steps", findings.steps),
     };
-    format!("“{word}” lies where it does because of {}: {figures}; {when}.", names.join(" and "))
+    // How often this is right has not been measured: ACCURACY.md.
+    format!("“{word}” may lie where it does because of {}: {figures}; {when}.", names.join(" and "))
 }
 
 fn turning(effect: &super::words::Effect) -> String {
