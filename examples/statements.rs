@@ -19,7 +19,7 @@ use attnmap::facts::lexicon::{self, Relation, Role};
 use attnmap::facts::{self, APART, Facts};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
 use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Options, Pipeline};
-use attnmap::trace::{Grid, PromptInfo};
+use attnmap::trace::{Grid, PromptInfo, Trace};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
@@ -41,19 +41,27 @@ struct Count {
     wrong: usize,
 }
 
-impl Count {
-    fn right(&mut self, said: bool) {
-        self.right += 1;
-        self.false_alarms += usize::from(said);
+/// The counts by the statement's name.
+#[derive(Debug, Default)]
+struct Counts(BTreeMap<String, Count>);
+
+impl Counts {
+    /// Whether `statement` was `said` of what is right. Each count is a line on stderr, so that a part of a long measurement counts too.
+    fn right(&mut self, statement: &str, said: bool) {
+        eprintln!("{statement}\tright\t{said}");
+        let count = self.0.entry(statement.to_owned()).or_default();
+        count.right += 1;
+        count.false_alarms += usize::from(said);
     }
 
-    fn wrong(&mut self, said: bool) {
-        self.wrong += 1;
-        self.hits += usize::from(said);
+    /// The same of what is wrong.
+    fn wrong(&mut self, statement: &str, said: bool) {
+        eprintln!("{statement}\twrong\t{said}");
+        let count = self.0.entry(statement.to_owned()).or_default();
+        count.wrong += 1;
+        count.hits += usize::from(said);
     }
 }
-
-type Counts = BTreeMap<String, Count>;
 
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
@@ -63,7 +71,7 @@ fn main() -> Result<()> {
     if args.is_empty() {
         return Err(Error::option("statements", "give evaluation.json, folders of scenes, or both"));
     }
-    let mut counts = Counts::new();
+    let mut counts = Counts::default();
     for place in args.iter().map(Path::new) {
         match place.is_dir() {
             true => scenes(&pipeline, place, &mut counts)?,
@@ -71,7 +79,7 @@ fn main() -> Result<()> {
         }
     }
     println!("| statement | false alarms on what is right | hits on what is wrong |\n| --- | --- | --- |");
-    for (name, count) in &counts {
+    for (name, count) in &counts.0 {
         let share = |part: usize, all: usize| match all {
             0 => "-".to_owned(),
             all => format!("{part} of {all} ({:.1} %)", 100.0 * part as f64 / all as f64),
@@ -133,9 +141,8 @@ fn scenes(pipeline: &Pipeline, folder: &Path, counts: &mut Counts) -> Result<()>
                     }
                     // The prompt says what the masks have: it is denied where the maps have the opposite. Turned around, it should be.
                     let denied = |says: f32| by_map.abs() >= APART && by_map * says < 0.0;
-                    let count = counts.entry("relation denied, masks".into()).or_default();
-                    count.right(denied(by_mask));
-                    count.wrong(denied(-by_mask));
+                    counts.right("relation denied, masks", denied(by_mask));
+                    counts.wrong("relation denied, masks", denied(-by_mask));
                 }
             }
         }
@@ -146,12 +153,11 @@ fn scenes(pipeline: &Pipeline, folder: &Path, counts: &mut Counts) -> Result<()>
         for ([map, mask], [other_map, other_mask]) in pairs {
             let by = |a: [f32; 2], b: [f32; 2]| (a[0] - b[0]).abs().max((a[1] - b[1]).abs());
             let (said, truth) = (by(map, other_map) >= APART, by(mask, other_mask));
-            let count = counts.entry("moved, masks".into()).or_default();
             // Half a threshold to either side is neither.
             if truth < 0.5 * APART {
-                count.right(said);
+                counts.right("moved, masks", said);
             } else if truth >= 1.5 * APART {
-                count.wrong(said);
+                counts.wrong("moved, masks", said);
             }
         }
     }
@@ -167,7 +173,10 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
     let is_thing = |word: &str| {
         lexicon::role(word) == Role::Content && !lexicon::sets_the_scene(word) && known.iter().any(|k| k == word)
     };
-    for (index, image) in images.iter().enumerate() {
+    // Those that chose nothing come first.
+    let (chose, others) = images.split_at(CHOSEN_ON.min(images.len()));
+    let others = others.iter().enumerate().map(|(index, image)| (CHOSEN_ON + index, image));
+    for (index, image) in others.chain(chose.iter().enumerate()) {
         let set = usize::from(index >= CHOSEN_ON);
         let part = ["first 70 prompts", "other 30 prompts"][set];
         let prompt = image["prompt"].as_str().ok_or_else(|| wrong("an image without `prompt`".into()))?;
@@ -175,23 +184,24 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let words: Vec<&str> = prompt.split(' ').collect();
 
         // The picture that was judged.
-        let told = self::told(pipeline, prompt, seed, None)?;
+        let run = self::run(pipeline, prompt, seed)?;
+        let told = facts_of(&run, None)?;
         let drawn = image["objects"].as_bool() == Some(true);
         for stated in told.stated.iter().filter(|_| drawn) {
-            let count = counts.entry(format!("relation denied, {part}")).or_default();
+            let denied = format!("relation denied, {part}");
             let opposite = stated.claim.relation != Relation::Inside && stated.agrees == Some(true);
             match image["relation"].as_bool() {
                 Some(true) => {
-                    count.right(stated.agrees == Some(false));
-                    count.wrong(opposite);
+                    counts.right(&denied, stated.agrees == Some(false));
+                    counts.wrong(&denied, opposite);
                 }
-                Some(false) => count.wrong(stated.agrees == Some(false)),
+                Some(false) => counts.wrong(&denied, stated.agrees == Some(false)),
                 None => {}
             }
         }
-        let colours = counts.entry(format!("colour may go elsewhere, {part}")).or_default();
+        let colours = format!("colour may go elsewhere, {part}");
         if drawn {
-            leaks(&told).into_iter().for_each(|said| colours.right(said));
+            leaks(&told).into_iter().for_each(|said| counts.right(&colours, said));
         }
         // Every colour given to another thing than the prompt gives it to.
         let pairs = lexicon::bindings(&words);
@@ -202,35 +212,38 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         });
         let swapped: Vec<String> = swapped.collect();
         if drawn && !swapped.is_empty() {
-            let told = self::told(pipeline, prompt, seed, Some(&swapped.join(",")))?;
-            let colours = counts.entry(format!("colour may go elsewhere, {part}")).or_default();
-            leaks(&told).into_iter().for_each(|said| colours.wrong(said));
+            let told = facts_of(&run, Some(&swapped.join(",")))?;
+            leaks(&told).into_iter().for_each(|said| counts.wrong(&colours, said));
         }
 
         let seed = seed + 5000 * set as u64;
-        let told = if set == 0 { told } else { self::told(pipeline, prompt, seed, None)? };
-        let count = counts.entry(format!("probably not drawn, {part}")).or_default();
+        let told = if set == 0 { told } else { facts_of(&self::run(pipeline, prompt, seed)?, None)? };
+        let not_drawn = format!("probably not drawn, {part}");
         for word in told.words.iter().filter(|word| is_thing(&word.word)) {
-            count.right(word.neglected == Some(true));
+            counts.right(&not_drawn, word.neglected == Some(true));
         }
         let Some(&place) = things.get(index % things.len().max(1)) else { continue };
         let unknown = UNKNOWN[set][index % 10];
         let mut other = words.clone();
         other[place] = unknown;
-        let told = self::told(pipeline, &other.join(" "), seed, None)?;
-        let count = counts.entry(format!("probably not drawn, {part}")).or_default();
+        let told = facts_of(&self::run(pipeline, &other.join(" "), seed)?, None)?;
         for word in told.words.iter().filter(|word| word.word == unknown) {
-            count.wrong(word.neglected == Some(true));
+            counts.wrong(&not_drawn, word.neglected == Some(true));
         }
     }
     Ok(())
 }
 
-/// The facts of a run of `prompt`, as `attnmap generate` records them, with the pairs of `bind` where they are given.
-fn told(pipeline: &Pipeline, prompt: &str, seed: u64, bind: Option<&str>) -> Result<Facts> {
+/// The trace of a run of `prompt`, as `attnmap generate` records it, but for single steps.
+fn run(pipeline: &Pipeline, prompt: &str, seed: u64) -> Result<Trace> {
     let options = Options { seeds: vec![seed], ..pipeline.default_options() };
     let prompt = pipeline.prompt(prompt, &options)?;
     let keep = Keep { per_step: false, ..Keep::default() };
-    let (runs, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
-    facts::of_trace(&runs[0].trace, &Aggregate::default(), THRESHOLD, bind, &[], &[])
+    let (mut runs, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
+    Ok(runs.swap_remove(0).trace)
+}
+
+/// Its facts, with the pairs of `bind` where they are given.
+fn facts_of(run: &Trace, bind: Option<&str>) -> Result<Facts> {
+    facts::of_trace(run, &Aggregate::default(), THRESHOLD, bind, &[], &[])
 }

@@ -198,6 +198,10 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
         let seed = entry["seed"].as_u64().ok_or_else(|| wrong("an image has no seed".into()))?;
         let words = found.get_mut(usize::from(index >= CHOSEN_ON)).ok_or_else(|| wrong("no such part".into()))?;
         for (kind, word) in explained(pipeline, text, seed)? {
+            // So that a part of a long measurement counts too.
+            let (mattered, shows) = (word.mattered.name(), word.shows.name());
+            let changed = word.changed.unwrap_or(f64::NAN);
+            eprintln!("{index}\t{kind}\t{}\t{:.3e}\t{changed:.4}\t{mattered}\t{shows}", word.word, word.effect);
             words.entry(kind).or_default().push(word);
         }
     }
