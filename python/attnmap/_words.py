@@ -11,6 +11,7 @@ _IDEOGRAPHS = (
     (0x3005, 0x3007), (0x3041, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
     (0xFF66, 0xFF9F), (0x20000, 0x3FFFF),
 )  # fmt: skip
+_KATAKANA = ((0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F))
 _PUNCTUATION = (
     (0x2000, 0x206F), (0x2E00, 0x2E7F), (0x3000, 0x303F), (0xFE10, 0xFE1F), (0xFE30, 0xFE6F), (0xFEFF, 0xFEFF),
     (0xFF01, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65), (0x37E, 0x37E), (0x387, 0x387),
@@ -53,6 +54,8 @@ def _is_extension(c: str) -> bool:
 def _kind(c: str) -> str:
     if c.isspace() and c not in "\x1c\x1d\x1e\x1f":  # Python alone calls the separators white space
         return "space"
+    if _among(c, _KATAKANA):
+        return "katakana"
     if _among(c, _IDEOGRAPHS):
         return "ideograph"
     if _is_alphanumeric(c) or _is_mark(c):
@@ -74,7 +77,7 @@ def segment(text: str) -> list[Range]:
         if c in "'\u2019" and last == "letter" and following and following.isalpha():
             kind = "letter"
         indicator = 0x1F1E6 <= ord(c) <= 0x1F1FF
-        if kind in ("letter", "punctuation"):
+        if kind in ("letter", "punctuation", "katakana"):
             continues = last == kind
         else:
             continues = kind == "symbol" and last == kind and (joined or (indicator and open_flag))

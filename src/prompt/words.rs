@@ -13,7 +13,10 @@ enum Kind {
     Space,
     /// Letters and digits: a run of them is a word.
     Letter,
-    /// Scripts without spaces between words: each character is a word, phrases choose more.
+    /// Katakana: a run of it is a word.
+    Katakana,
+    /// Han and hiragana, which have no spaces between words: each character is a word, as UAX #29 has
+    /// it without a dictionary; phrases choose more.
     Ideograph,
     /// A run of these is a word of its own.
     Punctuation,
@@ -24,6 +27,8 @@ enum Kind {
 fn kind(c: char) -> Kind {
     if c.is_whitespace() {
         Kind::Space
+    } else if is_katakana(c) {
+        Kind::Katakana
     } else if is_ideograph(c) {
         Kind::Ideograph
     } else if c.is_alphanumeric() {
@@ -35,7 +40,12 @@ fn kind(c: char) -> Kind {
     }
 }
 
-/// Han, kana and their marks.
+/// Katakana, small and of half width too, with its marks of length and repetition.
+fn is_katakana(c: char) -> bool {
+    matches!(u32::from(c), 0x30a1..=0x30fa | 0x30fc..=0x30ff | 0x31f0..=0x31ff | 0xff66..=0xff9f)
+}
+
+/// Han, hiragana and their marks.
 fn is_ideograph(c: char) -> bool {
     matches!(u32::from(c), 0x3005..=0x3007 | 0x3041..=0x30ff | 0x31f0..=0x31ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff
         | 0xf900..=0xfaff | 0xff66..=0xff9f | 0x20000..=0x3ffff)
@@ -83,7 +93,7 @@ pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
         let indicator = matches!(c, '\u{1f1e6}'..='\u{1f1ff}');
         let continues = match kind {
             Kind::Space | Kind::Ideograph => false,
-            Kind::Letter | Kind::Punctuation => last == kind,
+            Kind::Letter | Kind::Punctuation | Kind::Katakana => last == kind,
             Kind::Symbol => last == kind && (joined || (indicator && open_flag)),
         };
         open_flag = indicator && !(continues && open_flag);
@@ -147,6 +157,7 @@ mod tests {
         assert_eq!(words("blue-eyed\thair\nclip"), ["blue", "-", "eyed", "hair", "clip"]);
         assert_eq!(words("हिन्दी में एक मेंढक।"), ["हिन्दी", "में", "एक", "मेंढक", "।"]);
         assert_eq!(words("一只green青蛙。"), ["一", "只", "green", "青", "蛙", "。"]);
+        assert_eq!(words("赤いリンゴとカエルﾊﾟﾝ"), ["赤", "い", "リンゴ", "と", "カエルﾊﾟﾝ"]);
         assert_eq!(words("تفاحة حمراء، ضفدع"), ["تفاحة", "حمراء", "،", "ضفدع"]);
         assert_eq!(words("cafe\u{301} n\u{303}"), ["cafe\u{301}", "n\u{303}"]);
         assert_eq!(words("🐸🍎 👩‍🚀👍🏽 🇩🇪🇫🇷 ❤️1️⃣"), ["🐸", "🍎", "👩‍🚀", "👍🏽", "🇩🇪", "🇫🇷", "❤️", "1️⃣"]);
