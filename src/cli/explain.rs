@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, Redraw};
 use attnmap::evidence::record::Evidence;
-use attnmap::evidence::redrawn::Reweight;
+use attnmap::evidence::redrawn::{self, Reweight};
 use attnmap::files::{Target, check_own};
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
@@ -115,7 +115,7 @@ Three cuts answer different questions:
 A traced picture is tested at its noise levels, without a run to make again.
 --weight scales, in every cross-attention of the conditional half, what each of the word's tokens adds (probability times value); the
 probabilities stay. 1 is the run itself, 0 the cut `mask`.
-The result is kept in the run's folder (evidence.json, evidence.safetensors, counterfactual/, weights/) and shown in its report. Words that
+The result is kept in the run's folder (evidence.json, evidence.safetensors, causal/, counterfactual/, weights/) and shown in its report. Words that
 are tested one after the other stand side by side there; another --cut, --at or choice of maps replaces them, and says so.
 
 Examples:
@@ -159,7 +159,8 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return show(args, folder, &known);
     }
     check_own(&folder.join("report.html"), "RUN")?;
-    let replaced = explanation.replaces()?;
+    explanation.check_room()?;
+    let replaced = explanation.replaces();
     let mut pipeline = match pipeline {
         Some(pipeline) => pipeline,
         None => args.model.load_of(&explanation.run().record, terminal)?,
@@ -312,6 +313,9 @@ fn show(args: &ExplainArgs, folder: &Path, evidence: &Evidence) -> anyhow::Resul
         let caption = print::line(&figure.caption);
         text += &format!("\n{caption}\n{}\n", folder.join(&figure.file).display());
     }
-    text += &format!("\nAll scores: {}\n", folder.join("evidence.json").display());
+    if evidence.words.iter().any(|word| word.picture.is_some()) {
+        text += &format!("\nCausal maps: {}\n", folder.join(redrawn::CAUSAL).display());
+    }
+    text += &format!("All scores: {}\n", folder.join("evidence.json").display());
     print::stdout(text.as_bytes())
 }

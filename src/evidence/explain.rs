@@ -1,11 +1,12 @@
 //! A whole explanation of a run: made again exactly, its words cut, judged and drawn without, and all of it kept in its folder.
 
 use super::causal::{self, Change, Cut, Row};
+use super::causal_pictures;
 use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords};
 use super::redrawn::{self, Counterfactual, Reweight, Reweighted};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
-use super::verdict::{Thresholds, judge};
+use super::verdict::{Thresholds, WordEvidence, judge};
 use crate::checkpoint::Changes;
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
@@ -160,15 +161,32 @@ impl Explanation {
 
     /// What another explanation found that this one replaces: its words, and how they had been tested. `None` where nothing goes.
     ///
-    /// # Errors
-    /// As [`Evidence::read`].
-    pub fn replaces(&self) -> Result<Option<String>> {
-        let known = Evidence::read(&self.run.folder, self.maps.grid)?.map(|(known, _)| known);
-        Ok(known.filter(|known| !self.same_test(known)).map(|known| {
+    /// Damaged evidence has nothing to tell of.
+    pub fn replaces(&self) -> Option<String> {
+        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten().map(|(known, _)| known);
+        known.filter(|known| !self.same_test(known)).map(|known| {
             let words: Vec<&str> = known.words.iter().map(|word| word.word.as_str()).collect();
             let (cut, steps) = (known.cut.name(), known.steps.len());
             format!("{} (cut: {cut}, {steps} steps, maps: {})", words.join(", "), known.aggregate)
-        }))
+        })
+    }
+
+    /// Whether all pictures can be written: none of the user's files has the name of one.
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming the file that is in the way.
+    pub fn check_room(&self) -> Result<()> {
+        let mut files = Vec::new();
+        for (&place, word) in self.tested.iter().zip(self.words()) {
+            files.push(causal_pictures::file(place, &label(&word)));
+            if self.redraws().0 {
+                files.extend(redrawn::files_without(place, &label(&word)));
+            }
+        }
+        files.extend(
+            self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&label(&asked.word), &asked.weights())),
+        );
+        redrawn::check_room(&self.run.folder, &files)
     }
 
     /// The tested steps, from 0.
@@ -193,7 +211,7 @@ impl Explanation {
                 && (known.sanity.is_some() || !self.ask.sanity)
                 && (!redraws || labels.iter().all(|word| known.counterfactuals.iter().any(|found| found.word == *word)))
                 && self.ask.reweight.iter().all(|asked| known.reweighted.iter().any(|found| found.answers(asked)))
-                && known.figures.iter().all(|figure| there(&figure.file))
+                && known.files().iter().all(|file| there(file))
         }))
     }
 
@@ -298,15 +316,18 @@ impl Explanation {
         // Damaged evidence has nothing to keep.
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
+        let order: Vec<String> = self.maps.chosen.iter().map(label).collect();
         if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
-            let order: Vec<String> = self.maps.chosen.iter().map(label).collect();
             evidence.keep(known, (&mut causal, maps), &order);
         }
         evidence.answer();
         evidence.describe();
         let pictures = counterfactuals.into_iter().flat_map(|(_, pictures)| pictures);
         let pictures = pictures.chain(reweighted.into_iter().flat_map(|(_, pictures)| pictures));
-        redrawn::write(&self.run.folder, &pictures.collect::<Vec<_>>())?;
+        let mut pictures: Vec<_> = pictures.collect();
+        let (display, grid) = (&record.display, self.maps.grid);
+        pictures.extend(causal_pictures::draw(&mut evidence, &causal, grid, &self.image, display, &order)?);
+        redrawn::write(&self.run.folder, &pictures)?;
         evidence.write(&self.run.folder, &causal, self.maps.grid)?;
         // What was replaced leaves no pictures behind.
         let after = evidence.files();
@@ -513,7 +534,8 @@ impl Evidence {
         let without = self.counterfactuals.iter();
         let without = without.flat_map(|found| [&found.image, &found.difference, &found.region, &found.strip]);
         let scaled = self.reweighted.iter().flat_map(|found| found.images.iter().chain([&found.strip]));
-        without.chain(scaled).cloned().collect()
+        let causal = self.words.iter().filter_map(|word| word.picture.as_ref());
+        without.chain(scaled).chain(causal).cloned().collect()
     }
 
     /// Puts into words what the parts beside the words' own found, and lists their pictures.
@@ -526,26 +548,30 @@ impl Evidence {
     }
 }
 
-/// Judges the causal maps that the run in `folder` has against its present maps, where `view` has made other ones since: no network is run.
-/// Returns whether there was anything to judge anew.
+/// Judges the causal maps that the run in `folder` has against its present maps, and draws them as its present pictures are drawn, where
+/// `view` has made other ones since: no network is run. Returns whether there was anything to judge anew.
 ///
 /// # Errors
 /// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`].
 pub fn judge_again(folder: &Path) -> Result<bool> {
     let run = Run::open(folder)?;
     let Some((mut evidence, causal)) = Evidence::read(folder, run.record.latent)? else { return Ok(false) };
+    let (trace, image) = run.read()?;
+    let order: Vec<String> = trace.about.prompt.words.iter().map(label).collect();
+    let (display, grid) = (&run.record.display, run.record.latent);
+    let pictures = causal_pictures::draw(&mut evidence, &causal, grid, &image, display, &order)?;
     let how: Aggregate = run.record.aggregate.parse()?;
     if how.half == Half::Unconditional || evidence.aggregate == run.record.aggregate {
-        return Ok(false);
+        evidence.write(folder, &causal, grid)?;
+        return redrawn::write(folder, &pictures).map(|()| false);
     }
-    let trace = run.trace()?;
     let maps = heatmap::aggregate(&trace, &how, &trace.about.prompt.words)?;
-    let image = run.image()?;
     let place = |name: &str| maps.chosen.iter().position(|word| label(word) == name);
     let tested: Vec<Option<usize>> = evidence.words.iter().map(|word| place(&word.word)).collect();
     let judged = evidence.words.iter().zip(&causal).enumerate().filter_map(|(at, (word, causal))| {
         let other = (tested.len() > 1).then(|| tested[(at + 1) % tested.len()]).flatten();
-        Some(judge(&maps, tested[at]?, other, causal, word.effect, &image))
+        let judged = judge(&maps, tested[at]?, other, causal, word.effect, &image);
+        Some(WordEvidence { picture: word.picture.clone(), ..judged })
     });
     let judged: Vec<_> = judged.collect();
     if judged.len() != evidence.words.len() {
@@ -557,7 +583,7 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
     evidence.format_version = FORMAT_VERSION;
     evidence.answer();
     evidence.write(folder, &causal, maps.grid)?;
-    Ok(true)
+    redrawn::write(folder, &pictures).map(|()| true)
 }
 
 /// Whether two images of a run are one: the networks sum in another order for several images at once, so that a value in a thousand may

@@ -6,6 +6,7 @@
 pub mod accuracy;
 pub mod asked;
 pub mod causal;
+pub mod causal_pictures;
 pub mod cause;
 pub mod explain;
 mod figure;

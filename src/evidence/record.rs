@@ -8,6 +8,7 @@ use super::sanity::Sanity;
 use super::shapley::Shapley;
 use super::verdict::{Thresholds, WordEvidence};
 use crate::files::write_json;
+use crate::run::quoted;
 use crate::trace::Grid;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::{Error, Result};
@@ -117,7 +118,10 @@ impl Evidence {
         let bytes = crate::files::read(&json).map_err(Error::io(&json))?;
         let damaged = |reason: String| Error::Trace {
             file: json.clone(),
-            reason: format!("{reason}; `attnmap explain --force` makes it again"),
+            reason: format!(
+                "{reason}; `attnmap explain {} --force` makes it again",
+                quoted(&folder.display().to_string())
+            ),
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);

@@ -20,8 +20,11 @@ use std::path::Path;
 /// A pixel counts as changed when one of its channels differs by at least this share of the full scale.
 pub const CHANGED: f32 = 0.1;
 
-/// The folders of a run that hold the pictures.
-pub const FOLDERS: [&str; 2] = ["counterfactual", "weights"];
+/// The folder of a run that holds causal maps as pictures.
+pub const CAUSAL: &str = "causal";
+
+/// The folders of a run that hold the pictures of an explanation.
+pub const FOLDERS: [&str; 3] = ["counterfactual", "weights", CAUSAL];
 
 /// A word that changes less of the image than this when what it adds is taken away has other ways into it.
 const LITTLE: f64 = 0.05;
@@ -35,9 +38,9 @@ const MOST: f32 = 100.0;
 /// A picture for the run's folder: its path in it, and its description.
 #[derive(Debug)]
 pub struct Picture {
-    file: String,
-    about: String,
-    image: RgbImage,
+    pub(super) file: String,
+    pub(super) about: String,
+    pub(super) image: RgbImage,
 }
 
 /// The same seed without a word.
@@ -49,7 +52,7 @@ pub struct Counterfactual {
     pub image: String,
     /// The absolute difference from the run's image, channel by channel.
     pub difference: String,
-    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A mask for `attnmap ask --mask`.
+    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A picture for `attnmap ask --region`.
     pub region: String,
     /// Original, without, difference and region side by side.
     pub strip: String,
@@ -204,7 +207,7 @@ pub fn without(
         let (area, bounds) = (changed.area, changed.bounds());
         let Changed { region, places, .. } = changed;
         let name = label(word);
-        let file = |part: &str| format!("counterfactual/{index:02}-without-{}{part}.png", slug(&name));
+        let [image_file, difference_file, region_file, strip_file] = files_without(*index, &name);
         let title = format!("The same seed without {} ({})", crate::in_quotes(&name), cut.name());
         let strip = strip(
             &[
@@ -218,10 +221,10 @@ pub fn without(
         );
         let found = Counterfactual {
             word: name.clone(),
-            image: file(""),
-            difference: file("-difference"),
-            region: file("-region"),
-            strip: file("-strip"),
+            image: image_file,
+            difference: difference_file,
+            region: region_file,
+            strip: strip_file,
             mean,
             area,
             bounds,
@@ -260,10 +263,11 @@ pub fn reweighted(
     let captions = images.iter().zip(&weights).map(|(image, weight)| (image, format!("{name} x {weight:.2}")));
     let title = format!("What {} adds in cross-attention, scaled", crate::in_quotes(&name));
     let strip_image = strip(&captions.collect::<Vec<_>>(), &title, &mut Typesetter::new());
-    let file = |part: &str| format!("weights/{}{part}.png", slug(&name));
+    let mut files = files_scaled(&name, &weights);
+    let strip_file = files.pop().unwrap_or_default();
     let found = Reweighted {
-        images: weights.iter().map(|weight| file(&format!("-x{weight:.2}"))).collect(),
-        strip: file(""),
+        images: files,
+        strip: strip_file,
         means: images.iter().map(|other| difference(image, other).1).collect(),
         areas: images.iter().map(|other| changed(&difference(image, other).0).area).collect(),
         word: name.clone(),
@@ -276,16 +280,36 @@ pub fn reweighted(
     Ok((found, pictures))
 }
 
+/// The files of the same seed without the word `name` at `place` of the prompt: image, difference, region, all side by side.
+pub(super) fn files_without(place: usize, name: &str) -> [String; 4] {
+    ["", "-difference", "-region", "-strip"]
+        .map(|part| format!("counterfactual/{place:02}-without-{}{part}.png", slug(name)))
+}
+
+/// The files of a word scaled: one for each weight, and all side by side at the end.
+pub(super) fn files_scaled(name: &str, weights: &[f32]) -> Vec<String> {
+    let parts = weights.iter().map(|weight| format!("-x{weight:.2}")).chain([String::new()]);
+    parts.map(|part| format!("weights/{}{part}.png", slug(name))).collect()
+}
+
+/// Whether none of the user's files in the run `folder` has one of these names.
+///
+/// # Errors
+/// [`Error::Option`] naming the file that is in the way.
+pub(super) fn check_room(folder: &Path, files: &[String]) -> Result<()> {
+    // Pictures of before they had a mark are named by the evidence.
+    let known = std::fs::read_to_string(folder.join(JSON)).unwrap_or_default();
+    let unknown = files.iter().filter(|file| !known.contains(&format!("\"{file}\"")));
+    unknown.into_iter().try_for_each(|file| crate::files::check_own(&folder.join(file), "RUN"))
+}
+
 /// Writes pictures into the run folder.
 ///
 /// # Errors
 /// [`Error::Option`] when one of the user's files has the name of a picture; [`Error::Io`].
 pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
-    // Pictures of before they had a mark are named by the evidence.
-    let known = std::fs::read_to_string(folder.join(JSON)).unwrap_or_default();
-    for picture in pictures.iter().filter(|picture| !known.contains(&format!("\"{}\"", picture.file))) {
-        crate::files::check_own(&folder.join(&picture.file), "RUN")?;
-    }
+    let files: Vec<String> = pictures.iter().map(|picture| picture.file.clone()).collect();
+    check_room(folder, &files)?;
     for picture in pictures {
         let path = folder.join(&picture.file);
         if let Some(parent) = path.parent() {

@@ -192,6 +192,9 @@ pub struct WordEvidence {
     pub attention: Agreement,
     /// The same scores of the controls.
     pub controls: Controls,
+    /// The causal map over the run's image, from the run folder; absent in evidence of versions that drew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
 }
 
 // Formats that had neither are answered anew when they are read.
@@ -268,8 +271,8 @@ pub fn judge(
         edges: Agreement::of(&edges(&luminance, size, maps.grid), causal),
     };
     let (mattered, shows) = (not_at_all(), nothing());
-    let mut judged =
-        WordEvidence { word, mattered, changed: None, shows, sentence: String::new(), effect, attention, controls };
+    let (changed, sentence, picture) = (None, String::new(), None);
+    let mut judged = WordEvidence { word, mattered, changed, shows, sentence, effect, attention, controls, picture };
     judged.answer(None);
     judged
 }

@@ -28,8 +28,9 @@ const FILES: [&str; 10] = [
 const START: [&str; 2] = ["init.png", "mask.png"];
 
 /// Folders for pictures that carry attnmap's mark, and for the numbers beside them.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "overlays",
+    "causal",
     "counterfactual",
     "weights",
     "animations",

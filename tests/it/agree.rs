@@ -66,6 +66,7 @@ fn agree(run: &Path, after: &str) {
         let drawn = drawn.iter().find(|drawn| drawn["word"] == tested["word"]);
         assert_eq!(tested["changed"], drawn.map_or(Value::Null, |drawn| drawn["area"].clone()), "{after}");
         assert!(drawn.is_none_or(|drawn| run.join(drawn["strip"].as_str().unwrap()).is_file()), "{after}");
+        assert!(run.join(tested["picture"].as_str().unwrap()).is_file(), "{after}");
     }
 }
 

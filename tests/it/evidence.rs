@@ -303,6 +303,10 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
         (&both["words"][1]["mattered"], &both["words"][1]["shows"]),
         (&"not at all".into(), &"nothing to show".into())
     );
+    // A causal picture of each word, on one scale: brightest where the word that matters moves most.
+    let causal: Vec<_> = both["words"].as_array().unwrap().iter().map(|word| picture(&word["picture"])).collect();
+    let changed = |picture: &image::RgbImage| picture.pixels().filter(|p| p.0[0] > 200).count();
+    assert!(changed(&causal[0]) > 100 && changed(&causal[1]) == 0, "the frog is lit, a word that moves nothing is not");
     let without = &without["counterfactuals"][0];
     let region = picture(&without["region"]);
     let white = |half: u32| region.enumerate_pixels().filter(|(x, _, p)| p.0[0] == 255 && x / 64 == half).count();
