@@ -17,7 +17,7 @@ use clap::Args;
 use image::GrayImage;
 
 use super::checkpoint::ModelArgs;
-use super::display::MapArgs;
+use super::display::{HalfArg, MapArgs, threshold_of};
 use super::inert;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
@@ -43,6 +43,14 @@ pub struct AskArgs {
 
     #[command(flatten)]
     maps: MapArgs,
+
+    /// Which half of the guidance batch; the unconditional one needs a run made with --trace-negative
+    #[arg(long, value_name = "HALF", default_value = "conditional", help_heading = "Maps", conflicts_with_all = ["cause", "versus"])]
+    half: HalfArg,
+
+    /// Share of a map's top at which a word's area begins, 0 to 1 [default: the run's own, usually 0.4]
+    #[arg(long, value_name = "SHARE", help_heading = "Maps", allow_negative_numbers = true)]
+    threshold: Option<f32>,
 
     /// Print the table as JSON
     #[arg(long)]
@@ -79,6 +87,10 @@ pub struct RegionArgs {
 
     /// A picture whose white pixels are the region, of any size in the image's shape
     #[arg(long, value_name = "FILE")]
+    region: Option<PathBuf>,
+
+    /// The name that --region had; in `generate` a mask says where to paint
+    #[arg(long, value_name = "FILE", hide = true)]
     mask: Option<PathBuf>,
 }
 
@@ -89,8 +101,9 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
         args.region.require()?;
     }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let threshold = threshold_of(args.threshold, &run.record)?;
     let (trace, picture) = run.read()?;
-    let how = args.maps.aggregate_of(&run.record)?;
+    let how = Aggregate { half: args.half.into(), ..args.maps.aggregate_of(&run.record)? };
     let image = trace.about.image;
     let mask = args.region.mask(image)?;
     let place = if args.region.is_given() {
@@ -108,7 +121,7 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let evidence = Evidence::read(&run.folder, trace.about.latent)?;
         let causal = [0, 1].map(|word: usize| causal_map(evidence.as_ref(), &words[word]));
         let named = place.as_ref().map(|place| Ok::<_, Error>((args.region.place()?.0, place))).transpose()?;
-        let found = versus(&trace, &how, &words, named, causal, run.record.display.threshold)?;
+        let found = versus(&trace, &how, &words, named, causal, threshold)?;
         let target = Target::of(None, false, || run.folder.join("versus"));
         let files = draw_versus(&target, (&trace, &picture), found, &run.record.display)?;
         return match args.json {
@@ -117,17 +130,24 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
         };
     }
     let Some(place) = place else { return Ok(()) };
-    let chosen = args.maps.words_of(&trace, Half::Conditional)?;
+    let chosen = match trace.half(how.half) {
+        Some(_) => args.maps.words_of(&trace, how.half)?,
+        None => None, // refused where the words are ranked, with the way out
+    };
     if args.cause {
         let own = chosen
             .as_ref()
             .map(|words| words.iter().filter(|word| !trace.about.prompt.is_probe(word)).cloned().collect::<Vec<_>>());
         test(args, &run, &how, own.as_deref(), terminal)?;
     }
-    let words = chosen.unwrap_or_else(|| trace.words(Half::Conditional));
-    let evidence = Evidence::read(&run.folder, trace.about.latent)?;
+    let words = chosen.unwrap_or_else(|| trace.words(how.half));
+    // What was tested are words of the prompt.
+    let evidence = match how.half {
+        Half::Conditional => Evidence::read(&run.folder, trace.about.latent)?,
+        Half::Unconditional => None,
+    };
     let causal = |index: usize| causal_map(evidence.as_ref(), &words[index]);
-    let mut parts = rank(&trace, &how, &words, &place, &causal)?;
+    let mut parts = rank(&trace, &how, &words, &place, threshold, &causal)?;
     if args.cause {
         by_cause(&mut parts, &trace.about.prompt.words);
     }
@@ -201,21 +221,27 @@ fn test(
 impl RegionArgs {
     /// Whether a place is named.
     pub fn is_given(&self) -> bool {
-        self.at.is_some() || self.bounds.is_some() || self.mask.is_some()
+        self.at.is_some() || self.bounds.is_some() || self.picture().is_some()
     }
 
     /// Refuses a command line without a place.
     pub fn require(&self) -> Result<()> {
         match self.is_given() {
             true => Ok(()),
-            false => Err(Error::option("--at", "name a place: --at X,Y or --box X,Y,W,H in pixels, or --mask FILE")),
+            false => Err(Error::option("--at", "name a place: --at X,Y or --box X,Y,W,H in pixels, or --region FILE")),
         }
+    }
+
+    /// The picture of a region, by the option that it was given with.
+    fn picture(&self) -> Option<(&'static str, &Path)> {
+        let mask = || self.mask.as_deref().map(|path| ("--mask", path));
+        self.region.as_deref().map(|path| ("--region", path)).or_else(mask)
     }
 
     /// The mask of an image of `image` pixels, black and white, where one was given.
     pub fn mask(&self, image: Grid) -> Result<Option<GrayImage>> {
-        let Some(path) = &self.mask else { return Ok(None) };
-        let mask = picture::read_mask(path, image, "--mask")?;
+        let Some((option, path)) = self.picture() else { return Ok(None) };
+        let mask = picture::read_mask(path, image, option)?;
         mask.warning.iter().for_each(print::warn);
         Ok(Some(picture::mask(&mask.picture, mask.picture.width(), mask.picture.height())))
     }
@@ -237,13 +263,13 @@ impl RegionArgs {
     /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been read.
     pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
         let size = format!("the image has {}x{} pixels", image.width, image.height);
-        let path = self.mask.as_deref().unwrap_or(Path::new("")).display();
+        let (option, path) = self.picture().unwrap_or(("--region", Path::new("")));
         self.of_image(image, mask)?.on(grid).ok_or_else(|| match (&self.at, &self.bounds) {
             (Some(text), _) => Error::option("--at", format!("{text} lies outside: {size}")),
             (_, Some(text)) => Error::option("--box", format!("{text} is empty or lies outside: {size}")),
             _ => {
-                let reason = format!("{path} is all black or smaller than {}x{}", grid.width, grid.height);
-                Error::option("--mask", reason)
+                let reason = format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
+                Error::option(option, reason)
             }
         })
     }
@@ -260,8 +286,8 @@ impl RegionArgs {
             let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
             return Ok((format!("box {x}, {y}, {width}, {height}"), Some([x, y, x + width, y + height])));
         }
-        let stem = self.mask.as_deref().and_then(Path::file_stem).unwrap_or_default();
-        Ok((format!("mask {}", stem.to_string_lossy()), None))
+        let stem = self.picture().and_then(|(_, path)| path.file_stem()).unwrap_or_default();
+        Ok((format!("region {}", stem.to_string_lossy()), None))
     }
 }
 
@@ -331,19 +357,22 @@ fn both_words(files: &VersusFiles) -> String {
 
 fn table(parts: &[Part]) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
-    let mut head = vec!["word".to_owned(), "share here".into(), "against the image".into()];
+    let head = ["word", "share here", "against the image", "in its area"];
+    let mut head = head.map(str::to_owned).to_vec();
     head.extend(tested.then(|| "share of its change".to_owned()));
     let mut rows = vec![head];
     for part in parts {
         let mut row = vec![print::printable(&part.word), print::percent(part.share), format!("{:.2}x", part.lift)];
-        let causal = || part.causal.map_or_else(|| "-".into(), print::percent);
-        row.extend(tested.then(causal));
+        let share = |share: Option<f64>| share.map_or_else(|| "-".into(), print::percent);
+        row.push(share(part.in_area));
+        row.extend(tested.then(|| share(part.causal)));
         rows.push(row);
     }
     let mut text = print::table(&rows);
     text +=
         "\nShare here: how much of the attention in this place goes to the word; with start, end and padding 100 %.\n";
     text += "Against the image: that, over the word's share of the whole image.\n";
+    text += "In its area: how much of this place lies where the word's map reaches its threshold.\n";
     if parts.iter().any(|part| part.probe) {
         text += &format!("{}\n", print::PROBES);
     }

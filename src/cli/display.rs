@@ -5,8 +5,8 @@ use attnmap::render::{Colormap, Display, Scale, Style};
 use attnmap::run::RunRecord;
 use attnmap::trace::{Half, PromptInfo, Trace, WordInfo};
 use attnmap::{Error, Result};
-use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 
 use super::print;
 
@@ -37,6 +37,34 @@ pub struct MapArgs {
     /// Only a part of the run: shares like 0.2..0.8, or steps like 1-20 (both ends included)
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
     steps_window: Option<String>,
+}
+
+/// Which half of the guidance batch.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum HalfArg {
+    /// The rows that were given the prompt
+    Conditional,
+    /// The rows that were given the negative prompt
+    Unconditional,
+}
+
+impl From<HalfArg> for Half {
+    fn from(half: HalfArg) -> Self {
+        match half {
+            HalfArg::Conditional => Self::Conditional,
+            HalfArg::Unconditional => Self::Unconditional,
+        }
+    }
+}
+
+/// The threshold that was asked for, or the run's own.
+pub fn threshold_of(asked: Option<f32>, record: &RunRecord) -> Result<f32> {
+    let threshold = asked.unwrap_or(record.display.threshold);
+    if threshold > 0.0 && threshold < 1.0 {
+        Ok(threshold)
+    } else {
+        Err(Error::option("--threshold", format!("must lie between 0 and 1; {threshold} given")))
+    }
 }
 
 /// How maps are drawn.

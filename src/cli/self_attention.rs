@@ -60,7 +60,10 @@ pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> 
     let (trace, picture) = run.read()?;
     let image = trace.about.image;
     if trace.recording.self_attention.is_empty() {
-        let reason = "it keeps no self-attention; make the run again with --self-attention";
+        let reason = match trace.about.is_look() {
+            true => "a look at a picture keeps no self-attention; make a run with `generate --self-attention`",
+            false => "it keeps no self-attention; make the run again with --self-attention",
+        };
         return Err(Error::Trace { file: run.folder.clone(), reason: reason.into() }.into());
     }
     let mask = args.region.mask(image)?;

@@ -1,6 +1,6 @@
 //! `attnmap view`: a run's maps and pictures again, with other choices and without the checkpoint.
 
-use super::display::{DisplayArgs, MapArgs};
+use super::display::{DisplayArgs, HalfArg, MapArgs};
 use super::newest::run_folder;
 use super::print::Terminal;
 use super::regions::RegionFileArgs;
@@ -10,8 +10,7 @@ use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::report;
 use attnmap::run::{self, Remake, Run, remake};
-use attnmap::trace::Half;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Make a run's maps and pictures again, with other choices and without the checkpoint
@@ -62,23 +61,12 @@ Examples:
 The run's heatmaps.safetensors, overlays, words.png, report.html and run.json are replaced, and what `explain`
 said of its maps is said of the new ones; its image and trace stay as they are.";
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum HalfArg {
-    /// The rows that were given the prompt
-    Conditional,
-    /// The rows that were given the negative prompt
-    Unconditional,
-}
-
 /// Runs the command.
 pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
-    aggregate.half = match args.half {
-        HalfArg::Conditional => Half::Conditional,
-        HalfArg::Unconditional => Half::Unconditional,
-    };
+    aggregate.half = args.half.into();
     let regions = args.regions.chosen(display.threshold)?;
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;

@@ -130,6 +130,10 @@ pub struct Part {
     pub share: f64,
     /// That, over the word's share of the whole image: above 1 the word is looked for here more than elsewhere.
     pub lift: f64,
+    /// The share of the region that lies in the word's area, 0 to 1: where its map reaches the threshold of its top. Absent for
+    /// the start token, the end token and the padding, and where the map is zero.
+    #[serde(default)]
+    pub in_area: Option<f64>,
     /// Share of the word's change in prediction that lies in the region, 0 to 1, where the run has a causal test of the word.
     pub causal: Option<f64>,
     /// How much cutting the word changes the prediction here: the mean of its causal map over the region, in shares of the mean square of the
@@ -168,31 +172,40 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
 }
 
 /// `words` ranked by their share of the attention in `place`, highest first, then the probes likewise, then the start and end tokens and the
-/// padding. `causal` gives the causal map of a word, on the latent grid, by its position in `words`.
+/// padding. An area begins at `threshold` times a map's top. `causal` gives the causal map of a word, on the latent grid, by its position in `words`.
 ///
 /// # Errors
-/// As [`heatmap::shares`].
+/// As [`heatmap::shares`] and [`heatmap::aggregate`].
 pub fn rank<'a>(
     trace: &Trace,
     how: &Aggregate,
     words: &[WordInfo],
     place: &Place,
+    threshold: f32,
     causal: &dyn Fn(usize) -> Option<&'a [f32]>,
 ) -> Result<Vec<Part>> {
     let here = heatmap::shares(trace, how, &|grid| place.on(grid).map_or_else(|| vec![1.0; grid.cells()], |on| on.0))?;
     let whole = heatmap::shares(trace, how, &|grid| vec![1.0; grid.cells()])?;
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let region = place.on(trace.about.latent);
+    let maps = heatmap::aggregate(trace, how, words)?;
+    let in_area = |index: usize| {
+        let (map, region) = (maps.word(index), region.as_ref()?);
+        let top = map.iter().copied().fold(0.0, f32::max);
+        let area: Vec<f32> = map.iter().map(|&value| f32::from(u8::from(value >= threshold * top))).collect();
+        (top > 0.0).then(|| region.mean(&area))
+    };
     let part = |word: String, special: bool, tokens: &[usize]| {
         let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
         let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
-        Part { word, special, probe: false, share, lift, causal: None, change: None, cause: None }
+        Part { word, special, probe: false, share, lift, in_area: None, causal: None, change: None, cause: None }
     };
     let cut = |index: usize| causal(index).zip(region.as_ref());
     let changes: f64 = (0..words.len()).filter_map(cut).map(|(map, region)| region.mean(map)).sum();
     let word = |(index, word): (usize, &WordInfo)| Part {
         probe: prompt.is_probe(word),
         special: prompt.is_special(word),
+        in_area: in_area(index).filter(|_| !prompt.is_special(word)),
         causal: cut(index).map(|(map, region)| region.share(map)),
         change: cut(index).map(|(map, region)| region.mean(map)),
         cause: cut(index).filter(|_| changes > 0.0).map(|(map, region)| region.mean(map) / changes),

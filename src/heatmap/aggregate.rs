@@ -251,7 +251,14 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
 /// The recorded half that `how` asks for, with its prompt.
 fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
     trace.half(how.half).ok_or_else(|| {
-        let reason = "the trace has no unconditional half; make the run again with --trace-negative";
+        let guidance = trace.about.settings["guidance_scale"].as_f64();
+        let reason = if trace.about.is_look() {
+            "a look at a picture has no unconditional half; leave it out"
+        } else if guidance.is_some_and(|scale| scale <= 1.0) {
+            "the run had no guidance, and so no unconditional half; make it again with --guidance above 1 and --trace-negative"
+        } else {
+            "the trace has no unconditional half; make the run again with --trace-negative"
+        };
         Error::option("--half", reason)
     })
 }
@@ -397,7 +404,7 @@ fn sources<'a>(
         let source = |&index: &usize| {
             let (site, values) = (&sites[index], &stored[index]);
             let Some(steps) = &values.steps else {
-                let reason = "the trace has no single steps; make the run again with per-step maps";
+                let reason = "the trace has no single steps; make the run again without --no-step-maps";
                 return Err(Error::option("--steps-window", reason));
             };
             let (pixels, channels, weight) = (pixels(site), channels(site), site.heads as f32);

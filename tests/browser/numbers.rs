@@ -71,7 +71,7 @@ fn the_page_and_the_command_line_say_the_same() {
     let inside = |x: u32, y: u32| (69..109).contains(&x) && (49..80).contains(&y);
     let mask = image::GrayImage::from_fn(128, 128, |x, y| image::Luma([if inside(x, y) { 255 } else { 0 }]));
     mask.save(folder.join("mask.png")).unwrap();
-    same(&asked(folder, &words, &["--mask", "mask.png"]), &boxed, 1e-6, "a mask");
+    same(&asked(folder, &words, &["--region", "mask.png"]), &boxed, 1e-6, "a mask");
     let point = asked(folder, &words, &["--at", "92,79"]);
     same(&shown(&mut chrome, &page, "#little=1&special=1&box=92,79,1,1"), &point, 1e-3, "a point");
 

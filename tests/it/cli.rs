@@ -172,7 +172,9 @@ fn files_that_are_not_there_are_named_with_their_option() {
     let (run, folder) = (run.display().to_string(), folder.path().display().to_string());
     let refused = |arguments: &[&str], parts: &[&str]| refused(&attnmap(arguments), 2, parts);
     for command in ["self-attention", "ask"] {
-        refused(&[command, &run, "--mask", "nope.png"], &["--mask", "nope.png", "no such file"]);
+        for option in ["--region", "--mask"] {
+            refused(&[command, &run, option, "nope.png"], &[option, "nope.png", "no such file"]);
+        }
     }
     refused(&["generate", "--prompt-file", &folder], &["--prompt-file", "is a folder"]);
     refused(

@@ -170,7 +170,7 @@ fn splitting_a_word_into_more_tokens_changes_nothing() {
             prop_assert_eq!((one.row, one.column), (many.row, many.column));
         }
         let place = Place::Box([3.0, 5.0, 30.0, 21.0], Grid::new(32, 48));
-        let parts = traces.each_ref().map(|trace| rank(trace, &how, &trace.about.prompt.words, &place, &|_| None).unwrap());
+        let parts = traces.each_ref().map(|trace| rank(trace, &how, &trace.about.prompt.words, &place, 0.4, &|_| None).unwrap());
         for (one, many) in parts[0].iter().zip(&parts[1]) {
             prop_assert_eq!(&one.word, &many.word);
             prop_assert!(near(one.share as f32, many.share as f32) && near(one.lift as f32, many.lift as f32));

@@ -134,9 +134,9 @@ fn a_mask_of_another_shape_is_refused_with_both_sizes_and_transparency_is_warned
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let (run, image) = (run.to_str().unwrap(), run.join("image.png").display().to_string());
     for command in ["ask", "self-attention"] {
-        let wide = attnmap(&[command, run, "--mask", &path("wide.png")]);
-        refused(&wide, 2, &["--mask", "wide.png", "64x32", "64x64"]);
-        let clear = attnmap(&[command, run, "--mask", &path("clear.png")]);
+        let wide = attnmap(&[command, run, "--region", &path("wide.png")]);
+        refused(&wide, 2, &["--region", "wide.png", "64x32", "64x64"]);
+        let clear = attnmap(&[command, run, "--region", &path("clear.png")]);
         let text = String::from_utf8_lossy(&clear.stderr).into_owned();
         assert!(clear.status.success() && text.lines().count() == 1, "{text}");
         assert!(text.contains("clear.png: its transparency was dropped") && text.contains("100 % of it"), "{text}");

@@ -43,6 +43,38 @@ fn run(pipeline: &Pipeline, prompt: &str, options: &Options) -> Vec<Traced> {
 }
 
 #[test]
+fn a_place_is_asked_about_in_either_half_and_within_areas() {
+    let (made, _folder, run) = generate("a red apple", &["--negative", "rain", "--trace-negative"]);
+    assert!(made.status.success());
+    let run = run.display().to_string();
+    let ask = |more: &[&str]| -> Vec<Value> {
+        let output = attnmap(&[&["ask", &run, "--box", "0,0,64,64", "--json"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let words = |parts: &[Value]| -> Vec<String> {
+        parts.iter().filter(|part| part["special"] == false).map(|part| part["word"].as_str().unwrap().into()).collect()
+    };
+    assert_eq!(words(&ask(&["--half", "unconditional"])), ["rain"]);
+    let record: Value = serde_json::from_slice(&fs::read(Path::new(&run).join("run.json")).unwrap()).unwrap();
+    // Of everything, the part in a word's area is the word's area.
+    let parts = ask(&[]);
+    assert_eq!(words(&parts).len(), 3);
+    for part in parts.iter().filter(|part| part["special"] == false) {
+        let word = record["words"].as_array().unwrap().iter().find(|word| word["text"] == part["word"]).unwrap();
+        assert!((part["in_area"].as_f64().unwrap() - word["area"].as_f64().unwrap()).abs() < 1e-6, "{part}");
+    }
+    let low = ask(&["--threshold", "0.01"]);
+    let area = |parts: &[Value]| parts.iter().filter_map(|part| part["in_area"].as_f64()).sum::<f64>();
+    assert!(area(&low) > area(&parts), "a lower threshold takes more in");
+    refused(&attnmap(&["ask", &run, "--at", "1,1", "--threshold", "2"]), 2, &["--threshold", "between 0 and 1"]);
+    let (_, _folder, plain) = generate("a red apple", &[]);
+    let plain = plain.display().to_string();
+    let asked = attnmap(&["ask", &plain, "--at", "1,1", "--half", "unconditional"]);
+    refused(&asked, 2, &["--half", "--trace-negative"]);
+}
+
+#[test]
 fn probes_equal_torch_and_leave_the_image_alone() {
     let cases: std::collections::BTreeMap<String, Case> =
         serde_json::from_slice(&fs::read(fixtures().join("probes.json")).unwrap()).unwrap();

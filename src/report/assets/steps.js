@@ -98,7 +98,7 @@ function stepsPanel() {
   });
   return el('section', {class: 'panel steps'}, el('header', {}, title, says), curve,
     el('div', {class: 'transport'}, el('span', {class: 'label', text: LOOK ? 'Level' : 'Step'}), scrub, play),
-    el('div', {class: 'transport'}, el('span', {class: 'label', text: 'Window'}), track, all),
+    el('div', {class: 'transport'}, el('span', {class: 'label', text: 'From – to'}), track, all),
     el('div', {class: 'transport small'}, again, el('label', {}, el('span', {text: 'Speed'}), pace), merged(), forming()), strip, note);
 }
 
