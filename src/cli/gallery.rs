@@ -3,21 +3,26 @@
 use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{ExpectArgs, Unmet};
-use super::inert;
+use super::inert::{self, Given};
 use super::init::InitArgs;
 use super::lists;
+use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{SyntaxArgs, unread_syntax};
+use super::prompt::{ProbeArgs, SyntaxArgs, missing_word, unread_syntax};
 use super::sampling::SamplingArgs;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
+use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, fitting_batch, judge,
+    Axes, Cell, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues, fitting_batch, judge,
     listed_seeds, make, parse_loras, read_lines, settle, write_index,
 };
-use attnmap::pipeline::{Choice, LoadOptions};
+use attnmap::heatmap::Aggregate;
+use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
 use attnmap::prompt::Syntax;
+use attnmap::render::Display;
+use attnmap::run;
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
@@ -25,7 +30,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Make a gallery: the product of prompts, replacements, steps, seeds, checkpoints and LoRAs
@@ -70,6 +75,17 @@ pub struct GalleryArgs {
     #[command(flatten)]
     expect: ExpectArgs,
 
+    #[command(flatten)]
+    probe: ProbeArgs,
+
+    /// Record the unconditional half too, so that the negative prompt's words have maps
+    #[arg(long, help_heading = "What is kept")]
+    trace_negative: bool,
+
+    /// Keep the estimate of the image at every Nth step, which the cells' pages show forming; each costs a decoding
+    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_steps: Option<u32>,
+
     /// Seeds that go through the network together: faster, and more memory [default: up to 4, as memory allows when the gallery is
     /// begun, and the same ever after]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -84,8 +100,9 @@ pub struct GalleryArgs {
     index: Option<PathBuf>,
 
     /// The gallery's folder; run the same command again to continue an interrupted one
-    #[arg(long, short, value_name = "DIR", default_value = "gallery")]
-    out: PathBuf,
+    /// [default: outputs/<list or first prompt>-gallery, and counts up past other galleries]
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
 
     /// Open the page in the browser
     #[arg(long)]
@@ -150,7 +167,8 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
-    check_folder(&args.out)?;
+    let out = &folder(args, &single, (&aggregate, &display));
+    check_folder(out)?;
     own_settings(terminal, &axes.lines).iter().for_each(print::warn);
     for (syntax, texts) in texts(&axes) {
         unread_syntax(texts, syntax).iter().for_each(print::warn);
@@ -162,27 +180,32 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         checkpoint.warnings.iter().filter(new).for_each(print::warn);
         Ok(checkpoint)
     };
-    check_checkpoints(&args.out, &single, &open)?;
-    let batch = settle(&args.out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
+    check_checkpoints(out, &single, &open)?;
+    let batch = settle(out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan { expect: args.expect.list().cloned(), ..Plan::new(&axes, batch)? };
-    let mut told = Told::new(terminal);
+    let (mut told, mut heard) = (Told::new(terminal), BTreeSet::new());
     let mut progress = |event: Progress| {
+        if let Progress::Loaded(pipeline) = &event {
+            let said = of_checkpoint(&terminal.given, pipeline, &plan);
+            let new: Vec<String> = said.into_iter().filter(|line| heard.insert(line.clone())).collect();
+            told.bar.suspend(|| new.iter().for_each(print::warn));
+        }
         told.tell(&event);
         ControlFlow::Continue(())
     };
     let shard = args.shard.unwrap_or_default();
-    let outcome = make(&args.out, &plan, shard, (&aggregate, &display), &open, &mut progress);
+    let outcome = make(out, &plan, shard, (&aggregate, &display), &open, &mut progress);
     told.bar.finish_and_clear();
     let outcome = outcome?;
-    let expected = judge(&args.out, &plan, shard, &open)?;
-    write_index(&args.out)?;
+    let expected = judge(out, &plan, shard, &open)?;
+    write_index(out)?;
     let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
     let mut facts = serde_json::to_value(outcome)?;
     if args.expect.list().is_some() {
         line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
         facts["expected"] = serde_json::to_value(expected)?;
     }
-    report(args, &args.out, &facts, &line)?;
+    report(args, out, &facts, &line)?;
     if outcome.failed > 0 {
         anyhow::bail!(
             "{} cells could not be made; the page lists them, and the same command tries them again",
@@ -192,7 +215,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Unmet::count(expected.unmet, expected.met + expected.unmet, "images are not as expected; all expectations were")
 }
 
-fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Value, line: &str) -> anyhow::Result<()> {
+fn report(args: &GalleryArgs, folder: &Path, facts: &serde_json::Value, line: &str) -> anyhow::Result<()> {
     let page = folder.join("index.html");
     if args.open {
         open::open(&page);
@@ -201,6 +224,62 @@ fn report(args: &GalleryArgs, folder: &std::path::Path, facts: &serde_json::Valu
         return print::json(&serde_json::json!({"page": page, "facts": facts}));
     }
     print::stdout(format!("{line}\n{}\n", page.display()).as_bytes())
+}
+
+/// The gallery's folder: the one that was named, or one of the gallery's own name. There, a gallery of the same cells goes on; past any
+/// other folder the name counts up.
+fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> PathBuf {
+    if let Some(out) = &args.out {
+        return out.clone();
+    }
+    let list = args.prompts.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+    let name = list.unwrap_or_else(|| plan.cells.first().map_or_else(String::new, |cell| cell.base.clone()));
+    let target = Target::generated(Path::new(OUTPUTS).join(run::slug(&name) + "-gallery"), false);
+    let taken = target.taken();
+    match taken.iter().find(|folder| continues(folder, plan, maps)) {
+        Some(known) => known.clone(),
+        None => target.counted(taken.len() + 1),
+    }
+}
+
+/// What is to be said of the cells once their checkpoint is there: words of embeddings that no prompt has, and options that do nothing without
+/// guidance.
+fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String> {
+    let mut syntaxes: Vec<Syntax> = Vec::new();
+    for cell in &plan.cells {
+        if !syntaxes.contains(&cell.syntax) {
+            syntaxes.push(cell.syntax);
+        }
+    }
+    let missing = |syntax: &Syntax| {
+        let cells = plan.cells.iter().filter(|cell| cell.syntax == *syntax);
+        let texts: BTreeSet<&str> = cells
+            .flat_map(|cell| [&cell.prompt, &cell.negative].into_iter().chain(&cell.probes))
+            .map(String::as_str)
+            .collect();
+        // What cannot be read fails where its cell is made.
+        let words = pipeline.words_not_in(&texts.into_iter().collect::<Vec<_>>(), *syntax).unwrap_or_default();
+        words.into_iter().map(|word| missing_word("no prompt has", word)).collect::<Vec<_>>()
+    };
+    let each: Vec<Vec<String>> = syntaxes.iter().map(missing).collect();
+    let everywhere = |line: &&String| each.iter().all(|lines| lines.contains(line));
+    let mut said: Vec<String> = each.first().into_iter().flatten().filter(everywhere).cloned().collect();
+    let own = pipeline.default_options();
+    let guided = |cell: &Cell| {
+        let guidance_scale = cell.guidance.unwrap_or(own.guidance_scale);
+        pipeline.guided(&Options { guidance_scale, ..own.clone() })
+    };
+    if !plan.cells.iter().any(guided) {
+        let unheard = ["negative", "trace-negative"].into_iter().filter(|option| given.has(option));
+        said.extend(unheard.map(|option| {
+            format!("--{option} has no effect here: guidance is off, so that there is no unconditional half; raise --guidance")
+        }));
+    }
+    let short = |every: u32| plan.cells.iter().all(|cell| every as usize > cell.steps.unwrap_or(own.steps));
+    if let Some(every) = plan.cells.first().and_then(|cell| cell.keep_steps).filter(|&every| short(every)) {
+        said.push(format!("--keep-steps has no effect here: no cell has {every} steps; give a smaller number"));
+    }
+    said
 }
 
 /// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
@@ -229,6 +308,7 @@ impl Told {
                 self.bar.set_position(*finished as u64);
                 self.bar.reset_eta();
             }
+            Progress::Loaded(_) => {}
             Progress::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
             Progress::Stepped => self.bar.tick(),
             Progress::Made(_) => self.one_more(),
@@ -328,5 +408,8 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         original_size,
         crop,
         init,
+        probes: args.probe.texts().to_vec(),
+        trace_negative: args.trace_negative,
+        keep_steps: args.keep_steps,
     })
 }

@@ -161,7 +161,7 @@ fn table(entries: &[Entry]) -> String {
         line(
             &mut text,
             &format!(
-                "No pipelines in the hub cache ({}); `attnmap generate --model owner/name` fetches one.",
+                "No pipelines in the hub cache ({}); `attnmap generate PROMPT --model owner/name` fetches one.",
                 HubOptions::default().cache_folder().display()
             ),
         );

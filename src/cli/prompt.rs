@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-pub use attnmap::maker::{adapter_warnings, unread_syntax, warnings};
+pub use attnmap::maker::{adapter_warnings, missing_word, unread_syntax, warnings};
 use attnmap::pipeline::Pipeline;
 use attnmap::prompt::Syntax;
 use attnmap::trace::{PromptInfo, WordInfo, normalized, probe_words};

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::facts::lexicon::Role;
 use attnmap::facts::sweep::Sweep;
 use attnmap::files::Target;
 use attnmap::gallery::{Asked, SWEEP, listed_seeds, sweep};
@@ -20,7 +21,7 @@ use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{PromptArgs, SyntaxArgs, adapter_warnings, warnings};
+use super::prompt::{ProbeArgs, PromptArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::{SamplingArgs, StepsArgs};
 
 /// See where each word of a prompt lands over many seeds: a habit, or one seed's accident
@@ -45,6 +46,9 @@ pub struct SweepArgs {
 
     #[command(flatten)]
     expect: ExpectArgs,
+
+    #[command(flatten)]
+    probe: ProbeArgs,
 
     /// Where the result goes [default: outputs/<prompt>-sweep, and counts up]
     #[arg(long, short, value_name = "DIR")]
@@ -90,17 +94,22 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let pipeline = args.model.load(args.sampling.size, terminal)?;
-    let mut options =
-        Options { seeds: seeds.clone(), ..args.sampling.options(&pipeline, args.syntax, args.steps.steps) };
+    let probes = args.probe.texts();
+    let mut options = Options {
+        seeds: seeds.clone(),
+        probes: probes.to_vec(),
+        ..args.sampling.options(&pipeline, args.syntax, args.steps.steps)
+    };
     if let Some(given) = &given {
         given.put_into(&mut options, args.sampling.size.is_some(), &pipeline)?;
     }
     let prompt = pipeline.prompt(&text, &options)?;
     let info = PromptInfo::from(&prompt);
-    args.expect.check(&pipeline, &info, &[])?;
-    let words = args.maps.words(&info, &[])?;
-    warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);
-    adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);
+    args.expect.check(&pipeline, &info, probes)?;
+    let words = shown_words(&args.maps, &pipeline, &info, probes)?;
+    warnings(&pipeline, &prompt, &options.negative, probes)?.iter().for_each(print::warn);
+    let texts: Vec<&str> = [&*text, &*options.negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
+    adapter_warnings(&pipeline, &texts, options.syntax)?.iter().for_each(print::warn);
     let choice = args.model.choice()?;
     let made = Made {
         pipeline: &pipeline,
@@ -144,6 +153,9 @@ fn table(found: &Sweep) -> String {
     let mut text = print::table(&rows);
     for expected in &found.expectations {
         text += &format!("{}\n", print::line(&expected.to_string()));
+    }
+    if found.words.iter().any(|word| word.role == Role::Probe) {
+        text += &format!("{}\n", print::PROBES);
     }
     for stated in &found.stated {
         text += &format!("{}\n", print::line(&stated.to_string()));

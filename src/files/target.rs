@@ -120,6 +120,11 @@ impl Target {
         }
     }
 
+    /// The place with its name counted up to `count`; 1 is the place itself.
+    pub fn counted(&self, count: usize) -> PathBuf {
+        counted(&self.path, count)
+    }
+
     /// Of the places that this one counts up to, those where something is, in order.
     pub fn taken(&self) -> Vec<PathBuf> {
         (1..).map(|count| counted(&self.path, count)).take_while(|path| fs::symlink_metadata(path).is_ok()).collect()

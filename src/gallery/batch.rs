@@ -37,6 +37,11 @@ struct Settled {
 }
 
 impl Settled {
+    fn new(batch: usize, aggregate: &Aggregate, display: &Display) -> Self {
+        let (aggregate, display) = (Some(aggregate.to_string()), Some(display.clone()));
+        Self { format_version: 1, batch, aggregate, display }
+    }
+
     /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be compared.
     fn check_maps(&self, folder: &Path, now: &Self) -> Result<()> {
         let refuse = |option: &str, begun: &str, now: &str| {
@@ -85,12 +90,7 @@ pub fn settle(
     propose: impl FnOnce() -> Result<usize>,
 ) -> Result<usize> {
     let file = folder.join(FILE);
-    let with = |batch: usize| Settled {
-        format_version: 1,
-        batch,
-        aggregate: Some(aggregate.to_string()),
-        display: Some(display.clone()),
-    };
+    let with = |batch: usize| Settled::new(batch, aggregate, display);
     let settled = match read(&file)? {
         Some(settled) => settled,
         None => {
@@ -113,6 +113,13 @@ pub fn settle(
         }
         _ => Ok(batch),
     }
+}
+
+/// Whether the gallery in `folder` makes and draws its maps in this way.
+pub(super) fn begun_with(folder: &Path, (aggregate, display): (&Aggregate, &Display)) -> bool {
+    let settled = read(&folder.join(FILE)).ok().flatten();
+    let now = |batch: usize| Settled::new(batch, aggregate, display);
+    settled.is_none_or(|settled| settled.check_maps(folder, &now(settled.batch)).is_ok())
 }
 
 /// Whether a gallery was begun in `folder`.

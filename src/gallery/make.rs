@@ -13,8 +13,10 @@ use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use crate::scheduler::{SchedulerKind, Spacing};
 use crate::trace::PromptInfo;
 use crate::{Error, Result, report};
+use candle_core::Tensor;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -35,8 +37,10 @@ pub enum Progress<'a> {
         /// Those that an earlier try finished.
         finished: usize,
     },
-    /// The checkpoint of this cell is loaded.
+    /// The checkpoint of this cell is being loaded.
     Loading(&'a Cell),
+    /// It is there.
+    Loaded(&'a Pipeline),
     /// One UNet call of a pass is done.
     Stepped,
     /// A cell is finished.
@@ -145,6 +149,9 @@ pub fn make(
                 Some(known) => check_digest(folder, known, &pipeline).map(|()| pipeline),
                 None => Ok(pipeline),
             });
+            if let Ok(pipeline) = &pipeline {
+                tell(Progress::Loaded(pipeline))?;
+            }
             loaded = Some((first, pipeline));
         }
         let Some((_, pipeline)) = &loaded else { continue };
@@ -185,6 +192,17 @@ pub fn make(
     }
     std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
     Ok(outcome)
+}
+
+/// Whether the gallery in `folder` is one that `plan` goes on with: it was begun with the same maps, and has no other cells than those of the
+/// plan, so that nothing mixes.
+pub fn continues(folder: &Path, plan: &Plan, maps: (&Aggregate, &Display)) -> bool {
+    let names: HashSet<String> = plan.cells.iter().map(Cell::name).collect();
+    let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten();
+    let cells = cells.map(|cell| cell.file_name().to_string_lossy().into_owned());
+    is_gallery(folder)
+        && super::batch::begun_with(folder, maps)
+        && cells.filter(|name| !name.starts_with('.')).all(|name| names.contains(&name))
 }
 
 /// Whether the gallery in `folder` has `cell`.
@@ -234,23 +252,30 @@ impl Job<'_> {
         pipeline.check(&options)?;
         let prompt = pipeline.prompt(&cell.prompt, &options)?;
         let info = PromptInfo::from(&prompt);
-        let mut stopped = false;
-        let traced = pipeline.trace(&prompt, &options, Keep::default(), &mut |event| match event {
-            Event::Stepped { .. } => match tell(Progress::Stepped) {
+        let keep = Keep { unconditional: cell.trace_negative, ..Keep::default() };
+        let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
+        let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
+            let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };
+            let kept = cell.keep_steps.is_some_and(|every| (step.index + 1) % every.max(1) as usize == 0);
+            let told = tell(Progress::Stepped).and_then(|()| match kept {
+                true => self.estimate(pipeline, step.index, denoised, &mut estimates),
+                false => Ok(()),
+            });
+            match told {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(_) => {
-                    stopped = true;
+                Err(error) => {
+                    stopped = Some(error);
                     ControlFlow::Break(())
                 }
-            },
-            _ => ControlFlow::Continue(()),
+            }
         });
-        if stopped {
-            return Err(Error::Interrupted);
+        if let Some(error) = stopped {
+            return Err(error);
         }
         let (traced, timings) = traced?;
         let write = |&at: &usize| {
-            let written = self.write(pipeline, &options, self.cells[at], &traced[at], (&prompt.cut_off, &info));
+            let made = (&traced[at], estimates[at].as_slice());
+            let written = self.write(pipeline, &options, self.cells[at], made, (&prompt.cut_off, &info));
             let took =
                 BTreeMap::from([("encode", timings.encode), ("steps", timings.steps), ("decode", timings.decode)]);
             let written = written.and_then(|()| {
@@ -268,6 +293,20 @@ impl Job<'_> {
         self.expect.map_or_else(String::new, |expect| format!(" --expect {}", run::quoted(&expect.to_string())))
     }
 
+    /// Adds the estimate of each missing cell's image at `step`, from the latents of the pass.
+    fn estimate(
+        &self,
+        pipeline: &Pipeline,
+        step: usize,
+        denoised: &Tensor,
+        estimates: &mut [Vec<(usize, RgbImage)>],
+    ) -> Result<()> {
+        for &at in self.missing {
+            estimates[at].push((step, pipeline.decode(&denoised.narrow(0, at, 1)?)?));
+        }
+        Ok(())
+    }
+
     fn options(&self, pipeline: &Pipeline) -> Result<Options> {
         let (cell, own) = (self.cells[0], pipeline.default_options());
         let (width, height) = cell.size.unwrap_or((own.width, own.height));
@@ -283,6 +322,7 @@ impl Job<'_> {
             spacing: cell.spacing.as_deref().map(str::parse::<Spacing>).transpose()?,
             original_size: cell.original_size.map(|(width, height)| [height, width]),
             crop: cell.crop.map_or([0, 0], |(left, top)| [top, left]),
+            probes: cell.probes.clone(),
             ..own
         };
         if let Some(given) = self.given {
@@ -296,7 +336,7 @@ impl Job<'_> {
         pipeline: &Pipeline,
         options: &Options,
         cell: &Cell,
-        traced: &Traced,
+        (traced, estimates): (&Traced, &[(usize, RgbImage)]),
         (cut_off, prompt): (&[String], &PromptInfo),
     ) -> Result<()> {
         let (name, image) = (cell.name(), &traced.generation.image);
@@ -309,7 +349,7 @@ impl Job<'_> {
                 image,
                 aggregate: self.aggregate,
                 display: self.display,
-                words: Some(&prompt.words),
+                words: None,
             },
             settings: pipeline.settings(options, cell.seed),
             negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
@@ -322,6 +362,7 @@ impl Job<'_> {
             timings: BTreeMap::new(),
         };
         let finish = |folder: &Path, _: &Path, record: &RunRecord| {
+            run::save_steps(folder, estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let maps = heatmap::aggregate(&traced.trace, self.aggregate, &prompt.words)?;
@@ -345,5 +386,7 @@ fn command(pipeline: &Pipeline, cell: &Cell, options: &Options) -> String {
     let one = Options { seeds: vec![cell.seed], ..options.clone() };
     let mask = cell.init.as_ref().and_then(|files| files.mask.as_ref());
     let mask = mask.map_or_else(String::new, |mask| format!(" --mask {}", run::quoted(&mask.display().to_string())));
-    pipeline.command(&cell.prompt, &one) + &mask
+    let kept = cell.keep_steps.map_or_else(String::new, |every| format!(" --keep-steps {every}"));
+    let negative = if cell.trace_negative { " --trace-negative" } else { "" };
+    pipeline.command(&cell.prompt, &one) + &mask + negative + &kept
 }

@@ -21,7 +21,7 @@ pub use cell::{CellFacts, write_cell_files};
 pub use check::check_checkpoints;
 pub use expect::{Expected, judge};
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
-pub use make::{Failure, Outcome, Progress, check_folder, make};
+pub use make::{Failure, Outcome, Progress, check_folder, continues, make};
 pub use plan::{Axes, Cell, Plan, Replacement, Shard, listed_seeds, parse_loras, parse_seeds};
 pub use prompts::{Line, read_lines};
 pub use sweep::{Asked, SWEEP, Swept, sweep};

@@ -55,6 +55,12 @@ pub struct Axes {
     pub crop: Option<(usize, usize)>,
     /// The picture that all runs set out from; noise alone where there is none.
     pub init: Option<InitFiles>,
+    /// Words and phrases that all runs are asked about beside their prompts.
+    pub probes: Vec<String>,
+    /// Whether all runs record the unconditional half too.
+    pub trace_negative: bool,
+    /// All runs keep the estimate of the image at every so many steps; `None` for none.
+    pub keep_steps: Option<u32>,
 }
 
 /// LoRAs as an axis takes them: `none`, or `FILE[:WEIGHT]` as often as wanted with `+` between them.
@@ -141,6 +147,15 @@ pub struct Cell {
     /// The picture that the run sets out from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitFiles>,
+    /// Words and phrases that it is asked about beside its prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<String>,
+    /// Whether the unconditional half is recorded too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trace_negative: bool,
+    /// Every how many steps the estimate of the image is kept; `None` for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_steps: Option<u32>,
     /// Seed of the noise.
     pub seed: u64,
     /// Place in the gallery.
@@ -304,6 +319,9 @@ impl Plan {
                                 original_size: axes.original_size,
                                 crop: axes.crop,
                                 init: axes.init.clone(),
+                                probes: axes.probes.clone(),
+                                trace_negative: axes.trace_negative,
+                                keep_steps: axes.keep_steps,
                                 seed,
                                 order: cells.len(),
                             };

@@ -18,7 +18,7 @@ use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use crate::run::{RunRecord, run_name};
-use crate::trace::{CheckpointInfo, PromptInfo, WordInfo};
+use crate::trace::{CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result};
 
 /// A sweep's folder: one whose `sweep.json` reads as one.
@@ -64,7 +64,8 @@ pub struct Asked<'a> {
     pub expect: Option<&'a Expectations>,
 }
 
-/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps. `progress` is told of every finished seed.
+/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps, those of the probes of `options`
+/// too. `progress` is told of every finished seed.
 ///
 /// # Errors
 /// [`Error::Option`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress` breaks.
@@ -79,7 +80,9 @@ pub fn sweep(
     pipeline.check(options)?;
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(options))?;
     let info = PromptInfo::from(prompt);
-    let (chosen, words) = (words.is_some(), words.unwrap_or(&info.words));
+    let mut every = info.words.clone();
+    every.extend(probe_words(&info, &pipeline.probe_infos(&options.probes)?));
+    let (chosen, words) = (words.is_some(), words.unwrap_or(&every));
     let mut collector = Collector::new(About {
         prompt: info.text.clone(),
         checkpoint: CheckpointInfo { id: pipeline.id().to_owned(), digest: pipeline.digest().to_owned() },

@@ -2,7 +2,7 @@
 
 mod warnings;
 
-pub use warnings::{adapter_warnings, shortened, some_of, unread_syntax, warnings};
+pub use warnings::{adapter_warnings, missing_word, shortened, some_of, unread_syntax, warnings};
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

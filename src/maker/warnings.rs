@@ -1,5 +1,6 @@
 //! What the user should know of a prompt before waiting for its image.
 
+use crate::checkpoint::AddedWord;
 use crate::pipeline::Pipeline;
 use crate::prompt::{Prompt, Syntax, Unread, nearest, unread};
 use crate::render::missing_glyphs;
@@ -60,14 +61,14 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
 /// As [`Pipeline::read`].
 pub fn adapter_warnings(pipeline: &Pipeline, texts: &[&str], syntax: Syntax) -> Result<Vec<String>> {
     let mut warnings = pipeline.warnings().to_vec();
-    for word in pipeline.words_not_in(texts, syntax)? {
-        warnings.push(format!(
-            "the prompt does not have {}, the word of --embedding {}, which changes nothing without it",
-            word.word,
-            word.file.display()
-        ));
-    }
+    let missing = pipeline.words_not_in(texts, syntax)?;
+    warnings.extend(missing.into_iter().map(|word| missing_word("the prompt does not have", word)));
     Ok(warnings)
+}
+
+/// That `who` the word of an embedding.
+pub fn missing_word(who: &str, AddedWord { word, file, .. }: &AddedWord) -> String {
+    format!("{who} {word}, the word of --embedding {}, which changes nothing without it", file.display())
 }
 
 /// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the nearest that it knows and the way out.

@@ -8,6 +8,7 @@ use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, 
 use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
 use crate::prompt::{Syntax, Tokenizer};
 use crate::trace::{Grid, Site};
+use std::fmt;
 
 /// A checkpoint in memory, ready to generate.
 pub struct Pipeline {
@@ -29,6 +30,12 @@ pub struct Pipeline {
     pub(super) vae_factor: usize,
     pub(super) latent_channels: usize,
     pub(super) options: LoadOptions,
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("id", &self.id).field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 impl Pipeline {

@@ -143,6 +143,63 @@ fn a_gallery_goes_on_as_it_was_begun() {
 }
 
 #[test]
+fn without_a_name_the_same_gallery_goes_on_and_another_has_a_folder_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("night.txt"), "a frog\n").unwrap();
+    let made = |axes: &[&str]| {
+        let output = command(at, &[axes, &["--json"]].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let facts = &said["facts"];
+        (said["page"].as_str().unwrap().to_owned(), facts["made"].as_u64().unwrap(), facts["kept"].as_u64().unwrap())
+    };
+    let page = |folder: &str| format!("outputs/{folder}/index.html");
+    assert_eq!(made(&["night.txt", "--seeds", "0,1"]), (page("night-gallery"), 2, 0));
+    assert_eq!(made(&["night.txt", "--seeds", "0,1"]), (page("night-gallery"), 0, 2));
+    assert_eq!(made(&["night.txt", "--seeds", "0..3"]), (page("night-gallery"), 1, 2), "more of the same");
+    assert_eq!(made(&["night.txt", "--seeds", "5"]), (page("night-gallery-2"), 1, 0));
+    assert_eq!(made(&["night.txt", "--seeds", "5", "--style", "contour"]), (page("night-gallery-3"), 1, 0));
+    assert_eq!(made(&["night.txt", "--seeds", "5", "--style", "contour"]), (page("night-gallery-3"), 0, 1));
+    assert_eq!(made(&["--prompt", "a red frog", "--seeds", "0"]), (page("a-red-frog-gallery"), 1, 0));
+}
+
+#[test]
+fn cells_keep_what_a_run_can_keep() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let keep = ["--probe", "shadow", "--negative", "rain", "--trace-negative", "--keep-steps", "1"];
+    let made = command(at, &[&["--prompt", "a frog", "--seeds", "0..3", "--out", "g"], &keep[..]].concat()).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let cells = cells(&at.join("g"));
+    assert_eq!(cells.len(), 3);
+    for (cell, record) in &cells {
+        assert_eq!(record["probes"][0]["text"], "probe:shadow");
+        assert!(cell.join("steps/00.png").is_file() && cell.join("steps/01.png").is_file());
+        let last = image::open(cell.join("steps/01.png")).unwrap().to_rgb8();
+        assert_eq!(last, image::open(cell.join("image.png")).unwrap().to_rgb8(), "the last estimate is the image");
+        let run = cell.display().to_string();
+        let view = [&["view", &run, "--half", "unconditional", "--out", "negative", "--force"][..]].concat();
+        assert!(crate::cli::attnmap(&view).status.success());
+        let command = record["command"].as_str().unwrap();
+        assert!(command.contains("--probe shadow") && command.contains("--trace-negative --keep-steps 1"), "{command}");
+    }
+    // The image is that of a gallery that keeps nothing beside.
+    let plain = command(at, &["--prompt", "a frog", "--seeds", "0..3", "--out", "h", "--negative", "rain"]).output();
+    assert!(plain.unwrap().status.success());
+    let images = |gallery: &str| -> Vec<Vec<u8>> {
+        let mut cells = self::cells(&at.join(gallery));
+        cells.sort_by_key(|(_, record)| record["settings"]["seed"].as_u64());
+        cells.iter().map(|(cell, _)| fs::read(cell.join("image.png")).unwrap()).collect()
+    };
+    let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
+    for (with, without) in images("g").iter().zip(images("h")) {
+        assert_eq!(pixels(with), pixels(&without));
+    }
+}
+
+#[test]
 fn what_was_begun_otherwise_is_not_mixed() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

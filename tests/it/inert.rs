@@ -128,6 +128,22 @@ fn the_other_commands_say_it_too() {
     let gallery = ["gallery", &list, "--seeds", "0", "--out", &cells, "--negative", "snow"];
     assert_eq!(said(&attnmap(&[&gallery[..], &small].concat())), ["--steps"]);
 
+    // What the checkpoint's guidance decides is known once it is loaded, and said once for all cells.
+    let cells = at("unguided");
+    let gallery =
+        ["gallery", "--prompt", "a frog", "--prompt", "a cat", "--seeds", "0", "--out", &cells, "--guidance", "1"];
+    let none = ["--negative", "rain", "--trace-negative", "--keep-steps", "3"];
+    let told = attnmap(&[&gallery[..], &none, &small].concat());
+    assert_eq!(said(&told), ["--negative", "--trace-negative", "--keep-steps"]);
+    let word = fixture("adapters/three-vectors.safetensors") + ":<toy>";
+    let cells = at("taught");
+    let gallery = ["gallery", "--seeds", "0", "--out", &cells, "--embedding", &word, "--prompt", "a frog"];
+    let told = attnmap(&[&gallery[..], &small].concat());
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.matches("no prompt has <toy>, the word of --embedding").count(), 1, "{told}");
+    let told = attnmap(&[&gallery[..], &small, &["--prompt", "a <toy>"]].concat());
+    assert!(!String::from_utf8_lossy(&told.stderr).contains("no prompt has"), "one of them has it");
+
     let (made, _kept, run) = generate("a red apple", &[]);
     assert!(made.status.success());
     let run = run.display().to_string();

@@ -31,7 +31,7 @@ impl HubOptions {
         const BUILT_WITHOUT: &str = "build attnmap with its feature `hub`, or give a folder";
         match self.offline {
             _ if cfg!(not(feature = "hub")) => Some(("this attnmap was built without a network".into(), BUILT_WITHOUT)),
-            Some(true) => Some(("no network is used here".into(), "`attnmap generate --model` fetches it")),
+            Some(true) => Some(("no network is used here".into(), "`attnmap generate PROMPT --model` fetches it")),
             Some(false) => None,
             None => environment::offline()
                 .map(|name| (format!("{name} is set"), "unset it once to download, or give a folder")),
