@@ -174,11 +174,14 @@ fn cells_keep_what_a_run_can_keep() {
     assert!(made.status.success(), "{}", text(&made));
     let cells = cells(&at.join("g"));
     assert_eq!(cells.len(), 3);
+    let mut estimates: Vec<Vec<u8>> = Vec::new();
     for (cell, record) in &cells {
         assert_eq!(record["probes"][0]["text"], "probe:shadow");
-        assert!(cell.join("steps/00.png").is_file() && cell.join("steps/01.png").is_file());
-        let last = image::open(cell.join("steps/01.png")).unwrap().to_rgb8();
-        assert_eq!(last, image::open(cell.join("image.png")).unwrap().to_rgb8(), "the last estimate is the image");
+        // PNDM calls the network once more than there are steps.
+        let steps: Vec<_> =
+            ["01", "02", "03"].map(|step| fs::read(cell.join(format!("steps/{step}.png"))).unwrap()).into();
+        assert!(steps[0] != steps[2] && !estimates.contains(&steps[0]), "each cell has its own");
+        estimates.push(steps[0].clone());
         let run = cell.display().to_string();
         let view = [&["view", &run, "--half", "unconditional", "--out", "negative", "--force"][..]].concat();
         assert!(crate::cli::attnmap(&view).status.success());
