@@ -21,7 +21,7 @@ use crate::facts::label;
 use crate::facts::lexicon::{Role, role, sets_the_scene};
 use crate::facts::region::{Place, rank};
 use crate::files::{check_own, write_json};
-use crate::heatmap::Aggregate;
+use crate::heatmap::{Aggregate, THRESHOLD};
 use crate::pipeline::{Event, Pipeline};
 use crate::run::{Run, RunKind};
 use crate::trace::{Half, Trace, Unobserved, WordInfo};
@@ -401,7 +401,7 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
                     format!("it is empty or lies outside: the image has {width}x{height} pixels"),
                 ));
             }
-            let parts = rank(trace, how, &words, place, &|_| None)?;
+            let parts = rank(trace, how, &words, place, THRESHOLD, &|_| None)?;
             let best = parts.iter().filter(|part| !part.special && !part.probe && part.lift > 1.0);
             let best = best.max_by(|a, b| a.share.total_cmp(&b.share)).map(|part| part.word.clone());
             let found = words.into_iter().find(|word| Some(label(word)) == best);
