@@ -69,11 +69,8 @@ they get a line of numbers and take no part in the rest.";
 /// Runs the command.
 pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
-    if args.threshold.is_some_and(|threshold| !(threshold > 0.0 && threshold < 1.0)) {
-        return Err(Error::option("--threshold", "must lie between 0 and 1").into());
-    }
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
-    let threshold = args.threshold.unwrap_or(run.record.display.threshold);
+    let threshold = threshold_of(args.threshold, &run.record)?;
     let (trace, image) = run.read()?;
     let aggregate = args.maps.aggregate_of(&run.record)?;
     let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;

@@ -15,8 +15,8 @@ use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues, fitting_batch, judge,
-    listed_seeds, make, parse_loras, read_lines, settle, write_index,
+    Axes, Cell, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues, fitting_batch,
+    judge, listed_seeds, make, parse_loras, read_lines, settle, write_index,
 };
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
