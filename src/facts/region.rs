@@ -257,7 +257,17 @@ mod tests {
         let order = |changes: [Option<f64>; 5]| -> Vec<String> {
             let part = |(word, change): (&WordInfo, Option<f64>)| {
                 let word = word.text.clone();
-                Part { word, special: false, probe: false, share: 0.0, lift: 0.0, causal: None, change, cause: None }
+                Part {
+                    word,
+                    special: false,
+                    probe: false,
+                    share: 0.0,
+                    lift: 0.0,
+                    in_area: None,
+                    causal: None,
+                    change,
+                    cause: None,
+                }
             };
             let mut parts: Vec<Part> = words.iter().zip(changes).map(part).collect();
             by_cause(&mut parts, &words);
