@@ -35,7 +35,7 @@ impl InitArgs {
     /// The picture, read, if there is to be one.
     pub fn read(&self) -> Result<Option<Given>> {
         let given = self.files().map(|files| files.read()).transpose()?;
-        given.iter().filter_map(Given::warning).for_each(print::warn);
+        given.iter().flat_map(Given::warnings).for_each(print::warn);
         Ok(given)
     }
 }

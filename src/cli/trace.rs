@@ -108,7 +108,8 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let regions = args.regions.chosen(display.threshold)?;
-    let given = picture::read(&args.image, "IMAGE")?;
+    let (given, warning) = picture::read_opaque(&args.image, "IMAGE")?;
+    warning.iter().for_each(print::warn);
     let name = format!("trace-{}", run::run_name(caption, args.seed));
     let target = args.output.target(&name);
     target.room_for(&run::KIND, &["report.html"])?;

@@ -128,6 +128,16 @@ impl Explanation {
                 "the run is a look at a picture that was there; leave it out, or make a run with `attnmap generate`";
             return Err(Error::option(option, reason));
         }
+        // Their pictures would have the same names.
+        let words: Vec<&WordInfo> = ask.reweight.iter().map(|asked| &asked.word).collect();
+        if let Some((_, word)) = words
+            .iter()
+            .enumerate()
+            .find(|(place, word)| words[..*place].iter().any(|other| other.tokens == word.tokens))
+        {
+            let reason = format!("{} is given twice; give one weight or range for each word", label(word));
+            return Err(Error::option("--weight", reason));
+        }
         let image = run.image()?;
         Ok(Self { run, ask, maps, tested, image })
     }

@@ -385,7 +385,12 @@ impl Job<'_> {
 fn command(pipeline: &Pipeline, cell: &Cell, options: &Options) -> String {
     let one = Options { seeds: vec![cell.seed], ..options.clone() };
     let mask = cell.init.as_ref().and_then(|files| files.mask.as_ref());
-    let mask = mask.map_or_else(String::new, |mask| format!(" --mask {}", run::quoted(&mask.display().to_string())));
+    // A name that begins with a dash would be taken for an option.
+    let mask =
+        mask.map(|mask| mask.display().to_string()).map_or_else(String::new, |mask| match mask.starts_with('-') {
+            true => format!(" {}", run::quoted(&format!("--mask={mask}"))),
+            false => format!(" --mask {}", run::quoted(&mask)),
+        });
     let kept = cell.keep_steps.map_or_else(String::new, |every| format!(" --keep-steps {every}"));
     let negative = if cell.trace_negative { " --trace-negative" } else { "" };
     pipeline.command(&cell.prompt, &one) + &mask + negative + &kept

@@ -1,6 +1,6 @@
 //! Masks: which part of a picture is drawn anew.
 
-use super::read::read_with_alpha;
+use super::read::{is_see_through, read_with_alpha};
 use super::resize::resize;
 use crate::trace::Grid;
 use crate::{Error, Result};
@@ -38,8 +38,7 @@ pub fn read_mask(path: &Path, picture: Grid, option: &str) -> Result<Mask> {
     let given = read_with_alpha(path, option)?;
     let rgb = given.to_rgb8();
     check_shape(&rgb, picture, &format!("{option} {}", path.display()))?;
-    let see_through = given.color().has_alpha() && given.to_rgba8().pixels().any(|pixel| pixel.0[3] < 255);
-    let warning = see_through.then(|| {
+    let warning = is_see_through(&given).then(|| {
         let white = mask(&rgb, rgb.width(), rgb.height());
         let share = white.as_raw().iter().filter(|value| **value > 0).count() as f64 / white.as_raw().len() as f64;
         format!(

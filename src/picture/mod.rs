@@ -9,5 +9,5 @@ mod whole;
 
 pub use fit::fit;
 pub use mask::{Mask, check_shape, mask, read_mask};
-pub use read::{decode, read};
+pub use read::{decode, read, read_opaque};
 pub use resize::resize;

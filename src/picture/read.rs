@@ -23,6 +23,27 @@ pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
     Ok(read_with_alpha(path, option)?.to_rgb8())
 }
 
+/// As [`read`], with what the user may not expect of the picture, in a line: what was transparent now shows the colours
+/// beneath.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_opaque(path: &Path, option: &str) -> Result<(RgbImage, Option<String>)> {
+    let given = read_with_alpha(path, option)?;
+    let warning = is_see_through(&given).then(|| {
+        format!(
+            "{option} {}: its transparency was dropped, and the colours beneath count; lay it over a background first",
+            path.display()
+        )
+    });
+    Ok((given.to_rgb8(), warning))
+}
+
+/// Whether a part of `picture` is transparent.
+pub(super) fn is_see_through(picture: &DynamicImage) -> bool {
+    picture.color().has_alpha() && picture.to_rgba8().pixels().any(|pixel| pixel.0[3] < 255)
+}
+
 /// As [`read`], before the transparency is dropped.
 pub(super) fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
     let refuse = |reason: &str| Error::option(option, format!("{}: {reason}", path.display()));

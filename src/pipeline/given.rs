@@ -34,7 +34,7 @@ pub struct Given {
     name: String,
     strength: f64,
     mask: Option<RgbImage>,
-    warning: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl InitFiles {
@@ -44,19 +44,23 @@ impl InitFiles {
     /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a
     /// mask of another shape.
     pub fn read(&self) -> Result<Given> {
-        let image = picture::read(&self.init, "--init")?;
+        let (image, warning) = picture::read_opaque(&self.init, "--init")?;
         let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), "--mask")).transpose()?;
-        let (mask, warning) = mask.map(|mask| (mask.picture, mask.warning)).unzip();
+        let mut warnings: Vec<String> = warning.into_iter().collect();
+        let mask = mask.map(|mask| {
+            warnings.extend(mask.warning);
+            mask.picture
+        });
         let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
         let name = self.init.display().to_string();
-        Ok(Given { image, name, strength, mask, warning: warning.flatten() })
+        Ok(Given { image, name, strength, mask, warnings })
     }
 }
 
 impl Given {
-    /// What the user may not expect of the pictures, in a line.
-    pub fn warning(&self) -> Option<&str> {
-        self.warning.as_deref()
+    /// What the user may not expect of the pictures, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Lets the run of `options` set out from the picture. The size is the run's where that was

@@ -141,6 +141,31 @@ fn what_attnmap_did_not_write_is_never_overwritten() {
 }
 
 #[test]
+fn explain_names_what_is_in_the_way_before_it_works_and_its_advice_is_good() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    let explain = ["explain", "run", "--words", "apple", "--no-counterfactual"];
+    fs::create_dir_all(at.join("run/causal")).unwrap();
+    fs::write(at.join("run/causal/02-apple.png"), "mine").unwrap();
+    let output = attnmap(at, &explain);
+    refused(&output, 2, &["RUN", "causal/02-apple.png is not attnmap's"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("about"), "before it says how long it takes");
+    fs::remove_file(at.join("run/causal/02-apple.png")).unwrap();
+    succeeds(at, &explain);
+    fs::write(at.join("run/evidence.json"), "{").unwrap();
+    refused(
+        &attnmap(at, &["ask", "run", "--at", "1,1"]),
+        1,
+        &["evidence.json", "`attnmap explain run --force` makes it again"],
+    );
+    succeeds(at, &[&explain[..], &["--force"]].concat());
+    succeeds(at, &["ask", "run", "--at", "1,1"]);
+    let twice = attnmap(at, &["explain", "run", "--weight", "apple=0..2", "--weight", "apple=0.5"]);
+    refused(&twice, 2, &["--weight", "apple is given twice"]);
+}
+
+#[test]
 fn with_force_only_what_attnmap_wrote_is_replaced() {
     let folder = TempDir::new().unwrap();
     let at = folder.path();

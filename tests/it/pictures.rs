@@ -144,6 +144,17 @@ fn a_mask_of_another_shape_is_refused_with_both_sizes_and_transparency_is_warned
     let (clear, _folder, _) = generate("a frog", &["--init", &image, "--mask", &path("clear.png")]);
     let text = String::from_utf8_lossy(&clear.stderr).into_owned();
     assert!(clear.status.success() && text.matches("transparency was dropped").count() == 1, "{text}");
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    for (command, option) in [(&["generate", "a frog", "--steps", "4", "--init"][..], "--init"), (&["trace"], "IMAGE")]
+    {
+        let more: &[&str] = if option == "IMAGE" { &["a frog"] } else { &[] };
+        let (picture, out) = (path("clear.png"), path(command[0]));
+        let tail = ["--model", model.as_str(), "--size", "64x64", "--out", out.as_str()];
+        let clear = attnmap(&[command, &[picture.as_str()], more, &tail].concat());
+        let text = String::from_utf8_lossy(&clear.stderr).into_owned();
+        assert!(clear.status.success() && text.matches("transparency was dropped").count() == 1, "{text}");
+        assert!(text.contains(option), "{text}");
+    }
     // Nothing to warn of where nothing is seen through.
     let opaque = picture::read_mask(Path::new(&path("wide.png")), Grid::new(32, 64), "--mask").unwrap();
     assert_eq!(opaque.warning, None);

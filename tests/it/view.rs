@@ -73,6 +73,20 @@ fn view_refuses_in_one_line_and_changes_nothing() {
     refuse(&[], 1, &["trace.safetensors", "make the run again"]);
 }
 
+#[test]
+fn the_way_to_the_other_half_is_one_that_works() {
+    let (made, _folder, run) = generate("a red apple", &["--guidance", "1"]);
+    assert!(made.status.success());
+    let view = |run: &std::path::Path| attnmap(&["view", &run.display().to_string(), "--half", "unconditional"]);
+    refused(&view(&run), 2, &["--half", "--guidance above 1 and --trace-negative"]);
+    let (looked, image) = (run.with_file_name("looked"), run.join("image.png").display().to_string());
+    let fixture =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1").display().to_string();
+    let out = looked.display().to_string();
+    assert!(attnmap(&["trace", &image, "an apple", "--model", &fixture, "--out", &out]).status.success());
+    refused(&view(&looked), 2, &["--half", "a look at a picture has no unconditional half"]);
+}
+
 /// Maps of the negative prompt are not taken for the prompt's where both have as many tokens.
 #[test]
 fn maps_of_the_other_half_are_not_compared() {
