@@ -32,6 +32,7 @@ mod probe;
 #[path = "../common/program.rs"]
 mod program;
 mod prompt;
+mod recorder;
 mod render;
 mod reopen;
 mod report;
