@@ -16,7 +16,7 @@ use attnmap::evidence::scene_folder::read_scenes;
 use attnmap::evidence::scenes::TIMESTEPS;
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, by_cause, rank};
-use attnmap::heatmap::Aggregate;
+use attnmap::heatmap::{Aggregate, THRESHOLD};
 use attnmap::pipeline::{LoadOptions, LookOptions, Pipeline};
 use attnmap::trace::{Grid, PromptInfo, WordInfo};
 use attnmap::{Error, Result};
@@ -78,7 +78,7 @@ fn measure(pipeline: &Pipeline, folder: &Path, counts: &mut BTreeMap<String, Cou
                 ("the centre of that box", Place::Point(centre, image)),
             ];
             for (name, place) in places {
-                let mut parts = rank(&trace, &Aggregate::default(), &info.words, &place, &causal)?;
+                let mut parts = rank(&trace, &Aggregate::default(), &info.words, &place, THRESHOLD, &causal)?;
                 let by_attention = parts.iter().find(|part| role(&part.word) != Role::Filler);
                 let attention = by_attention.is_some_and(|part| part.word == noun.text);
                 by_cause(&mut parts, &info.words);
