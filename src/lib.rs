@@ -64,6 +64,8 @@ pub mod render;
 pub mod report;
 pub mod run;
 pub mod scheduler;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod trace;
 pub mod why;
 

@@ -31,6 +31,8 @@ mod report;
 mod sampling;
 mod seed;
 mod self_attention;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod sweep;
 mod trace;
@@ -94,6 +96,8 @@ enum Command {
     Sweep(Box<sweep::SweepArgs>),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     Completions(completions::CompletionsArgs),
 }
 
@@ -129,6 +133,8 @@ impl Cli {
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => serve::run(&args, &terminal),
             Command::Completions(args) => completions::run(&args),
         }
     }

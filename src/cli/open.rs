@@ -1,5 +1,6 @@
 //! A page in the browser, without a shell in between.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,9 +25,20 @@ pub fn open(page: &Path) {
     }
 }
 
+/// Opens the page that a server sends at `url`, and says what to do where nothing can.
+#[cfg(feature = "serve")]
+pub fn address(url: &str) {
+    if !opens_with(url.as_ref()) {
+        print::note("no browser could be opened here; open the address in one");
+    }
+}
+
 fn opens(page: &Path) -> bool {
     // An absolute path is never taken for an option.
-    let Ok(page) = page.canonicalize() else { return false };
+    page.canonicalize().is_ok_and(|page| opens_with(page.as_os_str()))
+}
+
+fn opens_with(page: &OsStr) -> bool {
     let silent = Stdio::null;
     let child = Command::new(OPENER).arg(page).stdin(silent()).stdout(silent()).stderr(silent()).spawn();
     let Ok(mut child) = child else { return false };

@@ -64,6 +64,17 @@ pub struct Competition {
     pub takes_part: Vec<bool>,
 }
 
+impl Competition {
+    /// Of the words of a prompt whose tokens have the maps `tokens` `[T, height, width]` on `grid`.
+    pub fn new(power: f32, tokens: &[f32], grid: Grid, takes_part: Vec<bool>) -> Self {
+        let mut text = vec![0.0f32; grid.cells()];
+        for (token, _) in tokens.chunks_exact(grid.cells()).zip(&takes_part).filter(|(_, takes_part)| **takes_part) {
+            text.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+        }
+        Self { power, text, takes_part }
+    }
+}
+
 impl Heatmaps {
     /// The attention to one token, `[height, width]`, before the words compete.
     pub fn token(&self, token: usize) -> &[f32] {
@@ -180,14 +191,8 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         Some((maps, _)) => averaged(trace, &source(&maps.sites, &|_| maps.tokens)?, &window, maps.tokens, maps.tokens)?,
         None => Default::default(),
     };
-    let competition = how.compete.map(|power| {
-        let takes_part: Vec<bool> = prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
-        let mut text = vec![0.0f32; grid.cells()];
-        for (token, _) in tokens.chunks_exact(grid.cells()).zip(&takes_part).filter(|(_, takes_part)| **takes_part) {
-            text.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
-        }
-        Competition { power, text, takes_part }
-    });
+    let takes_part = || prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
+    let competition = how.compete.map(|power| Competition::new(power, &tokens, grid, takes_part()));
     let joint = chosen.iter().any(|&index| sites[index].kind == AttentionKind::Joint);
     let image_share = if joint { (1.0 - shares.iter().sum::<f32>()).max(0.0) } else { 0.0 };
     let mut maps = Heatmaps {

@@ -11,7 +11,7 @@ mod layout;
 mod places;
 mod resample;
 
-pub use aggregate::{HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
+pub use aggregate::{Competition, HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
 pub use choice::{
     Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, OfTokens, Resolution, SiteFilter, StepWindow,
 };

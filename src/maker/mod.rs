@@ -1,4 +1,5 @@
-//! A prompt becomes a run folder with its page, told step by step; and what is to be said of a prompt before.
+//! A prompt becomes a run folder with its page, told step by step; and what is to be said of a
+//! prompt before.
 
 mod warnings;
 
@@ -66,11 +67,13 @@ impl Maker<'_> {
         self.aggregate.choose(&sites, self.pipeline.latent_grid(options)).map(drop)
     }
 
-    /// Makes the run of `options`, which has one seed, at `target`. `observer` is told of attention beside the recorder, and
-    /// `progress` of what is done. Returns the run's folder and what its `run.json` says.
+    /// Makes the run of `options`, which has one seed, at `target`. `observer` is told of attention
+    /// beside the recorder, and `progress` of what is done. Returns the run's folder and what its
+    /// `run.json` says.
     ///
     /// # Errors
-    /// As [`Pipeline::trace`] and [`run::write_run`]; [`Error::Interrupted`](crate::Error::Interrupted) when `progress` breaks.
+    /// As [`Pipeline::trace`] and [`run::write_run`];
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when `progress` breaks.
     pub fn make(
         &self,
         options: &Options,

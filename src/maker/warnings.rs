@@ -7,7 +7,8 @@ use crate::render::missing_glyphs;
 use crate::{Result, in_quotes, printable};
 use std::collections::HashSet;
 
-/// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind once.
+/// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind
+/// once.
 pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Syntax) -> Vec<String> {
     let mut found: Vec<Unread> = Vec::new();
     for unread in texts.into_iter().flat_map(|text| unread(text, syntax)) {
@@ -18,8 +19,8 @@ pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Synta
     found.iter().map(|Unread { piece, advice }| format!("{} {advice}", in_quotes(piece))).collect()
 }
 
-/// What the user should know before waiting: syntax that is not read, words that were cut off, words that the checkpoint does not know,
-/// letters that no font has.
+/// What the user should know before waiting: syntax that is not read, words that were cut off,
+/// words that the checkpoint does not know, letters that no font has.
 ///
 /// # Errors
 /// As [`Pipeline::probe`].
@@ -71,7 +72,8 @@ pub fn missing_word(who: &str, AddedWord { word, file, .. }: &AddedWord) -> Stri
     format!("{who} {word}, the word of --embedding {}, which changes nothing without it", file.display())
 }
 
-/// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the nearest that it knows and the way out.
+/// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the
+/// nearest that it knows and the way out.
 fn never_seen(id: &str, unknown: &[String], vocabulary: &[String]) -> String {
     let near = |word: &String| nearest(word, vocabulary).map(|known| format!("{known} for {}", shortened(word)));
     let near: Vec<String> = unknown.iter().filter_map(near).take(4).collect();
@@ -96,8 +98,8 @@ pub fn some_of(words: &[String]) -> String {
     text
 }
 
-/// `text` without control characters, which could drive the reader's terminal, and no longer than a line: what is cut off
-/// ends in an ellipsis.
+/// `text` without control characters, which could drive the reader's terminal, and no longer than a
+/// line: what is cut off ends in an ellipsis.
 pub fn shortened(text: &str) -> String {
     const MOST: usize = 60;
     let line = printable(text);

@@ -4,10 +4,11 @@ use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Asks a network to end what it is doing. Clones are the same request: the network keeps one, and whoever may want to end
-/// its work another.
+/// Asks a network to end what it is doing. Clones are the same request: the network keeps one, and
+/// whoever may want to end its work another.
 ///
-/// It is looked at before every attention, so that a step of many seconds ends within a fraction of it.
+/// It is looked at before every attention, so that a step of many seconds ends within a fraction of
+/// it.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 

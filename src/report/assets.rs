@@ -61,6 +61,25 @@ pub(super) fn compare_script() -> String {
     ])
 }
 
+/// Style of the page of `attnmap serve` around its own part.
+#[cfg(feature = "serve")]
+pub(crate) fn served_style(own: &str) -> String {
+    [include_str!("assets/base.css"), own].concat()
+}
+
+/// Script of the page of `attnmap serve` around its own parts.
+#[cfg(feature = "serve")]
+pub(crate) fn served_script(own: &[&str]) -> String {
+    let shared = [
+        include_str!("assets/dom.js"),
+        include_str!("assets/resample.js"),
+        include_str!("assets/color.js"),
+        include_str!("assets/styles.js"),
+        include_str!("assets/planes.js"),
+    ];
+    wrap(&[&shared, own].concat())
+}
+
 /// Style of a sweep's page.
 pub(super) fn sweep_style() -> String {
     [include_str!("assets/base.css"), include_str!("assets/sweep.css")].concat()

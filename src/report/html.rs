@@ -126,6 +126,20 @@ pub(crate) fn gallery_document(title: &str, data: &str) -> String {
     })
 }
 
+/// The page that a server sends, around `about` (JSON, already safe inside `<script>`). It may ask that
+/// server for more, and show pages of it within.
+#[cfg(feature = "serve")]
+pub(crate) fn served_document(title: &str, style: &str, script: &str, about: &str) -> String {
+    document(&Document {
+        title,
+        style,
+        script,
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run.</p></noscript>\n",
+        data: &[("about", "application/json", about)],
+        images: "'self' data: blob:; connect-src 'self'; frame-src 'self'",
+    })
+}
+
 /// The page of a sweep around its markup, which is already escaped; its pictures are files beside it.
 pub(crate) fn sweep_document(title: &str, body: &str) -> String {
     document(&Document {
@@ -217,7 +231,7 @@ pub fn embed_json(value: &Value) -> String {
 }
 
 /// A `data:` address of a picture.
-pub(super) fn data_url(image: &ImageData) -> String {
+pub(crate) fn data_url(image: &ImageData) -> String {
     format!("data:{};base64,{}", image.mime, BASE64.encode(&image.bytes))
 }
 

@@ -18,13 +18,17 @@ mod start;
 mod why;
 
 pub use align::{Match, Pair, align};
+#[cfg(feature = "serve")]
+pub(crate) use assets::{served_script, served_style};
 pub use compare::compare_page;
 pub use data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
     SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
 };
 pub use differences::differences;
+#[cfg(feature = "serve")]
+pub(crate) use html::{data_url, served_document};
 pub use html::{embed_json, page};
 pub(crate) use html::{gallery_document, sweep_document};
 pub use links::relative_address;
-pub use source::{Parts, from_run, gather, write, write_as};
+pub use source::{FILE as PAGE, Parts, from_run, gather, write, write_as};

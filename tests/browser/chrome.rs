@@ -131,6 +131,15 @@ impl Chrome {
         self.wait("document.documentElement?.dataset.ready === 'true'");
     }
 
+    /// Opens a page of a server and waits until it says that it is ready.
+    pub fn open_url(&mut self, url: &str, look: Look) {
+        self.call("Page.navigate", json!({"url": "about:blank"}));
+        self.events.clear();
+        self.look(look);
+        self.call("Page.navigate", json!({"url": url}));
+        self.wait("document.documentElement?.dataset.ready === 'true'");
+    }
+
     pub fn look(&mut self, look: Look) {
         self.call(
             "Emulation.setDeviceMetricsOverride",

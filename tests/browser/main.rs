@@ -13,6 +13,8 @@ mod numbers;
 mod program;
 mod report;
 mod sample;
+#[cfg(feature = "serve")]
+mod serve;
 mod sweep;
 mod truth;
 mod view;

@@ -40,6 +40,8 @@ mod rooms;
 mod run;
 mod scheduler;
 mod self_attention;
+#[cfg(feature = "serve")]
+mod serve;
 mod single;
 mod streams;
 mod syntax;

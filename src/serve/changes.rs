@@ -1,0 +1,78 @@
+//! What changed from one run to another, in the few words that stand over the pictures.
+
+use super::side::{Side, Word};
+use crate::evidence::redrawn::CHANGED;
+use crate::facts::lexicon::{Role, role};
+use crate::report::{Match, Pair, align};
+use serde_json::{Value, json};
+
+/// A change of a word's share that is told, in shares of all attention.
+const TOLD: f32 = 0.0005;
+
+/// Words that are told of each kind, at most.
+const WORDS: usize = 4;
+
+/// The words of both that correspond, and the changes: of the prompt, of the image, of the word
+/// whose share changed most.
+pub(super) fn changes(a: &Side, b: &Side) -> Value {
+    let texts = |side: &Side| side.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+    let pairs = align(&texts(a), &texts(b));
+    let image = changed_share(a, b);
+    let mut told = reworded(&pairs, a, b);
+    match image {
+        Some(share) => told.push(format!("image {}", percent(share))),
+        None => told.push("images of two sizes".into()),
+    }
+    told.extend(moved(&pairs, a, b));
+    json!({"pairs": pairs, "line": told.join(" · "), "image": image})
+}
+
+/// The words that were replaced, added and left out.
+fn reworded(pairs: &[Pair], a: &Side, b: &Side) -> Vec<String> {
+    let name = |words: &[Word], at: Option<usize>| at.map(|at| words[at].label()).unwrap_or_default();
+    let told = pairs.iter().filter_map(|pair| {
+        let (old, new) = (name(&a.words, pair.a), name(&b.words, pair.b));
+        match pair.kind {
+            Match::Same => None,
+            Match::Replaced => Some(format!("{old} → {new}")),
+            Match::OnlyA => Some(format!("without {old}")),
+            Match::OnlyB => Some(format!("with {new}")),
+        }
+    });
+    let all: Vec<String> = told.collect();
+    let more = all.len().saturating_sub(WORDS);
+    let more = (more > 0).then(|| format!("{more} more words"));
+    all.into_iter().take(WORDS).chain(more).collect()
+}
+
+/// The word of both prompts whose share of the attention changed most; fillers follow what stands
+/// beside them.
+fn moved(pairs: &[Pair], a: &Side, b: &Side) -> Option<String> {
+    let both = pairs.iter().filter(|pair| pair.kind == Match::Same);
+    let change = |pair: &Pair| Some((&b.words[pair.b?], b.words[pair.b?].share - a.words[pair.a?].share));
+    let told = both.filter_map(change).filter(|(word, by)| role(&word.text) != Role::Filler && by.abs() >= TOLD);
+    let (word, by) = told.max_by(|(_, p), (_, q)| p.abs().total_cmp(&q.abs()))?;
+    let sign = if by < 0.0 { '−' } else { '+' };
+    Some(format!("{} {sign}{:.1} points", word.label(), 100.0 * by.abs()))
+}
+
+/// The share of the image that changed, 0 to 1, counted as `explain` counts it; `None` for images
+/// of two sizes.
+fn changed_share(a: &Side, b: &Side) -> Option<f64> {
+    if a.image.dimensions() != b.image.dimensions() {
+        return None;
+    }
+    let differs = |(p, q): (&image::Rgb<u8>, &image::Rgb<u8>)| {
+        p.0.iter().zip(q.0).any(|(&p, q)| f32::from(p.abs_diff(q)) >= CHANGED * 255.0)
+    };
+    let count = a.image.pixels().zip(b.image.pixels()).filter(|&pair| differs(pair)).count();
+    Some(count as f64 / (f64::from(a.image.width()) * f64::from(a.image.height())).max(1.0))
+}
+
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        value if value >= 9.95 => format!("{value:.0} %"),
+        value if value > 0.0 => format!("{value:.1} %"),
+        _ => "the same".into(),
+    }
+}

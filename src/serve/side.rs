@@ -1,0 +1,127 @@
+//! One of the two runs that are compared: its image, and the maps of its words for a choice of
+//! layers and steps.
+
+use super::live::map_bytes;
+use crate::heatmap::{Aggregate, SiteFilter, StepWindow, aggregate};
+use crate::report::{ImageData, data_url};
+use crate::trace::{Grid, Half, Trace};
+use crate::{Error, Result};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Which maps of a run are shown; all of them as `generate` makes them, where nothing is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Choice {
+    /// `down`, `mid`, `up` or the path of a layer.
+    pub layers: Option<String>,
+    /// The first and last step, from 1.
+    pub steps: Option<[usize; 2]>,
+}
+
+/// A run with its maps.
+#[derive(Debug)]
+pub(super) struct Side {
+    pub image: RgbImage,
+    /// The prompt's words as written, with how often each stood before it, and each one's share of
+    /// all attention.
+    pub words: Vec<Word>,
+    prompt: String,
+    /// The latent grid.
+    grid: Grid,
+    /// `[words, height, width]`, mean probability of a step.
+    maps: Vec<f32>,
+    /// The paths of the layers, in network order.
+    layers: Vec<String>,
+    steps: usize,
+}
+
+/// A word of a side.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Word {
+    pub text: String,
+    pub occurrence: usize,
+    pub share: f32,
+}
+
+impl Word {
+    /// `frog`, or `frog#2` for the second.
+    pub fn label(&self) -> String {
+        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+    }
+}
+
+impl Choice {
+    /// As the library makes maps.
+    fn aggregate(&self) -> Result<Aggregate> {
+        let how = match &self.layers {
+            Some(layers) => Aggregate::named("all")?.narrowed(SiteFilter::Layers(vec![layers.parse()?])),
+            None => Aggregate::default(),
+        };
+        Ok(Aggregate { steps: self.steps.map(|[from, to]| StepWindow::Numbers(from, to)), ..how })
+    }
+}
+
+impl Side {
+    /// The run with this trace and image.
+    ///
+    /// # Errors
+    /// As [`aggregate`]: a layer or a step that the run does not have.
+    pub fn of(trace: &Trace, image: &RgbImage, choice: &Choice) -> Result<Self> {
+        let words = trace.words(Half::Conditional);
+        let maps = aggregate(trace, &choice.aggregate()?, &words)?;
+        let steps = maps.steps.max(1) as f32;
+        let word = |word: &crate::trace::WordInfo| Word {
+            text: word.text.clone(),
+            occurrence: word.occurrence,
+            share: maps.share(word),
+        };
+        Ok(Self {
+            image: image.clone(),
+            words: words.iter().map(word).collect(),
+            prompt: trace.about.prompt.text.clone(),
+            grid: maps.grid,
+            maps: maps.words.iter().map(|value| value / steps).collect(),
+            layers: trace.recording.sites.iter().map(|site| site.path.clone()).collect(),
+            steps: trace.steps(),
+        })
+    }
+
+    /// For a page, with the picture where that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] where the picture cannot be written.
+    pub fn json(&self, run: Option<&str>, with_image: bool) -> Result<Value> {
+        let words: Vec<Value> = self
+            .words
+            .iter()
+            .map(|word| json!({"text": word.text, "label": word.label(), "share": word.share}))
+            .collect();
+        let image = match with_image {
+            true => Some(picture_url(&self.image)?),
+            false => None,
+        };
+        Ok(json!({
+            "run": run, "prompt": self.prompt, "words": words, "image": image,
+            "width": self.image.width(), "height": self.image.height(),
+            "grid": [self.grid.height, self.grid.width], "maps": map_bytes(&self.maps),
+            "layers": self.layers, "steps": self.steps,
+        }))
+    }
+}
+
+/// A picture as an address that holds it, quickly made.
+///
+/// # Errors
+/// [`Error::Bug`] where it cannot be written.
+pub(super) fn picture_url(image: &RgbImage) -> Result<String> {
+    let mut bytes = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive);
+    encoder
+        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
+        .map_err(|error| Error::bug(format!("a picture could not be written: {error}")))?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok(data_url(&ImageData { mime: "image/png", bytes, width, height }))
+}

@@ -1,0 +1,286 @@
+//! The thread that owns the checkpoint: it does one job after another, and tells the pages of every
+//! step.
+
+use super::changes::changes;
+use super::live::{Live, Watching};
+use super::request::{Asked, Job};
+use super::shared::{Shared, no_run};
+use super::side::{Choice, Side, picture_url};
+use crate::checkpoint::Checkpoint;
+use crate::evidence::causal::Cut;
+use crate::evidence::explain::{Ask, Explanation, Redraw, check_checkpoint, options_of};
+use crate::evidence::redrawn::Reweight;
+use crate::files::{Target, check_own};
+use crate::heatmap::Aggregate;
+use crate::maker::{Maker, Progress, adapter_warnings, warnings};
+use crate::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, free_memory};
+use crate::render::Display;
+use crate::run::{self, Run};
+use crate::trace::WordInfo;
+use crate::{Error, Result, report};
+use image::RgbImage;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Seeds that a run is repeated with.
+const SEEDS: u64 = 4;
+
+/// The share of a run's time that estimates may take which are shown and not kept.
+const SHOWN: f64 = 0.15;
+
+/// How often a test's progress is told, at most.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// The checkpoint and what it needs to know.
+pub(super) struct Worker {
+    pub pipeline: Pipeline,
+    pub checkpoint: Checkpoint,
+    pub load: LoadOptions,
+    pub shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Does jobs for ever.
+    pub fn work(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let (number, job) = shared.queue.next();
+            shared.events.tell("queue", &shared.queue.state());
+            let done = catch_unwind(AssertUnwindSafe(|| self.job(number, &job)));
+            shared.queue.finish();
+            match done.unwrap_or_else(|_| Err(Error::bug("a job ended in a panic"))) {
+                Ok(()) => shared.events.tell("done", &json!({"job": number})),
+                Err(Error::Interrupted) => shared.events.tell("stopped", &json!({"job": number})),
+                Err(error) => shared.events.tell("failed", &json!({"job": number, "error": error.to_string()})),
+            }
+            shared.events.tell("queue", &shared.queue.state());
+        }
+    }
+
+    fn job(&mut self, number: u64, job: &Job) -> Result<()> {
+        match job {
+            Job::Run(asked) => self.run(number, asked),
+            Job::Seeds { run } => self.seeds(number, run),
+            Job::Without { run, word } => {
+                let word = self.word(run, word)?;
+                self.test(number, run, Ask { words: Some(vec![word]), redraw: Redraw::Always, ..Ask::default() })
+            }
+            Job::Times { run, word } => {
+                let found = self.word(run, word)?;
+                let reweight = Reweight { word: found.clone(), from: 0.0, to: 2.0, images: TIMES };
+                let ask = Ask { words: Some(vec![found]), reweight: vec![reweight], ..Ask::default() };
+                self.test(number, run, ask)
+            }
+            Job::Explain { run } => self.test(number, run, Ask::default()),
+        }
+    }
+
+    /// Makes the run that is asked for.
+    fn run(&self, number: u64, asked: &Asked) -> Result<()> {
+        let options = asked.options(&self.pipeline)?;
+        self.make(number, &asked.prompt, &options)
+    }
+
+    /// Makes the runs of the next seeds of a run.
+    fn seeds(&self, number: u64, name: &str) -> Result<()> {
+        let run = self.open(name)?;
+        check_checkpoint(&run.record, &self.pipeline)?;
+        let options = options_of(&self.pipeline, &run)?;
+        for seed in (1..=SEEDS).filter_map(|further| options.seeds[0].checked_add(further)) {
+            let options = Options { seeds: vec![seed], ..options.clone() };
+            self.make(number, &run.record.prompt, &options)?;
+        }
+        Ok(())
+    }
+
+    /// Makes an ordinary run folder, as `generate` does.
+    fn make(&self, number: u64, text: &str, options: &Options) -> Result<()> {
+        let (pipeline, shared) = (&self.pipeline, &*self.shared);
+        pipeline.check(options)?;
+        self.check_memory(options)?;
+        let prompt = pipeline.prompt(text, options)?;
+        let mut warned = warnings(pipeline, &prompt, &options.negative, &options.probes)?;
+        warned.extend(adapter_warnings(pipeline, &[text, &options.negative], options.syntax)?);
+        let aggregate = Aggregate::default();
+        let live = Live::new(
+            &prompt,
+            &pipeline.sites(options.height, options.width),
+            pipeline.latent_grid(options),
+            &aggregate,
+        )?;
+        let maker = Maker {
+            pipeline,
+            prompt: &prompt,
+            keep: Keep::default(),
+            keep_steps: run::kept_by_default(options.height, options.width, options.steps),
+            aggregate,
+            display: Display::default(),
+            words: None,
+            expect: None,
+            regions: None,
+            warnings: warned.clone(),
+            loading: None,
+        };
+        let seed = options.seeds[0];
+        let target = Target::generated(shared.history.folder().join(run::run_name(text, seed)), false);
+        // Read before the steps, so that nothing is waited for after them.
+        let base = shared.base().and_then(|name| Some((shared.side(&name, &Choice::default()).ok()?, name)));
+        let compared = base.as_ref().map(|(_, name)| name);
+        let told = json!({
+            "job": number, "prompt": text, "seed": seed.to_string(), "base": compared, "warnings": warned,
+        });
+        shared.events.tell("begun", &told);
+
+        let live = RefCell::new(live);
+        let mut shown = Shown { pipeline, spent: Duration::ZERO, since: Instant::now(), picture: None };
+        let mut made = None;
+        let mut failed = None;
+        let mut tell = |progress: Progress| -> Result<()> {
+            match progress {
+                Progress::Estimate(_, image) => shown.picture = Some(picture_url(image)?),
+                Progress::Event(Event::Stepped { step, denoised, .. }) if shared.events.has_listeners() => {
+                    let picture = shown.picture_of(denoised)?;
+                    let maps = live.borrow().json();
+                    let told = json!({
+                        "job": number, "step": step.index + 1, "of": step.count, "image": picture, "maps": maps,
+                    });
+                    shared.events.tell("step", &told);
+                }
+                Progress::Traced(traced) => {
+                    let side = Arc::new(Side::of(&traced.trace, &traced.generation.image, &Choice::default())?);
+                    let compared = base.as_ref().map(|(a, name)| json!({"a": name, "changes": changes(a, &side)}));
+                    shared
+                        .events
+                        .tell("made", &json!({"job": number, "side": side.json(None, true)?, "compared": compared}));
+                    made = Some(side);
+                }
+                Progress::Event(_) => {}
+            }
+            if shared.queue.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+        };
+        let command = pipeline.command(text, options);
+        let result =
+            maker.make(options, &target, command, &mut Watching(&live), &mut |progress| match tell(progress) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            });
+        let (folder, _) = failed.map_or(result, Err)?;
+        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        if let Some(side) = made {
+            shared.keep(&name, side);
+        }
+        shared.events.tell("saved", &json!({"job": number, "run": name, "history": shared.history.list()}));
+        Ok(())
+    }
+
+    /// Tests words of a run, which its folder keeps, and draws its page again.
+    fn test(&mut self, number: u64, name: &str, ask: Ask) -> Result<()> {
+        let run = self.open(name)?;
+        let aggregate = run.record.aggregate.parse().unwrap_or_default();
+        let explanation = Explanation::new(run, Ask { aggregate, cut: Cut::default(), ..ask })?;
+        let folder = explanation.run().folder.clone();
+        if explanation.known()?.is_none() {
+            check_own(&folder.join(crate::report::PAGE), "RUN")?;
+            let cost = explanation.cost(&self.pipeline);
+            let (shared, all) = (Arc::clone(&self.shared), cost.steps + cost.calls);
+            let (mut count, mut told) = (0, Instant::now());
+            let cost = cost.to_string();
+            explanation.make(&mut self.pipeline, &mut || {
+                count += 1;
+                if told.elapsed() >= TOLD {
+                    told = Instant::now();
+                    shared.events.tell("step", &json!({"job": number, "step": count, "of": all, "cost": cost}));
+                }
+                if shared.queue.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            report::write(&folder)?;
+        }
+        self.shared.events.tell("tested", &json!({"job": number, "run": name}));
+        Ok(())
+    }
+
+    fn open(&self, name: &str) -> Result<Run> {
+        let entry = self.shared.history.entry(name).ok_or_else(|| no_run(name))?;
+        Run::open(&entry.folder)
+    }
+
+    /// The word of a run that is meant by its label.
+    fn word(&self, name: &str, word: &str) -> Result<WordInfo> {
+        let prompt = self.open(name)?.trace()?.about.prompt;
+        let mut found = prompt.words.iter().filter(|known| prompt.label(known) == word).cloned();
+        found.next().ok_or_else(|| Error::option("word", format!("the run has no word {}", crate::in_quotes(word))))
+    }
+
+    /// Refuses an image that needs more memory than there is.
+    fn check_memory(&self, options: &Options) -> Result<()> {
+        let own = self.pipeline.default_options();
+        if options.height * options.width <= own.height * own.width || self.load.ignore_memory {
+            return Ok(());
+        }
+        let load = LoadOptions { size: Some([options.height, options.width]), ..self.load.clone() };
+        let plan = MemoryPlan::new(&self.checkpoint, &load)?;
+        // The weights are there already.
+        let needed = plan.peak().saturating_sub(plan.weights());
+        match free_memory() {
+            Some(free) if needed > free => {
+                let reason =
+                    format!("it needs {:.1} GB of memory, and {:.1} GB are free", gigabytes(needed), gigabytes(free));
+                Err(Error::option("size", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Images of a word times 0 to 2.
+const TIMES: usize = crate::evidence::redrawn::IMAGES;
+
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+/// The estimates of an image that are shown while it forms: those that the run keeps, and others
+/// while they cost little.
+struct Shown<'a> {
+    pipeline: &'a Pipeline,
+    /// Time that was spent on estimates that are not kept.
+    spent: Duration,
+    since: Instant,
+    /// An estimate that the run keeps, of the step that ends now.
+    picture: Option<String>,
+}
+
+impl Shown<'_> {
+    /// The picture of the step that ends with the estimate `denoised`, if there is one: always of
+    /// the first step.
+    fn picture_of(&mut self, denoised: &candle_core::Tensor) -> Result<Option<String>> {
+        if let Some(kept) = self.picture.take() {
+            return Ok(Some(kept));
+        }
+        if self.spent.as_secs_f64() > SHOWN * self.since.elapsed().as_secs_f64() {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let image: RgbImage = self.pipeline.decode(denoised)?;
+        self.spent += begun.elapsed();
+        picture_url(&image).map(Some)
+    }
+}
+
+/// What a page is told of the checkpoint.
+pub(super) fn about(pipeline: &Pipeline) -> Value {
+    let own = pipeline.default_options();
+    json!({
+        "checkpoint": pipeline.id(), "digest": pipeline.digest(), "steps": own.steps, "guidance": own.guidance_scale,
+        "width": own.width, "height": own.height, "factor": pipeline.vae_factor(),
+        "scheduler": pipeline.sampler_kind(&own).map(|kind| kind.name()).unwrap_or_default(),
+        "samplers": crate::scheduler::SchedulerKind::ALL.map(crate::scheduler::SchedulerKind::name),
+    })
+}
