@@ -406,7 +406,6 @@ fn make_run(bench: &Bench, folder: &Path) -> Result<Run> {
         negative: None,
         expect: None,
         command: String::new(),
-        expect: None,
         cut_off: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::new(),
