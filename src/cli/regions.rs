@@ -8,16 +8,18 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Regions")]
 pub struct RegionFileArgs {
-    /// Also write a black and white picture of each word's region, and all places with their boxes as one COCO file
+    /// Also write each word's region as a mask, and all of them as one COCO file
+    ///
+    /// Black and white pictures of the image's size; the COCO file has every separate place with its box.
     #[arg(long)]
     masks: bool,
 
     /// Also write the outline of each word's region, as pictures or as one JSON file
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", hide_short_help = true)]
     outline: Option<OutlineArg>,
 
     /// With --masks or --outline: cut each map at its own Otsu threshold instead of --threshold
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     otsu: bool,
 }
 
