@@ -402,6 +402,7 @@ fn make_run(bench: &Bench, folder: &Path) -> Result<Run> {
             display: &Display::default(),
             words: None,
         },
+        by: Default::default(),
         settings: bench.pipeline.settings(&bench.options, bench.seed()),
         negative: None,
         expect: None,

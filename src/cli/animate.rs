@@ -57,7 +57,7 @@ written without a C library.";
 
 /// Runs the command.
 pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let chosen = args.maps.aggregate_of(&run.record)?;
     let own = chosen.to_string() == run.record.aggregate;
     // A run whose own maps are of some heads or steps is animated over all of them.

@@ -100,7 +100,7 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if args.versus.is_none() {
         args.region.require()?;
     }
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let threshold = threshold_of(args.threshold, &run.record)?;
     let (trace, picture) = run.read()?;
     let how = Aggregate { half: args.half.into(), ..args.maps.aggregate_of(&run.record)? };

@@ -2,8 +2,8 @@
 
 use attnmap::heatmap::{Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, Resolution, SiteFilter, StepWindow};
 use attnmap::render::{Colormap, Display, Scale, Style};
-use attnmap::run::RunRecord;
-use attnmap::trace::{Half, PromptInfo, Trace, WordInfo};
+use attnmap::run::{Run, RunRecord};
+use attnmap::trace::{By, Half, PromptInfo, Trace, WordInfo};
 use attnmap::{Error, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -17,6 +17,11 @@ pub struct MapArgs {
     /// Words and phrases to show, e.g. "red apple,frog#2,<start>,probe:shadow" [default: all]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
+
+    /// What a word is: each word, or each tag, that is all between two commas [default: word, or
+    /// the run's own]
+    #[arg(long, value_name = "UNIT", value_parser = names(By::NAMED))]
+    by: Option<By>,
 
     #[arg(long, value_name = "NAME", value_parser = named_aggregates())]
     #[arg(help = format!("Which layers are averaged [default: {DEFAULT}, or all with --layers or --resolution]"))]
@@ -129,6 +134,17 @@ impl MapArgs {
         let own = record.aggregate.parse::<Aggregate>().unwrap_or_default();
         // What is asked is asked of the prompt, also where `view` last showed the other half.
         Ok(Aggregate { half: Half::Conditional, ..own })
+    }
+
+    /// What the words of a run that is made are.
+    pub fn by(&self) -> By {
+        self.by.unwrap_or_default()
+    }
+
+    /// `run` with its words as chosen, or as its own where nothing is.
+    pub fn by_of(&self, mut run: Run) -> Run {
+        run.record.by = self.by.unwrap_or(run.record.by);
+        run
     }
 
     /// The chosen words of `prompt` and `probes`; `None` for all of them.

@@ -8,10 +8,11 @@ use attnmap::evidence::explain::{Ask, Explanation, Redraw};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::{self, Reweight};
 use attnmap::files::{Target, check_own};
+use attnmap::heatmap::Aggregate;
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
 use attnmap::render::Display;
-use attnmap::run::{self, Run};
+use attnmap::run::{self, Remake, Run};
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -115,11 +116,14 @@ Three cuts answer different questions:
 A traced picture is tested at its noise levels, without a run to make again.
 --weight scales, in every cross-attention of the conditional half, what each of the word's tokens adds (probability times value); the
 probabilities stay. 1 is the run itself, 0 the cut `mask`.
+--by tag tests what stands between commas as one word. It ends with the dead tags: those whose absence changes under 1 % of the image. The
+image without all of them at once is drawn too, with the figure beside it.
 The result is kept in the run's folder (evidence.json, evidence.safetensors, causal/, counterfactual/, weights/) and shown in its report. Words that
 are tested one after the other stand side by side there; another --cut, --at or choice of maps replaces them, and says so.
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
+  attnmap explain \"a red apple, a green frog, on the beach, with a frog\" --by tag
   attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
   attnmap explain last --words frog --counterfactual --weight frog=0..2 --sanity";
 
@@ -127,6 +131,7 @@ Examples:
 pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let (run, pipeline) = open(args, terminal)?;
+    let (own, run) = (run.record.by, args.maps.by_of(run));
     let aggregate = args.maps.aggregate_of(&run.record)?;
     let prompt = run.trace()?.about.prompt;
     let ask = Ask {
@@ -161,6 +166,9 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     check_own(&folder.join("report.html"), "RUN")?;
     explanation.check_room()?;
     let replaced = explanation.replaces();
+    if explanation.run().record.by != own {
+        in_its_words(explanation.run())?;
+    }
     let mut pipeline = match pipeline {
         Some(pipeline) => pipeline,
         None => args.model.load_of(&explanation.run().record, terminal)?,
@@ -185,6 +193,18 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         print::note(format!("replaced what had been tested in another way: {replaced}"));
     }
     show(args, folder, &evidence)
+}
+
+/// Makes the maps and the page of `run` again with its words as they are tested, as `view --by`
+/// does.
+fn in_its_words(run: &Run) -> anyhow::Result<()> {
+    let (trace, image) = run.read()?;
+    let aggregate = run.record.aggregate.parse::<Aggregate>().unwrap_or_default();
+    let choices = Remake { aggregate: &aggregate, display: &run.record.display, words: None, asked: None };
+    run::remake(run, (&trace, &image), &choices, None, |folder, place| {
+        attnmap::report::write_as(folder, place).map(drop)
+    })?;
+    Ok(())
 }
 
 /// The run, and the pipeline where it had to be loaded to make the run or to know it.
@@ -271,6 +291,7 @@ fn make(
         keep_steps: None,
         aggregate,
         display: Display::default(),
+        by: args.maps.by(),
         words: None,
         expect: None,
         regions: None,

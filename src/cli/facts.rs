@@ -69,7 +69,7 @@ they get a line of numbers and take no part in the rest.";
 /// Runs the command.
 pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let threshold = threshold_of(args.threshold, &run.record)?;
     let (trace, image) = run.read()?;
     let aggregate = args.maps.aggregate_of(&run.record)?;

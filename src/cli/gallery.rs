@@ -167,6 +167,9 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
+    if !args.maps.by().is_word() {
+        return Err(Error::option("--by", "a gallery's page is made by words; leave it out").into());
+    }
     let out = &folder(args, &single, (&aggregate, &display));
     check_folder(out)?;
     own_settings(terminal, &axes.lines).iter().for_each(print::warn);

@@ -158,7 +158,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let info = PromptInfo::from(&prompt);
     let probes = args.run.probe.texts();
     args.expect.check(&pipeline, &info, probes)?;
-    let words = shown_words(&args.maps, &pipeline, &info, probes)?;
+    let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), probes)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
         target.room_for(
@@ -195,6 +195,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
             .filter(|&every| every > 0),
         aggregate,
         display,
+        by: args.maps.by(),
         words,
         expect: args.expect.list(),
         regions,

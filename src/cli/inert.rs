@@ -315,6 +315,8 @@ mod tests {
         ("device", "may name what is usual"),
         ("ignore-memory", "allows"),
         ("aggregate", "may name what is usual"),
+        ("by", "may name what is usual"),
+        ("no-metadata", "allows nothing to be taken"),
         ("style", "is how overlays are drawn"),
         ("threshold", "decides areas and boxes in run.json, too"),
         ("out", "is where results go"),

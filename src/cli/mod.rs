@@ -3,6 +3,7 @@
 mod again;
 mod animate;
 mod ask;
+mod captions;
 mod check;
 mod checkpoint;
 mod compare;

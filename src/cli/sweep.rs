@@ -106,7 +106,9 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = pipeline.prompt(&text, &options)?;
     let info = PromptInfo::from(&prompt);
     args.expect.check(&pipeline, &info, probes)?;
-    let words = shown_words(&args.maps, &pipeline, &info, probes)?;
+    let by = info.by(args.maps.by());
+    let words = shown_words(&args.maps, &pipeline, &by, probes)?;
+    let words = words.or_else(|| (!args.maps.by().is_word()).then_some(by.words));
     warnings(&pipeline, &prompt, &options.negative, probes)?.iter().for_each(print::warn);
     let texts: Vec<&str> = [&*text, &*options.negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
     adapter_warnings(&pipeline, &texts, options.syntax)?.iter().for_each(print::warn);

@@ -5,16 +5,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use attnmap::Error;
 use attnmap::facts::expect::Expectations;
-use attnmap::picture;
+use attnmap::gallery::is_many;
+use attnmap::picture::{self, METADATA_KEY, Metadata};
 use attnmap::pipeline::LookOptions;
+use attnmap::prompt::Syntax;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind};
 use attnmap::trace::{Grid, PromptInfo};
+use attnmap::{Error, in_quotes};
 use clap::Args;
 
 use super::again;
+use super::captions;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{self, ExpectArgs, Unmet};
@@ -30,17 +33,17 @@ use super::sampling::parse_size;
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct TraceArgs {
-    /// The picture: png, jpeg or webp, of any size
+    /// The picture: png, jpeg or webp, of any size; or a folder or list of captioned pictures
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub(super) image: PathBuf,
 
-    /// What it shows; its words are looked for
-    #[arg(value_name = "CAPTION", required_unless_present = "caption_option")]
-    caption: Option<String>,
+    /// What it shows; its words are looked for [default: what the picture's own metadata says]
+    #[arg(value_name = "CAPTION")]
+    pub(super) caption: Option<String>,
 
     /// The caption as an option, which may begin with a dash
     #[arg(long = "caption", value_name = "TEXT", conflicts_with = "caption", allow_hyphen_values = true, hide = true)]
-    caption_option: Option<String>,
+    pub(super) caption_option: Option<String>,
 
     /// Timesteps of training that the picture is noised to; the maps are their mean
     #[arg(
@@ -52,47 +55,59 @@ pub struct TraceArgs {
     )]
     levels: Vec<usize>,
 
-    /// Seed of the noise; `random` (or -1) draws one
-    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
-    seed: u64,
+    /// Seed of the noise; `random` (or -1) draws one [default: the one in the picture's metadata,
+    /// else 0]
+    #[arg(long, value_name = "N", value_parser = super::seed::parse, allow_negative_numbers = true)]
+    seed: Option<u64>,
+
+    /// Take nothing from the picture's metadata
+    #[arg(long)]
+    pub(super) no_metadata: bool,
 
     /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    size: Option<(usize, usize)>,
+    pub(super) size: Option<(usize, usize)>,
 
     #[command(flatten)]
     syntax: SyntaxArgs,
 
     #[command(flatten)]
-    probe: ProbeArgs,
+    pub(super) probe: ProbeArgs,
 
     #[command(flatten)]
-    expect: ExpectArgs,
+    pub(super) expect: ExpectArgs,
 
     #[command(flatten)]
-    model: ModelArgs,
+    pub(super) model: ModelArgs,
 
     #[command(flatten)]
-    maps: MapArgs,
+    pub(super) maps: MapArgs,
 
     #[command(flatten)]
-    display: DisplayArgs,
+    pub(super) display: DisplayArgs,
 
     #[command(flatten)]
     regions: RegionFileArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 const HELP: &str = "\
 Examples:
+  attnmap trace outputs/*frog-on-the-beach-0/image.png --out outputs/its-own-caption
   attnmap trace outputs/*frog-on-the-beach-0/image.png \"a red apple and a frog\"
   attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
   attnmap trace photo.jpg \"a dog on a sofa\" --words dog --masks
   attnmap trace photo.jpg \"a dog on a sofa\" --expect \"dog@left, no cat\"
+  attnmap trace ./pictures --by tag --out outputs/coverage
   attnmap ask last --at 40,90
 
+Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge, ComfyUI or InvokeAI wrote into
+the picture. What was taken and what was not is said; what is given here comes first. The maps depend on the caption and the seed; the rest
+is recorded in run.json.
+A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and text) becomes a gallery
+with a table: which caption words are found, where, how often. The same command goes on where it was interrupted.
 The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; nothing is drawn.
 Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is no unconditional half:
 guidance would not change what the caption's words attend to. The run's image.png is the picture as it was shown, and view, ask, facts,
@@ -100,8 +115,11 @@ report, compare, animate and explain work on it.";
 
 /// Runs the command.
 pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let caption = args.caption.as_ref().or(args.caption_option.as_ref()).map_or("", String::as_str);
-    if caption.trim().is_empty() {
+    if is_many(&args.image) {
+        return captions::run(args, terminal);
+    }
+    let typed = args.caption.as_deref().or(args.caption_option.as_deref());
+    if typed.is_some_and(|caption| caption.trim().is_empty()) {
         return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());
     }
     let aggregate = args.maps.aggregate()?;
@@ -110,14 +128,16 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let regions = args.regions.chosen(display.threshold)?;
     let (given, warning) = picture::read_opaque(&args.image, "IMAGE")?;
     warning.iter().for_each(print::warn);
-    let name = format!("trace-{}", run::run_name(caption, args.seed));
+    let taken = args.take(typed, picture::read_metadata(&args.image, "IMAGE")?)?;
+    let caption = &*taken.caption;
+    let name = format!("trace-{}", run::run_name(caption, taken.seed));
     let target = args.output.target(&name);
     target.room_for(&run::KIND, &["report.html"])?;
     let started = Instant::now();
     let pipeline = args.model.load(args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
-    let options = args.look();
+    let options = args.look(&taken);
     pipeline.check_look(&options)?;
     let size = match args.size {
         Some((width, height)) => Grid::new(height, width),
@@ -128,7 +148,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let info = PromptInfo::from(&prompt);
     args.expect.check(&pipeline, &info, &options.probes)?;
     let run = pipeline.look_run(size, &options);
-    let words = shown_words(&args.maps, &pipeline, &info, &options.probes)?;
+    let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), &options.probes)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
@@ -162,6 +182,9 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let looking = started.elapsed().as_secs_f64();
     let mut settings = pipeline.look_settings(&options, size);
     settings.more.insert("picture".into(), args.image.display().to_string().into());
+    if let Some(metadata) = &taken.metadata {
+        settings.more.insert(METADATA_KEY.into(), serde_json::to_value(metadata)?);
+    }
     let new = NewRun {
         kind: RunKind::Trace,
         pictures: Pictures {
@@ -171,9 +194,10 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
             display: &display,
             words: words.as_deref(),
         },
+        by: args.maps.by(),
         settings,
-        negative: None,
-        command: again::command(caption, args.seed, args.output.out.as_deref()),
+        negative: taken.metadata.as_ref().and_then(|metadata| metadata.negative.clone()),
+        command: again::command(caption, taken.seed, args.output.out.as_deref()) + &taken.switches(args.syntax),
         expect: args.expect.list().zip(sightings.as_deref()),
         cut_off: prompt.cut_off.clone(),
         warnings,
@@ -193,11 +217,105 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Unmet::of(&record.expectations)
 }
 
+/// What a look is made with of what the picture says and what was given.
+struct Taken {
+    caption: String,
+    seed: u64,
+    syntax: Syntax,
+    metadata: Option<Metadata>,
+}
+
+impl Taken {
+    /// The switches of how the caption is read that nobody typed, as a command line needs them.
+    fn switches(&self, typed: SyntaxArgs) -> String {
+        let typed: Vec<&str> = typed.syntax().switches().collect();
+        self.syntax.switches().filter(|name| !typed.contains(name)).map(|name| format!(" --{name}")).collect()
+    }
+}
+
 impl TraceArgs {
     /// The levels from the noisiest on, as a run goes.
-    fn look(&self) -> LookOptions {
+    fn look(&self, taken: &Taken) -> LookOptions {
+        let levels = self.sorted_levels();
+        LookOptions { levels, seed: taken.seed, probes: self.probe.texts().to_vec(), syntax: taken.syntax }
+    }
+
+    /// The noise levels from the noisiest on.
+    fn sorted_levels(&self) -> Vec<usize> {
         let mut levels = lists::once("--levels", self.levels.clone(), ToString::to_string);
         levels.sort_unstable_by(|a, b| b.cmp(a));
-        LookOptions { levels, seed: self.seed, probes: self.probe.texts().to_vec(), syntax: self.syntax.syntax() }
+        levels
+    }
+
+    /// How each of many pictures is looked at.
+    pub(super) fn look_at_each(&self) -> LookOptions {
+        let seed = self.seed.unwrap_or(0);
+        LookOptions { levels: self.sorted_levels(), seed, probes: Vec::new(), syntax: self.syntax.syntax() }
+    }
+
+    /// Takes from `found`, the picture's metadata, what was not given, and says so.
+    fn take(&self, typed: Option<&str>, found: Result<Option<Metadata>, String>) -> attnmap::Result<Taken> {
+        let found = if self.no_metadata { Ok(None) } else { found };
+        let (metadata, reason) = match found {
+            Ok(metadata) => (metadata, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let caption = match (typed, &metadata) {
+            (Some(caption), _) => caption.to_owned(),
+            (None, Some(metadata)) => metadata.prompt.clone(),
+            (None, None) => return Err(self.no_caption(reason.as_deref())),
+        };
+        if let Some(reason) = reason {
+            print::note(format!("nothing is taken from the picture's metadata: {reason}"));
+        }
+        let mut syntax = self.syntax.syntax();
+        if let (None, Some(metadata)) = (typed, &metadata) {
+            syntax.emphasis |= metadata.syntax.emphasis;
+            syntax.long |= metadata.syntax.long;
+        }
+        let seed = self.seed.or(metadata.as_ref().and_then(|metadata| metadata.seed)).unwrap_or(0);
+        let taken = Taken { caption, seed, syntax, metadata };
+        self.tell(typed, &taken);
+        Ok(taken)
+    }
+
+    fn no_caption(&self, reason: Option<&str>) -> Error {
+        let image = self.image.display();
+        let reason = match reason {
+            Some(reason) => reason,
+            None if self.no_metadata => "no caption is given, and --no-metadata takes none from the picture",
+            None => {
+                "no caption is given, and the picture has no metadata that says one (that of attnmap, AUTOMATIC1111, Forge, ComfyUI and \
+                 InvokeAI is read)"
+            }
+        };
+        Error::option(
+            "CAPTION",
+            format!("{image}: {reason}; say what it shows: attnmap trace {image} \"a dog on a sofa\""),
+        )
+    }
+
+    /// Says what was taken of the picture's metadata, what is recorded alone, and what could not be
+    /// taken.
+    fn tell(&self, typed: Option<&str>, taken: &Taken) {
+        let Some(metadata) = &taken.metadata else { return };
+        let mut used = Vec::new();
+        if typed.is_none() {
+            used.push(format!("the caption {}", in_quotes(&metadata.prompt)));
+            let switches = taken.switches(self.syntax);
+            used.extend((!switches.is_empty()).then(|| format!("read with{switches}")));
+        }
+        used.extend(metadata.seed.filter(|_| self.seed.is_none()).map(|seed| format!("seed {seed}")));
+        if used.is_empty() {
+            used.push("nothing, as caption and seed are given".into());
+        }
+        print::note(format!("from the picture's metadata, written by {}: {}", metadata.program, used.join(", ")));
+        let recorded = metadata.settings();
+        if !recorded.is_empty() {
+            print::note(format!("recorded in run.json, without effect on the maps: {}", recorded.join(", ")));
+        }
+        if !metadata.not_taken.is_empty() {
+            print::note(format!("not taken: {}", metadata.not_taken.join("; ")));
+        }
     }
 }

@@ -68,7 +68,7 @@ pub fn run(args: &ViewArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     aggregate.half = args.half.into();
     let regions = args.regions.chosen(display.threshold)?;
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let (trace, image) = run.read()?;
     let words = match trace.half(aggregate.half) {
         Some(_) => args.maps.words_of(&trace, aggregate.half)?,

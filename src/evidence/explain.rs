@@ -3,10 +3,10 @@
 use super::causal::{self, Change, Cut, Row};
 use super::causal_pictures;
 use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords};
-use super::redrawn::{self, Counterfactual, Reweight, Reweighted};
+use super::redrawn::{self, Counterfactual, Dead, Picture, Reweight, Reweighted};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
-use super::verdict::{Thresholds, WordEvidence, judge};
+use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
 use crate::checkpoint::Changes;
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
@@ -14,12 +14,12 @@ use crate::heatmap::{self, Aggregate, Heatmaps};
 use crate::pipeline::{Init, LookOptions, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::run::{Run, RunKind, RunRecord};
-use crate::trace::{Half, WordInfo};
+use crate::trace::{Half, WordInfo, tags, without_tags};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use image::RgbImage;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 /// What is asked about a run.
@@ -164,6 +164,11 @@ impl Explanation {
         (redraws, seconds)
     }
 
+    /// Whether the image without all dead tags is generated.
+    fn finds_dead(&self) -> bool {
+        !self.run.record.by.is_word() && self.redraws().0
+    }
+
     /// Whether there is a seed to draw again: a traced picture has none.
     pub fn can_redraw(&self) -> bool {
         !is_look(&self.run)
@@ -218,6 +223,7 @@ impl Explanation {
             self.same_test(known)
                 && labels.iter().all(|word| known.words.iter().any(|found| found.word == *word))
                 && (self.ask.shapley.is_none() || shared())
+                && (known.by.is_word() || known.dead.is_some())
                 && (known.sanity.is_some() || !self.ask.sanity)
                 && (!redraws || labels.iter().all(|word| known.counterfactuals.iter().any(|found| found.word == *word)))
                 && self.ask.reweight.iter().all(|asked| known.reweighted.iter().any(|found| found.answers(asked)))
@@ -229,6 +235,7 @@ impl Explanation {
     /// other words stands beside what this one finds.
     fn same_test(&self, known: &Evidence) -> bool {
         known.cut == self.ask.cut
+            && known.by == self.run.record.by
             && known.aggregate == self.ask.aggregate.to_string()
             && known.thresholds == Thresholds::default()
             && known.steps == self.steps()
@@ -243,6 +250,8 @@ impl Explanation {
         let sanity = if self.ask.sanity { (sanity::blocks(&record.sites).len() + 1) * (test + 1) } else { 0 };
         let calls = test + causal::calls(sets, at, batch) + sanity;
         let redrawn = if self.redraws().0 { words } else { 0 };
+        // The image without all tags that change nothing.
+        let redrawn = redrawn + usize::from(self.finds_dead());
         let redrawn = redrawn + self.ask.reweight.iter().map(|asked| asked.images).sum::<usize>();
         let steps = if is_look(&self.run) { 0 } else { record.timesteps.len() * (1 + redrawn) };
         // Options that cannot be had are [`make`](Self::make)'s to refuse.
@@ -311,6 +320,7 @@ impl Explanation {
         let mut evidence = Evidence {
             format_version: FORMAT_VERSION,
             cut: ask.cut,
+            by: record.by,
             steps: at,
             aggregate: ask.aggregate.to_string(),
             thresholds: Thresholds::default(),
@@ -319,6 +329,7 @@ impl Explanation {
             sanity,
             counterfactuals: counterfactuals.iter().map(|(found, _)| found.clone()).collect(),
             reweighted: reweighted.iter().map(|(found, _)| found.clone()).collect(),
+            dead: None,
             notes: Vec::new(),
             figures: Vec::new(),
         };
@@ -331,10 +342,15 @@ impl Explanation {
             evidence.keep(known, (&mut causal, maps), &order);
         }
         evidence.answer();
+        let mut dead_pictures = Vec::new();
+        if !record.by.is_word() {
+            let (found, pictures) = self.dead(&evidence, pipeline, &options, progress)?;
+            (evidence.dead, dead_pictures) = (Some(found), pictures);
+        }
         evidence.describe();
         let pictures = counterfactuals.into_iter().flat_map(|(_, pictures)| pictures);
         let pictures = pictures.chain(reweighted.into_iter().flat_map(|(_, pictures)| pictures));
-        let mut pictures: Vec<_> = pictures.collect();
+        let mut pictures: Vec<_> = pictures.chain(dead_pictures).collect();
         let (display, grid) = (&record.display, self.maps.grid);
         pictures.extend(causal_pictures::draw(&mut evidence, &causal, grid, &self.image, display, &order)?);
         redrawn::write(&self.run.folder, &pictures)?;
@@ -350,6 +366,35 @@ impl Explanation {
             let _ = std::fs::remove_file(self.run.folder.join(file));
         }
         Ok(evidence)
+    }
+
+    /// The tags that `evidence` found without effect, and the image without all of them where
+    /// images are drawn.
+    fn dead(
+        &self,
+        evidence: &Evidence,
+        pipeline: &Pipeline,
+        options: &Options,
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(Dead, Vec<Picture>)> {
+        let is_dead =
+            |name: &str| evidence.words.iter().any(|word| word.word == name && word.mattered == Mattered::NotAtAll);
+        let dead: Vec<&WordInfo> = self.maps.chosen.iter().filter(|word| is_dead(&label(word))).collect();
+        let text = &self.run.record.prompt;
+        let within = |range: &Range<usize>| dead.iter().any(|word| word.start < range.end && range.start < word.end);
+        let gone: Vec<Range<usize>> = tags(text).into_iter().filter(within).collect();
+        let found = Dead {
+            tags: dead.iter().map(|word| label(word)).collect(),
+            tested: evidence.words.len(),
+            prompt: without_tags(text, &gone),
+            changed: None,
+            strip: None,
+        };
+        if found.tags.is_empty() || !self.finds_dead() {
+            return Ok((found, Vec::new()));
+        }
+        let prompt = pipeline.prompt(&found.prompt, options)?;
+        redrawn::without_dead(pipeline, &prompt, options, found, &self.image, progress)
     }
 
     /// What the UNet was shown at each call of the run, with the timestep. A traced picture is noised again; a generated image is made again,
@@ -545,16 +590,19 @@ impl Evidence {
         let without = without.flat_map(|found| [&found.image, &found.difference, &found.region, &found.strip]);
         let scaled = self.reweighted.iter().flat_map(|found| found.images.iter().chain([&found.strip]));
         let causal = self.words.iter().filter_map(|word| word.picture.as_ref());
-        without.chain(scaled).chain(causal).cloned().collect()
+        let dead = self.dead.iter().filter_map(|dead| dead.strip.as_ref());
+        without.chain(scaled).chain(causal).chain(dead).cloned().collect()
     }
 
     /// Puts into words what the parts beside the words' own found, and lists their pictures.
     fn describe(&mut self) {
+        let dead = self.dead.as_ref().map(|dead| dead.sentences(self.thresholds.least_changed));
         let sanity = self.sanity.as_ref().map(|sanity| sanity.sentences(self.thresholds.shown));
         let shares = self.shapley.as_ref().map(ShapleyOfWords::sentences);
-        self.notes = sanity.into_iter().chain(shares).flatten().collect();
+        self.notes = sanity.into_iter().chain(shares).chain(dead).flatten().collect();
         let without = self.counterfactuals.iter().map(Counterfactual::figure);
-        self.figures = without.chain(self.reweighted.iter().map(Reweighted::figure)).collect();
+        let dead = self.dead.as_ref().and_then(Dead::figure);
+        self.figures = without.chain(self.reweighted.iter().map(Reweighted::figure)).chain(dead).collect();
     }
 }
 
@@ -566,6 +614,9 @@ impl Evidence {
 pub fn judge_again(folder: &Path) -> Result<bool> {
     let run = Run::open(folder)?;
     let Some((mut evidence, causal)) = Evidence::read(folder, run.record.latent)? else { return Ok(false) };
+    if evidence.by != run.record.by {
+        return Ok(false);
+    }
     let (trace, image) = run.read()?;
     let order: Vec<String> = trace.about.prompt.words.iter().map(label).collect();
     let (display, grid) = (&run.record.display, run.record.latent);

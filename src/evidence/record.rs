@@ -3,14 +3,14 @@
 use super::causal::Cut;
 pub use super::figure::Figure;
 use super::figure::JSON;
-use super::redrawn::{Counterfactual, Reweighted};
+use super::redrawn::{Counterfactual, Dead, Reweighted};
 use super::sanity::Sanity;
 use super::shapley::Shapley;
 use super::verdict::{Thresholds, WordEvidence};
 use crate::files::write_json;
 use crate::run::quoted;
-use crate::trace::Grid;
 use crate::trace::tensors::{self, NamedTensor};
+use crate::trace::{By, Grid};
 use crate::{Error, Result};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct Evidence {
     pub format_version: u32,
     /// How the words were cut.
     pub cut: Cut,
+    /// What its words are: each word of the prompt, or each tag.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
     /// The tested steps, from 0.
     pub steps: Vec<usize>,
     /// The aggregate of the attention maps that were judged.
@@ -48,6 +51,9 @@ pub struct Evidence {
     /// The same seed with words scaled, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reweighted: Vec<Reweighted>,
+    /// Of a test by tags: those without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<Dead>,
     /// The findings beside the words' own in sentences, as the report shows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

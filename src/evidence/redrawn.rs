@@ -99,6 +99,95 @@ pub struct Reweighted {
     pub areas: Vec<f64>,
 }
 
+/// The tags of a prompt without which next to nothing changes, one by one, and the same seed
+/// without all of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dead {
+    /// The tags, in prompt order.
+    pub tags: Vec<String>,
+    /// How many tags were tested.
+    pub tested: usize,
+    /// The prompt without the dead ones and their commas.
+    pub prompt: String,
+    /// Share of the image that changes with that prompt, 0 to 1; absent where it was not drawn.
+    pub changed: Option<f64>,
+    /// The run, the image without them, and the difference, from the run folder; absent where it
+    /// was not drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strip: Option<String>,
+}
+
+impl Dead {
+    /// What it says; `least` is the share of the image below which nothing changed.
+    pub fn sentences(&self, least: f64) -> Vec<String> {
+        let (count, tested) = (self.tags.len(), self.tested);
+        if count == 0 {
+            return vec![format!("No tag is dead: without each of the {tested} tested, the image changes.")];
+        }
+        let names = self.tags.iter().map(crate::in_quotes).collect::<Vec<_>>().join(", ");
+        let said = match self.changed {
+            Some(changed) if changed < least => {
+                let share = 100.0 * changed;
+                format!(
+                    "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all of them): {names}."
+                )
+            }
+            Some(changed) => {
+                let share = 100.0 * changed;
+                format!(
+                    "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once {share:.0} % of the image \
+                     changes, so that not all can be cut."
+                )
+            }
+            None => format!(
+                "{count} of {tested} tags may be dead: {names}. That is told from the prediction alone; no image was drawn without them."
+            ),
+        };
+        vec![said, format!("The prompt without them: {}", self.prompt)]
+    }
+
+    /// For the report.
+    pub fn figure(&self) -> Option<Figure> {
+        let (file, share) = (self.strip.clone()?, 100.0 * self.changed?);
+        let caption =
+            format!("The same seed without the {} dead tags: {share:.1} % of the image changes.", self.tags.len());
+        Some(Figure { caption, file })
+    }
+}
+
+/// The same seed with `prompt`, that of `found`, which it is added to.
+///
+/// # Errors
+/// As [`replay`].
+pub fn without_dead(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    mut found: Dead,
+    image: &RgbImage,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<(Dead, Vec<Picture>)> {
+    let other = replay(pipeline, prompt, options, progress)?.generation.image;
+    let (difference, _) = difference(image, &other);
+    let share = changed(&difference).area;
+    let about = format!("The same seed without {} dead tags", found.tags.len());
+    let parts = [
+        (image, "the run".into()),
+        (&other, format!("without {} tags", found.tags.len())),
+        (&difference, format!("difference ({:.1} % changed)", 100.0 * share)),
+    ];
+    let strip = strip(&parts, &about, &mut Typesetter::new());
+    let file = "counterfactual/without-dead-tags.png".to_owned();
+    (found.changed, found.strip) = (Some(share), Some(file.clone()));
+    Ok((found, vec![Picture { file, about, image: strip }]))
+}
+
+/// The share of the image `a` that differs in `b`, of the same size, 0 to 1: pixels with a channel
+/// that differs by [`CHANGED`] or more.
+pub fn changed_share(a: &RgbImage, b: &RgbImage) -> f64 {
+    changed(&difference(a, b).0).area
+}
+
 impl Reweight {
     /// `frog=0.5` for one image, `frog=0..2` for five with both ends, or `frog=0..2/9` for nine, of a word or phrase of `prompt`.
     ///

@@ -36,19 +36,29 @@ const ADJECTIVES: &str = "red orange yellow green blue purple violet pink brown 
 /// Words for the scene as a whole: their attention spreads over the image, and its peak says nothing of whether they were heeded.
 const SCENES: &str = "beach sea ocean lake river coast shore island jungle forest woods desert snow grass field meadow garden park sky space \
     night day dawn dusk sunset sunrise morning noon evening twilight rain storm fog mist winter summer autumn spring \
+    masterpiece quality highres absurdres resolution detail details detailed 4k 8k hd uhd \
     city town village street road room kitchen background foreground landscape scenery scene light shadow photo photograph picture \
     painting drawing illustration style";
 
-/// Whether `word` names the whole scene, its light or its style and not a thing in it, by the list above.
+/// Whether `word` names the whole scene, its light, its style or its quality and not a thing in it,
+/// by the list above. Of a tag of several words the last tells, as the noun stands there: `on the
+/// beach`.
 pub fn sets_the_scene(word: &str) -> bool {
     let word = word.to_lowercase();
-    SCENES.split_whitespace().any(|entry| entry == word)
+    let last = word.split_whitespace().next_back().unwrap_or_default();
+    SCENES.split_whitespace().any(|entry| entry == last)
 }
 
-/// What `word` does, by the lists above; the case does not matter.
+/// What `word` does, by the lists above; the case does not matter. A tag of several words is what
+/// the most telling of them is.
 pub fn role(word: &str) -> Role {
     let word = word.to_lowercase();
-    let listed = |list: &str| list.split_whitespace().any(|entry| entry == word);
+    let listed = |list: &str| word.split_whitespace().all(|part| list.split_whitespace().any(|entry| entry == part));
+    if word.split_whitespace().nth(1).is_some() {
+        let roles: Vec<Role> = word.split_whitespace().map(role).collect();
+        let has = |role: Role| roles.contains(&role);
+        return [Role::Content, Role::Adjective].into_iter().find(|role| has(*role)).unwrap_or(Role::Filler);
+    }
     if !word.chars().any(char::is_alphanumeric) || listed(FILLER) {
         Role::Filler
     } else if listed(ADJECTIVES) {

@@ -3,6 +3,7 @@
 //! Nothing here runs a network. The facts of a run are part of its `run.json`.
 
 mod compute;
+mod coverage;
 pub mod expect;
 pub mod lexicon;
 mod percentile;
@@ -14,4 +15,5 @@ pub use compute::{
     APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, contrast,
     facts, label, of_trace, overlap, spread, symmetric_kl,
 };
+pub use coverage::{Coverage, Covered};
 pub(crate) use percentile::percentile;

@@ -221,6 +221,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure]) -> String {
         "sizes": sizes.list, "schedulers": schedulers.list, "numbers": numbers.list, "wordNumbers": word_numbers,
         "cells": rows, "failures": failed, "files": {"cells": CELLS, "thumb": THUMB, "maps": MAPS},
         "version": env!("CARGO_PKG_VERSION"),
+        "coverage": cells.iter().any(|cell| cell.facts.cell.look.is_some()).then_some(super::coverage_page::PAGE),
     });
     gallery_document(&format!("{} images · attnmap", cells.len()), &embed_json(&data))
 }

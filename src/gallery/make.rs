@@ -11,7 +11,7 @@ use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
 use crate::scheduler::{SchedulerKind, Spacing};
-use crate::trace::PromptInfo;
+use crate::trace::{By, PromptInfo};
 use crate::{Error, Result, report};
 use candle_core::Tensor;
 use image::RgbImage;
@@ -211,7 +211,7 @@ pub(super) fn is_finished(folder: &Path, cell: &Cell) -> bool {
 }
 
 /// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name: files may have changed in the meantime.
-fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> Result<()> {
+pub(super) fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> Result<()> {
     let record = RunRecord::read(&folder.join(CELLS).join(known.name()))?;
     if record.checkpoint.digest == pipeline.digest() {
         return Ok(());
@@ -351,6 +351,7 @@ impl Job<'_> {
                 display: self.display,
                 words: None,
             },
+            by: By::Word,
             settings: pipeline.settings(options, cell.seed),
             negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
             command: command(pipeline, cell, options)
@@ -361,7 +362,7 @@ impl Job<'_> {
             warnings: Vec::new(),
             timings: BTreeMap::new(),
         };
-        let finish = |folder: &Path, _: &Path, record: &RunRecord| {
+        place_cell(self.folder, self.hidden, &name, &new, &|folder, record| {
             run::save_steps(folder, estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
             report::write_as(folder, &Path::new(CELLS).join(&name))?;
@@ -369,15 +370,26 @@ impl Job<'_> {
             let steps = maps.steps.max(1) as f32;
             let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
             write_cell_files(folder, cell, record, image, &maps)
-        };
-        let made = self.hidden.join(&name);
-        run::write_run(&Target::named(&made, true), &new, finish)?;
-        let place = self.folder.join(CELLS).join(&name);
-        match std::fs::rename(&made, &place) {
-            // Another process of the same shard was faster; its cell is the same.
-            Err(_) if place.join(FILE).is_file() => Ok(()),
-            result => result.map_err(Error::io(&place)),
-        }
+        })
+    }
+}
+
+/// Writes the run `new` of the cell `name` into the folder `hidden`, with what `finish` adds, and
+/// moves it into the gallery in `folder`.
+pub(super) fn place_cell(
+    folder: &Path,
+    hidden: &Path,
+    name: &str,
+    new: &NewRun,
+    finish: &dyn Fn(&Path, &RunRecord) -> Result<()>,
+) -> Result<()> {
+    let made = hidden.join(name);
+    run::write_run(&Target::named(&made, true), new, |folder, _, record| finish(folder, record))?;
+    let place = folder.join(CELLS).join(name);
+    match std::fs::rename(&made, &place) {
+        // Another process of the same shard was faster; its cell is the same.
+        Err(_) if place.join(FILE).is_file() => Ok(()),
+        result => result.map_err(Error::io(&place)),
     }
 }
 

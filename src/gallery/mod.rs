@@ -6,10 +6,13 @@
 //! the same command again, and can be split over machines ([`Shard`]) that see the same folder.
 
 mod batch;
+mod captions;
 mod cell;
 mod check;
+mod coverage_page;
 mod expect;
 mod index;
+mod looks;
 mod make;
 mod plan;
 mod prompts;
@@ -17,11 +20,13 @@ mod sweep;
 mod sweep_page;
 
 pub use batch::{fitting_batch, settle};
+pub use captions::{Captioned, is_many, read_captioned};
 pub use cell::{CellFacts, write_cell_files};
 pub use check::check_checkpoints;
 pub use expect::{Expected, judge};
 pub use index::{IndexCell, IndexWord, index_page, read_cells, write_index};
+pub use looks::{COVERAGE, CoverageFile, Looks};
 pub use make::{Failure, Outcome, Progress, check_folder, continues, make};
-pub use plan::{Axes, Cell, Plan, Replacement, Shard, listed_seeds, parse_loras, parse_seeds};
+pub use plan::{Axes, Cell, Look, Plan, Replacement, Shard, listed_seeds, parse_loras, parse_seeds};
 pub use prompts::{Line, read_lines};
 pub use sweep::{Asked, SWEEP, Swept, sweep};

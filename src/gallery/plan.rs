@@ -6,11 +6,12 @@ use crate::facts::expect::Expectations;
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::Syntax;
 use crate::scheduler::Spacing;
-use crate::trace::normalized;
+use crate::trace::{By, normalized};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::str::FromStr;
 use unicode_normalization::char::is_combining_mark;
 
@@ -156,10 +157,28 @@ pub struct Cell {
     /// Every how many steps the estimate of the image is kept; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_steps: Option<u32>,
+    /// The picture that is looked at, where none is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<Look>,
     /// Seed of the noise.
     pub seed: u64,
     /// Place in the gallery.
     pub order: usize,
+}
+
+/// A look at a picture that is there already, as a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// The picture's file.
+    pub picture: PathBuf,
+    /// The first half of the SHA-256 of its pixels, so that another picture of that name is another
+    /// cell.
+    pub sha256: String,
+    /// Timesteps of training that it is noised to.
+    pub levels: Vec<usize>,
+    /// What the words of its caption are.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
 }
 
 impl Cell {
@@ -322,6 +341,7 @@ impl Plan {
                                 probes: axes.probes.clone(),
                                 trace_negative: axes.trace_negative,
                                 keep_steps: axes.keep_steps,
+                                look: None,
                                 seed,
                                 order: cells.len(),
                             };

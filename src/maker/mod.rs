@@ -16,7 +16,7 @@ use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
-use crate::trace::{AttentionObserver, WordInfo};
+use crate::trace::{AttentionObserver, By, WordInfo};
 use crate::{Result, report};
 use image::RgbImage;
 
@@ -34,6 +34,8 @@ pub struct Maker<'a> {
     pub aggregate: Aggregate,
     /// How they are drawn.
     pub display: Display,
+    /// What the words of the prompt are.
+    pub by: By,
     /// The words to show; all of the prompt's and the probes when `None`.
     pub words: Option<Vec<WordInfo>>,
     /// What is expected of each image.
@@ -105,6 +107,7 @@ impl Maker<'_> {
                 display: &self.display,
                 words: self.words.as_deref(),
             },
+            by: self.by,
             settings: self.pipeline.settings(options, generation.seed),
             negative: Some(options.negative.clone()).filter(|negative| !negative.is_empty()),
             command,

@@ -1,5 +1,6 @@
 //! Reading of picture files: png, jpeg and webp, whole, upright and of a bounded size.
 
+use super::metadata::{Metadata, metadata};
 use super::whole;
 use crate::{Error, Result, files};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
@@ -21,6 +22,14 @@ const LARGEST: u64 = 1 << 30;
 /// short, damaged or too large.
 pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
     Ok(read_with_alpha(path, option)?.to_rgb8())
+}
+
+/// What the [`metadata`] of the picture file at `path` says.
+///
+/// # Errors
+/// As [`read`] for a file that cannot be read; metadata that tells nothing is no failure.
+pub fn read_metadata(path: &Path, option: &str) -> Result<Result<Option<Metadata>, String>> {
+    Ok(metadata(&read_bytes(path, option)?))
 }
 
 /// As [`read`], with what the user may not expect of the picture, in a line: what was transparent now shows the colours
@@ -46,7 +55,16 @@ pub(super) fn is_see_through(picture: &DynamicImage) -> bool {
 
 /// As [`read`], before the transparency is dropped.
 pub(super) fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
-    let refuse = |reason: &str| Error::option(option, format!("{}: {reason}", path.display()));
+    decode(&read_bytes(path, option)?).map_err(|reason| refused(path, option, &reason))
+}
+
+fn refused(path: &Path, option: &str, reason: &str) -> Error {
+    Error::option(option, format!("{}: {reason}", path.display()))
+}
+
+/// The bytes of a picture file.
+fn read_bytes(path: &Path, option: &str) -> Result<Vec<u8>> {
+    let refuse = |reason: &str| refused(path, option, reason);
     let mut bytes = Vec::new();
     let read = files::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
     read.map_err(|error| match error.kind() {
@@ -55,7 +73,7 @@ pub(super) fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage>
         ErrorKind::InvalidInput => refuse(&format!("{error}; give a picture ({KINDS})")),
         _ => refuse(&format!("cannot be read ({error})")),
     })?;
-    decode(&bytes).map_err(|reason| refuse(&reason))
+    Ok(bytes)
 }
 
 /// The picture in `bytes`, a whole png, jpeg or webp file, turned upright. The first one of an

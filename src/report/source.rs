@@ -11,6 +11,7 @@ use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
+use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, renewed};
@@ -99,7 +100,9 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     run.image()?;
     let image = read(&folder.join("image.png"))?;
     // Most runs have none; the page does without what is damaged.
-    let (evidence, maps) = Evidence::read(folder, trace.about.latent).ok().flatten().unzip();
+    let found = Evidence::read(folder, trace.about.latent).ok().flatten();
+    // Of words in another meaning the page has none to show it at.
+    let (evidence, maps) = found.filter(|(evidence, _)| evidence.by == run.record.by).unzip();
     let steps = kept_step_files(folder).into_iter();
     let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -408,6 +411,14 @@ fn figures(folder: &Path, evidence: &Evidence) -> Result<Vec<(String, Vec<u8>)>>
     there.map(|(caption, path)| Ok((caption, read_png(&path)?.1))).collect()
 }
 
+/// What a traced picture's metadata says of how it was made, in a line.
+fn metadata(value: &Value) -> String {
+    let Ok(found) = serde_json::from_value::<Metadata>(value.clone()) else { return value.to_string() };
+    let seed = found.seed.map(|seed| format!("seed {seed}"));
+    let settings: Vec<String> = seed.into_iter().chain(found.settings()).collect();
+    format!("{}: {}", found.program, settings.join(", "))
+}
+
 /// Settings as the page lists them, with the noise levels of a look in words.
 fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)> {
     let s = &record.settings;
@@ -431,11 +442,13 @@ fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)>
     let more = more.map(|(key, value)| {
         let value = match key.as_str() {
             "loras" | "embeddings" => files(value),
+            METADATA_KEY => metadata(value),
             _ => value.as_str().map_or_else(|| value.to_string(), str::to_string),
         };
         let name = match key.as_str() {
             "loras" => "LoRA".to_string(),
             "embeddings" => "embedding".to_string(),
+            METADATA_KEY => "the picture's metadata".to_string(),
             _ => key.replace('_', " "),
         };
         (name, value)

@@ -38,7 +38,8 @@ impl Run {
         Ok((trace?, image?))
     }
 
-    /// Its `trace.safetensors`, every number of it looked at.
+    /// Its `trace.safetensors`, every number of it looked at, with the words of its prompts as
+    /// `record.by` says.
     ///
     /// # Errors
     /// Those of [`Trace::load`] and [`Trace::verify`]; [`Error::Trace`] when it is another run's than `run.json`.
@@ -49,7 +50,7 @@ impl Run {
             return Err(trace.error(reason));
         }
         trace.verify()?;
-        Ok(trace)
+        Ok(trace.by(self.record.by))
     }
 
     /// What `run.json` says otherwise than `trace`.

@@ -6,7 +6,7 @@ use crate::facts::sweep::About;
 use crate::heatmap::{Heatmaps, Layout, Place, otsu};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
-use crate::trace::{CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
+use crate::trace::{By, CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +36,9 @@ pub struct RunRecord {
     pub prompt: String,
     /// The negative prompt, if there was one.
     pub negative: Option<String>,
+    /// What its words are: each word of the prompt, or each tag.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
     /// The checkpoint.
     pub checkpoint: CheckpointInfo,
     /// What the image was made with.

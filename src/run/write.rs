@@ -7,6 +7,7 @@ use crate::facts::expect::{Expectations, Sighting};
 use crate::facts::of_trace;
 use crate::files::{Staging, Target};
 use crate::render::write_png;
+use crate::trace::By;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,8 @@ pub struct NewRun<'a> {
     pub kind: RunKind,
     /// Image, trace, and how the maps are made and drawn.
     pub pictures: Pictures<'a>,
+    /// What the words of its prompt are.
+    pub by: By,
     /// What the image was made with.
     pub settings: Settings,
     /// The negative prompt, when it is not empty.
@@ -54,7 +57,10 @@ pub fn write_run(
 /// Writes the files into `folder`.
 fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
     let Pictures { trace, image, aggregate, display, .. } = new.pictures;
-    let about = &trace.about;
+    // The file keeps the words.
+    let by = trace.clone().by(new.by);
+    let pictures = Pictures { trace: &by, ..new.pictures };
+    let about = &by.about;
 
     let settings = serde_json::to_string(&new.settings).expect("plain data has a JSON form");
     let checkpoint = format!("{} {}", about.checkpoint.id, about.checkpoint.digest);
@@ -66,7 +72,7 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
     texts.extend(new.negative.as_deref().map(|negative| ("Negative prompt", negative)));
     write_png(&folder.join("image.png"), image, &texts, false)?;
     let (saved, drawn) =
-        rayon::join(|| trace.save(&folder.join("trace.safetensors")), || render_run(folder, &new.pictures));
+        rayon::join(|| trace.save(&folder.join("trace.safetensors")), || render_run(folder, &pictures));
     saved?;
     let maps = drawn?;
 
@@ -77,6 +83,7 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         command: new.command.clone(),
         prompt: about.prompt.text.clone(),
         negative: new.negative.clone(),
+        by: new.by,
         checkpoint: about.checkpoint.clone(),
         settings: new.settings.clone(),
         latent: about.latent,
@@ -91,9 +98,9 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         warnings: new.warnings.clone(),
         aggregate: String::new(),
         display: display.clone(),
-        facts: Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?),
+        facts: Some(of_trace(&by, aggregate, display.threshold, None, &[], &[])?),
         expectations: match new.expect {
-            Some((expect, sightings)) => expect.check(trace, aggregate, display.threshold, sightings)?,
+            Some((expect, sightings)) => expect.check(&by, aggregate, display.threshold, sightings)?,
             None => Vec::new(),
         },
         sites: trace.recording.sites.clone(),

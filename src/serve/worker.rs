@@ -113,6 +113,7 @@ impl Worker {
             &aggregate,
         )?;
         let maker = Maker {
+            by: Default::default(),
             pipeline,
             prompt: &prompt,
             keep: Keep::default(),

@@ -16,6 +16,7 @@ mod self_attention;
 mod site;
 mod spelling;
 mod sums;
+mod tags;
 pub mod tensors;
 
 pub use about::{
@@ -31,3 +32,4 @@ pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttentio
 pub use self_attention::{SelfAttention, SelfAttentionPlan};
 pub use site::{AttentionKind, AttentionObserver, Both, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};
+pub use tags::{By, tags, without_tags};

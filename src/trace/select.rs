@@ -130,7 +130,7 @@ impl PromptInfo {
 
     /// Adds to `text` what was read of the bytes `range`: spaces, and characters that a token
     /// stands for.
-    fn read_between(&self, range: std::ops::Range<usize>, text: &mut String) {
+    pub(super) fn read_between(&self, range: std::ops::Range<usize>, text: &mut String) {
         let from = self.tokens.partition_point(|token| token.end <= range.start);
         let tokens = self.tokens[from..].iter().take_while(|token| token.start < range.end);
         let tokens: Vec<_> = tokens.map(|token| token.start..token.end).collect();

@@ -29,10 +29,11 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "trace", seeds: seed_run::traces, take: trace },
     Target { name: "run", seeds: run_seeds, take: run },
     Target { name: "picture", seeds: picture_seeds, take: picture },
+    Target { name: "metadata", seeds: metadata_seeds, take: metadata },
     Target { name: "configs", seeds: config_seeds, take: configs },
     Target { name: "weights", seeds: weight_seeds, take: weights },
     Target { name: "lora", seeds: lora_seeds, take: lora },
@@ -191,6 +192,60 @@ pub fn picture(data: &[u8]) {
         }
         Err(reason) => one_line(&Error::option("--init", reason)),
     }
+}
+
+/// Keywords of the texts that programs write into pictures.
+const KEYWORDS: [&str; 5] = ["parameters", "prompt", "invokeai_metadata", "sd-metadata", "Settings"];
+
+fn metadata_seeds() -> Vec<Vec<u8>> {
+    let whole = names(&fixtures().join("metadata")).into_iter().map(|path| [vec![0], fs::read(path).unwrap()].concat());
+    let texts = [
+        "\u{1}a (red:1.2) frog <lora:x:0.8>\nNegative prompt: b\nSteps: 4, Sampler: Euler a, Seed: 1, Size: 8x8, Lora hashes: \"a: 1, b\"",
+        "\u{2}{\"s\": {\"class_type\": \"KSampler\", \"inputs\": {\"seed\": 1, \"steps\": [\"p\", 0], \"positive\": [\"c\", 0], \"negative\": \
+         [\"z\", 0], \"latent_image\": [\"s\", 0]}}, \"c\": {\"class_type\": \"CLIPTextEncode\", \"inputs\": {\"text\": [\"j\", 0], \"clip\": [\"c\", 0]}}, \
+         \"j\": {\"class_type\": \"StringConcatenate\", \"inputs\": {\"string_a\": \"a\", \"string_b\": [\"j\", 0]}}, \"z\": {\"class_type\": \"Reroute\", \
+         \"inputs\": {\"\": [\"c\", 0]}}, \"p\": {\"class_type\": \"PrimitiveInt\", \"inputs\": {\"value\": NaN}}}",
+        "\u{3}{\"positive_prompt\": \"a\", \"seed\": 1, \"loras\": [{\"model\": {\"name\": \"x\"}, \"weight\": 0.5}], \"model\": \"m\"}",
+        "\u{4}{\"image\": {\"prompt\": [{\"prompt\": \"a [b]\", \"weight\": 1}], \"seed\": 1, \"sampler\": \"k_lms\"}}",
+        "\u{5}{\"seed\": 1, \"steps\": 3, \"loras\": [{\"file\": \"x\", \"weight\": 1}], \"emphasis\": true}",
+    ];
+    whole.chain(texts.map(|text| text.as_bytes().to_vec())).collect()
+}
+
+/// What a picture's metadata says: of a whole file where the first byte is 0, else of the text that
+/// is put into one.
+pub fn metadata(data: &[u8]) {
+    let Some((which, data)) = data.split_first() else { return };
+    let bytes = match usize::from(*which).checked_sub(1) {
+        None => data.to_vec(),
+        Some(at) => with_text(KEYWORDS[at % KEYWORDS.len()], &String::from_utf8_lossy(data)),
+    };
+    let found = match picture::metadata(&bytes) {
+        Ok(Some(found)) => found,
+        Ok(None) => return,
+        Err(reason) => return one_line(&Error::option("CAPTION", reason)),
+    };
+    assert!(!found.prompt.trim().is_empty() && found.prompt.len() <= 1 << 16);
+    assert!(found.not_taken.len() <= 24);
+    for line in found.not_taken.iter().chain(&found.model) {
+        assert!(line.len() < 1000 && !line.contains(char::is_control), "{line:?}");
+    }
+    let json = serde_json::to_string(&found).unwrap();
+    let again: picture::Metadata = serde_json::from_str(&json).unwrap();
+    assert_eq!(serde_json::to_string(&again).unwrap(), json);
+}
+
+/// A PNG of one pixel with `text`.
+fn with_text(keyword: &str, text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+    for (keyword, text) in [("Description", "a frog"), (keyword, text)] {
+        encoder.add_itxt_chunk(keyword.into(), text.replace('\0', " ")).unwrap();
+    }
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[0]).unwrap();
+    writer.finish().unwrap();
+    bytes
 }
 
 /// The configs of a checkpoint's folder; the first byte says which one the rest is.

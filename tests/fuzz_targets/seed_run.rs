@@ -38,6 +38,7 @@ pub fn make(folder: &Path) {
     let aggregate = Aggregate::named("compete").unwrap();
     let display = Display { overlay_size: 64, ..Display::default() };
     let new = NewRun {
+        by: Default::default(),
         kind: RunKind::Generate,
         pictures: Pictures { trace: &trace, image: &image, aggregate: &aggregate, display: &display, words: None },
         settings: Settings { seed: 7, steps: STEPS, width: 48, height: 32, ..Settings::default() },

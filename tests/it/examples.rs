@@ -15,6 +15,12 @@ fn place() -> tempfile::TempDir {
         "examples/pictures/right-half.png",
         "examples/prompts/heart.txt",
         "tests/data/scenes/final/02.png",
+        "examples/captioned/one.png",
+        "examples/captioned/one.txt",
+        "examples/captioned/two.png",
+        "examples/captioned/two.txt",
+        "examples/captioned/three.png",
+        "examples/captioned/three.txt",
     ] {
         let target = folder.path().join(file);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();

@@ -136,7 +136,7 @@ macro_rules! second {
     )*};
 }
 
-second!(trace, run, picture, configs, weights, lora, embedding, prompt, prompt_list, plan);
+second!(trace, run, picture, metadata, configs, weights, lora, embedding, prompt, prompt_list, plan);
 
 /// Every target for `ATTNMAP_FUZZ_SECONDS` (60), and how many inputs were tried.
 #[test]

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: one file a module.
 
 mod agree;
+mod captions;
 mod checkpoint;
 mod cli;
 mod evidence;
@@ -20,6 +21,7 @@ mod inert;
 mod lora;
 mod memory;
 mod messages;
+mod metadata;
 mod model;
 mod model_shapes;
 mod models;
@@ -45,6 +47,7 @@ mod serve;
 mod single;
 mod streams;
 mod syntax;
+mod tags;
 mod trace;
 mod view;
 mod why;

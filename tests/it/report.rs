@@ -99,6 +99,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
     let how = Aggregate::named("daam").unwrap();
     let maps = aggregate(&trace, &how, &trace.about.prompt.words).unwrap();
     let mut record = RunRecord {
+        by: Default::default(),
         format_version: attnmap::run::FORMAT_VERSION,
         attnmap: "0.1.0".into(),
         kind: Default::default(),

@@ -16,6 +16,7 @@ const WORDS: [&str; 3] = ["apple", "and", "frog"];
 fn make(folder: &Path) {
     let trace = trace(&WORDS);
     let record = RunRecord {
+        by: Default::default(),
         format_version: FORMAT_VERSION,
         attnmap: "0.1.0".into(),
         kind: Default::default(),

@@ -277,6 +277,7 @@ fn words_of_the_negative_prompt_are_shown_too() {
                 display: &display,
                 words: None,
             },
+            by: Default::default(),
             settings: pipeline.settings(&options, 0),
             negative: Some(options.negative.clone()),
             command: String::new(),

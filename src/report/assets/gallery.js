@@ -282,7 +282,7 @@ const view = el('div', {class: 'view', tabIndex: 0, role: 'application', 'aria-l
 const failures = G.failures.length ? el('details', {class: 'failures'}, el('summary', {text: plural(G.failures.length, 'cell') + ' could not be made'}),
   el('ul', {}, G.failures.map((f) => el('li', {}, el('b', {text: f.prompt, dir: 'auto'}), ', seed ' + f.seed + ', ' + f.model + ': ' + f.error)))) : null;
 document.body.append(el('main', {class: 'page'}, el('header', {},
-  el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), count), el('h1', {class: 'unseen', text: 'Gallery'}),
+  el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), G.coverage ? el('a', {href: G.coverage, text: 'Which caption words are found'}) : null, count), el('h1', {class: 'unseen', text: 'Gallery'}),
   el('div', {class: 'words', role: 'group', 'aria-label': 'Words to light up in all images'}, wordButtons),
   el('div', {class: 'tools'}, find, G.expectations.length ? el('label', {}, el('span', {text: 'Show'}), show) : null, el('label', {}, el('span', {text: 'Rows'}), rows), el('label', {}, el('span', {text: 'Columns'}), columns),
     el('label', {}, el('span', {text: 'Sort'}), sort), up, el('label', {}, el('span', {text: 'Size'}), size), own, crisp,

@@ -1,0 +1,132 @@
+//! `attnmap trace FOLDER`: captioned pictures become a gallery with a table of which words are
+//! found.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use attnmap::Error;
+use attnmap::facts::{Coverage, Covered};
+use attnmap::gallery::{Looks, Progress, check_folder, read_captioned, settle};
+use attnmap::run;
+use attnmap::trace::{Grid, PromptInfo};
+
+use super::inert;
+use super::newest::OUTPUTS;
+use super::open;
+use super::print::{self, Terminal};
+use super::trace::TraceArgs;
+
+/// Rows of the table that are printed; the page and `--json` have all.
+const ROWS: usize = 40;
+
+/// Runs the command for a folder or list.
+pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let one = |option: &str, reason: &str| Err(Error::option(option, reason).into());
+    if args.caption.is_some() || args.caption_option.is_some() {
+        let image = args.image.display();
+        return one(
+            "IMAGE",
+            &format!("{image}: a folder or list, whose captions lie beside its pictures; leave CAPTION out"),
+        );
+    }
+    if !args.probe.texts().is_empty() {
+        return one("--probe", "is for one picture; leave it out");
+    }
+    if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
+        return one("--words", "a gallery holds every word, to be chosen on its page; leave it out");
+    }
+    if args.output.force {
+        return one("--force", "pictures that were looked at are kept; give another --out, or remove the folder first");
+    }
+    let aggregate = args.maps.aggregate()?;
+    let display = args.display.display()?;
+    inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
+    let pictures = read_captioned(&args.image, !args.no_metadata)?;
+    let uncaptioned: Vec<&String> = pictures.iter().filter_map(|picture| picture.caption.as_ref().err()).collect();
+    if uncaptioned.len() == pictures.len() {
+        let reason = uncaptioned.first().map_or("", |reason| reason.as_str());
+        return one("IMAGE", &format!("{}: no picture has a caption ({reason})", args.image.display()));
+    }
+    let name = args.image.file_stem().map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
+    let out = args.output.out.clone();
+    let out = out.unwrap_or_else(|| Path::new(OUTPUTS).join(format!("trace-{}", run::slug(&name))));
+    check_folder(&out)?;
+    let pipeline = args.model.load(args.size, terminal)?;
+    let options = args.look_at_each();
+    pipeline.check_look(&options)?;
+    let size = args.size.map(|(width, height)| Grid::new(height, width));
+    size.map_or(Ok(()), |size| pipeline.check_size(size))?;
+    let usual = pipeline.default_options();
+    let Grid { height, width } = size.unwrap_or(Grid::new(usual.height, usual.width));
+    let factor = pipeline.vae_factor();
+    // A choice of sites that the network does not have is found now.
+    aggregate.choose(&pipeline.sites(height, width), Grid::new(height / factor, width / factor))?;
+    std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
+    settle(&out, Some(1), (&aggregate, &display), || Ok(1))?;
+    let choice = args.model.choice()?;
+    let looks = Looks {
+        choice: &choice,
+        options,
+        size,
+        aggregate: &aggregate,
+        display: &display,
+        by: args.maps.by(),
+        per_level: !args.output.no_step_maps,
+    };
+    let bar = terminal.bar(pictures.len() as u64, "pictures");
+    let log = !terminal.quiet && !std::io::stderr().is_terminal();
+    let made = looks.make(&out, &pictures, &pipeline, &mut |event| {
+        match event {
+            Progress::Made(_) => bar.inc(1),
+            Progress::Failed(_, error) => {
+                bar.inc(1);
+                bar.suspend(|| print::warn(error.to_string()));
+            }
+            _ => {}
+        }
+        if log && bar.position() > 0 && bar.position() % 1000 == 0 && matches!(event, Progress::Made(_)) {
+            print::note(format!("{} of {} pictures", bar.position(), pictures.len()));
+        }
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let (outcome, coverage) = made?;
+    let page = out.join("coverage.html");
+    if args.output.open {
+        open::open(&page);
+    }
+    if args.output.json {
+        let (gallery, facts) = (out.join("index.html"), serde_json::to_value(outcome)?);
+        print::json(&serde_json::json!({"page": page, "gallery": gallery, "facts": facts, "coverage": coverage}))?;
+    } else {
+        let line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
+        let files = [page, out.join("index.html")].map(|file| file.display().to_string()).join("\n");
+        print::stdout(format!("{}\n{line}\n{files}\n", table(&coverage)).as_bytes())?;
+    }
+    if outcome.failed > 0 {
+        anyhow::bail!("{} pictures could not be looked at; the same command tries them again", outcome.failed);
+    }
+    Ok(())
+}
+
+fn table(coverage: &Coverage) -> String {
+    let head = ["word", "captions", "found", "centre (across, down)", "scatter", "area"];
+    let none = || "-".to_owned();
+    let row = |word: &Covered| {
+        vec![
+            print::printable(&word.word),
+            word.captions.to_string(),
+            if word.judged == 0 { none() } else { format!("{} of {}", word.found, word.judged) },
+            word.centre.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y)),
+            word.scatter.map_or_else(none, |scatter| format!("{scatter:.2}")),
+            word.area.map_or_else(none, |area| format!("{:.0} %", 100.0 * area)),
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        std::iter::once(head.map(str::to_owned).to_vec()).chain(coverage.words.iter().take(ROWS).map(row)).collect();
+    let more = coverage.words.len().saturating_sub(ROWS);
+    let more =
+        if more > 0 { format!("and {more} more words (--json and the page have them)\n") } else { String::new() };
+    print::table(&rows) + &more
+}

@@ -1,0 +1,284 @@
+//! A gallery of captioned pictures that are there already: each is looked at with its caption, and
+//! a table tells which words are found.
+
+use super::captions::Captioned;
+use super::cell::{CellFacts, FILE, write_cell_files};
+use super::coverage_page;
+use super::index::write_index;
+use super::make::{CELLS, FAILURES, Failure, Outcome, Progress, check_digest, is_finished, place_cell};
+use super::plan::{Cell, Look};
+use crate::facts::Coverage;
+use crate::files::{self, Partial};
+use crate::heatmap::{self, Aggregate};
+use crate::pipeline::{Choice, LookOptions, Pipeline};
+use crate::render::Display;
+use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
+use crate::trace::{By, Grid, PromptInfo};
+use crate::{Error, Result, picture, report};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// The table's file in the gallery's folder.
+pub const COVERAGE: &str = "coverage.json";
+
+/// How captioned pictures are looked at.
+#[derive(Debug, Clone)]
+pub struct Looks<'a> {
+    /// The checkpoint as it was chosen; the pipeline is of it.
+    pub choice: &'a Choice,
+    /// Levels, seed and how captions are read that do not say it themselves.
+    pub options: LookOptions,
+    /// Rows and columns that all pictures are shown at; near the checkpoint's own where `None`.
+    pub size: Option<Grid>,
+    /// The maps.
+    pub aggregate: &'a Aggregate,
+    /// How they are drawn.
+    pub display: &'a Display,
+    /// What the words of captions are.
+    pub by: By,
+    /// Whether the maps of single levels are kept.
+    pub per_level: bool,
+}
+
+/// What `coverage.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoverageFile {
+    /// 1.
+    pub format_version: u32,
+    /// What the words of captions are.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
+    /// The table; `missing` names cells.
+    #[serde(flatten)]
+    pub coverage: Coverage,
+}
+
+impl Looks<'_> {
+    /// The cell of a picture at place `order`, whose bytes have the digest `sha256`.
+    fn cell(&self, captioned: &Captioned, caption: &str, sha256: String, order: usize) -> Cell {
+        let load = &self.choice.load;
+        let mut syntax = self.options.syntax;
+        syntax.emphasis |= captioned.syntax.emphasis;
+        syntax.long |= captioned.syntax.long;
+        Cell {
+            prompt: caption.to_owned(),
+            base: caption.to_owned(),
+            syntax,
+            model: self.choice.source.to_string(),
+            changes: self.choice.changes.clone(),
+            dtype: load.dtype_named_unless_usual(),
+            device: load.device_named_unless_usual(),
+            size: self.size.map(|size| (size.width, size.height)),
+            look: Some(Look {
+                picture: captioned.picture.clone(),
+                sha256,
+                levels: self.options.levels.clone(),
+                by: self.by,
+            }),
+            seed: self.options.seed,
+            order,
+            ..Cell::default()
+        }
+    }
+
+    /// Looks at each of `pictures` with `pipeline`, and writes the gallery's page and its table
+    /// into `folder`. What an earlier try finished is kept; what cannot be looked at is recorded,
+    /// and the rest goes on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when cells of other weights are there; [`Error::Io`] when the folder
+    /// cannot be written; [`Error::Interrupted`] when `progress` breaks.
+    pub fn make(
+        &self,
+        folder: &Path,
+        pictures: &[Captioned],
+        pipeline: &Pipeline,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Outcome, Coverage)> {
+        let hidden = folder.join(".making-1-of-1");
+        // Removed when this ends, and by the interrupt handler.
+        let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
+        for path in [&hidden, &folder.join(CELLS)] {
+            std::fs::create_dir_all(path).map_err(Error::io(path))?;
+        }
+        files::sweep(&folder.join(CELLS));
+        let mut tell = |event: Progress| match progress(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        };
+        tell(Progress::Planned { cells: pictures.len(), finished: 0 })?;
+        let (mut outcome, mut names, mut checked) = (Outcome::default(), Vec::new(), false);
+        for (order, captioned) in pictures.iter().enumerate() {
+            let (cell, done) = match self.read(captioned, order) {
+                Ok((cell, image)) => {
+                    let done = match is_finished(folder, &cell) {
+                        // One tells of all: they are of one checkpoint.
+                        true if !checked => check_digest(folder, &cell, pipeline).map(|()| {
+                            checked = true;
+                            false
+                        })?,
+                        true => false,
+                        false => true,
+                    };
+                    let made =
+                        if done { self.look(folder, &hidden, &cell, &image, pipeline, &mut tell) } else { Ok(()) };
+                    (cell, made.map(|()| done))
+                }
+                Err((cell, reason)) => (*cell, Err(Error::option("IMAGE", reason))),
+            };
+            let failure = folder.join(FAILURES).join(format!("{}.json", cell.name()));
+            match done {
+                Ok(made) => {
+                    std::fs::remove_file(&failure).ok(); // of an earlier try
+                    outcome.made += usize::from(made);
+                    outcome.kept += usize::from(!made);
+                    names.push(cell.name());
+                    tell(Progress::Made(&cell))?;
+                }
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    outcome.failed += 1;
+                    std::fs::create_dir_all(folder.join(FAILURES)).map_err(Error::io(&failure))?;
+                    files::write_json(&failure, &Failure { cell: cell.clone(), error: error.to_string() })?;
+                    tell(Progress::Failed(&cell, &error))?;
+                }
+            }
+        }
+        std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
+        let coverage = write_coverage(folder, &names, self.by)?;
+        write_index(folder)?;
+        Ok((outcome, coverage))
+    }
+
+    /// A picture and the cell that it becomes; where there is none, a cell that stands for it and
+    /// why.
+    fn read(
+        &self,
+        captioned: &Captioned,
+        order: usize,
+    ) -> std::result::Result<(Cell, image::RgbImage), (Box<Cell>, String)> {
+        let none = |reason: String| {
+            let name = captioned.picture.display().to_string();
+            (Box::new(self.cell(captioned, &name, String::new(), order)), reason)
+        };
+        let path = &captioned.picture;
+        let image = picture::read(path, "IMAGE").map_err(|error| match error {
+            Error::Option { reason, .. } => none(reason),
+            other => none(other.to_string()),
+        })?;
+        let caption = captioned.caption.as_ref().map_err(|reason| none(format!("{}: {reason}", path.display())))?;
+        // What is looked at is what is told apart: equal pictures of two files are two cells.
+        let digest = Sha256::digest(image.as_raw());
+        let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((self.cell(captioned, caption, hex, order), image))
+    }
+
+    /// Looks at one picture and puts its run into the gallery.
+    fn look(
+        &self,
+        folder: &Path,
+        hidden: &Path,
+        cell: &Cell,
+        image: &image::RgbImage,
+        pipeline: &Pipeline,
+        tell: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<()> {
+        let size = match self.size {
+            Some(size) => size,
+            None => pipeline.fit_picture(image, "IMAGE")?,
+        };
+        pipeline.check_size(size)?;
+        let options = LookOptions { syntax: cell.syntax, ..self.options.clone() };
+        let run = pipeline.look_run(size, &options);
+        let prompt = pipeline.prompt(&cell.prompt, &run)?;
+        let image = picture::resize(image, size.width as u32, size.height as u32);
+        let mut stopped = false;
+        let trace =
+            pipeline.trace_picture(&image, &prompt, &options, self.per_level, &mut || match tell(Progress::Stepped) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => {
+                    stopped = true;
+                    ControlFlow::Break(())
+                }
+            });
+        if stopped {
+            return Err(Error::Interrupted);
+        }
+        let trace = trace?;
+        let mut settings = pipeline.look_settings(&options, size);
+        let file = cell.look.as_ref().map(|look| look.picture.display().to_string()).unwrap_or_default();
+        settings.more.insert("picture".into(), file.clone().into());
+        let words = PromptInfo::from(&prompt).by(self.by).words;
+        let new = NewRun {
+            kind: RunKind::Trace,
+            pictures: Pictures {
+                trace: &trace,
+                image: &image,
+                aggregate: self.aggregate,
+                display: self.display,
+                words: Some(&words),
+            },
+            by: self.by,
+            settings,
+            negative: None,
+            command: self.command(cell, &file),
+            expect: None,
+            cut_off: prompt.cut_off.clone(),
+            warnings: Vec::new(),
+            timings: BTreeMap::new(),
+        };
+        let name = cell.name();
+        place_cell(folder, hidden, &name, &new, &|folder, record| {
+            report::write_as(folder, &Path::new(CELLS).join(&name))?;
+            let maps = heatmap::aggregate(&trace, self.aggregate, &words)?;
+            let steps = maps.steps.max(1) as f32;
+            let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
+            write_cell_files(folder, cell, record, &image, &maps)
+        })
+    }
+
+    /// The command that looks at one picture alone.
+    fn command(&self, cell: &Cell, file: &str) -> String {
+        let mut words = vec!["attnmap trace".to_owned(), run::quoted(file)];
+        words.push(format!("--caption {}", run::quoted(&cell.prompt)));
+        if cell.model != "embedded" {
+            words.push(format!("--model {}", run::quoted(&cell.model)));
+        }
+        for (option, value) in cell.changes.arguments() {
+            words.push(format!("{option} {}", run::quoted(&value)));
+        }
+        words.extend(cell.dtype.iter().map(|name| format!("--dtype {name}")));
+        words.extend(cell.device.iter().map(|name| format!("--device {name}")));
+        words.extend(cell.size.map(|(width, height)| format!("--size {width}x{height}")));
+        let levels: Vec<String> = self.options.levels.iter().map(ToString::to_string).collect();
+        words.push(format!("--levels {}", levels.join(",")));
+        words.extend((!self.by.is_word()).then(|| format!("--by {}", self.by.name())));
+        words.extend(cell.syntax.switches().map(|name| format!("--{name}")));
+        words.push(format!("--no-metadata --seed {}", cell.seed));
+        words.join(" ") + &run::map_options(self.aggregate, self.display)
+    }
+}
+
+/// Writes `coverage.json` and the page of the table from the cells `names` of the gallery in
+/// `folder`.
+fn write_coverage(folder: &Path, names: &[String], by: By) -> Result<Coverage> {
+    let mut facts = Vec::new();
+    let mut pictures = BTreeMap::new();
+    for name in names {
+        let place = folder.join(CELLS).join(name);
+        let record = RunRecord::read(&place)?;
+        let damaged = |reason: String| Error::Trace { file: place.join(FILE), reason };
+        let bytes = files::read(&place.join(FILE)).map_err(Error::io(place.join(FILE)))?;
+        let cell: CellFacts = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        pictures.insert(name.clone(), cell.cell);
+        facts.extend(record.facts.map(|facts| (name.as_str(), facts)));
+    }
+    let coverage = Coverage::of(facts.iter().map(|(name, facts)| (*name, facts)));
+    let file = CoverageFile { format_version: 1, by, coverage: coverage.clone() };
+    files::write_json(&folder.join(COVERAGE), &file)?;
+    coverage_page::write(folder, &coverage, &pictures)?;
+    Ok(coverage)
+}

@@ -1,0 +1,81 @@
+//! What was found in a picture's metadata, whichever program wrote it.
+
+use crate::prompt::Syntax;
+use crate::scheduler::SchedulerKind;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a prompt beyond which it is not taken: no text encoder reads so much.
+pub(super) const LONGEST: usize = 1 << 16;
+
+/// The key in a run's settings under which a look at a picture has its [`Metadata`].
+pub const METADATA_KEY: &str = "metadata";
+
+/// What a picture's metadata says of how the picture was made.
+///
+/// What the metadata does not say, or says in a way that cannot be taken, is `None`;
+/// [`not_taken`](Self::not_taken) tells both apart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The program that wrote it: `attnmap`, `AUTOMATIC1111`, `Forge`, `ComfyUI` or `InvokeAI`.
+    pub program: String,
+    /// The prompt, never empty; without what the program itself takes out of it before the text
+    /// encoder, such as `<lora:NAME:WEIGHT>`.
+    pub prompt: String,
+    /// The negative prompt, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative: Option<String>,
+    /// Seed of the noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Denoising steps, 1 or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Weight of classifier-free guidance, finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
+    /// The sampler, where attnmap has the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<SchedulerKind>,
+    /// Width and height in pixels that the picture was drawn at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<(usize, usize)>,
+    /// How the program reads its prompts, as near as attnmap can.
+    #[serde(default, skip_serializing_if = "Syntax::is_plain")]
+    pub syntax: Syntax,
+    /// The checkpoint by the program's name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What the metadata says and attnmap does not take, each in some words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_taken: Vec<String>,
+}
+
+impl Metadata {
+    /// The settings that it has beside prompt and seed, each in a word or two.
+    pub fn settings(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        all.extend(self.negative.as_ref().map(|text| format!("the negative prompt {}", crate::in_quotes(text))));
+        all.extend(self.steps.map(|steps| format!("{steps} steps")));
+        all.extend(self.guidance.map(|guidance| format!("guidance {guidance}")));
+        all.extend(self.scheduler.map(|kind| format!("scheduler {}", kind.name())));
+        all.extend(self.size.map(|(width, height)| format!("size {width}x{height}")));
+        all.extend(self.model.as_ref().map(|name| format!("checkpoint {name}")));
+        all
+    }
+}
+
+/// `text` in one line of a message, and no longer than one.
+pub(super) fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    let line = crate::printable(text);
+    match line.char_indices().nth(MOST) {
+        None => line,
+        Some((at, _)) => format!("{}...", &line[..at]),
+    }
+}
+
+/// What is said of a LoRA that the picture was drawn with.
+pub(super) fn lora(name: &str, weight: Option<f64>) -> String {
+    let weight = weight.map_or_else(String::new, |weight| format!(":{weight}"));
+    format!("LoRA {name} (give it with --lora FILE{weight})")
+}

@@ -1,0 +1,106 @@
+//! `attnmap trace FOLDER`: captioned pictures as a gallery with a table of which words are found.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use attnmap::facts::{Coverage, Facts};
+use serde_json::{Value, json};
+
+use crate::cli::{attnmap, refused};
+use crate::pipeline::fixtures;
+
+fn trace(pictures: &Path, out: &Path, more: &[&str]) -> Output {
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    let (pictures, out) = (pictures.display().to_string(), out.display().to_string());
+    let fixed = ["trace", &pictures, "--model", &model, "--out", &out, "--levels", "300", "--size", "64x64"];
+    attnmap(&[&fixed[..], &["--overlay-size", "64"], more].concat())
+}
+
+fn json_of(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn captioned_pictures_become_a_gallery_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("set").join(name);
+    fs::create_dir(folder.path().join("set")).unwrap();
+    let out = folder.path().join("found");
+    let picture = |name: &str, red: u8| {
+        image::RgbImage::from_fn(70, 60, |x, y| image::Rgb([red, 3 * x as u8, 4 * y as u8])).save(at(name)).unwrap();
+    };
+    picture("one.png", 10);
+    picture("two.webp", 90);
+    fs::write(at("one.txt"), "a red apple and a frog").unwrap();
+    fs::write(at("two.txt"), "Frog, on the beach").unwrap();
+    // Its own metadata says what it shows.
+    fs::copy(fixtures().join("metadata/comfyui.png"), at("three.png")).unwrap();
+    let output = trace(&folder.path().join("set"), &out, &["--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = json_of(&output);
+    assert_eq!(told["facts"], json!({"made": 3, "kept": 0, "failed": 0}));
+    let words = told["coverage"]["words"].as_array().unwrap();
+    let frog = &words[0];
+    assert_eq!((frog["word"].as_str().map(str::to_lowercase), &frog["captions"]), (Some("frog".into()), &json!(3)));
+    let numbers = ["judged", "found"].map(|name| frog[name].as_u64().unwrap());
+    assert_eq!(numbers[0] - numbers[1], frog["missing"].as_array().unwrap().len() as u64);
+    let beach = words.iter().find(|word| word["word"] == "beach").unwrap();
+    assert_eq!((&beach["captions"], &beach["judged"]), (&json!(2), &json!(0)), "a scene is not judged");
+    assert!(words.iter().all(|word| word["word"] != "and"));
+    // The table is of the cells' own facts.
+    let cells: Vec<_> = fs::read_dir(out.join("cells")).unwrap().map(|cell| cell.unwrap().path()).collect();
+    let name = |cell: &Path| cell.file_name().unwrap().to_str().unwrap().to_owned();
+    let facts: Vec<(String, Facts)> = cells
+        .iter()
+        .map(|cell| {
+            let run: Value = serde_json::from_slice(&fs::read(cell.join("run.json")).unwrap()).unwrap();
+            assert!(cell.join("report.html").is_file() && run["kind"] == "trace");
+            (name(cell), serde_json::from_value(run["facts"].clone()).unwrap())
+        })
+        .collect();
+    let again = Coverage::of(facts.iter().map(|(name, facts)| (name.as_str(), facts)));
+    assert_eq!(again.words.len(), words.len());
+    assert_eq!(again.words[0].found as u64, numbers[1]);
+    let page = fs::read_to_string(out.join("coverage.html")).unwrap();
+    assert!(page.contains("Which caption words are found") && page.contains("index.html"));
+    assert!(fs::read_to_string(out.join("index.html")).unwrap().contains("coverage.html"));
+
+    // What is there is kept; a changed picture, or caption, is another cell; what has no caption is told and the rest made.
+    picture("two.webp", 200);
+    picture("four.png", 5);
+    let output = trace(&folder.path().join("set"), &out, &[]);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 made, 2 kept, 1 failed"), "{text} {errors}");
+    assert!(errors.contains("four.png: no caption: no .txt file lies beside it"), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
+    // The command of a cell looks at its picture alone.
+    let run: Value = serde_json::from_slice(&fs::read(cells[0].join("run.json")).unwrap()).unwrap();
+    let command = shlex::split(run["command"].as_str().unwrap()).unwrap();
+    let alone = folder.path().join("alone").display().to_string();
+    let command: Vec<&str> = command.iter().skip(1).map(String::as_str).chain(["--out", &alone]).collect();
+    assert!(attnmap(&command).status.success(), "{command:?}");
+    let other: Value = serde_json::from_slice(&fs::read(Path::new(&alone).join("run.json")).unwrap()).unwrap();
+    assert_eq!((&other["words"], &other["prompt"]), (&run["words"], &run["prompt"]));
+}
+
+#[test]
+fn what_is_for_one_picture_is_refused_for_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, out) = (folder.path().join("set"), folder.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    refused(&trace(&set, &out, &[]), 2, &["IMAGE", "no png, jpeg or webp file"]);
+    image::RgbImage::new(64, 64).save(set.join("a.png")).unwrap();
+    refused(&trace(&set, &out, &[]), 2, &["IMAGE", "no picture has a caption"]);
+    fs::write(set.join("a.txt"), "a frog").unwrap();
+    refused(&trace(&set, &out, &["a frog"]), 2, &["IMAGE", "leave CAPTION out"]);
+    refused(&trace(&set, &out, &["--probe", "tail"]), 2, &["--probe", "one picture"]);
+    refused(&trace(&set, &out, &["--words", "frog"]), 2, &["--words", "every word"]);
+    refused(&trace(&set, &out, &["--force"]), 2, &["--force", "kept"]);
+    fs::write(folder.path().join("list.jsonl"), "{}").unwrap();
+    refused(&trace(&folder.path().join("list.jsonl"), &out, &[]), 2, &["IMAGE", "list.jsonl", "line 1", "file_name"]);
+    refused(&trace(&folder.path().join("none.csv"), &out, &[]), 2, &["IMAGE", "none.csv", "no such file"]);
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("mine.txt"), "x").unwrap();
+    refused(&trace(&set, &out, &[]), 2, &["--out", "other things in it"]);
+}

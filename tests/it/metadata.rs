@@ -1,0 +1,234 @@
+//! What pictures' own metadata says, in each program's format (tests/fixtures/make_metadata.py),
+//! and `trace` that takes it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use attnmap::picture::{Metadata, metadata};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cli::{attnmap, generate, refused};
+use crate::pipeline::fixtures;
+
+fn fixture(name: &str) -> String {
+    fixtures().join("metadata").join(name).display().to_string()
+}
+
+fn read(name: &str) -> Result<Option<Metadata>, String> {
+    metadata(&fs::read(fixture(name)).unwrap())
+}
+
+#[track_caller]
+fn says(name: &str, expected: Value, not_taken: &[&str]) {
+    let found = read(name).unwrap().unwrap_or_else(|| panic!("{name} has no metadata"));
+    for (at, part) in not_taken.iter().enumerate() {
+        assert!(found.not_taken.get(at).is_some_and(|left| left.contains(part)), "{name}: {:?}", found.not_taken);
+    }
+    assert_eq!(found.not_taken.len(), not_taken.len(), "{name}: {:?}", found.not_taken);
+    let mut value = serde_json::to_value(found).unwrap();
+    value.as_object_mut().unwrap().remove("not_taken");
+    assert_eq!(value, expected, "{name}");
+}
+
+#[test]
+fn each_programs_metadata_is_read() {
+    let web_ui = json!({
+        "program": "AUTOMATIC1111", "prompt": "a (red:1.2) apple and a frog,\non the beach",
+        "negative": "blurry, [text]\nlow quality", "seed": 3_735_928_559_u32, "steps": 20, "guidance": 6.5,
+        "scheduler": "dpm++2m-karras", "size": [512, 768], "syntax": {"emphasis": true, "long": true},
+        "model": "v1-5-pruned-emaonly",
+    });
+    let left = ["LoRA style (give it with --lora FILE:0.8)", "clip skip 2", "second pass", "GPU's generator"];
+    for name in ["a1111.png", "a1111.jpg", "a1111.webp"] {
+        says(name, web_ui.clone(), &left);
+    }
+    says(
+        "forge.png",
+        json!({
+            "program": "Forge", "prompt": "ein roter Käfer", "seed": 7, "steps": 8, "guidance": 1.5, "scheduler": "euler-a",
+            "size": [64, 64], "syntax": {"emphasis": true, "long": true}, "model": "small",
+        }),
+        &[],
+    );
+    says(
+        "a1111-old.png",
+        json!({
+            "program": "AUTOMATIC1111", "prompt": "青蛙 and a frog", "seed": 1, "steps": 4, "guidance": 7.0,
+            "scheduler": "dpm++2m-sde-karras", "size": [64, 64], "syntax": {"emphasis": true, "long": true},
+            "model": "45dee52b",
+        }),
+        &["GPU's generator"],
+    );
+    says(
+        "a1111-bare.png",
+        json!({"program": "AUTOMATIC1111", "prompt": "a frog on a stone", "syntax": {"emphasis": true, "long": true}}),
+        &[],
+    );
+    let simple = json!({
+        "program": "ComfyUI", "prompt": "a frog on the beach", "negative": "rain", "seed": u64::MAX, "steps": 12,
+        "guidance": 8.0, "scheduler": "euler", "size": [640, 512], "syntax": {"long": true},
+        "model": "v1-5-pruned.safetensors",
+    });
+    for name in ["comfyui.png", "comfyui.webp"] {
+        says(name, simple.clone(), &[]);
+    }
+    says(
+        "comfyui-linked.png",
+        json!({
+            "program": "ComfyUI", "prompt": "a red apple, on the beach", "negative": "blurry", "seed": 42, "steps": 30,
+            "guidance": 5.0, "scheduler": "dpm++2m-karras", "size": [1024, 768], "syntax": {"long": true},
+            "model": "sd_xl_base_1.0.safetensors",
+        }),
+        &[
+            "what node 8 (ControlNetApplyAdvanced) does to the prompt",
+            "the second encoder's prompt \"a photo\"",
+            "LoRA style.safetensors (give it with --lora FILE:0.7)",
+            "ControlNet",
+            "the earlier pass of node 13 (KSamplerAdvanced)",
+        ],
+    );
+    says(
+        "comfyui-custom.png",
+        json!({
+            "program": "ComfyUI", "prompt": "a (frog:1.3) \\[green\\] BREAK on a stone", "seed": 99, "steps": 16,
+            "guidance": 3.5, "size": [64, 64], "syntax": {"emphasis": true, "long": true}, "model": "model.safetensors",
+        }),
+        &["the sampler res_multistep with schedule beta", "ComfyUI's own rule for weights"],
+    );
+    says(
+        "invokeai.png",
+        json!({
+            "program": "InvokeAI", "prompt": "a frog in the snow", "negative": "rain", "seed": 1_234_567_890, "steps": 25,
+            "guidance": 7.5, "scheduler": "dpm++2m-sde-karras", "size": [1024, 832], "model": "juggernaut",
+        }),
+        &["the second encoder's prompt \"watercolour\"", "LoRA ink (give it with --lora FILE:0.65)"],
+    );
+    says(
+        "invokeai-2.png",
+        json!({
+            "program": "InvokeAI", "prompt": "a frog", "negative": "rain, snow", "seed": 77, "steps": 50, "guidance": 7.5,
+            "scheduler": "euler-a", "size": [512, 512], "model": "stable-diffusion-1.5",
+        }),
+        &[],
+    );
+}
+
+#[test]
+fn what_says_nothing_is_told_from_what_cannot_be_read() {
+    for name in ["none.png", "other.png", "camera.jpg"] {
+        assert_eq!(read(name), Ok(None), "{name}");
+    }
+    for (name, reason) in [
+        ("comfyui-circle.png", "circle"),
+        ("comfyui-upscale.png", "no sampler"),
+        ("fooocus.png", "JSON, of a program whose metadata is not read"),
+    ] {
+        let error = read(name).unwrap_err();
+        assert!(error.contains(reason), "{name}: {error}");
+    }
+}
+
+/// `attnmap trace` of `image` with the tiny checkpoint, one level and a fresh `--out`.
+fn trace(image: &str, more: &[&str]) -> (Output, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixtures().join("tiny-sd1").display().to_string();
+    let out = folder.path().join("run").display().to_string();
+    let fixed = ["trace", image, "--model", &model, "--out", &out, "--levels", "300", "--size", "64x64"];
+    let output = attnmap(&[&fixed[..], &["--overlay-size", "64"], more].concat());
+    (output, folder)
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn record(folder: &TempDir) -> Value {
+    serde_json::from_slice(&fs::read(folder.path().join("run/run.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn trace_takes_what_the_picture_says_and_says_what_it_took() {
+    let (output, folder) = trace(&fixture("a1111.png"), &[]);
+    let told = said(&output);
+    for part in [
+        "written by AUTOMATIC1111: the caption \"a (red:1.2) apple and a frog, on the beach\", read with --emphasis --long, \
+         seed 3735928559",
+        "without effect on the maps: the negative prompt \"blurry, [text] low quality\", 20 steps, guidance 6.5, scheduler \
+         dpm++2m-karras, size 512x768, checkpoint v1-5-pruned-emaonly",
+        "not taken: LoRA style",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let run = record(&folder);
+    assert_eq!(run["prompt"], "a (red:1.2) apple and a frog,\non the beach");
+    assert_eq!(run["negative"], "blurry, [text]\nlow quality");
+    let settings = &run["settings"];
+    assert_eq!((&settings["seed"], &settings["emphasis"]), (&json!(3_735_928_559_u32), &json!(true)));
+    assert_eq!((&settings["metadata"]["steps"], &settings["steps"]), (&json!(20), &json!(1)));
+    let page = fs::read_to_string(folder.path().join("run/report.html")).unwrap();
+    assert!(page.contains("AUTOMATIC1111: seed 3735928559, the negative prompt"));
+    // The recorded command names what was taken, and makes the same run.
+    let command = shlex::split(run["command"].as_str().unwrap()).unwrap();
+    let command: Vec<&str> = command.iter().skip(1).map(String::as_str).chain(["--force"]).collect();
+    assert!(command.contains(&"--emphasis") && command.contains(&"3735928559"), "{command:?}");
+    said(&attnmap(&command));
+    let again = record(&folder);
+    assert_eq!((&again["words"], &again["settings"]), (&run["words"], &run["settings"]));
+}
+
+#[test]
+fn what_is_given_comes_before_what_the_picture_says() {
+    let (output, folder) = trace(&fixture("comfyui.png"), &["a frog", "--seed", "5", "--json"]);
+    let told = said(&output);
+    assert!(told.contains("written by ComfyUI: nothing, as caption and seed are given"), "{told}");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&printed["prompt"], &printed["settings"]["seed"]), (&"a frog".into(), &json!(5)));
+    assert_eq!((&printed["settings"]["long"], &printed["negative"]), (&Value::Null, &"rain".into()));
+    assert_eq!(record(&folder)["settings"]["metadata"]["prompt"], "a frog on the beach");
+    let (output, folder) = trace(&fixture("comfyui.png"), &["a frog", "--no-metadata"]);
+    assert!(!said(&output).contains("metadata"));
+    let run = record(&folder);
+    assert_eq!((&run["settings"]["metadata"], &run["settings"]["seed"]), (&Value::Null, &json!(0)));
+    // Metadata that cannot be read is no reason not to look where a caption is given.
+    let (output, _folder) = trace(&fixture("comfyui-circle.png"), &["a frog"]);
+    assert!(
+        said(&output).contains("nothing is taken from the picture's metadata: the graph of ComfyUI runs in a circle")
+    );
+}
+
+#[test]
+fn without_a_caption_anywhere_one_is_asked_for() {
+    let no_caption = |name: &str, more: &[&str], reason: &str| {
+        refused(&trace(&fixture(name), more).0, 2, &["CAPTION", name, reason, "attnmap trace"]);
+    };
+    no_caption("none.png", &[], "no metadata that says one");
+    no_caption("other.png", &[], "no metadata that says one");
+    no_caption("comfyui.png", &["--no-metadata"], "--no-metadata takes none");
+    no_caption("comfyui-upscale.png", &[], "no sampler");
+    refused(&trace(&fixture("none.png"), &[" "]).0, 2, &["CAPTION", "empty"]);
+}
+
+#[test]
+fn an_image_of_attnmap_is_traced_by_its_own_caption() {
+    let more = ["--negative", "a frog", "--seed", "9", "--emphasis"];
+    let (made, _kept, run) = generate("a (red:1.2) apple", &more);
+    said(&made);
+    let image = run.join("image.png");
+    let found = metadata(&fs::read(&image).unwrap()).unwrap().unwrap();
+    assert_eq!((found.program.as_str(), found.seed, found.negative.as_deref()), ("attnmap", Some(9), Some("a frog")));
+    assert_eq!(found.size, Some((64, 64)));
+    let (output, folder) = trace(image.to_str().unwrap(), &[]);
+    assert!(
+        said(&output).contains("written by attnmap: the caption \"a (red:1.2) apple\", read with --emphasis, seed 9")
+    );
+    let traced = record(&folder);
+    assert_eq!((&traced["prompt"], &traced["negative"]), (&"a (red:1.2) apple".into(), &"a frog".into()));
+    // A look at a picture has a caption and no steps; overlays and sheets have no settings.
+    let look = folder.path().join("run/image.png");
+    let found = metadata(&fs::read(&look).unwrap()).unwrap().unwrap();
+    assert_eq!((found.prompt.as_str(), found.steps), ("a (red:1.2) apple", None));
+    assert_eq!(metadata(&fs::read(Path::new(&run).join("words.png")).unwrap()), Ok(None));
+}

@@ -1,0 +1,102 @@
+//! `--by tag`: what stands between commas is one word, in maps, facts and tests alike; and the dead tags.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cli::{attnmap, generate, refused};
+
+const PROMPT: &str = "a red apple, on the beach, a, green frog";
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn words(value: &Value) -> Vec<String> {
+    let name = |word: &Value| word["text"].as_str().or(word["word"].as_str()).unwrap().to_owned();
+    value["words"].as_array().unwrap().iter().map(name).collect()
+}
+
+fn printed(arguments: &[&str]) -> Value {
+    let output = attnmap(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+const TAGS: [&str; 4] = ["a red apple", "on the beach", "a", "green frog"];
+
+#[test]
+fn a_run_by_tags_has_tags_for_its_words_everywhere() {
+    let (made, _folder, run) = generate(PROMPT, &["--by", "tag"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let at = run.to_str().unwrap();
+    let record = json(&run.join("run.json"));
+    assert_eq!((words(&record), &record["by"]), (TAGS.map(str::to_owned).to_vec(), &"tag".into()));
+    assert_eq!(words(&record["facts"]), TAGS);
+    assert!(run.join("overlays/04-green-frog.png").is_file());
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("\"a red apple\"") || page.contains("a red apple"));
+    // The tokens of a tag are those of its words.
+    let tokens: Vec<usize> =
+        record["words"].as_array().unwrap().iter().map(|w| w["tokens"].as_array().unwrap().len()).collect();
+    let all = record["tokens"].as_array().unwrap().len();
+    assert_eq!(tokens.iter().sum::<usize>() + 3 + 2, all, "all but three commas, start and end");
+    // Other commands follow the run, and words can be had again.
+    assert_eq!(words(&printed(&["facts", at, "--json"])), TAGS);
+    assert_eq!(words(&printed(&["facts", at, "--json", "--by", "word"])).len(), 9);
+    let asked = printed(&["ask", at, "--at", "9,9", "--json"]);
+    let mut named: Vec<String> =
+        asked.as_array().unwrap().iter().map(|part| part["word"].as_str().unwrap().to_owned()).collect();
+    named.retain(|name| !name.starts_with('<'));
+    named.sort();
+    assert_eq!(named, ["a", "a red apple", "green frog", "on the beach"]);
+    refused(&attnmap(&["view", at, "--words", "red"]), 2, &["--words", "\"red\" is not in the prompt", "a red apple"]);
+    let viewed = printed(&["view", at, "--by", "word", "--json"]);
+    assert_eq!((words(&viewed).len(), viewed.get("by")), (9, None));
+    refused(&attnmap(&["view", at, "--by", "line"]), 2, &["--by", "word", "tag"]);
+}
+
+#[test]
+fn explain_ends_with_the_dead_tags_and_draws_the_image_without_all_of_them() {
+    let (made, _folder, run) = generate(PROMPT, &[]);
+    assert!(made.status.success());
+    let at = run.to_str().unwrap();
+    let found = printed(&["explain", at, "--by", "tag", "--test-steps", "1", "--counterfactual", "--json"]);
+    // A tag of fillers alone is not tested.
+    let tested = ["a red apple", "on the beach", "green frog"];
+    assert_eq!((words(&found), &found["by"]), (tested.map(str::to_owned).to_vec(), &"tag".into()));
+    let dead = &found["dead"];
+    let by_one: Vec<&Value> = found["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|word| word["mattered"] == "not at all")
+        .map(|word| &word["word"])
+        .collect();
+    assert_eq!(dead["tags"].as_array().unwrap().iter().collect::<Vec<_>>(), by_one);
+    assert_eq!(dead["tested"], 3);
+    let prompt = dead["prompt"].as_str().unwrap();
+    for tag in tested {
+        assert_eq!(prompt.contains(tag), !by_one.iter().any(|dead| *dead == tag), "{prompt}");
+    }
+    let notes = found["notes"].as_array().unwrap();
+    match by_one.is_empty() {
+        true => assert!(dead["changed"].is_null() && notes[0].as_str().unwrap().starts_with("No tag is dead")),
+        false => {
+            assert!(dead["changed"].as_f64().is_some() && run.join(dead["strip"].as_str().unwrap()).is_file());
+            // The same image as of the prompt itself.
+            let (_, _kept, other) = generate(prompt, &[]);
+            let image = |run: &Path| image::open(run.join("image.png")).unwrap().to_rgb8();
+            let share = attnmap::evidence::redrawn::changed_share(&image(&run), &image(&other));
+            assert!((dead["changed"].as_f64().unwrap() - share).abs() < 1e-9);
+        }
+    }
+    // The run's maps and page are in the same words now, and it is all known the second time.
+    assert_eq!(words(&json(&run.join("run.json"))), TAGS);
+    let output = attnmap(&["explain", at, "--test-steps", "1", "--counterfactual"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("on the beach"), "{text}");
+    let last = text.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    assert!(last.contains("tag"), "{last}");
+}
