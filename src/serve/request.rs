@@ -34,6 +34,13 @@ pub(super) enum Job {
         /// The word.
         word: String,
     },
+    /// Why the thing of a word lies where it does.
+    Why {
+        /// The run.
+        run: String,
+        /// The word.
+        word: String,
+    },
     /// Whether each word mattered.
     Explain {
         /// The run.
@@ -66,6 +73,7 @@ impl Job {
             Self::Seeds { .. } => "four other seeds".into(),
             Self::Without { word, .. } => format!("without {}", crate::in_quotes(word)),
             Self::Times { word, .. } => format!("{} times 0 to 2", crate::in_quotes(word)),
+            Self::Why { word, .. } => format!("why {} lies there", crate::in_quotes(word)),
             Self::Explain { .. } => "did each word matter".into(),
         }
     }

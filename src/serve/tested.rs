@@ -1,9 +1,9 @@
 //! What the tests of a run found, for a page: sentences, and pictures by their place in a list.
 
 use super::history::Entry;
-use crate::evidence::record::Evidence;
+use crate::evidence::record::{Evidence, Figure};
 use crate::run::Run;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, why};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
 
@@ -13,11 +13,15 @@ use std::path::{Component, Path};
 /// # Errors
 /// As [`Evidence::read`].
 pub(super) fn tests(entry: &Entry) -> Result<Value> {
-    let Some(evidence) = read(entry)? else { return Ok(json!({"words": [], "notes": [], "figures": []})) };
-    let words: Vec<Value> =
-        evidence.words.iter().map(|word| json!({"word": word.word, "sentence": word.sentence})).collect();
-    let figures: Vec<&str> = evidence.figures.iter().map(|figure| figure.caption.as_str()).collect();
-    Ok(json!({"words": words, "notes": evidence.notes, "figures": figures}))
+    let (evidence, answers) = (read(entry)?, why::record::answers(&entry.folder));
+    let tested = evidence.iter().flat_map(|evidence| &evidence.words);
+    let tested = tested.map(|word| json!({"word": word.word, "sentence": word.sentence}));
+    let told = answers.iter().map(|answer| json!({"word": answer.word, "sentence": answer.sentence}));
+    let words: Vec<Value> = tested.chain(told).collect();
+    let notes = evidence.iter().flat_map(|evidence| &evidence.notes);
+    let notes: Vec<&String> = notes.chain(answers.iter().flat_map(|answer| &answer.notes)).collect();
+    let figures: Vec<String> = figures(entry)?.into_iter().map(|figure| figure.caption).collect();
+    Ok(json!({"words": words, "notes": notes, "figures": figures}))
 }
 
 /// The PNG file of figure `index`.
@@ -26,10 +30,9 @@ pub(super) fn tests(entry: &Entry) -> Result<Value> {
 /// [`Error::Option`] where there is none; [`Error::Io`].
 pub(super) fn figure(entry: &Entry, index: usize) -> Result<Vec<u8>> {
     let none = || Error::option("figure", "the run has no such picture");
-    let evidence = read(entry)?.ok_or_else(none)?;
-    let file = &evidence.figures.get(index).ok_or_else(none)?.file;
+    let file = figures(entry)?.into_iter().nth(index).ok_or_else(none)?.file;
     // The file comes from a JSON that others may have written.
-    let path = Path::new(file);
+    let path = Path::new(&file);
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(none());
     }
@@ -39,6 +42,15 @@ pub(super) fn figure(entry: &Entry, index: usize) -> Result<Vec<u8>> {
         return Err(none());
     }
     Ok(bytes)
+}
+
+/// The pictures of all tests, in the order in which a page shows them.
+fn figures(entry: &Entry) -> Result<Vec<Figure>> {
+    let tested = read(entry)?.map_or_else(Vec::new, |evidence| evidence.figures);
+    Ok(tested
+        .into_iter()
+        .chain(why::record::answers(&entry.folder).into_iter().flat_map(|answer| answer.figures))
+        .collect())
 }
 
 fn read(entry: &Entry) -> Result<Option<Evidence>> {

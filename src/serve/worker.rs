@@ -17,7 +17,9 @@ use crate::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, f
 use crate::render::Display;
 use crate::run::{self, Run};
 use crate::trace::WordInfo;
-use crate::{Error, Result, report};
+use crate::why::plan::BUDGET;
+use crate::why::{Question, Subject};
+use crate::{Error, Result, pipeline, report};
 use image::RgbImage;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -75,6 +77,7 @@ impl Worker {
                 let ask = Ask { words: Some(vec![found]), reweight: vec![reweight], ..Ask::default() };
                 self.test(number, run, ask)
             }
+            Job::Why { run, word } => self.why(number, run, word),
             Job::Explain { run } => self.test(number, run, Ask::default()),
         }
     }
@@ -190,18 +193,28 @@ impl Worker {
         if explanation.known()?.is_none() {
             check_own(&folder.join(crate::report::PAGE), "RUN")?;
             let cost = explanation.cost(&self.pipeline);
-            let (shared, all) = (Arc::clone(&self.shared), cost.steps + cost.calls);
-            let (mut count, mut told) = (0, Instant::now());
-            let cost = cost.to_string();
-            explanation.make(&mut self.pipeline, &mut || {
-                count += 1;
-                if told.elapsed() >= TOLD {
-                    told = Instant::now();
-                    shared.events.tell("step", &json!({"job": number, "step": count, "of": all, "cost": cost}));
-                }
-                if shared.queue.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
+            let mut steps = Steps::new(&self.shared, number, cost.steps + cost.calls);
+            explanation.make(&mut self.pipeline, &mut || steps.add(1))?;
             report::write(&folder)?;
+        }
+        self.shared.events.tell("tested", &json!({"job": number, "run": name}));
+        Ok(())
+    }
+
+    /// Asks why the thing of a word lies where it does; what is found is kept in the run's folder.
+    fn why(&self, number: u64, name: &str, word: &str) -> Result<()> {
+        let question = Question::new(self.open(name)?, &Subject::Word(word.to_owned()), BUDGET, BATCH)?;
+        if question.known()?.is_none() {
+            let folder = &question.run().folder;
+            check_own(&folder.join(crate::report::PAGE), "RUN")?;
+            let known = pipeline::Choice::of_run(&question.run().record)?;
+            let mut plain = |changes| {
+                let choice = pipeline::Choice { changes, ..known.clone() };
+                Pipeline::load(&choice.open(None)?, &choice.load)
+            };
+            let mut steps = Steps::new(&self.shared, number, BUDGET * question.calls());
+            question.make(&self.pipeline, &mut plain, false, &mut |images| steps.add(images))?;
+            report::write(folder)?;
         }
         self.shared.events.tell("tested", &json!({"job": number, "run": name}));
         Ok(())
@@ -239,6 +252,34 @@ impl Worker {
         }
     }
 }
+
+/// How far a test is, told to the pages now and then.
+struct Steps {
+    shared: Arc<Shared>,
+    job: u64,
+    all: usize,
+    done: usize,
+    told: Instant,
+}
+
+impl Steps {
+    fn new(shared: &Arc<Shared>, job: u64, all: usize) -> Self {
+        Self { shared: Arc::clone(shared), job, all, done: 0, told: Instant::now() }
+    }
+
+    /// `more` are done; breaks where the job is to end.
+    fn add(&mut self, more: usize) -> ControlFlow<()> {
+        self.done += more;
+        if self.told.elapsed() >= TOLD {
+            self.told = Instant::now();
+            self.shared.events.tell("step", &json!({"job": self.job, "step": self.done.min(self.all), "of": self.all}));
+        }
+        if self.shared.queue.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Images that go through the network at once when it is asked why, at most.
+const BATCH: usize = 4;
 
 /// Images of a word times 0 to 2.
 const TIMES: usize = crate::evidence::redrawn::IMAGES;

@@ -6,10 +6,10 @@ function testsPanel() {
   };
   const button = (text, body) => el('button', {class: 'quiet', type: 'button', text, 'data-test': body().kind, onclick: job(body)});
   const without = button('', () => ({kind: 'without', word: S.word})), times = button('', () => ({kind: 'times', word: S.word}));
-  const seeds = button('Four other seeds', () => ({kind: 'seeds'})), explain = button('Did each word matter?', () => ({kind: 'explain'}));
+  const why = button('', () => ({kind: 'why', word: S.word})), seeds = button('Four other seeds', () => ({kind: 'seeds'})), explain = button('Did each word matter?', () => ({kind: 'explain'}));
   const found = el('div', {class: 'found'}), others = el('div', {class: 'others'}), says = el('ul', {class: 'sentences'});
   let built = '', strip = '', told = '';
-  const panel = el('section', {'aria-label': 'Tests of B'}, el('h2', {text: 'What changed, and tests of B'}), says, el('div', {class: 'tools'}, without, times, seeds, explain), others, found);
+  const panel = el('section', {'aria-label': 'Tests of B'}, el('h2', {text: 'What changed, and tests of B'}), says, el('div', {class: 'tools'}, without, times, seeds, explain, why), others, found);
   // Runs of the same prompt and settings but for the seed.
   const likeB = () => {
     const own = S.b && entryOf(S.b.run);
@@ -25,7 +25,8 @@ function testsPanel() {
     if (said !== told) { told = said; says.replaceChildren(...sentences.map((text) => el('li', {text, dir: 'auto'}))); }
     without.textContent = word ? `Without “${word}”` : 'Without a word';
     times.textContent = word ? `“${word}” × 0 … 2` : 'A word × 0 … 2';
-    without.disabled = times.disabled = !word || indexIn(S.b, word) < 0;
+    why.textContent = word ? `Why does “${word}” lie there?` : 'Why does a word lie there?';
+    without.disabled = times.disabled = why.disabled = !word || indexIn(S.b, word) < 0;
     const like = likeB(), key = JSON.stringify(like.map((entry) => entry.run));
     if (key !== strip) {
       strip = key;
