@@ -56,7 +56,7 @@ pub struct GenerateArgs {
     #[arg(long, help_heading = "What is kept")]
     trace_negative: bool,
 
-    /// Keep the self-attention too, for the command of that name: all grids that fit, or these, e.g. =16,24x32
+    /// Keep the self-attention too: all grids that fit, or these, e.g. =16,24x32
     ///
     /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated by commas.
     #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]

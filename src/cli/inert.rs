@@ -381,8 +381,8 @@ mod tests {
             (&["models", "--variant", "fp16"], &["--variant"]),
             (&["models", "embedded", "--lora", "x.safetensors"], &[]),
             (&["self-attention", "run", "--at", "1,1", "--scale", "word"], &["--scale"]),
-            (&["ask", "run", "--at", "1,1", "--model", "x"], &["--model"]),
-            (&["ask", "run", "--at", "1,1", "--cause", "--model", "x"], &[]),
+            (&["ask", "run", "--at", "1,1", "--model", "embedded"], &["--model"]),
+            (&["ask", "run", "--at", "1,1", "--cause", "--model", "embedded"], &[]),
         ] {
             let told = at_once_of(arguments);
             let said: Vec<&str> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();

@@ -126,7 +126,7 @@ mod tests {
         let zebra = words.last().unwrap();
         assert_eq!((&zebra["at"], &zebra["never"]), (&json!([9, 14]), &json!(true)));
         assert_eq!(found["never"][1]["word"].as_str().or(found["never"][0]["word"].as_str()), Some("zebra"));
-        assert_eq!((found["room"].as_u64(), &found["cut"]), (Some(75), &Value::Null));
+        assert_eq!((found["room"].as_u64(), &found["cut"]), (Some(30), &Value::Null));
     }
 
     #[cfg(feature = "default-model")]
@@ -134,10 +134,10 @@ mod tests {
     fn what_does_not_fit_is_cut_off_or_goes_into_chunks() {
         let text = "apple ".repeat(80);
         let cut = check(&text, false, false);
-        assert_eq!((cut["tokens"].as_array().unwrap().len(), cut["cut"].as_u64()), (75, Some(75 * 6 - 1)));
+        assert_eq!((cut["tokens"].as_array().unwrap().len(), cut["cut"].as_u64()), (30, Some(30 * 6 - 1)));
         let long = check(&text, false, true);
-        assert_eq!((long["tokens"].as_array().unwrap().len(), long["room"].as_u64()), (80, Some(150)));
-        assert_eq!((&long["cut"], long["chunks"].as_array().unwrap().len()), (&Value::Null, 1));
+        assert_eq!((long["tokens"].as_array().unwrap().len(), long["room"].as_u64()), (80, Some(90)));
+        assert_eq!((&long["cut"], long["chunks"].as_array().unwrap().len()), (&Value::Null, 2));
         assert_eq!(check("", true, true)["tokens"], json!([]));
     }
 
