@@ -123,7 +123,7 @@ are tested one after the other stand side by side there; another --cut, --at or 
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
-  attnmap explain \"a red apple, a green frog, on the beach, and a frog\" --by tag
+  attnmap explain \"a red apple, a green frog, on the beach, a green frog\" --by tag
   attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
   attnmap explain last --words frog --counterfactual --weight frog=0..2 --sanity";
 

@@ -54,7 +54,9 @@ fn the_list_has_the_embedded_checkpoint_and_the_cache() {
 fn one_checkpoint_is_described_without_a_download() {
     let home = TempDir::new().unwrap();
     models(home.path()).arg("owner/tiny").assert().code(1).stdout("").stderr(
-        contains("owner/tiny: no network is used here").and(contains("attnmap generate --model")).and(one_line()),
+        contains("owner/tiny: no network is used here")
+            .and(contains("attnmap generate PROMPT --model"))
+            .and(one_line()),
     );
     cache(home.path(), "owner/tiny", &Copy::of("tiny-sd2"));
     models(home.path())

@@ -109,7 +109,7 @@ fn what_attnmap_did_not_write_is_never_overwritten() {
             (quick(&["sweep", "a red apple", "--seeds", "0"]), "other things in it"),
             (quick(&["generate", "a red apple"]), "other things in it"),
             (vec!["view", "run", "--out", "site"], "other things in it"),
-            (vec!["trace", "run/image.png", "an apple", "--out", "site"], "other things in it"),
+            (vec!["trace", "run/image.png", "an apple", "--no-metadata", "--out", "site"], "other things in it"),
             (vec!["animate", "run", "--words", "red", "--out", "site"], "01-red.apng is there and not attnmap's"),
             (
                 vec!["self-attention", "run", "--at", "9,9", "--out", "site"],

@@ -348,6 +348,7 @@ fn a_run_is_made_as_generate_makes_it_and_compared() {
     std::fs::write(server.folder.path().join("runs").join(&second).join("report.html"), "<script>evil()</script>")
         .unwrap();
     assert!(!server.get(&format!("runs/{second}/report")).body.contains("evil()"));
+    std::fs::remove_file(server.folder.path().join("runs").join(&second).join("report.html")).unwrap();
 
     // The choice of step and layer, and what a run does not have.
     let side = |body: Value| server.post("side", &body);
