@@ -85,7 +85,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
             }
             _ => {}
         }
-        if log && bar.position() > 0 && bar.position() % 1000 == 0 && matches!(event, Progress::Made(_)) {
+        if log && bar.position() > 0 && bar.position().is_multiple_of(1000) && matches!(event, Progress::Made(_)) {
             print::note(format!("{} of {} pictures", bar.position(), pictures.len()));
         }
         ControlFlow::Continue(())

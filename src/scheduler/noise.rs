@@ -5,16 +5,16 @@
 //! does (its `MT19937RNGEngine.h`, `DistributionsHelper.h` and `DistributionTemplates.h`, 2.13):
 //!
 //! - The engine is MT19937, seeded with the low 32 bits of the seed: seeds 7 and 7 + 2^32 give the
-//! same noise.
+//!   same noise.
 //! - 16 values or more: uniforms from the low 24 bits of one 32-bit word each. Then Box-Muller in
-//! blocks of 16 (radius from the first eight, angle from the last eight), in f32. Where the count
-//! is not a multiple of 16, the last 16 values are drawn anew.
+//!   blocks of 16 (radius from the first eight, angle from the last eight), in f32. Where the count
+//!   is not a multiple of 16, the last 16 values are drawn anew.
 //! - Fewer than 16 values: scalar Box-Muller in f64 from 53-bit uniforms of two words each. It
-//! makes two values at a time and keeps the second one for the next such draw, across larger
-//! draws in between.
+//!   makes two values at a time and keeps the second one for the next such draw, across larger
+//!   draws in between.
 //! - f16 and bf16 take the same steps in f32 (f64 for the scalar path) and round at the end, but
-//! fill block by block. The uniforms of an incomplete last block are never drawn. So the
-//! generator ends in another state than after f32.
+//!   fill block by block. The uniforms of an incomplete last block are never drawn. So the
+//!   generator ends in another state than after f32.
 //!
 //! The block path of torch's AVX2 and AVX-512 builds calls 8-lane `log` and `sincos` made from the
 //! Cephes single-precision polynomials, with fused multiply-adds. The same sequence is spelled out

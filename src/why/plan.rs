@@ -177,7 +177,7 @@ mod tests {
     fn the_budget_holds_and_the_step_is_found() {
         let limits = Thresholds::default();
         // Now here, now there.
-        let place = |seed: u64| if seed % 2 == 0 { 0.2 } else { 0.7 };
+        let place = |seed: u64| if seed.is_multiple_of(2) { 0.2 } else { 0.7 };
         for (budget, edits) in [(40, 0), (40, 1), (40, 5), (40, 12), (20, 5), (100, 9)] {
             let mut findings = begun(budget, edits);
             let mut tasks = 0;

@@ -255,7 +255,7 @@ fn bodies_are_bounded_and_nonsense_is_said(server: &Server) {
         (json!({"kind": "run", "prompt": ""}), "empty"),
         (json!({"kind": "run", "prompt": "x", "steps": 0}), "steps"),
         (json!({"kind": "run", "prompt": "x", "seed": "y"}), "seed"),
-        (json!({"kind": "other"}), "kind"),
+        (json!({"kind": "other"}), "other"),
         (json!([1]), "body"),
     ] {
         let answer = server.post("jobs", &body);

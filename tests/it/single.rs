@@ -306,7 +306,7 @@ fn tensors_that_are_in_the_way_are_named() {
         let (_kept, path) = tiny_file("tiny-sd1", |tensors| change(tensors));
         let error = match open(&path, with_config("tiny-sd1")) {
             Err(error) => error,
-            Ok(checkpoint) => Pipeline::load(&checkpoint, &LoadOptions::default()).err().expect("something is wrong"),
+            Ok(checkpoint) => Pipeline::load(&checkpoint, &LoadOptions::default()).expect_err("something is wrong"),
         };
         let message = error.to_string();
         assert_eq!(message.lines().count(), 1, "{message}");

@@ -34,7 +34,7 @@ fn a_run_by_tags_has_tags_for_its_words_everywhere() {
     let record = json(&run.join("run.json"));
     assert_eq!((words(&record), &record["by"]), (TAGS.map(str::to_owned).to_vec(), &"tag".into()));
     assert_eq!(words(&record["facts"]), TAGS);
-    assert!(run.join("overlays/04-green-frog.png").is_file());
+    assert!(run.join("overlays/03-green-frog.png").is_file());
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("\"a red apple\"") || page.contains("a red apple"));
     // The tokens of a tag are those of its words.

@@ -29,7 +29,8 @@ pub(super) fn read(texts: &Texts) -> Option<Result<Metadata, String>> {
         None => (comment()?, false),
     };
     let parsed = json::parse(text);
-    let is_graph = |value: &Value| value.as_object().is_some_and(|nodes| nodes.values().any(|node| class(node) != ""));
+    let is_graph =
+        |value: &Value| value.as_object().is_some_and(|nodes| nodes.values().any(|node| !class(node).is_empty()));
     match parsed {
         Ok(Value::Object(nodes)) if is_graph(&Value::Object(nodes.clone())) => Some(Graph::new(&nodes).read()),
         // Any program may call a text so.
