@@ -17,7 +17,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// All parts; a checkpoint may have fewer ([`ModelIndex::parts`]).
+    /// All parts; a checkpoint may have fewer ([`ModelIndex::parts`](super::ModelIndex::parts)).
     pub const ALL: [Self; 4] = [Self::TextEncoder, Self::TextEncoder2, Self::Unet, Self::Vae];
 
     /// The part's folder in the diffusers layout.

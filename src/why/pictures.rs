@@ -32,7 +32,7 @@ const STRIPS: [(&str, &str); 5] = [
 pub enum Shows {
     /// The run itself, first in every strip.
     Run,
-    /// One of [`STRIPS`].
+    /// One of the strips that a record names.
     Strip(&'static str),
 }
 
