@@ -2,7 +2,9 @@
 # A gallery split over a Slurm job array: every task makes its part, and the folder is all that they share.
 #
 #   sbatch --array=1-16 examples/cluster/slurm.sh prompts.txt --seeds 0..64 --out /shared/night
-#   sbatch --dependency=afterany:JOBID --wrap "attnmap gallery --index /shared/night"
+#
+# The page /shared/night/index.html is there from the first cell; the tasks take turns at it. Where the file system knows no
+# locks it may lag behind; this makes it anew: attnmap gallery --index /shared/night
 #
 # What follows the script's name goes to `attnmap gallery` as it stands. A task that is killed or fails is put again with the
 # same line, or alone with SHARDS=16 sbatch --array=3 ...; finished cells are kept.

@@ -60,16 +60,6 @@ impl Changes {
         all
     }
 
-    /// Those among the `settings` of a run.
-    ///
-    /// # Errors
-    /// [`Error::Option`] for an entry that this version does not understand.
-    pub fn from_record(settings: &BTreeMap<String, Value>) -> Result<Self> {
-        let fields = settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        serde_json::from_value(Value::Object(fields))
-            .map_err(|error| Error::option("--model", format!("the run's settings cannot be read ({error})")))
-    }
-
     /// Refuses values that no checkpoint takes.
     pub(super) fn check(&self) -> Result<()> {
         if let Some(variant) = &self.variant {
@@ -108,9 +98,9 @@ mod tests {
                 Embedding { file: "cat.safetensors".into(), word: Some("<cat>".into()) },
             ],
         };
-        let mut record = changes.record();
+        let mut record: serde_json::Map<String, Value> = changes.record().into_iter().collect();
         record.insert("other".into(), 1.into());
-        assert_eq!(Changes::from_record(&record).unwrap(), changes);
+        assert_eq!(serde_json::from_value::<Changes>(Value::Object(record)).unwrap(), changes);
         assert!(Changes::default().record().is_empty());
     }
 }

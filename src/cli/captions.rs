@@ -55,7 +55,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let pipeline = args.model.load(args.size, terminal)?;
     let options = args.look_at_each();
     pipeline.check_look(&options)?;
-    let size = args.size.map(|(width, height)| Grid::new(height, width));
+    let size = args.size.map(|[height, width]| Grid::new(height, width));
     size.map_or(Ok(()), |size| pipeline.check_size(size))?;
     let usual = pipeline.default_options();
     let Grid { height, width } = size.unwrap_or(Grid::new(usual.height, usual.width));

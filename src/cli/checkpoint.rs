@@ -145,8 +145,8 @@ impl ModelArgs {
         })
     }
 
-    /// Opens and loads the checkpoint for images of `size` (width, height), or of its own, as [`load`] does.
-    pub fn load(&self, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+    /// Opens and loads the checkpoint for images of `size` (height, width), or of its own, as [`load`] does.
+    pub fn load(&self, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         load(&self.choice()?, size, terminal)
     }
 
@@ -154,7 +154,7 @@ impl ModelArgs {
     pub fn load_of(&self, record: &RunRecord, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         let known = Choice::of_run(record)?;
         let choice = self.over(known.clone())?;
-        let size = Some((record.image.width, record.image.height));
+        let size = Some([record.image.height, record.image.width]);
         let pipeline = load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
             Ok(Error::Option { option, reason })
                 if option == "--lora" && choice.changes.loras == known.changes.loras =>
@@ -173,11 +173,11 @@ impl ModelArgs {
     }
 }
 
-/// Opens and loads a checkpoint for images of `size` (width, height), or of its own. What needs much memory is said.
-pub fn load(choice: &Choice, size: Option<(usize, usize)>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+/// Opens and loads a checkpoint for images of `size` (height, width), or of its own. What needs much memory is said.
+pub fn load(choice: &Choice, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     const MUCH: u64 = 2_000_000_000;
     let checkpoint = choice.open(terminal.downloads())?;
-    let load = LoadOptions { size: size.map(|(width, height)| [height, width]), ..choice.load.clone() };
+    let load = LoadOptions { size, ..choice.load.clone() };
     let plan = MemoryPlan::new(&checkpoint, &load)?;
     // A refusal has the same numbers.
     if plan.peak() > MUCH && (load.ignore_memory || plan.check().is_ok()) {

@@ -1,25 +1,26 @@
-//! `attnmap compare`: two runs on one page.
+//! `attnmap compare`: two runs or more on one page.
 
-use super::newest::two_runs;
+use super::display::MapArgs;
+use super::newest::{run_folder, two_runs};
 use super::open;
 use attnmap::files::{self, Target};
-use attnmap::report::{compare_page, differences, from_run, relative_address};
+use attnmap::heatmap::Aggregate;
+use attnmap::report::{MOST_RUNS, ReportData, compare_runs, differences, from_run_as, relative_address};
+use attnmap::run::Run;
+use attnmap::trace::normalized;
+use attnmap::{Error, Result};
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Put two runs side by side: words aligned, maps subtracted
+/// Put two to eight runs side by side: words aligned, images and maps subtracted
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1\n  attnmap compare --open\n  attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html"
-)]
+#[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
-    /// The first run's folder; `last` is the newest run in outputs/ [default: the newest but one]
-    #[arg(value_name = "RUN_A")]
-    a: Option<PathBuf>,
-
-    /// The second run's folder [default: the newest that is not the first]
-    #[arg(value_name = "RUN_B")]
-    b: Option<PathBuf>,
+    /// The runs' folders, cells of galleries among them; `last` is the newest run in outputs/. The first is the base that the
+    /// others are compared with [default: the newest but one, and the newest]
+    #[arg(value_name = "RUN", num_args = 0..)]
+    runs: Vec<PathBuf>,
 
     /// The page to write [default: compare.html, and counts up]
     #[arg(long, short, value_name = "FILE")]
@@ -36,7 +37,20 @@ pub struct CompareArgs {
     /// Print what was written as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    maps: MapArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1
+  attnmap compare --open
+  attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html
+  attnmap compare night/cells/* --aggregate daam --words \"apple,frog\"
+
+Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that each run shows, unless
+an option chooses others, for all of them; the runs stay as they are.";
 
 /// Writes the page.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
@@ -44,22 +58,76 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         Some(out) => Target::named(out, args.force).files([""])?,
         None => Target::generated("compare", args.force).files([".html"])?,
     };
-    let (a, b) = two_runs(args.a.as_deref(), args.b.as_deref())?;
+    let folders = folders(&args.runs)?;
+    let words = args.words(&folders)?;
+    let how = args.maps.is_chosen().then(|| args.maps.aggregate()).transpose()?;
     let folder = out.parent().unwrap_or(Path::new(""));
-    let pages = [&a, &b].map(|run| relative_address(folder, &run.join("report.html")));
-    let (a, b) = (from_run(&a)?, from_run(&b)?);
-    let html = compare_page(&a, &b, [pages[0].as_deref(), pages[1].as_deref()])?;
-    let differences = differences(&a, &b);
+    let page_of = |run: &PathBuf| relative_address(folder, &run.join("report.html"));
+    let data: Vec<ReportData> = folders.iter().map(|run| read(run, how.as_ref())).collect::<Result<_>>()?;
+    let runs: Vec<_> = data.iter().zip(&folders).map(|(data, run)| (data, page_of(run))).collect();
+    let html = compare_runs(&runs, words.as_deref())?;
     files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
     if args.open {
         open::open(&out);
     }
-    let line = if args.json {
-        serde_json::to_string_pretty(
-            &serde_json::json!({"page": out, "bytes": html.len(), "differences": differences}),
-        )? + "\n"
-    } else {
-        format!("{}\n\n{}  {:.1} MB\n", differences.join("\n"), out.display(), html.len() as f64 / 1e6)
-    };
-    super::print::stdout(line.as_bytes())
+    let said: Vec<Vec<String>> = data[1..].iter().map(|other| differences(&data[0], other)).collect();
+    if args.json {
+        let others =
+            folders[1..].iter().zip(&said).map(|(run, differences)| json!({"run": run, "differences": differences}));
+        let others: Vec<Value> = others.collect();
+        let mut value = json!({"page": out, "bytes": html.len(), "differences": said[0]});
+        if data.len() > 2 {
+            (value["base"], value["others"]) = (json!(folders[0]), json!(others));
+        }
+        return super::print::json(&value);
+    }
+    let mut text = String::new();
+    for (run, differences) in folders[1..].iter().zip(&said) {
+        if data.len() > 2 {
+            text += &format!("{} beside {}\n", run.display(), folders[0].display());
+        }
+        text += &(differences.join("\n") + "\n\n");
+    }
+    text += &format!("{}  {:.1} MB\n", out.display(), html.len() as f64 / 1e6);
+    super::print::stdout(text.as_bytes())
+}
+
+/// The folders of the runs; those that are not named are the newest.
+fn folders(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    if named.len() > MOST_RUNS {
+        return Err(Error::option("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", named.len())));
+    }
+    match named {
+        [] | [_] | [_, _] => {
+            let (a, b) = two_runs(named.first().map(PathBuf::as_path), named.get(1).map(PathBuf::as_path))?;
+            Ok(vec![a, b])
+        }
+        more => more.iter().map(|run| run_folder(Some(run))).collect(),
+    }
+}
+
+/// What the page shows of a run, whose folder is named or any file in it.
+fn read(run: &Path, how: Option<&Aggregate>) -> Result<ReportData> {
+    from_run_as(run, how)
+}
+
+impl CompareArgs {
+    /// The chosen words, in lower case; they stand in one of the prompts at least.
+    fn words(&self, runs: &[PathBuf]) -> Result<Option<Vec<String>>> {
+        let mut refused = None;
+        let mut found: Option<Vec<String>> = None;
+        for run in runs {
+            match self.maps.words(&Run::open(run)?.trace()?.about.prompt, &[]) {
+                Ok(None) => return Ok(None),
+                Ok(Some(words)) => {
+                    found.get_or_insert_default().extend(words.iter().map(|word| normalized(&word.text)));
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        match (found, refused) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
 }

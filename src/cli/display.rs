@@ -124,14 +124,19 @@ impl MapArgs {
         Ok(aggregate)
     }
 
+    /// Whether maps are chosen at all.
+    pub fn is_chosen(&self) -> bool {
+        let options = [&self.aggregate, &self.layers, &self.resolution, &self.heads, &self.steps_window];
+        options.iter().any(|option| option.is_some())
+    }
+
     /// The chosen aggregate of a run's maps, and the run's own where none is chosen.
     pub fn aggregate_of(&self, record: &RunRecord) -> Result<Aggregate> {
-        let options = [&self.aggregate, &self.layers, &self.resolution, &self.heads, &self.steps_window];
-        if options.iter().any(|option| option.is_some()) {
+        if self.is_chosen() {
             return self.aggregate();
         }
         // Of a version that knows other aggregates: the default.
-        let own = record.aggregate.parse::<Aggregate>().unwrap_or_default();
+        let own = record.how().unwrap_or_default();
         // What is asked is asked of the prompt, also where `view` last showed the other half.
         Ok(Aggregate { half: Half::Conditional, ..own })
     }

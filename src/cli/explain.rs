@@ -8,7 +8,6 @@ use attnmap::evidence::explain::{Ask, Explanation, Redraw};
 use attnmap::evidence::record::Evidence;
 use attnmap::evidence::redrawn::{self, Reweight};
 use attnmap::files::{Target, check_own};
-use attnmap::heatmap::Aggregate;
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
 use attnmap::render::Display;
@@ -199,7 +198,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
 /// does.
 fn in_its_words(run: &Run) -> anyhow::Result<()> {
     let (trace, image) = run.read()?;
-    let aggregate = run.record.aggregate.parse::<Aggregate>().unwrap_or_default();
+    let aggregate = run.record.how().unwrap_or_default();
     let choices = Remake { aggregate: &aggregate, display: &run.record.display, words: None, asked: None };
     run::remake(run, (&trace, &image), &choices, None, |folder, place| {
         attnmap::report::write_as(folder, place).map(drop)

@@ -4,41 +4,46 @@ use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{ExpectArgs, Unmet};
 use super::inert::{self, Given};
-use super::init::InitArgs;
+use super::init::InitAxes;
 use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, SyntaxArgs, missing_word, unread_syntax};
-use super::sampling::SamplingArgs;
+use super::prompt::{ProbeArgs, SyntaxArgs, missing_word, unread_syntax, warnings};
+use super::sampling::AxesArgs;
+use super::signals;
 use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, Line, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues, fitting_batch,
-    judge, listed_seeds, make, parse_loras, read_lines, settle, write_index,
+    Axes, Cell, Line, LiveIndex, Plan, Progress, Replacement, Shard, Weights, check_checkpoints, check_folder,
+    continues, fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index,
+    write_sheet,
 };
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
-use attnmap::prompt::Syntax;
+use attnmap::prompt::{Prompt, Syntax};
 use attnmap::render::Display;
-use attnmap::run;
+use attnmap::run::{self, Sampling};
 use attnmap::trace::PromptInfo;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar};
+use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Make a gallery: the product of prompts, replacements, steps, seeds, checkpoints and LoRAs
+/// Make a gallery: the product of prompts, replaced and weighted words, sampling options, seeds, checkpoints and LoRAs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt, negative, seeds, steps,
-    /// guidance, size, scheduler, emphasis, long
+    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt, seeds, negative, steps, guidance,
+    /// size, scheduler, spacing, original_size, crop, strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
 
@@ -54,9 +59,9 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Numbers of steps, separated by commas [default: the checkpoint's own]
-    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
-    steps: Vec<u64>,
+    /// Also with this word emphasised: frog=0.5,1.5 writes (frog:0.5) and (frog:1.5), as --emphasis reads them; may be given several times
+    #[arg(long, value_name = "WORD=W,W")]
+    weight: Vec<Weights>,
 
     /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or owner/name/file.safetensors; may be given several times
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
@@ -70,7 +75,7 @@ pub struct GalleryArgs {
     syntax: SyntaxArgs,
 
     #[command(flatten)]
-    sampling: SamplingArgs,
+    sampling: AxesArgs,
 
     #[command(flatten)]
     expect: ExpectArgs,
@@ -99,6 +104,19 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"])]
     index: Option<PathBuf>,
 
+    /// Pack the gallery for others: its page, its images and the pages of its cells, and nothing that only attnmap reads; a .zip
+    /// file or a new folder. PROMPTS may be a gallery then, which is packed as it is
+    #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
+    pack: Option<PathBuf>,
+
+    /// Draw all images with captions as one PNG. PROMPTS may be a gallery here, too
+    #[arg(long, value_name = "FILE.png", help_heading = "Sharing")]
+    sheet: Option<PathBuf>,
+
+    /// Replace what --pack and --sheet wrote before
+    #[arg(long, help_heading = "Sharing")]
+    force: bool,
+
     /// The gallery's folder; run the same command again to continue an interrupted one
     /// [default: outputs/<list or first prompt>-gallery, and counts up past other galleries]
     #[arg(long, short, value_name = "DIR")]
@@ -113,7 +131,7 @@ pub struct GalleryArgs {
     json: bool,
 
     #[command(flatten)]
-    init: InitArgs,
+    init: InitAxes,
 
     #[command(flatten, next_help_heading = "All checkpoints")]
     own: OwnArgs,
@@ -141,9 +159,12 @@ Examples:
   attnmap gallery prompts.txt --seeds 0..8 --out night
   attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
+  attnmap gallery --prompt \"a red apple and a frog\" --guidance 3,5,8 --scheduler ddim,euler-a --seeds 0..2
+  attnmap gallery --prompt \"a red apple and a frog\" --weight frog=0.6,1.4 --seeds 0..4
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
   attnmap gallery --prompt \"a red apple to the left of a frog\" --expect \"apple left of frog, no fox\"
   attnmap gallery --index /shared/night
+  attnmap gallery night --pack night.zip --sheet night.png
 
 Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the page.";
 
@@ -153,7 +174,13 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     if let Some(folder) = &args.index {
         let cells = write_index(folder)?;
-        return report(args, folder, &serde_json::json!({"cells": cells}), &format!("{cells} cells"));
+        return report(args, folder, json!({"cells": cells}), &format!("{cells} cells"));
+    }
+    if let Some(folder) = args.prompts.as_ref().filter(|folder| args.shares() && folder.is_dir()) {
+        inert::alone(&terminal.given, &SHARING, "a gallery is shared as it is; leave it out")
+            .iter()
+            .for_each(print::warn);
+        return report(args, folder, json!({}), "");
     }
     let axes = axes(args)?;
     let single = Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
@@ -173,9 +200,6 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let out = &folder(args, &single, (&aggregate, &display));
     check_folder(out)?;
     own_settings(terminal, &axes.lines).iter().for_each(print::warn);
-    for (syntax, texts) in texts(&axes) {
-        unread_syntax(texts, syntax).iter().for_each(print::warn);
-    }
     let known = RefCell::new(BTreeSet::new());
     let open = |choice: &Choice| {
         let checkpoint = choice.open(terminal.downloads())?;
@@ -183,10 +207,16 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         checkpoint.warnings.iter().filter(new).for_each(print::warn);
         Ok(checkpoint)
     };
+    for warning in texts(&single).into_iter().flat_map(|(syntax, texts)| unread_syntax(texts, syntax)) {
+        print::warn(&warning);
+        known.borrow_mut().insert(warning);
+    }
     check_checkpoints(out, &single, &open)?;
     let batch = settle(out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan { expect: args.expect.list().cloned(), ..Plan::new(&axes, batch)? };
-    let (mut told, mut heard) = (Told::new(terminal), BTreeSet::new());
+    let (mut told, mut heard) = (Told::new(terminal, &known), BTreeSet::new());
+    let (done, place, planned) = (Arc::clone(&told.done), out.clone(), plan.cells.len());
+    signals::say_at_end(move || done.last_words(&place, planned));
     let mut progress = |event: Progress| {
         if let Progress::Loaded(pipeline) = &event {
             let said = of_checkpoint(&terminal.given, pipeline, &plan);
@@ -201,14 +231,15 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     told.bar.finish_and_clear();
     let outcome = outcome?;
     let expected = judge(out, &plan, shard, &open)?;
-    write_index(out)?;
+    // What was judged changes what the page says.
+    LiveIndex::new(out, Some(plan.cells.len())).write()?;
     let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
     let mut facts = serde_json::to_value(outcome)?;
     if args.expect.list().is_some() {
         line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
         facts["expected"] = serde_json::to_value(expected)?;
     }
-    report(args, out, &facts, &line)?;
+    report(args, out, facts, &line)?;
     if outcome.failed > 0 {
         anyhow::bail!(
             "{} cells could not be made; the page lists them, and the same command tries them again",
@@ -218,15 +249,65 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Unmet::count(expected.unmet, expected.met + expected.unmet, "images are not as expected; all expectations were")
 }
 
-fn report(args: &GalleryArgs, folder: &Path, facts: &serde_json::Value, line: &str) -> anyhow::Result<()> {
+/// Options that a gallery is shared by.
+const SHARING: [&str; 8] = ["PROMPTS", "prompts", "pack", "sheet", "force", "open", "json", "quiet"];
+
+impl GalleryArgs {
+    fn shares(&self) -> bool {
+        self.pack.is_some() || self.sheet.is_some()
+    }
+}
+
+/// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`, or `line`.
+fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow::Result<()> {
     let page = folder.join("index.html");
+    let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
+    let mut all = json!({"page": page, "facts": facts});
+    if let Some(file) = &args.sheet {
+        let [file] = Target::named(file, args.force).files([""]).map_err(|error| error.named("--sheet"))?;
+        let count = write_sheet(folder, &file)?;
+        lines.push(format!("{}  {count} images", file.display()));
+        all["sheet"] = json!(file);
+    }
+    if let Some(file) = &args.pack {
+        let packed = pack(folder, file, args.force)?;
+        let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let (bytes, of) = (megabytes(packed.bytes), megabytes(packed.of));
+        lines.push(format!("{}  {bytes} of {of}, {} files", packed.path.display(), packed.files));
+        all["pack"] = serde_json::to_value(&packed)?;
+    }
     if args.open {
         open::open(&page);
     }
     if args.json {
-        return print::json(&serde_json::json!({"page": page, "facts": facts}));
+        return print::json(&all);
     }
-    print::stdout(format!("{line}\n{}\n", page.display()).as_bytes())
+    lines.push(page.display().to_string());
+    print::stdout((lines.join("\n") + "\n").as_bytes())
+}
+
+/// How many cells of this command's part there are, and how many are done.
+#[derive(Default)]
+struct Done {
+    done: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl Done {
+    /// Cells that a page is made of in a moment.
+    const FEW: usize = 500;
+
+    /// What is said when the command is interrupted; the page is brought up to date before.
+    fn last_words(&self, folder: &Path, planned: usize) -> String {
+        let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
+        if done > 0 && done <= Self::FEW {
+            LiveIndex::new(folder, Some(planned)).write().ok();
+        }
+        match all {
+            0 => "interrupted; the same command begins again".to_owned(),
+            _ => format!("interrupted: {done} of {all} are done; the same command goes on"),
+        }
+    }
 }
 
 /// The gallery's folder: the one that was named, or one of the gallery's own name. There, a gallery of the same cells goes on; past any
@@ -250,14 +331,14 @@ fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> Path
 fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String> {
     let mut syntaxes: Vec<Syntax> = Vec::new();
     for cell in &plan.cells {
-        if !syntaxes.contains(&cell.syntax) {
-            syntaxes.push(cell.syntax);
+        if !syntaxes.contains(&cell.sampling.syntax()) {
+            syntaxes.push(cell.sampling.syntax());
         }
     }
     let missing = |syntax: &Syntax| {
-        let cells = plan.cells.iter().filter(|cell| cell.syntax == *syntax);
+        let cells = plan.cells.iter().filter(|cell| cell.sampling.syntax() == *syntax);
         let texts: BTreeSet<&str> = cells
-            .flat_map(|cell| [&cell.prompt, &cell.negative].into_iter().chain(&cell.probes))
+            .flat_map(|cell| [&cell.prompt].into_iter().chain(&cell.sampling.negative).chain(&cell.probes))
             .map(String::as_str)
             .collect();
         // What cannot be read fails where its cell is made.
@@ -269,7 +350,7 @@ fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String>
     let mut said: Vec<String> = each.first().into_iter().flatten().filter(everywhere).cloned().collect();
     let own = pipeline.default_options();
     let guided = |cell: &Cell| {
-        let guidance_scale = cell.guidance.unwrap_or(own.guidance_scale);
+        let guidance_scale = cell.sampling.guidance.unwrap_or(own.guidance_scale);
         pipeline.guided(&Options { guidance_scale, ..own.clone() })
     };
     if !plan.cells.iter().any(guided) {
@@ -278,7 +359,7 @@ fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String>
             format!("--{option} has no effect here: guidance is off, so that there is no unconditional half; raise --guidance")
         }));
     }
-    let short = |every: u32| plan.cells.iter().all(|cell| every as usize > cell.steps.unwrap_or(own.steps));
+    let short = |every: u32| plan.cells.iter().all(|cell| every as usize > cell.sampling.steps.unwrap_or(own.steps));
     if let Some(every) = plan.cells.first().and_then(|cell| cell.keep_steps).filter(|&every| short(every)) {
         said.push(format!("--keep-steps has no effect here: no cell has {every} steps; give a smaller number"));
     }
@@ -286,22 +367,28 @@ fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String>
 }
 
 /// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
-struct Told {
+struct Told<'a> {
     bar: ProgressBar,
+    done: Arc<Done>,
+    /// Warnings that were given, each once.
+    known: &'a RefCell<BTreeSet<String>>,
+    /// Prompts with negative prompt and checkpoint that were looked at.
+    read: HashSet<[String; 4]>,
     log: bool,
     began: Instant,
     said: Instant,
     made: u32,
 }
 
-impl Told {
+impl<'a> Told<'a> {
     /// How often a log is told.
     const EVERY: Duration = Duration::from_secs(60);
 
-    fn new(terminal: &Terminal) -> Self {
+    fn new(terminal: &Terminal, known: &'a RefCell<BTreeSet<String>>) -> Self {
         let now = Instant::now();
         let log = !terminal.quiet && !std::io::stderr().is_terminal();
-        Self { bar: terminal.bar(0, "cells"), log, began: now, said: now, made: 0 }
+        let (bar, done) = (terminal.bar(0, "cells"), Arc::default());
+        Self { bar, done, known, read: HashSet::new(), log, began: now, said: now, made: 0 }
     }
 
     fn tell(&mut self, event: &Progress) {
@@ -309,16 +396,38 @@ impl Told {
             Progress::Planned { cells, finished } => {
                 self.bar.set_length(*cells as u64);
                 self.bar.set_position(*finished as u64);
+                self.done.all.store(*cells, Ordering::Relaxed);
+                self.done.done.store(*finished, Ordering::Relaxed);
                 self.bar.reset_eta();
             }
             Progress::Loaded(_) => {}
             Progress::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
             Progress::Stepped => self.bar.tick(),
-            Progress::Made(_) => self.one_more(),
+            Progress::Read { cell, pipeline, prompt } => self.warn(cell, pipeline, prompt),
+            Progress::Made(_) => {
+                self.done.done.fetch_add(1, Ordering::Relaxed);
+                self.one_more();
+            }
             Progress::Failed(cell, error) => {
                 let prompt = print::printable(&cell.prompt);
                 self.bar.suspend(|| print::warn(format!("{prompt}, seed {}: {error}", cell.seed)));
                 self.one_more();
+            }
+        }
+    }
+
+    /// What `generate` says of a prompt too, once a prompt.
+    fn warn(&mut self, cell: &Cell, pipeline: &Pipeline, prompt: &Prompt) {
+        let negative = cell.sampling.negative.as_deref().unwrap_or_default();
+        let of = [&prompt.text, negative, pipeline.digest(), &cell.syntax_label()].map(str::to_owned);
+        if !self.read.insert(of) {
+            return;
+        }
+        let mut all = warnings(pipeline, prompt, negative, &[]).unwrap_or_default();
+        all.extend(pipeline.warnings().iter().cloned());
+        for warning in all {
+            if self.known.borrow_mut().insert(warning.clone()) {
+                self.bar.suspend(|| print::warn(&warning));
             }
         }
     }
@@ -337,33 +446,31 @@ impl Told {
 
 /// Options of the command that no line of the list takes, since each has its own.
 fn own_settings(terminal: &Terminal, lines: &[Line]) -> Vec<String> {
-    type Has = fn(&Line) -> bool;
-    let own: [(&str, Has); 8] = [
-        ("negative", |line| line.negative.is_some()),
-        ("seeds", |line| line.seeds.is_some()),
-        ("steps", |line| line.steps.is_some()),
-        ("guidance", |line| line.guidance.is_some()),
-        ("size", |line| line.size.is_some()),
-        ("scheduler", |line| line.scheduler.is_some()),
-        ("emphasis", |line| line.emphasis.is_some()),
-        ("long", |line| line.long.is_some()),
-    ];
-    let inert = own.iter().filter(|(option, is_own)| terminal.given.has(option) && lines.iter().all(is_own));
-    inert.map(|(option, _)| format!("--{option} has no effect here: every prompt of the list has its own")).collect()
+    let seeds = terminal.given.has("seeds") && lines.iter().all(|line| line.seeds.is_some());
+    let own = |name: &&str| {
+        terminal.given.has(&name.replace('_', "-")) && lines.iter().all(|line| line.sampling.get(name).is_some())
+    };
+    let inert = Sampling::NAMES.into_iter().filter(own).chain(seeds.then_some("seeds"));
+    inert
+        .map(|name| name.replace('_', "-"))
+        .map(|option| format!("--{option} has no effect here: every prompt of the list has its own"))
+        .collect()
 }
 
-/// The prompts and negative prompts of each syntax that lines are read by.
-fn texts(axes: &Axes) -> Vec<(Syntax, Vec<&str>)> {
+/// The prompts and negative prompts of each syntax that cells are read by, each once.
+fn texts(plan: &Plan) -> Vec<(Syntax, Vec<&str>)> {
     let mut each: Vec<(Syntax, Vec<&str>)> = Vec::new();
-    for line in &axes.lines {
-        let syntax = Syntax {
-            emphasis: line.emphasis.unwrap_or(axes.syntax.emphasis),
-            long: line.long.unwrap_or(axes.syntax.long),
-        };
-        let negative = line.negative.as_deref().unwrap_or(&axes.negative);
-        match each.iter_mut().find(|(other, _)| *other == syntax) {
-            Some((_, texts)) => texts.extend([line.prompt.as_str(), negative]),
-            None => each.push((syntax, vec![line.prompt.as_str(), negative])),
+    let mut seen = HashSet::new();
+    for cell in &plan.cells {
+        let (syntax, negative) = (cell.sampling.syntax(), cell.sampling.negative.as_deref().unwrap_or_default());
+        for text in [cell.prompt.as_str(), negative] {
+            if !seen.insert((syntax.emphasis, syntax.long, text)) {
+                continue;
+            }
+            match each.iter_mut().find(|(other, _)| *other == syntax) {
+                Some((_, texts)) => texts.push(text),
+                None => each.push((syntax, vec![text])),
+            }
         }
     }
     each
@@ -387,14 +494,13 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
     for model in &args.model {
         model.parse::<Source>()?; // a mistyped name is found before anything is made
     }
-    let SamplingArgs { negative, guidance, size, scheduler, spacing, original_size, crop } = args.sampling.clone();
-    let init = args.init.files();
-    args.init.read()?; // what is no picture is found before anything is made
+    let init = args.init.files()?; // what is no picture is found before anything is made
     Ok(Axes {
         lines,
         seeds: lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string),
         replacements: args.replace.clone(),
-        steps: lists::once("--steps", args.steps.iter().map(|&steps| steps as usize).collect(), ToString::to_string),
+        weights: args.weight.clone(),
+        sampling: args.sampling.axes(args.syntax, &args.init.strength),
         models: lists::once("--model", args.model.clone(), String::clone),
         changes: args.own.changes(),
         loras: lists::once("--lora", args.loras.iter().map(|loras| loras.0.clone()).collect(), |set: &Vec<Lora>| {
@@ -402,14 +508,6 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
             if names.is_empty() { "none".into() } else { names.join("+") }
         }),
         load: args.load.over(LoadOptions::default())?,
-        negative,
-        syntax: args.syntax.syntax(),
-        guidance,
-        size,
-        scheduler: scheduler.map(|kind| kind.name().to_owned()),
-        spacing,
-        original_size,
-        crop,
         init,
         probes: args.probe.texts().to_vec(),
         trace_negative: args.trace_negative,

@@ -98,7 +98,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Options that `gallery --index`, which makes nothing, still heeds.
-const OF_AN_INDEX: [&str; 4] = ["index", "json", "quiet", "threads"];
+const OF_AN_INDEX: [&str; 8] = ["index", "pack", "sheet", "force", "open", "json", "quiet", "threads"];
 
 /// Options of `models` that say which checkpoint is described.
 const OF_A_NAME: [&str; 5] = ["variant", "config", "prediction", "lora", "embedding"];
@@ -116,8 +116,7 @@ const SELDOM: [(&str, &[&str], &str); 2] = [
 /// What to say before the command begins.
 pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
     if given.command == "gallery" && given.has("index") {
-        let inert = given.options.iter().filter(|option| !OF_AN_INDEX.contains(&option.as_str()));
-        return inert.map(|option| say(option, "--index makes no cell; leave it out")).collect();
+        return alone(given, &OF_AN_INDEX, "--index makes no cell; leave it out");
     }
     if given.command == "models" && !given.has("name") {
         let inert = OF_A_NAME.iter().filter(|option| given.has(option));
@@ -133,6 +132,12 @@ pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
         return inert.map(|option| say(option, &format!("no checkpoint is needed; {way_out}"))).collect();
     }
     told(&Scene { given, display, made: None, keep_steps: None })
+}
+
+/// That all options but those of `heeded` do nothing here, for `reason`.
+pub fn alone(given: &Given, heeded: &[&str], reason: &str) -> Vec<String> {
+    let inert = given.options.iter().filter(|option| !heeded.contains(&option.as_str()));
+    inert.map(|option| say(option, reason)).collect()
 }
 
 /// What to say once it is known what a run is made of.
@@ -328,6 +333,8 @@ mod tests {
         ("seeds", "are the images"),
         ("replace", "is refused where no prompt has the word"),
         ("batch", "limits"),
+        ("pack", "is the gallery for others"),
+        ("sheet", "is the gallery as a picture"),
         ("shard", "is a part of the cells"),
         ("index", "makes the page alone"),
         ("cut", "is how words are taken out"),

@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::print;
 
-/// What a run sets out from beside noise.
-#[derive(Debug, Args)]
+/// A picture that runs set out from.
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Picture to start from")]
-pub struct InitArgs {
+pub struct PictureArgs {
     /// Start from this picture (png, jpeg or webp) with noise added; kept in the run as init.png
     #[arg(long, value_name = "IMAGE")]
     init: Option<PathBuf>,
@@ -19,23 +19,56 @@ pub struct InitArgs {
     /// Draw anew only where this picture is white (inpainting); kept in the run as mask.png
     #[arg(long, value_name = "MASK", requires = "init")]
     mask: Option<PathBuf>,
+}
+
+/// What a run sets out from beside noise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Picture to start from")]
+pub struct InitArgs {
+    #[command(flatten)]
+    picture: PictureArgs,
 
     /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change [default: 0.8; 1 with --mask]
     #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
     strength: Option<f64>,
 }
 
-impl InitArgs {
-    /// The files, if there is to be a picture.
-    pub fn files(&self) -> Option<InitFiles> {
-        let init = self.init.clone()?;
-        Some(InitFiles { init, mask: self.mask.clone(), strength: self.strength })
-    }
+/// What the runs of a gallery set out from beside noise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Picture to start from")]
+pub struct InitAxes {
+    #[command(flatten)]
+    picture: PictureArgs,
 
+    /// Shares of the steps that are taken, e.g. 0.4,0.7: how far the picture may change [default: 0.8; 1 with --mask]
+    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', requires = "init", allow_negative_numbers = true)]
+    pub strength: Vec<f64>,
+}
+
+impl PictureArgs {
+    fn files(&self, strength: Option<f64>) -> Option<InitFiles> {
+        Some(InitFiles { init: self.init.clone()?, mask: self.mask.clone(), strength })
+    }
+}
+
+impl InitAxes {
+    /// The files, if there is to be a picture, found to be pictures.
+    pub fn files(&self) -> Result<Option<InitFiles>> {
+        let files = self.picture.files(None);
+        read(files.as_ref())?;
+        Ok(files)
+    }
+}
+
+fn read(files: Option<&InitFiles>) -> Result<Option<Given>> {
+    let given = files.map(InitFiles::read).transpose()?;
+    given.iter().flat_map(Given::warnings).for_each(print::warn);
+    Ok(given)
+}
+
+impl InitArgs {
     /// The picture, read, if there is to be one.
     pub fn read(&self) -> Result<Option<Given>> {
-        let given = self.files().map(|files| files.read()).transpose()?;
-        given.iter().flat_map(Given::warnings).for_each(print::warn);
-        Ok(given)
+        read(self.picture.files(self.strength).as_ref())
     }
 }

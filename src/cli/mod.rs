@@ -108,8 +108,10 @@ impl Cli {
         attnmap::kernels::threads::init(self.threads.map(usize::from))?;
         // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
         signals::on_end(|| {
+            let said = signals::last_words();
             attnmap::files::abandon(|| {
-                print::complain("interrupted; runs that were not finished are not kept");
+                let usual = "interrupted; runs that were not finished are not kept";
+                print::complain(said.as_deref().unwrap_or(usual));
                 std::process::exit(130)
             })
         })?;

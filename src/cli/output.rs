@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attnmap::files::Target;
+use attnmap::report;
 use attnmap::run::{REGIONS, RunRecord};
 use clap::Args;
 
@@ -45,6 +46,14 @@ impl OutputArgs {
         if self.open {
             open::open(&folder.join("report.html"));
         }
+    }
+}
+
+/// Brings the list of runs in `outputs/` up to date, where the run in `folder` lies there. A page of the user's stays, and a
+/// list that cannot be written is no reason to fail.
+pub fn listed(folder: &Path) {
+    if folder.parent() == Some(Path::new(OUTPUTS)) {
+        report::write_runs(Path::new(OUTPUTS)).ok();
     }
 }
 

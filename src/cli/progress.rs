@@ -10,6 +10,7 @@ use attnmap::pipeline::{Event, Options};
 use attnmap::run::RunRecord;
 use attnmap::trace::Unobserved;
 
+use super::output::listed;
 use super::print::Terminal;
 
 /// Makes the run of `options`, which has one seed, at `target`. Returns its folder.
@@ -37,6 +38,9 @@ pub fn make(
     bar.finish_and_clear();
     if let Some(spinner) = spinner {
         spinner.finish_and_clear();
+    }
+    if let Ok((folder, _)) = &made {
+        listed(folder);
     }
     made
 }

@@ -1,9 +1,11 @@
 //! The options that say how an image is made, shared by every command that makes some.
 
 use attnmap::pipeline::{Options, Pipeline};
+use attnmap::run::{Sampling, parse_point, parse_size};
 use attnmap::scheduler::{SchedulerKind, Spacing};
 use clap::Args;
 
+use super::lists;
 use super::prompt::{ProbeArgs, SyntaxArgs};
 
 /// What a run of a prompt is made with, beside its seed.
@@ -51,7 +53,7 @@ pub struct SamplingArgs {
     ///
     /// With a picture to start from, a size near the checkpoint's own in the picture's shape.
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    pub size: Option<(usize, usize)>,
+    pub size: Option<[usize; 2]>,
 
     /// Sampler, e.g. ddim, euler-a, dpm++2m [default: the checkpoint's own]
     ///
@@ -68,13 +70,13 @@ pub struct SamplingArgs {
 
     /// SDXL: the size that the image is said to have had before it was scaled [default: its own]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    pub original_size: Option<(usize, usize)>,
+    pub original_size: Option<[usize; 2]>,
 
     /// SDXL: left and top of the crop that the image is said to be [default: 0,0]
     ///
     /// 0,0 puts the object in the middle.
     #[arg(long, value_name = "X,Y", value_parser = parse_point)]
-    pub crop: Option<(usize, usize)>,
+    pub crop: Option<[usize; 2]>,
 }
 
 impl RunArgs {
@@ -91,47 +93,87 @@ impl RunArgs {
 impl SamplingArgs {
     /// The options of a run; what is not given is the checkpoint's own.
     pub fn options(&self, pipeline: &Pipeline, syntax: SyntaxArgs, steps: Option<usize>) -> Options {
-        let own = pipeline.default_options();
-        let (width, height) = self.size.unwrap_or((own.width, own.height));
-        let (left, top) = self.crop.unwrap_or_default();
-        Options {
-            negative: self.negative.clone(),
-            syntax: syntax.syntax(),
-            steps: steps.unwrap_or(own.steps),
-            guidance_scale: self.guidance.unwrap_or(own.guidance_scale),
-            height,
-            width,
-            scheduler: self.scheduler,
-            spacing: self.spacing,
-            original_size: self.original_size.map(|(width, height)| [height, width]),
-            crop: [top, left],
-            ..own
+        self.sampling(syntax, steps).resolve(pipeline)
+    }
+
+    /// What is asked for.
+    fn sampling(&self, syntax: SyntaxArgs, steps: Option<usize>) -> Sampling {
+        let Self { negative, guidance, size, scheduler, spacing, original_size, crop } = self.clone();
+        Sampling {
+            negative: Some(negative),
+            emphasis: Some(syntax.emphasis),
+            long: Some(syntax.long),
+            steps,
+            guidance,
+            size,
+            scheduler,
+            spacing,
+            original_size,
+            crop,
+            strength: None,
         }
     }
 }
 
-/// Reads WIDTHxHEIGHT.
-pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let (width, height) = text.split_once(['x', 'X']).ok_or("write WIDTHxHEIGHT, e.g. 512x512")?;
-    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| "write WIDTHxHEIGHT, e.g. 512x512".to_owned());
-    Ok((number(width)?, number(height)?))
+/// What the images of a gallery are made with. Every option with several values is an axis.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sampling (several values of an option are an axis)")]
+pub struct AxesArgs {
+    /// What the images should not show; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    negative: Vec<String>,
+
+    /// Numbers of steps, separated by commas [default: the checkpoint's own]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Vec<u64>,
+
+    /// Weights of classifier-free guidance, e.g. 3,5; 1 or less turns it off [default: the checkpoint's own]
+    #[arg(long, alias = "guidance-scale", value_name = "W,W", value_delimiter = ',', allow_negative_numbers = true)]
+    guidance: Vec<f64>,
+
+    /// Image sizes in pixels, e.g. 512x512,640x512 [default: the checkpoint's own]
+    #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size)]
+    size: Vec<[usize; 2]>,
+
+    /// Samplers, e.g. ddim,euler-a [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    scheduler: Vec<SchedulerKind>,
+
+    /// How the timesteps are spread: leading, trailing or linspace [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    spacing: Vec<Spacing>,
+
+    /// SDXL: the sizes that the images are said to have had before they were scaled [default: their own]
+    #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size)]
+    original_size: Vec<[usize; 2]>,
+
+    /// SDXL: left and top of the crop that the images are said to be; may be given several times [default: 0,0]
+    #[arg(long, value_name = "X,Y", value_parser = parse_point)]
+    crop: Vec<[usize; 2]>,
 }
 
-fn parse_point(text: &str) -> Result<(usize, usize), String> {
-    let number = |text: &str| text.trim().parse::<usize>().ok();
-    let point = text.split_once(',').and_then(|(x, y)| number(x).zip(number(y)));
-    point.ok_or_else(|| "write X,Y in pixels, e.g. 0,128".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_width_by_height() {
-        assert_eq!(parse_size("640x512"), Ok((640, 512)));
-        for wrong in ["", "640", "x", "640x", "-1x2", "axb", "1x2x3"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
+impl AxesArgs {
+    /// The values of each option, one after the other, those of `strengths` and one way of reading prompts among them.
+    pub fn axes(&self, syntax: SyntaxArgs, strengths: &[f64]) -> Vec<Vec<Sampling>> {
+        /// The values of one option, each once.
+        fn axis<T: Clone>(option: &str, list: &[T], set: impl Fn(T) -> Sampling) -> Vec<Sampling> {
+            let name = option.trim_start_matches('-').replace('-', "_");
+            let told = |asked: &Sampling| asked.get(&name).unwrap_or_default();
+            lists::once(option, list.iter().cloned().map(set).collect(), told)
         }
+        let none = Sampling::default;
+        let read = Sampling { emphasis: Some(syntax.emphasis), long: Some(syntax.long), ..none() };
+        vec![
+            axis("--steps", &self.steps, |steps| Sampling { steps: Some(steps as usize), ..none() }),
+            axis("--guidance", &self.guidance, |scale| Sampling { guidance: Some(scale), ..none() }),
+            axis("--scheduler", &self.scheduler, |kind| Sampling { scheduler: Some(kind), ..none() }),
+            axis("--size", &self.size, |size| Sampling { size: Some(size), ..none() }),
+            axis("--strength", strengths, |share| Sampling { strength: Some(share), ..none() }),
+            axis("--spacing", &self.spacing, |spacing| Sampling { spacing: Some(spacing), ..none() }),
+            axis("--original-size", &self.original_size, |size| Sampling { original_size: Some(size), ..none() }),
+            axis("--crop", &self.crop, |crop| Sampling { crop: Some(crop), ..none() }),
+            axis("--negative", &self.negative, |text| Sampling { negative: Some(text), ..none() }),
+            vec![read],
+        ]
     }
 }

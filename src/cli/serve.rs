@@ -13,7 +13,7 @@ use super::inert;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::sampling::parse_size;
+use attnmap::run::parse_size;
 
 /// Try prompts on a local page that keeps the checkpoint in memory, and see what each change does
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub struct ServeArgs {
     /// Size of the largest image to come, WIDTHxHEIGHT, which memory is planned for [default: the
     /// checkpoint's own]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    size: Option<(usize, usize)>,
+    size: Option<[usize; 2]>,
 
     /// The folder of the runs: new ones are made there, and those that are there are shown
     /// [default: outputs]

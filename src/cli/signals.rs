@@ -1,5 +1,22 @@
 //! The signals that end the program, before which everything half-made is removed.
 
+use std::sync::{Mutex, PoisonError};
+
+/// What a command wants to be said when it is interrupted.
+type LastWords = Box<dyn FnMut() -> String + Send>;
+
+static LAST_WORDS: Mutex<Option<LastWords>> = Mutex::new(None);
+
+/// Lets `say` be called when the program is ended by a signal: it may finish what must be, and says how things stand.
+pub fn say_at_end(say: impl FnMut() -> String + Send + 'static) {
+    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(say));
+}
+
+/// What the command wants to be said.
+pub fn last_words() -> Option<String> {
+    LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(|say| say())
+}
+
 /// Calls `handler` on its own thread when SIGINT, SIGTERM or SIGHUP comes; the handler ends the program. A signal that was ignored when the
 /// program began (`nohup`, `trap ''`, a job in the background of a script) stays ignored. Where the system gives no thread, signals end
 /// the program at once.

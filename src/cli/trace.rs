@@ -11,7 +11,7 @@ use attnmap::picture::{self, METADATA_KEY, Metadata};
 use attnmap::pipeline::LookOptions;
 use attnmap::prompt::Syntax;
 use attnmap::report;
-use attnmap::run::{self, NewRun, Pictures, RunKind};
+use attnmap::run::{self, NewRun, Pictures, RunKind, parse_size};
 use attnmap::trace::{Grid, PromptInfo};
 use attnmap::{Error, in_quotes};
 use clap::Args;
@@ -23,11 +23,10 @@ use super::display::{DisplayArgs, MapArgs};
 use super::expect::{self, ExpectArgs, Unmet};
 use super::inert::{self, Made};
 use super::lists;
-use super::output::{OutputArgs, summary};
+use super::output::{OutputArgs, listed, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::regions::RegionFileArgs;
-use super::sampling::parse_size;
 
 /// Find the words of a caption in an existing picture
 #[derive(Debug, Args)]
@@ -66,7 +65,7 @@ pub struct TraceArgs {
 
     /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    pub(super) size: Option<(usize, usize)>,
+    pub(super) size: Option<[usize; 2]>,
 
     #[command(flatten)]
     syntax: SyntaxArgs,
@@ -140,7 +139,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let options = args.look(&taken);
     pipeline.check_look(&options)?;
     let size = match args.size {
-        Some((width, height)) => Grid::new(height, width),
+        Some([height, width]) => Grid::new(height, width),
         None => pipeline.fit_picture(&given, "IMAGE")?,
     };
     pipeline.check_size(size)?;
@@ -181,7 +180,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let sightings = things.map(|things| pipeline.look_for(&image, &things)).transpose()?;
     let looking = started.elapsed().as_secs_f64();
     let mut settings = pipeline.look_settings(&options, size);
-    settings.more.insert("picture".into(), args.image.display().to_string().into());
+    settings.picture = Some(args.image.display().to_string());
     if let Some(metadata) = &taken.metadata {
         settings.more.insert(METADATA_KEY.into(), serde_json::to_value(metadata)?);
     }
@@ -209,6 +208,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         report::write_as(folder, place).map(drop)
     })?;
     spinner.finish_and_clear();
+    listed(&folder);
     args.output.opened(&folder);
     match args.output.json {
         true => print::json(&record)?,

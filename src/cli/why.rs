@@ -110,11 +110,11 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
     bar.set_position((made * question.calls() as f64) as u64);
     let record = &question.run().record;
     let known = args.model.over(Choice::of_run(record)?)?;
-    let size = (record.image.width, record.image.height);
+    let size = [record.image.height, record.image.width];
     let answer = question.make(
         &pipeline,
         &mut |changes| {
-            let load = LoadOptions { size: Some([size.1, size.0]), ..known.load.clone() };
+            let load = LoadOptions { size: Some(size), ..known.load.clone() };
             let choice = Choice { changes, load, ..known.clone() };
             checkpoint::load(&choice, Some(size), terminal).map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => error,

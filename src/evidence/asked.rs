@@ -2,7 +2,6 @@
 //! about at first. What the trace holds already stays as it is.
 
 use super::explain::{check_checkpoint, options_of, same_but_for_rounding};
-use crate::heatmap::Aggregate;
 use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
@@ -123,7 +122,7 @@ pub fn keep(
 ) -> Result<RunRecord> {
     let Run { folder, record } = run;
     // Of a version that knows other aggregates: the default.
-    let aggregate = record.aggregate.parse::<Aggregate>().unwrap_or_default();
+    let aggregate = record.how().unwrap_or_default();
     let trace = &asked.trace;
     let shown: Vec<WordInfo> = record.words.iter().map(|word| word.word.clone()).collect();
     let own = trace.half(aggregate.half).map_or(&[][..], |(_, prompt)| &prompt.words);

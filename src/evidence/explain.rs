@@ -7,7 +7,6 @@ use super::redrawn::{self, Counterfactual, Dead, Picture, Reweight, Reweighted};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
 use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
-use crate::checkpoint::Changes;
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::{self, Aggregate, Heatmaps};
@@ -475,9 +474,9 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
 /// [`Error::Trace`] naming a setting that the options leave out.
 pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) -> Result<()> {
     let record = &run.record;
-    let said = pipeline.settings(options, record.settings.seed).more;
+    let said = pipeline.settings(options, record.settings.seed).further();
     let left_out = |(name, value): &(&String, &serde_json::Value)| !value.is_null() && !said.contains_key(*name);
-    if let Some((name, value)) = record.settings.more.iter().filter(|_| !is_look(run)).find(left_out) {
+    if let Some((name, value)) = record.settings.further().iter().filter(|_| !is_look(run)).find(left_out) {
         let reason =
             format!("the run was made with `{name}` ({value}), which cannot be replayed; its words cannot be tested");
         return Err(Error::Trace { file: run.folder.join(crate::run::RECORD), reason });
@@ -508,7 +507,7 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
 /// The refusal of the run's own checkpoint with other weights than it had: changed by other options, or other files now. Options are named
 /// only where the run or the user gave them.
 fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
-    let (id, had) = (pipeline.id(), Changes::from_record(&record.settings.more)?.arguments());
+    let (id, had) = (pipeline.id(), record.settings.changes.arguments());
     let now = pipeline.changes().arguments();
     let text = |(option, value): &(&'static str, String)| format!("{option} {value}");
     let list = |changes: Vec<String>| changes.join(" ");
@@ -621,7 +620,7 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
     let order: Vec<String> = trace.about.prompt.words.iter().map(label).collect();
     let (display, grid) = (&run.record.display, run.record.latent);
     let pictures = causal_pictures::draw(&mut evidence, &causal, grid, &image, display, &order)?;
-    let how: Aggregate = run.record.aggregate.parse()?;
+    let how = run.record.how()?;
     if how.half == Half::Unconditional || evidence.aggregate == run.record.aggregate {
         evidence.write(folder, &causal, grid)?;
         return redrawn::write(folder, &pictures).map(|()| false);

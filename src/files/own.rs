@@ -1,8 +1,8 @@
 //! Which files attnmap wrote: those that carry its mark.
 //!
 //! Every file says `attnmap VERSION`. A picture has it in the PNG text `Software`, a page in `<meta
-//! name="generator">`, an SVG in `<metadata>`. A JSON file that may lie among the user's files has
-//! it in its field `attnmap`. A file without the mark is the user's, whatever its name is.
+//! name="generator">`, an SVG in `<metadata>`, a zip file in its comment. A JSON file that may
+//! lie among the user's files has it in its field `attnmap`. A file without the mark is the user's, whatever its name is.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -40,6 +40,14 @@ fn has_mark(path: &Path) -> io::Result<bool> {
     if head.starts_with(b"{") {
         file.rewind()?;
         return Ok(serde_json::from_reader::<_, Marked>(file).is_ok_and(|json| !json.attnmap.is_empty()));
+    }
+    if head.starts_with(b"PK") {
+        // The comment of a zip file is its end.
+        let end = file.seek(SeekFrom::End(0))?.saturating_sub(64);
+        file.seek(SeekFrom::Start(end))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        return Ok(tail.windows(ANY.len()).any(|part| part == ANY.as_bytes()));
     }
     let head = String::from_utf8_lossy(&head);
     if head.starts_with("<svg ") {

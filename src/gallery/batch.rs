@@ -29,17 +29,20 @@ const SHARE: f64 = 0.8;
 struct Settled {
     format_version: u32,
     batch: usize,
-    /// As `run.json` names it.
+    /// In words, as `run.json` says it.
     #[serde(default)]
     aggregate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maps: Option<Aggregate>,
     #[serde(default)]
     display: Option<Display>,
 }
 
 impl Settled {
     fn new(batch: usize, aggregate: &Aggregate, display: &Display) -> Self {
+        let maps = Some(aggregate.clone());
         let (aggregate, display) = (Some(aggregate.to_string()), Some(display.clone()));
-        Self { format_version: 1, batch, aggregate, display }
+        Self { format_version: 1, batch, aggregate, maps, display }
     }
 
     /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be compared.

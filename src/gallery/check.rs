@@ -1,7 +1,7 @@
 //! What is found wrong before a gallery makes anything.
 
 use super::cell::{CellFacts, FILE};
-use super::make::{CELLS, is_finished};
+use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_size};
@@ -39,9 +39,9 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
             }
         };
         let Some((factor, conditioned)) = shape else { continue };
-        let sized = cell.size.map_or(Ok(()), |(width, height)| check_size(Grid::new(height, width), factor));
-        let cropped = cell.crop.is_some_and(|crop| crop != (0, 0));
-        match sized.and_then(|()| check_conditions(cell.original_size.is_some(), cropped, conditioned)) {
+        let sized = cell.sampling.size.map_or(Ok(()), |[height, width]| check_size(Grid::new(height, width), factor));
+        let cropped = cell.sampling.crop.is_some_and(|crop| crop != [0, 0]);
+        match sized.and_then(|()| check_conditions(cell.sampling.original_size.is_some(), cropped, conditioned)) {
             Ok(()) => possible = true,
             Err(error) => {
                 first.get_or_insert(error);
@@ -78,7 +78,7 @@ pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'
         let Some((kept, cell)) = facts.and_then(|CellFacts { cell, .. }| Some((cell.init.clone()?, cell))) else {
             continue;
         };
-        let key = (kept, cell.size, cell.model);
+        let key = (kept, cell.sampling.size, cell.model);
         if seen.contains(&key) {
             continue;
         }

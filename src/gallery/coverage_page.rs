@@ -2,7 +2,7 @@
 //! pictures where one is not.
 
 use super::cell::THUMB;
-use super::make::CELLS;
+use super::folder::CELLS;
 use super::plan::Cell;
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};

@@ -1,6 +1,6 @@
 //! What was expected of a gallery's images: cells that were made before it was asked are judged from their traces.
 
-use super::make::{CELLS, is_finished};
+use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::{Expectations, Sighting};
@@ -63,7 +63,7 @@ fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Look) -> Result<b
         let trace = run.trace()?;
         let things = expect.looked_for();
         let sightings = if things.is_empty() { Vec::new() } else { look(&run.image()?, &things)? };
-        let how = run.record.aggregate.parse()?;
+        let how = run.record.how()?;
         let outcomes = expect.check(&trace, &how, run.record.display.threshold, &sightings)?;
         record = run.record;
         record.expectations = outcomes;

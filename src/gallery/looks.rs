@@ -4,15 +4,16 @@
 use super::captions::Captioned;
 use super::cell::{CellFacts, FILE, write_cell_files};
 use super::coverage_page;
+use super::folder::{CELLS, FAILURES, Failure, is_finished};
 use super::index::write_index;
-use super::make::{CELLS, FAILURES, Failure, Outcome, Progress, check_digest, is_finished, place_cell};
+use super::make::{Outcome, Progress, check_digest, place_cell};
 use super::plan::{Cell, Look};
 use crate::facts::Coverage;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Choice, LookOptions, Pipeline};
 use crate::render::Display;
-use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
+use crate::run::{self, NewRun, Pictures, RunKind, RunRecord, Sampling};
 use crate::trace::{By, Grid, PromptInfo};
 use crate::{Error, Result, picture, report};
 use serde::{Deserialize, Serialize};
@@ -63,15 +64,20 @@ impl Looks<'_> {
         let mut syntax = self.options.syntax;
         syntax.emphasis |= captioned.syntax.emphasis;
         syntax.long |= captioned.syntax.long;
+        let sampling = Sampling {
+            emphasis: Some(syntax.emphasis),
+            long: Some(syntax.long),
+            size: self.size.map(|size| [size.height, size.width]),
+            ..Sampling::default()
+        };
         Cell {
             prompt: caption.to_owned(),
             base: caption.to_owned(),
-            syntax,
             model: self.choice.source.to_string(),
             changes: self.choice.changes.clone(),
             dtype: load.dtype_named_unless_usual(),
             device: load.device_named_unless_usual(),
-            size: self.size.map(|size| (size.width, size.height)),
+            sampling,
             look: Some(Look {
                 picture: captioned.picture.clone(),
                 sha256,
@@ -191,7 +197,7 @@ impl Looks<'_> {
             None => pipeline.fit_picture(image, "IMAGE")?,
         };
         pipeline.check_size(size)?;
-        let options = LookOptions { syntax: cell.syntax, ..self.options.clone() };
+        let options = LookOptions { syntax: cell.sampling.syntax(), ..self.options.clone() };
         let run = pipeline.look_run(size, &options);
         let prompt = pipeline.prompt(&cell.prompt, &run)?;
         let image = picture::resize(image, size.width as u32, size.height as u32);
@@ -210,7 +216,7 @@ impl Looks<'_> {
         let trace = trace?;
         let mut settings = pipeline.look_settings(&options, size);
         let file = cell.look.as_ref().map(|look| look.picture.display().to_string()).unwrap_or_default();
-        settings.more.insert("picture".into(), file.clone().into());
+        settings.picture = Some(file.clone());
         let words = PromptInfo::from(&prompt).by(self.by).words;
         let new = NewRun {
             kind: RunKind::Trace,
@@ -232,11 +238,12 @@ impl Looks<'_> {
         };
         let name = cell.name();
         place_cell(folder, hidden, &name, &new, &|folder, record| {
-            report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let maps = heatmap::aggregate(&trace, self.aggregate, &words)?;
             let steps = maps.steps.max(1) as f32;
             let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
-            write_cell_files(folder, cell, record, &image, &maps)
+            // First: the page of a run that is a cell has the way back to the gallery.
+            write_cell_files(folder, cell, record, &image, &maps)?;
+            report::write_as(folder, &Path::new(CELLS).join(&name)).map(drop)
         })
     }
 
@@ -252,11 +259,11 @@ impl Looks<'_> {
         }
         words.extend(cell.dtype.iter().map(|name| format!("--dtype {name}")));
         words.extend(cell.device.iter().map(|name| format!("--device {name}")));
-        words.extend(cell.size.map(|(width, height)| format!("--size {width}x{height}")));
+        words.extend(cell.sampling.get("size").map(|size| format!("--size {size}")));
         let levels: Vec<String> = self.options.levels.iter().map(ToString::to_string).collect();
         words.push(format!("--levels {}", levels.join(",")));
         words.extend((!self.by.is_word()).then(|| format!("--by {}", self.by.name())));
-        words.extend(cell.syntax.switches().map(|name| format!("--{name}")));
+        words.extend(cell.sampling.syntax().switches().map(|name| format!("--{name}")));
         words.push(format!("--no-metadata --seed {}", cell.seed));
         words.join(" ") + &run::map_options(self.aggregate, self.display)
     }

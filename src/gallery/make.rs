@@ -2,30 +2,25 @@
 
 use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
+use super::folder::{CELLS, FAILURES, Failure, TIMINGS, is_finished, is_gallery};
+use super::index::LiveIndex;
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
+use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
-use crate::scheduler::{SchedulerKind, Spacing};
 use crate::trace::{By, PromptInfo};
 use crate::{Error, Result, report};
 use candle_core::Tensor;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
-
-/// The folder of finished cells.
-pub(super) const CELLS: &str = "cells";
-/// The folder of cells that could not be made.
-pub(super) const FAILURES: &str = "failures";
-/// The folder of how long each cell took; nothing else in a gallery depends on the clock.
-const TIMINGS: &str = "timings";
 
 /// What happens while a gallery is made; the callback may stop it with [`ControlFlow::Break`].
 #[derive(Debug)]
@@ -41,21 +36,21 @@ pub enum Progress<'a> {
     Loading(&'a Cell),
     /// It is there.
     Loaded(&'a Pipeline),
+    /// The prompt of this cell, and of those that go with it, is read; the first image comes next.
+    Read {
+        /// The first cell of the pass.
+        cell: &'a Cell,
+        /// Its checkpoint.
+        pipeline: &'a Pipeline,
+        /// Its prompt as the text encoder takes it.
+        prompt: &'a Prompt,
+    },
     /// One UNet call of a pass is done.
     Stepped,
     /// A cell is finished.
     Made(&'a Cell),
     /// A cell could not be made.
     Failed(&'a Cell, &'a Error),
-}
-
-/// A cell that could not be made, as `failures/NAME.json` records it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What was asked for.
-    pub cell: Cell,
-    /// Why it could not be made.
-    pub error: String,
 }
 
 /// What came of it.
@@ -69,35 +64,11 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files, or what a gallery keeps.
-///
-/// # Errors
-/// [`Error::Option`] on `--out` when it is something else, or has a page that attnmap did not write.
-pub fn check_folder(folder: &Path) -> Result<()> {
-    let refuse = |what: &str| Err(Error::option("--out", format!("{} {what}; choose another", folder.display())));
-    if folder.exists() && !folder.is_dir() {
-        return refuse("is there and no folder");
-    }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    if is_gallery(folder) || names.iter().all(|name| name.starts_with('.')) {
-        files::check_own(&folder.join(super::index::INDEX), "--out")
-    } else {
-        refuse("is a folder with other things in it")
-    }
-}
-
-/// Whether `folder` is a gallery: it was begun as one, or has a cell.
-pub(super) fn is_gallery(folder: &Path) -> bool {
-    let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten();
-    super::batch::is_settled(folder) || cells.map(|cell| cell.path()).any(|cell| cell.join(FILE).is_file())
-}
-
 /// Makes what is missing of `shard`'s part of `plan` in `folder`. `open` opens a checkpoint; it is called once for each that has cells to
 /// make, and must give the one that finished cells of it were made with. A cell that fails is recorded and the rest go on.
 ///
 /// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is complete; what an interrupted
-/// try left in the hidden folder is removed first.
+/// try left in the hidden folder is removed first. The page is there from the first cell and comes up to date as others do.
 ///
 /// # Errors
 /// [`Error::Option`] when a picture to start from cannot be read, or is not the one of its name that finished cells set out from;
@@ -131,6 +102,10 @@ pub fn make(
     let kept = all.clone().filter(|&&index| finished(&plan.cells[index])).count();
     let mut outcome = Outcome { kept, ..Outcome::default() };
     tell(Progress::Planned { cells: all.count(), finished: kept })?;
+    let mut index = LiveIndex::new(folder, Some(plan.cells.len()));
+    if kept > 0 {
+        index.refresh().ok(); // what is wrong with a page is said at the end
+    }
 
     let mut loaded: Option<(&Cell, Result<Pipeline>)> = None;
     for pass in mine {
@@ -171,7 +146,8 @@ pub fn make(
                 missing.iter().map(|&at| (at, Err(text(())))).collect()
             }
         };
-        for (at, result) in results {
+        let last = results.len();
+        for (done, (at, result)) in results.into_iter().enumerate() {
             let failure = folder.join(FAILURES).join(format!("{}.json", cells[at].name()));
             match result {
                 Ok(()) => {
@@ -188,9 +164,15 @@ pub fn make(
                     tell(Progress::Failed(cells[at], &error))?;
                 }
             }
+            // Cells of one pass come together.
+            if done + 1 == last {
+                index.refresh().ok(); // what is wrong with a page is said at the end
+            }
         }
     }
     std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
+    // Cells may have been drawn again since they were made: all are read anew.
+    LiveIndex::new(folder, Some(plan.cells.len())).write()?;
     Ok(outcome)
 }
 
@@ -203,11 +185,6 @@ pub fn continues(folder: &Path, plan: &Plan, maps: (&Aggregate, &Display)) -> bo
     is_gallery(folder)
         && super::batch::begun_with(folder, maps)
         && cells.filter(|name| !name.starts_with('.')).all(|name| names.contains(&name))
-}
-
-/// Whether the gallery in `folder` has `cell`.
-pub(super) fn is_finished(folder: &Path, cell: &Cell) -> bool {
-    folder.join(CELLS).join(cell.name()).join(FILE).is_file()
 }
 
 /// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name: files may have changed in the meantime.
@@ -251,6 +228,7 @@ impl Job<'_> {
         let options = self.options(pipeline)?;
         pipeline.check(&options)?;
         let prompt = pipeline.prompt(&cell.prompt, &options)?;
+        tell(Progress::Read { cell, pipeline, prompt: &prompt })?;
         let info = PromptInfo::from(&prompt);
         let keep = Keep { unconditional: cell.trace_negative, ..Keep::default() };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
@@ -308,25 +286,11 @@ impl Job<'_> {
     }
 
     fn options(&self, pipeline: &Pipeline) -> Result<Options> {
-        let (cell, own) = (self.cells[0], pipeline.default_options());
-        let (width, height) = cell.size.unwrap_or((own.width, own.height));
-        let mut options = Options {
-            negative: cell.negative.clone(),
-            syntax: cell.syntax,
-            steps: cell.steps.unwrap_or(own.steps),
-            guidance_scale: cell.guidance.unwrap_or(own.guidance_scale),
-            seeds: self.cells.iter().map(|cell| cell.seed).collect(),
-            height,
-            width,
-            scheduler: cell.scheduler.as_deref().map(str::parse::<SchedulerKind>).transpose()?,
-            spacing: cell.spacing.as_deref().map(str::parse::<Spacing>).transpose()?,
-            original_size: cell.original_size.map(|(width, height)| [height, width]),
-            crop: cell.crop.map_or([0, 0], |(left, top)| [top, left]),
-            probes: cell.probes.clone(),
-            ..own
-        };
+        let cell = self.cells[0];
+        let seeds = self.cells.iter().map(|cell| cell.seed).collect();
+        let mut options = Options { seeds, probes: cell.probes.clone(), ..cell.sampling.resolve(pipeline) };
         if let Some(given) = self.given {
-            given.put_into(&mut options, cell.size.is_some(), pipeline)?;
+            given.put_into(&mut options, cell.sampling.size.is_some(), pipeline)?;
         }
         Ok(options)
     }
@@ -353,7 +317,7 @@ impl Job<'_> {
             },
             by: By::Word,
             settings: pipeline.settings(options, cell.seed),
-            negative: Some(cell.negative.clone()).filter(|negative| !negative.is_empty()),
+            negative: cell.sampling.negative.clone().filter(|negative| !negative.is_empty()),
             command: command(pipeline, cell, options)
                 + &self.expected()
                 + &run::map_options(self.aggregate, self.display),
@@ -365,11 +329,12 @@ impl Job<'_> {
         place_cell(self.folder, self.hidden, &name, &new, &|folder, record| {
             run::save_steps(folder, estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
-            report::write_as(folder, &Path::new(CELLS).join(&name))?;
             let maps = heatmap::aggregate(&traced.trace, self.aggregate, &prompt.words)?;
             let steps = maps.steps.max(1) as f32;
             let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
-            write_cell_files(folder, cell, record, image, &maps)
+            // First: the page of a run that is a cell has the way back to the gallery.
+            write_cell_files(folder, cell, record, image, &maps)?;
+            report::write_as(folder, &Path::new(CELLS).join(&name)).map(drop)
         })
     }
 }

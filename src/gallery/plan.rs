@@ -4,11 +4,11 @@ use super::prompts::Line;
 use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
-use crate::prompt::Syntax;
-use crate::scheduler::Spacing;
+use crate::run::Sampling;
 use crate::trace::{By, normalized};
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,8 +27,11 @@ pub struct Axes {
     pub seeds: Vec<u64>,
     /// Words to replace; every prompt is kept as it is too.
     pub replacements: Vec<Replacement>,
-    /// Numbers of steps for lines that name none; empty for the checkpoint's own.
-    pub steps: Vec<usize>,
+    /// Words to emphasise more or less; every prompt is kept as it is too.
+    pub weights: Vec<Weights>,
+    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies first. What a line names
+    /// itself comes before them.
+    pub sampling: Vec<Vec<Sampling>>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
     /// What is chosen of all of them; its LoRAs go with each of `loras`.
@@ -38,22 +41,6 @@ pub struct Axes {
     pub loras: Vec<Vec<Lora>>,
     /// How all checkpoints are loaded.
     pub load: LoadOptions,
-    /// For lines that name none.
-    pub negative: String,
-    /// How prompts are read whose lines do not say it.
-    pub syntax: Syntax,
-    /// For lines that name none; `None` for the checkpoint's own.
-    pub guidance: Option<f64>,
-    /// Width and height for lines that name none; `None` for the checkpoint's own.
-    pub size: Option<(usize, usize)>,
-    /// Sampler for lines that name none; `None` for the checkpoint's own.
-    pub scheduler: Option<String>,
-    /// How all runs' timesteps are spread; `None` for the checkpoint's own.
-    pub spacing: Option<Spacing>,
-    /// SDXL: width and height that all images are said to have had; `None` for their own.
-    pub original_size: Option<(usize, usize)>,
-    /// SDXL: left and top of the crop that all images are said to be; `None` for 0, 0.
-    pub crop: Option<(usize, usize)>,
     /// The picture that all runs set out from; noise alone where there is none.
     pub init: Option<InitFiles>,
     /// Words and phrases that all runs are asked about beside their prompts.
@@ -103,8 +90,35 @@ impl FromStr for Replacement {
     }
 }
 
+/// A word of the prompts and the weights that brackets give it, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// The word, upper and lower case alike.
+    pub word: String,
+    /// Its weights, as they are written; 1 is the prompt as it is.
+    pub weights: Vec<String>,
+}
+
+impl FromStr for Weights {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let reason = || format!("{} gives no weights; write frog=0.5,1.5", crate::in_quotes(text));
+        let wrong = || Error::option("--weight", reason());
+        let (word, weights) = text.split_once('=').ok_or_else(wrong)?;
+        let plain = |c: char| c.is_ascii_digit() || "+-.".contains(c);
+        let weight = |text: &str| -> Result<String> {
+            let number: f64 = text.parse().map_err(|_| wrong())?;
+            if (number as f32).is_finite() && text.chars().all(plain) { Ok(text.to_owned()) } else { Err(wrong()) }
+        };
+        let weights = weights.split(',').map(str::trim).map(weight).collect::<Result<_>>()?;
+        let word = word.trim().to_owned();
+        if word.is_empty() { Err(wrong()) } else { Ok(Self { word, weights }) }
+    }
+}
+
 /// One image to be made. Everything that decides its bytes is here.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Cell {
     /// The prompt, replacements made.
     pub prompt: String,
@@ -112,50 +126,34 @@ pub struct Cell {
     pub base: String,
     /// What was replaced, e.g. `apple=pear`; empty where nothing was.
     pub replaced: String,
-    /// The negative prompt.
-    pub negative: String,
-    /// How both are read.
-    #[serde(default, skip_serializing_if = "Syntax::is_plain")]
-    pub syntax: Syntax,
+    /// Which words were given a weight, e.g. `frog 1.5`; empty where none was.
+    #[serde(default)]
+    pub weighted: String,
     /// The checkpoint as the user names it.
     pub model: String,
     /// What is chosen and changed of it.
-    #[serde(default, skip_serializing_if = "Changes::is_plain")]
+    #[serde(default)]
     pub changes: Changes,
     /// Number type of the networks; `None` for f32.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub dtype: Option<String>,
     /// Where they run; `None` for the CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub device: Option<String>,
-    /// Steps; `None` for the checkpoint's own.
-    pub steps: Option<usize>,
-    /// Guidance; `None` for the checkpoint's own.
-    pub guidance: Option<f64>,
-    /// Width and height; `None` for the checkpoint's own.
-    pub size: Option<(usize, usize)>,
-    /// Sampler; `None` for the checkpoint's own.
-    pub scheduler: Option<String>,
-    /// How the timesteps are spread; `None` for the checkpoint's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spacing: Option<String>,
-    /// SDXL: width and height that the image is said to have had; `None` for its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub original_size: Option<(usize, usize)>,
-    /// SDXL: left and top of the crop that the image is said to be; `None` for 0, 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop: Option<(usize, usize)>,
+    /// What is asked for of the sampling; a strength stands in `init`.
+    #[serde(flatten)]
+    pub sampling: Sampling,
     /// The picture that the run sets out from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub init: Option<InitFiles>,
     /// Words and phrases that it is asked about beside its prompt.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub probes: Vec<String>,
     /// Whether the unconditional half is recorded too.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub trace_negative: bool,
     /// Every how many steps the estimate of the image is kept; `None` for never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub keep_steps: Option<u32>,
     /// The picture that is looked at, where none is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +162,68 @@ pub struct Cell {
     pub seed: u64,
     /// Place in the gallery.
     pub order: usize,
+}
+
+impl Serialize for Cell {
+    /// The form of `cell.json`. The names of cells are digests of it: what is there keeps its place and its form, and what
+    /// is new is written only where it is asked for.
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let asked = &self.sampling;
+        // The width first, and the left.
+        let turned = |pair: Option<[usize; 2]>| pair.map(|[second, first]| [first, second]);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("prompt", &self.prompt)?;
+        map.serialize_entry("base", &self.base)?;
+        map.serialize_entry("replaced", &self.replaced)?;
+        if !self.weighted.is_empty() {
+            map.serialize_entry("weighted", &self.weighted)?;
+        }
+        map.serialize_entry("negative", asked.negative.as_deref().unwrap_or_default())?;
+        if !asked.syntax().is_plain() {
+            map.serialize_entry("syntax", &asked.syntax())?;
+        }
+        map.serialize_entry("model", &self.model)?;
+        if !self.changes.is_plain() {
+            map.serialize_entry("changes", &self.changes)?;
+        }
+        if let Some(dtype) = &self.dtype {
+            map.serialize_entry("dtype", dtype)?;
+        }
+        if let Some(device) = &self.device {
+            map.serialize_entry("device", device)?;
+        }
+        map.serialize_entry("steps", &asked.steps)?;
+        map.serialize_entry("guidance", &asked.guidance)?;
+        map.serialize_entry("size", &turned(asked.size))?;
+        map.serialize_entry("scheduler", &asked.scheduler)?;
+        if let Some(spacing) = asked.spacing {
+            map.serialize_entry("spacing", spacing.name())?;
+        }
+        if asked.original_size.is_some() {
+            map.serialize_entry("original_size", &turned(asked.original_size))?;
+        }
+        if asked.crop.is_some() {
+            map.serialize_entry("crop", &turned(asked.crop))?;
+        }
+        if let Some(init) = &self.init {
+            map.serialize_entry("init", init)?;
+        }
+        if !self.probes.is_empty() {
+            map.serialize_entry("probes", &self.probes)?;
+        }
+        if self.trace_negative {
+            map.serialize_entry("trace_negative", &true)?;
+        }
+        if let Some(every) = self.keep_steps {
+            map.serialize_entry("keep_steps", &every)?;
+        }
+        if let Some(look) = &self.look {
+            map.serialize_entry("look", look)?;
+        }
+        map.serialize_entry("seed", &self.seed)?;
+        map.serialize_entry("order", &self.order)?;
+        map.end()
+    }
 }
 
 /// A look at a picture that is there already, as a cell.
@@ -182,9 +242,29 @@ pub struct Look {
 }
 
 impl Cell {
+    /// This cell with the settings `asked` for, setting out from `init` where there is a picture.
+    fn sampled(&self, asked: Sampling, init: Option<&InitFiles>) -> Result<Self> {
+        let strength = asked.strength;
+        // A word's weight is written with brackets, which must be read then; other brackets would be, too.
+        let weighted = !self.weighted.is_empty();
+        if weighted && asked.emphasis != Some(true) && self.base.contains(['(', ')', '[', ']', '\\']) {
+            let reason = format!(
+                "writes a weight in brackets, and {} has brackets that are text; read all as weights with --emphasis",
+                crate::in_quotes(&self.base)
+            );
+            return Err(Error::option("--weight", reason));
+        }
+        let emphasis = if weighted { Some(true) } else { asked.emphasis };
+        if strength.is_some() && init.is_none() {
+            return Err(Error::option("--strength", "is of a picture to start from; give one with --init"));
+        }
+        let init = init.map(|files| InitFiles { strength: strength.or(files.strength), ..files.clone() });
+        Ok(Self { sampling: Sampling { strength: None, emphasis, ..asked }, init, ..self.clone() })
+    }
+
     /// The name of its folder: prompt and seed to be read by people, and a digest of everything else.
     pub fn name(&self) -> String {
-        let identity = Self { order: 0, base: String::new(), replaced: String::new(), ..self.clone() };
+        let identity = self.unplaced();
         let text = serde_json::to_string(&identity).expect("plain data has a JSON form");
         let digest = Sha256::digest(text.as_bytes());
         let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -199,8 +279,8 @@ impl Cell {
         let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
         let device = self.device.as_deref().map(device_named).transpose()?;
         let own = LoadOptions::default();
-        let size = self.size.map(|(width, height)| [height, width]);
-        let load = LoadOptions { dtype: dtype.unwrap_or(own.dtype), device: device.unwrap_or(own.device), size, ..own };
+        let (dtype, device) = (dtype.unwrap_or(own.dtype), device.unwrap_or(own.device));
+        let load = LoadOptions { dtype, device, size: self.sampling.size, ..own };
         Ok(Choice { source: self.model.parse()?, changes: self.changes.clone(), load })
     }
 
@@ -229,14 +309,19 @@ impl Cell {
 
     /// How its prompts are read, in words: the names of the options; empty for plain text.
     pub fn syntax_label(&self) -> String {
-        self.syntax.switches().collect::<Vec<_>>().join(", ")
+        self.sampling.syntax().switches().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether one pass can make this cell and `other` together: all but the seed is equal.
     fn same_pass(&self, other: &Self) -> bool {
-        let plain =
-            |cell: &Self| Self { seed: 0, order: 0, base: String::new(), replaced: String::new(), ..cell.clone() };
+        let plain = |cell: &Self| Self { seed: 0, ..cell.unplaced() };
         plain(self) == plain(other)
+    }
+
+    /// Without what says only how it came into the gallery.
+    fn unplaced(&self) -> Self {
+        let none = String::new;
+        Self { order: 0, base: none(), replaced: none(), weighted: none(), ..self.clone() }
     }
 }
 
@@ -284,7 +369,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Multiplies `axes`: models with each set of LoRAs, then prompts with their replacements, then steps, then seeds. `batch` seeds at most go
+    /// Multiplies `axes`: models with each set of LoRAs, then prompts with their replacements, then settings, then seeds. `batch` seeds at most go
     /// through the network in one pass; passes do not depend on what was made already, so that an image never depends on
     /// where an earlier try was interrupted.
     ///
@@ -294,65 +379,47 @@ impl Plan {
         if axes.lines.is_empty() {
             return Err(Error::option("PROMPTS", "no prompt is given; name a file of prompts or use --prompt"));
         }
-        for replacement in &axes.replacements {
-            if !axes.lines.iter().any(|line| replace_word(&line.prompt, &replacement.word, "").is_some()) {
-                return Err(Error::option(
-                    "--replace",
-                    format!("{} stands in no prompt", crate::in_quotes(&replacement.word)),
-                ));
+        let replaced = axes.replacements.iter().map(|replacement| ("--replace", &replacement.word));
+        let weighted = axes.weights.iter().map(|weights| ("--weight", &weights.word));
+        for (option, word) in replaced.chain(weighted) {
+            if !axes.lines.iter().any(|line| replace_word(&line.prompt, word, str::to_owned).is_some()) {
+                return Err(Error::option(option, format!("{} stands in no prompt", crate::in_quotes(word))));
             }
         }
-        let mut cells = Vec::new();
-        let mut names = std::collections::HashMap::new();
         let none = [Vec::new()];
         let loras = if axes.loras.is_empty() { &none[..] } else { &axes.loras };
         let checkpoints = axes.models.iter().flat_map(|model| loras.iter().map(move |loras| (model, loras)));
+        let settings = product(&axes.sampling)?;
+        let (mut cells, mut names) = (Vec::new(), HashSet::new());
         for (model, loras) in checkpoints {
             let mut changes = axes.changes.clone();
             changes.loras.extend(loras.iter().cloned());
+            let of_checkpoint = Cell {
+                model: model.clone(),
+                changes,
+                dtype: axes.load.dtype_named_unless_usual(),
+                device: axes.load.device_named_unless_usual(),
+                probes: axes.probes.clone(),
+                trace_negative: axes.trace_negative,
+                keep_steps: axes.keep_steps,
+                ..Cell::default()
+            };
             for line in &axes.lines {
-                for (prompt, replaced) in variants(&line.prompt, &axes.replacements) {
-                    let own = line.steps.map(Some).into_iter().collect::<Vec<_>>();
-                    let all = axes.steps.iter().copied().map(Some).collect::<Vec<_>>();
-                    let steps = [own, all, vec![None]].into_iter().find(|list| !list.is_empty()).unwrap_or_default();
-                    for steps in steps {
+                for Variant { prompt, replaced, weighted } in variants(&line.prompt, &axes.replacements, &axes.weights)
+                {
+                    let base = line.prompt.clone();
+                    let of_prompt = Cell { prompt, base, replaced, weighted, ..of_checkpoint.clone() };
+                    for asked in &settings {
+                        let asked = line.sampling.clone().or(asked);
+                        let of_settings = of_prompt.sampled(asked, axes.init.as_ref())?;
                         for &seed in line.seeds.as_ref().unwrap_or(&axes.seeds) {
-                            let cell = Cell {
-                                prompt: prompt.clone(),
-                                base: line.prompt.clone(),
-                                replaced: replaced.clone(),
-                                negative: line.negative.clone().unwrap_or_else(|| axes.negative.clone()),
-                                syntax: Syntax {
-                                    emphasis: line.emphasis.unwrap_or(axes.syntax.emphasis),
-                                    long: line.long.unwrap_or(axes.syntax.long),
-                                },
-                                model: model.clone(),
-                                changes: changes.clone(),
-                                dtype: axes.load.dtype_named_unless_usual(),
-                                device: axes.load.device_named_unless_usual(),
-                                steps,
-                                guidance: line.guidance.or(axes.guidance),
-                                size: line.size.or(axes.size),
-                                scheduler: line.scheduler.clone().or_else(|| axes.scheduler.clone()),
-                                spacing: axes.spacing.map(|spacing| spacing.name().to_owned()),
-                                original_size: axes.original_size,
-                                crop: axes.crop,
-                                init: axes.init.clone(),
-                                probes: axes.probes.clone(),
-                                trace_negative: axes.trace_negative,
-                                keep_steps: axes.keep_steps,
-                                look: None,
-                                seed,
-                                order: cells.len(),
-                            };
+                            let cell = Cell { seed, order: cells.len(), ..of_settings.clone() };
                             // The same prompt twice in a list is one cell.
-                            if names.insert(cell.name(), ()).is_none() {
+                            if names.insert(cell.name()) {
                                 cells.push(cell);
                             }
                             if cells.len() > MOST_CELLS {
-                                let reason =
-                                    format!("the axes multiply to more than {MOST_CELLS} cells; make them shorter");
-                                return Err(Error::option("--seeds", reason));
+                                return Err(too_many());
                             }
                         }
                     }
@@ -381,7 +448,7 @@ impl Plan {
         let checkpoint = open(&choice)?;
         let own = checkpoint.defaults.size;
         let made = self.cells.iter().filter(|other| other.same_checkpoint(cell));
-        let sizes = made.map(|other| other.size.map_or(own, |(width, height)| [height, width]));
+        let sizes = made.map(|other| other.sampling.size.unwrap_or(own));
         let size = sizes.max_by_key(|[height, width]| height.saturating_mul(*width));
         Ok((checkpoint, LoadOptions { size, ignore_memory: self.ignore_memory, ..choice.load }))
     }
@@ -392,25 +459,71 @@ impl Plan {
     }
 }
 
-/// `prompt` as it is, then with every combination of replacements of words that it has, each with its name.
-fn variants(prompt: &str, replacements: &[Replacement]) -> Vec<(String, String)> {
-    let mut all = vec![(prompt.to_string(), String::new())];
-    for Replacement { word, by } in replacements {
-        let mut next = Vec::new();
-        for (prompt, name) in all {
-            let made: Vec<_> = by.iter().filter_map(|new| Some((replace_word(&prompt, word, new)?, new))).collect();
-            next.push((prompt, name.clone()));
-            next.extend(
-                made.into_iter().map(|(prompt, new)| (prompt, format!("{name} {word}={new}").trim_start().to_string())),
-            );
+/// Every combination of one of each list, the last list varying first.
+fn product(lists: &[Vec<Sampling>]) -> Result<Vec<Sampling>> {
+    let mut all = vec![Sampling::default()];
+    for list in lists.iter().filter(|list| !list.is_empty()) {
+        if all.len().saturating_mul(list.len()) > MOST_CELLS {
+            return Err(too_many());
         }
-        all = next;
+        all = all.iter().flat_map(|known| list.iter().map(|more| known.clone().or(more))).collect();
+    }
+    Ok(all)
+}
+
+fn too_many() -> Error {
+    Error::option("--seeds", format!("the axes multiply to more than {MOST_CELLS} cells; make them shorter"))
+}
+
+/// A prompt of the list with some of its words replaced, and some given a weight.
+struct Variant {
+    prompt: String,
+    /// What was replaced, and by what.
+    replaced: String,
+    /// Which words have which weight.
+    weighted: String,
+}
+
+/// `prompt` as it is, then with every combination of replacements of words that it has, and of weights of words that are
+/// left.
+fn variants(prompt: &str, replacements: &[Replacement], weights: &[Weights]) -> Vec<Variant> {
+    let join = |before: &str, more: &str| format!("{before} {more}").trim_start().to_owned();
+    let mut all = vec![Variant { prompt: prompt.to_owned(), replaced: String::new(), weighted: String::new() }];
+    for Replacement { word, by } in replacements {
+        all = with_each(all, by, |Variant { prompt, replaced, weighted }, new| {
+            let made = replace_word(prompt, word, |_| new.clone())?;
+            let replaced = join(replaced, &format!("{word}={new}"));
+            Some(Variant { prompt: made, replaced, weighted: weighted.clone() })
+        });
+    }
+    for Weights { word, weights } in weights {
+        let changing: Vec<String> = weights.iter().filter(|weight| weight.parse() != Ok(1.0)).cloned().collect();
+        all = with_each(all, &changing, |Variant { prompt, replaced, weighted }, weight| {
+            let made = replace_word(prompt, word, |found| format!("({found}:{weight})"))?;
+            let weighted = join(weighted, &format!("{word} {weight}"));
+            Some(Variant { prompt: made, replaced: replaced.clone(), weighted })
+        });
     }
     all
 }
 
-/// `text` with every whole word (or phrase) that is `word` in another spelling or the same replaced; `None` where there is none.
-fn replace_word(text: &str, word: &str, by: &str) -> Option<String> {
+/// Each of `all`, followed by what `make` makes of it with each of `values`.
+fn with_each(
+    all: Vec<Variant>,
+    values: &[String],
+    make: impl Fn(&Variant, &String) -> Option<Variant>,
+) -> Vec<Variant> {
+    let mut next = Vec::new();
+    for variant in all {
+        let made: Vec<Variant> = values.iter().filter_map(|value| make(&variant, value)).collect();
+        next.push(variant);
+        next.extend(made);
+    }
+    next
+}
+
+/// `text` with every whole word (or phrase) that is `word` in another spelling or the same replaced by what `by` makes of it; `None` where there is none.
+fn replace_word(text: &str, word: &str, by: impl Fn(&str) -> String) -> Option<String> {
     let word = normalized(word);
     let (first, last) = (word.chars().next()?, word.chars().next_back()?);
     // A mark belongs to the letter before it: "cafe" is no word of "cafe\u{301}".
@@ -425,7 +538,7 @@ fn replace_word(text: &str, word: &str, by: &str) -> Option<String> {
         };
         match end.filter(whole) {
             Some(end) => {
-                out.push_str(by);
+                out.push_str(&by(&text[at..at + end]));
                 (at, found) = (at + end, true);
             }
             None => {
@@ -506,13 +619,55 @@ mod tests {
         Axes { lines, seeds: parse_seeds(seeds).unwrap(), models: vec!["embedded".into()], ..Axes::default() }
     }
 
+    fn steps(list: &[usize]) -> Vec<Sampling> {
+        list.iter().map(|&steps| Sampling { steps: Some(steps), ..Sampling::default() }).collect()
+    }
+
+    /// Cells as version 0.1 wrote them, and the names of their folders: a gallery of it goes on.
+    #[test]
+    fn cells_keep_their_form_and_their_names() {
+        for (text, name) in [
+            (
+                r#"{"prompt":"a frog","base":"a frog","replaced":"","negative":"","model":"embedded","steps":null,"guidance":null,"size":null,"scheduler":null,"seed":7,"order":3}"#,
+                "a-frog-7-6230b8f6",
+            ),
+            (
+                r#"{"prompt":"a (red:1.4) frog","base":"a (red:1.4) frog","replaced":"","negative":"rain","syntax":{"emphasis":true},"model":"m","changes":{"variant":"fp16","loras":[{"file":"style.safetensors","weight":0.5}]},"dtype":"bf16","steps":8,"guidance":3.5,"size":[640,512],"scheduler":"euler-a","spacing":"trailing","original_size":[1024,768],"crop":[40,16],"init":{"init":"a.png","mask":"m.png","strength":0.4},"seed":0,"order":0}"#,
+                "a-red-1-4-frog-0-86d972b1",
+            ),
+        ] {
+            let cell: Cell = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&cell).unwrap(), text);
+            assert_eq!(cell.name(), name);
+        }
+    }
+
+    #[test]
+    fn every_setting_is_an_axis_and_lines_come_first() {
+        let mut axes = axes(&["a frog", "a cat"], "0..2");
+        let guidance = |scale| Sampling { guidance: Some(scale), ..Sampling::default() };
+        axes.sampling = vec![steps(&[5, 10]), vec![guidance(1.0), guidance(3.0)], Vec::new()];
+        axes.lines[1].sampling.steps = Some(7);
+        let plan = Plan::new(&axes, 4).unwrap();
+        let told = |cell: &Cell| (cell.sampling.steps.unwrap(), cell.sampling.guidance.unwrap(), cell.seed);
+        let frogs: Vec<_> = plan.cells[..8].iter().map(told).collect();
+        assert_eq!(frogs[..4], [(5, 1.0, 0), (5, 1.0, 1), (5, 3.0, 0), (5, 3.0, 1)]);
+        // The cat has steps of its own, so that two of its four combinations are one.
+        assert_eq!(
+            plan.cells[8..].iter().map(told).collect::<Vec<_>>(),
+            [(7, 1.0, 0), (7, 1.0, 1), (7, 3.0, 0), (7, 3.0, 1)]
+        );
+        axes.sampling.push(vec![Sampling { strength: Some(0.5), ..Sampling::default() }]);
+        assert!(Plan::new(&axes, 1).unwrap_err().to_string().contains("--init"));
+    }
+
     #[test]
     fn memory_is_planned_for_the_largest_image_whoever_chose_its_size() {
         let open = |choice: &Choice| choice.open(None);
         let own = open(&Choice::default()).unwrap().defaults.size;
-        for (asked, planned) in [((64, 64), own), ((2048, 1024), [1024, 2048])] {
+        for (asked, planned) in [([64, 64], own), ([1024, 2048], [1024, 2048])] {
             let mut axes = axes(&["a frog", "a cat"], "0");
-            axes.lines[0].size = Some(asked);
+            axes.lines[0].sampling.size = Some(asked);
             axes.load.ignore_memory = true;
             let plan = Plan::new(&axes, 1).unwrap();
             let (_, load) = plan.open(&plan.cells[0], &open).unwrap();
@@ -533,31 +688,35 @@ mod tests {
 
     #[test]
     fn whole_words_are_replaced_whatever_their_case() {
-        assert_eq!(
-            replace_word("An Apple, pineapple and apple", "apple", "pear").unwrap(),
-            "An pear, pineapple and pear"
-        );
-        assert_eq!(replace_word("pineapple apples", "apple", "pear"), None);
-        assert_eq!(replace_word("हरा मेंढक", "हरा", "लाल").unwrap(), "लाल मेंढक");
+        let replaced = |text: &str, word: &str, by: &str| replace_word(text, word, |_| by.to_owned());
+        assert_eq!(replaced("An Apple, pineapple and apple", "apple", "pear").unwrap(), "An pear, pineapple and pear");
+        assert_eq!(replaced("pineapple apples", "apple", "pear"), None);
+        assert_eq!(replaced("हरा मेंढक", "हरा", "लाल").unwrap(), "लाल मेंढक");
         // Whatever the form, whole letters: an accent is no end of a word.
-        assert_eq!(replace_word("a cafe\u{301}, here", "caf\u{e9}", "bar").unwrap(), "a bar, here");
-        assert_eq!(replace_word("a CAF\u{c9}", "cafe\u{301}", "bar").unwrap(), "a bar");
-        assert_eq!(replace_word("a cafe\u{301}", "cafe", "bar"), None);
-        assert_eq!(replace_word("\u{1109}\u{1161}\u{1100}\u{116a}", "\u{c0ac}\u{acfc}", "apple").unwrap(), "apple");
-        assert_eq!(replace_word("\u{1109}\u{1161}\u{1100}\u{116a}\u{11ab}", "\u{c0ac}\u{acfc}", "apple"), None);
-        assert_eq!(replace_word("a \u{2764}\u{fe0f} b", "\u{2764}", "x").unwrap(), "a x b");
-        assert_eq!(replace_word("a red  apple b", "red apple", "pear").unwrap(), "a pear b");
-        let all = variants("a red apple", &["red=green".parse().unwrap(), "apple=pear,car".parse().unwrap()]);
-        let prompts: Vec<&str> = all.iter().map(|v| v.0.as_str()).collect();
+        assert_eq!(replaced("a cafe\u{301}, here", "caf\u{e9}", "bar").unwrap(), "a bar, here");
+        assert_eq!(replaced("a CAF\u{c9}", "cafe\u{301}", "bar").unwrap(), "a bar");
+        assert_eq!(replaced("a cafe\u{301}", "cafe", "bar"), None);
+        assert_eq!(replaced("\u{1109}\u{1161}\u{1100}\u{116a}", "\u{c0ac}\u{acfc}", "apple").unwrap(), "apple");
+        assert_eq!(replaced("\u{1109}\u{1161}\u{1100}\u{116a}\u{11ab}", "\u{c0ac}\u{acfc}", "apple"), None);
+        assert_eq!(replaced("a \u{2764}\u{fe0f} b", "\u{2764}", "x").unwrap(), "a x b");
+        assert_eq!(replaced("a red  apple b", "red apple", "pear").unwrap(), "a pear b");
+        let all = variants("a red apple", &["red=green".parse().unwrap(), "apple=pear,car".parse().unwrap()], &[]);
+        let prompts: Vec<&str> = all.iter().map(|v| v.prompt.as_str()).collect();
         assert_eq!(prompts, ["a red apple", "a red pear", "a red car", "a green apple", "a green pear", "a green car"]);
-        assert_eq!(all[5].1, "red=green apple=car");
+        assert_eq!(all[5].replaced, "red=green apple=car");
+        let all = variants("a Red apple", &[], &["red=1,0.5,1.50".parse().unwrap()]);
+        let all: Vec<_> = all.iter().map(|v| (v.prompt.as_str(), v.weighted.as_str())).collect();
+        assert_eq!(all, [("a Red apple", ""), ("a (Red:0.5) apple", "red 0.5"), ("a (Red:1.50) apple", "red 1.50")]);
+        for wrong in ["frog", "frog=", "=1", "frog=NaN", "frog=1e3", "frog=x", "frog=inf"] {
+            assert!(wrong.parse::<Weights>().is_err(), "{wrong}");
+        }
         assert!("apple=".parse::<Replacement>().is_err() && "=x".parse::<Replacement>().is_err());
     }
 
     #[test]
     fn the_product_has_every_cell_once() {
         let mut axes = axes(&["a frog", "a frog", "an apple"], "0..3");
-        axes.steps = vec![5, 10];
+        axes.sampling = vec![steps(&[5, 10])];
         let plan = Plan::new(&axes, 2).unwrap();
         assert_eq!(plan.cells.len(), 2 * 2 * 3);
         assert_eq!(plan.cells.iter().map(|c| c.order).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
@@ -568,7 +727,7 @@ mod tests {
     #[test]
     fn loras_are_an_axis_and_lines_say_how_they_are_read() {
         let mut axes = axes(&["a frog", "(a frog:1.2)"], "0..2");
-        axes.lines[1].emphasis = Some(true);
+        axes.lines[1].sampling.emphasis = Some(true);
         axes.changes.variant = Some("fp16".into());
         axes.loras = ["none", "a/style.safetensors:0.5+b.safetensors"].map(|text| parse_loras(text).unwrap()).into();
         let plan = Plan::new(&axes, 4).unwrap();
@@ -624,9 +783,9 @@ mod tests {
         let name = plan.cells[0].name();
         assert!(name.starts_with("a-frog-7-"), "{name}");
         assert_eq!(Cell { order: 99, ..plan.cells[0].clone() }.name(), name);
-        assert_ne!(Cell { steps: Some(3), ..plan.cells[0].clone() }.name(), name);
-        let syntax = Syntax { long: true, emphasis: false };
-        assert_ne!(Cell { syntax, ..plan.cells[0].clone() }.name(), name);
+        for asked in [steps(&[3]).remove(0), Sampling { long: Some(true), ..Sampling::default() }] {
+            assert_ne!(Cell { sampling: asked, ..plan.cells[0].clone() }.name(), name);
+        }
     }
 
     #[test]
@@ -635,5 +794,15 @@ mod tests {
         let mut wrong = axes(&["a frog"], "0");
         wrong.replacements = vec!["apple=pear".parse().unwrap()];
         assert!(Plan::new(&wrong, 1).unwrap_err().to_string().contains("stands in no prompt"));
+        let mut weighted = axes(&["a frog (green)"], "0");
+        weighted.weights = vec!["frog=1.5".parse().unwrap()];
+        assert!(Plan::new(&weighted, 1).unwrap_err().to_string().contains("--emphasis"));
+        weighted.lines[0].prompt = "a frog".into();
+        let plan = Plan::new(&weighted, 1).unwrap();
+        let told = |cell: &Cell| (cell.prompt.clone(), cell.sampling.syntax().emphasis);
+        assert_eq!(
+            plan.cells.iter().map(told).collect::<Vec<_>>(),
+            [("a frog".into(), false), ("a (frog:1.5)".into(), true)]
+        );
     }
 }

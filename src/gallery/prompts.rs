@@ -1,6 +1,7 @@
 //! Lists of prompts: plain text, CSV or JSON Lines, with settings a line.
 
 use super::plan::parse_seeds;
+use crate::run::Sampling;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -13,26 +14,11 @@ use std::path::Path;
 pub struct Line {
     /// The prompt.
     pub prompt: String,
-    /// The negative prompt.
-    pub negative: Option<String>,
     /// Its own seeds in place of the gallery's.
     pub seeds: Option<Vec<u64>>,
-    /// Its own number of steps.
-    pub steps: Option<usize>,
-    /// Its own guidance.
-    pub guidance: Option<f64>,
-    /// Its own width and height.
-    pub size: Option<(usize, usize)>,
-    /// Its own sampler.
-    pub scheduler: Option<String>,
-    /// Whether its brackets are weights.
-    pub emphasis: Option<bool>,
-    /// Whether it is read beyond one chunk of tokens.
-    pub long: Option<bool>,
+    /// Its own settings in place of the gallery's.
+    pub sampling: Sampling,
 }
-
-/// The names of a line's settings, as CSV columns and JSON keys.
-const KEYS: [&str; 9] = ["prompt", "negative", "seeds", "steps", "guidance", "size", "scheduler", "emphasis", "long"];
 
 /// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object a line), `.txt` and names without an ending a prompt
 /// a line, where empty lines and those that start with `#` are left out.
@@ -179,33 +165,11 @@ fn set(line: &mut Line, name: &str, value: &str) -> Result<(), String> {
     let wrong = |what: &str| format!("`{name}` is {}; {what}", crate::in_quotes(value));
     match name {
         "prompt" => line.prompt = value.into(),
-        "negative" => line.negative = Some(value.into()),
         "seed" | "seeds" => line.seeds = Some(parse_seeds(value).map_err(|_| wrong("write 7, 0..8 or 1,5,9"))?),
-        "steps" => line.steps = Some(value.parse().map_err(|_| wrong("write a whole number"))?),
-        "guidance" => {
-            let number: Option<f64> = value.parse().ok().filter(|number: &f64| number.is_finite());
-            line.guidance = Some(number.ok_or_else(|| wrong("write a number"))?);
-        }
-        "size" => {
-            let pair = value.split_once(['x', 'X']);
-            let pair = pair.and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-            line.size = Some(pair.ok_or_else(|| wrong("write WIDTHxHEIGHT"))?);
-        }
-        "scheduler" => line.scheduler = Some(value.into()),
-        "emphasis" => line.emphasis = Some(switch(value).ok_or_else(|| wrong("write yes or no"))?),
-        "long" => line.long = Some(switch(value).ok_or_else(|| wrong("write yes or no"))?),
-        _ => return Err(format!("`{name}` is unknown; use {}", KEYS.join(", "))),
+        name if Sampling::NAMES.contains(&name) => line.sampling.set(name, value).map_err(|what| wrong(&what))?,
+        _ => return Err(format!("`{name}` is unknown; use prompt, seeds, {}", Sampling::NAMES.join(", "))),
     }
     Ok(())
-}
-
-/// `yes` or `no`, `true` or `false`, 1 or 0.
-fn switch(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "yes" | "true" | "1" => Some(true),
-        "no" | "false" | "0" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -232,8 +196,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(csv, json);
-        assert_eq!((csv[0].emphasis, csv[1].emphasis), (Some(true), None));
-        assert_eq!((csv[0].steps, csv[0].size, csv[0].seeds.clone()), (Some(5), Some((64, 32)), Some(vec![0, 1])));
+        let (first, second) = (&csv[0].sampling, &csv[1].sampling);
+        assert_eq!((first.emphasis, second), (Some(true), &Sampling::default()));
+        assert_eq!((first.steps, first.size, csv[0].seeds.clone()), (Some(5), Some([32, 64]), Some(vec![0, 1])));
+        let more = read("p.csv", "prompt,spacing,original_size,crop,strength\nx,trailing,64x32,\"1,2\",0.5\n").unwrap();
+        let more = &more[0].sampling;
+        assert_eq!((more.original_size, more.crop, more.strength), (Some([32, 64]), Some([2, 1]), Some(0.5)));
     }
 
     #[test]
@@ -241,6 +209,7 @@ mod tests {
         for (name, text, needle) in [
             ("p.csv", "text\nx\n", "p.csv:1: the header has no column `prompt`"),
             ("p.csv", "prompt,steps\nx,many\n", "p.csv:2: `steps` is \"many\""),
+            ("p.csv", "prompt,scheduler\nx,best\n", "p.csv:2: `scheduler` is \"best\"; choose one of ddim, pndm"),
             ("p.csv", "prompt,long\nx,perhaps\n", "p.csv:2: `long` is \"perhaps\"; write yes or no"),
             ("p.jsonl", "{\"prompt\": \"x\"}\n{\"steps\": 1}\n", "p.jsonl:2: the object has no `prompt`"),
             ("p.jsonl", "{\"prompt\": \"x\", \"colour\": 1}\n", "p.jsonl:1: `colour` is unknown"),

@@ -29,7 +29,7 @@ impl Choice {
     /// this build does not have.
     pub fn of_run(record: &RunRecord) -> Result<Self> {
         let source = record.checkpoint.id.parse()?;
-        let changes = Changes::from_record(&record.settings.more)?;
+        let changes = record.settings.changes.clone();
         Ok(Self { source, changes, load: LoadOptions::of_settings(&record.settings)? })
     }
 
@@ -56,7 +56,7 @@ impl LoadOptions {
     /// # Errors
     /// As [`dtype_named`] and [`device_named`].
     pub fn of_settings(settings: &Settings) -> Result<Self> {
-        let size = Some([settings.height, settings.width]);
+        let size = Some(settings.size());
         let (dtype, device) = (dtype_named(&settings.dtype)?, device_named(&settings.device)?);
         Ok(Self { dtype, device, size, ..Self::default() })
     }

@@ -3,9 +3,8 @@
 use crate::Result;
 use crate::picture;
 use crate::render::write_png;
-use crate::run::{Run, Settings};
+use crate::run::Run;
 use image::{DynamicImage, GrayImage, RgbImage};
-use serde_json::{Value, json};
 use std::path::Path;
 
 /// The picture's file in the folder of a run that set out from it.
@@ -13,11 +12,6 @@ pub(super) const INIT_FILE: &str = "init.png";
 
 /// The mask's file there.
 pub(super) const MASK_FILE: &str = "mask.png";
-
-/// The keys under which [`Settings::more`] holds what a run set out from.
-const NAME_KEY: &str = "init";
-const STRENGTH_KEY: &str = "strength";
-const MASK_KEY: &str = "masked";
 
 /// The picture that a run sets out from.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +39,11 @@ impl Init {
     /// [`Error::Trace`](crate::Error::Trace) or [`Error::Io`](crate::Error::Io) when the picture
     /// that the folder keeps is missing or damaged.
     pub fn of_run(run: &Run) -> Result<Option<Self>> {
-        let more = &run.record.settings.more;
-        let Some(strength) = more.get(STRENGTH_KEY).and_then(Value::as_f64) else { return Ok(None) };
-        let name = more.get(NAME_KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let masked = more.get(MASK_KEY).and_then(Value::as_bool).unwrap_or(false);
+        let settings = &run.record.settings;
+        let Some(strength) = settings.sampling.strength else { return Ok(None) };
+        let name = settings.init.clone().unwrap_or_default();
         let image = run.picture(INIT_FILE)?;
-        let mask = match masked {
+        let mask = match settings.masked {
             true => Some(picture::mask(&run.picture(MASK_FILE)?, image.width(), image.height())),
             false => None,
         };
@@ -67,14 +60,5 @@ impl Init {
             write_png(&folder.join(MASK_FILE), &mask, &[], true)?;
         }
         write_png(&folder.join(INIT_FILE), &self.image, &[("Title", &self.name)], false)
-    }
-
-    /// Adds what records say of it.
-    pub(super) fn describe(&self, settings: &mut Settings) {
-        settings.more.insert(NAME_KEY.into(), json!(self.name));
-        settings.more.insert(STRENGTH_KEY.into(), json!(self.strength));
-        if self.mask.is_some() {
-            settings.more.insert(MASK_KEY.into(), json!(true));
-        }
     }
 }

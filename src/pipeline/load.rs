@@ -33,6 +33,7 @@ pub struct Pipeline {
 }
 
 impl fmt::Debug for Pipeline {
+    /// Its name alone: the networks hold millions of numbers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline").field("id", &self.id).field("digest", &self.digest).finish_non_exhaustive()
     }

@@ -9,16 +9,15 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use serde_json::{Value, json};
 
 use super::generation::TextAttentions;
 use super::load::Pipeline;
 use super::options::Options;
 use super::traced::encoders;
 use crate::prompt::{Prompt, Syntax};
-use crate::run::{Run, Settings};
+use crate::run::{Look, Run, Settings};
 use crate::scheduler::{self, TorchGenerator};
-use crate::trace::{About, AttentionObserver, Grid, LEVELS_KEY, NOISE_KEY, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
 use crate::{Error, Result};
 
 /// How a picture is looked at.
@@ -50,12 +49,10 @@ impl LookOptions {
     /// [`Error::Trace`] when `run.json` does not say.
     pub fn of_run(run: &Run) -> Result<Self> {
         let settings = &run.record.settings;
-        let levels = settings.more.get(LEVELS_KEY).and_then(Value::as_array);
-        let level = |value: &Value| value.as_u64().and_then(|level| usize::try_from(level).ok());
-        let levels = levels.and_then(|levels| levels.iter().map(level).collect::<Option<Vec<_>>>());
+        let levels = settings.look.as_ref().map(|look| look.levels.clone());
         let reason = || "run.json does not say which levels the picture was noised to; make the run again".to_owned();
         let levels = levels.ok_or_else(|| Error::Trace { file: run.folder.clone(), reason: reason() })?;
-        Ok(Self { levels, seed: settings.seed, probes: Vec::new(), syntax: Syntax::of_settings(&settings.more) })
+        Ok(Self { levels, seed: settings.seed, probes: Vec::new(), syntax: settings.sampling.syntax() })
     }
 }
 
@@ -196,12 +193,11 @@ impl Pipeline {
     /// What `run.json` and the trace record of a look at a picture of `size` pixels.
     pub fn look_settings(&self, options: &LookOptions, size: Grid) -> Settings {
         let mut settings = self.settings(&self.look_run(size, options), options.seed);
-        settings.steps = options.levels.len();
+        settings.sampling.steps = Some(options.levels.len());
         settings.scheduler = String::new();
-        settings.more.insert(LEVELS_KEY.into(), json!(options.levels));
         let alpha = |&level: &usize| scheduler::alpha_bar(&self.scheduler, level).ok().flatten();
         let noise: Option<Vec<f64>> = options.levels.iter().map(|level| Some(1.0 - alpha(level)?)).collect();
-        settings.more.insert(NOISE_KEY.into(), json!(noise));
+        settings.look = Some(Look { levels: options.levels.clone(), noise });
         settings
     }
 }

@@ -1,47 +1,76 @@
 //! What a run is made with, as `run.json` and the trace record it, and the way back to the options
 //! of the same run.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
-
 use super::choice::{device_name, dtype_name};
 use super::load::Pipeline;
 use super::options::Options;
 use crate::Result;
-use crate::prompt::Syntax;
-use crate::run::{Settings, quoted};
+use crate::run::{Sampling, Settings, quoted};
 use crate::scheduler::SchedulerKind;
+
+impl Sampling {
+    /// The options of a run of seed 0 with `pipeline`'s checkpoint; what is not asked for is the
+    /// checkpoint's own. The strength is a picture's ([`Given::put_into`](super::Given::put_into)).
+    pub fn resolve(&self, pipeline: &Pipeline) -> Options {
+        let own = pipeline.default_options();
+        let [height, width] = self.size.unwrap_or([own.height, own.width]);
+        Options {
+            negative: self.negative.clone().unwrap_or_default(),
+            syntax: self.syntax(),
+            steps: self.steps.unwrap_or(own.steps),
+            guidance_scale: self.guidance.unwrap_or(own.guidance_scale),
+            height,
+            width,
+            scheduler: self.scheduler,
+            spacing: self.spacing,
+            original_size: self.original_size,
+            crop: self.crop.unwrap_or_default(),
+            ..own
+        }
+    }
+}
+
+impl Options {
+    /// What a run with these options records of its sampling. The negative prompt and the sampler
+    /// are recorded apart from it.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            negative: None,
+            emphasis: self.syntax.emphasis.then_some(true),
+            long: self.syntax.long.then_some(true),
+            steps: Some(self.steps),
+            guidance: Some(self.guidance_scale),
+            size: Some([self.height, self.width]),
+            scheduler: None,
+            spacing: self.spacing,
+            original_size: self.original_size,
+            crop: Some(self.crop).filter(|crop| *crop != [0, 0]),
+            strength: self.init.as_ref().map(|init| init.strength),
+        }
+    }
+}
 
 impl Pipeline {
     /// The settings of an image of this run, as `run.json` and the trace record them.
     pub fn settings(&self, options: &Options, seed: u64) -> Settings {
-        let switches = options.syntax.switches().map(|name| (name.to_owned(), true.into()));
-        let mut more = self.changes.record();
-        more.extend(switches.chain([("max_length".to_owned(), self.tokenizer.length().into())]));
-        more.extend(size_settings(options));
-        // A variant need not have every part.
-        more.extend((!self.files.is_empty()).then(|| ("weights".to_owned(), self.files.clone().into())));
         let chosen = options.scheduler.map(|kind| kind.with(&self.scheduler));
         let scheduler = chosen.or_else(|| SchedulerKind::of_config(&self.scheduler).ok());
-        let mut settings = Settings {
+        let init = options.init.as_ref();
+        Settings {
             seed,
-            steps: options.steps,
-            guidance_scale: options.guidance_scale,
             scheduler: scheduler.map_or_else(String::new, |kind| kind.name().to_owned()),
-            width: options.width,
-            height: options.height,
             dtype: dtype_name(self.options.dtype).to_owned(),
             device: device_name(&self.options.device).to_owned(),
-            more,
-        };
-        if let Some(init) = &options.init {
-            init.describe(&mut settings);
+            sampling: options.sampling(),
+            changes: self.changes.clone(),
+            max_length: Some(self.tokenizer.length()),
+            // A variant need not have every part.
+            weights: Some(self.files.clone()).filter(|files| !files.is_empty()),
+            init: init.map(|init| init.name.clone()),
+            masked: init.is_some_and(|init| init.mask.is_some()),
+            latents: options.latents.as_ref().map(|_| "given".to_owned()),
+            ..Settings::default()
         }
-        if options.latents.is_some() {
-            settings.more.insert("latents".into(), "given".into());
-        }
-        settings
     }
 
     /// The command line that makes the image of `text` with `options`, which have one seed, but for
@@ -73,8 +102,9 @@ impl Pipeline {
         let size = size.or(options.init.as_ref().map(|_| (options.width, options.height)));
         add("--size", size.map(|(width, height)| format!("{width}x{height}")));
         add("--scheduler", options.scheduler.map(|kind| kind.name().to_owned()));
-        for (name, value) in size_settings(options) {
-            add(&format!("--{}", name.replace('_', "-")), value.as_str().map(str::to_owned));
+        let sampling = options.sampling();
+        for name in ["crop", "original_size", "spacing"] {
+            add(&format!("--{}", name.replace('_', "-")), sampling.get(name));
         }
         add("--probe", Some(options.probes.join(",")).filter(|probes| !probes.is_empty()));
         if let Some(init) = &options.init {
@@ -90,54 +120,14 @@ impl Pipeline {
     /// that it set out from and probes.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a setting that is not written as this version
-    /// writes it.
+    /// [`Error::Option`](crate::Error::Option) for a sampler that attnmap does not have.
     pub fn options_of(&self, settings: &Settings, negative: &str) -> Result<Options> {
-        let text = |name: &str| settings.more.get(name).and_then(Value::as_str);
-        let pair =
-            |name: &str| -> Result<Option<[usize; 2]>> { text(name).map(|text| parse_pair(name, text)).transpose() };
         let kind = settings.scheduler.parse::<SchedulerKind>()?;
-        Ok(Options {
-            negative: negative.to_owned(),
-            syntax: Syntax::of_settings(&settings.more),
-            steps: settings.steps,
-            guidance_scale: settings.guidance_scale,
-            seeds: vec![settings.seed],
-            height: settings.height,
-            width: settings.width,
+        let sampling = Sampling {
+            negative: Some(negative.to_owned()),
             scheduler: Some(kind).filter(|kind| SchedulerKind::of_config(&self.scheduler).ok() != Some(*kind)),
-            spacing: text("spacing").map(str::parse).transpose()?,
-            original_size: pair("original_size")?.map(|[width, height]| [height, width]),
-            crop: pair("crop")?.map_or([0, 0], |[left, top]| [top, left]),
-            ..self.default_options()
-        })
-    }
-}
-
-/// Settings that few runs have, by the name of their option and as it is written on a command line.
-fn size_settings(options: &Options) -> BTreeMap<String, Value> {
-    let mut more = BTreeMap::new();
-    if let Some(spacing) = options.spacing {
-        more.insert("spacing".to_owned(), spacing.name().into());
-    }
-    if let Some([height, width]) = options.original_size {
-        more.insert("original_size".to_owned(), format!("{width}x{height}").into());
-    }
-    if options.crop != [0, 0] {
-        let [top, left] = options.crop;
-        more.insert("crop".to_owned(), format!("{left},{top}").into());
-    }
-    more
-}
-
-/// Two numbers, as `WIDTHxHEIGHT` or `X,Y`.
-fn parse_pair(name: &str, text: &str) -> Result<[usize; 2]> {
-    let numbers: Option<Vec<usize>> = text.split(['x', ',']).map(|number| number.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some(&[first, second]) => Ok([first, second]),
-        _ => Err(crate::Error::option(
-            name,
-            format!("{} in the run's settings is not a pair of numbers", crate::in_quotes(text)),
-        )),
+            ..settings.sampling.clone()
+        };
+        Ok(Options { seeds: vec![settings.seed], ..sampling.resolve(self) })
     }
 }

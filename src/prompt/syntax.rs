@@ -10,8 +10,6 @@
 //! too.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What `(...)` multiplies a weight by, and `[...]` divides it by.
@@ -44,13 +42,6 @@ impl Syntax {
     /// `run.json`.
     pub fn switches(self) -> impl Iterator<Item = &'static str> {
         [("emphasis", self.emphasis), ("long", self.long)].into_iter().filter_map(|(name, on)| on.then_some(name))
-    }
-
-    /// What a run's further settings say of how its prompts were read; plain where they say
-    /// nothing.
-    pub fn of_settings(more: &BTreeMap<String, Value>) -> Self {
-        let on = |name: &str| more.get(name).and_then(Value::as_bool).unwrap_or(false);
-        Self { emphasis: on("emphasis"), long: on("long") }
     }
 }
 
@@ -295,13 +286,6 @@ mod tests {
         assert_eq!(parts("a BREAK b", WEIGHTED), expected(&[("a BREAK b", 1.0)]));
         let long = Syntax { emphasis: false, long: true };
         assert_eq!(parts("(a) BREAK b", long), expected(&[("(a) ", 1.0), (BREAK, -1.0), (" b", 1.0)]));
-    }
-
-    #[test]
-    fn settings_say_how_a_prompt_was_read() {
-        let more = ALL.switches().map(|name| (name.to_owned(), Value::Bool(true))).collect();
-        assert_eq!(Syntax::of_settings(&more), ALL);
-        assert!(Syntax::of_settings(&BTreeMap::new()).is_plain());
     }
 
     proptest! {

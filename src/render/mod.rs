@@ -4,6 +4,7 @@
 mod canvas;
 mod colormap;
 mod display;
+mod grid;
 mod names;
 mod outline;
 mod overlay;
@@ -16,6 +17,7 @@ mod text;
 pub use canvas::{fill, frame};
 pub use colormap::Colormap;
 pub use display::{Display, Scale};
+pub use grid::{GridPicture, PictureGrid, picture_grid};
 pub use outline::outline_svg;
 pub use overlay::{Base, overlay, signed};
 pub use png::{png_text, write_gray_png, write_png};

@@ -40,6 +40,7 @@ pub(super) fn report_script() -> String {
         include_str!("assets/matrix.js"),
         include_str!("assets/facts.js"),
         include_str!("assets/why.js"),
+        include_str!("assets/cell.js"),
         include_str!("assets/report.js"),
     ])
 }
@@ -92,7 +93,23 @@ pub(super) fn gallery_style() -> String {
 
 /// Script of a gallery's page.
 pub(super) fn gallery_script() -> String {
-    wrap(&[include_str!("assets/dom.js"), include_str!("assets/gallery.js")])
+    wrap(&[
+        include_str!("assets/dom.js"),
+        include_str!("assets/gallery_data.js"),
+        include_str!("assets/gallery_layout.js"),
+        include_str!("assets/gallery_large.js"),
+        include_str!("assets/gallery.js"),
+    ])
+}
+
+/// Style of the list of runs.
+pub(super) fn runs_style() -> String {
+    [include_str!("assets/base.css"), include_str!("assets/runs.css")].concat()
+}
+
+/// Script of the list of runs.
+pub(super) fn runs_script() -> String {
+    wrap(&[include_str!("assets/dom.js"), include_str!("assets/runs.js")])
 }
 
 fn wrap(modules: &[&str]) -> String {
@@ -127,6 +144,7 @@ mod tests {
         assert!(!super::report_script().contains("<!--"));
         assert!(!super::compare_script().contains("</script"));
         assert!(!super::gallery_script().contains("</script"));
+        assert!(!super::runs_script().contains("</script") && !super::runs_style().contains("</style"));
         assert!(!super::gallery_style().contains("</style"));
         assert!(!super::report_style().contains("</style"));
         assert!(!super::sweep_style().contains("</style"));

@@ -7,54 +7,89 @@ use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
 use crate::evidence::redrawn::CHANGED;
+use crate::trace::normalized;
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde_json::{Value, json};
+
+/// Runs on one page, at most: each brings its image and its maps.
+pub const MOST_RUNS: usize = 8;
 
 /// The page that compares two runs. `pages` are the addresses of their own pages from this one, where it can link to them.
 ///
 /// # Errors
 /// [`Error::Option`] when a run has no maps of its own to compare.
 pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) -> Result<String> {
+    let [of_a, of_b] = pages.map(|page| page.map(str::to_owned));
+    compare_runs(&[(a, of_a), (b, of_b)], None)
+}
+
+/// The page that compares two runs or more, each with the address of its own page from this one, where it can link to it. The
+/// first is the base that the others are compared with, until another is chosen there. Of `words` alone, in lower case, where
+/// some are chosen.
+///
+/// # Errors
+/// [`Error::Option`] when there are less than two runs or more than [`MOST_RUNS`], and when a run has no maps of its own to
+/// compare.
+pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[String]>) -> Result<String> {
+    if !(2..=MOST_RUNS).contains(&runs.len()) {
+        return Err(Error::option("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", runs.len())));
+    }
     let mut planes = Planes::default();
-    let mut side = |data: &ReportData, page: Option<&str>| -> Result<Value> {
-        let official = data
-            .official
-            .as_ref()
-            .ok_or_else(|| {
-                let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative prompt, \
-                              cannot be compared); make them with `attnmap view`";
-                Error::option(&data.name, reason)
-            })?;
+    let mut sides = Vec::new();
+    for (data, page) in runs {
+        let official = data.official.as_ref().ok_or_else(|| {
+            let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative prompt, \
+                          cannot be compared); make them with `attnmap view`";
+            Error::option(&data.name, reason)
+        })?;
         let block = planes.add(&official.words, official.height, official.width, 16);
         let mut run = run_json(data, official, &block);
         run["href"] = json!(page);
-        Ok(run)
-    };
-    let words = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();
-    let pairs = align(&words(a), &words(b));
-    let settings: Vec<Value> =
-        differences::settings(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
-    let run = json!({
-        "a": side(a, pages[0])?, "b": side(b, pages[1])?, "pairs": pairs, "settings": settings,
-        "differences": differences::differences(a, b), "changed": CHANGED, "version": env!("CARGO_PKG_VERSION"),
+        sides.push(run);
+    }
+    let mut pairs = serde_json::Map::new();
+    for (at, (a, _)) in runs.iter().enumerate() {
+        for (other, (b, _)) in runs.iter().enumerate().filter(|(other, _)| *other != at) {
+            pairs.insert(format!("{at}-{other}"), pair_json(a, b, words));
+        }
+    }
+    let run = json!({"runs": sides, "pairs": pairs, "changed": CHANGED, "version": env!("CARGO_PKG_VERSION")});
+    let prompts: String = runs.iter().map(|(data, _)| format!("<br>{}", encode_text(&data.prompt))).collect();
+    let images = runs.iter().enumerate().map(|(at, (data, _))| {
+        let source = data_url(&data.image);
+        let source = encode_double_quoted_attribute(&source);
+        format!("<img id=\"source-{at}\" class=\"still\" alt=\"Run {}\" src=\"{source}\">\n", at + 1)
     });
     let body = format!(
-        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run. A: {} B: {}</p></noscript>\n\
-         <img id=\"source-a\" class=\"still\" alt=\"A\" src=\"{}\">\n<img id=\"source-b\" class=\"still\" alt=\"B\" src=\"{}\">\n",
-        encode_text(&a.prompt),
-        encode_text(&b.prompt),
-        encode_double_quoted_attribute(&data_url(&a.image)),
-        encode_double_quoted_attribute(&data_url(&b.image)),
+        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run.{prompts}</p></noscript>\n{}",
+        images.collect::<String>()
     );
+    let titles: Vec<String> = runs.iter().take(2).map(|(data, _)| shorten(&data.prompt, 50)).collect();
+    let more = if runs.len() > 2 { format!(" and {} more", runs.len() - 2) } else { String::new() };
     Ok(document(&Document {
-        title: &format!("{} | {} · attnmap", shorten(&a.prompt, 50), shorten(&b.prompt, 50)),
+        title: &format!("{}{more} · attnmap", titles.join(" | ")),
         style: &assets::compare_style(),
         script: &assets::compare_script(),
         body: &body,
         images: INLINE,
         data: &[("run", "application/json", &embed_json(&run)), ("maps", "text/plain", &planes.base64())],
     }))
+}
+
+/// What the page says of `a` beside `b`.
+fn pair_json(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Value {
+    let texts = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();
+    let mut pairs = align(&texts(a), &texts(b));
+    if let Some(words) = words {
+        let chosen = |data: &ReportData, at: Option<usize>| {
+            at.is_some_and(|at| words.contains(&normalized(&data.words[at].text)))
+        };
+        pairs.retain(|pair| chosen(a, pair.a) || chosen(b, pair.b));
+    }
+    let settings: Vec<Value> =
+        differences::settings(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
+    json!({"pairs": pairs, "settings": settings, "differences": differences::differences(a, b)})
 }
 
 fn run_json(data: &ReportData, official: &Official, block: &Block) -> Value {

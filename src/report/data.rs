@@ -328,6 +328,8 @@ pub struct ReportData {
     pub explain_command: String,
     /// Settings and provenance: name and value, in the order shown.
     pub settings: Vec<(String, String)>,
+    /// The name of the cell that the run is, where it lies in a gallery.
+    pub cell: Option<String>,
     /// The command line that reproduces the run.
     pub command: String,
 }

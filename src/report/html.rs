@@ -87,7 +87,7 @@ pub fn page(data: &ReportData) -> String {
         }))).collect::<Vec<_>>(),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
         "figures": figures, "why": why, "explain": data.explain_command,
-        "settings": data.settings, "command": data.command, "notes": packed.notes,
+        "settings": data.settings, "cell": data.cell, "command": data.command, "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });
     let title = format!("{} · attnmap", shorten(&data.prompt, 80));
@@ -137,6 +137,18 @@ pub(crate) fn served_document(title: &str, style: &str, script: &str, about: &st
         body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run.</p></noscript>\n",
         data: &[("about", "application/json", about)],
         images: "'self' data: blob:; connect-src 'self'; frame-src 'self'",
+    })
+}
+
+/// The page that lists runs; `data` is safe inside a script element. Its pictures are files in the folders beside it.
+pub(crate) fn runs_document(title: &str, data: &str) -> String {
+    document(&Document {
+        title,
+        style: &assets::runs_style(),
+        script: &assets::runs_script(),
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the runs lie in the folders beside it.</p></noscript>\n",
+        data: &[("runs", "application/json", data)],
+        images: "'self' file: data: blob:",
     })
 }
 

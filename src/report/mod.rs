@@ -13,6 +13,7 @@ mod differences;
 mod html;
 mod links;
 pub mod pack;
+mod runs;
 mod source;
 mod start;
 mod why;
@@ -20,7 +21,7 @@ mod why;
 pub use align::{Match, Pair, align};
 #[cfg(feature = "serve")]
 pub(crate) use assets::{served_script, served_style};
-pub use compare::compare_page;
+pub use compare::{MOST_RUNS, compare_page, compare_runs};
 pub use data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
     SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
@@ -31,4 +32,5 @@ pub(crate) use html::{data_url, served_document};
 pub use html::{embed_json, page};
 pub(crate) use html::{gallery_document, sweep_document};
 pub use links::relative_address;
-pub use source::{FILE as PAGE, Parts, from_run, gather, write, write_as};
+pub use runs::{RUNS_FILE, write_runs};
+pub use source::{FILE as PAGE, Parts, from_run, from_run_as, gather, write, write_as};

@@ -14,7 +14,7 @@ use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
 use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
-use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, renewed};
+use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, remapped, renewed};
 use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -54,6 +54,8 @@ pub struct Parts<'a> {
     pub sheet: Option<Vec<u8>>,
     /// A sweep of the prompt beside the run.
     pub sweep: Option<SweepLink>,
+    /// Whether the run is a cell of a gallery, two folders above its own.
+    pub is_cell: bool,
 }
 
 /// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
@@ -71,6 +73,7 @@ pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
 pub fn write_as(folder: &Path, place: &Path) -> Result<(PathBuf, usize)> {
     let mut data = from_run(folder)?;
     data.name = place.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    data.cell = data.cell.map(|_| data.name.clone());
     data.explain_command = explain_command(place);
     save(folder, &data)
 }
@@ -94,9 +97,20 @@ fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
 /// # Errors
 /// [`Error::Trace`] or [`Error::Io`] naming the file that is missing or damaged.
 pub fn from_run(folder: &Path) -> Result<ReportData> {
-    let run = Run::open(folder)?;
-    let folder = run.folder.as_path();
+    from_run_as(folder, None)
+}
+
+/// As [`from_run`], with maps made as `how` says where it says something: the folder stays as it is.
+///
+/// # Errors
+/// As [`from_run`], and as [`heatmap::aggregate`].
+pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData> {
+    let mut run = Run::open(folder)?;
     let trace = run.trace()?;
+    if let Some(how) = how {
+        run.record = remapped(&run.record, &trace, how)?;
+    }
+    let folder = run.folder.as_path();
     run.image()?;
     let image = read(&folder.join("image.png"))?;
     // Most runs have none; the page does without what is damaged.
@@ -133,6 +147,7 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
         // Pages of runs whose sheet was moved away do without it.
         sheet: std::fs::read(folder.join("words.png")).ok(),
         sweep: sweep_beside(&run),
+        is_cell: folder.join("cell.json").is_file(),
     })
 }
 
@@ -142,19 +157,19 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
-    let Parts { causal, without, why, sheet, sweep, .. } = parts;
+    let Parts { causal, without, why, sheet, sweep, is_cell, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
     let figures = figures.into_iter().map(|(caption, bytes)| (caption, png(bytes))).collect();
     let prompt = &trace.about.prompt;
     let (recording, latent) = (&trace.recording, trace.about.latent);
-    let how = record.aggregate.parse::<Aggregate>().ok();
+    let how = record.how().ok();
     // Sites that the run's aggregate takes; all of them where it cannot be read.
     let used = how.as_ref().and_then(|how| how.choose(&recording.sites, latent).ok());
     let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
     let negative = NegativeHalf::of(trace);
-    let syntax = Syntax::of_settings(&record.settings.more);
+    let syntax = record.settings.sampling.syntax();
     let sites = recording.sites.iter().enumerate().map(|(index, site)| {
         let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
         SiteData {
@@ -169,7 +184,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         }
     });
     let count = prompt.tokens.len();
-    let padded = record.settings.more.get("max_length").and_then(Value::as_u64).map_or(77, |n| n as usize);
+    let padded = record.settings.max_length.unwrap_or(77);
     let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
     let padded = padded * chunks;
     let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
@@ -207,6 +222,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     });
     Ok(ReportData {
         name: name.to_string(),
+        cell: is_cell.then(|| name.to_owned()),
         prompt: record.prompt.clone(),
         segments: segments(&prompt.text, &prompt.words),
         cut_off: record.cut_off.clone(),
@@ -422,15 +438,16 @@ fn metadata(value: &Value) -> String {
 /// Settings as the page lists them, with the noise levels of a look in words.
 fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)> {
     let s = &record.settings;
-    let calls = levels.map_or(("steps", s.steps.to_string()), |levels| ("noise levels", levels));
+    let [height, width] = s.size();
+    let calls = levels.map_or(("steps", s.steps().to_string()), |levels| ("noise levels", levels));
     let mut list = vec![
         ("checkpoint", record.checkpoint.id.clone()),
         ("digest", record.checkpoint.digest.clone()),
         ("seed", s.seed.to_string()),
         calls,
-        ("guidance scale", s.guidance_scale.to_string()),
+        ("guidance scale", s.guidance().to_string()),
         ("scheduler", s.scheduler.clone()),
-        ("size", format!("{}×{}", s.width, s.height)),
+        ("size", format!("{width}×{height}")),
         ("number type", s.dtype.clone()),
         ("device", s.device.clone()),
         ("maps", record.aggregate.clone()),
@@ -438,7 +455,8 @@ fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)>
     ];
     list.retain(|(_, value)| !value.is_empty());
     let named = [trace::LEVELS_KEY, trace::NOISE_KEY];
-    let more = s.more.iter().filter(|(key, value)| !value.is_null() && !named.contains(&key.as_str()));
+    let more = s.further();
+    let more = more.iter().filter(|(key, value)| !value.is_null() && !named.contains(&key.as_str()));
     let more = more.map(|(key, value)| {
         let value = match key.as_str() {
             "loras" | "embeddings" => files(value),

@@ -11,7 +11,9 @@ mod pictures;
 mod record;
 mod regions;
 mod remake;
+mod sampling;
 mod self_attention;
+mod settings;
 mod versus;
 mod write;
 
@@ -22,15 +24,15 @@ pub use check::{Fault, check};
 pub use folder::Run;
 pub(crate) use folder::read_png;
 pub use name::{run_name, slug};
-pub use newest::newest_runs;
+pub use newest::{ListedRun, list_runs, newest_runs};
 pub use own::KIND;
 pub use pictures::{Pictures, render_run};
-pub use record::{
-    FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, Settings, TokenRecord, WordRecord, quoted, save_heatmaps,
-};
+pub use record::{FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, TokenRecord, WordRecord, quoted, save_heatmaps};
 pub use regions::{REGIONS, RegionFiles, Threshold, WordRegion, word_regions, write_regions};
-pub(crate) use remake::renewed;
 pub use remake::{Remake, remake, save_regions};
+pub(crate) use remake::{remapped, renewed};
+pub use sampling::{Sampling, parse_point, parse_size};
 pub use self_attention::{SelfAttentionDrawn, SelfAttentionMap, draw_self_attention};
+pub use settings::{Look, Settings};
 pub use versus::{VersusFiles, draw_versus};
 pub use write::{NewRun, write_run};

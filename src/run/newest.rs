@@ -1,6 +1,9 @@
 //! The runs of a folder by their age.
 
 use super::own::KIND;
+use super::{RunKind, Settings};
+use crate::trace::{CheckpointInfo, Grid};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,6 +24,65 @@ pub fn newest_runs(folder: &Path) -> Vec<PathBuf> {
         .collect();
     runs.sort();
     runs.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+/// A run as a list of runs shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ListedRun {
+    /// The name of its folder.
+    pub name: String,
+    /// How its image came about.
+    pub kind: RunKind,
+    /// The prompt, or the caption of a picture.
+    pub prompt: String,
+    /// The checkpoint as the user named it.
+    pub checkpoint: String,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Steps that were asked for.
+    pub steps: usize,
+    /// Width of the image in pixels.
+    pub width: usize,
+    /// Height of the image in pixels.
+    pub height: usize,
+    /// When the attention was recorded, in seconds since 1970.
+    pub made: u64,
+    /// Whether it has a page, `report.html`.
+    pub page: bool,
+}
+
+/// What a list needs of `run.json`, whatever version wrote it.
+#[derive(Deserialize)]
+struct Known {
+    #[serde(default)]
+    kind: RunKind,
+    prompt: String,
+    checkpoint: CheckpointInfo,
+    settings: Settings,
+    image: Grid,
+}
+
+/// The runs in `folder`, the newest first as [`newest_runs`] has them, at most `most`. Those whose `run.json` cannot be read
+/// are left out.
+pub fn list_runs(folder: &Path, most: usize) -> Vec<ListedRun> {
+    let listed = |run: PathBuf| -> Option<ListedRun> {
+        let known: Known = serde_json::from_slice(&crate::files::read(&run.join(super::RECORD)).ok()?).ok()?;
+        let made = fs::metadata(run.join("trace.safetensors")).or_else(|_| fs::metadata(run.join(super::RECORD)));
+        let made = made.and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(ListedRun {
+            name: run.file_name()?.to_str()?.to_owned(),
+            kind: known.kind,
+            prompt: known.prompt,
+            checkpoint: known.checkpoint.id,
+            seed: known.settings.seed,
+            steps: known.settings.steps(),
+            width: known.image.width,
+            height: known.image.height,
+            made: made.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            page: run.join("report.html").is_file(),
+        })
+    };
+    newest_runs(folder).into_iter().take(most).filter_map(listed).collect()
 }
 
 #[cfg(test)]

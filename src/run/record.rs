@@ -1,9 +1,10 @@
 //! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
 
+use super::Settings;
 use crate::facts::Facts;
 use crate::facts::expect::{Expectations, Outcome};
 use crate::facts::sweep::About;
-use crate::heatmap::{Heatmaps, Layout, Place, otsu};
+use crate::heatmap::{Aggregate, Heatmaps, Layout, Place, otsu};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{By, CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
@@ -69,8 +70,12 @@ pub struct RunRecord {
     /// What the user was warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// How the maps were made, e.g. `daam, heads 0-3`.
+    /// How the maps were made, in words, e.g. `daam, heads 0-3`.
     pub aggregate: String,
+    /// How the maps were made, as data. Absent in runs of versions that said it in words alone, and where another program
+    /// made them in a way of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<Aggregate>,
     /// How the pictures were drawn.
     pub display: Display,
     /// What the maps say: relations, overlap, neglected words, leaking adjectives, since when a word was placed. Absent in runs of
@@ -100,30 +105,6 @@ pub enum RunKind {
     Record,
     /// It was there, and the network was shown it at some noise levels, which stand in place of the steps.
     Trace,
-}
-
-/// What an image was made with.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Seed of the noise.
-    pub seed: u64,
-    /// Steps asked for. PNDM makes one UNet call more.
-    pub steps: usize,
-    /// Weight of classifier-free guidance; 1 or less is no guidance.
-    pub guidance_scale: f64,
-    /// The scheduler's name on the command line.
-    pub scheduler: String,
-    /// Width of the image in pixels.
-    pub width: usize,
-    /// Height of the image in pixels.
-    pub height: usize,
-    /// Number type of the networks.
-    pub dtype: String,
-    /// Where the networks ran.
-    pub device: String,
-    /// Anything else that later versions or other commands add.
-    #[serde(flatten)]
-    pub more: BTreeMap<String, Value>,
 }
 
 /// A token and its share.
@@ -164,6 +145,17 @@ impl RunRecord {
             aggregate: aggregate.to_owned(),
             negative: self.negative.clone().unwrap_or_default(),
             settings: serde_json::to_value(&self.settings).ok(),
+        }
+    }
+
+    /// How the maps were made.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for maps of a version that knows other aggregates.
+    pub fn how(&self) -> Result<Aggregate> {
+        match &self.maps {
+            Some(how) => Ok(how.clone()),
+            None => self.aggregate.parse(),
         }
     }
 
@@ -209,10 +201,10 @@ impl RunRecord {
         crate::files::write_json(&folder.join(FILE), self)
     }
 
-    /// Puts in what `heatmaps` says: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays
+    /// Puts in what `heatmaps`, made as `how` says, tell: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays
     /// are named by `overlay_file`.
-    pub fn describe(&mut self, heatmaps: &Heatmaps, aggregate: String, prompt: &PromptInfo, threshold: f32) {
-        self.aggregate = aggregate;
+    pub fn describe(&mut self, heatmaps: &Heatmaps, how: &Aggregate, prompt: &PromptInfo, threshold: f32) {
+        (self.aggregate, self.maps) = (how.to_string(), Some(how.clone()));
         let shares = heatmaps.shares.iter().copied();
         self.tokens =
             prompt.tokens.iter().cloned().zip(shares).map(|(token, share)| TokenRecord { token, share }).collect();

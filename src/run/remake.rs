@@ -88,7 +88,7 @@ pub fn remake(
         let maps = render_run(folder, &pictures)?;
         let mut record = run.record.clone();
         let prompt = trace.half(aggregate.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
-        record.describe(&maps, aggregate.to_string(), prompt, display.threshold);
+        record.describe(&maps, aggregate, prompt, display.threshold);
         record.facts = Some(of_trace(trace, aggregate, display.threshold, None, &[], &[])?);
         if let Some(expect) = run.record.expected() {
             let sightings = Expectations::sightings(&record.expectations);
@@ -138,17 +138,25 @@ pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
     if record.format_version >= FORMAT_VERSION {
         return None;
     }
-    let how = record.aggregate.parse::<Aggregate>().ok()?;
-    let (_, prompt) = trace.half(how.half)?;
+    remapped(record, trace, &record.how().ok()?).ok()
+}
+
+/// `record` with the numbers of its words as maps of `trace` have them that are made as `how` says.
+///
+/// # Errors
+/// As [`heatmap::aggregate`]; [`Error::Option`] where the half that the maps are of was not recorded.
+pub(crate) fn remapped(record: &RunRecord, trace: &Trace, how: &Aggregate) -> Result<RunRecord> {
+    let unrecorded = || Error::option("--half", "this run recorded the prompt alone");
+    let (_, prompt) = trace.half(how.half).ok_or_else(unrecorded)?;
     let words: Vec<WordInfo> = record.words.iter().chain(&record.probes).map(|word| word.word.clone()).collect();
     let threshold = record.words.first().map_or(record.display.threshold, |word| word.layout.threshold);
-    let maps = heatmap::aggregate(trace, &how, &words).ok()?;
-    let mut renewed = record.clone();
-    renewed.describe(&maps, record.aggregate.clone(), prompt, threshold);
-    renewed.facts = of_trace(trace, &how, threshold, None, &[], &[]).ok();
+    let maps = heatmap::aggregate(trace, how, &words)?;
+    let mut remapped = record.clone();
+    remapped.describe(&maps, how, prompt, threshold);
+    remapped.facts = of_trace(trace, how, threshold, None, &[], &[]).ok();
     // Expectations came with format 2.
-    renewed.format_version = FORMAT_VERSION;
-    Some(renewed)
+    remapped.format_version = FORMAT_VERSION;
+    Ok(remapped)
 }
 
 /// Gives every file of the run folder `from` that is attnmap's and not made again (image, trace, kept steps) a second name in `to`, or a

@@ -97,6 +97,7 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         cut_off: new.cut_off.clone(),
         warnings: new.warnings.clone(),
         aggregate: String::new(),
+        maps: None,
         display: display.clone(),
         facts: Some(of_trace(&by, aggregate, display.threshold, None, &[], &[])?),
         expectations: match new.expect {
@@ -107,7 +108,7 @@ fn fill(folder: &Path, new: &NewRun) -> Result<RunRecord> {
         timesteps: trace.recording.timesteps.clone(),
         timings: new.timings.clone(),
     };
-    record.describe(&maps, aggregate.to_string(), &about.prompt, display.threshold);
+    record.describe(&maps, aggregate, &about.prompt, display.threshold);
     record.write(folder)?;
     Ok(record)
 }

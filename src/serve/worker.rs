@@ -187,7 +187,7 @@ impl Worker {
     /// Tests words of a run, which its folder keeps, and draws its page again.
     fn test(&mut self, number: u64, name: &str, ask: Ask) -> Result<()> {
         let run = self.open(name)?;
-        let aggregate = run.record.aggregate.parse().unwrap_or_default();
+        let aggregate = run.record.how().unwrap_or_default();
         let explanation = Explanation::new(run, Ask { aggregate, cut: Cut::default(), ..ask })?;
         let folder = explanation.run().folder.clone();
         if explanation.known()?.is_none() {

@@ -66,7 +66,7 @@ impl Question {
         let (trace, image) = run.read()?;
         // Of a version that knows other aggregates: the default. What is asked is asked of the
         // prompt.
-        let own = run.record.aggregate.parse::<Aggregate>().unwrap_or_default();
+        let own = run.record.how().unwrap_or_default();
         let aggregate = Aggregate { half: Half::Conditional, ..own };
         let word = word_of(&trace, &aggregate, subject)?;
         let (spot, map) = Spot::of(&trace, &aggregate, &word)?;
@@ -344,7 +344,7 @@ fn refuse(run: &Run) -> Result<()> {
     let folder = run.folder.display();
     let record = &run.record;
     let reason = match record.kind {
-        RunKind::Generate if record.settings.more.contains_key("strength") => {
+        RunKind::Generate if record.settings.sampling.strength.is_some() => {
             "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap generate` without --init"
         }
         RunKind::Generate => return Ok(()),

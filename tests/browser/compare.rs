@@ -139,3 +139,73 @@ fn what_a_lora_moved_is_said() {
     assert_eq!(rows, json!(["digest", "LoRA"]));
     clean(&mut chrome);
 }
+
+#[test]
+fn more_than_two_runs_stand_in_a_strip_with_a_base() {
+    let Some(mut chrome) = browser() else { return };
+    let of = |prompt: &str, name: &str| attnmap::report::ReportData {
+        name: name.into(),
+        ..sample(&Plan { prompt: prompt.into(), ..Plan::default() })
+    };
+    let runs = [of("a red apple", "red"), of("a green apple", "green"), of("a green frog", "frog")];
+    let listed: Vec<_> = runs.iter().map(|run| (run, None)).collect();
+    let file = scratch("compare-three.html");
+    std::fs::write(&file, attnmap::report::compare_runs(&listed, None).unwrap()).unwrap();
+    for (width, dark) in [(400, false), (1280, true)] {
+        chrome.open(&file, "", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("compare-three-{width}.png"))).unwrap();
+    }
+    let meta = |chrome: &mut crate::chrome::Chrome| chrome.text(".masthead .meta span:nth-child(2)");
+    chrome.open(&file, "", Look::default());
+    assert_eq!(chrome.eval("document.querySelectorAll('.strip li').length"), json!(3));
+    assert_eq!(meta(&mut chrome), "red  |  green");
+    chrome.open(&file, "#base=3&with=2", Look::default());
+    assert_eq!(meta(&mut chrome), "frog  |  green");
+    assert!(chrome.text(".differs").contains("“frog” became “apple”"));
+    assert!(attnmap::report::compare_runs(&listed[..1], None).is_err());
+    // Of one word alone.
+    let html = attnmap::report::compare_runs(&listed[..2], Some(&["apple".into()])).unwrap();
+    std::fs::write(&file, html).unwrap();
+    chrome.open(&file, "", Look::default());
+    assert_eq!(chrome.eval("document.querySelectorAll('.pairs tbody tr[data-pair]').length"), json!(1));
+    assert_eq!(chrome.eval("document.querySelectorAll('.strip').length"), json!(0));
+    clean(&mut chrome);
+}
+
+#[test]
+fn the_list_of_runs_compares_two() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = scratch("runs");
+    std::fs::remove_dir_all(&folder).ok();
+    let records = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/records");
+    for (at, (name, record)) in [("older", "run-1.json"), ("newer", "run-2.json")].into_iter().enumerate() {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        std::fs::copy(records.join(record), folder.join(name).join("run.json")).unwrap();
+        let picture = image::RgbImage::from_pixel(32, 32, image::Rgb([200, 90 * at as u8, 40]));
+        picture.save(folder.join(name).join("image.png")).unwrap();
+        let trace = std::fs::File::create(folder.join(name).join("trace.safetensors")).unwrap();
+        let made = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 * (at as u64 + 1));
+        trace.set_modified(made).unwrap();
+    }
+    assert_eq!(attnmap::report::write_runs(&folder).unwrap(), 2);
+    let file = folder.join("index.html");
+    for (width, dark) in [(400, true), (1280, false)] {
+        chrome.open(&file, "#a=older&b=newer", Look { width, dark, ..Look::default() });
+        chrome.screenshot(true).save(scratch(&format!("runs-{width}.png"))).unwrap();
+        let wide = chrome.eval("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= u64::from(width), "page is {wide} wide at {width}");
+    }
+    chrome.open(&file, "", Look::default());
+    let names = chrome
+        .eval("[...document.querySelectorAll('.card > a')].map((a) => decodeURIComponent(a.getAttribute('href')))");
+    assert_eq!(names, json!(["newer/image.png", "older/image.png"]), "the newest first; neither has a page");
+    chrome.click(".card:nth-child(1) button");
+    chrome.click(".card:nth-child(2) button");
+    assert!(chrome.text(".command code").contains("attnmap compare"), "{}", chrome.text(".pair"));
+    assert!(chrome.text(".pair .note").contains("→"));
+    chrome.eval("(() => { const f = document.querySelector('input[type=search]'); f.value = 'beach'; f.dispatchEvent(new Event('input')); })()");
+    chrome.settle();
+    assert_eq!(chrome.text(".meta span:nth-child(2)"), "1 of 2 runs");
+    std::fs::write(&file, "mine").unwrap();
+    assert!(attnmap::report::write_runs(&folder).is_err(), "what attnmap did not write stays");
+}

@@ -3,6 +3,7 @@
 use crate::chrome::Look;
 use crate::{browser, clean, scratch};
 use attnmap::gallery::{Cell, CellFacts, Failure, IndexCell, IndexWord, index_page};
+use attnmap::run::Sampling;
 use attnmap::trace::Grid;
 use serde_json::json;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ fn cell(order: usize) -> Cell {
         base: prompt.clone(),
         prompt,
         model: "embedded".into(),
-        steps: Some(25),
+        sampling: Sampling { steps: Some(25), ..Sampling::default() },
         seed: seed as u64,
         order,
         ..Cell::default()
@@ -40,8 +41,28 @@ fn index_cell(order: usize) -> IndexCell {
     });
     let words: Vec<IndexWord> = words.collect();
     let numbers = vec![("start token share".to_string(), 0.6 + 0.0001 * (order * 7 % 1000) as f64)];
+    // A note in every tenth cell, of two kinds.
+    let notes = match order % 20 {
+        3 => vec![(0, "not apple left of frog, as the prompt says".to_owned())],
+        13 => vec![(1, "<b>frog</b> was probably not drawn".to_owned())],
+        _ => Vec::new(),
+    };
     let facts = CellFacts { cell, top: 0.3, map: Grid::new(16, 16) };
-    IndexCell { name: format!("cell-{order}"), facts, size: (128, 128), numbers, expected: Vec::new(), words }
+    IndexCell { name: format!("cell-{order}"), facts, size: (128, 128), numbers, expected: Vec::new(), words, notes }
+}
+
+/// What cannot be shown without the folder of the cells is said.
+#[test]
+fn a_page_without_its_cells_says_so() {
+    let Some(mut chrome) = browser() else { return };
+    let file = scratch("gallery-alone.html");
+    let cells: Vec<IndexCell> = (0..4).map(index_cell).collect();
+    std::fs::write(&file, index_page(&cells, &[], Some(9))).unwrap();
+    chrome.open(&file, "", Look::default());
+    chrome.settle();
+    assert!(chrome.text(".missing").contains("--pack"));
+    assert_eq!(chrome.eval("document.querySelector('.missing').hidden"), json!(false));
+    assert_eq!(chrome.text(".meta span:nth-child(2)"), "4 images so far of 9");
 }
 
 /// A gallery's folder of which every picture is the same two files.
@@ -66,7 +87,7 @@ fn gallery(count: usize) -> PathBuf {
     }
     let cells: Vec<IndexCell> = (0..count).map(index_cell).collect();
     let failures = vec![Failure { cell: cell(3), error: "out of <b>memory</b>".into() }];
-    let html = index_page(&cells, &failures);
+    let html = index_page(&cells, &failures, None);
     println!("index of {count} cells: {} kB", html.len() / 1000);
     std::fs::write(folder.join("index.html"), html).unwrap();
     folder.join("index.html")
@@ -79,6 +100,13 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     chrome.open(&file, "", Look::default());
     let opened = chrome.eval("Number(document.documentElement.dataset.opened)").as_f64().unwrap();
     println!("5,000 cells opened in {opened} ms");
+    // From the click on a word to the frame in which all cells in the window have its glow.
+    let lit = chrome.eval(
+        "new Promise((done) => { const b = document.querySelectorAll('.words button')[1], from = performance.now(); b.click(); \
+         requestAnimationFrame(() => requestAnimationFrame(() => { const t = performance.now() - from; b.click(); done(t); })); })",
+    );
+    println!("a word lit in all visible cells in {lit} ms");
+    assert!(lit.as_f64().unwrap() < 100.0 * 4.0, "{lit} ms");
     assert!(opened < 3000.0 * 4.0, "{opened} ms"); // three seconds on a quiet machine; tests share theirs
     let drawn =
         |chrome: &mut crate::chrome::Chrome| chrome.eval("document.querySelectorAll('.cell').length").as_u64().unwrap();
@@ -96,7 +124,7 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     assert!(chrome.eval("location.hash").as_str().unwrap().contains("word=frog"));
 
     // Sorted by the word's share: captions fall.
-    chrome.eval("(() => { const s = document.querySelectorAll('.tools select')[2]; s.value = 'w:share'; s.dispatchEvent(new Event('change')); })()");
+    chrome.eval("(() => { const s = [...document.querySelectorAll('.tools select')].find((s) => [...s.options].some((o) => o.value === 'w:share')); s.value = 'w:share'; s.dispatchEvent(new Event('change')); })()");
     chrome.settle();
     chrome.eval("document.querySelector('.view').scrollTop = 0");
     chrome.settle();
@@ -139,5 +167,85 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
         let wide = chrome.eval("document.documentElement.scrollWidth").as_u64().unwrap();
         assert!(wide <= u64::from(width), "page is {wide} wide at {width}");
     }
+
+    // What stands out is a filter in plain words.
+    chrome.open(&file, "#show=0", Look::default());
+    assert_eq!(chrome.text(".meta span:nth-child(2)"), "250 of 5000 images");
+    assert!(chrome.text(".tools").contains("a word may not have been drawn (250)"));
+
+    // An image opens large; arrows go on, and the way back leads to where it was.
+    chrome.open(&file, "", Look::default());
+    chrome.eval("document.querySelector('.view').scrollTop = 5000");
+    chrome.settle();
+    chrome.eval("[...document.querySelectorAll('.cell a')].find((a) => a.getBoundingClientRect().top > 300).click()");
+    chrome.settle();
+    assert_eq!(chrome.eval("document.querySelector('dialog.large').open"), json!(true));
+    let open =
+        |chrome: &mut crate::chrome::Chrome| chrome.eval("decodeURIComponent(/open=([^&]*)/.exec(location.hash)[1])");
+    let first = open(&mut chrome);
+    chrome.key("ArrowRight", false);
+    chrome.settle();
+    assert_ne!(open(&mut chrome), first);
+    chrome.screenshot(false).save(scratch("gallery-large.png")).unwrap();
+    chrome.eval("history.back()");
+    chrome.settle();
+    chrome.settle();
+    assert_eq!(chrome.eval("document.querySelector('dialog.large').open"), json!(false));
+    assert!(chrome.eval("document.querySelector('.view').scrollTop").as_f64().unwrap() > 4000.0);
+
+    // Two are compared on the spot.
+    chrome.open(&file, "#kept=cell-3&open=cell-4&mode=slider&split=25", Look::default());
+    let clip = "getComputedStyle(document.querySelectorAll('.stage .picture')[1]).clipPath";
+    assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 25%)"));
+    assert!(chrome.text(".large .side").contains("seed 3 → seed 4"));
+    assert!(chrome.text(".large table").contains("points"));
+
+    // Labels tell all cells apart.
+    chrome.open(&file, "", Look::default());
+    let labels = chrome.eval("[...document.querySelectorAll('.cell a')].map((a) => a.getAttribute('aria-label'))");
+    let labels: Vec<&str> = labels.as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();
+    let distinct: std::collections::BTreeSet<&&str> = labels.iter().collect();
+    assert_eq!(distinct.len(), labels.len(), "{labels:?}");
+    assert_eq!(chrome.eval("document.querySelectorAll('.words button[tabindex=\"0\"]').length"), json!(1));
     clean(&mut chrome);
+}
+
+/// The page of a cell has the word of the gallery, and the way back and on; the gallery knows what comes next.
+#[test]
+fn the_page_of_a_cell_leads_back_and_on() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = scratch("gallery-of-pages");
+    std::fs::remove_dir_all(&folder).ok();
+    let names = ["cell-150", "cell-151", "cell-152"];
+    for name in names {
+        let cell = folder.join("cells").join(name);
+        std::fs::create_dir_all(&cell).unwrap();
+        let data = attnmap::report::ReportData {
+            cell: Some(name.into()),
+            ..crate::sample::sample(&crate::sample::Plan::default())
+        };
+        std::fs::write(cell.join("report.html"), attnmap::report::page(&data)).unwrap();
+    }
+    let cells: Vec<IndexCell> = (150..153).map(index_cell).collect();
+    std::fs::write(folder.join("index.html"), index_page(&cells, &[], None)).unwrap();
+    chrome.open(&folder.join("cells/cell-150/report.html"), "#word=frog", Look::default());
+    assert_eq!(chrome.eval("[...document.querySelectorAll('.word[aria-pressed=\"true\"]')].length > 0"), json!(true));
+    let follow = |chrome: &mut crate::chrome::Chrome, link: usize, place: &str| {
+        chrome.eval(&format!("document.querySelectorAll('nav.cells a')[{link}].click()"));
+        for _ in 0..200 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let there = "document.documentElement.dataset.ready === 'true' && location.pathname";
+            if chrome.eval(there).as_str().is_some_and(|path| path.ends_with(place)) {
+                return;
+            }
+        }
+        panic!("{place} is not reached: {}", chrome.eval("location.href"));
+    };
+    follow(&mut chrome, 2, "cell-151/report.html");
+    assert!(chrome.eval("location.hash").as_str().unwrap().contains("w="), "the word goes with it");
+    follow(&mut chrome, 2, "cell-152/report.html");
+    follow(&mut chrome, 1, "cell-151/report.html");
+    follow(&mut chrome, 0, "gallery-of-pages/index.html");
+    let fragment = chrome.eval("location.hash").as_str().unwrap().to_owned();
+    assert!(fragment.contains("word=frog") && fragment.contains("at=cell-151"), "{fragment}");
 }

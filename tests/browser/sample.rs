@@ -224,6 +224,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         figures: vec![],
         why: vec![],
         explain_command: "attnmap explain outputs/a-red-apple-42".into(),
+        cell: None,
         settings: [
             ("checkpoint", "embedded default"),
             ("digest", "sha256:8d5c41e07f3b"),

@@ -410,7 +410,8 @@ pub fn plan(data: &[u8]) {
     for text in [next(), next()].into_iter().filter(|text| !text.is_empty()) {
         axes.replacements.extend(checked(text.parse::<Replacement>()));
     }
-    axes.steps.extend(next().parse::<usize>());
+    let asked = next().parse().ok().map(|steps| attnmap::run::Sampling { steps: Some(steps), ..Default::default() });
+    axes.sampling.push(asked.into_iter().collect());
     for text in [next(), next()].into_iter().filter(|text| !text.is_empty()) {
         axes.loras.extend(checked(gallery::parse_loras(text)));
     }

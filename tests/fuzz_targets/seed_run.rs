@@ -3,7 +3,7 @@
 use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::render::Display;
-use attnmap::run::{NewRun, Pictures, RunKind, Settings, write_run};
+use attnmap::run::{NewRun, Pictures, RunKind, Sampling, Settings, write_run};
 use attnmap::trace::{
     About, AttentionKind, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
     TokenInfo, TokenKind, Trace, WordInfo,
@@ -41,7 +41,11 @@ pub fn make(folder: &Path) {
         by: Default::default(),
         kind: RunKind::Generate,
         pictures: Pictures { trace: &trace, image: &image, aggregate: &aggregate, display: &display, words: None },
-        settings: Settings { seed: 7, steps: STEPS, width: 48, height: 32, ..Settings::default() },
+        settings: Settings {
+            seed: 7,
+            sampling: Sampling { steps: Some(STEPS), size: Some([32, 48]), ..Sampling::default() },
+            ..Settings::default()
+        },
         negative: Some("fog".into()),
         command: "attnmap generate 'apple frog'".into(),
         expect: None,

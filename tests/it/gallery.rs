@@ -290,7 +290,7 @@ fn loras_stand_beside_each_other_and_are_told_apart() {
     }
     assert_ne!(fs::read(found[0].0.join("image.png")).unwrap(), fs::read(found[1].0.join("image.png")).unwrap());
     let page = fs::read_to_string(at.join("g/index.html")).unwrap();
-    assert!(page.contains(r#""loras":["","kohya-sd1:0.7 + peft:1"]"#), "the page names them");
+    assert!(page.contains(r#"{"name":"lora","texts":["","kohya-sd1:0.7 + peft:1"]}"#), "the page names them");
     // Asked again nothing is made; another strength is another cell.
     let again = command(at, &axes("3", both)).output().unwrap();
     assert!(text(&again).contains("0 made, 2 kept, 0 failed"), "{}", text(&again));
@@ -354,4 +354,99 @@ fn mistakes_are_named_before_anything_is_made() {
         assert_eq!(text(&output).lines().count(), 1, "{arguments:?}: {}", text(&output));
     }
     assert!(!at.join("gallery").exists());
+}
+
+/// Ctrl-C says how far it came, and the page is there already.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_gallery_can_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let axes = ["--prompt", "a frog", "--seeds", "0..2000", "--out", "g"];
+    let child = command(at, &axes).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let index = at.join("g/index.html");
+    let began = std::time::Instant::now();
+    while !index.is_file() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no page from the first cell");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: the child is ours and not yet waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    let said = text(&output);
+    let done: usize = said.split("interrupted: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(said.contains(&format!("{done} of 2000 are done; the same command goes on")), "{said}");
+    let cells = fs::read_dir(at.join("g/cells")).unwrap().count();
+    let page = fs::read_to_string(&index).unwrap();
+    assert!(done >= 2 && cells >= done, "{said} {cells}");
+    assert!(page.contains("\"planned\":2000") && page.matches("a-frog-").count() >= done, "the page has every cell");
+}
+
+/// Four processes make parts of one gallery at once: the page that is written last has every cell.
+#[test]
+fn many_writers_leave_one_whole_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let part = |shard: &str| {
+        let axes =
+            ["--prompt", "a frog", "--seeds", "0..8", "--batch", "1", "--threads", "1", "--out", "g", "--shard", shard];
+        command(at, &axes).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let parts: Vec<_> = ["1/4", "2/4", "3/4", "4/4"].map(part).into_iter().collect();
+    for part in parts {
+        let output = part.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let page = fs::read_to_string(at.join("g/index.html")).unwrap();
+    assert!(page.contains("\"planned\":null"), "all cells are there");
+    for cell in fs::read_dir(at.join("g/cells")).unwrap() {
+        let name = cell.unwrap().file_name().into_string().unwrap();
+        assert!(page.contains(&name), "{name} is left out");
+    }
+}
+
+#[test]
+fn settings_are_axes_and_a_gallery_is_shared() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut all = command(at, &[]);
+    let axes = ["--prompt", "a zebra", "--seeds", "1", "--guidance", "1,3", "--weight", "zebra=1,1.5", "--out", "g"];
+    let made =
+        all.args(axes).args(["--pack", "g.zip", "--sheet", "g.png", "--model", "embedded", "--json"]).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    assert_eq!(text(&made).matches("never saw: zebra").count(), 1, "as generate warns, once: {}", text(&made));
+    let said: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(said["facts"]["made"], 4, "{said}");
+    let found = cells(&at.join("g"));
+    let told: Vec<_> = found
+        .iter()
+        .map(|(_, run)| (run["prompt"].as_str().unwrap(), run["settings"]["guidance_scale"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(told, [("a zebra", 1.0), ("a zebra", 3.0), ("a (zebra:1.5)", 1.0), ("a (zebra:1.5)", 3.0)]);
+    assert!(image::open(at.join("g.png")).is_ok());
+    // What is packed is what the pages show, in a folder of its own, and little of the whole.
+    let mut zip = zip::ZipArchive::new(fs::File::open(at.join("g.zip")).unwrap()).unwrap();
+    let names: Vec<String> = zip.file_names().map(|name| name.unwrap().into_owned()).collect();
+    assert_eq!(names.len(), 1 + 4 * 4, "{names:?}");
+    assert!(names.contains(&"g/index.html".to_owned()) && names.iter().all(|name| name.starts_with("g/")), "{names:?}");
+    let mut page = String::new();
+    std::io::Read::read_to_string(&mut zip.by_name("g/index.html").unwrap(), &mut page).unwrap();
+    assert_eq!(page, fs::read_to_string(at.join("g/index.html")).unwrap());
+    // Again as it is, into a folder; what is there stays unless it is asked for.
+    let share = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+        command.current_dir(at).args(["gallery", "g", "--pack"]).args(more).output().unwrap()
+    };
+    assert!(share(&["lean"]).status.success());
+    assert_eq!(files(&at.join("lean")).len(), 17);
+    for place in ["lean", "g.zip", "g"] {
+        let output = share(&[place]);
+        assert_eq!(output.status.code(), Some(2), "{place}: {}", text(&output));
+        assert!(text(&output).contains("--pack"), "{place}: {}", text(&output));
+    }
+    for place in ["lean", "g.zip"] {
+        let output = share(&[place, "--force"]);
+        assert!(output.status.success(), "{place}: {}", text(&output));
+    }
 }

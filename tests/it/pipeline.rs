@@ -234,8 +234,8 @@ fn options_come_back_from_settings() {
         ..pipeline.default_options()
     };
     let settings = pipeline.settings(&options, 7);
-    assert_eq!(settings.more["original_size"], "1024x768");
-    assert_eq!(settings.more["crop"], "40,16");
+    assert_eq!(settings.further()["original_size"], "1024x768");
+    assert_eq!(settings.further()["crop"], "40,16");
     let again = pipeline.options_of(&settings, "rain").unwrap();
     assert_eq!(format!("{again:?}"), format!("{options:?}"));
     let plain = pipeline.options_of(&pipeline.settings(&pipeline.default_options(), 0), "").unwrap();

@@ -2,7 +2,7 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::report::{self, from_run, pack};
-use attnmap::run::{RunRecord, Settings, save_heatmaps};
+use attnmap::run::{RunRecord, Sampling, Settings, save_heatmaps};
 use attnmap::trace::{
     About, AttentionKind, CheckpointInfo, Grid, HalfMaps, PromptInfo, Recording, Site, SiteMaps, Stage, TextAttention,
     TokenInfo, TokenKind, Trace, WordInfo,
@@ -107,7 +107,11 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         prompt: trace.about.prompt.text.clone(),
         negative: None,
         checkpoint: trace.about.checkpoint.clone(),
-        settings: Settings { seed: 7, steps: STEPS, width: 48, height: 32, ..Settings::default() },
+        settings: Settings {
+            seed: 7,
+            sampling: Sampling { steps: Some(STEPS), size: Some([32, 48]), ..Sampling::default() },
+            ..Settings::default()
+        },
         latent: trace.about.latent,
         image: trace.about.image,
         tokens: vec![],
@@ -119,6 +123,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         cut_off: vec![],
         warnings: vec![],
         aggregate: String::new(),
+        maps: None,
         display: attnmap::render::Display::default(),
         facts: None,
         expectations: Vec::new(),
@@ -126,7 +131,7 @@ fn run_folder(folder: &Path) -> attnmap::heatmap::Heatmaps {
         timesteps: trace.recording.timesteps.clone(),
         timings: Default::default(),
     };
-    record.describe(&maps, how.to_string(), &trace.about.prompt, 0.4);
+    record.describe(&maps, &how, &trace.about.prompt, 0.4);
     record.write(folder).unwrap();
     trace.save(&folder.join("trace.safetensors")).unwrap();
     save_heatmaps(&folder.join("heatmaps.safetensors"), &maps, &how.to_string(), &trace.about.prompt).unwrap();

@@ -36,6 +36,7 @@ fn make(folder: &Path) {
         cut_off: Vec::new(),
         warnings: Vec::new(),
         aggregate: "daam".into(),
+        maps: None,
         display: Display::default(),
         facts: None,
         expectations: Vec::new(),
@@ -243,4 +244,30 @@ fn what_is_damaged_is_refused_by_every_command_alike() {
     for command in readers {
         refused(&attnmap(command), 1, &[name]);
     }
+}
+
+/// Files that earlier versions wrote: what is read of them says the same when it is written again.
+#[test]
+fn files_of_earlier_formats_are_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/records");
+    let json =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&fs::read(fixtures.join(name)).unwrap()).unwrap() };
+    let folder = tempfile::tempdir().unwrap();
+    for (name, steps, how) in [("run-1.json", 25, "compete"), ("run-2.json", 3, "all, layers up, heads 0-1")] {
+        fs::copy(fixtures.join(name), folder.path().join("run.json")).unwrap();
+        let record = RunRecord::read(folder.path()).unwrap();
+        assert_eq!((record.settings.steps(), record.how().unwrap()), (steps, how.parse().unwrap()), "{name}");
+        let (written, old) = (serde_json::to_value(&record).unwrap(), json(name));
+        assert_eq!(written["settings"], old["settings"], "{name}");
+        let since_2: &[&str] = if name == "run-2.json" { &["words", "facts", "tokens"] } else { &[] };
+        for field in ["command", "aggregate", "display"].iter().chain(since_2) {
+            assert_eq!(written[field], old[field], "{name}: {field}");
+        }
+    }
+    let text = fs::read_to_string(fixtures.join("cell.json")).unwrap();
+    let cell: attnmap::gallery::CellFacts = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string_pretty(&cell).unwrap(), text, "its name is a digest of this");
+    assert_eq!(cell.cell.name(), "a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0-76a716ce");
+    let sweep: attnmap::facts::sweep::Sweep = serde_json::from_value(json("sweep.json")).unwrap();
+    assert_eq!(sweep.seeds, [0, 1]);
 }

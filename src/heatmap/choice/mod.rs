@@ -1,6 +1,7 @@
 //! What goes into a heat map: an [`Aggregate`] chooses sites, heads and steps, by name or piece by
 //! piece.
 
+mod data;
 mod ranges;
 mod sites;
 

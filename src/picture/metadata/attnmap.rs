@@ -12,6 +12,7 @@ pub(super) fn read(texts: &Texts) -> Option<Result<Metadata, String>> {
     let (prompt, settings) = (texts.get("Description")?, texts.get("Settings")?);
     let Ok(Value::Object(settings)) = json::parse(settings) else { return None };
     let field = |name: &str| settings.get(name);
+    let is_on = |name: &str| settings.get(name).and_then(Value::as_bool).unwrap_or(false);
     let is_look = settings.contains_key(crate::trace::LEVELS_KEY);
     let mut found = Metadata {
         program: "attnmap".into(),
@@ -19,7 +20,7 @@ pub(super) fn read(texts: &Texts) -> Option<Result<Metadata, String>> {
         negative: texts.get("Negative prompt").cloned(),
         seed: field("seed").and_then(json::whole),
         size: field("width").and_then(json::count).zip(field("height").and_then(json::count)),
-        syntax: Syntax::of_settings(&settings.clone().into_iter().collect()),
+        syntax: Syntax { emphasis: is_on("emphasis"), long: is_on("long") },
         model: texts.get("Checkpoint").and_then(|name| name.rsplit_once(' ')).map(|(id, _)| id.to_owned()),
         ..Metadata::default()
     };

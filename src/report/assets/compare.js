@@ -1,5 +1,20 @@
-// Two runs side by side: linked words, both images, and the signed difference of their maps.
-const RUN = JSON.parse($('run').textContent);
+// Two runs side by side: linked words, both images, and the signed difference of their maps. Of more runs a strip shows all: one
+// is the base (A), one is beside it (B), and the address names both.
+const ALL = JSON.parse($('run').textContent);
+const COUNT = ALL.runs.length;
+function chosenRuns() {
+  const number = (key, otherwise) => { const found = new RegExp('(?:^|[#&])' + key + '=(\\d+)').exec(location.hash), at = found ? Number(found[1]) - 1 : otherwise; return at < COUNT ? at : otherwise; };
+  const base = number('base', 0), beside = number('with', base === 1 ? 0 : 1);
+  return {base, beside: beside === base ? (base === 0 ? 1 : 0) : beside};
+}
+const {base: BASE, beside: BESIDE} = chosenRuns();
+const RUN = {a: ALL.runs[BASE], b: ALL.runs[BESIDE], ...ALL.pairs[BASE + '-' + BESIDE], changed: ALL.changed, version: ALL.version};
+const sources = ALL.runs.map((run, at) => $('source-' + at));
+for (const source of sources) source.hidden = true;
+sources[BASE].id = 'source-a';
+sources[BESIDE].id = 'source-b';
+// The address of two of the runs.
+const address = (base, beside) => [base === 0 ? '' : 'base=' + (base + 1), beside === (base === 1 ? 0 : 1) ? '' : 'with=' + (beside + 1)].filter(Boolean);
 const SIDES = ['a', 'b'];
 const wordName = (word) => word.text + (word.occurrence > 1 ? '#' + word.occurrence : '');
 const PAIRS = RUN.pairs.map((pair, index) => ({...pair, index}));
@@ -36,7 +51,7 @@ function set(patch) {
   requestAnimationFrame(() => {
     queued = false;
     for (const listener of listeners) listener();
-    try { const parts = [S.locked < 0 ? '' : 'pair=' + S.locked, S.show ? 'show=' + S.show : '', S.split === 50 ? '' : 'split=' + S.split, S.cells ? 'cells=1' : ''];
+    try { const parts = [...address(BASE, BESIDE), S.locked < 0 ? '' : 'pair=' + S.locked, S.show ? 'show=' + S.show : '', S.split === 50 ? '' : 'split=' + S.split, S.cells ? 'cells=1' : ''];
       history.replaceState(null, '', '#' + parts.filter(Boolean).join('&')); } catch { /* file:// may refuse */ }
   });
 }
@@ -48,6 +63,7 @@ function promptLine(side, buttons) {
   const line = el('p', {class: 'line', dir: 'auto'}, el('b', {class: 'side', text: side.toUpperCase()}));
   run.words.forEach((word, i) => {
     const pair = PAIRS.find((p) => p[side] === i);
+    if (!pair) { line.append(el('span', {class: 'word soft', dir: 'auto', text: word.text}), ' '); return; }
     const button = el('button', {class: 'word ' + pair.kind, type: 'button', tabIndex: -1, 'data-pair': pair.index, 'aria-pressed': 'false',
       title: KINDS[pair.kind], 'aria-label': wordName(word) + ', ' + KINDS[pair.kind] + ', share ' + percent(word.share),
       onclick: () => set({locked: S.locked === pair.index ? -1 : pair.index, hover: -1}),
@@ -190,6 +206,20 @@ function between() {
   return el('figure', {class: 'picture difference'}, el('div', {class: 'over'}, modes), frame, ends, bar, ticks, caption);
 }
 
+// All runs, where there are more than two: a click puts one beside the base, a button makes it the base.
+function strip() {
+  if (COUNT < 3) return null;
+  const link = (base, beside) => '#' + address(base, beside).join('&');
+  return el('nav', {class: 'strip', 'aria-label': 'Runs'}, el('ol', {}, ALL.runs.map((run, at) => {
+    const role = at === BASE ? 'base' : at === BESIDE ? 'beside' : '';
+    const share = el('small', {text: at === BASE ? 'A, the base' : at === BESIDE ? 'B' : ''});
+    const open = el('a', {href: at === BASE ? link(BESIDE, BASE) : link(BASE, at), 'aria-current': role ? 'true' : null, title: run.prompt, 'aria-label': (at === BASE ? 'Swap: ' : 'Compare the base with ') + run.name},
+      el('img', {src: sources[at].src, alt: ''}), el('span', {text: run.name}));
+    const own = at === BASE ? null : el('a', {class: 'quiet', href: link(at, at === BESIDE ? BASE : BESIDE), text: 'make it the base', 'aria-label': 'Make ' + run.name + ' the base'});
+    return el('li', {class: role}, open, share, own);
+  })));
+}
+
 async function start() {
   for (const side of SIDES) $('source-' + side).hidden = true;
   try {
@@ -235,7 +265,7 @@ async function start() {
   const notes = [], middle = between(), sides = [picture('a'), middle, picture('b')];
   if (RUN.a.aggregate !== RUN.b.aggregate) notes.push(`The maps were made in different ways (A: ${RUN.a.aggregate}; B: ${RUN.b.aggregate}); their difference means little. `);
   if (RUN.a.image.width * RUN.b.image.height !== RUN.b.image.width * RUN.a.image.height) notes.push('The images have different shapes: places are compared as fractions of each. ');
-  document.body.append(el('main', {class: 'page'},
+  document.body.append(el('main', {class: 'page'}, strip(),
     el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: RUN.a.name + '  |  ' + RUN.b.name})),
       el('h1', {class: 'unseen', dir: 'auto', text: 'Two runs compared: ' + RUN.a.prompt + ' | ' + RUN.b.prompt}), promptLine('a', buttons), promptLine('b', buttons),
       el('p', {class: 'key'}, el('span', {class: 'same', text: 'same'}), el('span', {class: 'replaced', text: 'replaced'}), el('span', {class: 'onlya', text: 'only in one'}), cells, clear)),
@@ -263,7 +293,11 @@ async function start() {
     return {locked: at < PAIRS.length ? at : -1, cells: /[#&]cells=1/.test(location.hash), split: split ? Math.min(100, Number(split[1])) : 50,
       show: show && SHOWS.some(([name]) => name === show[1]) ? show[1] : null};
   };
-  window.addEventListener('hashchange', () => set(read()));
+  window.addEventListener('hashchange', () => {
+    const {base, beside} = chosenRuns();
+    if (base !== BASE || beside !== BESIDE) location.reload();
+    else set(read());
+  });
   set(read());
   requestAnimationFrame(() => requestAnimationFrame(() => { document.documentElement.dataset.ready = 'true'; }));
 }

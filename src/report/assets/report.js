@@ -12,7 +12,7 @@ async function start() {
   const shownSettings = ['checkpoint', 'LoRA', 'embedding', 'seed', 'steps', 'noise levels', 'size'];
   const meta = shownSettings.flatMap((name) => RUN.settings.filter(([key]) => key === name)).map(([key, value]) => (key === 'seed' ? key + ' ' + value : key === 'steps' ? plural(Number(value), 'step') : key === 'LoRA' || key === 'embedding' ? key + ' ' + value : value));
   const sweep = RUN.sweep ? el('a', {href: RUN.sweep.href, text: 'this prompt over ' + RUN.sweep.seeds + ' seeds'}) : null;
-  const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {}, meta.join(' · '), sweep && ' · ', sweep)),
+  const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {}, meta.join(' · '), sweep && ' · ', sweep), cellLinks()),
     el('h1', {class: 'unseen', dir: 'auto', text: (LOOK ? 'Attention to a caption: ' : 'Attention for a prompt: ') + (RUN.prompt || 'empty')}), wordsPanel());
   const stage = stagePanel();
   const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel(), headsPanel(), facts.evidence, whyPanel(), facts.layout, matrixPanel(), facts.settings, facts.help);

@@ -244,6 +244,7 @@ function readHash() {
     const at = part.indexOf('='), key = part.slice(0, at), value = part.slice(at + 1);
     const number = (min, max) => { const n = Number(value); return Number.isFinite(n) ? Math.min(max, Math.max(min, n)) : null; };
     if (key === 'w') patch.locked = [...new Set(value.split(',').map((k) => ENTRIES.findIndex((e) => e.key === k)).filter((i) => i >= 0))];
+    else if (key === 'word') patch.locked = ENTRIES.filter((entry) => !entry.special && !entry.probe && !entry.negative && wordKey(entry) === value).map((entry) => entry.index); // as a gallery names it
     else if (key === 'at') patch.selection = decodeSelection(value);
     else if (key === 'steps' && HAS_STEPS && /^\d+-\d+$/.test(value)) {
       const [a, b] = value.split('-').map((n) => Math.min(GROUPS, Math.max(1, Number(n))) - 1);

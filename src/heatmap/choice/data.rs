@@ -1,0 +1,98 @@
+//! An aggregate as data, for `run.json` and other files.
+
+use super::{Aggregate, SiteFilter};
+use crate::trace::Half;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The rule by its name, and what is chosen of it.
+#[derive(Serialize, Deserialize)]
+struct Data {
+    name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resolution: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heads: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steps: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    half: Option<String>,
+}
+
+/// How the half of the negative prompt is called.
+const UNCONDITIONAL: &str = "unconditional";
+
+fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+impl Serialize for Aggregate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut data = Data {
+            name: self.name.clone(),
+            layers: Vec::new(),
+            resolution: Vec::new(),
+            heads: self.heads.as_ref().map(ToString::to_string),
+            steps: self.steps.as_ref().map(ToString::to_string),
+            half: (self.half == Half::Unconditional).then(|| UNCONDITIONAL.to_owned()),
+        };
+        for filter in &self.sites {
+            match filter {
+                SiteFilter::Layers(layers) => data.layers.extend(texts(layers)),
+                SiteFilter::Resolutions(sizes) => data.resolution.extend(texts(sizes)),
+                _ => {} // what the name implies
+            }
+        }
+        data.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Aggregate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fn parsed<T: std::str::FromStr<Err = crate::Error>, E: Error>(list: &[String]) -> Result<Vec<T>, E> {
+            list.iter().map(|text| text.parse().map_err(E::custom)).collect()
+        }
+        let data = Data::deserialize(deserializer)?;
+        let mut how = Self::named(&data.name).map_err(D::Error::custom)?;
+        if !data.layers.is_empty() {
+            how = how.narrowed(SiteFilter::Layers(parsed::<_, D::Error>(&data.layers)?));
+        }
+        if !data.resolution.is_empty() {
+            how = how.narrowed(SiteFilter::Resolutions(parsed::<_, D::Error>(&data.resolution)?));
+        }
+        how.heads = data.heads.map(|text| text.parse().map_err(D::Error::custom)).transpose()?;
+        how.steps = data.steps.map(|text| text.parse().map_err(D::Error::custom)).transpose()?;
+        how.half = match data.half.as_deref() {
+            None | Some("conditional") => Half::Conditional,
+            Some(UNCONDITIONAL) => Half::Unconditional,
+            Some(other) => return Err(D::Error::custom(format!("there is no half {other:?}"))),
+        };
+        Ok(how)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aggregate_is_written_as_data_and_read_back() {
+        for written in [
+            "compete",
+            "daam, heads 1",
+            "last-up, steps 0.2..0.8",
+            "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, unconditional half",
+        ] {
+            let how: Aggregate = written.parse().unwrap();
+            let json = serde_json::to_string(&how).unwrap();
+            assert_eq!(serde_json::from_str::<Aggregate>(&json).unwrap(), how, "{json}");
+        }
+        let json = serde_json::to_string(&"all, layers up, heads 0-3".parse::<Aggregate>().unwrap()).unwrap();
+        assert_eq!(json, r#"{"name":"all","layers":["up"],"heads":"0-3"}"#);
+        for wrong in [r#"{"name":"best"}"#, r#"{"name":"all","heads":"x"}"#, r#"{"name":"all","half":"third"}"#] {
+            assert!(serde_json::from_str::<Aggregate>(wrong).is_err(), "{wrong}");
+        }
+    }
+}
