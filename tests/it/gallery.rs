@@ -410,10 +410,10 @@ fn many_writers_leave_one_whole_page() {
 fn settings_are_axes_and_a_gallery_is_shared() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let mut all = command(at, &[]);
+    let mut all = Command::new(env!("CARGO_BIN_EXE_attnmap"));
+    all.current_dir(at).args(["gallery", "--steps", "2", "--overlay-size", "64"]);
     let axes = ["--prompt", "a zebra", "--seeds", "1", "--guidance", "1,3", "--weight", "zebra=1,1.5", "--out", "g"];
-    let made =
-        all.args(axes).args(["--pack", "g.zip", "--sheet", "g.png", "--model", "embedded", "--json"]).output().unwrap();
+    let made = all.args(axes).args(["--pack", "g.zip", "--sheet", "g.png", "--json"]).output().unwrap();
     assert!(made.status.success(), "{}", text(&made));
     assert_eq!(text(&made).matches("never saw: zebra").count(), 1, "as generate warns, once: {}", text(&made));
     let said: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();

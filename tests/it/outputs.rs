@@ -61,7 +61,7 @@ fn names_that_attnmap_gives_count_up() {
     for _ in 0..3 {
         generate(at, &["-q"]);
     }
-    assert_eq!(names(&at.join("outputs")), ["a-red-apple-0", "a-red-apple-0-2", "a-red-apple-0-3"]);
+    assert_eq!(names(&at.join("outputs")), ["a-red-apple-0", "a-red-apple-0-2", "a-red-apple-0-3", "index.html"]);
     generate(at, &["--force"]);
     succeeds(at, &["trace", "outputs/a-red-apple-0/image.png", "an apple", "--levels", "300"]);
     succeeds(at, &["trace", "outputs/a-red-apple-0/image.png", "an apple", "--levels", "300"]);
@@ -327,7 +327,8 @@ fn a_drawn_seed_is_told_and_recorded() {
     let at = folder.path();
     let output = attnmap(at, &[&["generate", "a frog", "--seed", "random"], &QUICK[..]].concat());
     let said = String::from_utf8(output.stderr).unwrap();
-    let [run] = names(&at.join("outputs")).try_into().unwrap();
+    let [run, list] = names(&at.join("outputs")).try_into().unwrap();
+    assert_eq!(list, "index.html");
     let record = record(&at.join("outputs").join(run));
     let seed = record["settings"]["seed"].as_u64().unwrap();
     assert!(said.contains(&format!("drew {seed}")), "{said}");
