@@ -170,6 +170,25 @@ impl Chrome {
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": false}));
     }
 
+    /// Follows what `click` leads to, over other pages too, until the address has `part` and the page is ready.
+    pub fn follow(&mut self, click: &str, part: &str) {
+        self.eval(&format!("setTimeout(() => {click}, 0), 0"));
+        let started = Instant::now();
+        loop {
+            // The history is the browser's: asking it does not meddle with a page that is going away.
+            let history = self.call("Page.getNavigationHistory", json!({}));
+            let at = history["currentIndex"].as_u64().unwrap_or(0) as usize;
+            let address = history["entries"][at]["url"].as_str().unwrap_or_default().to_owned();
+            if address.contains(part) {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "{part} is not reached: {address}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        self.wait("document.documentElement?.dataset.ready === 'true'");
+    }
+
     /// Touches the window at a place and lifts the finger again.
     pub fn tap(&mut self, (x, y): (f64, f64)) {
         self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": true}));

@@ -231,15 +231,7 @@ fn the_page_of_a_cell_leads_back_and_on() {
     chrome.open(&folder.join("cells/cell-150/report.html"), "#word=frog", Look::default());
     assert_eq!(chrome.eval("[...document.querySelectorAll('.word[aria-pressed=\"true\"]')].length > 0"), json!(true));
     let follow = |chrome: &mut crate::chrome::Chrome, link: usize, place: &str| {
-        chrome.eval(&format!("document.querySelectorAll('nav.cells a')[{link}].click()"));
-        for _ in 0..200 {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            let there = "document.documentElement.dataset.ready === 'true' && location.pathname";
-            if chrome.eval(there).as_str().is_some_and(|path| path.ends_with(place)) {
-                return;
-            }
-        }
-        panic!("{place} is not reached: {}", chrome.eval("location.href"));
+        chrome.follow(&format!("document.querySelectorAll('nav.cells a')[{link}].click()"), place);
     };
     follow(&mut chrome, 2, "cell-151/report.html");
     assert!(chrome.eval("location.hash").as_str().unwrap().contains("w="), "the word goes with it");

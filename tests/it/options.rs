@@ -124,8 +124,8 @@ fn explain_makes_its_run_as_generate_does() {
     succeeds(folder.path(), &[&["generate", PROMPT, "--out", "run"], &unusual[..]].concat());
     let explain = [&["explain", PROMPT, "--words", "apple"], &unusual[..]].concat();
     succeeds(folder.path(), &explain);
-    let made: Vec<_> =
-        fs::read_dir(folder.path().join("outputs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let made = fs::read_dir(folder.path().join("outputs")).unwrap().map(|entry| entry.unwrap().path());
+    let made: Vec<_> = made.filter(|path| path.is_dir()).collect();
     let [made] = made.as_slice() else { panic!("one run: {made:?}") };
     let (run, explained) = (json(&folder.path().join("run/run.json")), json(&made.join("run.json")));
     for part in ["settings", "negative", "words", "probes", "checkpoint", "tokens"] {

@@ -68,7 +68,14 @@ fn names_that_attnmap_gives_count_up() {
     let sweep = ["sweep", "a red apple", "--seeds", "0", "--steps", "1"];
     succeeds(at, &sweep);
     succeeds(at, &sweep);
-    let expected = ["a-red-apple-0", "a-red-apple-0-2", "a-red-apple-0-3", "a-red-apple-sweep", "a-red-apple-sweep-2"];
+    let expected = [
+        "a-red-apple-0",
+        "a-red-apple-0-2",
+        "a-red-apple-0-3",
+        "a-red-apple-sweep",
+        "a-red-apple-sweep-2",
+        "index.html",
+    ];
     assert_eq!(names(&at.join("outputs")), [&expected[..], &["trace-an-apple-0", "trace-an-apple-0-2"]].concat());
 
     // Runs are found by their age, and two of them are compared.
