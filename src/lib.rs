@@ -47,7 +47,9 @@
 //!
 //! `ARCHITECTURE.md` says why the parts are cut as they are, and `CONTRIBUTING.md` how to add one.
 
+pub mod attribution;
 pub mod checkpoint;
+pub mod components;
 mod error;
 pub mod evidence;
 pub mod facts;
@@ -55,6 +57,7 @@ pub mod files;
 pub mod gallery;
 pub mod heatmap;
 pub mod kernels;
+pub mod lens;
 pub mod maker;
 pub mod model;
 pub mod picture;

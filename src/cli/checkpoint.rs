@@ -126,6 +126,7 @@ impl LoadArgs {
             device: device.unwrap_or(known.device),
             size: known.size,
             ignore_memory: self.ignore_memory,
+            plain: known.plain,
         })
     }
 }

@@ -3,11 +3,13 @@
 mod again;
 mod animate;
 mod ask;
+mod attribute;
 mod captions;
 mod check;
 mod checkpoint;
 mod compare;
 mod completions;
+mod components;
 mod display;
 mod eval;
 mod expect;
@@ -18,6 +20,7 @@ mod generate;
 mod help;
 mod inert;
 mod init;
+mod lens;
 mod lists;
 mod models;
 mod newest;
@@ -94,6 +97,9 @@ enum Command {
     Probe(Box<probe::ProbeCommandArgs>),
     #[command(alias = "ties")]
     SelfAttention(self_attention::SelfAttentionArgs),
+    Attribute(Box<attribute::AttributeArgs>),
+    Components(components::ComponentsArgs),
+    Lens(Box<lens::LensArgs>),
     Sweep(Box<sweep::SweepArgs>),
     Eval(eval::EvalArgs),
     Gallery(Box<gallery::GalleryArgs>),
@@ -133,6 +139,9 @@ impl Cli {
             Command::Ask(args) => ask::run(&args, &terminal),
             Command::Probe(args) => probe::run(&args, &terminal),
             Command::SelfAttention(args) => self_attention::run(&args, &terminal),
+            Command::Attribute(args) => attribute::run(&args, &terminal),
+            Command::Components(args) => components::run(&args, &terminal),
+            Command::Lens(args) => lens::run(&args, &terminal),
             Command::Sweep(args) => sweep::run(&args, &terminal),
             Command::Eval(args) => eval::run(&args, &terminal),
             Command::Gallery(args) => gallery::run(&args, &terminal),

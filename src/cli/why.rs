@@ -31,16 +31,17 @@ pub struct WhyArgs {
     subject: SubjectArgs,
 
     /// Most runs that the experiments may cost
-    #[arg(long, value_name = "RUNS", default_value_t = BUDGET as u32)]
+    #[arg(long, value_name = "RUNS", default_value_t = BUDGET as u32, help_heading = "Experiments")]
     #[arg(value_parser = clap::value_parser!(u32).range(LEAST as i64..=10_000))]
     budget: u32,
 
     /// Most images in one pass: more is faster and takes more memory
-    #[arg(long, value_name = "IMAGES", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "IMAGES", default_value_t = 4, help_heading = "Experiments")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
 
     /// Ask again where the run has an answer, or a part of one
-    #[arg(long)]
+    #[arg(long, help_heading = "Experiments")]
     force: bool,
 
     /// Open the run's page in the browser
@@ -57,6 +58,7 @@ pub struct WhyArgs {
 
 /// Which thing is meant.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The thing")]
 #[group(required = false, multiple = false)]
 struct SubjectArgs {
     /// The thing of this word of the prompt [default: the one that the maps are surest of]

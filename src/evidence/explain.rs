@@ -271,14 +271,11 @@ impl Explanation {
     /// [`Error::Interrupted`] when `progress` breaks, and then nothing is written.
     pub fn make(&self, pipeline: &mut Pipeline, progress: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Evidence> {
         let (record, ask) = (&self.run.record, &self.ask);
-        check_checkpoint(record, pipeline)?;
-        let options = options_of(pipeline, &self.run)?;
-        check_replay(&self.run, pipeline, &options)?;
-        let prompt = pipeline.prompt(&record.prompt, &options)?;
+        let (prompt, options) = remade(&self.run, pipeline)?;
         let words = self.words();
         let cut = |word: &WordInfo| Row::cut(pipeline, &prompt, &[word], ask.cut);
         let rows = words.iter().map(cut).collect::<Result<Vec<_>>>()?;
-        let shown = self.shown(pipeline, &prompt, &options, progress)?;
+        let shown = shown(&self.run, &self.image, pipeline, &prompt, &options, progress)?;
         let at = self.steps();
         let steps: Vec<(&Tensor, f64)> = at.iter().map(|&step| (&shown[step].0, shown[step].1)).collect();
         let whole = Row::whole(&prompt);
@@ -396,28 +393,6 @@ impl Explanation {
         redrawn::without_dead(pipeline, &prompt, options, found, &self.image, progress)
     }
 
-    /// What the UNet was shown at each call of the run, with the timestep. A traced picture is noised again; a generated image is made again,
-    /// and must be the same, but for what rounding in a batch of several images does.
-    fn shown(
-        &self,
-        pipeline: &Pipeline,
-        prompt: &Prompt,
-        options: &Options,
-        progress: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<(Tensor, f64)>> {
-        if is_look(&self.run) {
-            let noised = pipeline.noise_picture(&self.image, &LookOptions::of_run(&self.run)?)?;
-            return Ok(noised.into_iter().map(|noised| (noised.latent, noised.timestep as f64)).collect());
-        }
-        let trajectory = causal::replay(pipeline, prompt, options, progress)?;
-        if !same_but_for_rounding(&trajectory.generation.image, &self.image) {
-            let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
-                          its words cannot be tested";
-            return Err(Error::Trace { file: self.run.folder.join("image.png"), reason: reason.into() });
-        }
-        Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
-    }
-
     /// What each word owes of the effect of cutting all of them.
     fn share(
         &self,
@@ -465,6 +440,47 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
     }
     let negative = run.record.negative.as_deref().unwrap_or_default();
     Ok(Options { init: Init::of_run(run)?, ..pipeline.options_of(&run.record.settings, negative)? })
+}
+
+/// The prompt and the options that make `run` again with the checkpoint that made it.
+///
+/// # Errors
+/// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was made
+/// in a way that cannot be replayed.
+pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
+    check_checkpoint(&run.record, pipeline)?;
+    let options = options_of(pipeline, run)?;
+    check_replay(run, pipeline, &options)?;
+    let prompt = pipeline.prompt(&run.record.prompt, &options)?;
+    Ok((prompt, options))
+}
+
+/// What the UNet was shown at each call of `run`, with the timestep. A traced picture is noised
+/// again. A generated image is made again and must be `image`, but for what rounding in a batch of
+/// several images does. `progress` is told of every step.
+///
+/// # Errors
+/// [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when
+/// `progress` breaks.
+pub fn shown(
+    run: &Run,
+    image: &RgbImage,
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Vec<(Tensor, f64)>> {
+    if is_look(run) {
+        let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
+        return Ok(noised.into_iter().map(|noised| (noised.latent, noised.timestep as f64)).collect());
+    }
+    let trajectory = causal::replay(pipeline, prompt, options, progress)?;
+    if !same_but_for_rounding(&trajectory.generation.image, image) {
+        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
+                      its words cannot be tested";
+        return Err(Error::Trace { file: run.folder.join("image.png"), reason: reason.into() });
+    }
+    Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
 }
 
 /// Whether a run with `options` says all of itself that `run` says: no other run is made in silence. A look at a picture is made again from

@@ -1,7 +1,7 @@
 //! The prompt's reader: CLIP's text transformer (transformers `CLIPTextModel`,
 //! `CLIPTextModelWithProjection`).
 
-use super::layers::{Builder, LayerNorm, Linear, attend, merge_heads, quick_gelu, split_heads};
+use super::layers::{Builder, LayerNorm, Linear, MemoryOrder, attend, merge_heads, quick_gelu, split_heads};
 use crate::checkpoint::{Activation, TextEncoderConfig};
 use crate::{Error, Result};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -58,6 +58,14 @@ impl TextEncoder {
         Self::build(config, &Builder::new(weights))
     }
 
+    /// As [`new`](Self::new), of plain layers, which candle can differentiate.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn plain(config: &TextEncoderConfig, weights: VarBuilder) -> Result<Self> {
+        Self::build(config, &Builder::with_layout(weights, MemoryOrder::Nchw))
+    }
+
     /// As [`new`](Self::new), from layers of the caller's choice.
     ///
     /// # Errors
@@ -91,7 +99,7 @@ impl TextEncoder {
     /// # Errors
     /// When there are too many tokens or an id is beyond the vocabulary.
     pub fn forward(&self, ids: &Tensor) -> Result<TextEncoding> {
-        self.run(ids, false)
+        self.run(ids, &self.embed(ids)?, false)
     }
 
     /// As [`forward`](Self::forward), and keeps the self-attention of every layer.
@@ -99,10 +107,23 @@ impl TextEncoder {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_attentions(&self, ids: &Tensor) -> Result<TextEncoding> {
-        self.run(ids, true)
+        self.run(ids, &self.embed(ids)?, true)
     }
 
-    fn run(&self, ids: &Tensor, keep_attentions: bool) -> Result<TextEncoding> {
+    /// As [`forward`](Self::forward) with other token embeddings, `[batch, tokens, hidden_size]`,
+    /// than those of `ids`, which still say where the pooled state is read.
+    ///
+    /// # Errors
+    /// When `embedded` has another shape.
+    pub fn forward_embedded(&self, ids: &Tensor, embedded: &Tensor) -> Result<TextEncoding> {
+        self.run(ids, embedded, false)
+    }
+
+    /// The embedding of each of `ids`, before positions are added: `[batch, tokens, hidden_size]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (batch, tokens) = ids.dims2()?;
         let rows = ids.to_dtype(DType::U32)?.to_vec2::<u32>()?;
         let (vocabulary, width) = self.token_embedding.dims2()?;
@@ -121,7 +142,32 @@ impl TextEncoder {
         }
         let flat = ids.to_device(&self.device)?.to_dtype(DType::U32)?.flatten_all()?;
         let embedded = self.token_embedding.index_select(&flat, 0)?.to_dtype(self.dtype)?;
-        let embedded = embedded.reshape((batch, tokens, width))?;
+        Ok(embedded.reshape((batch, tokens, width))?)
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// What the encoder would give if it ended after its first `layers`: the final layer norm on the
+    /// states there, and the pooled state of those. `encoding` is of `ids`.
+    ///
+    /// # Errors
+    /// When there are not so many layers.
+    pub fn ended_after(&self, layers: usize, ids: &Tensor, encoding: &TextEncoding) -> Result<TextEncoding> {
+        let Some(last) = encoding.hidden_states.get(layers) else {
+            let count = self.layers.len();
+            return Err(Error::bug(format!("a text encoder of {count} layers cannot end after {layers}")));
+        };
+        let hidden_states = encoding.hidden_states[..=layers].to_vec();
+        let attentions = encoding.attentions.iter().take(layers).cloned().collect();
+        self.ended(&ids.to_dtype(DType::U32)?.to_vec2::<u32>()?, &last.to_dtype(self.dtype)?, hidden_states, attentions)
+    }
+
+    fn run(&self, ids: &Tensor, embedded: &Tensor, keep_attentions: bool) -> Result<TextEncoding> {
+        let (_, tokens) = ids.dims2()?;
+        let rows = ids.to_dtype(DType::U32)?.to_vec2::<u32>()?;
         let position = self.position_embedding.narrow(0, 0, tokens)?.to_dtype(self.dtype)?;
         let mut x = embedded.broadcast_add(&position)?;
         let mask = causal_mask(tokens, &self.device)?;
@@ -131,7 +177,18 @@ impl TextEncoder {
             x = layer.forward(&x, &mask, keep_attentions.then_some(&mut attentions))?;
             hidden_states.push(x.to_dtype(DType::F32)?);
         }
-        let last_hidden_state = self.final_layer_norm.forward(&x)?.to_dtype(DType::F32)?;
+        self.ended(&rows, &x, hidden_states, attentions)
+    }
+
+    /// What follows the last layer, whose states are `x`.
+    fn ended(
+        &self,
+        rows: &[Vec<u32>],
+        x: &Tensor,
+        hidden_states: Vec<Tensor>,
+        attentions: Vec<Tensor>,
+    ) -> Result<TextEncoding> {
+        let last_hidden_state = self.final_layer_norm.forward(x)?.to_dtype(DType::F32)?;
         let pooled: Vec<Tensor> = rows
             .iter()
             .enumerate()

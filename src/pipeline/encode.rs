@@ -24,6 +24,16 @@ fn value_weights(weights: &[f32], context: &PreparedPrompt, images: usize) -> Re
     Ok(Tensor::from_vec(all, (batch, tokens), &Device::Cpu)?)
 }
 
+/// What the denoiser is given of some prompts, a row each, before it is put together: f32.
+#[derive(Debug, Clone)]
+pub struct States {
+    /// The states of each text encoder, weights applied, `[prompts, tokens, channels]`. Those of
+    /// two encoders stand side by side in cross-attention.
+    pub encoders: Vec<Tensor>,
+    /// The second encoder's projection of each prompt, `[prompts, width]`.
+    pub pooled: Option<Tensor>,
+}
+
 /// What encoding some prompts gives.
 pub(super) struct Encoding {
     /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of
@@ -113,8 +123,75 @@ impl Pipeline {
     /// # Errors
     /// When there are no prompts.
     pub fn conditioning(&self, prompts: &[&Prompt], options: &Options) -> Result<Conditioning> {
-        let encoding = self.encode(prompts, false)?;
+        let encoding = self.encode(prompts, false, None)?;
         Ok(self.conditions(encoding.hidden_states, encoding.pooled, options))
+    }
+
+    /// What the text encoders make of `prompts`, a row each, as in [`conditioning`](Self::conditioning).
+    ///
+    /// # Errors
+    /// When there are no prompts.
+    pub fn states(&self, prompts: &[&Prompt]) -> Result<States> {
+        let prompts = self.padded(prompts);
+        self.gathered(&prompts, &self.outputs(&prompts, false, None)?)
+    }
+
+    /// The token embeddings of `prompts`, a row each and one tensor a text encoder: `[prompts,
+    /// tokens, channels]`.
+    ///
+    /// # Errors
+    /// When there are no prompts.
+    pub fn embeddings(&self, prompts: &[&Prompt]) -> Result<Vec<Tensor>> {
+        let prompts = self.padded(prompts);
+        let embed = |(encoder, own): (&TextEncoder, Vec<Prompt>)| -> Result<Tensor> {
+            let embedded = encoder.embed(&self.ids(&own)?)?;
+            let width = embedded.dim(2)?;
+            Ok(embedded.reshape((prompts.len(), (), width))?)
+        };
+        self.readers(&prompts).into_iter().map(embed).collect()
+    }
+
+    /// As [`states`](Self::states) of `prompt`, read from other token embeddings than its own, one
+    /// tensor a text encoder and a row each: `[rows, tokens, channels]`.
+    ///
+    /// # Errors
+    /// When the shapes are not those of [`embeddings`](Self::embeddings).
+    pub fn states_of(&self, prompt: &Prompt, embeddings: &[Tensor]) -> Result<States> {
+        let rows = match embeddings.first() {
+            Some(first) => first.dim(0)?,
+            None => return Err(Error::bug("no embeddings to read")),
+        };
+        let prompts = vec![prompt.clone(); rows];
+        let mut outputs = Vec::new();
+        for ((encoder, prompts), embedded) in self.readers(&prompts).into_iter().zip(embeddings) {
+            let ids = self.ids(&prompts)?;
+            let embedded = embedded.reshape((ids.dim(0)?, ids.dim(1)?, embedded.dim(2)?))?;
+            outputs.push(encoder.forward_embedded(&ids, &embedded)?);
+        }
+        self.gathered(&prompts, &outputs)
+    }
+
+    /// What the UNet is conditioned on by `states` in a run with `options`.
+    ///
+    /// # Errors
+    /// When the rows differ.
+    pub fn conditioning_of(&self, states: &States, options: &Options) -> Result<Conditioning> {
+        let hidden_states = Tensor::cat(&states.encoders, 2)?;
+        Ok(self.conditions(hidden_states, states.pooled.clone(), options))
+    }
+
+    /// Whether the unconditional half of a run with `options` is zeros in place of the negative
+    /// prompt, as in SDXL without one.
+    pub(crate) fn zero_negative(&self, options: &Options) -> bool {
+        options.negative.is_empty() && self.second.as_ref().is_some_and(|second| second.force_zeros)
+    }
+
+    /// Each text encoder with what its own tokenizer makes of `prompts`.
+    fn readers(&self, prompts: &[Prompt]) -> Vec<(&TextEncoder, Vec<Prompt>)> {
+        let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
+        let first = (&self.text_encoder, prompts.to_vec());
+        let second = self.second.iter().map(|second| (&second.text_encoder, prompts.iter().map(own).collect()));
+        std::iter::once(first).chain(second).collect()
     }
 
     /// Keys and values of every site for the whole batch of a run, and the prompt's own
@@ -122,18 +199,18 @@ impl Pipeline {
     pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(PreparedPrompt, TextAttentions)> {
         let images = options.seeds.len();
         let (prompt, negative) = self.prompts(prompt, options)?;
-        let conditional = self.encode(&[&prompt], true)?;
+        let conditional = self.encode(&[&prompt], true, options.text_layers.as_deref())?;
         let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
         let mut add = |hidden_states: Tensor, projection: Option<Tensor>| {
             states.extend(std::iter::repeat_n(hidden_states, images));
             pooled.extend(projection.into_iter().flat_map(|row| std::iter::repeat_n(row, images)));
         };
         if let Some(negative) = negative {
-            if options.negative.is_empty() && self.second.as_ref().is_some_and(|second| second.force_zeros) {
+            if self.zero_negative(options) {
                 let pooled = conditional.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
                 add(conditional.hidden_states.zeros_like()?, pooled);
             } else {
-                let negative = self.encode(&[&negative], false)?;
+                let negative = self.encode(&[&negative], false, None)?;
                 add(negative.hidden_states, negative.pooled);
             }
         }
@@ -163,29 +240,44 @@ impl Pipeline {
         Conditioning { added, guidance: Some(options.guidance_scale), ..Conditioning::new(hidden_states) }
     }
 
-    /// The prompts' encodings; `watched` on the path that keeps the encoders' self-attention.
-    pub(super) fn encode(&self, prompts: &[&Prompt], watched: bool) -> Result<Encoding> {
+    /// The prompts' encodings; `watched` on the path that keeps the encoders' self-attention. With
+    /// `layers` each encoder ends after so many of them.
+    pub(super) fn encode(&self, prompts: &[&Prompt], watched: bool, layers: Option<&[usize]>) -> Result<Encoding> {
         let prompts = self.padded(prompts);
-        let run = |encoder: &TextEncoder, prompts: &[Prompt]| {
-            let ids = self.ids(prompts)?;
-            if watched { encoder.forward_attentions(&ids) } else { encoder.forward(&ids) }
+        let outputs = self.outputs(&prompts, watched, layers)?;
+        let States { encoders, pooled } = self.gathered(&prompts, &outputs)?;
+        Ok(Encoding { hidden_states: Tensor::cat(&encoders, 2)?, pooled, outputs })
+    }
+
+    /// What each text encoder makes of padded `prompts`; see [`encode`](Self::encode).
+    fn outputs(&self, prompts: &[Prompt], watched: bool, layers: Option<&[usize]>) -> Result<Vec<TextEncoding>> {
+        let output = |(index, (encoder, prompts)): (usize, (&TextEncoder, Vec<Prompt>))| {
+            let ids = self.ids(&prompts)?;
+            let output = if watched { encoder.forward_attentions(&ids)? } else { encoder.forward(&ids)? };
+            match layers.and_then(|layers| layers.get(index)) {
+                Some(&layers) => encoder.ended_after(layers, &ids, &output),
+                None => Ok(output),
+            }
         };
-        let first = run(&self.text_encoder, &prompts)?;
-        let Some(second) = &self.second else {
-            let hidden_states = joined(&first.last_hidden_state, &prompts)?;
-            return Ok(Encoding { hidden_states, pooled: None, outputs: vec![first] });
+        self.readers(prompts).into_iter().enumerate().map(output).collect()
+    }
+
+    /// What of the encoders' `outputs` for `prompts` the denoiser is given.
+    fn gathered(&self, prompts: &[Prompt], outputs: &[TextEncoding]) -> Result<States> {
+        let [first, rest @ ..] = outputs else { return Err(Error::bug("a prompt that no encoder read")) };
+        let [second, ..] = rest else {
+            return Ok(States { encoders: vec![joined(&first.last_hidden_state, prompts)?], pooled: None });
         };
         let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
         let others: Vec<Prompt> = prompts.iter().map(own).collect();
-        let second = run(&second.text_encoder, &others)?;
         // Neither's final layer norm, and neither's last layer: as SDXL was trained.
-        let states = [joined(first.penultimate(), &prompts)?, joined(second.penultimate(), &others)?];
+        let encoders = vec![joined(first.penultimate(), prompts)?, joined(second.penultimate(), &others)?];
         let pooled = match &second.projected {
             // Of a long prompt the first chunk's.
             Some(rows) => Some(rows.reshape((prompts.len(), (), rows.dim(1)?))?.i((.., 0))?.contiguous()?),
             None => None,
         };
-        Ok(Encoding { hidden_states: Tensor::cat(&states, 2)?, pooled, outputs: vec![first, second] })
+        Ok(States { encoders, pooled })
     }
 
     /// The ids of all chunks of `prompts` as `[prompts * chunks, tokens]` where the networks run.

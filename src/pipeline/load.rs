@@ -43,17 +43,23 @@ impl Pipeline {
     /// Reads every part of `checkpoint`, after its [`MemoryPlan`] was found to fit. Errors name the
     /// file and the tensor that is missing, left over or of the wrong shape.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let LoadOptions { dtype, device, .. } = options;
+        let LoadOptions { dtype, device, plain, .. } = options;
         if !options.ignore_memory {
             MemoryPlan::new(checkpoint, options)?.check()?;
         }
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?.with_words(&checkpoint.added_words)?;
 
         let weights = checkpoint.weights(Part::TextEncoder)?;
-        let text_encoder = weights.load(*dtype, device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))?;
+        let text_encoder = weights.load(*dtype, device, |vb| match plain {
+            false => TextEncoder::new(&checkpoint.text_encoder, vb),
+            true => TextEncoder::plain(&checkpoint.text_encoder, vb),
+        })?;
         let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
         let weights = checkpoint.weights(Part::Unet)?;
-        let denoiser = weights.load(*dtype, device, |vb| Denoiser::new(&checkpoint.unet, vb))?;
+        let denoiser = weights.load(*dtype, device, |vb| match plain {
+            false => Denoiser::new(&checkpoint.unet, vb),
+            true => Denoiser::plain(&checkpoint.unet, vb),
+        })?;
         let weights = checkpoint.weights(Part::Vae)?;
         let vae = weights.load(vae_dtype(checkpoint, *dtype), device, |vb| Vae::new(&checkpoint.vae, vb))?;
 
@@ -98,6 +104,7 @@ impl Pipeline {
             init: None,
             value_weights: None,
             fork: None,
+            text_layers: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod generate;
 mod generation;
 mod given;
 mod init;
+mod lens;
 mod load;
 mod look;
 mod memory;
@@ -26,6 +27,7 @@ mod start;
 mod traced;
 
 pub use choice::{Choice, device_named, dtype_named};
+pub use encode::States;
 pub use fork::Fork;
 pub use generation::{Event, Generation, Generations, TextAttentions, Timings};
 pub use given::{Given, InitFiles};

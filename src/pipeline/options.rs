@@ -22,11 +22,14 @@ pub struct LoadOptions {
     /// Load what seems to need more memory than is free ([`MemoryPlan`](super::MemoryPlan)), which
     /// is refused otherwise.
     pub ignore_memory: bool,
+    /// Make text encoders and UNet of plain layers, which candle can differentiate, in place of the
+    /// faster ones. On a GPU they are plain anyway.
+    pub plain: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false }
+        Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false, plain: false }
     }
 }
 
@@ -81,6 +84,9 @@ pub struct Options {
     /// An estimate of the image that the run goes on from at a later call, with fresh noise. A
     /// forked run is an experiment: it has no place in `run.json`.
     pub fork: Option<Fork>,
+    /// After how many of its layers each text encoder ends for the conditional half; after all where
+    /// `None` (see [`Pipeline::lens_stops`](super::Pipeline::lens_stops)). An experiment too.
+    pub text_layers: Option<Vec<usize>>,
 }
 
 /// Refuses a size that has no latent grid, where a cell of it is `factor` pixels wide and high, or

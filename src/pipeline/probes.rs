@@ -60,7 +60,7 @@ impl Pipeline {
         let images = options.seeds.len();
         let beside = |text: &String| {
             let probe = self.probe(text)?;
-            let states = self.encode(&[&probe], false)?.hidden_states;
+            let states = self.encode(&[&probe], false, None)?.hidden_states;
             let own = probe.tokens.iter().filter(|token| token.kind == TokenKind::Text).map(|token| token.index as u32);
             let own = Tensor::from_iter(own, states.device())?;
             let tokens = own.elem_count();

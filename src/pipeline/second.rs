@@ -32,8 +32,10 @@ impl SecondEncoder {
             });
         }
         let weights = checkpoint.weights(Part::TextEncoder2)?;
-        let text_encoder =
-            weights.load(options.dtype, &options.device, |weights| TextEncoder::new(text_encoder, weights))?;
+        let text_encoder = weights.load(options.dtype, &options.device, |weights| match options.plain {
+            false => TextEncoder::new(text_encoder, weights),
+            true => TextEncoder::plain(text_encoder, weights),
+        })?;
         let force_zeros = checkpoint.index.force_zeros_for_empty_prompt;
         Ok(Some(Self { tokenizer, text_encoder, force_zeros }))
     }

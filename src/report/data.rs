@@ -1,5 +1,6 @@
 //! What the page shows, as plain values: no tensors, no files.
 
+use crate::attribution::RegionAttribution;
 use crate::render::Display;
 use crate::trace::{Buffer, Stage};
 use half::f16;
@@ -324,6 +325,10 @@ pub struct ReportData {
     pub figures: Vec<(String, ImageData)>,
     /// Why things lie where they do, where it was asked.
     pub why: Vec<WhyAnswer>,
+    /// The components of the attention, as the page's script takes them.
+    pub components: Option<serde_json::Value>,
+    /// What places of the image depend on, as `attnmap attribute` found it.
+    pub attributions: Vec<RegionAttribution>,
     /// The command that makes the causal test.
     pub explain_command: String,
     /// Settings and provenance: name and value, in the order shown.

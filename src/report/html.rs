@@ -86,8 +86,9 @@ pub fn page(data: &ReportData) -> String {
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
-        "figures": figures, "why": why, "explain": data.explain_command,
-        "settings": data.settings, "cell": data.cell, "command": data.command, "notes": packed.notes,
+        "figures": figures, "why": why, "attributions": data.attributions, "components": data.components,
+        "explain": data.explain_command, "settings": data.settings, "cell": data.cell, "command": data.command,
+        "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });
     let title = format!("{} · attnmap", shorten(&data.prompt, 80));

@@ -6,6 +6,8 @@ use super::data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
     SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
 };
+use crate::attribution::{Attributions, RegionAttribution};
+use crate::components::Components;
 use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
@@ -14,11 +16,12 @@ use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
 use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
-use crate::run::{Run, RunRecord, kept_step_files, quoted, read_png, remapped, renewed};
+use crate::run::{Run, RunRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
 use crate::trace::{self, Half, Trace};
 use crate::{Error, Result};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use half::slice::HalfFloatSliceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The page's file in a run folder.
@@ -52,6 +55,10 @@ pub struct Parts<'a> {
     pub why: Vec<WhyAnswer>,
     /// The bytes of `words.png`, where it is there.
     pub sheet: Option<Vec<u8>>,
+    /// What `attnmap attribute` found.
+    pub attributions: Vec<RegionAttribution>,
+    /// What `attnmap components` found.
+    pub components: Option<Components>,
     /// A sweep of the prompt beside the run.
     pub sweep: Option<SweepLink>,
     /// Whether the run is a cell of a gallery, two folders above its own.
@@ -146,6 +153,8 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         why: super::why::why(folder)?,
         // Pages of runs whose sheet was moved away do without it.
         sheet: std::fs::read(folder.join("words.png")).ok(),
+        attributions: Attributions::read(folder).map(|found| found.regions).unwrap_or_default(),
+        components: read_components(folder).ok().flatten(),
         sweep: sweep_beside(&run),
         is_cell: folder.join("cell.json").is_file(),
     })
@@ -157,7 +166,7 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
-    let Parts { causal, without, why, sheet, sweep, is_cell, .. } = parts;
+    let Parts { causal, without, why, sheet, sweep, attributions, components, is_cell, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
@@ -252,6 +261,8 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         causal,
         without,
         why,
+        attributions,
+        components: components.map(|found| components_data(&found, &recording.sites)),
         sweep,
         checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
         figures,
@@ -266,6 +277,21 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
 fn remarks(record: &RunRecord) -> Vec<String> {
     let expected = record.expectations.iter().map(|outcome| format!("Expected: {outcome}"));
     expected.chain(record.facts.iter().flat_map(Facts::sentences)).collect()
+}
+
+/// The components as the page takes them: sites by position, maps as bytes of their own scale.
+fn components_data(found: &Components, sites: &[trace::Site]) -> Value {
+    let component = |component: &crate::components::Component| {
+        let place = |path: &str| sites.iter().position(|site| site.path == path);
+        let heads = component.heads.iter().filter_map(|(path, head, share)| Some((place(path)?, *head, *share)));
+        let bytes: Vec<u8> = component.map.iter().map(|value| (255.0 * value).round() as u8).collect();
+        json!({
+            "name": component.name, "share": component.share, "words": component.words,
+            "heads": heads.collect::<Vec<_>>(), "map": BASE64.encode(bytes),
+        })
+    };
+    let components: Vec<Value> = found.components.iter().map(component).collect();
+    json!({"grid": found.grid, "explained": found.explained, "components": components})
 }
 
 /// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep` gives it.

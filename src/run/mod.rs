@@ -3,6 +3,7 @@
 mod again;
 mod animation;
 mod check;
+mod components;
 mod folder;
 mod name;
 mod newest;
@@ -21,6 +22,7 @@ pub use again::map_options;
 pub(crate) use animation::kept_step_files;
 pub use animation::{Animated, Animation, animate, kept_by_default, kept_steps, save_steps};
 pub use check::{Fault, check};
+pub use components::{COMPONENTS, read_components, write_components};
 pub use folder::Run;
 pub(crate) use folder::read_png;
 pub use name::{run_name, slug};

@@ -11,7 +11,7 @@ use std::path::{Component, Path};
 pub const KIND: Kind = Kind { name: "a run", is: |folder| Known::read(folder).is_some(), owns };
 
 /// Files that every run may have, and cells of galleries.
-const FILES: [&str; 10] = [
+const FILES: [&str; 13] = [
     FILE,
     "image.png",
     "trace.safetensors",
@@ -19,6 +19,9 @@ const FILES: [&str; 10] = [
     "words.png",
     "evidence.json",
     "evidence.safetensors",
+    "attribution.json",
+    "components.json",
+    "components.png",
     "cell.json",
     "thumb.jpg",
     "maps.png",

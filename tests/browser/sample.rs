@@ -221,6 +221,8 @@ pub fn sample(plan: &Plan) -> ReportData {
         without: vec![],
         sweep: None,
         checks: vec![],
+        attributions: Vec::new(),
+        components: None,
         figures: vec![],
         why: vec![],
         explain_command: "attnmap explain outputs/a-red-apple-42".into(),

@@ -74,7 +74,8 @@ fn every_example_of_the_help_works_after_the_first_command() {
             let trace = at.join(RUN).join("trace.safetensors");
             fs::File::options().write(true).open(trace).unwrap().set_modified(SystemTime::now()).unwrap();
             let line = line.replace(" /shared/", " shared/").replace("attnmap why last", "attnmap why few");
-            let quick = line.contains("attnmap sweep") || line.contains("attnmap gallery");
+            let many = ["attnmap sweep", "attnmap gallery", "attnmap lens"];
+            let quick = many.iter().any(|many| line.contains(many));
             let quick = if quick && !line.contains("--index") && !line.contains("--steps") { " --steps 2" } else { "" };
             let ended = shell(at, &format!("{line}{quick}"));
             let said = text(&ended.stderr);

@@ -1,9 +1,11 @@
 //! All integration tests, in one binary: one file a module.
 
 mod agree;
+mod attribution;
 mod captions;
 mod checkpoint;
 mod cli;
+mod components;
 mod evidence;
 mod examples;
 mod expect;
@@ -18,6 +20,7 @@ mod helps;
 mod hub;
 mod images;
 mod inert;
+mod lens;
 mod lora;
 mod memory;
 mod messages;

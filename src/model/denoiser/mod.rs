@@ -12,7 +12,7 @@ pub use conditioning::{AddedConditions, Conditioning};
 pub use unet::{Unet, UnetPrompt};
 
 use super::Interrupt;
-use super::layers::Draw;
+use super::layers::{Builder, Draw, MemoryOrder};
 use crate::Result;
 use crate::checkpoint::UnetConfig;
 use crate::trace::{AttentionObserver, Site};
@@ -80,6 +80,14 @@ impl Denoiser {
     /// When a weight is not there in the shape that `config` gives it.
     pub fn new(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
         Ok(Self::Unet(Unet::new(config, weights)?))
+    }
+
+    /// As [`new`](Self::new), of plain layers, which candle can differentiate.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn plain(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
+        Ok(Self::Unet(Unet::build(config, &Builder::with_layout(weights, MemoryOrder::Nchw))?))
     }
 
     /// Channels of the latent that it takes.

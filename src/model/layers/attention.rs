@@ -3,6 +3,7 @@
 use super::builder::{Builder, MemoryOrder};
 use super::fast;
 use super::linear::Linear;
+use super::tracked;
 use crate::kernels::attention::PackedKeys;
 use crate::kernels::gemm::Format;
 use crate::{Error, Result};
@@ -293,7 +294,7 @@ fn attend_within(
             Some(bias) => scores.broadcast_add(bias)?,
             None => scores,
         };
-        Ok(candle_nn::ops::softmax_last_dim(&scores)?)
+        Ok(tracked::softmax(&scores)?)
     };
     if let Some(tap) = tap {
         let probabilities = probabilities(queries, bias)?;

@@ -3,6 +3,7 @@
 use super::builder::{Builder, MemoryOrder};
 use super::fast::FastConv;
 use super::feature_map::FeatureMap;
+use super::tracked;
 use crate::Result;
 use crate::kernels::conv::Geometry;
 use candle_core::Tensor;
@@ -75,8 +76,8 @@ impl Conv2d {
             Form::Plain { weight, bias, stride, padding } => (weight, bias, *stride, *padding),
         };
         let mut input = x.to_nchw()?;
-        if let Some((height, width)) = size {
-            input = input.upsample_nearest2d(height, width)?;
+        if let Some(size) = size {
+            input = tracked::nearest(&input, size)?;
         }
         let padding = match padding {
             Padding::Same(padding) => padding,
@@ -86,7 +87,7 @@ impl Conv2d {
             }
         };
         let weight = weight.to_dtype(input.dtype())?;
-        let output = input.conv2d(&weight, padding, stride, 1, 1)?;
+        let output = tracked::conv2d(&input, &weight, padding, stride)?;
         let bias = bias.to_dtype(input.dtype())?;
         FeatureMap::from_nchw(&output, x.layout())?.add_channels(&bias)
     }

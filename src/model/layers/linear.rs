@@ -2,6 +2,7 @@
 
 use super::Builder;
 use super::fast::{self, FastLinear};
+use super::tracked;
 use crate::Result;
 use crate::kernels::activation::geglu;
 use candle_core::{D, Tensor};
@@ -58,10 +59,10 @@ impl Linear {
             Form::Fast(fast) => return fast.forward(x, None),
             Form::Plain { weight, bias } => (weight, bias),
         };
-        let weight = weight.to_dtype(x.dtype())?.t()?;
+        let weight = weight.to_dtype(x.dtype())?;
         let rows = x.elem_count() / x.dim(D::Minus1)?.max(1);
         let mut shape = x.dims().to_vec();
-        let y = x.reshape((rows, ()))?.matmul(&weight)?;
+        let y = tracked::product(&x.reshape((rows, ()))?, &weight)?;
         let y = match bias {
             Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
             None => y,

@@ -18,6 +18,7 @@ mod fast;
 mod feature_map;
 mod linear;
 mod norm;
+mod tracked;
 
 pub use attention::{Attention, Draw, KeysValues, Tap, attend, merge_heads, split_heads};
 pub use builder::{Builder, MemoryOrder};

@@ -3,6 +3,7 @@
 use super::builder::{Builder, MemoryOrder};
 use super::fast;
 use super::feature_map::FeatureMap;
+use super::tracked;
 use crate::kernels::conv::Map;
 use crate::kernels::norm::{Affine, group_norm, layer_norm};
 use crate::{Error, Result};
@@ -52,9 +53,7 @@ impl GroupNorm {
         let nchw = x.to_nchw()?;
         let (batch, channels, height, width) = nchw.dims4()?;
         let values = nchw.to_dtype(DType::F32)?.reshape((batch, self.groups, ()))?;
-        let centred = values.broadcast_sub(&values.mean_keepdim(2)?)?;
-        let deviation = (centred.sqr()?.mean_keepdim(2)? + self.eps)?.sqrt()?;
-        let normed = centred.broadcast_div(&deviation)?.reshape((batch, channels, height, width))?;
+        let normed = tracked::normalised(&values, self.eps)?.reshape((batch, channels, height, width))?;
         let normed = normed
             .broadcast_mul(&self.weight.reshape((1, channels, 1, 1))?)?
             .broadcast_add(&self.bias.reshape((1, channels, 1, 1))?)?;
@@ -128,9 +127,8 @@ impl LayerNorm {
             return fast::tensor(y, x.shape());
         }
         let values = x.to_dtype(DType::F32)?;
-        let centred = values.broadcast_sub(&values.mean_keepdim(D::Minus1)?)?;
-        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        let normed = centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
+        let normed = tracked::normalised(&values, self.eps)?;
+        let normed = normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
         Ok(normed.to_dtype(x.dtype())?)
     }
 }

@@ -52,15 +52,28 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
       : unseen(i, j) ? [el('b', {text: tokenText(i)}), ' ' + unseen(i, j) + (j > i ? ' to ' : ': '), el('b', {text: tokenText(j)}), '.']
         : [el('b', {text: tokenText(i)}), ' gives ', el('b', {text: percent(current[i * count + j])}), ' to ', el('b', {text: tokenText(j)}), '.']));
   };
+  // What a token on one side of the lines gives, or is given by, most.
+  const speakOf = (side, at) => {
+    if (side === undefined) { says.replaceChildren('Lines: from the token that looks, left, to the token it looks at. Point at one to see its lines alone.'); return; }
+    const others = tokens.map((_, k) => k).filter((k) => !(side === 'from' ? unseen(at, k) : unseen(k, at)));
+    const value = (k) => (side === 'from' ? current[at * count + k] : current[k * count + at]);
+    const most = others.sort((p, q) => value(q) - value(p)).slice(0, 3).map((k) => tokenText(k) + ' ' + percent(value(k)));
+    says.replaceChildren(el('b', {text: tokenText(at)}), side === 'from' ? ' looks at ' : ' is looked at by ', most.join(', ') + '.');
+  };
+  const lines = headView(count, tokenText, unseen, speakOf);
+  const asLines = check('As lines', S.lines, (v) => set({lines: v}), 'Lines from token to token in place of the table; point at a token to see its own');
   table.addEventListener('pointerover', (event) => {
     const cell = event.target.closest('td[data-i]');
     if (cell) speak(Number(cell.dataset.i), Number(cell.dataset.j)); else speak();
   });
   table.addEventListener('pointerleave', () => speak());
+  const scroller = el('div', {class: 'scroller'}, table);
   let drawn = '';
   listeners.push(() => {
-    layer.value = S.layer; head.value = S.head; sink.show(S.sink);
-    const key = JSON.stringify([S.layer, S.head, S.sink, S.palette]);
+    layer.value = S.layer; head.value = S.head; sink.show(S.sink); asLines.show(S.lines);
+    scroller.hidden = S.lines;
+    lines.node.style.display = S.lines ? '' : 'none';
+    const key = JSON.stringify([S.layer, S.head, S.sink, S.palette, S.lines]);
     if (S.encoder !== index || key === drawn) return;
     drawn = key;
     current = new Float32Array(count * count);
@@ -90,13 +103,13 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
       cell.textContent = 100 * v >= 0.5 ? String(Math.round(100 * v)) : '0';
       cell.classList.toggle('out', S.sink && isStart(j));
     }
-    speak();
+    if (S.lines) { lines.draw(current, top); speakOf(); } else speak();
     let sunk = 0, looking = 0;
     tokens.forEach((_, i) => { if (!isStart(i)) { looking++; for (const p of values) sunk += p[i * count + chunks.indexOf(chunks[i])]; } });
     note.replaceChildren(`${RUN.matrices.length < 2 ? 'The text encoder’s' : index ? 'The second text encoder’s' : 'The first text encoder’s'} self-attention in per cent, ${S.layer < 0 ? 'mean of all layers' : 'layer ' + (S.layer + 1)}, ${S.head < 0 ? 'mean of all heads' : 'head ' + S.head}. ` +
       (S.sink ? 'The start token is left out and each row scaled to sum to 1 again. ' : `On average a token gives ${percent(sunk / Math.max(1, looking * values.length))} to the start token. `), honest());
   });
   return el('div', {'data-encoder': name},
-    el('div', {class: 'presets'}, el('label', {}, el('span', {text: 'Layer'}), layer), el('label', {}, el('span', {text: 'Head'}), head), sink),
-    el('div', {class: 'scroller'}, table), says, note);
+    el('div', {class: 'presets'}, el('label', {}, el('span', {text: 'Layer'}), layer), el('label', {}, el('span', {text: 'Head'}), head), sink, asLines),
+    scroller, lines.node, says, note);
 }

@@ -15,7 +15,7 @@ async function start() {
   const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {}, meta.join(' · '), sweep && ' · ', sweep), cellLinks()),
     el('h1', {class: 'unseen', dir: 'auto', text: (LOOK ? 'Attention to a caption: ' : 'Attention for a prompt: ') + (RUN.prompt || 'empty')}), wordsPanel());
   const stage = stagePanel();
-  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel(), headsPanel(), facts.evidence, whyPanel(), facts.layout, matrixPanel(), facts.settings, facts.help);
+  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel(), headsPanel(), componentsPanel(), facts.evidence, whyPanel(), attributionPanel(), facts.layout, matrixPanel(), facts.settings, facts.help);
   const plate = el('div', {class: 'plate'}, stage, side);
   document.body.append(el('main', {class: 'page'}, head, plate,
     el('footer', {class: 'note', text: `attnmap ${RUN.version} · ${RUN.name}`})));

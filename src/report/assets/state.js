@@ -20,7 +20,7 @@ const S = {
   little: false, // words that only hold the prompt together unfolded
   specials: false, // start, end and padding unfolded
   probes: false, // words that are not in the prompt unfolded
-  encoder: 0, layer: -1, head: -1, sink: false, // prompt matrix: which text encoder, average, average, start token left out
+  encoder: 0, layer: -1, head: -1, sink: false, lines: false, // prompt matrix: which text encoder, average, average, start token left out
   estimate: true, // show the image estimate of a single step
   begun: false, // show the picture that the run set out from in place of the image
 };
@@ -225,6 +225,7 @@ function hash() {
   add('probes', Number(S.probes), 0);
   if (S.encoder > 0 || S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head + (S.encoder > 0 ? '.' + S.encoder : ''));
   add('sink', Number(S.sink), 0);
+  add('lines', Number(S.lines), 0);
   add('start', Number(S.begun), 0);
   return parts.join('&');
 }
@@ -263,6 +264,7 @@ function readHash() {
     else if (key === 'special') patch.specials = value === '1';
     else if (key === 'probes') patch.probes = value === '1';
     else if (key === 'sink') patch.sink = value === '1';
+    else if (key === 'lines') patch.lines = value === '1';
     else if (key === 'start') patch.begun = value === '1' && RUN.start !== null;
     else if (key === 'box') {
       const n = value.split(',').map(Number), {width, height} = RUN.image;

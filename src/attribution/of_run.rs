@@ -1,0 +1,79 @@
+//! A run made again, so that what it showed the UNet can be asked about.
+
+use std::ops::ControlFlow;
+
+use candle_core::Tensor;
+
+use crate::evidence::causal::spread_steps;
+use crate::evidence::explain::{self, shown};
+use crate::facts::region::Place;
+use crate::heatmap::{self, Aggregate};
+use crate::pipeline::{Options, Pipeline};
+use crate::prompt::Prompt;
+use crate::run::{Run, RunKind, Threshold, word_regions};
+use crate::trace::{Grid, Half, WordInfo};
+use crate::{Error, Result};
+
+/// What is known of a run once it was made again.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The run's prompt.
+    pub prompt: Prompt,
+    /// The run's options.
+    pub options: Options,
+    /// Which steps, from 0.
+    pub indices: Vec<usize>,
+    /// What the UNet was shown at each of them, with the timestep.
+    pub steps: Vec<(Tensor, f64)>,
+}
+
+/// Refuses a run that cannot be made again here, before any checkpoint is loaded.
+///
+/// # Errors
+/// [`Error::Trace`] for a run that another program drew and recorded.
+pub fn check_run(run: &Run) -> Result<()> {
+    if run.record.kind == RunKind::Record {
+        let reason = "another program drew and recorded it, so that its steps cannot be made again here; make the run \
+                      with `attnmap generate` and the same checkpoint (--model)";
+        return Err(Error::Trace { file: run.folder.clone(), reason: reason.into() });
+    }
+    Ok(())
+}
+
+/// Makes `run` again with the checkpoint that made it, and keeps what the UNet was shown at `count`
+/// steps, spread over the run. `progress` is told of every step.
+///
+/// # Errors
+/// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be
+/// made again exactly; [`Error::Interrupted`] when `progress` breaks.
+pub fn seen(
+    run: &Run,
+    pipeline: &Pipeline,
+    count: usize,
+    progress: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Seen> {
+    let (prompt, options) = explain::remade(run, pipeline)?;
+    let all = shown(run, &run.image()?, pipeline, &prompt, &options, progress)?;
+    let indices = spread_steps(count, all.len());
+    let steps = indices.iter().map(|&step| all[step].clone()).collect();
+    Ok(Seen { prompt, options, indices, steps })
+}
+
+/// The region of a word in a run's image: where its map reaches the run's threshold.
+///
+/// # Errors
+/// [`Error::Option`] when the word's map is 0 everywhere; those of the maps.
+pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
+    let trace = run.trace()?;
+    let how: Aggregate = run.record.aggregate.parse().unwrap_or_default();
+    let how = Aggregate { half: Half::Conditional, ..how };
+    let maps = heatmap::aggregate(&trace, &how, std::slice::from_ref(word))?;
+    let threshold = Threshold::Share(run.record.display.threshold);
+    let region = word_regions(&maps, &trace.about.prompt, trace.about.image, threshold).into_iter().next();
+    let Some(region) = region.filter(|region| region.area > 0.0) else {
+        let reason = format!("the map of {} is 0 everywhere; name the place with --at or --box", word.text);
+        return Err(Error::option("--word", reason));
+    };
+    let size = Grid::new(region.mask.height() as usize, region.mask.width() as usize);
+    Ok(Place::Mask(region.mask.as_raw().iter().map(|&value| value > 0).collect(), size))
+}

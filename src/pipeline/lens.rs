@@ -1,0 +1,63 @@
+//! The image that the text encoder's states after each of its layers give.
+//!
+//! Toker et al. (2024), "Diffusion Lens": the states after a layer go through the final layer norm
+//! and condition the denoiser as the last ones do. The negative prompt stays as it is.
+
+use std::ops::ControlFlow;
+
+use super::generation::Event;
+use super::load::Pipeline;
+use super::options::Options;
+use super::traced::{Keep, Traced};
+use crate::prompt::Prompt;
+use crate::{Error, Result};
+
+impl Pipeline {
+    /// Where a lens looks: after how many layers each text encoder ends, every `every`-th of the
+    /// longest encoder's and always the last, ascending.
+    ///
+    /// It begins with the token embeddings, 0 layers. SDXL's denoiser is given the states before the
+    /// last layer, and so begins with 1. Its shorter encoder ends after the same share of its layers.
+    pub fn lens_stops(&self, every: usize) -> Vec<Vec<usize>> {
+        let second = self.second.as_ref().map(|second| second.text_encoder.layers());
+        let all: Vec<usize> = [self.text_encoder.layers()].into_iter().chain(second).collect();
+        let most = all.iter().copied().max().unwrap_or(0);
+        let first = usize::from(second.is_some()).min(most);
+        let every = every.max(1);
+        // Counted back from the last, which is the image itself.
+        let mut stops: Vec<usize> = (first..=most).rev().step_by(every).collect();
+        stops.reverse();
+        let of = |stop: usize, layers: usize| match stop == most {
+            true => layers,
+            false => ((stop * layers) as f64 / most as f64).round().max(first as f64) as usize,
+        };
+        stops.into_iter().map(|stop| all.iter().map(|&layers| of(stop, layers)).collect()).collect()
+    }
+
+    /// A run of `prompt` with the options' one seed for each of `stops`, with its attention.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when there is not one seed; [`Error::Interrupted`] when `progress` breaks,
+    /// which is told of every step; those of [`trace`](Self::trace).
+    pub fn lens(
+        &self,
+        prompt: &Prompt,
+        options: &Options,
+        stops: &[Vec<usize>],
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Traced>> {
+        if options.seeds.len() != 1 {
+            return Err(Error::option("--seed", "a lens has one seed, so that its images differ in the layer alone"));
+        }
+        let run = |layers: &Vec<usize>| {
+            let options = Options { text_layers: Some(layers.clone()), ..options.clone() };
+            let keep = Keep { per_step: false, ..Keep::default() };
+            let (mut traced, _) = self.trace(prompt, &options, keep, &mut |event| match event {
+                Event::Stepped { .. } => progress(),
+                _ => ControlFlow::Continue(()),
+            })?;
+            traced.pop().ok_or_else(|| Error::bug("a run without an image"))
+        };
+        stops.iter().map(run).collect()
+    }
+}
