@@ -1,4 +1,5 @@
-//! What a checkpoint of full size costs on this machine: start-up, recording, memory, and the error of the fast ways.
+//! What a checkpoint of full size costs on this machine: start-up, recording, memory, and the error
+//! of the fast ways.
 //!
 //! ```text
 //! python tests/fixtures/make_full_size.py sd15 DIR --f32
@@ -119,7 +120,8 @@ fn load(asked: &Asked) -> Result<()> {
     Ok(())
 }
 
-/// A run with every site, head and step recorded and the trace saved, against the same run unobserved, in turn.
+/// A run with every site, head and step recorded and the trace saved, against the same run
+/// unobserved, in turn.
 fn recording(asked: &Asked) -> Result<()> {
     let pipeline = asked.open(DType::F32)?;
     let prompt = pipeline.tokenize(PROMPT)?;
@@ -223,7 +225,8 @@ fn compare(what: &str, asked: &Asked, (latents, image): (&Tensor, Vec<u8>), othe
     let mean = off.iter().map(|&v| f64::from(v)).sum::<f64>() / off.len() as f64;
     let beyond = off.iter().filter(|&&v| v > 2).count() as f64 / off.len() as f64;
     println!(
-        "{what}: {} steps, {1}x{1}: latents {relative:.1e} relative L2; image: at most {2}/255, mean {mean:.3}, beyond 2/255 {3:.4} %",
+        "{what}: {} steps, {1}x{1}: latents {relative:.1e} relative L2; image: at most {2}/255, mean {mean:.3}, \
+        beyond 2/255 {3:.4} %",
         asked.steps,
         asked.size,
         off.iter().max().unwrap_or(&0),

@@ -1,4 +1,5 @@
-//! Each CPU kernel against candle's operators, at shapes of Stable Diffusion 1.5 and of the embedded default.
+//! Each CPU kernel against candle's operators, at shapes of Stable Diffusion 1.5 and of the
+//! embedded default.
 //!
 //! `cargo bench --bench kernels`
 

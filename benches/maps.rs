@@ -1,4 +1,5 @@
-//! What watching and looking cost at the size of Stable Diffusion 1.5 (512x512, 15 tokens, 50 steps).
+//! What watching and looking cost at the size of Stable Diffusion 1.5 (512x512, 15 tokens, 50
+//! steps).
 //!
 //! `cargo bench --bench maps`
 

@@ -1,10 +1,12 @@
-//! What a Rust user would take otherwise: candle-transformers' Stable Diffusion on the same weights, a step and a whole run.
+//! What a Rust user would take otherwise: candle-transformers' Stable Diffusion on the same
+//! weights, a step and a whole run.
 //!
 //! ```text
 //! python tests/fixtures/make_full_size.py sd15 DIR --f32
 //! cargo bench --bench peer -- DIR [--steps N] [--rounds N] [--size PIXELS]
 //! ```
-//! Both run in turn on the same threads, guided, in f32. Each line says what it measured and how. Nothing is asserted.
+//! Both run in turn on the same threads, guided, in f32. Each line says what it measured and how.
+//! Nothing is asserted.
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Part, Source};
 use attnmap::model::layers::{Builder, MemoryOrder};

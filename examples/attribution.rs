@@ -1,10 +1,13 @@
-//! How often each kind of evidence names the thing that is there first: the table of ACCURACY.md, with the default checkpoint.
+//! How often each kind of evidence names the thing that is there first: the table of ACCURACY.md,
+//! with the default checkpoint.
 //!
 //! `cargo run --release --example attribution -- tests/data/scenes/final 40`
 //!
-//! The scenes have masks, which say where each thing lies. For every thing its mask is the region, and the words of the caption that could
-//! be drawn are ranked by each kind of evidence; it is right where the thing's own noun comes first. Chance is one over their number. The
-//! second argument says how many scenes are taken, the first ones. Scenes are noised to timesteps 300, 450 and 600, as in `attnmap eval`.
+//! The scenes have masks, which say where each thing lies. For every thing its mask is the region,
+//! and the words of the caption that could be drawn are ranked by each kind of evidence; it is
+//! right where the thing's own noun comes first. Chance is one over their number. The second
+//! argument says how many scenes are taken, the first ones. Scenes are noised to timesteps 300, 450
+//! and 600, as in `attnmap eval`.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -24,7 +27,8 @@ use attnmap::trace::{Grid, PromptInfo};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
-/// How often each kind of evidence was right, a group a scene; and the gaps of the complete methods.
+/// How often each kind of evidence was right, a group a scene; and the gaps of the complete
+/// methods.
 #[derive(Default)]
 struct Found {
     right: BTreeMap<String, Vec<Vec<f64>>>,

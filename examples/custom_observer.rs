@@ -1,7 +1,7 @@
 //! An observer of one's own: how sharply does each head look at the prompt?
 //!
-//! The entropy of a head's attention, in bits, averaged over grid cells and steps: 0 is one token only, log2(tokens) is no
-//! preference at all.
+//! The entropy of a head's attention, in bits, averaged over grid cells and steps: 0 is one token
+//! only, log2(tokens) is no preference at all.
 //!
 //! `cargo run --release --example custom_observer`
 

@@ -1,4 +1,5 @@
-//! Makes the maps of a run again in different ways, without the checkpoint, and prints where each puts every word's peak.
+//! Makes the maps of a run again in different ways, without the checkpoint, and prints where each
+//! puts every word's peak.
 //!
 //! ```sh
 //! cargo run --release -- generate "a red apple to the left of a green frog on the beach" --out outputs/apple

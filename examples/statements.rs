@@ -1,12 +1,16 @@
-//! How often what `attnmap facts` and `attnmap compare` say of a run is wrong: the table of ACCURACY.md, with the default checkpoint.
+//! How often what `attnmap facts` and `attnmap compare` say of a run is wrong: the table of
+//! ACCURACY.md, with the default checkpoint.
 //!
-//! `cargo run --release --example statements -- models/default/evaluation.json tests/data/scenes/final`
+//! `cargo run --release --example statements -- models/default/evaluation.json
+//! tests/data/scenes/final`
 //!
-//! False alarms are counted on what is right, hits on what is wrong. The scenes have masks, which say where things lie: a relation is right
-//! as the masks have it and wrong turned around; a thing moved from one scene to another as its masks say. The held-out prompts of the model
-//! card come with a judge's word on whether each relation was drawn, and 99 % of their things are drawn; one thing of each is also
-//! replaced by a word that the checkpoint never saw, which cannot be drawn. The first 70 prompts chose thresholds, the others, with other
-//! words and seeds, did not. Colours go to the nouns that the prompt gives them, and to the other thing where the pairs are swapped.
+//! False alarms are counted on what is right, hits on what is wrong. The scenes have masks, which
+//! say where things lie. A relation is right as the masks have it and wrong turned around. A thing
+//! moved from one scene to another as its masks say. The held-out prompts of the model card come
+//! with a judge's word on whether each relation was drawn, and 99 % of their things are drawn. One
+//! thing of each is also replaced by a word that the checkpoint never saw, which cannot be drawn.
+//! The first 70 prompts chose thresholds, the others, with other words and seeds, did not. Colours
+//! go to the nouns that the prompt gives them, and to the other thing where the pairs are swapped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -23,7 +27,8 @@ use attnmap::trace::{Grid, PromptInfo, Trace};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
-/// Names that are not in the default checkpoint's world: those that thresholds were chosen on, and others.
+/// Names that are not in the default checkpoint's world: those that thresholds were chosen on, and
+/// others.
 const UNKNOWN: [[&str; 10]; 2] = [
     ["zebra", "truck", "helicopter", "piano", "wizard", "castle", "robot", "guitar", "sandwich", "dragon"],
     ["camel", "ladder", "anchor", "violin", "soldier", "bridge", "teapot", "violet", "pirate", "walrus"],
@@ -46,7 +51,8 @@ struct Count {
 struct Counts(BTreeMap<String, Count>);
 
 impl Counts {
-    /// Whether `statement` was `said` of what is right. Each count is a line on stderr, so that a part of a long measurement counts too.
+    /// Whether `statement` was `said` of what is right. Each count is a line on stderr, so that a
+    /// part of a long measurement counts too.
     fn right(&mut self, statement: &str, said: bool) {
         eprintln!("{statement}\tright\t{said}");
         let count = self.0.entry(statement.to_owned()).or_default();
@@ -139,7 +145,8 @@ fn scenes(pipeline: &Pipeline, folder: &Path, counts: &mut Counts) -> Result<()>
                     if by_mask.abs() < APART {
                         continue;
                     }
-                    // The prompt says what the masks have: it is denied where the maps have the opposite. Turned around, it should be.
+                    // The prompt says what the masks have: it is denied where the maps have the
+                    // opposite. Turned around, it should be.
                     let denied = |says: f32| by_map.abs() >= APART && by_map * says < 0.0;
                     counts.right("relation denied, masks", denied(by_mask));
                     counts.wrong("relation denied, masks", denied(-by_mask));

@@ -1,6 +1,7 @@
 //! Where the words of a caption lie in an existing picture, from Rust.
 //!
-//! `cargo run --release --example trace_picture -- PICTURE "a red apple to the left of a green frog on the beach"`
+//! `cargo run --release --example trace_picture -- PICTURE "a red apple to the left of a green frog
+//! on the beach"`
 
 use std::ops::ControlFlow;
 use std::path::Path;

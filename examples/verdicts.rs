@@ -1,11 +1,13 @@
-//! How the thresholds of `attnmap explain` were found and how often its two answers err: the tables of ACCURACY.md, with the default
-//! checkpoint.
+//! How the thresholds of `attnmap explain` were found and how often its two answers err: the tables
+//! of ACCURACY.md, with the default checkpoint.
 //!
-//! `cargo run --release --example verdicts -- scenes tests/data/scenes/select tests/data/scenes/report tests/data/scenes/final`: the
-//! thresholds that the first folder gives, and the rates of error of those in use on each.
+//! `cargo run --release --example verdicts -- scenes tests/data/scenes/select
+//! tests/data/scenes/report tests/data/scenes/final` prints the thresholds that the first folder
+//! gives. It also prints the rates of error of those in use on each.
 //!
-//! `cargo run --release --example verdicts -- prompts models/default/evaluation.json`: both answers on the held-out prompts, of whose things
-//! 99 % are drawn, with every image drawn again without each word. The first 70 chose what counts as changed; the others did not. A last
+//! `cargo run --release --example verdicts -- prompts models/default/evaluation.json` gives both
+//! answers on the held-out prompts, of whose things 99 % are drawn. Every image is drawn again
+//! without each word. The first 70 chose what counts as changed; the others did not. A last
 //! argument N takes every N-th prompt alone.
 
 use std::collections::BTreeMap;
@@ -109,8 +111,8 @@ fn measure(pipeline: &Pipeline, folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// The threshold that makes the share of `low` at or above it plus the share of `high` below it least; the middle, in logarithms, of all
-/// that do.
+/// The threshold that makes the share of `low` at or above it plus the share of `high` below it
+/// least. Of several it is the middle, in logarithms.
 fn between(low: &[f64], high: &[f64]) -> f64 {
     let mut candidates: Vec<f64> = low.iter().chain(high).copied().filter(|&value| value > 0.0).collect();
     candidates.sort_by(f64::total_cmp);
@@ -142,7 +144,8 @@ fn scenes(pipeline: &Pipeline, folders: &[&str]) -> Result<()> {
             effects.sort_by(f64::total_cmp);
             let much = effects[effects.len() / 10];
             println!(
-                "{folder} gives: effect least {least_effect:.2e}, much from {much:.2e}; map shows from {shown:.3}, partly from {partly:.3}"
+                "{folder} gives: effect least {least_effect:.2e}, much from {much:.2e}; map shows from {shown:.3}, \
+                partly from {partly:.3}"
             );
         }
         let (limits, percent) = (Thresholds::default(), |share: f64| format!("{:.1} %", 100.0 * share));
@@ -173,7 +176,8 @@ fn scenes(pipeline: &Pipeline, folders: &[&str]) -> Result<()> {
         for (name, all) in &found.agreement {
             let mean = |of: &dyn Fn(&Agreement) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
             println!(
-                "  {name} against the causal maps: overlap of the highest fifths {:.3}, Spearman {:.3}, share of the change in the attended fifth {:.3}",
+                "  {name} against the causal maps: overlap of the highest fifths {:.3}, Spearman {:.3}, share of \
+                the change in the attended fifth {:.3}",
                 mean(&|found| found.iou_top),
                 mean(&|found| found.spearman.unwrap_or(0.0)),
                 mean(&|found| found.drop),
@@ -186,7 +190,8 @@ fn scenes(pipeline: &Pipeline, folders: &[&str]) -> Result<()> {
 /// How many prompts chose the thresholds of the picture.
 const CHOSEN_ON: usize = 70;
 
-/// What `attnmap explain` answers with its defaults on every `step`-th prompt of an evaluation, with the seed that it was drawn with.
+/// What `attnmap explain` answers with its defaults on every `step`-th prompt of an evaluation,
+/// with the seed that it was drawn with.
 fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let wrong = |reason: String| Error::option("evaluation.json", reason);
@@ -223,7 +228,8 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
             let mattered = |which| percent(words.iter().filter(|word| word.mattered == which).count(), words.len());
             let shows = |which| percent(words.iter().filter(|word| word.shows == which).count(), words.len());
             println!(
-                "{part}, {} {kind}: mattered much {}, a little {}, not at all {}; map shows where: yes {}, partly {}, no {}, nothing {}",
+                "{part}, {} {kind}: mattered much {}, a little {}, not at all {}; map shows where: yes {}, partly \
+                {}, no {}, nothing {}",
                 words.len(),
                 mattered(Mattered::Much),
                 mattered(Mattered::ALittle),
@@ -240,7 +246,8 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     Ok(())
 }
 
-/// The tested words of a run of `text` by their kind: things and scenes, adjectives, and the prompt's first article.
+/// The tested words of a run of `text` by their kind: things and scenes, adjectives, and the
+/// prompt's first article.
 fn explained(pipeline: &Pipeline, text: &str, seed: u64) -> Result<Vec<(&'static str, WordEvidence)>> {
     let prompt = pipeline.tokenize(text)?;
     let options = Options { seeds: vec![seed], ..pipeline.default_options() };

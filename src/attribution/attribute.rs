@@ -156,8 +156,8 @@ impl Calls<'_> {
         Ok(found)
     }
 
-    /// The mean gradient of the target at `points` of the way from the empty prompt's input to the
-    /// prompt's, each with its weight: `[tokens, channels]` for each part of the input. The graph of
+    /// The weighted mean gradient of the target at `points` of the way from the empty prompt's
+    /// input to the prompt's. It is `[tokens, channels]` for each part of the input. The graph of
     /// one step of one batch is held at a time.
     fn gradients(&mut self, points: &[(f64, f64)]) -> Result<Vec<Tensor>> {
         let &Question { options, target, inputs, batch, .. } = self.question;

@@ -13,8 +13,9 @@ use crate::trace::{PromptInfo, TokenKind, WordInfo};
 /// Whom a part of the input belongs to: a word of the prompt, or what surrounds the words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The word, `apple#2` where repeated; `<start>`, `<end>`, `<padding>`, `<other>` (tokens of the
-    /// text that are no word's, as punctuation is) or `<pooled>` (SDXL's summary of the prompt).
+    /// The word, `apple#2` where repeated, or `<start>`, `<end>`, `<padding>`, `<other>` or
+    /// `<pooled>`. `<other>` are tokens of the text that are no word's, as punctuation is.
+    /// `<pooled>` is SDXL's summary of the prompt.
     pub name: String,
     /// The word, where it is one.
     pub word: Option<WordInfo>,
@@ -89,7 +90,7 @@ impl Inputs {
         self.parts.iter().any(|part| part.owners.contains(&owner))
     }
 
-    /// The input between the empty prompt's and the prompt's own: a row for each of `shares`, which
+    /// The input between the empty prompt's and the prompt's own, a row for each of `shares`. They
     /// say for every owner how much of the way its tokens have gone, 0 to 1. One tensor a part,
     /// `[rows, tokens, channels]`.
     ///
@@ -130,9 +131,9 @@ impl Inputs {
         pipeline.conditioning_of(&states, options)
     }
 
-    /// `gradients` (one `[tokens, channels]` a part) times the prompt's input, or with `from_empty`
-    /// times its difference to the empty prompt's, summed over the channels: a value for each token
-    /// of each part.
+    /// `gradients` (one `[tokens, channels]` a part) times the prompt's input, summed over the
+    /// channels. With `from_empty` it is times the input's difference to the empty prompt's. There
+    /// is a value for each token of each part.
     ///
     /// # Errors
     /// When the shapes differ.

@@ -14,8 +14,8 @@ pub enum Method {
     /// The gradient times the input (Shrikumar et al., 2016): what the target would lose if it were
     /// linear. Its sum is not the target.
     Gradient,
-    /// Integrated gradients (Sundararajan et al., 2017) from the empty prompt: the mean gradient on
-    /// the straight line from its input to the prompt's, times the difference of the two. The
+    /// Integrated gradients (Sundararajan et al., 2017) from the empty prompt. It is the mean
+    /// gradient on the straight line from its input to the prompt's, times their difference. The
     /// values sum to what the prompt adds to the target.
     #[default]
     Integrated,

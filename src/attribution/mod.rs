@@ -1,4 +1,5 @@
-//! Which words does what is drawn in a place depend on: attribution of a number to the prompt's tokens.
+//! Which words does what is drawn in a place depend on: attribution of a number to the prompt's
+//! tokens.
 //!
 //! The number is the [`Target`]: the squared difference between the conditional and the
 //! unconditional prediction over a region. What it is attributed to are the [`Inputs`]: the text

@@ -69,8 +69,8 @@ pub struct Row {
     /// The share of the region's attention that goes to the word, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<f64>,
-    /// The share of what cutting the word changes that lies in the region, 0 to 1, where the run has
-    /// been explained.
+    /// The share of what cutting the word changes that lies in the region, 0 to 1, where the run
+    /// has been explained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<f64>,
 }

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 ///
 /// `T = mean over the steps of sum over p of w[p] |conditional - unconditional|²[p]`
 ///
-/// `|.|²` sums over the latent's channels. `w` is how much of each cell lies in the region, and sums
-/// to 1. The unconditional prediction is that of the run's negative prompt; in a run without
+/// `|.|²` sums over the latent's channels. `w` is how much of each cell lies in the region, and
+/// sums to 1. The unconditional prediction is that of the run's negative prompt; in a run without
 /// guidance, that of the empty prompt.
 #[derive(Debug)]
 pub struct Target<'a> {

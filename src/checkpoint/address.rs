@@ -27,7 +27,8 @@ pub(super) fn parse(text: &str) -> Option<Result<Named, String>> {
     let (host, path) = split(text)?;
     if !is_hub(host) {
         return Some(Err(format!(
-            "{text} is an address of {host}, and attnmap fetches from the hub alone; download the file and give its path"
+            "{text} is an address of {host}, and attnmap fetches from the hub alone; download the file and give its \
+            path"
         )));
     }
     let path = path.split(['?', '#']).next().unwrap_or_default();

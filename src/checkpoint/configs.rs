@@ -107,7 +107,8 @@ fn check_conditions(
                 return Ok(());
             }
             Err(format!(
-                "`projection_class_embeddings_input_dim` is {}, but the second text encoder's projection of {pooled} and {TIME_IDS} \
+                "`projection_class_embeddings_input_dim` is {}, but the second text encoder's projection of \
+                {pooled} and {TIME_IDS} \
                  size conditions of {} make {expected}",
                 addition.input_dim, addition.time_embed_dim
             ))

@@ -31,7 +31,8 @@ pub(super) fn no_index(store: &Store) -> Error {
         format!("no such file; {name} is a folder in the diffusers layout: give that")
     } else if let Some(name) = has(&[".mlmodelc", ".mlpackage"]) {
         format!(
-            "no such file; {name} is Core ML's format, which holds compiled networks: give the safetensors weights it was made of"
+            "no such file; {name} is Core ML's format, which holds compiled networks: give the safetensors weights \
+            it was made of"
         )
     } else if let Some(name) = has(&[".onnx"]) {
         format!("no such file; {name} is ONNX Runtime's format: give the safetensors weights it was made of")
@@ -41,10 +42,12 @@ pub(super) fn no_index(store: &Store) -> Error {
         format!("no such file; {name} may be a single-file checkpoint: give {}", store.path(name).display())
     } else if let Some(name) = names.iter().find(pickle) {
         format!(
-            "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers folder"
+            "no such file; {name} is a Python pickle, which can run any code when read: convert it to a diffusers \
+            folder"
         )
     } else {
-        "no such file; give a folder in the diffusers layout (model_index.json, unet/, vae/, text_encoder/, tokenizer/, \
+        "no such file; give a folder in the diffusers layout (model_index.json, unet/, vae/, text_encoder/, \
+        tokenizer/, \
          scheduler/)"
             .to_string()
     };

@@ -79,7 +79,8 @@ impl FromStr for Source {
         }
         if path.exists() {
             return refuse(format!(
-                "{text} is a file, but not a .safetensors one; give such a file, or the folder that holds model_index.json"
+                "{text} is a file, but not a .safetensors one; give such a file, or the folder that holds \
+                model_index.json"
             ));
         }
         match hub_id(text) {

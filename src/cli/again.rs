@@ -1,4 +1,5 @@
-//! Command lines as they are recorded and advised: what was typed, in a form that a shell reads as the same.
+//! Command lines as they are recorded and advised: what was typed, in a form that a shell reads as
+//! the same.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -7,11 +8,13 @@ use attnmap::run::quoted;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-/// What is not of the run itself: it is told anew, or says only where the run goes and what is said of it.
+/// What is not of the run itself: it is told anew, or says only where the run goes and what is said
+/// of it.
 const TOLD: [&str; 9] = ["seed", "images", "prompt", "prompt_option", "prompt_file", "out", "json", "force", "open"];
 
-/// The command line that makes the run of `seed` again: the one that was typed, with this seed, with the prompt in place of the file that it
-/// came from, and with the run's own folder where one was named.
+/// The command line that makes the run of `seed` again. It is the one that was typed, with this
+/// seed, and with the prompt in place of the file that it came from. Where a folder was named it
+/// has the run's own.
 pub fn command(prompt: &str, seed: u64, out: Option<&Path>) -> String {
     let mut all = super::command();
     all.build();

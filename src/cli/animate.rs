@@ -49,10 +49,12 @@ Examples:
   attnmap animate --words frog
   attnmap animate last --words \"red apple,frog\" --layers up --scale word --seconds 0.1
 
-One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps` the image behind
+One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps` the \
+image behind
 the map is the estimate of that step.
 
-Animated PNG plays in every browser and holds every colour of the scale; GIF has 256 colours a frame, and no animated WebP can be
+Animated PNG plays in every browser and holds every colour of the scale; GIF has 256 colours a frame, and no animated \
+WebP can be
 written without a C library.";
 
 /// Runs the command.

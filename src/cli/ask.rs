@@ -22,7 +22,8 @@ use super::inert;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
 
-/// Rank the words for a point, a box or a mask of a run's image, or hold two words against each other
+/// Rank the words for a point, a box or a mask of a run's image, or hold two words against each
+/// other
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct AskArgs {
@@ -33,22 +34,27 @@ pub struct AskArgs {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// Rank the words by what cutting each of them changes here; words that were not tested yet are tested first
+    /// Rank the words by what cutting each of them changes here; words that were not tested yet are
+    /// tested first
     #[arg(long, conflicts_with = "versus")]
     cause: bool,
 
-    /// Hold two words against each other, e.g. red,green: where the model looked more for one or for the other, and what cutting each changes
+    /// Hold two words against each other, e.g. red,green: where the model looked more for one or
+    /// for the other, and what cutting each changes
     #[arg(long, value_name = "WORD,WORD")]
     versus: Option<String>,
 
     #[command(flatten)]
     maps: MapArgs,
 
-    /// Which half of the guidance batch; the unconditional one needs a run made with --trace-negative
-    #[arg(long, value_name = "HALF", default_value = "conditional", help_heading = "Maps", conflicts_with_all = ["cause", "versus"])]
+    /// Which half of the guidance batch; the unconditional one needs a run made with
+    /// --trace-negative
+    #[arg(long, value_name = "HALF", default_value = "conditional", help_heading = "Maps")]
+    #[arg(conflicts_with_all = ["cause", "versus"])]
     half: HalfArg,
 
-    /// Share of a map's top at which a word's area begins, 0 to 1 [default: the run's own, usually 0.4]
+    /// Share of a map's top at which a word's area begins, 0 to 1 [default: the run's own, usually
+    /// 0.4]
     #[arg(long, value_name = "SHARE", help_heading = "Maps", allow_negative_numbers = true)]
     threshold: Option<f32>,
 
@@ -67,11 +73,15 @@ Examples:
   attnmap ask last --at 40,90 --cause
   attnmap ask last --versus apple,frog
 
---cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at the place without it. A colour
-follows its noun, which it works through; both come where the larger change of the two is. ACCURACY.md has how often the noun of the thing
+--cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at the \
+place without it. A colour
+follows its noun, which it works through; both come where the larger change of the two is. ACCURACY.md has how often \
+the noun of the thing
 at the place comes first. What is tested is kept in the run's folder and shown on its page.
---versus draws RUN/versus/WORD-WORD.png: the difference of both maps, and of what cutting each changes. Without a place, its table has the
-cells where each of the two prevails. A word that the prompt lacks can be one that the run was asked about (`attnmap probe RUN --words green`);
+--versus draws RUN/versus/WORD-WORD.png: the difference of both maps, and of what cutting each changes. Without a \
+place, its table has the
+cells where each of the two prevails. A word that the prompt lacks can be one that the run was asked about (`attnmap \
+probe RUN --words green`);
 it cannot be cut.";
 
 #[derive(Debug, Args)]
@@ -194,7 +204,8 @@ fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
     Ok([one(first)?, one(second)?])
 }
 
-/// Tests those of `words` that the run has no causal map of, of all that could be drawn where `None`, and keeps what is found in its folder.
+/// Tests those of `words` that the run has no causal map of, and keeps what is found in its folder.
+/// `None` is all words that could be drawn.
 fn test(
     args: &AskArgs,
     run: &Run,
@@ -260,7 +271,8 @@ impl RegionArgs {
         Ok(Place::Mask(inside, Grid::new(size.1 as usize, size.0 as usize)))
     }
 
-    /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been read.
+    /// The region on `grid` of an image of `image` pixels, whose [`mask`](Self::mask) has been
+    /// read.
     pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
         let size = format!("the image has {}x{} pixels", image.width, image.height);
         let (option, path) = self.picture().unwrap_or(("--region", Path::new("")));
@@ -276,7 +288,8 @@ impl RegionArgs {
 }
 
 impl RegionArgs {
-    /// What the place is called, and its bounds in pixels: left, top, right, bottom. A mask has none.
+    /// What the place is called, and its bounds in pixels: left, top, right, bottom. A mask has
+    /// none.
     pub fn place(&self) -> Result<(String, Option<[f64; 4]>)> {
         if let Some(text) = &self.at {
             let [x, y] = numbers("--at", text, "X,Y")?.map(f64::floor);
@@ -312,9 +325,11 @@ fn causes(parts: &[Part]) -> String {
         rows.push(vec![print::printable(&part.word), cause, change, causal, print::percent(part.share)]);
     }
     print::table(&rows)
-        + "\nOf the change here: the word's part in what cutting each of these words changes in this place, 100 % together.\n\
+        + "\nOf the change here: the word's part in what cutting each of these words changes in this place, 100 % \
+        together.\n\
            Changes here: how much the prediction changes here without the word, over the prediction's mean square.\n\
-           Share of its change: how much of what cutting the word changes lies here. Looked at: its share of the attention here.\n"
+           Share of its change: how much of what cutting the word changes lies here. Looked at: its share of the \
+attention here.\n"
 }
 
 /// Two words against each other.
@@ -348,7 +363,8 @@ fn both_words(files: &VersusFiles) -> String {
     let untested = files.versus.places.iter().any(|place| place.change.iter().any(Option::is_none));
     let untested = if untested { "A word that the prompt lacks, or a phrase, was not cut.\n" } else { "" };
     format!(
-        "{}\nChanges here: how much the prediction changes here without the word, over the prediction's mean square.\n{untested}\n{}\n{}\n",
+        "{}\nChanges here: how much the prediction changes here without the word, over the prediction's mean \
+        square.\n{untested}\n{}\n{}\n",
         print::table(&rows),
         files.picture.display(),
         files.numbers.display()

@@ -33,39 +33,44 @@ pub struct AttributeArgs {
     #[arg(value_name = "RUN")]
     run: Option<PathBuf>,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "The place")]
     region: RegionArgs,
 
     /// The region of a word's own map
-    #[arg(long, value_name = "WORD", conflicts_with_all = ["at", "bounds", "region", "mask"])]
+    #[arg(long, value_name = "WORD", help_heading = "The \
+    place", conflicts_with_all = ["at", "bounds", "region", "mask"])]
     word: Option<String>,
 
     /// How: gradient, integrated, occlusion or shapley
-    #[arg(long, value_name = "METHOD", default_value = "integrated")]
+    #[arg(long, value_name = "METHOD", default_value = "integrated", help_heading = "Method")]
     method: Method,
 
-    /// To what: states (of the text encoder, which cross-attention reads) or tokens (its embeddings)
-    #[arg(long, value_name = "INPUT", default_value = "states")]
+    /// To what: states (of the text encoder, which cross-attention reads) or tokens (its
+    /// embeddings)
+    #[arg(long, value_name = "INPUT", default_value = "states", help_heading = "Method")]
     input: Input,
 
     /// Points of the integral of `integrated` [default: 32, and more until it is complete]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", help_heading = "Method", value_parser = clap::value_parser!(u16).range(1..=1024))]
     points: Option<u16>,
 
-    /// Words that `shapley` shares among, at most 8; the others count as one [default: all that could be drawn]
-    #[arg(long, value_name = "WORDS")]
+    /// Words that `shapley` shares among, at most 8; the others count as one [default: all that
+    /// could be drawn]
+    #[arg(long, value_name = "WORDS", help_heading = "Method")]
     words: Option<String>,
 
     /// Most sets of words that `shapley` may try
-    #[arg(long, value_name = "SETS", default_value_t = 64)]
+    #[arg(long, value_name = "SETS", default_value_t = 64, help_heading = "Method")]
     budget: usize,
 
     /// At how many steps of the run
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Method")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     test_steps: u16,
 
     /// Most rows of a batch: more is faster and takes more memory
-    #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "ROWS", default_value_t = 8, help_heading = "Method")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
 
     /// Print what was found as JSON
@@ -77,13 +82,16 @@ pub struct AttributeArgs {
 }
 
 const HELP: &str = "\
-What is attributed is a number: the squared difference between the prediction with the prompt and without it in the place, mean over
-some steps of the run. A value is a word's part in it: above 0 the place depends on the word, below 0 the word holds it back.
+What is attributed is a number: the squared difference between the prediction with the prompt and without it in the \
+place, mean over
+some steps of the run. A value is a word's part in it: above 0 the place depends on the word, below 0 the word holds \
+it back.
   gradient    the gradient times the input: fast, rough
   integrated  integrated gradients from the empty prompt: the values sum to what the prompt adds
   occlusion   what is lost without the word alone; needs no gradients and little memory
   shapley     the mean over all orders in which words join: sums to what the prompt adds, slow
-ACCURACY.md has how often each names the thing that is there first. The run is made again first, and must come out the same.
+ACCURACY.md has how often each names the thing that is there first. The run is made again first, and must come out \
+the same.
 The result is kept in the run's folder (attribution.json) and shown on its page beside attention and cut.
 
 Examples:

@@ -18,8 +18,9 @@ use super::print::{self, Terminal};
 pub struct ModelArgs {
     /// `embedded`, a folder, a .safetensors file, or on the hub owner/name [default: embedded]
     ///
-    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub `owner/name` or
-    /// `owner/name/file.safetensors`, each with `@revision` if wanted, or the address of its page.
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub
+    /// `owner/name` or `owner/name/file.safetensors`, each with `@revision` if wanted, or the
+    /// address of its page.
     #[arg(long, short, value_name = "MODEL")]
     model: Option<Source>,
 
@@ -146,12 +147,14 @@ impl ModelArgs {
         })
     }
 
-    /// Opens and loads the checkpoint for images of `size` (height, width), or of its own, as [`load`] does.
+    /// Opens and loads the checkpoint for images of `size` (height, width), or of its own, as
+    /// [`load`] does.
     pub fn load(&self, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         load(&self.choice()?, size, terminal)
     }
 
-    /// The checkpoint that made the run of `record`, in the number type and on the device that it had there; what is given now comes first.
+    /// The checkpoint that made the run of `record`, in the number type and on the device that it
+    /// had there. What is given now comes first.
     pub fn load_of(&self, record: &RunRecord, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         let known = Choice::of_run(record)?;
         let choice = self.over(known.clone())?;
@@ -174,7 +177,8 @@ impl ModelArgs {
     }
 }
 
-/// Opens and loads a checkpoint for images of `size` (height, width), or of its own. What needs much memory is said.
+/// Opens and loads a checkpoint for images of `size` (height, width), or of its own. What needs
+/// much memory is said.
 pub fn load(choice: &Choice, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     const MUCH: u64 = 2_000_000_000;
     let checkpoint = choice.open(terminal.downloads())?;

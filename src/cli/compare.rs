@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
-    /// The runs' folders, cells of galleries among them; `last` is the newest run in outputs/. The first is the base that the
-    /// others are compared with [default: the newest but one, and the newest]
+    /// The runs' folders, cells of galleries among them; `last` is the newest run in outputs/. The
+    /// first is the base that the others are compared with [default: the newest but one, and the
+    /// newest]
     #[arg(value_name = "RUN", num_args = 0..)]
     runs: Vec<PathBuf>,
 
@@ -49,7 +50,8 @@ Examples:
   attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html
   attnmap compare outputs/*frog-on-the-beach-0 last --aggregate daam --words \"apple,frog\"
 
-Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that each run shows, unless
+Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that each \
+run shows, unless
 an option chooses others, for all of them; the runs stay as they are.";
 
 /// Writes the page.

@@ -12,7 +12,8 @@ use clap::Args;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
 
-/// Find the few patterns into which a run's attention falls, with the heads and words that make each
+/// Find the few patterns into which a run's attention falls, with the heads and words that make
+/// each
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ComponentsArgs {
@@ -34,10 +35,14 @@ pub struct ComponentsArgs {
 }
 
 const HELP: &str = "\
-Every head of every layer has a map for each word. All these maps are written as sums of a few maps, none of which is ever taken away
-(non-negative matrix factorisation). A component is named after the word that it follows most; several may follow one word.
-The share explained says how much of the maps' squares so many components hold: where it stops growing there are no more patterns.
-Picture and numbers are kept in the run's folder (components.png, components.json), and its page shows them with their heads.
+Every head of every layer has a map for each word. All these maps are written as sums of a few maps, none of which is \
+ever taken away
+(non-negative matrix factorisation). A component is named after the word that it follows most; several may follow one \
+word.
+The share explained says how much of the maps' squares so many components hold: where it stops growing there are no \
+more patterns.
+Picture and numbers are kept in the run's folder (components.png, components.json), and its page shows them with \
+their heads.
 
 Examples:
   attnmap components
@@ -94,7 +99,8 @@ fn table(found: &Components) -> Result<String> {
         ]);
     }
     let mut text = print::table(&rows);
-    text += "\nShare: of the attention that the components make. Words and heads: their share of the component.\n\nExplained by so many:";
+    text += "\nShare: of the attention that the components make. Words and heads: their share of the \
+    component.\n\nExplained by so many:";
     for (index, share) in found.explained.iter().enumerate() {
         text += &format!("{} {} {}", if index > 0 { "," } else { "" }, index + 1, print::percent(*share));
     }

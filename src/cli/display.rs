@@ -104,7 +104,8 @@ pub struct DisplayArgs {
 impl MapArgs {
     /// The chosen aggregate.
     pub fn aggregate(&self) -> Result<Aggregate> {
-        // Who names sites means those sites, and not those of them that the default happens to take.
+        // Who names sites means those sites, and not those of them that the default happens to
+        // take.
         let narrowed = self.layers.is_some() || self.resolution.is_some();
         let name = self.aggregate.as_deref().unwrap_or(if narrowed { "all" } else { DEFAULT });
         let mut aggregate = Aggregate::named(name)?;

@@ -1,4 +1,5 @@
-//! `--expect`: what is expected of an image, shared by the commands that judge one; and exit code 3 where it is not met.
+//! `--expect`: what is expected of an image, shared by the commands that judge one; and exit code 3
+//! where it is not met.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,9 +17,10 @@ use super::print;
 pub struct ExpectArgs {
     /// What the image should show, e.g. "frog left of apple, no fox"
     ///
-    /// The exit code is 3 where it does not show it.
-    /// Expectations with commas between: THING left of THING (right of, above, below, inside); THING@left (right, top, bottom, centre, top
-    /// left ...); THING@X,Y,W,H, a box in shares of the image; THING, which was drawn; no THING, which was not.
+    /// The exit code is 3 where it does not show it. Expectations with commas between: THING left
+    /// of THING (right of, above, below, inside); THING@left (right, top, bottom, centre, top left
+    /// ...); THING@X,Y,W,H, a box in shares of the image; THING, which was drawn; no THING, which
+    /// was not.
     #[arg(long, value_name = "LIST")]
     expect: Option<Expectations>,
 }
@@ -29,15 +31,16 @@ impl ExpectArgs {
         self.expect.as_ref()
     }
 
-    /// Refuses things that are neither in `prompt` nor among the `probes` that `pipeline` is asked about, and a look at the finished image
-    /// where the checkpoint cannot take one.
+    /// Refuses things that are neither in `prompt` nor among the `probes` that `pipeline` is asked
+    /// about. Refuses a look at the finished image where the checkpoint cannot take one.
     pub fn check(&self, pipeline: &Pipeline, prompt: &PromptInfo, probes: &[String]) -> Result<()> {
         let Some(expect) = &self.expect else { return Ok(()) };
         expect.check_words(prompt, &probe_words(prompt, &pipeline.probe_infos(probes)?))?;
         match expect.looked_for().first() {
             Some(thing) if pipeline.inpaints() => {
                 let reason = format!(
-                    "whether {} was drawn needs a look at the image, which an inpainting checkpoint cannot take; leave it out",
+                    "whether {} was drawn needs a look at the image, which an inpainting checkpoint cannot take; \
+                    leave it out",
                     in_quotes(thing)
                 );
                 Err(Error::option("--expect", reason))
@@ -70,7 +73,8 @@ impl Unmet {
         Self::count(unmet, all, "expectations were")
     }
 
-    /// Fails where some of `all` did not come out as expected: `2 of 8 images were not as expected`.
+    /// Fails where some of `all` did not come out as expected: `2 of 8 images were not as
+    /// expected`.
     pub fn count(unmet: usize, all: usize, what: &str) -> anyhow::Result<()> {
         match unmet {
             0 => Ok(()),

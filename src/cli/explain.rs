@@ -27,9 +27,11 @@ use super::sampling::RunArgs;
 
 /// Test whether each word mattered, and whether its map shows where
 #[derive(Debug, Args)]
-#[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,frog#2\" [default: all that could be drawn]")))]
+#[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,frog#2\" [default: \
+all that could be drawn]")))]
 pub struct ExplainArgs {
-    /// A run's folder, or a prompt (a run is made of it first, as `generate` does) [default: the newest run in outputs/, also called `last`]
+    /// A run's folder, or a prompt (a run is made of it first, as `generate` does) [default: the
+    /// newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN|PROMPT")]
     subject: Option<String>,
 
@@ -42,28 +44,33 @@ pub struct ExplainArgs {
     cut: Cut,
 
     /// At how many steps of the run the prediction is compared
-    #[arg(long, alias = "at", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, alias = "at", value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     test_steps: u16,
 
     /// Most rows of a batch: more is faster and takes more memory
     #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
     batch: u16,
 
-    /// Draw the same seed without each word however long it takes [default: where it takes a minute or less]
+    /// Draw the same seed without each word however long it takes [default: where it takes a minute
+    /// or less]
     #[arg(long, conflicts_with = "no_counterfactual")]
     counterfactual: bool,
 
-    /// Never draw the same seed without each word: whether it mattered is told from the prediction alone
+    /// Never draw the same seed without each word: whether it mattered is told from the prediction
+    /// alone
     #[arg(long)]
     no_counterfactual: bool,
 
     /// Generate the same seed with what a word adds scaled: frog=0.5, frog=0..2 or frog=0..2/9
     ///
-    /// One weight is one image; a range is five images with both ends, or as many as are written after the slash.
+    /// One weight is one image; a range is five images with both ends, or as many as are written
+    /// after the slash.
     #[arg(long, value_name = "WORD=WEIGHT")]
     weight: Vec<String>,
 
-    /// Check that the maps fall apart when the weights of cross-attention are drawn anew, block by block
+    /// Check that the maps fall apart when the weights of cross-attention are drawn anew, block by
+    /// block
     #[arg(long)]
     sanity: bool,
 
@@ -94,7 +101,8 @@ pub struct ExplainArgs {
     model: ModelArgs,
 
     /// Seed of the run; `random` (or -1) draws one
-    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "The run that a prompt becomes")]
     seed: u64,
 
@@ -103,22 +111,30 @@ pub struct ExplainArgs {
 }
 
 const HELP: &str = "\
-Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that changes tells (under 1 %: not
-at all; from 5 %: much). Does its map show where: at some steps of the run, from the latents that the run had there, the UNet predicts
-with the prompt and without the word; where the two differ is the word's causal map, which the attention map is held against, and
+Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that changes \
+tells (under 1 %: not
+at all; from 5 %: much). Does its map show where: at some steps of the run, from the latents that the run had there, \
+the UNet predicts
+with the prompt and without the word; where the two differ is the word's causal map, which the attention map is held \
+against, and
 against maps that know nothing of the word. ACCURACY.md has how often both err.
-Drawing the seed without a word takes as long as the run's own steps, a word; what takes over a minute is asked for with --counterfactual.
+Drawing the seed without a word takes as long as the run's own steps, a word; what takes over a minute is asked for \
+with --counterfactual.
 Three cuts answer different questions:
   mask        the word's term is left out of cross-attention: the direct path only
   substitute  the word becomes the article `a` before the text encoder: direct and through other tokens, positions kept
   drop        the word leaves the text
 A traced picture is tested at its noise levels, without a run to make again.
---weight scales, in every cross-attention of the conditional half, what each of the word's tokens adds (probability times value); the
+--weight scales, in every cross-attention of the conditional half, what each of the word's tokens adds (probability \
+times value); the
 probabilities stay. 1 is the run itself, 0 the cut `mask`.
---by tag tests what stands between commas as one word. It ends with the dead tags: those whose absence changes under 1 % of the image. The
+--by tag tests what stands between commas as one word. It ends with the dead tags: those whose absence changes under \
+1 % of the image. The
 image without all of them at once is drawn too, with the figure beside it.
-The result is kept in the run's folder (evidence.json, evidence.safetensors, causal/, counterfactual/, weights/) and shown in its report. Words that
-are tested one after the other stand side by side there; another --cut, --at or choice of maps replaces them, and says so.
+The result is kept in the run's folder (evidence.json, evidence.safetensors, causal/, counterfactual/, weights/) and \
+shown in its report. Words that
+are tested one after the other stand side by side there; another --cut, --at or choice of maps replaces them, and \
+says so.
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
@@ -232,7 +248,8 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
         return Err(Error::option("PROMPT", reason).into());
     }
     let target = Target::generated(Path::new(OUTPUTS).join(run::run_name(&text, args.seed)), false);
-    // A run of this prompt that is there already is meant, the newest of those that were made as it is said now.
+    // A run of this prompt that is there already is meant, the newest of those that were made as it
+    // is said now.
     for known in target.taken().iter().rev().filter_map(|folder| Run::open(folder).ok()) {
         if known.record.prompt == text
             && let Some(pipeline) = is_meant(args, &known, terminal)?
@@ -245,7 +262,8 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     Ok((Run::open(&folder)?, Some(pipeline)))
 }
 
-/// Whether `known` is the run that the arguments make: then the pipeline, where it had to be loaded to tell.
+/// Whether `known` is the run that the arguments make: then the pipeline, where it had to be loaded
+/// to tell.
 fn is_meant(args: &ExplainArgs, known: &Run, terminal: &Terminal) -> anyhow::Result<Option<Option<Pipeline>>> {
     let record = &known.record;
     let choice = Choice::of_run(record)?;

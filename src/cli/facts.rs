@@ -19,7 +19,8 @@ use super::inert;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
 
-/// Print what the maps of a run tell: how words lie to each other, what was probably not drawn, where and since when
+/// Print what the maps of a run tell: how words lie to each other, what was probably not drawn,
+/// where and since when
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct FactsArgs {
@@ -30,15 +31,18 @@ pub struct FactsArgs {
     #[command(flatten)]
     maps: MapArgs,
 
-    /// Which adjective belongs to which noun: red:apple,green:frog [default: an adjective and the noun after it]
+    /// Which adjective belongs to which noun: red:apple,green:frog [default: an adjective and the
+    /// noun after it]
     #[arg(long, value_name = "PAIRS")]
     bind: Option<String>,
 
-    /// Folder of a seed sweep of the same prompt, whose little words peaks are compared with in --json [default: the one beside the run]
+    /// Folder of a seed sweep of the same prompt, whose little words peaks are compared with in
+    /// --json [default: the one beside the run]
     #[arg(long, value_name = "DIR")]
     sweep: Option<PathBuf>,
 
-    /// Share of a map's top at which areas, boxes and centres begin [default: the run's own, usually 0.4]
+    /// Share of a map's top at which areas, boxes and centres begin [default: the run's own,
+    /// usually 0.4]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     threshold: Option<f32>,
 
@@ -58,12 +62,17 @@ Examples:
   attnmap facts last
   attnmap facts last --expect \"frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5\"
 
-Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place. Centre: of the area where
-its map reaches 40 % of its top, in pixels. Placed: the first step from which that centre stays within a tenth of the image of where
+Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place. \
+Centre: of the area where
+its map reaches 40 % of its top, in pixels. Placed: the first step from which that centre stays within a tenth of the \
+image of where
 it ends. docs/NUMBERS.md defines all of them.
-A thing was probably not drawn when no place was looked at for it 5.5 times as much as the image on average: of 45 that were drawn on
-held-out prompts it was said of none, of 30 that could not be of 18 (ACCURACY.md). Adjectives and words for the whole scene (beach, night) are not judged: their maps do not tell.
-The maps are the run's own unless others are chosen. Probes (words that are not in the prompt) are left out unless --words names them;
+A thing was probably not drawn when no place was looked at for it 5.5 times as much as the image on average: of 45 \
+that were drawn on
+held-out prompts it was said of none, of 30 that could not be of 18 (ACCURACY.md). Adjectives and words for the whole \
+scene (beach, night) are not judged: their maps do not tell.
+The maps are the run's own unless others are chosen. Probes (words that are not in the prompt) are left out unless \
+--words names them;
 they get a line of numbers and take no part in the rest.";
 
 /// Runs the command.
@@ -113,7 +122,8 @@ struct Told<'a> {
     expectations: &'a [Outcome],
 }
 
-/// The sweep whose little words peaks are compared with: the one that was named, or one of the same prompt beside the run.
+/// The sweep whose little words peaks are compared with: the one that was named, or one of the same
+/// prompt beside the run.
 fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Option<Sweep>> {
     let own = run.record.about(aggregate);
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);

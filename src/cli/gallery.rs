@@ -38,12 +38,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Make a gallery: the product of prompts, replaced and weighted words, sampling options, seeds, checkpoints and LoRAs
+/// Make a gallery: the product of prompts, replaced and weighted words, sampling options, seeds,
+/// checkpoints and LoRAs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt, seeds, negative, steps, guidance,
-    /// size, scheduler, spacing, original_size, crop, strength, emphasis, long
+    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt,
+    /// seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop, strength,
+    /// emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
 
@@ -59,15 +61,18 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Also with this word emphasised: frog=0.5,1.5 writes (frog:0.5) and (frog:1.5), as --emphasis reads them; may be given several times
+    /// Also with this word emphasised: frog=0.5,1.5 writes (frog:0.5) and (frog:1.5), as --emphasis
+    /// reads them; may be given several times
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<Weights>,
 
-    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or owner/name/file.safetensors; may be given several times
+    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or
+    /// owner/name/file.safetensors; may be given several times
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     model: Vec<String>,
 
-    /// LoRAs to compare: none, FILE[:WEIGHT], or several of them with + between; may be given several times, each a cell of its own
+    /// LoRAs to compare: none, FILE[:WEIGHT], or several of them with + between; may be given
+    /// several times, each a cell of its own
     #[arg(long = "lora", value_name = "LORAS", value_parser = loras)]
     loras: Vec<Loras>,
 
@@ -87,16 +92,19 @@ pub struct GalleryArgs {
     #[arg(long, help_heading = "What is kept")]
     trace_negative: bool,
 
-    /// Keep the estimate of the image at every Nth step, which the cells' pages show forming; each costs a decoding
-    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Keep the estimate of the image at every Nth step, which the cells' pages show forming; each
+    /// costs a decoding
+    #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1)]
+    #[arg(default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,
 
-    /// Seeds that go through the network together: faster, and more memory [default: up to 4, as memory allows when the gallery is
-    /// begun, and the same ever after]
+    /// Seeds that go through the network together: faster, and more memory [default: up to 4, as
+    /// memory allows when the gallery is begun, and the same ever after]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     batch: Option<u16>,
 
-    /// Make only this part, e.g. 2/8; all parts together are the gallery, on as many machines as see the folder
+    /// Make only this part, e.g. 2/8; all parts together are the gallery, on as many machines as
+    /// see the folder
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
 
@@ -104,8 +112,9 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"])]
     index: Option<PathBuf>,
 
-    /// Pack the gallery for others: its page, its images and the pages of its cells, and nothing that only attnmap reads; a .zip
-    /// file or a new folder. PROMPTS may be a gallery then, which is packed as it is
+    /// Pack the gallery for others: its page, its images and the pages of its cells, and nothing
+    /// that only attnmap reads; a .zip file or a new folder. PROMPTS may be a gallery then, which
+    /// is packed as it is
     #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
     pack: Option<PathBuf>,
 
@@ -166,7 +175,8 @@ Examples:
   attnmap gallery --index /shared/night
   attnmap gallery night --pack night.zip --sheet night.png
 
-Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the page.";
+Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the \
+page.";
 
 /// Runs the command.
 pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -258,7 +268,8 @@ impl GalleryArgs {
     }
 }
 
-/// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`, or `line`.
+/// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`,
+/// or `line`.
 fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow::Result<()> {
     let page = folder.join("index.html");
     let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
@@ -310,8 +321,8 @@ impl Done {
     }
 }
 
-/// The gallery's folder: the one that was named, or one of the gallery's own name. There, a gallery of the same cells goes on; past any
-/// other folder the name counts up.
+/// The gallery's folder: the one that was named, or one of the gallery's own name. There, a gallery
+/// of the same cells goes on; past any other folder the name counts up.
 fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> PathBuf {
     if let Some(out) = &args.out {
         return out.clone();
@@ -326,8 +337,8 @@ fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> Path
     }
 }
 
-/// What is to be said of the cells once their checkpoint is there: words of embeddings that no prompt has, and options that do nothing without
-/// guidance.
+/// What is to be said of the cells once their checkpoint is there. It is of words of embeddings
+/// that no prompt has, and of options that do nothing without guidance.
 fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String> {
     let mut syntaxes: Vec<Syntax> = Vec::new();
     for cell in &plan.cells {
@@ -356,7 +367,10 @@ fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String>
     if !plan.cells.iter().any(guided) {
         let unheard = ["negative", "trace-negative"].into_iter().filter(|option| given.has(option));
         said.extend(unheard.map(|option| {
-            format!("--{option} has no effect here: guidance is off, so that there is no unconditional half; raise --guidance")
+            format!(
+                "--{option} has no effect here: guidance is off, so that there is no unconditional half; raise \
+            --guidance"
+            )
         }));
     }
     let short = |every: u32| plan.cells.iter().all(|cell| every as usize > cell.sampling.steps.unwrap_or(own.steps));
@@ -425,7 +439,9 @@ impl<'a> Told<'a> {
         }
         let mut all = warnings(pipeline, prompt, negative, &[]).unwrap_or_default();
         all.extend(pipeline.warnings().iter().cloned());
-        for warning in all {
+        // The plan's prompts were looked at for these together, with one example each.
+        let of_syntax = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
+        for warning in all.into_iter().filter(|warning| !of_syntax.contains(warning)) {
             if self.known.borrow_mut().insert(warning.clone()) {
                 self.bar.suspend(|| print::warn(&warning));
             }

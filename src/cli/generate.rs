@@ -33,8 +33,10 @@ pub struct GenerateArgs {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// Seed of the noise; the same seed gives the same image as diffusers with a CPU generator. `random` (or -1) draws one
-    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
+    /// Seed of the noise; the same seed gives the same image as diffusers with a CPU generator.
+    /// `random` (or -1) draws one
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse)]
+    #[arg(allow_negative_numbers = true)]
     seed: u64,
 
     /// How many images: seeds seed, seed + 1, ...
@@ -58,16 +60,19 @@ pub struct GenerateArgs {
 
     /// Keep the self-attention too: all grids that fit, or these, e.g. =16,24x32
     ///
-    /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated by commas.
-    #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated
+    /// by commas.
+    #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1)]
+    #[arg(default_missing_value = "", require_equals = true)]
     self_attention: Option<String>,
 
     /// Memory that keeping self-attention may take while the run goes on
-    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB", value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
+    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
+    #[arg(value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
-    /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a decoding; 0 keeps none
-    /// [default: about 8 up to 256x256, none beyond]
+    /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a
+    /// decoding; 0 keeps none [default: about 8 up to 256x256, none beyond]
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     keep_steps: Option<u32>,
 
@@ -114,17 +119,22 @@ Examples:
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
 
-A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no influence. It says what
+A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no \
+influence. It says what
 the model ties a place to, not that it drew the thing: some layers give a share to any word.
 
-Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat)) multiply a word's weight by 1.1
-each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are brackets. The weight multiplies what the text encoder says
+Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat)) multiply a \
+word's weight by 1.1
+each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are brackets. The weight multiplies what \
+the text encoder says
 of the word's tokens; the mean over all tokens is then restored. Both are as in AUTOMATIC1111's web UI.
 
---size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from is resized to
+--size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from \
+is resized to
 --size; without it the picture keeps its shape, at a size near the checkpoint's own.
 
-Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds 0..8). Ranges of shares
+Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds \
+0..8). Ranges of shares
 and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
@@ -141,7 +151,8 @@ fn read_latents(path: &Path) -> Result<Tensor> {
     Ok(if latents.rank() == 3 { latents.unsqueeze(0)? } else { latents.clone() })
 }
 
-/// Runs the command: checks everything that can be checked before work is done, then makes one run folder an image.
+/// Runs the command: checks everything that can be checked before work is done, then makes one run
+/// folder an image.
 pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
     let aggregate = args.maps.aggregate()?;
@@ -224,7 +235,8 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
 }
 
 impl GenerateArgs {
-    /// The options of one run with one seed after another, each setting out from the picture that was given.
+    /// The options of one run with one seed after another, each setting out from the picture that
+    /// was given.
     fn options(&self, pipeline: &Pipeline, given: Option<&Given>) -> Result<Vec<Options>> {
         let latents = self.latents.as_deref().map(read_latents).transpose()?;
         let one = |index: u64| -> Result<Options> {

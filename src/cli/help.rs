@@ -1,11 +1,13 @@
-//! How help is laid out: examples first, notes as paragraphs that are broken once, a short page with `-h` and a whole one with `--help`.
+//! How help is laid out: examples first, notes as paragraphs that are broken once, a short page
+//! with `-h` and a whole one with `--help`.
 
 use clap::Command;
 
 /// Examples on the short page.
 const MOST_EXAMPLES: usize = 4;
 
-/// `command` with what its author wrote after the options laid out: the first examples with `-h`, all of it with `--help`.
+/// `command` with what its author wrote after the options laid out: the first examples with `-h`,
+/// all of it with `--help`.
 pub fn laid_out(command: Command) -> Command {
     let Some(after) = command.get_after_help().map(ToString::to_string) else { return command };
     let (examples, notes): (Vec<&str>, Vec<&str>) = after.split("\n\n").partition(|part| part.starts_with("Example"));
@@ -15,7 +17,8 @@ pub fn laid_out(command: Command) -> Command {
     command.after_help(few.join("\n\n")).after_long_help(whole.join("\n\n"))
 }
 
-/// A paragraph on one line, for the terminal's width to break; lines that are set in, as of a list, stay lines of their own.
+/// A paragraph on one line, for the terminal's width to break; lines that are set in, as of a list,
+/// stay lines of their own.
 fn reflowed(paragraph: &str) -> String {
     let mut text = String::new();
     let mut inset = true;

@@ -1,7 +1,9 @@
-//! Options that have no effect in the combination given: which, when, and what is said of it, for all commands.
+//! Options that have no effect in the combination given: which, when, and what is said of it, for
+//! all commands.
 //!
-//! What a user typed is known by [`Given`]. A [`Rule`] says of one option when it does nothing; every rule is tried at one of two moments: before
-//! a command begins ([`at_once`]), and where it makes runs once the checkpoint is loaded ([`in_run`]). Each says so once.
+//! What a user typed is known by [`Given`]. A [`Rule`] says of one option when it does nothing.
+//! Every rule is tried before a command begins ([`at_once`]), or where it makes runs once the
+//! checkpoint is loaded ([`in_run`]). Each says so once.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +70,8 @@ struct Scene<'a> {
 struct Rule {
     /// Its long name.
     option: &'static str,
-    /// Why it has no effect, and the way out; `None` where it has one, or where it cannot be told yet.
+    /// Why it has no effect, and the way out; `None` where it has one, or where it cannot be told
+    /// yet.
     inert: fn(&Scene) -> Option<String>,
 }
 
@@ -171,13 +174,15 @@ fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
     }
     Some(if pipeline.embeds_guidance() {
         format!(
-            "this checkpoint takes the guidance as an input, so that there is no unconditional half {what}; leave it out"
+            "this checkpoint takes the guidance as an input, so that there is no unconditional half {what}; leave \
+            it out"
         )
     } else {
         let scale = options.guidance_scale;
         let whose = if scene.given.has("guidance") { "" } else { ", the checkpoint's own," };
         format!(
-            "guidance is off ({scale}{whose} is not above 1), so that there is no unconditional half {what}; raise --guidance"
+            "guidance is off ({scale}{whose} is not above 1), so that there is no unconditional half {what}; raise \
+            --guidance"
         )
     })
 }
@@ -294,7 +299,8 @@ fn larger_already(scene: &Scene) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Options that always do something, or say how a prompt is read or what is allowed whatever comes, with the reason.
+    /// Options that always do something, or say how a prompt is read or what is allowed whatever
+    /// comes, with the reason.
     const ALWAYS: &[(&str, &str)] = &[
         ("prompt", "is what the run is of"),
         ("prompt-file", "is what the run is of"),

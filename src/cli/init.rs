@@ -28,7 +28,8 @@ pub struct InitArgs {
     #[command(flatten)]
     picture: PictureArgs,
 
-    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change [default: 0.8; 1 with --mask]
+    /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change
+    /// [default: 0.8; 1 with --mask]
     #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
     strength: Option<f64>,
 }
@@ -40,7 +41,8 @@ pub struct InitAxes {
     #[command(flatten)]
     picture: PictureArgs,
 
-    /// Shares of the steps that are taken, e.g. 0.4,0.7: how far the picture may change [default: 0.8; 1 with --mask]
+    /// Shares of the steps that are taken, e.g. 0.4,0.7: how far the picture may change [default:
+    /// 0.8; 1 with --mask]
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', requires = "init", allow_negative_numbers = true)]
     pub strength: Vec<f64>,
 }

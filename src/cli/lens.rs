@@ -27,7 +27,8 @@ pub struct LensArgs {
     prompt: PromptArgs,
 
     /// Seed of every image; `random` (or -1) draws one
-    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::seed::parse)]
+    #[arg(allow_negative_numbers = true)]
     seed: u64,
 
     /// Only every so manieth layer, counted back from the last
@@ -43,7 +44,8 @@ pub struct LensArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
 
-    /// Where picture and numbers go, without an ending [default: outputs/<prompt>-lens, and counts up]
+    /// Where picture and numbers go, without an ending [default: outputs/<prompt>-lens, and counts
+    /// up]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -70,9 +72,12 @@ Examples:
   attnmap lens \"a red apple to the left of a green frog\"
   attnmap lens \"a red apple and a green frog\" --every 4 --words apple,frog --steps 10
 
-The states after a layer go through the text encoder's final norm and condition the UNet as the last ones do; the negative prompt stays as
-it is, and so does the seed. The first picture is that of the token embeddings. With SDXL the states before the last layer are given to
-the UNet as they are, and the shorter encoder ends after the same share of its layers. A word's maps below the images have one scale.";
+The states after a layer go through the text encoder's final norm and condition the UNet as the last ones do; the \
+negative prompt stays as
+it is, and so does the seed. The first picture is that of the token embeddings. With SDXL the states before the last \
+layer are given to
+the UNet as they are, and the shorter encoder ends after the same share of its layers. A word's maps below the images \
+have one scale.";
 
 /// Runs the command.
 pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -132,5 +137,6 @@ fn table(lens: &Lens) -> String {
         rows.push(row);
     }
     print::table(&rows)
-        + "\nFrom the image: mean difference of its values from those of the image of all layers.\nBelow a word: its share of the attention.\n"
+        + "\nFrom the image: mean difference of its values from those of the image of all layers.\nBelow a word: \
+        its share of the attention.\n"
 }

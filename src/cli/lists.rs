@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::print;
 
-/// `list` with each entry once, in order of the first; what `option` names more than once is told in one line. Entries are the same when
-/// `name` calls them the same.
+/// `list` with each entry once, in order of the first; what `option` names more than once is told
+/// in one line. Entries are the same when `name` calls them the same.
 pub fn once<T>(option: &str, list: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
     let (mut seen, mut again) = (HashSet::new(), Vec::new());
     let mut kept = Vec::with_capacity(list.len());

@@ -1,4 +1,5 @@
-//! The command line: one file a subcommand; turns flags into plain option structs, prints, shows progress.
+//! The command line: one file a subcommand; turns flags into plain option structs, prints, shows
+//! progress.
 
 mod again;
 mod animate;
@@ -112,7 +113,8 @@ impl Cli {
     /// Runs the chosen subcommand.
     pub fn run(self) -> anyhow::Result<()> {
         attnmap::kernels::threads::init(self.threads.map(usize::from))?;
-        // Half-made files are removed by the handler itself: the working thread may be deep in a step of many seconds.
+        // Half-made files are removed by the handler itself: the working thread may be deep in a
+        // step of many seconds.
         signals::on_end(|| {
             let said = signals::last_words();
             attnmap::files::abandon(|| {
@@ -152,7 +154,8 @@ impl Cli {
     }
 }
 
-/// The command line as clap knows it. A number with a sign is a value, so that its option says what is wrong with it.
+/// The command line as clap knows it. A number with a sign is a value, so that its option says what
+/// is wrong with it.
 fn command() -> clap::Command {
     let signed = |arg: clap::Arg| match arg.get_action().takes_values() {
         true => arg.allow_negative_numbers(true),
@@ -161,7 +164,8 @@ fn command() -> clap::Command {
     Cli::command().mut_args(signed).mut_subcommands(|command| help::laid_out(command.mut_args(signed)))
 }
 
-/// The command line, or the exit code after help was printed or a wrong option named in one line on stderr.
+/// The command line, or the exit code after help was printed or a wrong option named in one line on
+/// stderr.
 pub fn parse() -> Result<Cli, ExitCode> {
     let command = command();
     let parsed = command.clone().try_get_matches().and_then(|matches| {
@@ -215,7 +219,8 @@ fn meant(error: &clap::Error) -> Option<String> {
     }
 }
 
-/// A message of clap's around one of ours, both of which name the option: `invalid value 'x' for '--spacing <NAME>': --spacing: there is ...`.
+/// A message of clap's around one of ours, both of which name the option: `invalid value 'x' for
+/// '--spacing <NAME>': --spacing: there is ...`.
 fn named_once(message: &str) -> String {
     let (before, ours) = message.split_once("': ").unwrap_or((message, ""));
     match ours.split_once(": ") {
@@ -228,8 +233,8 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Prints an error as one line on stderr and maps it to the exit code: 2 for usage, 3 for what was expected and is not so, 130
-/// for Ctrl-C, 1 for the rest.
+/// Prints an error as one line on stderr and maps it to the exit code. That is 2 for usage, 3 for
+/// what was expected and is not so, 130 for Ctrl-C, 1 for the rest.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     // A cause that the message above it already tells is not told again.

@@ -19,8 +19,8 @@ use std::fmt::Write as _;
     after_help = "Examples:\n  attnmap models\n  attnmap models embedded --json\n  attnmap models ./model.safetensors"
 )]
 pub struct ModelsArgs {
-    /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or owner/name[/file.safetensors][@revision] from the
-    /// hub cache. Nothing is downloaded.
+    /// The checkpoint to describe: `embedded`, a folder, a single .safetensors file, or
+    /// owner/name[/file.safetensors][@revision] from the hub cache. Nothing is downloaded.
     pub name: Option<String>,
     #[command(flatten)]
     changes: ChangeArgs,
@@ -224,7 +224,8 @@ fn page(found: &Description) -> String {
     text
 }
 
-/// The words that the model knows, by kind where the checkpoint says so; nothing for a model of the whole world.
+/// The words that the model knows, by kind where the checkpoint says so; nothing for a model of the
+/// whole world.
 fn known_words(found: &Description) -> Vec<(String, Vec<String>)> {
     match (&found.kinds, &found.known_words) {
         (Some(kinds), _) => kinds.iter().map(|(kind, words)| (kind.clone(), words.clone())).collect(),

@@ -14,7 +14,8 @@ use super::{open, print};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Where the run goes [default: a folder in outputs/ that is named after its text and seed, and counts up]
+    /// Where the run goes [default: a folder in outputs/ that is named after its text and seed, and
+    /// counts up]
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
@@ -49,8 +50,8 @@ impl OutputArgs {
     }
 }
 
-/// Brings the list of runs in `outputs/` up to date, where the run in `folder` lies there. A page of the user's stays, and a
-/// list that cannot be written is no reason to fail.
+/// Brings the list of runs in `outputs/` up to date, where the run in `folder` lies there. A page
+/// of the user's stays, and a list that cannot be written is no reason to fail.
 pub fn listed(folder: &Path) {
     if folder.parent() == Some(Path::new(OUTPUTS)) {
         report::write_runs(Path::new(OUTPUTS)).ok();

@@ -95,7 +95,8 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// A point of an image of `size`, given as a share of its sides, as the pixel that `--at` takes: `45,88`.
+/// A point of an image of `size`, given as a share of its sides, as the pixel that `--at` takes:
+/// `45,88`.
 pub fn pixel(x: f32, y: f32, size: Grid) -> String {
     format!("{:.0},{:.0}", (x * size.width as f32).floor(), (y * size.height as f32).floor())
 }
@@ -111,8 +112,9 @@ pub fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
-/// One line on stderr, written at once, with nothing that could drive the terminal, since names of files are the user's too. An error there is nobody's to hear of and changes nothing: all of stderr goes through here, as
-/// `eprintln!` panics.
+/// One line on stderr, written at once, with nothing that could drive the terminal, since names of
+/// files are the user's too. An error there is nobody's to hear of and changes nothing: all of
+/// stderr goes through here, as `eprintln!` panics.
 fn stderr(message: &str) {
     let line = format!("attnmap: {}\n", line(message));
     io::stderr().lock().write_all(line.as_bytes()).ok();
@@ -135,8 +137,8 @@ pub fn complain(message: &str) {
     stderr(message);
 }
 
-/// Writes facts to stdout. That the reader went away (`attnmap ... | head`) is no error: the work that is left is done all the same, and
-/// the exit code is its own.
+/// Writes facts to stdout. That the reader went away (`attnmap ... | head`) is no error: the work
+/// that is left is done all the same, and the exit code is its own.
 pub fn stdout(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))

@@ -21,7 +21,8 @@ pub struct PromptArgs {
     prompt: Option<String>,
 
     /// The prompt as an option, which may begin with a dash
-    #[arg(long = "prompt", value_name = "TEXT", conflicts_with_all = ["prompt", "prompt_file"], allow_hyphen_values = true, hide = true)]
+    #[arg(long = "prompt", value_name = "TEXT", conflicts_with_all = ["prompt", "prompt_file"])]
+    #[arg(allow_hyphen_values = true, hide = true)]
     prompt_option: Option<String>,
 
     /// Take the prompt from a text file, all of it

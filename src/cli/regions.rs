@@ -1,4 +1,5 @@
-//! The options that write each word's region for other programs, shared by the commands that make or show runs.
+//! The options that write each word's region for other programs, shared by the commands that make
+//! or show runs.
 
 use attnmap::run::{RegionFiles, Threshold};
 use attnmap::{Error, Result};
@@ -10,7 +11,8 @@ use clap::{Args, ValueEnum};
 pub struct RegionFileArgs {
     /// Also write each word's region as a mask, and all of them as one COCO file
     ///
-    /// Black and white pictures of the image's size; the COCO file has every separate place with its box.
+    /// Black and white pictures of the image's size; the COCO file has every separate place with
+    /// its box.
     #[arg(long)]
     masks: bool,
 
@@ -32,7 +34,8 @@ enum OutlineArg {
 }
 
 impl RegionFileArgs {
-    /// What is asked for, with regions that begin at `threshold` unless Otsu's is asked for; `None` where nothing is.
+    /// What is asked for, with regions that begin at `threshold` unless Otsu's is asked for; `None`
+    /// where nothing is.
     pub fn chosen(&self, threshold: f32) -> Result<Option<(Threshold, RegionFiles)>> {
         let files = RegionFiles {
             masks: self.masks,

@@ -23,7 +23,8 @@ pub struct ReportArgs {
     json: bool,
 }
 
-/// Writes `report.html` into every run folder; it is made of the other files, so an older one is replaced.
+/// Writes `report.html` into every run folder; it is made of the other files, so an older one is
+/// replaced.
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let mut written = Vec::new();
     let mut lines = String::new();

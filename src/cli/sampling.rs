@@ -57,8 +57,9 @@ pub struct SamplingArgs {
 
     /// Sampler, e.g. ddim, euler-a, dpm++2m [default: the checkpoint's own]
     ///
-    /// One of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun,
-    /// dpm2, dpm2-a, ddpm, lcm and tcd; heun, dpm2 and dpm2-a run the UNet twice per step.
+    /// One of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras,
+    /// dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm and tcd; heun, dpm2 and dpm2-a run
+    /// the UNet twice per step.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<SchedulerKind>,
 
@@ -127,7 +128,8 @@ pub struct AxesArgs {
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     steps: Vec<u64>,
 
-    /// Weights of classifier-free guidance, e.g. 3,5; 1 or less turns it off [default: the checkpoint's own]
+    /// Weights of classifier-free guidance, e.g. 3,5; 1 or less turns it off [default: the
+    /// checkpoint's own]
     #[arg(long, alias = "guidance-scale", value_name = "W,W", value_delimiter = ',', allow_negative_numbers = true)]
     guidance: Vec<f64>,
 
@@ -143,17 +145,20 @@ pub struct AxesArgs {
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     spacing: Vec<Spacing>,
 
-    /// SDXL: the sizes that the images are said to have had before they were scaled [default: their own]
+    /// SDXL: the sizes that the images are said to have had before they were scaled [default: their
+    /// own]
     #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size)]
     original_size: Vec<[usize; 2]>,
 
-    /// SDXL: left and top of the crop that the images are said to be; may be given several times [default: 0,0]
+    /// SDXL: left and top of the crop that the images are said to be; may be given several times
+    /// [default: 0,0]
     #[arg(long, value_name = "X,Y", value_parser = parse_point)]
     crop: Vec<[usize; 2]>,
 }
 
 impl AxesArgs {
-    /// The values of each option, one after the other, those of `strengths` and one way of reading prompts among them.
+    /// The values of each option, one after the other, those of `strengths` and one way of reading
+    /// prompts among them.
     pub fn axes(&self, syntax: SyntaxArgs, strengths: &[f64]) -> Vec<Vec<Sampling>> {
         /// The values of one option, each once.
         fn axis<T: Clone>(option: &str, list: &[T], set: impl Fn(T) -> Sampling) -> Vec<Sampling> {

@@ -9,10 +9,12 @@ use super::print;
 /// The seed that was drawn.
 static DRAWN: OnceLock<u64> = OnceLock::new();
 
-/// Reads a seed; `random`, or -1 as other programs have it, draws one, the same for the whole command.
+/// Reads a seed; `random`, or -1 as other programs have it, draws one, the same for the whole
+/// command.
 pub fn parse(text: &str) -> Result<u64, String> {
     match text.trim() {
-        // As many as other programs draw from: short enough to be typed again. The system's randomness is what the hasher is keyed with.
+        // As many as other programs draw from: short enough to be typed again. The system's
+        // randomness is what the hasher is keyed with.
         "random" | "-1" => Ok(*DRAWN.get_or_init(|| RandomState::new().hash_one(0) & u64::from(u32::MAX))),
         number => number.parse().map_err(|_| format!("write a number from 0 to {}, or random", u64::MAX)),
     }

@@ -16,11 +16,13 @@ use super::inert;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
 
-/// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a resolution
+/// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a
+/// resolution
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct SelfAttentionArgs {
-    /// The run's folder; the run must have been made with --self-attention [default: the newest run in outputs/, also called `last`]
+    /// The run's folder; the run must have been made with --self-attention [default: the newest run
+    /// in outputs/, also called `last`]
     #[arg(value_name = "RUN")]
     run: Option<PathBuf>,
 
@@ -30,7 +32,8 @@ pub struct SelfAttentionArgs {
     #[command(flatten)]
     display: DisplayArgs,
 
-    /// Where the picture and the numbers go [default: self-attention in the run's folder, with names that count up]
+    /// Where the picture and the numbers go [default: self-attention in the run's folder, with
+    /// names that count up]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -49,7 +52,8 @@ Examples:
   attnmap self-attention fruit --at 40,90
   attnmap self-attention fruit --box 0,0,64,32 --json
 
-A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each resolution has its own scale.";
+A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each \
+resolution has its own scale.";
 
 /// Runs the command.
 pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> {

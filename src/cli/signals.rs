@@ -7,7 +7,8 @@ type LastWords = Box<dyn FnMut() -> String + Send>;
 
 static LAST_WORDS: Mutex<Option<LastWords>> = Mutex::new(None);
 
-/// Lets `say` be called when the program is ended by a signal: it may finish what must be, and says how things stand.
+/// Lets `say` be called when the program is ended by a signal: it may finish what must be, and says
+/// how things stand.
 pub fn say_at_end(say: impl FnMut() -> String + Send + 'static) {
     *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(say));
 }
@@ -17,9 +18,10 @@ pub fn last_words() -> Option<String> {
     LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(|say| say())
 }
 
-/// Calls `handler` on its own thread when SIGINT, SIGTERM or SIGHUP comes; the handler ends the program. A signal that was ignored when the
-/// program began (`nohup`, `trap ''`, a job in the background of a script) stays ignored. Where the system gives no thread, signals end
-/// the program at once.
+/// Calls `handler` on its own thread when SIGINT, SIGTERM or SIGHUP comes; the handler ends the
+/// program. A signal that was ignored when the program began (`nohup`, `trap ''`, a job in the
+/// background of a script) stays ignored. Where the system gives no thread, signals end the program
+/// at once.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -37,12 +39,13 @@ pub fn on_end(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
 #[cfg(unix)]
 const ENDING: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
-/// Runs `install`, which handles all of [`ENDING`], and puts back that a signal is ignored. In between such a signal is held back, so that
-/// none reaches the handler.
+/// Runs `install`, which handles all of [`ENDING`], and puts back that a signal is ignored. In
+/// between such a signal is held back, so that none reaches the handler.
 #[cfg(unix)]
 fn keeping_ignored<T>(install: impl FnOnce() -> T) -> T {
     let ignored: Vec<libc::c_int> = ENDING.into_iter().filter(|&signal| is_ignored(signal)).collect();
-    // SAFETY: the sets are plain data, initialised by `sigemptyset` and by `pthread_sigmask` before they are read; SIG_IGN is a valid action.
+    // SAFETY: the sets are plain data, initialised by `sigemptyset` and by `pthread_sigmask` before
+    // they are read; SIG_IGN is a valid action.
     unsafe {
         let mut held = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&mut held);
@@ -70,7 +73,8 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
-/// What the system does on its own: without a thread that waits for it, a handled signal would only be swallowed.
+/// What the system does on its own: without a thread that waits for it, a handled signal would only
+/// be swallowed.
 #[cfg(unix)]
 fn end_at_once() {
     for signal in ENDING.into_iter().filter(|&signal| !is_ignored(signal)) {

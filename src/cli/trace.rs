@@ -63,7 +63,8 @@ pub struct TraceArgs {
     #[arg(long)]
     pub(super) no_metadata: bool,
 
-    /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the picture's shape]
+    /// Size at which the picture is shown, WIDTHxHEIGHT [default: near the checkpoint's own, in the
+    /// picture's shape]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub(super) size: Option<[usize; 2]>,
 
@@ -102,14 +103,20 @@ Examples:
   attnmap trace ./pictures --by tag --out outputs/coverage
   attnmap ask last --at 40,90
 
-Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge, ComfyUI or InvokeAI wrote into
-the picture. What was taken and what was not is said; what is given here comes first. The maps depend on the caption and the seed; the rest
+Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge, \
+ComfyUI or InvokeAI wrote into
+the picture. What was taken and what was not is said; what is given here comes first. The maps depend on the caption \
+and the seed; the rest
 is recorded in run.json.
-A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and text) becomes a gallery
+A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and \
+text) becomes a gallery
 with a table: which caption words are found, where, how often. The same command goes on where it was interrupted.
-The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; nothing is drawn.
-Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is no unconditional half:
-guidance would not change what the caption's words attend to. The run's image.png is the picture as it was shown, and view, ask, facts,
+The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; \
+nothing is drawn.
+Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is \
+no unconditional half:
+guidance would not change what the caption's words attend to. The run's image.png is the picture as it was shown, and \
+view, ask, facts,
 report, compare, animate and explain work on it.";
 
 /// Runs the command.
@@ -285,7 +292,8 @@ impl TraceArgs {
             Some(reason) => reason,
             None if self.no_metadata => "no caption is given, and --no-metadata takes none from the picture",
             None => {
-                "no caption is given, and the picture has no metadata that says one (that of attnmap, AUTOMATIC1111, Forge, ComfyUI and \
+                "no caption is given, and the picture has no metadata that says one (that of attnmap, \
+                AUTOMATIC1111, Forge, ComfyUI and \
                  InvokeAI is read)"
             }
         };

@@ -27,7 +27,8 @@ pub struct ViewArgs {
     #[command(flatten)]
     display: DisplayArgs,
 
-    /// Which half of the guidance batch; the unconditional one needs a run made with --trace-negative
+    /// Which half of the guidance batch; the unconditional one needs a run made with
+    /// --trace-negative
     #[arg(long, value_name = "HALF", default_value = "conditional", help_heading = "Maps")]
     half: HalfArg,
 

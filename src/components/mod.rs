@@ -1,4 +1,5 @@
-//! The few patterns into which a run's attention falls: non-negative factorisation of all heads' maps.
+//! The few patterns into which a run's attention falls: non-negative factorisation of all heads'
+//! maps.
 //!
 //! Every head of every site has a map for each word. [`factorise`] writes them all as sums of a few
 //! maps, none of which is ever taken away ([`nmf`](mod@nmf)). Each of these [`Component`]s has a

@@ -1,4 +1,5 @@
-//! Non-negative matrix factorisation: `V` is about `W H`, and no entry is below 0 (Lee and Seung, 1999).
+//! Non-negative matrix factorisation: `V` is about `W H`, and no entry is below 0 (Lee and Seung,
+//! 1999).
 //!
 //! The squared error is made small by coordinate descent, an entry at a time (Cichocki and Phan,
 //! 2009), as scikit-learn's `NMF(solver="cd")` does. It begins from the singular vectors (NNDSVDa;
@@ -97,7 +98,8 @@ fn update(factor: &mut [f64], gram: &[f64], product: &[f64], count: usize) -> f6
         }
         moved
     });
-    // Summed in order, so that the same matrix stops at the same iteration on any number of threads.
+    // Summed in order, so that the same matrix stops at the same iteration on any number of
+    // threads.
     moved.collect::<Vec<f64>>().into_iter().sum()
 }
 
@@ -204,7 +206,8 @@ fn singular(v: &Matrix, count: usize) -> Result<Vec<(Vec<f64>, f64, Vec<f64>)>> 
     Ok((0..count.min(width)).map(pair).collect())
 }
 
-/// Makes the columns of `basis` `[rows, width]` orthogonal and of length 1 (Gram and Schmidt, twice).
+/// Makes the columns of `basis` `[rows, width]` orthogonal and of length 1 (Gram and Schmidt,
+/// twice).
 fn orthonormal(basis: &mut [f64], width: usize) {
     for at in 0..width {
         for _ in 0..2 {
@@ -220,7 +223,8 @@ fn orthonormal(basis: &mut [f64], width: usize) {
     }
 }
 
-/// Eigenvalues, largest first, and eigenvectors (columns) of a symmetric matrix, by Jacobi's rotations.
+/// Eigenvalues, largest first, and eigenvectors (columns) of a symmetric matrix, by Jacobi's
+/// rotations.
 fn symmetric(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut v: Vec<f64> = (0..n * n).map(|at| if at / n == at % n { 1.0 } else { 0.0 }).collect();
     let scale: f64 = a.iter().map(|x| x * x).sum::<f64>();

@@ -17,8 +17,8 @@ pub const MOST: usize = 12;
 /// A map of every head and word on the latent grid.
 #[derive(Debug, Clone)]
 pub struct Maps {
-    /// One row a head and word, a column a cell of the latent grid: attention probability, mean over
-    /// the steps.
+    /// One row a head and word, a column a cell of the latent grid: attention probability, mean
+    /// over the steps.
     pub matrix: Matrix,
     /// Of each row: the site by position in the trace, the head, the word by position in `words`.
     pub rows: Vec<(usize, usize, usize)>,
@@ -73,7 +73,8 @@ pub struct Component {
     pub name: String,
     /// Its share of all the attention that the components make, 0 to 1.
     pub share: f64,
-    /// Each word's share of the component, in prompt order: how much of its attention is the word's.
+    /// Each word's share of the component, in prompt order: how much of its attention is the
+    /// word's.
     pub words: Vec<(String, f64)>,
     /// Each head's share of the component, largest first: weight path of the site, head, share.
     pub heads: Vec<(String, usize, f64)>,

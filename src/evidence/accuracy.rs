@@ -23,9 +23,11 @@ pub struct Accuracy {
     pub iou_05: f64,
     /// At the map's mean.
     pub iou_mean: f64,
-    /// Average precision of the pixels ranked by value (scikit-learn's `average_precision_score`): needs no threshold.
+    /// Average precision of the pixels ranked by value (scikit-learn's `average_precision_score`):
+    /// needs no threshold.
     pub average_precision: f64,
-    /// 1 when the first maximum lies in the mask, else 0 (the pointing game of Zhang et al., 2016, without its tolerance).
+    /// 1 when the first maximum lies in the mask, else 0 (the pointing game of Zhang et al., 2016,
+    /// without its tolerance).
     pub pointing: f64,
 }
 
@@ -57,8 +59,8 @@ impl Accuracy {
         }
     }
 
-    /// As [`of`](Self::of) for a map on the latent grid: it is first resized to the mask's size with torch's bicubic and clamped at
-    /// 0, as overlays are drawn.
+    /// As [`of`](Self::of) for a map on the latent grid. It is first resized to the mask's size
+    /// with torch's bicubic and clamped at 0, as overlays are drawn.
     pub fn of_latent(map: &[f32], grid: Grid, mask: &[bool], image: Grid) -> Self {
         Self::of(&to_image(map, grid, image), mask)
     }
@@ -133,9 +135,10 @@ pub struct Interval {
 /// How often [`bootstrap`] draws.
 pub const DRAWS: usize = 1000;
 
-/// The mean of all values in `groups` with a 95 % percentile bootstrap interval (Efron, 1979): whole groups (here: scenes, whose
-/// words are no independent witnesses) are drawn with replacement, [`DRAWS`] times, by MT19937 seeded with `seed`; a draw from n is
-/// the high word of its 32 bits times n. The ends are linearly interpolated percentiles (numpy's default).
+/// The mean of all values in `groups` with a 95 % percentile bootstrap interval (Efron, 1979).
+/// Whole groups are drawn with replacement, [`DRAWS`] times, as the words of one scene are no
+/// independent witnesses. MT19937 seeded with `seed` draws; a draw from n is the high word of its
+/// 32 bits times n. The ends are linearly interpolated percentiles (numpy's default).
 pub fn bootstrap(groups: &[Vec<f64>], seed: u32) -> Interval {
     let sums: Vec<(f64, f64)> = groups.iter().map(|group| (group.iter().sum(), group.len() as f64)).collect();
     let mean = |total: (f64, f64)| if total.1 > 0.0 { total.0 / total.1 } else { f64::NAN };
@@ -163,7 +166,8 @@ mod tests {
         assert_eq!(perfect.values(), [1.0; 6]);
         let opposite = Accuracy::of(&[1.0, 0.0, 0.0, 1.0], &mask);
         assert_eq!((opposite.iou_04, opposite.pointing), (0.0, 0.0));
-        // Nothing is found before the last two of four: recall comes all at once, at precision one half.
+        // Nothing is found before the last two of four: recall comes all at once, at precision one
+        // half.
         assert_eq!(opposite.average_precision, 0.5);
     }
 

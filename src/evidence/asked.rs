@@ -1,5 +1,5 @@
-//! Words asked later: a run made again exactly, with probes beside its prompt, so that its trace tells of them as if they had been asked
-//! about at first. What the trace holds already stays as it is.
+//! Words asked later: a run made again exactly, with probes beside its prompt. Its trace tells of
+//! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::explain::{check_checkpoint, options_of, same_but_for_rounding};
 use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline};
@@ -17,8 +17,8 @@ pub struct Asked {
     pub probes: Vec<String>,
     /// The trace, which holds them all.
     pub trace: Trace,
-    /// Whether the run was made again to the bit. Otherwise it was made beside others, in one pass with them, and the probes are those
-    /// of the run alone: equal but for rounding.
+    /// Whether the run was made again to the bit. Otherwise it was made beside others, in one pass
+    /// with them, and the probes are those of the run alone: equal but for rounding.
     pub exact: bool,
 }
 
@@ -48,12 +48,13 @@ pub fn check_kind(run: &Run) -> Result<()> {
     }
 }
 
-/// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks it about `words` too. `progress` is
-/// told of every call of the network.
+/// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks
+/// it about `words` too. `progress` is told of every call of the network.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token; [`Error::Unsupported`] for a run that another program
-/// recorded; [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token.
+/// [`Error::Unsupported`] for a run that another program recorded. [`Error::Trace`] when the run
+/// cannot be made again exactly. [`Error::Interrupted`] when `progress` breaks.
 pub fn ask(
     pipeline: &Pipeline,
     run: &Run,
@@ -88,7 +89,8 @@ pub fn ask(
     };
     let exact = same_numbers(&trace.recording, &again);
     if !exact && (!same_image || run.record.kind == RunKind::Trace) {
-        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); ask \
+        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by \
+        another version); ask \
                       when it is made: attnmap generate PROMPT --probe WORDS";
         return Err(Error::Trace { file: run.folder.join("trace.safetensors"), reason: reason.into() });
     }
@@ -109,8 +111,9 @@ fn same_numbers(a: &Recording, b: &Recording) -> bool {
     a.timesteps == b.timesteps && half(&a.conditional.sites, &b.conditional.sites) && other
 }
 
-/// Puts `asked` into the folder of `run`: its trace, and maps, pictures and `run.json` made again as the run has them, with the probes among
-/// its words. `finish` makes the page, as in [`remake`]. Returns what `run.json` says.
+/// Puts `asked` into the folder of `run`: its trace, and maps, pictures and `run.json` made again.
+/// They are made as the run has them, with the probes among its words. `finish` makes the page, as
+/// in [`remake`]. Returns what `run.json` says.
 ///
 /// # Errors
 /// As [`remake`].
@@ -137,7 +140,8 @@ pub fn keep(
     Ok(remake(&run, (trace, image), &choices, None, finish)?.1)
 }
 
-/// The `command` of a run that is asked about `probes`: of an option that stands twice the last one counts.
+/// The `command` of a run that is asked about `probes`: of an option that stands twice the last one
+/// counts.
 fn with_probes(command: &str, probes: &[String]) -> String {
     format!("{command} --probe {}", quoted(&probes.join(",")))
 }

@@ -1,13 +1,15 @@
 //! What changes when a word's influence is cut: prediction maps on the run's own trajectory.
 //!
-//! At some steps of the run the UNet predicts twice from the latents that the run had there: with the prompt, and with a word cut
-//! out of it. The image never diverges, so that the difference stays aligned with what was drawn. The map of a word is
+//! At some steps of the run the UNet predicts twice from the latents that the run had there. It
+//! does so with the prompt, and with a word cut out of it. The image never diverges, so that the
+//! difference stays aligned with what was drawn. The map of a word is
 //!
 //! `causal[p] = mean over the steps of |with - without|²[p] / mean over all p' of |with|²[p']`
 //!
-//! where |.|² sums over the latent's channels and both are the conditional half's raw output. Each step is divided by its own
-//! prediction's size, so that all steps count alike whatever the checkpoint predicts (noise, velocity); the map's mean is the share
-//! of the prediction that the word moved: its *effect*.
+//! where |.|² sums over the latent's channels and both are the conditional half's raw output. Each
+//! step is divided by its own prediction's size, so that all steps count alike whatever the
+//! checkpoint predicts (noise, velocity). The map's mean is the share of the prediction that the
+//! word moved: its *effect*.
 
 use crate::model::PreparedPrompt;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
@@ -23,12 +25,15 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Cut {
-    /// The word's term is left out of every cross-attention's sum: its values count as zero, the probabilities stay. What the
-    /// word itself says is gone, what other tokens learnt of it in the text encoder stays: the direct path only.
+    /// The word's term is left out of every cross-attention's sum: its values count as zero, the
+    /// probabilities stay. What the word itself says is gone, what other tokens learnt of it in the
+    /// text encoder stays: the direct path only.
     Mask,
-    /// Each of the word's tokens becomes the article `a` before the text encoder (`the` where the word is that article): the direct
-    /// path and what other tokens learn of it, with all positions kept. The article is a token that every CLIP vocabulary has, that
-    /// every captioned model has seen often and that draws nothing; the end token, being where prompts are summed up, is not.
+    /// Each of the word's tokens becomes the article `a` before the text encoder (`the` where the
+    /// word is that article). This cuts the direct path and what other tokens learn of it, and
+    /// keeps all positions. Every CLIP vocabulary has the article, every captioned model has seen
+    /// it often, and it draws nothing. The end token is not such a token: prompts are summed up
+    /// there.
     #[default]
     Substitute,
     /// The word leaves the text: all later tokens move up.
@@ -56,7 +61,8 @@ impl FromStr for Cut {
     }
 }
 
-/// One row of a batch: a prompt as the text encoders are given it, and the keys whose values are taken out.
+/// One row of a batch: a prompt as the text encoders are given it, and the keys whose values are
+/// taken out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     prompt: Prompt,
@@ -69,7 +75,8 @@ impl Row {
         Self { prompt: prompt.clone(), without: Vec::new() }
     }
 
-    /// The prompt that the text encoders are given. Where a word was substituted, its ids alone say so.
+    /// The prompt that the text encoders are given. Where a word was substituted, its ids alone say
+    /// so.
     pub fn prompt(&self) -> &Prompt {
         &self.prompt
     }
@@ -84,7 +91,8 @@ impl Row {
         let positions = tokens.map(|token| token.position);
         match cut {
             Cut::Mask => {
-                // Where SDXL's second tokenizer cuts the text in other places, the word has keys there too.
+                // Where SDXL's second tokenizer cuts the text in other places, the word has keys
+                // there too.
                 let second = prompt.second.iter().flat_map(|second| own_positions(second, words));
                 row.without = positions.chain(second).collect();
             }
@@ -171,7 +179,8 @@ pub fn replay(
     Ok(Trajectory { inputs, timesteps: done.timesteps, generation: done.images.swap_remove(0) })
 }
 
-/// `count` steps of `steps`, spread over the run: the middles of as many equal parts, each step once.
+/// `count` steps of `steps`, spread over the run: the middles of as many equal parts, each step
+/// once.
 pub fn spread_steps(count: usize, steps: usize) -> Vec<usize> {
     let count = count.clamp(1, steps.max(1));
     (0..count).map(|part| ((2 * part + 1) * steps) / (2 * count)).collect()
@@ -186,8 +195,8 @@ pub struct Change {
     pub effect: f64,
 }
 
-/// The changes that `rows` make against `whole` at the given `(input, timestep)`s of a run with `options`. At most `batch` rows go through
-/// the UNet at once.
+/// The changes that `rows` make against `whole` at the given `(input, timestep)`s of a run with
+/// `options`. At most `batch` rows go through the UNet at once.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `progress`, told of every call, breaks; those of the networks.
@@ -203,7 +212,8 @@ pub fn changes(
     let mut maps: Vec<Vec<f64>> = vec![Vec::new(); rows.len()];
     let batch = batch.max(2);
     for (first, some) in rows.chunks(batch - 1).enumerate() {
-        // The whole prompt is a row of every batch, so that both sides of a difference come from one and the same call.
+        // The whole prompt is a row of every batch, so that both sides of a difference come from
+        // one and the same call.
         let all: Vec<Row> = std::iter::once(whole.clone()).chain(some.iter().cloned()).collect();
         let context = context(pipeline, &all, options)?;
         for (input, timestep) in steps {

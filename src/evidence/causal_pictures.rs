@@ -13,8 +13,9 @@ pub(super) fn file(place: usize, name: &str) -> String {
     format!("{CAUSAL}/{place:02}-{}.png", slug(name))
 }
 
-/// Draws the causal map of every word of `evidence` over `image` and names its file there. `causal` are the maps in the order of
-/// the words, on `grid`; `order` has the prompt's words, whose places begin the names. With the shared scale, all tested words have one.
+/// Draws the causal map of every word of `evidence` over `image` and names its file there. `causal`
+/// are the maps in the order of the words, on `grid`; `order` has the prompt's words, whose places
+/// begin the names. With the shared scale, all tested words have one.
 ///
 /// # Errors
 /// [`Error::Option`](crate::Error::Option) when the image has no pixels.

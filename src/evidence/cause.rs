@@ -9,8 +9,9 @@ use crate::heatmap::Aggregate;
 use crate::run::Run;
 use crate::trace::WordInfo;
 
-/// The test that gives each of `words` of `run`, or all that could be drawn where `None`, a causal map; `None` where the run has them all.
-/// It cuts as the run's evidence did, so that what that found stays; no image is drawn anew.
+/// The test that gives each of `words` of `run` a causal map, or all that could be drawn where
+/// `None`. It is `None` where the run has them all. It cuts as the run's evidence did, so that what
+/// that found stays; no image is drawn anew.
 ///
 /// # Errors
 /// As [`Evidence::read`] and [`Explanation::new`].

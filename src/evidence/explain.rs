@@ -1,4 +1,5 @@
-//! A whole explanation of a run: made again exactly, its words cut, judged and drawn without, and all of it kept in its folder.
+//! A whole explanation of a run: made again exactly, its words cut, judged and drawn without, and
+//! all of it kept in its folder.
 
 use super::causal::{self, Change, Cut, Row};
 use super::causal_pictures;
@@ -30,7 +31,8 @@ pub struct Ask {
     pub words: Option<Vec<WordInfo>>,
     /// How a word is taken out.
     pub cut: Cut,
-    /// At how many steps of the run predictions are compared, 1 or more; spread by [`causal::spread_steps`].
+    /// At how many steps of the run predictions are compared, 1 or more; spread by
+    /// [`causal::spread_steps`].
     pub at: usize,
     /// Most rows of a batch, 2 or more.
     pub batch: usize,
@@ -61,7 +63,8 @@ impl Default for Ask {
     }
 }
 
-/// Whether the same seed is generated without each word: what tells how much of the image the word is worth.
+/// Whether the same seed is generated without each word: what tells how much of the image the word
+/// is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Redraw {
     /// Never; whether a word mattered is told from the prediction alone.
@@ -79,13 +82,15 @@ pub const CHEAP: f64 = 60.0;
 /// What an explanation takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
-    /// Steps of whole runs: this one again, and every image that is generated with something changed.
+    /// Steps of whole runs: this one again, and every image that is generated with something
+    /// changed.
     pub steps: usize,
     /// Single calls of the UNet.
     pub calls: usize,
     /// Rows of each call, at most.
     pub rows: usize,
-    /// An estimate in seconds from how long the run's own steps took; absent where `run.json` does not say.
+    /// An estimate in seconds from how long the run's own steps took; absent where `run.json` does
+    /// not say.
     pub seconds: Option<f64>,
 }
 
@@ -116,7 +121,8 @@ impl Explanation {
     /// Reads what is needed of `run` and checks what is asked.
     ///
     /// # Errors
-    /// [`Error::Option`] for words that cannot be tested and other things that cannot be had; [`Error::Trace`] when the run is damaged.
+    /// [`Error::Option`] for words that cannot be tested and other things that cannot be had;
+    /// [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, ask: Ask) -> Result<Self> {
         let trace = run.trace()?;
         let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
@@ -151,7 +157,8 @@ impl Explanation {
         self.tested.iter().map(|&word| self.maps.chosen[word].clone()).collect()
     }
 
-    /// Whether the image is generated without each word, and how many seconds that takes at the run's own speed, where that is known.
+    /// Whether the image is generated without each word, and how many seconds that takes at the
+    /// run's own speed, where that is known.
     pub fn redraws(&self) -> (bool, Option<f64>) {
         let seconds = self.run.record.timings.get("steps").map(|seconds| seconds * self.tested.len() as f64);
         let cheap = seconds.is_none_or(|seconds| seconds <= CHEAP);
@@ -173,7 +180,8 @@ impl Explanation {
         !is_look(&self.run)
     }
 
-    /// What another explanation found that this one replaces: its words, and how they had been tested. `None` where nothing goes.
+    /// What another explanation found that this one replaces: its words, and how they had been
+    /// tested. `None` where nothing goes.
     ///
     /// Damaged evidence has nothing to tell of.
     pub fn replaces(&self) -> Option<String> {
@@ -230,8 +238,8 @@ impl Explanation {
         }))
     }
 
-    /// Whether `known` cut its words in the same way at the same steps and judged the same maps by the same thresholds: what it found of
-    /// other words stands beside what this one finds.
+    /// Whether `known` cut its words in the same way at the same steps and judged the same maps by
+    /// the same thresholds. Then what it found of other words stands beside what this one finds.
     fn same_test(&self, known: &Evidence) -> bool {
         known.cut == self.ask.cut
             && known.by == self.run.record.by
@@ -263,12 +271,14 @@ impl Explanation {
         Cost { steps, calls, rows: batch, seconds }
     }
 
-    /// Makes the explanation with the checkpoint that made the run, and writes it into the run's folder. What earlier explanations found
-    /// beyond what is asked now is kept where they tested the same. `progress` is told of every unit of [`Cost::steps`] and [`Cost::calls`].
+    /// Makes the explanation with the checkpoint that made the run, and writes it into the run's
+    /// folder. What earlier explanations found beyond what is asked now is kept where they tested
+    /// the same. `progress` is told of every unit of [`Cost::steps`] and [`Cost::calls`].
     ///
     /// # Errors
-    /// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be made again exactly;
-    /// [`Error::Interrupted`] when `progress` breaks, and then nothing is written.
+    /// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run
+    /// cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks, and then
+    /// nothing is written.
     pub fn make(&self, pipeline: &mut Pipeline, progress: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Evidence> {
         let (record, ask) = (&self.run.record, &self.ask);
         let (prompt, options) = remade(&self.run, pipeline)?;
@@ -404,7 +414,8 @@ impl Explanation {
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ShapleyOfWords> {
         let (whole, words) = (Row::whole(prompt), self.words());
-        // The worth of a set: how much of the effect of cutting all words it takes back by being there.
+        // The worth of a set: how much of the effect of cutting all words it takes back by being
+        // there.
         let mut effect_of_none = None;
         let mut value = |sets: &[u32]| -> Result<Vec<f64>> {
             let cut = |set: &u32| {
@@ -430,10 +441,12 @@ fn is_look(run: &Run) -> bool {
     run.record.kind == RunKind::Trace
 }
 
-/// The options that make `run` again with the checkpoint that made it, as far as its settings are known here.
+/// The options that make `run` again with the checkpoint that made it, as far as its settings are
+/// known here.
 ///
 /// # Errors
-/// Those of [`Pipeline::options_of`], and when a picture that the folder keeps is missing or damaged.
+/// Those of [`Pipeline::options_of`], and when a picture that the folder keeps is missing or
+/// damaged.
 pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
     if is_look(run) {
         return Ok(pipeline.look_run(run.record.image, &LookOptions::of_run(run)?));
@@ -476,15 +489,16 @@ pub fn shown(
     }
     let trajectory = causal::replay(pipeline, prompt, options, progress)?;
     if !same_but_for_rounding(&trajectory.generation.image, image) {
-        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by another version); \
+        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by \
+        another version); \
                       its words cannot be tested";
         return Err(Error::Trace { file: run.folder.join("image.png"), reason: reason.into() });
     }
     Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
 }
 
-/// Whether a run with `options` says all of itself that `run` says: no other run is made in silence. A look at a picture is made again from
-/// the picture itself.
+/// Whether a run with `options` says all of itself that `run` says: no other run is made in
+/// silence. A look at a picture is made again from the picture itself.
 ///
 /// # Errors
 /// [`Error::Trace`] naming a setting that the options leave out.
@@ -503,7 +517,8 @@ pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) ->
 /// Whether `pipeline` is the checkpoint that made the run.
 ///
 /// # Errors
-/// [`Error::Option`] naming both where it is not, and what the run's was changed by where that alone differs.
+/// [`Error::Option`] naming both where it is not, and what the run's was changed by where that
+/// alone differs.
 pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     if pipeline.digest() == record.checkpoint.digest {
         return Ok(());
@@ -520,8 +535,8 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     Err(Error::option("--model", reason))
 }
 
-/// The refusal of the run's own checkpoint with other weights than it had: changed by other options, or other files now. Options are named
-/// only where the run or the user gave them.
+/// The refusal of the run's own checkpoint with other weights than it had: changed by other
+/// options, or other files now. Options are named only where the run or the user gave them.
 fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
     let (id, had) = (pipeline.id(), record.settings.changes.arguments());
     let now = pipeline.changes().arguments();
@@ -533,7 +548,8 @@ fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
             changes => format!("its files, or those of {},", list(changes)),
         };
         let reason = format!(
-            "{files} are other ones than when the run was made (digest {} now, {} then); put the old files back, or make the run again: \
+            "{files} are other ones than when the run was made (digest {} now, {} then); put the old files back, or \
+            make the run again: \
              its run.json has the command",
             pipeline.digest(),
             record.checkpoint.digest
@@ -551,7 +567,8 @@ fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
     Ok(Error::option(option.map_or("--model", |(option, _)| option), reason))
 }
 
-/// The words to test, by position in the maps: those that are asked for, or all that could be drawn.
+/// The words to test, by position in the maps: those that are asked for, or all that could be
+/// drawn.
 fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
     let found: Vec<usize> = match &ask.words {
         None => (0..maps.chosen.len()).filter(|&word| role(&maps.chosen[word].text) != Role::Filler).collect(),
@@ -579,8 +596,9 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
 }
 
 impl Evidence {
-    /// Takes over from `known`, which tested in the same way, what this one has not: words with their causal maps, of which `causal` are this
-    /// one's and `maps` those of `known`, and pictures of other words. `order` has the prompt's words.
+    /// Takes over from `known`, which tested in the same way, what this one has not. That is words
+    /// with their causal maps, and pictures of other words. `causal` are this one's causal maps and
+    /// `maps` those of `known`. `order` has the prompt's words.
     fn keep(&mut self, known: Self, (causal, maps): (&mut Vec<Vec<f32>>, Vec<Vec<f32>>), order: &[String]) {
         let tested: Vec<String> = self.words.iter().map(|word| word.word.clone()).collect();
         let others = known.words.into_iter().zip(maps).filter(|(word, _)| !tested.contains(&word.word));
@@ -621,8 +639,9 @@ impl Evidence {
     }
 }
 
-/// Judges the causal maps that the run in `folder` has against its present maps, and draws them as its present pictures are drawn, where
-/// `view` has made other ones since: no network is run. Returns whether there was anything to judge anew.
+/// Judges the causal maps that the run in `folder` has against its present maps, where `view` has
+/// made other ones since. Draws them as its present pictures are drawn; no network is run. Returns
+/// whether there was anything to judge anew.
 ///
 /// # Errors
 /// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`].
@@ -662,8 +681,8 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
     redrawn::write(folder, &pictures).map(|()| true)
 }
 
-/// Whether two images of a run are one: the networks sum in another order for several images at once, so that a value in a thousand may
-/// fall on the other side of a rounding to 1/255.
+/// Whether two images of a run are one. The networks sum in another order for several images at
+/// once. So a value in a thousand may fall on the other side of a rounding to 1/255.
 pub(crate) fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
     let off = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).filter(|&off| off > 0);
     let (count, worst) = off.fold((0, 0), |(count, worst), off| (count + 1, off.max(worst)));

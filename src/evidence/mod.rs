@@ -1,7 +1,8 @@
-//! Whether a look mattered: ablation, counterfactuals, faithfulness, sanity, and accuracy against masks.
+//! Whether a look mattered: ablation, counterfactuals, faithfulness, sanity, and accuracy against
+//! masks.
 //!
-//! Everything here works on plain f32 grids and on networks in memory, without a terminal; only [`explain`], [`record`] and [`redrawn`]
-//! touch files, those of a run's folder.
+//! Everything here works on plain f32 grids and on networks in memory, without a terminal. Only
+//! [`explain`], [`record`] and [`redrawn`] touch files, those of a run's folder.
 
 pub mod accuracy;
 pub mod asked;

@@ -16,8 +16,9 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The format that this version writes, and the newest that it reads. Format 1 had one `verdict` a word in place of `mattered`, `changed` and
-/// `shows`; it is read by answering anew from its scores.
+/// The format that this version writes, and the newest that it reads. Format 1 had one `verdict` a
+/// word in place of `mattered`, `changed` and `shows`; it is read by answering anew from its
+/// scores.
 pub const FORMAT_VERSION: u32 = 2;
 
 const TENSORS: &str = "evidence.safetensors";
@@ -38,7 +39,8 @@ pub struct Evidence {
     pub aggregate: String,
     /// The thresholds of the answers.
     pub thresholds: Thresholds,
-    /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under `causal`, in the same order.
+    /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under
+    /// `causal`, in the same order.
     pub words: Vec<WordEvidence>,
     /// What each word owes of the effect of all, where that was asked for.
     pub shapley: Option<ShapleyOfWords>,
@@ -86,8 +88,8 @@ impl ShapleyOfWords {
 }
 
 impl Evidence {
-    /// Writes both files into a run folder, each whole or not at all, the JSON last: where it is, the maps are too. `causal` are the words'
-    /// causal maps in their order.
+    /// Writes both files into a run folder, each whole or not at all, the JSON last: where it is,
+    /// the maps are too. `causal` are the words' causal maps in their order.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -104,7 +106,8 @@ impl Evidence {
         write_json(&folder.join(JSON), self)
     }
 
-    /// Answers both questions for every word from its scores, and from the image without it where that was drawn.
+    /// Answers both questions for every word from its scores, and from the image without it where
+    /// that was drawn.
     pub fn answer(&mut self) {
         for word in &mut self.words {
             let drawn = self.counterfactuals.iter().find(|drawn| drawn.word == word.word);

@@ -1,4 +1,5 @@
-//! The same seed with a word changed: left out, or its values scaled in cross-attention; and where the image differs.
+//! The same seed with a word changed: left out, or its values scaled in cross-attention; and where
+//! the image differs.
 
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// A pixel counts as changed when one of its channels differs by at least this share of the full scale.
+/// A pixel counts as changed when one of its channels differs by at least this share of the full
+/// scale.
 pub const CHANGED: f32 = 0.1;
 
 /// The folder of a run that holds causal maps as pictures.
@@ -26,7 +28,8 @@ pub const CAUSAL: &str = "causal";
 /// The folders of a run that hold the pictures of an explanation.
 pub const FOLDERS: [&str; 3] = ["counterfactual", "weights", CAUSAL];
 
-/// A word that changes less of the image than this when what it adds is taken away has other ways into it.
+/// A word that changes less of the image than this when what it adds is taken away has other ways
+/// into it.
 const LITTLE: f64 = 0.05;
 
 /// How many images a range of weights is drawn at unless said otherwise.
@@ -52,7 +55,8 @@ pub struct Counterfactual {
     pub image: String,
     /// The absolute difference from the run's image, channel by channel.
     pub difference: String,
-    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A picture for `attnmap ask --region`.
+    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A picture for
+    /// `attnmap ask --region`.
     pub region: String,
     /// Original, without, difference and region side by side.
     pub strip: String,
@@ -60,9 +64,11 @@ pub struct Counterfactual {
     pub mean: f64,
     /// Share of the image that changed, 0 to 1.
     pub area: f64,
-    /// The box around the places that changed, in shares of the image's sides; absent when nothing changed.
+    /// The box around the places that changed, in shares of the image's sides; absent when nothing
+    /// changed.
     pub bounds: Option<Bounds>,
-    /// The separate places that changed, largest first, specks left out; absent in files of versions that did not tell them.
+    /// The separate places that changed, largest first, specks left out; absent in files of
+    /// versions that did not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub places: Option<Vec<Place>>,
 }
@@ -80,8 +86,9 @@ pub struct Reweight {
     pub images: usize,
 }
 
-/// The same seed with a word's values scaled: in every cross-attention of the conditional half each of the word's tokens adds its
-/// probability times its value times the weight; the probabilities stay as they are. 1 is the run itself, 0 the cut [`Cut::Mask`].
+/// The same seed with a word's values scaled. In every cross-attention of the conditional half each
+/// of the word's tokens adds its probability times its value times the weight. The probabilities
+/// stay as they are. 1 is the run itself, 0 the cut [`Cut::Mask`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reweighted {
     /// The word.
@@ -94,7 +101,8 @@ pub struct Reweighted {
     pub strip: String,
     /// Mean absolute difference of each image from the run's own, 0 to 1.
     pub means: Vec<f64>,
-    /// Share of the image that changes at each weight, 0 to 1; empty in evidence of versions that did not measure it.
+    /// Share of the image that changes at each weight, 0 to 1; empty in evidence of versions that
+    /// did not measure it.
     #[serde(default)]
     pub areas: Vec<f64>,
 }
@@ -129,18 +137,21 @@ impl Dead {
             Some(changed) if changed < least => {
                 let share = 100.0 * changed;
                 format!(
-                    "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all of them): {names}."
+                    "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all of \
+                    them): {names}."
                 )
             }
             Some(changed) => {
                 let share = 100.0 * changed;
                 format!(
-                    "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once {share:.0} % of the image \
+                    "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once \
+                    {share:.0} % of the image \
                      changes, so that not all can be cut."
                 )
             }
             None => format!(
-                "{count} of {tested} tags may be dead: {names}. That is told from the prediction alone; no image was drawn without them."
+                "{count} of {tested} tags may be dead: {names}. That is told from the prediction alone; no image \
+                was drawn without them."
             ),
         };
         vec![said, format!("The prompt without them: {}", self.prompt)]
@@ -182,21 +193,23 @@ pub fn without_dead(
     Ok((found, vec![Picture { file, about, image: strip }]))
 }
 
-/// The share of the image `a` that differs in `b`, of the same size, 0 to 1: pixels with a channel
-/// that differs by [`CHANGED`] or more.
+/// The share of the image `a` that differs in `b`, of the same size, 0 to 1. A pixel differs where
+/// a channel does by [`CHANGED`] or more.
 pub fn changed_share(a: &RgbImage, b: &RgbImage) -> f64 {
     changed(&difference(a, b).0).area
 }
 
 impl Reweight {
-    /// `frog=0.5` for one image, `frog=0..2` for five with both ends, or `frog=0..2/9` for nine, of a word or phrase of `prompt`.
+    /// `frog=0.5` for one image, `frog=0..2` for five with both ends, or `frog=0..2/9` for nine, of
+    /// a word or phrase of `prompt`.
     ///
     /// # Errors
     /// [`Error::Option`] on `--weight` for what cannot be read, or is no word of the prompt.
     pub fn parse(text: &str, prompt: &PromptInfo) -> Result<Self> {
         let wrong = || {
             let reason = format!(
-                "{} cannot be read; write WORD=WEIGHT, like frog=0.5, or WORD=FROM..TO with both ends, like frog=0..2, or frog=0..2/9 \
+                "{} cannot be read; write WORD=WEIGHT, like frog=0.5, or WORD=FROM..TO with both ends, like \
+                frog=0..2, or frog=0..2/9 \
                  for nine images",
                 crate::in_quotes(text)
             );
@@ -249,7 +262,8 @@ impl Reweighted {
         Figure { caption, file: self.strip.clone() }
     }
 
-    /// What came of it: a figure a picture, and why a weight of 0 may leave the thing in the picture.
+    /// What came of it: a figure a picture, and why a weight of 0 may leave the thing in the
+    /// picture.
     fn in_words(&self) -> String {
         let changes = self.weights.iter().zip(&self.areas);
         let changes: Vec<String> =
@@ -260,7 +274,8 @@ impl Reweighted {
         }
         let none = self.weights.iter().zip(&self.areas).any(|(&weight, &area)| weight == 0.0 && area < LITTLE);
         if none {
-            text += ". The word may reach the picture through the words beside it; `--cut substitute` takes it out of those too";
+            text += ". The word may reach the picture through the words beside it; `--cut substitute` takes it out \
+            of those too";
         }
         text + "."
     }
@@ -369,7 +384,8 @@ pub fn reweighted(
     Ok((found, pictures))
 }
 
-/// The files of the same seed without the word `name` at `place` of the prompt: image, difference, region, all side by side.
+/// The files of the same seed without the word `name` at `place` of the prompt: image, difference,
+/// region, all side by side.
 pub(super) fn files_without(place: usize, name: &str) -> [String; 4] {
     ["", "-difference", "-region", "-strip"]
         .map(|part| format!("counterfactual/{place:02}-without-{}{part}.png", slug(name)))
@@ -471,8 +487,9 @@ fn reaching(difference: &RgbImage) -> GrayImage {
 
 /// The region of a difference that reaches [`CHANGED`].
 ///
-/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the image's short side, so that a
-/// lone pixel at the edge does not stretch a box over the whole image; all of it where nothing is left.
+/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the
+/// image's short side. So a lone pixel at the edge does not stretch a box over the whole image.
+/// Where nothing is left, all of it counts.
 fn changed(difference: &RgbImage) -> Changed {
     let (width, height) = difference.dimensions();
     let mask = reaching(difference);

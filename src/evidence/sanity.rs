@@ -1,7 +1,9 @@
-//! Whether maps depend on what was learnt: they must fall apart when the weights of cross-attention are drawn anew.
+//! Whether maps depend on what was learnt: they must fall apart when the weights of cross-attention
+//! are drawn anew.
 //!
-//! The cascading randomisation test of Adebayo et al., *Sanity Checks for Saliency Maps* (2018): from the output of the network back to
-//! its input, block after block loses its weights and stays without them. A map that stays the same shows the picture, not the model.
+//! The cascading randomisation test of Adebayo et al., *Sanity Checks for Saliency Maps* (2018).
+//! From the output of the network back to its input, block after block loses its weights and stays
+//! without them. A map that stays the same shows the picture, not the model.
 
 use super::causal::{Row, changes};
 use super::scores::{TOP, iou, spearman, top};
@@ -23,11 +25,13 @@ pub const SEED: u64 = 0;
 pub struct Sanity {
     /// Seed of the random weights.
     pub seed: u64,
-    /// Block after block, from the output back to the input; each has lost its weights in all that follow too.
+    /// Block after block, from the output back to the input; each has lost its weights in all that
+    /// follow too.
     pub levels: Vec<Level>,
 }
 
-/// How alike the maps are to those of the untouched network once a block (and all before it in the list) has lost its weights.
+/// How alike the maps are to those of the untouched network once a block (and all before it in the
+/// list) has lost its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     /// The block, as weight paths begin.
@@ -61,7 +65,8 @@ impl Likeness {
 }
 
 impl Sanity {
-    /// Whether attention and causal maps have fallen apart at the end: their highest fifths share less than `least`.
+    /// Whether attention and causal maps have fallen apart at the end: their highest fifths share
+    /// less than `least`.
     pub fn passes(&self, least: f64) -> bool {
         self.levels.last().is_some_and(|level| level.attention.iou_top.max(level.causal.iou_top) < least)
     }
@@ -72,7 +77,8 @@ impl Sanity {
     pub fn sentences(&self, least: f64) -> Vec<String> {
         let says = if self.passes(least) { "the maps fall apart, as they must" } else { "THE MAPS DO NOT FALL APART" };
         let head = format!(
-            "Sanity: with random cross-attention weights, block by block from the output, {says} (likeness to the real maps):"
+            "Sanity: with random cross-attention weights, block by block from the output, {says} (likeness to the \
+            real maps):"
         );
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |value| format!("{value:.2}"));
         let line = |level: &Level| {
@@ -84,7 +90,8 @@ impl Sanity {
     }
 }
 
-/// The blocks with `sites`, from the output of the network back to its input: `up_blocks.2`, ..., `mid_block`, ..., `down_blocks.0`.
+/// The blocks with `sites`, from the output of the network back to its input: `up_blocks.2`, ...,
+/// `mid_block`, ..., `down_blocks.0`.
 pub fn blocks(sites: &[Site]) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     for site in sites.iter().rev() {
@@ -135,7 +142,8 @@ impl Looked<'_> {
 /// Runs the test; the pipeline's own weights are back in place when it returns.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when `progress`, told of every call but those of a trace, which count as one, breaks; those of the networks.
+/// [`Error::Interrupted`] when `progress`, told of every call but those of a trace, which count as
+/// one, breaks; those of the networks.
 pub fn cascade(
     pipeline: &mut Pipeline,
     looked: &Looked,

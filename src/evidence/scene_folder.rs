@@ -1,4 +1,5 @@
-//! Scenes with known masks from a folder: listed in `scenes.json`, or as pictures, texts and masks that belong together by name.
+//! Scenes with known masks from a folder: listed in `scenes.json`, or as pictures, texts and masks
+//! that belong together by name.
 
 use super::scenes::{Object, Scene};
 use crate::{Error, Result, files, picture};
@@ -27,11 +28,13 @@ struct ObjectEntry {
     mask: PathBuf,
 }
 
-/// Reads a folder of scenes: those of its `scenes.json`, or else for every scene `NAME.png`, its caption in `NAME.txt`, and a mask
-/// `NAME-WORD.png` (white where the object is) for each word of the caption that names an object.
+/// Reads a folder of scenes: those of its `scenes.json`, or else every `NAME.png` with its caption
+/// in `NAME.txt`. Each word of the caption that names an object has a mask `NAME-WORD.png`, white
+/// where the object is.
 ///
 /// # Errors
-/// [`Error::Option`] naming the file that is missing, unreadable, or of another size than its scene; [`Error::Io`].
+/// [`Error::Option`] naming the file that is missing, unreadable, or of another size than its
+/// scene; [`Error::Io`].
 pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
     let list = folder.join("scenes.json");
     let entries = if list.is_file() {

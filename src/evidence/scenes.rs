@@ -1,4 +1,5 @@
-//! Accuracy on scenes whose masks are known: noised to several levels, traced, and judged under many aggregates.
+//! Accuracy on scenes whose masks are known: noised to several levels, traced, and judged under
+//! many aggregates.
 
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
@@ -68,7 +69,8 @@ pub struct Figures {
     pub count: usize,
 }
 
-/// What [`measure`] found. The order is that of the rules, baselines in the order of the docs of [`measure`].
+/// What [`measure`] found. The order is that of the rules, baselines in the order of the docs of
+/// [`measure`].
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     /// Number of scenes.
@@ -108,7 +110,8 @@ impl Measured {
     }
 }
 
-/// The rules that are always measured: the named aggregates, and each resolution that DAAM's rule takes on its own.
+/// The rules that are always measured: the named aggregates, and each resolution that DAAM's rule
+/// takes on its own.
 pub fn standard_rules(sites: &[Site], latent: Grid) -> Vec<Rule> {
     let named = crate::heatmap::NAMED.iter().filter_map(|named| Aggregate::named(named.name).ok());
     let mut rules: Vec<Rule> = named.map(|aggregate| Rule { name: aggregate.name.clone(), aggregate }).collect();
@@ -151,7 +154,8 @@ pub struct Look {
     pub words: Vec<WordInfo>,
 }
 
-/// Noises `scene`, the `index`-th of its set, to each of [`TIMESTEPS`] and traces one call of the UNet with the caption alone.
+/// Noises `scene`, the `index`-th of its set, to each of [`TIMESTEPS`] and traces one call of the
+/// UNet with the caption alone.
 ///
 /// The noise of level t is `torch.randn` with a CPU generator seeded with 1000 x index + t.
 ///
@@ -190,12 +194,15 @@ fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo
     Ok(WordInfo { text: object.word.clone(), start, end, tokens, occurrence: 1 })
 }
 
-/// Measures every rule on every scene, and beside them the baselines: the whole image, a disk in the middle (a quarter of the short
-/// side in radius), another word's map (that of the next object under `last-up`; scenes of several objects only), and the exact mask
-/// averaged over the cells of the latent grid, which no map of that grid can be expected to exceed.
+/// Measures every rule on every scene, and the baselines beside them. These are the whole image,
+/// and a disk in the middle with a quarter of the short side as radius. Another word's map is one
+/// too, that of the next object under `last-up`, in scenes of several objects. The last is the
+/// exact mask averaged over the cells of the latent grid, which no map of that grid can be expected
+/// to exceed.
 ///
 /// # Errors
-/// Those of [`look`] and of the aggregates; [`Error::Interrupted`] when `progress`, told of every scene done, breaks.
+/// Those of [`look`] and of the aggregates; [`Error::Interrupted`] when `progress`, told of every
+/// scene done, breaks.
 pub fn measure(
     pipeline: &Pipeline,
     scenes: &[Scene],

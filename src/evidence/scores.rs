@@ -7,7 +7,8 @@ use crate::trace::Grid;
 /// The share of the cells that counts as the top of a map.
 pub const TOP: f64 = 0.2;
 
-/// Ranks from 1, equal values sharing the mean of their ranks (scipy's `rankdata`, method `average`).
+/// Ranks from 1, equal values sharing the mean of their ranks (scipy's `rankdata`, method
+/// `average`).
 pub fn ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -23,7 +24,8 @@ pub fn ranks(values: &[f32]) -> Vec<f64> {
     ranks
 }
 
-/// Spearman's rank correlation, -1 to 1; `None` when one of the maps is flat, since it has no order.
+/// Spearman's rank correlation, -1 to 1; `None` when one of the maps is flat, since it has no
+/// order.
 ///
 /// # Panics
 /// When the maps have different lengths.
@@ -45,7 +47,8 @@ fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
     (aa > 0.0 && bb > 0.0).then(|| ab / (aa * bb).sqrt())
 }
 
-/// The cells of the highest `share` of `map` (at least one, rounded up); of equal values the first. A map of zeros has none.
+/// The cells of the highest `share` of `map` (at least one, rounded up); of equal values the first.
+/// A map of zeros has none.
 pub fn top(map: &[f32], share: f64) -> Vec<bool> {
     let mut chosen = vec![false; map.len()];
     if map.iter().all(|&value| value <= 0.0) {
@@ -68,8 +71,9 @@ pub fn iou(a: &[bool], b: &[bool]) -> f64 {
     if either == 0 { 0.0 } else { both as f64 / either as f64 }
 }
 
-/// The share of `causal` that lies in `region`: how far the difference in prediction drops when that region is left out of it, 0 to 1.
-/// A region that covers a fifth of the image at random takes a fifth. 0 when nothing changed anywhere.
+/// The share of `causal` that lies in `region`, 0 to 1. The difference in prediction drops by it
+/// when that region is left out. A region that covers a fifth of the image at random takes a fifth.
+/// 0 when nothing changed anywhere.
 pub fn drop_without(causal: &[f32], region: &[bool]) -> f64 {
     let total: f64 = causal.iter().map(|&value| f64::from(value)).sum();
     let inside: f64 =
@@ -100,8 +104,8 @@ impl Agreement {
     }
 }
 
-/// A blob in the middle: exp(-r²/2) with r in quarters of the image's height and width. What a map scores against it is owed to
-/// objects standing in the middle.
+/// A blob in the middle: exp(-r²/2) with r in quarters of the image's height and width. What a map
+/// scores against it is owed to objects standing in the middle.
 pub fn centre_blob(grid: Grid) -> Vec<f32> {
     let axis = |index: usize, count: usize| 2.0 * (2.0 * index as f32 + 1.0 - count as f32) / count as f32;
     let cell = |row: usize, column: usize| (axis(row, grid.height), axis(column, grid.width));
@@ -109,8 +113,9 @@ pub fn centre_blob(grid: Grid) -> Vec<f32> {
     cells.map(|(y, x)| (-(x * x + y * y) / 2.0).exp()).collect()
 }
 
-/// How much edge the picture has in each cell of `grid`: the mean length of the Sobel gradient of `luminance` (0 to 1, `image` rows
-/// and columns, borders repeated) over the pixels of the cell. What a map scores against it is owed to contrast alone.
+/// How much edge the picture has in each cell of `grid`. It is the mean length of the Sobel
+/// gradient of `luminance` over the pixels of the cell. `luminance` is 0 to 1 in `image` rows and
+/// columns; borders are repeated. What a map scores against it is owed to contrast alone.
 ///
 /// # Panics
 /// When `luminance` has not `image.cells()` values or the picture is smaller than the grid.
@@ -173,7 +178,8 @@ mod tests {
 
     #[test]
     fn edges_find_the_edge_of_a_wide_picture() {
-        // Dark left half, bright right half of 4 rows x 8 columns: the middle cells of a 2 x 4 grid.
+        // Dark left half, bright right half of 4 rows x 8 columns: the middle cells of a 2 x 4
+        // grid.
         let luminance: Vec<f32> = (0..32).map(|pixel| if pixel % 8 < 4 { 0.0 } else { 1.0 }).collect();
         let found = edges(&luminance, Grid::new(4, 8), Grid::new(2, 4));
         assert_eq!(found, [0.0, 2.0, 2.0, 0.0, 0.0, 2.0, 2.0, 0.0]);

@@ -1,7 +1,8 @@
 //! How much of an effect each word owes: Shapley values by sampling permutations.
 //!
-//! Shapley (1953); the sampling is Castro, Gómez and Tejada (2009). The players are words, the value of a set of words is any
-//! number, usually how far the prediction moves when only they are left in the prompt.
+//! Shapley (1953); the sampling is Castro, Gómez and Tejada (2009). The players are words. The
+//! value of a set of words is any number, usually how far the prediction moves when only they are
+//! left in the prompt.
 
 use crate::Result;
 use rand_mt::Mt;
@@ -19,8 +20,8 @@ pub type Coalition = u32;
 pub struct Shapley {
     /// The value of each word: they sum to what all words together add (to rounding).
     pub values: Vec<f64>,
-    /// The standard error of each value from its spread over the permutations; 0 when every set was evaluated, absent when a single
-    /// pair of permutations was affordable.
+    /// The standard error of each value from its spread over the permutations. It is 0 when every
+    /// set was evaluated, and absent when a single pair of permutations was affordable.
     pub errors: Vec<Option<f64>>,
     /// Permutations that were drawn; 0 when every set was evaluated.
     pub permutations: usize,
@@ -28,18 +29,19 @@ pub struct Shapley {
     pub evaluations: usize,
 }
 
-/// The Shapley values of `words` words under `value`, which is asked for several sets at once so that it can evaluate them in one
-/// batch, and for no set twice.
+/// The Shapley values of `words` words under `value`. It is asked for several sets at once, so that
+/// it can evaluate them in one batch, and for no set twice.
 ///
-/// When `budget` pays for all 2^words sets the values are exact. Else permutations are drawn by Fisher and Yates with MT19937
-/// seeded with `seed`, each followed by its reverse (antithetic sampling), until the next pair would exceed the budget, but never
-/// fewer than one pair.
+/// When `budget` pays for all 2^words sets the values are exact. Else permutations are drawn by
+/// Fisher and Yates with MT19937 seeded with `seed`, each followed by its reverse (antithetic
+/// sampling). Drawing ends where the next pair would exceed the budget, but never before one pair.
 ///
 /// # Errors
 /// Those of `value`.
 ///
 /// # Panics
-/// When there are more than 20 words, or `value` answers with another number of values than it was asked for.
+/// When there are more than 20 words, or `value` answers with another number of values than it was
+/// asked for.
 pub fn shapley(
     words: usize,
     budget: usize,
@@ -55,7 +57,8 @@ pub fn shapley(
     }
     let mut known: HashMap<Coalition, f64> = HashMap::new();
     let mut generator = Mt::new(seed);
-    // One contribution a word for each pair: the pairs are independent of each other, the two of a pair are not.
+    // One contribution a word for each pair: the pairs are independent of each other, the two of a
+    // pair are not.
     let mut pairs: Vec<Vec<f64>> = Vec::new();
     loop {
         let order = permutation(words, &mut generator);
@@ -66,7 +69,8 @@ pub fn shapley(
                 asked.push(set);
             }
         }
-        // Where the same few sets come again and again, more permutations add little: the second limit ends that.
+        // Where the same few sets come again and again, more permutations add little: the second
+        // limit ends that.
         if !pairs.is_empty() && (known.len() + asked.len() > budget || pairs.len() >= 4 * budget.max(1)) {
             break;
         }

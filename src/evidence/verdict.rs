@@ -1,4 +1,5 @@
-//! Two answers about a word, from thresholds found where the truth is known: did it matter, and does its map show where.
+//! Two answers about a word, from thresholds found where the truth is known: did it matter, and
+//! does its map show where.
 
 use super::scores::{Agreement, centre_blob, edges};
 use crate::heatmap::Heatmaps;
@@ -6,28 +7,33 @@ use crate::trace::Grid;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-// `cargo run --release --example verdicts -- scenes tests/data/scenes/select ...` finds those of the prediction and of the maps: each word of
-// the captions of rendered scenes substituted, maps by `compete`. The truth that is known there: the articles (`a`, `an`, `the`,
-// `of`) draw nothing; a noun's own map belongs to its cut, the map of the scene's other noun does not. `-- prompts` finds those of the
-// picture on the first 70 held-out prompts. ACCURACY.md has the rates of error on what chose none of them.
+// `cargo run --release --example verdicts -- scenes tests/data/scenes/select ...` finds those of
+// the prediction and of the maps. It substitutes each word of the captions of rendered scenes, and
+// takes maps by `compete`. There it is known that the articles (`a`, `an`, `the`, `of`) draw
+// nothing. A noun's own map belongs to its cut, the map of the scene's other noun does not. `--
+// prompts` finds those of the picture on the first 70 held-out prompts. ACCURACY.md has the rates
+// of error on what chose none of them.
 
-/// Below this share of the prediction that the cut moved, the word did not matter: what parts articles from nouns with the fewest errors.
+/// Below this share of the prediction that the cut moved, the word did not matter: what parts
+/// articles from nouns with the fewest errors.
 pub const LEAST_EFFECT: f64 = 1.6e-4;
 
 /// From this share of the prediction on, the word mattered much: nine tenths of the nouns do.
 pub const MUCH_EFFECT: f64 = 1.4e-3;
 
-/// Below this share of the image that changes without the word, it did not matter. Set by hand, as the next.
+/// Below this share of the image that changes without the word, it did not matter. Set by hand, as
+/// the next.
 pub const LEAST_CHANGED: f64 = 0.01;
 
 /// From this share of the image on, the word mattered much.
 pub const MUCH_CHANGED: f64 = 0.05;
 
-/// From this IoU of the highest fifths on, a map that also beats its controls shows where: what parts the nouns' own maps from swapped ones
-/// with the fewest errors.
+/// From this IoU of the highest fifths on, a map that also beats its controls shows where. It parts
+/// the nouns' own maps from swapped ones with the fewest errors.
 pub const SHOWN: f64 = 0.38;
 
-/// Below this IoU of the highest fifths a map does not show where: nine tenths of the swapped maps lie below.
+/// Below this IoU of the highest fifths a map does not show where: nine tenths of the swapped maps
+/// lie below.
 pub const PARTLY: f64 = 0.27;
 
 /// What decides both answers.
@@ -65,8 +71,8 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// Whether a word mattered: by the share of the image that `changed` without it, and where the image was not drawn without it, by the
-    /// `effect` on the prediction.
+    /// Whether a word mattered, by the share of the image that `changed` without it. Where the
+    /// image was not drawn without it, by the `effect` on the prediction.
     pub fn mattered(&self, effect: f64, changed: Option<f64>) -> Mattered {
         let (value, least, much) = match changed {
             Some(changed) => (changed, self.least_changed, self.much_changed),
@@ -81,7 +87,8 @@ impl Thresholds {
         }
     }
 
-    /// Whether the map of a word that mattered so shows where, from its IoU with the causal map and that of the best control.
+    /// Whether the map of a word that mattered so shows where, from its IoU with the causal map and
+    /// that of the best control.
     pub fn shows(&self, mattered: Mattered, iou: f64, control: f64) -> Shows {
         if mattered == Mattered::NotAtAll {
             Shows::Nothing
@@ -192,7 +199,8 @@ pub struct WordEvidence {
     pub attention: Agreement,
     /// The same scores of the controls.
     pub controls: Controls,
-    /// The causal map over the run's image, from the run folder; absent in evidence of versions that drew none.
+    /// The causal map over the run's image, from the run folder; absent in evidence of versions
+    /// that drew none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
 }
@@ -207,7 +215,8 @@ fn nothing() -> Shows {
 }
 
 impl WordEvidence {
-    /// Answers both questions by the present thresholds, given the share of the image that `changed` where it was drawn without the word.
+    /// Answers both questions by the present thresholds, given the share of the image that
+    /// `changed` where it was drawn without the word.
     pub fn answer(&mut self, changed: Option<f64>) {
         let limits = Thresholds::default();
         self.changed = changed;
@@ -239,14 +248,16 @@ impl WordEvidence {
                 "Its map shows where no better than a map that knows nothing of the word.".to_owned()
             }
             Shows::Partly => format!(
-                "Its map shows a part of where: the fifth of the image that it lights holds {inside:.0} % of the change."
+                "Its map shows a part of where: the fifth of the image that it lights holds {inside:.0} % of the \
+                change."
             ),
         };
         format!("{changes} {map}")
     }
 }
 
-/// Judges word `index` of `maps` by its causal map, as long as the image was not drawn without it ([`WordEvidence::answer`]). `other` is another word of `maps` to compare with.
+/// Judges word `index` of `maps` by its causal map, as long as the image was not drawn without it
+/// ([`WordEvidence::answer`]). `other` is another word of `maps` to compare with.
 pub fn judge(
     maps: &Heatmaps,
     index: usize,

@@ -1,4 +1,5 @@
-//! Facts of a layout: how much a word holds, where and since when, how words lie to each other, what was neglected and what leaked.
+//! Facts of a layout: how much a word holds, where and since when, how words lie to each other,
+//! what was neglected and what leaked.
 
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile::percentile;
@@ -7,26 +8,30 @@ use crate::trace::{Grid, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// A word counts as placed once its centroid stays this near its last position, as a share of the image's sides.
+/// A word counts as placed once its centroid stays this near its last position, as a share of the
+/// image's sides.
 pub const NEAR: f32 = 0.1;
 
-/// Centroids must lie this far apart along an axis before one is called left of or above the other, as a share of the image's side.
+/// Centroids must lie this far apart along an axis before one is left of or above the other, as a
+/// share of the image's side.
 pub const APART: f32 = 0.1;
 
 /// How much of a box must lie in another before it is called inside.
 const WITHIN: f32 = 0.9;
 
-/// A thing was probably not drawn when the attention to it is at most so many times as high in one place as in the
-/// image on average: what is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
+/// A thing was probably not drawn when attention to it is nowhere more than so many times its mean
+/// over the image. What is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
 pub const NEGLECT: f32 = 5.5;
 
 /// Two maps are alike below this symmetric KL divergence, in nats.
 pub const ALIKE: f32 = 0.5;
 
-/// Everything that the maps of one run tell about its words. Lengths are shares of the image's sides, `y` from the top.
+/// Everything that the maps of one run tell about its words. Lengths are shares of the image's
+/// sides, `y` from the top.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
-    /// The share of a map's own maximum above which a cell belongs to a word's area, box and centroid.
+    /// The share of a map's own maximum above which a cell belongs to a word's area, box and
+    /// centroid.
     pub threshold: f32,
     /// The peak of the highest filler word; absent where the prompt has none.
     pub filler_peak: Option<f32>,
@@ -35,11 +40,12 @@ pub struct Facts {
     pub over_seeds: bool,
     /// One entry a word, in prompt order.
     pub words: Vec<WordFacts>,
-    /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1 (sum of the smaller of the two maps, each
-    /// divided by its sum).
+    /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1. It is
+    /// the sum of the smaller of the two maps, each divided by its sum.
     pub overlap: Vec<Vec<f32>>,
-    /// How things lie to each other, each pair once: the left one to the right one, the upper one to the lower one, the smaller one to
-    /// the larger one around it. Words for the whole scene lie nowhere.
+    /// How things lie to each other, each pair once: the left one to the right one, the upper one
+    /// to the lower one. A smaller one is told of before the larger one around it. Words for the
+    /// whole scene lie nowhere.
     pub relations: Vec<Lies>,
     /// The relations that the prompt states, and whether the maps agree.
     pub stated: Vec<Stated>,
@@ -48,8 +54,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What stands out, a line each: relations that the prompt states, things that were probably not drawn, adjectives that may have gone to
-    /// another thing.
+    /// What stands out, a line each: relations that the prompt states, things that were probably
+    /// not drawn, adjectives that may have gone to another thing.
     pub fn sentences(&self) -> Vec<String> {
         let stated = self.stated.iter().map(|stated| {
             let Lies { subject, relation, object } = &stated.claim;
@@ -69,14 +75,17 @@ impl Facts {
             [word] => {
                 let (name, contrast) = (&word.word, word.contrast.unwrap_or_default());
                 vec![format!(
-                    "{name} was probably not drawn: no place was looked at for it more than {contrast:.1} times as much as the image on \
-                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or --emphasis with ({name}:1.3)"
+                    "{name} was probably not drawn: no place was looked at for it more than {contrast:.1} times as \
+                    much as the image on \
+                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or --emphasis with \
+({name}:1.3)"
                 )]
             }
             words => {
                 let names: Vec<&str> = words.iter().map(|word| word.word.as_str()).collect();
                 vec![format!(
-                    "{} were probably not drawn: no place was looked at for them {NEGLECT} times as much as the image on average; try \
+                    "{} were probably not drawn: no place was looked at for them {NEGLECT} times as much as the \
+                    image on average; try \
                      other seeds, or a shorter prompt",
                     and(&names)
                 )]
@@ -114,14 +123,17 @@ pub struct WordFacts {
     pub layout: Layout,
     /// 1 minus the entropy: 0 a flat map, 1 a single cell.
     pub concentration: f32,
-    /// Root mean square distance of the word's attention from its centre, 0 a single point; 0.41 for a flat map of a square image.
+    /// Root mean square distance of the word's attention from its centre, 0 a single point; 0.41
+    /// for a flat map of a square image.
     pub spread: Option<f32>,
     /// Since when it is where it ended up; absent without per-step maps.
     pub placed: Option<Placed>,
-    /// Whether its contrast stays below [`NEGLECT`]. Absent for what this cannot tell of: fillers, adjectives, words that
-    /// [set the scene](lexicon::sets_the_scene), and words that nothing looked for.
+    /// Whether its contrast stays below [`NEGLECT`]. Absent for what this cannot tell of: fillers,
+    /// adjectives, words that [set the scene](lexicon::sets_the_scene), and words that nothing
+    /// looked for.
     pub neglected: Option<bool>,
-    /// The highest attention to it in one place over that of the image on average, before the words compete: 1 the same everywhere.
+    /// The highest attention to it in one place over that of the image on average, before the words
+    /// compete: 1 the same everywhere.
     #[serde(default)]
     pub contrast: Option<f32>,
     /// Its peak as a share of [`Facts::filler_peak`]; absent for fillers and where there is none.
@@ -157,7 +169,8 @@ pub struct Stated {
     pub claim: Lies,
     /// Whether the maps agree; absent when they are too close to call or a map is empty.
     pub agrees: Option<bool>,
-    /// The subject's centroid minus the object's along the relation's axis, negative for left and up; absent for `inside`.
+    /// The subject's centroid minus the object's along the relation's axis, negative for left and
+    /// up; absent for `inside`.
     pub offset: Option<f32>,
 }
 
@@ -182,8 +195,8 @@ impl Leakage {
         self.follows != self.noun
     }
 
-    /// Whether it is worth saying that it may have gone to another thing: its map must be like that thing's (`ALIKE`), and less like its
-    /// own noun's by as much again.
+    /// Whether it is worth saying that it may have gone to another thing. Its map must be like that
+    /// thing's (`ALIKE`), and less like its own noun's by as much again.
     pub fn tells(&self) -> bool {
         let nearest = self.others.iter().map(|other| other.divergence).fold(f32::INFINITY, f32::min);
         self.leaks() && nearest < ALIKE && self.own > 2.0 * nearest
@@ -204,15 +217,18 @@ pub struct Distance {
 pub struct Context<'a> {
     /// Share of a map's maximum, see [`Facts::threshold`]; 0 takes [`crate::heatmap::THRESHOLD`].
     pub threshold: f32,
-    /// The maps of every single step, of the same words in the same order; empty when the trace has none.
+    /// The maps of every single step, of the same words in the same order; empty when the trace has
+    /// none.
     pub steps: &'a [Heatmaps],
     /// The peak of the highest filler word of each run of a seed sweep, where there is one.
     pub filler_peaks: &'a [f32],
-    /// Adjective and noun pairs by position in the words; found by [`lexicon::bindings`] when absent.
+    /// Adjective and noun pairs by position in the words; found by [`lexicon::bindings`] when
+    /// absent.
     pub bind: Option<&'a [(usize, usize)]>,
 }
 
-/// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order, with any probes after them.
+/// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order, with any
+/// probes after them.
 pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let threshold = if context.threshold > 0.0 { context.threshold } else { crate::heatmap::THRESHOLD };
     let names: Vec<String> = maps.chosen.iter().map(label).collect();
@@ -265,11 +281,12 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
 }
 
-/// The facts of a trace's words and of `probes` after them, maps by `how`. `bind` as in `red:apple,green:frog`; `filler_peaks` as in
-/// [`Context`].
+/// The facts of a trace's words and of `probes` after them, maps by `how`. `bind` as in
+/// `red:apple,green:frog`; `filler_peaks` as in [`Context`].
 ///
 /// # Errors
-/// As [`heatmap::aggregate`]; [`Error::Option`] on `--bind` for what is no pair of the prompt's words.
+/// As [`heatmap::aggregate`]; [`Error::Option`] on `--bind` for what is no pair of the prompt's
+/// words.
 pub fn of_trace(
     trace: &Trace,
     how: &Aggregate,
@@ -285,7 +302,8 @@ pub fn of_trace(
         let steps = Some(StepWindow::Numbers(step, step));
         heatmap::aggregate(trace, &Aggregate { steps, ..how.clone() }, words).ok()
     };
-    // A chosen window or choice of heads has no single steps of its own, and noise levels are no steps on a way.
+    // A chosen window or choice of heads has no single steps of its own, and noise levels are no
+    // steps on a way.
     let steps: Vec<Heatmaps> = match how.steps.is_none() && how.heads.is_none() && !trace.about.is_look() {
         true => (1..=trace.steps()).map_while(at_step).collect(),
         false => Vec::new(),
@@ -319,7 +337,8 @@ pub fn label(word: &WordInfo) -> String {
     if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
 }
 
-/// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is none, or none that was looked for.
+/// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is
+/// none, or none that was looked for.
 fn highest_filler(words: impl Iterator<Item = (f32, Role)>) -> Option<f32> {
     let fillers = words.filter(|(_, role)| *role == Role::Filler).map(|(peak, _)| peak);
     fillers.max_by(f32::total_cmp).filter(|&peak| peak > 0.0)
@@ -337,8 +356,9 @@ fn is_thing(role: Role, word: &str) -> bool {
     role == Role::Content && !lexicon::sets_the_scene(word)
 }
 
-/// The highest attention to `word` in one place over that of the image on average, before the words compete, 1 and more: what is below
-/// [`NEGLECT`] was probably not drawn. `None` where nothing looked for it.
+/// The highest attention to `word` in one place over its mean over the image, before the words
+/// compete, 1 and more. What is below [`NEGLECT`] was probably not drawn. `None` where nothing
+/// looked for it.
 pub fn contrast(maps: &Heatmaps, word: &WordInfo) -> Option<f32> {
     let attention = maps.attention(&word.tokens);
     let mean = attention.iter().sum::<f32>() / attention.len().max(1) as f32;
@@ -350,7 +370,8 @@ fn is_neglect(contrast: f32) -> bool {
     contrast < NEGLECT
 }
 
-/// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides; `None` for a map of zeros.
+/// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides;
+/// `None` for a map of zeros.
 pub fn spread(map: &[f32], grid: Grid) -> Option<f32> {
     let point = |cell: usize| {
         let (row, column) = (cell / grid.width, cell % grid.width);
@@ -387,8 +408,8 @@ pub fn overlap(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) / sum_a).min(f64::from(b) / sum_b)).sum()
 }
 
-/// KL(a, b) + KL(b, a) in nats of two maps as distributions. A millionth of its mean is added to every cell of a map first, so that
-/// empty cells make the divergence large and not infinite.
+/// KL(a, b) + KL(b, a) in nats of two maps as distributions. A millionth of its mean is added to
+/// every cell of a map first, so that empty cells make the divergence large and not infinite.
 pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
     let distribution = |map: &[f32]| -> Vec<f64> {
         let mean = map.iter().map(|&value| f64::from(value)).sum::<f64>() / map.len().max(1) as f64;
@@ -431,7 +452,8 @@ fn stated(claim: &Claim, layouts: &[Layout], names: &[String]) -> Stated {
     Stated { claim, agrees, offset }
 }
 
-/// Each adjective against every thing: the nouns bound to an adjective and all other content words that set no scene.
+/// Each adjective against every thing: the nouns bound to an adjective and all other content words
+/// that set no scene.
 fn leakage(maps: &Heatmaps, names: &[String], bindings: &[(usize, usize)], roles: &[Role]) -> Vec<Leakage> {
     let bound = |word: usize| bindings.iter().any(|&(_, noun)| noun == word);
     let thing = |word: usize| is_thing(roles[word], &maps.chosen[word].text) || bound(word);
@@ -501,7 +523,8 @@ mod tests {
         let words =
             [("a", 0, 0.4), ("cat", 3, 0.18), ("and", 1, 0.2), ("red", 5, 0.1), ("dog", 9, 0.22), ("beach", 9, 0.1)];
         let mut maps = maps(&words);
-        // Attention of every token: 1 everywhere, and at one cell `top`, whose contrast is `top` over nearly 1.
+        // Attention of every token: 1 everywhere, and at one cell `top`, whose contrast is `top`
+        // over nearly 1.
         let one = |top: f32| (0..32).map(move |at| if at == 7 { top } else { 1.0 });
         maps.tokens = [9.0, 9.0, 4.0, 9.0, 1.0, 12.0, 1.0, 9.0].into_iter().flat_map(one).collect();
         let found = facts(&maps, &Context::default());

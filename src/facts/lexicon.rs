@@ -1,6 +1,8 @@
-//! A small word list: which words of a prompt only hold it together, which describe, and which state a relation.
+//! A small word list: which words of a prompt only hold it together, which describe, and which
+//! state a relation.
 //!
-//! English only, and a rule rather than a parser: a word of neither list counts as content. `--bind` is the way out where it errs.
+//! English only, and a rule rather than a parser: a word of neither list counts as content.
+//! `--bind` is the way out where it errs.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,25 +21,36 @@ pub enum Role {
 }
 
 const FILLER: &str = "a an the this that these those some any each every no one \
-    of in on at to from by with without into onto for as than near next beside between behind before after around along across through \
-    over under above below beneath underneath inside outside within upon off up down out left right top bottom front back middle \
+    of in on at to from by with without into onto for as than near next beside between behind before after around \
+along across through \
+    over under above below beneath underneath inside outside within upon off up down out left right top bottom front \
+back middle \
     and or but not nor so while where when which who whose whom what if then there here \
     is are was were be been being am has have had do does did will would can could should may might must \
-    it its he him his she her they them their we us our you your i me my very too also just only more most other another";
+    it its he him his she her they them their we us our you your i me my very too also just only more most other \
+another";
 
-const ADJECTIVES: &str = "red orange yellow green blue purple violet pink brown black white gray grey golden gold silver bronze beige cyan \
-    magenta teal turquoise crimson scarlet maroon navy olive indigo ivory tan colorful colourful bright dark pale light vivid \
-    big small large little tiny huge giant tall short long wide narrow thin thick fat round square flat deep high low massive \
+const ADJECTIVES: &str = "red orange yellow green blue purple violet pink brown black white gray grey golden gold \
+silver bronze beige cyan \
+    magenta teal turquoise crimson scarlet maroon navy olive indigo ivory tan colorful colourful bright dark pale \
+light vivid \
+    big small large little tiny huge giant tall short long wide narrow thin thick fat round square flat deep high low \
+massive \
     old new young ancient modern vintage rusty broken worn clean dirty wet dry hot cold warm frozen burning empty full \
-    wooden metal metallic plastic glass stone leather silk woolen furry fluffy shiny matte smooth rough soft hard transparent glowing \
-    happy sad angry cute beautiful ugly scary funny sleepy sleeping running flying sitting standing smiling cozy stormy sunny foggy snowy \
+    wooden metal metallic plastic glass stone leather silk woolen furry fluffy shiny matte smooth rough soft hard \
+transparent glowing \
+    happy sad angry cute beautiful ugly scary funny sleepy sleeping running flying sitting standing smiling cozy \
+stormy sunny foggy snowy \
     striped spotted checkered patterned plain floral";
 
-/// Words for the scene as a whole: their attention spreads over the image, and its peak says nothing of whether they were heeded.
-const SCENES: &str = "beach sea ocean lake river coast shore island jungle forest woods desert snow grass field meadow garden park sky space \
+/// Words for the scene as a whole: their attention spreads over the image, and its peak says
+/// nothing of whether they were heeded.
+const SCENES: &str = "beach sea ocean lake river coast shore island jungle forest woods desert snow grass field \
+meadow garden park sky space \
     night day dawn dusk sunset sunrise morning noon evening twilight rain storm fog mist winter summer autumn spring \
     masterpiece quality highres absurdres resolution detail details detailed 4k 8k hd uhd \
-    city town village street road room kitchen background foreground landscape scenery scene light shadow photo photograph picture \
+    city town village street road room kitchen background foreground landscape scenery scene light shadow photo \
+photograph picture \
     painting drawing illustration style";
 
 /// Whether `word` names the whole scene, its light, its style or its quality and not a thing in it,
@@ -68,8 +81,9 @@ pub fn role(word: &str) -> Role {
     }
 }
 
-/// Whether a word or phrase names a thing, of which maps can tell whether and where it was drawn: one of its words is neither a colour nor the
-/// like, nor a little word, and does not name the whole scene.
+/// Whether a word or phrase names a thing, of which maps can tell whether and where it was drawn.
+/// One of its words is neither a colour nor the like, nor a little word, nor the name of the whole
+/// scene.
 pub fn names_a_thing(text: &str) -> bool {
     text.split_whitespace().any(|word| role(word) == Role::Content && !sets_the_scene(word))
 }
@@ -143,7 +157,8 @@ pub struct Claim {
     pub phrase: [usize; 2],
 }
 
-/// What the phrases of a relation become when it is turned around, and words for a place in the picture.
+/// What the phrases of a relation become when it is turned around, and words for a place in the
+/// picture.
 const TURNED: &[(&str, &str)] = &[
     ("left of", "right of"),
     ("right of", "left of"),
@@ -165,7 +180,8 @@ const TURNED: &[(&str, &str)] = &[
     ("rightmost", "leftmost"),
 ];
 
-/// The opposite of a phrase that states a relation or names a side of the picture; `inside` has none. The case does not matter.
+/// The opposite of a phrase that states a relation or names a side of the picture; `inside` has
+/// none. The case does not matter.
 pub fn turned(phrase: &str) -> Option<&'static str> {
     let phrase = phrase.to_lowercase();
     TURNED.iter().find(|(from, _)| *from == phrase).map(|(_, to)| *to)
@@ -174,9 +190,10 @@ pub fn turned(phrase: &str) -> Option<&'static str> {
 /// Words that go with a phrase before it: `to the` left of.
 const BEFORE: [&str; 4] = ["to", "the", "on", "at"];
 
-/// The phrases of `words`, in prompt order, that say where something lies, each once: those that state a relation, with the words that lead
-/// to them (`to the left of`), and words for a side of the picture (`on the left`). First word and the word after the last of the core
-/// phrase, the one that [`turned`] knows, and of the whole.
+/// The phrases of `words`, in prompt order, that say where something lies, each once. They are
+/// those that state a relation, with the words that lead to them (`to the left of`). Words for a
+/// side of the picture (`on the left`) are such phrases too. First word and the word after the last
+/// of the core phrase, the one that [`turned`] knows, and of the whole.
 pub fn placements(words: &[&str]) -> Vec<([usize; 2], [usize; 2])> {
     let claims = claims(words);
     let within = |at: usize| claims.iter().any(|claim| (claim.phrase[0]..claim.phrase[1]).contains(&at));
@@ -197,8 +214,9 @@ fn is_side(word: &str) -> bool {
     SIDES.contains(&word.to_lowercase().as_str())
 }
 
-/// The relations that `words`, in prompt order, state. The subject is the nearest content word before the phrase; the object is the
-/// next content word after it, or the last of several in a row ("above a fire truck").
+/// The relations that `words`, in prompt order, state. The subject is the nearest content word
+/// before the phrase. The object is the next content word after it, or the last of several in a row
+/// ("above a fire truck").
 pub fn claims(words: &[&str]) -> Vec<Claim> {
     let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
     let content = |&index: &usize| role(words[index]) == Role::Content;
@@ -225,8 +243,9 @@ pub fn claims(words: &[&str]) -> Vec<Claim> {
     claims
 }
 
-/// Pairs of an adjective and the noun that it stands before: the first content word after it with nothing but adjectives between,
-/// or the last of several in a row. Positions in `words`.
+/// Pairs of an adjective and the noun that it stands before. The noun is the first content word
+/// after it with nothing but adjectives between, or the last of several in a row. Positions in
+/// `words`.
 pub fn bindings(words: &[&str]) -> Vec<(usize, usize)> {
     let is = |role_wanted: Role| move |&index: &usize| role(words[index]) == role_wanted;
     let adjectives = (0..words.len()).filter(is(Role::Adjective));

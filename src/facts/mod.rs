@@ -1,4 +1,5 @@
-//! What the maps say of a layout, in numbers: facts of a run, a region's words, a prompt's habits over many seeds.
+//! What the maps say of a layout, in numbers: facts of a run, a region's words, a prompt's habits
+//! over many seeds.
 //!
 //! Nothing here runs a network. The facts of a run are part of its `run.json`.
 

@@ -21,7 +21,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// The region on `grid`; `None` where the place is empty, outside of the image, or a mask is smaller than the grid.
+    /// The region on `grid`; `None` where the place is empty, outside of the image, or a mask is
+    /// smaller than the grid.
     pub fn on(&self, grid: Grid) -> Option<Region> {
         match self {
             Self::Box(bounds, image) => Region::of_box(grid, *image, *bounds),
@@ -36,8 +37,8 @@ impl Place {
 pub struct Region(Vec<f32>);
 
 impl Region {
-    /// The box from (`left`, `top`) to (`right`, `bottom`), in pixels of `image`: each cell by the share of it that is covered.
-    /// `None` when the box is empty or outside of the image.
+    /// The box from (`left`, `top`) to (`right`, `bottom`), in pixels of `image`: each cell by the
+    /// share of it that is covered. `None` when the box is empty or outside of the image.
     pub fn of_box(grid: Grid, image: Grid, [left, top, right, bottom]: [f64; 4]) -> Option<Self> {
         let covered = |index: usize, count: usize, pixels: usize, from: f64, to: f64| {
             let cell = pixels as f64 / count as f64;
@@ -50,7 +51,8 @@ impl Region {
         Self::of_weights(rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect())
     }
 
-    /// The pixel of `image` that holds the point (`x`, `y`), as a box of one pixel; `None` outside of the image.
+    /// The pixel of `image` that holds the point (`x`, `y`), as a box of one pixel; `None` outside
+    /// of the image.
     pub fn of_point(grid: Grid, image: Grid, x: f64, y: f64) -> Option<Self> {
         if !(0.0..image.width as f64).contains(&x) || !(0.0..image.height as f64).contains(&y) {
             return None;
@@ -59,8 +61,8 @@ impl Region {
         Self::of_box(grid, image, [left, top, left + 1.0, top + 1.0])
     }
 
-    /// A mask of `size` (of any size of at least the grid's): each cell by the share of its pixels that are in.
-    /// `None` when the mask is empty or has another number of pixels.
+    /// A mask of `size` (of any size of at least the grid's): each cell by the share of its pixels
+    /// that are in. `None` when the mask is empty or has another number of pixels.
     pub fn of_mask(grid: Grid, mask: &[bool], size: Grid) -> Option<Self> {
         if mask.len() != size.cells() || size.height < grid.height || size.width < grid.width {
             return None;
@@ -84,8 +86,8 @@ impl Region {
         weights.iter().any(|&weight| weight > 0.0).then_some(Self(weights))
     }
 
-    /// The share of `map`'s sum that lies in the region, 0 to 1. A region within one cell, as a point is, counts as the
-    /// whole cell: maps are no finer.
+    /// The share of `map`'s sum that lies in the region, 0 to 1. A region within one cell, as a
+    /// point is, counts as the whole cell: maps are no finer.
     pub fn share(&self, map: &[f32]) -> f64 {
         let most = f64::from(self.0.iter().copied().fold(f32::MIN_POSITIVE, f32::max));
         let total: f64 = map.iter().map(|&value| f64::from(value)).sum();
@@ -100,8 +102,9 @@ impl Region {
         if mass > 0.0 { inside / mass } else { 0.0 }
     }
 
-    /// What the region's cells are tied to at the grid of `self_attention`, which must be the region's: the mean of their rows by how much each belongs to
-    /// the region; it sums to 1.
+    /// What the region's cells are tied to at the grid of `self_attention`, which must be the
+    /// region's. It is the mean of their rows by how much each belongs to the region, and sums to
+    /// 1.
     pub fn tied(&self, self_attention: &SelfAttention) -> Vec<f32> {
         let mass: f32 = self.0.iter().sum();
         let mut map = vec![0.0; self_attention.grid.cells()];
@@ -117,27 +120,34 @@ impl Region {
 /// One word's part in a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// The word, `apple#2` where repeated; `<start>`, `<end>` and `<padding>` for what surrounds the prompt.
+    /// The word, `apple#2` where repeated; `<start>`, `<end>` and `<padding>` for what surrounds
+    /// the prompt.
     pub word: String,
     /// Whether it is the start token, the end token or the padding and no word.
     pub special: bool,
-    /// Whether it is a word that the network was not given; its attention is what it would take from the prompt's tokens.
+    /// Whether it is a word that the network was not given; its attention is what it would take
+    /// from the prompt's tokens.
     #[serde(default)]
     pub probe: bool,
-    /// The share of the region's attention that goes to the word, 0 to 1: the probability of its tokens together, mean over the
-    /// region's cells, sites, heads and steps. Those of all tokens and the padding sum to 1.
+    /// The share of the region's attention that goes to the word, 0 to 1. It is the probability of
+    /// its tokens together, mean over the region's cells, sites, heads and steps. Those of all
+    /// tokens and the padding sum to 1.
     #[serde(alias = "attention")]
     pub share: f64,
-    /// That, over the word's share of the whole image: above 1 the word is looked for here more than elsewhere.
+    /// That, over the word's share of the whole image: above 1 the word is looked for here more
+    /// than elsewhere.
     pub lift: f64,
-    /// The share of the region that lies in the word's area, 0 to 1: where its map reaches the threshold of its top. Absent for
-    /// the start token, the end token and the padding, and where the map is zero.
+    /// The share of the region that lies in the word's area, 0 to 1: where its map reaches the
+    /// threshold of its top. Absent for the start token, the end token and the padding, and where
+    /// the map is zero.
     #[serde(default)]
     pub in_area: Option<f64>,
-    /// Share of the word's change in prediction that lies in the region, 0 to 1, where the run has a causal test of the word.
+    /// Share of the word's change in prediction that lies in the region, 0 to 1, where the run has
+    /// a causal test of the word.
     pub causal: Option<f64>,
-    /// How much cutting the word changes the prediction here: the mean of its causal map over the region, in shares of the mean square of the
-    /// whole prediction; where the run has a causal test of the word.
+    /// How much cutting the word changes the prediction here, where the run has a causal test of
+    /// the word. It is the mean of its causal map over the region, in shares of the mean square of
+    /// the whole prediction.
     #[serde(default)]
     pub change: Option<f64>,
     /// That, over the sum of all tested words: its part in what the words cause here, 0 to 1.
@@ -145,9 +155,10 @@ pub struct Part {
     pub cause: Option<f64>,
 }
 
-/// Orders `parts`, which are of `words`, the words of a prompt in order, by what cutting each word changes in the place, the most first. A
-/// colour or the like works through its noun: it follows that, and both come where the larger change of the two is. Words that were not
-/// tested come after, as they were.
+/// Orders `parts`, which are of `words`, the words of a prompt in order, by what cutting each word
+/// changes in the place, the most first. A colour or the like works through its noun: it follows
+/// that, and both come where the larger change of the two is. Words that were not tested come
+/// after, as they were.
 pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);
@@ -164,15 +175,18 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let of_group = |part: &Part| most.get(&group(part)).copied().unwrap_or(-1.0);
     parts.sort_by(|a, b| {
         let groups = of_group(b).total_cmp(&of_group(a));
-        // Groups of one and the same change are kept apart, and a noun stands before what belongs to it.
+        // Groups of one and the same change are kept apart, and a noun stands before what belongs
+        // to it.
         let nouns = group(a).cmp(&group(b)).then(noun_of(&a.word).is_some().cmp(&noun_of(&b.word).is_some()));
         let tested = if of_group(a) >= 0.0 { nouns } else { Ordering::Equal };
         groups.then(tested).then(change(b).total_cmp(&change(a)))
     });
 }
 
-/// `words` ranked by their share of the attention in `place`, highest first, then the probes likewise, then the start and end tokens and the
-/// padding. An area begins at `threshold` times a map's top. `causal` gives the causal map of a word, on the latent grid, by its position in `words`.
+/// `words` ranked by their share of the attention in `place`, highest first, then the probes
+/// likewise, then the start and end tokens and the padding. An area begins at `threshold` times a
+/// map's top. `causal` gives the causal map of a word, on the latent grid, by its position in
+/// `words`.
 ///
 /// # Errors
 /// As [`heatmap::shares`] and [`heatmap::aggregate`].

@@ -1,4 +1,5 @@
-//! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a stated relation fails.
+//! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a
+//! stated relation fails.
 
 use super::compute::filler_peak;
 use super::expect::Outcome;
@@ -33,9 +34,11 @@ pub struct Sweep {
     pub about: About,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
-    /// The median over the seeds of the highest filler word's peak; absent when the prompt has none.
+    /// The median over the seeds of the highest filler word's peak; absent when the prompt has
+    /// none.
     pub filler_peak: Option<f32>,
-    /// The peak of the highest filler word under each seed, ascending: what a single run's words can be compared with.
+    /// The peak of the highest filler word under each seed, ascending: what a single run's words
+    /// can be compared with.
     #[serde(default)]
     pub filler_peaks: Vec<f32>,
     /// One entry a word, in prompt order.
@@ -62,13 +65,15 @@ pub struct About {
     /// The negative prompt.
     #[serde(default)]
     pub negative: String,
-    /// The settings of its runs, as `run.json` holds them, whatever their seed. Absent in sweeps of versions that did not keep them.
+    /// The settings of its runs, as `run.json` holds them, whatever their seed. Absent in sweeps of
+    /// versions that did not keep them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
 }
 
 impl About {
-    /// Whether runs of `self` and of `other` differ in their seed alone, as far as both say what they were made with.
+    /// Whether runs of `self` and of `other` differ in their seed alone, as far as both say what
+    /// they were made with.
     pub fn fits(&self, other: &Self) -> bool {
         let plain = |about: &Self| {
             let mut settings = about.settings.clone();
@@ -110,11 +115,13 @@ pub struct WordSweep {
     pub centroids: Vec<Option<Point>>,
     /// The mean of the centroids.
     pub mean: Option<Point>,
-    /// Root mean square distance of the centroids from their mean: 0 when the word always lands in one place.
+    /// Root mean square distance of the centroids from their mean: 0 when the word always lands in
+    /// one place.
     pub scatter: Option<f32>,
     /// Mean peak.
     pub peak: f32,
-    /// Share of the seeds in which its contrast stays below [`NEGLECT`](super::NEGLECT); absent for what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
+    /// Share of the seeds in which its contrast stays below [`NEGLECT`](super::NEGLECT); absent for
+    /// what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
     pub neglected: Option<f64>,
 }
 
@@ -159,7 +166,8 @@ impl fmt::Display for ExpectedSweep {
 /// Fewest seeds of which a habit is told: of five, even all on one side are no rarity.
 const FEWEST: usize = 7;
 
-/// A side counts where the mean centre lies at least this far from the middle, as a share of the image's side.
+/// A side counts where the mean centre lies at least this far from the middle, as a share of the
+/// image's side.
 const OFF_CENTRE: f32 = 0.1;
 
 /// How likely chance alone may put as many seeds on one side, on either of the two axes together.
@@ -168,13 +176,15 @@ const CHANCE: f64 = 0.05;
 /// Centres that scatter less than this, as a share of the image's sides, lie in one place.
 const ONE_PLACE: f32 = 0.08;
 
-/// Where a word's map lies over the seeds: always on one side, now here and now there, or on no side.
+/// Where a word's map lies over the seeds: always on one side, now here and now there, or on no
+/// side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Habit {
     /// On these sides more often than chance would put it there.
     Side {
-        /// Each side with the number of seeds whose centre lies there: `left`, `right`, `upper half`, `lower half`.
+        /// Each side with the number of seeds whose centre lies there: `left`, `right`, `upper
+        /// half`, `lower half`.
         sides: Vec<(String, usize)>,
     },
     /// Somewhere else from seed to seed.
@@ -186,8 +196,9 @@ pub enum Habit {
 }
 
 impl WordSweep {
-    /// Whether the word has a side. A side is told of when a sign test over the seeds makes chance an unlikely cause (5 %, shared among
-    /// the two axes) and the mean centre lies off the middle.
+    /// Whether the word has a side. A side is told of when a sign test over the seeds makes chance
+    /// an unlikely cause (5 %, shared among the two axes). The mean centre must also lie off the
+    /// middle.
     pub fn habit(&self) -> Habit {
         let points: Vec<Point> = self.centroids.iter().copied().flatten().collect();
         let (Some(mean), Some(scatter)) = (self.mean, self.scatter) else { return Habit::Few };
@@ -228,8 +239,9 @@ impl WordSweep {
         }
     }
 
-    /// As a row of a table: word, peak, where it lands and how far from there on average, in per cent of the image's width and height, and
-    /// the share of seeds that neglect it; `-` where there is none.
+    /// As a row of a table: word, peak, where it lands, how far from there on average, the share of
+    /// seeds that neglect it. Places are in per cent of the image's width and height; `-` where
+    /// there is none.
     pub fn cells(&self) -> [String; 5] {
         let none = || "-".to_owned();
         [
@@ -258,8 +270,9 @@ impl Collector {
         Self { about, ..Self::default() }
     }
 
-    /// Adds the maps of `seed`; all runs have the same words and grid. `whole` are the maps of all the prompt's words where `maps` are of
-    /// some: things are compared with fillers that need not be among them.
+    /// Adds the maps of `seed`; all runs have the same words and grid. `whole` are the maps of all
+    /// the prompt's words where `maps` are of some: things are compared with fillers that need not
+    /// be among them.
     pub fn add(&mut self, seed: u64, maps: &Heatmaps, whole: Option<&Heatmaps>) {
         self.grid = maps.grid;
         self.sums.resize(maps.words.len(), 0.0);
@@ -344,7 +357,8 @@ impl Collector {
     }
 }
 
-/// How likely it is that of `count` fair coins as many as `there`, or more, fall on one side, whichever.
+/// How likely it is that of `count` fair coins as many as `there`, or more, fall on one side,
+/// whichever.
 fn sign_test(there: usize, count: usize) -> f64 {
     let mut term = 0.5f64.powi(count as i32); // C(count, k) / 2^count, from k = 0
     let mut tail = 0.0;

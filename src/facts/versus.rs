@@ -1,4 +1,5 @@
-//! One word against another: where the model looked more for the one or for the other, and what cutting each changes there.
+//! One word against another: where the model looked more for the one or for the other, and what
+//! cutting each changes there.
 
 use super::compute::label;
 use super::region::{Place, Region};
@@ -14,11 +15,11 @@ pub struct Versus {
     pub words: [String; 2],
     /// The latent grid.
     pub grid: Grid,
-    /// `[height, width]`: the map of the first word minus that of the second, in mean attention probability of a step. Above 0 the model
-    /// looked more for the first.
+    /// `[height, width]`: the map of the first word minus that of the second, in mean attention
+    /// probability of a step. Above 0 the model looked more for the first.
     pub map: Vec<f32>,
-    /// `[height, width]`: what cutting the first changes minus what cutting the second does, in shares of the mean square of the prediction;
-    /// absent where one of them was not tested.
+    /// `[height, width]`: what cutting the first changes minus what cutting the second does, in
+    /// shares of the mean square of the prediction. It is absent where one of them was not tested.
     pub change: Option<Vec<f32>>,
     /// Both words where each of them prevails, or in the place that was asked about.
     pub places: Vec<VersusPlace>,
@@ -33,15 +34,17 @@ pub struct VersusPlace {
     pub area: f64,
     /// The mean of each word's map there, in attention probability.
     pub attention: [f64; 2],
-    /// How much cutting each word changes the prediction there: the mean of its causal map, in shares of the mean square of the whole
-    /// prediction; absent for a word that was not tested.
+    /// How much cutting each word changes the prediction there. It is the mean of its causal map,
+    /// in shares of the mean square of the whole prediction. It is absent for a word that was not
+    /// tested.
     pub change: [Option<f64>; 2],
     /// The share of all that cutting each word changes that lies there, 0 to 1.
     pub share_of_change: [Option<f64>; 2],
 }
 
-/// Holds `words` against each other, by maps that are made as `how` says: in `place`, a name with it, or, without one, in the cells where the
-/// difference reaches `threshold` of its highest, for each of the two. `causal` are their causal maps where they have one.
+/// Holds `words` against each other in `place`, which has a name, by maps that are made as `how`
+/// says. Without a place it does so in the cells where the difference reaches `threshold` of its
+/// highest, for each of the two. `causal` are their causal maps where they have one.
 ///
 /// # Errors
 /// [`Error::Option`] on `--versus` when both are the same word; as [`heatmap::aggregate`].

@@ -1,8 +1,9 @@
 //! Which files attnmap wrote: those that carry its mark.
 //!
 //! Every file says `attnmap VERSION`. A picture has it in the PNG text `Software`, a page in `<meta
-//! name="generator">`, an SVG in `<metadata>`, a zip file in its comment. A JSON file that may
-//! lie among the user's files has it in its field `attnmap`. A file without the mark is the user's, whatever its name is.
+//! name="generator">`, an SVG in `<metadata>`, a zip file in its comment. A JSON file that may lie
+//! among the user's files has it in its field `attnmap`. A file without the mark is the user's,
+//! whatever its name is.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

@@ -1,5 +1,5 @@
-//! What a gallery holds to for ever: how many seeds go through the network together (as many as memory holds when it is begun), and how maps
-//! are made and drawn.
+//! What a gallery holds to for ever: how many seeds go through the network together, and how maps
+//! are made and drawn. It is as many seeds as memory holds when the gallery is begun.
 
 use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
@@ -18,8 +18,9 @@ pub(super) const FILE: &str = "gallery.json";
 /// Seeds in one pass, at most: more gain little on a CPU, and an interrupt loses a whole pass.
 pub const MOST: usize = 4;
 
-/// Memory of a loaded checkpoint by that of its weights, with room for the first image. Measured: 5.5 GB for the 4.3 GB of
-/// Stable Diffusion 1.5 at 512x512 (peak of `attnmap gallery --batch 1` under `/usr/bin/time -v`).
+/// Memory of a loaded checkpoint by that of its weights, with room for the first image. Measured:
+/// 5.5 GB for the 4.3 GB of Stable Diffusion 1.5 at 512x512 (peak of `attnmap gallery --batch 1`
+/// under `/usr/bin/time -v`).
 const LOADED: f64 = 1.4;
 
 /// Share of the free memory that a gallery may plan with.
@@ -45,7 +46,8 @@ impl Settled {
         Self { format_version: 1, batch, aggregate, maps, display }
     }
 
-    /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be compared.
+    /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be
+    /// compared.
     fn check_maps(&self, folder: &Path, now: &Self) -> Result<()> {
         let refuse = |option: &str, begun: &str, now: &str| {
             let reason = format!(
@@ -80,12 +82,13 @@ impl Settled {
     }
 }
 
-/// The batch of the gallery in `folder`: what it was begun with; else `asked`, else `propose`d, which is kept in `gallery.json` with how maps
-/// are made and drawn. The last digits of an image depend on how many went through the network with it, so a batch that changed would show.
+/// The batch of the gallery in `folder`: what it was begun with; else `asked`, else `propose`d. It
+/// is kept in `gallery.json` with how maps are made and drawn. The last digits of an image depend
+/// on how many went through the network with it, so a batch that changed would show.
 ///
 /// # Errors
-/// [`Error::Option`] when `asked`, `aggregate` or `display` is not what the gallery was begun with; [`Error::Trace`] when its
-/// `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
+/// [`Error::Option`] when `asked`, `aggregate` or `display` is not what the gallery was begun with;
+/// [`Error::Trace`] when its `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
 pub fn settle(
     folder: &Path,
     asked: Option<usize>,
@@ -141,8 +144,9 @@ fn read(file: &Path) -> Result<Option<Settled>> {
     }
 }
 
-/// As many seeds in one pass, from 1 to `MOST`, as the largest images of the largest checkpoint of `axes` leave room for; 1 where the system does
-/// not tell how much is free. A checkpoint that cannot be opened counts for nothing: it says so when its cells fail.
+/// As many seeds in one pass, from 1 to `MOST`, as the largest images of the largest checkpoint of
+/// `axes` leave room for. It is 1 where the system does not tell how much is free. A checkpoint
+/// that cannot be opened counts for nothing: it says so when its cells fail.
 ///
 /// # Errors
 /// Those of [`Plan::new`].

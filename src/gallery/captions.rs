@@ -40,10 +40,10 @@ pub struct Captioned {
 /// The pictures that `path` names with their captions, in order.
 ///
 /// Of a folder they are its png, jpeg and webp files by name. A caption is the text of the `.txt`
-/// or `.caption` file beside a picture, else that of the folder's `metadata.jsonl` or
+/// or `.caption` file beside a picture. Else it is that of the folder's `metadata.jsonl` or
 /// `metadata.csv`, else what the picture's own metadata says. A list is a `.txt` file with a
-/// picture a line, or a `.csv` or `.jsonl` file with a column of pictures (`file_name`) and one of
-/// captions (`text`). Without `metadata` nothing is taken from the pictures themselves.
+/// picture per line, or a `.csv` or `.jsonl` file. Those have a column of pictures (`file_name`)
+/// and one of captions (`text`). Without `metadata` nothing is taken from the pictures themselves.
 ///
 /// # Errors
 /// [`Error::Option`] on `IMAGE` for a folder without pictures and for a list that cannot be read.

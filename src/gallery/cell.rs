@@ -1,4 +1,5 @@
-//! What a cell's run folder holds beside the run: its place in the gallery, a thumbnail, and its words' maps as one picture.
+//! What a cell's run folder holds beside the run: its place in the gallery, a thumbnail, and its
+//! words' maps as one picture.
 
 use super::plan::Cell;
 use crate::run::RunRecord;
@@ -35,8 +36,8 @@ pub struct CellFacts {
     pub map: Grid,
 }
 
-/// Writes `cell.json`, `thumb.jpg` and `maps.png` into `folder`, where `record`'s run is. `maps` are those of the record's words on
-/// the latent grid, `[words, h, w]`, mean probability of a step.
+/// Writes `cell.json`, `thumb.jpg` and `maps.png` into `folder`, where `record`'s run is. `maps`
+/// are those of the record's words on the latent grid, `[words, h, w]`, mean probability of a step.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -53,7 +54,8 @@ pub fn write_cell_files(folder: &Path, cell: &Cell, record: &RunRecord, image: &
     let factor = grid.height.max(grid.width).div_ceil(MAP_SIDE).max(1);
     let map = Grid::new(grid.height.div_ceil(factor), grid.width.div_ceil(factor));
     let top = maps.iter().copied().fold(0.0, f32::max);
-    // Each map has its first and last row twice, so that a browser that smooths it never sees its neighbour.
+    // Each map has its first and last row twice, so that a browser that smooths it never sees its
+    // neighbour.
     let tall = map.height + 2;
     let mut picture = image::RgbaImage::new(map.width as u32, (tall * record.words.len().max(1)) as u32);
     for (word, values) in maps.chunks_exact(grid.cells().max(1)).enumerate().take(record.words.len()) {
@@ -82,7 +84,8 @@ fn write(file: &Path, bytes: image::ImageResult<Vec<u8>>) -> Result<()> {
     crate::files::write_file(file, |out| out.write_all(&bytes))
 }
 
-/// `values` on `grid` averaged over blocks of `factor x factor`; those cut by the border average what there is.
+/// `values` on `grid` averaged over blocks of `factor x factor`; those cut by the border average
+/// what there is.
 fn mean_cells(values: &[f32], grid: Grid, map: Grid, factor: usize) -> Vec<f32> {
     let mut out = vec![(0.0f32, 0u32); map.cells()];
     for (cell, &value) in values.iter().enumerate() {

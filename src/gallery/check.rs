@@ -9,11 +9,13 @@ use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Opens the checkpoints of cells that are still to be made, so that what the user named wrongly is found before anything is written, and so
-/// is what no cell could be made with. What only some cells fail of is left to them.
+/// Opens the checkpoints of cells that are still to be made. So what the user named wrongly is
+/// found before anything is written, and so is what no cell could be made with. What only some
+/// cells fail of is left to them.
 ///
 /// # Errors
-/// [`Error::Option`] for a LoRA, embedding or variant that is not there; where no cell is finished or can be, what the first fails of.
+/// [`Error::Option`] for a LoRA, embedding or variant that is not there; where no cell is finished
+/// or can be, what the first fails of.
 pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
     // Of each checkpoint: pixels of a latent cell's side, and whether it is told sizes and crops.
     let mut known: Vec<(&Cell, Option<(usize, bool)>)> = Vec::new();
@@ -54,10 +56,12 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
     }
 }
 
-/// Reads the pictures that the cells of `plan` set out from, each once, so that one that changes while a gallery is made is not mixed.
+/// Reads the pictures that the cells of `plan` set out from, each once. A picture that changes
+/// while a gallery is made is then not mixed.
 ///
 /// # Errors
-/// [`Error::Option`] for what is no picture, and when finished cells in `folder` set out from another picture of the same name.
+/// [`Error::Option`] for what is no picture, and when finished cells in `folder` set out from
+/// another picture of the same name.
 pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'a InitFiles, Given)>> {
     let mut pictures: Vec<(&InitFiles, Given)> = Vec::new();
     for files in plan.cells.iter().filter_map(|cell| cell.init.as_ref()) {

@@ -50,7 +50,8 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
          <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">captions</th><th scope=\"col\">found</th>\
          <th scope=\"col\">where</th><th scope=\"col\">centre</th><th scope=\"col\">scatter</th>\
          <th scope=\"col\">area</th></tr></thead><tbody>{rows}</tbody></table></div>\
-         <p class=\"note\">A thing counts as found where one place at least is looked at for it {limit} times as much as \
+         <p class=\"note\">A thing counts as found where one place at least is looked at for it {limit} times as \
+         much as \
          the picture on average. That rule may err. Adjectives and words for the whole scene are not judged. \
          Attention shows where the model looked, not why.</p></section>\n\
          <section><h2>Where a word may be missing</h2>{missing}</section>\n\
@@ -77,8 +78,10 @@ fn row(word: &Covered) -> String {
     let name = encode_text(&word.word);
     format!(
         "<tr{little}><th scope=\"row\" dir=\"auto\">{name}</th><td>{}</td><td>{found}</td>\
-         <td><svg class=\"where\" viewBox=\"0 0 100 100\" width=\"40\" height=\"40\" role=\"img\" aria-label=\"Centres of {}\">\
-         <rect width=\"100\" height=\"100\"></rect>{dots}</svg></td><td>{centre}</td><td>{scatter}</td><td>{area}</td></tr>",
+         <td><svg class=\"where\" viewBox=\"0 0 100 100\" width=\"40\" height=\"40\" role=\"img\" \
+         aria-label=\"Centres of {}\">\
+         <rect width=\"100\" height=\"100\"></rect>{dots}</svg></td>\
+             <td>{centre}</td><td>{scatter}</td><td>{area}</td></tr>",
         word.captions,
         encode_double_quoted_attribute(&word.word),
     )
@@ -93,7 +96,8 @@ fn lacking(word: &Covered, cells: &BTreeMap<String, Cell>) -> String {
         let file = file.map_or_else(String::new, |file| file.to_string_lossy().into_owned());
         let caption = cell.map_or("", |cell| cell.prompt.as_str());
         format!(
-            "<li><a href=\"{place}/report.html\"><img src=\"{place}/{THUMB}\" loading=\"lazy\" alt=\"{}\"></a><span>{}</span></li>",
+            "<li><a href=\"{place}/report.html\"><img src=\"{place}/{THUMB}\" loading=\"lazy\" \
+            alt=\"{}\"></a><span>{}</span></li>",
             encode_double_quoted_attribute(caption),
             encode_text(&file)
         )

@@ -1,4 +1,5 @@
-//! What was expected of a gallery's images: cells that were made before it was asked are judged from their traces.
+//! What was expected of a gallery's images: cells that were made before it was asked are judged
+//! from their traces.
 
 use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan, Shard};
@@ -20,9 +21,9 @@ pub struct Expected {
     pub unmet: usize,
 }
 
-/// Judges the finished cells of `shard` in `folder` by the expectations of `plan`, those anew that were judged by others or by none: their
-/// `run.json` and page are made again from the trace. A checkpoint is loaded where an image must be looked at for what its prompt does not
-/// name.
+/// Judges the finished cells of `shard` in `folder` by the expectations of `plan`. Those that were
+/// judged by others or by none have `run.json` and page made again from the trace. A checkpoint is
+/// loaded where an image must be looked at for what its prompt does not name.
 ///
 /// # Errors
 /// As [`Expectations::check`], and when a cell is damaged.

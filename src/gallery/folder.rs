@@ -26,10 +26,12 @@ pub struct Failure {
     pub error: String,
 }
 
-/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files, or what a gallery keeps.
+/// Whether `folder` may become a gallery or is one: nothing is there, or nothing but hidden files,
+/// or what a gallery keeps.
 ///
 /// # Errors
-/// [`Error::Option`] on `--out` when it is something else, or has a page that attnmap did not write.
+/// [`Error::Option`] on `--out` when it is something else, or has a page that attnmap did not
+/// write.
 pub fn check_folder(folder: &Path) -> Result<()> {
     let refuse = |what: &str| Err(Error::option("--out", format!("{} {what}; choose another", folder.display())));
     if folder.exists() && !folder.is_dir() {

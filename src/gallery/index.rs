@@ -12,7 +12,8 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// All complete cells of the gallery in `folder`, in order, and the failures. What is not complete is left out.
+/// All complete cells of the gallery in `folder`, in order, and the failures. What is not complete
+/// is left out.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be read; [`Error::Option`] when it is no gallery.
@@ -59,10 +60,12 @@ fn read_failures(folder: &Path) -> Vec<Failure> {
     failures
 }
 
-/// Writes `index.html` from what is in `folder`, whole or not at all, and returns the number of cells.
+/// Writes `index.html` from what is in `folder`, whole or not at all, and returns the number of
+/// cells.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Option`] when a page is there that attnmap did not write; [`Error::Io`].
+/// Those of [`read_cells`]; [`Error::Option`] when a page is there that attnmap did not write;
+/// [`Error::Io`].
 pub fn write_index(folder: &Path) -> Result<usize> {
     LiveIndex::new(folder, None).write()
 }
@@ -81,12 +84,14 @@ impl LiveIndex {
     /// The least time from one page to the next.
     const PAUSE: Duration = Duration::from_secs(2);
 
-    /// Nothing is read or written yet. `planned` is the number of cells that the whole gallery will have.
+    /// Nothing is read or written yet. `planned` is the number of cells that the whole gallery will
+    /// have.
     pub fn new(folder: &Path, planned: Option<usize>) -> Self {
         Self { folder: folder.to_path_buf(), planned, known: HashMap::new(), written: None }
     }
 
-    /// Writes the page, unless that was done a moment ago: the first cell shows at once, and thousands cost little.
+    /// Writes the page, unless that was done a moment ago: the first cell shows at once, and
+    /// thousands cost little.
     ///
     /// # Errors
     /// Those of [`write`](Self::write).
@@ -95,8 +100,8 @@ impl LiveIndex {
         if rested { self.write().map(drop) } else { Ok(()) }
     }
 
-    /// Writes the page from the cells that were read before and those that have come, whoever made them. Returns how many
-    /// there are.
+    /// Writes the page from the cells that were read before and those that have come, whoever made
+    /// them. Returns how many there are.
     ///
     /// # Errors
     /// As [`write_index`].
@@ -115,7 +120,8 @@ impl LiveIndex {
     }
 }
 
-/// The turn of one writer among several processes, and machines that share the folder; given back on drop.
+/// The turn of one writer among several processes, and machines that share the folder; given back
+/// on drop.
 struct Turn(Option<File>);
 
 impl Turn {

@@ -1,4 +1,5 @@
-//! A cell as the gallery's page needs it: its numbers by name, its words, and what stands out of it.
+//! A cell as the gallery's page needs it: its numbers by name, its words, and what stands out of
+//! it.
 
 use super::cell::CellFacts;
 use crate::facts::Facts;
@@ -15,7 +16,8 @@ pub struct IndexCell {
     pub facts: CellFacts,
     /// Width and height of the image in pixels.
     pub size: (usize, usize),
-    /// Every number of the run's `run.json` by name; those of its words are [theirs](IndexWord::numbers).
+    /// Every number of the run's `run.json` by name; those of its words are
+    /// [theirs](IndexWord::numbers).
     pub numbers: Vec<(String, f64)>,
     /// What was expected of it, and whether that is so; absent where it says nothing of this image.
     pub expected: Vec<(String, Option<bool>)>,
@@ -86,7 +88,8 @@ impl IndexCell {
     }
 }
 
-/// Adds every number of `value` that says something about an image to `numbers`, named by its fields; lists are left out.
+/// Adds every number of `value` that says something about an image to `numbers`, named by its
+/// fields; lists are left out.
 fn collect(value: &Value, name: &str, numbers: &mut Vec<(String, f64)>) {
     if let Some(number) = value.as_f64() {
         numbers.push((name.to_string(), number));

@@ -1,4 +1,5 @@
-//! The data of a gallery's page: a row a cell, in which everything that repeats is named by its place.
+//! The data of a gallery's page: a row a cell, in which everything that repeats is named by its
+//! place.
 
 use super::cell::{MAPS, THUMB};
 use super::folder::{CELLS, Failure};
@@ -10,7 +11,8 @@ use crate::run::Sampling;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// What may differ from cell to cell beside the seed, as texts; the page offers those as axes that do.
+/// What may differ from cell to cell beside the seed, as texts; the page offers those as axes that
+/// do.
 const AXES: [(&str, fn(&IndexCell) -> String); 15] = [
     ("prompt", |cell| cell.facts.cell.prompt.clone()),
     ("base", |cell| cell.facts.cell.base.clone()),
@@ -32,7 +34,8 @@ const AXES: [(&str, fn(&IndexCell) -> String); 15] = [
     ("init", |cell| cell.facts.cell.init.as_ref().map_or_else(String::new, |files| files.init.display().to_string())),
 ];
 
-/// What `cell` asks for of the sampling, as it is written on a command line; empty for the checkpoint's own.
+/// What `cell` asks for of the sampling, as it is written on a command line; empty for the
+/// checkpoint's own.
 fn asked(cell: &Cell, name: &str) -> String {
     Sampling::get(&cell.sampling, name).unwrap_or_default()
 }
@@ -98,8 +101,8 @@ fn word_numbers(cells: &[IndexCell]) -> Vec<&str> {
     names
 }
 
-/// The page of `cells`: one row of plain numbers a cell, so that thousands stay small. `planned` is how many there will be,
-/// where some are still to be made.
+/// The page of `cells`: one row of plain numbers a cell, so that thousands stay small. `planned` is
+/// how many there will be, where some are still to be made.
 pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usize>) -> String {
     let mut axes: Vec<Names> = AXES.iter().map(|_| Names::default()).collect();
     let (mut words, mut numbers, mut notes) = (Names::default(), Names::default(), Names::default());

@@ -1,4 +1,5 @@
-//! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and continued.
+//! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and
+//! continued.
 
 use super::cell::{FILE, write_cell_files};
 use super::check::read_pictures;
@@ -64,15 +65,18 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// Makes what is missing of `shard`'s part of `plan` in `folder`. `open` opens a checkpoint; it is called once for each that has cells to
-/// make, and must give the one that finished cells of it were made with. A cell that fails is recorded and the rest go on.
+/// Makes what is missing of `shard`'s part of `plan` in `folder`. `open` opens a checkpoint. It is
+/// called once for each that has cells to make, and must give the one that finished cells of it
+/// were made with. A cell that fails is recorded and the rest go on.
 ///
-/// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is complete; what an interrupted
-/// try left in the hidden folder is removed first. The page is there from the first cell and comes up to date as others do.
+/// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is
+/// complete. What an interrupted try left in the hidden folder is removed first. The page is there
+/// from the first cell and comes up to date as others do.
 ///
 /// # Errors
-/// [`Error::Option`] when a picture to start from cannot be read, or is not the one of its name that finished cells set out from;
-/// [`Error::Io`] when the folder cannot be written at all; [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Option`] when a picture to start from cannot be read, or is not the one of its name
+/// that finished cells set out from. [`Error::Io`] when the folder cannot be written at all.
+/// [`Error::Interrupted`] when `progress` breaks.
 pub fn make(
     folder: &Path,
     plan: &Plan,
@@ -176,8 +180,8 @@ pub fn make(
     Ok(outcome)
 }
 
-/// Whether the gallery in `folder` is one that `plan` goes on with: it was begun with the same maps, and has no other cells than those of the
-/// plan, so that nothing mixes.
+/// Whether the gallery in `folder` is one that `plan` goes on with. It was begun with the same
+/// maps, and has no other cells than those of the plan, so that nothing mixes.
 pub fn continues(folder: &Path, plan: &Plan, maps: (&Aggregate, &Display)) -> bool {
     let names: HashSet<String> = plan.cells.iter().map(Cell::name).collect();
     let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten();
@@ -187,7 +191,8 @@ pub fn continues(folder: &Path, plan: &Plan, maps: (&Aggregate, &Display)) -> bo
         && cells.filter(|name| !name.starts_with('.')).all(|name| names.contains(&name))
 }
 
-/// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name: files may have changed in the meantime.
+/// Refuses weights other than those of `known`, a finished cell of the same checkpoint by name:
+/// files may have changed in the meantime.
 pub(super) fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> Result<()> {
     let record = RunRecord::read(&folder.join(CELLS).join(known.name()))?;
     if record.checkpoint.digest == pipeline.digest() {
@@ -210,7 +215,8 @@ struct Job<'a> {
     aggregate: &'a Aggregate,
     display: &'a Display,
     cells: &'a [&'a Cell],
-    /// Positions in `cells` of those to be written; all are computed, so that an image never depends on what was there.
+    /// Positions in `cells` of those to be written; all are computed, so that an image never
+    /// depends on what was there.
     missing: &'a [usize],
     /// The picture that they set out from.
     given: Option<&'a Given>,

@@ -1,9 +1,10 @@
-//! Many runs in one folder: the product of prompts, replacements, steps, seeds and checkpoints, and the page that shows them; and what
-//! many seeds of one prompt have in common ([`sweep()`]).
+//! Many runs in one folder: the product of prompts, replacements, steps, seeds and checkpoints, and
+//! the page that shows them. Also what many seeds of one prompt have in common ([`sweep()`]).
 //!
-//! A gallery is a folder of run folders, `cells/<name>`, each complete or absent, and an `index.html` that can be made again
-//! from them at any time ([`write_index`]). Cells share nothing, so a gallery survives being killed, is continued by running
-//! the same command again, and can be split over machines ([`Shard`]) that see the same folder.
+//! A gallery is a folder of run folders, `cells/<name>`, each complete or absent. Its `index.html`
+//! can be made again from them at any time ([`write_index`]). Cells share nothing, so a gallery
+//! survives being killed and is continued by running the same command again. It can be split over
+//! machines ([`Shard`]) that see the same folder.
 
 mod batch;
 mod captions;

@@ -1,4 +1,5 @@
-//! A gallery to be sent to somebody: its pages with what they show, and nothing that only attnmap reads.
+//! A gallery to be sent to somebody: its pages with what they show, and nothing that only attnmap
+//! reads.
 
 use super::cell::{FILE, MAPS, THUMB};
 use super::folder::{CELLS, INDEX, is_gallery};
@@ -12,7 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// What a cell's pages show: the small picture and the maps of the index, the image that is opened large, and its own page.
+/// What a cell's pages show: the small picture and the maps of the index, the image that is opened
+/// large, and its own page.
 const SHOWN: [&str; 4] = [THUMB, MAPS, "image.png", "report.html"];
 
 /// A gallery without what only attnmap reads.
@@ -45,11 +47,13 @@ pub struct Packed {
     pub of: u64,
 }
 
-/// Packs the gallery in `folder` into `path`: a zip file where the name ends in `.zip`, else a folder. Its page is written
-/// anew first. What is there stays, unless `force` says that what attnmap made there may be replaced.
+/// Packs the gallery in `folder` into `path`: a zip file where the name ends in `.zip`, else a
+/// folder. Its page is written anew first. What is there stays, unless `force` says that what
+/// attnmap made there may be replaced.
 ///
 /// # Errors
-/// Those of [`write_index`](super::write_index); [`Error::Option`] when something is at `path`; [`Error::Io`].
+/// Those of [`write_index`](super::write_index); [`Error::Option`] when something is at `path`;
+/// [`Error::Io`].
 pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<Packed> {
     let target = Target::named(path, force);
     let zip = path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
@@ -92,8 +96,8 @@ fn shown(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok([PathBuf::from(INDEX)].into_iter().chain(of_cells).collect())
 }
 
-/// Writes a zip file in which `files` of `folder` lie in a folder called `name`. Its comment is attnmap's mark. Pictures are
-/// as small as they get, so nothing is compressed again.
+/// Writes a zip file in which `files` of `folder` lie in a folder called `name`. Its comment is
+/// attnmap's mark. Pictures are as small as they get, so nothing is compressed again.
 fn write_zip(out: &mut dyn io::Write, folder: &Path, files: &[PathBuf], name: &str) -> io::Result<()> {
     let mut zip = ZipWriter::new_stream(out);
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);

@@ -29,15 +29,15 @@ pub struct Axes {
     pub replacements: Vec<Replacement>,
     /// Words to emphasise more or less; every prompt is kept as it is too.
     pub weights: Vec<Weights>,
-    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies first. What a line names
-    /// itself comes before them.
+    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies
+    /// first. What a line names itself comes before them.
     pub sampling: Vec<Vec<Sampling>>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
     /// What is chosen of all of them; its LoRAs go with each of `loras`.
     pub changes: Changes,
-    /// LoRAs that are merged into each checkpoint, one set after the other; the empty set is the checkpoint without any, and is what an
-    /// empty list stands for.
+    /// LoRAs that are merged into each checkpoint, one set after the other. The empty set is the
+    /// checkpoint without any, and is what an empty list stands for.
     pub loras: Vec<Vec<Lora>>,
     /// How all checkpoints are loaded.
     pub load: LoadOptions,
@@ -51,7 +51,8 @@ pub struct Axes {
     pub keep_steps: Option<u32>,
 }
 
-/// LoRAs as an axis takes them: `none`, or `FILE[:WEIGHT]` as often as wanted with `+` between them.
+/// LoRAs as an axis takes them: `none`, or `FILE[:WEIGHT]` as often as wanted with `+` between
+/// them.
 ///
 /// # Errors
 /// [`Error::Option`] on `--lora`.
@@ -165,8 +166,8 @@ pub struct Cell {
 }
 
 impl Serialize for Cell {
-    /// The form of `cell.json`. The names of cells are digests of it: what is there keeps its place and its form, and what
-    /// is new is written only where it is asked for.
+    /// The form of `cell.json`. The names of cells are digests of it. What is there keeps its place
+    /// and its form, and what is new is written only where it is asked for.
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let asked = &self.sampling;
         // The width first, and the left.
@@ -245,7 +246,8 @@ impl Cell {
     /// This cell with the settings `asked` for, setting out from `init` where there is a picture.
     fn sampled(&self, asked: Sampling, init: Option<&InitFiles>) -> Result<Self> {
         let strength = asked.strength;
-        // A word's weight is written with brackets, which must be read then; other brackets would be, too.
+        // A word's weight is written with brackets, which must be read then; other brackets would
+        // be, too.
         let weighted = !self.weighted.is_empty();
         if weighted && asked.emphasis != Some(true) && self.base.contains(['(', ')', '[', ']', '\\']) {
             let reason = format!(
@@ -262,7 +264,8 @@ impl Cell {
         Ok(Self { sampling: Sampling { strength: None, emphasis, ..asked }, init, ..self.clone() })
     }
 
-    /// The name of its folder: prompt and seed to be read by people, and a digest of everything else.
+    /// The name of its folder: prompt and seed to be read by people, and a digest of everything
+    /// else.
     pub fn name(&self) -> String {
         let identity = self.unplaced();
         let text = serde_json::to_string(&identity).expect("plain data has a JSON form");
@@ -360,7 +363,8 @@ impl FromStr for Shard {
 pub struct Plan {
     /// All cells, whoever makes them.
     pub cells: Vec<Cell>,
-    /// Positions in `cells` that one pass through the network makes together; all of one model before the next.
+    /// Positions in `cells` that one pass through the network makes together; all of one model
+    /// before the next.
     pub passes: Vec<Vec<usize>>,
     /// As [`LoadOptions::ignore_memory`], for all checkpoints.
     pub ignore_memory: bool,
@@ -369,12 +373,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Multiplies `axes`: models with each set of LoRAs, then prompts with their replacements, then settings, then seeds. `batch` seeds at most go
-    /// through the network in one pass; passes do not depend on what was made already, so that an image never depends on
-    /// where an earlier try was interrupted.
+    /// Multiplies `axes`: models with each set of LoRAs, then prompts with their replacements, then
+    /// settings, then seeds. `batch` seeds at most go through the network in one pass. Passes do
+    /// not depend on what was made already. So an image never depends on where an earlier try was
+    /// interrupted.
     ///
     /// # Errors
-    /// [`Error::Option`] when there is nothing to make or far too much, a replaced word stands in no prompt, or two cells are equal.
+    /// [`Error::Option`] when there is nothing to make or far too much, a replaced word stands in
+    /// no prompt, or two cells are equal.
     pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
         if axes.lines.is_empty() {
             return Err(Error::option("PROMPTS", "no prompt is given; name a file of prompts or use --prompt"));
@@ -439,7 +445,8 @@ impl Plan {
         Ok(Self { cells, passes, ignore_memory: axes.load.ignore_memory, expect: None })
     }
 
-    /// Opens the checkpoint that makes `cell` with `open`, and says how it is loaded: memory planned for the largest of the images that it makes.
+    /// Opens the checkpoint that makes `cell` with `open`, and says how it is loaded: memory
+    /// planned for the largest of the images that it makes.
     ///
     /// # Errors
     /// As [`Cell::choice`], and those of `open`.
@@ -453,7 +460,8 @@ impl Plan {
         Ok((checkpoint, LoadOptions { size, ignore_memory: self.ignore_memory, ..choice.load }))
     }
 
-    /// The passes that `shard` makes: every N-th, so that all shards have a part of every checkpoint and prompt.
+    /// The passes that `shard` makes: every N-th, so that all shards have a part of every
+    /// checkpoint and prompt.
     pub fn passes_of(&self, shard: Shard) -> impl Iterator<Item = &Vec<usize>> {
         self.passes.iter().enumerate().filter(move |(at, _)| at % shard.count == shard.index).map(|(_, pass)| pass)
     }
@@ -484,8 +492,8 @@ struct Variant {
     weighted: String,
 }
 
-/// `prompt` as it is, then with every combination of replacements of words that it has, and of weights of words that are
-/// left.
+/// `prompt` as it is, then with every combination of replacements of words that it has, and of
+/// weights of words that are left.
 fn variants(prompt: &str, replacements: &[Replacement], weights: &[Weights]) -> Vec<Variant> {
     let join = |before: &str, more: &str| format!("{before} {more}").trim_start().to_owned();
     let mut all = vec![Variant { prompt: prompt.to_owned(), replaced: String::new(), weighted: String::new() }];
@@ -522,7 +530,8 @@ fn with_each(
     next
 }
 
-/// `text` with every whole word (or phrase) that is `word` in another spelling or the same replaced by what `by` makes of it; `None` where there is none.
+/// `text` with every whole word or phrase that is `word`, in any spelling, replaced by what `by`
+/// makes of it. `None` where there is none.
 fn replace_word(text: &str, word: &str, by: impl Fn(&str) -> String) -> Option<String> {
     let word = normalized(word);
     let (first, last) = (word.chars().next()?, word.chars().next_back()?);
@@ -550,7 +559,8 @@ fn replace_word(text: &str, word: &str, by: impl Fn(&str) -> String) -> Option<S
     found.then_some(out)
 }
 
-/// The longest beginning of `text`, in bytes, that is `word` (as [`normalized`] gives it) in some spelling, without white space after it.
+/// The longest beginning of `text`, in bytes, that is `word` (as [`normalized`] gives it) in some
+/// spelling, without white space after it.
 fn end_of(text: &str, word: &str) -> Option<usize> {
     let length = word.chars().count();
     let mut found = None;
@@ -567,7 +577,8 @@ fn end_of(text: &str, word: &str) -> Option<usize> {
     found
 }
 
-/// Seeds as written, separated by commas: numbers, ranges whose end is left out, like `0..8`, and ranges with both ends, like `0-7`.
+/// Seeds as written, separated by commas: numbers, ranges whose end is left out, like `0..8`, and
+/// ranges with both ends, like `0-7`.
 ///
 /// A seed that is given twice counts once.
 ///

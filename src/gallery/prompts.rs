@@ -20,8 +20,9 @@ pub struct Line {
     pub sampling: Sampling,
 }
 
-/// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object a line), `.txt` and names without an ending a prompt
-/// a line, where empty lines and those that start with `#` are left out.
+/// Reads a list of prompts: `.csv` (with a header), `.jsonl` or `.ndjson` (an object per line).
+/// `.txt` and names without an ending have a prompt per line; empty lines and those that start with
+/// `#` are left out.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read; [`Error::Option`] naming file, line and what is wrong.
@@ -33,7 +34,8 @@ pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
         Some("jsonl" | "ndjson") => Kind::Json,
         Some(other) => {
             let reason = format!(
-                "{} ends in .{other}; prompts are read from .txt (a prompt a line), .csv (a header, commas) and .jsonl (an object a line)",
+                "{} ends in .{other}; prompts are read from .txt (a prompt a line), .csv (a header, commas) and \
+                .jsonl (an object a line)",
                 file.display()
             );
             return Err(Error::option("PROMPTS", reason));
@@ -192,7 +194,8 @@ mod tests {
             read("p.csv", "prompt,steps,size,seeds,emphasis\n\"a frog, green\",5,64x32,0..2,yes\nसेब,,,,\n").unwrap();
         let json = read(
             "p.jsonl",
-            "{\"prompt\": \"a frog, green\", \"steps\": 5, \"size\": \"64x32\", \"seeds\": [0, 1], \"emphasis\": true}\n\n{\"prompt\": \"सेब\"}\n",
+            "{\"prompt\": \"a frog, green\", \"steps\": 5, \"size\": \"64x32\", \"seeds\": [0, 1], \"emphasis\": \
+            true}\n\n{\"prompt\": \"सेब\"}\n",
         )
         .unwrap();
         assert_eq!(csv, json);

@@ -12,11 +12,13 @@ use std::path::Path;
 /// Pictures of a sheet, at most: beyond that nobody can look at it, and no program opens it.
 const MOST: usize = 4_000;
 
-/// Writes the gallery in `folder` as one PNG at `path`: seeds across where they differ, else the last thing that does, and a
-/// row for each combination of everything else. Returns the number of pictures.
+/// Writes the gallery in `folder` as one PNG at `path`. Seeds go across where they differ, else the
+/// last thing that does. Each combination of everything else has a row. Returns the number of
+/// pictures.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Option`] when there is nothing to show, or far too much; [`Error::Io`].
+/// Those of [`read_cells`]; [`Error::Option`] when there is nothing to show, or far too much;
+/// [`Error::Io`].
 pub fn write_sheet(folder: &Path, path: &Path) -> Result<usize> {
     let (cells, _) = read_cells(folder)?;
     if cells.is_empty() || cells.len() > MOST {

@@ -1,4 +1,5 @@
-//! A prompt swept over many seeds: the runs, what their maps have in common, and the folder that shows it.
+//! A prompt swept over many seeds: the runs, what their maps have in common, and the folder that
+//! shows it.
 
 use std::fs;
 use std::io::Cursor;
@@ -64,11 +65,12 @@ pub struct Asked<'a> {
     pub expect: Option<&'a Expectations>,
 }
 
-/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps, those of the probes of `options`
-/// too. `progress` is told of every finished seed.
+/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps, those of
+/// the probes of `options` too. `progress` is told of every finished seed.
 ///
 /// # Errors
-/// [`Error::Option`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Option`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress`
+/// breaks.
 pub fn sweep(
     pipeline: &Pipeline,
     prompt: &Prompt,
@@ -132,8 +134,8 @@ fn settings(pipeline: &Pipeline, options: &Options) -> Option<Value> {
 }
 
 impl Swept {
-    /// Writes the folder `target` with `sweep.json`, `sweep.png`, `mean.png`, the images of the seeds and `index.html`, whole or
-    /// not at all, and returns its place.
+    /// Writes the folder `target` with `sweep.json`, `sweep.png`, `mean.png`, the images of the
+    /// seeds and `index.html`, whole or not at all, and returns its place.
     ///
     /// # Errors
     /// [`Error::Option`] when the target may not be replaced; [`Error::Io`].
@@ -166,7 +168,8 @@ impl Swept {
         let run = folder.file_name().and(folder.parent())?.join(&name);
         let record = RunRecord::read(&run).ok()?;
         let same = record.about(&self.found.about.aggregate).fits(&self.found.about);
-        // The sweep's folder is not there yet. A slug has no letter that means something in an address.
+        // The sweep's folder is not there yet. A slug has no letter that means something in an
+        // address.
         (same && run.join("report.html").is_file()).then(|| format!("../{name}/report.html"))
     }
 
@@ -184,7 +187,8 @@ impl Swept {
             .map(|(((label, share), overlay), map)| Tile { label, overlay, top, peak: highest(map), share: *share })
             .collect();
         let subtitle = format!("mean over {} seeds  ·  {}", self.found.seeds.len(), self.found.about.aggregate);
-        let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where the model looked, not why.";
+        let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where \
+        the model looked, not why.";
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };
         Ok(contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::new()))
     }

@@ -1,4 +1,5 @@
-//! The page of a sweep: whether each word has a habit, where it lands on the mean image, and the image of every seed.
+//! The page of a sweep: whether each word has a habit, where it lands on the mean image, and the
+//! image of every seed.
 
 use crate::facts::lexicon::Role;
 use crate::facts::sweep::{Sweep, WordSweep};
@@ -46,19 +47,24 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
          <span>{count} seeds · {checkpoint} · {width}×{height}</span></p><h1 dir=\"auto\">{prompt}</h1></header>\n\
-         <section><h2>A habit of the prompt, or an accident of the seed</h2><ul class=\"habits\">{expected}{habits}{stated}</ul>\
+         <section><h2>A habit of the prompt, or an accident of the seed</h2><ul \
+class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"note\">A word has a habit where its map lies on one side more often than chance would put it there \
          (sign test, 5 %). Attention shows where the model looked, not why.</p></section>\n\
          <section><h2>Where each word lands</h2><div class=\"plots\">{plots}</div>\
-         <p class=\"note\">A dot a seed: the centre of the word’s map. The ring is their mean. Behind them the mean of all images.</p></section>\n\
+         <p class=\"note\">A dot a seed: the centre of the word’s map. The ring is their mean. Behind them the mean \
+         of all images.</p></section>\n\
          <section><h2>The seeds</h2><ul class=\"seeds\">{seeds}</ul>\
          <p class=\"note\">To see the maps of one seed, make its run; give another --seed for another:</p>\
          <p class=\"command\"><code>{command}</code></p></section>\n\
-         <section><h2>In numbers</h2><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in numbers\"><table>\
+         <section><h2>In numbers</h2><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in \
+         numbers\"><table>\
          <caption>Means over the seeds; places and scatter as shares of the image’s sides, from the top left</caption>\
          <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">peak</th><th scope=\"col\">centre x, y</th>\
-         <th scope=\"col\">scatter</th><th scope=\"col\">neglected</th></tr></thead><tbody>{rows}</tbody></table></div></section>\n\
-         <section><h2>The mean maps</h2><img class=\"sheet\" src=\"sweep.png\" alt=\"The mean image and, over it, the mean map of each word\"></section>\n\
+         <th scope=\"col\">scatter</th><th scope=\"col\">neglected</th></tr></thead>\
+         <tbody>{rows}</tbody></table></div></section>\n\
+         <section><h2>The mean maps</h2><img class=\"sheet\" src=\"sweep.png\" alt=\"The mean image and, over it, \
+         the mean map of each word\"></section>\n\
          <footer class=\"note\">attnmap {version}</footer></main>\n",
         checkpoint = encode_text(&found.about.checkpoint.id),
         width = around.size.0,
@@ -87,8 +93,10 @@ fn plot(word: &WordSweep, found: &Sweep, around: &Around) -> String {
     let mean = word.mean.map_or_else(String::new, |at| circle(at.x, at.y, " class=\"mean\"", 4.0 * unit, "mean"));
     let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {scatter:.2}"));
     format!(
-        "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" \
-         aria-label=\"Where {name} lands\">{dots}{mean}</svg></div><figcaption><b dir=\"auto\">{name}</b>{scatter}</figcaption></figure>"
+        "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} \
+        {height}\" role=\"img\" \
+         aria-label=\"Where {name} lands\">{dots}{mean}</svg></div><figcaption><b \
+         dir=\"auto\">{name}</b>{scatter}</figcaption></figure>"
     )
 }
 

@@ -11,7 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Why heads and a window of steps cannot both be chosen.
-pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace keeps every head summed over the steps, and every \
+pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace keeps every head summed over the \
+steps, and every \
                                    step averaged over the heads; give one of the two";
 
 /// Maps of every token and of the chosen words, on the latent grid.
@@ -260,7 +261,8 @@ fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a Prom
         let reason = if trace.about.is_look() {
             "a look at a picture has no unconditional half; leave it out"
         } else if guidance.is_some_and(|scale| scale <= 1.0) {
-            "the run had no guidance, and so no unconditional half; make it again with --guidance above 1 and --trace-negative"
+            "the run had no guidance, and so no unconditional half; make it again with --guidance above 1 and \
+            --trace-negative"
         } else {
             "the trace has no unconditional half; make the run again with --trace-negative"
         };

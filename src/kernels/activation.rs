@@ -65,15 +65,16 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn equals_candle(rows in 1usize..30, width in 1usize..70) {
-            let data: Vec<f32> = noise(rows * 2 * width, 1).iter().map(|v| v * 3.0).collect();
-            let both = Tensor::from_slice(&data, (rows, 2 * width), &Device::Cpu).unwrap();
-            let gate = both.narrow(D::Minus1, width, width).unwrap().contiguous().unwrap().gelu_erf().unwrap();
-            let want = (both.narrow(D::Minus1, 0, width).unwrap() * gate).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            let got = geglu(&data, width);
-            prop_assert!(relative(&got, &want) < 2e-6, "{}", relative(&got, &want));
-        }
-    }
+           #![proptest_config(ProptestConfig::with_cases(32))]
+           #[test]
+           fn equals_candle(rows in 1usize..30, width in 1usize..70) {
+               let data: Vec<f32> = noise(rows * 2 * width, 1).iter().map(|v| v * 3.0).collect();
+               let both = Tensor::from_slice(&data, (rows, 2 * width), &Device::Cpu).unwrap();
+               let gate = both.narrow(D::Minus1, width, width).unwrap().contiguous().unwrap().gelu_erf().unwrap();
+               let product = (both.narrow(D::Minus1, 0, width).unwrap() * gate).unwrap();
+    let want = product.flatten_all().unwrap().to_vec1().unwrap();
+               let got = geglu(&data, width);
+               prop_assert!(relative(&got, &want) < 2e-6, "{}", relative(&got, &want));
+           }
+       }
 }

@@ -252,7 +252,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn group_norm_equals_its_definition(
-            batch in 1usize..4, height in 1usize..40, width in 1usize..20, groups in 1usize..9, size in 1usize..20, silu: bool,
+            batch in 1usize..4, height in 1usize..40, width in 1usize..20,
+            groups in 1usize..9, size in 1usize..20, silu: bool,
             offset in -100f32..100.0,
         ) {
             let channels = groups * size;

@@ -36,11 +36,12 @@ pub struct Stop {
     pub words: Vec<(String, f32)>,
 }
 
-/// Draws the images of a lens side by side, each under the name of its layer, with the maps of `words` below, and writes picture and
-/// numbers at `target`. Returns the numbers and both paths.
+/// Draws the images of a lens side by side, each under the name of its layer, with the maps of
+/// `words` below. Writes picture and numbers at `target`. Returns the numbers and both paths.
 ///
 /// # Errors
-/// [`Error::Option`] when a file is there that may not be replaced; those of the maps; [`Error::Io`].
+/// [`Error::Option`] when a file is there that may not be replaced; those of the maps;
+/// [`Error::Io`].
 pub fn draw_lens(
     target: &Target,
     seed: u64,

@@ -20,7 +20,7 @@ pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Synta
 }
 
 /// What the user should know before waiting: syntax that is not read, words that were cut off,
-/// words that the checkpoint does not know, letters that no font has.
+/// words that the checkpoint does not know. Letters that no font has are named too.
 ///
 /// # Errors
 /// As [`Pipeline::probe`].
@@ -35,7 +35,8 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
     let places = |prompt: &Prompt| prompt.tokens.iter().map(|token| token.range.clone()).collect::<Vec<_>>();
     if prompt.second.as_deref().is_some_and(|second| places(second) != places(prompt)) {
         warnings.push(
-            "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position holds two words; \
+            "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position \
+            holds two words; \
              maps are of the first encoder's tokens"
                 .to_owned(),
         );
@@ -79,7 +80,8 @@ fn never_seen(id: &str, unknown: &[String], vocabulary: &[String]) -> String {
     let near: Vec<String> = unknown.iter().filter_map(near).take(4).collect();
     let near = if near.is_empty() { String::new() } else { format!(" (near by spelling: {})", near.join(", ")) };
     format!(
-        "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} words that it knows; \
+        "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} \
+        words that it knows; \
          for the whole world give --model stable-diffusion-v1-5/stable-diffusion-v1-5",
         some_of(unknown),
         vocabulary.len(),

@@ -150,8 +150,8 @@ impl TextEncoder {
         self.layers.len()
     }
 
-    /// What the encoder would give if it ended after its first `layers`: the final layer norm on the
-    /// states there, and the pooled state of those. `encoding` is of `ids`.
+    /// What the encoder would give if it ended after its first `layers`. That is the final layer
+    /// norm on the states there, and the pooled state of those. `encoding` is of `ids`.
     ///
     /// # Errors
     /// When there are not so many layers.

@@ -10,8 +10,8 @@ const THINNEST: usize = 8;
 /// size, and its VAE has `factor` pixels per latent cell.
 ///
 /// A picture stays as it is when its sides are multiples of the factor and its area is near the
-/// usual one. Near is between half of it and twice it. Any other keeps its shape and is brought to the
-/// usual area, each side rounded to the nearest multiple of the factor.
+/// usual one. Near is between half of it and twice it. Any other keeps its shape and is brought to
+/// the usual area, each side rounded to the nearest multiple of the factor.
 ///
 /// # Errors
 /// [`Error::Option`] for a picture more than eight times as long as wide, which has no useful size

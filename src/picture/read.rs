@@ -32,8 +32,8 @@ pub fn read_metadata(path: &Path, option: &str) -> Result<Result<Option<Metadata
     Ok(metadata(&read_bytes(path, option)?))
 }
 
-/// As [`read`], with what the user may not expect of the picture, in a line: what was transparent now shows the colours
-/// beneath.
+/// As [`read`], with what the user may not expect of the picture, in a line: what was transparent
+/// now shows the colours beneath.
 ///
 /// # Errors
 /// As [`read`].

@@ -127,7 +127,8 @@ impl Pipeline {
         Ok(self.conditions(encoding.hidden_states, encoding.pooled, options))
     }
 
-    /// What the text encoders make of `prompts`, a row each, as in [`conditioning`](Self::conditioning).
+    /// What the text encoders make of `prompts`, a row each, as in
+    /// [`conditioning`](Self::conditioning).
     ///
     /// # Errors
     /// When there are no prompts.

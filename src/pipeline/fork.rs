@@ -1,7 +1,7 @@
 //! Runs that go on from an estimate of the image at a later call, with fresh noise.
 //!
 //! At every call a run has an estimate of the finished latent. Noised again to the level of a call,
-//! with other noise, it is what another run might have had there: what is in the estimate already
+//! with other noise, it is what another run might have had there. What is in the estimate already
 //! stays, and all else is drawn anew.
 
 use candle_core::{DType, Tensor};
@@ -42,8 +42,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The first sample of a forked run: the estimate with noise of each seed's own, to the level of
-    /// the call.
+    /// The first sample of a forked run: the estimate with noise of each seed's own, to the level
+    /// of the call.
     pub(super) fn forked(
         &self,
         fork: &Fork,

@@ -16,8 +16,9 @@ impl Pipeline {
     /// Where a lens looks: after how many layers each text encoder ends, every `every`-th of the
     /// longest encoder's and always the last, ascending.
     ///
-    /// It begins with the token embeddings, 0 layers. SDXL's denoiser is given the states before the
-    /// last layer, and so begins with 1. Its shorter encoder ends after the same share of its layers.
+    /// It begins with the token embeddings, 0 layers. SDXL's denoiser is given the states before
+    /// the last layer, and so begins with 1. Its shorter encoder ends after the same share of its
+    /// layers.
     pub fn lens_stops(&self, every: usize) -> Vec<Vec<usize>> {
         let second = self.second.as_ref().map(|second| second.text_encoder.layers());
         let all: Vec<usize> = [self.text_encoder.layers()].into_iter().chain(second).collect();

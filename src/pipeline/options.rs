@@ -84,8 +84,8 @@ pub struct Options {
     /// An estimate of the image that the run goes on from at a later call, with fresh noise. A
     /// forked run is an experiment: it has no place in `run.json`.
     pub fork: Option<Fork>,
-    /// After how many of its layers each text encoder ends for the conditional half; after all where
-    /// `None` (see [`Pipeline::lens_stops`](super::Pipeline::lens_stops)). An experiment too.
+    /// After how many of its layers each text encoder ends for the conditional half; after all
+    /// where `None` (see [`Pipeline::lens_stops`](super::Pipeline::lens_stops)). An experiment too.
     pub text_layers: Option<Vec<usize>>,
 }
 

@@ -1,4 +1,5 @@
-//! Whether a thing can be seen in a picture: the network is shown the picture with a caption of the thing alone.
+//! Whether a thing can be seen in a picture: the network is shown the picture with a caption of the
+//! thing alone.
 
 use std::ops::ControlFlow;
 
@@ -14,9 +15,9 @@ use crate::heatmap::{Aggregate, aggregate};
 use crate::trace::{Grid, WordInfo};
 
 impl Pipeline {
-    /// How plainly each of `things` is looked for in one place of `image`: with the caption `a
-    /// THING`, at the levels that [`trace_noised`](Self::trace_noised) has by default, by default
-    /// maps. The image's sides are multiples of the VAE's factor.
+    /// How plainly each of `things` is looked for in one place of `image`, with the caption `a
+    /// THING` and default maps. The levels are those that [`trace_noised`](Self::trace_noised) has
+    /// by default. The image's sides are multiples of the VAE's factor.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) for a checkpoint that inpaints; those of

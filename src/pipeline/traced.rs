@@ -23,7 +23,8 @@ pub struct Keep {
     /// The unconditional half of the guidance batch too, so that the negative prompt's words have
     /// maps.
     pub unconditional: bool,
-    /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`] ([`Pipeline::plan_self_attention`]).
+    /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`]
+    /// ([`Pipeline::plan_self_attention`]).
     pub self_attention: Vec<Site>,
 }
 

@@ -15,8 +15,8 @@ enum Kind {
     Letter,
     /// Katakana: a run of it is a word.
     Katakana,
-    /// Han and hiragana, which have no spaces between words: each character is a word, as UAX #29 has
-    /// it without a dictionary; phrases choose more.
+    /// Han and hiragana, which have no spaces between words: each character is a word, as UAX #29
+    /// has it without a dictionary; phrases choose more.
     Ideograph,
     /// A run of these is a word of its own.
     Punctuation,
@@ -56,7 +56,8 @@ pub(super) fn is_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
         || c.is_control()
         || matches!(u32::from(c), 0xa1..=0xbf | 0xd7 | 0xf7 if !c.is_alphanumeric())
-        || matches!(u32::from(c), 0x2000..=0x206f | 0x2e00..=0x2e7f | 0x3000..=0x303f | 0xfe10..=0xfe1f | 0xfe30..=0xfe6f
+        || matches!(u32::from(c), 0x2000..=0x206f | 0x2e00..=0x2e7f | 0x3000..=0x303f
+ | 0xfe10..=0xfe1f | 0xfe30..=0xfe6f
             | 0xfeff | 0xff01..=0xff0f | 0xff1a..=0xff20 | 0xff3b..=0xff40 | 0xff5b..=0xff65)
         || matches!(
             c,
@@ -117,7 +118,8 @@ fn extend(words: &mut [Range<usize>], end: usize) {
 /// tags.
 pub(super) fn is_extension(c: char) -> bool {
     is_combining_mark(c)
-        || matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0020}'..='\u{e007f}')
+        || matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' 
+ | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0020}'..='\u{e007f}')
 }
 
 /// Joins words that a token reaches over, and adds what tokens cover outside of any word; drops

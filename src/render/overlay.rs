@@ -184,7 +184,8 @@ impl Colormap {
 /// The colours of [`signed`]: above 0, and below. Okabe and Ito (2008).
 const SIGNS: [[u8; 3]; 2] = [[213, 94, 0], [0, 114, 178]];
 
-/// A map with a sign over the greyed image: orange above 0, blue below, denser towards `top`, the value at which the colour covers the image.
+/// A map with a sign over the greyed image: orange above 0, blue below, denser towards `top`. At
+/// `top` the colour covers the image.
 pub fn signed(base: &Base, map: &[f32], grid: Grid, top: f32) -> RgbImage {
     let size = Grid::new(base.image.height() as usize, base.image.width() as usize);
     let values = Resampler::new(grid, size, Filter::Bicubic).resize(map);

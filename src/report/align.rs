@@ -29,8 +29,9 @@ pub struct Pair {
     pub kind: Match,
 }
 
-/// Aligns two word lists: the longest common subsequence (letter case and Unicode form aside) is the same; between its words, as many as both
-/// sides have are replaced in order, the rest stand on one side alone.
+/// Aligns two word lists: the longest common subsequence (letter case and Unicode form aside) is
+/// the same. Between its words, as many as both sides have are replaced in order. The rest stand on
+/// one side alone.
 pub fn align<S: AsRef<str>>(a: &[S], b: &[S]) -> Vec<Pair> {
     let a: Vec<String> = a.iter().map(|word| normalized(word.as_ref())).collect();
     let b: Vec<String> = b.iter().map(|word| normalized(word.as_ref())).collect();

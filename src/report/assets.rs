@@ -1,10 +1,11 @@
-//! Style and script of the pages, concatenated from the files in `assets/` when attnmap is compiled.
+//! Style and script of the pages, concatenated from the files in `assets/` when attnmap is
+//! compiled.
 
 use crate::render::{Colormap, Display, Style};
 use std::fmt::Write;
 
-/// The palette of signed differences: ColorBrewer's PuOr in 11 classes. Its own colours, as a smooth curve through them would tint
-/// the middle, where nothing differs.
+/// The palette of signed differences: ColorBrewer's PuOr in 11 classes. Its own colours, as a
+/// smooth curve through them would tint the middle, where nothing differs.
 const DIFFERENCE: &str = "2d004b5427888073acb2abd2d8daebf7f7f7fee0b6fdb863e08214b358067f3b08";
 
 /// Stops of a palette as it is sent to the page; the page interpolates between them.

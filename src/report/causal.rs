@@ -1,4 +1,5 @@
-//! What the causal test of a run left in its folder for the page: each word's causal map, and the same seed without it.
+//! What the causal test of a run left in its folder for the page: each word's causal map, and the
+//! same seed without it.
 
 use super::data::{CausalMap, ImageData, Without};
 use crate::Result;
@@ -13,7 +14,8 @@ pub(super) fn maps(evidence: &Evidence, maps: Vec<Vec<f32>>, prompt: &PromptInfo
     maps.filter_map(|(entry, map)| Some(CausalMap { word: position(&entry.word, prompt)?, map })).collect()
 }
 
-/// The images of the same seed without a word that `evidence` names, where they still lie in `folder`.
+/// The images of the same seed without a word that `evidence` names, where they still lie in
+/// `folder`.
 ///
 /// # Errors
 /// [`Error::Trace`](crate::Error::Trace) naming one that is damaged.

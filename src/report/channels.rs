@@ -1,4 +1,5 @@
-//! The channels of a map on the page: those of the prompt, then of the probes, then of the negative prompt's words.
+//! The channels of a map on the page: those of the prompt, then of the probes, then of the negative
+//! prompt's words.
 
 use crate::trace::{AttentionKind, Buffer, Half, HalfMaps, PromptInfo, SiteMaps, Trace, WordInfo};
 use half::f16;
@@ -28,8 +29,9 @@ impl<'a> NegativeHalf<'a> {
     }
 }
 
-/// A site's sums over the steps, `[heads, channels, height, width]`, and its means over the heads, `[steps, channels, height, width]`, where
-/// all that stands beside each other has them.
+/// A site's sums over the steps, `[heads, channels, height, width]`, and its means over the heads,
+/// `[steps, channels, height, width]`. `None` unless all parts that stand beside each other have
+/// them.
 pub(super) fn of_site(
     trace: &Trace,
     negative: Option<&NegativeHalf>,
@@ -89,7 +91,8 @@ struct Part<'a> {
     taken: Vec<usize>,
 }
 
-/// The `values` of `parts`, each of `groups` groups of channels, as groups that hold the taken channels of all.
+/// The `values` of `parts`, each of `groups` groups of channels, as groups that hold the taken
+/// channels of all.
 fn beside<T: Copy>(parts: &[Part], values: &[&[T]], groups: usize) -> Buffer<T> {
     let mut out = Vec::new();
     for group in 0..groups {

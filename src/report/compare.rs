@@ -1,4 +1,5 @@
-//! Two runs side by side: which words correspond, and one page with both images and the difference of their maps.
+//! Two runs side by side: which words correspond, and one page with both images and the difference
+//! of their maps.
 
 use super::align::align;
 use super::assets;
@@ -15,7 +16,8 @@ use serde_json::{Value, json};
 /// Runs on one page, at most: each brings its image and its maps.
 pub const MOST_RUNS: usize = 8;
 
-/// The page that compares two runs. `pages` are the addresses of their own pages from this one, where it can link to them.
+/// The page that compares two runs. `pages` are the addresses of their own pages from this one,
+/// where it can link to them.
 ///
 /// # Errors
 /// [`Error::Option`] when a run has no maps of its own to compare.
@@ -24,13 +26,13 @@ pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) ->
     compare_runs(&[(a, of_a), (b, of_b)], None)
 }
 
-/// The page that compares two runs or more, each with the address of its own page from this one, where it can link to it. The
-/// first is the base that the others are compared with, until another is chosen there. Of `words` alone, in lower case, where
-/// some are chosen.
+/// The page that compares two runs or more, each with the address of its own page from this one,
+/// where it can link to it. The first is the base that the others are compared with, until another
+/// is chosen there. Of `words` alone, in lower case, where some are chosen.
 ///
 /// # Errors
-/// [`Error::Option`] when there are less than two runs or more than [`MOST_RUNS`], and when a run has no maps of its own to
-/// compare.
+/// [`Error::Option`] when there are less than two runs or more than [`MOST_RUNS`], and when a run
+/// has no maps of its own to compare.
 pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[String]>) -> Result<String> {
     if !(2..=MOST_RUNS).contains(&runs.len()) {
         return Err(Error::option("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", runs.len())));
@@ -39,7 +41,8 @@ pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[Stri
     let mut sides = Vec::new();
     for (data, page) in runs {
         let official = data.official.as_ref().ok_or_else(|| {
-            let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative prompt, \
+            let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative \
+            prompt, \
                           cannot be compared); make them with `attnmap view`";
             Error::option(&data.name, reason)
         })?;
@@ -62,7 +65,8 @@ pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[Stri
         format!("<img id=\"source-{at}\" class=\"still\" alt=\"Run {}\" src=\"{source}\">\n", at + 1)
     });
     let body = format!(
-        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not run.{prompts}</p></noscript>\n{}",
+        "<noscript><p class=\"still\">The maps on this page are drawn by a script, which this browser does not \
+        run.{prompts}</p></noscript>\n{}",
         images.collect::<String>()
     );
     let titles: Vec<String> = runs.iter().take(2).map(|(data, _)| shorten(&data.prompt, 50)).collect();

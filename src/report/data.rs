@@ -88,8 +88,9 @@ pub struct Start {
 
 /// The attention of one cross-attention site.
 ///
-/// `channels`: the tokens, then all remaining padding summed, so that the channels of a cell up to there sum to 1; then the tokens of the
-/// probes, which are no part of that sum; then those of the negative prompt's words, which are of the other half's own sum.
+/// `channels`: the tokens, then all remaining padding summed; the channels of a cell up to there
+/// sum to 1. Then come the tokens of the probes, which are no part of that sum. Those of the
+/// negative prompt's words come last, of the other half's own sum.
 #[derive(Debug, Clone)]
 pub struct SiteData {
     /// The diffusers weight path.
@@ -104,9 +105,11 @@ pub struct SiteData {
     pub width: usize,
     /// Whether the run's own aggregate uses this site.
     pub used: bool,
-    /// Probabilities summed over the steps, `[heads, channels, height, width]`, as the trace has them.
+    /// Probabilities summed over the steps, `[heads, channels, height, width]`, as the trace has
+    /// them.
     pub by_head: Buffer<f32>,
-    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when single steps were kept.
+    /// Probabilities averaged over the heads, `[steps, channels, height, width]`, when single steps
+    /// were kept.
     pub by_step: Option<Buffer<f16>>,
 }
 
@@ -121,11 +124,13 @@ pub struct Official {
     pub height: usize,
     /// Columns of the grid.
     pub width: usize,
-    /// `[words + probes, height, width]`: the map of every word and then of every probe, mean probability per step.
+    /// `[words + probes, height, width]`: the map of every word and then of every probe, mean
+    /// probability per step.
     pub words: Vec<f32>,
     /// `[tokens + 1]`: share of all attention, the last that of all padding; they sum to 1.
     pub shares: Vec<f32>,
-    /// With which exponent the words compete for a cell, where they do; see [`Aggregate::compete`](crate::heatmap::Aggregate::compete).
+    /// With which exponent the words compete for a cell, where they do; see
+    /// [`Aggregate::compete`](crate::heatmap::Aggregate::compete).
     pub compete: Option<f32>,
     /// Whether a word's map is the mean of its tokens' instead of their sum.
     pub mean: bool,
@@ -135,15 +140,17 @@ pub struct Official {
     pub steps: Option<[usize; 2]>,
 }
 
-/// The words of the negative prompt, where that half was recorded. They belong to the other half of the guidance batch, another
-/// soft-max, and are compared among themselves alone. Their maps by site, head and step are the last channels of [`SiteData`].
+/// The words of the negative prompt, where that half was recorded. They belong to the other half of
+/// the guidance batch, another soft-max, and are compared among themselves alone. Their maps by
+/// site, head and step are the last channels of [`SiteData`].
 #[derive(Debug, Clone)]
 pub struct Negative {
     /// The negative prompt cut into words and what lies between, in order.
     pub segments: Vec<Segment>,
     /// Its words; their tokens are positions among those below.
     pub words: Vec<WordInfo>,
-    /// `[words, height, width]` on the latent grid: the run's own map of each, mean probability per step.
+    /// `[words, height, width]` on the latent grid: the run's own map of each, mean probability per
+    /// step.
     pub maps: Vec<f32>,
     /// `[tokens]`: each one's share of all attention of its half.
     pub shares: Vec<f32>,
@@ -264,7 +271,8 @@ pub struct ReportData {
     pub name: String,
     /// The prompt exactly as typed.
     pub prompt: String,
-    /// The prompt cut into words and what lies between, in order; their texts concatenate to the part that was read.
+    /// The prompt cut into words and what lies between, in order; their texts concatenate to the
+    /// part that was read.
     pub segments: Vec<Segment>,
     /// Words beyond the tokenizer's length that the model never read.
     pub cut_off: Vec<String>,
@@ -274,11 +282,13 @@ pub struct ReportData {
     pub tokens: Vec<TokenInfo>,
     /// Number of padding tokens behind the first end token (the maps' last channel).
     pub padding: usize,
-    /// Whether attention is joint: the maps' last channel then holds the image's own attention beside the padding's.
+    /// Whether attention is joint: the maps' last channel then holds the image's own attention
+    /// beside the padding's.
     pub joint: bool,
     /// Words in prompt order.
     pub words: Vec<WordInfo>,
-    /// Words that are not in the prompt and that the run was asked about; their tokens are positions among the channels of the maps.
+    /// Words that are not in the prompt and that the run was asked about; their tokens are
+    /// positions among the channels of the maps.
     pub probes: Vec<WordInfo>,
     /// The finished image.
     pub image: ImageData,
@@ -294,8 +304,8 @@ pub struct ReportData {
     pub latent: (usize, usize),
     /// Timestep of every step (UNet call).
     pub timesteps: Vec<f64>,
-    /// The share of noise at each, 0 to 1 (none where it was not recorded), where the steps are noise levels that an existing picture was
-    /// shown at.
+    /// The share of noise at each, 0 to 1, where the steps are noise levels that an existing
+    /// picture was shown at. None where it was not recorded.
     pub noise: Option<Vec<f64>>,
     /// Sites in network order.
     pub sites: Vec<SiteData>,
@@ -340,7 +350,8 @@ pub struct ReportData {
 }
 
 impl ReportData {
-    /// Channels of a map: the tokens, the rest of the padding, the tokens of the probes, and those of the negative prompt's words.
+    /// Channels of a map: the tokens, the rest of the padding, the tokens of the probes, and those
+    /// of the negative prompt's words.
     pub fn channels(&self) -> usize {
         let negative = self.negative_words.as_ref().map_or(0, |negative| negative.shares.len());
         self.tokens.len() + 1 + self.probes.iter().map(|probe| probe.tokens.len()).sum::<usize>() + negative

@@ -1,11 +1,12 @@
-//! What two runs differ in, in sentences: settings first, then which words moved, grew or are looked at more.
+//! What two runs differ in, in sentences: settings first, then which words moved, grew or are
+//! looked at more.
 
 use super::align::{Match, Pair, align};
 use super::data::{LayoutRow, ReportData, Start};
 use crate::facts::lexicon::{self, Role};
 
-/// A word moved when its centre did so by this much, as a share of the image's sides; it is as much as makes one thing stand left of
-/// another in the facts of a run.
+/// A word moved when its centre did so by this much, as a share of the image's sides. It is as much
+/// as makes one thing stand left of another in the facts of a run.
 const MOVED: f32 = crate::facts::APART;
 
 /// A word is looked at more when its share of the attention grew by this factor.
@@ -14,13 +15,15 @@ const MORE: f32 = 1.25;
 /// Settings from which other weights follow.
 const WEIGHTS: [&str; 5] = ["checkpoint", "LoRA", "embedding", "config", "variant"];
 
-/// A map whose entropy is at least this lies all over the image (1 is the same everywhere): it has no place to move from.
+/// A map whose entropy is at least this lies all over the image (1 is the same everywhere): it has
+/// no place to move from.
 const DIFFUSE: f32 = 0.95;
 
 /// Words that are told of, at most.
 const TOLD: usize = 6;
 
-/// The settings in which the runs differ and what became of the words that both prompts have, a sentence each.
+/// The settings in which the runs differ and what became of the words that both prompts have, a
+/// sentence each.
 pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     let mut sentences = Vec::new();
     if a.prompt != b.prompt {
@@ -29,7 +32,8 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     let differing: Vec<[String; 3]> =
         settings(&a.settings, &b.settings).into_iter().filter(|[name, a, b]| a != b && name != "warning").collect();
     let explains = |[name, ..]: &[String; 3]| WEIGHTS.contains(&name.as_str());
-    // The digest follows from the checkpoint and what changes it; only where those have the same names is it news.
+    // The digest follows from the checkpoint and what changes it; only where those have the same
+    // names is it news.
     let (digest, rest): (Vec<_>, Vec<_>) = differing.iter().partition(|[name, ..]| name == "digest");
     let mut differing: Vec<String> = rest.iter().map(|[name, a, b]| format!("{name} {a} in A, {b} in B")).collect();
     if let ([[_, a, b]], false) = (&digest[..], rest.iter().any(|row| explains(row))) {
@@ -53,7 +57,8 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     if words.is_empty() {
         return sentences;
     }
-    // The largest change first; little words follow what stands beside them and come together at the end.
+    // The largest change first; little words follow what stands beside them and come together at
+    // the end.
     words.sort_by(|p, q| p.filler.cmp(&q.filler).then(q.size().total_cmp(&p.size())));
     let (told, rest): (Vec<&Change>, Vec<&Change>) = words.iter().partition(|word| !word.filler && word.tells());
     sentences.extend(told.iter().take(TOLD).map(|word| word.sentence()));
@@ -134,7 +139,8 @@ struct Change {
 }
 
 impl Change {
-    /// `None` for what stands in one prompt alone, and where a run has no layout of the word, or its map is empty.
+    /// `None` for what stands in one prompt alone, and where a run has no layout of the word, or
+    /// its map is empty.
     fn of(pair: Pair, a: &ReportData, b: &ReportData) -> Option<Self> {
         let (at_a, at_b) = (pair.a?, pair.b?);
         let row = |data: &ReportData, word: usize| -> Option<LayoutRow> {

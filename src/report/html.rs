@@ -1,4 +1,5 @@
-//! HTML around the data: escaping, the Content-Security-Policy, and the order of things in the file.
+//! HTML around the data: escaping, the Content-Security-Policy, and the order of things in the
+//! file.
 
 use super::assets;
 use super::data::{ImageData, ReportData};
@@ -66,7 +67,8 @@ pub fn page(data: &ReportData) -> String {
         .collect();
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
-        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint, "words": words, "probes": data.probes,
+        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint,
+        "words": words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
         "display": data.display, "causal": causal, "without": without,
         "sweep": data.sweep.as_ref().map(|sweep| json!({"href": sweep.href, "seeds": sweep.seeds})),
@@ -82,7 +84,8 @@ pub fn page(data: &ReportData) -> String {
         "matrices": data.matrices.iter().zip(&packed.matrices).map(|(m, block)| json!({
             "name": m.name, "tokens": m.tokens, "layers": m.layers, "heads": m.heads, "block": block,
         })).collect::<Vec<_>>(),
-        "ties": data.self_attention.iter().zip(&packed.self_attention).filter_map(|(t, block)| block.as_ref().map(|block| json!({
+        "ties": data.self_attention.iter().zip(&packed.self_attention)
+            .filter_map(|(t, block)| block.as_ref().map(|block| json!({
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
@@ -100,7 +103,8 @@ pub fn page(data: &ReportData) -> String {
     });
     let still = format!(
         "<img id=\"source\" class=\"still\" alt=\"{prompt}\" src=\"{}\">\n\
-         <noscript><div class=\"still\"><p>{prompt}</p>{sheet}<p>More than this is drawn by a script, which this browser \
+         <noscript><div class=\"still\"><p>{prompt}</p>{sheet}<p>More than this is drawn by a script, which this \
+         browser \
          does not run. Attention shows where the model looked, not why.</p></div></noscript>\n",
         encode_double_quoted_attribute(&image),
         prompt = encode_double_quoted_attribute(&data.prompt),
@@ -115,45 +119,51 @@ pub fn page(data: &ReportData) -> String {
     })
 }
 
-/// The page of a gallery around its data (already safe inside `<script>`); its pictures are files beside it.
+/// The page of a gallery around its data (already safe inside `<script>`); its pictures are files
+/// beside it.
 pub(crate) fn gallery_document(title: &str, data: &str) -> String {
     document(&Document {
         title,
         style: &assets::gallery_style(),
         script: &assets::gallery_script(),
-        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the runs lie in the folder cells.</p></noscript>\n",
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the \
+        runs lie in the folder cells.</p></noscript>\n",
         data: &[("gallery", "application/json", data)],
         images: "'self' file: data: blob:",
     })
 }
 
-/// The page that a server sends, around `about` (JSON, already safe inside `<script>`). It may ask that
-/// server for more, and show pages of it within.
+/// The page that a server sends, around `about` (JSON, already safe inside `<script>`). It may ask
+/// that server for more, and show pages of it within.
 #[cfg(feature = "serve")]
 pub(crate) fn served_document(title: &str, style: &str, script: &str, about: &str) -> String {
     document(&Document {
         title,
         style,
         script,
-        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run.</p></noscript>\n",
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not \
+        run.</p></noscript>\n",
         data: &[("about", "application/json", about)],
         images: "'self' data: blob:; connect-src 'self'; frame-src 'self'",
     })
 }
 
-/// The page that lists runs; `data` is safe inside a script element. Its pictures are files in the folders beside it.
+/// The page that lists runs; `data` is safe inside a script element. Its pictures are files in the
+/// folders beside it.
 pub(crate) fn runs_document(title: &str, data: &str) -> String {
     document(&Document {
         title,
         style: &assets::runs_style(),
         script: &assets::runs_script(),
-        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the runs lie in the folders beside it.</p></noscript>\n",
+        body: "<noscript><p class=\"still\">This page is drawn by a script, which this browser does not run; the \
+        runs lie in the folders beside it.</p></noscript>\n",
         data: &[("runs", "application/json", data)],
         images: "'self' file: data: blob:",
     })
 }
 
-/// The page of a sweep around its markup, which is already escaped; its pictures are files beside it.
+/// The page of a sweep around its markup, which is already escaped; its pictures are files beside
+/// it.
 pub(crate) fn sweep_document(title: &str, body: &str) -> String {
     document(&Document {
         title,
@@ -177,12 +187,13 @@ pub(super) struct Document<'a> {
     pub body: &'a str,
     /// Where pictures may come from.
     pub images: &'a str,
-    /// `(id, type, content)` of script elements that hold data; the content is already safe inside `<script>`.
+    /// `(id, type, content)` of script elements that hold data; the content is already safe inside
+    /// `<script>`.
     pub data: &'a [(&'a str, &'a str, &'a str)],
 }
 
-/// A page in which only the given style and script may run and nothing may be fetched: the Content-Security-Policy names
-/// both by their SHA-256, and says where pictures may come from.
+/// A page in which only the given style and script may run and nothing may be fetched. The
+/// Content-Security-Policy names both by their SHA-256, and says where pictures may come from.
 pub(super) fn document(parts: &Document<'_>) -> String {
     let digest = |text: &str| BASE64.encode(Sha256::digest(text.as_bytes()));
     let policy = format!(
@@ -225,8 +236,8 @@ pub(super) fn document(parts: &Document<'_>) -> String {
     html
 }
 
-/// JSON that is safe inside a `<script>` element: `<`, `>` and `&` and the two line separators are written as escapes, so
-/// that no text in it can end the element or open a comment.
+/// JSON that is safe inside a `<script>` element. `<`, `>` and `&` and the two line separators are
+/// written as escapes, so that no text in it can end the element or open a comment.
 pub fn embed_json(value: &Value) -> String {
     let text = value.to_string();
     let mut safe = String::with_capacity(text.len() + 64);

@@ -3,11 +3,13 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::path::{Component, Path};
 
-/// What means something in an address, or cannot stand in one. Letters of any script are written as they are by browsers' rules.
+/// What means something in an address, or cannot stand in one. Letters of any script are written as
+/// they are by browsers' rules.
 const ESCAPED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'\\').add(b':');
 
-/// The address of the file `to` from a page in the folder `from`; `None` where either is not there or they have no root in common.
+/// The address of the file `to` from a page in the folder `from`. `None` where either is missing or
+/// they have no root in common.
 pub fn relative_address(from: &Path, to: &Path) -> Option<String> {
     let from = if from.as_os_str().is_empty() { Path::new(".") } else { from };
     let (from, to) = (from.canonicalize().ok()?, to.canonicalize().ok()?);

@@ -1,7 +1,9 @@
-//! The interactive page of a run: one self-contained HTML file that needs neither a network nor a server.
+//! The interactive page of a run: one self-contained HTML file that needs neither a network nor a
+//! server.
 //!
-//! [`ReportData`] is everything the page shows, as plain values; [`page`] turns it into HTML. Maps travel as 8-bit
-//! planes, each with its own scale ([`pack`]), and are decoded, averaged and upsampled in the page.
+//! [`ReportData`] is everything the page shows, as plain values; [`page`] turns it into HTML. Maps
+//! travel as 8-bit planes, each with its own scale ([`pack`]), and are decoded, averaged and
+//! upsampled in the page.
 
 mod align;
 mod assets;

@@ -1,5 +1,6 @@
-//! Maps made small for the page: each plane (one token's map at one site, head or step) becomes 8-bit numbers with a
-//! scale of its own, large grids are averaged down and neighbouring steps merged until the page fits its budget.
+//! Maps made small for the page. Each plane (one token's map at one site, head or step) becomes
+//! 8-bit numbers with a scale of its own. Large grids are averaged down and neighbouring steps
+//! merged until the page fits its budget.
 
 use super::data::{ReportData, SiteData};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -8,8 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
 use std::io::Write;
 
-/// Planes of one size inside the packed bytes: at `at`, `planes` little-endian f32 scales (value of one unit), then
-/// `planes * height * width` unsigned integers of `bits` bits, little-endian.
+/// Planes of one size inside the packed bytes, all little-endian. At `at` lie `planes` f32 scales
+/// (value of one unit), then `planes * height * width` unsigned integers of `bits` bits.
 #[derive(Debug, Clone, Serialize)]
 pub struct Block {
     /// Offset in the packed bytes.
@@ -27,7 +28,8 @@ pub struct Block {
 /// What the page holds of one site.
 #[derive(Debug, Clone, Serialize)]
 pub struct PackedSite {
-    /// Mean over heads and steps, at the site's own grid: `[channels]` planes, 16 bits where the run's own maps use the site.
+    /// Mean over heads and steps, at the site's own grid: `[channels]` planes, 16 bits where the
+    /// run's own maps use the site.
     pub mean: Block,
     /// Mean over the steps: `[heads, channels]` planes.
     pub by_head: Block,
@@ -61,13 +63,15 @@ const DETAILS: [Detail; 11] = [
     Detail { head_cells: 64, step_cells: 64, merge_steps: 10 },
 ];
 
-/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64: 6.4 MB up to 768x768, so that the page of 50
-/// steps of SD 1.5 stays below 8 MB with its images; 12.8 MB beyond, where SDXL has 70 sites.
+/// Bytes that the maps of a run at `image_pixels` may take, compressed and in base64. It is 6.4 MB
+/// up to 768x768, so that the page of 50 steps of SD 1.5 stays below 8 MB with its images. Beyond
+/// it is 12.8 MB, where SDXL has 70 sites.
 pub fn budget(image_pixels: usize) -> usize {
     if image_pixels <= 589_824 { 6_400_000 } else { 12_800_000 }
 }
 
-/// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells squared bytes before compression.
+/// Cells of the largest grid whose self-attention the page of a run at `image_pixels` holds: cells
+/// squared bytes before compression.
 fn most_cells(image_pixels: usize) -> usize {
     if image_pixels <= 65_536 { 256 } else { 1024 }
 }
@@ -85,7 +89,8 @@ pub struct Packed {
     pub negative: Option<Block>,
     /// The causal maps, 16 bits: a plane each of [`ReportData::causal`].
     pub causal: Option<Block>,
-    /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, a place each; `None` where it is too large for the page.
+    /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, a place
+    /// each; `None` where it is too large for the page.
     pub self_attention: Vec<Option<Block>>,
     /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
     pub matrices: Vec<Block>,
@@ -97,7 +102,8 @@ pub struct Packed {
     pub notes: Vec<String>,
 }
 
-/// Packs the maps of `data` into at most `budget` base64 characters where any of the known reductions can do so.
+/// Packs the maps of `data` into at most `budget` base64 characters where any of the known
+/// reductions can do so.
 pub fn pack(data: &ReportData, budget: usize) -> Packed {
     // A cheap bound first: no need to compress what cannot fit even at 2:1 on top of base64's 4:3.
     for (index, detail) in DETAILS.iter().enumerate() {
@@ -241,7 +247,8 @@ fn compress(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory does not fail")
 }
 
-/// The mean of `count` consecutive arrays of `len` values; zeros when `values` is short (a damaged trace is refused on reading).
+/// The mean of `count` consecutive arrays of `len` values; zeros when `values` is short (a damaged
+/// trace is refused on reading).
 fn mean_of(values: &[f32], count: usize, len: usize) -> Vec<f32> {
     let mut mean = vec![0f32; len];
     for array in values.chunks_exact(len.max(1)).take(count) {
@@ -253,7 +260,8 @@ fn mean_of(values: &[f32], count: usize, len: usize) -> Vec<f32> {
     mean
 }
 
-/// Planes of `height x width` averaged over `factor x factor` cells; cells cut by the border average what there is.
+/// Planes of `height x width` averaged over `factor x factor` cells; cells cut by the border
+/// average what there is.
 fn shrink(values: &[f32], height: usize, width: usize, factor: usize) -> (Vec<f32>, usize, usize) {
     if factor <= 1 {
         return (values.to_vec(), height, width);
@@ -274,8 +282,8 @@ fn shrink(values: &[f32], height: usize, width: usize, factor: usize) -> (Vec<f3
     (out, h, w)
 }
 
-/// Appends planes as scales and integers: value = scale * integer, scale = the plane's maximum / the largest integer.
-/// Negative values (bicubic undershoot is clamped upstream) and NaN become 0.
+/// Appends planes as scales and integers: value = scale * integer, scale = the plane's maximum /
+/// the largest integer. Negative values (bicubic undershoot is clamped upstream) and NaN become 0.
 fn write_planes(bytes: &mut Vec<u8>, values: &[f32], height: usize, width: usize, bits: u8) -> Block {
     let at = bytes.len();
     let plane = (height * width).max(1);

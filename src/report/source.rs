@@ -65,10 +65,12 @@ pub struct Parts<'a> {
     pub is_cell: bool,
 }
 
-/// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in bytes.
+/// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in
+/// bytes.
 ///
 /// # Errors
-/// Those of [`from_run`]; [`Error::Option`] when a page is there that attnmap did not write; [`Error::Io`] when it cannot be written.
+/// Those of [`from_run`]; [`Error::Option`] when a page is there that attnmap did not write;
+/// [`Error::Io`] when it cannot be written.
 pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
     save(folder, &from_run(folder)?)
 }
@@ -85,7 +87,8 @@ pub fn write_as(folder: &Path, place: &Path) -> Result<(PathBuf, usize)> {
     save(folder, &data)
 }
 
-/// The page itself names the folder that it was opened from; this is for a page that a server sends.
+/// The page itself names the folder that it was opened from; this is for a page that a server
+/// sends.
 fn explain_command(place: &Path) -> String {
     format!("attnmap explain {}", quoted(&place.to_string_lossy()))
 }
@@ -107,7 +110,8 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
     from_run_as(folder, None)
 }
 
-/// As [`from_run`], with maps made as `how` says where it says something: the folder stays as it is.
+/// As [`from_run`], with maps made as `how` says where it says something: the folder stays as it
+/// is.
 ///
 /// # Errors
 /// As [`from_run`], and as [`heatmap::aggregate`].
@@ -294,7 +298,8 @@ fn components_data(found: &Components, sites: &[trace::Site]) -> Value {
     json!({"grid": found.grid, "explained": found.explained, "components": components})
 }
 
-/// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep` gives it.
+/// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep`
+/// gives it.
 fn sweep_beside(run: &Run) -> Option<SweepLink> {
     let name = crate::run::slug(&run.record.prompt) + "-sweep";
     let sweep = Sweep::read(&run.folder.join("..").join(&name)).ok().flatten()?;
@@ -313,7 +318,8 @@ fn png(bytes: Vec<u8>) -> ImageData {
     ImageData { mime: "image/png", bytes, width: 0, height: 0 }
 }
 
-/// The run's own maps of every word of the prompt and every probe, whichever of them it was asked to draw.
+/// The run's own maps of every word of the prompt and every probe, whichever of them it was asked
+/// to draw.
 fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official> {
     let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
     let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
@@ -387,8 +393,8 @@ fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {
     SelfAttentionData { height: kept.grid.height, width: kept.grid.width, sites: kept.sites, mean: kept.mean.clone() }
 }
 
-/// Cuts `text` into the words and what lies between them. What follows the last word is kept only where it is short: text
-/// beyond the model's length is listed apart.
+/// Cuts `text` into the words and what lies between them. What follows the last word is kept only
+/// where it is short: text beyond the model's length is listed apart.
 fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
     let mut out = Vec::new();
     let mut at = 0;
@@ -406,7 +412,8 @@ fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
     out
 }
 
-/// The attention of each text encoder; without those that were not recorded or whose layers differ in heads.
+/// The attention of each text encoder; without those that were not recorded or whose layers differ
+/// in heads.
 fn matrices(trace: &Trace) -> Vec<PromptMatrix> {
     let (prompt, recording) = (&trace.about.prompt, &trace.recording);
     let second = trace.about.encoders.get(1).map_or(&[][..], |encoder| &encoder.tokens[..]);
@@ -440,7 +447,8 @@ fn verdicts(evidence: &Evidence, prompt: &trace::PromptInfo) -> Vec<Verdict> {
     evidence.words.iter().filter_map(verdict).collect()
 }
 
-/// The pictures of the causal test, from the run folder. Those that are not there any more are left out.
+/// The pictures of the causal test, from the run folder. Those that are not there any more are left
+/// out.
 fn figures(folder: &Path, evidence: &Evidence) -> Result<Vec<(String, Vec<u8>)>> {
     let figure = |figure: &Figure| {
         let file = Path::new(&figure.file);
@@ -505,7 +513,8 @@ fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)>
     list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(beside).chain(more).chain(warnings).collect()
 }
 
-/// LoRAs or embeddings as `run.json` records them, in words: `style.safetensors at 0.8`, `cat.safetensors as <cat>`.
+/// LoRAs or embeddings as `run.json` records them, in words: `style.safetensors at 0.8`,
+/// `cat.safetensors as <cat>`.
 fn files(list: &Value) -> String {
     let file = |entry: &Value| -> Option<String> {
         let name = Path::new(entry.get("file")?.as_str()?).file_name()?.to_string_lossy().into_owned();
@@ -537,7 +546,8 @@ mod tests {
     #[test]
     fn segments_put_together_are_the_prompt() {
         let text = "  सेब, \"red\" apple!\n";
-        let words = [word("सेब", 2), word("red", text.find("red").unwrap()), word("apple", text.find("apple").unwrap())];
+        let place = |of: &str| text.find(of).unwrap();
+        let words = [word("सेब", 2), word("red", place("red")), word("apple", place("apple"))];
         let cut = segments(text, &words);
         assert_eq!(cut.iter().map(|s| s.text.as_str()).collect::<String>(), text);
         assert_eq!(cut.iter().filter_map(|s| s.word).collect::<Vec<_>>(), [0, 1, 2]);

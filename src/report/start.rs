@@ -1,4 +1,5 @@
-//! Pictures made small enough to travel in the page: what a run set out from and its mask, and the sheet of its words.
+//! Pictures made small enough to travel in the page: what a run set out from and its mask, and the
+//! sheet of its words.
 
 use super::data::{ImageData, Start};
 use crate::pipeline::Init;
@@ -28,7 +29,8 @@ pub(super) fn start(init: &Init) -> Option<Start> {
     })
 }
 
-/// The sheet of a run's words for the page: JPEG, its longer side at most 1400 pixels. `None` for what is no picture.
+/// The sheet of a run's words for the page: JPEG, its longer side at most 1400 pixels. `None` for
+/// what is no picture.
 pub(super) fn sheet(png: &[u8]) -> Option<ImageData> {
     picture(&image::load_from_memory(png).ok()?.to_rgb8(), SHEET)
 }

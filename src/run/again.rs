@@ -6,7 +6,8 @@ use crate::render::Display;
 use serde_json::Value;
 use std::fmt::Display as Show;
 
-/// How maps are made and drawn, as options with a space before each; empty where all of it is what a command does unasked.
+/// How maps are made and drawn, as options with a space before each; empty where all of it is what
+/// a command does unasked.
 pub fn map_options(aggregate: &Aggregate, display: &Display) -> String {
     let mut options = Vec::new();
     let narrowed = |filter: &SiteFilter| matches!(filter, SiteFilter::Layers(_) | SiteFilter::Resolutions(_));

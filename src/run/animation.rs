@@ -1,4 +1,5 @@
-//! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of stills.
+//! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of
+//! stills.
 
 use super::Run;
 use super::folder::read_png;
@@ -25,7 +26,8 @@ pub struct Animation<'a> {
     pub estimates: &'a [(usize, RgbImage)],
     /// Which sites are averaged; its heads must be all and its steps are ignored.
     pub aggregate: &'a Aggregate,
-    /// How the maps are drawn. [`Scale::Shared`] is one scale for all words and steps, [`Scale::Word`] one for all steps.
+    /// How the maps are drawn. [`Scale::Shared`] is one scale for all words and steps,
+    /// [`Scale::Word`] one for all steps.
     pub display: &'a Display,
     /// Seconds that a step is shown.
     pub seconds: f32,
@@ -50,12 +52,12 @@ struct StepMaps {
     shares: Vec<f32>,
 }
 
-/// Draws `words` (those of the prompt, then the probes, when `None`) into the folder `target` as `NN-word.apng` and `NN-word-steps.png`, NN
-/// being the word's place in the prompt.
+/// Draws `words` into the folder `target` as `NN-word.apng` and `NN-word-steps.png`, NN being the
+/// word's place in the prompt. `None` stands for the words of the prompt, then the probes.
 ///
 /// # Errors
-/// As [`aggregate`], above all when the trace holds no single steps; [`Error::Option`] when a file is there that may not be replaced;
-/// [`Error::Io`] when a file cannot be written.
+/// As [`aggregate`], above all when the trace holds no single steps. [`Error::Option`] when a file
+/// is there that may not be replaced; [`Error::Io`] when a file cannot be written.
 pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]>) -> Result<Vec<Animated>> {
     let Animation { trace, image, display, .. } = *animation;
     display.check()?;
@@ -81,8 +83,8 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
         .map(|(step, image)| Ok((*step, Base::new(image, display.overlay_size)?)))
         .collect::<Result<Vec<(usize, Base)>>>()?;
     let behind = |step: usize| {
-        // Before the first that was kept, that one: the finished image would be too early. An estimate of another size than the
-        // image cannot stand in for it.
+        // Before the first that was kept, that one: the finished image would be too early. An
+        // estimate of another size than the image cannot stand in for it.
         let kept = estimates.iter().rev().find(|(at, _)| *at <= step).or(estimates.first());
         kept.map(|(_, base)| base).filter(|kept| kept.image.dimensions() == base.image.dimensions()).unwrap_or(&base)
     };
@@ -111,7 +113,8 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
         crate::files::write_file(&file, |out| out.write_all(&bytes))?;
 
         let labels: Vec<String> = (0..steps.len()).map(|step| trace.call_name(step)).collect();
-        // A sheet that can be looked at: sixteen steps at most, evenly spread, first and last among them.
+        // A sheet that can be looked at: sixteen steps at most, evenly spread, first and last among
+        // them.
         let count = steps.len().min(16);
         let picks = (0..count).map(|i| if count > 1 { i * (steps.len() - 1) / (count - 1) } else { 0 });
         let tiles: Vec<Tile> = picks
@@ -206,7 +209,8 @@ fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError
     Ok(bytes)
 }
 
-/// The image estimates that a run kept, `steps/NN.png` counted from 1, as 0-based step and picture; none where there are none.
+/// The image estimates that a run kept, `steps/NN.png` counted from 1, as 0-based step and picture;
+/// none where there are none.
 ///
 /// # Errors
 /// [`Error::Trace`] when a file there is no whole picture.
@@ -215,20 +219,23 @@ pub fn kept_steps(run: &Run) -> Result<Vec<(usize, RgbImage)>> {
     kept_step_files(&run.folder).into_iter().map(decode).collect()
 }
 
-/// Pixels of an image whose estimates are kept unless said otherwise: decoding one takes a hundredth of the run, or less.
+/// Pixels of an image whose estimates are kept unless said otherwise: decoding one takes a
+/// hundredth of the run, or less.
 const SMALL: usize = 256 * 256;
 
 /// How many estimates are kept, about.
 const ESTIMATES: usize = 8;
 
-/// At every how many of `steps` the estimate of an image of `height` x `width` pixels is kept unless said otherwise: about eight times,
-/// and never for a large image. Eight of the default run's 128x128 take 0.15 s and 0.2 MB.
+/// At every how many of `steps` the estimate of an image of `height` x `width` pixels is kept
+/// unless said otherwise. It is about eight times, and never for a large image. Eight of the
+/// default run's 128x128 take 0.15 s and 0.2 MB.
 pub fn kept_by_default(height: usize, width: usize, steps: usize) -> Option<u32> {
     let every = u32::try_from((steps / ESTIMATES).max(1)).ok()?;
     (height * width <= SMALL).then_some(every)
 }
 
-/// Writes `images`, each with its 0-based step, where [`kept_steps`] finds them: `steps/NN.png`, numbered from 1.
+/// Writes `images`, each with its 0-based step, where [`kept_steps`] finds them: `steps/NN.png`,
+/// numbered from 1.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,4 +1,5 @@
-//! A run folder against its format (docs/TRACE.md): everything that is wrong with it, not the first thing alone.
+//! A run folder against its format (docs/TRACE.md): everything that is wrong with it, not the first
+//! thing alone.
 
 use super::folder::Run;
 use super::record::FILE as RECORD;
@@ -20,8 +21,8 @@ pub struct Fault {
     pub reason: String,
 }
 
-/// Everything that is wrong with the run in `folder`; nothing where it is as docs/TRACE.md says. A report is not looked at,
-/// since it is made of the other files.
+/// Everything that is wrong with the run in `folder`; nothing where it is as docs/TRACE.md says. A
+/// report is not looked at, since it is made of the other files.
 ///
 /// # Errors
 /// [`Error::Trace`] when there is no such folder.

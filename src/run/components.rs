@@ -15,11 +15,13 @@ pub const COMPONENTS: &str = "components.json";
 /// The picture beside them.
 const PICTURE: &str = "components.png";
 
-const NOTE: &str = "All heads' maps written as sums of these few maps, each on its own colour scale, named after the word that it follows \
-                    most. Right of a name: its share of the attention that they make. It says what goes together, not why.";
+const NOTE: &str = "All heads' maps written as sums of these few maps, each on its own colour scale, named after \
+the word that it follows \
+                    most. Right of a name: its share of the attention that they make. It says what goes together, not \
+why.";
 
-/// Draws the components over `image` and writes picture and numbers into the run folder `folder`, in place of older ones. Returns both
-/// paths.
+/// Draws the components over `image` and writes picture and numbers into the run folder `folder`,
+/// in place of older ones. Returns both paths.
 ///
 /// # Errors
 /// [`Error::Option`] where a file that attnmap did not write is in the way; [`Error::Io`].

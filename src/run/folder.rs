@@ -29,7 +29,8 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Its trace and its image: what every command that reads a run sets out from, so that all refuse the same.
+    /// Its trace and its image: what every command that reads a run sets out from, so that all
+    /// refuse the same.
     ///
     /// # Errors
     /// Those of [`trace`](Self::trace) and [`image`](Self::image).
@@ -42,7 +43,8 @@ impl Run {
     /// `record.by` says.
     ///
     /// # Errors
-    /// Those of [`Trace::load`] and [`Trace::verify`]; [`Error::Trace`] when it is another run's than `run.json`.
+    /// Those of [`Trace::load`] and [`Trace::verify`]; [`Error::Trace`] when it is another run's
+    /// than `run.json`.
     pub fn trace(&self) -> Result<Trace> {
         let trace = Trace::load(&self.folder.join("trace.safetensors"))?;
         if let Some(part) = self.differences(&trace).first() {
@@ -68,13 +70,15 @@ impl Run {
     /// Its `image.png`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Trace`] when it is missing, cut short, damaged, or of another size than `run.json` says.
+    /// [`Error::Io`] or [`Error::Trace`] when it is missing, cut short, damaged, or of another size
+    /// than `run.json` says.
     pub fn image(&self) -> Result<RgbImage> {
         let image = self.picture("image.png")?;
         let Grid { height, width } = self.record.image;
         if image.dimensions() != (width as u32, height as u32) {
             let reason = format!(
-                "not the image of this run: it has {}x{} pixels, and run.json says {width}x{height}; make the run again",
+                "not the image of this run: it has {}x{} pixels, and run.json says {width}x{height}; make the run \
+                again",
                 image.width(),
                 image.height()
             );

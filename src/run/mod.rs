@@ -1,4 +1,5 @@
-//! The files of a run: folder naming, whole-or-nothing writes, `run.json`, and everything that is drawn from a trace.
+//! The files of a run: folder naming, whole-or-nothing writes, `run.json`, and everything that is
+//! drawn from a trace.
 
 mod again;
 mod animation;

@@ -10,8 +10,9 @@ const LONGEST: usize = 60;
 /// Bytes of a slug, at most: file systems allow 255 for a name, and a prefix and suffix are added.
 const MOST_BYTES: usize = 160;
 
-/// What is left of `text` in a name: its letters and digits (of any script) in lower case and its emoji and signs by their numbers,
-/// with `-` between them; never empty, at most 60 characters, no separators, dots, spaces, control or invisible characters.
+/// What is left of `text` in a name, with `-` between. Letters and digits (of any script) are in
+/// lower case, emoji and signs are told by their numbers. It is never empty and has at most 60
+/// characters. It has no separators, dots, spaces, control or invisible characters.
 ///
 /// ```
 /// assert_eq!(attnmap::run::slug("A red apple, on ../the beach!"), "a-red-apple-on-the-beach");
@@ -25,7 +26,8 @@ pub fn slug(text: &str) -> String {
     if named.is_empty() { "untitled".into() } else { named }
 }
 
-/// The slug of `text`, with those characters by their numbers that `numbered` says; empty where nothing is left.
+/// The slug of `text`, with those characters by their numbers that `numbered` says; empty where
+/// nothing is left.
 fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
     let spelt = |c: char| match numbered(c) {
         true => format!("-u{:x}-", u32::from(c)),
@@ -35,7 +37,8 @@ fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
     let mut slug = String::new();
     let mut count = 0;
     for character in plain.map(spelt).collect::<String>().chars() {
-        // Marks belong to the letter before them (Devanagari vowel signs and virama, Arabic vowels).
+        // Marks belong to the letter before them (Devanagari vowel signs and virama, Arabic
+        // vowels).
         let letter =
             character.is_alphanumeric() || (is_combining_mark(character) && !slug.ends_with('-') && !slug.is_empty());
         let character = if letter { character } else { '-' };
@@ -43,7 +46,8 @@ fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
             continue;
         }
         if count == LONGEST || slug.len() + character.len_utf8() > MOST_BYTES {
-            // Better a whole word less than half a word more, unless the first word is all there is.
+            // Better a whole word less than half a word more, unless the first word is all there
+            // is.
             if let Some(end) = slug.rfind('-').filter(|_| character != '-') {
                 slug.truncate(end);
             }
@@ -69,7 +73,8 @@ fn is_visible(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || c.is_alphanumeric() || is_combining_mark(c) || formats)
 }
 
-/// The folder of a run: `<slug>-<seed>`. The number keeps it from being a name that Windows reserves.
+/// The folder of a run: `<slug>-<seed>`. The number keeps it from being a name that Windows
+/// reserves.
 pub fn run_name(prompt: &str, seed: u64) -> String {
     format!("{}-{seed}", slug(prompt))
 }
@@ -100,13 +105,14 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn any_text_gives_a_safe_name(text in any::<String>()) {
-            let slug = slug(&text);
-            prop_assert!(!slug.is_empty() && slug.len() <= MOST_BYTES && slug.chars().count() <= LONGEST);
-            prop_assert!(!slug.starts_with('-') && !slug.ends_with('-') && !slug.contains("--"));
-            let safe = |character: char| character == '-' || character.is_alphanumeric() || is_combining_mark(character);
-            prop_assert!(slug.chars().all(safe), "{slug:?}");
-        }
-    }
+           #[test]
+           fn any_text_gives_a_safe_name(text in any::<String>()) {
+               let slug = slug(&text);
+               prop_assert!(!slug.is_empty() && slug.len() <= MOST_BYTES && slug.chars().count() <= LONGEST);
+               prop_assert!(!slug.starts_with('-') && !slug.ends_with('-') && !slug.contains("--"));
+               let safe =
+    |character: char| character == '-' || character.is_alphanumeric() || is_combining_mark(character);
+               prop_assert!(slug.chars().all(safe), "{slug:?}");
+           }
+       }
 }

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The run folders in `folder`, the newest first: by when the attention was recorded, so that a run which was drawn again later is no
-/// younger; runs that share a recording by when they were drawn. None where there is no folder.
+/// The run folders in `folder`, the newest first, by when the attention was recorded. So a run
+/// which was drawn again later is no younger. Runs that share a recording are sorted by when they
+/// were drawn. None where there is no folder.
 pub fn newest_runs(folder: &Path) -> Vec<PathBuf> {
     let modified =
         |path: PathBuf| fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -62,8 +63,8 @@ struct Known {
     image: Grid,
 }
 
-/// The runs in `folder`, the newest first as [`newest_runs`] has them, at most `most`. Those whose `run.json` cannot be read
-/// are left out.
+/// The runs in `folder`, the newest first as [`newest_runs`] has them, at most `most`. Those whose
+/// `run.json` cannot be read are left out.
 pub fn list_runs(folder: &Path, most: usize) -> Vec<ListedRun> {
     let listed = |run: PathBuf| -> Option<ListedRun> {
         let known: Known = serde_json::from_slice(&crate::files::read(&run.join(super::RECORD)).ok()?).ok()?;

@@ -1,4 +1,5 @@
-//! Everything that is drawn from a trace: maps, overlays and the contact sheet, for `generate` and `view` alike.
+//! Everything that is drawn from a trace: maps, overlays and the contact sheet, for `generate` and
+//! `view` alike.
 
 use super::record::overlay_file;
 use super::save_heatmaps;
@@ -25,11 +26,14 @@ pub struct Pictures<'a> {
     pub words: Option<&'a [WordInfo]>,
 }
 
-/// Draws everything into `folder`, which must be there: `heatmaps.safetensors`, `overlays/NN-word.png` and `words.png`. The sheet also has
-/// the negative prompt's words, on a scale of their own, where both halves were recorded and the maps are the prompt's. Returns the maps.
+/// Draws everything into `folder`, which must be there: `heatmaps.safetensors`,
+/// `overlays/NN-word.png` and `words.png`. The sheet also has the negative prompt's words, on a
+/// scale of their own, where both halves were recorded and the maps are the prompt's. Returns the
+/// maps.
 ///
 /// # Errors
-/// As [`aggregate`]; [`Error::Option`] when a display value is out of range; [`Error::Io`] when a file cannot be written.
+/// As [`aggregate`]; [`Error::Option`] when a display value is out of range; [`Error::Io`] when a
+/// file cannot be written.
 pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     let Pictures { trace, image, aggregate: how, display, words } = *pictures;
     display.check()?;
@@ -94,7 +98,8 @@ impl Drawn {
     }
 }
 
-/// The maps of `chosen`, words of the half that `how` names, the top of the scale that they share, and their overlays.
+/// The maps of `chosen`, words of the half that `how` names, the top of the scale that they share,
+/// and their overlays.
 fn draw_words(
     trace: &Trace,
     how: &Aggregate,
@@ -117,8 +122,9 @@ fn draw_words(
     Ok((maps, shared, drawn))
 }
 
-/// The upper end of the scale that all words of a sheet share: the highest value among them, start and end tokens left out (they hold most
-/// of the attention and would leave every word dark). In the unit of the maps.
+/// The upper end of the scale that all words of a sheet share: the highest value among them. Start
+/// and end tokens are left out: they hold most of the attention and would leave every word dark. In
+/// the unit of the maps.
 fn shared_top(maps: &Heatmaps, special: impl Fn(&WordInfo) -> bool) -> f32 {
     let highest = |word: &WordInfo| maps.map_of(word).into_iter().fold(0.0, f32::max);
     let words = || maps.chosen.iter();
@@ -166,8 +172,10 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let note = format!(
-        "Colour: how much of a place's attention goes to the word, mean over the {call}s{shared_out}; {scale}. Right of a word: its share of \
-         all attention; the start token holds {}, padding {}{image}.{half} Attention shows where the model looked, not why.",
+        "Colour: how much of a place's attention goes to the word, mean over the {call}s{shared_out}; {scale}. \
+        Right of a word: its share of \
+         all attention; the start token holds {}, padding {}{image}.{half} Attention shows where the model looked, \
+not why.",
         percent(start),
         percent(padding),
     );

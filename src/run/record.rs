@@ -1,4 +1,5 @@
-//! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its maps.
+//! `run.json`: everything that a script wants to know of a run; and `heatmaps.safetensors`, its
+//! maps.
 
 use super::Settings;
 use crate::facts::Facts;
@@ -17,8 +18,9 @@ use std::path::Path;
 /// The file's name in a run folder.
 pub const FILE: &str = "run.json";
 
-/// The format of `run.json` that this version writes, and the newest that it reads. In format 1 the peak, centre, area and entropy of a word of
-/// several tokens were those of the mean of its tokens' maps; since 2 they are those of the sum (`docs/NUMBERS.md`).
+/// The format of `run.json` that this version writes, and the newest that it reads. In format 1 the
+/// peak, centre, area and entropy of a word of several tokens were those of the mean of its tokens'
+/// maps. Since 2 they are those of the sum (`docs/NUMBERS.md`).
 pub const FORMAT_VERSION: u32 = 2;
 
 /// The content of `run.json`.
@@ -50,8 +52,8 @@ pub struct RunRecord {
     pub image: Grid,
     /// Start token, prompt tokens and first end token, with each one's share of attention.
     pub tokens: Vec<TokenRecord>,
-    /// SDXL: the two text encoders whose states are put side by side, each with the tokens that it sees. `tokens` and `words` are
-    /// positions in the sequence, which both share.
+    /// SDXL: the two text encoders whose states are put side by side, each with the tokens that it
+    /// sees. `tokens` and `words` are positions in the sequence, which both share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encoders: Vec<EncoderInfo>,
     /// Share of attention of all padding together; with those of the tokens it sums to 1.
@@ -61,7 +63,8 @@ pub struct RunRecord {
     pub image_share: Option<f32>,
     /// The words that maps were made for, in the order of `words` in `heatmaps.safetensors`.
     pub words: Vec<WordRecord>,
-    /// Words that the network was not given and was asked about, as `probes` in `heatmaps.safetensors` has them.
+    /// Words that the network was not given and was asked about, as `probes` in
+    /// `heatmaps.safetensors` has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<WordRecord>,
     /// Words of the prompt that did not fit into the text encoder.
@@ -72,14 +75,14 @@ pub struct RunRecord {
     pub warnings: Vec<String>,
     /// How the maps were made, in words, e.g. `daam, heads 0-3`.
     pub aggregate: String,
-    /// How the maps were made, as data. Absent in runs of versions that said it in words alone, and where another program
-    /// made them in a way of its own.
+    /// How the maps were made, as data. Absent in runs of versions that said it in words alone, and
+    /// where another program made them in a way of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<Aggregate>,
     /// How the pictures were drawn.
     pub display: Display,
-    /// What the maps say: relations, overlap, neglected words, leaking adjectives, since when a word was placed. Absent in runs of
-    /// versions that did not compute it.
+    /// What the maps say: relations, overlap, neglected words, leaking adjectives, since when a
+    /// word was placed. Absent in runs of versions that did not compute it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
     /// What was expected of the image, and what came of it; empty where nothing was.
@@ -101,9 +104,11 @@ pub enum RunKind {
     /// The network drew it, step by step.
     #[default]
     Generate,
-    /// Another program drew it and recorded the trace, as the Python package does for diffusers' pipelines.
+    /// Another program drew it and recorded the trace, as the Python package does for diffusers'
+    /// pipelines.
     Record,
-    /// It was there, and the network was shown it at some noise levels, which stand in place of the steps.
+    /// It was there, and the network was shown it at some noise levels, which stand in place of the
+    /// steps.
     Trace,
 }
 
@@ -126,10 +131,12 @@ pub struct WordRecord {
     /// Share of attention, peak, centroid, area and so on.
     #[serde(flatten)]
     pub layout: Layout,
-    /// The separate places above the threshold, largest share first; absent in runs of versions that did not tell them.
+    /// The separate places above the threshold, largest share first; absent in runs of versions
+    /// that did not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub places: Option<Vec<Place>>,
-    /// Otsu's threshold of the word's map, a share of its maximum as `threshold` is: a second place to cut.
+    /// Otsu's threshold of the word's map, a share of its maximum as `threshold` is: a second place
+    /// to cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otsu: Option<f32>,
     /// The overlay's file, from the run folder.
@@ -137,7 +144,8 @@ pub struct WordRecord {
 }
 
 impl RunRecord {
-    /// What a sweep of the same prompt and settings says that it was made of, with maps made as `aggregate` says.
+    /// What a sweep of the same prompt and settings says that it was made of, with maps made as
+    /// `aggregate` says.
     pub fn about(&self, aggregate: &str) -> About {
         About {
             prompt: self.prompt.clone(),
@@ -159,7 +167,8 @@ impl RunRecord {
         }
     }
 
-    /// What was expected of the image; `None` where nothing was, or another version wrote what this one cannot read.
+    /// What was expected of the image; `None` where nothing was, or another version wrote what this
+    /// one cannot read.
     pub fn expected(&self) -> Option<Expectations> {
         let texts: Vec<&str> = self.expectations.iter().map(|outcome| outcome.expectation.as_str()).collect();
         texts.join(", ").parse().ok()
@@ -168,7 +177,8 @@ impl RunRecord {
     /// Reads `run.json` in `folder`.
     ///
     /// # Errors
-    /// [`Error::Trace`] when the folder is no run, the file is damaged, or a newer attnmap wrote it.
+    /// [`Error::Trace`] when the folder is no run, the file is damaged, or a newer attnmap wrote
+    /// it.
     pub fn read(folder: &Path) -> Result<Self> {
         let file = folder.join(FILE);
         let error = |reason: String| Error::Trace { file: file.clone(), reason };
@@ -181,10 +191,12 @@ impl RunRecord {
             Err(io) => return Err(Error::io(&file)(io)),
         };
         let value: Value = serde_json::from_slice(&bytes).map_err(|json| error(format!("not JSON: {json}")))?;
-        // The version first: a newer file may lack or have other fields, and that must not be the message.
+        // The version first: a newer file may lack or have other fields, and that must not be the
+        // message.
         match value.get("format_version").and_then(Value::as_u64) {
             Some(version) if version > u64::from(FORMAT_VERSION) => Err(error(format!(
-                "format {version} is newer than this attnmap reads ({FORMAT_VERSION}); update attnmap or make the run again"
+                "format {version} is newer than this attnmap reads ({FORMAT_VERSION}); update attnmap or make the \
+                run again"
             ))),
             Some(_) => serde_json::from_value(value)
                 .map(|record: Self| Self { sites: Site::with_depths(record.sites), ..record })
@@ -201,8 +213,8 @@ impl RunRecord {
         crate::files::write_json(&folder.join(FILE), self)
     }
 
-    /// Puts in what `heatmaps`, made as `how` says, tell: the aggregate's name, shares and the words with their layout at `threshold`, whose overlays
-    /// are named by `overlay_file`.
+    /// Puts in what `heatmaps`, made as `how` says, tell. That is the aggregate's name, shares and
+    /// the words with their layout at `threshold`. `overlay_file` names their overlays.
     pub fn describe(&mut self, heatmaps: &Heatmaps, how: &Aggregate, prompt: &PromptInfo, threshold: f32) {
         (self.aggregate, self.maps) = (how.to_string(), Some(how.clone()));
         let shares = heatmaps.shares.iter().copied();
@@ -232,7 +244,8 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many digits as `count` needs.
+/// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many
+/// digits as `count` needs.
 pub fn overlay_file(index: usize, count: usize, label: &str) -> String {
     format!("overlays/{}.png", numbered(index, count, label))
 }
@@ -243,11 +256,13 @@ pub(super) fn numbered(index: usize, count: usize, label: &str) -> String {
     format!("{index:0digits$}-{}", super::slug(label))
 }
 
-/// Writes `heatmaps.safetensors`: `words` f32 `[W, h, w]`, the map of each chosen word, and `tokens` f32 `[T, h, w]`, the attention to each
-/// token before the words compete, both on the latent grid in attention probability summed over the steps; with `format_version`,
-/// `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON) in the metadata. Words that are not in the prompt are apart:
-/// `probe_tokens` f32 `[P, h, w]`, those chosen as `probes` f32 `[N, h, w]`, and `probes` (JSON) in the metadata. In format 1 `tokens` held
-/// each token's own part of the competition, and a word's map was their mean.
+/// Writes `heatmaps.safetensors`. `words` f32 `[W, h, w]` is the map of each chosen word. `tokens`
+/// f32 `[T, h, w]` is the attention to each token before the words compete. Both are on the latent
+/// grid, in attention probability summed over the steps. The metadata has `format_version`,
+/// `aggregate`, `steps`, `prompt`, `tokens` and `words` (JSON). Words that are not in the prompt
+/// are apart: `probe_tokens` f32 `[P, h, w]`, and those chosen as `probes` f32 `[N, h, w]`.
+/// `probes` (JSON) in the metadata names them. In format 1 `tokens` held each token's own part of
+/// the competition, and a word's map was their mean.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,4 +1,5 @@
-//! The region of each word for other programs: black and white masks, outlines as SVG or JSON, and one COCO file for the run.
+//! The region of each word for other programs: black and white masks, outlines as SVG or JSON, and
+//! one COCO file for the run.
 
 use super::record::numbered;
 use crate::files::{check_own, write_file, write_json};
@@ -56,7 +57,8 @@ pub struct WordRegion {
     pub place_masks: Vec<(Place, GrayImage)>,
 }
 
-/// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic) before it is cut.
+/// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic)
+/// before it is cut.
 pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold: Threshold) -> Vec<WordRegion> {
     let resampler = Resampler::new(maps.grid, image, Filter::Bicubic);
     let one = |(index, word): (usize, &WordInfo)| {
@@ -81,10 +83,12 @@ pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold
     maps.chosen.iter().enumerate().map(one).collect()
 }
 
-/// Writes the asked `files` of `regions` into the folder `regions` of the run folder `folder`. Returns their paths.
+/// Writes the asked `files` of `regions` into the folder `regions` of the run folder `folder`.
+/// Returns their paths.
 ///
 /// # Errors
-/// [`Error::Option`] where a file that attnmap did not write is in the way, before any is written; [`Error::Io`].
+/// [`Error::Option`] where a file that attnmap did not write is in the way, before any is written;
+/// [`Error::Io`].
 pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: RegionFiles) -> Result<Vec<PathBuf>> {
     let folder = folder.join(REGIONS);
     let place = |index: usize, word: &WordRegion, kind: &str| {
@@ -119,8 +123,9 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
     Ok(paths)
 }
 
-/// The regions in the format of the COCO data set: a category for each word, with the number of its separate places, and an annotation for
-/// each place with its pixels as run lengths down the columns, its box, and its share of what the word's region holds.
+/// The regions in the format of the COCO data set. A category is a word, with the number of its
+/// separate places. An annotation is a place, with its pixels as run lengths down the columns and
+/// its box. It also has its share of what the word's region holds.
 fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     let Grid { height, width } = image;
     let mut annotations = Vec::new();

@@ -21,7 +21,8 @@ const OVERLAYS: &str = "overlays";
 const PAGE: &str = "report.html";
 const TRACE: &str = "trace.safetensors";
 
-/// What is made again. `run.json`, which names the overlays, comes after them, and the page, which is made of all, last.
+/// What is made again. `run.json`, which names the overlays, comes after them, and the page, which
+/// is made of all, last.
 const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, RECORD, PAGE];
 
 /// Other choices for the maps and pictures of a run.
@@ -33,12 +34,14 @@ pub struct Remake<'a> {
     pub display: &'a Display,
     /// The words and phrases to show; all words of the prompt when `None`.
     pub words: Option<&'a [WordInfo]>,
-    /// The trace is the run's own with more words asked about, and takes its place: the command that makes it so.
+    /// The trace is the run's own with more words asked about, and takes its place: the command
+    /// that makes it so.
     pub asked: Option<&'a str>,
 }
 
 impl Remake<'_> {
-    /// Writes the regions of the chosen words, or of all, into the run folder `folder`. Returns the paths of the files.
+    /// Writes the regions of the chosen words, or of all, into the run folder `folder`. Returns the
+    /// paths of the files.
     ///
     /// # Errors
     /// As [`heatmap::aggregate`] and [`write_regions`].
@@ -58,7 +61,8 @@ impl Remake<'_> {
     }
 }
 
-/// Writes the regions of the words of `pictures` into the run folder `folder`, where some of their files are `asked` for.
+/// Writes the regions of the words of `pictures` into the run folder `folder`, where some of their
+/// files are `asked` for.
 ///
 /// # Errors
 /// As [`Remake::regions`].
@@ -68,10 +72,12 @@ pub fn save_regions(pictures: &Pictures, folder: &Path, asked: Option<(Threshold
     Remake { aggregate, display, words, asked: None }.regions(trace, folder, threshold, files).map(drop)
 }
 
-/// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what [`Run::read`] gave: in the run's folder, or,
-/// with `target`, in a run folder of their own that shares the image, the trace and kept steps. Everything is made beside its place first, so
-/// that an error changes nothing; `finish` is given that folder, with all files of the run, and its place, and makes what is made of them,
-/// `report.html`. Returns the folder and what its `run.json` says.
+/// Makes `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` again from what
+/// [`Run::read`] gave. They go into the run's folder, or, with `target`, into one of their own that
+/// shares the image, the trace and kept steps. Everything is made beside its place first, so that
+/// an error changes nothing. `finish` is given that folder, with all files of the run, and its
+/// place. It makes what is made of them, `report.html`. Returns the folder and what its `run.json`
+/// says.
 ///
 /// # Errors
 /// As [`render_run`]; [`Error::Option`] when the target may not be replaced; those of `finish`.
@@ -132,8 +138,8 @@ pub fn remake(
     }
 }
 
-/// `record` with the numbers of its maps made again from `trace`, where an older format has them in another meaning; `None` where it has not,
-/// or they cannot be made.
+/// `record` with the numbers of its maps made again from `trace`, where an older format has them in
+/// another meaning. `None` where it has not, or they cannot be made.
 pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
     if record.format_version >= FORMAT_VERSION {
         return None;
@@ -144,7 +150,8 @@ pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
 /// `record` with the numbers of its words as maps of `trace` have them that are made as `how` says.
 ///
 /// # Errors
-/// As [`heatmap::aggregate`]; [`Error::Option`] where the half that the maps are of was not recorded.
+/// As [`heatmap::aggregate`]; [`Error::Option`] where the half that the maps are of was not
+/// recorded.
 pub(crate) fn remapped(record: &RunRecord, trace: &Trace, how: &Aggregate) -> Result<RunRecord> {
     let unrecorded = || Error::option("--half", "this run recorded the prompt alone");
     let (_, prompt) = trace.half(how.half).ok_or_else(unrecorded)?;
@@ -159,8 +166,9 @@ pub(crate) fn remapped(record: &RunRecord, trace: &Trace, how: &Aggregate) -> Re
     Ok(remapped)
 }
 
-/// Gives every file of the run folder `from` that is attnmap's and not made again (image, trace, kept steps) a second name in `to`, or a
-/// copy where the file system has no second names: traces are large.
+/// Gives every file of the run folder `from` that is attnmap's and not made again (image, trace,
+/// kept steps) a second name in `to`. It is a copy where the file system has no second names.
+/// Traces are large.
 fn share(from: &Path, to: &Path, owns: &dyn Fn(&Path) -> bool, inside: &Path) -> Result<()> {
     let folder = from.join(inside);
     for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -180,7 +188,8 @@ fn share(from: &Path, to: &Path, owns: &dyn Fn(&Path) -> bool, inside: &Path) ->
     Ok(())
 }
 
-/// Puts the overlays of `new` in the place of those of `run`; what the user has put among them stays.
+/// Puts the overlays of `new` in the place of those of `run`; what the user has put among them
+/// stays.
 fn replace_overlays(run: &Path, new: &Path) -> Result<()> {
     let owns = own::owns(run);
     let names = |folder: &Path| -> BTreeSet<PathBuf> {

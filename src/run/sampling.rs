@@ -1,5 +1,5 @@
-//! What an image is asked to be sampled with, beside prompt, seed and checkpoint: one description for command lines,
-//! lists of prompts, cells of galleries and `run.json`.
+//! What an image is asked to be sampled with, beside prompt, seed and checkpoint. Command lines,
+//! lists of prompts, cells of galleries and `run.json` share this description.
 
 use crate::prompt::Syntax;
 use crate::scheduler::{SchedulerKind, Spacing};
@@ -7,10 +7,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// The settings of a run's sampling. What is `None` is not asked for: the checkpoint's own is taken.
+/// The settings of a run's sampling. What is `None` is not asked for: the checkpoint's own is
+/// taken.
 ///
-/// Pairs have the height, or the top, first. In files and on command lines they are texts as `--size` takes them, with the
-/// width first. What reads one of these files also reads the forms that older versions wrote.
+/// Pairs have the height, or the top, first. In files and on command lines they are texts as
+/// `--size` takes them, with the width first. What reads one of these files also reads the forms
+/// that older versions wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sampling {
     /// What the image should not show.
@@ -38,7 +40,8 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// The names of all settings: those of the options, of columns of a list, and of fields in files.
+    /// The names of all settings: those of the options, of columns of a list, and of fields in
+    /// files.
     pub const NAMES: [&'static str; 11] = [
         "negative",
         "steps",
@@ -196,7 +199,8 @@ struct Written {
     strength: Option<f64>,
 }
 
-/// Two numbers, the second side of the image first: a text, or a list as cells of galleries have it.
+/// Two numbers, the second side of the image first: a text, or a list as cells of galleries have
+/// it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Pair {

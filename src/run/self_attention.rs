@@ -40,15 +40,19 @@ pub struct SelfAttentionDrawn {
     pub numbers: PathBuf,
 }
 
-const NOTE: &str = "Each map is the place's own self-attention, the mean of heads, sites and steps, on its own colour scale: how its cells would \
-                    mix the features of the others. Right of a resolution: the share that stays in the place. It says what looks alike or belongs \
+const NOTE: &str = "Each map is the place's own self-attention, the mean of heads, sites and steps, on its own \
+colour scale: how its cells would \
+                    mix the features of the others. Right of a resolution: the share that stays in the place. It says \
+what looks alike or belongs \
                     together to the network, not why.";
 
-/// Draws `maps` of `place` over `image` into the folder `target`, with a frame around `bounds` (left, top, right, bottom in pixels of the image), and writes
-/// them beside it as JSON. Both files are named after the place.
+/// Draws `maps` of `place` over `image` into the folder `target`, and writes them beside it as
+/// JSON. A frame stands around `bounds`: left, top, right, bottom in pixels of the image. Both
+/// files are named after the place.
 ///
 /// # Errors
-/// [`Error::Option`] when a display value is out of range, or a file is there that may not be replaced; [`Error::Io`] when a file cannot be written.
+/// [`Error::Option`] when a display value is out of range, or a file is there that may not be
+/// replaced. [`Error::Io`] when one cannot be written.
 pub fn draw_self_attention(
     target: &Target,
     (trace, image): (&Trace, &RgbImage),

@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What an image was made with. In [`sampling`](Self::sampling) everything has a value that a run always has; the negative
-/// prompt stands in `run.json` itself, and the sampler in [`scheduler`](Self::scheduler).
+/// What an image was made with. In [`sampling`](Self::sampling) everything has a value that a run
+/// always has; the negative prompt stands in `run.json` itself, and the sampler in
+/// [`scheduler`](Self::scheduler).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Settings {
     /// Seed of the noise.
     pub seed: u64,
-    /// The sampler that ran: its name on the command line, or its class where another program made the run. Empty for a
-    /// look at a picture.
+    /// The sampler that ran: its name on the command line, or its class where another program made
+    /// the run. Empty for a look at a picture.
     #[serde(default)]
     pub scheduler: String,
     /// Number type of the networks.

@@ -25,11 +25,13 @@ pub struct VersusFiles {
     pub numbers: PathBuf,
 }
 
-/// Draws `versus` over `image` into the folder `target`: the image, the difference of both maps, and the difference of what cutting each
-/// changes where that is known; and writes its numbers beside it as JSON. Both files are named after the words.
+/// Draws `versus` over `image` into the folder `target`, and writes its numbers beside it as JSON.
+/// It draws the image, the difference of both maps, and that of what cutting each changes where it
+/// is known. Both files are named after the words.
 ///
 /// # Errors
-/// [`Error::Option`] when a file is there that may not be replaced; [`Error::Io`] when one cannot be written.
+/// [`Error::Option`] when a file is there that may not be replaced; [`Error::Io`] when one cannot
+/// be written.
 pub fn draw_versus(
     target: &Target,
     (trace, image): (&Trace, &RgbImage),

@@ -36,13 +36,15 @@ pub struct NewRun<'a> {
     pub timings: BTreeMap<String, f64>,
 }
 
-/// Writes `image.png`, `trace.safetensors`, `heatmaps.safetensors`, `overlays/`, `words.png` and `run.json` into a hidden
-/// folder beside `target` and puts it there when all are there. `finish` may add further files before that; it is given the hidden folder
-/// and the place where it will be. Returns the folder and what `run.json` says.
+/// Writes `image.png`, `trace.safetensors`, `heatmaps.safetensors`, `overlays/`, `words.png` and
+/// `run.json` into a hidden folder beside `target` and puts it there when all are there. `finish`
+/// may add further files before that; it is given the hidden folder and the place where it will be.
+/// Returns the folder and what `run.json` says.
 ///
 /// # Errors
-/// [`Error::Option`](crate::Error::Option) when `target` may not be replaced, or a choice of maps cannot be had;
-/// [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is left behind.
+/// [`Error::Option`](crate::Error::Option) when `target` may not be replaced, or a choice of maps
+/// cannot be had; [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is left
+/// behind.
 pub fn write_run(
     target: &Target,
     new: &NewRun,

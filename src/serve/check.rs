@@ -31,8 +31,8 @@ impl Reader {
         Self { tokenizer: pipeline.tokenizer().clone(), vocabulary: pipeline.defaults().vocabulary.clone() }
     }
 
-    /// How a prompt is read: its tokens, where chunks begin and what is cut off, weights, words
-    /// that the checkpoint never saw, and syntax of other programs.
+    /// How a prompt is read: its tokens, chunks, what is cut off, weights, words that the
+    /// checkpoint never saw, syntax of other programs.
     ///
     /// # Errors
     /// As [`Tokenizer::read`].

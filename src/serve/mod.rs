@@ -1,5 +1,5 @@
-//! A local page that keeps a checkpoint warm: a prompt is checked while it is typed, its image is
-//! seen forming and is compared with another run by itself.
+//! A local page that keeps a checkpoint warm. A prompt is checked while it is typed; its image is
+//! seen forming, and is compared with another run by itself.
 //!
 //! A [`Server`] binds an address of this machine. One thread answers browsers; another owns the
 //! checkpoint and does one job at a time. What a job makes are ordinary run folders, made as

@@ -47,9 +47,9 @@ fn separates(c: char) -> bool {
     matches!(c, ',' | '\u{ff0c}' | '\u{3001}' | '\u{60c}' | '\n')
 }
 
-/// The bytes of each tag of `text`: what stands between commas or `BREAK`s, without white space at
-/// its ends and without brackets that are open or closed within it alone. A comma between two
-/// digits is part of a number. None is empty.
+/// The bytes of each tag of `text`: what stands between commas or `BREAK`s. White space at its ends
+/// and brackets that are open or closed within it alone are left out. A comma between two digits is
+/// part of a number. None is empty.
 pub fn tags(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
@@ -118,8 +118,8 @@ fn trimmed(text: &str, mut range: Range<usize>) -> Range<usize> {
 }
 
 impl PromptInfo {
-    /// The same prompt with its words as `by` says: of [`By::Tag`] the words between two commas are
-    /// one, by the name that [`select`](Self::select) gives such a phrase.
+    /// The same prompt with its words as `by` says. With [`By::Tag`] the words between two commas
+    /// are one, by the name that [`select`](Self::select) gives such a phrase.
     #[must_use]
     pub fn by(&self, by: By) -> Self {
         match by {
@@ -284,7 +284,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tags_are_whole_and_in_order(text in "[ab1 ,()\\[\\]:.\\n，🐸BREAK]{0,24}", at in any::<prop::sample::Index>()) {
+        fn tags_are_whole_and_in_order(text in "[ab1 \
+        ,()\\[\\]:.\\n，🐸BREAK]{0,24}", at in any::<prop::sample::Index>()) {
             let all = tags(&text);
             for pair in all.windows(2) {
                 prop_assert!(pair[0].end <= pair[1].start);

@@ -45,10 +45,10 @@ impl Change {
     }
 }
 
-/// Every edit of a prompt that might move the thing of `thing`, those that are most likely to
-/// first: phrases of place turned round, then taken out, other things, words for the scene,
-/// adjectives. Words are taken out by substitution ([`Cut::Substitute`]), which keeps all
-/// positions; a phrase that is turned round is text, read again.
+/// Every edit of a prompt that might move the thing of `thing`, the likeliest first. The order is
+/// phrases of place turned round, then taken out, other things, words for the scene, adjectives.
+/// Words are taken out by substitution ([`Cut::Substitute`]), which keeps all positions; a phrase
+/// that is turned round is text, read again.
 ///
 /// # Errors
 /// Those of the tokenizer.

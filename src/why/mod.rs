@@ -1,9 +1,9 @@
 //! Why a thing lies where it does: experiments on the checkpoint that made a run, and what they say
 //! together.
 //!
-//! A [`Question`] is asked of a run. Its experiments draw the run again with something else: other
-//! noise ([`noise`]), another prompt ([`words`], [`edits`]), no LoRA ([`habit`]), or fresh noise
-//! from a later step on ([`time`]). [`plan`] chooses the next one within a budget of runs,
+//! A [`Question`] is asked of a run. Its experiments draw the run again with other noise
+//! ([`noise`]), another prompt ([`words`], [`edits`]) or no LoRA ([`habit`]). The last has fresh
+//! noise from a later step on ([`time`]). [`plan`] chooses the next one within a budget of runs,
 //! [`record`] keeps what was found after each, and [`verdict`] says what all of it means.
 
 pub mod bench;

@@ -14,8 +14,8 @@ use std::ops::{ControlFlow, Range};
 /// How many fresh seeds are drawn.
 pub const SEEDS: usize = 8;
 
-/// A mirrored place must lie this far from the thing's own before it can be told whether the thing
-/// went there, in shares of the image's sides.
+/// A mirrored place must lie this far from the thing's own, in shares of the image's sides. Else it
+/// cannot be told whether the thing went there.
 pub const FAR: f64 = 0.1;
 
 /// What is done with the run's own noise.
@@ -125,8 +125,8 @@ fn apart(from: f32, to: f32) -> bool {
     to <= 0.5 || from >= 0.5
 }
 
-/// What can be done with the noise of a run whose thing lies at `spot`: both mirrorings, and the
-/// patch where it and its mirror place are apart.
+/// What can be done with the noise of a run whose thing lies at `spot`. Both mirrorings can, and
+/// the patch where it and its mirror place are apart.
 pub fn mirrorings(spot: &Spot) -> Vec<Mirroring> {
     let mut all = vec![Mirroring::LeftToRight, Mirroring::TopToBottom];
     if let Some(bounds) = spot.bounds {

@@ -46,9 +46,9 @@ impl Task {
     }
 }
 
-/// What the words may cost, with the seeds without LoRAs among them: half of what the run made
-/// again, fresh noise, the check in pixels and three mirrorings leave. The other half is for the
-/// steps.
+/// What the words may cost, with the seeds without LoRAs among them. It is half of what the run
+/// made again, fresh noise, the check in pixels and three mirrorings leave. The other half is for
+/// the steps.
 fn room_for_words(budget: usize) -> usize {
     budget.saturating_sub(1 + noise::SEEDS + 1 + 3) / 2
 }

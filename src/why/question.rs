@@ -1,5 +1,5 @@
-//! Why a thing of a run lies where it does: the word that is meant, what it will cost, and the
-//! experiments one after the other.
+//! Why a thing of a run lies where it does: the word that is meant, the cost, and the experiments
+//! in turn.
 
 use super::bench::{Bench, Drawn, From};
 use super::edits::{Edit, edits};
@@ -59,7 +59,7 @@ impl Question {
     ///
     /// # Errors
     /// [`Error::Option`] for a run that cannot be drawn again, a word that the prompt does not
-    /// have, or a place with nothing at it; [`Error::Trace`] when the run is damaged.
+    /// have, or a place with nothing at it. [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, subject: &Subject, budget: usize, batch: usize) -> Result<Self> {
         refuse(&run)?;
         check_own(&run.folder.join(FILE), "RUN")?;
@@ -345,11 +345,13 @@ fn refuse(run: &Run) -> Result<()> {
     let record = &run.record;
     let reason = match record.kind {
         RunKind::Generate if record.settings.sampling.strength.is_some() => {
-            "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap generate` without --init"
+            "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap \
+            generate` without --init"
         }
         RunKind::Generate => return Ok(()),
         RunKind::Record => {
-            "was recorded in another program, and attnmap cannot draw it again; make a run of its prompt with `attnmap generate --model`"
+            "was recorded in another program, and attnmap cannot draw it again; make a run of its prompt with \
+            `attnmap generate --model`"
         }
         RunKind::Trace => {
             "is a look at a picture that was there; make a run with `attnmap generate` and ask about that"

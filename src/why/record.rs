@@ -135,8 +135,8 @@ pub fn file_of(folder: &Path, word: &str) -> PathBuf {
 }
 
 impl Kept {
-    /// What is kept of `word` in the folder of a run; `None` where there is nothing, or nothing
-    /// that this version reads: it is found anew.
+    /// What is kept of `word` in the folder of a run. It is found anew (`None`) where there is
+    /// nothing, or nothing that this version reads.
     ///
     /// # Errors
     /// [`Error::Option`] where a file of the user's is in the way.

@@ -7,8 +7,8 @@ use crate::trace::{Trace, WordInfo};
 use serde::{Deserialize, Serialize};
 
 /// A thing seems drawn where one place was looked at for it at least so many times as much as the
-/// image on average. Set by hand, below the bound of `facts` ([`NEGLECT`](crate::facts::NEGLECT)):
-/// there a thing that is drawn but large, or drawn in few steps, may fall short of it.
+/// image on average. Set by hand, below the bound of `facts` ([`NEGLECT`](crate::facts::NEGLECT)).
+/// A thing that is drawn but large, or drawn in few steps, may fall short of that.
 pub const DRAWN: f32 = 4.0;
 
 /// Where a word's thing lies in an image. Lengths are shares of the image's sides, `y` from the
@@ -64,7 +64,7 @@ pub fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
     (a[0] - b[0]).hypot(a[1] - b[1])
 }
 
-/// Root mean square distance of places from their mean, from a sample: the sum of squares is
+/// Root mean square distance of places from their mean. As for a sample, the sum of squares is
 /// divided by one less than the number of places. `None` for fewer than two.
 pub fn scatter(places: &[[f64; 2]]) -> Option<f64> {
     let centre = mean(places).filter(|_| places.len() > 1)?;

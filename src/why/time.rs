@@ -49,7 +49,8 @@ pub fn bracket(forks: &[(usize, bool)], before: bool, steps: usize) -> (Option<u
 }
 
 /// The step to try next; `None` where it is found, as closely as a 25th of the run. The first is
-/// early, as things are settled early and a late step costs little; then the middle of what is left.
+/// early, as things are settled early and a late step costs little; then the middle of what is
+/// left.
 pub fn next_step((not, stays): (Option<usize>, usize), steps: usize) -> Option<usize> {
     let not = not?;
     let left = stays - not;

@@ -20,7 +20,8 @@ fn untold(findings: &Findings) -> Option<String> {
     let pixels = findings.pixels.filter(|pixels| pixels.inside < INSIDE);
     pixels.map(|pixels| {
         format!(
-            "the map and the picture disagree about where it lies: without the word {:.0} % of the map's region changes",
+            "the map and the picture disagree about where it lies: without the word {:.0} % of the map's region \
+            changes",
             100.0 * pixels.inside
         )
     })
@@ -204,7 +205,8 @@ fn notes(findings: &Findings, limits: &Thresholds) -> Vec<String> {
         findings.mirrors.iter().filter_map(|mirror| Some((mirror.how.in_words().to_owned(), mirror.pixels?)));
     for (what, pixels) in moved.chain(mirrored).filter(|(_, pixels)| *pixels < INSIDE) {
         notes.push(format!(
-            "By the map it moved ({what}), but only {} of the pixels of its old and new place changed: the two disagree.",
+            "By the map it moved ({what}), but only {} of the pixels of its old and new place changed: the two \
+            disagree.",
             percent(pixels)
         ));
     }

@@ -26,7 +26,7 @@ pub struct Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
     /// How far the mean place moves, in shares of the image's sides, with what chance adds on
-    /// average taken off; absent where the thing is not drawn in both images of any seed.
+    /// average taken off. It is absent where the thing is not drawn in both images of any seed.
     pub shift: Option<f64>,
     /// The mean move across (to the right) and down.
     pub by: Option<[f64; 2]>,

@@ -1,5 +1,5 @@
-//! Debian's chromium, driven over the DevTools protocol: just enough to open a page, act on it like a person, and hear of
-//! every error, every message and every network request.
+//! Debian's chromium, driven over the DevTools protocol. It is just enough to open a page, act on
+//! it like a person, and hear of every error, message and network request.
 
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -87,8 +87,14 @@ impl Chrome {
         chrome
     }
 
-    /// Calls a method of the protocol and returns its result; events that arrive meanwhile are kept.
+    /// Calls a method of the protocol and returns its result; events that arrive meanwhile are
+    /// kept.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.ask(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// As [`call`](Self::call), for what a page that is going away may answer with an error.
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.next += 1;
         let id = self.next;
         let mut message = json!({"id": id, "method": method, "params": params});
@@ -100,8 +106,10 @@ impl Chrome {
         loop {
             if let Some(message) = self.read() {
                 if message["id"] == json!(id) {
-                    assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                    return message["result"].clone();
+                    return match &message["error"] {
+                        Value::Null => Ok(message["result"].clone()),
+                        error => Err(error.clone()),
+                    };
                 }
                 self.events.push_back(message);
             }
@@ -152,7 +160,8 @@ impl Chrome {
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// Emulates a medium (`print`, or `screen` for none) with media features beside those of a [`Look`].
+    /// Emulates a medium (`print`, or `screen` for none) with media features beside those of a
+    /// [`Look`].
     pub fn emulate(&mut self, medium: &str, features: &[(&str, &str)]) {
         let features: Vec<Value> = features.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         let media = if medium == "screen" { "" } else { medium };
@@ -160,7 +169,8 @@ impl Chrome {
         self.settle();
     }
 
-    /// Opens a file as a browser that runs no scripts does. The tab runs none until it is told to again.
+    /// Opens a file as a browser that runs no scripts does. The tab runs none until it is told to
+    /// again.
     pub fn open_without_scripts(&mut self, file: &Path, look: Look) {
         self.look(look);
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
@@ -170,13 +180,15 @@ impl Chrome {
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": false}));
     }
 
-    /// Follows what `click` leads to, over other pages too, until the address has `part` and the page is ready.
+    /// Follows what `click` leads to, over other pages too, until the address has `part` and the
+    /// page is ready.
     pub fn follow(&mut self, click: &str, part: &str) {
         self.eval(&format!("setTimeout(() => {click}, 0), 0"));
         let started = Instant::now();
         loop {
-            // The history is the browser's: asking it does not meddle with a page that is going away.
-            let history = self.call("Page.getNavigationHistory", json!({}));
+            // The history is the browser's: asking it does not meddle with a page that is going
+            // away.
+            let history = self.ask("Page.getNavigationHistory", json!({})).unwrap_or_default();
             let at = history["currentIndex"].as_u64().unwrap_or(0) as usize;
             let address = history["entries"][at]["url"].as_str().unwrap_or_default().to_owned();
             if address.contains(part) {
@@ -308,7 +320,8 @@ impl Chrome {
         image::load_from_memory(&png).unwrap().to_rgba8()
     }
 
-    /// Everything that should not have happened since the page was opened: errors, warnings, refused or attempted requests.
+    /// Everything that should not have happened since the page was opened: errors, warnings,
+    /// refused or attempted requests.
     pub fn faults(&mut self) -> Vec<String> {
         while let Some(event) = self.read() {
             self.events.push_back(event);
@@ -337,7 +350,8 @@ impl Chrome {
     pub fn overflow(&mut self) -> Value {
         self.eval(
             "(() => { const w = document.documentElement.clientWidth; const out = []; \
-             if (document.documentElement.scrollWidth > w) out.push('page is ' + document.documentElement.scrollWidth + ' wide'); \
+             if (document.documentElement.scrollWidth > w) out.push('page is ' + document.documentElement.scrollWidth \
++ ' wide'); \
              for (const e of document.querySelectorAll('body *')) { const r = e.getBoundingClientRect(); \
                if (r.width > 0 && (r.right > w + 1 || r.left < -1) && !e.closest('.scroller, .unseen')) \
                  out.push(e.tagName + '.' + e.className + ' ' + Math.round(r.left) + '..' + Math.round(r.right)); } \

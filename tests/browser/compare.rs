@@ -34,7 +34,8 @@ fn words_are_linked_and_maps_subtracted() {
         |data: &attnmap::report::ReportData, word: usize| f64::from(data.official.as_ref().unwrap().shares[word + 1]);
     let change = chrome.eval("Number(document.querySelector('tr[data-pair=\"2\"] [data-value]').dataset.value)");
     assert!((change.as_f64().unwrap() - (share(&b, 2) - share(&a, 2))).abs() < 1e-6, "{change}");
-    // A locked word goes into the address, a word of one side says that there is nothing to subtract.
+    // A locked word goes into the address, a word of one side says that there is nothing to
+    // subtract.
     chrome.click(".word.onlya");
     assert!(chrome.text(".picture.difference figcaption").contains("nothing to subtract"));
     assert!(chrome.eval("location.hash").as_str().unwrap().starts_with("#pair="));
@@ -64,13 +65,17 @@ fn the_images_are_compared_in_one_place() {
     let caption = chrome.text(".picture.difference figcaption");
     assert!(caption.contains("25 % of the image changed"), "{caption}");
     let lit = "(() => { const c = document.querySelector('.picture.difference canvas'), d = c.getContext('2d'); \
-               return [[0.2, 0.2], [0.8, 0.8]].map(([x, y]) => { const p = d.getImageData(x * c.width, y * c.height, 1, 1).data; return p[0] + p[1] + p[2]; }); })()";
+               return [[0.2, 0.2], [0.8, 0.8]].map(([x, y]) => { const p = d.getImageData(x * c.width, y * c.height, \
+1, 1).data; return p[0] + p[1] + p[2]; }); })()";
     let lit = chrome.eval(lit);
     assert!(lit[0].as_f64().unwrap() > 4.0 * lit[1].as_f64().unwrap(), "{lit}");
     chrome.click(".over label:nth-of-type(3)");
     assert_eq!(chrome.eval("location.hash"), json!("#show=slider"));
     let middle = chrome.centre(".picture.difference .frame");
-    let left = chrome.eval("(() => { const r = document.querySelector('.picture.difference .frame').getBoundingClientRect(); return r.x + 0.25 * r.width; })()");
+    let left = chrome.eval(
+        "(() => { const r = document.querySelector('.picture.difference \
+    .frame').getBoundingClientRect(); return r.x + 0.25 * r.width; })()",
+    );
     chrome.drag(middle, (left.as_f64().unwrap(), middle.1));
     assert_eq!(chrome.eval("location.hash"), json!("#show=slider&split=25"));
     let clip = "getComputedStyle(document.querySelectorAll('.picture.difference img')[1]).clipPath";
@@ -78,7 +83,8 @@ fn the_images_are_compared_in_one_place() {
     chrome.click(".over label:nth-of-type(4)");
     let through = "getComputedStyle(document.querySelectorAll('.picture.difference img')[1]).opacity";
     assert_eq!(chrome.eval(through), json!("0.25"));
-    // The runs' own pages are linked where there are some; each prompt is one tab stop, arrows go along it.
+    // The runs' own pages are linked where there are some; each prompt is one tab stop, arrows go
+    // along it.
     let links = chrome.eval("[...document.querySelectorAll('figcaption a')].map((a) => a.getAttribute('href'))");
     assert_eq!(links, json!(["run-a/report.html"]));
     assert_eq!(chrome.eval("document.querySelectorAll('.word[tabindex=\"0\"]').length"), json!(2));
@@ -203,7 +209,10 @@ fn the_list_of_runs_compares_two() {
     chrome.click(".card:nth-child(2) button");
     assert!(chrome.text(".command code").contains("attnmap compare"), "{}", chrome.text(".pair"));
     assert!(chrome.text(".pair .note").contains("→"));
-    chrome.eval("(() => { const f = document.querySelector('input[type=search]'); f.value = 'beach'; f.dispatchEvent(new Event('input')); })()");
+    chrome.eval(
+        "(() => { const f = document.querySelector('input[type=search]'); f.value = 'beach'; \
+    f.dispatchEvent(new Event('input')); })()",
+    );
     chrome.settle();
     assert_eq!(chrome.text(".meta span:nth-child(2)"), "1 of 2 runs");
     std::fs::write(&file, "mine").unwrap();

@@ -102,8 +102,10 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     println!("5,000 cells opened in {opened} ms");
     // From the click on a word to the frame in which all cells in the window have its glow.
     let lit = chrome.eval(
-        "new Promise((done) => { const b = document.querySelectorAll('.words button')[1], from = performance.now(); b.click(); \
-         requestAnimationFrame(() => requestAnimationFrame(() => { const t = performance.now() - from; b.click(); done(t); })); })",
+        "new Promise((done) => { const b = document.querySelectorAll('.words button')[1], from = performance.now(); \
+        b.click(); \
+         requestAnimationFrame(() => requestAnimationFrame(() => { const t = performance.now() - from; b.click(); \
+done(t); })); })",
     );
     println!("a word lit in all visible cells in {lit} ms");
     assert!(lit.as_f64().unwrap() < 100.0 * 4.0, "{lit} ms");
@@ -124,7 +126,11 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     assert!(chrome.eval("location.hash").as_str().unwrap().contains("word=frog"));
 
     // Sorted by the word's share: captions fall.
-    chrome.eval("(() => { const s = [...document.querySelectorAll('.tools select')].find((s) => [...s.options].some((o) => o.value === 'w:share')); s.value = 'w:share'; s.dispatchEvent(new Event('change')); })()");
+    chrome.eval(
+        "(() => { const s = [...document.querySelectorAll('.tools select')].find((s) => \
+    [...s.options].some((o) => o.value === 'w:share')); s.value = 'w:share'; s.dispatchEvent(new Event('change')); \
+})()",
+    );
     chrome.settle();
     chrome.eval("document.querySelector('.view').scrollTop = 0");
     chrome.settle();
@@ -142,10 +148,16 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     assert!(drawn(&mut chrome) < 200);
 
     // A filter, and nothing found.
-    chrome.eval("(() => { const f = document.querySelector('input[type=search]'); f.value = 'blue 98'; f.dispatchEvent(new Event('input')); })()");
+    chrome.eval(
+        "(() => { const f = document.querySelector('input[type=search]'); f.value = 'blue 98'; \
+    f.dispatchEvent(new Event('input')); })()",
+    );
     chrome.settle();
     assert_eq!(chrome.text(".meta span:nth-child(2)"), "50 of 5000 images");
-    chrome.eval("(() => { const f = document.querySelector('input[type=search]'); f.value = 'zebra'; f.dispatchEvent(new Event('input')); })()");
+    chrome.eval(
+        "(() => { const f = document.querySelector('input[type=search]'); f.value = 'zebra'; \
+    f.dispatchEvent(new Event('input')); })()",
+    );
     chrome.settle();
     assert_eq!(chrome.eval("document.querySelector('.empty').hidden"), json!(false));
 
@@ -210,7 +222,8 @@ fn thousands_of_cells_open_scroll_filter_and_sort() {
     clean(&mut chrome);
 }
 
-/// The page of a cell has the word of the gallery, and the way back and on; the gallery knows what comes next.
+/// The page of a cell has the word of the gallery, and the way back and on; the gallery knows what
+/// comes next.
 #[test]
 fn the_page_of_a_cell_leads_back_and_on() {
     let Some(mut chrome) = browser() else { return };

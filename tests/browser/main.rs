@@ -1,6 +1,8 @@
-//! The pages in a real browser: chromium is driven like a person would, and must never complain, fetch or overflow.
+//! The pages in a real browser: chromium is driven like a person would, and must never complain,
+//! fetch or overflow.
 //!
-//! Without chromium these tests say so and pass; `.ci/run` installs it. `ATTNMAP_BLESS=1` writes the truth images anew.
+//! Without chromium these tests say so and pass; `.ci/run` installs it. `ATTNMAP_BLESS=1` writes
+//! the truth images anew.
 
 mod chrome;
 mod compare;

@@ -1,5 +1,5 @@
-//! The page's numbers against those of the command line, on a run of the built-in checkpoint: a point, a box, a mask, everything, a layer
-//! and a window of steps.
+//! The page's numbers against those of the command line, on a run of the built-in checkpoint. They
+//! are of a point, a box, a mask, everything, a layer and a window of steps.
 
 use crate::chrome::{Chrome, Look};
 use crate::program::{attnmap, json};
@@ -11,7 +11,8 @@ use std::path::Path;
 /// `unicorn` is two tokens.
 const PROMPT: &str = "a unicorn and a green frog on the beach";
 
-/// The shares of the page's table at `hash` by the names of `words`, and of start, end and padding after them.
+/// The shares of the page's table at `hash` by the names of `words`, and of start, end and padding
+/// after them.
 fn shown(chrome: &mut Chrome, page: &Path, hash: &str) -> Vec<f64> {
     chrome.open(page, hash, Look::default());
     table(chrome)
@@ -52,7 +53,8 @@ fn the_page_and_the_command_line_say_the_same() {
     let words: Vec<String> = list(&record["words"]).iter().map(name).collect();
     assert!(list(&record["words"])[1]["tokens"].as_array().unwrap().len() > 1, "a word of several tokens");
 
-    // The whole image: run.json, facts, ask of everything, and the page with and without a box round everything.
+    // The whole image: run.json, facts, ask of everything, and the page with and without a box
+    // round everything.
     let shares = |words: &Value| list(words).iter().map(|word| word["share"].as_f64().unwrap()).collect::<Vec<f64>>();
     let facts = json(folder, &["facts", "run", "--json"]);
     assert_eq!(shares(&facts["words"]), shares(&record["words"]));

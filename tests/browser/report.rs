@@ -20,7 +20,8 @@ pub(crate) fn table(chrome: &mut Chrome) -> Vec<f64> {
     values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
 }
 
-/// Mean over a box in image pixels of a latent-grid map, cells weighted by how much of them the box covers.
+/// Mean over a box in image pixels of a latent-grid map, cells weighted by how much of them the box
+/// covers.
 fn box_mean(map: &[f32], side: usize, pixels: usize, [x, y, w, h]: [f64; 4]) -> f64 {
     let scale = side as f64 / pixels as f64;
     let overlap = |from: f64, len: f64, cell: usize| {
@@ -37,12 +38,13 @@ fn box_mean(map: &[f32], side: usize, pixels: usize, [x, y, w, h]: [f64; 4]) -> 
     sum / area
 }
 
-/// How bright the overlay is at a place of the image, 0 to 255; 0 where nothing is painted. Read from a copy, so that the page's own
-/// canvas stays as it is.
+/// How bright the overlay is at a place of the image, 0 to 255; 0 where nothing is painted. Read
+/// from a copy, so that the page's own canvas stays as it is.
 fn brightness(chrome: &mut Chrome, x: f64, y: f64) -> f64 {
     let read = format!(
         "(() => {{ const from = document.querySelector('.overlay'), to = document.createElement('canvas'); \
-         [to.width, to.height] = [from.width, from.height]; const c = to.getContext('2d', {{willReadFrequently: true}}); \
+         [to.width, to.height] = [from.width, from.height]; const c = to.getContext('2d', {{willReadFrequently: \
+true}}); \
          c.drawImage(from, 0, 0); const [r, g, b] = c.getImageData({x} * to.width, {y} * to.height, 1, 1).data; \
          return 0.2126 * r + 0.7152 * g + 0.0722 * b; }})()"
     );
@@ -86,7 +88,8 @@ fn a_word_lights_up_locks_and_lets_go() {
     let file = write("words.html", &sample(&Plan::default()));
     chrome.open(&file, "", Look::default());
     let frog = format!(".word[data-entry=\"{FROG}\"]");
-    // The page opens with a word that names something, its map as plain as on the sheet of words: bright there, dark elsewhere.
+    // The page opens with a word that names something, its map as plain as on the sheet of words:
+    // bright there, dark elsewhere.
     let opened = chrome.text(".caption");
     assert!(
         opened.starts_with("Where the model looked for “frog”. ")
@@ -160,7 +163,10 @@ fn a_box_and_a_pixel_rank_the_words_as_computed_here() {
         let tokens: Vec<f64> = (0..data.channels()).map(mean).collect();
         by_entry(&tokens)
     };
-    let frame = chrome.eval("(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()");
+    let frame = chrome.eval(
+        "(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return \
+    [r.x, r.y, r.width, r.height]; })()",
+    );
     let at = |x: f64, y: f64| {
         let f = |i: usize| frame[i].as_f64().unwrap();
         (f(0) + x / 128.0 * f(2), f(1) + y / 128.0 * f(3))
@@ -242,7 +248,10 @@ fn a_head_alone_and_a_step_alone() {
     chrome.eval("location.hash = '#w=9&steps=23-23'");
     chrome.settle();
     chrome.key("p", false);
-    chrome.wait("document.querySelector('.says').textContent.startsWith('step 25') && document.querySelector('.play').textContent === 'Play'");
+    chrome.wait(
+        "document.querySelector('.says').textContent.startsWith('step 25') && \
+    document.querySelector('.play').textContent === 'Play'",
+    );
     clean(&mut chrome);
 }
 
@@ -280,7 +289,10 @@ fn everything_can_be_done_with_keys() {
     let mut seen = Vec::new();
     for _ in 0..60 {
         chrome.key("Tab", false);
-        let stop = chrome.eval("document.activeElement.closest('section, figure, details')?.className + ' ' + document.activeElement.tagName");
+        let stop = chrome.eval(
+            "document.activeElement.closest('section, figure, details')?.className + ' ' + \
+        document.activeElement.tagName",
+        );
         if stop.as_str().is_some_and(|s| s.contains("BODY")) {
             break;
         }
@@ -355,7 +367,8 @@ fn hostile_and_foreign_prompts_are_only_text() {
     for (name, prompt) in [
         (
             "hostile",
-            "<script>alert(1)</script> \"quotes\" & </style> ../../etc/passwd </script><img src=x onerror=alert(2)> <!-- {{x}}",
+            "<script>alert(1)</script> \"quotes\" & </style> ../../etc/passwd </script><img src=x onerror=alert(2)> \
+            <!-- {{x}}",
         ),
         ("hindi", "समुद्र तट पर एक हरा मेंढक"),
         ("arabic", "تفاحة حمراء على الشاطئ"),
@@ -438,7 +451,10 @@ fn looks_as_it_did() {
         ("cells", "#w=12&cells=1&map=viridis"),
     ] {
         chrome.open(&file, fragment, Look::default());
-        let frame = chrome.eval("(() => { const r = document.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height].map(Math.round); })()");
+        let frame = chrome.eval(
+            "(() => { const r = document.querySelector('.frame').getBoundingClientRect(); \
+        return [r.x, r.y, r.width, r.height].map(Math.round); })()",
+        );
         let f = |i: usize| frame[i].as_u64().unwrap() as u32;
         let window = chrome.screenshot(false);
         let part = image::imageops::crop_imm(&window, f(0), f(1), f(2), f(3)).to_image();
@@ -467,7 +483,8 @@ fn words_of_the_negative_prompt_have_a_scale_of_their_own() {
     let figure = text(&mut chrome, ".stage");
     assert!(figure.contains("Words of the negative prompt on a scale of their own"), "{figure}");
     assert!(figure.contains("in the half that was given the negative prompt"), "{figure}");
-    // The scale ends at the highest of the negative prompt's words; the prompt's own rows are what they were without them.
+    // The scale ends at the highest of the negative prompt's words; the prompt's own rows are what
+    // they were without them.
     let negative = data.negative_words.as_ref().unwrap();
     let top = |values: &[f32]| f64::from(values.iter().copied().fold(0.0, f32::max));
     let end = percents(&text(&mut chrome, ".ticks span:last-child"));
@@ -549,7 +566,8 @@ fn the_page_shows_what_a_place_is_tied_to() {
     let end = chrome.eval("document.querySelector('.ticks').lastChild.textContent");
     let end = percents(end.as_str().unwrap());
     assert!((end - 100.0 * top).abs() <= 0.06 * end.max(1.0), "{end} % and {top}");
-    let painted = "(() => { const c = document.querySelector('.overlay'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+    let painted = "(() => { const c = document.querySelector('.overlay'), d = c.getContext('2d').getImageData(0, 0, \
+    c.width, c.height).data; \
                    let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()";
     assert!(chrome.eval(painted).as_f64().unwrap() > 100.0);
     chrome.screenshot(true).save(scratch("ties.png")).unwrap();
@@ -624,12 +642,14 @@ fn a_look_has_noise_levels_and_no_steps() {
     chrome.open(&out.join("report.html"), "#w=2", Look::default());
     let words = |chrome: &mut Chrome| {
         let all = chrome.eval(
-            "document.querySelector('main').innerText + [...document.querySelectorAll('main [title], main [aria-label], main [aria-valuetext]')]\
+            "document.querySelector('main').innerText + [...document.querySelectorAll('main [title], main \
+            [aria-label], main [aria-valuetext]')]\
              .flatMap((e) => ['title', 'aria-label', 'aria-valuetext'].map((a) => e.getAttribute(a))).join(' | ')",
         );
         all.as_str().unwrap().replace(['\u{a0}', '\u{202f}'], " ")
     };
-    // tiny-sd1's schedule is Stable Diffusion 1's; 1 - alphas_cumprod[700] and [200] in diffusers are 0.9175 and 0.2463.
+    // tiny-sd1's schedule is Stable Diffusion 1's; 1 - alphas_cumprod[700] and [200] in diffusers
+    // are 0.9175 and 0.2463.
     let seen = words(&mut chrome);
     assert!(seen.contains("all 2 noise levels t = 700 to 200, 92 % to 25 % noise"), "{seen}");
     assert!(seen.contains("Noise level t = 200, 25 % noise: apple, peak"), "{seen}");
@@ -660,7 +680,8 @@ fn both_text_encoders_have_a_matrix() {
     let trace = attnmap::trace::Trace::load(&out.join("trace.safetensors")).unwrap();
     assert_eq!((trace.recording.text.len(), trace.recording.text_2.len()), (3, 4));
     chrome.open(&page, "", Look::default());
-    let names = "[...document.querySelectorAll('.prompt-matrix [data-encoder]')].map((e) => [e.dataset.encoder, e.offsetParent !== null])";
+    let names = "[...document.querySelectorAll('.prompt-matrix [data-encoder]')].map((e) => [e.dataset.encoder, \
+    e.offsetParent !== null])";
     assert_eq!(chrome.eval(names), json!([["text", true], ["text_2", false]]));
     for (encoder, layers) in [(0, &trace.recording.text), (1, &trace.recording.text_2)] {
         chrome.open(&page, &format!("#matrix=2.1{}", ["", ".1"][encoder]), Look::default());
@@ -674,7 +695,10 @@ fn both_text_encoders_have_a_matrix() {
         assert_eq!(chrome.eval("location.hash"), json!(format!("#matrix=2.1{}", ["", ".1"][encoder])));
     }
     assert!(chrome.text(".prompt-matrix").contains("The second text encoder’s self-attention"));
-    chrome.eval("(() => { const s = document.querySelector('.prompt-matrix header select'); s.value = '0'; s.dispatchEvent(new Event('change')); })()");
+    chrome.eval(
+        "(() => { const s = document.querySelector('.prompt-matrix header select'); s.value = '0'; \
+    s.dispatchEvent(new Event('change')); })()",
+    );
     chrome.settle();
     assert_eq!(chrome.eval(names), json!([["text", true], ["text_2", false]]));
     assert_eq!(chrome.eval("location.hash"), json!(""), "a choice of encoder is one of all its layers");
@@ -686,7 +710,8 @@ fn both_text_encoders_have_a_matrix() {
     clean(&mut chrome);
 }
 
-/// Weights stand at their words, chunks are told apart, and the picture that a run set out from is beside the image.
+/// Weights stand at their words, chunks are told apart, and the picture that a run set out from is
+/// beside the image.
 #[test]
 fn weights_chunks_and_the_start_picture_are_shown() {
     let Some(mut chrome) = browser() else { return };
@@ -729,9 +754,12 @@ fn weights_chunks_and_the_start_picture_are_shown() {
     // The start picture and the mask, as they were given.
     assert!(chrome.text(".begun").contains("Painted in a picture"));
     assert!(chrome.text(".begun figcaption").contains("strength 0.5"));
-    let pixels = "(async () => { const out = []; for (const image of document.querySelectorAll('.begun img')) { await image.decode(); \
-                  const c = document.createElement('canvas'); c.width = image.naturalWidth; c.height = image.naturalHeight; \
-                  const d = c.getContext('2d'); d.drawImage(image, 0, 0); out.push(image.naturalWidth, d.getImageData(10, 30, 1, 1).data[0], d.getImageData(80, 30, 1, 1).data[0]); } return out; })()";
+    let pixels = "(async () => { const out = []; for (const image of document.querySelectorAll('.begun img')) { \
+    await image.decode(); \
+                  const c = document.createElement('canvas'); c.width = image.naturalWidth; c.height = \
+image.naturalHeight; \
+                  const d = c.getContext('2d'); d.drawImage(image, 0, 0); out.push(image.naturalWidth, \
+d.getImageData(10, 30, 1, 1).data[0], d.getImageData(80, 30, 1, 1).data[0]); } return out; })()";
     let pixels = chrome.eval(pixels);
     let at = |i: usize| pixels[i].as_i64().unwrap();
     assert_eq!((at(0), at(3), at(4), at(5)), (96, 96, 0, 255), "{pixels}");

@@ -1,4 +1,5 @@
-//! A made-up run: soft discs for the objects, maps that follow them, everything by formula, so that it never changes.
+//! A made-up run: soft discs for the objects, maps that follow them, everything by formula, so that
+//! it never changes.
 
 use attnmap::render::Display;
 use attnmap::report::{
@@ -52,7 +53,8 @@ impl Plan {
     }
 }
 
-/// Where a word's object stands: centre and radius as fractions of the image; `None` for words that spread.
+/// Where a word's object stands: centre and radius as fractions of the image; `None` for words that
+/// spread.
 pub fn place(word: &str) -> Option<(f32, f32, f32)> {
     Some(match word {
         "red" | "apple" => (0.28, 0.60, 0.17),
@@ -90,7 +92,8 @@ pub fn sample(plan: &Plan) -> ReportData {
     tokens.push(TokenInfo { text: "<|endoftext|>".into(), kind: TokenKind::End });
     let channels = tokens.len() + 1;
 
-    // Probabilities of one cell: start token most, words by closeness to their object, the rest shared.
+    // Probabilities of one cell: start token most, words by closeness to their object, the rest
+    // shared.
     let cell = |channel: usize, y: f32, x: f32, sharp: f32, seed: usize| -> f32 {
         let wobble = 0.7 + 0.6 * noise(seed);
         if channel == 0 {

@@ -70,7 +70,8 @@ fn tab_to(chrome: &mut Chrome, selector: &str) {
     panic!("Tab never comes to {selector}");
 }
 
-const WHOLE: &str = "document.querySelector('.picture.b').dataset.step === 'whole' && document.querySelector('.picture.b').dataset.run !== ''";
+const WHOLE: &str = "document.querySelector('.picture.b').dataset.step === 'whole' && \
+document.querySelector('.picture.b').dataset.run !== ''";
 
 #[test]
 #[ignore = "fails: the page of `serve` does not yet pass it (ARCHITECTURE.md, issue 15)"]
@@ -86,8 +87,11 @@ fn a_word_is_changed_and_compared_by_keys_alone() {
     chrome.key("Enter", false);
     tab_to(&mut chrome, "#steps");
     typed(&mut chrome, "4");
-    chrome.eval("window.seen = new Set(); new MutationObserver(() => window.seen.add(document.querySelector('.picture.b').dataset.step)) \
-                 .observe(document.querySelector('.picture.b'), {attributes: true})");
+    chrome.eval(
+        "window.seen = new Set(); new MutationObserver(() => \
+    window.seen.add(document.querySelector('.picture.b').dataset.step)) \
+                 .observe(document.querySelector('.picture.b'), {attributes: true})",
+    );
     ctrl(&mut chrome, "Enter", 13);
     chrome.wait(WHOLE);
     let seen = chrome.eval("[...window.seen].filter((step) => /^[0-9]+$/.test(step)).length");
@@ -204,12 +208,15 @@ fn measured() {
     chrome.open_url(&server.url, Look::default());
     typed(&mut chrome, "a red apple to the left of a green frog on the beach");
     chrome.eval(
-        "(() => { const b = document.querySelector('.picture.b'), middle = document.querySelector('.between'); window.times = {}; \
+        "(() => { const b = document.querySelector('.picture.b'), middle = document.querySelector('.between'); \
+        window.times = {}; \
          new MutationObserver(() => { const now = performance.now(), t = window.times; \
            if (t.live === undefined && /^[0-9]+$/.test(b.dataset.step)) t.live = now - t.from; \
-           if (t.live !== undefined && t.compared === undefined && b.dataset.step === 'whole' && middle.dataset.compared.includes('|')) t.compared = now - t.from; \
+           if (t.live !== undefined && t.compared === undefined && b.dataset.step === 'whole' && \
+middle.dataset.compared.includes('|')) t.compared = now - t.from; \
          }).observe(document.querySelector('.trio'), {attributes: true, subtree: true}); \
-         document.addEventListener('keydown', (e) => { if (e.ctrlKey && e.key === 'Enter') window.times = {from: performance.now()}; }, true); })()",
+         document.addEventListener('keydown', (e) => { if (e.ctrlKey && e.key === 'Enter') window.times = {from: \
+performance.now()}; }, true); })()",
     );
     let (mut live, mut compared, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..12 {
@@ -236,10 +243,13 @@ fn measured() {
         median(compared),
         median(whole)
     );
-    let run = "(async () => { const events = new EventSource('events'); await new Promise((done) => events.addEventListener('state', done)); \
-               for (let i = 0; i < 10; i++) { const saved = new Promise((done) => events.addEventListener('done', done, {once: true})); \
+    let run = "(async () => { const events = new EventSource('events'); await new Promise((done) => \
+    events.addEventListener('state', done)); \
+               for (let i = 0; i < 10; i++) { const saved = new Promise((done) => events.addEventListener('done', \
+done, {once: true})); \
                  await fetch('jobs', {method: 'POST', headers: {'content-type': 'application/json'}, \
-                   body: JSON.stringify({kind: 'run', prompt: 'a red apple', seed: '0', steps: 5})}); await saved; } events.close(); return true; })()";
+                   body: JSON.stringify({kind: 'run', prompt: 'a red apple', seed: '0', steps: 5})}); await saved; } \
+events.close(); return true; })()";
     let mut sizes = Vec::new();
     for _ in 0..10 {
         chrome.eval(run);

@@ -30,7 +30,8 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     let sweep = at.join("outputs/a-red-apple-on-the-beach-sweep");
     let found: Value = serde_json::from_slice(&std::fs::read(sweep.join("sweep.json")).unwrap()).unwrap();
     let page = sweep.join("index.html");
-    let wait = "document.readyState === 'complete' && [...document.images].every((image) => image.complete || image.loading === 'lazy')";
+    let wait = "document.readyState === 'complete' && [...document.images].every((image) => image.complete || \
+    image.loading === 'lazy')";
     let open = |chrome: &mut crate::chrome::Chrome, look: Look| {
         chrome.look(look);
         chrome.call("Page.navigate", json!({"url": format!("file://{}", page.display())}));
@@ -46,7 +47,10 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     let sentences = chrome.eval("[...document.querySelectorAll('.habits li')].map((e) => e.textContent)");
     assert_eq!(sentences.as_array().unwrap().len(), 3, "{sentences}");
     // A dot a seed, where the word landed, over the mean image.
-    let dots = chrome.eval("[...document.querySelectorAll('.plot')].map((p) => [p.querySelectorAll('circle:not(.mean)').length, p.querySelector('img').naturalWidth])");
+    let dots = chrome.eval(
+        "[...document.querySelectorAll('.plot')].map((p) => \
+    [p.querySelectorAll('circle:not(.mean)').length, p.querySelector('img').naturalWidth])",
+    );
     assert_eq!(dots, json!([[9, 96], [9, 96], [9, 96]]));
     let apple = &found["words"][2]["centroids"][0];
     let first =
@@ -63,7 +67,8 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     assert_eq!(runs, json!(["../a-red-apple-on-the-beach-3/report.html"]));
     chrome.click(".seeds span a");
     chrome.wait("document.documentElement?.dataset.ready === 'true'");
-    // A run made before the sweep knows nothing of it until its page is written again; one made after it does.
+    // A run made before the sweep knows nothing of it until its page is written again; one made
+    // after it does.
     assert_eq!(chrome.eval("document.querySelector('.meta a')"), Value::Null);
     chrome.open(&at.join("outputs/a-red-apple-on-the-beach-4/report.html"), "", Look::default());
     assert!(chrome.text(".meta a").contains("9 seeds"));

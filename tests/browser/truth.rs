@@ -1,4 +1,5 @@
-//! Truth images: what a part of the page looked like when someone last looked at it and found it right.
+//! Truth images: what a part of the page looked like when someone last looked at it and found it
+//! right.
 
 use image::{RgbaImage, imageops};
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ pub struct Tolerance {
     pub outliers: f64,
 }
 
-/// Compares `picture`, shrunk to `width`, with `tests/browser/truth/NAME.png`; `ATTNMAP_BLESS=1` writes it instead.
+/// Compares `picture`, shrunk to `width`, with `tests/browser/truth/NAME.png`; `ATTNMAP_BLESS=1`
+/// writes it instead.
 pub fn check(name: &str, picture: &RgbaImage, width: u32, tolerance: &Tolerance) {
     let height = (picture.height() * width).div_ceil(picture.width());
     let small = imageops::resize(picture, width, height, imageops::FilterType::Triangle);

@@ -1,5 +1,5 @@
-//! How the page of a run is used: pointing, keeping, the causal test on the image, steps; and how it fares on paper, without colours of
-//! its own, without scripts, by touch and in narrow windows.
+//! How the page of a run is used: pointing, keeping, the causal test on the image, steps. Also how
+//! it fares on paper, without colours of its own, without scripts, by touch and in narrow windows.
 
 use crate::chrome::{Chrome, Look};
 use crate::sample::{Plan, place, sample};
@@ -18,7 +18,8 @@ fn number(value: &Value) -> f64 {
 /// Left, top, width and height of an element in the window.
 fn place_of(chrome: &mut Chrome, selector: &str) -> [f64; 4] {
     let at = chrome.eval(&format!(
-        "(() => {{ const r = document.querySelector('{selector}').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; }})()"
+        "(() => {{ const r = document.querySelector('{selector}').getBoundingClientRect(); return [r.x, r.y, \
+        r.width, r.height]; }})()"
     ));
     [0, 1, 2, 3].map(|i| number(&at[i]))
 }
@@ -34,7 +35,8 @@ fn overlay_pixels(chrome: &mut Chrome) -> image::RgbImage {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let url = chrome.eval(
         "(() => { const from = document.querySelector('.overlay'), to = document.createElement('canvas'); \
-         [to.width, to.height] = [from.width, from.height]; to.getContext('2d').drawImage(from, 0, 0); return to.toDataURL('image/png'); })()",
+         [to.width, to.height] = [from.width, from.height]; to.getContext('2d').drawImage(from, 0, 0); return \
+to.toDataURL('image/png'); })()",
     );
     let png = STANDARD.decode(url.as_str().unwrap().split_once(',').unwrap().1).unwrap();
     image::load_from_memory(&png).unwrap().to_rgb8()
@@ -112,7 +114,8 @@ fn the_page_paints_as_the_command_line_does() {
             assert_eq!(seen.dimensions(), want.dimensions());
             let apart = seen.as_raw().iter().zip(want.as_raw()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
             let mean = apart / seen.as_raw().len() as f64;
-            // The browser enlarges the picture in its own way, and a mask has its line on another layer.
+            // The browser enlarges the picture in its own way, and a mask has its line on another
+            // layer.
             assert!(mean < 3.0, "{name} in {palette}: {mean:.2} of 255 apart");
         }
     }
@@ -121,7 +124,10 @@ fn the_page_paints_as_the_command_line_does() {
     drawn.display = Display { style: Style::Mask, colormap: Colormap::Turbo, ..Display::default() };
     let file = write("styles-own.html", &drawn);
     chrome.open(&file, "#w=9", Look::default());
-    let chosen = chrome.eval("[document.querySelector('.toolbar input[name=style]:checked').value, document.querySelector('.toolbar select').value]");
+    let chosen = chrome.eval(
+        "[document.querySelector('.toolbar input[name=style]:checked').value, \
+    document.querySelector('.toolbar select').value]",
+    );
     assert_eq!(chosen, json!(["mask", "turbo"]));
     clean(&mut chrome);
 }
@@ -150,7 +156,8 @@ fn a_click_keeps_a_place_and_a_second_frees_it() {
     chrome.mouse("mouseMoved", (5.0, 5.0), false);
     assert_eq!(chrome.eval("location.hash"), json!(""));
 
-    // A box is moved by dragging it and resized by its corners; pointing elsewhere leaves its numbers alone.
+    // A box is moved by dragging it and resized by its corners; pointing elsewhere leaves its
+    // numbers alone.
     let (from, to) = (on_image(&mut chrome, 0.125, 0.125), on_image(&mut chrome, 0.37, 0.37));
     chrome.drag(from, to);
     assert_eq!(chrome.eval("location.hash"), json!("#box=16,16,32,32"));
@@ -206,7 +213,8 @@ fn what_mattered_and_the_image_without_a_word_are_seen_on_the_image() {
     assert!(chrome.text(".missing").contains("“apple” has not been tested"), "{}", chrome.text(".missing"));
     assert!(chrome.text(".missing code").ends_with(" --words apple"));
 
-    // Without the word: both images in one place, divided where the slider, a key or the pointer puts it.
+    // Without the word: both images in one place, divided where the slider, a key or the pointer
+    // puts it.
     chrome.open(&file, "#w=9&show=without", Look::default());
     let clip = "getComputedStyle(document.querySelector('.without')).clipPath";
     assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 50%)"));
@@ -309,7 +317,10 @@ fn links_and_commands_of_the_view_can_be_taken_along() {
     data.sweep = Some(SweepLink { href: "../a-sweep/index.html".into(), seeds: 12 });
     let file = write("take.html", &data);
     chrome.open(&file, "#w=9,2&at=8:1.2,9:1.2&style=contour", Look::default());
-    chrome.eval("window.copied = ''; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { window.copied = text; }}})");
+    chrome.eval(
+        "window.copied = ''; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) \
+    => { window.copied = text; }}})",
+    );
     chrome.click(".more summary");
     let copy = |chrome: &mut Chrome, button: &str| {
         chrome.eval(&format!(
@@ -335,7 +346,8 @@ fn links_and_commands_of_the_view_can_be_taken_along() {
 fn on_paper_without_colours_without_scripts_and_enlarged() {
     let Some(mut chrome) = browser() else { return };
     let file = write("paper.html", &tested());
-    // Printed from a dark screen: dark on light, nothing that only a screen can use, nothing cut off.
+    // Printed from a dark screen: dark on light, nothing that only a screen can use, nothing cut
+    // off.
     chrome.open(&file, "#w=9", Look { width: 794, height: 1123, dark: true, still: true });
     chrome.emulate("print", &[("prefers-color-scheme", "dark")]);
     let colour = |chrome: &mut Chrome, what: &str, property: &str| {
@@ -344,9 +356,13 @@ fn on_paper_without_colours_without_scripts_and_enlarged() {
     assert_eq!(colour(&mut chrome, "body", "backgroundColor"), json!("rgb(255, 255, 255)"));
     assert_eq!(colour(&mut chrome, "h2", "color"), json!("rgb(28, 27, 25)"));
     assert_eq!(colour(&mut chrome, ".ranking .bars i", "printColorAdjust"), json!("exact"));
-    let shown = chrome.eval("[...document.querySelectorAll('button.quiet, .transport, .toolbar, .hint')].filter((e) => e.offsetParent !== null).length");
+    let shown = chrome.eval(
+        "[...document.querySelectorAll('button.quiet, .transport, .toolbar, .hint')].filter((e) \
+    => e.offsetParent !== null).length",
+    );
     assert_eq!(shown, json!(0), "no buttons on paper");
-    let cut = "[...document.querySelectorAll('.scroller')].filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1).map((e) => e.parentElement.className)";
+    let cut = "[...document.querySelectorAll('.scroller')].filter((e) => e.scrollHeight > e.clientHeight + 1 || \
+    e.scrollWidth > e.clientWidth + 1).map((e) => e.parentElement.className)";
     assert_eq!(chrome.eval(cut), json!([]), "nothing is cut off");
     chrome.screenshot(true).save(scratch("paper.png")).unwrap();
 

@@ -1,7 +1,9 @@
-//! What is done with one input of each fuzz target, for `fuzz/` (cargo-fuzz) and for `tests/it/fuzz.rs` alike.
+//! What is done with one input of each fuzz target, for `fuzz/` (cargo-fuzz) and for
+//! `tests/it/fuzz.rs` alike.
 //!
-//! A target holds the program to its rules on bad input and panics where they are broken: an error is one line, it names the file or
-//! option, and a file that is being written is there whole or not at all.
+//! A target holds the program to its rules on bad input and panics where they are broken. An error
+//! is one line and names the file or option. A file that is being written is there whole or not at
+//! all.
 
 mod seed_run;
 
@@ -55,7 +57,8 @@ fn fixture(name: &str) -> Vec<u8> {
     fs::read(fixtures().join(name)).unwrap()
 }
 
-/// Holds an error to its form: one line, a subject before the colon, and no exit code but those for bad input.
+/// Holds an error to its form: one line, a subject before the colon, and no exit code but those for
+/// bad input.
 #[track_caller]
 fn one_line(error: &Error) {
     let text = error.to_string();
@@ -200,12 +203,17 @@ const KEYWORDS: [&str; 5] = ["parameters", "prompt", "invokeai_metadata", "sd-me
 fn metadata_seeds() -> Vec<Vec<u8>> {
     let whole = names(&fixtures().join("metadata")).into_iter().map(|path| [vec![0], fs::read(path).unwrap()].concat());
     let texts = [
-        "\u{1}a (red:1.2) frog <lora:x:0.8>\nNegative prompt: b\nSteps: 4, Sampler: Euler a, Seed: 1, Size: 8x8, Lora hashes: \"a: 1, b\"",
-        "\u{2}{\"s\": {\"class_type\": \"KSampler\", \"inputs\": {\"seed\": 1, \"steps\": [\"p\", 0], \"positive\": [\"c\", 0], \"negative\": \
-         [\"z\", 0], \"latent_image\": [\"s\", 0]}}, \"c\": {\"class_type\": \"CLIPTextEncode\", \"inputs\": {\"text\": [\"j\", 0], \"clip\": [\"c\", 0]}}, \
-         \"j\": {\"class_type\": \"StringConcatenate\", \"inputs\": {\"string_a\": \"a\", \"string_b\": [\"j\", 0]}}, \"z\": {\"class_type\": \"Reroute\", \
+        "\u{1}a (red:1.2) frog <lora:x:0.8>\nNegative prompt: b\nSteps: 4, Sampler: Euler a, Seed: 1, Size: 8x8, \
+        Lora hashes: \"a: 1, b\"",
+        "\u{2}{\"s\": {\"class_type\": \"KSampler\", \"inputs\": {\"seed\": 1, \"steps\": [\"p\", 0], \"positive\": \
+        [\"c\", 0], \"negative\": \
+         [\"z\", 0], \"latent_image\": [\"s\", 0]}}, \"c\": {\"class_type\": \"CLIPTextEncode\", \"inputs\": \
+         {\"text\": [\"j\", 0], \"clip\": [\"c\", 0]}}, \
+         \"j\": {\"class_type\": \"StringConcatenate\", \"inputs\": {\"string_a\": \"a\", \"string_b\": [\"j\", \
+         0]}}, \"z\": {\"class_type\": \"Reroute\", \
          \"inputs\": {\"\": [\"c\", 0]}}, \"p\": {\"class_type\": \"PrimitiveInt\", \"inputs\": {\"value\": NaN}}}",
-        "\u{3}{\"positive_prompt\": \"a\", \"seed\": 1, \"loras\": [{\"model\": {\"name\": \"x\"}, \"weight\": 0.5}], \"model\": \"m\"}",
+        "\u{3}{\"positive_prompt\": \"a\", \"seed\": 1, \"loras\": [{\"model\": {\"name\": \"x\"}, \"weight\": \
+        0.5}], \"model\": \"m\"}",
         "\u{4}{\"image\": {\"prompt\": [{\"prompt\": \"a [b]\", \"weight\": 1}], \"seed\": 1, \"sampler\": \"k_lms\"}}",
         "\u{5}{\"seed\": 1, \"steps\": 3, \"loras\": [{\"file\": \"x\", \"weight\": 1}], \"emphasis\": true}",
     ];
@@ -337,7 +345,8 @@ fn prompt_seeds() -> Vec<Vec<u8>> {
     seeds.map(|seed| seed.as_bytes().to_vec()).into()
 }
 
-/// A prompt with a choice of its words: the first byte says how it is read, the last line is the choice.
+/// A prompt with a choice of its words: the first byte says how it is read, the last line is the
+/// choice.
 pub fn prompt(data: &[u8]) {
     thread_local! {
         static PIPELINE: Pipeline = {
@@ -373,8 +382,10 @@ const LISTS: [&str; 3] = ["list.txt", "list.csv", "list.jsonl"];
 fn prompt_list_seeds() -> Vec<Vec<u8>> {
     let seeds = [
         "\u{0}a red apple\n# left out\n\na frog",
-        "\u{1}prompt,negative,seeds,steps,guidance,size,scheduler,emphasis,long\n\"a, b\",c,0..3,8,7.5,64x64,ddim,true,false\n",
-        "\u{2}{\"prompt\": \"a frog\", \"seeds\": [1, 2], \"steps\": 3, \"size\": \"64x64\"}\n{\"prompt\": \"b\", \"seeds\": \"0..2\"}\n",
+        "\u{1}prompt,negative,seeds,steps,guidance,size,scheduler,emphasis,long\n\"a, \
+        b\",c,0..3,8,7.5,64x64,ddim,true,false\n",
+        "\u{2}{\"prompt\": \"a frog\", \"seeds\": [1, 2], \"steps\": 3, \"size\": \"64x64\"}\n{\"prompt\": \"b\", \
+        \"seeds\": \"0..2\"}\n",
     ];
     seeds.map(|seed| seed.as_bytes().to_vec()).into()
 }
@@ -398,7 +409,8 @@ fn plan_seeds() -> Vec<Vec<u8>> {
     seeds.map(|seed| seed.as_bytes().to_vec()).into()
 }
 
-/// A gallery's plan: the first byte is the batch; lines are a prompt, seeds, two replacements, steps and two sets of LoRAs.
+/// A gallery's plan: the first byte is the batch; lines are a prompt, seeds, two replacements,
+/// steps and two sets of LoRAs.
 pub fn plan(data: &[u8]) {
     let Some((batch, data)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(data);
@@ -418,7 +430,8 @@ pub fn plan(data: &[u8]) {
     planned(&axes, usize::from(*batch));
 }
 
-/// Plans a gallery: each cell has a name of its own that no path can be made of, and is in one pass.
+/// Plans a gallery: each cell has a name of its own that no path can be made of, and is in one
+/// pass.
 fn planned(axes: &Axes, batch: usize) {
     let Some(plan) = checked(Plan::new(axes, batch)) else { return };
     let mut in_passes: Vec<usize> = plan.passes.iter().flatten().copied().collect();

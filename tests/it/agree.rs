@@ -1,4 +1,5 @@
-//! Whatever is done to a run after whatever else, its page, `run.json`, `evidence.json` and what the commands print agree.
+//! Whatever is done to a run after whatever else, its page, `run.json`, `evidence.json` and what
+//! the commands print agree.
 
 use crate::cli::attnmap;
 use serde_json::Value;

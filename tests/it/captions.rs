@@ -66,7 +66,8 @@ fn captioned_pictures_become_a_gallery_that_goes_on() {
     assert!(page.contains("Which caption words are found") && page.contains("index.html"));
     assert!(fs::read_to_string(out.join("index.html")).unwrap().contains("coverage.html"));
 
-    // What is there is kept; a changed picture, or caption, is another cell; what has no caption is told and the rest made.
+    // What is there is kept; a changed picture, or caption, is another cell; what has no caption is
+    // told and the rest made.
     picture("two.webp", 200);
     picture("four.png", 5);
     let output = trace(&folder.path().join("set"), &out, &[]);

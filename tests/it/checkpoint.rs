@@ -1,4 +1,5 @@
-//! Checkpoints on disk: configs of every age, weights in every layout, and what is refused with which words.
+//! Checkpoints on disk: configs of every age, weights in every layout, and what is refused with
+//! which words.
 
 use attnmap::checkpoint::{
     Activation, BlockType, Changes, Checkpoint, OpenOptions, Part, SchedulerConfig, Source, TextEncoderConfig,
@@ -231,8 +232,10 @@ fn the_other_published_configs_are_read() {
     );
     assert_eq!((pndm.prediction_type, pndm.trained_betas), (None, None));
 
-    // Python writes an infinity that JSON does not have; a string that holds the word is left alone.
-    let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "solver_type": "Infinity\"",
+    // Python writes an infinity that JSON does not have; a string that holds the word is left
+    // alone.
+    let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "solver_type": \
+    "Infinity\"",
         "solver_p": null}"#;
     let dpm = SchedulerConfig::from_json(dpm.as_bytes(), file).unwrap();
     assert_eq!(dpm.lambda_min_clipped.unwrap().0, f64::NEG_INFINITY);
@@ -720,7 +723,8 @@ fn types_are_converted_as_candle_does_it() {
 
 #[test]
 fn a_header_of_odd_length_is_read() {
-    // The format pads headers to 8 bytes, but early writers did not: elements then lie at odd addresses.
+    // The format pads headers to 8 bytes, but early writers did not: elements then lie at odd
+    // addresses.
     let copy = Copy::of("tiny-sd1");
     let expected = load_all(&copy.open().unwrap(), Part::Unet).unwrap();
     let path = copy.path().join(UNET);
@@ -831,7 +835,8 @@ fn a_description_has_the_numbers_of_the_files() {
     assert_eq!(description.parts[2].dtypes, ["f32"]);
 }
 
-/// Loads and runs a full-size checkpoint made by `tests/fixtures/make_full_size.py`; says how long each part takes.
+/// Loads and runs a full-size checkpoint made by `tests/fixtures/make_full_size.py`; says how long
+/// each part takes.
 #[test]
 #[ignore = "needs a folder with a full-size checkpoint in ATTNMAP_FULL_SIZE"]
 fn a_full_size_checkpoint_loads() {
@@ -910,7 +915,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn parsers_never_panic(json in prop_oneof![config_json().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..200)]) {
+    fn parsers_never_panic(
+        json in prop_oneof![config_json().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..200)],
+    ) {
         let file = Path::new("config.json");
         if let Ok(config) = UnetConfig::from_json(&json, file) {
             // What is accepted can be laid out.

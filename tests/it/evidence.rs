@@ -1,5 +1,6 @@
-//! Scores and facts against numbers made with numpy and scipy (`tests/fixtures/make_evidence.py`); cuts against diffusers
-//! (`tests/fixtures/make_causal.py`) and against answers known by construction.
+//! Scores and facts against numbers made with numpy and scipy (`tests/fixtures/make_evidence.py`);
+//! cuts against diffusers (`tests/fixtures/make_causal.py`) and against answers known by
+//! construction.
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Accuracy, bootstrap};
@@ -303,7 +304,8 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
         (&both["words"][1]["mattered"], &both["words"][1]["shows"]),
         (&"not at all".into(), &"nothing to show".into())
     );
-    // A causal picture of each word, on one scale: brightest where the word that matters moves most.
+    // A causal picture of each word, on one scale: brightest where the word that matters moves
+    // most.
     let causal: Vec<_> = both["words"].as_array().unwrap().iter().map(|word| picture(&word["picture"])).collect();
     let changed = |picture: &image::RgbImage| picture.pixels().filter(|p| p.0[0] > 200).count();
     assert!(changed(&causal[0]) > 100 && changed(&causal[1]) == 0, "the frog is lit, a word that moves nothing is not");

@@ -1,4 +1,5 @@
-//! The commands of `examples/README.md`, run by the real binary in a folder of their own, and what the example LoRA and word do.
+//! The commands of `examples/README.md`, run by the real binary in a folder of their own, and what
+//! the example LoRA and word do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,8 +81,8 @@ fn every_command_of_the_examples_works_as_it_stands() {
     );
     assert_eq!(record("look")["kind"], "trace");
 
-    // What the pictures in the text say: a green apple where the word's map peaks, and where red was to be avoided; the apple stays where
-    // black was, and the frog's half is another picture.
+    // What the pictures in the text say: a green apple where the word's map peaks, and where red
+    // was to be avoided. The apple stays where black was, and the frog's half is another picture.
     let image = |run: &str| image::open(folder.path().join("outputs").join(run).join("image.png")).unwrap().to_rgb8();
     let green_at = |run: &str, word: usize| {
         let centre = &words(run)[word]["centroid"];

@@ -1,4 +1,5 @@
-//! Expectations, causes at a place and two words against each other, through the command line, on one run of the default checkpoint.
+//! Expectations, causes at a place and two words against each other, through the command line, on
+//! one run of the default checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};

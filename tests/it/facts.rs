@@ -1,4 +1,5 @@
-//! The facts of a run, through the command line: in `run.json`, from `facts`, and against a seed sweep.
+//! The facts of a run, through the command line: in `run.json`, from `facts`, and against a seed
+//! sweep.
 
 use crate::program::{attnmap, json};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! The fuzz targets without cargo-fuzz: inputs made from the seeds by proptest with a fixed seed.
 //!
-//! Each target gets the same inputs on every machine, and at most a second. With `--ignored` it gets as long as
-//! `ATTNMAP_FUZZ_SECONDS` says. See docs/FUZZING.md.
+//! Each target gets the same inputs on every machine, and at most a second. With `--ignored` it
+//! gets as long as `ATTNMAP_FUZZ_SECONDS` says. See docs/FUZZING.md.
 
 #[path = "../fuzz_targets/mod.rs"]
 mod targets;
@@ -97,7 +97,8 @@ fn apply(input: &mut Vec<u8>, change: &Change) {
 /// The most inputs of a target in an ordinary run: a faster machine is to see no other ones.
 const INPUTS: usize = 3000;
 
-/// Tries up to `most` inputs of `target` for `time`; gives their number. An input that breaks a rule is kept in `target/fuzz/` and named.
+/// Tries up to `most` inputs of `target` for `time`; gives their number. An input that breaks a
+/// rule is kept in `target/fuzz/` and named.
 fn try_for(target: &Target, time: Duration, most: usize) -> usize {
     let seeds = (target.seeds)();
     seeds.iter().for_each(|seed| (target.take)(seed));

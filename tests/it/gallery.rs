@@ -1,4 +1,5 @@
-//! Galleries made by the real binary with a tiny checkpoint: killed, continued, split, and with cells that fail.
+//! Galleries made by the real binary with a tiny checkpoint: killed, continued, split, and with
+//! cells that fail.
 
 use crate::folder::{assert_equal, files};
 use std::fs;

@@ -1,4 +1,5 @@
-//! Heat maps against torch: resizing, and DAAM's aggregation from raw probabilities (tests/fixtures/make_heatmaps.py).
+//! Heat maps against torch: resizing, and DAAM's aggregation from raw probabilities
+//! (tests/fixtures/make_heatmaps.py).
 
 use attnmap::heatmap::{Aggregate, Filter, Resampler, aggregate};
 use attnmap::trace::{
@@ -89,8 +90,9 @@ fn daam_equals_daam() {
     }
 }
 
-/// A trace of two sites (one on the latent grid, one coarser) whose prompt has the words `one` and `two`; `pieces` are the parts of `one`'s
-/// probability that its tokens have. `seed` gives the probabilities.
+/// A trace of two sites (one on the latent grid, one coarser) whose prompt has the words `one` and
+/// `two`. `pieces` are the parts of `one`'s probability that its tokens have. `seed` gives the
+/// probabilities.
 fn split(seed: u64, pieces: &[f32]) -> Trace {
     let site = |index: usize, height, width| Site {
         path: format!("up_blocks.{index}.attentions.0"),
@@ -145,36 +147,39 @@ fn split(seed: u64, pieces: &[f32]) -> Trace {
     Trace::new(about, recorder.finish().unwrap().remove(0)).unwrap()
 }
 
-/// Attention to a word is that to all its tokens: into how many of them a tokenizer cuts it changes nothing.
+/// Attention to a word is that to all its tokens: into how many of them a tokenizer cuts it changes
+/// nothing.
 #[test]
 fn splitting_a_word_into_more_tokens_changes_nothing() {
     use attnmap::facts::region::{Place, rank};
     use proptest::prelude::*;
     let pieces = prop::collection::vec(0.05f32..1.0, 2..5);
     let how = prop::sample::select(vec!["compete", "all, layers up", "all", "last-up, heads 1", "compete, steps 2-3"]);
-    proptest!(ProptestConfig { cases: 40, ..ProptestConfig::default() }, |(seed in any::<u64>(), pieces in pieces, how in how)| {
-        let total: f32 = pieces.iter().sum();
-        let pieces: Vec<f32> = pieces.iter().map(|piece| piece / total).collect();
-        let how: Aggregate = how.parse().unwrap();
-        let traces = [split(seed, &[1.0]), split(seed, &pieces)];
-        let maps = traces.each_ref().map(|trace| aggregate(trace, &how, &trace.about.prompt.words).unwrap());
-        let near = |a: f32, b: f32| (a - b).abs() <= 2e-3 * a.abs().max(b.abs()).max(1e-3);
-        for word in 0..2 {
-            let [one, many] = maps.each_ref().map(|maps| maps.word(word));
-            for (a, b) in one.iter().zip(many) {
-                prop_assert!(near(*a, *b), "map: {a} {b}");
-            }
-            let [one, many] = maps.each_ref().map(|maps| maps.layout(word, 0.4));
-            prop_assert!(near(one.share, many.share) && near(one.peak_value(), many.peak_value()));
-            let [one, many] = [one, many].map(|layout| layout.peak.unwrap());
-            prop_assert_eq!((one.row, one.column), (many.row, many.column));
-        }
-        let place = Place::Box([3.0, 5.0, 30.0, 21.0], Grid::new(32, 48));
-        let parts = traces.each_ref().map(|trace| rank(trace, &how, &trace.about.prompt.words, &place, 0.4, &|_| None).unwrap());
-        for (one, many) in parts[0].iter().zip(&parts[1]) {
-            prop_assert_eq!(&one.word, &many.word);
-            prop_assert!(near(one.share as f32, many.share as f32) && near(one.lift as f32, many.lift as f32));
-        }
-        prop_assert!((parts[1].iter().map(|part| part.share).sum::<f64>() - 1.0).abs() < 1e-3);
-    });
+    let config = ProptestConfig { cases: 40, ..ProptestConfig::default() };
+    proptest!(config, |(seed in any::<u64>(), pieces in pieces, how in how)| {
+           let total: f32 = pieces.iter().sum();
+           let pieces: Vec<f32> = pieces.iter().map(|piece| piece / total).collect();
+           let how: Aggregate = how.parse().unwrap();
+           let traces = [split(seed, &[1.0]), split(seed, &pieces)];
+           let maps = traces.each_ref().map(|trace| aggregate(trace, &how, &trace.about.prompt.words).unwrap());
+           let near = |a: f32, b: f32| (a - b).abs() <= 2e-3 * a.abs().max(b.abs()).max(1e-3);
+           for word in 0..2 {
+               let [one, many] = maps.each_ref().map(|maps| maps.word(word));
+               for (a, b) in one.iter().zip(many) {
+                   prop_assert!(near(*a, *b), "map: {a} {b}");
+               }
+               let [one, many] = maps.each_ref().map(|maps| maps.layout(word, 0.4));
+               prop_assert!(near(one.share, many.share) && near(one.peak_value(), many.peak_value()));
+               let [one, many] = [one, many].map(|layout| layout.peak.unwrap());
+               prop_assert_eq!((one.row, one.column), (many.row, many.column));
+           }
+           let place = Place::Box([3.0, 5.0, 30.0, 21.0], Grid::new(32, 48));
+           let words = |trace: &Trace| rank(trace, &how, &trace.about.prompt.words, &place, 0.4, &|_| None).unwrap();
+    let parts = traces.each_ref().map(words);
+           for (one, many) in parts[0].iter().zip(&parts[1]) {
+               prop_assert_eq!(&one.word, &many.word);
+               prop_assert!(near(one.share as f32, many.share as f32) && near(one.lift as f32, many.lift as f32));
+           }
+           prop_assert!((parts[1].iter().map(|part| part.share).sum::<f64>() - 1.0).abs() < 1e-3);
+       });
 }

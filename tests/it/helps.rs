@@ -9,7 +9,8 @@ const RUN: &str = "outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-
 
 const FIRST: &str = "attnmap generate \"a red apple to the left of a green frog on the beach\"";
 
-/// What a reader must have of their own: a checkpoint, or a shell's folder. Such lines need only be understood.
+/// What a reader must have of their own: a checkpoint, or a shell's folder. Such lines need only be
+/// understood.
 const OWN: [&str; 3] = ["./", "stable-diffusion", "~/.local"];
 
 fn shell(folder: &Path, line: &str) -> Output {

@@ -1,4 +1,5 @@
-//! The hub, as a small server on the loopback interface speaks it: present, missing, gated, interrupted, offline.
+//! The hub, as a small server on the loopback interface speaks it: present, missing, gated,
+//! interrupted, offline.
 
 use crate::checkpoint::Copy;
 use attnmap::checkpoint::{Changes, Checkpoint, HubOptions, OpenOptions, Progress, Source};
@@ -289,7 +290,8 @@ fn a_repository_is_fetched_once_and_only_what_is_needed() {
     assert!(steps.is_sorted());
     assert_eq!(steps.iter().filter(|(done, total)| done == total).count(), 1);
 
-    // The cache is laid out as Python's: a snapshot of links to blobs named by etag, and a branch that points at it.
+    // The cache is laid out as Python's: a snapshot of links to blobs named by etag, and a branch
+    // that points at it.
     let repository = world.repository();
     assert_eq!(fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
     let weights = repository.join("snapshots").join(COMMIT).join(UNET);
@@ -501,7 +503,8 @@ fn a_single_file_is_fetched_alone_and_found_again() {
     let (_kept, path) = crate::single::tiny_file("tiny-sd1", |_| {});
     let home = Checkpoint::open(&Source::File(path), &OpenOptions { changes: config.clone(), ..Default::default() });
     assert_eq!(checkpoint.digest().unwrap(), home.unwrap().digest().unwrap());
-    // From the cache: without a network, by branch and commit, and where the server is out of order.
+    // From the cache: without a network, by branch and commit, and where the server is out of
+    // order.
     load(&world.open_as(single, &offline()).unwrap());
     let pinned = format!("{single}@{COMMIT}");
     world.server.requests();
@@ -625,7 +628,8 @@ fn a_download_goes_on_where_it_ended() {
     let rest = |start: usize| Some(format!("bytes={start}-"));
     assert_eq!(asked(&world), [None, None, rest(part), rest(2 * part)]);
 
-    // A command that was ended left this; a part that is of something else is found out by the digest of the whole.
+    // A command that was ended left this; a part that is of something else is found out by the
+    // digest of the whole.
     for begun in [fs::read(world.files.path().join(UNET)).unwrap()[..5000].to_vec(), vec![7; 5000]] {
         let blob = fs::canonicalize(world.repository().join("snapshots").join(COMMIT).join(UNET)).unwrap();
         fs::remove_file(&blob).unwrap();
@@ -741,7 +745,8 @@ fn names_of_any_letters_are_fetched() {
 /// The name of the variable that tells the child of the next test what to expect.
 const EXPECT: &str = "ATTNMAP_TEST_EXPECT";
 
-/// Opens `owner/tiny` with nothing but the environment; run by the test below in a process of its own.
+/// Opens `owner/tiny` with nothing but the environment; run by the test below in a process of its
+/// own.
 #[test]
 #[ignore = "run by the_environment_is_honoured"]
 fn opens_from_the_environment() {

@@ -1,4 +1,5 @@
-//! Runs that set out from a picture or paint in one, and looks at one: against diffusers on the tiny checkpoints, and through the real binary.
+//! Runs that set out from a picture or paint in one, and looks at one. They are held against
+//! diffusers on the tiny checkpoints, and run through the real binary.
 
 use crate::cli::{attnmap, generate, refused};
 use crate::pipeline::{self, distance, fixtures, tiny, values};
@@ -178,7 +179,8 @@ fn pictures_stand_upright_as_their_exif_says() {
     let image = RgbImage::from_fn(32, 16, |x, _| if x < 16 { Rgb([250, 10, 10]) } else { Rgb([10, 10, 250]) });
     let mut jpeg = Vec::new();
     DynamicImage::from(image).write_to(&mut std::io::Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
-    // After the start marker: APP1, an EXIF block of one little-endian entry, orientation 6 (turn right).
+    // After the start marker: APP1, an EXIF block of one little-endian entry, orientation 6 (turn
+    // right).
     let exif = b"\xff\xe1\x00\x22Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     jpeg.splice(2..2, exif.iter().copied());
     fs::write(&path, jpeg).unwrap();
@@ -387,7 +389,8 @@ fn a_part_of_a_picture_is_painted() {
         assert!(explained.status.success(), "{}", String::from_utf8_lossy(&explained.stderr));
         assert!(json(out.join("evidence.json"))["words"][0]["effect"].as_f64().unwrap() > 0.0);
     }
-    // A checkpoint of four channels puts the picture back outside of the mask: there it is what the autoencoder makes of it.
+    // A checkpoint of four channels puts the picture back outside of the mask: there it is what the
+    // autoencoder makes of it.
     let pipeline = tiny("tiny-sd1");
     let prompt = pipeline.tokenize("a red apple").unwrap();
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());

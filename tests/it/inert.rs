@@ -1,4 +1,5 @@
-//! Options that do nothing in the combination given: each is named once, and does nothing; those that do something are not named.
+//! Options that do nothing in the combination given: each is named once, and does nothing; those
+//! that do something are not named.
 
 use crate::cli::{attnmap, generate, refused, walk};
 use std::fs;
@@ -128,7 +129,8 @@ fn the_other_commands_say_it_too() {
     let gallery = ["gallery", &list, "--seeds", "0", "--out", &cells, "--negative", "snow"];
     assert_eq!(said(&attnmap(&[&gallery[..], &small].concat())), ["--steps"]);
 
-    // What the checkpoint's guidance decides is known once it is loaded, and said once for all cells.
+    // What the checkpoint's guidance decides is known once it is loaded, and said once for all
+    // cells.
     let cells = at("unguided");
     let gallery =
         ["gallery", "--prompt", "a frog", "--prompt", "a cat", "--seeds", "0", "--out", &cells, "--guidance", "1"];

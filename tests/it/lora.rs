@@ -1,5 +1,5 @@
-//! LoRAs and textual-inversion embeddings against diffusers with PEFT: images and latents of whole runs; what does not fit the checkpoint is
-//! refused by name.
+//! LoRAs and textual-inversion embeddings against diffusers with PEFT: images and latents of whole
+//! runs; what does not fit the checkpoint is refused by name.
 
 use assert_cmd::Command;
 use attnmap::checkpoint::{Changes, Checkpoint, Embedding, Lora, OpenOptions, Part, Source};
@@ -112,7 +112,8 @@ fn changed_runs_equal_diffusers() {
     }
 }
 
-/// `W + weight alpha / rank up down`, for a linear layer and for a convolution, whatever type the weights are read as.
+/// `W + weight alpha / rank up down`, for a linear layer and for a convolution, whatever type the
+/// weights are read as.
 #[test]
 fn weights_are_the_sum_of_both() {
     let file = candle_core::safetensors::load(fixture("adapters/kohya-sd1.safetensors"), &Device::Cpu).unwrap();

@@ -6,8 +6,9 @@ use attnmap::pipeline::{LoadOptions, Pipeline};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Peak resident memory in bytes of a run with the embedded checkpoint. It is read while the run goes on: what the
-/// system says at the end counts the memory of the process that began it, too, and that is this test's.
+/// Peak resident memory in bytes of a run with the embedded checkpoint. It is read while the run
+/// goes on. What the system says at the end counts the memory of the process that began it too, and
+/// that is this test's.
 fn peak(steps: usize, more: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_attnmap"));
@@ -66,6 +67,7 @@ fn many_steps_take_no_more_than_few() {
     println!("5 steps: {} MiB, 60 steps: {} MiB", few / MIB, many / MIB);
     // A step's latents and maps kept by mistake: 55 steps of 3 sites would take more than this.
     assert!(many < few + 8 * MIB, "5 steps: {few} bytes, 60 steps: {many}");
-    // 63 MB of weights in f32 beside the 31 MB that the binary holds in f16, and the activations of a 128x128 decoding.
+    // 63 MB of weights in f32 beside the 31 MB that the binary holds in f16, and the activations of
+    // a 128x128 decoding.
     assert!(many < 220 * MIB, "{many} bytes");
 }

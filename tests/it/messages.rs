@@ -1,4 +1,5 @@
-//! What the binary says on stderr: one line, in the user's own words, of what the user gave, with a way out that works.
+//! What the binary says on stderr: one line, in the user's own words, of what the user gave, with a
+//! way out that works.
 
 use crate::cli::{attnmap, generate, refused};
 use std::fs;

@@ -47,7 +47,8 @@ fn each_programs_metadata_is_read() {
     says(
         "forge.png",
         json!({
-            "program": "Forge", "prompt": "ein roter Käfer", "seed": 7, "steps": 8, "guidance": 1.5, "scheduler": "euler-a",
+            "program": "Forge", "prompt": "ein roter \
+            Käfer", "seed": 7, "steps": 8, "guidance": 1.5, "scheduler": "euler-a",
             "size": [64, 64], "syntax": {"emphasis": true, "long": true}, "model": "small",
         }),
         &[],
@@ -100,7 +101,8 @@ fn each_programs_metadata_is_read() {
     says(
         "invokeai.png",
         json!({
-            "program": "InvokeAI", "prompt": "a frog in the snow", "negative": "rain", "seed": 1_234_567_890, "steps": 25,
+            "program": "InvokeAI", "prompt": "a frog in the \
+            snow", "negative": "rain", "seed": 1_234_567_890, "steps": 25,
             "guidance": 7.5, "scheduler": "dpm++2m-sde-karras", "size": [1024, 832], "model": "juggernaut",
         }),
         &["the second encoder's prompt \"watercolour\"", "LoRA ink (give it with --lora FILE:0.65)"],
@@ -108,7 +110,8 @@ fn each_programs_metadata_is_read() {
     says(
         "invokeai-2.png",
         json!({
-            "program": "InvokeAI", "prompt": "a frog", "negative": "rain, snow", "seed": 77, "steps": 50, "guidance": 7.5,
+            "program": "InvokeAI", "prompt": "a frog", "negative": "rain, \
+            snow", "seed": 77, "steps": 50, "guidance": 7.5,
             "scheduler": "euler-a", "size": [512, 512], "model": "stable-diffusion-1.5",
         }),
         &[],
@@ -154,9 +157,11 @@ fn trace_takes_what_the_picture_says_and_says_what_it_took() {
     let (output, folder) = trace(&fixture("a1111.png"), &[]);
     let told = said(&output);
     for part in [
-        "written by AUTOMATIC1111: the caption \"a (red:1.2) apple and a frog, on the beach\", read with --emphasis --long, \
+        "written by AUTOMATIC1111: the caption \"a (red:1.2) apple and a frog, on the beach\", read with --emphasis \
+        --long, \
          seed 3735928559",
-        "without effect on the maps: the negative prompt \"blurry, [text] low quality\", 20 steps, guidance 6.5, scheduler \
+        "without effect on the maps: the negative prompt \"blurry, [text] low quality\", 20 steps, guidance 6.5, \
+        scheduler \
          dpm++2m-karras, size 512x768, checkpoint v1-5-pruned-emaonly",
         "not taken: LoRA style",
     ] {

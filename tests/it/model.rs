@@ -8,7 +8,8 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Checkpoints of one text encoder and a UNet that is told nothing beside the prompt, whose every part has numbers.
+/// Checkpoints of one text encoder and a UNet that is told nothing beside the prompt, whose every
+/// part has numbers.
 const CHECKPOINTS: [&str; 2] = ["tiny-sd1", "tiny-sd2"];
 
 /// Those whose UNets have numbers.
@@ -286,8 +287,9 @@ fn vae_equals_diffusers() {
     }
 }
 
-/// Weights in half precision, against the f32 truth: on a CPU the products are formed in f32, so that what remains is the rounding
-/// of the weights. The tiny checkpoints' weights are exact in f16.
+/// Weights in half precision, against the f32 truth. On a CPU the products are formed in f32, so
+/// that what remains is the rounding of the weights. The tiny checkpoints' weights are exact in
+/// f16.
 #[test]
 fn half_precision_weights_run_on_a_cpu() {
     for name in CHECKPOINTS {

@@ -1,6 +1,8 @@
-//! The full networks (Stable Diffusion 1.5 and 2.1, SDXL and its smaller kin, LCM) ask for exactly the weights, in exactly the shapes, that diffusers makes.
+//! The full networks ask for exactly the weights, in exactly the shapes, that diffusers makes:
+//! Stable Diffusion 1.5 and 2.1, SDXL and its smaller kin, LCM.
 //!
-//! No weight is allocated: the builder hands out tensors of one element that are repeated without being copied.
+//! No weight is allocated: the builder hands out tensors of one element that are repeated without
+//! being copied.
 
 use attnmap::checkpoint::{TextEncoderConfig, UnetConfig, VaeConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
@@ -14,7 +16,8 @@ use std::sync::{Arc, Mutex};
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Remembers what it is asked for. It claims to hold no tensor, so that optional prefixes are not taken.
+/// Remembers what it is asked for. It claims to hold no tensor, so that optional prefixes are not
+/// taken.
 #[derive(Clone, Default)]
 struct Recording(Arc<Mutex<Shapes>>);
 
@@ -137,7 +140,8 @@ fn text_encoders_ask_for_every_weight_of_transformers() {
     }
 }
 
-/// An encoder with a projection keeps its prefix in transformers 5 too, so that the projection stands apart.
+/// An encoder with a projection keeps its prefix in transformers 5 too, so that the projection
+/// stands apart.
 #[test]
 fn sdxls_second_text_encoder_asks_for_every_weight_of_transformers() {
     let (json, file) = config("sdxl", "text_encoder_2");
@@ -167,7 +171,8 @@ fn sdxl_sites() {
     assert_eq!(sites("koala-700m"), [vec![fine; 2], vec![coarse; 5], vec![coarse; 10], vec![fine; 4]].concat());
 }
 
-/// The sites of Stable Diffusion 1.5 and 2.1, and the grids at 512x512 and at a size that does not halve evenly.
+/// The sites of Stable Diffusion 1.5 and 2.1, and the grids at 512x512 and at a size that does not
+/// halve evenly.
 #[test]
 fn full_size_sites() {
     for (name, heads) in [("sd15", [8, 8, 8, 8]), ("sd21", [5, 10, 20, 20])] {

@@ -638,7 +638,8 @@ fn numbers_in_a_header_are_named() {
         [("8", "has 8 for `ss_network_dim`"), ("null", "has null for"), ("{\"a\": 1}", "has {\"a\":1} for")]
     {
         let header = format!(
-            "{{\"__metadata__\": {{\"a\": \"b\", \"ss_network_dim\": {value}}}, \"x.alpha\": {{\"dtype\": \"F16\", \"shape\": [], \"data_offsets\": [0, 2]}}}}"
+            "{{\"__metadata__\": {{\"a\": \"b\", \"ss_network_dim\": {value}}}, \"x.alpha\": {{\"dtype\": \"F16\", \
+            \"shape\": [], \"data_offsets\": [0, 2]}}}}"
         );
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0, 0]].concat();
         fs::write(&path, bytes).unwrap();

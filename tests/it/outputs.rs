@@ -1,4 +1,5 @@
-//! Where outputs go: what attnmap did not write is never overwritten, names that it gives count up, and names of the user's ask.
+//! Where outputs go: what attnmap did not write is never overwritten, names that it gives count up,
+//! and names of the user's ask.
 
 use std::fs;
 use std::path::{Path, PathBuf};

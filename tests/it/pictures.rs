@@ -1,4 +1,5 @@
-//! Picture files of every kind against Pillow (tests/fixtures/make_pictures.py), and refused wherever they are cut.
+//! Picture files of every kind against Pillow (tests/fixtures/make_pictures.py), and refused
+//! wherever they are cut.
 
 use crate::cli::{attnmap, generate, refused};
 use crate::pipeline::fixtures;

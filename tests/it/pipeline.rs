@@ -1,4 +1,5 @@
-//! Whole runs against diffusers on the tiny checkpoints: final latents, image, and DAAM's global heat map.
+//! Whole runs against diffusers on the tiny checkpoints: final latents, image, and DAAM's global
+//! heat map.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -48,8 +49,8 @@ impl Settings {
         }
     }
 
-    /// Runs with `options`: the tokens and timesteps of diffusers, latents within 1e-4, pixels within 2 of 255, DAAM's map within
-    /// 1e-3 of its maximum.
+    /// Runs with `options`: the tokens and timesteps of diffusers, latents within 1e-4, pixels
+    /// within 2 of 255, DAAM's map within 1e-3 of its maximum.
     pub fn check(&self, name: &str, pipeline: &Pipeline, options: &Options, expected: &HashMap<String, Tensor>) {
         let prompt = pipeline.tokenize(&self.prompt).unwrap();
         assert_eq!(prompt.tokens.len(), self.tokens, "{name}: tokens");
@@ -141,7 +142,8 @@ fn an_observer_changes_nothing_and_a_batch_equals_single_runs() {
     assert_ne!(pair[0].generation.image, pair[1].generation.image);
 }
 
-/// diffusers' pipeline sets `steps_offset` to 1 and `clip_sample` to false whatever an early checkpoint's config says.
+/// diffusers' pipeline sets `steps_offset` to 1 and `clip_sample` to false whatever an early
+/// checkpoint's config says.
 #[test]
 fn early_scheduler_configs_are_repaired_as_diffusers_does() {
     let source = Source::Folder(fixtures().join("tiny-sd2"));
@@ -160,7 +162,8 @@ fn early_scheduler_configs_are_repaired_as_diffusers_does() {
     assert!(expected == run(None, None) && expected == run(Some(0), Some(true)));
 }
 
-/// bf16 weights, and on some machines bf16 products: another image by a few levels at most, the same maps.
+/// bf16 weights, and on some machines bf16 products: another image by a few levels at most, the
+/// same maps.
 #[test]
 fn bf16_changes_little() {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
@@ -184,7 +187,8 @@ fn bf16_changes_little() {
     assert!(map < 0.02, "maps: {map} of the maximum");
 }
 
-/// In SDXL one position of the sequence holds a token of each encoder; a trace says which, and keeps both encoders' own attention.
+/// In SDXL one position of the sequence holds a token of each encoder; a trace says which, and
+/// keeps both encoders' own attention.
 #[test]
 fn traces_name_the_tokens_of_both_encoders() {
     let source = Source::Folder(fixtures().join("tiny-sdxl"));

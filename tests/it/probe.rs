@@ -1,4 +1,5 @@
-//! Words that are not in the prompt: their numbers against torch, and that the image does not know of them.
+//! Words that are not in the prompt: their numbers against torch, and that the image does not know
+//! of them.
 
 use std::fs;
 use std::ops::ControlFlow;

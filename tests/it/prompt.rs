@@ -51,7 +51,8 @@ fn ids_are_transformers() {
         let files = TokenizerFiles { tokenizer_json: files("tiny-sd2").tokenizer_json, ..files("tiny-sd1") };
         Tokenizer::new(&files).unwrap()
     };
-    // tokenizer.json says how special tokens are found in a text: this one looks for the start token after lower-casing.
+    // tokenizer.json says how special tokens are found in a text: this one looks for the start
+    // token after lower-casing.
     let same_in_both = |text: &str| !text.contains("<|StartOfText|>");
     for entry in entries() {
         for (tokenizer, expected, pad) in

@@ -1,5 +1,5 @@
-//! Pictures against truth images (tests/truth/). `ATTNMAP_BLESS=1 cargo test --release render` makes the truth images again:
-//! look at them before committing.
+//! Pictures against truth images (tests/truth/). `ATTNMAP_BLESS=1 cargo test --release render`
+//! makes the truth images again: look at them before committing.
 
 use attnmap::heatmap::Aggregate;
 use attnmap::render::{
@@ -104,7 +104,8 @@ fn draw(folder: &Path, words: &[&str], display: &Display) -> RgbImage {
     image::open(folder.join("words.png")).unwrap().to_rgb8()
 }
 
-/// Compares with `tests/truth/NAME.png`, or makes it when ATTNMAP_BLESS is set. Single pixels may differ by rounding.
+/// Compares with `tests/truth/NAME.png`, or makes it when ATTNMAP_BLESS is set. Single pixels may
+/// differ by rounding.
 #[track_caller]
 fn assert_truth(name: &str, ours: &RgbImage) {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/truth")).join(format!("{name}.png"));

@@ -1,4 +1,5 @@
-//! Runs say with which checkpoint they were made, whatever was chosen of it: `explain` opens it again by what `run.json` says alone.
+//! Runs say with which checkpoint they were made, whatever was chosen of it: `explain` opens it
+//! again by what `run.json` says alone.
 
 use crate::checkpoint::Copy;
 use crate::cli::attnmap;
@@ -108,7 +109,8 @@ fn what_has_moved_is_given_again() {
     succeeds(&["explain", &run, "--lora", &there]);
 }
 
-/// Several images at once are summed in another order than one, which moves some values by 1 of 255.
+/// Several images at once are summed in another order than one, which moves some values by 1 of
+/// 255.
 #[test]
 fn explain_makes_the_cells_of_a_batch_again() {
     let folder = TempDir::new().unwrap();

@@ -204,12 +204,14 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     let low = serde_json::json!({"spearman": null, "iou_top": 0.1, "drop": 0.1});
     let controls = serde_json::json!({"centre_blob": low, "other_word": null, "equal_mass_token": null, "edges": low});
     let word = |word: &str| {
-        serde_json::json!({"word": word, "verdict": "supported", "sentence": "It does.", "effect": 0.2, "attention": score,
+        serde_json::json!({"word": word, "verdict": "supported", "sentence": "It \
+        does.", "effect": 0.2, "attention": score,
                            "controls": controls})
     };
     let thresholds = serde_json::json!({"least_effect": 1.6e-4, "supported": 0.38, "partly": 0.27});
     let evidence = serde_json::json!({"format_version": 1, "cut": "substitute", "steps": [0], "aggregate": "daam",
-                                      "thresholds": thresholds, "words": [word("frog"), word("gone")], "shapley": null});
+                                      "thresholds": thresholds,
+        "words": [word("frog"), word("gone")], "shapley": null});
     std::fs::write(folder.path().join("evidence.json"), evidence.to_string()).unwrap();
     let causal = candle_core::Tensor::zeros((2, 4, 6), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
     let tensors = std::collections::HashMap::from([("causal", causal)]);
@@ -227,7 +229,8 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     let verdict = &data.verdicts[0];
     assert_eq!((verdict.mattered, verdict.shows, verdict.changed), ("much", "yes", None));
     assert!(verdict.sentence.starts_with("Cutting \"frog\" moves 20.00 % of the prediction"), "{}", verdict.sentence);
-    // Numbers of the first format are made again: a word has the attention of all its tokens, and facts are there.
+    // Numbers of the first format are made again: a word has the attention of all its tokens, and
+    // facts are there.
     assert_eq!(data.layout.len(), data.words.len());
     assert_eq!(data.estimates.iter().map(|e| e.step).collect::<Vec<_>>(), [0, 1]);
 }

@@ -48,3 +48,177 @@ fn folders_use_each_other_without_cycles() {
         left.retain(|name, _| !free.contains(name));
     }
 }
+
+/// A file of `src/` by its path of modules, with the names that it takes from elsewhere.
+struct Module {
+    /// What `use` names: the last part of each path, and the path.
+    imports: BTreeMap<String, String>,
+    /// Every path in the code.
+    paths: Vec<String>,
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+fn expanded(path: &str) -> Vec<String> {
+    let (Some(open), Some(end)) = (path.find('{'), path.rfind('}')) else { return vec![path.trim().to_string()] };
+    let (before, inside) = (&path[..open], &path[open + 1..end]);
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in inside.chars() {
+        match c {
+            ',' if depth == 0 => parts.push(String::new()),
+            _ => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                parts.last_mut().unwrap().push(c);
+            }
+        }
+    }
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts.flat_map(|part| expanded(&format!("{before}{part}"))).collect()
+}
+
+impl Module {
+    fn read(code: &str) -> Self {
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code.split("#[cfg(all(test").next().unwrap_or_default();
+        let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = lines.join("\n");
+        let mut imports = BTreeMap::new();
+        let mut paths = Vec::new();
+        // Of a declaration; the word stands in texts too.
+        let starts = code.match_indices("use ").filter(|(at, _)| {
+            let before = code[..*at].rsplit('\n').next().unwrap_or_default().trim();
+            before.is_empty() || before.starts_with("pub")
+        });
+        for (at, word) in starts {
+            let Some((used, _)) = code[at + word.len()..].split_once(';') else { continue };
+            if !used.split_whitespace().next().is_some_and(|first| first.contains("::")) {
+                continue;
+            }
+            for path in expanded(used) {
+                let (path, name) = match path.split_once(" as ") {
+                    Some((path, name)) => (path.to_string(), name.to_string()),
+                    None => (path.clone(), path.rsplit("::").next().unwrap_or_default().to_string()),
+                };
+                imports.insert(name, path.clone());
+                paths.push(path);
+            }
+        }
+        for start in ["super::", "crate::"] {
+            let starts = code
+                .match_indices(start)
+                .filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
+            for (at, _) in starts {
+                let path = code[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':');
+                let path: String = path.collect();
+                // Of a list in braces, which is read above.
+                if !path.ends_with("::") {
+                    paths.push(path);
+                }
+            }
+        }
+        Self { imports, paths }
+    }
+}
+
+/// The module that owns what `path` names in `from`; re-exports are followed.
+fn owner(modules: &BTreeMap<Vec<String>, Module>, from: &[String], path: &str, depth: usize) -> Option<Vec<String>> {
+    let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+    let mut at = match *parts.first()? {
+        "crate" => Vec::new(),
+        "super" | "self" => from.to_vec(),
+        first if modules.contains_key(&[from, &[first.to_string()]].concat()) => from.to_vec(),
+        _ => return None,
+    };
+    while matches!(parts.first(), Some(&("super" | "crate" | "self"))) {
+        if parts[0] == "super" {
+            at.pop();
+        }
+        parts.remove(0);
+    }
+    while let Some(part) = parts.first() {
+        let below = [at.as_slice(), &[part.to_string()]].concat();
+        if !modules.contains_key(&below) {
+            break;
+        }
+        at = below;
+        parts.remove(0);
+    }
+    let import = modules.get(&at).and_then(|module| module.imports.get(*parts.first()?));
+    match import {
+        Some(import) if at != from && depth < 8 => owner(modules, &at, import, depth + 1).or(Some(at)),
+        _ => Some(at),
+    }
+}
+
+#[test]
+fn files_use_each_other_without_cycles() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for file in crate::cli::walk(&src).iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+        let path = file.strip_prefix(&src).unwrap().with_extension("");
+        let mut names: Vec<String> = path.iter().map(|part| part.to_str().unwrap().to_string()).collect();
+        if matches!(names.last().map(String::as_str), Some("mod" | "lib")) {
+            names.pop();
+        }
+        if names != ["main"] {
+            modules.insert(names, Module::read(&fs::read_to_string(file).unwrap()));
+        }
+    }
+    let mut left: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = modules
+        .iter()
+        .map(|(name, module)| {
+            let used = module.paths.iter().filter_map(|path| owner(&modules, name, path, 0));
+            (name.clone(), used.filter(|other| other != name).collect())
+        })
+        .collect();
+    let unet: Vec<String> = ["model", "denoiser", "unet"].map(String::from).to_vec();
+    assert!(left.len() > 200 && left.contains_key(&unet), "{} modules", left.len());
+    // Take away what uses nothing that is left, until nothing is.
+    while !left.is_empty() {
+        let free: Vec<_> = left
+            .iter()
+            .filter(|(_, used)| !used.iter().any(|u| left.contains_key(u)))
+            .map(|(n, _)| n.clone())
+            .collect();
+        if free.is_empty() {
+            // What nobody uses is no part of a circle either.
+            let used: BTreeSet<_> = left.values().flatten().cloned().collect();
+            let before = left.len();
+            left.retain(|name, _| used.contains(name));
+            let circle: Vec<String> = left.iter().map(|(name, _)| name.join("/")).collect();
+            assert!(left.len() < before, "these files use each other in a circle: {}", circle.join(", "));
+        } else {
+            left.retain(|name, _| !free.contains(name));
+        }
+    }
+}
+
+#[test]
+fn lines_fit() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = Vec::new();
+    for folder in ["src", "tests", "examples", "benches"] {
+        for file in crate::cli::walk(&root.join(folder)).iter().filter(|f| f.extension().is_some_and(|e| e == "rs")) {
+            let mut is_listing = false;
+            for (number, line) in fs::read_to_string(file).unwrap().lines().enumerate() {
+                let text = line.trim_start();
+                let comment = text.strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start());
+                is_listing = match comment {
+                    Some(text) => is_listing != text.starts_with("```"),
+                    None => false,
+                };
+                let columns = line.chars().count();
+                let fits = match comment {
+                    // A listing or table would be another one in shorter lines.
+                    Some(text) => columns <= 100 || is_listing || text.starts_with('|'),
+                    // So would a raw string or a pattern.
+                    None => columns <= 120 || line.contains("r#\"") || line.contains("\\u{"),
+                };
+                if !fits {
+                    let file = file.strip_prefix(root).unwrap().display();
+                    long.push(format!("{file}:{}: {columns} columns", number + 1));
+                }
+            }
+        }
+    }
+    assert!(long.is_empty(), "code has at most 120 columns, comments have 100:\n{}", long.join("\n"));
+}

@@ -66,7 +66,8 @@ impl Draw {
     }
 }
 
-/// Every draw equal to torch's in every bit: small, large, uneven, mixed, large seeds, half precision, one generator a row.
+/// Every draw equal to torch's in every bit: small, large, uneven, mixed, large seeds, half
+/// precision, one generator a row.
 #[test]
 fn noise_is_torchs_bit_for_bit() {
     let file: NoiseFile = serde_json::from_str(include_str!("../fixtures/noise.json")).unwrap();
@@ -138,7 +139,8 @@ macro_rules! recorded {
     };
 }
 
-/// Every sampler, spacing, prediction and option over full runs, next to diffusers; those that came later have files of their own.
+/// Every sampler, spacing, prediction and option over full runs, next to diffusers; those that came
+/// later have files of their own.
 #[test]
 fn schedulers_are_diffusers() {
     runs_are_diffusers(recorded!("schedulers"));
@@ -203,8 +205,8 @@ fn runs_are_diffusers((runs, numbers): (&str, &[u8])) {
         let mut scheduler = build(&run.config(), run.kind, run.steps).unwrap();
         let ours: Vec<f32> = scheduler.timesteps().iter().map(|&t| t as f32).collect();
         assert_eq!(ours.len(), timesteps.len(), "{name}");
-        // The lower level of an ancestral step is a difference that cancels, and the timestep of the call at it is what rounding
-        // (of torch's square roots too) leaves of the next one.
+        // The lower level of an ancestral step is a difference that cancels. The timestep of the
+        // call at it is what rounding (of torch's square roots too) leaves of the next one.
         let kind = run.kind.unwrap_or_else(|| SchedulerKind::of_config(&run.config()).unwrap());
         let ancestral = kind == SchedulerKind::Kdpm2Ancestral;
         for (ours, theirs) in ours.iter().zip(timesteps) {
@@ -227,8 +229,8 @@ fn runs_are_diffusers((runs, numbers): (&str, &[u8])) {
             for (at, expected) in [(run.start + (run.calls - run.start) / 2, middle), (run.calls - 1, last)] {
                 if index == at {
                     let error = relative_l2(&sample, expected);
-                    // 1e-6 is usual; torch takes square roots from MKL, 1 ulp off now and then, and a zero-SNR run of Euler
-                    // begins with a sigma of 4096 that cancels.
+                    // 1e-6 is usual. torch takes square roots from MKL, 1 ulp off now and then. A
+                    // zero-SNR run of Euler begins with a sigma of 4096 that cancels.
                     assert!(error <= 2e-5, "{name}: relative error {error:.1e} at {index}");
                     if error > worst.0 {
                         worst = (error, name.clone());
@@ -342,7 +344,8 @@ fn names_and_classes() {
     assert_eq!(error.exit_code(), 2);
     assert_eq!(
         error.to_string(),
-        "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, \
+        "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, \
+        dpm++2m-karras, \
          dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd"
     );
     let other = config(&json!({"_class_name": "SASolverScheduler"}));
@@ -369,7 +372,8 @@ fn pipelines_of_stable_diffusion_override_two_fields() {
     let early = config(&json!({"_class_name": "DDIMScheduler", "steps_offset": 0}));
     let own = as_stable_diffusion(&early, None);
     assert_eq!((own.steps_offset, own.clip_sample), (Some(1), Some(false)));
-    // What was absent from the file does not carry over to another class; what was there does, as overridden.
+    // What was absent from the file does not carry over to another class; what was there does, as
+    // overridden.
     let other = as_stable_diffusion(&early, Some(SchedulerKind::Ddpm));
     assert_eq!((other.steps_offset, other.clip_sample), (Some(1), None));
 }

@@ -80,7 +80,8 @@ fn ties_equal_torch() {
             with[1].trace.recording.self_attention[0].mean[..],
             "each image has its own"
         );
-        // Forming the probabilities is another order of the same sums: the image stays within their rounding.
+        // Forming the probabilities is another order of the same sums: the image stays within their
+        // rounding.
         for (a, b) in with.iter().zip(&without) {
             let worst = a.generation.image.as_raw().iter().zip(b.generation.image.as_raw());
             assert!(worst.map(|(a, b)| a.abs_diff(*b)).max().unwrap() <= 1, "{name}");

@@ -1,5 +1,5 @@
-//! Single-file checkpoints in the original naming: names and configs against the original code and diffusers, values against the folder
-//! that holds the same weights.
+//! Single-file checkpoints in the original naming: names and configs against the original code and
+//! diffusers, values against the folder that holds the same weights.
 
 use crate::model_shapes::{config, read_tree, shapes};
 use assert_cmd::Command;
@@ -168,13 +168,15 @@ fn overwrite(path: &Path, name: &str, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// A tensor of the tiny single file: its name, its shape, and what it is made of in the diffusers folder.
+/// A tensor of the tiny single file: its name, its shape, and what it is made of in the diffusers
+/// folder.
 #[derive(Deserialize)]
 struct Row(String, Vec<usize>, Vec<String>);
 
 pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-/// The tiny checkpoint `name` as a single file. What its folder does not have (a layer that is not used, schedules) is zeros.
+/// The tiny checkpoint `name` as a single file. What its folder does not have (a layer that is not
+/// used, schedules) is zeros.
 fn tiny(name: &str) -> Tensors {
     let mut sources = BTreeMap::new();
     for (part, file) in [
@@ -355,7 +357,8 @@ fn tensors_that_are_in_the_way_are_named() {
     assert!(message.contains("1475 tokens, which are not CLIP's 49408") && message.contains("--config"), "{message}");
 }
 
-/// Numbers of eight bits are read as what they stand for; those that need scales beside them are not taken for weights.
+/// Numbers of eight bits are read as what they stand for; those that need scales beside them are
+/// not taken for weights.
 #[test]
 fn float8_files_are_read() {
     // The upper half of an f16 is a float8 of the kind e5m2.

@@ -1,4 +1,5 @@
-//! Streams, signals and threads that fail: the work is done all the same, and the exit code says what came of it.
+//! Streams, signals and threads that fail: the work is done all the same, and the exit code says
+//! what came of it.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -116,7 +117,8 @@ mod signals {
 
     const ENDING: [(&str, libc::c_int); 3] = [("HUP", libc::SIGHUP), ("INT", libc::SIGINT), ("TERM", libc::SIGTERM)];
 
-    /// A run of a second or more, for which `signal` has the action `action` when it begins, and the others their own.
+    /// A run of a second or more, for which `signal` has the action `action` when it begins, and
+    /// the others their own.
     fn begin(folder: &Path, signal: libc::c_int, action: libc::sighandler_t) -> Child {
         let long = ["generate", "a red apple", "--steps", "60", "--overlay-size", "64", "--out", "run", "-q"];
         let mut command = command(folder, &long);
@@ -211,7 +213,8 @@ mod signals {
     fn limited(binary: &Path, folder: &Path, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary);
         command.current_dir(folder).args(arguments).env("HF_HUB_OFFLINE", "1").env("HOME", PathBuf::from(folder));
-        // SAFETY: both calls may be made between fork and exec; a user of its own has no other process.
+        // SAFETY: both calls may be made between fork and exec; a user of its own has no other
+        // process.
         unsafe {
             command.pre_exec(|| {
                 if libc::getuid() == 0 && libc::setuid(54_321) != 0 {

@@ -1,4 +1,5 @@
-//! Weighted and long prompts: whole runs against diffusers given states made chunk by chunk, and words that keep their places.
+//! Weighted and long prompts: whole runs against diffusers given states made chunk by chunk, and
+//! words that keep their places.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -129,7 +130,8 @@ fn check(path: &Path) {
         println!("{name}: states {states:.1e}, latents {latents:.1e}, {tensor} {off:.1e}");
     }
 
-    // Every row of the file sums to the number of steps, padding of all chunks included, and the text encoder's rows to 1.
+    // Every row of the file sums to the number of steps, padding of all chunks included, and the
+    // text encoder's rows to 1.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("trace.safetensors");
     trace.save(&file).unwrap();
@@ -224,7 +226,8 @@ fn cuts_reach_into_every_chunk() {
     assert_eq!(own_ids(dropped.prompt())[0], own_ids(&prompt)[0]);
     assert_eq!(own_ids(dropped.prompt())[1].len() + frog.tokens.len(), own_ids(&prompt)[1].len());
 
-    // Whole, masked and without the only word of a chunk: rows of one batch, whatever each one's number of chunks.
+    // Whole, masked and without the only word of a chunk: rows of one batch, whatever each one's
+    // number of chunks.
     let whole = Row::whole(&prompt);
     let second: Vec<_> = info.words.iter().filter(|word| word.tokens[0] > 4).collect();
     let rows = [whole, Row::cut(&pipeline, &prompt, &[frog], Cut::Mask).unwrap(), substituted, dropped];
@@ -251,7 +254,8 @@ fn a_prompt_read_by_another_syntax_is_refused() {
     assert!(error.contains("read by another syntax"), "{error}");
 }
 
-/// The sheet and the page have the words of both halves, each half on a scale of its own; everything else is the prompt's alone.
+/// The sheet and the page have the words of both halves, each half on a scale of its own;
+/// everything else is the prompt's alone.
 #[test]
 fn words_of_the_negative_prompt_are_shown_too() {
     let pipeline = load("tiny-sd1");
@@ -301,7 +305,8 @@ fn words_of_the_negative_prompt_are_shown_too() {
     assert_eq!(typed, options.negative);
     let other = Aggregate { half: Half::Unconditional, ..aggregate.clone() };
     let maps = heatmap::aggregate(&traced.trace, &other, &[]).unwrap();
-    // Only the tokens that the words have; here two chunks, with a start and an end token each between them.
+    // Only the tokens that the words have; here two chunks, with a start and an end token each
+    // between them.
     let (half, prompt) = traced.trace.half(Half::Unconditional).unwrap();
     let kept: Vec<usize> = prompt.words.iter().flat_map(|word| word.tokens.clone()).collect();
     let expected = prompt.words.iter().flat_map(|word| maps.map_of(word)).map(|value| value / maps.steps as f32);

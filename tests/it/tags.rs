@@ -1,4 +1,5 @@
-//! `--by tag`: what stands between commas is one word, in maps, facts and tests alike; and the dead tags.
+//! `--by tag`: what stands between commas is one word, in maps, facts and tests alike; and the dead
+//! tags.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The recorder against plain sums, and the trace file against everything that can be wrong with a file.
+//! The recorder against plain sums, and the trace file against everything that can be wrong with a
+//! file.
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
@@ -52,7 +53,8 @@ fn record(plan: Plan, guided: bool) -> Vec<Recording> {
 
 const PLAN: Plan = Plan { tokens: 4, unconditional_tokens: Some(2), images: 2, per_step: true };
 
-/// Sum over the steps of one row of the batch, `[heads, tokens + 1, cells]`, and the head mean of every step.
+/// Sum over the steps of one row of the batch, `[heads, tokens + 1, cells]`, and the head mean of
+/// every step.
 fn plain(site: &Site, row: usize, batch: usize, tokens: usize) -> (Vec<f32>, Vec<f32>) {
     let cells = site.height * site.width;
     let mut sum = vec![0.0; site.heads * (tokens + 1) * cells];

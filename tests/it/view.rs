@@ -127,7 +127,8 @@ fn regions_go_out_as_masks_outlines_and_coco() {
         assert_eq!(mask.dimensions(), (128, 64));
         let columns: Vec<u8> =
             (0..128).flat_map(|x| (0..64).map(move |y| (x, y))).map(|(x, y)| mask.get_pixel(x, y).0[0]).collect();
-        // A place each: parts of the mask by run lengths, column by column, and apart from each other.
+        // A place each: parts of the mask by run lengths, column by column, and apart from each
+        // other.
         let places: Vec<_> = annotations.iter().filter(|entry| entry["category_id"] == word + 1).collect();
         assert_eq!(coco["categories"][word]["places"], places.len());
         assert_eq!(record["words"][word]["places"].as_array().unwrap().is_empty(), places.is_empty());

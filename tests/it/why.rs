@@ -1,4 +1,5 @@
-//! `attnmap why`: its answer, what it keeps, what it refuses, and the forked runs that it is made of.
+//! `attnmap why`: its answer, what it keeps, what it refuses, and the forked runs that it is made
+//! of.
 
 use std::fs;
 use std::ops::ControlFlow;

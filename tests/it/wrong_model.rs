@@ -1,4 +1,5 @@
-//! What people give with `--model` that is none: `generate` answers each with one line, the cause and the way out.
+//! What people give with `--model` that is none: `generate` answers each with one line, the cause
+//! and the way out.
 
 use crate::checkpoint::Copy;
 use crate::cli::{attnmap, refused};

@@ -33,7 +33,8 @@ impl FromStr for Expectations {
     /// Reads a list of expectations.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--expect` with the place of the first character that cannot be read, counted from 1.
+    /// [`Error::Option`] on `--expect` with the place of the first character that cannot be read,
+    /// counted from 1.
     fn from_str(text: &str) -> Result<Self> {
         let mut reader = Reader { text, at: 0 };
         let mut all: Vec<Expectation> = Vec::new();
@@ -260,7 +261,8 @@ fn relation(pieces: &[Piece]) -> Option<(usize, usize, Relation)> {
     })
 }
 
-/// The thing that `pieces` name, as it is looked up among the words; `None` where they name none. The error is a byte and a reason.
+/// The thing that `pieces` name, as it is looked up among the words; `None` where they name none.
+/// The error is a byte and a reason.
 fn thing(pieces: &[Piece]) -> Option<Result<String, (usize, &'static str)>> {
     let pieces = match pieces {
         [first, rest @ ..] if !rest.is_empty() && is_one_of(first, &ARTICLES) => rest,

@@ -12,12 +12,12 @@ use std::fmt;
 /// From this share of a word's region within a box on, the word lies in it.
 pub const INSIDE: f32 = 0.5;
 
-/// A thing counts as seen in the image from this contrast on, when the network is shown the image with a
+/// A thing counts as seen in the image from this contrast on. The network is shown the image with a
 /// caption of the thing alone. ACCURACY.md says how it was chosen.
 pub const SEEN: f32 = 6.5;
 
-/// How plainly a thing is looked for in one place of a finished image that is shown with a caption of the thing alone
-/// ([`Pipeline::look_for`](crate::pipeline::Pipeline::look_for)).
+/// How plainly a thing is looked for in one place of a finished image that is shown with a caption
+/// of the thing alone ([`Pipeline::look_for`](crate::pipeline::Pipeline::look_for)).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sighting {
     /// The thing.
@@ -31,9 +31,11 @@ pub struct Sighting {
 pub struct Outcome {
     /// The expectation as it was written.
     pub expectation: String,
-    /// Whether it is met; absent where the prompt has no such word, so that it says nothing of this image.
+    /// Whether it is met; absent where the prompt has no such word, so that it says nothing of this
+    /// image.
     pub met: Option<bool>,
-    /// The figure that decides; absent where there is none, as a map is empty or a word is not there.
+    /// The figure that decides; absent where there is none, as a map is empty or a word is not
+    /// there.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub figure: Option<Figure>,
     /// What was found, in words.
@@ -47,7 +49,8 @@ pub struct Figure {
     pub measure: Measure,
     /// How much it is.
     pub value: f32,
-    /// From which value on the expectation is met; for an expectation of absence, from which value on it is not.
+    /// From which value on the expectation is met; for an expectation of absence, from which value
+    /// on it is not.
     pub bound: f32,
 }
 
@@ -55,7 +58,8 @@ pub struct Figure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
-    /// How far one centre lies from the other in the expected direction, in shares of the image's side.
+    /// How far one centre lies from the other in the expected direction, in shares of the image's
+    /// side.
     Offset,
     /// How far the centre lies beyond the border of the side, in shares of the image's side.
     Margin,
@@ -94,8 +98,8 @@ enum By {
 }
 
 impl Expectations {
-    /// The things of which it is expected that they were drawn or were not: the finished image is looked at for them, since the maps of a run
-    /// do not tell it well.
+    /// The things of which it is expected that they were drawn or were not. The finished image is
+    /// looked at for them, since the maps of a run do not tell it well.
     pub fn looked_for(&self) -> Vec<String> {
         let thing = |expectation: &Expectation| match &expectation.kind {
             Kind::Drawn(thing) | Kind::Absent(thing) => Some(bare(thing).to_owned()),
@@ -104,7 +108,8 @@ impl Expectations {
         self.0.iter().filter_map(thing).collect()
     }
 
-    /// Whether each thing is one word or phrase of `prompt`, or one of `probes`, of which the maps can tell what is expected.
+    /// Whether each thing is one word or phrase of `prompt`, or one of `probes`, of which the maps
+    /// can tell what is expected.
     ///
     /// # Errors
     /// [`Error::Option`] on `--expect`, pointing at the first that is not.
@@ -123,7 +128,8 @@ impl Expectations {
         Ok(())
     }
 
-    /// Whether each thing that must be there stands in one of `texts` at all; prompts that lack it are then left out.
+    /// Whether each thing that must be there stands in one of `texts` at all; prompts that lack it
+    /// are then left out.
     ///
     /// # Errors
     /// [`Error::Option`] on `--expect`, pointing at the first that stands in none.
@@ -157,13 +163,14 @@ impl Expectations {
         outcomes.iter().filter_map(sighting).collect()
     }
 
-    /// Whether each is met in the run of `trace`, by maps that are made as `how` says, of the half that was given the prompt. `threshold`
-    /// is the share of a map's maximum at which regions and centres begin. `sightings` are those of the things that are
-    /// [looked for](Self::looked_for).
+    /// Whether each is met in the run of `trace`, by maps that are made as `how` says, of the half
+    /// that was given the prompt. `threshold` is the share of a map's maximum at which regions and
+    /// centres begin. `sightings` are those of the things that are [looked for](Self::looked_for).
     ///
     /// # Errors
-    /// As [`heatmap::aggregate`]; [`Error::Option`] on `--expect` for a thing without a sighting, a word that stands in the
-    /// prompt several times, and one of which maps do not tell whether it was drawn.
+    /// As [`heatmap::aggregate`]. [`Error::Option`] on `--expect` for a thing without a sighting
+    /// and for a word that stands in the prompt several times. The same for one of which maps do
+    /// not tell whether it was drawn.
     pub fn check(
         &self,
         trace: &Trace,
@@ -279,7 +286,8 @@ fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> R
     Ok(of_its_things(prompt, word))
 }
 
-/// A phrase stands where its things stand: colours and little words, whose maps are wide, do not count where there is a thing.
+/// A phrase stands where its things stand: colours and little words, whose maps are wide, do not
+/// count where there is a thing.
 fn of_its_things(prompt: &PromptInfo, word: WordInfo) -> WordInfo {
     let inside = |other: &&WordInfo| word.start <= other.start && other.end <= word.end && !prompt.is_probe(&word);
     let things = prompt.words.iter().filter(inside).filter(|other| lexicon::names_a_thing(&other.text));
@@ -299,7 +307,8 @@ fn judge_sighting(kind: &Kind, contrast: f32) -> (Option<bool>, Option<Figure>, 
     let seen = contrast >= SEEN;
     let may = if seen { "is probably there" } else { "is probably not there" };
     let says = format!(
-        "it {may}: shown the image with this word alone, the model looks {contrast:.1} times as much at one place as on average \
+        "it {may}: shown the image with this word alone, the model looks {contrast:.1} times as much at one place \
+        as on average \
          (from {SEEN} on it counts as there)"
     );
     (Some(seen != matches!(kind, Kind::Absent(_))), Some(figure), says)
@@ -357,7 +366,8 @@ fn percent(share: f32) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The share of the cells of at least `threshold` of the maximum of `map` that lies in `bounds`, cells at its edge by the part that does.
+/// The share of the cells of at least `threshold` of the maximum of `map` that lies in `bounds`.
+/// Cells at its edge count by the part that does.
 fn share_inside(map: &[f32], grid: Grid, threshold: f32, bounds: Bounds) -> f32 {
     let covered = |index: usize, count: usize, from: f32, to: f32| {
         let (start, end) = (index as f32 / count as f32, (index + 1) as f32 / count as f32);

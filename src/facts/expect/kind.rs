@@ -5,8 +5,8 @@ use crate::facts::lexicon::Relation;
 use crate::heatmap::{Bounds, Point};
 use std::fmt;
 
-/// A word lies in the centre when its own centre lies this near the middle of the image on both axes, in shares of the sides: the middle
-/// ninth.
+/// A word lies in the centre when its own centre lies this near the middle of the image on both
+/// axes. It is in shares of the sides: the middle ninth.
 pub const CENTRE: f32 = 1.0 / 6.0;
 
 /// What is expected of an image, as a user wrote it.
@@ -84,7 +84,8 @@ impl Side {
         ("right bottom", Self::BottomRight),
     ];
 
-    /// How far `at` lies beyond the border of this side, in shares of the image's sides: below 0 it lies on another.
+    /// How far `at` lies beyond the border of this side, in shares of the image's sides: below 0 it
+    /// lies on another.
     pub fn margin(self, at: Point) -> f32 {
         let (left, top) = (0.5 - at.x, 0.5 - at.y);
         match self {

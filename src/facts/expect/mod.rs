@@ -1,7 +1,9 @@
-//! What a user expects of an image, and whether its maps agree: `frog right of apple, apple@left, no fox`.
+//! What a user expects of an image, and whether its maps agree: `frog right of apple, apple@left,
+//! no fox`.
 //!
-//! [`Expectations`] is read from a text by its `FromStr`, in the grammar of `docs/EXPECTATIONS.md`. Each expectation is met or
-//! not, with the figure that decides: of places by the maps of the run, of presence by a look at the finished image.
+//! [`Expectations`] is read from a text by its `FromStr`, in the grammar of `docs/EXPECTATIONS.md`.
+//! Each expectation is met or not, with the figure that decides. The maps of the run decide of
+//! places, a look at the finished image of presence.
 
 mod grammar;
 mod judge;

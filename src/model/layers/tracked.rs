@@ -186,8 +186,8 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device, Var};
 
-    /// The largest difference between the gradient of `f` and that of `reference`, which candle's
-    /// own operations make, over the largest entry; the outputs weigh each another amount.
+    /// The largest difference between the gradient of `f` and that of `reference`, over the largest
+    /// entry. candle's own operations make `reference`; each output weighs another amount.
     fn off(
         shape: &[usize],
         f: impl Fn(&Tensor) -> Result<Tensor>,

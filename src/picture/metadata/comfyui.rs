@@ -2,8 +2,8 @@
 //!
 //! Its form is that of ComfyUI's `SaveImage`: `{"ID": {"class_type": .., "inputs": {..}}}`, where
 //! an input is a value or a link `["ID", output]`. The graph is followed backwards from the node
-//! that saves the picture to the sampler nearest to it, and from there to the nodes that hold its
-//! texts and numbers.
+//! that saves the picture to the sampler nearest to it. From there it leads to the nodes that hold
+//! its texts and numbers.
 
 use super::container::{Texts, USER_COMMENT};
 use super::found::{LONGEST, Metadata, lora};
@@ -422,7 +422,8 @@ mod tests {
 
     fn with_text(text: Value, more: Value) -> Result<Metadata, String> {
         let mut graph = json!({
-            "s": {"class_type": "KSampler", "inputs": {"positive": ["c", 0], "negative": ["n", 0], "latent_image": ["l", 0]}},
+            "s": {"class_type": "KSampler", "inputs":
+                {"positive": ["c", 0], "negative": ["n", 0], "latent_image": ["l", 0]}},
             "c": {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": ["x", 1]}},
             "n": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["c", 0]}},
             "l": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 32}},
@@ -434,7 +435,8 @@ mod tests {
     #[test]
     fn texts_are_joined_and_followed() {
         let joined = json!({
-            "j": {"class_type": "StringConcatenate", "inputs": {"string_a": ["r", 0], "string_b": "a frog", "delimiter": ", "}},
+            "j": {"class_type": "StringConcatenate", "inputs": {"string_a": ["r", 0], "string_b": "a \
+            frog", "delimiter": ", "}},
             "r": {"class_type": "Reroute", "inputs": {"": ["p", 0]}},
             "p": {"class_type": "PrimitiveString", "inputs": {"value": "an apple"}},
         });

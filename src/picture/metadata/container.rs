@@ -14,8 +14,8 @@ const LARGEST_CHUNKS: usize = 1 << 26;
 /// The key under which [`texts`] has EXIF's `UserComment`.
 pub(super) const USER_COMMENT: &str = "UserComment";
 
-/// The texts by the keyword of their chunk, the first of each; EXIF's as [`USER_COMMENT`], and
-/// those that ComfyUI writes there as `KEYWORD:text` by that keyword.
+/// The texts by the keyword of their chunk, the first of each. EXIF's is [`USER_COMMENT`]; what
+/// ComfyUI writes there as `KEYWORD:text` has that keyword.
 pub(super) type Texts = BTreeMap<String, String>;
 
 /// The texts in `bytes`, a whole picture file.

@@ -1,8 +1,8 @@
 //! What a picture's own metadata says of how it was made: caption, negative prompt, seed and
 //! settings. One file per program that writes such metadata.
 //!
-//! Metadata is written by anyone. Its size, depth and number of steps are bounded, a wrong type is
-//! a value that is not taken, and nothing of it is ever run.
+//! Metadata is written by anyone. Its size, depth and number of steps are bounded. A value of a
+//! wrong type is not taken, and nothing is ever run.
 
 mod attnmap;
 mod comfyui;

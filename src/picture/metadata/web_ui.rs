@@ -1,8 +1,8 @@
 //! The `parameters` of AUTOMATIC1111's web UI and of Forge: a PNG text chunk, or EXIF's
 //! `UserComment` in JPEG and WebP files.
 //!
-//! The grammar is that of the web UI's `modules/infotext_utils.py`: the prompt, a line that begins
-//! with `Negative prompt:`, and a last line of `Name: value` pairs.
+//! The grammar is that of the web UI's `modules/infotext_utils.py`. There is the prompt, a line
+//! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
 
 use super::container::{Texts, USER_COMMENT};
 use super::found::{Metadata, lora};
