@@ -49,13 +49,11 @@ Examples:
   attnmap animate --words frog
   attnmap animate last --words \"red apple,frog\" --layers up --scale word --seconds 0.1
 
-One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps` the \
-image behind
-the map is the estimate of that step.
+One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps`
+the image behind the map is the estimate of that step.
 
-Animated PNG plays in every browser and holds every colour of the scale; GIF has 256 colours a frame, and no animated \
-WebP can be
-written without a C library.";
+Animated PNG plays in every browser and holds every colour of the scale; GIF has 256 colours a frame, and no
+animated WebP can be written without a C library.";
 
 /// Runs the command.
 pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {

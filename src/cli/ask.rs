@@ -73,16 +73,13 @@ Examples:
   attnmap ask last --at 40,90 --cause
   attnmap ask last --versus apple,frog
 
---cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at the \
-place without it. A colour
-follows its noun, which it works through; both come where the larger change of the two is. ACCURACY.md has how often \
-the noun of the thing
-at the place comes first. What is tested is kept in the run's folder and shown on its page.
---versus draws RUN/versus/WORD-WORD.png: the difference of both maps, and of what cutting each changes. Without a \
-place, its table has the
-cells where each of the two prevails. A word that the prompt lacks can be one that the run was asked about (`attnmap \
-probe RUN --words green`);
-it cannot be cut.";
+--cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at
+the place without it. A colour follows its noun, which it works through; both come where the larger change of
+the two is. ACCURACY.md has how often the noun of the thing at the place comes first. What is tested is kept in
+the run's folder and shown on its page. --versus draws RUN/versus/WORD-WORD.png: the difference of both maps,
+and of what cutting each changes. Without a place, its table has the cells where each of the two prevails. A
+word that the prompt lacks can be one that the run was asked about (`attnmap probe RUN --words green`); it
+cannot be cut.";
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]

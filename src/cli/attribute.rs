@@ -82,17 +82,16 @@ pub struct AttributeArgs {
 }
 
 const HELP: &str = "\
-What is attributed is a number: the squared difference between the prediction with the prompt and without it in the \
-place, mean over
-some steps of the run. A value is a word's part in it: above 0 the place depends on the word, below 0 the word holds \
-it back.
+What is attributed is a number: the squared difference between the prediction with the prompt and without it in
+the place, mean over some steps of the run. A value is a word's part in it: above 0 the place depends on the
+word, below 0 the word holds it back.
   gradient    the gradient times the input: fast, rough
   integrated  integrated gradients from the empty prompt: the values sum to what the prompt adds
   occlusion   what is lost without the word alone; needs no gradients and little memory
   shapley     the mean over all orders in which words join: sums to what the prompt adds, slow
-ACCURACY.md has how often each names the thing that is there first. The run is made again first, and must come out \
-the same.
-The result is kept in the run's folder (attribution.json) and shown on its page beside attention and cut.
+ACCURACY.md has how often each names the thing that is there first. The run is made again first, and must come
+out the same. The result is kept in the run's folder (attribution.json) and shown on its page beside attention
+and cut.
 
 Examples:
   attnmap attribute --word frog

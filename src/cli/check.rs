@@ -21,9 +21,8 @@ pub struct CheckArgs {
 }
 
 const HELP: &str = "\
-Every number is read: the rows of a trace must sum to the number of steps, shapes and words must be those of \
-run.json, and
-every picture must be there. Exit code 0 when nothing is wrong, 1 when something is.
+Every number is read: the rows of a trace must sum to the number of steps, shapes and words must be those of
+run.json, and every picture must be there. Exit code 0 when nothing is wrong, 1 when something is.
 
 Examples:
   attnmap check last

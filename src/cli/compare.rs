@@ -50,9 +50,8 @@ Examples:
   attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html
   attnmap compare outputs/*frog-on-the-beach-0 last --aggregate daam --words \"apple,frog\"
 
-Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that each \
-run shows, unless
-an option chooses others, for all of them; the runs stay as they are.";
+Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that
+each run shows, unless an option chooses others, for all of them; the runs stay as they are.";
 
 /// Writes the page.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {

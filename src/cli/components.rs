@@ -35,14 +35,11 @@ pub struct ComponentsArgs {
 }
 
 const HELP: &str = "\
-Every head of every layer has a map for each word. All these maps are written as sums of a few maps, none of which is \
-ever taken away
-(non-negative matrix factorisation). A component is named after the word that it follows most; several may follow one \
-word.
-The share explained says how much of the maps' squares so many components hold: where it stops growing there are no \
-more patterns.
-Picture and numbers are kept in the run's folder (components.png, components.json), and its page shows them with \
-their heads.
+Every head of every layer has a map for each word. All these maps are written as sums of a few maps, none of
+which is ever taken away (non-negative matrix factorisation). A component is named after the word that it
+follows most; several may follow one word. The share explained says how much of the maps' squares so many
+components hold: where it stops growing there are no more patterns. Picture and numbers are kept in the run's
+folder (components.png, components.json), and its page shows them with their heads.
 
 Examples:
   attnmap components

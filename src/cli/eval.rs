@@ -33,16 +33,14 @@ pub struct EvalArgs {
 }
 
 const HELP: &str = "\
-A folder of scenes holds either scenes.json (as tests/data/scenes/final in attnmap's repository), or for every scene \
-NAME.png, its
-caption in NAME.txt, and a mask NAME-WORD.png (white where the object is) for each word of the caption that names an \
-object.
+A folder of scenes holds either scenes.json (as tests/data/scenes/final in attnmap's repository), or for every
+scene NAME.png, its caption in NAME.txt, and a mask NAME-WORD.png (white where the object is) for each word of
+the caption that names an object.
 
-Each scene is encoded, noised to timesteps 300, 450 and 600, and shown to the UNet once with its caption. A word's \
-map is resized to
-the scene and compared with the mask: IoU of the pixels of at least 0.3, 0.4 and 0.5 of the map's maximum and of \
-those of at least its
-mean, average precision over all thresholds, and whether the maximum lies in the mask (pointing).";
+Each scene is encoded, noised to timesteps 300, 450 and 600, and shown to the UNet once with its caption. A
+word's map is resized to the scene and compared with the mask: IoU of the pixels of at least 0.3, 0.4 and 0.5 of
+the map's maximum and of those of at least its mean, average precision over all thresholds, and whether the
+maximum lies in the mask (pointing).";
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {

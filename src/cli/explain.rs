@@ -111,30 +111,22 @@ pub struct ExplainArgs {
 }
 
 const HELP: &str = "\
-Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that changes \
-tells (under 1 %: not
-at all; from 5 %: much). Does its map show where: at some steps of the run, from the latents that the run had there, \
-the UNet predicts
-with the prompt and without the word; where the two differ is the word's causal map, which the attention map is held \
-against, and
-against maps that know nothing of the word. ACCURACY.md has how often both err.
-Drawing the seed without a word takes as long as the run's own steps, a word; what takes over a minute is asked for \
-with --counterfactual.
-Three cuts answer different questions:
+Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that
+changes tells (under 0.3 %: not at all; from 5 %: much). Does its map show where: at some steps of the run, from
+the latents that the run had there, the UNet predicts with the prompt and without the word; where the two differ
+is the word's causal map, which the attention map is held against, and against maps that know nothing of the
+word. ACCURACY.md has how often both err. Drawing the seed without a word takes as long as the run's own steps,
+a word; what takes over a minute is asked for with --counterfactual. Three cuts answer different questions:
   mask        the word's term is left out of cross-attention: the direct path only
   substitute  the word becomes the article `a` before the text encoder: direct and through other tokens, positions kept
   drop        the word leaves the text
-A traced picture is tested at its noise levels, without a run to make again.
---weight scales, in every cross-attention of the conditional half, what each of the word's tokens adds (probability \
-times value); the
-probabilities stay. 1 is the run itself, 0 the cut `mask`.
---by tag tests what stands between commas as one word. It ends with the dead tags: those whose absence changes under \
-1 % of the image. The
-image without all of them at once is drawn too, with the figure beside it.
-The result is kept in the run's folder (evidence.json, evidence.safetensors, causal/, counterfactual/, weights/) and \
-shown in its report. Words that
-are tested one after the other stand side by side there; another --cut, --at or choice of maps replaces them, and \
-says so.
+A traced picture is tested at its noise levels, without a run to make again. --weight scales, in every
+cross-attention of the conditional half, what each of the word's tokens adds (probability times value); the
+probabilities stay. 1 is the run itself, 0 the cut `mask`. --by tag tests what stands between commas as one
+word. It ends with the dead tags: those whose absence changes under 0.3 % of the image. The image without all of
+them at once is drawn too, with the figure beside it. The result is kept in the run's folder (evidence.json,
+evidence.safetensors, causal/, counterfactual/, weights/) and shown in its report. Words that are tested one
+after the other stand side by side there; another --cut, --at or choice of maps replaces them, and says so.
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"

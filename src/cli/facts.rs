@@ -62,18 +62,14 @@ Examples:
   attnmap facts last
   attnmap facts last --expect \"frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5\"
 
-Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place. \
-Centre: of the area where
-its map reaches 40 % of its top, in pixels. Placed: the first step from which that centre stays within a tenth of the \
-image of where
-it ends. docs/NUMBERS.md defines all of them.
-A thing was probably not drawn when no place was looked at for it 5.5 times as much as the image on average: of 45 \
-that were drawn on
-held-out prompts it was said of none, of 30 that could not be of 18 (ACCURACY.md). Adjectives and words for the whole \
-scene (beach, night) are not judged: their maps do not tell.
-The maps are the run's own unless others are chosen. Probes (words that are not in the prompt) are left out unless \
---words names them;
-they get a line of numbers and take no part in the rest.";
+Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place.
+Centre: of the area where its map reaches 40 % of its top, in pixels. Placed: the first step from which that
+centre stays within a tenth of the image of where it ends. docs/NUMBERS.md defines all of them. A thing was
+probably not drawn when no place was looked at for it 5.5 times as much as the image on average: of 45 that were
+drawn on held-out prompts it was said of none, of 30 that could not be of 18 (ACCURACY.md). Adjectives and words
+for the whole scene (beach, night) are not judged: their maps do not tell. The maps are the run's own unless
+others are chosen. Probes (words that are not in the prompt) are left out unless --words names them; they get a
+line of numbers and take no part in the rest.";
 
 /// Runs the command.
 pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {

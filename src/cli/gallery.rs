@@ -89,7 +89,7 @@ pub struct GalleryArgs {
     probe: ProbeArgs,
 
     /// Record the unconditional half too, so that the negative prompt's words have maps
-    #[arg(long, help_heading = "What is kept")]
+    #[arg(long, help_heading = "What is kept", hide_short_help = true)]
     trace_negative: bool,
 
     /// Keep the estimate of the image at every Nth step, which the cells' pages show forming; each
@@ -100,16 +100,16 @@ pub struct GalleryArgs {
 
     /// Seeds that go through the network together: faster, and more memory [default: up to 4, as
     /// memory allows when the gallery is begun, and the same ever after]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), hide_short_help = true)]
     batch: Option<u16>,
 
     /// Make only this part, e.g. 2/8; all parts together are the gallery, on as many machines as
     /// see the folder
-    #[arg(long, value_name = "I/N")]
+    #[arg(long, value_name = "I/N", hide_short_help = true)]
     shard: Option<Shard>,
 
     /// Make nothing, but index.html anew from the cells in this gallery's folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"], hide_short_help = true)]
     index: Option<PathBuf>,
 
     /// Pack the gallery for others: its page, its images and the pages of its cells, and nothing
@@ -175,8 +175,8 @@ Examples:
   attnmap gallery --index /shared/night
   attnmap gallery night --pack night.zip --sheet night.png
 
-Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed on the \
-page.";
+Finished cells are kept when the command is run again. Exit code 1 when a cell could not be made; it is listed
+on the page.";
 
 /// Runs the command.
 pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {

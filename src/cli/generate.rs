@@ -119,23 +119,20 @@ Examples:
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
 
-A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has no \
-influence. It says what
-the model ties a place to, not that it drew the thing: some layers give a share to any word.
+A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has
+no influence. It says what the model ties a place to, not that it drew the thing: some layers give a share to
+any word.
 
-Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat)) multiply a \
-word's weight by 1.1
-each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are brackets. The weight multiplies what \
-the text encoder says
-of the word's tokens; the mean over all tokens is then restored. Both are as in AUTOMATIC1111's web UI.
+Emphasis is asked for, since brackets are text to diffusers and to the model's training: ( ) and ((cat))
+multiply a word's weight by 1.1 each, [cat] divides it by 1.1, (cat:1.3) multiplies it by 1.3, \\( and \\[ are
+brackets. The weight multiplies what the text encoder says of the word's tokens; the mean over all tokens is
+then restored. Both are as in AUTOMATIC1111's web UI.
 
---size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start from \
-is resized to
---size; without it the picture keeps its shape, at a size near the checkpoint's own.
+--size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start
+from is resized to --size; without it the picture keeps its shape, at a size near the checkpoint's own.
 
-Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds \
-0..8). Ranges of shares
-and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
+Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds
+0..8). Ranges of shares and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
 fn read_latents(path: &Path) -> Result<Tensor> {

@@ -78,8 +78,8 @@ Examples:
   attnmap view --words frog --style contour
   attnmap models
 
-The default checkpoint is a small demonstration model with a small world of its own.
-Give a real one with --model, a folder or a hub name: --model stable-diffusion-v1-5/stable-diffusion-v1-5";
+The default checkpoint is a small demonstration model with a small world of its own. Give a real one with
+--model, a folder or a hub name: --model stable-diffusion-v1-5/stable-diffusion-v1-5";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -128,6 +128,7 @@ impl Cli {
         let terminal = print::Terminal { quiet: self.quiet, given: self.given };
         match self.command {
             Command::Generate(args) => generate::run(&args, &terminal),
+            Command::Trace(args) if args.is_many() => captions::run(&args, &terminal),
             Command::Trace(args) => trace::run(&args, &terminal),
             Command::View(args) => view::run(&args, &terminal),
             Command::Models(args) => models::run(&args, &terminal),

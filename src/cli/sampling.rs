@@ -70,13 +70,13 @@ pub struct SamplingArgs {
     pub spacing: Option<Spacing>,
 
     /// SDXL: the size that the image is said to have had before it was scaled [default: its own]
-    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    #[arg(long, value_name = "WxH", value_parser = parse_size, hide_short_help = true)]
     pub original_size: Option<[usize; 2]>,
 
     /// SDXL: left and top of the crop that the image is said to be [default: 0,0]
     ///
     /// 0,0 puts the object in the middle.
-    #[arg(long, value_name = "X,Y", value_parser = parse_point)]
+    #[arg(long, value_name = "X,Y", value_parser = parse_point, hide_short_help = true)]
     pub crop: Option<[usize; 2]>,
 }
 
@@ -142,17 +142,17 @@ pub struct AxesArgs {
     scheduler: Vec<SchedulerKind>,
 
     /// How the timesteps are spread: leading, trailing or linspace [default: the checkpoint's own]
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', hide_short_help = true)]
     spacing: Vec<Spacing>,
 
     /// SDXL: the sizes that the images are said to have had before they were scaled [default: their
     /// own]
-    #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size)]
+    #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size, hide_short_help = true)]
     original_size: Vec<[usize; 2]>,
 
     /// SDXL: left and top of the crop that the images are said to be; may be given several times
     /// [default: 0,0]
-    #[arg(long, value_name = "X,Y", value_parser = parse_point)]
+    #[arg(long, value_name = "X,Y", value_parser = parse_point, hide_short_help = true)]
     crop: Vec<[usize; 2]>,
 }
 

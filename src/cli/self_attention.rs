@@ -52,7 +52,7 @@ Examples:
   attnmap self-attention fruit --at 40,90
   attnmap self-attention fruit --box 0,0,64,32 --json
 
-A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each \
+A map is the mean of the self-attention of the place's cells over heads, sites and steps; it sums to 1. Each
 resolution has its own scale.";
 
 /// Runs the command.

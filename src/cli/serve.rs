@@ -51,12 +51,12 @@ pub struct ServeArgs {
 
 const HELP: &str = "\
 The page's address is printed on stdout. It has a token: who knows it can make runs, so give it to nobody else.
-Every run is an ordinary folder in outputs/, as `generate` makes it, with its command line; nothing is overwritten.
-Ctrl-C ends the server.
+Every run is an ordinary folder in outputs/, as `generate` makes it, with its command line; nothing is
+overwritten. Ctrl-C ends the server.
 
-On the page: Ctrl+Enter runs the prompt, Ctrl+Up and Ctrl+Down change the weight of the word at the cursor. Outside
-of the fields: p pins the run that others are compared with, [ and ] choose a step, the arrows left and right walk
-through the history.
+On the page: Ctrl+Enter runs the prompt, Ctrl+Up and Ctrl+Down change the weight of the word at the cursor.
+Outside of the fields: p pins the run that others are compared with, [ and ] choose a step, the arrows left and
+right walk through the history.
 
 Examples:
   attnmap serve --open

@@ -80,8 +80,8 @@ const EXAMPLES: &str = "\
 Examples:
   attnmap sweep \"a red apple to the left of a green frog\" --seeds 0..32
   attnmap sweep \"a red apple to the left of a green frog\" --expect \"frog right of apple, no fox\"
-  attnmap sweep \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8 --size 512x512 \
-  --steps 20
+  attnmap sweep \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8 \
+--size 512x512 --steps 20
 
 `facts` measures neglected words by the sweep of the same prompt and settings that lies beside a run.";
 

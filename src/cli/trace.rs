@@ -17,7 +17,6 @@ use attnmap::{Error, in_quotes};
 use clap::Args;
 
 use super::again;
-use super::captions;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{self, ExpectArgs, Unmet};
@@ -103,27 +102,26 @@ Examples:
   attnmap trace ./pictures --by tag --out outputs/coverage
   attnmap ask last --at 40,90
 
-Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge, \
-ComfyUI or InvokeAI wrote into
-the picture. What was taken and what was not is said; what is given here comes first. The maps depend on the caption \
-and the seed; the rest
-is recorded in run.json.
-A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and \
-text) becomes a gallery
-with a table: which caption words are found, where, how often. The same command goes on where it was interrupted.
-The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the caption; \
-nothing is drawn.
-Low levels leave the picture clear and the caption little to say, high levels leave little of the picture. There is \
-no unconditional half:
-guidance would not change what the caption's words attend to. The run's image.png is the picture as it was shown, and \
-view, ask, facts,
-report, compare, animate and explain work on it.";
+Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge,
+ComfyUI or InvokeAI wrote into the picture. What was taken and what was not is said; what is given here comes
+first. The maps depend on the caption and the seed; the rest is recorded in run.json. A folder with a .txt file
+beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and text) becomes a
+gallery with a table: which caption words are found, where, how often. The same command goes on where it was
+interrupted. The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once
+with the caption; nothing is drawn. Low levels leave the picture clear and the caption little to say, high
+levels leave little of the picture. There is no unconditional half:
+guidance would not change what the caption's words attend to. The run's image.png is the picture as it was
+shown, and view, ask, facts, report, compare, animate and explain work on it.";
 
-/// Runs the command.
-pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    if is_many(&args.image) {
-        return captions::run(args, terminal);
+impl TraceArgs {
+    /// Whether many captioned pictures are given and not one.
+    pub fn is_many(&self) -> bool {
+        is_many(&self.image)
     }
+}
+
+/// Runs the command for one picture.
+pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let typed = args.caption.as_deref().or(args.caption_option.as_deref());
     if typed.is_some_and(|caption| caption.trim().is_empty()) {
         return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());

@@ -80,12 +80,10 @@ The run is drawn again with something else, and the thing's map tells where it l
   words   each other word taken out, each phrase like `to the left of` taken out and turned round, over the same seeds
   habit   what is left when neither moves it; a run with LoRAs is also drawn without them
   steps   the estimate of the image noised again after some steps: from which on does the thing stay?
-What moves the thing is a cause. The answer is one sentence with the strongest figure for each; docs/WHY.md says how \
-to read it, and
-ACCURACY.md how far it has been measured. A run counts as one for all of its steps: going on from step 12 of 24 costs \
-half a run.
-What was found is kept after each batch in the run's folder (why/, why.json): an interrupted question goes on when it \
-is asked again.
+What moves the thing is a cause. The answer is one sentence with the strongest figure for each; docs/WHY.md says
+how to read it, and ACCURACY.md how far it has been measured. A run counts as one for all of its steps: going on
+from step 12 of 24 costs half a run. What was found is kept after each batch in the run's folder (why/,
+why.json): an interrupted question goes on when it is asked again.
 
 Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"

@@ -1,6 +1,6 @@
 //! Lists of prompts: plain text, CSV or JSON Lines, with settings a line.
 
-use super::plan::parse_seeds;
+use super::seeds::parse_seeds;
 use crate::run::Sampling;
 use crate::{Error, Result};
 use serde::Deserialize;

@@ -310,55 +310,55 @@ mod tests {
     }
 
     proptest! {
-           #![proptest_config(ProptestConfig::with_cases(64))]
-           #[test]
-           fn products_equal_those_of_rounded_weights(rows in 1usize..120, pairs in 1usize..700, columns in 1usize..90) {
-               let depth = 2 * pairs;
-               let (left, weight) = (noise(rows * depth, 1), noise(columns * depth, 2));
-               let right = Packed::transposed(Format::Bf16, &weight, columns, depth);
-               let weight = if right.format() == Format::Bf16 { rounded(&weight) } else { weight };
-               let mut ways = vec![Products::F32, multiplies(&right)];
-               ways.dedup();
-               for products in ways {
-                   let want = reference(&as_multiplied(&left, products), &weight, depth);
-                   let plain = Plain { data: &left, rows, width: depth, stride: depth };
-                   let write = |out| unsafe { product_by(products, &plain, &right, Added::default(), out) };
-                   // SAFETY: every value is written.
-                   let got = unsafe { crate::kernels::buffer::filled(rows * columns, write) };
-                   prop_assert!(relative(&got, &want) < 1e-5, "{products:?} {}", relative(&got, &want));
-               }
-               // A value a column and a residual.
-               let (shift, residual) = (noise(columns, 3), noise(rows * columns, 4));
-               let want = reference(&as_multiplied(&left, multiplies(&right)), &weight, depth);
-               let want: Vec<f32> =
-                   want.iter().zip(&residual).enumerate().map(|(i, (w, r))| w + r + shift[i % columns]).collect();
-               let got = linear(&left, &right, Added { shift: Shift::All(&shift), residual: Some(&residual) });
-               prop_assert!(relative(&got, &want) < 1e-5, "added: {}", relative(&got, &want));
-           }
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn products_equal_those_of_rounded_weights(rows in 1usize..120, pairs in 1usize..700, columns in 1usize..90) {
+            let depth = 2 * pairs;
+            let (left, weight) = (noise(rows * depth, 1), noise(columns * depth, 2));
+            let right = Packed::transposed(Format::Bf16, &weight, columns, depth);
+            let weight = if right.format() == Format::Bf16 { rounded(&weight) } else { weight };
+            let mut ways = vec![Products::F32, multiplies(&right)];
+            ways.dedup();
+            for products in ways {
+                let want = reference(&as_multiplied(&left, products), &weight, depth);
+                let plain = Plain { data: &left, rows, width: depth, stride: depth };
+                let write = |out| unsafe { product_by(products, &plain, &right, Added::default(), out) };
+                // SAFETY: every value is written.
+                let got = unsafe { crate::kernels::buffer::filled(rows * columns, write) };
+                prop_assert!(relative(&got, &want) < 1e-5, "{products:?} {}", relative(&got, &want));
+            }
+            // A value a column and a residual.
+            let (shift, residual) = (noise(columns, 3), noise(rows * columns, 4));
+            let want = reference(&as_multiplied(&left, multiplies(&right)), &weight, depth);
+            let want: Vec<f32> =
+                want.iter().zip(&residual).enumerate().map(|(i, (w, r))| w + r + shift[i % columns]).collect();
+            let got = linear(&left, &right, Added { shift: Shift::All(&shift), residual: Some(&residual) });
+            prop_assert!(relative(&got, &want) < 1e-5, "added: {}", relative(&got, &want));
+    }
 
-           #[test]
-           fn convolutions_equal_those_of_rounded_weights(
-               batch in 1usize..3, height in 1usize..12, width in 1usize..12, input in 1usize..300, output in 32usize..80,
-               kernel in prop_oneof![Just(1usize), Just(3)], stride in 1usize..3,
-           ) {
-               let geometry = Geometry { kernel, stride, before: kernel / 2, after: kernel / 2 };
-               let (data, weight) = (noise(batch * height * width * input, 1), noise(output * input * kernel * kernel, 2));
-               let conv = Conv::new(Format::Bf16, &weight, output, input, geometry);
-               let is_halved = input % 2 == 0;
-               let weight = if is_halved { rounded(&weight) } else { weight };
-    let exact = Conv::new(Format::F32, &weight, output, input, geometry);
-               for algorithm in [Algorithm::Indirect, Algorithm::Winograd] {
-                   if algorithm == Algorithm::Winograd && (kernel, stride) != (3, 1) {
-                       continue;
-                   }
-                   let products = if algorithm == Algorithm::Indirect { conv.products() } else { Products::F32 };
-                   let multiplied = as_multiplied(&data, products);
-                   let [want, got] = [(&exact, &multiplied), (&conv, &data)].map(|(conv, data)| {
-                       let map = Map { data, batch, height, width, channels: input };
-                       conv.forward_as(algorithm, map, None, Added::default())
-                   });
-                   prop_assert!(relative(&got, &want) < 1e-5, "{algorithm:?} {}", relative(&got, &want));
-               }
-           }
-       }
+    #[test]
+    fn convolutions_equal_those_of_rounded_weights(
+        batch in 1usize..3, height in 1usize..12, width in 1usize..12, input in 1usize..300, output in 32usize..80,
+        kernel in prop_oneof![Just(1usize), Just(3)], stride in 1usize..3,
+    ) {
+        let geometry = Geometry { kernel, stride, before: kernel / 2, after: kernel / 2 };
+        let (data, weight) = (noise(batch * height * width * input, 1), noise(output * input * kernel * kernel, 2));
+        let conv = Conv::new(Format::Bf16, &weight, output, input, geometry);
+        let is_halved = input % 2 == 0;
+        let weight = if is_halved { rounded(&weight) } else { weight };
+        let exact = Conv::new(Format::F32, &weight, output, input, geometry);
+        for algorithm in [Algorithm::Indirect, Algorithm::Winograd] {
+            if algorithm == Algorithm::Winograd && (kernel, stride) != (3, 1) {
+                continue;
+            }
+            let products = if algorithm == Algorithm::Indirect { conv.products() } else { Products::F32 };
+            let multiplied = as_multiplied(&data, products);
+            let [want, got] = [(&exact, &multiplied), (&conv, &data)].map(|(conv, data)| {
+                let map = Map { data, batch, height, width, channels: input };
+                conv.forward_as(algorithm, map, None, Added::default())
+            });
+            prop_assert!(relative(&got, &want) < 1e-5, "{algorithm:?} {}", relative(&got, &want));
+        }
+    }
+    }
 }

@@ -4,23 +4,13 @@
 //! with other noise, it is what another run might have had there. What is in the estimate already
 //! stays, and all else is drawn anew.
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use super::load::Pipeline;
-use super::options::Options;
+use super::options::{Fork, Options};
 use super::start::Start;
 use crate::scheduler::{self, Scheduler, TorchGenerator};
 use crate::{Error, Result};
-
-/// Where a run goes on from.
-#[derive(Debug, Clone)]
-pub struct Fork {
-    /// The estimate of the finished latent (`denoised` of
-    /// [`Event::Stepped`](super::Event::Stepped)) before the call, f32 `[1, channels, h, w]`.
-    pub denoised: Tensor,
-    /// The call that is made first, from 0.
-    pub call: usize,
-}
 
 impl Pipeline {
     /// The part of [`check`](Self::check) that is about [`Options::fork`].

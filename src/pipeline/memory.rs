@@ -68,7 +68,7 @@ impl MemoryPlan {
             // The CPU's kernels multiply f32 or bf16.
             let dtype = if on_cpu && dtype != DType::BF16 { DType::F32 } else { dtype };
             let bytes = parameters * dtype.size_in_bytes() as u64;
-            parts.push(PartMemory { part, parameters, dtype: super::choice::dtype_name(dtype), bytes });
+            parts.push(PartMemory { part, parameters, dtype: super::names::dtype_name(dtype), bytes });
         }
         let factor = checkpoint.vae.factor();
         let activation = if on_cpu { 4 } else { options.dtype.size_in_bytes() as u64 };

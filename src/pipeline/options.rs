@@ -1,6 +1,5 @@
 //! What a run is asked to do, and how a checkpoint is brought into memory.
 
-use super::fork::Fork;
 use super::init::Init;
 use crate::checkpoint::{Checkpoint, Family};
 use crate::prompt::Syntax;
@@ -31,6 +30,16 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false, plain: false }
     }
+}
+
+/// Where a run goes on from.
+#[derive(Debug, Clone)]
+pub struct Fork {
+    /// The estimate of the finished latent (`denoised` of
+    /// [`Event::Stepped`](super::Event::Stepped)) before the call, f32 `[1, channels, h, w]`.
+    pub denoised: Tensor,
+    /// The call that is made first, from 0.
+    pub call: usize,
 }
 
 /// What a run is asked to do. Start from

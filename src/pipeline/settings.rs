@@ -1,8 +1,8 @@
 //! What a run is made with, as `run.json` and the trace record it, and the way back to the options
 //! of the same run.
 
-use super::choice::{device_name, dtype_name};
 use super::load::Pipeline;
+use super::names::{device_name, dtype_name};
 use super::options::Options;
 use crate::Result;
 use crate::run::{Sampling, Settings, quoted};

@@ -145,7 +145,10 @@ fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
             }));
         }
     }
-    let category = |(index, word): (usize, &WordRegion)| json!({"id": index + 1, "name": word.word, "places": word.place_masks.len()});
+    let category = |(index, word): (usize, &WordRegion)| {
+        let places = word.place_masks.len();
+        json!({"id": index + 1, "name": word.word, "places": places})
+    };
     json!({
         "attnmap": env!("CARGO_PKG_VERSION"),
         "images": [{"id": 1, "file_name": "image.png", "width": width, "height": height}],

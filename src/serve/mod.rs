@@ -12,6 +12,7 @@ mod check;
 mod events;
 mod guard;
 mod history;
+mod listen;
 mod live;
 mod page;
 mod queue;

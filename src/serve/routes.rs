@@ -2,9 +2,9 @@
 //! them.
 
 use super::check::Typed;
-use super::events::listen;
 use super::guard::{MOST_BYTES, guard};
 use super::history::Entry;
+use super::listen::listen;
 use super::request::Job;
 use super::shared::{Shared, no_run};
 use super::side::Choice;

@@ -1,0 +1,51 @@
+//! Lists of seeds as they are written: numbers and ranges.
+
+use crate::{Error, Result};
+use std::collections::HashSet;
+
+/// Cells of a gallery, at most: a mistyped range should not fill a disk.
+pub(super) const MOST_CELLS: usize = 1_000_000;
+
+/// Seeds as written, separated by commas: numbers, ranges whose end is left out, like `0..8`, and
+/// ranges with both ends, like `0-7`.
+///
+/// A seed that is given twice counts once.
+///
+/// # Errors
+/// [`Error::Option`] on `--seeds`.
+pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
+    let mut seen = HashSet::new();
+    Ok(listed_seeds(text)?.into_iter().filter(|seed| seen.insert(*seed)).collect())
+}
+
+/// As [`parse_seeds`], with each seed as often as it is given.
+///
+/// # Errors
+/// As [`parse_seeds`].
+pub fn listed_seeds(text: &str) -> Result<Vec<u64>> {
+    let wrong = |part: &str| {
+        Error::option(
+            "--seeds",
+            format!("{} is no seed; write 0..8 (without 8), 0-7 (with both) or 1,5,9", crate::in_quotes(part)),
+        )
+    };
+    let mut seeds = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong(part));
+        let range = match (part.split_once(".."), part.split_once('-')) {
+            (Some((from, to)), _) => Some((number(from)?, number(to)?)),
+            (None, Some((from, to))) => Some((number(from)?, number(to)?.checked_add(1).ok_or_else(|| wrong(part))?)),
+            (None, None) => None,
+        };
+        match range {
+            Some((from, to)) => {
+                if from >= to || to - from > MOST_CELLS as u64 {
+                    return Err(wrong(part));
+                }
+                seeds.extend(from..to);
+            }
+            None => seeds.push(number(part)?),
+        }
+    }
+    if seeds.is_empty() { Err(wrong(text)) } else { Ok(seeds) }
+}
