@@ -3,9 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::evidence::scene_folder::read_scenes;
-use attnmap::evidence::scenes::{self, Evaluation, Figures, TIMESTEPS};
+use attnmap::evidence::data_set::DataSet;
+use attnmap::evidence::scenes::{self, Evaluation, Extent, Figures};
 use attnmap::heatmap;
+use attnmap::pipeline::Pipeline;
+use attnmap::trace::Grid;
 use clap::Args;
 use serde_json::json;
 
@@ -16,9 +18,18 @@ use super::print::{self, Terminal};
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct EvalArgs {
-    /// Folder of scenes
+    /// Folder of scenes, or of VOC's or COCO's layout
     #[arg(default_value = "tests/data/scenes/final")]
     scenes: PathBuf,
+
+    /// Timesteps of training that the pictures are noised to
+    /// [default: 300,450,600 for scenes; 100,500 for VOC and COCO, as GoCA and ConceptAttention are published]
+    #[arg(long, value_name = "T,T", value_delimiter = ',')]
+    levels: Vec<usize>,
+
+    /// Only the first N pictures
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 
     /// Measure every site on its own too
     #[arg(long)]
@@ -33,57 +44,89 @@ pub struct EvalArgs {
 }
 
 const HELP: &str = "\
-A folder of scenes holds either scenes.json (as tests/data/scenes/final in attnmap's repository), or for every
-scene NAME.png, its caption in NAME.txt, and a mask NAME-WORD.png (white where the object is) for each word of
-the caption that names an object.
+Examples:
+  attnmap eval
+  attnmap eval VOCdevkit/VOC2012 --model runwayml/stable-diffusion-v1-5 --limit 200 --json
+  attnmap eval coco2017 --model ./model.safetensors --levels 100
 
-Each scene is encoded, noised to timesteps 300, 450 and 600, and shown to the UNet once with its caption. A
-word's map is resized to the scene and compared with the mask: IoU of the pixels of at least 0.3, 0.4 and 0.5 of
-the map's maximum and of those of at least its mean, average precision over all thresholds, and whether the
-maximum lies in the mask (pointing).";
+Three layouts are read:
+  scenes  scenes.json (as tests/data/scenes/final in attnmap's repository), or for every scene NAME.png, its caption
+          in NAME.txt, and a mask NAME-WORD.png (white where the object is) for each word that names an object
+  VOC     JPEGImages, SegmentationClass, ImageSets/Segmentation/val.txt; classes.txt may name other classes
+  COCO    annotations/instances_val2017.json, and pictures in val2017 or images/val2017
+
+Pictures of VOC and COCO are brought to the checkpoint's own size, and their caption is the names of the classes in
+them. Each picture is encoded, noised to some timesteps, and shown to the denoiser once with its caption. A word's
+map is resized to the picture and compared with the mask: IoU of the pixels of at least 0.3, 0.4 and 0.5 of the map's
+maximum and of those of at least its mean, average precision over all thresholds, and whether the maximum lies in the
+mask (pointing). Over classes: mIoU of the highest map on pixels of any class, and with the background as a class.";
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let scenes = read_scenes(&args.scenes)?;
+    // A folder that cannot be read is told before the checkpoint is loaded.
+    DataSet::open(&args.scenes, Grid::new(8, 8))?;
     let pipeline = args.model.load(None, terminal)?;
-    let first = &scenes[0].image;
+    let own = pipeline.default_options();
+    let data = DataSet::open(&args.scenes, Grid::new(own.height, own.width))?;
+    let first = data.scene(0)?.image;
     let factor = pipeline.vae_factor();
     let (height, width) = (first.height() as usize, first.width() as usize);
     let sites = pipeline.sites(height, width);
-    let mut rules = scenes::standard_rules(&sites, attnmap::trace::Grid::new(height / factor, width / factor));
+    let mut rules = scenes::standard_rules(&sites, Grid::new(height / factor, width / factor));
     if args.sites {
         rules.extend(scenes::site_rules(&sites));
     }
-    let bar = terminal.bar(scenes.len() as u64, "scenes");
-    let found = scenes::measure(&pipeline, &scenes, &rules, &mut |done| {
+    let levels = if args.levels.is_empty() { data.levels() } else { args.levels.clone() };
+    let extent = Extent { levels, pictures: args.limit.map_or(data.len(), |limit| data.len().min(limit as usize)) };
+    let bar = terminal.bar(extent.pictures as u64, "pictures");
+    let found = scenes::measure(&pipeline, &data, &extent, &rules, &mut |done| {
         bar.set_position(done as u64);
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
     let found = found?;
     if args.json {
-        print::json(&as_json(&found, &args.scenes, &pipeline))
+        print::json(&as_json(&found, &args.scenes, (&data, &extent), &pipeline))
     } else {
-        print::stdout(table(&found).as_bytes())
+        print::stdout(table(&found, &extent.levels).as_bytes())
     }
 }
 
-fn as_json(found: &Evaluation, folder: &Path, pipeline: &attnmap::pipeline::Pipeline) -> serde_json::Value {
+fn as_json(
+    found: &Evaluation,
+    folder: &Path,
+    (data, extent): (&DataSet, &Extent),
+    pipeline: &Pipeline,
+) -> serde_json::Value {
     let map = |entries: &[(String, Figures)]| {
         entries.iter().map(|(name, figures)| (name.clone(), json!(figures))).collect::<serde_json::Map<_, _>>()
     };
     json!({
         "checkpoint": { "id": pipeline.id(), "digest": pipeline.digest() },
-        "scenes": { "folder": folder.display().to_string(), "count": found.scenes, "objects": found.objects },
-        "timesteps": TIMESTEPS,
+        "scenes": {
+            "folder": folder.display().to_string(), "layout": data.layout(),
+            "count": found.scenes, "objects": found.objects,
+        },
+        "timesteps": extent.levels,
         "default": heatmap::DEFAULT,
         "aggregates": map(&found.rules),
         "baselines": map(&found.baselines),
     })
 }
 
-fn table(found: &Evaluation) -> String {
-    let head = ["aggregate", "IoU 0.3", "IoU 0.4", "95 %", "IoU 0.5", "IoU mean", "AP", "pointing"];
+fn table(found: &Evaluation, levels: &[usize]) -> String {
+    let head = [
+        "aggregate",
+        "IoU 0.3",
+        "IoU 0.4",
+        "95 %",
+        "IoU 0.5",
+        "IoU mean",
+        "AP",
+        "pointing",
+        "mIoU argmax",
+        "with background",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let row = |name: String, figures: &Figures| {
         let mean = &figures.mean;
@@ -98,6 +141,8 @@ fn table(found: &Evaluation) -> String {
             number(mean.iou_mean),
             number(mean.average_precision),
             number(mean.pointing),
+            number(figures.classes.argmax),
+            number(figures.classes.with_background),
         ]
     };
     for (name, figures) in &found.rules {
@@ -111,7 +156,7 @@ fn table(found: &Evaluation) -> String {
         the grid allows.\n",
         found.scenes,
         found.objects,
-        TIMESTEPS.map(|timestep| timestep.to_string()).join(", "),
+        levels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     );
     text
 }

@@ -173,9 +173,12 @@ pub fn nndsvd(v: &Matrix, count: usize) -> Result<Factors> {
     Ok(Factors { count, w, h })
 }
 
+/// A left singular vector, its value, and the right one.
+type Singular = (Vec<f64>, f64, Vec<f64>);
+
 /// The first `count` singular vectors, left and right, with their values, by subspace iteration
 /// (Halko et al., 2011) from a fixed start.
-fn singular(v: &Matrix, count: usize) -> Result<Vec<(Vec<f64>, f64, Vec<f64>)>> {
+fn singular(v: &Matrix, count: usize) -> Result<Vec<Singular>> {
     const ITERATIONS: usize = 12;
     let width = (count + 8).min(v.rows).min(v.columns);
     let matrix = v.tensor()?;

@@ -9,6 +9,8 @@ pub mod asked;
 pub mod causal;
 pub mod causal_pictures;
 pub mod cause;
+mod classes;
+pub mod data_set;
 pub mod explain;
 mod figure;
 pub mod record;

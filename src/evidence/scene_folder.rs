@@ -111,5 +111,5 @@ fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
         let mask = picture::mask(&pixels, width, height).as_raw().iter().map(|&value| value > 0).collect();
         objects.push(Object { word, range: start..end, mask });
     }
-    Ok(Scene { name, image, caption: entry.caption, objects })
+    Ok(Scene { name, image, caption: entry.caption, objects, ignored: Vec::new() })
 }

@@ -2,6 +2,8 @@
 //! many aggregates.
 
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
+use super::classes::{ClassIou, Classes};
+use super::data_set::DataSet;
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
 use crate::pipeline::{LookOptions, Noised, Pipeline};
 use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo, normalized};
@@ -28,6 +30,8 @@ pub struct Scene {
     pub caption: String,
     /// The things in it.
     pub objects: Vec<Object>,
+    /// Which pixels count for nothing in the IoU over classes, row by row; none where empty.
+    pub ignored: Vec<bool>,
 }
 
 /// A thing in a scene.
@@ -65,6 +69,9 @@ pub struct Figures {
     /// Mean IoU at 0.4 of the maximum of each word.
     #[serde(rename = "iou_0.4_of_word")]
     pub by_word: BTreeMap<String, f64>,
+    /// The IoU over classes, where words stand for them.
+    #[serde(flatten)]
+    pub classes: ClassIou,
     /// Number of (scene, noise level, word) that were measured.
     pub count: usize,
 }
@@ -83,28 +90,33 @@ pub struct Evaluation {
     pub baselines: Vec<(String, Figures)>,
 }
 
-/// All figures of one rule: one group a scene of (timestep, word, figures).
+/// All figures of one rule.
 #[derive(Debug, Clone, Default)]
-struct Measured(Vec<Vec<(usize, String, Accuracy)>>);
+struct Measured {
+    /// One group a scene of (timestep, word, figures).
+    groups: Vec<Vec<(usize, String, Accuracy)>>,
+    classes: Classes,
+}
 
 impl Measured {
     fn figures(&self) -> Figures {
-        let all: Vec<Accuracy> = self.0.iter().flatten().map(|(.., accuracy)| *accuracy).collect();
+        let all: Vec<Accuracy> = self.groups.iter().flatten().map(|(.., accuracy)| *accuracy).collect();
         let of = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let (mut by_timestep, mut by_word) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
-        for (timestep, word, accuracy) in self.0.iter().flatten() {
+        for (timestep, word, accuracy) in self.groups.iter().flatten() {
             by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
             by_word.entry(normalized(word)).or_default().push(accuracy.iou_04);
         }
         // A baseline does not depend on the noise: it is measured once a scene, at level 0.
         by_timestep.remove(&0);
-        let groups = self.0.iter().map(|scene| scene.iter().map(|(.., accuracy)| accuracy.iou_04).collect());
+        let groups = self.groups.iter().map(|scene| scene.iter().map(|(.., accuracy)| accuracy.iou_04).collect());
         let Interval { low, high, .. } = bootstrap(&groups.collect::<Vec<_>>(), SEED);
         Figures {
             mean: Accuracy::mean(&all),
             interval: [low, high],
             by_timestep: by_timestep.into_iter().map(|(timestep, values)| (timestep, of(values))).collect(),
             by_word: by_word.into_iter().map(|(word, values)| (word, of(values))).collect(),
+            classes: self.classes.iou(),
             count: all.len(),
         }
     }
@@ -154,18 +166,26 @@ pub struct Look {
     pub words: Vec<WordInfo>,
 }
 
-/// Noises `scene`, the `index`-th of its set, to each of [`TIMESTEPS`] and traces one call of the
-/// UNet with the caption alone.
+/// As [`look_at`] at [`TIMESTEPS`].
+///
+/// # Errors
+/// As [`look_at`].
+pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look>> {
+    look_at(pipeline, scene, index, &TIMESTEPS)
+}
+
+/// Noises `scene`, the `index`-th of its set, to each of `levels` and traces one call of the
+/// denoiser with the caption alone.
 ///
 /// The noise of level t is `torch.randn` with a CPU generator seeded with 1000 x index + t.
 ///
 /// # Errors
 /// [`Error::Option`] when an object's bytes are no word of the caption; those of the networks.
-pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look>> {
+pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize]) -> Result<Vec<Look>> {
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
-    let options = LookOptions { levels: TIMESTEPS.to_vec(), seed: index as u64, ..LookOptions::default() };
+    let options = LookOptions { levels: levels.to_vec(), seed: index as u64, ..LookOptions::default() };
     let run = pipeline.look_run(Grid::new(scene.image.height() as usize, scene.image.width() as usize), &options);
     let look = |noised: &Noised| -> Result<Look> {
         let once = std::slice::from_ref(noised);
@@ -194,18 +214,28 @@ fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo
     Ok(WordInfo { text: object.word.clone(), start, end, tokens, occurrence: 1 })
 }
 
-/// Measures every rule on every scene, and the baselines beside them. These are the whole image,
-/// and a disk in the middle with a quarter of the short side as radius. Another word's map is one
-/// too, that of the next object under `last-up`, in scenes of several objects. The last is the
-/// exact mask averaged over the cells of the latent grid, which no map of that grid can be expected
-/// to exceed.
+/// What of a data set is measured.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// The timesteps of training that its pictures are noised to.
+    pub levels: Vec<usize>,
+    /// The first so many pictures alone.
+    pub pictures: usize,
+}
+
+/// Measures every rule on every scene that shows something, and the baselines beside them. These
+/// are the whole image, and a disk in the middle with a quarter of the short side as radius.
+/// Another word's map is one too, that of the next object under `last-up`, in scenes of several
+/// objects. The last is the exact mask averaged over the cells of the latent grid, which no map of
+/// that grid can be expected to exceed.
 ///
 /// # Errors
-/// Those of [`look`] and of the aggregates; [`Error::Interrupted`] when `progress`, told of every
-/// scene done, breaks.
+/// Those of the data set, of [`look_at`] and of the aggregates; [`Error::Interrupted`] when
+/// `progress`, told of every scene done, breaks.
 pub fn measure(
     pipeline: &Pipeline,
-    scenes: &[Scene],
+    data: &DataSet,
+    extent: &Extent,
     rules: &[Rule],
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Evaluation> {
@@ -213,47 +243,58 @@ pub fn measure(
     let names = ["whole image", "centre disk", "another word's map", "exact mask on the latent grid"];
     let mut baselines = vec![Measured::default(); names.len()];
     let other = Aggregate::named("last-up")?;
-    for (index, scene) in scenes.iter().enumerate() {
+    let (mut scenes, mut objects) = (0, 0);
+    for index in 0..extent.pictures.min(data.len()) {
+        let scene = data.scene(index)?;
+        if progress(index + 1).is_break() {
+            return Err(Error::Interrupted);
+        }
+        if scene.objects.is_empty() {
+            continue;
+        }
+        (scenes, objects) = (scenes + 1, objects + scene.objects.len());
         let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
-        let looks = look(pipeline, scene, index)?;
+        let looks = look_at(pipeline, &scene, index, &extent.levels)?;
         let latent = looks[0].trace.about.latent;
+        let judge = |measured: &mut Measured, timestep: usize, maps: &[Vec<f32>]| {
+            let one =
+                |(map, object): (&Vec<f32>, &Object)| (timestep, object.word.clone(), Accuracy::of(map, &object.mask));
+            measured.classes.add(&scene, maps);
+            maps.iter().zip(&scene.objects).map(one).collect::<Vec<_>>()
+        };
         for (rule, measured) in rules.iter().zip(&mut measured) {
             let mut group = Vec::new();
             for look in &looks {
                 let maps = aggregate(&look.trace, &rule.aggregate, &look.words)?;
-                for (word, object) in scene.objects.iter().enumerate() {
-                    let accuracy = Accuracy::of_latent(maps.word(word), latent, &object.mask, image);
-                    group.push((look.timestep, object.word.clone(), accuracy));
-                }
+                let maps: Vec<_> =
+                    (0..scene.objects.len()).map(|word| to_image(maps.word(word), latent, image)).collect();
+                group.extend(judge(measured, look.timestep, &maps));
             }
-            measured.0.push(group);
+            measured.groups.push(group);
         }
-        let mut groups: [Vec<_>; 4] = Default::default();
-        for object in &scene.objects {
-            let ceiling = to_image(&cells(&object.mask, image, latent), latent, image);
-            for (group, map) in [(0, vec![1.0; image.cells()]), (1, disk(image)), (3, ceiling)] {
-                groups[group].push((0, object.word.clone(), Accuracy::of(&map, &object.mask)));
-            }
+        let everywhere = vec![vec![1.0; image.cells()]; scene.objects.len()];
+        let middle = vec![disk(image); scene.objects.len()];
+        let exact = |object: &Object| to_image(&cells(&object.mask, image, latent), latent, image);
+        let exact: Vec<_> = scene.objects.iter().map(exact).collect();
+        for (at, maps) in [(0, everywhere), (1, middle), (3, exact)] {
+            let group = judge(&mut baselines[at], 0, &maps);
+            baselines[at].groups.push(group);
         }
+        let mut group = Vec::new();
         for look in looks.iter().filter(|_| scene.objects.len() > 1) {
             let Ok(maps) = aggregate(&look.trace, &other, &look.words) else { continue };
-            for (word, object) in scene.objects.iter().enumerate() {
-                let next = maps.word((word + 1) % scene.objects.len());
-                let accuracy = Accuracy::of_latent(next, latent, &object.mask, image);
-                groups[2].push((look.timestep, object.word.clone(), accuracy));
-            }
+            let next = |word: usize| to_image(maps.word((word + 1) % scene.objects.len()), latent, image);
+            let maps: Vec<_> = (0..scene.objects.len()).map(next).collect();
+            group.extend(judge(&mut baselines[2], look.timestep, &maps));
         }
-        baselines.iter_mut().zip(groups).for_each(|(baseline, group)| baseline.0.push(group));
-        if progress(index + 1).is_break() {
-            return Err(Error::Interrupted);
-        }
+        baselines[2].groups.push(group);
     }
     let table = |names: &mut dyn Iterator<Item = String>, measured: &[Measured]| {
         names.zip(measured.iter().map(Measured::figures)).filter(|(_, figures)| figures.count > 0).collect()
     };
     Ok(Evaluation {
-        scenes: scenes.len(),
-        objects: scenes.iter().map(|scene| scene.objects.len()).sum(),
+        scenes,
+        objects,
         rules: table(&mut rules.iter().map(|rule| rule.name.clone()), &measured),
         baselines: table(&mut names.iter().map(|name| (*name).to_string()), &baselines),
     })

@@ -11,9 +11,12 @@ use crate::run::Sampling;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
+/// An axis by its name, and how a cell tells its place on it.
+type Axis = (&'static str, fn(&IndexCell) -> String);
+
 /// What may differ from cell to cell beside the seed, as texts; the page offers those as axes that
 /// do.
-const AXES: [(&str, fn(&IndexCell) -> String); 15] = [
+const AXES: [Axis; 15] = [
     ("prompt", |cell| cell.facts.cell.prompt.clone()),
     ("base", |cell| cell.facts.cell.base.clone()),
     ("replaced", |cell| cell.facts.cell.replaced.clone()),

@@ -48,7 +48,8 @@ fn arrange(cells: &[IndexCell], picture: impl Fn(&IndexCell) -> Result<GridPictu
             .collect::<Vec<_>>()
             .join(" · ")
     };
-    let (mut columns, mut rows): (Vec<String>, Vec<(String, Vec<Option<GridPicture>>)>) = (Vec::new(), Vec::new());
+    let mut columns: Vec<String> = Vec::new();
+    let mut rows: Vec<(String, Vec<Option<GridPicture>>)> = Vec::new();
     for (at, cell) in cells.iter().enumerate() {
         let (column, row) = (column_of(at), row_of(at));
         let across = columns.iter().position(|known| *known == column).unwrap_or_else(|| {

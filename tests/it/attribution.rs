@@ -48,7 +48,7 @@ impl Case {
         let timesteps = numbers(&fixture["timesteps"]);
         let mut torch = TorchGenerator::new(fixture["seed"].as_u64().unwrap());
         let shape = [timesteps.len(), 1, 4, height, width];
-        let noise = torch.randn_tensor(&Shape::from(shape.to_vec()), DType::F32, &Device::Cpu).unwrap();
+        let noise = torch.randn_tensor(Shape::from(shape.to_vec()), DType::F32, &Device::Cpu).unwrap();
         let steps = timesteps.iter().enumerate().map(|(step, &timestep)| (noise.i(step).unwrap(), timestep as f64));
         let options = Options {
             height: height * factor,

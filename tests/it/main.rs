@@ -6,6 +6,7 @@ mod captions;
 mod checkpoint;
 mod cli;
 mod components;
+mod data_sets;
 mod evidence;
 mod examples;
 mod expect;

@@ -1,0 +1,97 @@
+//! Pictures with known masks: which layout a folder has, and its scenes one after the other.
+//!
+//! Three layouts are known: attnmap's own scenes, the PASCAL VOC challenge's ([`voc`]) and COCO's
+//! ([`coco`]). Pictures of the last two are brought to one size; their caption is the names of the
+//! classes in them.
+
+mod coco;
+mod labels;
+mod voc;
+
+use super::scene_folder::read_scenes;
+use super::scenes::{Scene, TIMESTEPS};
+use crate::trace::Grid;
+use crate::{Error, Result};
+use coco::Coco;
+use std::path::Path;
+use voc::Voc;
+
+/// The noise levels that segmentation data sets are published at: GoCA's (arXiv 2603.06178) 100,
+/// and ConceptAttention's (Helbling et al., ICML 2025) 500.
+pub const PUBLISHED: [usize; 2] = [100, 500];
+
+/// A folder of pictures whose masks are known.
+#[derive(Debug)]
+pub struct DataSet(Layout);
+
+#[derive(Debug)]
+enum Layout {
+    Scenes(Vec<Scene>),
+    Voc(Voc),
+    Coco(Coco),
+}
+
+impl DataSet {
+    /// Opens `folder`, in whichever layout it has. Pictures of VOC and COCO will have `size`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `SCENES` that names the file at fault; [`Error::Io`].
+    pub fn open(folder: &Path, size: Grid) -> Result<Self> {
+        if let Some(found) = Voc::open(folder, size)? {
+            return Ok(Self(Layout::Voc(found)));
+        }
+        if let Some(found) = Coco::open(folder, size)? {
+            return Ok(Self(Layout::Coco(found)));
+        }
+        Ok(Self(Layout::Scenes(read_scenes(folder)?)))
+    }
+
+    /// How the layout is called.
+    pub fn layout(&self) -> &'static str {
+        match &self.0 {
+            Layout::Scenes(_) => "scenes",
+            Layout::Voc(_) => "VOC",
+            Layout::Coco(_) => "COCO",
+        }
+    }
+
+    /// The timesteps of training that its pictures are noised to.
+    pub fn levels(&self) -> Vec<usize> {
+        match &self.0 {
+            Layout::Scenes(_) => TIMESTEPS.to_vec(),
+            Layout::Voc(_) | Layout::Coco(_) => PUBLISHED.to_vec(),
+        }
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Layout::Scenes(scenes) => scenes.len(),
+            Layout::Voc(voc) => voc.len(),
+            Layout::Coco(coco) => coco.len(),
+        }
+    }
+
+    /// Whether there is no picture; never true of what [`open`](Self::open) gives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The picture at `index`, below [`len`](Self::len), with its caption and masks. It may show no
+    /// class at all.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `SCENES` that names the file that is missing or damaged.
+    pub fn scene(&self, index: usize) -> Result<Scene> {
+        match &self.0 {
+            Layout::Scenes(scenes) => Ok(scenes[index].clone()),
+            Layout::Voc(voc) => voc.scene(index),
+            Layout::Coco(coco) => coco.scene(index),
+        }
+    }
+}
+
+/// What is wrong with `file`.
+fn wrong(file: &Path, reason: impl std::fmt::Display) -> Error {
+    Error::option("SCENES", format!("{}: {reason}", file.display()))
+}
