@@ -1,0 +1,127 @@
+//! What a GPU gives: whether every tiny checkpoint's run there equals that of the CPU, how long a
+//! step takes, and what recording costs.
+//!
+//! ```text
+//! cargo bench --features cuda --bench gpu -- parity [--device cuda]
+//! cargo bench --features cuda --bench gpu -- steps DIR [--device cuda] [--dtype f16] [--size 512] [--steps 20]
+//! ```
+//! `benches/gpu.sh` runs both beside diffusers. Nothing is asserted but that runs end; `--device cpu`
+//! tries the bench itself.
+
+use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
+use attnmap::heatmap::{Aggregate, aggregate};
+use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced, device_named, dtype_named};
+use attnmap::trace::{Half, Unobserved};
+use candle_core::{DType, Device};
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+const USAGE: &str = "gpu parity | steps DIR  [--device cuda] [--dtype f16] [--size 512] [--steps 20]";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    attnmap::kernels::threads::init(None)?;
+    let (mut device, mut dtype, mut size, mut steps) = ("cuda".to_owned(), "f16".to_owned(), 512, 20);
+    let mut words = Vec::new();
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(USAGE);
+        match argument.as_str() {
+            "--device" => device = value()?,
+            "--dtype" => dtype = value()?,
+            "--size" => size = value()?.parse()?,
+            "--steps" => steps = value()?.parse()?,
+            _ => words.push(argument),
+        }
+    }
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["parity"] => parity(&device),
+        ["steps", folder] => time(Path::new(folder), (&device, &dtype), size, steps),
+        // `cargo bench` runs every bench; this one needs to be told what to do.
+        _ => {
+            println!("{USAGE}");
+            Ok(())
+        }
+    }
+}
+
+fn open(folder: &Path, device: Device, dtype: DType) -> Result<Pipeline> {
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.to_owned()), &OpenOptions::default())?;
+    Ok(Pipeline::load(&checkpoint, &LoadOptions { device, dtype, ..LoadOptions::default() })?)
+}
+
+fn run(pipeline: &Pipeline, options: &Options) -> Result<Traced> {
+    let prompt = pipeline.tokenize(PROMPT)?;
+    let go_on = &mut |_: attnmap::pipeline::Event<'_>| ControlFlow::Continue(());
+    Ok(pipeline.trace(&prompt, options, Keep::default(), go_on)?.0.swap_remove(0))
+}
+
+/// Every tiny checkpoint of the tests, two steps: latents, image and maps against the CPU's in f32.
+fn parity(device: &str) -> Result<()> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(fixtures)?.flatten().map(|entry| entry.path()).collect();
+    folders.retain(|folder| folder.join("model_index.json").is_file());
+    folders.sort();
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let truth = open(&folder, Device::Cpu, DType::F32)?;
+        if truth.default_options().init.is_some() {
+            continue;
+        }
+        let options = Options { steps: 2, seeds: vec![1], ..truth.default_options() };
+        let truth = match run(&truth, &options) {
+            Ok(truth) => truth,
+            // An inpainting checkpoint wants a picture, which the tests give it.
+            Err(reason) => {
+                println!("parity: {name} left out: {reason}");
+                continue;
+            }
+        };
+        for dtype in ["f32", "f16", "bf16"] {
+            let found = run(&open(&folder, device_named(device)?, dtype_named(dtype)?)?, &options)?;
+            let values = |of: &Traced| -> Result<Vec<f32>> {
+                Ok(of.generation.latent.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+            };
+            let latents = largest(&values(&truth)?, &values(&found)?);
+            let pixels = truth.generation.image.as_raw().iter().zip(found.generation.image.as_raw());
+            let pixels = pixels.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+            let maps = |of: &Traced| -> Result<Vec<f32>> {
+                let words = of.trace.words(Half::Conditional);
+                Ok(aggregate(&of.trace, &Aggregate::named("daam")?, &words)?.tokens)
+            };
+            let maps = largest(&maps(&truth)?, &maps(&found)?);
+            println!("parity: {name} {device} {dtype}: latents {latents:.1e}, image {pixels}/255, maps {maps:.1e}");
+        }
+    }
+    Ok(())
+}
+
+fn largest(truth: &[f32], found: &[f32]) -> f32 {
+    truth.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Seconds per step, unobserved and recorded, in turn; the first round only warms up.
+fn time(folder: &Path, (device, dtype): (&str, &str), size: usize, steps: usize) -> Result<()> {
+    let pipeline = open(folder, device_named(device)?, dtype_named(dtype)?)?;
+    let prompt = pipeline.tokenize(PROMPT)?;
+    let options = Options { steps, height: size, width: size, seeds: vec![1], ..pipeline.default_options() };
+    let (mut plain, mut recorded) = (f64::INFINITY, f64::INFINITY);
+    for round in 0..3 {
+        let done = pipeline.generate(&prompt, &options, &mut Unobserved, &mut |_| ControlFlow::Continue(()))?;
+        let once = done.timings.steps / done.timesteps.len() as f64;
+        let start = Instant::now();
+        let traced = run(&pipeline, &options)?;
+        let whole = start.elapsed().as_secs_f64();
+        if round > 0 {
+            plain = plain.min(once);
+            recorded = recorded.min(whole);
+        }
+        drop(traced);
+    }
+    println!("steps: {device} {dtype} {size}x{size}: {plain:.4} s per step; a recorded run of {steps} {recorded:.2} s");
+    Ok(())
+}
