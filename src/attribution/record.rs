@@ -20,7 +20,7 @@ pub const ATTRIBUTION: &str = "attribution.json";
 /// about, the newest last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attributions {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The format version of the writer.
     pub format_version: u32,
     /// What was found.
     pub regions: Vec<RegionAttribution>,

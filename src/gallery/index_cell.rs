@@ -23,7 +23,7 @@ pub struct IndexCell {
     pub expected: Vec<(String, Option<bool>)>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
-    /// What stands out of it, in a sentence each with its kind, a place in [`NOTES`].
+    /// What stands out of it, in a sentence each with its kind, a place in `NOTES`.
     pub notes: Vec<(usize, String)>,
 }
 

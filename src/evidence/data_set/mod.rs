@@ -1,7 +1,7 @@
 //! Pictures with known masks: which layout a folder has, and its scenes one after the other.
 //!
-//! Three layouts are known: attnmap's own scenes, the PASCAL VOC challenge's ([`voc`]) and COCO's
-//! ([`coco`]). Pictures of the last two are brought to one size; their caption is the names of the
+//! Three layouts are known: attnmap's own scenes, the PASCAL VOC challenge's (`voc`) and COCO's
+//! (`coco`). Pictures of the last two are brought to one size; their caption is the names of the
 //! classes in them.
 
 mod coco;
