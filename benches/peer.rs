@@ -55,7 +55,10 @@ fn main() -> Result<()> {
 
     let checkpoint = Checkpoint::open(&Source::Folder(folder.clone()), &OpenOptions::default())?;
     let unet = checkpoint.weights(Part::Unet)?.load(DType::F32, &cpu, |weights| {
-        Unet::build(&checkpoint.unet, &Builder::with_layout(weights, MemoryOrder::best_on(&cpu)))
+        Unet::build(
+            checkpoint.denoiser.unet().expect("a UNet"),
+            &Builder::with_layout(weights, MemoryOrder::best_on(&cpu)),
+        )
     })?;
     let text = checkpoint
         .weights(Part::TextEncoder)?

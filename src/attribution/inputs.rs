@@ -3,12 +3,12 @@
 use candle_core::{DType, Tensor};
 
 use super::method::Input;
-use crate::Result;
 use crate::facts::label;
 use crate::model::Conditioning;
 use crate::pipeline::{Options, Pipeline, States};
 use crate::prompt::Prompt;
 use crate::trace::{PromptInfo, TokenKind, WordInfo};
+use crate::{Error, Result};
 
 /// Whom a part of the input belongs to: a word of the prompt, or what surrounds the words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,12 @@ impl Inputs {
     /// # Errors
     /// Those of the text encoders.
     pub fn new(pipeline: &Pipeline, prompt: &Prompt, kind: Input) -> Result<Self> {
+        if pipeline.family().flows() {
+            return Err(Error::Unsupported {
+                what: "attributing places to words with Stable Diffusion 3".into(),
+                way_out: "`attnmap explain` measures what its words change".into(),
+            });
+        }
         let words = PromptInfo::from(prompt).words;
         let mut owners: Vec<Owner> =
             words.iter().map(|word| Owner { name: label(word), word: Some(word.clone()) }).collect();

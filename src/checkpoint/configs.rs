@@ -1,7 +1,8 @@
 //! All configs of a checkpoint: read from its store, and whether the parts fit each other.
 
 use super::config::{
-    self, ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig,
+    self, DenoiserConfig, Family, ModelIndex, SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles,
+    TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig,
 };
 use super::defaults::{self, Defaults};
 use super::foreign;
@@ -18,13 +19,29 @@ pub struct SecondEncoder {
     pub tokenizer: TokenizerFiles,
 }
 
+/// Tokens of T5 that Stable Diffusion 3 is given, padding included: `max_sequence_length` of its
+/// pipeline in diffusers. Without T5 so many zeros stand in their place.
+pub const T5_TOKENS: usize = 256;
+
+/// T5, whose states follow those of the CLIP encoders, and its tokenizer.
+#[derive(Debug)]
+pub struct T5Encoder {
+    /// Which part it is.
+    pub part: Part,
+    /// Its shape.
+    pub config: T5Config,
+    /// Its tokenizer's files.
+    pub tokenizer: T5TokenizerFiles,
+}
+
 /// What the JSON files of a checkpoint say.
 pub(super) struct Configs {
     pub(super) index: ModelIndex,
-    pub(super) unet: UnetConfig,
+    pub(super) denoiser: DenoiserConfig,
     pub(super) vae: VaeConfig,
     pub(super) text_encoder: TextEncoderConfig,
     pub(super) second: Option<SecondEncoder>,
+    pub(super) t5: Option<T5Encoder>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) tokenizer: TokenizerFiles,
     pub(super) defaults: Defaults,
@@ -38,36 +55,102 @@ impl Configs {
         let index = ModelIndex::from_json(&index, &index_file)?;
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
 
-        let (bytes, file) = json("unet/config.json", "the UNet's shape")?;
-        let unet = UnetConfig::from_json(&bytes, &file)?;
+        let (denoiser_file, role) = match index.family {
+            Family::StableDiffusion3 => ("transformer/config.json", "the transformer's shape"),
+            _ => ("unet/config.json", "the UNet's shape"),
+        };
+        let (bytes, file) = json(denoiser_file, role)?;
+        let denoiser = match index.family {
+            Family::StableDiffusion3 => DenoiserConfig::Sd3(Sd3Config::from_json(&bytes, &file)?),
+            _ => DenoiserConfig::Unet(UnetConfig::from_json(&bytes, &file)?),
+        };
         let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
         // The index says which class it is (`CLIPTextModel`), whatever the config once was.
-        let text_encoder = TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? };
+        let text_encoder = match index.family {
+            _ if index.first_projects => TextEncoderConfig::with_projection(&bytes, &file)?,
+            _ => TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? },
+        };
         let second = match index.parts().contains(&Part::TextEncoder2) {
             true => Some(SecondEncoder::read(store)?),
             false => None,
         };
+        let t5 = match index.parts().contains(&Part::TextEncoder3) {
+            true => Some(T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3")?),
+            false => None,
+        };
         let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
         let vae = VaeConfig::from_json(&bytes, &file)?;
+        if !index.family.flows() && vae.shift_factor != 0.0 {
+            // Their pipelines in diffusers pass over it.
+            let reason = format!("`shift_factor` is {}, which pipelines of this kind do not know", vae.shift_factor);
+            return Err(Error::Config { file, reason });
+        }
         let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
         let scheduler = SchedulerConfig::from_json_as(&bytes, &file, &index.scheduler_class, &index_file)?;
         let tokenizer = read_tokenizer(store, "tokenizer", text_encoder.max_position_embeddings)?;
 
-        check_conditions(&unet, &text_encoder, second.as_ref())
-            .map_err(|reason| Error::Config { file: store.path("unet/config.json"), reason })?;
+        let fits = match &denoiser {
+            DenoiserConfig::Unet(unet) => check_conditions(unet, &text_encoder, second.as_ref()),
+            DenoiserConfig::Sd3(sd3) => check_joint(sd3, &text_encoder, second.as_ref(), t5.as_ref()),
+        };
+        fits.map_err(|reason| Error::Config { file: store.path(denoiser_file), reason })?;
         // An inpainting UNet is shown a mask and the masked picture's latent too.
-        if ![vae.latent_channels, 2 * vae.latent_channels + 1].contains(&unet.in_channels) {
+        let (taken, latent) = (denoiser.in_channels(), vae.latent_channels);
+        let inpaints = denoiser.unet().is_some() && taken == 2 * latent + 1;
+        if taken != latent && !inpaints {
             return Err(Error::Config {
-                file: store.path("unet/config.json"),
-                reason: format!(
-                    "`in_channels` is {}, but the autoencoder's `latent_channels` is {}",
-                    unet.in_channels, vae.latent_channels
-                ),
+                file: store.path(denoiser_file),
+                reason: format!("`in_channels` is {taken}, but the autoencoder's `latent_channels` is {latent}"),
             });
         }
-        let defaults = defaults::read(store, &vae, defaults::usual(&index, &unet, &vae, &scheduler))?;
-        Ok(Self { index, unet, vae, text_encoder, second, scheduler, tokenizer, defaults })
+        let factor = vae.factor() * denoiser.patch();
+        let defaults = defaults::read(store, factor, defaults::usual(&index, &denoiser, &vae, &scheduler))?;
+        Ok(Self { index, denoiser, vae, text_encoder, second, t5, scheduler, tokenizer, defaults })
     }
+}
+
+impl T5Encoder {
+    /// The T5 that is `part`, with the tokenizer in `folder`.
+    fn read(store: &Store, part: Part, folder: &str) -> Result<Self> {
+        let name = format!("{}/config.json", part.folder());
+        let bytes = store.read_required(&name, "the shape of T5")?;
+        let config = T5Config::from_json(&bytes, &store.path(&name))?;
+        let settings = format!("{folder}/tokenizer_config.json");
+        let bytes = store.read(&settings)?;
+        let path = store.path(&settings);
+        let tokenizer = T5TokenizerFiles::new(
+            store.path(folder),
+            store.read(&format!("{folder}/tokenizer.json"))?,
+            bytes.as_deref().map(|json| (json, path.as_path())),
+            store.list(folder)?.iter().any(|file| file == "spiece.model"),
+        )?;
+        Ok(Self { part, config, tokenizer })
+    }
+}
+
+/// Whether the transformer takes what the text encoders give; the error is what does not fit.
+fn check_joint(
+    transformer: &Sd3Config,
+    text_encoder: &TextEncoderConfig,
+    second: Option<&SecondEncoder>,
+    t5: Option<&T5Encoder>,
+) -> Result<(), String> {
+    let width = text_encoder.hidden_size + second.map_or(0, |second| second.text_encoder.hidden_size);
+    let first = if text_encoder.with_projection { text_encoder.projection_dim } else { text_encoder.hidden_size };
+    let pooled = first + second.map_or(0, |second| second.text_encoder.projection_dim);
+    let joint = transformer.joint_attention_dim;
+    if let Some(other) = t5.map(|t5| t5.config.d_model).filter(|other| *other != joint) {
+        return Err(format!("`joint_attention_dim` is {joint}, but the `d_model` of T5 is {other}"));
+    }
+    // The states of the two are filled up with zeros to the width of T5's.
+    if width > joint {
+        return Err(format!("`joint_attention_dim` is {joint}, but the widths of the CLIP encoders sum to {width}"));
+    }
+    if pooled != transformer.pooled_projection_dim {
+        let expected = transformer.pooled_projection_dim;
+        return Err(format!("`pooled_projection_dim` is {expected}, but the CLIP projections sum to {pooled}"));
+    }
+    Ok(())
 }
 
 impl SecondEncoder {

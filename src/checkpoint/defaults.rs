@@ -1,7 +1,7 @@
 //! What a checkpoint is used with unless the user says otherwise: its own word, or the habits of
 //! its kind.
 
-use super::config::{Family, Fields, ModelIndex, SchedulerConfig, UnetConfig, VaeConfig};
+use super::config::{DenoiserConfig, Family, Fields, ModelIndex, SchedulerConfig, VaeConfig};
 use super::store::Store;
 use crate::{Error, Result};
 use serde::Serialize;
@@ -28,16 +28,23 @@ pub struct Defaults {
 
 /// Steps, guidance and size that the model's kind is used with: diffusers' pipelines' own defaults,
 /// or a few-step model's.
-pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Defaults {
+pub(super) fn usual(
+    index: &ModelIndex,
+    denoiser: &DenoiserConfig,
+    vae: &VaeConfig,
+    scheduler: &SchedulerConfig,
+) -> Defaults {
     // 64 latent pixels (SDXL: 128) is what the pipelines assume of a config that does not say.
     let side = if index.family == Family::StableDiffusionXl { 128 } else { 64 };
-    let size = unet.sample_size.unwrap_or([side; 2]).map(|side| side * vae.factor());
+    let size = denoiser.sample_size().unwrap_or([side; 2]).map(|side| side * vae.factor());
     let is = |class: &str| scheduler.class_name == class;
     let predicts = scheduler.prediction_type.as_deref().unwrap_or("epsilon");
     let trailing = scheduler.timestep_spacing.as_deref() == Some("trailing")
         && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
     let (steps, guidance_scale) = match index.family {
-        _ if unet.time_cond_proj_dim.is_some() || index.family == Family::LatentConsistency => (4, 8.5),
+        Family::StableDiffusion3 => (28, 7.0),
+        _ if index.family == Family::LatentConsistency => (4, 8.5),
+        _ if denoiser.unet().is_some_and(|unet| unet.time_cond_proj_dim.is_some()) => (4, 8.5),
         // Distilled without a guidance embedding (an LCM or TCD LoRA that was merged in).
         _ if is("LCMScheduler") || is("TCDScheduler") => (4, 1.0),
         // SD-Turbo, SDXL-Turbo, and Lightning and Hyper as their authors say to use them: guidance
@@ -52,7 +59,8 @@ pub(super) fn usual(index: &ModelIndex, unet: &UnetConfig, vae: &VaeConfig, sche
 }
 
 /// What `attnmap.json` says beyond the `defaults` of the model's kind.
-pub(super) fn read(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Result<Defaults> {
+/// Sides are multiples of `factor`.
+pub(super) fn read(store: &Store, factor: usize, mut defaults: Defaults) -> Result<Defaults> {
     let Some(json) = store.read("attnmap.json")? else { return Ok(defaults) };
     let file = store.path("attnmap.json");
     let mut fields = Fields::parse(&file, &json)?;
@@ -64,12 +72,12 @@ pub(super) fn read(store: &Store, vae: &VaeConfig, mut defaults: Defaults) -> Re
         kinds: fields.take("kinds", None)?,
         description: fields.take("description", None)?,
     };
-    check(&defaults, vae, &file)?;
+    check(&defaults, factor, &file)?;
     fields.finish()?;
     Ok(defaults)
 }
 
-fn check(defaults: &Defaults, vae: &VaeConfig, file: &Path) -> Result<()> {
+fn check(defaults: &Defaults, factor: usize, file: &Path) -> Result<()> {
     let refuse = |reason: String| Err(Error::Config { file: file.to_path_buf(), reason });
     if defaults.steps == 0 {
         return refuse("`steps` is 0".into());
@@ -77,8 +85,8 @@ fn check(defaults: &Defaults, vae: &VaeConfig, file: &Path) -> Result<()> {
     if !defaults.guidance_scale.is_finite() {
         return refuse("`guidance_scale` is not a number".into());
     }
-    if defaults.size.iter().any(|side| *side == 0 || side % vae.factor() != 0) {
-        return refuse(format!("`size` is {:?}, which is not a multiple of {}", defaults.size, vae.factor()));
+    if defaults.size.iter().any(|side| *side == 0 || side % factor != 0) {
+        return refuse(format!("`size` is {:?}, which is not a multiple of {factor}", defaults.size));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and
 //! headers alone.
 
-use super::config::{UnetBlock, UnetConfig};
+use super::config::{DenoiserConfig, UnetBlock, UnetConfig};
+use super::configs::T5_TOKENS;
 use super::embedding::AddedWord;
 use super::open::Checkpoint;
 use super::part::Part;
@@ -31,6 +32,9 @@ pub struct Description {
     pub factor: usize,
     /// Tokens of a prompt, start and end included.
     pub prompt_tokens: usize,
+    /// Tokens of T5, where it reads the prompt too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t5_tokens: Option<usize>,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
     /// The words that the model knows, where it was trained on a small world.
@@ -41,7 +45,7 @@ pub struct Description {
     pub kinds: Option<BTreeMap<String, Vec<String>>>,
     /// The scheduler's class.
     pub scheduler: String,
-    /// What the UNet predicts: `epsilon`, `v_prediction` or `sample`.
+    /// What the denoiser predicts: `epsilon`, `v_prediction`, `sample` or `flow`.
     pub prediction_type: String,
     /// Steps unless told otherwise.
     pub steps: usize,
@@ -113,10 +117,10 @@ impl Checkpoint {
             file: added.file.display().to_string(),
         };
         let size = self.defaults.size;
-        let factor = self.vae.factor();
+        let factor = self.factor();
         Ok(Description {
             id: self.id.clone(),
-            kind: kind(&self.unet).to_string(),
+            kind: kind(&self.denoiser).to_string(),
             about: self.defaults.description.clone(),
             parameters: parts.iter().map(|part| part.parameters).sum(),
             bytes: parts.iter().map(|part| part.bytes).sum(),
@@ -124,15 +128,19 @@ impl Checkpoint {
             size,
             factor,
             prompt_tokens: self.tokenizer.config.model_max_length,
+            t5_tokens: self.t5.as_ref().map(|_| T5_TOKENS),
             vocabulary: self.text_encoder.vocab_size,
             known_words: self.defaults.vocabulary.clone(),
             kinds: self.defaults.kinds.clone(),
             scheduler: self.scheduler.class_name.clone(),
             // Every scheduler's default.
-            prediction_type: self.scheduler.prediction_type.clone().unwrap_or_else(|| "epsilon".into()),
+            prediction_type: match self.index.family.flows() {
+                true => "flow".into(),
+                false => self.scheduler.prediction_type.clone().unwrap_or_else(|| "epsilon".into()),
+            },
             steps: self.defaults.steps,
             guidance_scale: self.defaults.guidance_scale,
-            sites: self.unet.cross_attention_sites(size.map(|side| side / factor)),
+            sites: self.denoiser.sites(size.map(|side| side / self.vae.factor())),
             ignored_parts: self.index.ignored_parts.clone(),
             words: self.added_words.iter().map(word).collect(),
             warnings: self.warnings.clone(),
@@ -141,8 +149,20 @@ impl Checkpoint {
     }
 }
 
-/// The family that a UNet's shape is known from.
-fn kind(unet: &UnetConfig) -> &'static str {
+/// The release that a denoiser's shape is known from.
+fn kind(denoiser: &DenoiserConfig) -> &'static str {
+    match denoiser {
+        DenoiserConfig::Unet(unet) => kind_of_unet(unet),
+        DenoiserConfig::Sd3(sd3) => match (sd3.num_layers, sd3.width(), sd3.dual_attention_layers.len()) {
+            (24, 1536, 0) => "Stable Diffusion 3 medium",
+            (24, 1536, 13) => "Stable Diffusion 3.5 medium",
+            (38, 2432, 0) => "Stable Diffusion 3.5 large",
+            _ => "Stable Diffusion 3 layout, own shape",
+        },
+    }
+}
+
+fn kind_of_unet(unet: &UnetConfig) -> &'static str {
     let standard = unet.block_out_channels == [320, 640, 1280, 1280] && unet.layers_per_block == [2; 4];
     let large = unet.block_out_channels == [320, 640, 1280] && unet.addition.is_some();
     let depth: usize = unet.transformer_layers_per_block.iter().flatten().sum();

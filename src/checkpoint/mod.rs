@@ -26,10 +26,10 @@ mod weights;
 
 pub use changes::{Changes, PREDICTIONS};
 pub use config::{
-    Activation, Addition, BlockType, Family, ModelIndex, Number, SchedulerConfig, TextEncoderConfig, TokenizerConfig,
-    TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
+    Activation, Addition, BlockType, DenoiserConfig, Family, ModelIndex, Number, SchedulerConfig, Sd3Config, T5Config,
+    T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
 };
-pub use configs::{SecondEncoder, TIME_IDS};
+pub use configs::{SecondEncoder, T5_TOKENS, T5Encoder, TIME_IDS};
 pub use defaults::Defaults;
 pub use describe::{Description, PartDescription, WordDescription};
 pub use embedding::{AddedWord, Embedding};

@@ -2,8 +2,8 @@
 
 use super::adapter;
 use super::changes::Changes;
-use super::config::{ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerFiles, UnetConfig, VaeConfig};
-use super::configs::{Configs, SecondEncoder};
+use super::config::{DenoiserConfig, ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerFiles, VaeConfig};
+use super::configs::{Configs, SecondEncoder, T5Encoder};
 use super::defaults::{self, Defaults};
 use super::embedding::{AddedWord, Embedding, Target};
 use super::hub::{self, HubOptions};
@@ -45,14 +45,16 @@ pub struct Checkpoint {
     pub id: String,
     /// The pipeline's index.
     pub index: ModelIndex,
-    /// The UNet's shape.
-    pub unet: UnetConfig,
+    /// The denoiser's shape.
+    pub denoiser: DenoiserConfig,
     /// The autoencoder's shape.
     pub vae: VaeConfig,
     /// The text encoder's shape.
     pub text_encoder: TextEncoderConfig,
-    /// The second text encoder's shape and its tokenizer, in SDXL.
+    /// The second text encoder's shape and its tokenizer, in SDXL and Stable Diffusion 3.
     pub second: Option<SecondEncoder>,
+    /// T5's shape and its tokenizer, in Stable Diffusion 3 where the checkpoint has it.
+    pub t5: Option<T5Encoder>,
     /// The scheduler that the checkpoint was made for.
     pub scheduler: SchedulerConfig,
     /// The tokenizer's files and settings.
@@ -151,14 +153,16 @@ impl Checkpoint {
 
     /// A checkpoint with the configs in `store`; its weights are not looked at.
     fn new(store: Store, id: String) -> Result<Self> {
-        let Configs { index, unet, vae, text_encoder, second, scheduler, tokenizer, defaults } = Configs::read(&store)?;
+        let Configs { index, denoiser, vae, text_encoder, second, t5, scheduler, tokenizer, defaults } =
+            Configs::read(&store)?;
         Ok(Self {
             id,
             index,
-            unet,
+            denoiser,
             vae,
             text_encoder,
             second,
+            t5,
             scheduler,
             tokenizer,
             defaults,
@@ -177,8 +181,14 @@ impl Checkpoint {
         let changes = &options.changes;
         if changes.prediction.is_some() {
             self.scheduler.prediction_type.clone_from(&changes.prediction);
-            let usual = defaults::usual(&self.index, &self.unet, &self.vae, &self.scheduler);
-            self.defaults = defaults::read(&self.store, &self.vae, usual)?;
+            if self.index.family.flows() {
+                return Err(Error::option(
+                    "--prediction",
+                    "a flow matching checkpoint predicts a velocity of its own kind; leave it out",
+                ));
+            }
+            let usual = defaults::usual(&self.index, &self.denoiser, &self.vae, &self.scheduler);
+            self.defaults = defaults::read(&self.store, self.factor(), usual)?;
         }
         let mut adapters = lora::Changes::new();
         let find = |kind: adapter::Kind, file: &Path| kind.find(file, &options.hub, options.progress.clone());
@@ -209,7 +219,12 @@ impl Checkpoint {
     fn layers(&self) -> Layers {
         // What cannot be read is named when it is loaded.
         let shapes = |&part: &Part| Some((part.folder(), self.weights(part).ok()?.shapes()));
-        Layers::new(&self.unet, self.index.parts().iter().filter_map(shapes))
+        Layers::new(&self.denoiser, self.index.parts().iter().filter_map(shapes))
+    }
+
+    /// Image pixels that each side must be a multiple of.
+    pub fn factor(&self) -> usize {
+        self.vae.factor() * self.denoiser.patch()
     }
 
     /// The text encoders that embeddings add rows to.
@@ -235,7 +250,7 @@ impl Checkpoint {
     /// [`Error::Weights`] for files that are missing, truncated or malformed.
     pub fn weights(&self, part: Part) -> Result<Weights> {
         let weights = match &self.single {
-            Some(single) => single.weights(part),
+            Some(single) => single.weights(part, &|name| self.is_spare(part, name))?,
             None => {
                 let files = self.files.get(part.folder()).map(Vec::as_slice).unwrap_or_default();
                 Weights::open(&self.store, part, files, &|name| self.is_spare(part, name))?
@@ -258,7 +273,9 @@ impl Checkpoint {
                 Some(second) => &second.text_encoder,
                 None => return false,
             },
-            Part::Unet | Part::Vae => return starts(&["model_ema.", "ema_model."]),
+            Part::Unet | Part::Transformer | Part::Vae => return starts(&["model_ema.", "ema_model."]),
+            // The other half of a whole T5.
+            Part::TextEncoder3 => return starts(&["decoder.", "lm_head."]),
         };
         let layer =
             name.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());

@@ -251,8 +251,11 @@ fn ready(
     let batch = match choice.load.ignore_memory || !on_cpu {
         true => asked,
         false => {
-            let config = &choice.open(None)?.unet;
-            GradientPlan::new(config, pipeline.latent_grid(&seen.options), seen.prompt.ids.len()).rows(asked)?
+            let latent = pipeline.latent_grid(&seen.options);
+            match choice.open(None)?.denoiser.unet() {
+                Some(config) => GradientPlan::new(config, latent, seen.prompt.ids.len()).rows(asked)?,
+                None => asked,
+            }
         }
     };
     if batch < asked {

@@ -9,6 +9,7 @@ use attnmap::checkpoint::{
     cached_pipelines,
 };
 use attnmap::pipeline::{LoadOptions, MemoryPlan};
+use attnmap::trace::AttentionKind;
 use candle_core::DType;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -182,6 +183,8 @@ fn page(found: &Description) -> String {
         let name = match part.part {
             Part::TextEncoder => "text encoder",
             Part::TextEncoder2 => "second text encoder",
+            Part::TextEncoder3 => "third text encoder",
+            Part::Transformer => "transformer",
             Part::Unet => "UNet",
             Part::Vae => "autoencoder",
         };
@@ -193,7 +196,8 @@ fn page(found: &Description) -> String {
     }
     row("on disk", bytes(found.bytes));
     row("image", format!("{} unless told otherwise; any multiple of {}", size(found.size), found.factor));
-    row("prompt", format!("{} tokens of a vocabulary of {}", found.prompt_tokens, found.vocabulary));
+    let t5 = found.t5_tokens.map_or_else(String::new, |tokens| format!(", and {tokens} of T5's"));
+    row("prompt", format!("{} tokens of a vocabulary of {}{t5}", found.prompt_tokens, found.vocabulary));
     for (name, words) in known_words(found) {
         for (index, line) in wrapped(&words, 84).iter().enumerate() {
             row(if index == 0 { name.as_str() } else { "" }, line.clone());
@@ -216,7 +220,9 @@ fn page(found: &Description) -> String {
         row("warning", warning.clone());
     }
     row("digest", found.digest.clone());
-    row("sites", format!("{} cross-attention layers", found.sites.len()));
+    let joint = found.sites.iter().any(|site| site.kind == AttentionKind::Joint);
+    let kind = if joint { "joint" } else { "cross" };
+    row("sites", format!("{} {kind}-attention layers", found.sites.len()));
     let width = found.sites.iter().map(|site| site.path.len()).max().unwrap_or(0);
     for site in &found.sites {
         row("", format!("{:width$}  {} heads, {}x{}", site.path, site.heads, site.width, site.height));

@@ -112,6 +112,18 @@ impl Row {
                 if let Some(second) = &mut row.prompt.second {
                     own_positions(second, words).into_iter().for_each(|position| substitute(&mut second.ids, position));
                 }
+                if let Some(behind) = &mut row.prompt.behind {
+                    // Articles as T5's tokenizer writes them.
+                    let article = |text: &str| -> Result<Option<u32>> {
+                        Ok(pipeline.tokenize(text)?.behind.and_then(|own| own.ids.first().copied()))
+                    };
+                    let (a, the) = (article("a")?, article("the")?);
+                    for position in own_positions(behind, words) {
+                        if let (Some(id), Some(a), Some(the)) = (behind.ids.get_mut(position), a, the) {
+                            *id = if *id == a { the } else { a };
+                        }
+                    }
+                }
             }
             Cut::Drop => {
                 let gone = |at: usize| words.iter().any(|word| (word.start..word.end).contains(&at));

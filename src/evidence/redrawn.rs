@@ -427,7 +427,7 @@ pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
 
 /// 1 for every key of the prompt, `weight` for those of `word`.
 fn weights_of(prompt: &Prompt, word: &WordInfo, weight: f32) -> Vec<f32> {
-    let mut weights = vec![1.0; prompt.ids.len()];
+    let mut weights = vec![1.0; prompt.key_count()];
     let keys = word.tokens.iter().filter_map(|&token| prompt.tokens.get(token)).map(|token| token.position);
     keys.for_each(|key| weights[key] = weight);
     weights

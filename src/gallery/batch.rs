@@ -5,7 +5,7 @@ use super::plan::{Axes, Cell, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::files::write_new_file;
 use crate::heatmap::Aggregate;
-use crate::pipeline::{Choice, LoadOptions, MAPS_AN_IMAGE, MemoryPlan, free_memory};
+use crate::pipeline::{Choice, LoadOptions, MemoryPlan, free_memory};
 use crate::render::Display;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -163,9 +163,8 @@ pub fn fitting_batch(axes: &Axes, open: &dyn Fn(&Choice) -> Result<Checkpoint>) 
         let planned = |(checkpoint, load): (Checkpoint, LoadOptions)| {
             let [height, width] = load.size.unwrap_or(checkpoint.defaults.size);
             let factor = checkpoint.vae.factor();
-            let channels = checkpoint.unet.block_out_channels.first().copied().unwrap_or(1);
             let latent = height.div_ceil(factor).saturating_mul(width.div_ceil(factor)) as u64;
-            let image = latent.saturating_mul(4 * channels as u64 * MAPS_AN_IMAGE);
+            let image = latent.saturating_mul(4 * checkpoint.denoiser.values_per_cell());
             Ok((MemoryPlan::new(&checkpoint, &load)?.weights(), image))
         };
         let Ok((weights, image)) = plan.open(cell, open).and_then(planned) else { continue };

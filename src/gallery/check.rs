@@ -3,7 +3,7 @@
 use super::cell::{CellFacts, FILE};
 use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Family};
 use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_size};
 use crate::trace::Grid;
 use crate::{Error, Result};
@@ -29,7 +29,9 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
             Some((_, shape)) => *shape,
             None => {
                 let shape = match plan.open(cell, open) {
-                    Ok((checkpoint, _)) => Some((checkpoint.vae.factor(), checkpoint.second.is_some())),
+                    Ok((checkpoint, _)) => {
+                        Some((checkpoint.factor(), checkpoint.index.family == Family::StableDiffusionXl))
+                    }
                     Err(error @ Error::Option { .. }) => return Err(error),
                     Err(error) => {
                         first.get_or_insert(error);

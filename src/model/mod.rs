@@ -10,10 +10,12 @@ mod fixture;
 mod interrupt;
 pub mod layers;
 mod resnet;
+mod t5;
 mod text_encoder;
 mod vae;
 
-pub use denoiser::{AddedConditions, Conditioning, Denoiser, PreparedPrompt, Unet, UnetPrompt};
+pub use denoiser::{AddedConditions, Conditioning, Denoiser, PreparedPrompt, Sd3, Sd3Prompt, Unet, UnetPrompt};
 pub use interrupt::Interrupt;
+pub use t5::T5;
 pub use text_encoder::{TextEncoder, TextEncoding};
 pub use vae::{Posterior, Vae};

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, IndexOp, Tensor};
 use super::generation::TextAttentions;
 use super::load::Pipeline;
 use super::options::Options;
-use crate::checkpoint::TIME_IDS;
+use crate::checkpoint::{T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
@@ -28,9 +28,10 @@ fn value_weights(weights: &[f32], context: &PreparedPrompt, images: usize) -> Re
 #[derive(Debug, Clone)]
 pub struct States {
     /// The states of each text encoder, weights applied, `[prompts, tokens, channels]`. Those of
-    /// two encoders stand side by side in cross-attention.
+    /// two CLIP encoders stand side by side. Those of T5, the third, follow them as further keys.
     pub encoders: Vec<Tensor>,
-    /// The second encoder's projection of each prompt, `[prompts, width]`.
+    /// The second encoder's projection of each prompt, `[prompts, width]`; in Stable Diffusion 3 both
+    /// CLIP encoders', side by side.
     pub pooled: Option<Tensor>,
 }
 
@@ -52,7 +53,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Tokenizer::encode`](crate::prompt::Tokenizer::encode).
     pub fn tokenize(&self, text: &str) -> Result<Prompt> {
-        self.of_both(|tokenizer| tokenizer.encode(text))
+        self.of_all(|tokenizer| tokenizer.encode(text))
     }
 
     /// As [`tokenize`](Self::tokenize), read by `syntax`.
@@ -60,7 +61,11 @@ impl Pipeline {
     /// # Errors
     /// As [`Tokenizer::read`](crate::prompt::Tokenizer::read).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
-        self.of_both(|tokenizer| tokenizer.read(text, syntax))
+        if self.joint_width.is_some() && syntax != Syntax::default() {
+            let option = if syntax.emphasis { "--emphasis" } else { "--long" };
+            return Err(Error::option(option, "is for Stable Diffusion 1, 2 and XL; leave it out"));
+        }
+        self.of_all(|tokenizer| tokenizer.read(text, syntax))
     }
 
     /// The prompt of a run with `options`: `text` read by their syntax, in as many chunks as the
@@ -91,13 +96,16 @@ impl Pipeline {
         Ok((prompt, padded.next()))
     }
 
-    /// What both tokenizers, or the only one, make of a text.
-    fn of_both(&self, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
+    /// What all tokenizers make of a text.
+    fn of_all(&self, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
         let mut prompt = read(&self.tokenizer)?;
         if let Some(second) = &self.second {
             prompt.second = Some(Box::new(read(&second.tokenizer)?));
         }
-        Ok(prompt)
+        match &self.t5 {
+            Some(t5) => t5.behind(prompt),
+            None => Ok(prompt),
+        }
     }
 
     /// `prompts` with empty chunks behind them, so that all have as many for each encoder.
@@ -177,8 +185,7 @@ impl Pipeline {
     /// # Errors
     /// When the rows differ.
     pub fn conditioning_of(&self, states: &States, options: &Options) -> Result<Conditioning> {
-        let hidden_states = Tensor::cat(&states.encoders, 2)?;
-        Ok(self.conditions(hidden_states, states.pooled.clone(), options))
+        Ok(self.conditions(self.side_by_side(&states.encoders)?, states.pooled.clone(), options))
     }
 
     /// Whether the unconditional half of a run with `options` is zeros in place of the negative
@@ -200,7 +207,9 @@ impl Pipeline {
     pub(super) fn context(&self, prompt: &Prompt, options: &Options) -> Result<(PreparedPrompt, TextAttentions)> {
         let images = options.seeds.len();
         let (prompt, negative) = self.prompts(prompt, options)?;
-        let conditional = self.encode(&[&prompt], true, options.text_layers.as_deref())?;
+        // Where encoders stand one behind the other, a trace has no place for their own attention.
+        let watched = self.joint_width.is_none();
+        let conditional = self.encode(&[&prompt], watched, options.text_layers.as_deref())?;
         let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
         let mut add = |hidden_states: Tensor, projection: Option<Tensor>| {
             states.extend(std::iter::repeat_n(hidden_states, images));
@@ -221,6 +230,9 @@ impl Pipeline {
         let mut encoders = [&prompt].into_iter().chain(prompt.second.as_deref()).zip(&conditional.outputs);
         let mut attentions = || -> Result<Vec<TextAttention>> {
             let Some((prompt, output)) = encoders.next() else { return Ok(Vec::new()) };
+            if output.attentions.is_empty() {
+                return Ok(Vec::new());
+            }
             let tokens: Vec<usize> = prompt.keys().iter().map(ExactSizeIterator::len).collect();
             let layer = |layer: &Tensor| TextAttention::from_chunks(layer, &tokens);
             output.attentions.iter().map(layer).collect()
@@ -247,7 +259,7 @@ impl Pipeline {
         let prompts = self.padded(prompts);
         let outputs = self.outputs(&prompts, watched, layers)?;
         let States { encoders, pooled } = self.gathered(&prompts, &outputs)?;
-        Ok(Encoding { hidden_states: Tensor::cat(&encoders, 2)?, pooled, outputs })
+        Ok(Encoding { hidden_states: self.side_by_side(&encoders)?, pooled, outputs })
     }
 
     /// What each text encoder makes of padded `prompts`; see [`encode`](Self::encode).
@@ -272,13 +284,36 @@ impl Pipeline {
         let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
         let others: Vec<Prompt> = prompts.iter().map(own).collect();
         // Neither's final layer norm, and neither's last layer: as SDXL was trained.
-        let encoders = vec![joined(first.penultimate(), prompts)?, joined(second.penultimate(), &others)?];
+        let mut encoders = vec![joined(first.penultimate(), prompts)?, joined(second.penultimate(), &others)?];
+        if self.joint_width.is_some() {
+            if let Some(t5) = &self.t5 {
+                encoders.push(t5.states(prompts)?.to_device(&self.options.device)?);
+            }
+            let pooled = |encoder: &&TextEncoding| encoder.projected.clone().unwrap_or_else(|| encoder.pooled.clone());
+            let both: Vec<Tensor> = [first, second].iter().map(pooled).collect();
+            return Ok(States { encoders, pooled: Some(Tensor::cat(&both, 1)?) });
+        }
         let pooled = match &second.projected {
             // Of a long prompt the first chunk's.
             Some(rows) => Some(rows.reshape((prompts.len(), (), rows.dim(1)?))?.i((.., 0))?.contiguous()?),
             None => None,
         };
         Ok(States { encoders, pooled })
+    }
+
+    /// The states of all encoders as the denoiser is given them. Those of CLIP stand side by side. In
+    /// Stable Diffusion 3 zeros fill their channels up, and T5's follow as further keys; without T5
+    /// these are zeros (`_get_t5_prompt_embeds` in diffusers).
+    fn side_by_side(&self, encoders: &[Tensor]) -> Result<Tensor> {
+        let Some(width) = self.joint_width else { return Ok(Tensor::cat(encoders, 2)?) };
+        let both = Tensor::cat(&encoders[..encoders.len().min(2)], 2)?;
+        let (rows, _, own) = both.dims3()?;
+        let both = both.pad_with_zeros(2, 0, width.saturating_sub(own))?;
+        let behind = match encoders.get(2) {
+            Some(states) => states.to_dtype(both.dtype())?,
+            None => Tensor::zeros((rows, T5_TOKENS, width), both.dtype(), both.device())?,
+        };
+        Ok(Tensor::cat(&[&both, &behind], 1)?)
     }
 
     /// The ids of all chunks of `prompts` as `[prompts * chunks, tokens]` where the networks run.

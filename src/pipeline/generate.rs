@@ -7,7 +7,7 @@ use super::start::Start;
 use crate::checkpoint::{Family, SchedulerConfig};
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
-use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
+use crate::scheduler::{self, FlowLevels, FlowRun, Scheduler, SchedulerKind, TorchGenerator};
 use crate::trace::{AttentionObserver, Grid, Step};
 use crate::{Error, Result};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -69,8 +69,15 @@ impl Pipeline {
             );
             return Err(Error::option("--guidance", reason));
         }
+        if self.joint_width.is_some() && !options.probes.is_empty() {
+            return Err(Error::option(
+                "--probe",
+                "in joint attention a word that is read would change the image; put it into the prompt, or leave it out",
+            ));
+        }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
-        check_conditions(options.original_size.is_some(), options.crop != [0, 0], self.second.is_some())?;
+        let sized = self.family == Family::StableDiffusionXl;
+        check_conditions(options.original_size.is_some(), options.crop != [0, 0], sized)?;
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {
@@ -98,8 +105,15 @@ impl Pipeline {
                 scheduler::as_inpainting(&self.scheduler, options.scheduler)
             }
             Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
-            Family::LatentConsistency | Family::StableDiffusionXl => self.scheduler.clone(),
+            Family::LatentConsistency | Family::StableDiffusionXl | Family::StableDiffusion3 => self.scheduler.clone(),
         };
+        if self.family.flows() {
+            return self.flow_sampler(options);
+        }
+        if options.scheduler.is_some_and(SchedulerKind::flows) {
+            let reason = "flow-euler is for checkpoints trained by flow matching (Stable Diffusion 3); choose another";
+            return Err(Error::option("--scheduler", reason));
+        }
         if let Some(spacing) = options.spacing {
             config.timestep_spacing = Some(spacing.name().into());
         }
@@ -122,6 +136,17 @@ impl Pipeline {
         let with = options.scheduler.map_or(config.class_name, |kind| format!("--scheduler {kind}"));
         let reason = format!("{prediction} does not go with {with}; choose another of either ({error})");
         Err(Error::option("--prediction", reason))
+    }
+
+    /// The scheduler of a run with a flow matching checkpoint.
+    fn flow_sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
+        if options.spacing.is_some() {
+            return Err(Error::option("--spacing", "flow matching has one spacing of noise levels; leave it out"));
+        }
+        let patch = self.size_factor;
+        let image_tokens = (options.height / patch) * (options.width / patch);
+        let run = FlowRun { steps: options.steps, image_tokens, levels: FlowLevels::OfSchedule };
+        scheduler::build_flow(&self.scheduler, options.scheduler, run)
     }
 
     /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told

@@ -108,7 +108,7 @@ impl Pipeline {
     /// [`Error::Option`](crate::Error::Option) for a picture that is too long and thin.
     pub fn fit_picture(&self, image: &RgbImage, option: &str) -> Result<Grid> {
         let [height, width] = self.defaults.size;
-        picture::fit(grid(image), Grid::new(height, width), self.vae_factor, option)
+        picture::fit(grid(image), Grid::new(height, width), self.size_factor, option)
     }
 }
 

@@ -47,6 +47,12 @@ impl Pipeline {
         stops: &[Vec<usize>],
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Traced>> {
+        if self.t5.is_some() {
+            return Err(Error::Unsupported {
+                what: "a lens on a checkpoint with T5, whose states are known at its end alone".into(),
+                way_out: "take a checkpoint without T5, or one of Stable Diffusion 1, 2 or XL".into(),
+            });
+        }
         if options.seeds.len() != 1 {
             return Err(Error::option("--seed", "a lens has one seed, so that its images differ in the layer alone"));
         }

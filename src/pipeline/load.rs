@@ -3,11 +3,12 @@
 use super::memory::MemoryPlan;
 use super::options::{LoadOptions, Options, check_size, vae_dtype};
 use super::second::SecondEncoder;
-use crate::Result;
-use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, Family, Part, SchedulerConfig};
+use super::t5::T5Reader;
+use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, DenoiserConfig, Family, Part, SchedulerConfig};
 use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
 use crate::prompt::{Syntax, Tokenizer};
 use crate::trace::{Grid, Site};
+use crate::{Error, Result};
 use std::fmt;
 
 /// A checkpoint in memory, ready to generate.
@@ -15,6 +16,10 @@ pub struct Pipeline {
     pub(super) tokenizer: Tokenizer,
     pub(super) text_encoder: TextEncoder,
     pub(super) second: Option<SecondEncoder>,
+    /// T5, whose states stand behind those of the CLIP encoders.
+    pub(super) t5: Option<T5Reader>,
+    /// Channels of the text states, where they are joined by tokens (Stable Diffusion 3).
+    pub(super) joint_width: Option<usize>,
     pub(super) denoiser: Denoiser,
     pub(super) vae: Vae,
     pub(super) scheduler: SchedulerConfig,
@@ -28,6 +33,10 @@ pub struct Pipeline {
     pub(super) added_words: Vec<AddedWord>,
     pub(super) warnings: Vec<String>,
     pub(super) vae_factor: usize,
+    /// Image pixels that each side is a multiple of.
+    pub(super) size_factor: usize,
+    /// Cells of the latent's largest side, where there is one.
+    pub(super) largest_side: Option<usize>,
     pub(super) latent_channels: usize,
     pub(super) options: LoadOptions,
 }
@@ -55,10 +64,15 @@ impl Pipeline {
             true => TextEncoder::plain(&checkpoint.text_encoder, vb),
         })?;
         let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
-        let weights = checkpoint.weights(Part::Unet)?;
+        let t5 = T5Reader::load(checkpoint, options)?;
+        let part = match &checkpoint.denoiser {
+            DenoiserConfig::Unet(_) => Part::Unet,
+            DenoiserConfig::Sd3(_) => Part::Transformer,
+        };
+        let weights = checkpoint.weights(part)?;
         let denoiser = weights.load(*dtype, device, |vb| match plain {
-            false => Denoiser::new(&checkpoint.unet, vb),
-            true => Denoiser::plain(&checkpoint.unet, vb),
+            false => Denoiser::new(&checkpoint.denoiser, vb),
+            true => Denoiser::plain(&checkpoint.denoiser, vb),
         })?;
         let weights = checkpoint.weights(Part::Vae)?;
         let vae = weights.load(vae_dtype(checkpoint, *dtype), device, |vb| Vae::new(&checkpoint.vae, vb))?;
@@ -67,6 +81,11 @@ impl Pipeline {
             tokenizer,
             text_encoder,
             second,
+            t5,
+            joint_width: match &checkpoint.denoiser {
+                DenoiserConfig::Unet(_) => None,
+                DenoiserConfig::Sd3(sd3) => Some(sd3.joint_attention_dim),
+            },
             denoiser,
             vae,
             scheduler: checkpoint.scheduler.clone(),
@@ -79,6 +98,8 @@ impl Pipeline {
             added_words: checkpoint.added_words.clone(),
             warnings: checkpoint.warnings.clone(),
             vae_factor: checkpoint.vae.factor(),
+            size_factor: checkpoint.factor(),
+            largest_side: checkpoint.denoiser.largest_side(),
             latent_channels: checkpoint.vae.latent_channels,
             options: options.clone(),
         })
@@ -170,6 +191,12 @@ impl Pipeline {
         self.vae_factor
     }
 
+    /// Image pixels that each side of an image is a multiple of: those of a latent cell, times the
+    /// cells of a patch where the denoiser takes patches.
+    pub fn size_factor(&self) -> usize {
+        self.size_factor
+    }
+
     /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was
     /// not trained to take the scale as an input.
     pub fn guided(&self, options: &Options) -> bool {
@@ -205,6 +232,11 @@ impl Pipeline {
     /// Refuses an image size in pixels that has no latent grid; errors are
     /// [`Error::Option`](crate::Error::Option).
     pub fn check_size(&self, size: Grid) -> Result<()> {
-        check_size(size, self.vae_factor)
+        check_size(size, self.size_factor)?;
+        let most = self.largest_side.map(|side| side * self.vae_factor);
+        match most.filter(|most| size.height.max(size.width) > *most) {
+            Some(most) => Err(Error::option("--size", format!("this checkpoint has places for {most} pixels a side"))),
+            None => Ok(()),
+        }
     }
 }

@@ -195,8 +195,9 @@ impl Pipeline {
         let mut settings = self.settings(&self.look_run(size, options), options.seed);
         settings.sampling.steps = Some(options.levels.len());
         settings.scheduler = String::new();
-        let alpha = |&level: &usize| scheduler::alpha_bar(&self.scheduler, level).ok().flatten();
-        let noise: Option<Vec<f64>> = options.levels.iter().map(|level| Some(1.0 - alpha(level)?)).collect();
+        let flows = self.family.flows();
+        let level = |&level: &usize| scheduler::level(&self.scheduler, flows, level).ok().flatten();
+        let noise: Option<Vec<f64>> = options.levels.iter().map(|of| Some(level(of)?.noise_share())).collect();
         settings.look = Some(Look { levels: options.levels.clone(), noise });
         settings
     }

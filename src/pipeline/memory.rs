@@ -12,11 +12,6 @@ use super::options::{LoadOptions, vae_dtype};
 use crate::checkpoint::{Checkpoint, Part};
 use crate::{Error, Result};
 
-/// Feature maps of the UNet's first width, at the latent's size, that a guided image holds while it
-/// is denoised. Measured on Stable Diffusion 1.5 at 512x512: 0.22 GB, which is 42 of them; the rest
-/// is for longer prompts and more steps.
-pub(crate) const MAPS_AN_IMAGE: u64 = 64;
-
 /// Half feature maps of the decoder's second width, at the image's size, that decoding holds.
 /// Measured on the same: a peak of 5.5 GB for 4.3 GB of weights, which is 4.5 maps of 256 channels.
 const HALF_MAPS_OF_DECODING: u64 = 9;
@@ -73,15 +68,14 @@ impl MemoryPlan {
         let factor = checkpoint.vae.factor();
         let activation = if on_cpu { 4 } else { options.dtype.size_in_bytes() as u64 };
         // No size that can be written on a command line may overflow.
-        let maps = |[height, width]: [usize; 2], channels: usize| {
-            [width, channels, activation as usize]
-                .iter()
-                .fold(height as u64, |all, &next| all.saturating_mul(next as u64))
+        let maps = |[height, width]: [usize; 2], values: u64| {
+            [width as u64, values, activation].iter().fold(height as u64, |all, &next| all.saturating_mul(next))
         };
         let latent = size.map(|side| side.div_ceil(factor));
-        let denoising = maps(latent, checkpoint.unet.block_out_channels[0]).saturating_mul(MAPS_AN_IMAGE);
+        let denoising = maps(latent, checkpoint.denoiser.values_per_cell());
         let widths = &checkpoint.vae.block_out_channels;
-        let decoding = maps(size, *widths.get(1).unwrap_or(&widths[0])).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
+        let decoding =
+            maps(size, *widths.get(1).unwrap_or(&widths[0]) as u64).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
         let free = if on_cpu { free_memory() } else { None };
         Ok(Self { parts, size, activations: denoising.max(decoding), free })
     }

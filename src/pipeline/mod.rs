@@ -25,6 +25,7 @@ mod second;
 mod settings;
 mod sight;
 mod start;
+mod t5;
 mod traced;
 
 pub use choice::Choice;
@@ -34,7 +35,6 @@ pub use given::{Given, InitFiles};
 pub use init::Init;
 pub use load::Pipeline;
 pub use look::{LookOptions, Noised};
-pub(crate) use memory::MAPS_AN_IMAGE;
 pub use memory::{MemoryPlan, PartMemory, free_memory};
 pub use names::{device_named, dtype_named};
 pub use options::{Fork, LoadOptions, Options};

@@ -5,7 +5,7 @@ use super::load::Pipeline;
 use super::options::Options;
 use crate::model::{Denoiser, Posterior, PreparedPrompt};
 use crate::prompt::Prompt;
-use crate::scheduler;
+use crate::scheduler::{self, Level};
 use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -70,7 +70,7 @@ impl Pipeline {
     /// [`Error::Option`] when a side is no multiple of the VAE's factor.
     pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor> {
         let (width, height) = (image.width() as usize, image.height() as usize);
-        let factor = self.vae_factor;
+        let factor = self.size_factor;
         if width == 0 || height == 0 || width % factor != 0 || height % factor != 0 {
             let reason = format!("{width}x{height} pixels; each side must be a multiple of {factor}");
             return Err(Error::option("image", reason));
@@ -97,14 +97,16 @@ impl Pipeline {
     }
 
     /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1
-    /// - a) noise`. `a` is the cumulative alpha (Ho et al., 2020, formula 4).
+    /// - a) noise`. `a` is the cumulative alpha (Ho et al., 2020, formula 4). In flow matching it is
+    /// `(1 - s) latent + s noise`, where `s` is the timestep's share of all.
     ///
     /// # Errors
     /// [`Error::Option`] when training had no such timestep.
     pub fn noised(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
-        let Some(alpha) = scheduler::alpha_bar(&self.scheduler, timestep)? else {
+        let Some(Level { signal, noise: amount }) = scheduler::level(&self.scheduler, self.family.flows(), timestep)?
+        else {
             return Err(Error::option("timestep", format!("{timestep} is beyond the last timestep of training")));
         };
-        Ok(((latent * alpha.sqrt())? + (noise * (1.0 - alpha).sqrt())?)?)
+        Ok(((latent * signal)? + (noise * amount)?)?)
     }
 }

@@ -32,6 +32,12 @@ impl Pipeline {
     pub(super) fn check_init(&self, options: &Options) -> Result<()> {
         self.check_mask(options)?;
         let Some(init) = &options.init else { return Ok(()) };
+        if self.family.flows() {
+            return Err(Error::Unsupported {
+                what: "setting out from a picture with Stable Diffusion 3".into(),
+                way_out: "leave --init and --mask out, or take a checkpoint of Stable Diffusion 1, 2 or XL".into(),
+            });
+        }
         let (width, height) = (init.image.width() as usize, init.image.height() as usize);
         if (width, height) != (options.width, options.height) {
             let reason = format!(

@@ -157,13 +157,14 @@ impl Pipeline {
     }
 }
 
-/// The text encoders of a prompt that goes through two.
+/// The text encoders of a prompt whose states lie side by side.
 pub(super) fn encoders(prompt: &Prompt) -> Vec<EncoderInfo> {
     let Some(second) = &prompt.second else { return Vec::new() };
-    let encoder = |name: Part, prompt: &Prompt| EncoderInfo {
-        name: name.folder().to_owned(),
-        tokens: PromptInfo::from(prompt).tokens,
-        padding: prompt.ids.get(prompt.tokens.len()).copied(),
+    let encoder = |name: Part, prompt: &Prompt| {
+        let own = prompt.own_tokens().len();
+        let mut tokens = PromptInfo::from(prompt).tokens;
+        tokens.truncate(own);
+        EncoderInfo { name: name.folder().to_owned(), tokens, padding: prompt.ids.get(own).copied() }
     };
     vec![encoder(Part::TextEncoder, prompt), encoder(Part::TextEncoder2, second)]
 }

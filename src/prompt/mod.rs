@@ -7,12 +7,14 @@
 
 mod chunks;
 mod syntax;
+mod t5;
 mod tokenizer;
 mod tokens;
 mod unread;
 mod words;
 
 pub use syntax::{Syntax, weight_of};
+pub use t5::T5Tokenizer;
 pub use tokenizer::Tokenizer;
 pub use tokens::{Prompt, Token, Word, nearest};
 pub use unread::{Unread, unread};

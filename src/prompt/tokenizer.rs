@@ -208,6 +208,7 @@ impl Tokenizer {
             words: Vec::new(),
             cut_off: Vec::new(),
             second: None,
+            behind: None,
         };
         let kept: usize = chunks.iter().map(Vec::len).sum();
         let last = chunks.len() - 1;

@@ -5,6 +5,7 @@ use super::words;
 use crate::Result;
 use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo, normalized};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// A text as the model sees it.
@@ -24,7 +25,8 @@ pub struct Prompt {
     /// The weight of each of `ids`; empty where all are 1.
     pub weights: Vec<f32>,
     /// The start token, the tokens of the text and the first end token, of one chunk after the
-    /// other: `T` of them. What else is in `ids` is padding.
+    /// other: `T` of them. What else is in `ids` is padding. The tokens of [`behind`](Self::behind)
+    /// follow.
     pub tokens: Vec<Token>,
     /// The words that have tokens here, in the order of the text, punctuation included (see
     /// [`Word::is_punctuation`]).
@@ -32,10 +34,16 @@ pub struct Prompt {
     /// The words that the model does not see, or not wholly, because the text is too long; in
     /// order.
     pub cut_off: Vec<String>,
-    /// The same text as the tokenizer of SDXL's second encoder cuts it. It pads with another token,
-    /// `!`, and so cuts a text with exclamation marks in other places.
+    /// The same text as the tokenizer of the second CLIP encoder cuts it, in SDXL and Stable
+    /// Diffusion 3. It pads with another token, `!`, and so cuts a text with exclamation marks in
+    /// other places.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second: Option<Box<Prompt>>,
+    /// The same text as T5's tokenizer cuts it, in Stable Diffusion 3: its keys follow those of
+    /// [`ids`](Self::ids). [`tokens`](Self::tokens) and [`words`](Self::words) are of both, and a
+    /// token's position here is its key there less the number of `ids`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Box<Prompt>>,
 }
 
 /// A token of a [`Prompt`].
@@ -89,17 +97,54 @@ impl Prompt {
         self.ids.chunks(self.chunk_length.max(1))
     }
 
-    /// For each chunk the positions in [`ids`](Self::ids) that [`tokens`](Self::tokens) stand at:
-    /// from its start token to its first end token. The other positions are padding.
+    /// The keys that [`tokens`](Self::tokens) stand at, in runs: of each chunk from its start token
+    /// to its first end token, then those of [`behind`](Self::behind). The others are padding.
     pub fn keys(&self) -> Vec<Range<usize>> {
         let mut keys: Vec<Range<usize>> = Vec::new();
         for token in &self.tokens {
             match keys.last_mut() {
-                Some(run) if token.kind != TokenKind::Start => run.end = token.position + 1,
+                Some(run) if token.kind != TokenKind::Start && token.position == run.end => run.end += 1,
                 _ => keys.push(token.position..token.position + 1),
             }
         }
         keys
+    }
+
+    /// The tokens that stand in [`ids`](Self::ids), without those of [`behind`](Self::behind).
+    pub fn own_tokens(&self) -> &[Token] {
+        let own = self.tokens.iter().take_while(|token| token.position < self.ids.len()).count();
+        &self.tokens[..own]
+    }
+
+    /// Keys of the prompt: its ids, and those [`behind`](Self::behind).
+    pub fn key_count(&self) -> usize {
+        self.ids.len() + self.behind.as_ref().map_or(0, |behind| behind.ids.len())
+    }
+
+    /// This prompt with the reading of another tokenizer behind it: the tokens of both, and words
+    /// that name their tokens in both. What the other one sees is not cut off.
+    pub fn with_behind(self, behind: Self) -> Self {
+        let mut tokens = self.tokens.clone();
+        for token in &behind.tokens {
+            let (index, position) = (tokens.len(), self.ids.len() + token.position);
+            tokens.push(Token { index, position, ..token.clone() });
+        }
+        let is_text = |token: &&Token| token.kind == TokenKind::Text && !token.range.is_empty();
+        let mut ranges: Vec<Range<usize>> = tokens.iter().filter(is_text).map(|token| token.range.clone()).collect();
+        ranges.sort_by_key(|range| (range.start, range.end));
+        let mut occurrences: HashMap<String, usize> = HashMap::new();
+        let word = |range: Range<usize>| {
+            let text = self.text[range.clone()].to_owned();
+            let occurrence = occurrences.entry(normalized(&text)).or_default();
+            *occurrence += 1;
+            let within = |token: &&Token| {
+                token.kind == TokenKind::Text && token.range.start < range.end && range.start < token.range.end
+            };
+            let tokens = tokens.iter().filter(within).map(|token| token.index).collect();
+            Word { text, tokens, occurrence: *occurrence, range }
+        };
+        let words = words::fit_to_tokens(words::segment(&self.text), &ranges).into_iter().map(word).collect();
+        Self { words, cut_off: behind.cut_off.clone(), behind: Some(Box::new(behind)), tokens, ..self }
     }
 
     /// The words that are mapped when nothing is chosen: all but punctuation, one by one.

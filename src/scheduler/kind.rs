@@ -7,6 +7,7 @@ use super::deis::Deis;
 use super::dpm_solver::{DpmSolver, SDE_ALGORITHM};
 use super::euler::Euler;
 use super::euler_ancestral::EulerAncestral;
+use super::flow_euler::{FlowEuler, FlowLevels, FlowRun};
 use super::heun::Heun;
 use super::kdpm2::Kdpm2;
 use super::lcm::Lcm;
@@ -115,6 +116,14 @@ samplers! {
     Lcm => "lcm", "LCMScheduler", drawing, |c, n| Lcm::new(c, n, 1.0);
     /// `tcd`: `TCDScheduler` (Zheng et al. 2024), for checkpoints distilled so.
     Tcd => "tcd", "TCDScheduler", drawing, |c, n| Tcd::new(c, n);
+    /// `flow-euler`: `FlowMatchEulerDiscreteScheduler`, for checkpoints trained by flow matching.
+    /// Built so it is that of the least image; see [`build_flow`](super::build_flow).
+    FlowEuler => "flow-euler", "FlowMatchEulerDiscreteScheduler", fixed,
+        |c, n| FlowEuler::new(c, FlowRun {
+            steps: n,
+            image_tokens: c.base_image_seq_len.unwrap_or(256),
+            levels: FlowLevels::OfSchedule,
+        });
 }
 
 impl SchedulerKind {
@@ -131,6 +140,11 @@ impl SchedulerKind {
                 way_out: format!("choose another with --scheduler: {}", names()),
             }),
         }
+    }
+
+    /// Whether it is for checkpoints that were trained by flow matching.
+    pub fn flows(self) -> bool {
+        self == Self::FlowEuler
     }
 
     /// What this kind is once it has read `config`. As in diffusers' `from_config`, `dpm++2m` keeps

@@ -27,6 +27,7 @@ mod deis;
 mod dpm_solver;
 mod euler;
 mod euler_ancestral;
+mod flow_euler;
 mod heun;
 mod kdpm2;
 mod kind;
@@ -45,13 +46,14 @@ mod step;
 mod tcd;
 mod unipc;
 
+pub use flow_euler::{FlowLevels, FlowRun};
 pub use kind::SchedulerKind;
 pub use noise::{TorchGenerator, randn_tensor};
 pub use schedule::Spacing;
 pub use step::{Scheduler, Stepped};
 
-use crate::Result;
 use crate::checkpoint::SchedulerConfig;
+use crate::{Error, Result};
 
 /// The scheduler for a run of `steps` steps.
 ///
@@ -79,6 +81,54 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
 /// timesteps than `steps`.
 pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
+}
+
+/// The scheduler of a flow matching checkpoint, whose noise levels may depend on the image's size.
+///
+/// Errors: as [`build`], and [`Error::Option`](crate::Error::Option) for a `kind` that is no sampler of flow
+/// matching.
+pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
+    let kind = match kind {
+        Some(kind) => kind,
+        None => SchedulerKind::of_config(config)?,
+    };
+    match kind.flows() {
+        true => Ok(Box::new(flow_euler::FlowEuler::new(config, run)?)),
+        false => Err(Error::option(
+            "--scheduler",
+            format!("{kind} denoises, and this checkpoint was trained by flow matching; choose flow-euler"),
+        )),
+    }
+}
+
+/// How much signal and how much noise there are in a noisy latent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// Factor of the clean latent.
+    pub signal: f64,
+    /// Factor of standard normal noise.
+    pub noise: f64,
+}
+
+impl Level {
+    /// The share of noise in the variance, 0 to 1.
+    pub fn noise_share(self) -> f64 {
+        let (signal, noise) = (self.signal * self.signal, self.noise * self.noise);
+        noise / (signal + noise)
+    }
+}
+
+/// The level of a noisy latent at a timestep of training; `None` beyond the last one. `flows` is
+/// whether the checkpoint was trained by flow matching.
+///
+/// Errors: as [`alpha_bar`].
+pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<Option<Level>> {
+    if flows {
+        let share = timestep as f64 / config.num_train_timesteps.unwrap_or(1000) as f64;
+        return Ok((share <= 1.0).then_some(Level { signal: 1.0 - share, noise: share }));
+    }
+    let of = |alpha: f64| Level { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() };
+    Ok(alpha_bar(config, timestep)?.map(of))
 }
 
 /// The share of signal in a noisy latent at a timestep of training, 0 to 1. It is the cumulative

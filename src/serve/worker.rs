@@ -321,7 +321,7 @@ pub(super) fn about(pipeline: &Pipeline) -> Value {
     let own = pipeline.default_options();
     json!({
         "checkpoint": pipeline.id(), "digest": pipeline.digest(), "steps": own.steps, "guidance": own.guidance_scale,
-        "width": own.width, "height": own.height, "factor": pipeline.vae_factor(),
+        "width": own.width, "height": own.height, "factor": pipeline.size_factor(),
         "scheduler": pipeline.sampler_kind(&own).map(|kind| kind.name()).unwrap_or_default(),
         "samplers": crate::scheduler::SchedulerKind::ALL.map(crate::scheduler::SchedulerKind::name),
     })

@@ -25,8 +25,8 @@ pub struct Plan {
     pub per_step: bool,
 }
 
-/// Watches the cross-attention of a run and keeps what a trace file holds, for every image of the
-/// batch.
+/// Watches the attention to the prompt in a run and keeps what a trace file holds, for every image
+/// of the batch.
 ///
 /// Memory is `heads * (T + 1) * height * width` f32 per site and image, independent of the step
 /// count. Per-step maps add `(T + 1) * height * width` f16 per step.
@@ -52,9 +52,10 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder of the prompt sites among `sites` (self-attention sites are left alone).
     pub fn new(sites: &[Site], plan: Plan) -> Self {
-        let sites: Vec<Site> = sites.iter().filter(|site| site.kind == AttentionKind::Cross).cloned().collect();
+        let sees_text = |site: &&Site| site.kind != AttentionKind::SelfAttention;
+        let sites: Vec<Site> = sites.iter().filter(sees_text).cloned().collect();
         let index = sites.iter().enumerate().map(|(index, site)| (site.path.clone(), index)).collect();
-        let image = |tokens| sites.iter().map(|site| Sums::new(site, tokens + 1, plan.per_step)).collect::<Vec<_>>();
+        let image = |tokens| sites.iter().map(|site| Sums::new(site, tokens, plan.per_step)).collect::<Vec<_>>();
         let conditional = (0..plan.images).map(|_| image(plan.tokens)).collect();
         let unconditional = match plan.unconditional_tokens {
             Some(tokens) => (0..plan.images).map(|_| image(tokens)).collect(),
@@ -77,7 +78,7 @@ impl Recorder {
     /// The recorder of a run that is asked about probes of `tokens` tokens in all; 0 leaves it as
     /// it is.
     pub fn with_probes(mut self, tokens: usize) -> Self {
-        let image = |_| self.sites.iter().map(|site| Sums::new(site, tokens, self.plan.per_step)).collect();
+        let image = |_| self.sites.iter().map(|site| Sums::of_probes(site, tokens, self.plan.per_step)).collect();
         self.probes = if tokens > 0 { (0..self.plan.images).map(image).collect() } else { Vec::new() };
         self.probe_tokens = tokens;
         self
@@ -92,9 +93,9 @@ impl Recorder {
     pub fn with_keys(mut self, conditional: &[Range<usize>], unconditional: &[Range<usize>]) -> Self {
         for (half, keys) in [(&mut self.conditional, conditional), (&mut self.unconditional, unconditional)] {
             let keys: Arc<[Range<usize>]> = keys.into();
-            for sums in half.iter_mut().flatten() {
-                let tokens = keys.iter().map(ExactSizeIterator::len).sum::<usize>();
-                assert_eq!(sums.channels, tokens + 1, "tokens of {keys:?}");
+            let tokens = keys.iter().map(ExactSizeIterator::len).sum::<usize>();
+            for (sums, site) in half.iter_mut().flat_map(|image| image.iter_mut().zip(&self.sites)) {
+                assert_eq!(sums.channels, site.channels(tokens), "tokens of {keys:?}");
                 sums.keys = Arc::clone(&keys);
             }
         }

@@ -17,13 +17,16 @@ const BLOCK: usize = 64;
 const ROW_TOLERANCE: f32 = 1e-3;
 
 /// The running sums of one site, in blocks of cells so that threads write apart from each other:
-/// `[blocks][heads][channels][block]`. The last channel takes all other keys together.
+/// `[blocks][heads][channels][block]`. The channel behind the tokens takes all other keys together.
+/// In joint attention another follows it: the image, which takes the rest of each row up to 1.
 #[derive(Debug)]
 pub(super) struct Sums {
     heads: usize,
     pub(super) channels: usize,
-    /// The keys of all channels but the last.
+    /// The keys of the tokens' channels, which come first.
     pub(super) keys: Arc<[Range<usize>]>,
+    /// Whether the last channel is the image.
+    joint: bool,
     pixels: usize,
     block: usize,
     sum: Vec<f32>,
@@ -34,12 +37,23 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    pub(super) fn new(site: &Site, channels: usize, per_step: bool) -> Self {
+    /// The sums of a prompt of `tokens` tokens.
+    pub(super) fn new(site: &Site, tokens: usize, per_step: bool) -> Self {
+        Self::with_channels(site, site.channels(tokens), tokens, per_step)
+    }
+
+    /// The sums of probes, of `tokens` tokens in all.
+    pub(super) fn of_probes(site: &Site, tokens: usize, per_step: bool) -> Self {
+        Self::with_channels(site, tokens, tokens.saturating_sub(1), per_step)
+    }
+
+    fn with_channels(site: &Site, channels: usize, tokens: usize, per_step: bool) -> Self {
         let pixels = site.height * site.width;
         let block = BLOCK.min(pixels).max(1);
         let sum = vec![0.0; pixels.div_ceil(block) * site.heads * channels * block];
-        let (keys, steps) = (std::iter::once(0..channels - 1).collect(), per_step.then(Vec::new));
-        Self { heads: site.heads, channels, keys, pixels, block, sum, steps, observed: 0 }
+        let (keys, steps) = (std::iter::once(0..tokens).collect(), per_step.then(Vec::new));
+        let joint = channels == tokens + 2;
+        Self { heads: site.heads, channels, keys, joint, pixels, block, sum, steps, observed: 0 }
     }
 
     /// Adds one step's probabilities `[heads, pixels, keys]`; `count` steps are expected in all.
@@ -48,13 +62,22 @@ impl Sums {
         let (channels, block) = (self.channels, self.block);
         let head_len = channels * block;
         let blocks = self.sum.par_chunks_mut(self.heads * head_len).enumerate();
-        let Self { heads, pixels, .. } = *self;
+        let Self { heads, pixels, joint, .. } = *self;
         let tokens = &*self.keys;
         let add_block = |index: usize, sum: &mut [f32], mean: &mut [f32]| {
             let cells = index * block..(index * block + block).min(pixels);
             for head in 0..heads {
                 let values = &values[(head * pixels + cells.start) * keys..(head * pixels + cells.end) * keys];
-                add_transposed(values, keys, tokens, block, &mut sum[head * head_len..][..head_len], mean);
+                let mut sum = &mut sum[head * head_len..][..head_len];
+                let mut mean = &mut mean[..];
+                if joint {
+                    let image;
+                    let image_mean;
+                    (sum, image) = sum.split_at_mut(head_len - block);
+                    (mean, image_mean) = mean.split_at_mut(head_len - block);
+                    add_rests(values, keys, image, image_mean);
+                }
+                add_transposed(values, keys, tokens, block, sum, mean);
             }
         };
         match &mut self.steps {
@@ -122,20 +145,33 @@ fn add_transposed(
         }
     }
     for ((row, sum), mean) in values.chunks_exact(keys).zip(padding_sum).zip(padding_mean) {
-        let mut value = 0.0;
+        let mut value = total(&row[..tokens.first().map_or(0, |run| run.start)]);
         for (index, run) in tokens.iter().enumerate() {
             let next = tokens.get(index + 1).map_or(keys, |next| next.start);
-            // Eight partial sums: a single one would wait for each addition in turn.
-            let mut lanes = [0.0f32; 8];
-            let mut chunks = row[run.end..next].chunks_exact(8);
-            for chunk in &mut chunks {
-                lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
-            }
-            value += lanes.iter().sum::<f32>() + chunks.remainder().iter().sum::<f32>();
+            value += total(&row[run.end..next]);
         }
         *sum += value;
         *mean += value;
     }
+}
+
+/// Adds what each row of `values` `[cells, keys]` lacks of 1 to `sum` and to `mean` `[block]`.
+fn add_rests(values: &[f32], keys: usize, sum: &mut [f32], mean: &mut [f32]) {
+    for ((row, sum), mean) in values.chunks_exact(keys).zip(sum).zip(mean) {
+        let rest = (1.0 - total(row)).max(0.0);
+        *sum += rest;
+        *mean += rest;
+    }
+}
+
+/// The sum of `values`, in eight partial sums: a single one would wait for each addition in turn.
+fn total(values: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let mut chunks = values.chunks_exact(8);
+    for chunk in &mut chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
+    }
+    lanes.iter().sum::<f32>() + chunks.remainder().iter().sum::<f32>()
 }
 
 /// `[blocks][channels][block]` to `[channels][pixels]`.

@@ -172,7 +172,10 @@ fn fast_layers_have_no_gradient_and_say_so() {
 fn a_gradient_is_planned_for() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1");
     let checkpoint = Checkpoint::open(&Source::Folder(folder), &OpenOptions::default()).unwrap();
-    let plan = |side, free| GradientPlan { free, ..GradientPlan::new(&checkpoint.unet, Grid::new(side, side), 77) };
+    let plan = |side, free| GradientPlan {
+        free,
+        ..GradientPlan::new(checkpoint.denoiser.unet().unwrap(), Grid::new(side, side), 77)
+    };
     // Scores grow with the square of the cells.
     assert!(plan(64, None).bytes_a_row > 8 * plan(16, None).bytes_a_row);
     let row = plan(16, None).bytes_a_row;

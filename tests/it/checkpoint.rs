@@ -284,7 +284,7 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
         ("unet/config.json", "layers_per_block", json!("two"), "two"),
         ("unet/config.json", "sample_size", json!(-1), "-1"),
         ("unet/config.json", "frobnicate", json!(1), "not a field that attnmap knows"),
-        ("vae/config.json", "latent_channels", json!(16), "only 4 is"),
+        ("vae/config.json", "latent_channels", json!(8), "only 4 or 16 is"),
         ("vae/config.json", "shift_factor", json!(0.1), "0.1"),
         ("vae/config.json", "latents_mean", json!([0.0]), "only null is"),
         ("vae/config.json", "scaling_factor", json!(0), "not positive"),
@@ -321,7 +321,8 @@ fn other_pipelines_are_named() {
     for (class, family) in [
         ("StableDiffusionXLControlNetPipeline", "ControlNet"),
         ("AltDiffusionInpaintPipeline", "inpainting"),
-        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+        ("StableDiffusion3ControlNetPipeline", "ControlNet"),
+        ("StableDiffusion3PAGPipeline", "Stable Diffusion 3 with another guidance"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
         ("WanPipeline", "a model of another kind"),
@@ -806,9 +807,10 @@ fn sites_follow_from_the_config_alone() {
     for (name, latents) in [("tiny-sd1", [[16, 16], [9, 14]]), ("tiny-sd2", [[16, 16], [5, 23]])] {
         let checkpoint = Checkpoint::open(&Source::Folder(fixture(name)), &OpenOptions::default()).unwrap();
         let weights = checkpoint.weights(Part::Unet).unwrap();
-        let unet = weights.load(DType::F32, &Device::Cpu, |vb| Unet::new(&checkpoint.unet, vb)).unwrap();
+        let unet =
+            weights.load(DType::F32, &Device::Cpu, |vb| Unet::new(checkpoint.denoiser.unet().unwrap(), vb)).unwrap();
         for latent in latents {
-            assert_eq!(checkpoint.unet.cross_attention_sites(latent), unet.sites(latent[0], latent[1]));
+            assert_eq!(checkpoint.denoiser.sites(latent), unet.sites(latent[0], latent[1]));
         }
     }
     let sd15 = UnetConfig::from_json(SD15_UNET.as_bytes(), Path::new("config.json")).unwrap();
@@ -862,7 +864,7 @@ fn a_full_size_checkpoint_loads() {
     let states = text_encoder.forward(&ids).unwrap().last_hidden_state;
     drop(text_encoder);
     let unet = checkpoint.weights(Part::Unet).unwrap();
-    let unet = unet.load(DType::F32, &device, |vb| Unet::new(&checkpoint.unet, vb)).unwrap();
+    let unet = unet.load(DType::F32, &device, |vb| Unet::new(checkpoint.denoiser.unet().unwrap(), vb)).unwrap();
     let context = unet.prepare(&Conditioning::new(states)).unwrap();
     let latent = Tensor::ones((1, 4, 8, 8), DType::F32, &device).unwrap();
     let output = unet.forward(&latent, 500.0, &context, &mut attnmap::trace::Unobserved).unwrap();

@@ -419,12 +419,12 @@ fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
 
     let index = world.files.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
-    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusion3Pipeline")).unwrap();
+    fs::write(&index, text.replace("StableDiffusionPipeline", "PixArtSigmaPipeline")).unwrap();
     let cache = TempDir::new().unwrap();
     let mut options = world.options();
     options.hub.cache = Some(cache.path().into());
     let message = world.open_as(REPO, &options).unwrap_err().to_string();
-    assert!(message.contains("Stable Diffusion 3") && message.contains(REPO), "{message}");
+    assert!(message.contains("PixArt") && message.contains(REPO), "{message}");
     fs::write(&index, text).unwrap();
 
     let config = world.files.path().join("unet/config.json");

@@ -45,6 +45,8 @@ mod report;
 mod rooms;
 mod run;
 mod scheduler;
+mod sd3;
+mod sd3_files;
 mod self_attention;
 #[cfg(feature = "serve")]
 mod serve;

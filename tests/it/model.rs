@@ -72,7 +72,9 @@ pub(crate) fn unet(name: &str, dtype: DType, layout: MemoryOrder) -> Unet {
     let checkpoint = checkpoint(name);
     let weights = checkpoint.weights(Part::Unet).unwrap();
     weights
-        .load(dtype, &Device::Cpu, |weights| Unet::build(&checkpoint.unet, &Builder::with_layout(weights, layout)))
+        .load(dtype, &Device::Cpu, |weights| {
+            Unet::build(checkpoint.denoiser.unet().unwrap(), &Builder::with_layout(weights, layout))
+        })
         .unwrap()
 }
 

@@ -4,9 +4,9 @@
 //! No weight is allocated: the builder hands out tensors of one element that are repeated without
 //! being copied.
 
-use attnmap::checkpoint::{TextEncoderConfig, UnetConfig, VaeConfig};
+use attnmap::checkpoint::{Sd3Config, T5Config, TextEncoderConfig, UnetConfig, VaeConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
-use attnmap::model::{TextEncoder, Unet, Vae};
+use attnmap::model::{Sd3, T5, TextEncoder, Unet, Vae};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Remembers what it is asked for. It claims to hold no tensor, so that optional prefixes are not
-/// taken.
+/// Remembers what it is asked for. It claims to hold no tensor but T5's table of embeddings, so
+/// that optional prefixes are not taken.
 #[derive(Clone, Default)]
 struct Recording(Arc<Mutex<Shapes>>);
 
@@ -39,8 +39,8 @@ impl SimpleBackend for Recording {
         panic!("{name} is asked for without a shape")
     }
 
-    fn contains_tensor(&self, _: &str) -> bool {
-        false
+    fn contains_tensor(&self, name: &str) -> bool {
+        name == "shared.weight"
     }
 }
 
@@ -149,6 +149,42 @@ fn sdxls_second_text_encoder_asks_for_every_weight_of_transformers() {
     let expected = shapes("sdxl", "text_encoder_2", "");
     assert_eq!((expected.len(), config.with_projection), (517, true));
     assert_same(&asked_for(|b| TextEncoder::build(&config, b)), &expected);
+}
+
+#[test]
+fn transformers_of_stable_diffusion_3_ask_for_every_weight_of_diffusers() {
+    for (name, tensors, heads, dual) in
+        [("sd3-medium", 683, 24, 0), ("sd35-medium", 909, 24, 13), ("sd35-large", 1227, 38, 0)]
+    {
+        let (json, file) = config(name, "transformer");
+        let config = Sd3Config::from_json(&json, &file).unwrap();
+        let expected = shapes(name, "transformer", "");
+        assert_eq!(expected.len(), tensors);
+        assert_same(&asked_for(|b| Sd3::build(&config, b)), &expected);
+        let sites = config.joint_sites([128, 96]);
+        assert_eq!((sites.len(), sites[0].heads, sites[0].height, sites[0].width), (config.num_layers, heads, 64, 48));
+        assert_eq!(config.self_sites([128, 128]).len(), dual);
+    }
+}
+
+#[test]
+fn the_other_parts_of_stable_diffusion_3_ask_for_every_weight() {
+    let (json, file) = config("sd3-medium", "vae");
+    let vae = VaeConfig::from_json(&json, &file).unwrap();
+    assert_eq!((vae.latent_channels, vae.shift_factor), (16, 0.0609));
+    assert_same(&asked_for(|b| Vae::build(&vae, b)), &shapes("sd3-medium", "vae", ""));
+    let (json, file) = config("sd3-medium", "text_encoder");
+    let clip = TextEncoderConfig::with_projection(&json, &file).unwrap();
+    assert_same(&asked_for(|b| TextEncoder::build(&clip, b)), &shapes("sd3-medium", "text_encoder", ""));
+    let (json, file) = config("sd3-medium", "text_encoder_3");
+    let t5 = T5Config::from_json(&json, &file).unwrap();
+    let backend = Recording::default();
+    T5::new(&t5, VarBuilder::from_backend(Box::new(backend.clone()), DType::F32, Device::Cpu)).unwrap();
+    let mut expected = shapes("sd3-medium", "text_encoder_3", "");
+    // The same table by its other name.
+    expected.remove("encoder.embed_tokens.weight");
+    assert_eq!(expected.len(), 219);
+    assert_same(&backend.0.lock().unwrap(), &expected);
 }
 
 /// Heads, depths and grids of SDXL and SSD-1B at 1024x1024.

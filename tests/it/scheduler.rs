@@ -346,7 +346,8 @@ fn names_and_classes() {
         error.to_string(),
         "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, \
         dpm++2m-karras, \
-         dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd"
+         dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd, \
+         flow-euler"
     );
     let other = config(&json!({"_class_name": "SASolverScheduler"}));
     let error = build(&other, None, 10).map(|_| ()).unwrap_err().to_string();

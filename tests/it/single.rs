@@ -79,7 +79,7 @@ fn full_size_files_become_what_diffusers_makes_of_them() {
         }
         let read = |part: &str| config(name, part);
         let (json, file) = read("unet");
-        assert_eq!(checkpoint.unet, UnetConfig::from_json(&json, &file).unwrap());
+        assert_eq!(checkpoint.denoiser.unet(), Some(&UnetConfig::from_json(&json, &file).unwrap()));
         let (json, file) = read("vae");
         let sample_size = checkpoint.vae.sample_size;
         assert_eq!(checkpoint.vae, VaeConfig { sample_size, ..VaeConfig::from_json(&json, &file).unwrap() });
@@ -115,7 +115,8 @@ fn an_inpainting_file_is_known_by_its_channels() {
             tensors.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap()[1] = 9;
         });
         let checkpoint = open(&path, Changes::default()).unwrap();
-        assert_eq!((checkpoint.unet.in_channels, checkpoint.unet.out_channels), (9, 4), "{name}");
+        let unet = checkpoint.denoiser.unet().unwrap();
+        assert_eq!((unet.in_channels, unet.out_channels), (9, 4), "{name}");
         let shapes = checkpoint.weights(Part::Unet).unwrap().shapes();
         assert_eq!(shapes["conv_in.weight"], [320, 9, 3, 3], "{name}");
     }

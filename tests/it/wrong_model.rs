@@ -76,7 +76,7 @@ fn files() {
 fn folders() {
     // Whole pipelines of other kinds, by their index.
     for (class, kind) in [
-        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+        ("StableDiffusion3ControlNetPipeline", "ControlNet"),
         ("FluxPipeline", "Flux"),
         ("PixArtSigmaPipeline", "PixArt"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),

@@ -1,17 +1,25 @@
 //! The JSON files of a diffusers checkpoint as plain structs: every field read, refused by name, or
 //! known to be inert.
 
+mod denoiser;
 mod fields;
 mod lists;
 mod model_index;
 mod scheduler;
+mod sd3;
+mod t5;
+mod t5_tokenizer;
 mod text_encoder;
 mod tokenizer;
 mod unet;
 mod vae;
 
+pub use denoiser::DenoiserConfig;
 pub use model_index::{Family, ModelIndex};
 pub use scheduler::{Number, SchedulerConfig};
+pub use sd3::Sd3Config;
+pub use t5::T5Config;
+pub use t5_tokenizer::T5TokenizerFiles;
 pub use text_encoder::{Activation, TextEncoderConfig};
 pub use tokenizer::{TokenizerConfig, TokenizerFiles};
 pub use unet::{Addition, BlockType, UnetBlock, UnetConfig};

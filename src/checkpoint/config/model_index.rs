@@ -22,6 +22,10 @@ pub struct ModelIndex {
     /// Parts in the folder that attnmap does not use: the safety checker, its feature extractor, an
     /// image encoder.
     pub ignored_parts: Vec<String>,
+    /// Stable Diffusion 3: whether it has T5, its third text encoder.
+    pub t5: bool,
+    /// Whether the first text encoder has a projection of its own.
+    pub first_projects: bool,
 }
 
 /// A family of pipelines: which parts there are and how a prompt and a guidance scale reach the
@@ -34,10 +38,20 @@ pub enum Family {
     LatentConsistency,
     /// SDXL: two text encoders, size and crop conditions.
     StableDiffusionXl,
+    /// Stable Diffusion 3 and 3.5: a transformer with joint attention, two CLIPs and T5, flow
+    /// matching.
+    StableDiffusion3,
+}
+
+impl Family {
+    /// Whether the network predicts the velocity of flow matching, and no noise.
+    pub fn flows(self) -> bool {
+        matches!(self, Self::StableDiffusion3)
+    }
 }
 
 /// Pipelines whose folder holds exactly a model of a family.
-const SUPPORTED: [(&str, Family); 8] = [
+const SUPPORTED: [(&str, Family); 11] = [
     ("StableDiffusionPipeline", Family::StableDiffusion),
     ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
     ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
@@ -46,6 +60,9 @@ const SUPPORTED: [(&str, Family); 8] = [
     ("StableDiffusionXLPipeline", Family::StableDiffusionXl),
     ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl),
     ("StableDiffusionXLInpaintPipeline", Family::StableDiffusionXl),
+    ("StableDiffusion3Pipeline", Family::StableDiffusion3),
+    ("StableDiffusion3Img2ImgPipeline", Family::StableDiffusion3),
+    ("StableDiffusion3InpaintPipeline", Family::StableDiffusion3),
 ];
 
 /// Parts that are used, with the classes that they may have.
@@ -59,6 +76,24 @@ const PARTS: [(&str, &[&str]); 4] = [
 /// What SDXL has beside those.
 const SECOND_PARTS: [(&str, &[&str]); 2] =
     [("text_encoder_2", &["CLIPTextModelWithProjection"]), ("tokenizer_2", &["CLIPTokenizer", "CLIPTokenizerFast"])];
+
+/// The parts of Stable Diffusion 3.
+const PARTS_OF_3: [(&str, &[&str]); 6] = [
+    // Without one it stands for a projection that changes nothing, as in single files.
+    ("text_encoder", &["CLIPTextModelWithProjection", "CLIPTextModel"]),
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("text_encoder_2", &["CLIPTextModelWithProjection"]),
+    ("tokenizer_2", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("transformer", &["SD3Transformer2DModel"]),
+    ("vae", &["AutoencoderKL"]),
+];
+
+/// What it has beside those, or does without.
+const T5_PARTS: [(&str, &[&str]); 2] = [
+    ("text_encoder_3", &["T5EncoderModel"]),
+    // A folder may have been written with the general class, which reads the same files.
+    ("tokenizer_3", &["T5TokenizerFast", "T5Tokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"]),
+];
 
 /// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes
 /// through them.
@@ -76,9 +111,16 @@ impl ModelIndex {
         let Some((_, family)) = SUPPORTED.iter().find(|(name, _)| *name == class_name).copied() else {
             return Err(unsupported_pipeline(&class_name, file));
         };
-        let second = if family == Family::StableDiffusionXl { SECOND_PARTS.as_slice() } else { &[] };
-        for &(name, classes) in PARTS.iter().chain(second) {
+        let (first, more): (&[(&str, &[&str])], &[_]) = match family {
+            Family::StableDiffusion | Family::LatentConsistency => (&PARTS, &[]),
+            Family::StableDiffusionXl => (&PARTS, &SECOND_PARTS),
+            Family::StableDiffusion3 => (&PARTS_OF_3, &[]),
+        };
+        let mut first_projects = false;
+        for &(name, classes) in first.iter().chain(more) {
             let value = fields.take_value(name);
+            first_projects |=
+                name == "text_encoder" && part_class(value.as_ref()) == Some("CLIPTextModelWithProjection");
             match part_class(value.as_ref()) {
                 Some(class) if classes.contains(&class) => {}
                 Some(class) => return Err(fields.unsupported(name, &json!(class), &classes.join(" or "))),
@@ -86,6 +128,7 @@ impl ModelIndex {
                 None => return Err(fields.refuse(format!("the part `{name}` is missing"))),
             }
         }
+        let t5 = family == Family::StableDiffusion3 && read_t5(&mut fields)?;
         // Whether attnmap has the class is decided when the scheduler is built: `--scheduler` may
         // name another.
         let scheduler = fields.take_value("scheduler");
@@ -108,7 +151,15 @@ impl ModelIndex {
         }
         fields.inert(&["requires_safety_checker"]);
         fields.finish()?;
-        Ok(Self { class_name, family, scheduler_class, force_zeros_for_empty_prompt, ignored_parts })
+        Ok(Self {
+            class_name,
+            family,
+            scheduler_class,
+            force_zeros_for_empty_prompt,
+            ignored_parts,
+            t5,
+            first_projects,
+        })
     }
 
     /// The parts with weights.
@@ -116,7 +167,31 @@ impl ModelIndex {
         match self.family {
             Family::StableDiffusion | Family::LatentConsistency => &[Part::TextEncoder, Part::Unet, Part::Vae],
             Family::StableDiffusionXl => &[Part::TextEncoder, Part::TextEncoder2, Part::Unet, Part::Vae],
+            Family::StableDiffusion3 if self.t5 => {
+                &[Part::TextEncoder, Part::TextEncoder2, Part::TextEncoder3, Part::Transformer, Part::Vae]
+            }
+            Family::StableDiffusion3 => &[Part::TextEncoder, Part::TextEncoder2, Part::Transformer, Part::Vae],
         }
+    }
+}
+
+/// Whether there is a T5 with its tokenizer; neither may be alone.
+fn read_t5(fields: &mut Fields) -> Result<bool> {
+    let mut there = Vec::new();
+    for (name, classes) in T5_PARTS {
+        let value = fields.take_value(name);
+        match part_class(value.as_ref()) {
+            Some(class) if !classes.contains(&class) => {
+                return Err(fields.unsupported(name, &json!(class), &classes.join(" or ")));
+            }
+            class => there.push(class.is_some()),
+        }
+    }
+    match there.as_slice() {
+        [encoder, tokenizer] if encoder == tokenizer => Ok(*encoder),
+        // diffusers leaves the tokenizer in place where the encoder was left out.
+        [false, true] => Ok(false),
+        _ => Err(fields.refuse("the part `tokenizer_3` is missing, which `text_encoder_3` needs")),
     }
 }
 
@@ -142,9 +217,9 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         ("Onnx", "weights for ONNX Runtime"),
         ("ORT", "weights for ONNX Runtime"),
         ("OV", "weights for OpenVINO"),
-        ("StableDiffusion3", "Stable Diffusion 3"),
-        ("Flux", "Flux"),
         ("ControlNet", "ControlNet"),
+        ("StableDiffusion3", "Stable Diffusion 3 with another guidance"),
+        ("Flux", "Flux"),
         ("Adapter", "T2I-Adapter"),
         ("Inpaint", "inpainting"),
         ("InstructPix2Pix", "InstructPix2Pix"),
@@ -159,7 +234,7 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("a model of another kind", |(_, name)| name);
     Error::Unsupported {
         what: format!("{}: {family} ({class})", file.display()),
-        way_out: "Stable Diffusion 1.x, 2.x, SDXL and LCM checkpoints are; e.g. --model \
+        way_out: "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL and LCM checkpoints are; e.g. --model \
                   stable-diffusion-v1-5/stable-diffusion-v1-5"
             .into(),
     }

@@ -131,6 +131,22 @@ scheduler_config! {
     original_inference_steps: usize,
     /// LCM: factor on the timestep in the boundary condition.
     timestep_scaling: f64,
+    /// Flow matching: how far the noise levels are shifted to the noisy end.
+    shift: f64,
+    /// Flow matching, shift by resolution: its logarithm at the least number of image tokens.
+    base_shift: f64,
+    /// The same at the largest number.
+    max_shift: f64,
+    /// Flow matching: the least number of image tokens.
+    base_image_seq_len: usize,
+    /// Flow matching: the largest number of image tokens.
+    max_image_seq_len: usize,
+    /// Flow matching: noise levels from 0 to 1 in place of 1 to 0 (Mochi).
+    invert_sigmas: bool,
+    /// Flow matching: the noise level that the last step starts from.
+    shift_terminal: f64,
+    /// Flow matching: fresh noise in each step.
+    stochastic_sampling: bool,
 }
 
 /// A number that may be infinite: Python writes `-Infinity`, which JSON does not have.
@@ -194,7 +210,7 @@ impl SchedulerConfig {
 }
 
 /// Fields of schedulers for Stable Diffusion that attnmap does not have (SA, SDE).
-const OTHER_CLASSES: [&str; 12] = [
+const OTHER_CLASSES: [&str; 11] = [
     "clip_denoised",
     "corrector_order",
     "noise_sampler_seed",
@@ -203,7 +219,6 @@ const OTHER_CLASSES: [&str; 12] = [
     "s_noise",
     "sigma_data",
     "sigma_schedule",
-    "shift_terminal",
     "tau_func",
     "tensor_format",
     "timestep_values",

@@ -31,7 +31,7 @@ pub struct TextEncoderConfig {
     /// Width of the projection, which only an encoder with a projection head has.
     pub projection_dim: usize,
     /// Whether a projection of the pooled state follows (`CLIPTextModelWithProjection`): SDXL's
-    /// second encoder has one, the others not.
+    /// second encoder has one, and both of Stable Diffusion 3.
     pub with_projection: bool,
     /// Number of layers.
     pub num_hidden_layers: usize,

@@ -106,8 +106,8 @@ impl VaeConfig {
                 return Err(fields.unsupported(name, &json!(channels), "3 (colour images)"));
             }
         }
-        if self.latent_channels != 4 {
-            return Err(fields.unsupported("latent_channels", &json!(self.latent_channels), "4"));
+        if ![4, 16].contains(&self.latent_channels) {
+            return Err(fields.unsupported("latent_channels", &json!(self.latent_channels), "4 or 16"));
         }
         if self.norm_num_groups == 0 {
             return Err(fields.refuse("`norm_num_groups` is 0"));
@@ -127,8 +127,8 @@ impl VaeConfig {
         if !(1..=MAX_DEPTH).contains(&self.layers_per_block) {
             return Err(fields.refuse(format!("`layers_per_block` is {}", self.layers_per_block)));
         }
-        if self.shift_factor != 0.0 {
-            return Err(fields.unsupported("shift_factor", &json!(self.shift_factor), "0"));
+        if !self.shift_factor.is_finite() {
+            return Err(fields.refuse(format!("`shift_factor` is {}, which is no number", self.shift_factor)));
         }
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             return Err(fields.refuse(format!("`scaling_factor` is {}, which is not positive", self.scaling_factor)));

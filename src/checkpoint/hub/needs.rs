@@ -25,7 +25,8 @@ fn tokenizers(index: &ModelIndex) -> impl Iterator<Item = &'static str> {
     index.parts().iter().filter_map(|part| match part {
         Part::TextEncoder => Some("tokenizer"),
         Part::TextEncoder2 => Some("tokenizer_2"),
-        Part::Unet | Part::Vae => None,
+        Part::TextEncoder3 => Some("tokenizer_3"),
+        Part::Transformer | Part::Unet | Part::Vae => None,
     })
 }
 

@@ -17,7 +17,8 @@ pub(super) enum Role {
 /// A layer as a file names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Layer {
-    /// The folder of the part that it is in: `unet`, `text_encoder` or `text_encoder_2`.
+    /// The folder of the part that it is in: `unet`, `transformer`, `text_encoder` and so on. Files
+    /// also say `unet` where the denoiser is a transformer.
     pub(super) part: &'static str,
     /// Its path in the part: with dots, or with underscores in their place (kohya), where only the
     /// part's own layers say which it is.
@@ -100,11 +101,16 @@ fn without_adapter(name: &str) -> String {
 }
 
 fn layer(path: &str) -> Option<Layer> {
-    const PREFIXES: [(&str, &str); 13] = [
+    const PREFIXES: [(&str, &str); 18] = [
         ("lora_unet_", UNET),
         ("lora_te_", FIRST),
         ("lora_te1_", FIRST),
         ("lora_te2_", SECOND),
+        ("lora_te3_", THIRD),
+        ("transformer.", TRANSFORMER),
+        ("text_encoder_3.", THIRD),
+        ("text_encoders.t5xxl.transformer.", THIRD),
+        ("t5xxl.transformer.", THIRD),
         ("unet.", UNET),
         ("text_encoder.", FIRST),
         ("text_encoder_2.", SECOND),
@@ -118,13 +124,15 @@ fn layer(path: &str) -> Option<Layer> {
     ];
     // diffusers' first files had the UNet's layers without a prefix, and PEFT's own files hold one
     // model.
-    const BARE: [(&str, &str); 8] = [
+    const BARE: [(&str, &str); 10] = [
         ("down_blocks.", UNET),
         ("mid_block.", UNET),
         ("up_blocks.", UNET),
         ("input_blocks.", UNET),
         ("middle_block.", UNET),
         ("output_blocks.", UNET),
+        ("transformer_blocks.", UNET),
+        ("joint_blocks.", UNET),
         ("text_model.", FIRST),
         ("encoder.layers.", FIRST),
     ];
@@ -138,14 +146,19 @@ fn layer(path: &str) -> Option<Layer> {
 
 const FIRST: &str = "text_encoder";
 const SECOND: &str = "text_encoder_2";
+const THIRD: &str = "text_encoder_3";
+const TRANSFORMER: &str = "transformer";
 
-const UNET: &str = "unet";
+pub(super) const UNET: &str = "unet";
 
 /// The path of today for one that diffusers' attention processors wrote (`attn1.processor.to_q`,
 /// `self_attn.to_q`), or that lacks the text encoder's prefix.
 fn current(part: &str, path: &str) -> String {
     let path = path.replace(".processor.", ".");
-    if part == UNET {
+    if part == THIRD {
+        return path;
+    }
+    if part == UNET || part == TRANSFORMER {
         return match path.strip_suffix(".to_out") {
             Some(rest) => format!("{rest}.to_out.0"),
             None => path,
@@ -259,7 +272,7 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         }
-        for name in ["other", "conv_in.weight", "prior.x.lora_A.weight", "transformer.x.lora_A.weight"] {
+        for name in ["other", "conv_in.weight", "prior.x.lora_A.weight"] {
             assert_eq!(parse(name), Meaning::Unknown, "{name}");
         }
     }

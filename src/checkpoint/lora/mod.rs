@@ -8,8 +8,8 @@
 mod keys;
 
 use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
-use super::config::UnetConfig;
-use super::single::UnetNames;
+use super::config::DenoiserConfig;
+use super::single::{Piece, UnetNames, sd3_originals};
 use super::weights::{Change, LowRank, WeightFile};
 use crate::Result;
 use keys::{Layer, Meaning, Role};
@@ -204,7 +204,7 @@ impl Lora {
         let settings = Settings::of(&file).map_err(fault)?;
         // How many layers read the prompt's states, and how many of those are of another width.
         let (mut readers, mut strangers) = (0, 0);
-        let mut fitting = Vec::new();
+        let mut fitting: Vec<Vec<(&'static str, String, Change)>> = Vec::new();
         for (layer, factors) in &layers {
             let name = factors.any().to_string();
             if let Some(kind) = factors.other {
@@ -215,26 +215,32 @@ impl Lora {
                 misfits.push(Misfit { name, why: Why::Unknown });
                 continue;
             }
-            let Some((home, shape)) = known.find(layer) else {
+            let homes = known.find(layer);
+            if homes.is_empty() {
                 misfits.push(Misfit { name, why: Why::Absent });
                 continue;
-            };
-            let change = Change::LowRank(self.low_rank(&file, layer, factors, &settings)?);
-            let reads = home.ends_with(".attn2.to_k.weight") || home.ends_with(".attn2.to_v.weight");
+            }
+            let low_rank = self.low_rank(&file, layer, factors, &settings)?;
+            let reads =
+                |home: &Home| home.name.ends_with(".attn2.to_k.weight") || home.name.ends_with(".attn2.to_v.weight");
+            // In a UNet's transformers that is the attention to the prompt.
+            let reads = known.reads_by_attn2 && homes.iter().any(reads);
             readers += usize::from(reads);
-            match change.misfit(shape) {
+            let change =
+                |home: &Home| Change::LowRank(LowRank { third: home.third, swapped: home.swapped, ..low_rank.clone() });
+            match homes.iter().find_map(|home| change(home).misfit(&home.shape)) {
                 Some(reason) => {
                     strangers += usize::from(reads);
                     misfits.push(Misfit { name, why: Why::Shape(reason) });
                 }
-                None => fitting.push((layer.part, home.clone(), change)),
+                None => fitting.push(homes.iter().map(|home| (home.part, home.name.clone(), change(home))).collect()),
             }
         }
         if misfits.len() > fitting.len() || (strangers > 1 && strangers == readers) {
             return Err(fault(refusal(&misfits, layers.len(), checkpoint, &file)));
         }
         let warning = (!misfits.is_empty()).then(|| self.warning(&misfits, fitting.len(), checkpoint));
-        for (part, home, change) in fitting {
+        for (part, home, change) in fitting.into_iter().flatten() {
             changes.entry(part).or_default().entry(home).or_default().push(change);
         }
         Ok((file, warning))
@@ -279,7 +285,8 @@ impl Lora {
             },
         };
         let (up, down, mid) = (up.clone(), down.clone(), factors.mid.clone());
-        Ok(LowRank { file: file.clone(), up, down, mid, scale: self.weight * scale })
+        let scale = self.weight * scale;
+        Ok(LowRank { file: file.clone(), up, down, mid, scale, third: None, swapped: false })
     }
 }
 
@@ -294,36 +301,86 @@ impl Factors {
     }
 }
 
+/// A tensor that a layer of a LoRA changes, or changes a part of.
+#[derive(Debug, Clone)]
+struct Home {
+    part: &'static str,
+    /// The tensor's name.
+    name: String,
+    shape: Vec<usize>,
+    /// Which third of the LoRA's rows are its own, where the LoRA has three layers in one.
+    third: Option<usize>,
+    /// Whether the halves of the LoRA's rows have changed places.
+    swapped: bool,
+}
+
 /// The layers that can be changed, by every name that a LoRA may call them.
 #[derive(Default)]
 pub(super) struct Layers {
-    /// By part and name: the tensor's name and shape.
-    layers: HashMap<(&'static str, String), (String, Vec<usize>)>,
+    /// By part and name.
+    layers: HashMap<(&'static str, String), Vec<Home>>,
+    /// Whether `attn2` reads the prompt's states.
+    reads_by_attn2: bool,
+    /// Folder of the denoiser, which LoRAs call `unet` or `transformer`.
+    denoiser: &'static str,
 }
 
 impl Layers {
     /// The layers of `parts`: folders with the names and shapes of their tensors.
     pub(super) fn new(
-        unet: &UnetConfig,
+        denoiser: &DenoiserConfig,
         parts: impl Iterator<Item = (&'static str, BTreeMap<String, Vec<usize>>)>,
     ) -> Self {
-        let mut layers = HashMap::new();
-        let names = UnetNames::new(unet);
+        let mut layers: HashMap<(&'static str, String), Vec<Home>> = HashMap::new();
+        let mut add = |part: &'static str, known: &str, homes: Vec<Home>| {
+            layers.insert((part, known.replace('.', "_")), homes.clone());
+            layers.insert((part, known.to_string()), homes);
+        };
+        let folder_of_denoiser = match denoiser {
+            DenoiserConfig::Unet(_) => "unet",
+            DenoiserConfig::Sd3(_) => "transformer",
+        };
         for (folder, shapes) in parts {
-            for (name, shape) in shapes {
-                let Some(layer) = name.strip_suffix(".weight") else { continue };
-                let original = (folder == "unet").then(|| names.original(layer)).flatten();
-                for known in [Some(layer.to_string()), original].into_iter().flatten() {
-                    layers.insert((folder, known.replace('.', "_")), (name.clone(), shape.clone()));
-                    layers.insert((folder, known), (name.clone(), shape.clone()));
+            let home = |layer: &str| {
+                let name = format!("{layer}.weight");
+                let shape = shapes.get(&name)?.clone();
+                Some(Home { part: folder, name, shape, third: None, swapped: false })
+            };
+            for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
+                add(folder, layer, home(layer).into_iter().collect());
+            }
+            match denoiser {
+                DenoiserConfig::Unet(unet) if folder == "unet" => {
+                    let names = UnetNames::new(unet);
+                    for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
+                        if let Some(original) = names.original(layer) {
+                            add(folder, &original, home(layer).into_iter().collect());
+                        }
+                    }
                 }
+                DenoiserConfig::Sd3(sd3) if folder == "transformer" => {
+                    for (original, pieces) in sd3_originals(sd3) {
+                        let home = |piece: &Piece| {
+                            Some(Home { third: piece.third, swapped: piece.swapped, ..home(&piece.layer)? })
+                        };
+                        // Not every block has every layer.
+                        if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
+                            add(folder, &original, homes);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
-        Self { layers }
+        Self { layers, reads_by_attn2: denoiser.unet().is_some(), denoiser: folder_of_denoiser }
     }
 
-    fn find(&self, layer: &Layer) -> Option<&(String, Vec<usize>)> {
-        self.layers.get(&(layer.part, layer.path.clone()))
+    fn find(&self, layer: &Layer) -> &[Home] {
+        let part = match layer.part {
+            keys::UNET if self.denoiser != keys::UNET => self.denoiser,
+            part => part,
+        };
+        self.layers.get(&(part, layer.path.clone())).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -380,7 +437,7 @@ impl Settings {
             return Err(DORA.into());
         }
         // The file holds one model, whichever it is.
-        let parts = ["unet", "text_encoder", "text_encoder_2"];
+        let parts = ["unet", "transformer", "text_encoder", "text_encoder_2"];
         let fields =
             config.iter().flat_map(|(name, value)| parts.map(|part| (format!("{part}.{name}"), value.clone())));
         Ok(Self(fields.collect()))

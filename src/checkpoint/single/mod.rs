@@ -6,12 +6,15 @@
 //! `loaders/single_file_utils.py` (0.42).
 
 mod recognise;
+mod sd3;
+mod sd3_names;
 mod tensors;
 mod text;
 mod unet;
 mod vae;
 mod vocabulary;
 
+pub(super) use sd3_names::{Piece, originals as sd3_originals};
 pub(super) use unet::UnetNames;
 
 use super::config::{TextEncoderConfig, UnetConfig};
@@ -37,7 +40,9 @@ pub(super) struct Single {
     pub(super) ignored: Vec<String>,
     file: Arc<WeightFile>,
     /// By the part's folder.
-    places: BTreeMap<&'static str, BTreeMap<String, Place>>,
+    places: Places,
+    /// The folder that has the parts which the file has not, and their weight files.
+    folder: Option<(Store, BTreeMap<&'static str, Vec<String>>)>,
 }
 
 impl Single {
@@ -50,6 +55,10 @@ impl Single {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = WeightFile::open(&Store::Folder(path.parent().unwrap_or(Path::new("")).into()), &name)?;
+        if sd3::holds(&file) {
+            recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
+            return sd3::open(path, file, config);
+        }
         let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
         let kind = recognise::kind(&file).map_err(|refusal| refusal.about(path))?;
         let prediction = match prediction {
@@ -72,13 +81,18 @@ impl Single {
         let store = Store::Made(Arc::new(made));
         let file = Arc::new(file);
         let (places, ignored) = places(&file, &kind, &store)?;
-        Ok(Self { store, ignored, file, places })
+        Ok(Self { store, ignored, file, places, folder: None })
     }
 
-    /// The weights of `part`.
-    pub(super) fn weights(&self, part: Part) -> Weights {
+    /// The weights of `part`; of a part that a folder has, without the tensors that are `spare`.
+    pub(super) fn weights(&self, part: Part, spare: &dyn Fn(&str) -> bool) -> Result<Weights> {
+        if let Some((store, files)) = &self.folder
+            && let Some(files) = files.get(part.folder())
+        {
+            return Weights::open(store, part, files, spare);
+        }
         let places = self.places.get(part.folder()).cloned().unwrap_or_default();
-        Weights::of_file(part, self.file.clone(), places)
+        Ok(Weights::of_file(part, self.file.clone(), places))
     }
 }
 

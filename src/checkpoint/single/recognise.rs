@@ -80,16 +80,14 @@ impl Refusal {
     }
 }
 
-const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x and SDXL in the original naming are, and \
+const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x, 3, 3.5 and SDXL in the original naming are, and \
 folders in the diffusers \
                            layout";
 
 /// The kind of the checkpoint in `file`.
 pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
     let has = |prefix: &str| has_any(file, prefix);
-    if let Some(quantised) = quantised(file) {
-        return Err(Refusal::new(quantised, "take the file in f16, bf16 or plain float8"));
-    }
+    refuse_quantised(file)?;
     if file.info(&format!("{UNET}input_blocks.0.0.weight")).is_none() {
         return Err(other_kind(file));
     }
@@ -122,6 +120,14 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
         "a file without a text encoder (cond_stage_model.*, conditioner.*)",
         "take the checkpoint that has all parts",
     ))
+}
+
+/// Refuses a file whose weights mean nothing without scales beside them.
+pub(super) fn refuse_quantised(file: &WeightFile) -> Result<(), Refusal> {
+    match quantised(file) {
+        Some(quantised) => Err(Refusal::new(quantised, "take the file in f16, bf16 or plain float8")),
+        None => Ok(()),
+    }
 }
 
 /// Weights that mean nothing without scales beside them.
@@ -158,7 +164,7 @@ fn other_kind(file: &WeightFile) -> Refusal {
     } else if any("double_blocks.") {
         Refusal::new("Flux", CHECKPOINTS)
     } else if any("joint_blocks.") {
-        Refusal::new("Stable Diffusion 3", CHECKPOINTS)
+        Refusal::new("a part of Stable Diffusion 3's transformer", CHECKPOINTS)
     } else if starts("controlnet_cond_embedding.") || starts("control_model.") || starts("input_hint_block.") {
         Refusal::new("a ControlNet", CHECKPOINTS)
     } else if any("ip_adapter.") || starts("image_proj.") {

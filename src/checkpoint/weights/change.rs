@@ -27,6 +27,10 @@ pub(crate) struct LowRank {
     pub(crate) mid: Option<String>,
     /// The user's weight times alpha over rank.
     pub(crate) scale: f64,
+    /// Which third of the rows of `up` the layer takes, where the file's layer is three in one.
+    pub(crate) third: Option<usize>,
+    /// Whether the halves of the rows of `up` have changed places.
+    pub(crate) swapped: bool,
 }
 
 /// Rows of an embedding.
@@ -101,10 +105,10 @@ impl LowRank {
         // core's.
         let kernel = self.mid.as_ref().map_or(1, |mid| self.shape(mid).iter().skip(2).product());
         let columns = elements(down).checked_div(rank).unwrap_or(0) * kernel;
+        let rows = shape.first().map(|rows| if self.third.is_some() { 3 * rows } else { *rows });
         let fits = rank > 0
-            && !shape.is_empty()
-            && elements(up) == shape[0] * rank
-            && up.first() == shape.first()
+            && rows.is_some_and(|rows| elements(up) == rows * rank)
+            && up.first().copied() == rows
             && shape[0] * columns == elements(shape)
             && self.mid.as_ref().is_none_or(|mid| self.shape(mid).starts_with(&[rank, rank]));
         let reason = || format!("is {up:?} times {down:?}, which does not make the layer's {shape:?}");
@@ -115,7 +119,14 @@ impl LowRank {
     fn delta(&self, shape: &[usize]) -> Result<Tensor, Problem> {
         let down_shape = self.shape(&self.down);
         let (out, rank) = (shape[0], down_shape[0]);
-        let up = factor(&self.file, &self.up, &[out, rank])?;
+        let up = match self.third {
+            Some(third) => factor(&self.file, &self.up, &[3 * out, rank])?.narrow(0, third * out, out)?,
+            None => factor(&self.file, &self.up, &[out, rank])?,
+        };
+        let up = match self.swapped {
+            true => Tensor::cat(&up.chunk(2, 0)?.iter().rev().collect::<Vec<_>>(), 0)?,
+            false => up,
+        };
         let down = factor(&self.file, &self.down, &[rank, down_shape.iter().skip(1).product()])?;
         let down = match &self.mid {
             None => down,

@@ -61,12 +61,14 @@ pub(crate) struct Place {
     third: Option<usize>,
     /// Whether the file has its two axes the other way round.
     transposed: bool,
+    /// Whether the file has the halves of its first axis the other way round.
+    swapped: bool,
 }
 
 impl Place {
     /// The whole tensor `name` of the file with this index.
     pub(crate) fn new(file: usize, name: &str) -> Self {
-        Self { file, name: name.into(), third: None, transposed: false }
+        Self { file, name: name.into(), third: None, transposed: false, swapped: false }
     }
 
     /// Third `index` (from 0) of its first axis, if one is named.
@@ -77,6 +79,11 @@ impl Place {
     /// With its two axes the other way round, if so.
     pub(crate) fn transposed(self, transposed: bool) -> Self {
         Self { transposed, ..self }
+    }
+
+    /// With the halves of its first axis the other way round, if so.
+    pub(crate) fn swapped(self, swapped: bool) -> Self {
+        Self { swapped, ..self }
     }
 
     /// The shape of this part of a tensor that has shape `whole`.
@@ -100,6 +107,12 @@ impl Place {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, convert::Problem> {
+        if self.swapped {
+            let tensor = convert::to_tensor(self.bytes(whole), from, shape, dtype, device)?;
+            let halves = tensor.chunk(2, 0)?;
+            let turned: Vec<&Tensor> = halves.iter().rev().collect();
+            return Ok(Tensor::cat(&turned, 0)?);
+        }
         if !self.transposed {
             return convert::to_tensor(self.bytes(whole), from, shape, dtype, device);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// no weight.
 pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
     match part {
-        Part::Unet => Some(name.to_string()),
+        Part::Unet | Part::Transformer | Part::TextEncoder3 => Some(name.to_string()),
         Part::Vae => Some(vae_name(name)),
         Part::TextEncoder | Part::TextEncoder2 => text_encoder_name(name),
     }

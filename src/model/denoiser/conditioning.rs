@@ -12,17 +12,19 @@ pub struct Conditioning {
     /// Minus infinity removes a token from view, and the others share its attention. At least one
     /// token of each row must stay.
     pub key_bias: Option<Tensor>,
-    /// What SDXL's UNet is told beside; `None` for the others.
+    /// What SDXL and Stable Diffusion 3 are told beside; `None` for the others.
     pub added: Option<AddedConditions>,
     /// The guidance scale, for a consistency-distilled network that was trained with one. Others do
     /// not look at it.
     pub guidance: Option<f64>,
 }
 
-/// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`).
+/// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`). Stable
+/// Diffusion 3 is told the pooled prompt alone.
 #[derive(Debug, Clone)]
 pub struct AddedConditions {
-    /// `[batch, width]`: the second text encoder's projection of each prompt (`text_embeds`).
+    /// `[batch, width]`: the second text encoder's projection of each prompt (`text_embeds`); of
+    /// Stable Diffusion 3 those of both CLIP encoders side by side.
     pub pooled: Tensor,
     /// Height and width of the original in pixels, top and left of the crop, height and width of
     /// the target. They hold for every row.

@@ -6,16 +6,19 @@
 //! arm in each match.
 
 mod conditioning;
+mod embedding;
+mod sd3;
 mod unet;
 
 pub use conditioning::{AddedConditions, Conditioning};
+pub use sd3::{Sd3, Sd3Prompt};
 pub use unet::{Unet, UnetPrompt};
 
 use super::Interrupt;
 use super::layers::{Builder, Draw, MemoryOrder};
-use crate::Result;
-use crate::checkpoint::UnetConfig;
+use crate::checkpoint::DenoiserConfig;
 use crate::trace::{AttentionObserver, Site};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -24,6 +27,8 @@ use candle_nn::VarBuilder;
 pub enum Denoiser {
     /// diffusers `UNet2DConditionModel`: cross-attention to the prompt's states.
     Unet(Unet),
+    /// diffusers `SD3Transformer2DModel`: image and text attend to both at once.
+    Sd3(Sd3),
 }
 
 /// A prompt made ready for a [`Denoiser`], once per run.
@@ -31,6 +36,8 @@ pub enum Denoiser {
 pub enum PreparedPrompt {
     /// Keys and values of every cross-attention.
     Unet(UnetPrompt),
+    /// The text's first hidden states.
+    Sd3(Sd3Prompt),
 }
 
 impl PreparedPrompt {
@@ -42,19 +49,31 @@ impl PreparedPrompt {
     pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
         match self {
             Self::Unet(prompt) => Ok(Self::Unet(prompt.weighted(weights)?)),
+            Self::Sd3(prompt) => Ok(Self::Sd3(prompt.weighted(weights)?)),
         }
     }
 
     /// This prompt with words to ask about that are not in it; see [`UnetPrompt::with_probes`].
     ///
     /// # Errors
-    /// When a probe has no token, more than its prompt has, or more rows than the batch.
+    /// When a probe has no token, more than its prompt has, or more rows than the batch;
+    /// [`Error::Unsupported`] for a network in which text that is read would change the image.
     pub fn with_probes(self, probes: Vec<(Self, usize)>) -> Result<Self> {
+        if probes.is_empty() {
+            return Ok(self);
+        }
         match self {
             Self::Unet(prompt) => {
-                let of_unet = |(Self::Unet(probe), tokens)| (probe, tokens);
-                Ok(Self::Unet(prompt.with_probes(probes.into_iter().map(of_unet).collect())?))
+                let of_unet = |(probe, tokens)| match probe {
+                    Self::Unet(probe) => Ok((probe, tokens)),
+                    Self::Sd3(_) => Err(other_network()),
+                };
+                Ok(Self::Unet(prompt.with_probes(probes.into_iter().map(of_unet).collect::<Result<_>>()?)?))
             }
+            Self::Sd3(_) => Err(Error::Unsupported {
+                what: "asking about words outside of the prompt in joint attention".into(),
+                way_out: "leave the probes out, or put the words into the prompt".into(),
+            }),
         }
     }
 
@@ -62,6 +81,7 @@ impl PreparedPrompt {
     pub fn batch(&self) -> usize {
         match self {
             Self::Unet(prompt) => prompt.batch(),
+            Self::Sd3(prompt) => prompt.batch(),
         }
     }
 
@@ -69,6 +89,7 @@ impl PreparedPrompt {
     pub fn tokens(&self) -> usize {
         match self {
             Self::Unet(prompt) => prompt.tokens(),
+            Self::Sd3(prompt) => prompt.tokens(),
         }
     }
 }
@@ -78,22 +99,30 @@ impl Denoiser {
     ///
     /// # Errors
     /// When a weight is not there in the shape that `config` gives it.
-    pub fn new(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
-        Ok(Self::Unet(Unet::new(config, weights)?))
+    pub fn new(config: &DenoiserConfig, weights: VarBuilder) -> Result<Self> {
+        Self::build(config, &Builder::new(weights))
+    }
+
+    fn build(config: &DenoiserConfig, b: &Builder) -> Result<Self> {
+        match config {
+            DenoiserConfig::Unet(config) => Ok(Self::Unet(Unet::build(config, b)?)),
+            DenoiserConfig::Sd3(config) => Ok(Self::Sd3(Sd3::build(config, b)?)),
+        }
     }
 
     /// As [`new`](Self::new), of plain layers, which candle can differentiate.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn plain(config: &UnetConfig, weights: VarBuilder) -> Result<Self> {
-        Ok(Self::Unet(Unet::build(config, &Builder::with_layout(weights, MemoryOrder::Nchw))?))
+    pub fn plain(config: &DenoiserConfig, weights: VarBuilder) -> Result<Self> {
+        Self::build(config, &Builder::with_layout(weights, MemoryOrder::Nchw))
     }
 
     /// Channels of the latent that it takes.
     pub fn channels(&self) -> usize {
         match self {
             Self::Unet(unet) => unet.channels(),
+            Self::Sd3(sd3) => sd3.channels(),
         }
     }
 
@@ -102,6 +131,7 @@ impl Denoiser {
     pub fn embeds_guidance(&self) -> bool {
         match self {
             Self::Unet(unet) => unet.embeds_guidance(),
+            Self::Sd3(_) => false,
         }
     }
 
@@ -109,6 +139,7 @@ impl Denoiser {
     pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         match self {
             Self::Unet(unet) => unet.sites(latent_height, latent_width),
+            Self::Sd3(sd3) => sd3.sites(latent_height, latent_width),
         }
     }
 
@@ -116,6 +147,7 @@ impl Denoiser {
     pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
         match self {
             Self::Unet(unet) => unet.self_sites(latent_height, latent_width),
+            Self::Sd3(sd3) => sd3.self_sites(latent_height, latent_width),
         }
     }
 
@@ -123,6 +155,7 @@ impl Denoiser {
     pub fn interrupt(&self) -> &Interrupt {
         match self {
             Self::Unet(unet) => unet.interrupt(),
+            Self::Sd3(sd3) => sd3.interrupt(),
         }
     }
 
@@ -134,6 +167,7 @@ impl Denoiser {
     pub fn prepare(&self, conditioning: &Conditioning) -> Result<PreparedPrompt> {
         match self {
             Self::Unet(unet) => Ok(PreparedPrompt::Unet(unet.prepare(conditioning)?)),
+            Self::Sd3(sd3) => Ok(PreparedPrompt::Sd3(sd3.prepare(conditioning)?)),
         }
     }
 
@@ -151,6 +185,8 @@ impl Denoiser {
     ) -> Result<Tensor> {
         match (self, prompt) {
             (Self::Unet(unet), PreparedPrompt::Unet(prompt)) => unet.forward(latent, timestep, prompt, observer),
+            (Self::Sd3(sd3), PreparedPrompt::Sd3(prompt)) => sd3.forward(latent, timestep, prompt, observer),
+            _ => Err(other_network()),
         }
     }
 
@@ -162,6 +198,11 @@ impl Denoiser {
     pub fn redraw_cross_attention(&mut self, block: &str, draw: Draw) -> Result<usize> {
         match self {
             Self::Unet(unet) => unet.redraw_cross_attention(block, draw),
+            Self::Sd3(sd3) => sd3.redraw_joint_attention(block, draw),
         }
     }
+}
+
+fn other_network() -> Error {
+    Error::bug("a prompt was made ready for another network")
 }

@@ -43,6 +43,16 @@ impl Linear {
         Self::from_weights(weight, Some(b.get(output, "bias")?), b)
     }
 
+    /// A convolution of `patch` x `patch` cells that moves by whole patches, stored as `[out, in,
+    /// patch, patch]`, applied to tokens of the patches' `in * patch * patch` values.
+    ///
+    /// # Errors
+    /// When the weights are not there in these shapes.
+    pub fn from_patches(input: usize, output: usize, patch: usize, b: &Builder) -> Result<Self> {
+        let weight = b.get((output, input, patch, patch), "weight")?.flatten_from(1)?;
+        Self::from_weights(weight, Some(b.get(output, "bias")?), b)
+    }
+
     fn from_weights(weight: Tensor, bias: Option<Tensor>, b: &Builder) -> Result<Self> {
         Ok(Self(match FastLinear::new(&weight, bias.as_ref(), b)? {
             Some(fast) => Form::Fast(fast),

@@ -16,6 +16,7 @@ mod builder;
 mod conv;
 mod fast;
 mod feature_map;
+mod joint;
 mod linear;
 mod norm;
 mod tracked;
@@ -24,5 +25,6 @@ pub use attention::{Attention, Draw, KeysValues, Tap, attend, merge_heads, split
 pub use builder::{Builder, MemoryOrder};
 pub use conv::{Conv2d, Downsample, Padding, Upsample};
 pub use feature_map::FeatureMap;
+pub use joint::{Columns, JointAttention, JointKeys};
 pub use linear::{GeGlu, Linear, quick_gelu};
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};

@@ -115,6 +115,19 @@ impl LayerNorm {
         })
     }
 
+    /// Without a scale and a shift of its own, as before an adaptive one.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn without_affine(channels: usize, eps: f64, b: &Builder) -> Result<Self> {
+        Ok(Self {
+            weight: Tensor::ones(channels, DType::F32, b.device())?,
+            bias: Tensor::zeros(channels, DType::F32, b.device())?,
+            eps,
+            fast: fast::applies(b.layout(), b.device()),
+        })
+    }
+
     /// `[.., channels]` to the same shape.
     ///
     /// # Errors
@@ -130,5 +143,43 @@ impl LayerNorm {
         let normed = tracked::normalised(&values, self.eps)?;
         let normed = normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
         Ok(normed.to_dtype(x.dtype())?)
+    }
+}
+
+/// Divides the last dimension by its root mean square (Zhang and Sennrich 2019), then scales each
+/// channel.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Of `channels`, with a `weight`.
+    ///
+    /// # Errors
+    /// When the weight is not there in this shape.
+    pub fn new(channels: usize, eps: f64, b: &Builder) -> Result<Self> {
+        Ok(Self { weight: b.get_f32(channels, "weight")?, eps })
+    }
+
+    /// `[.., channels]` to the same shape.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let values = x.to_dtype(DType::F32)?.contiguous()?;
+        Ok(candle_nn::ops::rms_norm(&values, &self.weight, self.eps as f32)?.to_dtype(x.dtype())?)
+    }
+
+    /// Each head's channels on their own: `[batch, tokens, heads * channels]` to the same shape.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is no multiple of the layer's.
+    pub fn forward_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, tokens, width) = x.dims3()?;
+        let channels = self.weight.elem_count();
+        let heads = x.reshape((batch, tokens, width / channels.max(1), channels))?;
+        Ok(self.forward(&heads)?.reshape((batch, tokens, width))?)
     }
 }

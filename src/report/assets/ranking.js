@@ -71,7 +71,7 @@ function rankingPanel() {
     fold.setAttribute('aria-expanded', String(S.little));
     clear.hidden = !S.box;
     const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
-    note.replaceChildren('The words hold ' + percent(words) + ' of the attention here' + (S.specials ? '' : '; start, end and padding the rest') + '. ', honest());
+    note.replaceChildren('The words hold ' + percent(words) + ' of the attention here' + (S.specials ? '' : RUN.joint ? '; start, end, padding and image the rest' : '; start, end and padding the rest') + '. ', honest());
     if (S.probe && S.probe.keyboard || S.box) {
       announce(heading.textContent + ': ' + visible.filter((r) => !r.entry.special).slice(0, 3).map((r) => nameOf(r.entry) + ' ' + percent(here[r.entry.index])).join(', '));
     }

@@ -1,30 +1,11 @@
 //! What shifts every resnet: the timestep and, in SDXL, the pooled prompt and the size conditions,
 //! each as waves through linear layers.
 
+use super::super::embedding::{Mlp, sinusoids};
 use crate::checkpoint::{Addition, UnetConfig};
 use crate::model::layers::{Builder, Linear};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-
-/// Two linear layers with SiLU between them (diffusers `TimestepEmbedding`).
-#[derive(Debug, Clone)]
-struct Mlp {
-    linear_1: Linear,
-    linear_2: Linear,
-}
-
-impl Mlp {
-    fn new(input: usize, output: usize, b: &Builder) -> Result<Self> {
-        Ok(Self {
-            linear_1: Linear::new(input, output, &b.pp("linear_1"))?,
-            linear_2: Linear::new(output, output, &b.pp("linear_2"))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward(x)?.silu()?)
-    }
-}
 
 /// How a number becomes sines and cosines (diffusers `Timesteps`).
 #[derive(Debug, Clone)]
@@ -151,30 +132,9 @@ fn guidance_waves(scale: f64, channels: usize) -> Vec<f32> {
     waves
 }
 
-/// `channels` waves of the timestep, from period 2 pi to about 2 pi times 10000 (diffusers
-/// `get_timestep_embedding`).
-///
-/// Rounded to f32 where torch rounds: at timestep 1000 an error of one in the last place of a
-/// frequency moves a sine by 6e-5.
-fn sinusoids(timestep: f64, channels: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Vec<f32> {
-    let half = channels / 2;
-    let mut sines = Vec::with_capacity(half);
-    let mut cosines = Vec::with_capacity(half);
-    for i in 0..half {
-        let exponent = -(10000f64.ln() as f32) * i as f32 / (half as f64 - freq_shift) as f32;
-        let frequency = f64::from(exponent).exp() as f32;
-        let angle = f64::from(timestep as f32 * frequency);
-        sines.push(angle.sin() as f32);
-        cosines.push(angle.cos() as f32);
-    }
-    let mut waves = if flip_sin_to_cos { [cosines, sines] } else { [sines, cosines] }.concat();
-    waves.resize(channels, 0.0);
-    waves
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{guidance_waves, sinusoids};
+    use super::guidance_waves;
 
     /// diffusers 0.42: `get_guidance_scale_embedding(torch.tensor([7.5 - 1]), 6)`.
     #[test]
@@ -183,13 +143,5 @@ mod tests {
         for (wave, truth) in guidance_waves(7.5, 6).into_iter().zip(truth) {
             assert!((wave - truth).abs() < 1e-4, "{wave} {truth}");
         }
-    }
-
-    #[test]
-    fn order_and_odd_width() {
-        assert_eq!(sinusoids(0.0, 5, false, 0.0), [0.0, 0.0, 1.0, 1.0, 0.0]);
-        assert_eq!(sinusoids(0.0, 5, true, 0.0), [1.0, 1.0, 0.0, 0.0, 0.0]);
-        let shifted = sinusoids(1.0, 4, true, 1.0);
-        assert!((shifted[1] - 1e-4f32.cos()).abs() < 1e-7 && (shifted[3] - 1e-4).abs() < 1e-9);
     }
 }
