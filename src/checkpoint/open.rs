@@ -10,7 +10,7 @@ use super::hub::{self, HubOptions};
 use super::lora::{self, Layers, Lora};
 use super::part::Part;
 use super::progress::Progress;
-use super::single::Single;
+use super::single::{self, Single};
 use super::source::Source;
 use super::store::Store;
 use super::weights::{self, Weights};
@@ -143,7 +143,7 @@ impl Checkpoint {
         if options.changes.variant.is_some() {
             return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
         }
-        let single = Single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
+        let single = single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
         let mut checkpoint = Self::new(single.store.clone(), source.to_string())?;
         checkpoint.index.ignored_parts = single.ignored.clone();
         checkpoint.single = Some(single);

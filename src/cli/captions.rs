@@ -59,7 +59,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     size.map_or(Ok(()), |size| pipeline.check_size(size))?;
     let usual = pipeline.default_options();
     let Grid { height, width } = size.unwrap_or(Grid::new(usual.height, usual.width));
-    let factor = pipeline.size_factor();
+    let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now.
     aggregate.choose(&pipeline.sites(height, width), Grid::new(height / factor, width / factor))?;
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;

@@ -153,7 +153,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     args.expect.check(&pipeline, &info, &options.probes)?;
     let run = pipeline.look_run(size, &options);
     let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), &options.probes)?;
-    let factor = pipeline.size_factor();
+    let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;

@@ -30,8 +30,8 @@ pub struct States {
     /// The states of each text encoder, weights applied, `[prompts, tokens, channels]`. Those of
     /// two CLIP encoders stand side by side. Those of T5, the third, follow them as further keys.
     pub encoders: Vec<Tensor>,
-    /// The second encoder's projection of each prompt, `[prompts, width]`; in Stable Diffusion 3 both
-    /// CLIP encoders', side by side.
+    /// The second encoder's projection of each prompt, `[prompts, width]`; in Stable Diffusion 3
+    /// both CLIP encoders', side by side.
     pub pooled: Option<Tensor>,
 }
 
@@ -301,9 +301,9 @@ impl Pipeline {
         Ok(States { encoders, pooled })
     }
 
-    /// The states of all encoders as the denoiser is given them. Those of CLIP stand side by side. In
-    /// Stable Diffusion 3 zeros fill their channels up, and T5's follow as further keys; without T5
-    /// these are zeros (`_get_t5_prompt_embeds` in diffusers).
+    /// The states of all encoders as the denoiser is given them. Those of CLIP stand side by side.
+    /// In Stable Diffusion 3 zeros fill their channels up, and T5's follow as further keys; without
+    /// T5 these are zeros (`_get_t5_prompt_embeds` in diffusers).
     fn side_by_side(&self, encoders: &[Tensor]) -> Result<Tensor> {
         let Some(width) = self.joint_width else { return Ok(Tensor::cat(encoders, 2)?) };
         let both = Tensor::cat(&encoders[..encoders.len().min(2)], 2)?;

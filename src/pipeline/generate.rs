@@ -72,7 +72,7 @@ impl Pipeline {
         if self.joint_width.is_some() && !options.probes.is_empty() {
             return Err(Error::option(
                 "--probe",
-                "in joint attention a word that is read would change the image; put it into the prompt, or leave it out",
+                "in joint attention a word that is read would change the image; put it into the prompt",
             ));
         }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;

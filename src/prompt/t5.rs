@@ -1,5 +1,5 @@
-//! The tokenizer of T5 (Raffel et al., 2020), read from `tokenizer.json`: unigram pieces with a mark
-//! before each word, and an end token.
+//! The tokenizer of T5 (Raffel et al., 2020), read from `tokenizer.json`: unigram pieces with a
+//! mark before each word, and an end token.
 
 use super::syntax::Syntax;
 use super::tokens::{Prompt, Token, Word};

@@ -1,5 +1,5 @@
-//! Euler's method along the straight paths of flow matching (Lipman et al. 2022; Esser et al. 2024),
-//! `scheduling_flow_match_euler_discrete.py`.
+//! Euler's method along the straight paths of flow matching (Lipman et al. 2022; Esser et al.
+//! 2024), `scheduling_flow_match_euler_discrete.py`.
 //!
 //! A sample at noise level `s`, 1 to 0, is `(1 - s) image + s noise`, and the model predicts `noise
 //! - image`. Its timestep is 1000 times the level.

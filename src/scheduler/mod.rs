@@ -85,8 +85,8 @@ pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> 
 
 /// The scheduler of a flow matching checkpoint, whose noise levels may depend on the image's size.
 ///
-/// Errors: as [`build`], and [`Error::Option`](crate::Error::Option) for a `kind` that is no sampler of flow
-/// matching.
+/// Errors: as [`build`], and [`Error::Option`](crate::Error::Option) for a `kind` that is no
+/// sampler of flow matching.
 pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
         Some(kind) => kind,

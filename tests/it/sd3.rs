@@ -180,7 +180,8 @@ impl Case {
     }
 }
 
-/// Final latents, the image, and the trace: tokens, words, sites, encoders and sums of the recorder.
+/// Final latents, the image, and the trace: tokens, words, sites, encoders and sums of the
+/// recorder.
 #[test]
 fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
     for name in ["guided-square", "wide", "turbo", "medium"] {
@@ -224,7 +225,8 @@ fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
     }
 }
 
-/// An observer changes nothing, both halves are recorded, and images of a batch are those of single runs.
+/// An observer changes nothing, both halves are recorded, and images of a batch are those of single
+/// runs.
 #[test]
 fn a_batch_of_both_halves() {
     let pipeline = tiny("tiny-sd35");

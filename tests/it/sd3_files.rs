@@ -1,5 +1,5 @@
-//! Stable Diffusion 3 as people have it: single files with some of the parts, and LoRAs in the namings that are about
-//! (`tests/fixtures/make_sd3.py`).
+//! Stable Diffusion 3 as people have it: single files with some of the parts, and LoRAs in the
+//! namings that are about (`tests/fixtures/make_sd3.py`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,13 +22,15 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A tensor's name, its shape, the tensors of the folder that it is made of, and whether its halves are the other way round.
+/// A tensor's name, its shape, the tensors of the folder that it is made of, and whether its halves
+/// are the other way round.
 #[derive(Deserialize)]
 struct Row(String, Vec<usize>, Vec<String>, bool);
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
-/// The tensors of the single file that the tiny checkpoint `name` stands for; its autoencoder is not among them.
+/// The tensors of the single file that the tiny checkpoint `name` stands for; its autoencoder is
+/// not among them.
 fn tensors(name: &str) -> Tensors {
     let mut sources = BTreeMap::new();
     for part in ["transformer", "text_encoder", "text_encoder_2", "text_encoder_3"] {

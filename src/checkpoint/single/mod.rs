@@ -5,6 +5,7 @@
 //! names and shapes. The kinds, names and defaults are those of diffusers'
 //! `loaders/single_file_utils.py` (0.42).
 
+mod opened;
 mod recognise;
 mod sd3;
 mod sd3_names;
@@ -14,15 +15,16 @@ mod unet;
 mod vae;
 mod vocabulary;
 
+pub(super) use opened::Single;
 pub(super) use sd3_names::{Piece, originals as sd3_originals};
 pub(super) use unet::UnetNames;
 
 use super::config::{TextEncoderConfig, UnetConfig};
-use super::part::Part;
 use super::store::{Made, Store};
 use super::weights;
-use super::weights::{Place, WeightFile, Weights};
+use super::weights::{Place, WeightFile};
 use crate::{Error, Result};
+use opened::{Places, summarised};
 use recognise::{Encoder, Kind};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -31,69 +33,42 @@ use std::path::Path;
 use std::sync::Arc;
 use tensors::{Tensors, UNET, VAE};
 
-/// A single file opened: its configs as files of a folder, and where each tensor of each part is.
-#[derive(Debug)]
-pub(super) struct Single {
-    /// The configs.
-    pub(super) store: Store,
-    /// What is in the file and has no effect, in words.
-    pub(super) ignored: Vec<String>,
-    file: Arc<WeightFile>,
-    /// By the part's folder.
-    places: Places,
-    /// The folder that has the parts which the file has not, and their weight files.
-    folder: Option<(Store, BTreeMap<&'static str, Vec<String>>)>,
-}
-
-impl Single {
-    /// Opens the file at `path`. A part whose folder `config` has (`unet/`, `text_encoder/`,
-    /// `scheduler/`, `tokenizer/` ...) takes its configs from there. `prediction` is what the UNet
-    /// predicts, if the user says so.
-    pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>) -> Result<Self> {
-        if !path.is_file() {
-            return Err(Error::option("--model", format!("no file {}", path.display())));
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let file = WeightFile::open(&Store::Folder(path.parent().unwrap_or(Path::new("")).into()), &name)?;
-        if sd3::holds(&file) {
-            recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
-            return sd3::open(path, file, config);
-        }
-        let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
-        let kind = recognise::kind(&file).map_err(|refusal| refusal.about(path))?;
-        let prediction = match prediction {
-            Some(prediction) => prediction,
-            None if predicts_velocity(&file, &kind)? => "v_prediction",
-            None => "epsilon",
-        };
-        let files = configs(&file, &kind, prediction).map_err(fault)?;
-        let made = Made { path: path.into(), files, folder: config.map(Into::into) };
-        for encoder in kind.encoders(&file) {
-            let tokens = text::tokens(&Tensors::new(&file, encoder.prefix), encoder.naming).map_err(fault)?;
-            if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
-                return Err(fault(format!(
-                    "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
-                    tokenizer/ with --config",
-                    vocabulary::TOKENS
-                )));
-            }
-        }
-        let store = Store::Made(Arc::new(made));
-        let file = Arc::new(file);
-        let (places, ignored) = places(&file, &kind, &store)?;
-        Ok(Self { store, ignored, file, places, folder: None })
+/// Opens the file at `path`. A part whose folder `config` has (`unet/`, `text_encoder/`,
+/// `scheduler/`, `tokenizer/` ...) takes its configs from there. `prediction` is what the UNet
+/// predicts, if the user says so.
+pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>) -> Result<Single> {
+    if !path.is_file() {
+        return Err(Error::option("--model", format!("no file {}", path.display())));
     }
-
-    /// The weights of `part`; of a part that a folder has, without the tensors that are `spare`.
-    pub(super) fn weights(&self, part: Part, spare: &dyn Fn(&str) -> bool) -> Result<Weights> {
-        if let Some((store, files)) = &self.folder
-            && let Some(files) = files.get(part.folder())
-        {
-            return Weights::open(store, part, files, spare);
-        }
-        let places = self.places.get(part.folder()).cloned().unwrap_or_default();
-        Ok(Weights::of_file(part, self.file.clone(), places))
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = WeightFile::open(&Store::Folder(path.parent().unwrap_or(Path::new("")).into()), &name)?;
+    if sd3::holds(&file) {
+        recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
+        return sd3::open(path, file, config);
     }
+    let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
+    let kind = recognise::kind(&file).map_err(|refusal| refusal.about(path))?;
+    let prediction = match prediction {
+        Some(prediction) => prediction,
+        None if predicts_velocity(&file, &kind)? => "v_prediction",
+        None => "epsilon",
+    };
+    let files = configs(&file, &kind, prediction).map_err(fault)?;
+    let made = Made { path: path.into(), files, folder: config.map(Into::into) };
+    for encoder in kind.encoders(&file) {
+        let tokens = text::tokens(&Tensors::new(&file, encoder.prefix), encoder.naming).map_err(fault)?;
+        if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
+            return Err(fault(format!(
+                "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
+                tokenizer/ with --config",
+                vocabulary::TOKENS
+            )));
+        }
+    }
+    let store = Store::Made(Arc::new(made));
+    let file = Arc::new(file);
+    let (places, ignored) = places(&file, &kind, &store)?;
+    Ok(Single { store, ignored, file, places, folder: None })
 }
 
 /// Whether the UNet was trained to predict velocity.
@@ -145,7 +120,7 @@ fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<
         let suffix = folder.trim_start_matches("text_encoder");
         index[format!("tokenizer{suffix}")] = json!(["transformers", "CLIPTokenizer"]);
         index[*folder] = json!(["transformers", encoder.class()]);
-        add(format!("tokenizer{suffix}/tokenizer_config.json"), tokenizer(*naming));
+        add(format!("tokenizer{suffix}/tokenizer_config.json"), text::tokenizer(*naming));
         add(format!("{folder}/config.json"), config);
     }
     add("model_index.json".into(), index);
@@ -158,18 +133,6 @@ fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<
         files.insert(format!("tokenizer{suffix}/merges.txt"), vocabulary::merges_txt());
     }
     Ok(files)
-}
-
-/// Settings of CLIP's tokenizer; OpenCLIP pads with `!`, whose id is 0.
-fn tokenizer(naming: text::Naming) -> Value {
-    let end = "<|endoftext|>";
-    json!({
-        "model_max_length": 77,
-        "bos_token": "<|startoftext|>",
-        "eos_token": end,
-        "unk_token": end,
-        "pad_token": if naming == text::Naming::OpenClip { "!" } else { end },
-    })
 }
 
 fn scheduler(kind: &Kind, velocity: bool) -> &'static str {
@@ -204,9 +167,6 @@ fn scheduler_config(kind: &Kind, prediction: &str, zero_snr: bool) -> Value {
     }
     config
 }
-
-/// Tensors of each part by their current names.
-type Places = BTreeMap<&'static str, BTreeMap<String, Place>>;
 
 /// Where each part's tensors are, and what else the file has, in words.
 fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<String>)> {
@@ -272,14 +232,4 @@ fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<
     };
     ignored.extend(file.names().filter(|name| !read(name)).map(String::from));
     Ok((places, summarised(&ignored)))
-}
-
-/// Names of tensors, those of one place together: `model_ema.* (688 tensors)`.
-fn summarised(names: &[String]) -> Vec<String> {
-    let depth = |name: &str| match name {
-        name if name.starts_with("cond") => 5,
-        name if name.starts_with(VAE) => 2,
-        _ => 1,
-    };
-    weights::grouped(names, &depth)
 }

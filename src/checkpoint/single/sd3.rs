@@ -5,9 +5,10 @@
 //! that have all is ComfyUI's (`text_encoders.clip_l`, `clip_g`, `t5xxl`), as diffusers'
 //! `loaders/single_file_utils.py` (0.42) reads it.
 
+use super::opened::{Places, Single, summarised};
 use super::tensors::{Tensors, UNET, VAE};
 use super::text::{self, Naming};
-use super::{Places, Single, sd3_names, summarised, tokenizer, vae, vocabulary};
+use super::{sd3_names, vae, vocabulary};
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::{Made, Store};
@@ -53,16 +54,16 @@ pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Resu
         let Ok(tokens) = text::tokens(&own, Naming::Clip) else { continue };
         if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
             return Err(fault(format!(
-                "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its tokenizer/ \
-                 with --config",
+                "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
+                 tokenizer/ with --config",
                 vocabulary::TOKENS
             )));
         }
     }
     if has(&file, T5) && !made.replaces("tokenizer_3/tokenizer.json") {
         return Err(fault(
-            "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with --config, \
-             or take the file without T5"
+            "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with \
+             --config, or take the file without T5"
                 .into(),
         ));
     }
@@ -107,13 +108,13 @@ fn configs(file: &WeightFile, folder: Option<&Path>) -> Result<BTreeMap<String, 
         let tensors = Tensors::new(file, prefix);
         index[format!("tokenizer{suffix}")] = json!(["transformers", "CLIPTokenizer"]);
         let projected = tensors.shape("text_projection.weight");
-        // diffusers gives the first encoder, where the file has no projection of it, one that changes
-        // nothing.
+        // diffusers gives the first encoder, where the file has no projection of it, one that
+        // changes nothing.
         let class =
             if has(file, prefix) && projected.is_none() { "CLIPTextModel" } else { "CLIPTextModelWithProjection" };
         index[folder] = json!(["transformers", class]);
         let naming = if suffix.is_empty() { Naming::Clip } else { Naming::OpenClip };
-        add(format!("tokenizer{suffix}/tokenizer_config.json"), tokenizer(naming));
+        add(format!("tokenizer{suffix}/tokenizer_config.json"), text::tokenizer(naming));
         if has(file, prefix) {
             let mut config = text::config(&tensors, Naming::Clip, false)?;
             config["hidden_act"] = json!(activation);
@@ -231,7 +232,7 @@ fn places(file: &WeightFile, parts: &[Part]) -> Result<(Places, Vec<String>)> {
     match strange.first() {
         None => Ok((places, summarised(&ignored))),
         Some(first) => Err(file.fault(format!(
-            "{} of its tensors, such as {first}, {} no part of Stable Diffusion 3; the file is of another kind of model",
+            "{} of its tensors, such as {first}, {} no part of Stable Diffusion 3; the file is of another kind",
             strange.len(),
             if strange.len() == 1 { "is" } else { "are" },
         ))),

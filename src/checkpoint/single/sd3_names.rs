@@ -2,8 +2,8 @@
 //! code): its layers beside diffusers', and its shape read from them.
 //!
 //! Facts from diffusers' `loaders/single_file_utils.py` (0.42,
-//! `convert_sd3_transformer_checkpoint_to_diffusers`). Queries, keys and values lie on each other in
-//! the original. The two layers of the continuous norms have shift before scale there.
+//! `convert_sd3_transformer_checkpoint_to_diffusers`). Queries, keys and values lie on each other
+//! in the original. The two layers of the continuous norms have shift before scale there.
 
 use super::tensors::Tensors;
 use crate::checkpoint::config::Sd3Config;

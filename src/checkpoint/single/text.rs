@@ -56,6 +56,18 @@ pub(super) fn open_clip_pieces(original: &str) -> Option<Vec<Piece>> {
     whole(&format!("{path}.{leaf}"))
 }
 
+/// Settings of CLIP's tokenizer; OpenCLIP pads with `!`, whose id is 0.
+pub(super) fn tokenizer(naming: Naming) -> Value {
+    let end = "<|endoftext|>";
+    json!({
+        "model_max_length": 77,
+        "bos_token": "<|startoftext|>",
+        "eos_token": end,
+        "unk_token": end,
+        "pad_token": if naming == Naming::OpenClip { "!" } else { end },
+    })
+}
+
 /// Whether a tensor is known and without effect: positions counted up, the temperature and
 /// projection that compare texts with images, and the reader of images.
 pub(super) fn is_inert(original: &str, projected: bool) -> bool {

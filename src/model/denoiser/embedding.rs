@@ -1,5 +1,5 @@
-//! Numbers as sines and cosines, and the two linear layers that they go through: what every denoiser
-//! is told its timestep by.
+//! Numbers as sines and cosines, and the two linear layers that they go through: what every
+//! denoiser is told its timestep by.
 
 use crate::Result;
 use crate::model::layers::{Builder, Linear};

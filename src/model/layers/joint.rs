@@ -1,5 +1,5 @@
-//! Attention whose keys are text and image at once: the probabilities of some keys alone, normalised
-//! over all.
+//! Attention whose keys are text and image at once: the probabilities of some keys alone,
+//! normalised over all.
 
 use std::ops::Range;
 
@@ -64,8 +64,8 @@ impl JointAttention {
     }
 
     /// What `queries` `[batch, queries, heads * width]` see of all keys, of the same shape. `bias`
-    /// `[batch, keys]`, f32, is added to the scores. The probabilities of `columns` are formed where
-    /// somebody is to be shown them, and no others.
+    /// `[batch, keys]`, f32, is added to the scores. The probabilities of `columns` are formed
+    /// where somebody is to be shown them, and no others.
     ///
     /// # Errors
     /// When shapes do not meet, or the tap's own.
@@ -110,8 +110,8 @@ impl JointAttention {
     }
 }
 
-/// `softmax(q k^T / sqrt(width) + bias) v`, all `[batch, heads, tokens, width]`, with at most `limit`
-/// scores at once.
+/// `softmax(q k^T / sqrt(width) + bias) v`, all `[batch, heads, tokens, width]`, with at most
+/// `limit` scores at once.
 fn attend(
     limit: usize,
     queries: &Tensor,

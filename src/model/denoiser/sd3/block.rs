@@ -1,8 +1,8 @@
 //! A block of the transformer: attention and feed-forward of both streams, each scaled and shifted
 //! by the timestep.
 
-use super::Pass;
 use super::attention::{Joint, OfImage};
+use super::pass::Pass;
 use crate::Result;
 use crate::checkpoint::Sd3Config;
 use crate::model::layers::{Builder, LayerNorm, Linear};

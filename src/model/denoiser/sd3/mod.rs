@@ -1,9 +1,10 @@
-//! The denoiser of Stable Diffusion 3: a transformer in which image and text attend to both at once,
-//! with an observer passed down to every joint attention.
+//! The denoiser of Stable Diffusion 3: a transformer in which image and text attend to both at
+//! once, with an observer passed down to every joint attention.
 
 mod attention;
 mod block;
 mod embed;
+mod pass;
 mod prompt;
 mod redraw;
 
@@ -19,6 +20,7 @@ use block::{Block, modulated};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use embed::{PatchEmbed, TimeTextEmbed};
+use pass::Pass;
 
 /// diffusers `SD3Transformer2DModel`, fields named as its weights.
 #[derive(Debug, Clone)]
@@ -35,20 +37,6 @@ pub struct Sd3 {
     device: Device,
     dtype: DType,
     interrupt: Interrupt,
-}
-
-/// What is handed down the network in one forward pass.
-struct Pass<'a> {
-    /// SiLU of the embedding of timestep and pooled prompt, `[batch, width]`.
-    time: &'a Tensor,
-    prompt: &'a Sd3Prompt,
-    /// Added to the scores of every joint attention, `[batch, image and text keys]`.
-    key_bias: Option<&'a Tensor>,
-    joint_sites: &'a [Site],
-    self_sites: &'a [Site],
-    observer: &'a mut dyn AttentionObserver,
-    /// Asked before every block.
-    interrupt: &'a Interrupt,
 }
 
 impl Sd3 {

@@ -3,8 +3,8 @@
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// A prompt made ready for [`Sd3`](super::Sd3): the text's first hidden states. Its keys change from
-/// block to block and from step to step.
+/// A prompt made ready for [`Sd3`](super::Sd3): the text's first hidden states. Its keys change
+/// from block to block and from step to step.
 #[derive(Debug, Clone)]
 pub struct Sd3Prompt {
     /// `[batch, tokens, width]`
@@ -21,8 +21,8 @@ pub struct Sd3Prompt {
 
 impl Sd3Prompt {
     /// This prompt with every token's values times its weight in `weights`, f32 `[batch, tokens]`,
-    /// in every joint attention, for image and text alike. The probabilities of the first block stay
-    /// as they are; those of later ones follow what the text has become.
+    /// in every joint attention, for image and text alike. The probabilities of the first block
+    /// stay as they are; those of later ones follow what the text has become.
     ///
     /// # Errors
     /// When `weights` has another shape.

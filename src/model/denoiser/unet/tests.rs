@@ -36,7 +36,8 @@ fn blocks_equal_diffusers() {
         let time = fixture.get("unet-block/down_blocks.0/in/1");
         let prompt = fixture.get("unet-block/down_blocks.0/in/2");
         for layout in LAYOUTS {
-            let unet = Unet::build(&fixture.checkpoint.unet, &fixture.builder(Part::Unet, layout)).unwrap();
+            let unet =
+                Unet::build(fixture.checkpoint.denoiser.unet().unwrap(), &fixture.builder(Part::Unet, layout)).unwrap();
             let last = unet.down_blocks.len() - 1;
             let grid = |name: &str| fixture.grid(&format!("unet-block/{name}"), layout);
             let gives = |name: &str, output: &FeatureMap| {
@@ -74,7 +75,7 @@ fn blocks_equal_diffusers() {
                 gives(&format!("{path}/out/0"), &output);
                 assert_eq!(skips.len(), 1);
             };
-            let layers = fixture.checkpoint.unet.layers_per_block[0] + 1;
+            let layers = fixture.checkpoint.denoiser.unet().unwrap().layers_per_block[0] + 1;
             // Growing meets the skip below, whose size is that of what the block gave.
             up(0, &unet.up_blocks[0], layers, "up_blocks.0.upsamplers.0/out/0");
             up(last, &unet.up_blocks[last], layers, "down_blocks.0/in/0");
@@ -86,7 +87,7 @@ fn blocks_equal_diffusers() {
 fn grids_round_as_the_down_samplers_do() {
     let fixture = Fixture::new("tiny-sd2");
     let b = fixture.builder(Part::Unet, MemoryOrder::Nchw);
-    let mut unet = Unet::build(&fixture.checkpoint.unet, &b).unwrap();
+    let mut unet = Unet::build(fixture.checkpoint.denoiser.unet().unwrap(), &b).unwrap();
     assert_eq!(unet.grids(9, 1), [(9, 1), (5, 1), (3, 1), (2, 1)]);
     unet.downsample_padding = 0;
     assert_eq!(unet.grids(9, 16), [(9, 16), (4, 8), (2, 4), (1, 2)]);
