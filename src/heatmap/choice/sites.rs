@@ -18,9 +18,11 @@ pub enum SiteFilter {
     Stage(Stage),
     /// In the last up block that has any prompt site; in a transformer its last site.
     LastUp,
-    /// The very last site of the up blocks, or of all where they have none. In a transformer, whose
-    /// last blocks look at the prompt least, the middle half of its depth (0.25 to 0.75).
-    LastSite,
+    /// The very last site of the up blocks, or of all where they have none. Where its grid has more
+    /// than twice this many cells on the short side, the up blocks' sites on the grid whose short
+    /// side is nearest to it. In a transformer, whose last blocks look at the prompt least, the
+    /// middle half of its depth (0.25 to 0.75).
+    UpNear(usize),
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
     /// On a grid whose short side has this many cells or more.
@@ -43,16 +45,25 @@ impl SiteFilter {
             Self::LastUp if site.stage == Stage::Transformer => {
                 sites.iter().map(|site| site.depth).fold(0.0, f32::max) == site.depth
             }
-            Self::LastSite if site.stage == Stage::Transformer => (0.25..=0.75).contains(&site.depth),
+            Self::UpNear(_) if site.stage == Stage::Transformer => (0.25..=0.75).contains(&site.depth),
             Self::LastUp => {
                 // `up_blocks.3` of `up_blocks.3.attentions.0...`
                 let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
                 let up = |site: &&Site| site.stage == Stage::Up;
                 site.stage == Stage::Up && block(site) == sites.iter().filter(up).filter_map(block).max()
             }
-            Self::LastSite => {
-                let last = sites.iter().rfind(|site| site.stage == Stage::Up).or(sites.last());
-                last.is_some_and(|last| last.path == site.path)
+            Self::UpNear(cells) => {
+                let Some(last) = sites.iter().rfind(|site| site.stage == Stage::Up).or(sites.last()) else {
+                    return false;
+                };
+                let short = |site: &Site| site.height.min(site.width);
+                if last.stage != Stage::Up || short(last) <= 2 * cells {
+                    return last.path == site.path;
+                }
+                let apart = |side: usize| (side as f64 / *cells as f64).ln().abs();
+                let up = sites.iter().filter(|site| site.stage == Stage::Up).map(short);
+                let nearest = up.min_by(|&a, &b| apart(a).total_cmp(&apart(b)).then(b.cmp(&a)));
+                site.stage == Stage::Up && Some(short(site)) == nearest
             }
             Self::Level(level) => {
                 let mut grids: Vec<_> = sites.iter().map(|site| site.height * site.width).collect();
@@ -220,14 +231,36 @@ pub(super) mod tests {
         assert_eq!(taken(SiteFilter::Stage(Stage::Mid)), [2, 3]);
         assert_eq!(taken(SiteFilter::Stage(Stage::Up)), [4, 5]);
         assert_eq!(taken(SiteFilter::LastUp), [5]);
-        assert_eq!(taken(SiteFilter::LastSite), [1, 2, 3, 4]);
+        assert_eq!(taken(SiteFilter::UpNear(16)), [1, 2, 3, 4]);
         assert_eq!(taken(SiteFilter::Daam), [0, 1, 2, 3, 4, 5]);
         // A network of one, two or three blocks has a middle too.
-        assert!([0.5, 0.25, 0.75].into_iter().all(|depth| SiteFilter::LastSite.takes(
+        assert!([0.5, 0.25, 0.75].into_iter().all(|depth| SiteFilter::UpNear(16).takes(
             &at(depth),
             &[],
             Grid::new(8, 8)
         )));
+    }
+
+    #[test]
+    fn large_grids_are_left_out_by_default() {
+        // The up blocks of Stable Diffusion 1.5 at 512x512, of SDXL at 1024x1024, and of a small network.
+        let up = |sides: &[usize]| -> Vec<Site> {
+            let place = |(at, &side): (usize, &usize)| site(&format!("up_blocks.{at}"), Stage::Up, side, side + 8);
+            sides.iter().enumerate().map(place).collect()
+        };
+        for (sides, want) in [
+            (&[16, 16, 32, 32, 64, 64][..], &[0, 1][..]),
+            (&[32, 32, 64, 64], &[0, 1]),
+            (&[4, 8, 16, 16], &[3]),
+            (&[8, 16, 32], &[2]),
+        ] {
+            let mut sites = up(sides);
+            sites.insert(0, site("mid_block", Stage::Mid, 16, 24));
+            let taken =
+                (1..sites.len()).filter(|&at| SiteFilter::UpNear(16).takes(&sites[at], &sites, Grid::new(64, 64)));
+            assert_eq!(taken.map(|at| at - 1).collect::<Vec<_>>(), want, "{sides:?}");
+            assert!(!SiteFilter::UpNear(16).takes(&sites[0], &sites, Grid::new(64, 64)));
+        }
     }
 
     #[test]
