@@ -96,8 +96,9 @@ impl Pipeline {
         Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
-    /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent + sqrt(1
-    /// - a) noise`. `a` is the cumulative alpha (Ho et al., 2020, formula 4). In flow matching it is
+    /// `latent` with `noise` of the same shape at a timestep of training: `sqrt(a) latent +
+    /// sqrt(1 - a) noise`. `a` is the cumulative alpha (Ho et al., 2020, formula 4). In flow
+    /// matching it is
     /// `(1 - s) latent + s noise`, where `s` is the timestep's share of all.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 /// A single file opened: its configs as files of a folder, and where each tensor of each part is.
 #[derive(Debug)]
-pub(in crate::checkpoint) struct Single {
+pub(crate) struct Single {
     /// The configs.
-    pub(in crate::checkpoint) store: Store,
+    pub(crate) store: Store,
     /// What is in the file and has no effect, in words.
-    pub(in crate::checkpoint) ignored: Vec<String>,
+    pub(crate) ignored: Vec<String>,
     pub(super) file: Arc<WeightFile>,
     /// By the part's folder.
     pub(super) places: Places,
@@ -24,7 +24,7 @@ pub(in crate::checkpoint) struct Single {
 
 impl Single {
     /// The weights of `part`; of a part that a folder has, without the tensors that are `spare`.
-    pub(in crate::checkpoint) fn weights(&self, part: Part, spare: &dyn Fn(&str) -> bool) -> Result<Weights> {
+    pub(crate) fn weights(&self, part: Part, spare: &dyn Fn(&str) -> bool) -> Result<Weights> {
         if let Some((store, files)) = &self.folder
             && let Some(files) = files.get(part.folder())
         {
