@@ -14,8 +14,8 @@ use std::fs;
 use std::path::Path;
 
 /// What `attnmap explain` leaves for the page.
-pub const EVIDENCE: &str = r#"{"format_version": 1, "notes": ["a note"], "figures": [{"caption": "c", "file": \
-"image.png"}],
+pub const EVIDENCE: &str = r#"{"format_version": 1, "notes": ["a note"], "figures": [{"caption": "c", "file":
+    "image.png"}],
     "words": [{"word": "apple", "verdict": "supported", "sentence": "It mattered."}]}"#;
 
 const GRID: Grid = Grid { height: 4, width: 6 };

@@ -234,9 +234,8 @@ fn the_other_published_configs_are_read() {
 
     // Python writes an infinity that JSON does not have; a string that holds the word is left
     // alone.
-    let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "solver_type": \
-    "Infinity\"",
-        "solver_p": null}"#;
+    let dpm = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
+        "solver_type": "Infinity\"", "solver_p": null}"#;
     let dpm = SchedulerConfig::from_json(dpm.as_bytes(), file).unwrap();
     assert_eq!(dpm.lambda_min_clipped.unwrap().0, f64::NEG_INFINITY);
     assert_eq!(dpm.solver_type.unwrap(), "Infinity\"");
