@@ -39,4 +39,4 @@ pub use open::{Checkpoint, OpenOptions};
 pub use part::Part;
 pub use progress::Progress;
 pub use source::Source;
-pub use weights::{Weights, WeightsSummary};
+pub use weights::{Quantised, Weights, WeightsSummary};

@@ -386,14 +386,29 @@ fn float8_files_are_read() {
         assert_eq!(load(&small, part, &shapes), load(&large, part, &shapes), "{part:?}");
     }
     for (name, expected) in [
-        ("model.diffusion_model.out.2.scale_weight", "scaled float8"),
-        ("scaled_fp8", "scaled float8"),
+        // A factor beside a weight that is no float8.
+        ("model.diffusion_model.out.2.scale_weight", "with factors beside it"),
         ("model.diffusion_model.out.2.weight.absmax", "bitsandbytes"),
     ] {
-        let scale = (Dtype::F16, vec![1], vec![0, 0]);
+        let scale = (Dtype::F16, vec![1], vec![0, 0x3c]);
         let (_kept, path) = tiny_file("tiny-sd1", |tensors| drop(tensors.insert(name.into(), scale)));
         let message = open(&path, with_config("tiny-sd1")).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains("take the file in f16"), "{name}: {message}");
+    }
+    // Half of a weight in float8 is that weight in another file.
+    let (_kept, halved) = tiny_file("tiny-sd1", |tensors| {
+        truncated(Dtype::F8_E5M2)(tensors);
+        let name = "model.diffusion_model.middle_block.1.proj_in";
+        tensors.insert(format!("{name}.scale_weight"), (Dtype::F32, vec![], 0.5f32.to_le_bytes().to_vec()));
+        tensors.insert("scaled_fp8".into(), (Dtype::F8_E5M2, vec![0], vec![]));
+    });
+    let halved = open(&halved, with_config("tiny-sd1")).unwrap();
+    let shapes = large.weights(Part::Unet).unwrap().shapes();
+    let (halved, whole) = (load(&halved, Part::Unet, &shapes), load(&large, Part::Unet, &shapes));
+    for (name, values) in &whole {
+        let factor = if name == "mid_block.attentions.0.proj_in.weight" { 0.5 } else { 1.0 };
+        let expected: Vec<f32> = values.iter().map(|value| value * factor).collect();
+        assert_eq!(halved[name], expected, "{name}");
     }
 }
 

@@ -122,19 +122,17 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
     ))
 }
 
-/// Refuses a file whose weights mean nothing without scales beside them.
+/// Refuses a file whose weights mean nothing without what bitsandbytes keeps beside them.
 pub(super) fn refuse_quantised(file: &WeightFile) -> Result<(), Refusal> {
     match quantised(file) {
-        Some(quantised) => Err(Refusal::new(quantised, "take the file in f16, bf16 or plain float8")),
+        Some(quantised) => Err(Refusal::new(quantised, "take the file in f16, bf16, float8 or GGUF")),
         None => Ok(()),
     }
 }
 
-/// Weights that mean nothing without scales beside them.
+/// Weights that mean nothing without what bitsandbytes keeps beside them.
 fn quantised(file: &WeightFile) -> Option<&'static str> {
     let kind = |name: &str| match name {
-        "scaled_fp8" => Some("a file in scaled float8"),
-        name if name.ends_with(".scale_weight") => Some("a file in scaled float8"),
         name if name.ends_with(".absmax") || name.contains(".quant_state.") => {
             Some("a file that bitsandbytes quantised")
         }

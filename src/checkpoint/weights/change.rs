@@ -1,8 +1,9 @@
 //! Changes that are made to tensors as they are read: a LoRA's product is added, an embedding's
 //! rows are put below.
 
-use super::convert::{Problem, to_tensor};
+use super::convert::to_tensor;
 use super::file::WeightFile;
+use super::problem::Problem;
 use candle_core::{DType, Device, Shape, Tensor};
 use std::sync::Arc;
 
@@ -147,10 +148,12 @@ fn factor(file: &WeightFile, name: &str, shape: &[usize]) -> Result<Tensor, Prob
     let Some((info, bytes)) = file.tensor(name) else {
         return Err(Problem::Content(format!("is changed by {}, which lacks {name}", file.path().display())));
     };
-    to_tensor(bytes, info.dtype, Shape::from(shape), DType::F32, &Device::Cpu).map_err(|problem| match problem {
-        Problem::Content(reason) => {
-            Problem::Content(format!("is changed by {}, whose tensor `{name}` {reason}", file.path().display()))
+    to_tensor(bytes, info.encoding, &info.scale, Shape::from(shape), DType::F32, &Device::Cpu).map_err(|problem| {
+        match problem {
+            Problem::Content(reason) => {
+                Problem::Content(format!("is changed by {}, whose tensor `{name}` {reason}", file.path().display()))
+            }
+            candle => candle,
         }
-        candle => candle,
     })
 }

@@ -1,6 +1,9 @@
 //! Bytes of a file to a tensor: copied once, converted and checked for NaN and infinity on the way,
 //! on all cores.
 
+use super::blocks::blocks;
+use super::entry::Encoding;
+use super::problem::Problem;
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -8,32 +11,33 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why a tensor could not be made.
-pub(super) enum Problem {
-    /// The tensor itself is at fault; reads on from its name.
-    Content(String),
-    /// candle failed.
-    Candle(candle_core::Error),
-}
-
-impl From<candle_core::Error> for Problem {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Candle(error)
-    }
-}
-
 /// Elements that one task converts; large enough to keep overhead small, small enough to share a
 /// tensor among cores.
 const CHUNK: usize = 1 << 16;
 
-/// The elements in `bytes` (little-endian `from`) as a tensor of `shape` and type `to` on `device`.
+/// The elements in `bytes`, written as `from` says (little-endian), as a tensor of `shape` and type
+/// `to` on `device`. `scale` multiplies them: nothing, one factor, or one per row of the first axis.
 pub(super) fn to_tensor(
     bytes: &[u8],
-    from: Dtype,
+    from: Encoding,
+    scale: &[f32],
     shape: Shape,
     to: DType,
     device: &Device,
 ) -> Result<Tensor, Problem> {
+    let from = match from {
+        Encoding::Plain(dtype) => dtype,
+        Encoding::Blocks(kind) => {
+            let plain = blocks(bytes, kind, shape.dims(), &Device::Cpu)?.dequantize(&Device::Cpu)?;
+            return finite(plain, to, device);
+        }
+    };
+    if !scale.is_empty() {
+        let plain = to_tensor(bytes, Encoding::Plain(from), &[], shape.clone(), DType::F32, &Device::Cpu)?;
+        let factors = Tensor::from_slice(scale, scale.len(), &Device::Cpu)?;
+        let rows = plain.reshape((scale.len(), ()))?.broadcast_mul(&factors.unsqueeze(1)?)?;
+        return finite(rows.reshape(shape)?, to, device);
+    }
     let tensor = match to {
         DType::F32 => make::<f32>(bytes, from, shape, device),
         DType::F16 => make::<f16>(bytes, from, shape, device),
@@ -42,6 +46,17 @@ pub(super) fn to_tensor(
         other => Err(Problem::Content(format!("cannot be read as {other:?}; use f32, bf16 or f16"))),
     }?;
     Ok(tensor)
+}
+
+/// An f32 tensor of the CPU as `to` on `device`, when every number of it is finite there.
+fn finite(tensor: Tensor, to: DType, device: &Device) -> Result<Tensor, Problem> {
+    let tensor = tensor.to_dtype(to)?;
+    if !f32::all_finite(&tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?) {
+        let reason =
+            format!("has numbers that are not finite in {}; the file is damaged, or use --dtype f32", to.as_str());
+        return Err(Problem::Content(reason));
+    }
+    Ok(tensor.to_device(device)?)
 }
 
 fn make<T: Element>(bytes: &[u8], from: Dtype, shape: Shape, device: &Device) -> Result<Tensor, Problem> {
@@ -290,7 +305,9 @@ mod tests {
             let expected = tensors.tensor(&format!("{kind}.f32")).unwrap().data().to_vec();
             let expected: Vec<f32> = expected.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             assert_eq!(expected.len(), count);
-            let read = |bytes: &[u8], to| to_tensor(bytes, dtype, Shape::from(bytes.len()), to, &Device::Cpu);
+            let read = |bytes: &[u8], to| {
+                to_tensor(bytes, Encoding::Plain(dtype), &[], Shape::from(bytes.len()), to, &Device::Cpu)
+            };
             // Every one of these has a bf16 and an f16 of the same value.
             for to in [DType::F32, DType::BF16, DType::F16, DType::F64] {
                 let Ok(found) = read(&codes, to) else { panic!("{kind} as {to:?}") };

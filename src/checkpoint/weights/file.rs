@@ -1,44 +1,48 @@
-//! One safetensors file: mapped, its header checked.
+//! One weight file, safetensors or GGUF: mapped, its header checked.
 
+use super::entry::{Encoding, Entry};
+use super::{gguf, scaled};
+use crate::Error;
 use crate::checkpoint::store::{Bytes, Store};
-use crate::{Error, Result};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
+use safetensors::tensor::SafeTensorError;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A mapped safetensors file whose header has been checked against its length.
+/// A mapped weight file whose header has been checked against its length.
 pub(crate) struct WeightFile {
     /// Relative to the checkpoint.
     name: PathBuf,
     path: PathBuf,
     bytes: Bytes,
-    metadata: Metadata,
-    /// Names in the file.
-    names: Vec<String>,
-    /// Where the tensors' bytes begin.
-    data: usize,
+    entries: BTreeMap<String, Entry>,
+    /// What the header says beside the tensors.
+    notes: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for WeightFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WeightFile").field("path", &self.path).field("tensors", &self.names.len()).finish()
+        f.debug_struct("WeightFile").field("path", &self.path).field("tensors", &self.entries.len()).finish()
     }
 }
 
 impl WeightFile {
     /// Maps the file `name` of `store` and reads its header.
-    pub(crate) fn open(store: &Store, name: &str) -> Result<Self> {
+    pub(crate) fn open(store: &Store, name: &str) -> crate::Result<Self> {
         let path = store.path(name);
         let bytes = store.map(name)?;
         let fault = |reason: String| Error::Weights { file: path.clone(), reason };
         if bytes.starts_with(b"version https://git-lfs") {
             return Err(fault("is a git-lfs pointer, not the weights; run `git lfs pull` in the repository".into()));
         }
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fault(explain(&error, &bytes)))?;
-        let mut names: Vec<String> = metadata.tensors().into_keys().collect();
-        names.sort();
-        Ok(Self { name: name.into(), path, metadata, names, data: header + LENGTH_FIELD, bytes })
+        if bytes.starts_with(gguf::MAGIC) {
+            let gguf::Header { entries, notes } = gguf::read(&bytes).map_err(fault)?;
+            return Ok(Self { name: name.into(), path, entries, notes, bytes });
+        }
+        let (mut entries, notes) = safetensors_header(&bytes).map_err(fault)?;
+        scaled::attach(&mut entries, &bytes).map_err(fault)?;
+        Ok(Self { name: name.into(), path, entries, notes, bytes })
     }
 
     pub(crate) fn name(&self) -> &Path {
@@ -53,25 +57,29 @@ impl WeightFile {
         self.bytes.len()
     }
 
+    /// Names in the file, in order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
+        self.entries.keys().map(String::as_str)
     }
 
     /// What the header says beside the tensors.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+        self.notes.get(key).map(String::as_str)
     }
 
-    pub(crate) fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.metadata.info(name)
+    pub(crate) fn info(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
     }
 
     /// Header entry and bytes of a tensor.
-    pub(crate) fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
-        let info = self.metadata.info(name)?;
-        let (start, end) = info.data_offsets;
-        let bytes = self.bytes.get(self.data.checked_add(start)?..self.data.checked_add(end)?)?;
-        Some((info, bytes))
+    pub(crate) fn tensor(&self, name: &str) -> Option<(&Entry, &[u8])> {
+        let entry = self.entries.get(name)?;
+        Some((entry, self.bytes.get(entry.range.clone())?))
+    }
+
+    /// Whether a tensor lies in blocks of quantised numbers.
+    pub(crate) fn is_quantised(&self) -> bool {
+        self.entries.values().any(|entry| matches!(entry.encoding, Encoding::Blocks(_)))
     }
 
     /// See [`Bytes::prefetch`].
@@ -81,9 +89,8 @@ impl WeightFile {
 
     /// See [`Bytes::release`]: the bytes of the tensor `name`.
     pub(crate) fn release(&self, name: &str) {
-        if let Some(info) = self.metadata.info(name) {
-            let (start, end) = info.data_offsets;
-            self.bytes.release(self.data + start..self.data + end);
+        if let Some(entry) = self.entries.get(name) {
+            self.bytes.release(entry.range.clone());
         }
     }
 
@@ -99,13 +106,29 @@ impl WeightFile {
         for name in names {
             if let Some((info, bytes)) = self.tensor(name) {
                 add(name.as_bytes());
-                add(format!("{:?}{:?}", info.dtype, info.shape).as_bytes());
+                add(format!("{}{:?}", info.encoding.name(), info.shape).as_bytes());
+                info.scale.iter().take(SAMPLE).for_each(|scale| add(&scale.to_le_bytes()));
                 add(&bytes[..bytes.len().min(SAMPLE)]);
                 let middle = bytes.len() / 2;
                 add(&bytes[middle..bytes.len().min(middle + SAMPLE)]);
             }
         }
     }
+}
+
+/// The tensors of a safetensors file and the notes in its header.
+fn safetensors_header(bytes: &[u8]) -> Result<(BTreeMap<String, Entry>, BTreeMap<String, String>), String> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| explain(&error, bytes))?;
+    let data = header + LENGTH_FIELD;
+    let mut entries = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let range = data.saturating_add(start)..data.saturating_add(end);
+        let encoding = Encoding::Plain(info.dtype);
+        entries.insert(name, Entry { encoding, shape: info.shape.clone(), range, scale: Vec::new() });
+    }
+    let notes = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok((entries, notes))
 }
 
 /// The length of the header's length.

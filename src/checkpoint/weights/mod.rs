@@ -1,22 +1,30 @@
-//! The tensors of one part of a checkpoint: memory-mapped safetensors, each tensor used exactly as
-//! the file has it or named in an error.
+//! The tensors of one part of a checkpoint: memory-mapped safetensors or GGUF, each tensor used
+//! exactly as the file has it or named in an error.
 
+mod blocks;
 mod change;
 mod convert;
+mod entry;
 mod file;
+mod gguf;
 mod names;
+mod place;
+mod problem;
+mod scaled;
 mod variant;
 
 use super::part::Part;
 use super::store::Store;
 use crate::{Error, Result};
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 pub(crate) use change::{Change, LowRank, Rows};
+pub(crate) use entry::Encoding;
 pub(crate) use file::WeightFile;
 pub(crate) use names::{grouped, text_encoder_name};
-use safetensors::Dtype;
+pub(crate) use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,97 +56,6 @@ struct Inner {
     /// once.
     collect: bool,
     seen: Mutex<Seen>,
-}
-
-/// Where a tensor lies.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// Index into the files.
-    file: usize,
-    /// The name in that file.
-    name: String,
-    /// Which third of that tensor's first axis it is, where the file has three in one.
-    third: Option<usize>,
-    /// Whether the file has its two axes the other way round.
-    transposed: bool,
-    /// Whether the file has the halves of its first axis the other way round.
-    swapped: bool,
-}
-
-impl Place {
-    /// The whole tensor `name` of the file with this index.
-    pub(crate) fn new(file: usize, name: &str) -> Self {
-        Self { file, name: name.into(), third: None, transposed: false, swapped: false }
-    }
-
-    /// Third `index` (from 0) of its first axis, if one is named.
-    pub(crate) fn third(self, index: Option<usize>) -> Self {
-        Self { third: index, ..self }
-    }
-
-    /// With its two axes the other way round, if so.
-    pub(crate) fn transposed(self, transposed: bool) -> Self {
-        Self { transposed, ..self }
-    }
-
-    /// With the halves of its first axis the other way round, if so.
-    pub(crate) fn swapped(self, swapped: bool) -> Self {
-        Self { swapped, ..self }
-    }
-
-    /// The shape of this part of a tensor that has shape `whole`.
-    fn shape(&self, whole: &[usize]) -> Vec<usize> {
-        let mut shape = whole.to_vec();
-        if self.third.is_some() && !shape.is_empty() {
-            shape[0] /= 3;
-        }
-        if self.transposed {
-            shape.reverse();
-        }
-        shape
-    }
-
-    /// The tensor of `shape` in a whole that has these bytes.
-    fn read(
-        &self,
-        whole: &[u8],
-        from: Dtype,
-        shape: Shape,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor, convert::Problem> {
-        if self.swapped {
-            let tensor = convert::to_tensor(self.bytes(whole), from, shape, dtype, device)?;
-            let halves = tensor.chunk(2, 0)?;
-            let turned: Vec<&Tensor> = halves.iter().rev().collect();
-            return Ok(Tensor::cat(&turned, 0)?);
-        }
-        if !self.transposed {
-            return convert::to_tensor(self.bytes(whole), from, shape, dtype, device);
-        }
-        let rows = Shape::from(shape.dims().iter().rev().copied().collect::<Vec<_>>());
-        Ok(convert::to_tensor(self.bytes(whole), from, rows, dtype, device)?.t()?.contiguous()?)
-    }
-
-    /// The shape that the file's tensor would have if this part of it had `shape`.
-    fn shape_in_file(&self, shape: &[usize]) -> Vec<usize> {
-        let mut whole = shape.to_vec();
-        if self.transposed {
-            whole.reverse();
-        }
-        if self.third.is_some() && !whole.is_empty() {
-            whole[0] *= 3;
-        }
-        whole
-    }
-
-    /// The bytes of this part of a tensor with these bytes.
-    fn bytes<'a>(&self, whole: &'a [u8]) -> &'a [u8] {
-        match self.third {
-            None => whole,
-            Some(index) => &whole[index * (whole.len() / 3)..(index + 1) * (whole.len() / 3)],
-        }
-    }
 }
 
 /// What was asked for so far.
@@ -237,13 +154,27 @@ impl Weights {
         device: &Device,
         build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
     ) -> Result<T> {
+        self.load_quantised(dtype, device, |weights, _| build(weights))
+    }
+
+    /// As [`load`](Self::load), with the tensors that lie in blocks of quantised numbers beside the
+    /// builder, which gives those too, but made into `dtype`.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_quantised<T>(
+        self,
+        dtype: DType,
+        device: &Device,
+        build: impl FnOnce(VarBuilder<'static>, Quantised) -> Result<T>,
+    ) -> Result<T> {
         let weights = match Arc::try_unwrap(self.inner) {
             Ok(inner) => Self { inner: Arc::new(Inner { collect: true, ..inner }) },
             // Someone holds a builder of these weights already; then problems come one by one.
             Err(inner) => Self { inner },
         };
         weights.inner.files.iter().for_each(|file| file.prefetch());
-        let built = build(weights.var_builder(dtype, device));
+        let built = build(weights.var_builder(dtype, device), Quantised(weights.inner.clone()));
         // A fault that was met on the way explains whatever error `build` made of it.
         weights.problems()?;
         let built = built?;
@@ -258,6 +189,23 @@ impl Weights {
     /// at once.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(Backend(self.inner.clone())), dtype, device.clone())
+    }
+
+    /// The weights in one file of a folder, for tests of other rooms.
+    #[cfg(test)]
+    pub(crate) fn of_folder(folder: &Path, part: Part, file: &str) -> Result<Self> {
+        Self::open(&Store::Folder(folder.into()), part, &[file.to_string()], &|_| false)
+    }
+
+    /// The builder, and the tensors in blocks, of [`load_quantised`](Self::load_quantised).
+    #[cfg(test)]
+    pub(crate) fn parts(&self, dtype: DType, device: &Device) -> (VarBuilder<'static>, Quantised) {
+        (self.var_builder(dtype, device), Quantised(self.inner.clone()))
+    }
+
+    /// Whether some tensor lies in blocks of quantised numbers (GGUF).
+    pub fn is_quantised(&self) -> bool {
+        self.inner.files.iter().any(|file| file.is_quantised())
     }
 
     /// Whether the files have `name` (in current diffusers naming).
@@ -337,8 +285,12 @@ impl Weights {
         for place in self.inner.tensors.values() {
             if let Some((info, bytes)) = self.inner.files[place.file].tensor(&place.name) {
                 summary.parameters += place.shape(&info.shape).iter().product::<usize>() as u64;
-                summary.bytes += if self.inner.whole_files { 0 } else { place.bytes(bytes).len() as u64 };
-                dtypes.insert(format!("{:?}", info.dtype));
+                summary.bytes += if self.inner.whole_files {
+                    0
+                } else {
+                    place.bytes(bytes, &info.shape).map_or(0, <[u8]>::len) as u64
+                };
+                dtypes.insert(info.encoding.name());
             }
         }
         summary.dtypes = dtypes.into_iter().collect();
@@ -433,17 +385,44 @@ impl Inner {
             None => Shape::from(self.with_added_rows(name, found.clone())),
         };
         let tensor = match self.changes.get(name) {
-            None => place.read(bytes, info.dtype, wanted, dtype, device),
+            None => place.read(bytes, info, wanted, dtype, device),
             Some(changes) => {
-                let base = place.read(bytes, info.dtype, Shape::from(found), DType::F32, &Device::Cpu);
+                let base = place.read(bytes, info, Shape::from(found), DType::F32, &Device::Cpu);
                 base.and_then(|base| change::apply_all(base, changes, wanted, dtype, device))
             }
         };
         file.release(&place.name);
         tensor.map_err(|problem| match problem {
-            convert::Problem::Content(reason) => self.fault(file, format!("tensor `{}` {reason}", place.name)),
-            convert::Problem::Candle(error) => error,
+            problem::Problem::Content(reason) => self.fault(file, format!("tensor `{}` {reason}", place.name)),
+            problem::Problem::Candle(error) => error,
         })
+    }
+}
+
+/// The tensors of a part that lie in blocks, for layers that multiply with those.
+#[derive(Debug, Clone)]
+pub struct Quantised(Arc<Inner>);
+
+impl Quantised {
+    /// The tensor `name` in its blocks on `device`. `None` where it does not lie in blocks, where
+    /// it is changed as it is read, or where it is not there in `shape`; the way of all other
+    /// tensors then reads it, or says what is wrong.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn get(&self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Arc<QTensor>>> {
+        let Some((name, place)) = self.0.place(name) else { return Ok(None) };
+        let file = &self.0.files[place.file];
+        let Some((entry, bytes)) = file.tensor(&place.name) else { return Ok(None) };
+        let Encoding::Blocks(kind) = entry.encoding else { return Ok(None) };
+        if self.0.changes.contains_key(name) || !place.in_order() || place.shape(&entry.shape) != shape {
+            return Ok(None);
+        }
+        let Some(bytes) = place.bytes(bytes, &entry.shape) else { return Ok(None) };
+        let Ok(tensor) = blocks::blocks(bytes, kind, shape, device) else { return Ok(None) };
+        self.0.seen().used.insert(name.to_string());
+        file.release(&place.name);
+        Ok(Some(Arc::new(tensor)))
     }
 }
 
@@ -478,7 +457,9 @@ pub(crate) fn scalar(file: &WeightFile, name: &str) -> Result<Option<f64>> {
     if info.shape.iter().product::<usize>() != 1 {
         return Ok(None);
     }
-    if let Some(integer) = convert::integer(bytes, info.dtype) {
+    if let Encoding::Plain(dtype) = info.encoding
+        && let Some(integer) = convert::integer(bytes, dtype)
+    {
         return Ok(Some(integer));
     }
     Ok(values(file, name)?.and_then(|values| values.first().copied()).map(f64::from))
@@ -489,7 +470,7 @@ pub(crate) fn scalar(file: &WeightFile, name: &str) -> Result<Option<f64>> {
 pub(crate) fn values(file: &WeightFile, name: &str) -> Result<Option<Vec<f32>>> {
     let Some((info, bytes)) = file.tensor(name) else { return Ok(None) };
     let count = info.shape.iter().product::<usize>();
-    let tensor = convert::to_tensor(bytes, info.dtype, Shape::from(count), DType::F32, &Device::Cpu);
+    let tensor = convert::to_tensor(bytes, info.encoding, &[], Shape::from(count), DType::F32, &Device::Cpu);
     Ok(tensor.ok().map(|tensor| tensor.to_vec1()).transpose()?)
 }
 
@@ -505,4 +486,71 @@ fn enumerate(names: &[&str]) -> String {
         text += &format!(", ... ({} more)", names.len() - SHOWN);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn folder() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantised")
+    }
+
+    fn weights(name: &str) -> Weights {
+        Weights::open(&Store::Folder(folder()), Part::Unet, &[name.to_string()], &|_| false).unwrap()
+    }
+
+    fn truth(name: &str) -> HashMap<String, Tensor> {
+        candle_core::safetensors::load(folder().join(name), &Device::Cpu).unwrap()
+    }
+
+    /// The largest difference, over the largest number of `b`.
+    fn off(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        let most = |x: Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        most((a - b).unwrap()) / most(b.clone())
+    }
+
+    /// Every tensor of a file is what another program makes of it (`tests/fixtures/make_gguf.py`).
+    fn reads_as(file: &str, expected: &str, limit: f32) {
+        let truth = truth(expected);
+        let read = |vb: candle_nn::VarBuilder| {
+            for (name, expected) in &truth {
+                let error = off(&vb.get(expected.dims(), name)?, expected);
+                assert!(error <= limit, "{name}: {error:e}");
+            }
+            Ok(())
+        };
+        // `load` checks that every tensor of the file was asked for.
+        weights(file).load(DType::F32, &Device::Cpu, read).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_gguf_is_what_llama_cpp_makes_of_it() {
+        reads_as("kinds.gguf", "kinds.safetensors", 1e-6);
+        let summary = weights("kinds.gguf").summary();
+        assert!(["Q8_0", "Q5_K", "Q4_0"].iter().all(|kind| summary.dtypes.contains(&kind.to_string())), "{summary:?}");
+    }
+
+    #[test]
+    fn scaled_float8_is_the_weight_times_its_factor() {
+        reads_as("scaled.safetensors", "scaled-truth.safetensors", 0.0);
+    }
+
+    #[test]
+    fn blocks_are_given_as_they_lie_where_the_shape_is_theirs() {
+        let truth = truth("kinds.safetensors");
+        let weights = weights("kinds.gguf");
+        let blocks = Quantised(weights.inner.clone());
+        for (name, expected) in &truth {
+            let found = blocks.get(name, expected.dims(), &Device::Cpu).unwrap();
+            match name.ends_with(".weight") {
+                true => assert!(off(&found.unwrap().dequantize(&Device::Cpu).unwrap(), expected) <= 1e-6, "{name}"),
+                false => assert!(found.is_none(), "{name}"),
+            }
+        }
+        assert!(blocks.get("Q8_0.weight", &[256, 6], &Device::Cpu).unwrap().is_none());
+        assert!(blocks.get("missing.weight", &[6, 256], &Device::Cpu).unwrap().is_none());
+    }
 }

@@ -1,9 +1,12 @@
 //! Where layers get their weights from, and in which memory order they work.
 
 use crate::Result;
+use crate::checkpoint::Quantised;
 use crate::kernels::gemm::Format;
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
+use std::sync::Arc;
 
 /// Set to anything but `0`, it makes every layer take its plain candle form: to compare, or to rule
 /// the kernels out.
@@ -39,23 +42,32 @@ impl MemoryOrder {
 pub struct Builder<'a> {
     weights: VarBuilder<'a>,
     layout: MemoryOrder,
+    quantised: Option<Quantised>,
 }
 
 impl<'a> Builder<'a> {
     /// Layers in the layout that suits the builder's device.
     pub fn new(weights: VarBuilder<'a>) -> Self {
         let layout = MemoryOrder::best_on(weights.device());
-        Self { weights, layout }
+        Self { weights, layout, quantised: None }
     }
 
     /// Layers in a layout of the caller's choice: for tests and measurements.
     pub fn with_layout(weights: VarBuilder<'a>, layout: MemoryOrder) -> Self {
-        Self { weights, layout }
+        Self { weights, layout, quantised: None }
+    }
+
+    /// These layers, which multiply with the weights that lie in blocks of quantised numbers as
+    /// they lie. Without this, and in plain layers on a CPU, such weights are made into the
+    /// builder's dtype as they are read.
+    pub fn with_quantised(self, quantised: Quantised) -> Self {
+        let plain = self.layout == MemoryOrder::Nchw && self.device().is_cpu();
+        Self { quantised: (!plain).then_some(quantised), ..self }
     }
 
     /// One step down the weight path.
     pub fn pp(&self, name: impl ToString) -> Self {
-        Self { weights: self.weights.pp(name), layout: self.layout }
+        Self { weights: self.weights.pp(name), layout: self.layout, quantised: self.quantised.clone() }
     }
 
     /// The layout of the feature maps between these layers.
@@ -84,6 +96,20 @@ impl<'a> Builder<'a> {
     /// When the checkpoint lacks it or has it in another shape.
     pub fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         Ok(self.weights.get(shape, name)?)
+    }
+
+    /// The weight `name` `[out, in]` at this path, where it lies in blocks of quantised numbers and is
+    /// to stay so.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub(super) fn quantised(&self, shape: (usize, usize), name: &str) -> Result<Option<Arc<QTensor>>> {
+        let Some(quantised) = &self.quantised else { return Ok(None) };
+        let path = match self.weights.prefix() {
+            prefix if prefix.is_empty() => name.to_string(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        quantised.get(&path, &[shape.0, shape.1], self.device())
     }
 
     /// The weight `name` at this path in f32: for norms, which are computed in f32.
