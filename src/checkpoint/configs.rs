@@ -1,7 +1,7 @@
 //! All configs of a checkpoint: read from its store, and whether the parts fit each other.
 
 use super::config::{
-    self, DenoiserConfig, Family, ModelIndex, SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles,
+    self, DenoiserConfig, Family, FluxConfig, ModelIndex, SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles,
     TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig,
 };
 use super::defaults::{self, Defaults};
@@ -56,12 +56,13 @@ impl Configs {
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
 
         let (denoiser_file, role) = match index.family {
-            Family::StableDiffusion3 => ("transformer/config.json", "the transformer's shape"),
+            Family::StableDiffusion3 | Family::Flux => ("transformer/config.json", "the transformer's shape"),
             _ => ("unet/config.json", "the UNet's shape"),
         };
         let (bytes, file) = json(denoiser_file, role)?;
         let denoiser = match index.family {
             Family::StableDiffusion3 => DenoiserConfig::Sd3(Sd3Config::from_json(&bytes, &file)?),
+            Family::Flux => DenoiserConfig::Flux(FluxConfig::from_json(&bytes, &file)?),
             _ => DenoiserConfig::Unet(UnetConfig::from_json(&bytes, &file)?),
         };
         let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
@@ -70,13 +71,13 @@ impl Configs {
             _ if index.first_projects => TextEncoderConfig::with_projection(&bytes, &file)?,
             _ => TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? },
         };
-        let second = match index.parts().contains(&Part::TextEncoder2) {
-            true => Some(SecondEncoder::read(store)?),
-            false => None,
-        };
-        let t5 = match index.parts().contains(&Part::TextEncoder3) {
-            true => Some(T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3")?),
-            false => None,
+        let has = |part: Part| index.parts().contains(&part);
+        let (second, t5) = match index.family {
+            Family::Flux => (None, Some(T5Encoder::read(store, Part::TextEncoder2, "tokenizer_2")?)),
+            _ => (
+                has(Part::TextEncoder2).then(|| SecondEncoder::read(store)).transpose()?,
+                has(Part::TextEncoder3).then(|| T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3")).transpose()?,
+            ),
         };
         let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
         let vae = VaeConfig::from_json(&bytes, &file)?;
@@ -92,6 +93,8 @@ impl Configs {
         let fits = match &denoiser {
             DenoiserConfig::Unet(unet) => check_conditions(unet, &text_encoder, second.as_ref()),
             DenoiserConfig::Sd3(sd3) => check_joint(sd3, &text_encoder, second.as_ref(), t5.as_ref()),
+            DenoiserConfig::Flux(flux) => check_flux(flux, &text_encoder, t5.as_ref()),
+            DenoiserConfig::ZImage(_) => Ok(()),
         };
         fits.map_err(|reason| Error::Config { file: store.path(denoiser_file), reason })?;
         // An inpainting UNet is shown a mask and the masked picture's latent too.
@@ -151,6 +154,19 @@ fn check_joint(
         return Err(format!("`pooled_projection_dim` is {expected}, but the CLIP projections sum to {pooled}"));
     }
     Ok(())
+}
+
+/// Whether FLUX.1's transformer takes what the text encoders give; the error is what does not fit.
+fn check_flux(transformer: &FluxConfig, text_encoder: &TextEncoderConfig, t5: Option<&T5Encoder>) -> Result<(), String> {
+    let (joint, pooled) = (transformer.joint_attention_dim, transformer.pooled_projection_dim);
+    if let Some(other) = t5.map(|t5| t5.config.d_model).filter(|other| *other != joint) {
+        return Err(format!("`joint_attention_dim` is {joint}, but the `d_model` of T5 is {other}"));
+    }
+    let given = text_encoder.hidden_size;
+    match given == pooled {
+        true => Ok(()),
+        false => Err(format!("`pooled_projection_dim` is {pooled}, but the text encoder's `hidden_size` is {given}")),
+    }
 }
 
 impl SecondEncoder {

@@ -43,6 +43,11 @@ pub(super) fn usual(
         && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
     let (steps, guidance_scale) = match index.family {
         Family::StableDiffusion3 => (28, 7.0),
+        // As the authors say: dev embeds the guidance scale, schnell was distilled without.
+        Family::Flux => match denoiser {
+            DenoiserConfig::Flux(flux) if flux.guidance_embeds => (28, 3.5),
+            _ => (4, 0.0),
+        },
         _ if index.family == Family::LatentConsistency => (4, 8.5),
         _ if denoiser.unet().is_some_and(|unet| unet.time_cond_proj_dim.is_some()) => (4, 8.5),
         // Distilled without a guidance embedding (an LCM or TCD LoRA that was merged in).

@@ -153,6 +153,15 @@ impl Checkpoint {
 fn kind(denoiser: &DenoiserConfig) -> &'static str {
     match denoiser {
         DenoiserConfig::Unet(unet) => kind_of_unet(unet),
+        DenoiserConfig::Flux(flux) => match (flux.num_layers, flux.num_single_layers, flux.width()) {
+            (19, 38, 3072) if flux.guidance_embeds => "FLUX.1 dev",
+            (19, 38, 3072) => "FLUX.1 schnell",
+            _ => "FLUX.1 layout, own shape",
+        },
+        DenoiserConfig::ZImage(z_image) => match (z_image.n_layers, z_image.dim) {
+            (30, 3840) => "Z-Image",
+            _ => "Z-Image layout, own shape",
+        },
         DenoiserConfig::Sd3(sd3) => match (sd3.num_layers, sd3.width(), sd3.dual_attention_layers.len()) {
             (24, 1536, 0) => "Stable Diffusion 3 medium",
             (24, 1536, 13) => "Stable Diffusion 3.5 medium",

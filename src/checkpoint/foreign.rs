@@ -37,7 +37,12 @@ pub(super) fn no_index(store: &Store) -> Error {
     } else if let Some(name) = has(&[".onnx"]) {
         format!("no such file; {name} is ONNX Runtime's format: give the safetensors weights it was made of")
     } else if let Some(name) = has(&[".gguf"]) {
-        format!("no such file; {name} holds quantised weights (GGUF): give a file or folder in safetensors")
+        let file = store.path(name);
+        format!(
+            "no such file; {name} holds quantised weights (GGUF): give {} with --model, and with --config the folder of \
+             its pipeline",
+            file.display()
+        )
     } else if let Some(name) = has(&[".safetensors"]) {
         format!("no such file; {name} may be a single-file checkpoint: give {}", store.path(name).display())
     } else if let Some(name) = names.iter().find(pickle) {
@@ -90,7 +95,7 @@ fn part(store: &Store) -> Option<String> {
     let config: Value = serde_json::from_slice(&config).unwrap_or_default();
     let class = config["_class_name"].as_str().or_else(|| config["architectures"][0].as_str()).unwrap_or_default();
     const ABOVE: &str = "give the folder above it, which has model_index.json";
-    const OTHER: &str = "attnmap runs pipelines of Stable Diffusion 1, 2 and SDXL";
+    const OTHER: &str = "attnmap runs pipelines of Stable Diffusion, SDXL and FLUX.1";
     let (what, way_out) = match class {
         "UNet2DConditionModel" => ("a UNet alone", ABOVE),
         "AutoencoderKL" | "AutoencoderTiny" => ("an autoencoder alone", ABOVE),

@@ -26,8 +26,8 @@ mod weights;
 
 pub use changes::{Changes, PREDICTIONS};
 pub use config::{
-    Activation, Addition, BlockType, DenoiserConfig, Family, ModelIndex, Number, SchedulerConfig, Sd3Config, T5Config,
-    T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetBlock, UnetConfig, VaeConfig,
+    Activation, Addition, BlockType, DenoiserConfig, FluxConfig, Family, ModelIndex, Number, SchedulerConfig, Sd3Config, T5Config,
+    T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetBlock, UnetConfig, VaeConfig, ZImageConfig,
 };
 pub use configs::{SecondEncoder, T5_TOKENS, T5Encoder, TIME_IDS};
 pub use defaults::Defaults;

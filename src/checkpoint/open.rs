@@ -271,7 +271,8 @@ impl Checkpoint {
             Part::TextEncoder => &self.text_encoder,
             Part::TextEncoder2 => match &self.second {
                 Some(second) => &second.text_encoder,
-                None => return false,
+                // FLUX.1's is T5.
+                None => return starts(&["decoder.", "lm_head."]),
             },
             Part::Unet | Part::Transformer | Part::Vae => return starts(&["model_ema.", "ema_model."]),
             // The other half of a whole T5.

@@ -16,7 +16,8 @@ pub enum Source {
     Embedded,
     /// A folder in the diffusers layout.
     Folder(PathBuf),
-    /// A `.safetensors` file that holds a whole checkpoint in the naming of CompVis or SGM.
+    /// A `.safetensors` file that holds a whole checkpoint in its authors' naming, or a `.safetensors`
+    /// or `.gguf` file that holds the transformer of one.
     File(PathBuf),
     /// A repository on the hub.
     Hub {
@@ -33,7 +34,7 @@ pub enum Source {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `embedded` or `default`, a `.safetensors` file, or an existing folder. What is written like
+    /// `embedded` or `default`, a `.safetensors` or `.gguf` file, or an existing folder. What is written like
     /// a path is one: it starts with `.`, `/` or `~`, or holds a backslash. Else `owner/name` or
     /// `owner/name/file.safetensors`, either with `@revision`, or the address of its page on the
     /// hub.
@@ -67,10 +68,8 @@ impl FromStr for Source {
         if let Some(kind) = path.extension().and_then(|kind| kind.to_str()).filter(|_| !path.is_dir()) {
             match kind.to_ascii_lowercase().as_str() {
                 kind if PICKLES.contains(&kind) => return refuse(pickle(text)),
-                "safetensors" => return Ok(Self::File(path.to_path_buf())),
-                "gguf" | "onnx" => {
-                    return refuse(format!("{text}: .{kind} files are not supported; give a diffusers folder"));
-                }
+                "safetensors" | "gguf" => return Ok(Self::File(path.to_path_buf())),
+                "onnx" => return refuse(format!("{text}: .onnx files are not supported; give a diffusers folder")),
                 _ => {}
             }
         }

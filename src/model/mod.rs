@@ -14,7 +14,10 @@ mod t5;
 mod text_encoder;
 mod vae;
 
-pub use denoiser::{AddedConditions, Conditioning, Denoiser, PreparedPrompt, Sd3, Sd3Prompt, Unet, UnetPrompt};
+pub use denoiser::{
+    AddedConditions, Conditioning, Denoiser, Flux, FluxPrompt, PreparedPrompt, Sd3, Sd3Prompt, Unet, UnetPrompt, ZImage,
+    ZImagePrompt,
+};
 pub use interrupt::Interrupt;
 pub use t5::T5;
 pub use text_encoder::{TextEncoder, TextEncoding};

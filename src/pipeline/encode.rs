@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, IndexOp, Tensor};
 use super::generation::TextAttentions;
 use super::load::Pipeline;
 use super::options::Options;
-use crate::checkpoint::{T5_TOKENS, TIME_IDS};
+use crate::checkpoint::{Family, T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
 use crate::prompt::{Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
@@ -53,7 +53,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Tokenizer::encode`](crate::prompt::Tokenizer::encode).
     pub fn tokenize(&self, text: &str) -> Result<Prompt> {
-        self.of_all(|tokenizer| tokenizer.encode(text))
+        self.of_all(text, |tokenizer| tokenizer.encode(text))
     }
 
     /// As [`tokenize`](Self::tokenize), read by `syntax`.
@@ -61,11 +61,11 @@ impl Pipeline {
     /// # Errors
     /// As [`Tokenizer::read`](crate::prompt::Tokenizer::read).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
-        if self.joint_width.is_some() && syntax != Syntax::default() {
+        if self.family.flows() && syntax != Syntax::default() {
             let option = if syntax.emphasis { "--emphasis" } else { "--long" };
             return Err(Error::option(option, "is for Stable Diffusion 1, 2 and XL; leave it out"));
         }
-        self.of_all(|tokenizer| tokenizer.read(text, syntax))
+        self.of_all(text, |tokenizer| tokenizer.read(text, syntax))
     }
 
     /// The prompt of a run with `options`: `text` read by their syntax, in as many chunks as the
@@ -96,8 +96,12 @@ impl Pipeline {
         Ok((prompt, padded.next()))
     }
 
-    /// What all tokenizers make of a text.
-    fn of_all(&self, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
+    /// What all tokenizers make of a text: CLIP's by `read`. In FLUX.1 CLIP's tokens are no keys, and
+    /// the prompt is T5's.
+    fn of_all(&self, text: &str, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
+        if let (Family::Flux, Some(t5)) = (self.family, &self.t5) {
+            return t5.read(text);
+        }
         let mut prompt = read(&self.tokenizer)?;
         if let Some(second) = &self.second {
             prompt.second = Some(Box::new(read(&second.tokenizer)?));
@@ -110,6 +114,9 @@ impl Pipeline {
 
     /// `prompts` with empty chunks behind them, so that all have as many for each encoder.
     fn padded(&self, prompts: &[&Prompt]) -> Vec<Prompt> {
+        if self.family == Family::Flux {
+            return prompts.iter().map(|prompt| (*prompt).clone()).collect();
+        }
         let both = |prompt: &&Prompt| {
             prompt.chunks().len().max(prompt.second.as_ref().map_or(0, |second| second.chunks().len()))
         };
@@ -208,7 +215,7 @@ impl Pipeline {
         let images = options.seeds.len();
         let (prompt, negative) = self.prompts(prompt, options)?;
         // Where encoders stand one behind the other, a trace has no place for their own attention.
-        let watched = self.joint_width.is_none();
+        let watched = !self.family.flows();
         let conditional = self.encode(&[&prompt], watched, options.text_layers.as_deref())?;
         let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
         let mut add = |hidden_states: Tensor, projection: Option<Tensor>| {
@@ -272,12 +279,21 @@ impl Pipeline {
                 None => Ok(output),
             }
         };
+        if self.family == Family::Flux {
+            let of_clip = |prompt: &Prompt| self.tokenizer.encode(&prompt.text);
+            let prompts = prompts.iter().map(of_clip).collect::<Result<Vec<_>>>()?;
+            return Ok(vec![output((0, (&self.text_encoder, prompts)))?]);
+        }
         self.readers(prompts).into_iter().enumerate().map(output).collect()
     }
 
     /// What of the encoders' `outputs` for `prompts` the denoiser is given.
     fn gathered(&self, prompts: &[Prompt], outputs: &[TextEncoding]) -> Result<States> {
         let [first, rest @ ..] = outputs else { return Err(Error::bug("a prompt that no encoder read")) };
+        if let (Family::Flux, Some(t5)) = (self.family, &self.t5) {
+            let states = t5.states(prompts)?.to_device(&self.options.device)?;
+            return Ok(States { encoders: vec![states], pooled: Some(first.pooled.clone()) });
+        }
         let [second, ..] = rest else {
             return Ok(States { encoders: vec![joined(&first.last_hidden_state, prompts)?], pooled: None });
         };

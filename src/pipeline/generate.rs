@@ -69,7 +69,7 @@ impl Pipeline {
             );
             return Err(Error::option("--guidance", reason));
         }
-        if self.joint_width.is_some() && !options.probes.is_empty() {
+        if self.family.flows() && !options.probes.is_empty() {
             return Err(Error::option(
                 "--probe",
                 "in joint attention a word that is read would change the image; put it into the prompt",
@@ -105,7 +105,9 @@ impl Pipeline {
                 scheduler::as_inpainting(&self.scheduler, options.scheduler)
             }
             Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
-            Family::LatentConsistency | Family::StableDiffusionXl | Family::StableDiffusion3 => self.scheduler.clone(),
+            Family::LatentConsistency | Family::StableDiffusionXl | Family::StableDiffusion3 | Family::Flux => {
+                self.scheduler.clone()
+            }
         };
         if self.family.flows() {
             return self.flow_sampler(options);
@@ -145,7 +147,11 @@ impl Pipeline {
         }
         let patch = self.size_factor;
         let image_tokens = (options.height / patch) * (options.width / patch);
-        let run = FlowRun { steps: options.steps, image_tokens, levels: FlowLevels::OfSchedule };
+        let levels = match self.family {
+            Family::Flux => FlowLevels::FromOne,
+            _ => FlowLevels::OfSchedule,
+        };
+        let run = FlowRun { steps: options.steps, image_tokens, levels };
         scheduler::build_flow(&self.scheduler, options.scheduler, run)
     }
 

@@ -5,6 +5,7 @@ use super::options::{LoadOptions, Options, check_size, vae_dtype};
 use super::second::SecondEncoder;
 use super::t5::T5Reader;
 use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, DenoiserConfig, Family, Part, SchedulerConfig};
+use crate::model::layers::Builder;
 use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
 use crate::prompt::{Syntax, Tokenizer};
 use crate::trace::{Grid, Site};
@@ -67,11 +68,11 @@ impl Pipeline {
         let t5 = T5Reader::load(checkpoint, options)?;
         let part = match &checkpoint.denoiser {
             DenoiserConfig::Unet(_) => Part::Unet,
-            DenoiserConfig::Sd3(_) => Part::Transformer,
+            _ => Part::Transformer,
         };
         let weights = checkpoint.weights(part)?;
-        let denoiser = weights.load(*dtype, device, |vb| match plain {
-            false => Denoiser::new(&checkpoint.denoiser, vb),
+        let denoiser = weights.load_quantised(*dtype, device, |vb, quantised| match plain {
+            false => Denoiser::build(&checkpoint.denoiser, &Builder::new(vb).with_quantised(quantised)),
             true => Denoiser::plain(&checkpoint.denoiser, vb),
         })?;
         let weights = checkpoint.weights(Part::Vae)?;
@@ -83,7 +84,7 @@ impl Pipeline {
             second,
             t5,
             joint_width: match &checkpoint.denoiser {
-                DenoiserConfig::Unet(_) => None,
+                DenoiserConfig::Unet(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => None,
                 DenoiserConfig::Sd3(sd3) => Some(sd3.joint_attention_dim),
             },
             denoiser,
@@ -184,6 +185,14 @@ impl Pipeline {
     /// The tokenizer of the first, or only, text encoder.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Tokens of a prompt, or of a chunk of one: CLIP's, or in FLUX.1 T5's.
+    pub fn prompt_length(&self) -> usize {
+        match (self.family, &self.t5) {
+            (Family::Flux, Some(t5)) => t5.length(),
+            _ => self.tokenizer.length(),
+        }
     }
 
     /// Image pixels per latent cell, in each direction (8 for Stable Diffusion).

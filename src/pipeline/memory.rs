@@ -39,7 +39,7 @@ pub struct PartMemory {
     /// Its parameters.
     pub parameters: u64,
     /// `f32`, `f16` or `bf16`, as it is kept: on a CPU bf16 where `--dtype` asks for it, else f32,
-    /// whatever the files hold.
+    /// whatever the files hold; `blocks` for a transformer of a GGUF file, whose blocks stay.
     pub dtype: &'static str,
     /// Bytes of its weights.
     pub bytes: u64,
@@ -55,15 +55,21 @@ impl MemoryPlan {
         let on_cpu = options.device.is_cpu();
         let mut parts = Vec::new();
         for &part in checkpoint.index.parts() {
-            let parameters = checkpoint.weights(part)?.summary().parameters;
+            let weights = checkpoint.weights(part)?;
+            let parameters = weights.summary().parameters;
             let dtype = match part {
                 Part::Vae => vae_dtype(checkpoint, options.dtype),
                 _ => options.dtype,
             };
             // The CPU's kernels multiply f32 or bf16.
             let dtype = if on_cpu && dtype != DType::BF16 { DType::F32 } else { dtype };
-            let bytes = parameters * dtype.size_in_bytes() as u64;
-            parts.push(PartMemory { part, parameters, dtype: super::names::dtype_name(dtype), bytes });
+            // Blocks of quantised numbers stay as they are in the layers of a transformer.
+            let stay = part == Part::Transformer && !options.plain && weights.is_quantised();
+            let (bytes, dtype) = match stay {
+                true => (weights.bytes_as_quantised(dtype), "blocks"),
+                false => (parameters * dtype.size_in_bytes() as u64, super::names::dtype_name(dtype)),
+            };
+            parts.push(PartMemory { part, parameters, dtype, bytes });
         }
         let factor = checkpoint.vae.factor();
         let activation = if on_cpu { 4 } else { options.dtype.size_in_bytes() as u64 };

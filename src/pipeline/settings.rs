@@ -63,7 +63,7 @@ impl Pipeline {
             device: device_name(&self.options.device).to_owned(),
             sampling: options.sampling(),
             changes: self.changes.clone(),
-            max_length: Some(self.tokenizer.length()),
+            max_length: Some(self.prompt_length()),
             // A variant need not have every part.
             weights: Some(self.files.clone()).filter(|files| !files.is_empty()),
             init: init.map(|init| init.name.clone()),

@@ -3,16 +3,21 @@
 use candle_core::Tensor;
 
 use super::options::LoadOptions;
-use crate::checkpoint::{Checkpoint, T5_TOKENS};
+use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS};
 use crate::model::T5;
 use crate::prompt::{Prompt, T5Tokenizer};
-use crate::{Error, Result};
+use crate::Result;
+
+/// Tokens of T5 that FLUX.1 dev is given, and schnell, as their pages say.
+const FLUX_TOKENS: [usize; 2] = [512, 256];
 
 /// T5 and its tokenizer.
 #[derive(Debug)]
 pub(super) struct T5Reader {
     tokenizer: T5Tokenizer,
     model: T5,
+    /// Tokens of a prompt, padding included.
+    length: usize,
 }
 
 impl T5Reader {
@@ -22,20 +27,35 @@ impl T5Reader {
         let tokenizer = T5Tokenizer::new(&t5.tokenizer)?;
         let weights = checkpoint.weights(t5.part)?;
         let model = weights.load(options.dtype, &options.device, |weights| T5::new(&t5.config, weights))?;
-        Ok(Some(Self { tokenizer, model }))
+        let length = match &checkpoint.denoiser {
+            DenoiserConfig::Flux(flux) => FLUX_TOKENS[usize::from(!flux.guidance_embeds)],
+            _ => T5_TOKENS,
+        };
+        Ok(Some(Self { tokenizer, model, length }))
     }
 
     /// `prompt`, which the CLIP encoders read, with T5's reading of the same text behind it.
     pub(super) fn behind(&self, prompt: Prompt) -> Result<Prompt> {
-        let own = self.tokenizer.encode(&prompt.text, T5_TOKENS)?;
+        let own = self.tokenizer.encode(&prompt.text, self.length)?;
         Ok(prompt.with_behind(own))
     }
 
-    /// The states of what stands behind `prompts`, f32 `[prompts, tokens, channels]`.
+    /// What T5's tokenizer alone makes of `text`.
+    pub(super) fn read(&self, text: &str) -> Result<Prompt> {
+        self.tokenizer.encode(text, self.length)
+    }
+
+    /// Tokens of a prompt, padding included.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The states of what stands behind `prompts`, or of themselves where nothing does: f32 `[prompts,
+    /// tokens, channels]`.
     pub(super) fn states(&self, prompts: &[Prompt]) -> Result<Tensor> {
-        let row = |prompt: &Prompt| match &prompt.behind {
-            Some(own) => Ok(Tensor::new(own.ids.as_slice(), &candle_core::Device::Cpu)?),
-            None => Err(Error::bug("a prompt that T5's tokenizer has not read")),
+        let row = |prompt: &Prompt| {
+            let own = prompt.behind.as_deref().unwrap_or(prompt);
+            Ok(Tensor::new(own.ids.as_slice(), &candle_core::Device::Cpu)?)
         };
         let ids = Tensor::stack(&prompts.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?;
         self.model.forward(&ids)

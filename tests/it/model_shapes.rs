@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-type Shapes = BTreeMap<String, Vec<usize>>;
+pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Remembers what it is asked for. It claims to hold no tensor but T5's table of embeddings, so
 /// that optional prefixes are not taken.
@@ -45,7 +45,7 @@ impl SimpleBackend for Recording {
 }
 
 /// What `build` asks for.
-fn asked_for<T>(build: impl FnOnce(&Builder) -> attnmap::Result<T>) -> Shapes {
+pub(crate) fn asked_for<T>(build: impl FnOnce(&Builder) -> attnmap::Result<T>) -> Shapes {
     let backend = Recording::default();
     let weights = VarBuilder::from_backend(Box::new(backend.clone()), DType::F32, Device::Cpu);
     build(&Builder::with_layout(weights, MemoryOrder::Nchw)).unwrap();

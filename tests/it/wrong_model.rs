@@ -24,7 +24,7 @@ fn files() {
     for (name, parts) in [
         ("v1-5.ckpt", &["Python pickle", "convert it to safetensors"][..]),
         ("model.pt", &["Python pickle"]),
-        ("flux-q4.gguf", &[".gguf files are not supported", "diffusers folder"]),
+        ("flux-q4.gguf", &["flux-q4.gguf", "truncated"]),
         ("unet.onnx", &[".onnx files are not supported", "diffusers folder"]),
         ("picture.png", &["not a .safetensors one"]),
     ] {
@@ -111,7 +111,7 @@ fn folders() {
         ("pytorch_lora_weights.safetensors", String::new(), &["holds a LoRA", "--lora"]),
         ("Unet.mlmodelc/model.mil", String::new(), &["Unet.mlmodelc", "Core ML", "safetensors"]),
         ("model.onnx", String::new(), &["model.onnx", "ONNX Runtime", "safetensors"]),
-        ("sd-q4.gguf", String::new(), &["sd-q4.gguf", "GGUF", "safetensors"]),
+        ("sd-q4.gguf", String::new(), &["sd-q4.gguf", "GGUF", "--config"]),
         ("v1-5.ckpt", String::new(), &["v1-5.ckpt", "Python pickle"]),
         ("notes.txt", String::new(), &["diffusers layout"]),
     ];

@@ -1,7 +1,9 @@
 //! The config of a checkpoint's denoiser: a closed set of networks, as in `model/denoiser/`.
 
+use super::flux::{FluxConfig, PATCH};
 use super::sd3::Sd3Config;
 use super::unet::UnetConfig;
+use super::z_image::ZImageConfig;
 use crate::trace::Site;
 use serde::Serialize;
 
@@ -12,6 +14,10 @@ pub enum DenoiserConfig {
     Unet(UnetConfig),
     /// `transformer/config.json` of Stable Diffusion 3.
     Sd3(Sd3Config),
+    /// `transformer/config.json` of FLUX.1.
+    Flux(FluxConfig),
+    /// `transformer/config.json` of Z-Image.
+    ZImage(ZImageConfig),
 }
 
 impl DenoiserConfig {
@@ -19,7 +25,7 @@ impl DenoiserConfig {
     pub fn unet(&self) -> Option<&UnetConfig> {
         match self {
             Self::Unet(unet) => Some(unet),
-            Self::Sd3(_) => None,
+            Self::Sd3(_) | Self::Flux(_) | Self::ZImage(_) => None,
         }
     }
 
@@ -28,6 +34,8 @@ impl DenoiserConfig {
         match self {
             Self::Unet(unet) => unet.in_channels,
             Self::Sd3(sd3) => sd3.in_channels,
+            Self::Flux(flux) => flux.latent_channels(),
+            Self::ZImage(z_image) => z_image.in_channels,
         }
     }
 
@@ -36,6 +44,8 @@ impl DenoiserConfig {
         match self {
             Self::Unet(unet) => unet.sample_size,
             Self::Sd3(sd3) => Some([sd3.sample_size; 2]),
+            // What their pipelines in diffusers draw unless told otherwise.
+            Self::Flux(_) | Self::ZImage(_) => Some([128; 2]),
         }
     }
 
@@ -44,13 +54,16 @@ impl DenoiserConfig {
         match self {
             Self::Unet(_) => 1,
             Self::Sd3(sd3) => sd3.patch_size,
+            Self::Flux(_) => PATCH,
+            Self::ZImage(z_image) => z_image.patch_size,
         }
     }
 
     /// Rows or columns of the largest latent that it takes; `None` where any will do.
     pub fn largest_side(&self) -> Option<usize> {
         match self {
-            Self::Unet(_) => None,
+            Self::Unet(_) | Self::Flux(_) => None,
+            Self::ZImage(z_image) => z_image.axes_lens[1..].iter().min().map(|side| side * z_image.patch_size),
             Self::Sd3(sd3) => Some(sd3.pos_embed_max_size * sd3.patch_size),
         }
     }
@@ -60,6 +73,8 @@ impl DenoiserConfig {
         match self {
             Self::Unet(unet) => unet.cross_attention_sites(latent),
             Self::Sd3(sd3) => sd3.joint_sites(latent),
+            Self::Flux(flux) => flux.joint_sites(latent),
+            Self::ZImage(z_image) => z_image.joint_sites(latent),
         }
     }
 
@@ -71,6 +86,10 @@ impl DenoiserConfig {
             // The feed-forward's four widths before and after its activation, queries, keys, values
             // and what stands around them, of two rows.
             Self::Sd3(sd3) => (2 * 24 * sd3.width() as u64).div_ceil((sd3.patch_size * sd3.patch_size) as u64),
+            Self::Flux(flux) => (2 * 24 * flux.width() as u64).div_ceil((PATCH * PATCH) as u64),
+            Self::ZImage(z_image) => {
+                (2 * 24 * z_image.dim as u64).div_ceil((z_image.patch_size * z_image.patch_size) as u64)
+            }
         }
     }
 }

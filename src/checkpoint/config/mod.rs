@@ -3,6 +3,7 @@
 
 mod denoiser;
 mod fields;
+mod flux;
 mod lists;
 mod model_index;
 mod scheduler;
@@ -13,8 +14,10 @@ mod text_encoder;
 mod tokenizer;
 mod unet;
 mod vae;
+mod z_image;
 
 pub use denoiser::DenoiserConfig;
+pub use flux::FluxConfig;
 pub use model_index::{Family, ModelIndex};
 pub use scheduler::{Number, SchedulerConfig};
 pub use sd3::Sd3Config;
@@ -24,6 +27,7 @@ pub use text_encoder::{Activation, TextEncoderConfig};
 pub use tokenizer::{TokenizerConfig, TokenizerFiles};
 pub use unet::{Addition, BlockType, UnetBlock, UnetConfig};
 pub use vae::VaeConfig;
+pub use z_image::ZImageConfig;
 
 pub(super) use fields::Fields;
 pub(super) use tokenizer::{missing_vocabulary, refuse_added_tokens_file};

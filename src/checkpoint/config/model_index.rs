@@ -41,17 +41,20 @@ pub enum Family {
     /// Stable Diffusion 3 and 3.5: a transformer with joint attention, two CLIPs and T5, flow
     /// matching.
     StableDiffusion3,
+    /// FLUX.1 dev and schnell: T5's states in joint attention, CLIP's pooled one beside, flow
+    /// matching.
+    Flux,
 }
 
 impl Family {
     /// Whether the network predicts the velocity of flow matching, and no noise.
     pub fn flows(self) -> bool {
-        matches!(self, Self::StableDiffusion3)
+        matches!(self, Self::StableDiffusion3 | Self::Flux)
     }
 }
 
 /// Pipelines whose folder holds exactly a model of a family.
-const SUPPORTED: [(&str, Family); 11] = [
+const SUPPORTED: [(&str, Family); 14] = [
     ("StableDiffusionPipeline", Family::StableDiffusion),
     ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
     ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
@@ -63,6 +66,9 @@ const SUPPORTED: [(&str, Family); 11] = [
     ("StableDiffusion3Pipeline", Family::StableDiffusion3),
     ("StableDiffusion3Img2ImgPipeline", Family::StableDiffusion3),
     ("StableDiffusion3InpaintPipeline", Family::StableDiffusion3),
+    ("FluxPipeline", Family::Flux),
+    ("FluxImg2ImgPipeline", Family::Flux),
+    ("FluxInpaintPipeline", Family::Flux),
 ];
 
 /// Parts that are used, with the classes that they may have.
@@ -88,11 +94,24 @@ const PARTS_OF_3: [(&str, &[&str]); 6] = [
     ("vae", &["AutoencoderKL"]),
 ];
 
-/// What it has beside those, or does without.
+/// Classes of T5's tokenizer. A folder may have been written with a general one, which reads the same
+/// files.
+const T5_TOKENIZERS: &[&str] = &["T5TokenizerFast", "T5Tokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"];
+
+/// The parts of FLUX.1.
+const PARTS_OF_FLUX: [(&str, &[&str]); 6] = [
+    ("text_encoder", &["CLIPTextModel"]),
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("text_encoder_2", &["T5EncoderModel"]),
+    ("tokenizer_2", T5_TOKENIZERS),
+    ("transformer", &["FluxTransformer2DModel"]),
+    ("vae", &["AutoencoderKL"]),
+];
+
+/// What Stable Diffusion 3 has beside those, or does without.
 const T5_PARTS: [(&str, &[&str]); 2] = [
     ("text_encoder_3", &["T5EncoderModel"]),
-    // A folder may have been written with the general class, which reads the same files.
-    ("tokenizer_3", &["T5TokenizerFast", "T5Tokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"]),
+    ("tokenizer_3", T5_TOKENIZERS),
 ];
 
 /// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes
@@ -115,6 +134,7 @@ impl ModelIndex {
             Family::StableDiffusion | Family::LatentConsistency => (&PARTS, &[]),
             Family::StableDiffusionXl => (&PARTS, &SECOND_PARTS),
             Family::StableDiffusion3 => (&PARTS_OF_3, &[]),
+            Family::Flux => (&PARTS_OF_FLUX, &[]),
         };
         let mut first_projects = false;
         for &(name, classes) in first.iter().chain(more) {
@@ -170,7 +190,9 @@ impl ModelIndex {
             Family::StableDiffusion3 if self.t5 => {
                 &[Part::TextEncoder, Part::TextEncoder2, Part::TextEncoder3, Part::Transformer, Part::Vae]
             }
-            Family::StableDiffusion3 => &[Part::TextEncoder, Part::TextEncoder2, Part::Transformer, Part::Vae],
+            Family::StableDiffusion3 | Family::Flux => {
+                &[Part::TextEncoder, Part::TextEncoder2, Part::Transformer, Part::Vae]
+            }
         }
     }
 }
@@ -211,15 +233,50 @@ fn refiner(file: &Path) -> Error {
     }
 }
 
+/// Beginnings of pipelines that `python/attnmap` records and attnmap itself does not run.
+const RECORDED: [&str; 9] = [
+    "ZImagePipeline",
+    "ZImageImg2Img",
+    "ZImageInpaint",
+    "QwenImage",
+    "Chroma",
+    "Flux2Klein",
+    "Lumina2",
+    "PixArt",
+    "HunyuanDiTPipeline",
+];
+
 /// Names the family of a pipeline of another kind, so that the reader knows what they have.
 fn unsupported_pipeline(class: &str, file: &Path) -> Error {
-    const FAMILIES: [(&str, &str); 15] = [
+    // The first that fits is named.
+    const FAMILIES: [(&str, &str); 36] = [
         ("Onnx", "weights for ONNX Runtime"),
         ("ORT", "weights for ONNX Runtime"),
-        ("OV", "weights for OpenVINO"),
+        ("OVStable", "weights for OpenVINO"),
+        ("OVLatent", "weights for OpenVINO"),
         ("ControlNet", "ControlNet"),
         ("StableDiffusion3", "Stable Diffusion 3 with another guidance"),
-        ("Flux", "Flux"),
+        ("FluxFill", "FLUX.1 Fill, which is shown a masked picture"),
+        ("FluxKontext", "FLUX.1 Kontext, which is shown a picture"),
+        ("FluxControl", "FLUX.1 Canny or Depth, which is shown a picture"),
+        ("FluxPriorRedux", "FLUX.1 Redux, which is shown a picture"),
+        ("Flux2", "FLUX.2"),
+        ("Flux", "another kind of FLUX.1"),
+        ("ZImageOmni", "Z-Image Omni, which is shown pictures"),
+        ("ZImage", "Z-Image"),
+        ("QwenImage", "Qwen-Image"),
+        ("Chroma", "Chroma"),
+        ("Lumina", "Lumina"),
+        ("HunyuanVideo", "HunyuanVideo, a video model"),
+        ("CogVideo", "CogVideoX, a video model"),
+        ("Wan", "Wan, a video model"),
+        ("LTX", "LTX, a video model"),
+        ("Mochi", "Mochi, a video model"),
+        ("Video", "a video model"),
+        ("AnimateDiff", "AnimateDiff, a video model"),
+        ("Sana", "Sana"),
+        ("HunyuanDiT", "HunyuanDiT"),
+        ("Kolors", "Kolors"),
         ("Adapter", "T2I-Adapter"),
         ("Inpaint", "inpainting"),
         ("InstructPix2Pix", "InstructPix2Pix"),
@@ -232,10 +289,13 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
     ];
     let family =
         FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("a model of another kind", |(_, name)| name);
-    Error::Unsupported {
-        what: format!("{}: {family} ({class})", file.display()),
-        way_out: "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL and LCM checkpoints are; e.g. --model \
-                  stable-diffusion-v1-5/stable-diffusion-v1-5"
-            .into(),
-    }
+    let recorded = RECORDED.iter().any(|known| class.starts_with(known)) && !class.contains("ControlNet");
+    let way_out = match recorded {
+        true => "its pipeline in diffusers is recorded by the Python package (docs/PYTHON.md), and such a run is read",
+        false => {
+            "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL, LCM and FLUX.1 checkpoints are; e.g. --model \
+             stable-diffusion-v1-5/stable-diffusion-v1-5"
+        }
+    };
+    Error::Unsupported { what: format!("{}: {family} ({class})", file.display()), way_out: way_out.into() }
 }

@@ -338,7 +338,7 @@ impl Layers {
         };
         let folder_of_denoiser = match denoiser {
             DenoiserConfig::Unet(_) => "unet",
-            DenoiserConfig::Sd3(_) => "transformer",
+            DenoiserConfig::Sd3(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => "transformer",
         };
         for (folder, shapes) in parts {
             let home = |layer: &str| {

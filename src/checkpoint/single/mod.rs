@@ -11,6 +11,7 @@ mod sd3;
 mod sd3_names;
 mod tensors;
 mod text;
+mod transformer;
 mod unet;
 mod vae;
 mod vocabulary;
@@ -45,6 +46,9 @@ pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>)
     if sd3::holds(&file) {
         recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
         return sd3::open(path, file, config);
+    }
+    if let Some(kind) = weights::original_transformer(&file) {
+        return transformer::open(path, file, kind, config);
     }
     let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
     let kind = recognise::kind(&file).map_err(|refusal| refusal.about(path))?;

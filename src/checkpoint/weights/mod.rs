@@ -8,6 +8,7 @@ mod entry;
 mod file;
 mod gguf;
 mod names;
+mod original;
 mod place;
 mod problem;
 mod scaled;
@@ -24,6 +25,7 @@ pub(crate) use change::{Change, LowRank, Rows};
 pub(crate) use entry::Encoding;
 pub(crate) use file::WeightFile;
 pub(crate) use names::{grouped, text_encoder_name};
+pub(crate) use original::{Transformer, places as original_places, transformer as original_transformer};
 pub(crate) use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -91,6 +93,14 @@ impl Weights {
         let mut tensors = BTreeMap::new();
         let mut left = Vec::new();
         for (index, file) in files.iter().enumerate() {
+            if part == Part::Transformer
+                && let Some(kind) = original::transformer(file)
+            {
+                let (own, others) = original::places(kind, index, file);
+                tensors.extend(own.into_iter().filter(|(name, _)| !spare(name)));
+                left.extend(others);
+                continue;
+            }
             for name in file.names() {
                 let current = names::current_name(part, name).filter(|current| !spare(current));
                 let Some(current) = current else {
@@ -104,6 +114,16 @@ impl Weights {
         }
         let weights = Self::new(part, files, true, tensors);
         Ok(Self { inner: Arc::new(Inner { spare: left, ..weights.into_inner()? }) })
+    }
+
+    /// The transformer in a file of its own, safetensors or GGUF.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for a file that is truncated or malformed.
+    pub fn of_transformer(file: &Path) -> Result<Self> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = Store::Folder(file.parent().unwrap_or(Path::new("")).into());
+        Self::open(&folder, Part::Transformer, &[name], &|_| false)
     }
 
     /// What nobody else holds yet.
@@ -206,6 +226,19 @@ impl Weights {
     /// Whether some tensor lies in blocks of quantised numbers (GGUF).
     pub fn is_quantised(&self) -> bool {
         self.inner.files.iter().any(|file| file.is_quantised())
+    }
+
+    /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as `dtype`.
+    pub fn bytes_as_quantised(&self, dtype: DType) -> u64 {
+        let of = |place: &Place| {
+            let (entry, bytes) = self.inner.files[place.file].tensor(&place.name)?;
+            let elements: usize = place.shape(&entry.shape).iter().product();
+            Some(match entry.encoding {
+                Encoding::Blocks(_) => place.bytes(bytes, &entry.shape)?.len(),
+                Encoding::Plain(_) => elements * dtype.size_in_bytes(),
+            } as u64)
+        };
+        self.inner.tensors.values().filter_map(of).sum()
     }
 
     /// Whether the files have `name` (in current diffusers naming).

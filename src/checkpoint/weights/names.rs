@@ -7,10 +7,36 @@ use std::collections::BTreeMap;
 /// no weight.
 pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
     match part {
-        Part::Unet | Part::Transformer | Part::TextEncoder3 => Some(name.to_string()),
+        Part::Unet | Part::Transformer => Some(name.to_string()),
         Part::Vae => Some(vae_name(name)),
-        Part::TextEncoder | Part::TextEncoder2 => text_encoder_name(name),
+        Part::TextEncoder3 => Some(llama_name(name).unwrap_or_else(|| name.to_string())),
+        Part::TextEncoder | Part::TextEncoder2 => llama_name(name).map_or_else(|| text_encoder_name(name), Some),
     }
+}
+
+/// What transformers calls the tensor that llama.cpp calls `name` in a T5 encoder (`t5encoder` in its
+/// `gguf-py/gguf/constants.py`); `None` for all other names.
+fn llama_name(name: &str) -> Option<String> {
+    const LAYERS: [(&str, &str); 10] = [
+        ("attn_q", "layer.0.SelfAttention.q"),
+        ("attn_k", "layer.0.SelfAttention.k"),
+        ("attn_v", "layer.0.SelfAttention.v"),
+        ("attn_o", "layer.0.SelfAttention.o"),
+        ("attn_rel_b", "layer.0.SelfAttention.relative_attention_bias"),
+        ("attn_norm", "layer.0.layer_norm"),
+        ("ffn_gate", "layer.1.DenseReluDense.wi_0"),
+        ("ffn_up", "layer.1.DenseReluDense.wi_1"),
+        ("ffn_down", "layer.1.DenseReluDense.wo"),
+        ("ffn_norm", "layer.1.layer_norm"),
+    ];
+    match name {
+        "token_embd.weight" => return Some("shared.weight".into()),
+        "enc.output_norm.weight" => return Some("encoder.final_layer_norm.weight".into()),
+        _ => {}
+    }
+    let (block, layer) = name.strip_prefix("enc.blk.")?.strip_suffix(".weight")?.split_once('.')?;
+    let (_, own) = LAYERS.iter().find(|(llama, _)| *llama == layer)?;
+    Some(format!("encoder.block.{}.{own}.weight", block.parse::<usize>().ok()?))
 }
 
 /// diffusers before 0.15 called the VAE's attention layers `query`, `key`, `value` and `proj_attn`
@@ -30,12 +56,12 @@ fn vae_name(name: &str) -> String {
 
 /// transformers' `CLIPTextModel` has all its weights below `text_model.`, from version 5 on no
 /// longer; attnmap's names have the prefix. `position_ids` is a buffer (0, 1, 2, ...) that older
-/// versions saved.
+/// versions saved. T5's encoder, the second one of FLUX.1, has blocks and no layers.
 pub(crate) fn text_encoder_name(name: &str) -> Option<String> {
     if name.ends_with("embeddings.position_ids") {
         return None;
     }
-    let bare = ["embeddings.", "encoder.", "final_layer_norm."].iter().any(|start| name.starts_with(start));
+    let bare = ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|start| name.starts_with(start));
     Some(if bare { format!("text_model.{name}") } else { name.to_string() })
 }
 

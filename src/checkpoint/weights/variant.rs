@@ -86,6 +86,7 @@ pub(crate) fn choose_all(
     }
     let choose = |(part, names): &(Part, Vec<String>)| {
         let choice = of_variant(*part, variant, names).or_else(|| of_variant(*part, None, names));
+        let choice = choice.or_else(|| quantised(names));
         let choice = choice.ok_or_else(|| Error::Weights { file: path(*part), reason: lacking(*part, variant, names) });
         Ok((*part, choice?))
     };
@@ -117,6 +118,15 @@ fn of_variant(part: Part, variant: Option<&str>, present: &[String]) -> Option<C
     indexes.into_iter().find(|index| present.contains(index)).map(Choice::Index)
 }
 
+/// The GGUF file of a part that has one, and no other weights.
+fn quantised(present: &[String]) -> Option<Choice> {
+    let mut files = present.iter().filter(|name| name.ends_with(".gguf"));
+    match (files.next(), files.next()) {
+        (Some(only), None) => Some(Choice::Single(only.clone())),
+        _ => None,
+    }
+}
+
 /// Why a part has no weights to read, neither of the `variant` nor plain ones, and the way out.
 fn lacking(part: Part, variant: Option<&str>, present: &[String]) -> String {
     let stem = part.weight_stem();
@@ -129,12 +139,8 @@ fn lacking(part: Part, variant: Option<&str>, present: &[String]) -> String {
             }
         };
     }
-    const FOREIGN: [(&str, &str); 4] = [
-        (".onnx", "ONNX Runtime"),
-        ("openvino_model.xml", "OpenVINO"),
-        (".msgpack", "Flax"),
-        (".gguf", "GGUF, quantised"),
-    ];
+    const FOREIGN: [(&str, &str); 3] =
+        [(".onnx", "ONNX Runtime"), ("openvino_model.xml", "OpenVINO"), (".msgpack", "Flax")];
     let foreign = present.iter().find_map(|name| {
         let (_, program) = FOREIGN.iter().find(|(kind, _)| name.ends_with(kind))?;
         Some((name, program))
@@ -146,6 +152,8 @@ fn lacking(part: Part, variant: Option<&str>, present: &[String]) -> String {
     let shard = present.iter().find(|name| name.contains("-of-") && name.ends_with(".safetensors"));
     if let Some(shard) = shard {
         format!("has shards ({shard}), but not the index that lists them; fetch {plain}.index.json")
+    } else if present.iter().any(|name| name.ends_with(".gguf")) {
+        "has several GGUF files; leave one of them there".into()
     } else if let Some(pickle) = pickle {
         format!(
             "has its weights only as {pickle}, a Python pickle, which can run any code when read; convert it to \

@@ -17,6 +17,9 @@ pub struct Conditioning {
     /// The guidance scale, for a consistency-distilled network that was trained with one. Others do
     /// not look at it.
     pub guidance: Option<f64>,
+    /// Tokens of each row that are the prompt's, for a network that is given those alone (Z-Image);
+    /// all of them where `None`.
+    pub lengths: Option<Vec<usize>>,
 }
 
 /// What SDXL's UNet is told beside the hidden states (diffusers `added_cond_kwargs`). Stable
@@ -34,6 +37,6 @@ pub struct AddedConditions {
 impl Conditioning {
     /// Every token in full view, and nothing beside.
     pub fn new(hidden_states: Tensor) -> Self {
-        Self { hidden_states, key_bias: None, added: None, guidance: None }
+        Self { hidden_states, key_bias: None, added: None, guidance: None, lengths: None }
     }
 }

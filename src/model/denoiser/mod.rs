@@ -5,14 +5,20 @@
 //! ([`PreparedPrompt`]). A new network is a folder beside `unet/`, a variant of both enums, and an
 //! arm in each match.
 
+mod adaptive;
 mod conditioning;
 mod embedding;
+mod flux;
 mod sd3;
+mod sequence;
 mod unet;
+mod z_image;
 
 pub use conditioning::{AddedConditions, Conditioning};
+pub use flux::{Flux, FluxPrompt};
 pub use sd3::{Sd3, Sd3Prompt};
 pub use unet::{Unet, UnetPrompt};
+pub use z_image::{ZImage, ZImagePrompt};
 
 use super::Interrupt;
 use super::layers::{Builder, Draw, MemoryOrder};
@@ -29,6 +35,10 @@ pub enum Denoiser {
     Unet(Unet),
     /// diffusers `SD3Transformer2DModel`: image and text attend to both at once.
     Sd3(Sd3),
+    /// diffusers `FluxTransformer2DModel`: blocks of two streams, then blocks of one.
+    Flux(Flux),
+    /// diffusers `ZImageTransformer2DModel`: text and image in one stream.
+    ZImage(ZImage),
 }
 
 /// A prompt made ready for a [`Denoiser`], once per run.
@@ -38,6 +48,10 @@ pub enum PreparedPrompt {
     Unet(UnetPrompt),
     /// The text's first hidden states.
     Sd3(Sd3Prompt),
+    /// The text's first hidden states.
+    Flux(FluxPrompt),
+    /// The text's states behind its own blocks.
+    ZImage(ZImagePrompt),
 }
 
 impl PreparedPrompt {
@@ -50,6 +64,8 @@ impl PreparedPrompt {
         match self {
             Self::Unet(prompt) => Ok(Self::Unet(prompt.weighted(weights)?)),
             Self::Sd3(prompt) => Ok(Self::Sd3(prompt.weighted(weights)?)),
+            Self::Flux(prompt) => Ok(Self::Flux(prompt.weighted(weights)?)),
+            Self::ZImage(prompt) => Ok(Self::ZImage(prompt.weighted(weights)?)),
         }
     }
 
@@ -66,11 +82,11 @@ impl PreparedPrompt {
             Self::Unet(prompt) => {
                 let of_unet = |(probe, tokens)| match probe {
                     Self::Unet(probe) => Ok((probe, tokens)),
-                    Self::Sd3(_) => Err(other_network()),
+                    _ => Err(other_network()),
                 };
                 Ok(Self::Unet(prompt.with_probes(probes.into_iter().map(of_unet).collect::<Result<_>>()?)?))
             }
-            Self::Sd3(_) => Err(Error::Unsupported {
+            Self::Sd3(_) | Self::Flux(_) | Self::ZImage(_) => Err(Error::Unsupported {
                 what: "asking about words outside of the prompt in joint attention".into(),
                 way_out: "leave the probes out, or put the words into the prompt".into(),
             }),
@@ -82,6 +98,8 @@ impl PreparedPrompt {
         match self {
             Self::Unet(prompt) => prompt.batch(),
             Self::Sd3(prompt) => prompt.batch(),
+            Self::Flux(prompt) => prompt.batch(),
+            Self::ZImage(prompt) => prompt.batch(),
         }
     }
 
@@ -90,6 +108,8 @@ impl PreparedPrompt {
         match self {
             Self::Unet(prompt) => prompt.tokens(),
             Self::Sd3(prompt) => prompt.tokens(),
+            Self::Flux(prompt) => prompt.tokens(),
+            Self::ZImage(prompt) => prompt.tokens(),
         }
     }
 }
@@ -103,10 +123,16 @@ impl Denoiser {
         Self::build(config, &Builder::new(weights))
     }
 
-    fn build(config: &DenoiserConfig, b: &Builder) -> Result<Self> {
+    /// The network of the layers that `b` makes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn build(config: &DenoiserConfig, b: &Builder) -> Result<Self> {
         match config {
             DenoiserConfig::Unet(config) => Ok(Self::Unet(Unet::build(config, b)?)),
             DenoiserConfig::Sd3(config) => Ok(Self::Sd3(Sd3::build(config, b)?)),
+            DenoiserConfig::Flux(config) => Ok(Self::Flux(Flux::build(config, b)?)),
+            DenoiserConfig::ZImage(config) => Ok(Self::ZImage(ZImage::build(config, b)?)),
         }
     }
 
@@ -123,6 +149,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => unet.channels(),
             Self::Sd3(sd3) => sd3.channels(),
+            Self::Flux(flux) => flux.channels(),
+            Self::ZImage(z_image) => z_image.channels(),
         }
     }
 
@@ -131,7 +159,8 @@ impl Denoiser {
     pub fn embeds_guidance(&self) -> bool {
         match self {
             Self::Unet(unet) => unet.embeds_guidance(),
-            Self::Sd3(_) => false,
+            Self::Flux(flux) => flux.embeds_guidance(),
+            Self::Sd3(_) | Self::ZImage(_) => false,
         }
     }
 
@@ -140,6 +169,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => unet.sites(latent_height, latent_width),
             Self::Sd3(sd3) => sd3.sites(latent_height, latent_width),
+            Self::Flux(flux) => flux.sites(latent_height, latent_width),
+            Self::ZImage(z_image) => z_image.sites(latent_height, latent_width),
         }
     }
 
@@ -148,6 +179,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => unet.self_sites(latent_height, latent_width),
             Self::Sd3(sd3) => sd3.self_sites(latent_height, latent_width),
+            // Their image attends to itself and the text in one softmax alone.
+            Self::Flux(_) | Self::ZImage(_) => Vec::new(),
         }
     }
 
@@ -156,6 +189,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => unet.interrupt(),
             Self::Sd3(sd3) => sd3.interrupt(),
+            Self::Flux(flux) => flux.interrupt(),
+            Self::ZImage(z_image) => z_image.interrupt(),
         }
     }
 
@@ -168,6 +203,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => Ok(PreparedPrompt::Unet(unet.prepare(conditioning)?)),
             Self::Sd3(sd3) => Ok(PreparedPrompt::Sd3(sd3.prepare(conditioning)?)),
+            Self::Flux(flux) => Ok(PreparedPrompt::Flux(flux.prepare(conditioning)?)),
+            Self::ZImage(z_image) => Ok(PreparedPrompt::ZImage(z_image.prepare(conditioning)?)),
         }
     }
 
@@ -186,6 +223,10 @@ impl Denoiser {
         match (self, prompt) {
             (Self::Unet(unet), PreparedPrompt::Unet(prompt)) => unet.forward(latent, timestep, prompt, observer),
             (Self::Sd3(sd3), PreparedPrompt::Sd3(prompt)) => sd3.forward(latent, timestep, prompt, observer),
+            (Self::Flux(flux), PreparedPrompt::Flux(prompt)) => flux.forward(latent, timestep, prompt, observer),
+            (Self::ZImage(z_image), PreparedPrompt::ZImage(prompt)) => {
+                z_image.forward(latent, timestep, prompt, observer)
+            }
             _ => Err(other_network()),
         }
     }
@@ -199,6 +240,8 @@ impl Denoiser {
         match self {
             Self::Unet(unet) => unet.redraw_cross_attention(block, draw),
             Self::Sd3(sd3) => sd3.redraw_joint_attention(block, draw),
+            Self::Flux(flux) => flux.redraw_joint_attention(block, draw),
+            Self::ZImage(z_image) => z_image.redraw_joint_attention(block, draw),
         }
     }
 }

@@ -19,6 +19,7 @@ mod feature_map;
 mod joint;
 mod linear;
 mod norm;
+mod rotary;
 mod tracked;
 
 pub use attention::{Attention, Draw, KeysValues, Tap, attend, merge_heads, split_heads};
@@ -28,3 +29,4 @@ pub use feature_map::FeatureMap;
 pub use joint::{Columns, JointAttention, JointKeys};
 pub use linear::{GeGlu, Linear, quick_gelu};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use rotary::{Rotary, RotaryAxes};

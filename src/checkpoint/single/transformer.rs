@@ -1,0 +1,51 @@
+//! A file that holds the transformer of FLUX.1 or Z-Image, safetensors or GGUF: all other parts, and
+//! all configs, are read from the folder that `--config` names.
+
+use super::opened::{Places, Single, summarised};
+use super::recognise;
+use crate::checkpoint::config::{Family, ModelIndex};
+use crate::checkpoint::part::Part;
+use crate::checkpoint::store::Store;
+use crate::checkpoint::weights::{self, Transformer, WeightFile};
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens `file`, which lies at `path` and holds a transformer of `kind`.
+pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Option<&Path>) -> Result<Single> {
+    recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
+    let name = match kind {
+        Transformer::Flux => "FLUX.1",
+        Transformer::ZImage => "Z-Image",
+    };
+    let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
+    let Some(folder) = folder else {
+        return Err(fault(format!(
+            "holds a transformer of {name}; give the folder of {name} that has its text encoders and autoencoder with \
+             --config"
+        )));
+    };
+    let store = Store::Folder(folder.into());
+    let index = store.read_required("model_index.json", "the pipeline")?;
+    let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
+    let fits = match kind {
+        Transformer::Flux => index.family == Family::Flux,
+        Transformer::ZImage => false,
+    };
+    if !fits {
+        return Err(Error::option(
+            "--config",
+            format!("{} is a folder of {}, and the file is a transformer of {name}", folder.display(), index.class_name),
+        ));
+    }
+    let others: Vec<Part> = index.parts().iter().copied().filter(|part| *part != Part::Transformer).collect();
+    let files = weights::part_files(&store, &others, None)?;
+    let (transformer, left) = weights::original_places(kind, 0, &file);
+    Ok(Single {
+        store: store.clone(),
+        ignored: summarised(&left),
+        file: Arc::new(file),
+        places: Places::from([(Part::Transformer.folder(), transformer)]),
+        folder: Some((store, files)),
+    })
+}

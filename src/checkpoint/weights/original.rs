@@ -1,0 +1,163 @@
+//! Transformers of FLUX.1 and Z-Image in their authors' own naming: where each tensor of diffusers'
+//! naming lies.
+//!
+//! Single files and GGUF files mostly have it. Facts from diffusers' `loaders/single_file_utils.py`
+//! (0.42): `convert_flux_transformer_checkpoint_to_diffusers` and
+//! `convert_z_image_transformer_checkpoint_to_diffusers`.
+
+use super::file::WeightFile;
+use super::place::Place;
+use std::collections::BTreeMap;
+
+/// What some programs put before each name.
+const PREFIX: &str = "model.diffusion_model.";
+
+/// Layers of FLUX.1 outside of the blocks: original, then diffusers'.
+const FLUX: [(&str, &str); 10] = [
+    ("time_in.in_layer", "time_text_embed.timestep_embedder.linear_1"),
+    ("time_in.out_layer", "time_text_embed.timestep_embedder.linear_2"),
+    ("vector_in.in_layer", "time_text_embed.text_embedder.linear_1"),
+    ("vector_in.out_layer", "time_text_embed.text_embedder.linear_2"),
+    ("guidance_in.in_layer", "time_text_embed.guidance_embedder.linear_1"),
+    ("guidance_in.out_layer", "time_text_embed.guidance_embedder.linear_2"),
+    ("txt_in", "context_embedder"),
+    ("img_in", "x_embedder"),
+    ("final_layer.linear", "proj_out"),
+    ("final_layer.adaLN_modulation.1", "norm_out.linear"),
+];
+
+/// Layers of a block of two streams.
+const DOUBLE: [(&str, &str); 12] = [
+    ("img_mod.lin", "norm1.linear"),
+    ("txt_mod.lin", "norm1_context.linear"),
+    ("img_attn.proj", "attn.to_out.0"),
+    ("txt_attn.proj", "attn.to_add_out"),
+    ("img_attn.norm.query_norm", "attn.norm_q"),
+    ("img_attn.norm.key_norm", "attn.norm_k"),
+    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
+    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
+    ("img_mlp.0", "ff.net.0.proj"),
+    ("img_mlp.2", "ff.net.2"),
+    ("txt_mlp.0", "ff_context.net.0.proj"),
+    ("txt_mlp.2", "ff_context.net.2"),
+];
+
+/// Layers of a block of one stream.
+const SINGLE: [(&str, &str); 4] = [
+    ("modulation.lin", "norm.linear"),
+    ("linear2", "proj_out"),
+    ("norm.query_norm", "attn.norm_q"),
+    ("norm.key_norm", "attn.norm_k"),
+];
+
+/// Which transformer a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transformer {
+    Flux,
+    ZImage,
+}
+
+/// Tensors by which a transformer is known, in the authors' naming and in diffusers'.
+const MARKS: [(&str, Transformer); 5] = [
+    ("double_blocks.0.img_attn.qkv.weight", Transformer::Flux),
+    ("single_transformer_blocks.0.norm.linear.weight", Transformer::Flux),
+    ("noise_refiner.0.attention.qkv.weight", Transformer::ZImage),
+    ("noise_refiner.0.attention.to_q.weight", Transformer::ZImage),
+    ("layers.0.attention.norm_q.weight", Transformer::ZImage),
+];
+
+/// The transformer that `file` holds, if it is one of these.
+pub(crate) fn transformer(file: &WeightFile) -> Option<Transformer> {
+    let has = |name: &str| file.info(name).is_some() || file.info(&format!("{PREFIX}{name}")).is_some();
+    MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind)
+}
+
+/// Where the tensors of diffusers' naming lie in `file`, which is number `index`, and the names of
+/// those that are of no use to it: other parts, and what the original keeps beside. Tensors in
+/// diffusers' naming are taken as they are.
+pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTreeMap<String, Place>, Vec<String>) {
+    let prefixed = file.names().any(|name| name.starts_with(PREFIX));
+    let (mut places, mut left) = (BTreeMap::new(), Vec::new());
+    for full in file.names() {
+        let own = match prefixed {
+            true => full.strip_prefix(PREFIX),
+            false => Some(full),
+        };
+        let Some(name) = own.filter(|name| *name != "norm_final.weight") else {
+            left.push(full.to_string());
+            continue;
+        };
+        let rows = file.info(full).and_then(|entry| entry.shape.first().copied()).unwrap_or(0);
+        let place = Place::new(index, full);
+        let found = match kind {
+            Transformer::Flux => flux(name, rows, place),
+            Transformer::ZImage => z_image(name, place),
+        };
+        places.extend(found);
+    }
+    (places, left)
+}
+
+/// What the tensor `name` of FLUX.1, with so many rows, is in diffusers' naming.
+fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
+    let as_it_is = |place: Place| vec![(name.to_string(), place)];
+    let Some((layer, leaf)) = name.rsplit_once('.') else { return as_it_is(place) };
+    // The scale of a norm is its weight.
+    let leaf = if leaf == "scale" { "weight" } else { leaf };
+    if let Some((_, own)) = FLUX.iter().find(|(original, _)| *original == layer) {
+        // The original has shift before scale.
+        let swapped = layer.ends_with("adaLN_modulation.1");
+        return vec![(format!("{own}.{leaf}"), place.swapped(swapped))];
+    }
+    let block = |prefix: &str| layer.strip_prefix(prefix)?.split_once('.');
+    if let Some((number, rest)) = block("double_blocks.") {
+        let path = format!("transformer_blocks.{number}");
+        let thirds = match rest {
+            "img_attn.qkv" => Some(["attn.to_q", "attn.to_k", "attn.to_v"]),
+            "txt_attn.qkv" => Some(["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"]),
+            _ => None,
+        };
+        if let Some(layers) = thirds {
+            let third = |(third, own): (usize, &str)| (format!("{path}.{own}.{leaf}"), place.clone().third(Some(third)));
+            return layers.into_iter().enumerate().map(third).collect();
+        }
+        if let Some((_, own)) = DOUBLE.iter().find(|(original, _)| *original == rest) {
+            return vec![(format!("{path}.{own}.{leaf}"), place)];
+        }
+    }
+    if let Some((number, rest)) = block("single_blocks.") {
+        let path = format!("single_transformer_blocks.{number}");
+        if rest == "linear1" {
+            // Queries, keys and values, and the feed-forward's four widths.
+            let width = rows / 7;
+            let parts = [("attn.to_q", 0..1), ("attn.to_k", 1..2), ("attn.to_v", 2..3), ("proj_mlp", 3..7)];
+            let part = |(own, range): (&str, std::ops::Range<usize>)| {
+                let rows = range.start * width..range.end * width;
+                (format!("{path}.{own}.{leaf}"), place.clone().rows(rows))
+            };
+            return parts.into_iter().map(part).collect();
+        }
+        if let Some((_, own)) = SINGLE.iter().find(|(original, _)| *original == rest) {
+            return vec![(format!("{path}.{own}.{leaf}"), place)];
+        }
+    }
+    as_it_is(place)
+}
+
+/// What the tensor `name` of Z-Image is in diffusers' naming.
+fn z_image(name: &str, place: Place) -> Vec<(String, Place)> {
+    if let Some(path) = name.strip_suffix(".attention.qkv.weight") {
+        let third = |(third, own)| (format!("{path}.attention.{own}.weight"), place.clone().third(Some(third)));
+        return ["to_q", "to_k", "to_v"].into_iter().enumerate().map(third).collect();
+    }
+    const ENDS: [(&str, &str); 3] = [
+        (".attention.out.weight", ".attention.to_out.0.weight"),
+        (".attention.q_norm.weight", ".attention.norm_q.weight"),
+        (".attention.k_norm.weight", ".attention.norm_k.weight"),
+    ];
+    const STARTS: [(&str, &str); 2] =
+        [("x_embedder.", "all_x_embedder.2-1."), ("final_layer.", "all_final_layer.2-1.")];
+    let ended = ENDS.iter().find_map(|(original, own)| Some(format!("{}{own}", name.strip_suffix(original)?)));
+    let started = STARTS.iter().find_map(|(original, own)| Some(format!("{own}{}", name.strip_prefix(original)?)));
+    vec![(ended.or(started).unwrap_or_else(|| name.to_string()), place)]
+}

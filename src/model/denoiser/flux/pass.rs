@@ -1,0 +1,23 @@
+//! What is handed down the network in one forward pass.
+
+use super::super::sequence::Sequence;
+use crate::model::Interrupt;
+use crate::model::layers::Rotary;
+use crate::trace::{AttentionObserver, Site};
+use candle_core::Tensor;
+
+/// Epsilon of every norm.
+pub(super) const EPS: f64 = 1e-6;
+
+/// What the blocks of one pass share.
+pub(super) struct Pass<'a> {
+    /// SiLU of the embedding of timestep, guidance and pooled prompt, `[batch, width]`.
+    pub(super) time: &'a Tensor,
+    pub(super) rotary: &'a Rotary,
+    pub(super) sequence: Sequence<'a>,
+    /// What the values of the text's keys are multiplied by, `[batch, text, 1]`.
+    pub(super) value_weights: Option<&'a Tensor>,
+    pub(super) sites: &'a [Site],
+    pub(super) observer: &'a mut dyn AttentionObserver,
+    pub(super) interrupt: &'a Interrupt,
+}

@@ -1,0 +1,50 @@
+//! A prompt made ready for the transformer.
+
+use crate::{Error, Result};
+use candle_core::Tensor;
+
+/// A prompt made ready for [`Flux`](super::Flux): the text's first hidden states. Its keys change
+/// from block to block and from step to step.
+#[derive(Debug, Clone)]
+pub struct FluxPrompt {
+    /// `[batch, tokens, width]`
+    pub(super) states: Tensor,
+    /// Added to the timestep's embedding, `[batch, width]`: pooled prompt and guidance.
+    pub(super) told: Tensor,
+    /// Added to the scores of the text's keys, f32 `[batch, tokens]`.
+    pub(super) key_bias: Option<Tensor>,
+    /// What the values of the text's keys are multiplied by, `[batch, tokens, 1]`.
+    pub(super) value_weights: Option<Tensor>,
+    pub(super) batch: usize,
+    pub(super) tokens: usize,
+}
+
+impl FluxPrompt {
+    /// This prompt with every token's values times its weight in `weights`, f32 `[batch, tokens]`,
+    /// in every attention, for image and text alike. The probabilities of the first block stay as
+    /// they are; those of later ones follow what the text has become.
+    ///
+    /// # Errors
+    /// When `weights` has another shape.
+    pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
+        if weights.dims() != [self.batch, self.tokens] {
+            return Err(Error::bug(format!("weights of {:?} for another prompt", weights.dims())));
+        }
+        let weights = weights.to_device(self.states.device())?.to_dtype(self.states.dtype())?.unsqueeze(2)?;
+        let value_weights = match &self.value_weights {
+            Some(before) => Some((before * weights)?),
+            None => Some(weights),
+        };
+        Ok(Self { value_weights, ..self.clone() })
+    }
+
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Text tokens of each row.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+}

@@ -1,0 +1,160 @@
+//! A block (diffusers `ZImageTransformerBlock`): attention and feed-forward, each between two norms,
+//! scaled and gated by the timestep where there is one.
+
+use super::super::sequence::{Sequence, Shown};
+use crate::Result;
+use crate::checkpoint::ZImageConfig;
+use crate::model::layers::{Builder, JointAttention, Linear, RmsNorm, Rotary};
+use candle_core::Tensor;
+
+/// Epsilon of the norms of queries and keys.
+const QK_EPS: f64 = 1e-5;
+
+/// diffusers `Attention` with the processor `ZSingleStreamAttnProcessor`.
+#[derive(Debug, Clone)]
+pub(super) struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norm_q: Option<RmsNorm>,
+    norm_k: Option<RmsNorm>,
+    attention: JointAttention,
+}
+
+/// The linear layers of an attention.
+pub(super) const LAYERS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
+
+impl Attention {
+    pub(super) fn new(config: &ZImageConfig, b: &Builder) -> Result<Self> {
+        let dim = config.dim;
+        let norm = |name| config.qk_norm.then(|| RmsNorm::new(dim / config.n_heads, QK_EPS, &b.pp(name))).transpose();
+        Ok(Self {
+            to_q: Linear::without_bias(dim, dim, &b.pp("to_q"))?,
+            to_k: Linear::without_bias(dim, dim, &b.pp("to_k"))?,
+            to_v: Linear::without_bias(dim, dim, &b.pp("to_v"))?,
+            to_out: Linear::without_bias(dim, dim, &b.pp("to_out").pp(0))?,
+            norm_q: norm("norm_q")?,
+            norm_k: norm("norm_k")?,
+            attention: JointAttention::new(config.n_heads, b),
+        })
+    }
+
+    /// What `x` sees of itself. `weights` `[batch, text, 1]` are factors on the values of its last
+    /// tokens, which are the text's.
+    fn forward(
+        &self,
+        x: &Tensor,
+        weights: Option<&Tensor>,
+        rotary: &Rotary,
+        sequence: &Sequence,
+        shown: Shown,
+    ) -> Result<Tensor> {
+        let turned = |layer: &Linear, norm: &Option<RmsNorm>| -> Result<Tensor> {
+            let projected = layer.forward(x)?;
+            let normed = match norm {
+                Some(norm) => norm.forward_heads(&projected)?,
+                None => projected,
+            };
+            rotary.forward(&normed)
+        };
+        let values = self.to_v.forward(x)?;
+        let values = match weights {
+            Some(weights) => {
+                let before = values.dim(1)? - weights.dim(1)?;
+                let text = values.narrow(1, before, weights.dim(1)?)?.broadcast_mul(weights)?;
+                Tensor::cat(&[&values.narrow(1, 0, before)?, &text], 1)?
+            }
+            None => values,
+        };
+        let keys = self.attention.keys(&turned(&self.to_k, &self.norm_k)?, &values)?;
+        let queries = turned(&self.to_q, &self.norm_q)?;
+        self.to_out.forward(&sequence.attend(&self.attention, &queries, &keys, shown)?)
+    }
+}
+
+/// `w2(silu(w1 x) * w3 x)`.
+#[derive(Debug, Clone)]
+struct FeedForward {
+    w1: Linear,
+    w2: Linear,
+    w3: Linear,
+}
+
+impl FeedForward {
+    fn new(dim: usize, inner: usize, b: &Builder) -> Result<Self> {
+        Ok(Self {
+            w1: Linear::without_bias(dim, inner, &b.pp("w1"))?,
+            w2: Linear::without_bias(inner, dim, &b.pp("w2"))?,
+            w3: Linear::without_bias(dim, inner, &b.pp("w3"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.w2.forward(&(self.w1.forward(x)?.silu()? * self.w3.forward(x)?)?)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    pub(super) attention: Attention,
+    feed_forward: FeedForward,
+    attention_norm1: RmsNorm,
+    attention_norm2: RmsNorm,
+    ffn_norm1: RmsNorm,
+    ffn_norm2: RmsNorm,
+    /// `adaLN_modulation.0`: scale and gate of attention, then of feed-forward.
+    modulation: Option<Linear>,
+}
+
+impl Block {
+    pub(super) fn new(config: &ZImageConfig, modulated: bool, b: &Builder) -> Result<Self> {
+        let dim = config.dim;
+        let norm = |name| RmsNorm::new(dim, config.norm_eps, &b.pp(name));
+        let modulation = modulated.then(|| Linear::new(config.time_width(), 4 * dim, &b.pp("adaLN_modulation").pp(0)));
+        Ok(Self {
+            attention: Attention::new(config, &b.pp("attention"))?,
+            feed_forward: FeedForward::new(dim, config.feed_forward_width(), &b.pp("feed_forward"))?,
+            attention_norm1: norm("attention_norm1")?,
+            attention_norm2: norm("attention_norm2")?,
+            ffn_norm1: norm("ffn_norm1")?,
+            ffn_norm2: norm("ffn_norm2")?,
+            modulation: modulation.transpose()?,
+        })
+    }
+
+    /// `x` `[batch, tokens, dim]` behind this block. `time` is the timestep's embedding, `[1, width]`,
+    /// for blocks that it modulates.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        time: Option<&Tensor>,
+        weights: Option<&Tensor>,
+        rotary: &Rotary,
+        sequence: &Sequence,
+        shown: Shown,
+    ) -> Result<Tensor> {
+        let parts = match (&self.modulation, time) {
+            (Some(modulation), Some(time)) => Some(modulation.forward(time)?.unsqueeze(1)?.chunk(4, 2)?),
+            _ => None,
+        };
+        let scaled = |x: Tensor, index: usize| -> Result<Tensor> {
+            Ok(match &parts {
+                Some(parts) => x.broadcast_mul(&(&parts[index] + 1.0)?)?,
+                None => x,
+            })
+        };
+        let gated = |x: Tensor, index: usize| -> Result<Tensor> {
+            Ok(match &parts {
+                Some(parts) => x.broadcast_mul(&parts[index].tanh()?)?,
+                None => x,
+            })
+        };
+        let normed = scaled(self.attention_norm1.forward(x)?, 0)?;
+        let seen = self.attention.forward(&normed, weights, rotary, sequence, shown)?;
+        let x = (x + gated(self.attention_norm2.forward(&seen)?, 1)?)?;
+        let normed = scaled(self.ffn_norm1.forward(&x)?, 2)?;
+        let fed = self.feed_forward.forward(&normed)?;
+        Ok((&x + gated(self.ffn_norm2.forward(&fed)?, 3)?)?)
+    }
+}

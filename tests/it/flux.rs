@@ -1,0 +1,293 @@
+//! FLUX.1 and Z-Image against numbers made by diffusers, transformers and the Python recorder
+//! (`tests/fixtures/make_flux.py`): their parts, whole runs, their traces, and what is refused.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use attnmap::checkpoint::{Changes, Checkpoint, DenoiserConfig, FluxConfig, OpenOptions, Part, Source, ZImageConfig};
+use attnmap::model::layers::{Builder, MemoryOrder};
+use attnmap::model::{AddedConditions, Conditioning, Denoiser, T5};
+use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
+use attnmap::trace::{AttentionKind, Trace, Unobserved};
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use crate::model::assert_close;
+use crate::pipeline::{distance, tiny, values};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn tensors(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixture("flux").join(format!("{name}.safetensors")), &Device::Cpu).unwrap()
+}
+
+fn quiet(_: attnmap::pipeline::Event) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// The transformer in the folder of a tiny checkpoint, whatever the rest of it is.
+fn transformer(name: &str, layout: MemoryOrder) -> (DenoiserConfig, Denoiser) {
+    let folder = fixture(name).join("transformer");
+    let file = folder.join("config.json");
+    let json = std::fs::read(&file).unwrap();
+    let config = match name {
+        "tiny-z-image" => DenoiserConfig::ZImage(ZImageConfig::from_json(&json, &file).unwrap()),
+        _ => DenoiserConfig::Flux(FluxConfig::from_json(&json, &file).unwrap()),
+    };
+    let tensors = candle_core::safetensors::load(folder.join("diffusion_pytorch_model.safetensors"), &Device::Cpu);
+    let weights = candle_nn::VarBuilder::from_tensors(tensors.unwrap(), DType::F32, &Device::Cpu);
+    let network = Denoiser::build(&config, &Builder::with_layout(weights, layout)).unwrap();
+    (config, network)
+}
+
+#[test]
+fn transformers_give_what_those_of_diffusers_give() {
+    for name in ["tiny-flux-dev", "tiny-flux-schnell", "tiny-z-image"] {
+        let numbers = tensors(name);
+        for layout in [MemoryOrder::Nchw, MemoryOrder::Nhwc] {
+            let (_, network) = transformer(name, layout);
+            for case in ["square", "wide", "tall"] {
+                let get = |what: &str| numbers.get(&format!("transformer/{case}/{what}")).cloned();
+                let added = get("pooled").map(|pooled| AddedConditions { pooled, time_ids: [0.0; 6] });
+                let lengths = get("lengths").map(|lengths| {
+                    lengths.to_vec1::<i32>().unwrap().into_iter().map(|length| length as usize).collect()
+                });
+                let own = Conditioning::new(get("states").unwrap());
+                let conditioning = Conditioning { added, lengths, guidance: Some(3.5), ..own };
+                let prompt = network.prepare(&conditioning).unwrap();
+                let timestep = f64::from(get("timestep").unwrap().to_vec1::<f32>().unwrap()[0]);
+                let latent = get("latent").unwrap();
+                let out = network.forward(&latent, timestep, &prompt, &mut Unobserved).unwrap();
+                assert_close(&format!("{name} {case} {layout:?}"), &out, &get("out").unwrap(), 1e-4);
+            }
+            let odd = Tensor::zeros((2, 16, 7, 8), DType::F32, &Device::Cpu).unwrap();
+            let states = numbers["transformer/square/states"].clone();
+            let pooled = numbers.get("transformer/square/pooled").cloned();
+            let added = pooled.map(|pooled| AddedConditions { pooled, time_ids: [0.0; 6] });
+            let conditioning = Conditioning { added, guidance: Some(1.0), ..Conditioning::new(states) };
+            let prompt = network.prepare(&conditioning).unwrap();
+            let error = network.forward(&odd, 1.0, &prompt, &mut Unobserved).unwrap_err();
+            assert!(error.to_string().contains("multiples of 2"), "{error}");
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    checkpoint: String,
+    prompt: String,
+    negative: String,
+    guidance: f64,
+    seed: u64,
+    steps: usize,
+    height: usize,
+    width: usize,
+    timesteps: Vec<f64>,
+}
+
+impl Case {
+    fn read(name: &str) -> Self {
+        serde_json::from_slice(&std::fs::read(fixture("flux").join(format!("{name}.json"))).unwrap()).unwrap()
+    }
+
+    fn options(&self, pipeline: &Pipeline) -> Options {
+        Options {
+            negative: self.negative.clone(),
+            guidance_scale: self.guidance,
+            seeds: vec![self.seed],
+            steps: self.steps,
+            height: self.height,
+            width: self.width,
+            ..pipeline.default_options()
+        }
+    }
+
+    /// Final latents, the image, and the trace: tokens, words, sites and sums of the recorder.
+    fn check(&self, name: &str, pipeline: &Pipeline) {
+        let (options, expected) = (self.options(pipeline), tensors(name));
+        let prompt = pipeline.prompt(&self.prompt, &options).unwrap();
+        let (mut traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap();
+        let Traced { generation, trace } = traced.remove(0);
+        for (got, want) in trace.recording.timesteps.iter().zip(&self.timesteps) {
+            assert!((got - want).abs() <= 1e-4, "{name}: timestep {got} for {want}");
+        }
+        let latents = distance(&values(&generation.latent), &values(&expected["latents"]));
+        assert!(latents < 1e-3, "{name}: latents are off by {latents:e}");
+        let image: Vec<u8> = expected["image"].flatten_all().unwrap().to_vec1().unwrap();
+        let worst = generation.image.as_raw().iter().zip(&image).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= 2, "{name}: a pixel is off by {worst}");
+
+        let recorded = Trace::load(&fixture("flux").join(format!("{name}.trace.safetensors"))).unwrap();
+        trace.verify().unwrap();
+        assert_eq!(trace.about.prompt, recorded.about.prompt, "{name}");
+        assert_eq!(trace.about.encoders, recorded.about.encoders, "{name}");
+        assert_eq!(trace.recording.sites, recorded.recording.sites, "{name}");
+        assert_eq!((trace.about.latent, trace.about.image), (recorded.about.latent, recorded.about.image));
+        let mut most = 0f32;
+        for (own, theirs) in trace.recording.conditional.sites.iter().zip(&recorded.recording.conditional.sites) {
+            assert_eq!(own.sum.len(), theirs.sum.len());
+            most = own.sum.iter().zip(&*theirs.sum).map(|(a, b)| (a - b).abs()).fold(most, f32::max);
+        }
+        let most = most / self.steps as f32;
+        println!("{name}: latents {latents:.1e}, a pixel {worst}, shares {most:.1e}");
+        assert!(most < 1e-4, "{name}: shares are off by {most}");
+        assert!(trace.recording.sites.iter().all(|site| site.kind == AttentionKind::Joint));
+    }
+}
+
+#[test]
+fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
+    for name in ["dev", "dev-wide", "schnell"] {
+        let case = Case::read(name);
+        case.check(name, &tiny(&case.checkpoint));
+    }
+}
+
+fn open(file: &str, config: Option<&str>) -> attnmap::Result<Checkpoint> {
+    let changes = Changes { config: config.map(fixture), ..Changes::default() };
+    let options = OpenOptions { changes, ..OpenOptions::default() };
+    Checkpoint::open(&fixture(&format!("flux/{file}")).to_str().unwrap().parse::<Source>().unwrap(), &options)
+}
+
+/// A file of the authors' naming is the transformer, and the folder is the rest.
+#[test]
+fn a_transformer_in_a_file_of_its_own_is_that_of_the_folder() {
+    let case = Case::read("schnell");
+    let checkpoint = open("schnell-original.safetensors", Some("tiny-flux-schnell")).unwrap();
+    case.check("schnell", &Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap());
+    let refused = |file: &str, config: Option<&str>, parts: &[&str]| {
+        let error = open(file, config).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
+    };
+    refused("schnell.gguf", None, &["schnell.gguf", "a transformer of FLUX.1", "--config"]);
+    refused("z-image.gguf", None, &["z-image.gguf", "a transformer of Z-Image", "--config"]);
+    refused("schnell.gguf", Some("tiny-sd1"), &["--config", "StableDiffusionPipeline", "FLUX.1"]);
+}
+
+/// Blocks are made into numbers as the `gguf` package does, and candle multiplies with them as they lie: within the
+/// 8 bits per number that its products round what goes in to.
+#[test]
+fn gguf_files_are_what_other_programs_make_of_them() {
+    let numbers = tensors("quantised");
+    let checkpoint = open("schnell.gguf", Some("tiny-flux-schnell")).unwrap();
+    let plan = MemoryPlan::new(&checkpoint, &LoadOptions::default()).unwrap();
+    let part = plan.parts.iter().find(|part| part.part == Part::Transformer).unwrap();
+    assert!(part.dtype == "blocks" && part.bytes < part.parameters * 2, "{part:?}");
+    for (layout, limit) in [(MemoryOrder::Nchw, 1e-4), (MemoryOrder::Nhwc, 0.03)] {
+        let weights = checkpoint.weights(Part::Transformer).unwrap();
+        let network = weights
+            .load_quantised(DType::F32, &Device::Cpu, |vb, quantised| {
+                Denoiser::build(&checkpoint.denoiser, &Builder::with_layout(vb, layout).with_quantised(quantised))
+            })
+            .unwrap();
+        let added = Some(AddedConditions { pooled: numbers["flux/pooled"].clone(), time_ids: [0.0; 6] });
+        let conditioning = Conditioning { added, ..Conditioning::new(numbers["flux/states"].clone()) };
+        let prompt = network.prepare(&conditioning).unwrap();
+        let out = network.forward(&numbers["flux/latent"], 700.0, &prompt, &mut Unobserved).unwrap();
+        assert_close(&format!("FLUX.1 {layout:?}"), &out, &numbers["flux/out"], limit);
+    }
+    // In the folder of a part a GGUF file is taken where there is no other: here T5's.
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixture("tiny-flux-schnell"), folder.path());
+    std::fs::remove_file(folder.path().join("text_encoder_2/model.safetensors")).unwrap();
+    std::fs::copy(fixture("flux/t5.gguf"), folder.path().join("text_encoder_2/t5.gguf")).unwrap();
+    std::fs::remove_file(folder.path().join("transformer/diffusion_pytorch_model.safetensors")).unwrap();
+    std::fs::copy(fixture("flux/schnell.gguf"), folder.path().join("transformer/schnell.gguf")).unwrap();
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.path().into()), &OpenOptions::default()).unwrap();
+    let own = checkpoint.t5.as_ref().unwrap();
+    let weights = checkpoint.weights(own.part).unwrap();
+    let t5 = weights.load(DType::F32, &Device::Cpu, |weights| T5::new(&own.config, weights)).unwrap();
+    let ids = numbers["t5/ids"].to_dtype(DType::U32).unwrap();
+    assert_close("T5", &t5.forward(&ids).unwrap(), &numbers["t5/states"], 1e-4);
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
+    let prompt = pipeline.prompt("a red frog", &options).unwrap();
+    pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap().0[0].trace.verify().unwrap();
+    std::fs::copy(fixture("flux/t5.gguf"), folder.path().join("text_encoder_2/other.gguf")).unwrap();
+    let error = Checkpoint::open(&Source::Folder(folder.path().into()), &OpenOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("several GGUF files"), "{error}");
+
+    let (config, numbers) = (transformer("tiny-z-image", MemoryOrder::Nchw).0, tensors("quantised"));
+    let weights = attnmap::checkpoint::Weights::of_transformer(&fixture("flux/z-image.gguf")).unwrap();
+    let network = weights.load(DType::F32, &Device::Cpu, |vb| Denoiser::plain(&config, vb)).unwrap();
+    let prompt = network.prepare(&Conditioning::new(numbers["z-image/states"].clone())).unwrap();
+    let latent = numbers["flux/latent"].narrow(0, 0, 1).unwrap();
+    let out = network.forward(&latent, 700.0, &prompt, &mut Unobserved).unwrap();
+    assert_close("Z-Image", &out, &numbers["z-image/out"], 1e-4);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FullSize {
+    config: serde_json::Value,
+    tensors: usize,
+    /// `{19}` in a name stands for the numbers below 19.
+    weights: HashMap<String, Vec<usize>>,
+}
+
+/// The networks of the released configurations ask for exactly the tensors that diffusers makes of them.
+#[test]
+fn full_size_networks_ask_for_the_weights_of_diffusers() {
+    let all: HashMap<String, FullSize> =
+        serde_json::from_slice(&std::fs::read(fixture("full-size/transformers.json")).unwrap()).unwrap();
+    assert_eq!(all.len(), 3);
+    for (name, FullSize { config, tensors, weights }) in all {
+        let mut expected = crate::model_shapes::Shapes::new();
+        for (kind, shape) in weights {
+            match kind.split_once('{').and_then(|(before, rest)| Some((before.to_string(), rest.split_once('}')?))) {
+                None => drop(expected.insert(kind, shape)),
+                Some((before, (count, after))) => (0..count.parse::<usize>().unwrap()).for_each(|index| {
+                    expected.insert(format!("{before}{index}{after}"), shape.clone());
+                }),
+            }
+        }
+        assert_eq!(expected.len(), tensors, "{name}");
+        let (json, file) = (config.to_string(), Path::new("config.json"));
+        let config = match name.starts_with("flux") {
+            true => DenoiserConfig::Flux(FluxConfig::from_json(json.as_bytes(), file).unwrap()),
+            false => DenoiserConfig::ZImage(ZImageConfig::from_json(json.as_bytes(), file).unwrap()),
+        };
+        let asked = crate::model_shapes::asked_for(|b| Denoiser::build(&config, b));
+        let differ: Vec<_> = asked.iter().filter(|(name, shape)| expected.get(*name) != Some(*shape)).collect();
+        assert!(differ.is_empty() && asked.len() == expected.len(), "{name}: {differ:?}");
+    }
+}
+
+#[test]
+fn kinds_that_are_shown_pictures_are_refused_by_name() {
+    let file = Path::new("config.json");
+    let refused = |result: attnmap::Result<()>, part: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains('\n'), "{error}");
+    };
+    let flux = |json: &str| FluxConfig::from_json(json.as_bytes(), file).map(drop);
+    refused(flux(r#"{"in_channels": 384, "out_channels": 64}"#), "Fill, Canny or Depth");
+    refused(flux(r#"{"axes_dims_rope": [16, 56, 58]}"#), "axes_dims_rope");
+    refused(flux(r#"{"num_layers": 18446744073709551615}"#), "num_layers");
+    let z_image = |json: &str| ZImageConfig::from_json(json.as_bytes(), file).map(drop);
+    refused(z_image(r#"{"siglip_feat_dim": 1152}"#), "Omni");
+    refused(z_image(r#"{"all_patch_size": [2, 4]}"#), "all_patch_size");
+    for (class, part) in [
+        ("FluxKontextPipeline", "FLUX.1 Kontext"),
+        ("FluxFillPipeline", "FLUX.1 Fill"),
+        ("FluxControlNetPipeline", "ControlNet"),
+        ("WanPipeline", "a video model"),
+        ("QwenImagePipeline", "docs/PYTHON.md"),
+    ] {
+        let json = format!(r#"{{"_class_name": "{class}"}}"#);
+        refused(attnmap::checkpoint::ModelIndex::from_json(json.as_bytes(), file).map(drop), part);
+    }
+}
