@@ -62,7 +62,7 @@ fn main() -> Result<()> {
     })?;
     let text = checkpoint
         .weights(Part::TextEncoder)?
-        .load(DType::F32, &cpu, |weights| TextEncoder::new(&checkpoint.text_encoder, weights))?;
+        .load(DType::F32, &cpu, |weights| TextEncoder::new(checkpoint.text_encoder.as_ref().expect("CLIP"), weights))?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
     let ids = |text: &str| -> Result<Tensor> { Ok(Tensor::new(pipeline.tokenize(text)?.ids, &cpu)?.unsqueeze(0)?) };
     let ids = Tensor::cat(&[ids("")?, ids(PROMPT)?], 0)?;

@@ -53,7 +53,7 @@ impl Inputs {
     pub fn new(pipeline: &Pipeline, prompt: &Prompt, kind: Input) -> Result<Self> {
         if pipeline.family().flows() {
             return Err(Error::Unsupported {
-                what: "attributing places to words with Stable Diffusion 3".into(),
+                what: "attributing places to words with a checkpoint of flow matching".into(),
                 way_out: "`attnmap explain` measures what its words change".into(),
             });
         }
@@ -65,7 +65,7 @@ impl Inputs {
         let both = [prompt, &empty];
         let (tensors, pooled) = match kind {
             Input::States => {
-                let States { encoders, pooled } = pipeline.states(&both)?;
+                let States { encoders, pooled, .. } = pipeline.states(&both)?;
                 (encoders, pooled)
             }
             Input::Tokens => (pipeline.embeddings(&both)?, None),
@@ -131,7 +131,7 @@ impl Inputs {
                     [encoders @ .., pooled] if self.has_pooled => (Some(pooled.squeeze(1)?), encoders),
                     encoders => (None, encoders),
                 };
-                States { encoders: encoders.to_vec(), pooled }
+                States { encoders: encoders.to_vec(), pooled, lengths: None }
             }
         };
         pipeline.conditioning_of(&states, options)

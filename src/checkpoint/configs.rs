@@ -1,8 +1,8 @@
 //! All configs of a checkpoint: read from its store, and whether the parts fit each other.
 
 use super::config::{
-    self, DenoiserConfig, Family, FluxConfig, ModelIndex, SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles,
-    TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig,
+    self, DenoiserConfig, Family, FluxConfig, ModelIndex, Qwen3Config, SchedulerConfig, Sd3Config, T5Config,
+    T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetConfig, VaeConfig, ZImageConfig,
 };
 use super::defaults::{self, Defaults};
 use super::foreign;
@@ -34,16 +34,26 @@ pub struct T5Encoder {
     pub tokenizer: T5TokenizerFiles,
 }
 
+/// Qwen3, the text encoder of Z-Image, and its tokenizer.
+#[derive(Debug)]
+pub struct QwenEncoder {
+    /// Its shape.
+    pub config: Qwen3Config,
+    /// Its tokenizer's files.
+    pub tokenizer: T5TokenizerFiles,
+}
+
 /// What the JSON files of a checkpoint say.
 pub(super) struct Configs {
     pub(super) index: ModelIndex,
     pub(super) denoiser: DenoiserConfig,
     pub(super) vae: VaeConfig,
-    pub(super) text_encoder: TextEncoderConfig,
+    pub(super) text_encoder: Option<TextEncoderConfig>,
     pub(super) second: Option<SecondEncoder>,
     pub(super) t5: Option<T5Encoder>,
+    pub(super) qwen: Option<QwenEncoder>,
     pub(super) scheduler: SchedulerConfig,
-    pub(super) tokenizer: TokenizerFiles,
+    pub(super) tokenizer: Option<TokenizerFiles>,
     pub(super) defaults: Defaults,
 }
 
@@ -56,27 +66,37 @@ impl Configs {
         let json = |name: &str, role: &str| Ok::<_, Error>((store.read_required(name, role)?, store.path(name)));
 
         let (denoiser_file, role) = match index.family {
-            Family::StableDiffusion3 | Family::Flux => ("transformer/config.json", "the transformer's shape"),
+            Family::StableDiffusion3 | Family::Flux | Family::ZImage => {
+                ("transformer/config.json", "the transformer's shape")
+            }
             _ => ("unet/config.json", "the UNet's shape"),
         };
         let (bytes, file) = json(denoiser_file, role)?;
         let denoiser = match index.family {
             Family::StableDiffusion3 => DenoiserConfig::Sd3(Sd3Config::from_json(&bytes, &file)?),
             Family::Flux => DenoiserConfig::Flux(FluxConfig::from_json(&bytes, &file)?),
+            Family::ZImage => DenoiserConfig::ZImage(ZImageConfig::from_json(&bytes, &file)?),
             _ => DenoiserConfig::Unet(UnetConfig::from_json(&bytes, &file)?),
         };
         let (bytes, file) = json("text_encoder/config.json", "the text encoder's shape")?;
         // The index says which class it is (`CLIPTextModel`), whatever the config once was.
         let text_encoder = match index.family {
-            _ if index.first_projects => TextEncoderConfig::with_projection(&bytes, &file)?,
-            _ => TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? },
+            Family::ZImage => None,
+            _ if index.first_projects => Some(TextEncoderConfig::with_projection(&bytes, &file)?),
+            _ => Some(TextEncoderConfig { with_projection: false, ..TextEncoderConfig::from_json(&bytes, &file)? }),
+        };
+        let qwen = match index.family {
+            Family::ZImage => Some(QwenEncoder::read(store, &bytes, &file)?),
+            _ => None,
         };
         let has = |part: Part| index.parts().contains(&part);
         let (second, t5) = match index.family {
             Family::Flux => (None, Some(T5Encoder::read(store, Part::TextEncoder2, "tokenizer_2")?)),
             _ => (
                 has(Part::TextEncoder2).then(|| SecondEncoder::read(store)).transpose()?,
-                has(Part::TextEncoder3).then(|| T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3")).transpose()?,
+                has(Part::TextEncoder3)
+                    .then(|| T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3"))
+                    .transpose()?,
             ),
         };
         let (bytes, file) = json("vae/config.json", "the autoencoder's shape")?;
@@ -88,13 +108,17 @@ impl Configs {
         }
         let (bytes, file) = json("scheduler/scheduler_config.json", "the noise schedule")?;
         let scheduler = SchedulerConfig::from_json_as(&bytes, &file, &index.scheduler_class, &index_file)?;
-        let tokenizer = read_tokenizer(store, "tokenizer", text_encoder.max_position_embeddings)?;
+        let tokenizer = match &text_encoder {
+            Some(clip) => Some(read_tokenizer(store, "tokenizer", clip.max_position_embeddings)?),
+            None => None,
+        };
 
-        let fits = match &denoiser {
-            DenoiserConfig::Unet(unet) => check_conditions(unet, &text_encoder, second.as_ref()),
-            DenoiserConfig::Sd3(sd3) => check_joint(sd3, &text_encoder, second.as_ref(), t5.as_ref()),
-            DenoiserConfig::Flux(flux) => check_flux(flux, &text_encoder, t5.as_ref()),
-            DenoiserConfig::ZImage(_) => Ok(()),
+        let fits = match (&denoiser, &text_encoder) {
+            (DenoiserConfig::Unet(unet), Some(clip)) => check_conditions(unet, clip, second.as_ref()),
+            (DenoiserConfig::Sd3(sd3), Some(clip)) => check_joint(sd3, clip, second.as_ref(), t5.as_ref()),
+            (DenoiserConfig::Flux(flux), Some(clip)) => check_flux(flux, clip, t5.as_ref()),
+            (DenoiserConfig::ZImage(z_image), _) => check_z_image(z_image, qwen.as_ref()),
+            (_, None) => Err("the pipeline has no CLIP".into()),
         };
         fits.map_err(|reason| Error::Config { file: store.path(denoiser_file), reason })?;
         // An inpainting UNet is shown a mask and the masked picture's latent too.
@@ -108,7 +132,7 @@ impl Configs {
         }
         let factor = vae.factor() * denoiser.patch();
         let defaults = defaults::read(store, factor, defaults::usual(&index, &denoiser, &vae, &scheduler))?;
-        Ok(Self { index, denoiser, vae, text_encoder, second, t5, scheduler, tokenizer, defaults })
+        Ok(Self { index, denoiser, vae, text_encoder, second, t5, qwen, scheduler, tokenizer, defaults })
     }
 }
 
@@ -156,8 +180,31 @@ fn check_joint(
     Ok(())
 }
 
+impl QwenEncoder {
+    /// The Qwen3 whose config is in `bytes`, with the tokenizer in `tokenizer/`.
+    fn read(store: &Store, bytes: &[u8], file: &std::path::Path) -> Result<Self> {
+        let config = Qwen3Config::from_json(bytes, file)?;
+        let json = store.read("tokenizer/tokenizer.json")?;
+        let tokenizer = T5TokenizerFiles::new(store.path("tokenizer"), json, None, false)?;
+        Ok(Self { config, tokenizer })
+    }
+}
+
+/// Whether Z-Image's transformer takes what the text encoder gives; the error is what does not fit.
+fn check_z_image(transformer: &ZImageConfig, qwen: Option<&QwenEncoder>) -> Result<(), String> {
+    let (taken, given) = (transformer.cap_feat_dim, qwen.map_or(0, |qwen| qwen.config.hidden_size));
+    match taken == given {
+        true => Ok(()),
+        false => Err(format!("`cap_feat_dim` is {taken}, but the text encoder's `hidden_size` is {given}")),
+    }
+}
+
 /// Whether FLUX.1's transformer takes what the text encoders give; the error is what does not fit.
-fn check_flux(transformer: &FluxConfig, text_encoder: &TextEncoderConfig, t5: Option<&T5Encoder>) -> Result<(), String> {
+fn check_flux(
+    transformer: &FluxConfig,
+    text_encoder: &TextEncoderConfig,
+    t5: Option<&T5Encoder>,
+) -> Result<(), String> {
     let (joint, pooled) = (transformer.joint_attention_dim, transformer.pooled_projection_dim);
     if let Some(other) = t5.map(|t5| t5.config.d_model).filter(|other| *other != joint) {
         return Err(format!("`joint_attention_dim` is {joint}, but the `d_model` of T5 is {other}"));

@@ -43,6 +43,9 @@ pub(super) fn usual(
         && (is("EulerDiscreteScheduler") || is("EulerAncestralDiscreteScheduler"));
     let (steps, guidance_scale) = match index.family {
         Family::StableDiffusion3 => (28, 7.0),
+        // Turbo has half of the base model's shift, and was distilled without guidance.
+        Family::ZImage if scheduler.shift == Some(3.0) => (9, 0.0),
+        Family::ZImage => (50, 5.0),
         // As the authors say: dev embeds the guidance scale, schnell was distilled without.
         Family::Flux => match denoiser {
             DenoiserConfig::Flux(flux) if flux.guidance_embeds => (28, 3.5),

@@ -1,7 +1,7 @@
 //! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and
 //! headers alone.
 
-use super::config::{DenoiserConfig, UnetBlock, UnetConfig};
+use super::config::{DenoiserConfig, Family, UnetBlock, UnetConfig};
 use super::configs::T5_TOKENS;
 use super::embedding::AddedWord;
 use super::open::Checkpoint;
@@ -127,9 +127,9 @@ impl Checkpoint {
             parts,
             size,
             factor,
-            prompt_tokens: self.tokenizer.config.model_max_length,
-            t5_tokens: self.t5.as_ref().map(|_| T5_TOKENS),
-            vocabulary: self.text_encoder.vocab_size,
+            prompt_tokens: self.prompt_tokens(),
+            t5_tokens: self.t5.as_ref().filter(|_| self.index.family == Family::StableDiffusion3).map(|_| T5_TOKENS),
+            vocabulary: self.vocabulary(),
             known_words: self.defaults.vocabulary.clone(),
             kinds: self.defaults.kinds.clone(),
             scheduler: self.scheduler.class_name.clone(),
@@ -146,6 +146,28 @@ impl Checkpoint {
             warnings: self.warnings.clone(),
             digest: self.digest()?,
         })
+    }
+}
+
+impl Checkpoint {
+    /// Tokens of a prompt, or of a chunk of one, in the tokenizer whose tokens are keys.
+    pub fn prompt_tokens(&self) -> usize {
+        match &self.denoiser {
+            // As the pages of dev and schnell say.
+            DenoiserConfig::Flux(flux) if flux.guidance_embeds => 512,
+            DenoiserConfig::Flux(_) => 256,
+            DenoiserConfig::ZImage(_) => 512,
+            _ => self.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.config.model_max_length),
+        }
+    }
+
+    /// Tokens that the same tokenizer's text encoder knows.
+    fn vocabulary(&self) -> usize {
+        match (&self.denoiser, &self.t5, &self.qwen) {
+            (DenoiserConfig::Flux(_), Some(t5), _) => t5.config.vocab_size,
+            (_, _, Some(qwen)) => qwen.config.vocab_size,
+            _ => self.text_encoder.as_ref().map_or(0, |clip| clip.vocab_size),
+        }
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) fn no_index(store: &Store) -> Error {
     } else if let Some(name) = has(&[".gguf"]) {
         let file = store.path(name);
         format!(
-            "no such file; {name} holds quantised weights (GGUF): give {} with --model, and with --config the folder of \
-             its pipeline",
+            "no such file; {name} holds quantised weights (GGUF): give {} with --model, and with --config the folder \
+             of its pipeline",
             file.display()
         )
     } else if let Some(name) = has(&[".safetensors"]) {

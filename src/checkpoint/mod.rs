@@ -26,10 +26,11 @@ mod weights;
 
 pub use changes::{Changes, PREDICTIONS};
 pub use config::{
-    Activation, Addition, BlockType, DenoiserConfig, FluxConfig, Family, ModelIndex, Number, SchedulerConfig, Sd3Config, T5Config,
-    T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles, UnetBlock, UnetConfig, VaeConfig, ZImageConfig,
+    Activation, Addition, BlockType, DenoiserConfig, Family, FluxConfig, ModelIndex, Number, Qwen3Config,
+    SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
+    UnetBlock, UnetConfig, VaeConfig, ZImageConfig,
 };
-pub use configs::{SecondEncoder, T5_TOKENS, T5Encoder, TIME_IDS};
+pub use configs::{QwenEncoder, SecondEncoder, T5_TOKENS, T5Encoder, TIME_IDS};
 pub use defaults::Defaults;
 pub use describe::{Description, PartDescription, WordDescription};
 pub use embedding::{AddedWord, Embedding};

@@ -3,7 +3,7 @@
 use super::adapter;
 use super::changes::Changes;
 use super::config::{DenoiserConfig, ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerFiles, VaeConfig};
-use super::configs::{Configs, SecondEncoder, T5Encoder};
+use super::configs::{Configs, QwenEncoder, SecondEncoder, T5Encoder};
 use super::defaults::{self, Defaults};
 use super::embedding::{AddedWord, Embedding, Target};
 use super::hub::{self, HubOptions};
@@ -49,16 +49,18 @@ pub struct Checkpoint {
     pub denoiser: DenoiserConfig,
     /// The autoencoder's shape.
     pub vae: VaeConfig,
-    /// The text encoder's shape.
-    pub text_encoder: TextEncoderConfig,
+    /// The shape of the first CLIP text encoder; Z-Image has none.
+    pub text_encoder: Option<TextEncoderConfig>,
     /// The second text encoder's shape and its tokenizer, in SDXL and Stable Diffusion 3.
     pub second: Option<SecondEncoder>,
     /// T5's shape and its tokenizer, in Stable Diffusion 3 where the checkpoint has it.
     pub t5: Option<T5Encoder>,
+    /// Qwen3's shape and its tokenizer, in Z-Image.
+    pub qwen: Option<QwenEncoder>,
     /// The scheduler that the checkpoint was made for.
     pub scheduler: SchedulerConfig,
-    /// The tokenizer's files and settings.
-    pub tokenizer: TokenizerFiles,
+    /// The files and settings of its tokenizer.
+    pub tokenizer: Option<TokenizerFiles>,
     /// What to generate with unless told otherwise.
     pub defaults: Defaults,
     /// What is different from what the checkpoint says.
@@ -153,7 +155,7 @@ impl Checkpoint {
 
     /// A checkpoint with the configs in `store`; its weights are not looked at.
     fn new(store: Store, id: String) -> Result<Self> {
-        let Configs { index, denoiser, vae, text_encoder, second, t5, scheduler, tokenizer, defaults } =
+        let Configs { index, denoiser, vae, text_encoder, second, t5, qwen, scheduler, tokenizer, defaults } =
             Configs::read(&store)?;
         Ok(Self {
             id,
@@ -163,6 +165,7 @@ impl Checkpoint {
             text_encoder,
             second,
             t5,
+            qwen,
             scheduler,
             tokenizer,
             defaults,
@@ -230,7 +233,8 @@ impl Checkpoint {
     /// The text encoders that embeddings add rows to.
     fn embedding_targets(&mut self) -> Vec<Target<'_>> {
         let second = self.second.as_mut().map(|second| (Part::TextEncoder2.folder(), &mut second.text_encoder));
-        [(Part::TextEncoder.folder(), &mut self.text_encoder)]
+        let first = self.text_encoder.as_mut().map(|clip| (Part::TextEncoder.folder(), clip));
+        first
             .into_iter()
             .chain(second)
             .map(|(folder, config)| {
@@ -268,7 +272,11 @@ impl Checkpoint {
     fn is_spare(&self, part: Part, name: &str) -> bool {
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let encoder = match part {
-            Part::TextEncoder => &self.text_encoder,
+            Part::TextEncoder => match &self.text_encoder {
+                Some(clip) => clip,
+                // Qwen3's states are taken before its end.
+                None => return starts(&["lm_head.", "model.norm."]),
+            },
             Part::TextEncoder2 => match &self.second {
                 Some(second) => &second.text_encoder,
                 // FLUX.1's is T5.

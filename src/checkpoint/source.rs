@@ -16,8 +16,8 @@ pub enum Source {
     Embedded,
     /// A folder in the diffusers layout.
     Folder(PathBuf),
-    /// A `.safetensors` file that holds a whole checkpoint in its authors' naming, or a `.safetensors`
-    /// or `.gguf` file that holds the transformer of one.
+    /// A `.safetensors` file that holds a whole checkpoint in its authors' naming, or a
+    /// `.safetensors` or `.gguf` file that holds the transformer of one.
     File(PathBuf),
     /// A repository on the hub.
     Hub {
@@ -34,10 +34,10 @@ pub enum Source {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `embedded` or `default`, a `.safetensors` or `.gguf` file, or an existing folder. What is written like
-    /// a path is one: it starts with `.`, `/` or `~`, or holds a backslash. Else `owner/name` or
-    /// `owner/name/file.safetensors`, either with `@revision`, or the address of its page on the
-    /// hub.
+    /// `embedded` or `default`, a `.safetensors` or `.gguf` file, or an existing folder. What is
+    /// written like a path is one: it starts with `.`, `/` or `~`, or holds a backslash. Else
+    /// `owner/name` or `owner/name/file.safetensors`, either with `@revision`, or the address of
+    /// its page on the hub.
     ///
     /// # Errors
     /// [`Error::Option`] for what is none of these, and for weight files of other formats.

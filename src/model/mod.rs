@@ -9,16 +9,18 @@ mod denoiser;
 mod fixture;
 mod interrupt;
 pub mod layers;
+mod qwen3;
 mod resnet;
 mod t5;
 mod text_encoder;
 mod vae;
 
 pub use denoiser::{
-    AddedConditions, Conditioning, Denoiser, Flux, FluxPrompt, PreparedPrompt, Sd3, Sd3Prompt, Unet, UnetPrompt, ZImage,
-    ZImagePrompt,
+    AddedConditions, Conditioning, Denoiser, Flux, FluxPrompt, PreparedPrompt, Sd3, Sd3Prompt, Unet, UnetPrompt,
+    ZImage, ZImagePrompt,
 };
 pub use interrupt::Interrupt;
+pub use qwen3::Qwen3;
 pub use t5::T5;
 pub use text_encoder::{TextEncoder, TextEncoding};
 pub use vae::{Posterior, Vae};

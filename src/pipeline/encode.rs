@@ -4,7 +4,7 @@
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 
 use super::generation::TextAttentions;
-use super::load::Pipeline;
+use super::load::{Pipeline, QWEN_TOKENS};
 use super::options::Options;
 use crate::checkpoint::{Family, T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
@@ -33,6 +33,8 @@ pub struct States {
     /// The second encoder's projection of each prompt, `[prompts, width]`; in Stable Diffusion 3
     /// both CLIP encoders', side by side.
     pub pooled: Option<Tensor>,
+    /// Tokens of each prompt where they differ (Z-Image); what is behind them is zeros.
+    pub lengths: Option<Vec<usize>>,
 }
 
 /// What encoding some prompts gives.
@@ -42,6 +44,8 @@ pub(super) struct Encoding {
     pub(super) hidden_states: Tensor,
     /// The second encoder's projection, `[prompts, width]`.
     pub(super) pooled: Option<Tensor>,
+    /// Tokens of each prompt where they differ.
+    pub(super) lengths: Option<Vec<usize>>,
     /// What each encoder gave.
     outputs: Vec<TextEncoding>,
 }
@@ -96,13 +100,22 @@ impl Pipeline {
         Ok((prompt, padded.next()))
     }
 
-    /// What all tokenizers make of a text: CLIP's by `read`. In FLUX.1 CLIP's tokens are no keys, and
-    /// the prompt is T5's.
+    /// The first CLIP encoder and its tokenizer, of all families but Z-Image.
+    fn clip(&self) -> Result<(&Tokenizer, &TextEncoder)> {
+        let both = self.tokenizer.as_ref().zip(self.text_encoder.as_ref());
+        both.ok_or_else(|| Error::bug("a pipeline without CLIP"))
+    }
+
+    /// What all tokenizers make of a text: CLIP's by `read`. In FLUX.1 CLIP's tokens are no keys,
+    /// and the prompt is T5's.
     fn of_all(&self, text: &str, read: impl Fn(&Tokenizer) -> Result<Prompt>) -> Result<Prompt> {
         if let (Family::Flux, Some(t5)) = (self.family, &self.t5) {
             return t5.read(text);
         }
-        let mut prompt = read(&self.tokenizer)?;
+        if let Some(qwen) = &self.qwen {
+            return qwen.tokenizer.encode(text, QWEN_TOKENS);
+        }
+        let mut prompt = read(self.clip()?.0)?;
         if let Some(second) = &self.second {
             prompt.second = Some(Box::new(read(&second.tokenizer)?));
         }
@@ -114,15 +127,15 @@ impl Pipeline {
 
     /// `prompts` with empty chunks behind them, so that all have as many for each encoder.
     fn padded(&self, prompts: &[&Prompt]) -> Vec<Prompt> {
-        if self.family == Family::Flux {
+        let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| self.family != Family::Flux) else {
             return prompts.iter().map(|prompt| (*prompt).clone()).collect();
-        }
+        };
         let both = |prompt: &&Prompt| {
             prompt.chunks().len().max(prompt.second.as_ref().map_or(0, |second| second.chunks().len()))
         };
         let chunks = prompts.iter().map(both).max().unwrap_or(0);
         let padded = |prompt: &&Prompt| {
-            let mut padded = self.tokenizer.padded(prompt, chunks);
+            let mut padded = tokenizer.padded(prompt, chunks);
             if let (Some(own), Some(second)) = (&prompt.second, &self.second) {
                 padded.second = Some(Box::new(second.tokenizer.padded(own, chunks)));
             }
@@ -139,7 +152,8 @@ impl Pipeline {
     /// When there are no prompts.
     pub fn conditioning(&self, prompts: &[&Prompt], options: &Options) -> Result<Conditioning> {
         let encoding = self.encode(prompts, false, None)?;
-        Ok(self.conditions(encoding.hidden_states, encoding.pooled, options))
+        let conditions = self.conditions(encoding.hidden_states, encoding.pooled, options);
+        Ok(Conditioning { lengths: encoding.lengths, ..conditions })
     }
 
     /// What the text encoders make of `prompts`, a row each, as in
@@ -192,7 +206,8 @@ impl Pipeline {
     /// # Errors
     /// When the rows differ.
     pub fn conditioning_of(&self, states: &States, options: &Options) -> Result<Conditioning> {
-        Ok(self.conditions(self.side_by_side(&states.encoders)?, states.pooled.clone(), options))
+        let conditions = self.conditions(self.side_by_side(&states.encoders)?, states.pooled.clone(), options);
+        Ok(Conditioning { lengths: states.lengths.clone(), ..conditions })
     }
 
     /// Whether the unconditional half of a run with `options` is zeros in place of the negative
@@ -204,9 +219,9 @@ impl Pipeline {
     /// Each text encoder with what its own tokenizer makes of `prompts`.
     fn readers(&self, prompts: &[Prompt]) -> Vec<(&TextEncoder, Vec<Prompt>)> {
         let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
-        let first = (&self.text_encoder, prompts.to_vec());
+        let first = self.text_encoder.iter().map(|first| (first, prompts.to_vec()));
         let second = self.second.iter().map(|second| (&second.text_encoder, prompts.iter().map(own).collect()));
-        std::iter::once(first).chain(second).collect()
+        first.chain(second).collect()
     }
 
     /// Keys and values of every site for the whole batch of a run, and the prompt's own
@@ -218,22 +233,31 @@ impl Pipeline {
         let watched = !self.family.flows();
         let conditional = self.encode(&[&prompt], watched, options.text_layers.as_deref())?;
         let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
-        let mut add = |hidden_states: Tensor, projection: Option<Tensor>| {
+        let mut lengths: Vec<usize> = Vec::new();
+        let mut add = |hidden_states: Tensor, projection: Option<Tensor>, own: Option<Vec<usize>>| {
             states.extend(std::iter::repeat_n(hidden_states, images));
             pooled.extend(projection.into_iter().flat_map(|row| std::iter::repeat_n(row, images)));
+            lengths.extend(own.into_iter().flatten().flat_map(|length| std::iter::repeat_n(length, images)));
         };
         if let Some(negative) = negative {
             if self.zero_negative(options) {
                 let pooled = conditional.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
-                add(conditional.hidden_states.zeros_like()?, pooled);
+                add(conditional.hidden_states.zeros_like()?, pooled, conditional.lengths.clone());
             } else {
                 let negative = self.encode(&[&negative], false, None)?;
-                add(negative.hidden_states, negative.pooled);
+                add(negative.hidden_states, negative.pooled, negative.lengths);
             }
         }
-        add(conditional.hidden_states.clone(), conditional.pooled.clone());
+        add(conditional.hidden_states.clone(), conditional.pooled.clone(), conditional.lengths.clone());
         let pooled = if pooled.is_empty() { None } else { Some(Tensor::cat(&pooled, 0)?) };
-        let conditioning = self.conditions(Tensor::cat(&states, 0)?, pooled, options);
+        let most = states.iter().map(|states| states.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
+        let most = most.into_iter().max().unwrap_or(0);
+        let filled = |states: &Tensor| states.pad_with_zeros(1, 0, most - states.dim(1)?);
+        let states = states.iter().map(filled).collect::<candle_core::Result<Vec<_>>>()?;
+        let conditioning = Conditioning {
+            lengths: Some(lengths).filter(|lengths| !lengths.is_empty()),
+            ..self.conditions(Tensor::cat(&states, 0)?, pooled, options)
+        };
         let mut encoders = [&prompt].into_iter().chain(prompt.second.as_deref()).zip(&conditional.outputs);
         let mut attentions = || -> Result<Vec<TextAttention>> {
             let Some((prompt, output)) = encoders.next() else { return Ok(Vec::new()) };
@@ -265,8 +289,8 @@ impl Pipeline {
     pub(super) fn encode(&self, prompts: &[&Prompt], watched: bool, layers: Option<&[usize]>) -> Result<Encoding> {
         let prompts = self.padded(prompts);
         let outputs = self.outputs(&prompts, watched, layers)?;
-        let States { encoders, pooled } = self.gathered(&prompts, &outputs)?;
-        Ok(Encoding { hidden_states: self.side_by_side(&encoders)?, pooled, outputs })
+        let States { encoders, pooled, lengths } = self.gathered(&prompts, &outputs)?;
+        Ok(Encoding { hidden_states: self.side_by_side(&encoders)?, pooled, lengths, outputs })
     }
 
     /// What each text encoder makes of padded `prompts`; see [`encode`](Self::encode).
@@ -280,22 +304,31 @@ impl Pipeline {
             }
         };
         if self.family == Family::Flux {
-            let of_clip = |prompt: &Prompt| self.tokenizer.encode(&prompt.text);
+            let (tokenizer, encoder) = self.clip()?;
+            let of_clip = |prompt: &Prompt| tokenizer.encode(&prompt.text);
             let prompts = prompts.iter().map(of_clip).collect::<Result<Vec<_>>>()?;
-            return Ok(vec![output((0, (&self.text_encoder, prompts)))?]);
+            return Ok(vec![output((0, (encoder, prompts)))?]);
         }
         self.readers(prompts).into_iter().enumerate().map(output).collect()
     }
 
     /// What of the encoders' `outputs` for `prompts` the denoiser is given.
     fn gathered(&self, prompts: &[Prompt], outputs: &[TextEncoding]) -> Result<States> {
+        if let Some(qwen) = &self.qwen {
+            let (states, lengths) = qwen.states(prompts)?;
+            return Ok(States { encoders: vec![states], pooled: None, lengths: Some(lengths) });
+        }
         let [first, rest @ ..] = outputs else { return Err(Error::bug("a prompt that no encoder read")) };
         if let (Family::Flux, Some(t5)) = (self.family, &self.t5) {
             let states = t5.states(prompts)?.to_device(&self.options.device)?;
-            return Ok(States { encoders: vec![states], pooled: Some(first.pooled.clone()) });
+            return Ok(States { encoders: vec![states], pooled: Some(first.pooled.clone()), lengths: None });
         }
         let [second, ..] = rest else {
-            return Ok(States { encoders: vec![joined(&first.last_hidden_state, prompts)?], pooled: None });
+            return Ok(States {
+                encoders: vec![joined(&first.last_hidden_state, prompts)?],
+                pooled: None,
+                lengths: None,
+            });
         };
         let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
         let others: Vec<Prompt> = prompts.iter().map(own).collect();
@@ -307,14 +340,14 @@ impl Pipeline {
             }
             let pooled = |encoder: &&TextEncoding| encoder.projected.clone().unwrap_or_else(|| encoder.pooled.clone());
             let both: Vec<Tensor> = [first, second].iter().map(pooled).collect();
-            return Ok(States { encoders, pooled: Some(Tensor::cat(&both, 1)?) });
+            return Ok(States { encoders, pooled: Some(Tensor::cat(&both, 1)?), lengths: None });
         }
         let pooled = match &second.projected {
             // Of a long prompt the first chunk's.
             Some(rows) => Some(rows.reshape((prompts.len(), (), rows.dim(1)?))?.i((.., 0))?.contiguous()?),
             None => None,
         };
-        Ok(States { encoders, pooled })
+        Ok(States { encoders, pooled, lengths: None })
     }
 
     /// The states of all encoders as the denoiser is given them. Those of CLIP stand side by side.

@@ -105,9 +105,11 @@ impl Pipeline {
                 scheduler::as_inpainting(&self.scheduler, options.scheduler)
             }
             Family::StableDiffusion => scheduler::as_stable_diffusion(&self.scheduler, options.scheduler),
-            Family::LatentConsistency | Family::StableDiffusionXl | Family::StableDiffusion3 | Family::Flux => {
-                self.scheduler.clone()
-            }
+            Family::LatentConsistency
+            | Family::StableDiffusionXl
+            | Family::StableDiffusion3
+            | Family::Flux
+            | Family::ZImage => self.scheduler.clone(),
         };
         if self.family.flows() {
             return self.flow_sampler(options);
@@ -140,6 +142,12 @@ impl Pipeline {
         Err(Error::option("--prediction", reason))
     }
 
+    /// What the difference of both halves is multiplied by. Z-Image's pipeline in diffusers adds it
+    /// to the conditional half, all others to the unconditional one.
+    fn applied_guidance(&self, options: &Options) -> f64 {
+        options.guidance_scale + if self.family == Family::ZImage { 1.0 } else { 0.0 }
+    }
+
     /// The scheduler of a run with a flow matching checkpoint.
     fn flow_sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
         if options.spacing.is_some() {
@@ -148,7 +156,7 @@ impl Pipeline {
         let patch = self.size_factor;
         let image_tokens = (options.height / patch) * (options.width / patch);
         let levels = match self.family {
-            Family::Flux => FlowLevels::FromOne,
+            Family::Flux | Family::ZImage => FlowLevels::FromOne,
             _ => FlowLevels::OfSchedule,
         };
         let run = FlowRun { steps: options.steps, image_tokens, levels };
@@ -195,7 +203,7 @@ impl Pipeline {
             if let Some(paint) = &paint {
                 input = paint.shown(input)?;
             }
-            let output = self.predict(&input, &step, &context, options.guidance_scale, observer)?;
+            let output = self.predict(&input, &step, &context, self.applied_guidance(options), observer)?;
             let stepped = sampler.step(&output, call, &latents, &mut noise)?;
             latents = match &paint {
                 Some(paint) => {

@@ -21,7 +21,7 @@ impl Pipeline {
     /// layers.
     pub fn lens_stops(&self, every: usize) -> Vec<Vec<usize>> {
         let second = self.second.as_ref().map(|second| second.text_encoder.layers());
-        let all: Vec<usize> = [self.text_encoder.layers()].into_iter().chain(second).collect();
+        let all: Vec<usize> = self.text_encoder.iter().map(|first| first.layers()).chain(second).collect();
         let most = all.iter().copied().max().unwrap_or(0);
         let first = usize::from(second.is_some()).min(most);
         let every = every.max(1);
@@ -47,10 +47,10 @@ impl Pipeline {
         stops: &[Vec<usize>],
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Traced>> {
-        if self.t5.is_some() {
+        if self.t5.is_some() || self.qwen.is_some() {
             return Err(Error::Unsupported {
-                what: "a lens on a checkpoint with T5, whose states are known at its end alone".into(),
-                way_out: "take a checkpoint without T5, or one of Stable Diffusion 1, 2 or XL".into(),
+                what: "a lens on a checkpoint with T5 or Qwen3, whose states are known at its end alone".into(),
+                way_out: "take one of Stable Diffusion 1, 2 or XL".into(),
             });
         }
         if options.seeds.len() != 1 {

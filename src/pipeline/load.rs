@@ -2,23 +2,31 @@
 
 use super::memory::MemoryPlan;
 use super::options::{LoadOptions, Options, check_size, vae_dtype};
+use super::qwen::QwenReader;
 use super::second::SecondEncoder;
 use super::t5::T5Reader;
 use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, DenoiserConfig, Family, Part, SchedulerConfig};
 use crate::model::layers::Builder;
 use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
-use crate::prompt::{Syntax, Tokenizer};
+use crate::prompt::{Reader, Syntax, Tokenizer};
 use crate::trace::{Grid, Site};
 use crate::{Error, Result};
 use std::fmt;
 
+/// Tokens of a prompt in Z-Image, the chat template's among them: `max_sequence_length` of its
+/// pipeline in diffusers.
+pub(super) const QWEN_TOKENS: usize = 512;
+
 /// A checkpoint in memory, ready to generate.
 pub struct Pipeline {
-    pub(super) tokenizer: Tokenizer,
-    pub(super) text_encoder: TextEncoder,
+    /// CLIP's, which Z-Image has not.
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) text_encoder: Option<TextEncoder>,
     pub(super) second: Option<SecondEncoder>,
     /// T5, whose states stand behind those of the CLIP encoders.
     pub(super) t5: Option<T5Reader>,
+    /// Qwen3, the text encoder of Z-Image.
+    pub(super) qwen: Option<QwenReader>,
     /// Channels of the text states, where they are joined by tokens (Stable Diffusion 3).
     pub(super) joint_width: Option<usize>,
     pub(super) denoiser: Denoiser,
@@ -57,15 +65,26 @@ impl Pipeline {
         if !options.ignore_memory {
             MemoryPlan::new(checkpoint, options)?.check()?;
         }
-        let tokenizer = Tokenizer::new(&checkpoint.tokenizer)?.with_words(&checkpoint.added_words)?;
-
-        let weights = checkpoint.weights(Part::TextEncoder)?;
-        let text_encoder = weights.load(*dtype, device, |vb| match plain {
-            false => TextEncoder::new(&checkpoint.text_encoder, vb),
-            true => TextEncoder::plain(&checkpoint.text_encoder, vb),
-        })?;
-        let second = SecondEncoder::load(checkpoint, &tokenizer, options)?;
+        let tokenizer = match &checkpoint.tokenizer {
+            Some(files) => Some(Tokenizer::new(files)?.with_words(&checkpoint.added_words)?),
+            None => None,
+        };
+        let text_encoder = match &checkpoint.text_encoder {
+            Some(config) => {
+                let weights = checkpoint.weights(Part::TextEncoder)?;
+                Some(weights.load(*dtype, device, |vb| match plain {
+                    false => TextEncoder::new(config, vb),
+                    true => TextEncoder::plain(config, vb),
+                })?)
+            }
+            None => None,
+        };
+        let second = match &tokenizer {
+            Some(tokenizer) => SecondEncoder::load(checkpoint, tokenizer, options)?,
+            None => None,
+        };
         let t5 = T5Reader::load(checkpoint, options)?;
+        let qwen = QwenReader::load(checkpoint, options)?;
         let part = match &checkpoint.denoiser {
             DenoiserConfig::Unet(_) => Part::Unet,
             _ => Part::Transformer,
@@ -83,6 +102,7 @@ impl Pipeline {
             text_encoder,
             second,
             t5,
+            qwen,
             joint_width: match &checkpoint.denoiser {
                 DenoiserConfig::Unet(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => None,
                 DenoiserConfig::Sd3(sd3) => Some(sd3.joint_attention_dim),
@@ -182,16 +202,27 @@ impl Pipeline {
         self.denoiser.interrupt()
     }
 
-    /// The tokenizer of the first, or only, text encoder.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    /// The tokenizer whose tokens are a prompt's keys; in Stable Diffusion 3 that of the first of
+    /// two.
+    ///
+    /// # Errors
+    /// When the pipeline has none, which no checkpoint leads to.
+    pub fn reader(&self) -> Result<Reader> {
+        let reader = match (self.family, &self.t5, &self.qwen, &self.tokenizer) {
+            (Family::Flux, Some(t5), ..) => Reader::T5(t5.tokenizer.clone(), t5.length()),
+            (_, _, Some(qwen), _) => Reader::Qwen(qwen.tokenizer.clone(), QWEN_TOKENS),
+            (_, _, None, Some(clip)) => Reader::Clip(clip.clone()),
+            _ => return Err(Error::bug("a pipeline without a tokenizer")),
+        };
+        Ok(reader)
     }
 
-    /// Tokens of a prompt, or of a chunk of one: CLIP's, or in FLUX.1 T5's.
+    /// Tokens of a prompt, or of a chunk of one: CLIP's, T5's in FLUX.1, Qwen's in Z-Image.
     pub fn prompt_length(&self) -> usize {
-        match (self.family, &self.t5) {
-            (Family::Flux, Some(t5)) => t5.length(),
-            _ => self.tokenizer.length(),
+        match (self.family, &self.t5, &self.tokenizer) {
+            (Family::Flux, Some(t5), _) => t5.length(),
+            (_, _, Some(clip)) => clip.length(),
+            (_, _, None) => QWEN_TOKENS,
         }
     }
 

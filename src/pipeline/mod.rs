@@ -21,6 +21,7 @@ mod once;
 mod options;
 mod paint;
 mod probes;
+mod qwen;
 mod second;
 mod settings;
 mod sight;

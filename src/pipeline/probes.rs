@@ -26,7 +26,7 @@ impl Pipeline {
             ));
         }
         if !probe.cut_off.is_empty() {
-            let most = self.tokenizer.length();
+            let most = self.prompt_length();
             let reason = format!(
                 "a probe is a word or a phrase of at most {most} tokens; this one is longer: {}",
                 crate::in_quotes(text)

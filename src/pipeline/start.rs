@@ -34,7 +34,8 @@ impl Pipeline {
         let Some(init) = &options.init else { return Ok(()) };
         if self.family.flows() {
             return Err(Error::Unsupported {
-                what: "setting out from a picture with a checkpoint of flow matching (Stable Diffusion 3, FLUX.1)".into(),
+                what: "setting out from a picture with a checkpoint of flow matching (Stable Diffusion 3, FLUX.1)"
+                    .into(),
                 way_out: "leave --init and --mask out, or take a checkpoint of Stable Diffusion 1, 2 or XL".into(),
             });
         }

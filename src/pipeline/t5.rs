@@ -3,18 +3,15 @@
 use candle_core::Tensor;
 
 use super::options::LoadOptions;
+use crate::Result;
 use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS};
 use crate::model::T5;
 use crate::prompt::{Prompt, T5Tokenizer};
-use crate::Result;
-
-/// Tokens of T5 that FLUX.1 dev is given, and schnell, as their pages say.
-const FLUX_TOKENS: [usize; 2] = [512, 256];
 
 /// T5 and its tokenizer.
 #[derive(Debug)]
 pub(super) struct T5Reader {
-    tokenizer: T5Tokenizer,
+    pub(super) tokenizer: T5Tokenizer,
     model: T5,
     /// Tokens of a prompt, padding included.
     length: usize,
@@ -28,7 +25,7 @@ impl T5Reader {
         let weights = checkpoint.weights(t5.part)?;
         let model = weights.load(options.dtype, &options.device, |weights| T5::new(&t5.config, weights))?;
         let length = match &checkpoint.denoiser {
-            DenoiserConfig::Flux(flux) => FLUX_TOKENS[usize::from(!flux.guidance_embeds)],
+            DenoiserConfig::Flux(_) => checkpoint.prompt_tokens(),
             _ => T5_TOKENS,
         };
         Ok(Some(Self { tokenizer, model, length }))
@@ -50,8 +47,8 @@ impl T5Reader {
         self.length
     }
 
-    /// The states of what stands behind `prompts`, or of themselves where nothing does: f32 `[prompts,
-    /// tokens, channels]`.
+    /// The states of what stands behind `prompts`, or of themselves where nothing does: f32
+    /// `[prompts, tokens, channels]`.
     pub(super) fn states(&self, prompts: &[Prompt]) -> Result<Tensor> {
         let row = |prompt: &Prompt| {
             let own = prompt.behind.as_deref().unwrap_or(prompt);

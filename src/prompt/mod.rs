@@ -6,6 +6,8 @@
 //! overlap of bytes. Token strings are never compared, so "hair" is not found in *hairclip*.
 
 mod chunks;
+mod qwen;
+mod reader;
 mod syntax;
 mod t5;
 mod tokenizer;
@@ -13,6 +15,8 @@ mod tokens;
 mod unread;
 mod words;
 
+pub use qwen::QwenTokenizer;
+pub use reader::Reader;
 pub use syntax::{Syntax, weight_of};
 pub use t5::T5Tokenizer;
 pub use tokenizer::Tokenizer;

@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::pipeline::Pipeline;
-use crate::prompt::{Syntax, Tokenizer, nearest, unread, weight_of};
+use crate::prompt::{self, Syntax, nearest, unread, weight_of};
 use crate::trace::TokenKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,15 +20,18 @@ pub(super) struct Typed {
 /// What prompts are read with, apart from the checkpoint's networks.
 #[derive(Debug)]
 pub(super) struct Reader {
-    tokenizer: Tokenizer,
+    tokenizer: prompt::Reader,
     /// The words that the checkpoint knows, where it says so.
     vocabulary: Option<Vec<String>>,
 }
 
 impl Reader {
     /// That of `pipeline`.
-    pub fn new(pipeline: &Pipeline) -> Self {
-        Self { tokenizer: pipeline.tokenizer().clone(), vocabulary: pipeline.defaults().vocabulary.clone() }
+    ///
+    /// # Errors
+    /// As [`Pipeline::reader`].
+    pub fn new(pipeline: &Pipeline) -> Result<Self> {
+        Ok(Self { tokenizer: pipeline.reader()?, vocabulary: pipeline.defaults().vocabulary.clone() })
     }
 
     /// How a prompt is read: its tokens, chunks, what is cut off, weights, words that the
@@ -109,7 +112,8 @@ mod tests {
 
     fn reader() -> Reader {
         let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
-        let tokenizer = Tokenizer::new(&checkpoint.tokenizer).unwrap();
+        let tokenizer = prompt::Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap();
+        let tokenizer = prompt::Reader::Clip(tokenizer);
         Reader { tokenizer, vocabulary: checkpoint.defaults.vocabulary.clone() }
     }
 

@@ -322,9 +322,9 @@ fn other_pipelines_are_named() {
         ("AltDiffusionInpaintPipeline", "inpainting"),
         ("StableDiffusion3ControlNetPipeline", "ControlNet"),
         ("StableDiffusion3PAGPipeline", "Stable Diffusion 3 with another guidance"),
-        ("FluxPipeline", "Flux"),
+        ("FluxKontextPipeline", "FLUX.1 Kontext"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
-        ("WanPipeline", "a model of another kind"),
+        ("WanPipeline", "a video model"),
     ] {
         let copy = Copy::of("tiny-sd1");
         copy.edit("model_index.json", |index| index["_class_name"] = json!(class));
@@ -857,7 +857,7 @@ fn a_full_size_checkpoint_loads() {
     let text_encoder = checkpoint
         .weights(Part::TextEncoder)
         .unwrap()
-        .load(DType::F32, &device, |vb| TextEncoder::new(&checkpoint.text_encoder, vb))
+        .load(DType::F32, &device, |vb| TextEncoder::new(checkpoint.text_encoder.as_ref().unwrap(), vb))
         .unwrap();
     let ids = Tensor::zeros((1, 77), DType::U32, &device).unwrap();
     let states = text_encoder.forward(&ids).unwrap().last_hidden_state;

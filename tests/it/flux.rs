@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Changes, Checkpoint, DenoiserConfig, FluxConfig, OpenOptions, Part, Source, ZImageConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
-use attnmap::model::{AddedConditions, Conditioning, Denoiser, T5};
+use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5};
 use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
+use attnmap::prompt::QwenTokenizer;
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::model::assert_close;
 use crate::pipeline::{distance, tiny, values};
+use crate::program::{attnmap, json};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -73,6 +75,28 @@ fn transformers_give_what_those_of_diffusers_give() {
             assert!(error.to_string().contains("multiples of 2"), "{error}");
         }
     }
+}
+
+#[test]
+fn qwen3_gives_what_that_of_transformers_gives() {
+    let folder = fixture("tiny-z-image");
+    let checkpoint = Checkpoint::open(&Source::Folder(folder), &OpenOptions::default()).unwrap();
+    let (own, numbers) = (checkpoint.qwen.as_ref().unwrap(), tensors("tiny-z-image"));
+    let weights = checkpoint.weights(Part::TextEncoder).unwrap();
+    assert_eq!(weights.spare(), ["norm.weight"]);
+    let qwen = weights.load(DType::F32, &Device::Cpu, |vb| Qwen3::new(&own.config, vb)).unwrap();
+    for (row, ids) in numbers["qwen/ids"].to_vec2::<i32>().unwrap().into_iter().enumerate() {
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        let expected = numbers["qwen/states"].narrow(0, row, 1).unwrap();
+        assert_close("Qwen3", &qwen.forward(&ids).unwrap(), &expected, 1e-5);
+    }
+    assert!(qwen.forward(&[400]).unwrap_err().to_string().contains("token id 400"));
+    // What is cut off is named; the chat template counts.
+    let tokenizer = QwenTokenizer::new(&own.tokenizer).unwrap();
+    let prompt = tokenizer.encode("a red apple to the left of a green frog", 12).unwrap();
+    assert!(prompt.ids.len() == 12 && prompt.cut_off.contains(&"frog".to_string()), "{prompt:?}");
+    assert!(prompt.words.iter().any(|word| word.text == "red") && prompt.words.iter().all(|word| word.text != "frog"));
+    assert!(tokenizer.encode("", 512).unwrap().words.is_empty());
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,7 +164,7 @@ impl Case {
 
 #[test]
 fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
-    for name in ["dev", "dev-wide", "schnell"] {
+    for name in ["dev", "dev-wide", "schnell", "z-turbo", "z-wide"] {
         let case = Case::read(name);
         case.check(name, &tiny(&case.checkpoint));
     }
@@ -167,8 +191,8 @@ fn a_transformer_in_a_file_of_its_own_is_that_of_the_folder() {
     refused("schnell.gguf", Some("tiny-sd1"), &["--config", "StableDiffusionPipeline", "FLUX.1"]);
 }
 
-/// Blocks are made into numbers as the `gguf` package does, and candle multiplies with them as they lie: within the
-/// 8 bits per number that its products round what goes in to.
+/// Blocks are made into numbers as the `gguf` package does, and candle multiplies with them as they
+/// lie: within the 8 bits per number that its products round what goes in to.
 #[test]
 fn gguf_files_are_what_other_programs_make_of_them() {
     let numbers = tensors("quantised");
@@ -238,7 +262,8 @@ struct FullSize {
     weights: HashMap<String, Vec<usize>>,
 }
 
-/// The networks of the released configurations ask for exactly the tensors that diffusers makes of them.
+/// The networks of the released configurations ask for exactly the tensors that diffusers makes of
+/// them.
 #[test]
 fn full_size_networks_ask_for_the_weights_of_diffusers() {
     let all: HashMap<String, FullSize> =
@@ -289,5 +314,33 @@ fn kinds_that_are_shown_pictures_are_refused_by_name() {
     ] {
         let json = format!(r#"{{"_class_name": "{class}"}}"#);
         refused(attnmap::checkpoint::ModelIndex::from_json(json.as_bytes(), file).map(drop), part);
+    }
+}
+
+/// Runs by the program, and what works on them without the network.
+#[test]
+fn the_program_makes_and_reads_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, sites) in [("tiny-flux-schnell", 4), ("tiny-z-image", 3)] {
+        let model = fixture(name);
+        let model = model.to_str().unwrap();
+        let text = "a red apple to the left of a green frog";
+        let make =
+            ["generate", text, "--model", model, "--size", "56x32", "--steps", "2", "--seed", "2", "--out", name];
+        attnmap(folder.path(), &make);
+        for file in ["image.png", "trace.safetensors", "run.json", "report.html", "words.png"] {
+            assert!(folder.path().join(name).join(file).is_file(), "{name}: {file}");
+        }
+        let record = std::fs::read(folder.path().join(name).join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["settings"]["scheduler"], "flow-euler");
+        assert_eq!(record["words"].as_array().unwrap().len(), 10, "{name}");
+        attnmap(folder.path(), &["check", name]);
+        let facts = json(folder.path(), &["facts", name, "--json"]);
+        assert!(facts.to_string().contains("frog"), "{facts}");
+        attnmap(folder.path(), &["ask", name, "--at", "10,20"]);
+        let models = json(folder.path(), &["models", model, "--json"]);
+        assert_eq!((&models["prediction_type"], &models["factor"]), (&"flow".into(), &8.into()));
+        assert_eq!(models["sites"].as_array().unwrap().len(), sites);
     }
 }

@@ -11,6 +11,7 @@ mod evidence;
 mod examples;
 mod expect;
 mod facts;
+mod flux;
 #[path = "../common/folder.rs"]
 mod folder;
 mod fuzz;

@@ -106,7 +106,9 @@ fn a_vae_scales_and_shifts_what_the_denoiser_sees() {
 fn text_encoder(name: &str, dtype: DType) -> TextEncoder {
     let checkpoint = checkpoint(name);
     let weights = checkpoint.weights(Part::TextEncoder).unwrap();
-    weights.load(dtype, &Device::Cpu, |weights| TextEncoder::new(&checkpoint.text_encoder, weights)).unwrap()
+    weights
+        .load(dtype, &Device::Cpu, |weights| TextEncoder::new(checkpoint.text_encoder.as_ref().unwrap(), weights))
+        .unwrap()
 }
 
 /// Keeps every observation.
@@ -391,7 +393,7 @@ fn an_observer_may_fail() {
 fn the_smallest_sizes_run() {
     for name in CHECKPOINTS {
         let unet = unet(name, DType::F32, MemoryOrder::Nchw);
-        let width = checkpoint(name).text_encoder.hidden_size;
+        let width = checkpoint(name).text_encoder.unwrap().hidden_size;
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         let context = unet.prepare(&Conditioning::new(zeros(&[1, 1, width]))).unwrap();
         let output = unet.forward(&zeros(&[1, 4, 1, 1]), 10.0, &context, &mut Unobserved).unwrap();

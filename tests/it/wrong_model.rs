@@ -24,7 +24,6 @@ fn files() {
     for (name, parts) in [
         ("v1-5.ckpt", &["Python pickle", "convert it to safetensors"][..]),
         ("model.pt", &["Python pickle"]),
-        ("flux-q4.gguf", &["flux-q4.gguf", "truncated"]),
         ("unet.onnx", &[".onnx files are not supported", "diffusers folder"]),
         ("picture.png", &["not a .safetensors one"]),
     ] {
@@ -32,6 +31,8 @@ fn files() {
         fs::write(&path, "x").unwrap();
         generate(&path, 2, parts);
     }
+    fs::write(folder.path().join("flux-q4.gguf"), "x").unwrap();
+    generate(&folder.path().join("flux-q4.gguf"), 1, &["flux-q4.gguf", "truncated"]);
     generate(&folder.path().join("none.safetensors"), 2, &["no file", "none.safetensors"]);
     // By what is in it.
     let unet = "model.diffusion_model.input_blocks.0.0.weight";
@@ -77,7 +78,7 @@ fn folders() {
     // Whole pipelines of other kinds, by their index.
     for (class, kind) in [
         ("StableDiffusion3ControlNetPipeline", "ControlNet"),
-        ("FluxPipeline", "Flux"),
+        ("FluxKontextPipeline", "FLUX.1 Kontext"),
         ("PixArtSigmaPipeline", "PixArt"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
         ("OnnxStableDiffusionPipeline", "ONNX Runtime"),

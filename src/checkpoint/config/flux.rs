@@ -61,7 +61,7 @@ impl FluxConfig {
         if out_channels != config.in_channels {
             return Err(fields.refuse(format!(
                 "`in_channels` is {} and `out_channels` {out_channels}: a FLUX.1 that is shown pictures beside the \
-                 noise (Fill, Canny or Depth), which is not supported; the Python recorder traces some (docs/PYTHON.md)",
+                 noise (Fill, Canny or Depth), which is not supported; give FLUX.1 dev or schnell",
                 config.in_channels
             )));
         }

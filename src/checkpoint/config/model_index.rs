@@ -44,17 +44,19 @@ pub enum Family {
     /// FLUX.1 dev and schnell: T5's states in joint attention, CLIP's pooled one beside, flow
     /// matching.
     Flux,
+    /// Z-Image and Z-Image-Turbo: Qwen3's states in joint attention, flow matching.
+    ZImage,
 }
 
 impl Family {
     /// Whether the network predicts the velocity of flow matching, and no noise.
     pub fn flows(self) -> bool {
-        matches!(self, Self::StableDiffusion3 | Self::Flux)
+        matches!(self, Self::StableDiffusion3 | Self::Flux | Self::ZImage)
     }
 }
 
 /// Pipelines whose folder holds exactly a model of a family.
-const SUPPORTED: [(&str, Family); 14] = [
+const SUPPORTED: [(&str, Family); 17] = [
     ("StableDiffusionPipeline", Family::StableDiffusion),
     ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
     ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
@@ -69,6 +71,9 @@ const SUPPORTED: [(&str, Family); 14] = [
     ("FluxPipeline", Family::Flux),
     ("FluxImg2ImgPipeline", Family::Flux),
     ("FluxInpaintPipeline", Family::Flux),
+    ("ZImagePipeline", Family::ZImage),
+    ("ZImageImg2ImgPipeline", Family::ZImage),
+    ("ZImageInpaintPipeline", Family::ZImage),
 ];
 
 /// Parts that are used, with the classes that they may have.
@@ -94,8 +99,8 @@ const PARTS_OF_3: [(&str, &[&str]); 6] = [
     ("vae", &["AutoencoderKL"]),
 ];
 
-/// Classes of T5's tokenizer. A folder may have been written with a general one, which reads the same
-/// files.
+/// Classes of T5's tokenizer. A folder may have been written with a general one, which reads the
+/// same files.
 const T5_TOKENIZERS: &[&str] = &["T5TokenizerFast", "T5Tokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"];
 
 /// The parts of FLUX.1.
@@ -108,11 +113,16 @@ const PARTS_OF_FLUX: [(&str, &[&str]); 6] = [
     ("vae", &["AutoencoderKL"]),
 ];
 
-/// What Stable Diffusion 3 has beside those, or does without.
-const T5_PARTS: [(&str, &[&str]); 2] = [
-    ("text_encoder_3", &["T5EncoderModel"]),
-    ("tokenizer_3", T5_TOKENIZERS),
+/// The parts of Z-Image.
+const PARTS_OF_Z_IMAGE: [(&str, &[&str]); 4] = [
+    ("text_encoder", &["Qwen3Model", "Qwen3ForCausalLM"]),
+    ("tokenizer", &["Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"]),
+    ("transformer", &["ZImageTransformer2DModel"]),
+    ("vae", &["AutoencoderKL"]),
 ];
+
+/// What Stable Diffusion 3 has beside those, or does without.
+const T5_PARTS: [(&str, &[&str]); 2] = [("text_encoder_3", &["T5EncoderModel"]), ("tokenizer_3", T5_TOKENIZERS)];
 
 /// Parts that are knowingly left alone: they judge or condition on images, and no prompt passes
 /// through them.
@@ -135,6 +145,7 @@ impl ModelIndex {
             Family::StableDiffusionXl => (&PARTS, &SECOND_PARTS),
             Family::StableDiffusion3 => (&PARTS_OF_3, &[]),
             Family::Flux => (&PARTS_OF_FLUX, &[]),
+            Family::ZImage => (&PARTS_OF_Z_IMAGE, &[]),
         };
         let mut first_projects = false;
         for &(name, classes) in first.iter().chain(more) {
@@ -190,6 +201,7 @@ impl ModelIndex {
             Family::StableDiffusion3 if self.t5 => {
                 &[Part::TextEncoder, Part::TextEncoder2, Part::TextEncoder3, Part::Transformer, Part::Vae]
             }
+            Family::ZImage => &[Part::TextEncoder, Part::Transformer, Part::Vae],
             Family::StableDiffusion3 | Family::Flux => {
                 &[Part::TextEncoder, Part::TextEncoder2, Part::Transformer, Part::Vae]
             }
@@ -234,17 +246,7 @@ fn refiner(file: &Path) -> Error {
 }
 
 /// Beginnings of pipelines that `python/attnmap` records and attnmap itself does not run.
-const RECORDED: [&str; 9] = [
-    "ZImagePipeline",
-    "ZImageImg2Img",
-    "ZImageInpaint",
-    "QwenImage",
-    "Chroma",
-    "Flux2Klein",
-    "Lumina2",
-    "PixArt",
-    "HunyuanDiTPipeline",
-];
+const RECORDED: [&str; 6] = ["QwenImage", "Chroma", "Flux2Klein", "Lumina2", "PixArt", "HunyuanDiTPipeline"];
 
 /// Names the family of a pipeline of another kind, so that the reader knows what they have.
 fn unsupported_pipeline(class: &str, file: &Path) -> Error {
@@ -290,12 +292,13 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
     let family =
         FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("a model of another kind", |(_, name)| name);
     let recorded = RECORDED.iter().any(|known| class.starts_with(known)) && !class.contains("ControlNet");
-    let way_out = match recorded {
-        true => "its pipeline in diffusers is recorded by the Python package (docs/PYTHON.md), and such a run is read",
-        false => {
-            "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL, LCM and FLUX.1 checkpoints are; e.g. --model \
-             stable-diffusion-v1-5/stable-diffusion-v1-5"
-        }
+    let record = match recorded {
+        true => "; its pipeline in diffusers is recorded by the Python package (docs/PYTHON.md)",
+        false => "",
     };
-    Error::Unsupported { what: format!("{}: {family} ({class})", file.display()), way_out: way_out.into() }
+    let way_out = format!(
+        "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL, LCM, FLUX.1 and Z-Image checkpoints are; e.g. --model \
+         stable-diffusion-v1-5/stable-diffusion-v1-5{record}"
+    );
+    Error::Unsupported { what: format!("{}: {family} ({class})", file.display()), way_out }
 }

@@ -1,5 +1,5 @@
-//! A file that holds the transformer of FLUX.1 or Z-Image, safetensors or GGUF: all other parts, and
-//! all configs, are read from the folder that `--config` names.
+//! A file that holds the transformer of FLUX.1 or Z-Image, safetensors or GGUF: all other parts,
+//! and all configs, are read from the folder that `--config` names.
 
 use super::opened::{Places, Single, summarised};
 use super::recognise;
@@ -30,12 +30,16 @@ pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Opt
     let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
     let fits = match kind {
         Transformer::Flux => index.family == Family::Flux,
-        Transformer::ZImage => false,
+        Transformer::ZImage => index.family == Family::ZImage,
     };
     if !fits {
         return Err(Error::option(
             "--config",
-            format!("{} is a folder of {}, and the file is a transformer of {name}", folder.display(), index.class_name),
+            format!(
+                "{} is a folder of {}, and the file is a transformer of {name}",
+                folder.display(),
+                index.class_name
+            ),
         ));
     }
     let others: Vec<Part> = index.parts().iter().copied().filter(|part| *part != Part::Transformer).collect();

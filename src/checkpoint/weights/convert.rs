@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const CHUNK: usize = 1 << 16;
 
 /// The elements in `bytes`, written as `from` says (little-endian), as a tensor of `shape` and type
-/// `to` on `device`. `scale` multiplies them: nothing, one factor, or one per row of the first axis.
+/// `to` on `device`. `scale` multiplies them: nothing, one factor, or one per row of the first
+/// axis.
 pub(super) fn to_tensor(
     bytes: &[u8],
     from: Encoding,

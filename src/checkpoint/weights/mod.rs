@@ -228,7 +228,8 @@ impl Weights {
         self.inner.files.iter().any(|file| file.is_quantised())
     }
 
-    /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as `dtype`.
+    /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as
+    /// `dtype`.
     pub fn bytes_as_quantised(&self, dtype: DType) -> u64 {
         let of = |place: &Place| {
             let (entry, bytes) = self.inner.files[place.file].tensor(&place.name)?;

@@ -14,8 +14,8 @@ pub(super) fn current_name(part: Part, name: &str) -> Option<String> {
     }
 }
 
-/// What transformers calls the tensor that llama.cpp calls `name` in a T5 encoder (`t5encoder` in its
-/// `gguf-py/gguf/constants.py`); `None` for all other names.
+/// What transformers calls the tensor that llama.cpp calls `name` in a T5 encoder (`t5encoder` in
+/// its `gguf-py/gguf/constants.py`); `None` for all other names.
 fn llama_name(name: &str) -> Option<String> {
     const LAYERS: [(&str, &str); 10] = [
         ("attn_q", "layer.0.SelfAttention.q"),
@@ -60,6 +60,10 @@ fn vae_name(name: &str) -> String {
 pub(crate) fn text_encoder_name(name: &str) -> Option<String> {
     if name.ends_with("embeddings.position_ids") {
         return None;
+    }
+    // Qwen3's, saved without its head.
+    if ["embed_tokens.", "layers.", "norm."].iter().any(|start| name.starts_with(start)) {
+        return Some(format!("model.{name}"));
     }
     let bare = ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|start| name.starts_with(start));
     Some(if bare { format!("text_model.{name}") } else { name.to_string() })

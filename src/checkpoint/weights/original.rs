@@ -118,7 +118,8 @@ fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
             _ => None,
         };
         if let Some(layers) = thirds {
-            let third = |(third, own): (usize, &str)| (format!("{path}.{own}.{leaf}"), place.clone().third(Some(third)));
+            let third =
+                |(third, own): (usize, &str)| (format!("{path}.{own}.{leaf}"), place.clone().third(Some(third)));
             return layers.into_iter().enumerate().map(third).collect();
         }
         if let Some((_, own)) = DOUBLE.iter().find(|(original, _)| *original == rest) {

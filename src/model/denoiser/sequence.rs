@@ -21,8 +21,8 @@ pub(super) struct Sequence<'a> {
 }
 
 impl Sequence<'_> {
-    /// What all `queries` `[batch, tokens, width]` see of `keys`. `shown` is given what those of the
-    /// cells pay to the keys in `others`.
+    /// What all `queries` `[batch, tokens, width]` see of `keys`. `shown` is given what those of
+    /// the cells pay to the keys in `others`.
     pub(super) fn attend(
         &self,
         attention: &JointAttention,
@@ -54,8 +54,8 @@ pub(super) enum PatchOrder {
     ChannelsLast,
 }
 
-/// `[batch, channels, height, width]` to tokens `[batch, patches, channels * patch * patch]`, row by
-/// row.
+/// `[batch, channels, height, width]` to tokens `[batch, patches, channels * patch * patch]`, row
+/// by row.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a latent that is no whole patches.
@@ -117,7 +117,8 @@ mod tests {
                 latent.flatten_all().unwrap().to_vec1::<f32>().unwrap()
             );
         }
-        // The second patch of the first row begins at column 2; its numbers are of channel 0 first, or row 0.
+        // The second patch of the first row begins at column 2; its numbers are of channel 0 first,
+        // or row 0.
         let second =
             |order| patches_of(&latent, 2, order).unwrap().get(0).unwrap().get(1).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(second(PatchOrder::ChannelsFirst)[..5], [2.0, 3.0, 8.0, 9.0, 26.0]);

@@ -98,8 +98,8 @@ impl<'a> Builder<'a> {
         Ok(self.weights.get(shape, name)?)
     }
 
-    /// The weight `name` `[out, in]` at this path, where it lies in blocks of quantised numbers and is
-    /// to stay so.
+    /// The weight `name` `[out, in]` at this path, where it lies in blocks of quantised numbers and
+    /// is to stay so.
     ///
     /// # Errors
     /// When the device is out of memory.

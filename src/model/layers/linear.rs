@@ -172,7 +172,7 @@ mod tests {
     use crate::model::layers::MemoryOrder;
     use candle_core::Device;
 
-    /// candle's products round what goes in to 8 bits per block of 32 or 256, and so are off by about a
+    /// candle's products round what goes in to 8 bits per number, and so are off by about a
     /// hundredth; plain layers are exact.
     #[test]
     fn blocks_are_multiplied_as_they_lie() {

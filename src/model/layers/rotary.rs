@@ -1,5 +1,5 @@
-//! Rotary embedding of places (Su et al. 2021): pairs of channels turned by angles that grow with the
-//! place.
+//! Rotary embedding of places (Su et al. 2021): pairs of channels turned by angles that grow with
+//! the place.
 
 use crate::Result;
 use candle_core::{DType, Device, Tensor};

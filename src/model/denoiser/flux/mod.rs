@@ -124,8 +124,8 @@ impl Flux {
         Ok(FluxPrompt { states, told, key_bias, value_weights: None, batch, tokens })
     }
 
-    /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32 of
-    /// the same shape. Sides must be even.
+    /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32
+    /// of the same shape. Sides must be even.
     ///
     /// At each attention `observer` is asked first, then told what the image's queries give to the
     /// text's keys.

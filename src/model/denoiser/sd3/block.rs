@@ -1,6 +1,7 @@
 //! A block of the transformer: attention and feed-forward of both streams, each scaled and shifted
 //! by the timestep.
 
+use super::super::adaptive::{FeedForward, gated, modulated};
 use super::attention::{Joint, OfImage};
 use super::pass::Pass;
 use crate::Result;
@@ -10,38 +11,6 @@ use candle_core::Tensor;
 
 /// Epsilon of every layer norm.
 pub(super) const EPS: f64 = 1e-6;
-
-/// `x` `[batch, tokens, width]` times `1 + scale`, plus `shift`, `[batch, width]` both.
-pub(super) fn modulated(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    Ok(x.broadcast_mul(&(scale.unsqueeze(1)? + 1.0)?)?.broadcast_add(&shift.unsqueeze(1)?)?)
-}
-
-/// `residual` plus `x` `[batch, tokens, width]` times `gate` `[batch, width]`.
-fn gated(residual: &Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    Ok((residual + x.broadcast_mul(&gate.unsqueeze(1)?)?)?)
-}
-
-/// Widens four times and back, with the tanh form of GELU between (diffusers `FeedForward`:
-/// `net.0.proj`, `net.2`).
-#[derive(Debug, Clone)]
-struct FeedForward {
-    proj: Linear,
-    out: Linear,
-}
-
-impl FeedForward {
-    fn new(width: usize, b: &Builder) -> Result<Self> {
-        let net = b.pp("net");
-        Ok(Self {
-            proj: Linear::new(width, 4 * width, &net.pp(0).pp("proj"))?,
-            out: Linear::new(4 * width, width, &net.pp(2))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.out.forward(&self.proj.forward(x)?.gelu()?)
-    }
-}
 
 /// What one stream of a block does behind its attention.
 #[derive(Debug, Clone)]

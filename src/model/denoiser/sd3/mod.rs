@@ -10,13 +10,14 @@ mod redraw;
 
 pub use prompt::Sd3Prompt;
 
+use super::adaptive::modulated;
 use super::conditioning::Conditioning;
 use crate::checkpoint::Sd3Config;
 use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use block::{Block, modulated};
+use block::Block;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use embed::{PatchEmbed, TimeTextEmbed};

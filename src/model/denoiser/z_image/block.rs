@@ -1,5 +1,5 @@
-//! A block (diffusers `ZImageTransformerBlock`): attention and feed-forward, each between two norms,
-//! scaled and gated by the timestep where there is one.
+//! A block (diffusers `ZImageTransformerBlock`): attention and feed-forward, each between two
+//! norms, scaled and gated by the timestep where there is one.
 
 use super::super::sequence::{Sequence, Shown};
 use crate::Result;
@@ -123,8 +123,8 @@ impl Block {
         })
     }
 
-    /// `x` `[batch, tokens, dim]` behind this block. `time` is the timestep's embedding, `[1, width]`,
-    /// for blocks that it modulates.
+    /// `x` `[batch, tokens, dim]` behind this block. `time` is the timestep's embedding, `[1,
+    /// width]`, for blocks that it modulates.
     pub(super) fn forward(
         &self,
         x: &Tensor,

@@ -1,7 +1,7 @@
 //! Z-Image's transformer (diffusers `ZImageTransformer2DModel`): text and image in one stream.
 //!
-//! Image and text are each filled up to a multiple of 32 tokens, and go through some blocks of their
-//! own first. Keys are those of the image, then those of the text.
+//! Image and text are each filled up to a multiple of 32 tokens, and go through some blocks of
+//! their own first. Keys are those of the image, then those of the text.
 
 mod block;
 mod embed;
@@ -99,8 +99,8 @@ impl ZImage {
         self.config.joint_sites([latent_height, latent_width])
     }
 
-    /// Text states through their own blocks. [`Conditioning::lengths`] says how many of each row are
-    /// the prompt's; the tokens behind them are dropped.
+    /// Text states through their own blocks. [`Conditioning::lengths`] says how many of each row
+    /// are the prompt's; the tokens behind them are dropped.
     ///
     /// # Errors
     /// When the width is not the network's, or a row is longer than its places reach.
@@ -160,8 +160,8 @@ impl ZImage {
         Ok(ZImagePrompt { states, padded, key_bias, value_weights: None, batch, tokens })
     }
 
-    /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32 of
-    /// the same shape.
+    /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32
+    /// of the same shape.
     ///
     /// At each attention of text and image `observer` is asked first. It is then told what the
     /// image's queries give to the text's keys and, behind those, to what fills up the image.

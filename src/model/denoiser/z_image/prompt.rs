@@ -3,8 +3,8 @@
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// A prompt made ready for [`ZImage`](super::ZImage): the text behind its own blocks. Its keys change
-/// from block to block and from step to step.
+/// A prompt made ready for [`ZImage`](super::ZImage): the text behind its own blocks. Its keys
+/// change from block to block and from step to step.
 #[derive(Debug, Clone)]
 pub struct ZImagePrompt {
     /// `[batch, tokens, dim]`; a row ends where [`padded`](Self::padded) says.
