@@ -5,8 +5,8 @@
 //! cargo bench --features cuda --bench gpu -- parity [--device cuda]
 //! cargo bench --features cuda --bench gpu -- steps DIR [--device cuda] [--dtype f16] [--size 512] [--steps 20]
 //! ```
-//! `benches/gpu.sh` runs both beside diffusers. Nothing is asserted but that runs end; `--device cpu`
-//! tries the bench itself.
+//! `benches/gpu.sh` runs both beside diffusers. Nothing is asserted but that runs end; `--device
+//! cpu` tries the bench itself.
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{Aggregate, aggregate};

@@ -23,7 +23,8 @@ pub struct EvalArgs {
     scenes: PathBuf,
 
     /// Timesteps of training that the pictures are noised to
-    /// [default: 300,450,600 for scenes; 100,500 for VOC and COCO, as GoCA and ConceptAttention are published]
+    /// [default: 300,450,600 for scenes; 100,500 for VOC and COCO, as GoCA and ConceptAttention are
+    /// published]
     #[arg(long, value_name = "T,T", value_delimiter = ',')]
     levels: Vec<usize>,
 

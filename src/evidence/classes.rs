@@ -1,6 +1,6 @@
 //! The IoU over classes of a data set: each pixel has the class whose map is highest there.
 
-use super::scenes::Scene;
+use super::scene::Scene;
 use crate::trace::normalized;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn by_own_range(map: &[f32]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::Object;
+    use super::super::scene::Object;
     use super::*;
     use image::RgbImage;
 

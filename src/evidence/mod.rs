@@ -16,6 +16,7 @@ mod figure;
 pub mod record;
 pub mod redrawn;
 pub mod sanity;
+pub mod scene;
 pub mod scene_folder;
 pub mod scenes;
 pub mod scores;

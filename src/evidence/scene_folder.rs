@@ -1,7 +1,7 @@
 //! Scenes with known masks from a folder: listed in `scenes.json`, or as pictures, texts and masks
 //! that belong together by name.
 
-use super::scenes::{Object, Scene};
+use super::scene::{Object, Scene};
 use crate::{Error, Result, files, picture};
 use serde::Deserialize;
 use std::collections::BTreeMap;

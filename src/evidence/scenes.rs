@@ -4,46 +4,17 @@
 use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use super::classes::{ClassIou, Classes};
 use super::data_set::DataSet;
+use super::scene::{Object, Scene, TIMESTEPS};
 use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
 use crate::pipeline::{LookOptions, Noised, Pipeline};
 use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo, normalized};
 use crate::{Error, Result};
-use image::RgbImage;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 
-/// The timesteps of training that scenes are noised to.
-pub const TIMESTEPS: [usize; 3] = [300, 450, 600];
-
 /// Seed of the confidence intervals.
 const SEED: u32 = 5;
-
-/// A picture with a caption and the masks of the things in it.
-#[derive(Debug, Clone)]
-pub struct Scene {
-    /// Its name, for messages.
-    pub name: String,
-    /// The picture; each side a multiple of the VAE's factor.
-    pub image: RgbImage,
-    /// What it shows.
-    pub caption: String,
-    /// The things in it.
-    pub objects: Vec<Object>,
-    /// Which pixels count for nothing in the IoU over classes, row by row; none where empty.
-    pub ignored: Vec<bool>,
-}
-
-/// A thing in a scene.
-#[derive(Debug, Clone)]
-pub struct Object {
-    /// The word of the caption that names it.
-    pub word: String,
-    /// Its bytes in the caption.
-    pub range: Range<usize>,
-    /// Which pixels of the scene show it, row by row.
-    pub mask: Vec<bool>,
-}
 
 /// A way to make a map that is measured.
 #[derive(Debug, Clone)]

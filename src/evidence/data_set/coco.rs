@@ -3,7 +3,7 @@
 
 use super::labels::{BACKGROUND, Labels, VOID};
 use super::wrong;
-use crate::evidence::scenes::Scene;
+use crate::evidence::scene::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! A picture with a class for every pixel, and the scene that it makes.
 
-use super::super::scenes::{Object, Scene};
+use super::super::scene::{Object, Scene};
 use crate::picture;
 use crate::trace::Grid;
 use image::RgbImage;

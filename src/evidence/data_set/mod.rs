@@ -8,8 +8,8 @@ mod coco;
 mod labels;
 mod voc;
 
+use super::scene::{Scene, TIMESTEPS};
 use super::scene_folder::read_scenes;
-use super::scenes::{Scene, TIMESTEPS};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use coco::Coco;

@@ -104,8 +104,8 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "compete",
-        about: "the last site (on large grids the up blocks' nearest to 16 cells, in a transformer the middle half), each \
-        cell shared out among the prompt's words",
+        about: "the last site (on large grids the up blocks' nearest to 16 cells, in a transformer the middle \
+        half), each cell shared out among the prompt's words",
         sites: &[SiteFilter::UpNear(16)],
         compete: Some(0.8),
         of_tokens: OfTokens::Sum,

@@ -243,7 +243,7 @@ pub(super) mod tests {
 
     #[test]
     fn large_grids_are_left_out_by_default() {
-        // The up blocks of Stable Diffusion 1.5 at 512x512, of SDXL at 1024x1024, and of a small network.
+        // The up blocks of Stable Diffusion 1.5 at 512x512, SDXL at 1024x1024, and a small network.
         let up = |sides: &[usize]| -> Vec<Site> {
             let place = |(at, &side): (usize, &usize)| site(&format!("up_blocks.{at}"), Stage::Up, side, side + 8);
             sides.iter().enumerate().map(place).collect()
