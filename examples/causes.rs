@@ -14,8 +14,8 @@ use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::causal::{Cut, Row, changes};
+use attnmap::evidence::scene::TIMESTEPS;
 use attnmap::evidence::scene_folder::read_scenes;
-use attnmap::evidence::scenes::TIMESTEPS;
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, by_cause, rank};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
