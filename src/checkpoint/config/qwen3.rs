@@ -91,7 +91,7 @@ impl Qwen3Config {
                 return Err(fields.refuse(format!("`{name}` is {size}, which is out of range ({least} to {most})")));
             }
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) || self.head_dim % 2 != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(fields.refuse(format!(
                 "`num_key_value_heads` ({}) does not divide `num_attention_heads` ({}), or `head_dim` ({}) is odd",
                 self.num_key_value_heads, self.num_attention_heads, self.head_dim

@@ -5,6 +5,9 @@ use crate::checkpoint::Sd3Config;
 use crate::model::layers::{Builder, Columns, JointAttention, JointKeys, Linear, RmsNorm};
 use candle_core::Tensor;
 
+/// Is shown attention probabilities.
+type Tap<'a> = &'a mut dyn FnMut(&Tensor) -> Result<()>;
+
 /// Epsilon of the norms of queries and keys.
 const EPS: f64 = 1e-6;
 
@@ -83,7 +86,7 @@ impl Joint {
         text: &Tensor,
         weights: Option<&Tensor>,
         bias: Option<&Tensor>,
-        tap: Option<&mut dyn FnMut(&Tensor) -> Result<()>>,
+        tap: Option<Tap<'_>>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (cells, tokens) = (image.dim(1)?, text.dim(1)?);
         let text_values = self.text.v.forward(text)?;
@@ -133,7 +136,7 @@ impl OfImage {
     }
 
     /// What `x` `[batch, cells, width]` sees of itself. `tap` is shown all of its attention.
-    pub(super) fn forward(&self, x: &Tensor, tap: Option<&mut dyn FnMut(&Tensor) -> Result<()>>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, tap: Option<Tap<'_>>) -> Result<Tensor> {
         let cells = x.dim(1)?;
         let keys = self.attention.keys(&self.image.keys(x)?, &self.image.v.forward(x)?)?;
         let columns: Option<Columns> = match tap {
