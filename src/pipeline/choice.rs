@@ -24,8 +24,8 @@ impl Choice {
     /// The one that made the run of `record`.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] for a setting that this version does not understand, and for a device
-    /// that this build does not have.
+    /// [`crate::Error::Option`] for a setting that this version does not understand, and for a
+    /// device that this build does not have.
     pub fn of_run(record: &RunRecord) -> Result<Self> {
         let source = record.checkpoint.id.parse()?;
         let changes = record.settings.changes.clone();

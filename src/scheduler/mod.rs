@@ -61,9 +61,9 @@ use crate::{Error, Result};
 /// `Class.from_config(other.config)` does. Fields that the class does not have are passed over, and
 /// absent ones get that class's defaults.
 ///
-/// Errors: [`Error::Option`](crate::Error::Option) for `--steps` of 0, more than training had, or
-/// otherwise impossible for this sampler. [`Error::Config`](crate::Error::Config) names a field
-/// whose value is not supported. [`Error::Unsupported`](crate::Error::Unsupported) names an unknown
+/// Errors: [`Error::Option`] for `--steps` of 0, more than training had, or
+/// otherwise impossible for this sampler. [`Error::Config`] names a field
+/// whose value is not supported. [`Error::Unsupported`] names an unknown
 /// class.
 pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
@@ -77,7 +77,7 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
 /// `LatentConsistencyModelImg2ImgPipeline` has it. All of `steps` are taken. They are chosen from
 /// the last `strength` (above 0, at most 1) of the timesteps of distillation.
 ///
-/// Errors: as [`build`], and [`Error::Option`](crate::Error::Option) when the share holds fewer
+/// Errors: as [`build`], and [`Error::Option`] when the share holds fewer
 /// timesteps than `steps`.
 pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
@@ -85,7 +85,7 @@ pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> 
 
 /// The scheduler of a flow matching checkpoint, whose noise levels may depend on the image's size.
 ///
-/// Errors: as [`build`], and [`Error::Option`](crate::Error::Option) for a `kind` that is no
+/// Errors: as [`build`], and [`Error::Option`] for a `kind` that is no
 /// sampler of flow matching.
 pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
@@ -134,7 +134,7 @@ pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<O
 /// The share of signal in a noisy latent at a timestep of training, 0 to 1. It is the cumulative
 /// product of `1 - beta` up to it (diffusers' `alphas_cumprod`). `None` beyond the last timestep.
 ///
-/// Errors: [`Error::Config`](crate::Error::Config) naming a field whose value is not supported.
+/// Errors: [`Error::Config`] naming a field whose value is not supported.
 pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
     ddim::alpha_bar(config, timestep)
 }
