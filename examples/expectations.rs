@@ -3,11 +3,10 @@
 //!
 //! `cargo run --release --example expectations -- tests/data/scenes/select tests/data/scenes/final`
 //!
-//! The scenes have masks, which say what is there and where. Expectations that the masks meet, and
-//! such as they do not, are judged by the maps of a look with the scene's caption, and of presence
-//! by a look for the thing alone. For each folder it also prints the contrast that parts the words
-//! that are there from those that are not with the fewest errors; that of the first folder is the
-//! bound in use.
+//! The scenes have masks, which say what is there and where. Expectations that the masks meet, and such as they do not, are judged by the
+//! maps of a look with the scene's caption, and of presence by a look for the thing alone.
+//! For each folder it also prints the gain that parts the words that are there from those that are not with
+//! the fewest errors; that of the first folder is the bound in use.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -41,8 +40,8 @@ struct Count {
 #[derive(Default)]
 struct Found {
     counts: BTreeMap<&'static str, Count>,
-    /// Contrasts of sightings: of things that are there, and of others.
-    contrasts: [Vec<f32>; 2],
+    /// Gains of sightings: of things that are there, and of others.
+    gains: [Vec<f32>; 2],
 }
 
 fn main() -> Result<()> {
@@ -64,7 +63,7 @@ fn main() -> Result<()> {
         for (name, Count { met, so, met_wrongly, not_so }) in &found.counts {
             println!("| {name} | {} | {} |", share(so - met, *so), share(*met_wrongly, *not_so));
         }
-        let [there, not] = &found.contrasts;
+        let [there, not] = &found.gains;
         let errors = |at: f32| {
             let share = |values: &[f32], wrong: &dyn Fn(f32) -> bool| {
                 values.iter().filter(|value| wrong(**value)).count() as f64 / values.len().max(1) as f64
@@ -76,7 +75,7 @@ fn main() -> Result<()> {
         let best: Vec<f32> = all.into_iter().filter(|&at| errors(at) <= least).collect();
         let ends = best.iter().fold([f32::INFINITY, 0.0], |[low, high], &at| [low.min(at), high.max(at)]);
         println!(
-            "contrast that parts what is there from what is not: {ends:.2?} (both errors together {:.1} %)\n",
+            "gain that parts what is there from what is not: {ends:.2?} (both errors together {:.1} %)\n",
             100.0 * least
         );
     }
@@ -191,8 +190,8 @@ impl Found {
             let seen = pipeline.look_for(image, &things)?;
             for thing in things {
                 let name = "no THING";
-                let contrast = self.judge(name, (&trace, &seen), &format!("no {thing}"), !is_there)?;
-                self.contrasts[usize::from(!is_there)].extend(contrast);
+                let gain = self.judge(name, (&trace, &seen), &format!("no {thing}"), !is_there)?;
+                self.gains[usize::from(!is_there)].extend(gain);
             }
         }
         Ok(())

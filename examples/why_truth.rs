@@ -506,19 +506,16 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
         own.sort_by_key(|line| line.step);
         own
     };
-    let mut counts: BTreeMap<Kind, [usize; 4]> = BTreeMap::new();
+    let mut counts: BTreeMap<Kind, [usize; 5]> = BTreeMap::new();
     let (mut within, mut timed, mut least_seeds) = (0, 0, usize::MAX);
     for case in cases {
         let same = |line: &&Asked| {
             line.prompt == case.prompt && line.kind == case.kind && ask.steps.is_none_or(|steps| line.steps == steps)
         };
-        let (Some(asked), Some(found)) = (asked.iter().find(same), effects(case, &dense)) else { continue };
+        let Some(asked) = asked.iter().find(same) else { continue };
         let answer = answer(&asked.findings, &limits);
-        let truth = limits.causes(found.edit, found.scatter, found.lora);
-        let [cases, agrees, untold, right] = counts.entry(case.kind).or_default();
-        *cases += 1;
-        let agree = answer.cause == truth;
-        *agrees += usize::from(agree);
+        let [told, untold, right, cases, agrees] = counts.entry(case.kind).or_default();
+        *told += 1;
         *untold += usize::from(answer.cause.is_empty());
         let has = |cause: Cause| answer.cause.contains(&cause);
         let by_construction = match case.kind {
@@ -528,6 +525,19 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
             Kind::Pair => true,
         };
         *right += usize::from(by_construction);
+        let Some(found) = effects(case, &dense) else {
+            if !by_construction {
+                println!(
+                    "{:?}: {} ({}): said {:?}; {}",
+                    case.kind, case.prompt, case.word, answer.cause, answer.sentence
+                );
+            }
+            continue;
+        };
+        let truth = limits.causes(found.edit, found.scatter, found.lora);
+        let agree = answer.cause == truth;
+        *cases += 1;
+        *agrees += usize::from(agree);
         least_seeds = least_seeds.min(found.seeds);
         if !agree || !by_construction {
             println!(
@@ -556,12 +566,13 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
             }
         }
     }
-    println!("| cases | how many | cause agrees | cannot tell | as it must be |\n| --- | --- | --- | --- | --- |");
-    for (kind, [cases, agrees, untold, right]) in &counts {
-        println!("| {kind:?} | {cases} | {agrees} | {untold} | {right} |");
+    println!("| cases | asked | cannot tell | as it must be | measured densely | cause agrees |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (kind, [told, untold, right, cases, agrees]) in &counts {
+        println!("| {kind:?} | {told} | {untold} | {right} | {cases} | {agrees} |");
     }
     let total = |at: usize| counts.values().map(|counts| counts[at]).sum::<usize>();
-    println!("| all | {} | {} | {} | {} |", total(0), total(1), total(2), total(3));
+    println!("| all | {} | {} | {} | {} | {} |", total(0), total(1), total(2), total(3), total(4));
     println!("dense: at least {least_seeds} seeds; settled within 2 steps: {within} of {timed}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::facts::region::Place;
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
-use crate::run::{Run, RunKind, Threshold, word_regions};
+use crate::run::{Run, Threshold, word_regions};
 use crate::trace::{Grid, Half, WordInfo};
 use crate::{Error, Result};
 
@@ -30,14 +30,9 @@ pub struct Seen {
 /// Refuses a run that cannot be made again here, before any checkpoint is loaded.
 ///
 /// # Errors
-/// [`Error::Trace`] for a run that another program drew and recorded.
+/// As [`Run::check_drawn_here`].
 pub fn check_run(run: &Run) -> Result<()> {
-    if run.record.kind == RunKind::Record {
-        let reason = "another program drew and recorded it, so that its steps cannot be made again here; make the run \
-                      with `attnmap generate` and the same checkpoint (--model)";
-        return Err(Error::Trace { file: run.folder.clone(), reason: reason.into() });
-    }
-    Ok(())
+    run.check_drawn_here("attribute")
 }
 
 /// Makes `run` again with the checkpoint that made it, and keeps what the UNet was shown at `count`

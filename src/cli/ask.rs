@@ -34,8 +34,8 @@ pub struct AskArgs {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// Rank the words by what cutting each of them changes here; words that were not tested yet are
-    /// tested first
+    /// Rank the words by how much of what cutting each of them changes lies here; words that were
+    /// not tested yet are tested first
     #[arg(long, conflicts_with = "versus")]
     cause: bool,
 
@@ -73,13 +73,13 @@ Examples:
   attnmap ask last --at 40,90 --cause
   attnmap ask last --versus apple,frog
 
---cause cuts each word that could be drawn, as `explain` does, and tells how much of the prediction changes at
-the place without it. A colour follows its noun, which it works through; both come where the larger change of
-the two is. ACCURACY.md has how often the noun of the thing at the place comes first. What is tested is kept in
-the run's folder and shown on its page. --versus draws RUN/versus/WORD-WORD.png: the difference of both maps,
-and of what cutting each changes. Without a place, its table has the cells where each of the two prevails. A
-word that the prompt lacks can be one that the run was asked about (`attnmap probe RUN --words green`); it
-cannot be cut.";
+--cause cuts each word that could be drawn, as `explain` does, and tells which share of all that changes without
+it lies at the place. A colour follows its noun, which it works through; both come where the higher share of the
+two is. Words that change under a twentieth of the most here come last. ACCURACY.md has how often the noun of the
+thing at the place comes first. What is tested is kept in the run's folder and shown on its page.
+--versus draws RUN/versus/WORD-WORD.png: the difference of both maps, and of what cutting each changes. Without a
+place, its table has the cells where each of the two prevails. A word that the prompt lacks can be one that the run
+was asked about (`attnmap probe RUN --words green`); it cannot be cut.";
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -161,7 +161,7 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
     match args.json {
         true => print::json(&parts),
         false if args.cause => print::stdout(causes(&parts).as_bytes()),
-        false => print::stdout(table(&parts).as_bytes()),
+        false => print::stdout(table(&parts, run.record.image_share.is_some()).as_bytes()),
     }
 }
 
@@ -311,22 +311,21 @@ pub(super) fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> R
     })
 }
 
-/// The words by what cutting each changes here.
+/// The words by how much of what cutting each changes lies here.
 fn causes(parts: &[Part]) -> String {
     let mut rows = vec![
-        ["word", "of the change here", "changes here", "share of its change", "looked at"].map(str::to_owned).to_vec(),
+        ["word", "share of its change", "changes here", "of the change here", "looked at"].map(str::to_owned).to_vec(),
     ];
     for part in parts.iter().filter(|part| part.change.is_some()) {
         let share = |value: Option<f64>| value.map_or_else(|| "-".into(), print::percent);
         let [cause, change, causal] = [part.cause, part.change, part.causal].map(share);
-        rows.push(vec![print::printable(&part.word), cause, change, causal, print::percent(part.share)]);
+        rows.push(vec![print::printable(&part.word), causal, change, cause, print::percent(part.share)]);
     }
     print::table(&rows)
-        + "\nOf the change here: the word's part in what cutting each of these words changes in this place, 100 % \
-        together.\n\
+        + "\nShare of its change: how much of all that cutting the word changes lies here; the words are ranked by it.\n\
            Changes here: how much the prediction changes here without the word, over the prediction's mean square.\n\
-           Share of its change: how much of what cutting the word changes lies here. Looked at: its share of the \
-attention here.\n"
+           Of the change here: the word's part in what cutting each of these words changes here, 100 % together.\n\
+           Looked at: its share of the attention here.\n"
 }
 
 /// Two words against each other.
@@ -368,7 +367,8 @@ fn both_words(files: &VersusFiles) -> String {
     )
 }
 
-fn table(parts: &[Part]) -> String {
+/// The words by their attention; of `joint` attention the image takes a part.
+fn table(parts: &[Part], joint: bool) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
     let head = ["word", "share here", "against the image", "in its area"];
     let mut head = head.map(str::to_owned).to_vec();
@@ -382,8 +382,8 @@ fn table(parts: &[Part]) -> String {
         rows.push(row);
     }
     let mut text = print::table(&rows);
-    text +=
-        "\nShare here: how much of the attention in this place goes to the word; with start, end and padding 100 %.\n";
+    let rest = if joint { "start, end, padding and the image itself" } else { "start, end and padding" };
+    text += &format!("\nShare here: how much of the attention in this place goes to the word; with {rest} 100 %.\n");
     text += "Against the image: that, over the word's share of the whole image.\n";
     text += "In its area: how much of this place lies where the word's map reaches its threshold.\n";
     if parts.iter().any(|part| part.probe) {

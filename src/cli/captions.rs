@@ -11,6 +11,7 @@ use attnmap::gallery::{Looks, Progress, check_folder, read_captioned, settle};
 use attnmap::run;
 use attnmap::trace::{Grid, PromptInfo};
 
+use super::expect::Unmet;
 use super::inert;
 use super::newest::OUTPUTS;
 use super::open;
@@ -42,11 +43,16 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
+    let regions = args.regions.chosen(display.threshold)?;
     let pictures = read_captioned(&args.image, !args.no_metadata)?;
     let uncaptioned: Vec<&String> = pictures.iter().filter_map(|picture| picture.caption.as_ref().err()).collect();
     if uncaptioned.len() == pictures.len() {
         let reason = uncaptioned.first().map_or("", |reason| reason.as_str());
         return one("IMAGE", &format!("{}: no picture has a caption ({reason})", args.image.display()));
+    }
+    if let Some(expect) = args.expect.list() {
+        let captions: Vec<&str> = pictures.iter().filter_map(|picture| picture.caption.as_deref().ok()).collect();
+        expect.check_texts(&captions)?;
     }
     let name = args.image.file_stem().map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
     let out = args.output.out.clone();
@@ -73,6 +79,8 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         display: &display,
         by: args.maps.by(),
         per_level: !args.output.no_step_maps,
+        expect: args.expect.list(),
+        regions: regions,
     };
     let bar = terminal.bar(pictures.len() as u64, "pictures");
     let log = !terminal.quiet && !std::io::stderr().is_terminal();
@@ -91,23 +99,29 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let (outcome, coverage) = made?;
+    let (outcome, coverage, expected) = made?;
     let page = out.join("coverage.html");
     if args.output.open {
         open::open(&page);
     }
     if args.output.json {
-        let (gallery, facts) = (out.join("index.html"), serde_json::to_value(outcome)?);
+        let (gallery, mut facts) = (out.join("index.html"), serde_json::to_value(outcome)?);
+        if args.expect.list().is_some() {
+            facts["expected"] = serde_json::to_value(expected)?;
+        }
         print::json(&serde_json::json!({"page": page, "gallery": gallery, "facts": facts, "coverage": coverage}))?;
     } else {
-        let line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
+        let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
+        if args.expect.list().is_some() {
+            line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
+        }
         let files = [page, out.join("index.html")].map(|file| file.display().to_string()).join("\n");
         print::stdout(format!("{}\n{line}\n{files}\n", table(&coverage)).as_bytes())?;
     }
     if outcome.failed > 0 {
         anyhow::bail!("{} pictures could not be looked at; the same command tries them again", outcome.failed);
     }
-    Ok(())
+    Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures are not as expected; all expectations were")
 }
 
 fn table(coverage: &Coverage) -> String {

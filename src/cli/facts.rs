@@ -7,7 +7,7 @@ use attnmap::facts::expect::{Expectations, Outcome};
 use attnmap::facts::sweep::Sweep;
 use attnmap::facts::{self, Facts};
 use attnmap::files::Target;
-use attnmap::run::{self, Run};
+use attnmap::run::{self, Run, RunKind};
 use attnmap::trace::{Grid, Half, normalized};
 use clap::Args;
 use serde::Serialize;
@@ -92,7 +92,15 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
             things.retain(|thing| sightings.iter().all(|known| normalized(&known.thing) != normalized(thing)));
             if !things.is_empty() {
                 // A look at the image: nothing else here needs the checkpoint.
-                sightings.extend(args.model.load_of(&run.record, terminal)?.look_for(&image, &things)?);
+                let pipeline = match run.record.kind {
+                    // Whatever drew it, a checkpoint that attnmap runs can look at the image.
+                    RunKind::Record if terminal.given.has("model") => {
+                        args.model.load(Some([run.record.image.height, run.record.image.width]), terminal)?
+                    }
+                    RunKind::Record => return Err(unseen(&things).into()),
+                    _ => args.model.load_of(&run.record, terminal)?,
+                };
+                sightings.extend(pipeline.look_for(&image, &things)?);
             }
             expect.check(&trace, &aggregate, threshold, &sightings)?
         }
@@ -173,4 +181,14 @@ fn text(found: &Facts, image: Grid) -> String {
         text += &format!("  and {more} more (--json lists them)\n");
     }
     text
+}
+
+/// The refusal of a look at a run that another program recorded, without a checkpoint that could look.
+fn unseen(things: &[String]) -> Error {
+    let things: Vec<String> = things.iter().map(|thing| attnmap::in_quotes(thing)).collect();
+    let reason = format!(
+        "another program recorded this run; whether {} was drawn needs a look at the image by a checkpoint that attnmap runs: give one",
+        things.join(" or ")
+    );
+    Error::option("--model", reason)
 }

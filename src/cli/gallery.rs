@@ -66,8 +66,11 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<Weights>,
 
-    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or
-    /// owner/name/file.safetensors; may be given several times
+    /// Also without each word that could be drawn, one at a time, or with --by tag each tag; the page says how much of the image changes
+    #[arg(long, value_name = "EACH", value_parser = ["each"])]
+    without: Option<String>,
+
+    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or owner/name/file.safetensors; may be given several times
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     model: Vec<String>,
 
@@ -170,6 +173,7 @@ Examples:
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
   attnmap gallery --prompt \"a red apple and a frog\" --guidance 3,5,8 --scheduler ddim,euler-a --seeds 0..2
   attnmap gallery --prompt \"a red apple and a frog\" --weight frog=0.6,1.4 --seeds 0..4
+  attnmap gallery --prompt \"a red apple and a frog, on the beach\" --without each --by tag --seeds 0..4
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
   attnmap gallery --prompt \"a red apple to the left of a frog\" --expect \"apple left of frog, no fox\"
   attnmap gallery --index /shared/night
@@ -204,8 +208,10 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
-    if !args.maps.by().is_word() {
-        return Err(Error::option("--by", "a gallery's page is made by words; leave it out").into());
+    if !args.maps.by().is_word() && args.without.is_none() {
+        let reason =
+            "a gallery's page is made by words; with --without each it says what is left out, else leave it out";
+        return Err(Error::option("--by", reason).into());
     }
     let out = &folder(args, &single, (&aggregate, &display));
     check_folder(out)?;
@@ -516,6 +522,7 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         seeds: lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string),
         replacements: args.replace.clone(),
         weights: args.weight.clone(),
+        without: args.without.as_ref().map(|_| args.maps.by()),
         sampling: args.sampling.axes(args.syntax, &args.init.strength),
         models: lists::once("--model", args.model.clone(), String::clone),
         changes: args.own.changes(),

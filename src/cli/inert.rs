@@ -337,6 +337,7 @@ mod tests {
         ("open", "shows the page"),
         ("levels", "is what the picture is noised to"),
         ("seeds", "are the images"),
+        ("without", "is a cell each"),
         ("replace", "is refused where no prompt has the word"),
         ("batch", "limits"),
         ("pack", "is the gallery for others"),

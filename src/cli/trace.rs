@@ -86,7 +86,7 @@ pub struct TraceArgs {
     pub(super) display: DisplayArgs,
 
     #[command(flatten)]
-    regions: RegionFileArgs,
+    pub(super) regions: RegionFileArgs,
 
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -104,14 +104,16 @@ Examples:
 
 Caption, negative prompt, seed and settings come from the metadata that attnmap, AUTOMATIC1111's web UI, Forge,
 ComfyUI or InvokeAI wrote into the picture. What was taken and what was not is said; what is given here comes
-first. The maps depend on the caption and the seed; the rest is recorded in run.json. A folder with a .txt file
-beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name and text) becomes a
-gallery with a table: which caption words are found, where, how often. The same command goes on where it was
-interrupted. The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once
-with the caption; nothing is drawn. Low levels leave the picture clear and the caption little to say, high
-levels leave little of the picture. There is no unconditional half:
-guidance would not change what the caption's words attend to. The run's image.png is the picture as it was
-shown, and view, ask, facts, report, compare, animate and explain work on it.";
+first. The maps depend on the caption and the seed; the rest is recorded in run.json.
+A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name
+and text) becomes a gallery with a table: which caption words are found, where, how often. The same command goes
+on where it was interrupted. --expect judges every picture whose caption has the words; --masks and --outline
+write the files of each.
+The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the
+caption; nothing is drawn. Low levels leave the picture clear and the caption little to say, high levels leave
+little of the picture. There is no unconditional half: guidance would not change what the caption's words attend
+to. The run's image.png is the picture as it was shown, and view, ask, facts, report, compare, animate and
+explain work on it.";
 
 impl TraceArgs {
     /// Whether many captioned pictures are given and not one.

@@ -37,24 +37,17 @@ pub fn unasked(trace: &Trace, words: &[String]) -> Vec<String> {
 /// Refuses a run that attnmap cannot make again at all, before a checkpoint is loaded.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a run that another program recorded.
+/// As [`Run::check_drawn_here`].
 pub fn check_kind(run: &Run) -> Result<()> {
-    match run.record.kind {
-        RunKind::Generate | RunKind::Trace => Ok(()),
-        RunKind::Record => Err(Error::Unsupported {
-            what: "asking more words of a run that another program recorded".into(),
-            way_out: "record it again there, with the words in its prompt".into(),
-        }),
-    }
+    run.check_drawn_here("probe")
 }
 
 /// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks
 /// it about `words` too. `progress` is told of every call of the network.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token.
-/// [`Error::Unsupported`] for a run that another program recorded. [`Error::Trace`] when the run
-/// cannot be made again exactly. [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token, or another program recorded the run;
+/// [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks.
 pub fn ask(
     pipeline: &Pipeline,
     run: &Run,

@@ -124,6 +124,7 @@ impl Explanation {
     /// [`Error::Option`] for words that cannot be tested and other things that cannot be had;
     /// [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, ask: Ask) -> Result<Self> {
+        run.check_drawn_here("a test of its words")?;
         let trace = run.trace()?;
         let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
         let tested = tested(&ask, &maps)?;

@@ -155,10 +155,12 @@ pub struct Part {
     pub cause: Option<f64>,
 }
 
-/// Orders `parts`, which are of `words`, the words of a prompt in order, by what cutting each word
-/// changes in the place, the most first. A colour or the like works through its noun: it follows
-/// that, and both come where the larger change of the two is. Words that were not tested come
-/// after, as they were.
+/// Below this share of the largest change in a place, a word's change there is too faint to count among the causes.
+const FAINT: f64 = 0.05;
+
+/// Orders `parts`, which are of `words`, the words of a prompt in order, by which share of all that cutting the word changes lies in the
+/// place, the highest first. A colour or the like works through its noun: it follows that, and both come where the higher share of the two
+/// is. Words that change hardly anything here come after the others, and words that were not tested after those, as they were.
 pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);
@@ -166,20 +168,26 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
         pairs.into_iter().map(|(adjective, noun)| (label(&words[adjective]), label(&words[noun]))).collect();
     let noun_of = |word: &str| pairs.iter().find(|(adjective, _)| adjective == word).map(|(_, noun)| noun.clone());
     let group = |part: &Part| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
-    let change = |part: &Part| part.change.unwrap_or(-1.0);
-    let mut most: HashMap<String, f64> = HashMap::new();
+    let share = |part: &Part| part.causal.unwrap_or(-1.0);
+    // The largest change and the highest share of each group.
+    let mut most: HashMap<String, [f64; 2]> = HashMap::new();
     for part in parts.iter() {
-        let own = most.entry(group(part)).or_insert(-1.0);
-        *own = own.max(change(part));
+        let own = most.entry(group(part)).or_insert([-1.0; 2]);
+        *own = [own[0].max(part.change.unwrap_or(-1.0)), own[1].max(share(part))];
     }
-    let of_group = |part: &Part| most.get(&group(part)).copied().unwrap_or(-1.0);
+    let largest = most.values().map(|own| own[0]).fold(0.0, f64::max);
+    // Counted, faint, not tested; and the share.
+    let of_group = |part: &Part| match most.get(&group(part)) {
+        Some(&[change, share]) if share >= 0.0 => (u8::from(change < FAINT * largest), share),
+        _ => (2, -1.0),
+    };
     parts.sort_by(|a, b| {
-        let groups = of_group(b).total_cmp(&of_group(a));
-        // Groups of one and the same change are kept apart, and a noun stands before what belongs
-        // to it.
+        let ((kind_a, share_a), (kind_b, share_b)) = (of_group(a), of_group(b));
+        let groups = kind_a.cmp(&kind_b).then(share_b.total_cmp(&share_a));
+        // Groups of one and the same share are kept apart, and a noun stands before what belongs to it.
         let nouns = group(a).cmp(&group(b)).then(noun_of(&a.word).is_some().cmp(&noun_of(&b.word).is_some()));
-        let tested = if of_group(a) >= 0.0 { nouns } else { Ordering::Equal };
-        groups.then(tested).then(change(b).total_cmp(&change(a)))
+        let tested = if kind_a < 2 { nouns } else { Ordering::Equal };
+        groups.then(tested).then(share(b).total_cmp(&share(a)))
     });
 }
 
@@ -263,33 +271,37 @@ mod tests {
     }
 
     #[test]
-    fn a_colour_follows_its_noun_and_both_rank_by_the_larger_change() {
+    fn a_colour_follows_its_noun_and_both_rank_by_the_higher_share() {
         let words: Vec<WordInfo> = ["a", "red", "apple", "and", "frog"]
             .into_iter()
             .map(|text| WordInfo { text: text.into(), start: 0, end: 0, tokens: Vec::new(), occurrence: 1 })
             .collect();
-        let order = |changes: [Option<f64>; 5]| -> Vec<String> {
-            let part = |(word, change): (&WordInfo, Option<f64>)| {
-                let word = word.text.clone();
-                Part {
-                    word,
-                    special: false,
-                    probe: false,
-                    share: 0.0,
-                    lift: 0.0,
-                    in_area: None,
-                    causal: None,
-                    change,
-                    cause: None,
-                }
+        let order = |found: [Option<(f64, f64)>; 5]| -> Vec<String> {
+            let part = |(word, found): (&WordInfo, Option<(f64, f64)>)| Part {
+                word: word.text.clone(),
+                special: false,
+                probe: false,
+                share: 0.0,
+                lift: 0.0,
+                in_area: None,
+                causal: found.map(|(share, _)| share),
+                change: found.map(|(_, change)| change),
+                cause: None,
             };
-            let mut parts: Vec<Part> = words.iter().zip(changes).map(part).collect();
+            let mut parts: Vec<Part> = words.iter().zip(found).map(part).collect();
             by_cause(&mut parts, &words);
             parts.into_iter().map(|part| part.word).collect()
         };
-        assert_eq!(order([None, Some(0.5), Some(0.3), None, Some(0.4)]), ["apple", "red", "frog", "a", "and"]);
-        assert_eq!(order([None, Some(0.1), Some(0.3), None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
-        assert_eq!(order([None, Some(0.1), None, None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
+        let even = |shares: [Option<f64>; 5]| order(shares.map(|share| share.map(|share| (share, 0.2))));
+        assert_eq!(even([None, Some(0.5), Some(0.3), None, Some(0.4)]), ["apple", "red", "frog", "a", "and"]);
+        assert_eq!(even([None, Some(0.1), Some(0.3), None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
+        assert_eq!(even([None, Some(0.1), None, None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
+        // What changes next to nothing here is no cause, however much of that lies here; a colour speaks for its noun.
+        let frog = Some((0.9, 0.004));
+        assert_eq!(order([None, None, Some((0.3, 0.1)), None, frog]), ["apple", "frog", "a", "red", "and"]);
+        let apple = Some((0.9, 0.004));
+        let red = Some((0.2, 0.1));
+        assert_eq!(order([None, red, apple, None, Some((0.4, 0.1))]), ["apple", "red", "frog", "a", "and"]);
     }
 
     #[test]

@@ -54,10 +54,10 @@ pub fn judge(
 }
 
 /// Looks for things in an image.
-type Look<'a> = dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>> + 'a;
+pub(super) type Look<'a> = dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>> + 'a;
 
 /// Whether the cell in `folder` does not meet `expect`.
-fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Look) -> Result<bool> {
+pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Look) -> Result<bool> {
     let Run { folder, mut record } = Run::open(folder)?;
     if !expect.are_of(&record.expectations) {
         let run = Run { folder, record };

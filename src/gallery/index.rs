@@ -2,11 +2,13 @@
 
 use super::cell::{CellFacts, FILE};
 use super::folder::{CELLS, FAILURES, Failure, INDEX};
-use super::index_cell::IndexCell;
+use super::index_cell::{CHANGED, IndexCell};
 use super::index_page::index_page;
+use crate::evidence::redrawn::changed_share;
 use crate::files;
 use crate::run::RunRecord;
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
     let mut cells = HashMap::new();
     read_new(folder, &mut cells)?;
+    add_changes(folder, &mut cells);
     Ok((in_order(cells.into_values().collect()), read_failures(folder)))
 }
 
@@ -44,6 +47,29 @@ fn read_new(folder: &Path, known: &mut HashMap<String, IndexCell>) -> Result<()>
         known.insert(name.to_owned(), IndexCell::new(name.to_owned(), facts, &RunRecord::read(&path)?));
     }
     Ok(())
+}
+
+/// Adds to each cell of which something was left out how much of the image that changed, where the whole cell is there too. A picture
+/// that cannot be read adds nothing.
+fn add_changes(folder: &Path, cells: &mut HashMap<String, IndexCell>) {
+    let image = |cell: &IndexCell| {
+        let bytes = files::read(&folder.join(CELLS).join(&cell.name).join("image.png")).ok()?;
+        Some(image::load_from_memory(&bytes).ok()?.to_rgb8())
+    };
+    let whole: Vec<&IndexCell> = cells.values().filter(|cell| cell.facts.cell.without.is_empty()).collect();
+    let missing = cells.values().filter(|cell| !cell.facts.cell.without.is_empty() && cell.changed.is_none());
+    let change = |cell: &IndexCell| -> Option<(String, f64)> {
+        let whole = whole.iter().find(|whole| cell.facts.cell.is_part_of(&whole.facts.cell))?;
+        let (own, whole) = (image(cell)?, image(whole)?);
+        (own.dimensions() == whole.dimensions()).then(|| (cell.name.clone(), changed_share(&whole, &own)))
+    };
+    let found: Vec<(String, f64)> = missing.collect::<Vec<_>>().into_par_iter().filter_map(change).collect();
+    for (name, share) in found {
+        if let Some(cell) = cells.get_mut(&name) {
+            cell.changed = Some(share);
+            cell.numbers.push((CHANGED.to_owned(), share));
+        }
+    }
 }
 
 fn in_order(mut cells: Vec<IndexCell>) -> Vec<IndexCell> {
@@ -111,6 +137,7 @@ impl LiveIndex {
         // Whoever writes last has read last: no page leaves out a cell that an earlier page had.
         let _turn = Turn::wait(&self.folder);
         read_new(&self.folder, &mut self.known)?;
+        add_changes(&self.folder, &mut self.known);
         let (cells, failures) = (in_order(self.known.values().cloned().collect()), read_failures(&self.folder));
         let planned = self.planned.filter(|planned| cells.len() + failures.len() < *planned);
         let html = index_page(&cells, &failures, planned);

@@ -21,6 +21,8 @@ pub struct IndexCell {
     pub numbers: Vec<(String, f64)>,
     /// What was expected of it, and whether that is so; absent where it says nothing of this image.
     pub expected: Vec<(String, Option<bool>)>,
+    /// Of a cell without a word or tag: which share of the image changes by it; unknown without the whole cell.
+    pub changed: Option<f64>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
     /// What stands out of it, in a sentence each with its kind, a place in `NOTES`.
@@ -39,6 +41,9 @@ pub struct IndexWord {
 /// Kinds of things that may be wrong with an image, as the page offers them.
 pub(super) const NOTES: [&str; 3] =
     ["a relation of the prompt may not hold", "a word may not have been drawn", "a colour may lie on another thing"];
+
+/// The number of a cell that says how much of the image changed without what was left out.
+pub(super) const CHANGED: &str = "changed share";
 
 /// What stands out of `facts`.
 fn notes(facts: &Facts) -> Vec<(usize, String)> {
@@ -84,7 +89,8 @@ impl IndexCell {
         // The checkpoint's own, where none was asked for.
         facts.cell.sampling.steps = Some(record.settings.steps());
         facts.cell.sampling.guidance = Some(record.settings.guidance());
-        Self { name, facts, size: (record.image.width, record.image.height), numbers, expected, words, notes }
+        let size = (record.image.width, record.image.height);
+        Self { name, facts, size, numbers, expected, changed: None, words, notes }
     }
 }
 

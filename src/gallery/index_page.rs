@@ -16,11 +16,12 @@ type Axis = (&'static str, fn(&IndexCell) -> String);
 
 /// What may differ from cell to cell beside the seed, as texts; the page offers those as axes that
 /// do.
-const AXES: [Axis; 15] = [
+const AXES: [Axis; 16] = [
     ("prompt", |cell| cell.facts.cell.prompt.clone()),
     ("base", |cell| cell.facts.cell.base.clone()),
     ("replaced", |cell| cell.facts.cell.replaced.clone()),
     ("weighted", |cell| cell.facts.cell.weighted.clone()),
+    ("without", |cell| cell.facts.cell.without.clone()),
     ("negative", |cell| cell.facts.cell.sampling.negative.clone().unwrap_or_default()),
     ("model", |cell| cell.facts.cell.checkpoint_label()),
     ("lora", |cell| cell.facts.cell.lora_label()),
@@ -59,7 +60,7 @@ pub(super) fn differing(cells: &[IndexCell]) -> Vec<Differing> {
     };
     let texts = AXES.iter().map(|&(name, of)| match name {
         // What was asked of words is seen in the prompts.
-        "base" | "replaced" | "weighted" => Differing { name, texts: Vec::new() },
+        "base" | "replaced" | "weighted" | "without" => Differing { name, texts: Vec::new() },
         "prompt" | "negative" | "model" | "lora" | "init" | "size" | "syntax" => written(name, &of),
         _ => written(name, &|cell| match of(cell) {
             own if own.is_empty() => own,

@@ -4,16 +4,18 @@
 use super::captions::Captioned;
 use super::cell::{CellFacts, FILE, write_cell_files};
 use super::coverage_page;
+use super::expect::{Expected, judge_cell};
 use super::folder::{CELLS, FAILURES, Failure, is_finished};
 use super::index::write_index;
 use super::make::{Outcome, Progress, check_digest, place_cell};
 use super::plan::{Cell, Look};
 use crate::facts::Coverage;
+use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Choice, LookOptions, Pipeline};
 use crate::render::Display;
-use crate::run::{self, NewRun, Pictures, RunKind, RunRecord, Sampling};
+use crate::run::{self, NewRun, Pictures, RegionFiles, Remake, Run, RunKind, RunRecord, Sampling, Threshold};
 use crate::trace::{By, Grid, PromptInfo};
 use crate::{Error, Result, picture, report};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,10 @@ pub struct Looks<'a> {
     pub by: By,
     /// Whether the maps of single levels are kept.
     pub per_level: bool,
+    /// What is expected of every picture whose caption has the words.
+    pub expect: Option<&'a Expectations>,
+    /// Which files of the words' regions each picture's run gets.
+    pub regions: Option<(Threshold, RegionFiles)>,
 }
 
 /// What `coverage.json` holds.
@@ -91,8 +97,9 @@ impl Looks<'_> {
     }
 
     /// Looks at each of `pictures` with `pipeline`, and writes the gallery's page and its table
-    /// into `folder`. What an earlier try finished is kept; what cannot be looked at is recorded,
-    /// and the rest goes on.
+    /// into `folder`. What an earlier try finished is kept, and judged and given files of regions
+    /// as asked now; what cannot be looked at is recorded, and the rest goes on. Beside the table
+    /// it returns how many pictures are as expected.
     ///
     /// # Errors
     /// [`Error::Option`] when cells of other weights are there; [`Error::Io`] when the folder
@@ -103,7 +110,7 @@ impl Looks<'_> {
         pictures: &[Captioned],
         pipeline: &Pipeline,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Outcome, Coverage)> {
+    ) -> Result<(Outcome, Coverage, Expected)> {
         let hidden = folder.join(".making-1-of-1");
         // Removed when this ends, and by the interrupt handler.
         let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
@@ -117,6 +124,7 @@ impl Looks<'_> {
         };
         tell(Progress::Planned { cells: pictures.len(), finished: 0 })?;
         let (mut outcome, mut names, mut checked) = (Outcome::default(), Vec::new(), false);
+        let mut expected = Expected::default();
         for (order, captioned) in pictures.iter().enumerate() {
             let (cell, done) = match self.read(captioned, order) {
                 Ok((cell, image)) => {
@@ -131,7 +139,8 @@ impl Looks<'_> {
                     };
                     let made =
                         if done { self.look(folder, &hidden, &cell, &image, pipeline, &mut tell) } else { Ok(()) };
-                    (cell, made.map(|()| done))
+                    let complete = made.and_then(|()| self.complete(folder, &cell, pipeline, &mut expected));
+                    (cell, complete.map(|()| done))
                 }
                 Err((cell, reason)) => (*cell, Err(Error::option("IMAGE", reason))),
             };
@@ -156,7 +165,25 @@ impl Looks<'_> {
         std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
         let coverage = write_coverage(folder, &names, self.by)?;
         write_index(folder)?;
-        Ok((outcome, coverage))
+        Ok((outcome, coverage, expected))
+    }
+
+    /// Judges the finished `cell` and gives it the files of its regions, where an earlier try did not.
+    fn complete(&self, folder: &Path, cell: &Cell, pipeline: &Pipeline, expected: &mut Expected) -> Result<()> {
+        let place = folder.join(CELLS).join(cell.name());
+        if let Some(expect) = self.expect {
+            let unmet = judge_cell(&place, expect, &mut |image, things| pipeline.look_for(image, things))?;
+            *(if unmet { &mut expected.unmet } else { &mut expected.met }) += 1;
+        }
+        if let Some((threshold, files)) = self.regions {
+            let run = Run::open(&place)?;
+            let trace = run.trace()?.by(self.by);
+            let words = trace.about.prompt.words.clone();
+            let (aggregate, display) = (self.aggregate, self.display);
+            let choices = Remake { aggregate, display, words: Some(&words), asked: None };
+            choices.regions(&trace, &place, threshold, files)?;
+        }
+        Ok(())
     }
 
     /// A picture and the cell that it becomes; where there is none, a cell that stands for it and

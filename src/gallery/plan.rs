@@ -4,14 +4,17 @@ use super::prompts::Line;
 use super::seeds::MOST_CELLS;
 use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
+use crate::facts::lexicon::{Role, role};
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
+use crate::prompt::{Syntax, word_ranges};
 use crate::run::Sampling;
-use crate::trace::{By, normalized};
+use crate::trace::{By, normalized, tags, without_tags, without_word};
 use crate::{Error, Result};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use unicode_normalization::char::is_combining_mark;
@@ -27,8 +30,10 @@ pub struct Axes {
     pub replacements: Vec<Replacement>,
     /// Words to emphasise more or less; every prompt is kept as it is too.
     pub weights: Vec<Weights>,
-    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies
-    /// first. What a line names itself comes before them.
+    /// Every prompt also without each of its words, or tags, that could be drawn, one at a time.
+    pub without: Option<By>,
+    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies first. What a line names
+    /// itself comes before them.
     pub sampling: Vec<Vec<Sampling>>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
@@ -128,6 +133,9 @@ pub struct Cell {
     /// Which words were given a weight, e.g. `frog 1.5`; empty where none was.
     #[serde(default)]
     pub weighted: String,
+    /// What was left out of the prompt; empty where nothing was.
+    #[serde(default)]
+    pub without: String,
     /// The checkpoint as the user names it.
     pub model: String,
     /// What is chosen and changed of it.
@@ -176,6 +184,9 @@ impl Serialize for Cell {
         map.serialize_entry("replaced", &self.replaced)?;
         if !self.weighted.is_empty() {
             map.serialize_entry("weighted", &self.weighted)?;
+        }
+        if !self.without.is_empty() {
+            map.serialize_entry("without", &self.without)?;
         }
         map.serialize_entry("negative", asked.negative.as_deref().unwrap_or_default())?;
         if !asked.syntax().is_plain() {
@@ -322,7 +333,13 @@ impl Cell {
     /// Without what says only how it came into the gallery.
     fn unplaced(&self) -> Self {
         let none = String::new;
-        Self { order: 0, base: none(), replaced: none(), weighted: none(), ..self.clone() }
+        Self { order: 0, base: none(), replaced: none(), weighted: none(), without: none(), ..self.clone() }
+    }
+
+    /// Whether this cell is `whole` with something left out of its prompt.
+    pub(super) fn is_part_of(&self, whole: &Self) -> bool {
+        let plain = |cell: &Self| Self { prompt: String::new(), without: String::new(), order: 0, ..cell.clone() };
+        !self.without.is_empty() && whole.without.is_empty() && plain(self) == plain(whole)
     }
 }
 
@@ -409,10 +426,14 @@ impl Plan {
                 ..Cell::default()
             };
             for line in &axes.lines {
-                for Variant { prompt, replaced, weighted } in variants(&line.prompt, &axes.replacements, &axes.weights)
-                {
+                let variants = variants(&line.prompt, &axes.replacements, &axes.weights);
+                // How a prompt is read is the same in all settings: it is one switch.
+                let read =
+                    settings.first().map_or(line.sampling.syntax(), |asked| line.sampling.clone().or(asked).syntax());
+                for variant in variants.into_iter().flat_map(|variant| parts(variant, axes.without, read)) {
+                    let Variant { prompt, replaced, weighted, without } = variant;
                     let base = line.prompt.clone();
-                    let of_prompt = Cell { prompt, base, replaced, weighted, ..of_checkpoint.clone() };
+                    let of_prompt = Cell { prompt, base, replaced, weighted, without, ..of_checkpoint.clone() };
                     for asked in &settings {
                         let asked = line.sampling.clone().or(asked);
                         let of_settings = of_prompt.sampled(asked, axes.init.as_ref())?;
@@ -488,29 +509,61 @@ struct Variant {
     replaced: String,
     /// Which words have which weight.
     weighted: String,
+    /// What is left out.
+    without: String,
 }
 
 /// `prompt` as it is, then with every combination of replacements of words that it has, and of
 /// weights of words that are left.
 fn variants(prompt: &str, replacements: &[Replacement], weights: &[Weights]) -> Vec<Variant> {
     let join = |before: &str, more: &str| format!("{before} {more}").trim_start().to_owned();
-    let mut all = vec![Variant { prompt: prompt.to_owned(), replaced: String::new(), weighted: String::new() }];
+    let none = String::new;
+    let mut all = vec![Variant { prompt: prompt.to_owned(), replaced: none(), weighted: none(), without: none() }];
     for Replacement { word, by } in replacements {
-        all = with_each(all, by, |Variant { prompt, replaced, weighted }, new| {
+        all = with_each(all, by, |Variant { prompt, replaced, weighted, .. }, new| {
             let made = replace_word(prompt, word, |_| new.clone())?;
             let replaced = join(replaced, &format!("{word}={new}"));
-            Some(Variant { prompt: made, replaced, weighted: weighted.clone() })
+            Some(Variant { prompt: made, replaced, weighted: weighted.clone(), without: none() })
         });
     }
     for Weights { word, weights } in weights {
         let changing: Vec<String> = weights.iter().filter(|weight| weight.parse() != Ok(1.0)).cloned().collect();
-        all = with_each(all, &changing, |Variant { prompt, replaced, weighted }, weight| {
+        all = with_each(all, &changing, |Variant { prompt, replaced, weighted, .. }, weight| {
             let made = replace_word(prompt, word, |found| format!("({found}:{weight})"))?;
             let weighted = join(weighted, &format!("{word} {weight}"));
-            Some(Variant { prompt: made, replaced: replaced.clone(), weighted })
+            Some(Variant { prompt: made, replaced: replaced.clone(), weighted, without: none() })
         });
     }
     all
+}
+
+/// `variant` as it is, then without each of its words or tags that could be drawn, by the name of what is left out. Of a prompt of one
+/// word nothing would be left.
+fn parts(variant: Variant, by: Option<By>, syntax: Syntax) -> Vec<Variant> {
+    let Some(by) = by else { return vec![variant] };
+    let syntax = Syntax { emphasis: syntax.emphasis || !variant.weighted.is_empty(), ..syntax };
+    let prompt = &variant.prompt;
+    let ranges = match by {
+        By::Word => word_ranges(prompt, syntax),
+        By::Tag => tags(prompt),
+    };
+    let told: Vec<_> = ranges.into_iter().filter(|range| role(&prompt[range.clone()]) != Role::Filler).collect();
+    let mut parts = Vec::new();
+    for (at, range) in told.iter().enumerate() {
+        let text = prompt[range.clone()].to_owned();
+        let same = |other: &&Range<usize>| normalized(&prompt[(*other).clone()]) == normalized(&text);
+        let occurrence = 1 + told[..at].iter().filter(same).count();
+        let without = if occurrence > 1 { format!("{text}#{occurrence}") } else { text };
+        let left = match by {
+            By::Word => without_word(prompt, range.clone()),
+            By::Tag => without_tags(prompt, std::slice::from_ref(range)),
+        };
+        if !left.trim().is_empty() {
+            let (replaced, weighted) = (variant.replaced.clone(), variant.weighted.clone());
+            parts.push(Variant { prompt: left, replaced, weighted, without });
+        }
+    }
+    std::iter::once(variant).chain(parts).collect()
 }
 
 /// Each of `all`, followed by what `make` makes of it with each of `values`.
@@ -728,6 +781,33 @@ mod tests {
                 "order"
             ]
         );
+    }
+
+    #[test]
+    fn each_word_or_tag_is_left_out_once() {
+        let mut axes = axes(&["a red apple, on the beach"], "0..2");
+        axes.without = Some(By::Word);
+        let told = |plan: &Plan| -> Vec<(String, String)> {
+            plan.cells.iter().filter(|cell| cell.seed == 0).map(|c| (c.prompt.clone(), c.without.clone())).collect()
+        };
+        let own = |list: &[(&str, &str)]| list.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect::<Vec<_>>();
+        let whole = ("a red apple, on the beach", "");
+        let plan = Plan::new(&axes, 2).unwrap();
+        let words =
+            [("a apple, on the beach", "red"), ("a red, on the beach", "apple"), ("a red apple, on the", "beach")];
+        assert_eq!(told(&plan), own(&[&[whole][..], &words].concat()));
+        let cells = &plan.cells;
+        assert!(cells[2].is_part_of(&cells[0]) && !cells[2].is_part_of(&cells[1]) && !cells[0].is_part_of(&cells[0]));
+        axes.without = Some(By::Tag);
+        let tags = [("on the beach", "a red apple"), ("a red apple", "on the beach")];
+        assert_eq!(told(&Plan::new(&axes, 2).unwrap()), own(&[&[whole][..], &tags].concat()));
+        // A cell's name is that of the image, however its prompt came about.
+        axes.lines[0].prompt = "a red apple".into();
+        axes.without = None;
+        let alone = Plan::new(&axes, 1).unwrap();
+        axes.lines[0].prompt = whole.0.into();
+        axes.without = Some(By::Tag);
+        assert!(Plan::new(&axes, 1).unwrap().cells.iter().any(|cell| cell.name() == alone.cells[0].name()));
     }
 
     #[test]

@@ -22,3 +22,4 @@ pub use t5::T5Tokenizer;
 pub use tokenizer::Tokenizer;
 pub use tokens::{Prompt, Token, Word, nearest};
 pub use unread::{Unread, unread};
+pub use words::word_ranges;

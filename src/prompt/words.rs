@@ -4,6 +4,7 @@
 //! *don't*. So its pieces are not the words. They only move a boundary where one token reaches over
 //! it.
 
+use super::syntax::{Part, Syntax, parse};
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
 
@@ -108,6 +109,20 @@ pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
     words
 }
 
+/// The bytes of each word of `text` read as `syntax` says, punctuation and the signs of the syntax left out, before any tokenizer has a
+/// say.
+pub fn word_ranges(text: &str, syntax: Syntax) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for part in parse(text, syntax) {
+        let Part::Text(stretch) = part else { continue };
+        let words = segment(&stretch.text).into_iter();
+        let told = words.filter(|range| !stretch.text[range.clone()].chars().all(is_punctuation));
+        found.extend(told.map(|range| stretch.source(&range)));
+    }
+    found.sort_by_key(|range| range.start);
+    found
+}
+
 fn extend(words: &mut [Range<usize>], end: usize) {
     if let Some(word) = words.last_mut() {
         word.end = end;
@@ -165,6 +180,16 @@ mod tests {
         assert_eq!(words("🐸🍎 👩‍🚀👍🏽 🇩🇪🇫🇷 ❤️1️⃣"), ["🐸", "🍎", "👩‍🚀", "👍🏽", "🇩🇪", "🇫🇷", "❤️", "1️⃣"]);
         assert_eq!(words("\u{301}x \0y"), ["\u{301}x", "\0", "y"]);
         assert!(words(" \n\u{3000}").is_empty());
+    }
+
+    #[test]
+    fn words_of_a_prompt_are_without_its_syntax() {
+        let words = |text: &str, emphasis: bool| -> Vec<String> {
+            let syntax = Syntax { emphasis, long: emphasis };
+            word_ranges(text, syntax).into_iter().map(|range| text[range].to_owned()).collect()
+        };
+        assert_eq!(words("a (red:1.4) frog, BREAK on", true), ["a", "red", "frog", "on"]);
+        assert_eq!(words("a (red) frog, 24", false), ["a", "red", "frog", "24"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! An existing run folder, opened.
 
-use super::RunRecord;
+use super::{RunKind, RunRecord};
 use crate::trace::{Grid, Trace};
 use crate::{Error, Result, files, picture};
 use image::RgbImage;
@@ -29,8 +29,23 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Its trace and its image: what every command that reads a run sets out from, so that all
-    /// refuse the same.
+    /// Refuses a run that another program drew and recorded, for `what`, which must make its steps again.
+    ///
+    /// # Errors
+    /// [`Error::Option`] on `RUN`, with what works on such a run.
+    pub fn check_drawn_here(&self, what: &str) -> Result<()> {
+        if self.record.kind != RunKind::Record {
+            return Ok(());
+        }
+        let reason = format!(
+            "{}: another program drew and recorded this run, and {what} must make its steps again; its page, facts, ask, compare, view \
+             and animate work without that, or make a run of its prompt here: attnmap generate PROMPT --model MODEL",
+            self.folder.display()
+        );
+        Err(Error::option("RUN", reason))
+    }
+
+    /// Its trace and its image: what every command that reads a run sets out from, so that all refuse the same.
     ///
     /// # Errors
     /// Those of [`trace`](Self::trace) and [`image`](Self::image).

@@ -106,8 +106,12 @@ pub fn remake(
         if let Some(command) = asked {
             // Its second name here goes, and the run's own file stays as it is.
             let file = folder.join(TRACE);
+            let own = Trace::load(&file)?.about;
             fs::remove_file(&file).map_err(Error::io(&file))?;
-            trace.save(&file)?;
+            // The file has the words of the prompts, whatever the run shows them by.
+            let mut kept = trace.clone();
+            (kept.about.prompt, kept.about.negative) = (own.prompt, own.negative);
+            kept.save(&file)?;
             record.command = command.to_owned();
         }
         record.write(folder)?;

@@ -32,4 +32,4 @@ pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttentio
 pub use self_attention::{SelfAttention, SelfAttentionPlan};
 pub use site::{AttentionKind, AttentionObserver, Both, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};
-pub use tags::{By, tags, without_tags};
+pub use tags::{By, tags, without_tags, without_word};

@@ -173,22 +173,7 @@ pub fn without_tags(text: &str, gone: &[Range<usize>]) -> String {
     let mut ranges = gone.to_vec();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.start));
     for range in ranges {
-        let (mut start, mut end) = (range.start.min(untouched), range.end.min(untouched));
-        // An empty bracket round it, with its weight.
-        loop {
-            let (before, after) = (kept[..start].trim_end(), kept[end..].trim_start());
-            let tail = kept.len() - after.len();
-            let weight = after.strip_prefix(':').and_then(|rest| rest.split_once(')'));
-            let weight = weight.filter(|(number, _)| number.trim().parse::<f32>().is_ok());
-            let pair = |open: char, close: char| before.ends_with(open) && after.starts_with(close);
-            match weight {
-                Some((number, _)) if before.ends_with('(') => {
-                    (start, end) = (before.len() - 1, tail + number.len() + 2)
-                }
-                _ if pair('(', ')') || pair('[', ']') => (start, end) = (before.len() - 1, tail + 1),
-                _ => break,
-            }
-        }
+        let Range { start, end } = with_brackets(&kept, range.start.min(untouched)..range.end.min(untouched));
         let (before, after) = (kept[..start].trim_end(), kept[end..].trim_start());
         let (comma_before, comma_after) = (before.chars().next_back(), after.chars().next());
         let (before, after, between) =
@@ -210,6 +195,39 @@ pub fn without_tags(text: &str, gone: &[Range<usize>]) -> String {
         kept = format!("{before}{between}{after}");
     }
     kept.trim_end_matches(|c: char| c.is_whitespace() || separates(c)).to_owned()
+}
+
+/// `range` of `text` with the brackets, and their weights, that hold nothing else.
+fn with_brackets(text: &str, range: Range<usize>) -> Range<usize> {
+    let Range { mut start, mut end } = range;
+    loop {
+        let (before, after) = (text[..start].trim_end(), text[end..].trim_start());
+        let tail = text.len() - after.len();
+        let weight = after.strip_prefix(':').and_then(|rest| rest.split_once(')'));
+        let weight = weight.filter(|(number, _)| number.trim().parse::<f32>().is_ok());
+        let pair = |open: char, close: char| before.ends_with(open) && after.starts_with(close);
+        match weight {
+            Some((number, _)) if before.ends_with('(') => (start, end) = (before.len() - 1, tail + number.len() + 2),
+            _ if pair('(', ')') || pair('[', ']') => (start, end) = (before.len() - 1, tail + 1),
+            _ => return start..end,
+        }
+    }
+}
+
+/// `text` without the word at `range`: with the tag that it is where nothing else stands between its commas, and else alone. Brackets
+/// that are left with nothing in them go too.
+pub fn without_word(text: &str, range: Range<usize>) -> String {
+    let own = with_brackets(text, range);
+    let whole = tags(text).into_iter().find(|tag| own.start <= tag.start && tag.end <= own.end);
+    if let Some(tag) = whole {
+        return without_tags(text, &[tag]);
+    }
+    let (before, after) = (text[..own.start].trim_end(), text[own.end..].trim_start());
+    let opens = before.is_empty() || before.ends_with(['(', '[']);
+    let closes =
+        after.is_empty() || after.starts_with([')', ']', ':', '.', ';', '!', '?']) || after.starts_with(separates);
+    let between = if opens || closes { "" } else { " " };
+    format!("{before}{between}{after}")
 }
 
 #[cfg(test)]
@@ -251,6 +269,22 @@ mod tests {
         assert_eq!(without("a, (red hair, blue eyes:1.2), b", &[2]), "a, (red hair:1.2), b");
         assert_eq!(without("a, (red hair, blue eyes:1.2), b", &[1, 2]), "a, b");
         assert_eq!(without("a BREAK b, c", &[1]), "a BREAK c");
+    }
+
+    #[test]
+    fn a_word_leaves_alone_or_with_its_tag() {
+        let without = |text: &str, word: &str| {
+            let start = text.find(word).unwrap();
+            without_word(text, start..start + word.len())
+        };
+        assert_eq!(without("a red apple, on the beach", "apple"), "a red, on the beach");
+        assert_eq!(without("a red apple, on the beach", "red"), "a apple, on the beach");
+        assert_eq!(without("frog, a hat", "frog"), "a hat");
+        assert_eq!(without("a (red:1.4) apple", "red"), "a apple");
+        assert_eq!(without("a ((red apple:1.4))", "apple"), "a ((red:1.4))");
+        assert_eq!(without("a hat, (frog:1.2)", "frog"), "a hat");
+        assert_eq!(without("a frog.", "frog"), "a.");
+        assert_eq!(without("frog", "frog"), "");
     }
 
     #[test]

@@ -349,10 +349,7 @@ fn refuse(run: &Run) -> Result<()> {
             generate` without --init"
         }
         RunKind::Generate => return Ok(()),
-        RunKind::Record => {
-            "was recorded in another program, and attnmap cannot draw it again; make a run of its prompt with \
-            `attnmap generate --model`"
-        }
+        RunKind::Record => return run.check_drawn_here("why"),
         RunKind::Trace => {
             "is a look at a picture that was there; make a run with `attnmap generate` and ask about that"
         }

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-// `cargo run --release --example why_truth -- DATA --select` finds the first two. Each is the
-// middle of the widest gap between what moves a thing and what does not. Its cases are in no figure
-// of ACCURACY.md. The others were set by hand.
+// `cargo run --release --example why_truth -- DATA --select --seeds 8` finds the first two: the
+// middle of the widest gap between what moves a thing and what does not, over cases that are in no
+// figure of ACCURACY.md. The others were set by hand.
 
 /// From this shift of the mean place on, an edit of the prompt moves the thing, as a share of the
 /// image's sides.
-pub const SHIFT: f64 = 0.06;
+pub const SHIFT: f64 = 0.12;
 
 /// From this scatter over the seeds on, the noise moves the thing, likewise.
-pub const SCATTER: f64 = 0.11;
+pub const SCATTER: f64 = 0.145;
 
 /// A thing within this distance of where it lay has stayed, likewise.
 pub const NEAR: f64 = 0.1;

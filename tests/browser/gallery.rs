@@ -48,7 +48,16 @@ fn index_cell(order: usize) -> IndexCell {
         _ => Vec::new(),
     };
     let facts = CellFacts { cell, top: 0.3, map: Grid::new(16, 16) };
-    IndexCell { name: format!("cell-{order}"), facts, size: (128, 128), numbers, expected: Vec::new(), words, notes }
+    IndexCell {
+        name: format!("cell-{order}"),
+        facts,
+        size: (128, 128),
+        numbers,
+        expected: Vec::new(),
+        changed: None,
+        words,
+        notes,
+    }
 }
 
 /// What cannot be shown without the folder of the cells is said.

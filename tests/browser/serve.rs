@@ -74,7 +74,6 @@ const WHOLE: &str = "document.querySelector('.picture.b').dataset.step === 'whol
 document.querySelector('.picture.b').dataset.run !== ''";
 
 #[test]
-#[ignore = "fails: the page of `serve` does not yet pass it (ARCHITECTURE.md, issue 15)"]
 fn a_word_is_changed_and_compared_by_keys_alone() {
     let Some(mut chrome) = browser() else { return };
     let server = Server::start();
@@ -82,7 +81,7 @@ fn a_word_is_changed_and_compared_by_keys_alone() {
     // The cursor is in the prompt. Few steps, so that the test is short.
     typed(&mut chrome, "a red <b>apple</b> and a zebra");
     chrome.wait("document.querySelector('.read').textContent.includes('never seen: ')");
-    assert!(chrome.text(".read").contains("zebra") && chrome.text(".read").contains(" of 75 tokens"));
+    assert!(chrome.text(".read").contains("zebra") && chrome.text(".read").contains(" of 30 tokens"));
     tab_to(&mut chrome, "summary");
     chrome.key("Enter", false);
     tab_to(&mut chrome, "#steps");
@@ -144,7 +143,8 @@ fn a_word_is_changed_and_compared_by_keys_alone() {
     assert_eq!(chrome.eval("document.querySelectorAll('.boxed:not([hidden])').length"), json!(0));
     // The word that is kept in both.
     tab_to(&mut chrome, ".words .word");
-    chrome.key("ArrowRight", false);
+    // B's last word is kept; after it stand words that only A has, which no job is about.
+    chrome.key("ArrowLeft", false);
     chrome.key("Enter", false);
     let word = chrome.eval("document.activeElement.dataset.word");
     assert!(chrome.text(".picture.b figcaption").contains(word.as_str().unwrap()), "{word}");

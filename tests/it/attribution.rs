@@ -222,5 +222,5 @@ fn the_command_keeps_what_it_finds_beside_attention() {
     let record =
         fs::read_to_string(run.join("run.json")).unwrap().replace("\"kind\": \"generate\"", "\"kind\": \"record\"");
     fs::write(run.join("run.json"), record).unwrap();
-    refused(&ask(&["--at", "3,3"]), 1, &["another program", "attnmap generate"]);
+    refused(&ask(&["--at", "3,3"]), 2, &["another program", "attnmap generate"]);
 }

@@ -86,6 +86,45 @@ fn captioned_pictures_become_a_gallery_that_goes_on() {
 }
 
 #[test]
+fn each_of_many_pictures_is_judged_and_gets_its_regions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, out) = (folder.path().join("set"), folder.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    for (name, caption) in [("one", "a red apple and a frog"), ("two", "a hat on the beach")] {
+        let bright = name.len() as u8 * 20 + caption.len() as u8;
+        image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([bright, x as u8, y as u8]))
+            .save(set.join(format!("{name}.png")))
+            .unwrap();
+        fs::write(set.join(format!("{name}.txt")), caption).unwrap();
+    }
+    assert!(trace(&set, &out, &[]).status.success());
+    // What is there already is judged, and given its files.
+    let output = trace(&set, &out, &["--expect", "frog@0,0,1,1", "--masks", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        json_of(&output)["facts"],
+        json!({"made": 0, "kept": 2, "failed": 0, "expected": {"met": 2, "unmet": 0}})
+    );
+    let output = trace(&set, &out, &["--expect", "frog@0.9,0.9,0.1,0.1", "--outline", "svg"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 as expected, 1 not"));
+    for cell in fs::read_dir(out.join("cells")).unwrap() {
+        let cell = cell.unwrap().path();
+        let run: Value = serde_json::from_slice(&fs::read(cell.join("run.json")).unwrap()).unwrap();
+        let met = run["prompt"].as_str().unwrap().contains("frog").then_some(false);
+        assert_eq!(run["expectations"][0]["met"].as_bool(), met, "{run}");
+        assert!(cell.join("regions/coco.json").is_file());
+        let kinds = |end: &str| {
+            let files = fs::read_dir(cell.join("regions")).unwrap();
+            files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|kind| kind == end)).count()
+        };
+        assert_eq!((kinds("svg"), kinds("png")), (run["words"].as_array().unwrap().len(), kinds("svg")));
+    }
+    refused(&trace(&set, &out, &["--expect", "panda@left"]), 2, &["--expect", "stands in no prompt"]);
+    refused(&trace(&set, &out, &["--otsu"]), 2, &["--otsu", "--masks"]);
+}
+
+#[test]
 fn what_is_for_one_picture_is_refused_for_many() {
     let folder = tempfile::tempdir().unwrap();
     let (set, out) = (folder.path().join("set"), folder.path().join("out"));

@@ -342,10 +342,11 @@ fn words_asked_later_are_those_asked_at_first() {
     let own = ["--model", &model, "--steps", "2", "--size", "96x64"];
     let look = ["trace", &picture, "a red apple", "--model", &model, "--size", "96x64"];
     let guided = ["--negative", "rain", "--trace-negative", "--self-attention"];
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 5] = [
         (&["generate", "a red apple"], &own),
         (&["generate", "a red apple", "--words", "apple", "--seed", "3", "--style", "contour"], &own),
         (&["generate", "a red apple", "--no-step-maps", "--guidance", "3"], &[&own[..], &guided].concat()),
+        (&["generate", "a red apple, a hat", "--by", "tag"], &own),
         (&look, &[]),
     ];
     for (command, more) in cases {
@@ -406,7 +407,7 @@ fn what_cannot_be_asked_later_is_refused_and_changes_nothing() {
     assert!(before == files());
     record["kind"] = "record".into();
     fs::write(run.join("run.json"), record.to_string()).unwrap();
-    refused(&attnmap(&["probe", &path, "--words", "hat"]), 1, &["another program recorded"]);
+    refused(&attnmap(&["probe", &path, "--words", "hat"]), 2, &["another program", "probe must make"]);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 const MODULES: &str =
     "torch diffusers transformers accelerate peft sentencepiece safetensors PIL numpy pytest jsonschema";
 
-/// The longest that the tests may take; on one quiet core they need a tenth of it.
-const LONGEST: Duration = Duration::from_secs(900);
+/// The longest that the tests may take, three times what they need on one quiet core. A test that hangs must not hang all others.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Says something that the test harness does not hold back.
 fn say(what: &str) {
@@ -63,6 +63,6 @@ fn the_python_package_passes_its_tests() {
     let said = std::fs::read_to_string(folder.path().join("log")).unwrap();
     match status {
         Some(status) => assert!(status.success(), "{said}"),
-        None => say(&format!("python/tests were stopped after {} s, on a machine that is too slow", LONGEST.as_secs())),
+        None => panic!("python/tests took more than {} s: {said}", LONGEST.as_secs()),
     }
 }

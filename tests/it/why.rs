@@ -97,7 +97,7 @@ fn what_cannot_be_asked_is_refused_in_one_line() {
 
     // What another program recorded, and what was there before, cannot be drawn again.
     let record = fs::read_to_string(out.join("run.json")).unwrap();
-    for (kind, reason) in [("record", "recorded in another program"), ("trace", "a picture that was there")] {
+    for (kind, reason) in [("record", "another program drew"), ("trace", "a picture that was there")] {
         fs::write(out.join("run.json"), record.replace("\"kind\": \"generate\"", &format!("\"kind\": \"{kind}\"")))
             .unwrap();
         refused(&ask(&["--word", "apple"]), 2, &[&run, reason, "attnmap generate"]);

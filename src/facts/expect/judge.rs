@@ -12,18 +12,18 @@ use std::fmt;
 /// From this share of a word's region within a box on, the word lies in it.
 pub const INSIDE: f32 = 0.5;
 
-/// A thing counts as seen in the image from this contrast on. The network is shown the image with a
-/// caption of the thing alone. ACCURACY.md says how it was chosen.
-pub const SEEN: f32 = 6.5;
+/// A thing counts as seen in the image from this gain on. ACCURACY.md says how it was chosen.
+pub const SEEN: f32 = 0.33;
 
-/// How plainly a thing is looked for in one place of a finished image that is shown with a caption
-/// of the thing alone ([`Pipeline::look_for`](crate::pipeline::Pipeline::look_for)).
+/// How much a caption of a thing alone helps the network to know a finished image again
+/// ([`Pipeline::look_for`](crate::pipeline::Pipeline::look_for)).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sighting {
     /// The thing.
     pub thing: String,
-    /// The highest attention to it in one place over that of the image on average.
-    pub contrast: f32,
+    /// By how much the error of the prediction is lower with the caption, in the window of the image where that is most, in shares of
+    /// the error without it; below 0 where the caption helps nowhere.
+    pub gain: f32,
 }
 
 /// What came of an expectation.
@@ -65,7 +65,9 @@ pub enum Measure {
     Margin,
     /// The share of a region within a box, 0 to 1.
     Inside,
-    /// The highest attention in one place over that of the image on average.
+    /// By how much a caption of the thing lowers the error of the prediction in one window of the image, in shares of the error without.
+    Gain,
+    /// The highest attention in one place over that of the image on average; in runs of earlier versions.
     Contrast,
 }
 
@@ -91,7 +93,7 @@ struct Found<'a> {
 enum By {
     /// Words, by their positions in the maps.
     Words(Vec<usize>),
-    /// The contrast of a sighting.
+    /// The gain of a sighting.
     Sighting(f32),
     /// Nothing: the prompt does not have a word, as this says.
     Nothing(String),
@@ -158,7 +160,8 @@ impl Expectations {
         let sighting = |outcome: &Outcome| {
             let one: Self = outcome.expectation.parse().ok()?;
             let thing = one.looked_for().into_iter().next()?;
-            Some(Sighting { thing, contrast: outcome.figure?.value })
+            let figure = outcome.figure.filter(|figure| figure.measure == Measure::Gain)?;
+            Some(Sighting { thing, gain: figure.value })
         };
         outcomes.iter().filter_map(sighting).collect()
     }
@@ -194,7 +197,7 @@ impl Expectations {
                 can_be_told(bare(thing)).map_err(|reason| refuse(&reason.0))?;
                 let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(bare(thing)));
                 let sighting = sighting.ok_or_else(|| refuse("the image was not looked at for it"))?;
-                judged_by.push(By::Sighting(sighting.contrast));
+                judged_by.push(By::Sighting(sighting.gain));
                 continue;
             }
             judged_by.push(match places(trace, expectation, &mut words) {
@@ -214,7 +217,7 @@ impl Expectations {
                     let found: Vec<&Found> = places.iter().map(|&place| &found[place]).collect();
                     judge(&expectation.kind, &found, maps.grid)
                 }
-                By::Sighting(contrast) => judge_sighting(&expectation.kind, contrast),
+                By::Sighting(gain) => judge_sighting(&expectation.kind, gain),
                 By::Nothing(reason) => (None, None, reason),
             };
             Outcome { expectation: expectation.text.clone(), met, figure, says }
@@ -302,14 +305,18 @@ impl<'a> Found<'a> {
 }
 
 /// As [`judge`], of whether a thing was drawn, by its sighting.
-fn judge_sighting(kind: &Kind, contrast: f32) -> (Option<bool>, Option<Figure>, String) {
-    let figure = Figure { measure: Measure::Contrast, value: contrast, bound: SEEN };
-    let seen = contrast >= SEEN;
+fn judge_sighting(kind: &Kind, gain: f32) -> (Option<bool>, Option<Figure>, String) {
+    let figure = Figure { measure: Measure::Gain, value: gain, bound: SEEN };
+    let seen = gain >= SEEN;
     let may = if seen { "is probably there" } else { "is probably not there" };
+    let helps = match gain >= 0.0 {
+        true => format!("{} less wrong", percent(gain)),
+        false => format!("no less, but {} more wrong", percent(-gain)),
+    };
     let says = format!(
-        "it {may}: shown the image with this word alone, the model looks {contrast:.1} times as much at one place \
-        as on average \
-         (from {SEEN} on it counts as there)"
+        "it {may}: told of this thing alone, the model is {helps} about the noised image where that helps most (from {} on it \
+         counts as there)",
+        percent(SEEN)
     );
     (Some(seen != matches!(kind, Kind::Absent(_))), Some(figure), says)
 }

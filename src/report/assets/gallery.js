@@ -114,7 +114,7 @@ space.append(topBar, leftBar, none);
 const view = el('div', {class: 'view', tabIndex: 0, role: 'application', 'aria-label': 'Images. Arrow keys move among them, Enter opens one large, C keeps one to compare.'}, space);
 const failures = G.failures.length ? el('details', {class: 'failures', open: G.failures.length < 5}, el('summary', {text: plural(G.failures.length, 'image') + ' could not be made'}),
   el('ul', {}, G.failures.map((f) => el('li', {}, el('b', {text: f.prompt, dir: 'auto'}), ', ' + ['seed ' + f.seed, ...f.asked, f.model, f.lora].filter(Boolean).join(', ') + ': ' + f.error)))) : null;
-const onePrompt = CELLS.length && !OFFERED.includes('prompt') ? promptOf(CELLS[0]) : '';
+const onePrompt = CELLS.length && variety('base') === 1 ? textOf(CELLS[0], 'base') : CELLS.length && !OFFERED.includes('prompt') ? promptOf(CELLS[0]) : '';
 const common = CELLS.length ? tell(COMMON, CELLS[0]).join(' · ') : '';
 const tool = (text, ...inside) => el('label', {}, el('span', {text}), inside);
 document.body.append(el('main', {class: 'page'}, el('header', {},

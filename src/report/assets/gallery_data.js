@@ -24,6 +24,7 @@ const AXES = {
   base: axis('base', 'prompt in the list', plain),
   replaced: axis('replaced', 'replaced word', (t) => t || 'as it is'),
   weighted: axis('weighted', 'word’s weight', (t) => t || 'weight 1'),
+  without: axis('without', 'left out', (t) => (t ? 'without ' + t : 'whole')),
   seed: {label: 'seed', of: (c) => c.seed, text: (k) => 'seed ' + k},
   steps: {label: 'steps', of: (c) => c.steps, text: (k) => k + ' steps'},
   guidance: {label: 'guidance', of: (c) => c.guidance, text: (k) => 'guidance ' + k},
@@ -59,13 +60,14 @@ const WORDS = [...frequency.keys()].sort((p, q) => frequency.get(q) - frequency.
 const PLAIN = {
   'start token share': 'share of the start token', 'number of words': 'number of words', 'padding share': 'share of the padding',
   'image share': 'share of the image itself', 'facts filler peak': 'highest peak of a little word', seed: 'seed', steps: 'steps',
-  'guidance scale': 'guidance', strength: 'strength', share: 'share of all attention', peak: 'peak', 'peak x': 'peak, from the left',
+  'changed share': 'share of the image that changed', 'guidance scale': 'guidance', strength: 'strength', share: 'share of all attention', peak: 'peak', 'peak x': 'peak, from the left',
   'peak y': 'peak, from the top', 'centroid x': 'centre, from the left', 'centroid y': 'centre, from the top', area: 'area',
   entropy: 'how spread out (entropy)', 'bounds left': 'left edge', 'bounds right': 'right edge', 'bounds top': 'upper edge', 'bounds bottom': 'lower edge',
 };
 const USELESS = /^(max length|latent|image (height|width)|width|height|facts (threshold|over)|places)/;
 const plainly = (name) => PLAIN[name] || name;
 const SORTS = [...G.numbers.map((name) => 'n:' + name), ...WORD_NUMBERS.map((name) => 'w:' + name)];
+const CHANGED = G.numbers.indexOf('changed share');
 const SHARE = WORD_NUMBERS.indexOf('share');
 // Numbers that are shares of something, shown as per cent.
 const PER_CENT = /share$|^peak$|^area$/;

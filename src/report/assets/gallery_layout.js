@@ -1,6 +1,7 @@
 // Where each cell stands: by two axes, in sections of all others, or sorted by a number; and what of it is drawn.
-const ownRows = OFFERED.includes('prompt') ? 'prompt' : OFFERED.find((name) => name !== 'seed' && OFFERED.length > 1) || 'none';
-const ownColumns = OFFERED.find((name) => name === 'seed' && name !== ownRows) || OFFERED.find((name) => name !== ownRows && !(ownRows === 'prompt' && ['base', 'replaced', 'weighted'].includes(name))) || 'none';
+// With one prompt, what is left out of it says more than the prompts that are left.
+const ownRows = OFFERED.includes('without') && !OFFERED.includes('base') ? 'without' : OFFERED.includes('prompt') ? 'prompt' : OFFERED.find((name) => name !== 'seed' && OFFERED.length > 1) || 'none';
+const ownColumns = OFFERED.find((name) => name === 'seed' && name !== ownRows) || OFFERED.find((name) => name !== ownRows && !(ownRows === 'prompt' && ['base', 'replaced', 'weighted', 'without'].includes(name)) && !(ownRows === 'without' && name === 'prompt')) || 'none';
 
 const S = {rows: ownRows, columns: ownColumns, sort: '', up: false, find: '', show: '', word: -1, hover: -1, size: 160, own: false, cells: false, at: -1, open: -1, kept: -1, mode: 'beside', split: 50};
 const DEFAULTS = {...S};
@@ -173,7 +174,8 @@ function dress(item, cell) {
   item.link.href = pageOf(cell);
   const number = S.sort ? numberOf(cell, S.sort) : own ? own.numbers[SHARE] : null;
   const text = number === null ? '' : S.sort && !PER_CENT.test(S.sort.slice(2)) ? plainly(S.sort.slice(2)) + ' ' + number : percent(number);
-  item.caption.textContent = [text, ...tell(layout.told, cell), word >= 0 && !own ? 'not in the prompt' : '', ...cell.unmet.map((at) => 'not: ' + G.expectations[at])].filter(Boolean).join(' · ');
+  const changed = textOf(cell, 'without') ? cell.numbers[CHANGED] : undefined;
+  item.caption.textContent = [text, changed === undefined ? '' : percent(changed) + ' of the image changed', ...tell(layout.told, cell), word >= 0 && !own ? 'not in the prompt' : '', ...cell.unmet.map((at) => 'not: ' + G.expectations[at])].filter(Boolean).join(' · ');
   item.caption.title = item.caption.textContent;
   item.caption.style.width = w + 'px';
   const label = labelOf(cell);

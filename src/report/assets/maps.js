@@ -177,6 +177,22 @@ function boxMean(map, {height: H, width: W}, box) {
   return area > 0 ? sum / area : 0;
 }
 
+// The share of a plane's sum that lies in a box in image pixels; a box within one cell counts as the whole cell, as planes are no finer.
+function boxShare(map, grid, box) {
+  const {height: H, width: W} = grid, sum = map.reduce((all, value) => all + value, 0);
+  const kx = W / RUN.image.width, ky = H / RUN.image.height;
+  const covered = (at, from, to) => Math.max(0, Math.min(at + 1, to) - Math.max(at, from));
+  let inside = 0, most = 1e-12;
+  for (let y = 0; y < H; y++) {
+    for (let x = 0; x < W; x++) {
+      const part = covered(y, box.y * ky, (box.y + box.h) * ky) * covered(x, box.x * kx, (box.x + box.w) * kx);
+      inside += part * map[y * W + x];
+      most = Math.max(most, part);
+    }
+  }
+  return sum > 0 ? inside / most / sum : 0;
+}
+
 // The share of a place's attention that goes to an entry, all its tokens together: the mean probability over the place, from the planes as
 // they were recorded, before anything is resized or competes. `attnmap ask` says the same.
 function shareIn(maps, entry, box) {

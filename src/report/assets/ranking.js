@@ -38,10 +38,13 @@ function rankingPanel() {
     const visible = rows.filter(({entry}) => !entry.negative && (S.little || !entry.little || CONTENT === WORDS) && (S.specials || !entry.special) && (S.probes || !entry.probe));
     const negative = rows.filter((r) => r.entry.negative);
     const factorOf = (entry) => (!box ? entryFacts(maps, entry).peak : whole[entry.index] > 0 ? here[entry.index] / whole[entry.index] : 0);
-    // What cutting each tested word changes here, and all of them together; `attnmap ask --cause` says the same.
+    // What cutting each tested word changes here, as a share of all that it changes; of the whole image, as a part of what all change.
     const changes = ENTRIES.map((entry) => (causalMap(entry) ? boxMean(causalMap(entry), GRID, box) : -1));
-    const change = changes.reduce((sum, value) => sum + Math.max(0, value), 0);
-    const rank = (entry) => (by === 'share' ? here[entry.index] : by === 'cause' ? changes[entry.index] : factorOf(entry));
+    const change = changes.reduce((sum, value) => sum + Math.max(0, value), 0), largest = Math.max(...changes);
+    const causes = ENTRIES.map((entry, i) => (changes[i] < 0 || change <= 0 ? -1 : box ? boxShare(causalMap(entry), GRID, box) : changes[i] / change));
+    // As `attnmap ask --cause` ranks, without its colours beside their nouns: what changes next to nothing here comes last.
+    const causeOf = (entry) => causes[entry.index] - (changes[entry.index] < 0.05 * largest ? 1 : 0);
+    const rank = (entry) => (by === 'share' ? here[entry.index] : by === 'cause' ? causeOf(entry) : factorOf(entry));
     // With the pointer in the table the order stays, so that rows do not run away from it.
     if (!(S.hover >= 0 && table.matches(':hover'))) {
       for (const list of [visible, negative]) list.sort((p, q) => rank(q.entry) - rank(p.entry));
@@ -56,7 +59,7 @@ function rankingPanel() {
       share.dataset.value = String(value);
       fill.style.width = (100 * value) / tops[Number(Boolean(entry.negative))] + '%';
       times.textContent = !box ? percent(entryFacts(maps, entry).peak) : whole[entry.index] > 0 ? factor(value / whole[entry.index]) + '×' : '–';
-      cause.textContent = changes[entry.index] < 0 || change <= 0 ? '–' : percent(changes[entry.index] / change);
+      cause.textContent = causes[entry.index] < 0 ? '–' : percent(causes[entry.index]);
       const locked = S.locked.includes(entry.index);
       row.classList.toggle('lit', S.hover === entry.index || locked || shown().includes(entry));
       row.style.setProperty('--hue', locked ? css(hueOf(entry)) : 'var(--accent)');
@@ -65,7 +68,7 @@ function rankingPanel() {
       : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
     names[0]('Share', 'Share of the attention here; a click orders by it');
     names[1](box ? '× image' : 'peak', (box ? 'Share here divided by the word’s share of the whole image' : 'Highest attention to the word in one place') + '; a click orders by it');
-    names[2]('causes', 'Part of what cutting each tested word changes here, all of them together 100 %; a click orders by it');
+    names[2]('causes', (box ? 'Share of all that cutting the word changes that lies here' : 'Part of what cutting each tested word changes, all of them together 100 %') + '; a click orders by it');
     fold.hidden = CONTENT === WORDS;
     fold.textContent = (S.little ? '− ' : '+ ') + 'little words hold ' + percent(WORDS.reduce((sum, e) => sum + (e.little ? here[e.index] : 0), 0));
     fold.setAttribute('aria-expanded', String(S.little));
