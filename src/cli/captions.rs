@@ -80,7 +80,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         by: args.maps.by(),
         per_level: !args.output.no_step_maps,
         expect: args.expect.list(),
-        regions: regions,
+        regions,
     };
     let bar = terminal.bar(pictures.len() as u64, "pictures");
     let log = !terminal.quiet && !std::io::stderr().is_terminal();

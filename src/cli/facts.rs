@@ -183,9 +183,10 @@ fn text(found: &Facts, image: Grid) -> String {
     text
 }
 
-/// The refusal of a look at a run that another program recorded, without a checkpoint that could look.
+/// The refusal of a look at a run that another program recorded, without a checkpoint that could
+/// look.
 fn unseen(things: &[String]) -> Error {
-    let things: Vec<String> = things.iter().map(|thing| attnmap::in_quotes(thing)).collect();
+    let things: Vec<String> = things.iter().map(attnmap::in_quotes).collect();
     let reason = format!(
         "another program recorded this run; whether {} was drawn needs a look at the image by a checkpoint that attnmap runs: give one",
         things.join(" or ")

@@ -66,11 +66,13 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<Weights>,
 
-    /// Also without each word that could be drawn, one at a time, or with --by tag each tag; the page says how much of the image changes
+    /// Also without each word that could be drawn, one at a time, or with --by tag each tag; the
+    /// page says how much of the image changes
     #[arg(long, value_name = "EACH", value_parser = ["each"])]
     without: Option<String>,
 
-    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or owner/name/file.safetensors; may be given several times
+    /// Checkpoints: `embedded`, a folder, a single file, or on the hub owner/name or
+    /// owner/name/file.safetensors; may be given several times
     #[arg(long, short, value_name = "MODEL", default_value = "embedded")]
     model: Vec<String>,
 

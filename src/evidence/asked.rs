@@ -46,8 +46,9 @@ pub fn check_kind(run: &Run) -> Result<()> {
 /// it about `words` too. `progress` is told of every call of the network.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token, or another program recorded the run;
-/// [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token, or another
+/// program recorded the run; [`Error::Trace`] when the run cannot be made again exactly;
+/// [`Error::Interrupted`] when `progress` breaks.
 pub fn ask(
     pipeline: &Pipeline,
     run: &Run,

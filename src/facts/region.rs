@@ -155,12 +155,15 @@ pub struct Part {
     pub cause: Option<f64>,
 }
 
-/// Below this share of the largest change in a place, a word's change there is too faint to count among the causes.
+/// Below this share of the largest change in a place, a word's change there is too faint to count
+/// among the causes.
 const FAINT: f64 = 0.05;
 
-/// Orders `parts`, which are of `words`, the words of a prompt in order, by which share of all that cutting the word changes lies in the
-/// place, the highest first. A colour or the like works through its noun: it follows that, and both come where the higher share of the two
-/// is. Words that change hardly anything here come after the others, and words that were not tested after those, as they were.
+/// Orders `parts`, which are of `words`, the words of a prompt in order, by which share of all that
+/// cutting the word changes lies in the place, the highest first. A colour or the like works
+/// through its noun: it follows that, and both come where the higher share of the two is. Words
+/// that change hardly anything here come after the others, and words that were not tested after
+/// those, as they were.
 pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);
@@ -184,7 +187,8 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     parts.sort_by(|a, b| {
         let ((kind_a, share_a), (kind_b, share_b)) = (of_group(a), of_group(b));
         let groups = kind_a.cmp(&kind_b).then(share_b.total_cmp(&share_a));
-        // Groups of one and the same share are kept apart, and a noun stands before what belongs to it.
+        // Groups of one and the same share are kept apart, and a noun stands before what belongs to
+        // it.
         let nouns = group(a).cmp(&group(b)).then(noun_of(&a.word).is_some().cmp(&noun_of(&b.word).is_some()));
         let tested = if kind_a < 2 { nouns } else { Ordering::Equal };
         groups.then(tested).then(share(b).total_cmp(&share(a)))
@@ -296,7 +300,8 @@ mod tests {
         assert_eq!(even([None, Some(0.5), Some(0.3), None, Some(0.4)]), ["apple", "red", "frog", "a", "and"]);
         assert_eq!(even([None, Some(0.1), Some(0.3), None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
         assert_eq!(even([None, Some(0.1), None, None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
-        // What changes next to nothing here is no cause, however much of that lies here; a colour speaks for its noun.
+        // What changes next to nothing here is no cause, however much of that lies here; a colour
+        // speaks for its noun.
         let frog = Some((0.9, 0.004));
         assert_eq!(order([None, None, Some((0.3, 0.1)), None, frog]), ["apple", "frog", "a", "red", "and"]);
         let apple = Some((0.9, 0.004));

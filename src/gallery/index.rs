@@ -49,8 +49,8 @@ fn read_new(folder: &Path, known: &mut HashMap<String, IndexCell>) -> Result<()>
     Ok(())
 }
 
-/// Adds to each cell of which something was left out how much of the image that changed, where the whole cell is there too. A picture
-/// that cannot be read adds nothing.
+/// Adds to each cell of which something was left out how much of the image that changed, where the
+/// whole cell is there too. A picture that cannot be read adds nothing.
 fn add_changes(folder: &Path, cells: &mut HashMap<String, IndexCell>) {
     let image = |cell: &IndexCell| {
         let bytes = files::read(&folder.join(CELLS).join(&cell.name).join("image.png")).ok()?;

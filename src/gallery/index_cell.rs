@@ -21,7 +21,8 @@ pub struct IndexCell {
     pub numbers: Vec<(String, f64)>,
     /// What was expected of it, and whether that is so; absent where it says nothing of this image.
     pub expected: Vec<(String, Option<bool>)>,
-    /// Of a cell without a word or tag: which share of the image changes by it; unknown without the whole cell.
+    /// Of a cell without a word or tag: which share of the image changes by it; unknown without the
+    /// whole cell.
     pub changed: Option<f64>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,

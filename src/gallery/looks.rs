@@ -168,7 +168,8 @@ impl Looks<'_> {
         Ok((outcome, coverage, expected))
     }
 
-    /// Judges the finished `cell` and gives it the files of its regions, where an earlier try did not.
+    /// Judges the finished `cell` and gives it the files of its regions, where an earlier try did
+    /// not.
     fn complete(&self, folder: &Path, cell: &Cell, pipeline: &Pipeline, expected: &mut Expected) -> Result<()> {
         let place = folder.join(CELLS).join(cell.name());
         if let Some(expect) = self.expect {

@@ -32,8 +32,8 @@ pub struct Axes {
     pub weights: Vec<Weights>,
     /// Every prompt also without each of its words, or tags, that could be drawn, one at a time.
     pub without: Option<By>,
-    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies first. What a line names
-    /// itself comes before them.
+    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies
+    /// first. What a line names itself comes before them.
     pub sampling: Vec<Vec<Sampling>>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
@@ -537,8 +537,8 @@ fn variants(prompt: &str, replacements: &[Replacement], weights: &[Weights]) -> 
     all
 }
 
-/// `variant` as it is, then without each of its words or tags that could be drawn, by the name of what is left out. Of a prompt of one
-/// word nothing would be left.
+/// `variant` as it is, then without each of its words or tags that could be drawn, by the name of
+/// what is left out. Of a prompt of one word nothing would be left.
 fn parts(variant: Variant, by: Option<By>, syntax: Syntax) -> Vec<Variant> {
     let Some(by) = by else { return vec![variant] };
     let syntax = Syntax { emphasis: syntax.emphasis || !variant.weighted.is_empty(), ..syntax };

@@ -1,4 +1,5 @@
-//! Whether a thing can be seen in a picture: the network undoes noise better where it is told of what is there.
+//! Whether a thing can be seen in a picture: the network undoes noise better where it is told of
+//! what is there.
 
 use candle_core::{D, DType, Device, Tensor};
 use image::RgbImage;
@@ -12,8 +13,8 @@ use crate::scheduler::{self, TorchGenerator};
 use crate::trace::{Grid, Unobserved};
 use crate::{Error, Result};
 
-/// Timesteps of training that the picture is noised to: where a thing's shape is decided. ACCURACY.md has how these and the other
-/// numbers here were chosen.
+/// Timesteps of training that the picture is noised to: where a thing's shape is decided.
+/// ACCURACY.md has how these and the other numbers here were chosen.
 const LEVELS: [usize; 3] = [700, 600, 500];
 
 /// Noises of each level; one alone leaves much to chance.
@@ -26,10 +27,12 @@ const WINDOW: f64 = 0.3125;
 const ROWS: usize = 8;
 
 impl Pipeline {
-    /// How much better the network knows `image` again from its noised latent with the caption `a THING` than with `a` alone, for each
-    /// of `things`: the [gain](Sighting::gain) in the window of the image where it is highest. (That the error of a diffusion model's
-    /// prediction tells captions apart: Li et al., 2023, "Your Diffusion Model is Secretly a Zero-Shot Classifier".) The image's sides
-    /// are multiples of the VAE's factor. The network is called 12 times for up to seven things.
+    /// How much better the network knows `image` again from its noised latent with the caption `a
+    /// THING` than with `a` alone, for each of `things`: the [gain](Sighting::gain) in the window
+    /// of the image where it is highest. (That the error of a diffusion model's prediction tells
+    /// captions apart: Li et al., 2023, "Your Diffusion Model is Secretly a Zero-Shot Classifier".)
+    /// The image's sides are multiples of the VAE's factor. The network is called 12 times for up
+    /// to seven things.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a checkpoint that inpaints; those of the networks.
@@ -67,8 +70,9 @@ impl Pipeline {
         Ok(found)
     }
 
-    /// For each but the first of `rows` captions in `context`: by how much the error of the prediction is lower than with the first, in
-    /// shares of the first's mean over the image, `[h, w]`, mean over levels and noises.
+    /// For each but the first of `rows` captions in `context`: by how much the error of the
+    /// prediction is lower than with the first, in shares of the first's mean over the image, `[h,
+    /// w]`, mean over levels and noises.
     fn gains(&self, latent: &Tensor, context: &PreparedPrompt, rows: usize) -> Result<Vec<Vec<f64>>> {
         let (.., height, width) = latent.dims4()?;
         let mut gains = vec![vec![0.0; height * width]; rows - 1];
@@ -96,8 +100,8 @@ impl Pipeline {
         Ok(gains)
     }
 
-    /// What the network was trained to say of `latent` with `noise` at a timestep of training: the noise, the velocity (Salimans and Ho,
-    /// 2022) or the latent itself.
+    /// What the network was trained to say of `latent` with `noise` at a timestep of training: the
+    /// noise, the velocity (Salimans and Ho, 2022) or the latent itself.
     fn target(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
         let alpha = scheduler::alpha_bar(&self.scheduler, timestep)?.unwrap_or(1.0);
         match self.scheduler.prediction_type.as_deref() {

@@ -29,7 +29,8 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Refuses a run that another program drew and recorded, for `what`, which must make its steps again.
+    /// Refuses a run that another program drew and recorded, for `what`, which must make its steps
+    /// again.
     ///
     /// # Errors
     /// [`Error::Option`] on `RUN`, with what works on such a run.
@@ -45,7 +46,8 @@ impl Run {
         Err(Error::option("RUN", reason))
     }
 
-    /// Its trace and its image: what every command that reads a run sets out from, so that all refuse the same.
+    /// Its trace and its image: what every command that reads a run sets out from, so that all
+    /// refuse the same.
     ///
     /// # Errors
     /// Those of [`trace`](Self::trace) and [`image`](Self::image).

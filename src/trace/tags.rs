@@ -214,8 +214,8 @@ fn with_brackets(text: &str, range: Range<usize>) -> Range<usize> {
     }
 }
 
-/// `text` without the word at `range`: with the tag that it is where nothing else stands between its commas, and else alone. Brackets
-/// that are left with nothing in them go too.
+/// `text` without the word at `range`: with the tag that it is where nothing else stands between
+/// its commas, and else alone. Brackets that are left with nothing in them go too.
 pub fn without_word(text: &str, range: Range<usize>) -> String {
     let own = with_brackets(text, range);
     let whole = tags(text).into_iter().find(|tag| own.start <= tag.start && tag.end <= own.end);

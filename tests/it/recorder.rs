@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 const MODULES: &str =
     "torch diffusers transformers accelerate peft sentencepiece safetensors PIL numpy pytest jsonschema";
 
-/// The longest that the tests may take, three times what they need on one quiet core. A test that hangs must not hang all others.
+/// The longest that the tests may take, three times what they need on one quiet core. A test that
+/// hangs must not hang all others.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Says something that the test harness does not hold back.

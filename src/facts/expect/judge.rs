@@ -21,8 +21,9 @@ pub const SEEN: f32 = 0.33;
 pub struct Sighting {
     /// The thing.
     pub thing: String,
-    /// By how much the error of the prediction is lower with the caption, in the window of the image where that is most, in shares of
-    /// the error without it; below 0 where the caption helps nowhere.
+    /// By how much the error of the prediction is lower with the caption, in the window of the
+    /// image where that is most, in shares of the error without it; below 0 where the caption helps
+    /// nowhere.
     pub gain: f32,
 }
 
@@ -65,9 +66,11 @@ pub enum Measure {
     Margin,
     /// The share of a region within a box, 0 to 1.
     Inside,
-    /// By how much a caption of the thing lowers the error of the prediction in one window of the image, in shares of the error without.
+    /// By how much a caption of the thing lowers the error of the prediction in one window of the
+    /// image, in shares of the error without.
     Gain,
-    /// The highest attention in one place over that of the image on average; in runs of earlier versions.
+    /// The highest attention in one place over that of the image on average; in runs of earlier
+    /// versions.
     Contrast,
 }
 
