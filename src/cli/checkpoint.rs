@@ -128,6 +128,8 @@ impl LoadArgs {
             size: known.size,
             ignore_memory: self.ignore_memory,
             plain: known.plain,
+            texts: known.texts,
+            t5_first: known.t5_first,
         })
     }
 }
@@ -153,11 +155,16 @@ impl ModelArgs {
         load(&self.choice()?, size, terminal)
     }
 
+    /// As [`load`](Self::load), for a run that reads `texts`.
+    pub fn load_for(&self, texts: &[&str], size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+        load(&reading(self.choice()?, texts), size, terminal)
+    }
+
     /// The checkpoint that made the run of `record`, in the number type and on the device that it
     /// had there. What is given now comes first.
     pub fn load_of(&self, record: &RunRecord, terminal: &Terminal) -> anyhow::Result<Pipeline> {
         let known = Choice::of_run(record)?;
-        let choice = self.over(known.clone())?;
+        let choice = reading(self.over(known.clone())?, &[&record.prompt, record.negative.as_deref().unwrap_or("")]);
         let size = Some([record.image.height, record.image.width]);
         let pipeline = load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
             Ok(Error::Option { option, reason })
@@ -175,6 +182,12 @@ impl ModelArgs {
         check_checkpoint(record, &pipeline)?;
         Ok(pipeline)
     }
+}
+
+/// `choice` for a run that reads `texts`.
+fn reading(mut choice: Choice, texts: &[&str]) -> Choice {
+    choice.load.texts = texts.iter().map(|text| (*text).to_owned()).collect();
+    choice
 }
 
 /// Opens and loads a checkpoint for images of `size` (height, width), or of its own. What needs

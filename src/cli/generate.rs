@@ -158,7 +158,8 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let given = args.init.read()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let started = Instant::now();
-    let pipeline = args.model.load(args.run.sampling.size, terminal)?;
+    let texts = [&*text, &*args.run.sampling.negative];
+    let pipeline = args.model.load_for(&texts, args.run.sampling.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
     let runs = args.options(&pipeline, given.as_ref())?;

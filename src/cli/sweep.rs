@@ -94,7 +94,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     target.folder(&SWEEP)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
-    let pipeline = args.model.load(args.sampling.size, terminal)?;
+    let texts = [&*text, &*args.sampling.negative];
+    let pipeline = args.model.load_for(&texts, args.sampling.size, terminal)?;
     let probes = args.probe.texts();
     let mut options = Options {
         seeds: seeds.clone(),

@@ -473,10 +473,14 @@ impl Plan {
         let choice = cell.choice()?;
         let checkpoint = open(&choice)?;
         let own = checkpoint.defaults.size;
-        let made = self.cells.iter().filter(|other| other.same_checkpoint(cell));
-        let sizes = made.map(|other| other.sampling.size.unwrap_or(own));
+        let made = || self.cells.iter().filter(|other| other.same_checkpoint(cell));
+        let sizes = made().map(|other| other.sampling.size.unwrap_or(own));
         let size = sizes.max_by_key(|[height, width]| height.saturating_mul(*width));
-        Ok((checkpoint, LoadOptions { size, ignore_memory: self.ignore_memory, ..choice.load }))
+        let texts = made().flat_map(|other| [Some(other.prompt.clone()), other.sampling.negative.clone()]).flatten();
+        let mut texts: Vec<String> = texts.collect();
+        texts.sort();
+        texts.dedup();
+        Ok((checkpoint, LoadOptions { size, ignore_memory: self.ignore_memory, texts, ..choice.load }))
     }
 
     /// The passes that `shard` makes: every N-th, so that all shards have a part of every

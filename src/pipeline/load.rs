@@ -62,9 +62,11 @@ impl Pipeline {
     /// file and the tensor that is missing, left over or of the wrong shape.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let LoadOptions { dtype, device, plain, .. } = options;
+        let plan = MemoryPlan::new(checkpoint, options)?;
         if !options.ignore_memory {
-            MemoryPlan::new(checkpoint, options)?.check()?;
+            plan.check()?;
         }
+        let t5 = T5Reader::load(checkpoint, options, plan.t5_first)?;
         let tokenizer = match &checkpoint.tokenizer {
             Some(files) => Some(Tokenizer::new(files)?.with_words(&checkpoint.added_words)?),
             None => None,
@@ -83,7 +85,6 @@ impl Pipeline {
             Some(tokenizer) => SecondEncoder::load(checkpoint, tokenizer, options)?,
             None => None,
         };
-        let t5 = T5Reader::load(checkpoint, options)?;
         let qwen = QwenReader::load(checkpoint, options)?;
         let part = match &checkpoint.denoiser {
             DenoiserConfig::Unet(_) => Part::Unet,

@@ -29,6 +29,12 @@ pub struct MemoryPlan {
     /// job or container leaves. `None` where the system does not tell, or the networks run
     /// elsewhere than on the CPU.
     pub free: Option<u64>,
+    /// Whether T5 reads the prompts before the other parts come, and leaves memory again: where all
+    /// together do not fit, and so they do.
+    pub t5_first: bool,
+    /// Which part is T5.
+    #[serde(skip)]
+    t5_part: Option<Part>,
 }
 
 /// One part in memory.
@@ -53,6 +59,7 @@ impl MemoryPlan {
     pub fn new(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let size = options.size.unwrap_or(checkpoint.defaults.size);
         let on_cpu = options.device.is_cpu();
+        let t5_part = checkpoint.t5.as_ref().map(|t5| t5.part);
         let mut parts = Vec::new();
         for &part in checkpoint.index.parts() {
             let weights = checkpoint.weights(part)?;
@@ -62,7 +69,9 @@ impl MemoryPlan {
                 _ => options.dtype,
             };
             // The CPU's kernels multiply f32 or bf16.
-            let dtype = if on_cpu && dtype != DType::BF16 { DType::F32 } else { dtype };
+            // T5's weights are converted as they are used.
+            let kept = dtype == DType::BF16 || Some(part) == t5_part;
+            let dtype = if on_cpu && !kept { DType::F32 } else { dtype };
             // Blocks of quantised numbers stay as they are in the layers of a transformer.
             let stay = part == Part::Transformer && !options.plain && weights.is_quantised();
             let (bytes, dtype) = match stay {
@@ -83,7 +92,26 @@ impl MemoryPlan {
         let decoding =
             maps(size, *widths.get(1).unwrap_or(&widths[0]) as u64).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
         let free = if on_cpu { free_memory() } else { None };
-        Ok(Self { parts, size, activations: denoising.max(decoding), free })
+        let activations = denoising.max(decoding);
+        let plan = Self { parts, size, activations, free, t5_first: false, t5_part };
+        Ok(match options.t5_first && plan.t5() > 0 {
+            true => Self { t5_first: true, ..plan },
+            false => plan.ordered(),
+        })
+    }
+
+    /// With T5 first, where that makes a run fit which does not otherwise.
+    fn ordered(self) -> Self {
+        let first = Self { t5_first: true, ..self.clone() };
+        match self.free {
+            Some(free) if self.t5() > 0 && self.peak() > free && first.peak() <= free => first,
+            _ => self,
+        }
+    }
+
+    /// Bytes of T5's weights; 0 where there is none.
+    fn t5(&self) -> u64 {
+        self.parts.iter().filter(|part| Some(part.part) == self.t5_part).map(|part| part.bytes).sum()
     }
 
     /// Bytes of all weights.
@@ -93,7 +121,8 @@ impl MemoryPlan {
 
     /// The most that the run holds at once.
     pub fn peak(&self) -> u64 {
-        self.weights().saturating_add(self.activations)
+        let t5 = if self.t5_first { self.t5() } else { 0 };
+        (self.weights() - t5).saturating_add(self.activations).max(t5)
     }
 
     /// Refuses a run that does not fit into the memory that this process may use.
@@ -127,6 +156,9 @@ impl fmt::Display for MemoryPlan {
         let [height, width] = self.size;
         let (peak, weights, maps) = (gigabytes(self.peak()), gigabytes(self.weights()), gigabytes(self.activations));
         write!(f, "needs {peak}: weights {weights} ({}), about {maps} for {width}x{height}", parts.join(", "))?;
+        if self.t5_first {
+            write!(f, "; T5 reads the prompt first and leaves again")?;
+        }
         match self.free {
             Some(free) => write!(f, "; {} are free", gigabytes(free)),
             None => Ok(()),
@@ -162,7 +194,33 @@ mod tests {
 
     fn plan(free: Option<u64>) -> MemoryPlan {
         let unet = PartMemory { part: Part::Unet, parameters: 2_567_463_684, dtype: "f32", bytes: 10_269_854_736 };
-        MemoryPlan { parts: vec![unet], size: [1024, 768], activations: 3_500_000_000, free }
+        MemoryPlan {
+            parts: vec![unet],
+            size: [1024, 768],
+            activations: 3_500_000_000,
+            free,
+            t5_first: false,
+            t5_part: None,
+        }
+    }
+
+    #[test]
+    fn t5_goes_first_where_all_together_do_not_fit() {
+        let t5 = |free| {
+            let (parameters, bytes) = (4_762_310_656, 9_524_621_312);
+            let t5 = PartMemory { part: Part::TextEncoder3, parameters, dtype: "bf16", bytes };
+            let mut plan = plan(Some(free));
+            plan.parts.push(t5);
+            plan.t5_part = Some(Part::TextEncoder3);
+            plan.ordered()
+        };
+        let roomy = t5(24_000_000_000);
+        assert!(!roomy.t5_first && roomy.peak() == 10_269_854_736 + 9_524_621_312 + 3_500_000_000);
+        let tight = t5(14_000_000_000);
+        assert!(tight.t5_first && tight.peak() == 10_269_854_736 + 3_500_000_000);
+        assert!(tight.check().is_ok() && tight.to_string().contains("reads the prompt first"));
+        let vain = t5(9_000_000_000);
+        assert!(!vain.t5_first && vain.check().is_err());
     }
 
     #[test]

@@ -24,11 +24,24 @@ pub struct LoadOptions {
     /// Make text encoders and UNet of plain layers, which candle can differentiate, in place of the
     /// faster ones. On a GPU they are plain anyway.
     pub plain: bool,
+    /// Texts that the run will read. Where T5 does not fit beside the denoiser, it reads these (and
+    /// the empty text) first and leaves memory again.
+    pub texts: Vec<String>,
+    /// Let T5 go first and leave again where it would fit, too.
+    pub t5_first: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: DType::F32, device: Device::Cpu, size: None, ignore_memory: false, plain: false }
+        Self {
+            dtype: DType::F32,
+            device: Device::Cpu,
+            size: None,
+            ignore_memory: false,
+            plain: false,
+            texts: Vec::new(),
+            t5_first: false,
+        }
     }
 }
 
