@@ -1,6 +1,7 @@
 //! T5 as one of the text encoders of a pipeline, with the tokenizer that belongs to it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use bytesize::ByteSize;
@@ -60,9 +61,9 @@ impl T5Reader {
         let mut known = HashMap::new();
         for text in options.texts.iter().map(String::as_str).chain([""]) {
             let ids = tokenizer.encode(text, length)?.ids;
-            if !known.contains_key(&ids) {
-                let states = read(&model, &ids)?;
-                known.insert(ids, states);
+            if let Entry::Vacant(place) = known.entry(ids) {
+                let states = read(&model, place.key())?;
+                place.insert(states);
             }
         }
         let gone = Gone {
