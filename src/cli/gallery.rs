@@ -128,7 +128,7 @@ pub struct GalleryArgs {
     sheet: Option<PathBuf>,
 
     /// Replace what --pack and --sheet wrote before
-    #[arg(long, help_heading = "Sharing")]
+    #[arg(long, help_heading = "Sharing", hide_short_help = true)]
     force: bool,
 
     /// The gallery's folder; run the same command again to continue an interrupted one

@@ -303,7 +303,7 @@ mod tests {
         // What changes next to nothing here is no cause, however much of that lies here; a colour
         // speaks for its noun.
         let frog = Some((0.9, 0.004));
-        assert_eq!(order([None, None, Some((0.3, 0.1)), None, frog]), ["apple", "frog", "a", "red", "and"]);
+        assert_eq!(order([None, None, Some((0.3, 0.1)), None, frog]), ["apple", "red", "frog", "a", "and"]);
         let apple = Some((0.9, 0.004));
         let red = Some((0.2, 0.1));
         assert_eq!(order([None, red, apple, None, Some((0.4, 0.1))]), ["apple", "red", "frog", "a", "and"]);
