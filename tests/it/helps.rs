@@ -75,6 +75,10 @@ fn every_example_of_the_help_works_after_the_first_command() {
             let trace = at.join(RUN).join("trace.safetensors");
             fs::File::options().write(true).open(trace).unwrap().set_modified(SystemTime::now()).unwrap();
             let line = line.replace(" /shared/", " shared/").replace("attnmap why last", "attnmap why few");
+            let line = match line.split_once("attnmap attribute ") {
+                Some((_, rest)) => format!("attnmap attribute few --test-steps 1 {}", rest.trim_start_matches("last ")),
+                None => line,
+            };
             let many = ["attnmap sweep", "attnmap gallery", "attnmap lens"];
             let quick = many.iter().any(|many| line.contains(many));
             let quick = if quick && !line.contains("--index") && !line.contains("--steps") { " --steps 2" } else { "" };
