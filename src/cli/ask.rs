@@ -322,7 +322,7 @@ fn causes(parts: &[Part]) -> String {
         rows.push(vec![print::printable(&part.word), causal, change, cause, print::percent(part.share)]);
     }
     print::table(&rows)
-        + "\nShare of its change: how much of all that cutting the word changes lies here; the words are ranked by it.\n\
+        + "\nShare of its change: how much of all that cutting the word changes lies here, by which the words rank.\n\
            Changes here: how much the prediction changes here without the word, over the prediction's mean square.\n\
            Of the change here: the word's part in what cutting each of these words changes here, 100 % together.\n\
            Looked at: its share of the attention here.\n"

@@ -188,7 +188,8 @@ fn text(found: &Facts, image: Grid) -> String {
 fn unseen(things: &[String]) -> Error {
     let things: Vec<String> = things.iter().map(attnmap::in_quotes).collect();
     let reason = format!(
-        "another program recorded this run; whether {} was drawn needs a look at the image by a checkpoint that attnmap runs: give one",
+        "another program recorded this run; whether {} was drawn needs a look at the image by a checkpoint \
+         that attnmap runs: give one",
         things.join(" or ")
     );
     Error::option("--model", reason)

@@ -39,8 +39,9 @@ impl Run {
             return Ok(());
         }
         let reason = format!(
-            "{}: another program drew and recorded this run, and {what} must make its steps again; its page, facts, ask, compare, view \
-             and animate work without that, or make a run of its prompt here: attnmap generate PROMPT --model MODEL",
+            "{}: another program drew and recorded this run, and {what} must make its steps again; its page, facts, \
+             ask, compare, view and animate work without that, or make a run of its prompt here: attnmap generate PROMPT \
+             --model MODEL",
             self.folder.display()
         );
         Err(Error::option("RUN", reason))

@@ -1,8 +1,7 @@
 //! The layout of COCO (Lin et al., 2014): `annotations/instances_SPLIT.json` with polygons and run
 //! lengths, and pictures in `SPLIT/`, `images/SPLIT/` or `images/`.
 
-use super::labels::{BACKGROUND, Labels, VOID};
-use super::wrong;
+use super::labels::{BACKGROUND, Labels, VOID, wrong};
 use crate::evidence::scene::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};

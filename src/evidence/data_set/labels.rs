@@ -1,9 +1,10 @@
 //! A picture with a class for every pixel, and the scene that it makes.
 
 use super::super::scene::{Object, Scene};
-use crate::picture;
 use crate::trace::Grid;
+use crate::{Error, picture};
 use image::RgbImage;
+use std::path::Path;
 
 /// A pixel of no class.
 pub(super) const BACKGROUND: u16 = 0;
@@ -54,4 +55,9 @@ impl Labels {
         }
         scene
     }
+}
+
+/// What is wrong with `file`.
+pub(super) fn wrong(file: &Path, reason: impl std::fmt::Display) -> Error {
+    Error::option("SCENES", format!("{}: {reason}", file.display()))
 }

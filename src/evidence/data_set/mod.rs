@@ -10,8 +10,8 @@ mod voc;
 
 use super::scene::{Scene, TIMESTEPS};
 use super::scene_folder::read_scenes;
+use crate::Result;
 use crate::trace::Grid;
-use crate::{Error, Result};
 use coco::Coco;
 use std::path::Path;
 use voc::Voc;
@@ -35,7 +35,7 @@ impl DataSet {
     /// Opens `folder`, in whichever layout it has. Pictures of VOC and COCO will have `size`.
     ///
     /// # Errors
-    /// [`Error::Option`] on `SCENES` that names the file at fault; [`Error::Io`].
+    /// [`Error::Option`](crate::Error::Option) on `SCENES` that names the file at fault; [`Error::Io`](crate::Error::Io).
     pub fn open(folder: &Path, size: Grid) -> Result<Self> {
         if let Some(found) = Voc::open(folder, size)? {
             return Ok(Self(Layout::Voc(found)));
@@ -81,7 +81,7 @@ impl DataSet {
     /// class at all.
     ///
     /// # Errors
-    /// [`Error::Option`] on `SCENES` that names the file that is missing or damaged.
+    /// [`Error::Option`](crate::Error::Option) on `SCENES` that names the file that is missing or damaged.
     pub fn scene(&self, index: usize) -> Result<Scene> {
         match &self.0 {
             Layout::Scenes(scenes) => Ok(scenes[index].clone()),
@@ -89,9 +89,4 @@ impl DataSet {
             Layout::Coco(coco) => coco.scene(index),
         }
     }
-}
-
-/// What is wrong with `file`.
-fn wrong(file: &Path, reason: impl std::fmt::Display) -> Error {
-    Error::option("SCENES", format!("{}: {reason}", file.display()))
 }

@@ -1,8 +1,7 @@
 //! The layout of the PASCAL VOC challenge (2012): `JPEGImages/ID.jpg`, `SegmentationClass/ID.png`
 //! in the challenge's colours, and which of them count in `ImageSets/Segmentation/val.txt`.
 
-use super::labels::{BACKGROUND, Labels, VOID};
-use super::wrong;
+use super::labels::{BACKGROUND, Labels, VOID, wrong};
 use crate::evidence::scene::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};

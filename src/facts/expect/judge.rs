@@ -317,8 +317,8 @@ fn judge_sighting(kind: &Kind, gain: f32) -> (Option<bool>, Option<Figure>, Stri
         false => format!("no less, but {} more wrong", percent(-gain)),
     };
     let says = format!(
-        "it {may}: told of this thing alone, the model is {helps} about the noised image where that helps most (from {} on it \
-         counts as there)",
+        "it {may}: told of this thing alone, the model is {helps} about the noised image where that helps most \
+         (from {} on it counts as there)",
         percent(SEEN)
     );
     (Some(seen != matches!(kind, Kind::Absent(_))), Some(figure), says)
