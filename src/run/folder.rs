@@ -40,8 +40,8 @@ impl Run {
         }
         let reason = format!(
             "{}: another program drew and recorded this run, and {what} must make its steps again; its page, facts, \
-             ask, compare, view and animate work without that, or make a run of its prompt here: attnmap generate PROMPT \
-             --model MODEL",
+             ask, compare, view and animate work without that, or make a run of its prompt here: attnmap generate \
+             PROMPT --model MODEL",
             self.folder.display()
         );
         Err(Error::option("RUN", reason))

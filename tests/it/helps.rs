@@ -11,7 +11,7 @@ const FIRST: &str = "attnmap generate \"a red apple to the left of a green frog 
 
 /// What a reader must have of their own: a checkpoint, or a shell's folder. Such lines need only be
 /// understood.
-const OWN: [&str; 3] = ["./", "stable-diffusion", "~/.local"];
+const OWN: [&str; 4] = ["attnmap eval", "./", "stable-diffusion", "~/.local"];
 
 fn shell(folder: &Path, line: &str) -> Output {
     let binary = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();

@@ -44,7 +44,7 @@ fn files() {
             &["a LoRA, not a checkpoint", "--lora", "--model the checkpoint"],
         ),
         (&["emb_params"], &["textual-inversion", "--embedding"]),
-        (&["double_blocks.0.img_attn.qkv.weight"], &["Flux", "SDXL"]),
+        (&["double_blocks.0.img_attn.qkv.weight"], &["FLUX.1", "--config"]),
         (&["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"], &["Stable Diffusion 3", "SDXL"]),
         (&["transformer_blocks.0.attn.to_q.weight"], &["diffusion transformer", "SDXL"]),
         (&["adaln_single.linear.weight", "transformer_blocks.0.attn1.to_q.weight"], &["PixArt", "SDXL"]),

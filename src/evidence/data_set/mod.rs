@@ -35,7 +35,7 @@ impl DataSet {
     /// Opens `folder`, in whichever layout it has. Pictures of VOC and COCO will have `size`.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) on `SCENES` that names the file at fault; [`Error::Io`](crate::Error::Io).
+    /// [`crate::Error::Option`] on `SCENES` that names the file at fault; [`crate::Error::Io`].
     pub fn open(folder: &Path, size: Grid) -> Result<Self> {
         if let Some(found) = Voc::open(folder, size)? {
             return Ok(Self(Layout::Voc(found)));
@@ -81,7 +81,7 @@ impl DataSet {
     /// class at all.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) on `SCENES` that names the file that is missing or damaged.
+    /// [`crate::Error::Option`] on `SCENES` that names the file that is missing or damaged.
     pub fn scene(&self, index: usize) -> Result<Scene> {
         match &self.0 {
             Layout::Scenes(scenes) => Ok(scenes[index].clone()),
