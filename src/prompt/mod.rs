@@ -6,6 +6,7 @@
 //! overlap of bytes. Token strings are never compared, so "hair" is not found in *hairclip*.
 
 mod chunks;
+mod pieces;
 mod qwen;
 mod reader;
 mod syntax;

@@ -91,6 +91,13 @@ impl Word {
     }
 }
 
+impl Token {
+    /// Whether it is a token of the text with a byte in `range`.
+    pub(super) fn is_text_of(&self, range: &Range<usize>) -> bool {
+        self.kind == TokenKind::Text && self.range.start < range.end && range.start < self.range.end
+    }
+}
+
 impl Prompt {
     /// The ids of each chunk: one, but for long prompts.
     pub fn chunks(&self) -> std::slice::Chunks<'_, u32> {
@@ -137,10 +144,7 @@ impl Prompt {
             let text = self.text[range.clone()].to_owned();
             let occurrence = occurrences.entry(normalized(&text)).or_default();
             *occurrence += 1;
-            let within = |token: &&Token| {
-                token.kind == TokenKind::Text && token.range.start < range.end && range.start < token.range.end
-            };
-            let tokens = tokens.iter().filter(within).map(|token| token.index).collect();
+            let tokens = tokens.iter().filter(|token| token.is_text_of(&range)).map(|token| token.index).collect();
             Word { text, tokens, occurrence: *occurrence, range }
         };
         let words = words::fit_to_tokens(words::segment(&self.text), &ranges).into_iter().map(word).collect();

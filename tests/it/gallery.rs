@@ -184,7 +184,8 @@ fn cells_keep_what_a_run_can_keep() {
         assert!(steps[0] != steps[2] && !estimates.contains(&steps[0]), "each cell has its own");
         estimates.push(steps[0].clone());
         let run = cell.display().to_string();
-        let view = [&["view", &run, "--half", "unconditional", "--out", "negative", "--force"][..]].concat();
+        let out = at.join("negative").display().to_string();
+        let view = ["view", &run, "--half", "unconditional", "--out", &out, "--force"];
         assert!(crate::cli::attnmap(&view).status.success());
         let command = record["command"].as_str().unwrap();
         assert!(command.contains("--probe shadow") && command.contains("--trace-negative --keep-steps 1"), "{command}");

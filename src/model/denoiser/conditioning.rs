@@ -1,6 +1,7 @@
 //! What a denoiser is conditioned on: the text encoders' states and what goes beside them.
 
 use crate::checkpoint::TIME_IDS;
+use crate::{Error, Result};
 use candle_core::Tensor;
 
 /// What the denoiser is to draw: the text encoders' states and how they may be attended to.
@@ -39,4 +40,25 @@ impl Conditioning {
     pub fn new(hidden_states: Tensor) -> Self {
         Self { hidden_states, key_bias: None, added: None, guidance: None, lengths: None }
     }
+}
+
+/// Factors on the values of the text's keys, `[batch, tokens, 1]` in the format of `states` and
+/// where they lie: those of `before` times `weights`, f32 `[batch, tokens]` as `shape` says.
+///
+/// # Errors
+/// When `weights` has another shape.
+pub(super) fn value_weights(
+    before: Option<&Tensor>,
+    weights: &Tensor,
+    shape: [usize; 2],
+    states: &Tensor,
+) -> Result<Tensor> {
+    if weights.dims() != shape {
+        return Err(Error::bug(format!("weights of {:?} for another prompt", weights.dims())));
+    }
+    let weights = weights.to_device(states.device())?.to_dtype(states.dtype())?.unsqueeze(2)?;
+    Ok(match before {
+        Some(before) => (before * weights)?,
+        None => weights,
+    })
 }

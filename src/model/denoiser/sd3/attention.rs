@@ -1,12 +1,10 @@
 //! The attentions of a block: of image and text to both, and of the image to itself alone.
 
+use super::super::sequence::Shown;
 use crate::Result;
 use crate::checkpoint::Sd3Config;
 use crate::model::layers::{Builder, Columns, JointAttention, JointKeys, Linear, RmsNorm};
 use candle_core::Tensor;
-
-/// Is shown attention probabilities.
-type Tap<'a> = &'a mut dyn FnMut(&Tensor) -> Result<()>;
 
 /// Epsilon of the norms of queries and keys.
 const EPS: f64 = 1e-6;
@@ -86,7 +84,7 @@ impl Joint {
         text: &Tensor,
         weights: Option<&Tensor>,
         bias: Option<&Tensor>,
-        tap: Option<Tap<'_>>,
+        tap: Shown,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (cells, tokens) = (image.dim(1)?, text.dim(1)?);
         let text_values = self.text.v.forward(text)?;
@@ -136,7 +134,7 @@ impl OfImage {
     }
 
     /// What `x` `[batch, cells, width]` sees of itself. `tap` is shown all of its attention.
-    pub(super) fn forward(&self, x: &Tensor, tap: Option<Tap<'_>>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, tap: Shown) -> Result<Tensor> {
         let cells = x.dim(1)?;
         let keys = self.attention.keys(&self.image.keys(x)?, &self.image.v.forward(x)?)?;
         let columns: Option<Columns> = match tap {

@@ -1,6 +1,7 @@
 //! A prompt made ready for the transformer.
 
-use crate::{Error, Result};
+use super::super::conditioning::value_weights;
+use crate::Result;
 use candle_core::Tensor;
 
 /// A prompt made ready for [`ZImage`](super::ZImage): the text behind its own blocks. Its keys
@@ -27,14 +28,8 @@ impl ZImagePrompt {
     /// # Errors
     /// When `weights` has another shape.
     pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
-        if weights.dims() != [self.batch, self.tokens] {
-            return Err(Error::bug(format!("weights of {:?} for another prompt", weights.dims())));
-        }
-        let weights = weights.to_device(self.states.device())?.to_dtype(self.states.dtype())?.unsqueeze(2)?;
-        let value_weights = match &self.value_weights {
-            Some(before) => Some((before * weights)?),
-            None => Some(weights),
-        };
+        let shape = [self.batch, self.tokens];
+        let value_weights = Some(value_weights(self.value_weights.as_ref(), weights, shape, &self.states)?);
         Ok(Self { value_weights, ..self.clone() })
     }
 
