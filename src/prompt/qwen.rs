@@ -28,7 +28,8 @@ impl QwenTokenizer {
     /// From the files of a checkpoint's folder.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the file when it cannot be read, or lacks a token of the template.
+    /// [`crate::Error::Config`] naming the file when it cannot be read, or lacks a token of the
+    /// template.
     pub fn new(files: &T5TokenizerFiles) -> Result<Self> {
         let opened = Opened::new(files)?;
         let [_, end] = [opened.special(MARKS[0])?, opened.special(MARKS[1])?];
@@ -39,7 +40,7 @@ impl QwenTokenizer {
     /// has those of the text and the mark behind it; the template's others count as padding.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for a vocabulary that cannot express the text.
+    /// [`crate::Error::Unsupported`] for a vocabulary that cannot express the text.
     pub fn encode(&self, text: &str, length: usize) -> Result<Prompt> {
         let whole = format!("{BEFORE}{text}{BEHIND}");
         let encoding = encoded(&self.pipeline, &whole, true, "Qwen's")?;

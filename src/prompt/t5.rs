@@ -22,8 +22,8 @@ impl T5Tokenizer {
     /// From the files of a checkpoint's folder.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the file when it cannot be read, lacks a special token, or puts
-    /// more around a text than an end token behind it.
+    /// [`crate::Error::Config`] naming the file when it cannot be read, lacks a special token, or
+    /// puts more around a text than an end token behind it.
     pub fn new(files: &T5TokenizerFiles) -> Result<Self> {
         let opened = Opened::new(files)?;
         let (end, pad) = (opened.special(&files.eos_token)?, opened.special(&files.pad_token)?);
@@ -38,7 +38,7 @@ impl T5Tokenizer {
     /// fit is in [`Prompt::cut_off`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for a vocabulary that cannot express the text.
+    /// [`crate::Error::Unsupported`] for a vocabulary that cannot express the text.
     pub fn encode(&self, text: &str, length: usize) -> Result<Prompt> {
         let encoding = encoded(&self.pipeline, text, false, "T5's")?;
         let room = length.saturating_sub(1);

@@ -38,15 +38,15 @@ fn the_list_has_the_embedded_checkpoint_and_the_cache() {
     let index = other.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
     fs::write(&index, text.replace("StableDiffusionPipeline", "KandinskyPipeline")).unwrap();
-    cache(home.path(), "owner/other", &other);
+    cache(home.path(), "owner/kand", &other);
     models(home.path()).assert().success().stdout(
         contains("owner/tiny  Stable Diffusion layout, own shape, 460 k parameters, 1.14 MB on disk, 128x128 px")
-            .and(contains("owner/other  cannot be used:").and(contains("Kandinsky"))),
+            .and(contains("owner/kand  cannot be used:").and(contains("Kandinsky"))),
     );
     let output = models(home.path()).arg("--json").assert().success().get_output().stdout.clone();
     let list: Value = serde_json::from_slice(&output).unwrap();
     let ids: Vec<&str> = list.as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["embedded", "owner/other", "owner/tiny"]);
+    assert_eq!(ids, ["embedded", "owner/kand", "owner/tiny"]);
     assert_eq!(list[2]["parameters"], 459_571);
 }
 
