@@ -65,11 +65,10 @@ mask (pointing). Over classes: mIoU of the highest map on pixels of any class, a
 /// Runs the command.
 pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A folder that cannot be read is told before the checkpoint is loaded.
-    DataSet::open(&args.scenes, Grid::new(8, 8))?;
+    let data = DataSet::open(&args.scenes)?;
     let pipeline = args.model.load(None, terminal)?;
     let own = pipeline.default_options();
-    let data = DataSet::open(&args.scenes, Grid::new(own.height, own.width))?;
-    let first = data.scene(0)?.image;
+    let first = data.scene(0, Grid::new(own.height, own.width))?.image;
     let factor = pipeline.vae_factor();
     let (height, width) = (first.height() as usize, first.width() as usize);
     let sites = pipeline.sites(height, width);

@@ -215,8 +215,10 @@ pub fn measure(
     let mut baselines = vec![Measured::default(); names.len()];
     let other = Aggregate::named("last-up")?;
     let (mut scenes, mut objects) = (0, 0);
+    let own = pipeline.default_options();
+    let size = Grid::new(own.height, own.width);
     for index in 0..extent.pictures.min(data.len()) {
-        let scene = data.scene(index)?;
+        let scene = data.scene(index, size)?;
         if progress(index + 1).is_break() {
             return Err(Error::Interrupted);
         }

@@ -70,12 +70,11 @@ pub(super) struct Coco {
     names: Vec<String>,
     /// A category's place in `names`, from 1.
     classes: BTreeMap<u64, u16>,
-    size: Grid,
 }
 
 impl Coco {
     /// `None` where `folder` has another layout.
-    pub fn open(folder: &Path, size: Grid) -> Result<Option<Self>> {
+    pub fn open(folder: &Path) -> Result<Option<Self>> {
         let Some((list, split)) = list_of(folder) else { return Ok(None) };
         let bytes = files::read(&list).map_err(Error::io(&list))?;
         let file: File = serde_json::from_slice(&bytes).map_err(|error| wrong(&list, error))?;
@@ -106,7 +105,7 @@ impl Coco {
             annotations.entry(annotation.image_id).or_default().push(annotation);
         }
         let names = file.categories.into_iter().map(|category| category.name).collect();
-        Ok(Some(Self { list, pictures, images: file.images, annotations, names, classes, size }))
+        Ok(Some(Self { list, pictures, images: file.images, annotations, names, classes }))
     }
 
     /// Number of pictures.
@@ -115,13 +114,13 @@ impl Coco {
     }
 
     /// The picture at `index` as a scene. Where things overlap, the smaller one is in front.
-    pub fn scene(&self, index: usize) -> Result<Scene> {
+    pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         let image = &self.images[index];
         let picture = picture::read(&self.pictures[index], "SCENES")?;
         let grid = Grid::new(image.height, image.width);
         if picture.dimensions() != (image.width as u32, image.height as u32) {
-            let size = format!("{}x{}", image.width, image.height);
-            return Err(wrong(&self.pictures[index], format!("it is not {size}, as {} says", self.list.display())));
+            let listed = format!("{}x{}", image.width, image.height);
+            return Err(wrong(&self.pictures[index], format!("it is not {listed}, as {} says", self.list.display())));
         }
         let mut things = Vec::new();
         for annotation in self.annotations.get(&image.id).into_iter().flatten() {
@@ -138,7 +137,7 @@ impl Coco {
         for (class, cells) in things {
             cells.into_iter().for_each(|cell| classes[cell] = class);
         }
-        Ok(Labels { grid, classes }.scene(image.file_name.clone(), &picture, &self.names, self.size))
+        Ok(Labels { grid, classes }.scene(image.file_name.clone(), &picture, &self.names, size))
     }
 }
 

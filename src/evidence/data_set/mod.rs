@@ -32,15 +32,15 @@ enum Layout {
 }
 
 impl DataSet {
-    /// Opens `folder`, in whichever layout it has. Pictures of VOC and COCO will have `size`.
+    /// Opens `folder`, in whichever layout it has.
     ///
     /// # Errors
     /// [`crate::Error::Option`] on `SCENES` that names the file at fault; [`crate::Error::Io`].
-    pub fn open(folder: &Path, size: Grid) -> Result<Self> {
-        if let Some(found) = Voc::open(folder, size)? {
+    pub fn open(folder: &Path) -> Result<Self> {
+        if let Some(found) = Voc::open(folder)? {
             return Ok(Self(Layout::Voc(found)));
         }
-        if let Some(found) = Coco::open(folder, size)? {
+        if let Some(found) = Coco::open(folder)? {
             return Ok(Self(Layout::Coco(found)));
         }
         Ok(Self(Layout::Scenes(read_scenes(folder)?)))
@@ -77,16 +77,16 @@ impl DataSet {
         self.len() == 0
     }
 
-    /// The picture at `index`, below [`len`](Self::len), with its caption and masks. It may show no
-    /// class at all.
+    /// The picture at `index`, below [`len`](Self::len), with its caption and masks. Those of VOC
+    /// and COCO are brought to `size`, and may show no class at all.
     ///
     /// # Errors
     /// [`crate::Error::Option`] on `SCENES` that names the file that is missing or damaged.
-    pub fn scene(&self, index: usize) -> Result<Scene> {
+    pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         match &self.0 {
             Layout::Scenes(scenes) => Ok(scenes[index].clone()),
-            Layout::Voc(voc) => voc.scene(index),
-            Layout::Coco(coco) => coco.scene(index),
+            Layout::Voc(voc) => voc.scene(index, size),
+            Layout::Coco(coco) => coco.scene(index, size),
         }
     }
 }

@@ -43,13 +43,12 @@ pub(super) struct Voc {
     names: Vec<String>,
     ids: Vec<String>,
     colours: HashMap<[u8; 3], u16>,
-    size: Grid,
 }
 
 impl Voc {
     /// `None` where `folder` has another layout. A file `classes.txt` with a name per line takes
     /// the place of the challenge's classes.
-    pub fn open(folder: &Path, size: Grid) -> Result<Option<Self>> {
+    pub fn open(folder: &Path) -> Result<Option<Self>> {
         let is_one = |folder: &PathBuf| folder.join("SegmentationClass").is_dir();
         let Some(folder) = INSIDE.iter().map(|inside| folder.join(inside)).find(is_one) else { return Ok(None) };
         let names = match lines(&folder.join("classes.txt"))? {
@@ -73,7 +72,7 @@ impl Voc {
         }
         let colours = (1..=names.len() as u16).map(|class| (colour(class as u8), class));
         let colours = colours.chain([(colour(0), BACKGROUND), (colour(255), VOID)]).collect();
-        Ok(Some(Self { folder, names, ids, colours, size }))
+        Ok(Some(Self { folder, names, ids, colours }))
     }
 
     /// Number of pictures.
@@ -82,7 +81,7 @@ impl Voc {
     }
 
     /// The picture at `index` as a scene.
-    pub fn scene(&self, index: usize) -> Result<Scene> {
+    pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         let id = &self.ids[index];
         let file = |kind: &str, extension: &str| self.folder.join(kind).join(format!("{id}.{extension}"));
         let image = ["jpg", "jpeg", "png"].map(|extension| file("JPEGImages", extension));
@@ -98,7 +97,7 @@ impl Voc {
             wrong(&mask, "it has a colour that is no class's; masks have the colours of VOC, or classes.txt more names")
         })?;
         let grid = Grid::new(pixels.height() as usize, pixels.width() as usize);
-        Ok(Labels { grid, classes }.scene(id.clone(), &picture, &self.names, self.size))
+        Ok(Labels { grid, classes }.scene(id.clone(), &picture, &self.names, size))
     }
 }
 
