@@ -100,6 +100,25 @@ fn quoted_os(word: &OsStr) -> String {
     }
 }
 
+/// What is wrong with `word`, a number or list that was typed behind an option which takes no value,
+/// or takes one with `=` alone. Other words may be those of a prompt.
+pub fn value_of_a_switch(word: &str) -> Option<String> {
+    if !word.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let behind = typed.windows(2).find(|pair| pair[1] == word && pair[0].to_string_lossy().starts_with("--"))?;
+    let option = behind[0].to_string_lossy();
+    let mut all = super::command();
+    all.build();
+    let command = all.find_subcommand(typed.get(1)?)?;
+    let arg = command.get_arguments().find(|arg| arg.get_long() == Some(&option[2..]))?;
+    Some(match is_switch(arg) {
+        true => format!("{option} takes no value; leave {word} out"),
+        false => format!("{option} takes a value behind an equals sign: {option}={word}"),
+    })
+}
+
 /// What was meant where a prompt was typed without quotes: the command line with them.
 pub fn with_quotes() -> Option<String> {
     const MORE: &str = "the words after the first";

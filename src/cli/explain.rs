@@ -10,6 +10,7 @@ use attnmap::evidence::redrawn::{self, Reweight};
 use attnmap::files::{Target, check_own};
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
+use attnmap::prompt::WordWeights;
 use attnmap::render::Display;
 use attnmap::run::{self, Remake, Run};
 use attnmap::{Error, Result};
@@ -62,12 +63,13 @@ pub struct ExplainArgs {
     #[arg(long)]
     no_counterfactual: bool,
 
-    /// Generate the same seed with what a word adds scaled: frog=0.5, frog=0..2 or frog=0..2/9
+    /// Generate the same seed with what a word adds scaled: frog=0.5, frog=0.5,2, frog=0..2 or
+    /// frog=0..2/9
     ///
-    /// One weight is one image; a range is five images with both ends, or as many as are written
+    /// Each weight is one image; a range is five images with both ends, or as many as are written
     /// after the slash.
     #[arg(long, value_name = "WORD=WEIGHT")]
-    weight: Vec<String>,
+    weight: Vec<WordWeights>,
 
     /// Check that the maps fall apart when the weights of cross-attention are drawn anew, block by
     /// block
@@ -154,7 +156,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
             (_, true) => Redraw::Never,
             _ => Redraw::Cheap,
         },
-        reweight: args.weight.iter().map(|text| Reweight::parse(text, &prompt)).collect::<Result<_>>()?,
+        reweight: args.weight.iter().map(|asked| Reweight::of(asked, &prompt)).collect::<Result<_>>()?,
     };
     let explanation = Explanation::new(run, ask)?;
     let folder = &explanation.run().folder;

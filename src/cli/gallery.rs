@@ -16,13 +16,12 @@ use attnmap::Error;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, Line, LiveIndex, Plan, Progress, Replacement, Shard, Weights, check_checkpoints, check_folder,
-    continues, fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index,
-    write_sheet,
+    Axes, Cell, Line, LiveIndex, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues,
+    fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index, write_sheet,
 };
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
-use attnmap::prompt::{Prompt, Syntax};
+use attnmap::prompt::{Prompt, Syntax, WordWeights};
 use attnmap::render::Display;
 use attnmap::run::{self, Sampling};
 use attnmap::trace::PromptInfo;
@@ -61,10 +60,10 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Also with this word emphasised: frog=0.5,1.5 writes (frog:0.5) and (frog:1.5), as --emphasis
-    /// reads them; may be given several times
+    /// Also with this word emphasised: frog=0.5,1.5 or frog=0..2/5 writes (frog:0.5) and so on, as
+    /// --emphasis reads it; may be given several times
     #[arg(long, value_name = "WORD=W,W")]
-    weight: Vec<Weights>,
+    weight: Vec<WordWeights>,
 
     /// Also without each word that could be drawn, one at a time, or with --by tag each tag; the
     /// page says how much of the image changes

@@ -186,6 +186,8 @@ pub fn parse() -> Result<Cli, ExitCode> {
         }
         let message = error.render().to_string();
         let told = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+        // A mistyped option is no value, whatever clap thinks of it.
+        let told = told.filter(|line| !(line.contains("tip: to pass") && line.contains("as a value")));
         let told = one_line(&told.collect::<Vec<_>>().join(" "));
         print::complain(&format!(
             "{} (see --help)",
@@ -206,7 +208,8 @@ fn plainly(message: &str) -> String {
     WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
-/// What was meant by a prompt without quotes, or without a command.
+/// What was meant by a prompt without quotes or without a command, or by a value behind an option
+/// that takes none, or takes one with `=` alone.
 fn meant(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
@@ -214,7 +217,8 @@ fn meant(error: &clap::Error) -> Option<String> {
             Some(format!("to make an image of it: attnmap generate {}", attnmap::run::quoted(text)))
         }
         (ErrorKind::UnknownArgument, _, Some(ContextValue::String(word))) if !word.starts_with('-') => {
-            Some(format!("put the prompt in quotes: {}", again::with_quotes()?))
+            let quotes = || Some(format!("put the prompt in quotes: {}", again::with_quotes()?));
+            again::value_of_a_switch(word).or_else(quotes)
         }
         _ => None,
     }

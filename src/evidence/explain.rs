@@ -207,7 +207,7 @@ impl Explanation {
             }
         }
         files.extend(
-            self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&label(&asked.word), &asked.weights())),
+            self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&label(&asked.word), &asked.weights)),
         );
         redrawn::check_room(&self.run.folder, &files)
     }
@@ -260,7 +260,7 @@ impl Explanation {
         let redrawn = if self.redraws().0 { words } else { 0 };
         // The image without all tags that change nothing.
         let redrawn = redrawn + usize::from(self.finds_dead());
-        let redrawn = redrawn + self.ask.reweight.iter().map(|asked| asked.images).sum::<usize>();
+        let redrawn = redrawn + self.ask.reweight.iter().map(|asked| asked.weights.len()).sum::<usize>();
         let steps = if is_look(&self.run) { 0 } else { record.timesteps.len() * (1 + redrawn) };
         // Options that cannot be had are [`make`](Self::make)'s to refuse.
         let guided = options_of(pipeline, &self.run).is_ok_and(|options| pipeline.guided(&options));

@@ -6,7 +6,7 @@ use super::figure::{Figure, JSON};
 use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
 use crate::run::slug;
 use crate::trace::{PromptInfo, WordInfo};
@@ -31,9 +31,6 @@ pub const FOLDERS: [&str; 3] = ["counterfactual", "weights", CAUSAL];
 /// A word that changes less of the image than this when what it adds is taken away has other ways
 /// into it.
 const LITTLE: f64 = 0.05;
-
-/// How many images a range of weights is drawn at unless said otherwise.
-pub const IMAGES: usize = 5;
 
 /// The largest weight: far beyond it every image is noise.
 const MOST: f32 = 100.0;
@@ -78,12 +75,8 @@ pub struct Counterfactual {
 pub struct Reweight {
     /// The word or phrase.
     pub word: WordInfo,
-    /// The first weight.
-    pub from: f32,
-    /// The last.
-    pub to: f32,
-    /// How many images, evenly spaced with both ends; 1 for a single weight.
-    pub images: usize,
+    /// The weights, 0 to 100, one after the other.
+    pub weights: Vec<f32>,
 }
 
 /// The same seed with a word's values scaled. In every cross-attention of the conditional half each
@@ -200,48 +193,24 @@ pub fn changed_share(a: &RgbImage, b: &RgbImage) -> f64 {
 }
 
 impl Reweight {
-    /// `frog=0.5` for one image, `frog=0..2` for five with both ends, or `frog=0..2/9` for nine, of
-    /// a word or phrase of `prompt`.
+    /// What `asked` says of a word or phrase of `prompt`.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--weight` for what cannot be read, or is no word of the prompt.
-    pub fn parse(text: &str, prompt: &PromptInfo) -> Result<Self> {
-        let wrong = || {
-            let reason = format!(
-                "{} cannot be read; write WORD=WEIGHT, like frog=0.5, or WORD=FROM..TO with both ends, like \
-                frog=0..2, or frog=0..2/9 \
-                 for nine images",
-                crate::in_quotes(text)
-            );
-            Error::option("--weight", reason)
-        };
-        let (name, range) = text.rsplit_once('=').ok_or_else(wrong)?;
-        let (range, images) = match range.split_once('/') {
-            Some((range, images)) => (range, images.trim().parse().map_err(|_| wrong())?),
-            None => (range, IMAGES),
-        };
-        let weight = |text: &str| text.trim().parse::<f32>().ok().filter(|weight| (0.0..=MOST).contains(weight));
-        let (from, to, images) = match range.split_once("..") {
-            Some((from, to)) => (weight(from).ok_or_else(wrong)?, weight(to).ok_or_else(wrong)?, images),
-            None => weight(text.rsplit('=').next().unwrap_or_default()).map(|one| (one, one, 1)).ok_or_else(wrong)?,
-        };
-        if images > 1 && from >= to || images != 1 && !(2..=100).contains(&images) || images == 1 && from != to {
-            return Err(wrong());
+    /// [`Error::Option`] on `--weight` for a weight out of range, or a word that the prompt lacks or
+    /// has several times.
+    pub fn of(asked: &WordWeights, prompt: &PromptInfo) -> Result<Self> {
+        if let Some(wrong) = asked.weights.iter().find(|weight| !(0.0..=MOST).contains(*weight)) {
+            return Err(Error::option("--weight", format!("must be 0 to {MOST}; {wrong} given")));
         }
+        let name = &asked.word;
         let mut words = prompt.select(name).map_err(|error| error.named("--weight"))?;
         match (words.pop(), words.is_empty()) {
-            (Some(word), true) => Ok(Self { word, from, to, images }),
+            (Some(word), true) => Ok(Self { word, weights: asked.weights.clone() }),
             _ => Err(Error::option(
                 "--weight",
                 format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(name)),
             )),
         }
-    }
-
-    /// The weights.
-    pub fn weights(&self) -> Vec<f32> {
-        let part = |index: usize| index as f32 / (self.images.max(2) - 1) as f32;
-        (0..self.images).map(|index| self.from + (self.to - self.from) * part(index)).collect()
     }
 }
 
@@ -282,7 +251,7 @@ impl Reweighted {
 
     /// Whether this is what `asked` asks for.
     pub fn answers(&self, asked: &Reweight) -> bool {
-        self.word == label(&asked.word) && self.weights == asked.weights()
+        self.word == label(&asked.word) && self.weights == asked.weights
     }
 }
 
@@ -358,7 +327,7 @@ pub fn reweighted(
     image: &RgbImage,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(Reweighted, Vec<Picture>)> {
-    let (name, weights) = (label(&asked.word), asked.weights());
+    let (name, weights) = (label(&asked.word), asked.weights.clone());
     let mut images = Vec::with_capacity(weights.len());
     for &weight in &weights {
         let options = Options { value_weights: Some(weights_of(prompt, &asked.word, weight)), ..options.clone() };
@@ -525,25 +494,12 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_read_and_evenly_spaced() {
-        let asked = Reweight::parse("cat=0..2", &prompt()).unwrap();
-        assert_eq!(asked.weights(), [0.0, 0.5, 1.0, 1.5, 2.0]);
-        assert_eq!(Reweight::parse("frog#2=0.5..1/2", &prompt()).unwrap().weights(), [0.5, 1.0]);
-        assert_eq!(Reweight::parse("cat=0.5", &prompt()).unwrap().weights(), [0.5]);
-        for wrong in [
-            "cat",
-            "cat=x",
-            "cat=1/3",
-            "cat=2..2",
-            "cat=2..1",
-            "cat=-1..1",
-            "cat=0..nan",
-            "cat=0..2/1",
-            "frog=0..2",
-            "dog=0..2",
-            "cat=0..1e9",
-        ] {
-            assert_eq!(Reweight::parse(wrong, &prompt()).unwrap_err().exit_code(), 2, "{wrong}");
+    fn weights_are_of_one_word_and_within_their_range() {
+        let of = |text: &str| Reweight::of(&text.parse().unwrap(), &prompt());
+        let asked = of("frog#2=0.5..1/2,0").unwrap();
+        assert_eq!((asked.word.start, asked.weights), (9, vec![0.5, 1.0, 0.0]));
+        for wrong in ["cat=-1..1", "cat=0,101", "frog=0..2", "dog=0..2"] {
+            assert_eq!(of(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }
 

@@ -38,7 +38,7 @@ pub use index_page::index_page;
 pub use looks::{COVERAGE, CoverageFile, Looks};
 pub use make::{Outcome, Progress, continues, make};
 pub use pack::{Packed, pack};
-pub use plan::{Axes, Cell, Look, Plan, Replacement, Shard, Weights, parse_loras};
+pub use plan::{Axes, Cell, Look, Plan, Replacement, Shard, parse_loras};
 pub use prompts::{Line, read_lines};
 pub use seeds::{listed_seeds, parse_seeds};
 pub use sheet::write_sheet;

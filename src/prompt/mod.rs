@@ -14,6 +14,7 @@ mod t5;
 mod tokenizer;
 mod tokens;
 mod unread;
+mod weights;
 mod words;
 
 pub use qwen::QwenTokenizer;
@@ -23,4 +24,5 @@ pub use t5::T5Tokenizer;
 pub use tokenizer::Tokenizer;
 pub use tokens::{Prompt, Token, Word, nearest};
 pub use unread::{Unread, unread};
+pub use weights::{WEIGHTS_OF_A_RANGE, WordWeights};
 pub use words::word_ranges;

@@ -73,7 +73,7 @@ impl Worker {
             }
             Job::Times { run, word } => {
                 let found = self.word(run, word)?;
-                let reweight = Reweight { word: found.clone(), from: 0.0, to: 2.0, images: TIMES };
+                let reweight = Reweight { word: found.clone(), weights: TIMES.to_vec() };
                 let ask = Ask { words: Some(vec![found]), reweight: vec![reweight], ..Ask::default() };
                 self.test(number, run, ask)
             }
@@ -282,7 +282,7 @@ impl Steps {
 const BATCH: usize = 4;
 
 /// Images of a word times 0 to 2.
-const TIMES: usize = crate::evidence::redrawn::IMAGES;
+const TIMES: [f32; 5] = [0.0, 0.5, 1.0, 1.5, 2.0];
 
 fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e9

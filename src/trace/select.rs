@@ -77,10 +77,19 @@ impl PromptInfo {
             return Ok(vec![probe.clone()]);
         }
         let probes: String = probes.iter().map(|probe| format!(", {}", probe.text)).collect();
-        Err(Error::option(
-            "--words",
-            format!("{} is not in the prompt; {}{probes}", crate::in_quotes(name), self.have()),
-        ))
+        let asked = crate::in_quotes(name);
+        let reason = match self.is_part_of_a_tag(name) {
+            true => format!("{asked} is a part of a tag; read words with --by word, or ask for a tag: {}", self.have()),
+            false => format!("{asked} is not in the prompt; {}", self.have()),
+        };
+        Err(Error::option("--words", reason + &probes))
+    }
+
+    /// Whether `name` is among the words of a word that is itself several, as tags are.
+    fn is_part_of_a_tag(&self, name: &str) -> bool {
+        let name = normalized(name);
+        let several = self.words.iter().map(|word| &word.text).filter(|text| text.contains(char::is_whitespace));
+        several.flat_map(|text| text.split_whitespace()).any(|part| normalized(part) == name)
     }
 
     /// The tokens of `kind`, each as a word called `name`.

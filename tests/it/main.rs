@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: one file a module.
 
+mod advice;
 mod agree;
 mod attribution;
 mod captions;
