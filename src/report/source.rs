@@ -12,12 +12,12 @@ use crate::evidence::record::{Evidence, Figure};
 use crate::evidence::verdict::{Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
-use crate::heatmap::{self, Aggregate, NAMED, OfTokens};
+use crate::heatmap::{self, Aggregate, DEFAULT, NAMED, OfTokens};
 use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
-use crate::trace::{self, Half, Trace};
+use crate::trace::{self, Half, Stage, Trace};
 use crate::{Error, Result};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use half::slice::HalfFloatSliceExt;
@@ -318,19 +318,35 @@ fn png(bytes: Vec<u8>) -> ImageData {
     ImageData { mime: "image/png", bytes, width: 0, height: 0 }
 }
 
+/// The default map as it is of this run: which of its sites are taken, and what is done with them.
+fn of_default(trace: &Trace, how: &Aggregate) -> Result<String> {
+    let sites = &trace.recording.sites;
+    let chosen = how.choose(sites, trace.about.latent)?;
+    let first = &sites[chosen[0]];
+    let which = match (first.stage, chosen.len()) {
+        (Stage::Transformer, count) => format!("the middle half of the depth, {count} of {} layers", sites.len()),
+        (_, 1) => format!("the last layer, {}×{}", first.height, first.width),
+        (..) => format!("the up blocks’ layers of {}×{}", first.height, first.width),
+    };
+    Ok(format!("{which}; each cell shared out among the prompt’s words"))
+}
+
 /// The run's own maps of every word of the prompt and every probe, whichever of them it was asked
 /// to draw.
 fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official> {
     let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
     let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
     let heads = trace.recording.sites.iter().map(|site| site.heads).max().unwrap_or(0);
-    let about =
-        NAMED.iter().find(|named| named.name == how.name).map_or("the run’s choice of layers", |named| named.about);
+    let named = NAMED.iter().find(|named| named.name == how.name);
+    let about = match named {
+        Some(named) if named.name == DEFAULT => of_default(trace, how)?,
+        named => named.map_or("the run’s choice of layers", |named| named.about).to_owned(),
+    };
     let window = how.steps.as_ref().and_then(|steps| steps.resolve(trace.steps()).ok());
     Ok(Official {
         description: match name.strip_prefix(how.name.as_str()) {
             Some(more) => format!("{about}{more}"),
-            None => about.to_owned(),
+            None => about,
         },
         name,
         height: maps.grid.height,
