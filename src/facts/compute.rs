@@ -4,7 +4,7 @@
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile::percentile;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
-use crate::trace::{Grid, Trace, WordInfo, normalized};
+use crate::trace::{AttentionKind, Grid, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +129,8 @@ pub struct WordFacts {
     /// Since when it is where it ended up; absent without per-step maps.
     pub placed: Option<Placed>,
     /// Whether its contrast stays below [`NEGLECT`]. Absent for what this cannot tell of: fillers,
-    /// adjectives, words that [set the scene](lexicon::sets_the_scene), and words that nothing
-    /// looked for.
+    /// adjectives, words that [set the scene](lexicon::sets_the_scene), words that nothing looked
+    /// for, and all words of joint attention.
     pub neglected: Option<bool>,
     /// The highest attention to it in one place over that of the image on average, before the words
     /// compete: 1 the same everywhere.
@@ -309,7 +309,13 @@ pub fn of_trace(
         false => Vec::new(),
     };
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
-    Ok(facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() }))
+    let mut found = facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() });
+    // The bound was measured on cross-attention. In joint attention a word shares its row with the
+    // image, and what a drawn thing reaches there is not known.
+    if trace.recording.sites.iter().any(|site| site.kind == AttentionKind::Joint) {
+        found.words.iter_mut().for_each(|word| word.neglected = None);
+    }
+    Ok(found)
 }
 
 /// `red:apple,green:frog` as positions in `words`.

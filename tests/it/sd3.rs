@@ -337,6 +337,8 @@ fn the_program_makes_and_reads_a_run() {
     attnmap(folder.path(), &["check", "run"]);
     let facts = json(folder.path(), &["facts", "run", "--json"]);
     assert!(facts.to_string().contains("frog"), "{facts}");
+    // Its bound was measured on cross-attention alone.
+    assert!(!facts.to_string().contains("probably not drawn"), "{facts}");
     attnmap(folder.path(), &["ask", "run", "--at", "10,20"]);
     let models = json(folder.path(), &["models", model, "--json"]);
     assert_eq!(models["prediction_type"], "flow");
