@@ -6,7 +6,7 @@ use super::method::Input;
 use crate::facts::label;
 use crate::model::Conditioning;
 use crate::pipeline::{Options, Pipeline, States};
-use crate::prompt::Prompt;
+use crate::prompt::{Joined, Prompt};
 use crate::trace::{PromptInfo, TokenKind, WordInfo};
 use crate::{Error, Result};
 
@@ -70,7 +70,7 @@ impl Inputs {
             }
             Input::Tokens => (pipeline.embeddings(&both)?, None),
         };
-        let readings = [prompt].into_iter().chain(prompt.second.as_deref());
+        let readings = [prompt].into_iter().chain(prompt.reading(Joined::Channels));
         let row = |both: &Tensor, row: usize| -> Result<Tensor> {
             Ok(both.narrow(0, row, 1)?.to_dtype(DType::F32)?.contiguous()?)
         };

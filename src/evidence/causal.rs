@@ -13,7 +13,7 @@
 
 use crate::model::PreparedPrompt;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
-use crate::prompt::{Prompt, Token};
+use crate::prompt::{Joined, Prompt, Token};
 use crate::trace::{Unobserved, WordInfo};
 use crate::{Error, Result};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -93,7 +93,8 @@ impl Row {
             Cut::Mask => {
                 // Where SDXL's second tokenizer cuts the text in other places, the word has keys
                 // there too.
-                let second = prompt.second.iter().flat_map(|second| own_positions(second, words));
+                let second =
+                    prompt.reading(Joined::Channels).into_iter().flat_map(|second| own_positions(second, words));
                 row.without = positions.chain(second).collect();
             }
             Cut::Substitute => {
@@ -109,13 +110,13 @@ impl Row {
                     }
                 };
                 positions.for_each(|position| substitute(&mut row.prompt.ids, position));
-                if let Some(second) = &mut row.prompt.second {
+                if let Some(second) = row.prompt.reading_mut(Joined::Channels) {
                     own_positions(second, words).into_iter().for_each(|position| substitute(&mut second.ids, position));
                 }
-                if let Some(behind) = &mut row.prompt.behind {
+                if let Some(behind) = row.prompt.reading_mut(Joined::Tokens) {
                     // Articles as T5's tokenizer writes them.
                     let article = |text: &str| -> Result<Option<u32>> {
-                        Ok(pipeline.tokenize(text)?.behind.and_then(|own| own.ids.first().copied()))
+                        Ok(pipeline.tokenize(text)?.reading(Joined::Tokens).and_then(|own| own.ids.first().copied()))
                     };
                     let (a, the) = (article("a")?, article("the")?);
                     for position in own_positions(behind, words) {

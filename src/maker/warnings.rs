@@ -2,7 +2,7 @@
 
 use crate::checkpoint::AddedWord;
 use crate::pipeline::Pipeline;
-use crate::prompt::{Prompt, Syntax, Unread, nearest, unread};
+use crate::prompt::{Joined, Prompt, Syntax, Unread, nearest, unread};
 use crate::render::missing_glyphs;
 use crate::{Result, in_quotes, printable};
 use std::collections::HashSet;
@@ -26,23 +26,21 @@ pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Synta
 /// As [`Pipeline::probe`].
 pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[String]) -> Result<Vec<String>> {
     let mut warnings = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
+    let (beside, behind) = (prompt.reading(Joined::Channels), prompt.reading(Joined::Tokens));
     if !prompt.cut_off.is_empty() {
-        let tokens = prompt.behind.as_ref().map_or(prompt.ids.len(), |behind| behind.ids.len());
+        let tokens = behind.map_or(prompt.ids.len(), |behind| behind.ids.len());
         let words = some_of(&prompt.cut_off);
-        let hint = if prompt.syntax.long || prompt.behind.is_some() {
-            ""
-        } else {
-            "; --long gives it a longer prompt in chunks"
-        };
+        let hint =
+            if prompt.syntax.long || behind.is_some() { "" } else { "; --long gives it a longer prompt in chunks" };
         warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
     }
-    let unseen = prompt.second.as_ref().filter(|_| prompt.behind.is_some()).map(|second| &second.cut_off);
+    let unseen = beside.filter(|_| behind.is_some()).map(|second| &second.cut_off);
     if let Some(unseen) = unseen.filter(|unseen| !unseen.is_empty()) {
         let words = some_of(unseen);
         warnings.push(format!("the CLIP encoders read the first {} tokens; T5 alone sees: {words}", prompt.ids.len()));
     }
     let places = |prompt: &Prompt| prompt.own_tokens().iter().map(|token| token.range.clone()).collect::<Vec<_>>();
-    if prompt.second.as_deref().is_some_and(|second| places(second) != places(prompt)) {
+    if beside.is_some_and(|second| places(second) != places(prompt)) {
         warnings.push(
             "the second text encoder cuts this prompt in other places (`!` is its padding), so that one position \
             holds two words; \

@@ -8,7 +8,7 @@ use super::load::{Pipeline, QWEN_TOKENS};
 use super::options::Options;
 use crate::checkpoint::{Family, T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
-use crate::prompt::{Prompt, Syntax, Tokenizer};
+use crate::prompt::{Joined, Prompt, Syntax, Tokenizer};
 use crate::trace::TextAttention;
 use crate::{Error, Result};
 
@@ -117,7 +117,7 @@ impl Pipeline {
         }
         let mut prompt = read(self.clip()?.0)?;
         if let Some(second) = &self.second {
-            prompt.second = Some(Box::new(read(&second.tokenizer)?));
+            prompt = prompt.with_beside(read(&second.tokenizer)?);
         }
         match &self.t5 {
             Some(t5) => t5.behind(prompt),
@@ -131,15 +131,15 @@ impl Pipeline {
             return prompts.iter().map(|prompt| (*prompt).clone()).collect();
         };
         let both = |prompt: &&Prompt| {
-            prompt.chunks().len().max(prompt.second.as_ref().map_or(0, |second| second.chunks().len()))
+            prompt.chunks().len().max(prompt.reading(Joined::Channels).map_or(0, |second| second.chunks().len()))
         };
         let chunks = prompts.iter().map(both).max().unwrap_or(0);
         let padded = |prompt: &&Prompt| {
-            let mut padded = tokenizer.padded(prompt, chunks);
-            if let (Some(own), Some(second)) = (&prompt.second, &self.second) {
-                padded.second = Some(Box::new(second.tokenizer.padded(own, chunks)));
+            let padded = tokenizer.padded(prompt, chunks);
+            match (prompt.reading(Joined::Channels), &self.second) {
+                (Some(own), Some(second)) => padded.with_beside(second.tokenizer.padded(own, chunks)),
+                _ => padded,
             }
-            padded
         };
         prompts.iter().map(padded).collect()
     }
@@ -218,7 +218,7 @@ impl Pipeline {
 
     /// Each text encoder with what its own tokenizer makes of `prompts`.
     fn readers(&self, prompts: &[Prompt]) -> Vec<(&TextEncoder, Vec<Prompt>)> {
-        let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
+        let own = |prompt: &Prompt| prompt.reading(Joined::Channels).unwrap_or(prompt).clone();
         let first = self.text_encoder.iter().map(|first| (first, prompts.to_vec()));
         let second = self.second.iter().map(|second| (&second.text_encoder, prompts.iter().map(own).collect()));
         first.chain(second).collect()
@@ -258,7 +258,7 @@ impl Pipeline {
             lengths: Some(lengths).filter(|lengths| !lengths.is_empty()),
             ..self.conditions(Tensor::cat(&states, 0)?, pooled, options)
         };
-        let mut encoders = [&prompt].into_iter().chain(prompt.second.as_deref()).zip(&conditional.outputs);
+        let mut encoders = [&prompt].into_iter().chain(prompt.reading(Joined::Channels)).zip(&conditional.outputs);
         let mut attentions = || -> Result<Vec<TextAttention>> {
             let Some((prompt, output)) = encoders.next() else { return Ok(Vec::new()) };
             if output.attentions.is_empty() {
@@ -330,7 +330,7 @@ impl Pipeline {
                 lengths: None,
             });
         };
-        let own = |prompt: &Prompt| prompt.second.as_deref().unwrap_or(prompt).clone();
+        let own = |prompt: &Prompt| prompt.reading(Joined::Channels).unwrap_or(prompt).clone();
         let others: Vec<Prompt> = prompts.iter().map(own).collect();
         // Neither's final layer norm, and neither's last layer: as SDXL was trained.
         let mut encoders = vec![joined(first.penultimate(), prompts)?, joined(second.penultimate(), &others)?];

@@ -11,7 +11,7 @@ use super::memory::free_memory;
 use super::options::LoadOptions;
 use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS, T5Config, Weights};
 use crate::model::T5;
-use crate::prompt::{Prompt, T5Tokenizer};
+use crate::prompt::{Joined, Prompt, T5Tokenizer};
 use crate::{Error, Result};
 
 /// T5 and its tokenizer.
@@ -101,7 +101,7 @@ impl T5Reader {
     /// prompt's, and there is no room for it to come back.
     pub(super) fn states(&self, prompts: &[Prompt]) -> Result<Tensor> {
         let row = |prompt: &Prompt| {
-            let own = prompt.behind.as_deref().unwrap_or(prompt);
+            let own = prompt.reading(Joined::Tokens).unwrap_or(prompt);
             match &self.place {
                 Place::Here(model) => read(model, &own.ids),
                 Place::Gone(gone) => gone.states(&own.ids),

@@ -8,7 +8,7 @@ use super::generation::{Event, Generation, TextAttentions, Timings};
 use super::load::Pipeline;
 use super::options::Options;
 use crate::checkpoint::Part;
-use crate::prompt::Prompt;
+use crate::prompt::{Joined, Prompt};
 use crate::trace::{
     About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, SelfAttentionPlan,
     Site, Trace, Unobserved,
@@ -159,7 +159,7 @@ impl Pipeline {
 
 /// The text encoders of a prompt whose states lie side by side.
 pub(super) fn encoders(prompt: &Prompt) -> Vec<EncoderInfo> {
-    let Some(second) = &prompt.second else { return Vec::new() };
+    let Some(second) = prompt.reading(Joined::Channels) else { return Vec::new() };
     let encoder = |name: Part, prompt: &Prompt| {
         let own = prompt.own_tokens().len();
         let mut tokens = PromptInfo::from(prompt).tokens;

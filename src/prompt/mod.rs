@@ -22,7 +22,7 @@ pub use reader::Reader;
 pub use syntax::{Syntax, weight_of};
 pub use t5::T5Tokenizer;
 pub use tokenizer::Tokenizer;
-pub use tokens::{Prompt, Token, Word, nearest};
+pub use tokens::{Joined, Prompt, Reading, Token, Word, nearest};
 pub use unread::{Unread, unread};
 pub use weights::{WEIGHTS_OF_A_RANGE, WordWeights};
 pub use words::word_ranges;

@@ -80,8 +80,7 @@ impl QwenTokenizer {
             tokens,
             words,
             cut_off,
-            second: None,
-            behind: None,
+            readings: Vec::new(),
         })
     }
 }

@@ -72,8 +72,7 @@ impl T5Tokenizer {
             tokens,
             words,
             cut_off,
-            second: None,
-            behind: None,
+            readings: Vec::new(),
         })
     }
 }

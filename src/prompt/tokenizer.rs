@@ -207,8 +207,7 @@ impl Tokenizer {
             tokens: Vec::new(),
             words: Vec::new(),
             cut_off: Vec::new(),
-            second: None,
-            behind: None,
+            readings: Vec::new(),
         };
         let kept: usize = chunks.iter().map(Vec::len).sum();
         let last = chunks.len() - 1;

@@ -25,8 +25,8 @@ pub struct Prompt {
     /// The weight of each of `ids`; empty where all are 1.
     pub weights: Vec<f32>,
     /// The start token, the tokens of the text and the first end token, of one chunk after the
-    /// other: `T` of them. What else is in `ids` is padding. The tokens of [`behind`](Self::behind)
-    /// follow.
+    /// other: `T` of them. What else is in `ids` is padding. The tokens of a reading joined by
+    /// [tokens](Joined::Tokens) follow.
     pub tokens: Vec<Token>,
     /// The words that have tokens here, in the order of the text, punctuation included (see
     /// [`Word::is_punctuation`]).
@@ -34,16 +34,33 @@ pub struct Prompt {
     /// The words that the model does not see, or not wholly, because the text is too long; in
     /// order.
     pub cut_off: Vec<String>,
-    /// The same text as the tokenizer of the second CLIP encoder cuts it, in SDXL and Stable
+    /// What the tokenizers of further encoders make of the same text, in the order of the encoders;
+    /// at most one joined by channels and one by tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<Reading>,
+}
+
+/// A text as the tokenizer of a further encoder cuts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// How the states of that encoder join those of the first.
+    pub joined: Joined,
+    /// The text as that encoder is given it.
+    pub prompt: Prompt,
+}
+
+/// How the states of several text encoders make one sequence of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Joined {
+    /// Position by position, with more channels: the second CLIP encoder of SDXL and Stable
     /// Diffusion 3. It pads with another token, `!`, and so cuts a text with exclamation marks in
     /// other places.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub second: Option<Box<Prompt>>,
-    /// The same text as T5's tokenizer cuts it, in Stable Diffusion 3: its keys follow those of
-    /// [`ids`](Self::ids). [`tokens`](Self::tokens) and [`words`](Self::words) are of both, and a
-    /// token's position here is its key there less the number of `ids`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub behind: Option<Box<Prompt>>,
+    Channels,
+    /// One behind the other, with more positions: T5 in Stable Diffusion 3. Its keys follow those of
+    /// [`Prompt::ids`]. [`Prompt::tokens`] and [`Prompt::words`] are of both, and a token's position
+    /// here is its key there less the number of `ids`.
+    Tokens,
 }
 
 /// A token of a [`Prompt`].
@@ -105,7 +122,7 @@ impl Prompt {
     }
 
     /// The keys that [`tokens`](Self::tokens) stand at, in runs: of each chunk from its start token
-    /// to its first end token, then those of [`behind`](Self::behind). The others are padding.
+    /// to its first end token, then those of a reading behind them. The others are padding.
     pub fn keys(&self) -> Vec<Range<usize>> {
         let mut keys: Vec<Range<usize>> = Vec::new();
         for token in &self.tokens {
@@ -117,15 +134,32 @@ impl Prompt {
         keys
     }
 
-    /// The tokens that stand in [`ids`](Self::ids), without those of [`behind`](Self::behind).
+    /// What a further encoder that is `joined` so makes of the text, where there is one.
+    pub fn reading(&self, joined: Joined) -> Option<&Self> {
+        self.readings.iter().find(|reading| reading.joined == joined).map(|reading| &reading.prompt)
+    }
+
+    /// As [`reading`](Self::reading), to be changed.
+    pub fn reading_mut(&mut self, joined: Joined) -> Option<&mut Self> {
+        self.readings.iter_mut().find(|reading| reading.joined == joined).map(|reading| &mut reading.prompt)
+    }
+
+    /// This prompt with what the encoder beside the first makes of the same text.
+    pub fn with_beside(mut self, prompt: Self) -> Self {
+        self.readings.retain(|reading| reading.joined != Joined::Channels);
+        self.readings.insert(0, Reading { joined: Joined::Channels, prompt });
+        self
+    }
+
+    /// The tokens that stand in [`ids`](Self::ids), without those of a reading behind them.
     pub fn own_tokens(&self) -> &[Token] {
         let own = self.tokens.iter().take_while(|token| token.position < self.ids.len()).count();
         &self.tokens[..own]
     }
 
-    /// Keys of the prompt: its ids, and those [`behind`](Self::behind).
+    /// Keys of the prompt: its ids, and those of a reading behind them.
     pub fn key_count(&self) -> usize {
-        self.ids.len() + self.behind.as_ref().map_or(0, |behind| behind.ids.len())
+        self.ids.len() + self.reading(Joined::Tokens).map_or(0, |behind| behind.ids.len())
     }
 
     /// This prompt with the reading of another tokenizer behind it: the tokens of both, and words
@@ -148,7 +182,10 @@ impl Prompt {
             Word { text, tokens, occurrence: *occurrence, range }
         };
         let words = words::fit_to_tokens(words::segment(&self.text), &ranges).into_iter().map(word).collect();
-        Self { words, cut_off: behind.cut_off.clone(), behind: Some(Box::new(behind)), tokens, ..self }
+        let mut readings = self.readings;
+        let cut_off = behind.cut_off.clone();
+        readings.push(Reading { joined: Joined::Tokens, prompt: behind });
+        Self { words, cut_off, readings, tokens, ..self }
     }
 
     /// The words that are mapped when nothing is chosen: all but punctuation, one by one.

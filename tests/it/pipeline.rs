@@ -196,7 +196,7 @@ fn traces_name_the_tokens_of_both_encoders() {
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
     // The second tokenizer pads with "!", which it therefore finds one by one.
     let prompt = pipeline.tokenize("a frog!! in the snow").unwrap();
-    let second = prompt.second.as_deref().unwrap();
+    let second = prompt.reading(attnmap::prompt::Joined::Channels).unwrap();
     assert_eq!(prompt.tokens.len() + 1, second.tokens.len());
     assert!(prompt.ids.len() == 77 && second.ids.len() == 77 && second.ids.last() == Some(&0));
     let options = Options { steps: 2, height: 32, width: 32, ..pipeline.default_options() };

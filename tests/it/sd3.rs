@@ -9,7 +9,7 @@ use attnmap::checkpoint::{DenoiserConfig, Part, SchedulerConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Sd3, T5, Vae};
 use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
-use attnmap::prompt::{Syntax, T5Tokenizer};
+use attnmap::prompt::{Joined, Syntax, T5Tokenizer};
 use attnmap::scheduler::{FlowLevels, FlowRun, build_flow};
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
@@ -288,7 +288,7 @@ fn what_does_not_go_is_refused_by_name() {
     // A prompt longer than CLIP reads is T5's to the end.
     let long = "a red apple to the left of a green frog, ".repeat(8);
     let prompt = pipeline.tokenize(&long).unwrap();
-    assert!(prompt.cut_off.is_empty() && !prompt.second.as_ref().unwrap().cut_off.is_empty());
+    assert!(prompt.cut_off.is_empty() && !prompt.reading(Joined::Channels).unwrap().cut_off.is_empty());
     let warnings = attnmap::maker::warnings(&pipeline, &prompt, "", &[]).unwrap();
     assert!(warnings.iter().any(|line| line.contains("T5 alone sees")), "{warnings:?}");
 }
