@@ -30,7 +30,9 @@ pub(crate) use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-pub(crate) use variant::{Choice, choose_all, part_files, shards};
+pub(crate) use variant::part_files;
+#[cfg(feature = "hub")]
+pub(crate) use variant::{Choice, choose_all, shards};
 
 /// The weights of one part (text encoder, UNet or VAE), ready to be turned into tensors.
 ///
