@@ -1,5 +1,5 @@
-//! The commands of `examples/README.md`, run by the real binary in a folder of their own, and what
-//! the example LoRA and word do.
+//! The commands of README and of `examples/README.md`, run by the real binary in a folder of their
+//! own, and what the example LoRA and word do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -168,4 +168,46 @@ fn the_tests_that_the_list_of_layouts_names_are_there() {
         let source = source.unwrap_or_else(|error| panic!("{module}: {error}"));
         assert!(source.contains(&format!("#[test]\nfn {test}()")), "no test {module}::{test}");
     }
+}
+
+/// README's commands between its headings, in order; each is run as it stands after README's first.
+#[test]
+fn readme_is_short_and_its_questions_are_answered_as_it_says() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(repository.join("README.md")).unwrap();
+    assert!(readme.len() <= 10 * 1024, "{} bytes", readme.len());
+    let first = readme.lines().find_map(|line| line.strip_prefix("cargo run --release -- ")).unwrap();
+    let (_, questions) = readme.split_once("## Three questions").unwrap();
+    let (questions, _) = questions.split_once("## Your own checkpoint").unwrap();
+    let folder = place();
+    let commands: Vec<&str> =
+        [first].into_iter().chain(questions.lines().filter_map(|line| line.strip_prefix("attnmap "))).collect();
+    assert!(commands.len() > 3, "{commands:?}");
+    let said: Vec<String> = commands.iter().map(|command| run(folder.path(), &arguments(command))).collect();
+    let explained = &said[commands.iter().position(|command| command.starts_with("explain")).unwrap()];
+    assert!(explained.contains(" 19 % of the image"), "{explained}");
+    let on = run(folder.path(), &["explain", "a red apple to the left of a green frog on the beach", "--words", "on"]);
+    assert!(on.contains("\"on\" 0 % of the image"), "{on}");
+    assert!(folder.path().join("compare.html").exists());
+}
+
+/// Links of README and of the pages in docs/ to files of the repository.
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![repository.join("README.md"), repository.join("examples/README.md")];
+    pages.extend(std::fs::read_dir(repository.join("docs")).unwrap().map(|file| file.unwrap().path()));
+    let mut links = 0;
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let file = link.split('#').next().unwrap();
+            if file.is_empty() || file.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            assert!(page.parent().unwrap().join(file).exists(), "{}: {link}", page.display());
+        }
+    }
+    assert!(links > 40, "{links}");
 }
