@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what this folder holds of the default checkpoint, but for features/ of examples/README.md.
+# Makes what this folder holds of the default checkpoint, but for the pictures of examples/README.md that are made of single maps.
 # ATTNMAP, PYTHON (with Pillow) and CHROMIUM name the programs. Look at every picture before it is committed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -8,17 +8,28 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cd "$place"
 
-# shoot PAGE SIZE PICTURE: a screenshot, in 256 colours.
-shoot() {
-  "$chromium" --headless --no-sandbox --disable-gpu --no-first-run --user-data-dir="$place/browser" \
-    --virtual-time-budget=5000 --window-size="$2" --screenshot=shot.png "file://$place/$1" 2>/dev/null
-  "$python" - shot.png "$3" <<'PY'
+# keep PICTURE OUT [LEFT,TOP,RIGHT,BOTTOM [WIDTH]]: a part of a picture, at most so wide, in 256 colours.
+keep() {
+  "$python" - "$@" <<'PY'
 import sys
 from PIL import Image
 
 picture = Image.open(sys.argv[1]).convert("RGB")
-picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(sys.argv[2], optimize=True)
+if len(sys.argv) > 3 and sys.argv[3]:
+    picture = picture.crop(tuple(map(int, sys.argv[3].split(","))))
+if len(sys.argv) > 4 and picture.width > int(sys.argv[4]):
+    picture = picture.resize((int(sys.argv[4]), picture.height * int(sys.argv[4]) // picture.width), Image.Resampling.LANCZOS)
+palette = picture.quantize(256)
+picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(sys.argv[2], optimize=True)
 PY
+}
+
+# shoot PAGE SIZE OUT [LEFT,TOP,RIGHT,BOTTOM]: a screenshot, or a part of it.
+shoot() {
+  rm -f shot.png; [ -f "${1%%#*}" ]
+  "$chromium" --headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars --user-data-dir="$place/browser" \
+    --virtual-time-budget=5000 --window-size="$2" --screenshot=shot.png "file://$place/$1" 2>/dev/null
+  keep shot.png "$3" "${4:-}"
 }
 
 prompt="a red apple to the left of a green frog on the beach"
@@ -28,7 +39,7 @@ cp outputs/*/counterfactual/*-without-apple-strip.png "$here/features/without-ap
 "$attnmap" generate "a green apple to the left of a green frog on the beach" -q >/dev/null
 "$attnmap" compare -q >/dev/null
 shoot "compare.html#pair=9" 1000,640 "$here/features/compare.png"
-"$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 -q >/dev/null
+"$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 --out gallery -q >/dev/null
 shoot "gallery/index.html#word=apple&size=210" 940,620 "$here/features/gallery.png"
 
 "$attnmap" generate "$prompt" --overlay-size 256 --out frog-and-apple -q >/dev/null
@@ -40,3 +51,24 @@ shoot "frog-and-apple/report.html" 1280,800 "$here/report.png"
 "$attnmap" animate moving --words frog -q >/dev/null
 "$attnmap" explain moving --words apple,frog --counterfactual -q >/dev/null
 "$python" "$here/moving.py" moving "$here/moving.gif"
+
+# The pictures of docs/.
+cp -r "$here/../../examples/captioned" .
+"$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 \
+  --expect "frog right of apple" --out expected -q >/dev/null || [ $? = 3 ]
+shoot "expected/index.html#rows=expected&size=88" 1000,400 "$here/features/expected.png"
+"$attnmap" gallery --prompt "$prompt" --seeds 2..7 --without each --out without -q >/dev/null
+shoot "without/index.html#size=110" 860,1010 "$here/features/without-each.png"
+"$attnmap" trace captioned --out coverage -q >/dev/null
+shoot "coverage/coverage.html" 1000,700 "$here/features/coverage.png" 0,0,1000,640
+"$attnmap" generate "a red apple to the left of a green frog, on the beach, a green frog" --seed 3 --by tag --out tags -q >/dev/null
+"$attnmap" explain tags -q >/dev/null
+keep tags/counterfactual/without-dead-tags.png "$here/features/dead-tags.png"
+"$attnmap" generate "$prompt" --out beyond -q >/dev/null
+"$attnmap" attribute beyond --word frog -q >/dev/null
+"$attnmap" components beyond -q >/dev/null
+keep beyond/components.png "$here/features/components.png" "" 1000
+# The part of the page that `attribute` adds.
+shoot "beyond/report.html" 640,4600 "$here/features/attribute.png" 0,3030,640,3570
+"$attnmap" lens "$prompt" --out lens -q >/dev/null
+keep lens.png "$here/features/lens.png" "" 640

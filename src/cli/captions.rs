@@ -121,7 +121,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if outcome.failed > 0 {
         anyhow::bail!("{} pictures could not be looked at; the same command tries them again", outcome.failed);
     }
-    Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures are not as expected; all expectations were")
+    Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures", "as expected")
 }
 
 fn table(coverage: &Coverage) -> String {

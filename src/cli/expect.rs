@@ -70,15 +70,15 @@ impl Unmet {
             unmet += usize::from(outcome.met == Some(false));
             all += usize::from(outcome.met.is_some());
         }
-        Self::count(unmet, all, "expectations were")
+        Self::count(unmet, all, "expectations", "met")
     }
 
-    /// Fails where some of `all` did not come out as expected: `2 of 8 images were not as
-    /// expected`.
-    pub fn count(unmet: usize, all: usize, what: &str) -> anyhow::Result<()> {
+    /// Fails where some of `all` things are not `so`: `2 of 8 images are not as expected`.
+    pub fn count(unmet: usize, all: usize, things: &str, so: &str) -> anyhow::Result<()> {
         match unmet {
             0 => Ok(()),
-            _ => Err(Self(format!("{unmet} of {all} {what} not met")).into()),
+            1 => Err(Self(format!("1 of {all} {things} is not {so}")).into()),
+            _ => Err(Self(format!("{unmet} of {all} {things} are not {so}")).into()),
         }
     }
 }

@@ -263,7 +263,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
             outcome.failed
         );
     }
-    Unmet::count(expected.unmet, expected.met + expected.unmet, "images are not as expected; all expectations were")
+    Unmet::count(expected.unmet, expected.met + expected.unmet, "images", "as expected")
 }
 
 /// Options that a gallery is shared by.

@@ -146,7 +146,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Unmet::count(
         expected.iter().filter(|one| one.unmet() > 0).count(),
         expected.len(),
-        "expectations were, in every seed,",
+        "expectations",
+        "met in every seed",
     )
 }
 

@@ -129,10 +129,13 @@ impl Dead {
         let said = match self.changed {
             Some(changed) if changed < least => {
                 let share = 100.0 * changed;
-                format!(
-                    "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all of \
-                    them): {names}."
-                )
+                match count {
+                    1 => format!("Cut 1 of {tested} tags: nothing changes ({share:.1} % of the image): {names}."),
+                    _ => format!(
+                        "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all \
+                        of them): {names}."
+                    ),
+                }
             }
             Some(changed) => {
                 let share = 100.0 * changed;
@@ -154,9 +157,14 @@ impl Dead {
     pub fn figure(&self) -> Option<Figure> {
         let (file, share) = (self.strip.clone()?, 100.0 * self.changed?);
         let caption =
-            format!("The same seed without the {} dead tags: {share:.1} % of the image changes.", self.tags.len());
+            format!("The same seed without {}: {share:.1} % of the image changes.", dead_tags(self.tags.len()));
         Some(Figure { caption, file })
     }
+}
+
+/// So many dead tags, in words.
+fn dead_tags(count: usize) -> String {
+    if count == 1 { "the dead tag".to_owned() } else { format!("the {count} dead tags") }
 }
 
 /// The same seed with `prompt`, that of `found`, which it is added to.
@@ -174,10 +182,11 @@ pub fn without_dead(
     let other = replay(pipeline, prompt, options, progress)?.generation.image;
     let (difference, _) = difference(image, &other);
     let share = changed(&difference).area;
-    let about = format!("The same seed without {} dead tags", found.tags.len());
+    let without = dead_tags(found.tags.len());
+    let about = format!("The same seed without {without}");
     let parts = [
         (image, "the run".into()),
-        (&other, format!("without {} tags", found.tags.len())),
+        (&other, format!("without {without}")),
         (&difference, format!("difference ({:.1} % changed)", 100.0 * share)),
     ];
     let strip = strip(&parts, &about, &mut Typesetter::new());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use image::RgbImage;
+use image::imageops::{FilterType, resize};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{Target, write_json};
@@ -64,10 +65,9 @@ pub fn draw_lens(
         (_, true) => "all layers".to_owned(),
         _ => layers.iter().map(usize::to_string).collect::<Vec<_>>().join(" and "),
     };
-    let images: Vec<(&RgbImage, String)> =
-        runs.iter().map(|(layers, run)| (&run.generation.image, name(layers))).collect();
     let title = format!("{} · after so many layers of the text encoder", prompt.text);
-    let mut rows = vec![strip(&images, &title, &mut text)];
+    let mut rows = Vec::with_capacity(words.len());
+    let mut size = runs[0].1.generation.image.dimensions();
     for (index, word) in words.iter().enumerate() {
         // One scale for a word, so that its pictures can be held against each other.
         let top = maps.iter().flat_map(|maps| maps.word(index)).copied().fold(0.0, f32::max);
@@ -77,9 +77,17 @@ pub fn draw_lens(
             Ok((overlay(&base, maps.word(index), maps.grid, top, display), share))
         });
         let drawn = drawn.collect::<Result<Vec<_>>>()?;
+        size = drawn[0].0.dimensions();
         let tiles: Vec<(&RgbImage, String)> = drawn.iter().map(|(image, share)| (image, share.clone())).collect();
         rows.push(strip(&tiles, &prompt.label(word), &mut text));
     }
+    // Each image stands above its maps, at their size.
+    let images: Vec<(RgbImage, String)> = runs
+        .iter()
+        .map(|(layers, run)| (resize(&run.generation.image, size.0, size.1, FilterType::CatmullRom), name(layers)))
+        .collect();
+    let images: Vec<(&RgbImage, String)> = images.iter().map(|(image, name)| (image, name.clone())).collect();
+    rows.insert(0, strip(&images, &title, &mut text));
     let sheet = stacked(&rows);
     write_png(&picture, &sheet, &[("Title", &title), ("Description", &prompt.text)], true)?;
 

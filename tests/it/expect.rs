@@ -105,7 +105,7 @@ fn a_run_that_exists_is_judged_by_other_expectations() {
     let told: Value = serde_json::from_slice(&unmet.stdout).unwrap();
     assert_eq!(outcomes(&told)[0], ("apple@right".to_owned(), Some(false)));
     assert!(told["words"].as_array().unwrap().len() > 10, "the facts stay as they are");
-    assert!(String::from_utf8_lossy(&unmet.stderr).contains("1 of 2 expectations were not met"));
+    assert!(String::from_utf8_lossy(&unmet.stderr).contains("1 of 2 expectations is not met"));
 
     for (expect, parts) in [
         ("apple@lft", &["--expect", "at character 7", "no side"][..]),

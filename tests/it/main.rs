@@ -23,6 +23,7 @@ mod helps;
 mod hub;
 mod images;
 mod inert;
+mod interrupts;
 mod lens;
 mod lora;
 mod memory;

@@ -311,7 +311,7 @@ impl<'a> Found<'a> {
 fn judge_sighting(kind: &Kind, gain: f32) -> (Option<bool>, Option<Figure>, String) {
     let figure = Figure { measure: Measure::Gain, value: gain, bound: SEEN };
     let seen = gain >= SEEN;
-    let may = if seen { "is probably there" } else { "is probably not there" };
+    let may = if seen { "may be there" } else { "may not be there" };
     let helps = match gain >= 0.0 {
         true => format!("{} less wrong", percent(gain)),
         false => format!("no less, but {} more wrong", percent(-gain)),
