@@ -100,8 +100,8 @@ fn quoted_os(word: &OsStr) -> String {
     }
 }
 
-/// What is wrong with `word`, a number or list that was typed behind an option which takes no value,
-/// or takes one with `=` alone. Other words may be those of a prompt.
+/// What is wrong with `word`, a number or list that was typed behind an option which takes no
+/// value, or takes one with `=` alone. Other words may be those of a prompt.
 pub fn value_of_a_switch(word: &str) -> Option<String> {
     if !word.starts_with(|c: char| c.is_ascii_digit()) {
         return None;

@@ -205,8 +205,8 @@ impl Reweight {
     /// What `asked` says of a word or phrase of `prompt`.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--weight` for a weight out of range, or a word that the prompt lacks or
-    /// has several times.
+    /// [`Error::Option`] on `--weight` for a weight out of range, or a word that the prompt lacks
+    /// or has several times.
     pub fn of(asked: &WordWeights, prompt: &PromptInfo) -> Result<Self> {
         if let Some(wrong) = asked.weights.iter().find(|weight| !(0.0..=MOST).contains(*weight)) {
             return Err(Error::option("--weight", format!("must be 0 to {MOST}; {wrong} given")));

@@ -57,9 +57,9 @@ pub enum Joined {
     /// Diffusion 3. It pads with another token, `!`, and so cuts a text with exclamation marks in
     /// other places.
     Channels,
-    /// One behind the other, with more positions: T5 in Stable Diffusion 3. Its keys follow those of
-    /// [`Prompt::ids`]. [`Prompt::tokens`] and [`Prompt::words`] are of both, and a token's position
-    /// here is its key there less the number of `ids`.
+    /// One behind the other, with more positions: T5 in Stable Diffusion 3. Its keys follow those
+    /// of [`Prompt::ids`]. [`Prompt::tokens`] and [`Prompt::words`] are of both, and a token's
+    /// position here is its key there less the number of `ids`.
     Tokens,
 }
 

@@ -144,7 +144,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "generate 'a frog' --model {fixtures}/tiny-inpaint --steps 2",
         "give the picture with --init and, with --mask",
-        "generate 'a frog' --model {fixtures}/tiny-inpaint --steps 2 --size 64x64 --init bare.png --mask bare.png --out painted",
+        "generate 'a frog' --model {fixtures}/tiny-inpaint --steps 2 --size 64x64 --init bare.png --mask bare.png \
+         --out painted",
     ),
     (
         "trace bare.png --model {sd1} --out looked",
