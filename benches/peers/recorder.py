@@ -1,11 +1,12 @@
 """What watching a pipeline of diffusers costs: the recorder, DAAM and attention-map-diffusers beside the plain pipeline.
 
-    python benches/peers/recorder.py --steps 2 --rounds 4
+    python benches/peers/recorder.py --steps 1 --rounds 4
 
 Stable Diffusion 1.5's shapes with random f32 weights, guided, on the processor. The call of the pipeline is measured, to
 the latent, so that decoding hides nothing. Time: all contestants in one process, in turn, in another order each round.
-A ratio is of calls of the same round, so that a machine which others use as well changes both. Memory: a process for
-each contestant, at two numbers of steps; the peak of the call beyond what stood in memory before it.
+A ratio is of calls of the same round, so that a machine which others use as well changes both. Memory: in a process of
+its own whose allocator gives large pieces back at once, at two numbers of steps; the peak of the call beyond what stood
+in memory before it.
 
 Needs benches/peers/requirements.txt, the package attnmap (`pip install .`), and
 
@@ -15,6 +16,7 @@ A peer that is not installed is left out, and said to be.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -35,7 +37,7 @@ MODULES = {"plain": "diffusers", "recorder": "attnmap", "DAAM": "daam", "attenti
 def build(sizes: str):
     """A pipeline with random weights."""
     import torch
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
@@ -45,10 +47,22 @@ def build(sizes: str):
     def config(part):
         return json.loads((parts / part / "config.json").read_text())
 
+    # The first values repeat in all weights: drawing 860 million takes longer than a step.
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config("unet"))
+    unet.to_empty(device="cpu")
+    values = 0.02 * torch.randn(1 << 20)
+    for name, weights in unet.named_parameters():
+        if weights.ndim == 1:
+            weights.data.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        for part in weights.data.view(-1).split(len(values)):
+            part.copy_(values[: len(part)])
+    # Euler's sampler calls the network once a step.
     pipeline = StableDiffusionPipeline(
         AutoencoderKL.from_config(config("vae")), CLIPTextModel(CLIPTextConfig(**config("text_encoder"))),
-        CLIPTokenizer.from_pretrained(tiny / "tokenizer"), UNet2DConditionModel.from_config(config("unet")),
-        PNDMScheduler.from_pretrained(tiny / "scheduler"), None, None, requires_safety_checker=False,
+        CLIPTokenizer.from_pretrained(tiny / "tokenizer"), unet,
+        EulerDiscreteScheduler.from_pretrained(tiny / "scheduler"), None, None, requires_safety_checker=False,
     )  # fmt: skip
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         part.eval()
@@ -73,13 +87,13 @@ def watched(name: str, pipeline):
     return nullcontext()
 
 
-def call(name: str, pipeline, arguments, steps: int) -> tuple[float, float, object]:
+def call(name: str, pipeline, size: int, steps: int) -> tuple[float, float, object]:
     """One call: wall seconds, processor seconds, and the latent."""
     import torch
 
     wall, processor = time.perf_counter(), time.process_time()
     with watched(name, pipeline):
-        latent = pipeline(PROMPT, num_inference_steps=steps, height=arguments.size, width=arguments.size, output_type="latent",
+        latent = pipeline(PROMPT, num_inference_steps=steps, height=size, width=size, output_type="latent",
                           generator=torch.Generator().manual_seed(1)).images  # fmt: skip
     return time.perf_counter() - wall, time.process_time() - processor, latent
 
@@ -90,15 +104,22 @@ def resident(key: str) -> float:
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
-def memory(name: str, arguments) -> None:
-    """Prints the peak of one call beyond what stood before it, in MiB."""
+def memory(names: list[str], arguments) -> None:
+    """Prints the peak of each contestant's calls beyond what stood before, in MiB, as JSON."""
     pipeline = build(arguments.sizes)
-    # What the first call loads, the allocator keeps, and torch makes once, is not the contestant's.
-    call("plain", pipeline, arguments, 1)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    call(name, pipeline, arguments, arguments.memory)
-    print(resident("VmHWM") - before)
+    # What torch, diffusers and the peers load at the first call is not counted.
+    for name in names:
+        call(name, pipeline, arguments.size // 2, 1)
+    peaks: dict[str, list[float]] = {name: [] for name in names}
+    for steps in (arguments.steps, arguments.more_steps):
+        for name in names:
+            gc.collect()
+            before = resident("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")
+            call(name, pipeline, arguments.size, steps)
+            peaks[name].append(resident("VmHWM") - before)
+            print(f"memory {name}, {steps} steps: {peaks[name][-1]:.0f} MiB", file=sys.stderr, flush=True)
+    print(json.dumps(peaks))
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -107,42 +128,35 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--more-steps", type=int, default=8, help="the second number of steps that memory is measured at")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--more-steps", type=int, default=4, help="the second number of steps that memory is measured at")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--sizes", choices=["full", "tiny"], default="full", help="tiny: to see that it works")
-    parser.add_argument("--only", choices=MODULES, help=argparse.SUPPRESS)
-    parser.add_argument("--memory", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(arguments.threads)
-    if arguments.only:
-        memory(arguments.only, arguments)
-        return
     names = [name for name, module in MODULES.items() if importlib.util.find_spec(module)]
     for name in MODULES:
-        if name not in names:
+        if name not in names and not arguments.memory:
             print(f"{name} is left out: it is not installed")
-    peaks: dict[str, list[float]] = {}
-    for name in names:
-        for steps in (arguments.steps, arguments.more_steps):
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--memory", str(steps)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1]}")
-            peaks.setdefault(name, []).append(float(done.stdout.split()[-1]))
-            print(f"memory {name}, {steps} steps: {peaks[name][-1]:.0f} MiB", file=sys.stderr, flush=True)
+    if arguments.memory:
+        memory(names, arguments)
+        return
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory"]
+    peaks = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment).stdout.splitlines()[-1])
     pipeline = build(arguments.sizes)
-    _, _, expected = call("plain", pipeline, arguments, arguments.steps)
+    _, _, expected = call("plain", pipeline, arguments.size, arguments.steps)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     same = {name: True for name in names}
     for round in range(arguments.rounds):
         turn = round % len(names)
         for name in names[turn:] + names[:turn]:
-            wall, processor, latent = call(name, pipeline, arguments, arguments.steps)
+            wall, processor, latent = call(name, pipeline, arguments.size, arguments.steps)
             seconds[name].append((wall, processor))
             same[name] &= bool(torch.equal(latent, expected))
             print(f"round {round + 1} {name}: {wall:.2f} s, {processor:.2f} s of the processor", file=sys.stderr, flush=True)

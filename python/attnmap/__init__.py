@@ -11,11 +11,13 @@ Attention describes what a head looked at; it does not explain why the model dec
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from ._errors import RecordError
-from ._record import Recorder, record
 from ._run import Run, program
 
+if TYPE_CHECKING:
+    from ._record import Recorder, record
 
 
 def _version() -> str:
@@ -23,6 +25,17 @@ def _version() -> str:
         return version("attnmap")
     except PackageNotFoundError:
         return "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Run folders are read without torch, which is imported when something is to be recorded.
+    if name not in ("Recorder", "record"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from . import _record
+    except ModuleNotFoundError as error:
+        raise ImportError(f"attnmap.{name} needs torch and diffusers, and there is no {error.name}: pip install {error.name}") from error
+    return getattr(_record, name)
 
 
 __version__ = _version()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import attnmap
@@ -113,3 +115,21 @@ def test_check_names_what_is_wrong(tmp_path):
     assert faults == {"words.png", "run.json", "trace.safetensors"}
     done = subprocess.run([attnmap.program(), "check", str(run.folder)], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stdout.strip().splitlines()) == len(run.check()) >= 4
+
+
+def test_runs_are_read_without_torch():
+    """torch is asked for when something is to be recorded, and then by name."""
+    code = """
+import sys
+sys.modules["torch"] = None
+import attnmap
+assert attnmap.Run("folder").folder.name == "folder"
+try:
+    attnmap.record
+except ImportError as error:
+    assert "pip install torch" in str(error), error
+else:
+    raise SystemExit("torch was not missed")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(attnmap.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

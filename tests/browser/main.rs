@@ -82,4 +82,8 @@ fn write(name: &str, data: &ReportData) -> PathBuf {
 fn clean(chrome: &mut Chrome) {
     let faults = chrome.faults();
     assert!(faults.is_empty(), "{faults:#?}");
+    // What is not there is not said to be "null".
+    let said =
+        chrome.eval("(document.body.innerText.match(/.{0,40}(null|undefined|NaN|\\[object ).{0,40}/) || [])[0] || ''");
+    assert_eq!(said, "", "the page says what only a program says");
 }

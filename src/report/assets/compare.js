@@ -143,7 +143,7 @@ function picture(side) {
     ticks.replaceChildren(...(map ? [0, 0.5, 1].map((t) => el('span', {text: percent(t * tops.map)})) : []));
     placeCross(cross);
     caption.replaceChildren(el('b', {text: side.toUpperCase() + (word ? ': “' + wordName(word) + '”' : '')}),
-      at < 0 ? '' : map ? (S.point ? '. Here: ' + percent(valueAt(map)) + '.' : '.') : ': the word is not in this prompt.', link && ' ', link || '');
+      at < 0 ? '' : map ? (S.point ? '. Here: ' + percent(valueAt(map)) + '.' : '.') : ': the word is not in this prompt.', ...(link ? [' ', link] : []));
   });
   return el('figure', {class: 'picture ' + side}, frame, bar, ticks, caption);
 }
