@@ -91,7 +91,7 @@ fn main() -> Result<()> {
                         target: &target,
                         inputs,
                         method,
-                        points: None,
+                        points: Some(32),
                         batch: 8,
                         players: &drawn,
                         budget: 64,

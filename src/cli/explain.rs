@@ -327,7 +327,7 @@ fn show(args: &ExplainArgs, folder: &Path, evidence: &Evidence) -> anyhow::Resul
         rows.push(vec![
             print::printable(&word.word),
             word.mattered.name().into(),
-            word.changed.map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
+            word.changed.map_or_else(|| "-".into(), print::percent),
             word.shows.name().into(),
         ]);
     }

@@ -37,7 +37,10 @@ fn newest(other: Option<&Path>) -> Result<PathBuf> {
             format!("there is {what} in {OUTPUTS}/; name a run's folder, or make one with `attnmap generate`"),
         )
     })?;
-    print::note(format!("the newest run is {}", run.display()));
+    match other {
+        Some(other) => print::note(format!("the newest run beside {} is {}", other.display(), run.display())),
+        None => print::note(format!("the newest run is {}", run.display())),
+    }
     Ok(run)
 }
 

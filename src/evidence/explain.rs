@@ -291,9 +291,8 @@ impl Explanation {
         let steps: Vec<(&Tensor, f64)> = at.iter().map(|&step| (&shown[step].0, shown[step].1)).collect();
         let whole = Row::whole(&prompt);
         let changes = causal::changes(pipeline, &options, &whole, &rows, &steps, ask.batch, progress)?;
-        let judged = self.tested.iter().zip(&changes).enumerate().map(|(place, (&word, change))| {
-            let other = (self.tested.len() > 1).then(|| self.tested[(place + 1) % self.tested.len()]);
-            judge(&self.maps, word, other, &change.map, change.effect, &self.image)
+        let judged = self.tested.iter().zip(&changes).map(|(&word, change)| {
+            judge(&self.maps, word, next_drawn(&self.maps, word), &change.map, change.effect, &self.image)
         });
         let judged = judged.collect();
         let shapley = match ask.shapley {
@@ -572,7 +571,7 @@ fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
 /// drawn.
 fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
     let found: Vec<usize> = match &ask.words {
-        None => (0..maps.chosen.len()).filter(|&word| role(&maps.chosen[word].text) != Role::Filler).collect(),
+        None => drawn(maps),
         Some(words) => {
             let place = |word: &WordInfo| {
                 let found = maps.chosen.iter().position(|chosen| chosen.tokens == word.tokens);
@@ -594,6 +593,18 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
         return Err(Error::option("--shapley", reason));
     }
     Ok(found)
+}
+
+/// The words that could be drawn.
+fn drawn(maps: &Heatmaps) -> Vec<usize> {
+    (0..maps.chosen.len()).filter(|&word| role(&maps.chosen[word].text) != Role::Filler).collect()
+}
+
+/// The word that could be drawn and follows `word`, the first after the last: whose map `word`'s is
+/// compared with. It does not depend on which words are tested together.
+fn next_drawn(maps: &Heatmaps, word: usize) -> Option<usize> {
+    let others: Vec<usize> = drawn(maps).into_iter().filter(|&other| other != word).collect();
+    others.iter().find(|&&other| other > word).or(others.first()).copied()
 }
 
 impl Evidence {

@@ -2,7 +2,7 @@
 //! the image differs.
 
 use super::causal::{Cut, Row, replay};
-use super::figure::{Figure, JSON};
+use super::figure::{Figure, JSON, share};
 use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
@@ -227,8 +227,7 @@ impl Counterfactual {
     /// For the report.
     pub fn figure(&self) -> Figure {
         let share = 100.0 * self.area;
-        let caption =
-            format!("The same seed without {}: {share:.0} % of the image changes.", crate::in_quotes(&self.word));
+        let caption = format!("The same seed without {}: {share} of the image changes.", crate::in_quotes(&self.word));
         Figure { caption, file: self.strip.clone() }
     }
 }
@@ -245,7 +244,7 @@ impl Reweighted {
     fn in_words(&self) -> String {
         let changes = self.weights.iter().zip(&self.areas);
         let changes: Vec<String> =
-            changes.map(|(weight, area)| format!("x{weight:.2} changes {:.0} % of the image", 100.0 * area)).collect();
+            changes.map(|(weight, &area)| format!("x{weight:.2} changes {} of the image", share(area))).collect();
         let mut text = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself", self.word);
         if !changes.is_empty() {
             text += &format!(": {}", changes.join(", "));
@@ -296,7 +295,7 @@ pub fn without(
                 (image, "the run".into()),
                 (&other, format!("without {}", crate::in_quotes(&name))),
                 (&difference, format!("difference (mean {:.1} %)", 100.0 * mean)),
-                (&region, format!("changed ({:.0} %)", 100.0 * area)),
+                (&region, format!("changed ({})", share(area))),
             ],
             &title,
             &mut Typesetter::new(),

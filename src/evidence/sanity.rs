@@ -75,7 +75,11 @@ impl Sanity {
 impl Sanity {
     /// What was found, a line each; `least` as in [`passes`](Self::passes).
     pub fn sentences(&self, least: f64) -> Vec<String> {
-        let says = if self.passes(least) { "the maps fall apart, as they must" } else { "THE MAPS DO NOT FALL APART" };
+        let says = if self.passes(least) {
+            "the maps have fallen apart at the end, as they must"
+        } else {
+            "THE MAPS DO NOT FALL APART"
+        };
         let head = format!(
             "Sanity: with random cross-attention weights, block by block from the output, {says} (likeness to the \
             real maps):"

@@ -1,6 +1,7 @@
 //! Two answers about a word, from thresholds found where the truth is known: did it matter, and
 //! does its map show where.
 
+use super::figure::share;
 use super::scores::{Agreement, centre_blob, edges};
 use crate::heatmap::Heatmaps;
 use crate::trace::Grid;
@@ -230,7 +231,7 @@ impl WordEvidence {
         let (word, how) = (&self.word, self.mattered.name());
         let changes = match self.changed {
             Some(changed) => {
-                format!("Without {word:?} {:.0} % of the image changes: it mattered {how}.", 100.0 * changed)
+                format!("Without {word:?} {} of the image changes: it mattered {how}.", share(changed))
             }
             None => {
                 format!("Cutting {word:?} moves {:.2} % of the prediction: it mattered {how}.", 100.0 * self.effect)
@@ -245,7 +246,7 @@ impl WordEvidence {
                 "Its map does not show where: the fifth of the image that it lights holds {inside:.0} % of the change."
             ),
             Shows::Partly if self.attention.iou_top >= SHOWN => {
-                "Its map shows where no better than a map that knows nothing of the word.".to_owned()
+                "Its map shows where no better than another word's map, or one that knows of no word.".to_owned()
             }
             Shows::Partly => format!(
                 "Its map shows a part of where: the fifth of the image that it lights holds {inside:.0} % of the \

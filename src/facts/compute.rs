@@ -4,7 +4,7 @@
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile::percentile;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
-use crate::trace::{AttentionKind, Grid, Trace, WordInfo, normalized};
+use crate::trace::{AttentionKind, Grid, Half, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +44,7 @@ pub struct Facts {
     /// the sum of the smaller of the two maps, each divided by its sum.
     pub overlap: Vec<Vec<f32>>,
     /// How things lie to each other, each pair once: the left one to the right one, the upper one
-    /// to the lower one. A smaller one is told of before the larger one around it. Words for the
-    /// whole scene lie nowhere.
+    /// to the lower one. Words for the whole scene lie nowhere.
     pub relations: Vec<Lies>,
     /// The relations that the prompt states, and whether the maps agree.
     pub stated: Vec<Stated>,
@@ -132,8 +131,8 @@ pub struct WordFacts {
     /// adjectives, words that [set the scene](lexicon::sets_the_scene), words that nothing looked
     /// for, and all words of joint attention.
     pub neglected: Option<bool>,
-    /// The highest attention to it in one place over that of the image on average, before the words
-    /// compete: 1 the same everywhere.
+    /// The highest attention to it in one place over that of the image on average, of the default
+    /// maps before the words compete: 1 the same everywhere. Absent for joint attention.
     #[serde(default)]
     pub contrast: Option<f32>,
     /// Its peak as a share of [`Facts::filler_peak`]; absent for fillers and where there is none.
@@ -310,10 +309,17 @@ pub fn of_trace(
     };
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
     let mut found = facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() });
-    // The bound was measured on cross-attention. In joint attention a word shares its row with the
-    // image, and what a drawn thing reaches there is not known.
-    if trace.recording.sites.iter().any(|site| site.kind == AttentionKind::Joint) {
-        found.words.iter_mut().for_each(|word| word.neglected = None);
+    // The bound was measured on the default maps of cross-attention, and whatever maps were chosen
+    // it is told of those. In joint attention a word shares its row with the image, and what a drawn
+    // thing reaches there is not known.
+    let joint = trace.recording.sites.iter().any(|site| site.kind == AttentionKind::Joint);
+    let usual = match how.half {
+        Half::Conditional if !joint => heatmap::aggregate(trace, &Aggregate::default(), words).ok(),
+        _ => None,
+    };
+    for (word, chosen) in found.words.iter_mut().zip(&maps.chosen) {
+        word.contrast = usual.as_ref().and_then(|usual| contrast(usual, chosen));
+        word.neglected = word.contrast.filter(|_| is_thing(word.role, &chosen.text)).map(is_neglect);
     }
     Ok(found)
 }
@@ -426,8 +432,10 @@ pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
     distribution(a).iter().zip(distribution(b)).map(|(a, b)| (a - b) * (a / b).ln()).sum()
 }
 
+/// How two words lie to each other that nothing was said of. Whether one lies inside the other is
+/// told only where the prompt states it: boxes of things side by side may lie in each other.
 fn relations_of(subject: &Layout, object: &Layout) -> Vec<Relation> {
-    let relations = [Relation::LeftOf, Relation::Above, Relation::Inside];
+    let relations = [Relation::LeftOf, Relation::Above];
     relations.into_iter().filter(|&relation| holds(relation, subject, object).0 == Some(true)).collect()
 }
 

@@ -32,7 +32,8 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
         let words = some_of(&prompt.cut_off);
         let hint =
             if prompt.syntax.long || behind.is_some() { "" } else { "; --long gives it a longer prompt in chunks" };
-        warnings.push(format!("the prompt is longer than {tokens} tokens; the model does not see: {words}{hint}"));
+        warnings
+            .push(format!("the prompt is longer than {tokens} tokens; the model does not see all of: {words}{hint}"));
     }
     let unseen = beside.filter(|_| behind.is_some()).map(|second| &second.cut_off);
     if let Some(unseen) = unseen.filter(|unseen| !unseen.is_empty()) {

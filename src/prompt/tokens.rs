@@ -233,7 +233,11 @@ pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
     }
     let words = vocabulary.iter().flat_map(|entry| entry.split_whitespace());
     let near = words.map(|known| (strsim::damerau_levenshtein(&word, &normalized(known)), known));
-    near.filter(|(edits, _)| *edits <= most).min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
+    // People seldom mistype how a word begins, but they do forget letters.
+    let begins = |known: &str| normalized(known).chars().next() == word.chars().next();
+    near.filter(|(edits, known)| *edits <= most && (*edits < 2 || begins(known)))
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, known)| known)
 }
 
 /// What a trace keeps of a prompt. Punctuation is no word there, since a trace's words are those

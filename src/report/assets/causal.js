@@ -49,7 +49,7 @@ function causalBar() {
     differ.show(S.differ);
     missing.hidden = has[S.show];
     if (!missing.hidden) {
-      const name = nameOf(entry), tests = S.show === 'without' ? ' --counterfactual' : '';
+      const name = nameOf(entry), tests = S.show === 'without' && verdictOf(entry) ? ' --counterfactual' : '';
       missing.replaceChildren(entry.special || entry.negative || entry.probe
         ? el('span', {text: '“' + name + '” cannot be tested: it is no word of the prompt.'})
         : el('span', {text: '“' + name + '” has not been tested' + (tests ? ' this way' : '') + '. To test it:'}),

@@ -149,7 +149,8 @@ function entryFacts(maps, entry) {
     const map = entryMap(maps, entry);
     let at = 0;
     for (let i = 1; i < map.length; i++) if (map[i] > map[at]) at = i;
-    const peak = map[at];
+    // Resizing may overshoot what attention can be.
+    const peak = Math.min(1, map[at]);
     let area = 0;
     for (const v of map) if (peak > 0 && v >= 0.4 * peak) area++;
     cache.set(entry.index, {

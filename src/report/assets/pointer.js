@@ -94,7 +94,8 @@ function pointerParts(frame) {
     if (chip.hidden) return;
     const lines = leaders(region).map(({entry, share}) => el('div', {class: list.includes(entry) ? 'lit' : null}, el('span', {text: nameOf(entry), dir: 'auto'}), el('b', {text: percent(share)})));
     const point = region.w * region.h <= 1, entry = list.length === 1 ? list[0] : null, layer = entry && S.show !== 'without' ? layerOf(entry) : null;
-    if (point && layer) lines.push(el('div', {class: 'value'}, el('span', {text: (S.show === 'mattered' ? 'change without ' : 'map of ') + nameOf(entry), dir: 'auto'}), el('b', {text: percent(boxMean(layer.map, GRID, region))})));
+    // The map of shares is on a scale of its own, which the table's shares beside it are not.
+    if (point && layer && S.show === 'mattered') lines.push(el('div', {class: 'value'}, el('span', {text: 'change without ' + nameOf(entry), dir: 'auto'}), el('b', {text: percent(boxMean(layer.map, GRID, region))})));
     chip.replaceChildren(...lines);
     // Beside the place, on the side that has room.
     const x = (region.x + region.w / 2) / width, y = (region.y + (point ? 0.5 : region.h)) / height, right = x > 0.6, above = y > 0.7;

@@ -38,12 +38,14 @@ function rankingPanel() {
     const visible = rows.filter(({entry}) => !entry.negative && (S.little || !entry.little || CONTENT === WORDS) && (S.specials || !entry.special) && (S.probes || !entry.probe));
     const negative = rows.filter((r) => r.entry.negative);
     const factorOf = (entry) => (!box ? entryFacts(maps, entry).peak : whole[entry.index] > 0 ? here[entry.index] / whole[entry.index] : 0);
-    // What cutting each tested word changes here, as a share of all that it changes; of the whole image, as a part of what all change.
+    // What cutting each tested word changes here, as a share of all that it changes. Of the whole image that would be all of it:
+    // there the column has how much of the image changes without the word, under another name.
     const changes = ENTRIES.map((entry) => (causalMap(entry) ? boxMean(causalMap(entry), GRID, box) : -1));
-    const change = changes.reduce((sum, value) => sum + Math.max(0, value), 0), largest = Math.max(...changes);
-    const causes = ENTRIES.map((entry, i) => (changes[i] < 0 || change <= 0 ? -1 : box ? boxShare(causalMap(entry), GRID, box) : changes[i] / change));
+    const largest = Math.max(...changes);
+    const changed = (entry) => { const verdict = verdictOf(entry); return verdict && verdict.changed !== null && verdict.changed !== undefined ? verdict.changed : -1; };
+    const causes = ENTRIES.map((entry, i) => (changes[i] < 0 || largest <= 0 ? -1 : box ? boxShare(causalMap(entry), GRID, box) : changed(entry)));
     // As `attnmap ask --cause` ranks, without its colours beside their nouns: what changes next to nothing here comes last.
-    const causeOf = (entry) => causes[entry.index] - (changes[entry.index] < 0.05 * largest ? 1 : 0);
+    const causeOf = (entry) => causes[entry.index] - (box && changes[entry.index] < 0.05 * largest ? 1 : 0);
     const rank = (entry) => (by === 'share' ? here[entry.index] : by === 'cause' ? causeOf(entry) : factorOf(entry));
     // With the pointer in the table the order stays, so that rows do not run away from it.
     if (!(S.hover >= 0 && table.matches(':hover'))) {
@@ -68,7 +70,7 @@ function rankingPanel() {
       : box.w > 1 || box.h > 1 ? `Words in the box ${box.w} × ${box.h} px at ${box.x}, ${box.y}` : `Words at pixel ${box.x}, ${box.y}`;
     names[0]('Share', 'Share of the attention here; a click orders by it');
     names[1](box ? '× image' : 'peak', (box ? 'Share here divided by the word’s share of the whole image' : 'Highest attention to the word in one place') + '; a click orders by it');
-    names[2]('causes', (box ? 'Share of all that cutting the word changes that lies here' : 'Part of what cutting each tested word changes, all of them together 100 %') + '; a click orders by it');
+    names[2](box ? 'causes' : 'changes', (box ? 'Share of all that cutting the word changes that lies here' : 'Share of the image that changes without the word') + '; a click orders by it');
     fold.hidden = CONTENT === WORDS;
     fold.textContent = (S.little ? '− ' : '+ ') + 'little words hold ' + percent(WORDS.reduce((sum, e) => sum + (e.little ? here[e.index] : 0), 0));
     fold.setAttribute('aria-expanded', String(S.little));

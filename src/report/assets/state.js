@@ -94,11 +94,14 @@ function stepsMax(negative) {
   return stepTops.get(key);
 }
 
+// Whether the words share each place out among themselves in the maps that are looked at.
+const sharedOut = () => looking().selection === null && Boolean(RUN.official && RUN.official.compete);
+
 // What is chosen, in words.
 function sitesInWords() {
   const {selection, a, b} = looking();
   if (selection !== null) return describeHeads(selection);
-  return RUN.official && isWhole(a, b) ? 'the default map: ' + RUN.official.description : describeHeads(ownHeads());
+  return RUN.official && isWhole(a, b) ? (RUN.official.name === 'compete' ? 'the default map: ' : 'the run’s own map: ') + RUN.official.description : describeHeads(ownHeads());
 }
 function describeHeads(heads) {
   const chosen = RUN.sites.map((site, s) => ({site, s, heads: heads[s]})).filter((c) => c.heads.length);

@@ -61,7 +61,7 @@ function wordsPanel() {
   const about = el('span', {class: 'note about-probes', text: 'Each probe competes with the whole prompt in the soft-max of every place, and with no other probe: a word that fits nowhere still gets a share. Compare it with a little word of the prompt, or with a probe that cannot be there.'});
   const asked = PROBES.length ? el('p', {class: 'special-row'}, probeFold, ' ', probes, about) : null;
   const cut = RUN.cutOff.length ? el('details', {class: 'cut'},
-    el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, never read'}),
+    el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, not read to the end'}),
     el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
   const row = el('div', {class: 'promptbox', role: 'group', 'aria-label': 'Prompt: words to light up on the image'},
     prompt, el('p', {class: 'special-row'}, fold, ' ', specials), asked, negative);
