@@ -674,10 +674,9 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
     }
     let maps = heatmap::aggregate(&trace, &how, &trace.about.prompt.words)?;
     let place = |name: &str| maps.chosen.iter().position(|word| label(word) == name);
-    let tested: Vec<Option<usize>> = evidence.words.iter().map(|word| place(&word.word)).collect();
-    let judged = evidence.words.iter().zip(&causal).enumerate().filter_map(|(at, (word, causal))| {
-        let other = (tested.len() > 1).then(|| tested[(at + 1) % tested.len()]).flatten();
-        let judged = judge(&maps, tested[at]?, other, causal, word.effect, &image);
+    let judged = evidence.words.iter().zip(&causal).filter_map(|(word, causal)| {
+        let tested = place(&word.word)?;
+        let judged = judge(&maps, tested, next_drawn(&maps, tested), causal, word.effect, &image);
         Some(WordEvidence { picture: word.picture.clone(), ..judged })
     });
     let judged: Vec<_> = judged.collect();
