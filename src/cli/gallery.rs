@@ -60,8 +60,9 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Also with this word emphasised: frog=0.5,1.5 or frog=0..2/5 writes (frog:0.5) and so on, as
-    /// --emphasis reads it; may be given several times
+    /// Also with this word emphasised, e.g. frog=0.5,1.5 or frog=0..2/5; may be given several times
+    ///
+    /// It is written (frog:0.5) and read as --emphasis does.
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<WordWeights>,
 

@@ -310,8 +310,8 @@ pub fn of_trace(
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
     let mut found = facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() });
     // The bound was measured on the default maps of cross-attention, and whatever maps were chosen
-    // it is told of those. In joint attention a word shares its row with the image, and what a drawn
-    // thing reaches there is not known.
+    // it is told of those. In joint attention a word shares its row with the image, and what a
+    // drawn thing reaches there is not known.
     let joint = trace.recording.sites.iter().any(|site| site.kind == AttentionKind::Joint);
     let usual = match how.half {
         Half::Conditional if !joint => heatmap::aggregate(trace, &Aggregate::default(), words).ok(),

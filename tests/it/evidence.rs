@@ -358,9 +358,9 @@ fn words_are_left_out_and_scaled_and_maps_fall_apart_without_weights() {
     for part in ["words", "counterfactuals", "reweighted"] {
         assert_eq!(more[part], found[part].take(), "{part}");
     }
-    assert!(more["notes"][0].as_str().unwrap().contains("fall apart, as they must"));
+    assert!(more["notes"][0].as_str().unwrap().contains("fallen apart at the end, as they must"));
     let page = std::fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("fall apart, as they must") && page.contains("1 is the run itself"));
+    assert!(page.contains("fallen apart at the end, as they must") && page.contains("1 is the run itself"));
 
     // A run with a setting that is not known here is refused in one line.
     let text = std::fs::read_to_string(run.join("run.json")).unwrap();

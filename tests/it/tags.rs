@@ -52,7 +52,11 @@ fn a_run_by_tags_has_tags_for_its_words_everywhere() {
     named.retain(|name| !name.starts_with('<'));
     named.sort();
     assert_eq!(named, ["a", "a red apple", "green frog", "on the beach"]);
-    refused(&attnmap(&["view", at, "--words", "red"]), 2, &["--words", "\"red\" is not in the prompt", "a red apple"]);
+    refused(
+        &attnmap(&["view", at, "--words", "red"]),
+        2,
+        &["--words", "\"red\" is a part of a tag", "--by word", "a red apple"],
+    );
     let viewed = printed(&["view", at, "--by", "word", "--json"]);
     assert_eq!((words(&viewed).len(), viewed.get("by")), (9, None));
     refused(&attnmap(&["view", at, "--by", "line"]), 2, &["--by", "word", "tag"]);
