@@ -1,6 +1,8 @@
 //! The options that choose maps and how they are drawn, shared by every command that draws.
 
-use attnmap::heatmap::{Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, Resolution, SiteFilter, StepWindow};
+use attnmap::heatmap::{
+    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, NAMED, Queries, Resolution, SiteFilter, StepWindow,
+};
 use attnmap::render::{Colormap, Display, Scale, Style};
 use attnmap::run::{Run, RunRecord};
 use attnmap::trace::{By, Half, PromptInfo, Trace, WordInfo};
@@ -38,6 +40,13 @@ pub struct MapArgs {
     /// Only these heads, e.g. 0-3,7 (both ends included)
     #[arg(long, value_name = "HEADS")]
     heads: Option<String>,
+
+    /// Whose attention: what the image's places give to a word, or what the word's tokens give to
+    /// them [default: image]
+    ///
+    /// `text` needs a run made with --text-queries, of a checkpoint of joint attention.
+    #[arg(long, value_name = "WHOSE", value_parser = names(Queries::NAMED))]
+    queries: Option<Queries>,
 
     /// Only a part of the run: shares like 0.2..0.8, or steps like 1-20 (both ends included)
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
@@ -117,6 +126,7 @@ impl MapArgs {
             let sizes = sizes.split(',').map(str::parse::<Resolution>).collect::<Result<_>>()?;
             aggregate = aggregate.narrowed(SiteFilter::Resolutions(sizes));
         }
+        aggregate.queries = self.queries.unwrap_or_default();
         aggregate.heads = self.heads.as_deref().map(str::parse::<HeadSet>).transpose()?;
         aggregate.steps = self.steps_window.as_deref().map(str::parse::<StepWindow>).transpose()?;
         if aggregate.heads.is_some() && aggregate.steps.is_some() {
@@ -128,7 +138,21 @@ impl MapArgs {
     /// Whether maps are chosen at all.
     pub fn is_chosen(&self) -> bool {
         let options = [&self.aggregate, &self.layers, &self.resolution, &self.heads, &self.steps_window];
-        options.iter().any(|option| option.is_some())
+        options.iter().any(|option| option.is_some()) || self.queries.is_some()
+    }
+
+    /// `aggregate`, or that of a run that keeps concepts where it does and nothing is chosen.
+    pub fn of_concepts(&self, aggregate: Aggregate, kept: bool) -> Aggregate {
+        let chosen = self.aggregate.is_some() || self.queries.is_some() || self.heads.is_some();
+        let Ok(named) = Aggregate::named(DEFAULT_OF_CONCEPTS) else { return aggregate };
+        if chosen || !kept {
+            return aggregate;
+        }
+        if self.layers.is_some() || self.resolution.is_some() {
+            // Who names sites means those sites.
+            return Aggregate { name: named.name, measure: named.measure, ..aggregate };
+        }
+        Aggregate { steps: aggregate.steps, ..named }
     }
 
     /// The chosen aggregate of a run's maps, and the run's own where none is chosen.

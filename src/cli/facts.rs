@@ -85,7 +85,7 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let found = facts::of_trace(&trace, &aggregate, threshold, args.bind.as_deref(), fillers, &probes)?;
     let outcomes = match args.expect.list() {
         Some(expect) => {
-            let asked = trace.probes(Half::Conditional).map_or_else(Vec::new, |(_, words)| words);
+            let asked = trace.probe_words(Half::Conditional);
             expect.check_words(&trace.about.prompt, &asked)?;
             let mut sightings = Expectations::sightings(&run.record.expectations);
             let mut things = expect.looked_for();

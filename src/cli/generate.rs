@@ -22,7 +22,7 @@ use super::init::InitArgs;
 use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
 use super::progress;
-use super::prompt::{PromptArgs, adapter_warnings, shown_words, warnings};
+use super::prompt::{ConceptArgs, PromptArgs, adapter_warnings, shown_words, warnings};
 use super::regions::RegionFileArgs;
 use super::sampling::RunArgs;
 
@@ -57,6 +57,15 @@ pub struct GenerateArgs {
     /// They are seen with `view --half unconditional`.
     #[arg(long, help_heading = "What is kept")]
     trace_negative: bool,
+
+    #[command(flatten)]
+    concepts: ConceptArgs,
+
+    /// Keep what the prompt's own tokens look at in the image too, where attention is joint
+    ///
+    /// Stable Diffusion 3, FLUX.1 and Z-Image. It is seen with `view --queries text`.
+    #[arg(long, help_heading = "What is kept")]
+    text_queries: bool,
 
     /// Keep the self-attention too: all grids that fit, or these, e.g. =16,24x32
     ///
@@ -117,6 +126,7 @@ Examples:
   attnmap generate \"a monkey\" --model ./sdxl --original-size 1024x1024 --crop 0,0
   attnmap generate \"a red apple on the beach\" --scheduler heun --steps 12
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
+  attnmap generate \"a red apple and a frog\" --model ./flux --concepts --probe sky
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has
@@ -152,20 +162,25 @@ fn read_latents(path: &Path) -> Result<Tensor> {
 /// folder an image.
 pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
-    let aggregate = args.maps.aggregate()?;
+    let mut aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     let regions = args.regions.chosen(display.threshold)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let started = Instant::now();
-    let texts = [&*text, &*args.run.sampling.negative];
+    let mut texts = args.concepts.texts(&text, args.run.probe.texts());
+    texts.push(args.run.sampling.negative.clone());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let pipeline = args.model.load_for(&texts, args.run.sampling.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
-    let runs = args.options(&pipeline, given.as_ref())?;
+    let mut runs = args.options(&pipeline, given.as_ref())?;
     let prompt = pipeline.prompt(&text, &runs[0])?;
     let info = PromptInfo::from(&prompt);
     let probes = args.run.probe.texts();
+    let concepts = args.concepts.of(&pipeline, &prompt, probes)?;
+    aggregate = args.maps.of_concepts(aggregate, !concepts.is_empty());
+    runs.iter_mut().for_each(|options| options.concepts.clone_from(&concepts));
     args.expect.check(&pipeline, &info, probes)?;
     let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), probes)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
@@ -192,6 +207,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let keep = Keep {
         per_step: !args.output.no_step_maps,
         unconditional: args.trace_negative,
+        text_queries: args.text_queries(&pipeline)?,
         self_attention: args.self_attention(&pipeline, &runs[0])?,
     };
     let maker = Maker {
@@ -248,6 +264,15 @@ impl GenerateArgs {
             Ok(options)
         };
         (0..self.images).map(one).collect()
+    }
+
+    /// Whether the text's own queries are kept.
+    fn text_queries(&self, pipeline: &Pipeline) -> Result<bool> {
+        if self.text_queries && !pipeline.has_joint_attention() {
+            let reason = "is for Stable Diffusion 3, FLUX.1 and Z-Image; here text does not look at the image";
+            return Err(Error::option("--text-queries", reason));
+        }
+        Ok(self.text_queries)
     }
 
     /// The self-attention sites to keep, said on stderr with the memory that they take.

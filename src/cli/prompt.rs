@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use attnmap::maker::content_words;
 pub use attnmap::maker::{adapter_warnings, missing_word, unread_syntax, warnings};
-use attnmap::pipeline::Pipeline;
-use attnmap::prompt::Syntax;
+use attnmap::pipeline::{Pipeline, concepts_of};
+use attnmap::prompt::{Prompt, Syntax};
 use attnmap::trace::{PromptInfo, WordInfo, normalized, probe_words};
 use attnmap::{Error, Result};
 use clap::Args;
@@ -99,6 +100,53 @@ impl ProbeArgs {
     pub fn texts(&self) -> &[String] {
         self.probe.as_ref().map_or(&[], Probes::texts)
     }
+}
+
+/// Words that the outputs of attention are compared with.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "What is kept")]
+pub struct ConceptArgs {
+    /// Keep ConceptAttention's maps too, where attention is joint: of the prompt's words that say
+    /// something, or of these, e.g. =apple,frog
+    ///
+    /// Stable Diffusion 3, FLUX.1 and Z-Image. The words compete for each place, and probes with
+    /// them. The maps are made of them unless --aggregate says otherwise.
+    #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    concepts: Option<String>,
+}
+
+impl ConceptArgs {
+    /// The texts that are read of a run of `prompt` that is asked about `probes`, as far as they
+    /// are known before its checkpoint is: the prompt first.
+    pub fn texts(&self, prompt: &str, probes: &[String]) -> Vec<String> {
+        let own = if self.concepts.is_some() || !probes.is_empty() { content_words(prompt) } else { Vec::new() };
+        let given = self.concepts.iter().flat_map(|given| listed(given));
+        std::iter::once(prompt.to_owned()).chain(given).chain(own).chain(probes.iter().cloned()).collect()
+    }
+
+    /// The concepts of a run of `prompt` that is asked about `probes`; none where the run has none.
+    pub fn of(&self, pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
+        let Some(given) = &self.concepts else {
+            let asked = pipeline.has_joint_attention() && !probes.is_empty();
+            return Ok(if asked { content_words(&prompt.text) } else { Vec::new() });
+        };
+        pipeline.check_concepts()?;
+        let info = PromptInfo::from(prompt);
+        let concepts = match listed(given) {
+            given if given.is_empty() => content_words(&prompt.text),
+            given => concepts_of(&info, &given)?,
+        };
+        if concepts.is_empty() {
+            let reason = "the prompt has no word that says something; name some, like --concepts=apple,frog";
+            return Err(Error::option("--concepts", reason));
+        }
+        Ok(concepts)
+    }
+}
+
+/// Words and phrases separated by commas.
+fn listed(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// The words after `--probe`, each once.

@@ -24,7 +24,7 @@ use super::inert::{self, Made};
 use super::lists;
 use super::output::{OutputArgs, listed, summary};
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
+use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::regions::RegionFileArgs;
 
 /// Find the words of a caption in an existing picture
@@ -72,6 +72,9 @@ pub struct TraceArgs {
 
     #[command(flatten)]
     pub(super) probe: ProbeArgs,
+
+    #[command(flatten)]
+    concepts: ConceptArgs,
 
     #[command(flatten)]
     pub(super) expect: ExpectArgs,
@@ -128,7 +131,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if typed.is_some_and(|caption| caption.trim().is_empty()) {
         return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());
     }
-    let aggregate = args.maps.aggregate()?;
+    let mut aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let regions = args.regions.chosen(display.threshold)?;
@@ -140,10 +143,12 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let target = args.output.target(&name);
     target.room_for(&run::KIND, &["report.html"])?;
     let started = Instant::now();
-    let pipeline = args.model.load(args.size, terminal)?;
+    let texts = args.concepts.texts(caption, args.probe.texts());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let pipeline = args.model.load_for(&texts, args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
-    let options = args.look(&taken);
+    let mut options = args.look(&taken);
     pipeline.check_look(&options)?;
     let size = match args.size {
         Some([height, width]) => Grid::new(height, width),
@@ -153,6 +158,8 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = pipeline.prompt(caption, &pipeline.look_run(size, &options))?;
     let info = PromptInfo::from(&prompt);
     args.expect.check(&pipeline, &info, &options.probes)?;
+    options.concepts = args.concepts.of(&pipeline, &prompt, &options.probes)?;
+    aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
     let run = pipeline.look_run(size, &options);
     let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), &options.probes)?;
     let factor = pipeline.vae_factor();
@@ -244,7 +251,13 @@ impl TraceArgs {
     /// The levels from the noisiest on, as a run goes.
     fn look(&self, taken: &Taken) -> LookOptions {
         let levels = self.sorted_levels();
-        LookOptions { levels, seed: taken.seed, probes: self.probe.texts().to_vec(), syntax: taken.syntax }
+        LookOptions {
+            levels,
+            seed: taken.seed,
+            probes: self.probe.texts().to_vec(),
+            syntax: taken.syntax,
+            ..LookOptions::default()
+        }
     }
 
     /// The noise levels from the noisiest on.
@@ -257,7 +270,7 @@ impl TraceArgs {
     /// How each of many pictures is looked at.
     pub(super) fn look_at_each(&self) -> LookOptions {
         let seed = self.seed.unwrap_or(0);
-        LookOptions { levels: self.sorted_levels(), seed, probes: Vec::new(), syntax: self.syntax.syntax() }
+        LookOptions { levels: self.sorted_levels(), seed, syntax: self.syntax.syntax(), ..LookOptions::default() }
     }
 
     /// Takes from `found`, the picture's metadata, what was not given, and says so.

@@ -2,7 +2,7 @@
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::explain::{check_checkpoint, options_of, same_but_for_rounding};
-use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline};
+use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
 use crate::{Error, Result};
@@ -61,7 +61,8 @@ pub fn ask(
     let known = trace.about.probes.iter().map(|probe| probe.text.clone());
     let probes: Vec<String> = known.chain(unasked(trace, words)).collect();
     let infos = pipeline.probe_infos(&probes)?;
-    let options = Options { probes: probes.clone(), ..options_of(pipeline, run)? };
+    let concepts = concepts_asked(&trace.about.concepts);
+    let options = Options { probes: probes.clone(), concepts, ..options_of(pipeline, run)? };
     let prompt = pipeline.prompt(&run.record.prompt, &options)?;
     let per_step = trace.recording.conditional.sites.iter().all(|site| site.steps.is_some());
     let (again, same_image) = match run.record.kind {
@@ -71,7 +72,7 @@ pub fn ask(
         }
         _ => {
             let unconditional = trace.recording.unconditional.is_some();
-            let keep = Keep { per_step, unconditional, self_attention: Vec::new() };
+            let keep = Keep { per_step, unconditional, ..Keep::default() };
             let (mut traced, _) = pipeline.trace(&prompt, &options, keep, &mut |event| match event {
                 Event::Stepped { .. } => progress(),
                 _ => ControlFlow::Continue(()),
@@ -90,7 +91,9 @@ pub fn ask(
     }
     let mut about = trace.about.clone();
     about.probes = infos;
-    let recording = Recording { probes: again.probes, ..trace.recording.clone() };
+    about.concepts = pipeline.concepts(&prompt, &options)?;
+    // Concepts read each other: with new ones, all have new maps.
+    let recording = Recording { probes: again.probes, concepts: again.concepts, ..trace.recording.clone() };
     Ok(Asked { probes, trace: Trace::new(about, recording)?, exact })
 }
 
@@ -124,7 +127,7 @@ pub fn keep(
     let shown: Vec<WordInfo> = record.words.iter().map(|word| word.word.clone()).collect();
     let own = trace.half(aggregate.half).map_or(&[][..], |(_, prompt)| &prompt.words);
     // Whoever asks about a word wants to see it, whatever else is shown.
-    let probes = trace.probes(aggregate.half).map_or_else(Vec::new, |(_, probes)| probes);
+    let probes = trace.probe_words(aggregate.half);
     let words: Vec<WordInfo> = shown.iter().cloned().chain(probes).collect();
     let words = (shown != own || aggregate.half == Half::Unconditional).then_some(words);
     let command = with_probes(&record.command, &asked.probes);

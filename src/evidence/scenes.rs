@@ -156,7 +156,10 @@ pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
-    let options = LookOptions { levels: levels.to_vec(), seed: index as u64, ..LookOptions::default() };
+    // Where attention is joint, the things are the concepts that share each place out.
+    let joint = pipeline.has_joint_attention();
+    let concepts = scene.objects.iter().filter(|_| joint).map(|object| object.word.clone()).collect();
+    let options = LookOptions { levels: levels.to_vec(), seed: index as u64, concepts, ..LookOptions::default() };
     let run = pipeline.look_run(Grid::new(scene.image.height() as usize, scene.image.width() as usize), &options);
     let look = |noised: &Noised| -> Result<Look> {
         let once = std::slice::from_ref(noised);

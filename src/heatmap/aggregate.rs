@@ -1,9 +1,10 @@
 //! From a trace to one map a token and one a word.
 
+use super::concepts::Concepts;
 use super::layout::Layout;
 use super::places::{Place, places, region};
-use super::{Aggregate, Filter, OfTokens, Resampler};
-use crate::trace::{AttentionKind, Grid, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
+use super::{Aggregate, Filter, Measure, OfTokens, Queries, Resampler};
+use crate::trace::{AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -52,6 +53,10 @@ pub struct Heatmaps {
     pub of_tokens: OfTokens,
     /// How the words compete, where they do.
     pub competition: Option<Competition>,
+    /// `[T + 1 + P]`, the padding between tokens and probes: what stands for a token's share where
+    /// the maps are not of the places' attention. Of concepts it is the mean of the token's part of
+    /// the map; of the text's own queries it is what the token gives to the image in all.
+    pub own_shares: Option<Vec<f32>>,
 }
 
 /// What the words of a prompt compete for; see [`Aggregate::compete`].
@@ -93,8 +98,16 @@ impl Heatmaps {
     }
 
     /// A word's share of all attention: the sum of its tokens' shares. For a probe, what it would
-    /// take of the prompt's.
+    /// take of the prompt's. Where the maps are of something else, see
+    /// [`own_shares`](Self::own_shares).
     pub fn share(&self, word: &WordInfo) -> f32 {
+        if let Some(own) = &self.own_shares {
+            let sum: f32 = word.tokens.iter().filter_map(|&token| own.get(token)).sum();
+            return match self.of_tokens {
+                OfTokens::Sum => sum,
+                OfTokens::Mean => sum / word.tokens.len().max(1) as f32,
+            };
+        }
         let shares = || self.shares.iter().chain(&self.probe_shares);
         word.tokens.iter().filter_map(|&token| shares().nth(token)).sum()
     }
@@ -186,12 +199,30 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         |stored, channels: &dyn Fn(&Site) -> usize| sources(trace, stored, channels, how, &chosen, &everywhere);
     let stored_channels = |site: &Site| site.channels(maps.tokens);
     let window = window(trace, how)?;
-    let (tokens, shares) =
-        averaged(trace, &source(&maps.sites, &stored_channels)?, &window, maps.tokens, maps.tokens + 1)?;
-    let (probes, probe_shares) = match trace.probes(how.half) {
+    let count = maps.tokens;
+    // Shares are of the places' attention, whatever is mapped.
+    let mapped = if how.is_of_places() { count } else { 0 };
+    let (mut tokens, shares) = averaged(trace, &source(&maps.sites, &stored_channels)?, &window, mapped, count + 1)?;
+    let (mut probes, mut probe_shares) = match trace.probes(how.half) {
         Some((maps, _)) => averaged(trace, &source(&maps.sites, &|_| maps.tokens)?, &window, maps.tokens, maps.tokens)?,
         None => Default::default(),
     };
+    let asked: usize = trace.about.probes.iter().map(|probe| probe.tokens.len()).sum();
+    let mut own_shares = None;
+    if how.measure == Measure::Concepts {
+        let concepts = of_concepts(trace, how, &chosen, &window)?;
+        let all = 0..count + 1 + asked;
+        tokens = concepts.channels(grid, &(0..count));
+        probes = concepts.channels(grid, &(count + 1..count + 1 + asked));
+        let shares = concepts.channel_shares(&all, window.len(), &everywhere);
+        probe_shares = shares[count + 1..].to_vec();
+        own_shares = Some(shares);
+    } else if how.queries == Queries::Text {
+        let (of_text, means) = averaged(trace, &source(text_queries(trace)?, &|_| count)?, &window, count, count)?;
+        tokens = of_text;
+        let cells = chosen.first().map_or(0, |&site| sites[site].height * sites[site].width) as f32;
+        own_shares = Some(means.into_iter().map(|mean| mean * cells).collect());
+    }
     let takes_part = || prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
     let competition = how.compete.map(|power| Competition::new(power, &tokens, grid, takes_part()));
     let joint = chosen.iter().any(|&index| sites[index].kind == AttentionKind::Joint);
@@ -207,8 +238,10 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         shares,
         probe_shares,
         sites: chosen,
-        of_tokens: how.of_tokens,
+        // A word's tokens look each for itself, and what they see is not shared out.
+        of_tokens: if how.queries == Queries::Text { OfTokens::Mean } else { how.of_tokens },
         competition,
+        own_shares,
     };
     maps.words = words.iter().flat_map(|word| maps.map_of(word)).collect();
     Ok(maps)
@@ -243,9 +276,21 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
     let (maps, _) = half(trace, how)?;
     let chosen = how.choose(&trace.recording.sites, trace.about.latent)?;
     let window = window(trace, how)?;
+    let asked: usize = trace.about.probes.iter().map(|probe| probe.tokens.len()).sum();
+    if how.measure == Measure::Concepts {
+        let all = 0..maps.tokens + 1 + asked;
+        let mut tokens = of_concepts(trace, how, &chosen, &window)?.channel_shares(&all, window.len(), region);
+        let probes = tokens.split_off(maps.tokens + 1);
+        return Ok(Shares { tokens, probes });
+    }
     let of = |stored: &[SiteMaps], stored_channels: &dyn Fn(&Site) -> usize, channels: usize| -> Result<Vec<f32>> {
         Ok(averaged(trace, &sources(trace, stored, stored_channels, how, &chosen, region)?, &window, 0, channels)?.1)
     };
+    if how.queries == Queries::Text {
+        let mut tokens = of(text_queries(trace)?, &|_| maps.tokens, maps.tokens)?;
+        tokens.push(0.0); // padding is not asked
+        return Ok(Shares { tokens, probes: vec![0.0; asked] });
+    }
     Ok(Shares {
         tokens: of(&maps.sites, &|site| site.channels(maps.tokens), maps.tokens + 1)?,
         probes: trace
@@ -254,8 +299,27 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
     })
 }
 
+/// The concepts' maps of the `chosen` sites.
+fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<usize>) -> Result<Concepts> {
+    if how.queries == Queries::Text {
+        return Err(Error::option("--queries", "concept maps are of attention outputs, and not of either's queries"));
+    }
+    Concepts::new(trace, how, chosen, window)
+}
+
+/// What the prompt's own tokens gave to the image, a site each.
+fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
+    let kept = trace.recording.text_queries.as_ref();
+    let reason = "the run kept no queries of its text; make it again with --text-queries";
+    Ok(&kept.ok_or_else(|| Error::option("--queries", reason))?.sites)
+}
+
 /// The recorded half that `how` asks for, with its prompt.
 fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
+    if how.half == Half::Unconditional && !how.is_of_places() {
+        let option = if how.measure == Measure::Concepts { "--aggregate" } else { "--queries" };
+        return Err(Error::option(option, "is kept of the prompt's half alone; leave out --half"));
+    }
     trace.half(how.half).ok_or_else(|| {
         let guidance = trace.about.settings["guidance_scale"].as_f64();
         let reason = if trace.about.is_look() {
@@ -461,7 +525,7 @@ fn sources<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{About, AttentionKind, Half, Plan, PromptInfo, Recorder, Stage, Step, TokenInfo, TokenKind};
+    use crate::trace::{About, AttentionKind, Plan, PromptInfo, Recorder, Stage, Step, TokenInfo, TokenKind};
     use crate::trace::{AttentionObserver, Site};
     use candle_core::{Device, Tensor};
 

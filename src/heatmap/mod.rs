@@ -7,13 +7,15 @@
 
 mod aggregate;
 mod choice;
+mod concepts;
 mod layout;
 mod places;
 mod resample;
 
 pub use aggregate::{Competition, HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
 pub use choice::{
-    Aggregate, DEFAULT, HeadSet, LayerPattern, NAMED, NamedAggregate, OfTokens, Resolution, SiteFilter, StepWindow,
+    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens, Queries,
+    Resolution, SiteFilter, StepWindow,
 };
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
 pub use places::{Outline, Place, SPECK, otsu, outlines, place_masks, places, region};

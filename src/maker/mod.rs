@@ -1,8 +1,10 @@
 //! A prompt becomes a run folder with its page, told step by step; and what is to be said of a
 //! prompt before.
 
+mod concepts;
 mod warnings;
 
+pub use concepts::content_words;
 pub use warnings::{adapter_warnings, missing_word, shortened, some_of, unread_syntax, warnings};
 
 use std::collections::BTreeMap;

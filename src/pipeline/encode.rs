@@ -274,7 +274,11 @@ impl Pipeline {
             Some(weights) => context.weighted(&value_weights(weights, &context, images)?)?,
             None => context,
         };
-        Ok((self.with_probes(context, &conditional, options)?, attentions))
+        let context = match self.has_joint_attention() {
+            true => self.with_concepts(context, &prompt, options)?,
+            false => self.with_probes(context, &conditional, options)?,
+        };
+        Ok((context, attentions))
     }
 
     /// The conditions beside the `hidden_states` and the `pooled` prompts of SDXL, which stand in

@@ -69,11 +69,8 @@ impl Pipeline {
             );
             return Err(Error::option("--guidance", reason));
         }
-        if self.family.flows() && !options.probes.is_empty() {
-            return Err(Error::option(
-                "--probe",
-                "in joint attention a word that is read would change the image; put it into the prompt",
-            ));
+        if !options.concepts.is_empty() {
+            self.check_concepts()?;
         }
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         let sized = self.family == Family::StableDiffusionXl;

@@ -140,6 +140,7 @@ impl Pipeline {
             width,
             scheduler: None,
             probes: Vec::new(),
+            concepts: Vec::new(),
             spacing: None,
             original_size: None,
             crop: [0, 0],

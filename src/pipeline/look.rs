@@ -31,6 +31,8 @@ pub struct LookOptions {
     pub seed: u64,
     /// Words and phrases that the caption does not have, asked about as [`Options::probes`].
     pub probes: Vec<String>,
+    /// Words and phrases whose ConceptAttention maps are kept, as [`Options::concepts`].
+    pub concepts: Vec<String>,
     /// How the caption is read.
     pub syntax: Syntax,
 }
@@ -38,7 +40,13 @@ pub struct LookOptions {
 impl Default for LookOptions {
     /// The levels that the accuracy of the maps is measured at (`attnmap eval`).
     fn default() -> Self {
-        Self { levels: vec![600, 450, 300], seed: 0, probes: Vec::new(), syntax: Syntax::default() }
+        Self {
+            levels: vec![600, 450, 300],
+            seed: 0,
+            probes: Vec::new(),
+            concepts: Vec::new(),
+            syntax: Syntax::default(),
+        }
     }
 }
 
@@ -52,7 +60,8 @@ impl LookOptions {
         let levels = settings.look.as_ref().map(|look| look.levels.clone());
         let reason = || "run.json does not say which levels the picture was noised to; make the run again".to_owned();
         let levels = levels.ok_or_else(|| Error::Trace { file: run.folder.clone(), reason: reason() })?;
-        Ok(Self { levels, seed: settings.seed, probes: Vec::new(), syntax: settings.sampling.syntax() })
+        let syntax = settings.sampling.syntax();
+        Ok(Self { levels, seed: settings.seed, syntax, ..Self::default() })
     }
 }
 
@@ -125,7 +134,7 @@ impl Pipeline {
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Trace> {
         let (context, TextAttentions { first: text, second: text_2 }) = self.context(prompt, run)?;
-        let probes = self.probe_infos(&run.probes)?;
+        let (probes, concepts) = (self.probe_infos(&run.probes)?, self.concepts(prompt, run)?);
         let Some(first) = noised.first() else {
             return Err(Error::option("--levels", "none given"));
         };
@@ -133,7 +142,8 @@ impl Pipeline {
         let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step };
         let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan)
             .with_keys(&prompt.keys(), &[])
-            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum());
+            .with_probes(self.key_probes(&probes))
+            .with_concepts(concepts.len());
         for (index, Noised { timestep, latent }) in noised.iter().enumerate() {
             let timestep = *timestep as f64;
             recorder.begin_step(&Step { index, count: noised.len(), timestep, images: 1, guided: false })?;
@@ -147,6 +157,7 @@ impl Pipeline {
         let about = About {
             prompt: PromptInfo::from(prompt),
             probes,
+            concepts,
             encoders: encoders(prompt),
             latent: Grid::new(height, width),
             image: Grid::new(height * self.vae_factor, width * self.vae_factor),
@@ -186,8 +197,9 @@ impl Pipeline {
         // A network that embeds guidance was never shown less than its own.
         let guidance_scale = if self.guided(&own) { 1.0 } else { own.guidance_scale };
         let Grid { height, width } = size;
-        let LookOptions { seed, ref probes, syntax, .. } = *options;
-        Options { seeds: vec![seed], probes: probes.clone(), syntax, guidance_scale, height, width, ..own }
+        let LookOptions { seed, ref probes, ref concepts, syntax, .. } = *options;
+        let (probes, concepts) = (probes.clone(), concepts.clone());
+        Options { seeds: vec![seed], probes, concepts, syntax, guidance_scale, height, width, ..own }
     }
 
     /// What `run.json` and the trace record of a look at a picture of `size` pixels.

@@ -68,9 +68,10 @@ impl MemoryPlan {
                 Part::Vae => vae_dtype(checkpoint, options.dtype),
                 _ => options.dtype,
             };
-            // The CPU's kernels multiply f32 or bf16.
-            // T5's weights are converted as they are used.
-            let kept = dtype == DType::BF16 || Some(part) == t5_part;
+            // The CPU's kernels multiply f32 or bf16. T5's weights are converted as they are used.
+            // Qwen3 is candle's, which has no product of bf16 there.
+            let qwen = part == Part::TextEncoder && checkpoint.qwen.is_some();
+            let kept = (dtype == DType::BF16 && !qwen) || Some(part) == t5_part;
             let dtype = if on_cpu && !kept { DType::F32 } else { dtype };
             // Blocks of quantised numbers stay as they are in the layers of a transformer.
             let stay = part == Part::Transformer && !options.plain && weights.is_quantised();

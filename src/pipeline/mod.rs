@@ -6,6 +6,7 @@
 //! generator.
 
 mod choice;
+mod concepts;
 mod encode;
 mod fork;
 mod generate;
@@ -30,6 +31,7 @@ mod t5;
 mod traced;
 
 pub use choice::Choice;
+pub use concepts::{concepts_asked, concepts_of};
 pub use encode::States;
 pub use generation::{Event, Generation, Generations, TextAttentions, Timings};
 pub use given::{Given, InitFiles};

@@ -84,6 +84,11 @@ pub struct Options {
     /// [`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). Each is encoded
     /// as a prompt of its own.
     pub probes: Vec<String>,
+    /// Words and phrases whose ConceptAttention maps are kept, in a transformer of joint attention
+    /// (see [`PreparedPrompt::with_concepts`](crate::model::PreparedPrompt::with_concepts)). The
+    /// probes are concepts there too, beside these, or beside all words of the prompt where there
+    /// are none. Each is encoded as a prompt of its own.
+    pub concepts: Vec<String>,
     /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper)
     /// are made for trailing ones.
     pub spacing: Option<Spacing>,

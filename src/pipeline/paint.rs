@@ -4,7 +4,7 @@
 //! `pipeline_stable_diffusion_xl_inpaint.py` (0.42). A UNet of nine channels is shown the mask and
 //! the masked picture's latent beside the noisy latent. Any other is shown the noisy latent alone.
 //! Then what lies outside of the mask is put back after every step, with noise to that step's
-//! level.
+//! level. The pipelines of flow matching do the latter too.
 
 use super::init::Init;
 use super::load::Pipeline;

@@ -49,6 +49,12 @@ impl Pipeline {
         texts.iter().map(info).collect()
     }
 
+    /// Tokens of `probes` that are keys beside the prompt's: none where attention is joint, and
+    /// probes are concepts.
+    pub(super) fn key_probes(&self, probes: &[ProbeInfo]) -> usize {
+        if self.has_joint_attention() { 0 } else { probes.iter().map(|probe| probe.tokens.len()).sum() }
+    }
+
     /// `context` with the probes of `options`, asked of the rows that are given `prompt`, the
     /// encoding of one.
     pub(super) fn with_probes(

@@ -6,7 +6,8 @@
 //! latent is drawn from the VAE's distribution. Noise is drawn then, and added to the level of the
 //! first step that is left. The run goes on from there (Meng et al., 2022, SDEdit). SDXL's pipeline
 //! does the same. The pipeline of latent consistency models takes all its steps, from a shorter
-//! schedule.
+//! schedule. Those of flow matching (`pipeline_stable_diffusion_3_img2img.py`,
+//! `pipeline_flux_img2img.py`) round the number of skipped steps down, and not that of the taken.
 
 use super::init::Init;
 use super::load::Pipeline;
@@ -32,13 +33,6 @@ impl Pipeline {
     pub(super) fn check_init(&self, options: &Options) -> Result<()> {
         self.check_mask(options)?;
         let Some(init) = &options.init else { return Ok(()) };
-        if self.family.flows() {
-            return Err(Error::Unsupported {
-                what: "setting out from a picture with a checkpoint of flow matching (Stable Diffusion 3, FLUX.1)"
-                    .into(),
-                way_out: "leave --init and --mask out, or take a checkpoint of Stable Diffusion 1, 2 or XL".into(),
-            });
-        }
         let (width, height) = (init.image.width() as usize, init.image.height() as usize);
         if (width, height) != (options.width, options.height) {
             let reason = format!(
@@ -75,7 +69,8 @@ impl Pipeline {
         }
         // Truncation is diffusers' own rule (`get_timesteps`).
         let steps = options.steps;
-        steps - ((steps as f64 * init.strength) as usize).min(steps)
+        let taken = (steps as f64 * init.strength).min(steps as f64);
+        if self.family.flows() { (steps as f64 - taken) as usize } else { steps - taken as usize }
     }
 
     /// The first sample of a run, and the call that it is for.

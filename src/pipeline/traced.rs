@@ -23,6 +23,8 @@ pub struct Keep {
     /// The unconditional half of the guidance batch too, so that the negative prompt's words have
     /// maps.
     pub unconditional: bool,
+    /// What the prompt's own tokens look at in the image too, where attention is joint.
+    pub text_queries: bool,
     /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`]
     /// ([`Pipeline::plan_self_attention`]).
     pub self_attention: Vec<Site>,
@@ -30,7 +32,7 @@ pub struct Keep {
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { per_step: true, unconditional: false, self_attention: Vec::new() }
+        Self { per_step: true, unconditional: false, text_queries: false, self_attention: Vec::new() }
     }
 }
 
@@ -97,10 +99,18 @@ impl Pipeline {
             per_step: keep.per_step,
         };
         let probes = self.probe_infos(&options.probes)?;
+        let concepts = self.concepts(&prompt, options)?;
         let mut recorder = Recorder::new(&self.sites(options.height, options.width), plan)
             .with_keys(&prompt.keys(), &negative.as_ref().map(Prompt::keys).unwrap_or_default())
-            .with_probes(probes.iter().map(|probe| probe.tokens.len()).sum())
+            .with_probes(self.key_probes(&probes))
+            .with_concepts(concepts.len())
             .with_self_attention(&keep.self_attention);
+        if keep.text_queries {
+            if !self.has_joint_attention() {
+                return Err(Error::option("--text-queries", "is for Stable Diffusion 3, FLUX.1 and Z-Image"));
+            }
+            recorder = recorder.with_text_queries();
+        }
         let made = self.generate(&prompt, options, &mut Both(&mut recorder, observer), progress);
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
@@ -115,6 +125,7 @@ impl Pipeline {
                 prompt: PromptInfo::from(&prompt),
                 negative: negative.map(PromptInfo::from),
                 probes: probes.clone(),
+                concepts: concepts.clone(),
                 encoders: encoders(&prompt),
                 latent: self.latent_grid(options),
                 image: Grid::new(options.height, options.width),

@@ -244,7 +244,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
         joint: record.image_share.is_some(),
         words: prompt.words.iter().map(|word| word_info(word, prompt, syntax)).collect(),
-        probes: trace.probes(Half::Conditional).iter().flat_map(|(_, words)| words).map(probe_info).collect(),
+        probes: trace.probe_words(Half::Conditional).iter().map(probe_info).collect(),
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         display: record.display.clone(),

@@ -83,6 +83,16 @@ pub struct ProbeInfo {
     pub tokens: Vec<TokenInfo>,
 }
 
+/// A concept that a run was asked about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConceptInfo {
+    /// The word or phrase; words of the prompt that are spelled so have its map.
+    pub text: String,
+    /// Its tokens where it is a probe, a word that the prompt does not have; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenInfo>,
+}
+
 /// The checkpoint that made a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointInfo {
@@ -137,6 +147,11 @@ pub struct About {
     /// Words that the network was not given and was asked about.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
+    /// Concepts that read the image beside the prompt, in the order of `concept/` in the trace
+    /// file.
+    /// Those with tokens are among the probes.
+    #[serde(default)]
+    pub concepts: Vec<ConceptInfo>,
     /// The text encoders, where there are two; empty for one, whose tokens are the prompt's.
     #[serde(default)]
     pub encoders: Vec<EncoderInfo>,

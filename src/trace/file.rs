@@ -1,11 +1,12 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
+use super::concepts::{check_scores, tensor_name};
 use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
 use super::tensors::{self, NamedTensor};
 use super::{
-    About, Buffer, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording, SelfAttention, Site, SiteMaps,
-    TextAttention,
+    About, Buffer, ConceptInfo, ConceptMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording,
+    SelfAttention, Site, SiteMaps, TextAttention,
 };
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
@@ -21,6 +22,9 @@ use std::sync::Arc;
 /// The format of the trace files that this version writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 2;
 
+/// What stands before the names of tensors of the text's own queries.
+const TEXT_QUERIES: &str = "text_query/";
+
 /// Rows or columns of a latent grid beyond which a file is taken to be damaged (an image of 65,536
 /// pixels).
 pub(crate) const LARGEST_SIDE: usize = 8192;
@@ -35,6 +39,8 @@ pub(crate) const LARGEST_SIDE: usize = 8192;
 /// | `step/<site>` | f16 | `[steps, T + 1, height, width]`: probabilities averaged over the heads (optional) |
 /// | `uncond/sum/<site>`, `uncond/step/<site>` | | the same of the unconditional half (optional) |
 /// | `probe/sum/<site>`, `probe/step/<site>` | | `P` channels in place of the `T + 1`: the tokens of words that are not in the prompt (optional) |
+/// | `text_query/sum/<site>`, `text_query/step/<site>` | | `T` channels: what the prompt's own tokens give to each place, where attention is joint (optional) |
+/// | `concept/<site>` | f32 | `[steps, concepts, height, width]`: dot products of attention outputs (optional) |
 /// | `self/<HEIGHT>x<WIDTH>` | f16 | `[cells, cells]`: self-attention at that grid, mean over heads, sites and steps: rows look at columns (optional) |
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
 /// | `text_2/<layer>` | f16 | the same of SDXL's second encoder, among its own tokens (optional) |
@@ -103,8 +109,16 @@ impl Trace {
         }
     }
 
-    /// The channels of the probes and the words that they make, where the run was asked about any;
-    /// they belong to the conditional half.
+    /// The probes as words, those that are concepts too; they belong to the conditional half.
+    pub fn probe_words(&self, half: Half) -> Vec<WordInfo> {
+        match half {
+            Half::Conditional => probe_words(&self.about.prompt, &self.about.probes),
+            Half::Unconditional => Vec::new(),
+        }
+    }
+
+    /// The channels of the probes and the words that they make, where the run was asked about any
+    /// in cross-attention; they belong to the conditional half.
     pub fn probes(&self, half: Half) -> Option<(&ProbeMaps, Vec<WordInfo>)> {
         let maps = self.recording.probes.as_ref().filter(|_| half == Half::Conditional)?;
         Some((maps, probe_words(&self.about.prompt, &self.about.probes)))
@@ -114,7 +128,7 @@ impl Trace {
     /// probes.
     pub fn words(&self, half: Half) -> Vec<WordInfo> {
         let own = self.half(half).map_or_else(Vec::new, |(_, prompt)| prompt.words.clone());
-        own.into_iter().chain(self.probes(half).map_or_else(Vec::new, |(_, words)| words)).collect()
+        own.into_iter().chain(self.probe_words(half)).collect()
     }
 
     /// The words, phrases and probes of `half` that `choice` names; see
@@ -124,7 +138,7 @@ impl Trace {
     /// As there.
     pub fn select(&self, half: Half, choice: &str) -> Result<Vec<WordInfo>> {
         let prompt = self.half(half).map_or(&self.about.prompt, |(_, prompt)| prompt);
-        prompt.select_with(choice, &self.probes(half).map_or_else(Vec::new, |(_, words)| words))
+        prompt.select_with(choice, &self.probe_words(half))
     }
 
     /// Reads every number and checks that every row sums to the number of steps, and that all
@@ -165,6 +179,17 @@ impl Trace {
             faults.extend(sum.err().map(|reason| format!("probe/sum/{}: {reason}", site.path)));
             faults.extend(steps(format!("probe/step/{}", site.path), values));
         }
+        let of_text = self.recording.text_queries.iter().flat_map(|maps| &maps.sites);
+        for (site, values) in self.recording.sites.iter().zip(of_text) {
+            let sum = check_probabilities(&values.sum, 0, 0, 0, self.steps());
+            faults.extend(sum.err().map(|reason| format!("text_query/sum/{}: {reason}", site.path)));
+            faults.extend(steps(format!("text_query/step/{}", site.path), values));
+        }
+        let concepts = self.recording.concepts.iter().flat_map(|concepts| &concepts.sites);
+        for (site, scores) in self.recording.sites.iter().zip(concepts) {
+            let wrong = scores.as_deref().and_then(|scores| check_scores(scores).err());
+            faults.extend(wrong.map(|reason| format!("{}: {reason}", tensor_name(site))));
+        }
         for (prefix, layers) in [("text", &self.recording.text), ("text_2", &self.recording.text_2)] {
             for (layer, text) in layers.iter().enumerate() {
                 let shares = check_shares(&text.probabilities).err();
@@ -197,8 +222,12 @@ impl Trace {
         if let Some(negative) = &about.negative {
             metadata.push(("negative", json(serde_json::to_string(negative))));
         }
-        if !about.probes.is_empty() {
+        // Probes that are concepts stand there, so that who knows no concepts passes over them.
+        if !about.probes.is_empty() && recording.probes.is_some() {
             metadata.push(("probes", json(serde_json::to_string(&about.probes))));
+        }
+        if !about.concepts.is_empty() {
+            metadata.push(("concepts", json(serde_json::to_string(&about.concepts))));
         }
         if !about.encoders.is_empty() {
             metadata.push(("encoders", json(serde_json::to_string(&about.encoders))));
@@ -210,12 +239,19 @@ impl Trace {
         let mut tensors = Vec::new();
         let half = |half| self.half(half).map(|(maps, _)| (maps.tokens, &maps.sites));
         let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
-        let kinds = [("", half(Half::Conditional)), ("uncond/", half(Half::Unconditional)), ("probe/", probes)];
+        let of_text = recording.text_queries.as_ref().map(|maps| (maps.tokens, &maps.sites));
+        let kinds = [
+            ("", half(Half::Conditional)),
+            ("uncond/", half(Half::Unconditional)),
+            ("probe/", probes),
+            (TEXT_QUERIES, of_text),
+        ];
         for (prefix, kind) in kinds {
             let Some((tokens, maps)) = kind else { continue };
             for (site, values) in recording.sites.iter().zip(maps) {
                 let [height, width] = [site.height, site.width];
-                let channels = if prefix == "probe/" { tokens } else { site.channels(tokens) };
+                let plain = prefix == "probe/" || prefix == TEXT_QUERIES;
+                let channels = if plain { tokens } else { site.channels(tokens) };
                 let shape = [site.heads, channels, height, width];
                 tensors.push(NamedTensor::f32(format!("{prefix}sum/{}", site.path), &shape, &values.sum));
                 if let Some(steps) = &values.steps {
@@ -231,6 +267,13 @@ impl Trace {
             for (layer, text) in layers.iter().enumerate() {
                 let shape = [text.heads, tokens, tokens];
                 tensors.push(NamedTensor::f16(format!("{prefix}/{layer}"), &shape, &text.probabilities));
+            }
+        }
+        if let Some(concepts) = &recording.concepts {
+            for (site, scores) in recording.sites.iter().zip(&concepts.sites) {
+                let Some(scores) = scores else { continue };
+                let shape = [self.steps(), concepts.concepts, site.height, site.width];
+                tensors.push(NamedTensor::f32(tensor_name(site), &shape, scores));
             }
         }
         for (info, self_attention) in infos.iter().zip(&recording.self_attention) {
@@ -287,7 +330,19 @@ impl Trace {
         }
         let probed = self.recording.probes.as_ref().map_or(0, |probes| probes.tokens);
         let asked: usize = self.about.probes.iter().map(|probe| probe.tokens.len()).sum();
-        if probed != asked || self.about.probes.iter().any(|probe| probe.tokens.is_empty()) {
+        let concepts = self.recording.concepts.as_ref().map_or(0, |concepts| concepts.concepts);
+        if concepts != self.about.concepts.len() {
+            return Err(format!("{} concepts, {concepts} in the maps", self.about.concepts.len()));
+        }
+        let of_concepts = self.about.concepts.iter().filter(|concept| !concept.tokens.is_empty());
+        let are_concepts = probed == 0
+            && of_concepts.map(|concept| (&concept.text, &concept.tokens)).eq(self
+                .about
+                .probes
+                .iter()
+                .map(|probe| (&probe.text, &probe.tokens)));
+        let unmapped = probed != asked && !are_concepts;
+        if unmapped || self.about.probes.iter().any(|probe| probe.tokens.is_empty()) {
             return Err(format!("{asked} tokens of probes, {probed} in the maps, and each probe must have one"));
         }
         if self.recording.unconditional.is_some() && self.about.negative.is_none() {
@@ -343,15 +398,40 @@ impl<'a> Reader<'a> {
             Some(negative) if traced => Some(half("uncond/", negative.tokens.len())?),
             _ => None,
         };
-        let probes: Vec<ProbeInfo> = match self.metadata.contains_key("probes") {
-            true => self.json("probes")?,
+        let concepts: Vec<ConceptInfo> = match self.metadata.contains_key("concepts") {
+            true => self.json("concepts")?,
             false => Vec::new(),
         };
-        let probe_maps = match probes.iter().map(|probe| probe.tokens.len()).sum() {
+        let own_probes = self.metadata.contains_key("probes");
+        let probes: Vec<ProbeInfo> = match own_probes {
+            true => self.json("probes")?,
+            false => {
+                let asked = concepts.iter().filter(|concept| !concept.tokens.is_empty());
+                asked.map(|concept| ProbeInfo { text: concept.text.clone(), tokens: concept.tokens.clone() }).collect()
+            }
+        };
+        let asked = if own_probes { &probes[..] } else { &[] };
+        let probe_maps = match asked.iter().map(|probe| probe.tokens.len()).sum() {
             0 => None,
             tokens => {
                 Some(ProbeMaps { tokens, sites: self.site_maps("probe/", &sites, &|_| tokens, timesteps.len())? })
             }
+        };
+        let of_text = sites.iter().any(|site| self.tensors.contains_key(&format!("{TEXT_QUERIES}sum/{}", site.path)));
+        let text_queries = match prompt.tokens.len() {
+            tokens if of_text => {
+                Some(HalfMaps { tokens, sites: self.site_maps(TEXT_QUERIES, &sites, &|_| tokens, timesteps.len())? })
+            }
+            _ => None,
+        };
+        let scores = |site: &Site| -> Result<Option<Buffer<f32>>, String> {
+            let name = tensor_name(site);
+            let shape = [timesteps.len(), concepts.len(), site.height, site.width];
+            self.tensors.contains_key(&name).then(|| self.tensor(&name, Dtype::F32, &shape)).transpose()
+        };
+        let concept_maps = match concepts.len() {
+            0 => None,
+            count => Some(ConceptMaps { concepts: count, sites: sites.iter().map(scores).collect::<Result<_, _>>()? }),
         };
         let self_attention = |info: SelfAttentionInfo| -> Result<SelfAttention, String> {
             let SelfAttentionInfo { height, width, sites } = info;
@@ -371,6 +451,7 @@ impl<'a> Reader<'a> {
             prompt,
             negative,
             probes,
+            concepts,
             encoders: if self.metadata.contains_key("encoders") { self.json("encoders")? } else { Vec::new() },
             latent: self.json::<Grid>("latent")?,
             image: self.json::<Grid>("image")?,
@@ -385,6 +466,8 @@ impl<'a> Reader<'a> {
             conditional,
             unconditional,
             probes: probe_maps,
+            text_queries,
+            concepts: concept_maps,
             self_attention,
             text,
             text_2,

@@ -7,6 +7,7 @@
 
 mod about;
 mod buffer;
+mod concepts;
 mod file;
 mod probe;
 mod recorder;
@@ -20,10 +21,11 @@ mod tags;
 pub mod tensors;
 
 pub use about::{
-    About, CheckpointInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, ProbeInfo, PromptInfo, TokenInfo, TokenKind,
-    WordInfo,
+    About, CheckpointInfo, ConceptInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, ProbeInfo, PromptInfo, TokenInfo,
+    TokenKind, WordInfo,
 };
 pub use buffer::Buffer;
+pub use concepts::ConceptMaps;
 pub(crate) use file::LARGEST_SIDE;
 pub use file::{FORMAT_VERSION, Trace};
 pub use probe::{PROBE_PREFIX, probe_words};

@@ -1,5 +1,6 @@
 //! The recorder: an observer that keeps sums over the steps and, when asked, a map a step.
 
+use super::concepts::ConceptScores;
 use super::recording::{HalfMaps, ProbeMaps, Recording, SiteMaps};
 use super::self_attention::SelfAttentionSum;
 use super::sums::{Check, Sums, check_probabilities, check_rows};
@@ -45,6 +46,10 @@ pub struct Recorder {
     probes: Vec<Vec<Sums>>,
     /// Tokens of all probes.
     probe_tokens: usize,
+    /// `[image][site]`, of the text's own queries; no images where they are not asked.
+    text_queries: Vec<Vec<Sums>>,
+    /// One an image; none without concepts.
+    concepts: Vec<ConceptScores>,
     /// Self-attention, a grid each; empty unless it was asked for.
     self_attention: Vec<SelfAttentionSum>,
 }
@@ -71,6 +76,8 @@ impl Recorder {
             unconditional,
             probes: Vec::new(),
             probe_tokens: 0,
+            text_queries: Vec::new(),
+            concepts: Vec::new(),
             self_attention: Vec::new(),
         }
     }
@@ -81,6 +88,23 @@ impl Recorder {
         let image = |_| self.sites.iter().map(|site| Sums::of_probes(site, tokens, self.plan.per_step)).collect();
         self.probes = if tokens > 0 { (0..self.plan.images).map(image).collect() } else { Vec::new() };
         self.probe_tokens = tokens;
+        self
+    }
+
+    /// A recorder that also keeps what the prompt's own tokens look at in the image, at joint
+    /// sites.
+    pub fn with_text_queries(mut self) -> Self {
+        let sums = |site| Sums::of_probes(site, self.plan.tokens, self.plan.per_step);
+        self.text_queries = (0..self.plan.images).map(|_| self.sites.iter().map(sums).collect()).collect();
+        self
+    }
+
+    /// The recorder of a run with so many concepts; 0 leaves it as it is.
+    ///
+    /// They take `concepts * height * width` f32 per step, site and image.
+    pub fn with_concepts(mut self, concepts: usize) -> Self {
+        let image = |_| ConceptScores::new(concepts, self.sites.len());
+        self.concepts = if concepts > 0 { (0..self.plan.images).map(image).collect() } else { Vec::new() };
         self
     }
 
@@ -117,6 +141,7 @@ impl Recorder {
         let steps = self.timesteps.len();
         let Self { sites, timesteps, conditional, unconditional, probes, probe_tokens, self_attention, plan, .. } =
             self;
+        let (text_queries, concepts) = (self.text_queries, self.concepts);
         let mut tied = vec![Vec::new(); plan.images];
         for sum in self_attention {
             let images = sum.finish(steps).map_err(Error::bug)?;
@@ -140,17 +165,28 @@ impl Recorder {
             .map(|sums| Ok(Some(ProbeMaps { tokens: probe_tokens, sites: maps(sums, check_probabilities)? })));
         let mut probes = probes.collect::<Result<Vec<_>>>()?;
         probes.resize(plan.images, None);
-        let halves = conditional.into_iter().zip(unconditional).zip(probes).zip(tied);
-        let recordings = halves.map(|(((conditional, unconditional), probes), self_attention)| Recording {
-            sites: sites.clone(),
-            timesteps: timesteps.clone(),
-            conditional,
-            unconditional,
-            probes,
-            self_attention,
-            text: Vec::new(),
-            text_2: Vec::new(),
-        });
+        let of_text = |sums| Ok(Some(HalfMaps { tokens: plan.tokens, sites: maps(sums, check_probabilities)? }));
+        let mut of_text = text_queries.into_iter().map(of_text).collect::<Result<Vec<_>>>()?;
+        of_text.resize(plan.images, None);
+        let concepts = concepts.into_iter().map(|scores| scores.finish(&sites, steps).map(Some));
+        let mut concepts = concepts.collect::<Result<Vec<_>>>()?;
+        concepts.resize(plan.images, None);
+        let halves = conditional.into_iter().zip(unconditional).zip(probes).zip(tied).zip(of_text).zip(concepts);
+        let recordings =
+            halves.map(|(((((conditional, unconditional), probes), self_attention), text_queries), concepts)| {
+                Recording {
+                    sites: sites.clone(),
+                    timesteps: timesteps.clone(),
+                    conditional,
+                    unconditional,
+                    probes,
+                    text_queries,
+                    concepts,
+                    self_attention,
+                    text: Vec::new(),
+                    text_2: Vec::new(),
+                }
+            });
         Ok(recordings.collect())
     }
 }
@@ -215,6 +251,43 @@ impl AttentionObserver for Recorder {
             let image = values.len() / self.plan.images.max(1);
             for (sums, values) in self.probes.iter_mut().zip(values.chunks_exact(image.max(1))) {
                 sums[index].add(values, self.probe_tokens, step.count);
+            }
+        })
+    }
+
+    fn text_queries(&self, site: &Site) -> Vec<Range<usize>> {
+        let (Some(&index), Some(first)) = (self.index.get(&site.path), self.conditional.first()) else {
+            return Vec::new();
+        };
+        let asked = site.kind == AttentionKind::Joint && !self.text_queries.is_empty();
+        if asked { first[index].keys.to_vec() } else { Vec::new() }
+    }
+
+    fn observe_text(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
+        let (Some(&index), Some(step)) = (self.index.get(&site.path), self.step) else { return Ok(()) };
+        let known = &self.sites[index];
+        let (batch, heads, tokens, cells) = probabilities.dims4()?;
+        let rows = step.conditional_rows();
+        if (batch, heads, tokens, cells) != (rows.end, known.heads, self.plan.tokens, known.height * known.width) {
+            let found = probabilities.dims();
+            return Err(Error::bug(format!("{}: what {found:?} queries of text see does not fit", site.path)));
+        }
+        // Sums are of places that look at tokens.
+        let turned = probabilities.narrow(0, rows.start, rows.len())?.transpose(2, 3)?.contiguous()?;
+        with_f32(&turned, |values| {
+            let image = heads * tokens * cells;
+            for (sums, values) in self.text_queries.iter_mut().zip(values.chunks_exact(image.max(1))) {
+                sums[index].add(values, tokens, step.count);
+            }
+        })
+    }
+
+    fn observe_concepts(&mut self, site: &Site, scores: &Tensor) -> Result<()> {
+        let (Some(&index), Some(step)) = (self.index.get(&site.path), self.step) else { return Ok(()) };
+        with_f32(scores, |values| {
+            let image = values.len() / self.plan.images.max(1);
+            for (concepts, values) in self.concepts.iter_mut().zip(values.chunks_exact(image.max(1))) {
+                concepts.add(index, values, step.count);
             }
         })
     }

@@ -1,6 +1,6 @@
 //! What a recorder hands over: the numbers of one image, by half, site, head and step.
 
-use super::{Buffer, SelfAttention, Site};
+use super::{Buffer, ConceptMaps, SelfAttention, Site};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
@@ -27,6 +27,11 @@ pub struct Recording {
     pub unconditional: Option<HalfMaps>,
     /// What words that are not in the prompt were given, where the run was asked about any.
     pub probes: Option<ProbeMaps>,
+    /// What the queries of the prompt's own tokens give to the image's places, where that was asked
+    /// for. Its channels are the `T` tokens of the conditional half.
+    pub text_queries: Option<HalfMaps>,
+    /// How alike concepts and places are, where the run was asked about any.
+    pub concepts: Option<ConceptMaps>,
     /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless
     /// it was asked for.
     pub self_attention: Vec<SelfAttention>,

@@ -3,6 +3,7 @@
 use crate::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// The part of the network that a site lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,6 +125,26 @@ pub trait AttentionObserver {
         Ok(())
     }
 
+    /// Which of the text's tokens are asked what they look at in the image, as positions among the
+    /// text's keys. Asked after [`wants`](Self::wants) at joint sites that it said yes to.
+    fn text_queries(&self, _site: &Site) -> Vec<Range<usize>> {
+        Vec::new()
+    }
+
+    /// What the tokens of [`text_queries`](Self::text_queries) give to the image's places: f32
+    /// `[batch, heads, tokens, height * width]`. The rest of each row, up to 1, is what they give
+    /// to text.
+    fn observe_text(&mut self, _site: &Site, _probabilities: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    /// How alike a joint site's outputs are for the image's places and for some concepts
+    /// ([`PreparedPrompt::with_concepts`](crate::model::PreparedPrompt::with_concepts)): f32
+    /// `[conditional rows, concepts, height * width]`, before any softmax.
+    fn observe_concepts(&mut self, _site: &Site, _scores: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// A step begins: the observations until the next call of this belong to it.
     fn begin_step(&mut self, _step: &Step) -> Result<()> {
         Ok(())
@@ -158,6 +179,25 @@ impl AttentionObserver for Both<'_> {
 
     fn observe_probes(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
         self.each(site, |observer| observer.observe_probes(site, probabilities))
+    }
+
+    /// Those of the first that asks about any: what two ask about cannot be told in one tensor.
+    fn text_queries(&self, site: &Site) -> Vec<Range<usize>> {
+        let asked = [&*self.0, &*self.1].into_iter().filter(|observer| observer.wants(site));
+        asked.map(|observer| observer.text_queries(site)).find(|asked| !asked.is_empty()).unwrap_or_default()
+    }
+
+    fn observe_text(&mut self, site: &Site, probabilities: &Tensor) -> Result<()> {
+        for observer in [&mut *self.0, &mut *self.1] {
+            if observer.wants(site) && !observer.text_queries(site).is_empty() {
+                return observer.observe_text(site, probabilities);
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_concepts(&mut self, site: &Site, scores: &Tensor) -> Result<()> {
+        self.each(site, |observer| observer.observe_concepts(site, scores))
     }
 
     fn begin_step(&mut self, step: &Step) -> Result<()> {

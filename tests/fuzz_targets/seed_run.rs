@@ -83,6 +83,8 @@ fn trace(rich: bool) -> Trace {
         self_attention: Vec::new(),
         text: vec![TextAttention { heads: 1, probabilities: vec![f16::from_f32(0.25); 16].into() }],
         text_2: Vec::new(),
+        text_queries: None,
+        concepts: None,
     };
     let about = About {
         prompt: prompt(&["apple", "frog"]),

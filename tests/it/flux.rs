@@ -84,6 +84,9 @@ fn qwen3_gives_what_that_of_transformers_gives() {
     let (own, numbers) = (checkpoint.qwen.as_ref().unwrap(), tensors("tiny-z-image"));
     let weights = checkpoint.weights(Part::TextEncoder).unwrap();
     assert_eq!(weights.spare(), ["norm.weight"]);
+    let plan = MemoryPlan::new(&checkpoint, &LoadOptions { dtype: DType::BF16, ..LoadOptions::default() }).unwrap();
+    let formats: Vec<_> = plan.parts.iter().map(|part| (part.part.folder(), part.dtype)).collect();
+    assert!(formats.contains(&("text_encoder", "f32")) && formats.contains(&("transformer", "bf16")), "{formats:?}");
     let qwen = weights.load(DType::F32, &Device::Cpu, |vb| Qwen3::new(&own.config, vb)).unwrap();
     for (row, ids) in numbers["qwen/ids"].to_vec2::<i32>().unwrap().into_iter().enumerate() {
         let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();

@@ -449,3 +449,47 @@ fn masks_that_cannot_be_used_are_refused_in_one_line() {
     let eval = fixtures().parent().unwrap().join("data/scenes/report").display().to_string();
     refused(&attnmap(&["eval", &eval, "--model", &inpaint, "-q"]), 1, &["inpainting checkpoint", "is not supported"]);
 }
+
+#[derive(Debug, Deserialize)]
+struct FlowCase {
+    checkpoint: String,
+    prompt: String,
+    seed: u64,
+    steps: usize,
+    width: usize,
+    height: usize,
+    strength: f64,
+    guidance: f64,
+    timesteps: Vec<f64>,
+}
+
+/// Flow matching rounds the skipped steps down where others round the taken ones
+/// (`tests/fixtures/make_flow_pictures.py`).
+#[test]
+fn flows_from_a_picture_equal_diffusers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flow-pictures");
+    for name in ["sd3", "sd3-masked", "flux", "flux-masked", "z-image"] {
+        let case: FlowCase = serde_json::from_slice(&fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+        let expected =
+            candle_core::safetensors::load(folder.join(format!("{name}.safetensors")), &Device::Cpu).unwrap();
+        let pipeline = tiny(&case.checkpoint);
+        let image = rgb(&expected["picture"]);
+        let mask = expected.get("mask").map(|mask| picture::mask(&rgb(mask), case.width as u32, case.height as u32));
+        let options = Options {
+            init: Some(Init { image, name: String::new(), strength: case.strength, mask }),
+            seeds: vec![case.seed],
+            steps: case.steps,
+            guidance_scale: case.guidance,
+            height: case.height,
+            width: case.width,
+            ..pipeline.default_options()
+        };
+        let prompt = pipeline.tokenize(&case.prompt).unwrap();
+        let made = pipeline.generate(&prompt, &options, &mut Unobserved, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(made.timesteps.len(), case.timesteps.len(), "{name}");
+        assert!(made.timesteps.iter().zip(&case.timesteps).all(|(a, b)| (a - b).abs() < 1e-3), "{name}");
+        let error = distance(&values(&made.images[0].latent), &values(&expected["latents"]));
+        println!("{name}: latents {error:.1e}");
+        assert!(error < 1e-3, "{name}: {error:e}");
+    }
+}

@@ -7,6 +7,7 @@ mod captions;
 mod checkpoint;
 mod cli;
 mod components;
+mod concepts;
 mod data_sets;
 mod evidence;
 mod examples;

@@ -83,6 +83,8 @@ pub fn trace(words: &[&str]) -> Trace {
         self_attention: vec![],
         text: Vec::new(),
         text_2: Vec::new(),
+        text_queries: None,
+        concepts: None,
     };
     let about = About {
         prompt: PromptInfo { text, tokens: all, words: infos },

@@ -61,6 +61,8 @@ fn trace() -> Trace {
         self_attention: vec![],
         text,
         text_2: Vec::new(),
+        text_queries: None,
+        concepts: None,
     };
     let token = |id, text: &str, kind, start, end| TokenInfo { id, text: text.into(), kind, start, end };
     let word = |text: &str, start, tokens| WordInfo {

@@ -231,7 +231,7 @@ impl Expectations {
 
 /// The positions in `words` of the things of an `expectation`; what is not among them yet is added.
 fn places(trace: &Trace, expectation: &Expectation, words: &mut Vec<WordInfo>) -> Result<Vec<usize>, Unfound> {
-    let probes = trace.probes(Half::Conditional).map_or_else(Vec::new, |(_, words)| words);
+    let probes = trace.probe_words(Half::Conditional);
     let mut places = Vec::new();
     for thing in expectation.kind.things() {
         let word = find(&trace.about.prompt, &probes, &expectation.kind, thing)?;

@@ -1,6 +1,6 @@
 //! An aggregate as data, for `run.json` and other files.
 
-use super::{Aggregate, SiteFilter};
+use super::{Aggregate, Queries, SiteFilter};
 use crate::trace::Half;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,10 +19,15 @@ struct Data {
     steps: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     half: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queries: Option<String>,
 }
 
 /// How the half of the negative prompt is called.
 const UNCONDITIONAL: &str = "unconditional";
+
+/// How the text's own queries are called.
+const TEXT: &str = "text";
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
@@ -37,6 +42,7 @@ impl Serialize for Aggregate {
             heads: self.heads.as_ref().map(ToString::to_string),
             steps: self.steps.as_ref().map(ToString::to_string),
             half: (self.half == Half::Unconditional).then(|| UNCONDITIONAL.to_owned()),
+            queries: (self.queries == Queries::Text).then(|| TEXT.to_owned()),
         };
         for filter in &self.sites {
             match filter {
@@ -69,6 +75,11 @@ impl<'de> Deserialize<'de> for Aggregate {
             Some(UNCONDITIONAL) => Half::Unconditional,
             Some(other) => return Err(D::Error::custom(format!("there is no half {other:?}"))),
         };
+        how.queries = match data.queries.as_deref() {
+            None | Some("image") => Queries::Image,
+            Some(TEXT) => Queries::Text,
+            Some(other) => return Err(D::Error::custom(format!("there are no queries {other:?}"))),
+        };
         Ok(how)
     }
 }
@@ -83,7 +94,7 @@ mod tests {
             "compete",
             "daam, heads 1",
             "last-up, steps 0.2..0.8",
-            "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, unconditional half",
+            "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, unconditional half, queries of the text",
         ] {
             let how: Aggregate = written.parse().unwrap();
             let json = serde_json::to_string(&how).unwrap();

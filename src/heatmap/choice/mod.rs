@@ -16,6 +16,9 @@ use std::str::FromStr;
 /// The aggregate used when none is named.
 pub const DEFAULT: &str = "compete";
 
+/// The aggregate used when none is named and the run keeps concepts.
+pub const DEFAULT_OF_CONCEPTS: &str = "concept";
+
 /// An aggregate with a name on the command line.
 #[derive(Debug)]
 pub struct NamedAggregate {
@@ -29,6 +32,34 @@ pub struct NamedAggregate {
     pub compete: Option<f32>,
     /// What the maps of a word's tokens make together; see [`Aggregate::of_tokens`].
     pub of_tokens: OfTokens,
+    /// What a map measures.
+    pub measure: Measure,
+}
+
+/// What a map measures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// Attention probabilities.
+    #[default]
+    Attention,
+    /// The softmax over the run's concepts of what places' and concepts' attention outputs have in
+    /// common ([`ConceptMaps`](crate::trace::ConceptMaps)).
+    Concepts,
+}
+
+/// Whose attention a map is of, where text and image attend to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Queries {
+    /// What each place of the image gives to the word.
+    #[default]
+    Image,
+    /// What the word's own tokens give to each place of the image.
+    Text,
+}
+
+impl Queries {
+    /// Each with its name.
+    pub const NAMED: [(&str, Self); 2] = [("image", Self::Image), ("text", Self::Text)];
 }
 
 /// What the maps of a word's tokens make together.
@@ -51,14 +82,23 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Daam],
         compete: None,
         of_tokens: OfTokens::Mean,
+        measure: Measure::Attention,
     },
-    NamedAggregate { name: "all", about: "every site", sites: &[], compete: None, of_tokens: OfTokens::Sum },
+    NamedAggregate {
+        name: "all",
+        about: "every site",
+        sites: &[],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
+    },
     NamedAggregate {
         name: "down",
         about: "the down blocks",
         sites: &[SiteFilter::Stage(Stage::Down)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "mid",
@@ -66,6 +106,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Stage(Stage::Mid)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "up",
@@ -73,6 +114,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Stage(Stage::Up)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "last-up",
@@ -80,6 +122,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::LastUp],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "finest",
@@ -87,6 +130,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Level(0)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "second",
@@ -94,6 +138,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Level(1)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "third",
@@ -101,6 +146,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Level(2)],
         compete: None,
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "compete",
@@ -109,6 +155,7 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::UpNear(16)],
         compete: Some(0.8),
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
     NamedAggregate {
         name: "compete-up",
@@ -116,6 +163,24 @@ pub const NAMED: &[NamedAggregate] = &[
         sites: &[SiteFilter::Stage(Stage::Up), SiteFilter::AtLeast(16)],
         compete: Some(0.8),
         of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
+    },
+    NamedAggregate {
+        name: "concept",
+        about: "ConceptAttention: what each place's attention output is most like, among the concepts of --concepts; \
+        FLUX.1's last ten blocks of two streams, every layer of Stable Diffusion 3",
+        sites: &[SiteFilter::Concepts],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+        measure: Measure::Concepts,
+    },
+    NamedAggregate {
+        name: "seg4diff",
+        about: "Seg4Diff: the ninth layer of a transformer alone, as it is",
+        sites: &[SiteFilter::Ninth],
+        compete: None,
+        of_tokens: OfTokens::Sum,
+        measure: Measure::Attention,
     },
 ];
 
@@ -141,6 +206,10 @@ pub struct Aggregate {
     pub compete: Option<f32>,
     /// What the maps of a word's tokens make together, before the words compete.
     pub of_tokens: OfTokens,
+    /// What the maps measure.
+    pub measure: Measure,
+    /// Whose attention it is.
+    pub queries: Queries,
 }
 
 impl Default for Aggregate {
@@ -164,8 +233,9 @@ impl Aggregate {
             ));
         };
         let (name, sites) = (found.name.to_string(), found.sites.to_vec());
-        let NamedAggregate { compete, of_tokens, .. } = *found;
-        Ok(Self { name, sites, heads: None, steps: None, half: Half::Conditional, compete, of_tokens })
+        let NamedAggregate { compete, of_tokens, measure, .. } = *found;
+        let (half, queries) = (Half::Conditional, Queries::Image);
+        Ok(Self { name, sites, heads: None, steps: None, half, compete, of_tokens, measure, queries })
     }
 
     /// This aggregate, taking only sites that `filter` takes too.
@@ -205,6 +275,11 @@ impl Aggregate {
         Ok(chosen)
     }
 
+    /// Whether the maps are of the attention that places pay.
+    pub fn is_of_places(&self) -> bool {
+        self.measure == Measure::Attention && self.queries == Queries::Image
+    }
+
     /// The option to blame when no site is left.
     fn option(&self) -> &'static str {
         match self.sites.last() {
@@ -221,6 +296,9 @@ fn join<T: fmt::Display>(items: &[T]) -> String {
 
 /// How the other half is written after the rest.
 const UNCONDITIONAL: &str = "unconditional half";
+
+/// How the text's own queries are written after the rest.
+const TEXT_QUERIES: &str = "queries of the text";
 
 impl fmt::Display for Aggregate {
     /// As in `daam, layers up, heads 0-3`.
@@ -241,6 +319,9 @@ impl fmt::Display for Aggregate {
         }
         if self.half == Half::Unconditional {
             write!(f, ", {UNCONDITIONAL}")?;
+        }
+        if self.queries == Queries::Text {
+            write!(f, ", {TEXT_QUERIES}")?;
         }
         Ok(())
     }
@@ -266,6 +347,8 @@ impl FromStr for Aggregate {
                 how.steps = Some(steps.parse()?);
             } else if part == UNCONDITIONAL {
                 how.half = Half::Unconditional;
+            } else if part == TEXT_QUERIES {
+                how.queries = Queries::Text;
             } else {
                 return Err(Error::option("--aggregate", format!("{text:?} cannot be read: {part:?} is unknown")));
             }
@@ -311,7 +394,8 @@ mod tests {
             assert_eq!(Aggregate::named(named.name).unwrap().to_string(), named.name);
         }
         Aggregate::default();
-        let whole = "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, steps 3-9, unconditional half";
+        let whole = "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, steps 3-9, unconditional half, \
+        queries of the text";
         for written in ["compete", "daam, heads 1", "last-up, steps 0.2..0.8", whole] {
             assert_eq!(written.parse::<Aggregate>().unwrap().to_string(), written);
         }

@@ -27,6 +27,12 @@ pub enum SiteFilter {
     Level(usize),
     /// On a grid whose short side has this many cells or more.
     AtLeast(usize),
+    /// Where ConceptAttention's maps are made of (Helbling et al. 2025): in FLUX.1 the last ten
+    /// blocks of two streams, in Stable Diffusion 3 every block, as in the authors' code. It is not
+    /// published for Z-Image, where the middle half of the depth is taken.
+    Concepts,
+    /// The ninth site of a transformer, or its last where it has fewer (Seg4Diff, Kim et al. 2025).
+    Ninth,
     /// Matched by any of these patterns.
     Layers(Vec<LayerPattern>),
     /// Matched by any of these sizes.
@@ -71,11 +77,28 @@ impl SiteFilter {
                 grids.dedup();
                 grids.get(*level) == Some(&(site.height * site.width))
             }
+            Self::Concepts => takes_concepts(site, sites),
+            Self::Ninth => site.stage == Stage::Transformer && site.index == sites.len().min(9).saturating_sub(1),
             Self::AtLeast(cells) => site.height.min(site.width) >= *cells,
             Self::Layers(patterns) => patterns.iter().any(|pattern| pattern.matches(site)),
             Self::Resolutions(sizes) => sizes.iter().any(|size| size.matches(site)),
         }
     }
+}
+
+/// See [`SiteFilter::Concepts`].
+fn takes_concepts(site: &Site, sites: &[Site]) -> bool {
+    const DOUBLE: &str = "transformer_blocks.";
+    const LAST: usize = 10;
+    if site.stage != Stage::Transformer {
+        return false;
+    }
+    if !site.path.starts_with(DOUBLE) {
+        let alone = !sites.iter().any(|site| site.path.starts_with(DOUBLE));
+        return alone && (0.25..=0.75).contains(&site.depth);
+    }
+    let double = sites.iter().filter(|site| site.path.starts_with(DOUBLE)).count();
+    double == sites.len() || site.index + LAST >= double
 }
 
 /// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path in which `*` stands
@@ -233,6 +256,24 @@ pub(super) mod tests {
         assert_eq!(taken(SiteFilter::LastUp), [5]);
         assert_eq!(taken(SiteFilter::UpNear(16)), [1, 2, 3, 4]);
         assert_eq!(taken(SiteFilter::Daam), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(taken(SiteFilter::Concepts), [0, 1, 2, 3, 4, 5]);
+        // FLUX.1: 19 blocks of two streams, then 38 of one. Z-Image: 30 layers.
+        let flux = |index: usize| Site {
+            path: if index < 19 { format!("transformer_blocks.{index}.attn") } else { format!("single_{index}") },
+            index,
+            ..at((index as f32 + 0.5) / 57.0)
+        };
+        let flux: Vec<Site> = (0..57).map(flux).collect();
+        let taken = |filter: SiteFilter, sites: &[Site]| -> Vec<usize> {
+            (0..sites.len()).filter(|&index| filter.takes(&sites[index], sites, Grid::new(8, 8))).collect()
+        };
+        assert_eq!(taken(SiteFilter::Concepts, &flux), (9..19).collect::<Vec<_>>());
+        assert_eq!(taken(SiteFilter::Ninth, &flux), [8]);
+        let layer = |index: usize| Site { path: format!("layers.{index}.attention"), ..flux[index].clone() };
+        let z_image: Vec<Site> =
+            (0..4).map(|index| Site { depth: (index as f32 + 0.5) / 4.0, ..layer(index) }).collect();
+        assert_eq!(taken(SiteFilter::Concepts, &z_image), [1, 2]);
+        assert_eq!(taken(SiteFilter::Ninth, &z_image), [3]);
         // A network of one, two or three blocks has a middle too.
         assert!([0.5, 0.25, 0.75].into_iter().all(|depth| SiteFilter::UpNear(16).takes(
             &at(depth),

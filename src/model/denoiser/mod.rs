@@ -6,6 +6,7 @@
 //! arm in each match.
 
 mod adaptive;
+mod concepts;
 mod conditioning;
 mod embedding;
 mod flux;
@@ -87,9 +88,34 @@ impl PreparedPrompt {
                 Ok(Self::Unet(prompt.with_probes(probes.into_iter().map(of_unet).collect::<Result<_>>()?)?))
             }
             Self::Sd3(_) | Self::Flux(_) | Self::ZImage(_) => Err(Error::Unsupported {
-                what: "asking about words outside of the prompt in joint attention".into(),
-                way_out: "leave the probes out, or put the words into the prompt".into(),
+                what: "probes as further keys of a joint attention".into(),
+                way_out: "ask with PreparedPrompt::with_concepts".into(),
             }),
+        }
+    }
+
+    /// This prompt with concepts (Helbling et al. 2025, ConceptAttention): words that read the
+    /// image through the layers of the text and are not read, so that the output stays as it is.
+    /// `concepts` is a prepared prompt of one row per concept, `tokens` the positions of each
+    /// concept's own tokens among its keys. They are asked of the last `rows` rows of the batch.
+    ///
+    /// At each joint attention that they go through, the observer is told how alike they and the
+    /// image's places are ([`AttentionObserver::observe_concepts`]). A concept of several tokens
+    /// has the mean of their outputs.
+    ///
+    /// # Errors
+    /// When a concept has no token; [`Error::Unsupported`] for a UNet, whose attention is not
+    /// joint.
+    pub fn with_concepts(self, concepts: &Self, tokens: &[Vec<usize>], rows: usize) -> Result<Self> {
+        match (self, concepts) {
+            (Self::Sd3(own), Self::Sd3(concepts)) => Ok(Self::Sd3(own.with_concepts(concepts, tokens, rows)?)),
+            (Self::Flux(own), Self::Flux(concepts)) => Ok(Self::Flux(own.with_concepts(concepts, tokens, rows)?)),
+            (Self::ZImage(own), Self::ZImage(concepts)) => Ok(Self::ZImage(own.with_concepts(concepts, tokens, rows)?)),
+            (Self::Unet(_), _) => Err(Error::Unsupported {
+                what: "concept attention in a UNet".into(),
+                way_out: "ask with probes, which cross-attention answers".into(),
+            }),
+            _ => Err(other_network()),
         }
     }
 

@@ -2,13 +2,51 @@
 //! patches of a latent as tokens.
 
 use crate::model::layers::{JointAttention, JointKeys};
+use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 
-/// Who is shown what the image's queries give to the text's keys; see
-/// [`AttentionObserver::observe`](crate::trace::AttentionObserver::observe).
-pub(super) type Shown<'a> = Option<&'a mut dyn FnMut(&Tensor) -> Result<()>>;
+/// What an observer wants to be shown of one joint attention, and what it is shown.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Positions among the text's tokens whose queries are shown, too.
+    text_queries: Vec<Range<usize>>,
+    of_image: Option<Tensor>,
+    of_text: Option<Tensor>,
+}
+
+impl Watch {
+    /// What `observer` wants of `site`; `None` where that is nothing.
+    pub(super) fn of(observer: &dyn AttentionObserver, site: &Site) -> Option<Self> {
+        let wanted = observer.wants(site);
+        wanted.then(|| Self { text_queries: observer.text_queries(site), ..Self::default() })
+    }
+
+    /// Whether any of the text's queries are asked about.
+    pub(super) fn asks_text(&self) -> bool {
+        !self.text_queries.is_empty()
+    }
+
+    /// Tells `observer` what was seen at `site`.
+    pub(super) fn tell(self, site: &Site, observer: &mut dyn AttentionObserver) -> Result<()> {
+        if let Some(seen) = self.of_image {
+            observer.observe(site, &seen)?;
+        }
+        if let Some(seen) = self.of_text {
+            observer.observe_text(site, &seen)?;
+        }
+        Ok(())
+    }
+
+    /// What of the text's keys the image's queries saw; it replaces what was seen.
+    pub(super) fn replace(&mut self, of_image: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
+        if let Some(seen) = self.of_image.take() {
+            self.of_image = Some(of_image(&seen)?);
+        }
+        Ok(())
+    }
+}
 
 /// Queries and keys of one sequence, and what is said of its keys.
 pub(super) struct Sequence<'a> {
@@ -16,21 +54,24 @@ pub(super) struct Sequence<'a> {
     pub(super) cells: Range<usize>,
     /// The keys that are no cells of the image.
     pub(super) others: Range<usize>,
+    /// The text's tokens, some or all of the others.
+    pub(super) text: Range<usize>,
     /// f32 `[batch, tokens]`, added to all scores.
     pub(super) bias: Option<&'a Tensor>,
 }
 
 impl Sequence<'_> {
-    /// What all `queries` `[batch, tokens, width]` see of `keys`. `shown` is given what those of
-    /// the cells pay to the keys in `others`.
+    /// What all `queries` `[batch, tokens, width]` see of `keys`. `watch` is shown what those of
+    /// the cells pay to the keys in `others`, and what the text's queries that it names pay to the
+    /// cells.
     pub(super) fn attend(
         &self,
         attention: &JointAttention,
         queries: &Tensor,
         keys: &JointKeys,
-        shown: Shown,
+        watch: Option<&mut Watch>,
     ) -> Result<Tensor> {
-        let Some(shown) = shown else { return attention.attend(queries, keys, self.bias, None) };
+        let Some(watch) = watch else { return attention.attend(queries, keys, self.bias, None) };
         let part = |range: Range<usize>| -> Result<Option<Tensor>> {
             if range.is_empty() {
                 return Ok(None);
@@ -39,9 +80,49 @@ impl Sequence<'_> {
             Ok(Some(attention.attend(&queries, keys, self.bias, None)?))
         };
         let own = queries.narrow(1, self.cells.start, self.cells.len())?.contiguous()?;
-        let seen = attention.attend(&own, keys, self.bias, Some((self.others.clone(), shown)))?;
+        let seen = self.cells_attend(attention, &own, keys, watch)?;
+        let text = queries.narrow(1, self.text.start, self.text.len())?;
+        self.text_attend(attention, &text, keys, watch)?;
         let parts = [part(0..self.cells.start)?, Some(seen), part(self.cells.end..queries.dim(1)?)?];
         Ok(Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 1)?)
+    }
+
+    /// What the cells' own `queries` see, shown to `watch`.
+    pub(super) fn cells_attend(
+        &self,
+        attention: &JointAttention,
+        queries: &Tensor,
+        keys: &JointKeys,
+        watch: &mut Watch,
+    ) -> Result<Tensor> {
+        let mut shown = |seen: &Tensor| {
+            watch.of_image = Some(seen.clone());
+            Ok(())
+        };
+        attention.attend(queries, keys, self.bias, Some((self.others.clone(), &mut shown)))
+    }
+
+    /// Shows `watch` what those of the text's `queries` `[batch, text, width]` that it names pay to
+    /// the cells.
+    pub(super) fn text_attend(
+        &self,
+        attention: &JointAttention,
+        queries: &Tensor,
+        keys: &JointKeys,
+        watch: &mut Watch,
+    ) -> Result<()> {
+        if watch.text_queries.is_empty() {
+            return Ok(());
+        }
+        let run = |run: &Range<usize>| queries.narrow(1, run.start, run.len());
+        let runs = watch.text_queries.iter().map(run).collect::<candle_core::Result<Vec<_>>>()?;
+        let queries = Tensor::cat(&runs, 1)?.contiguous()?;
+        let mut shown = |seen: &Tensor| {
+            watch.of_text = Some(seen.clone());
+            Ok(())
+        };
+        attention.attend(&queries, keys, self.bias, Some((self.cells.clone(), &mut shown)))?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! FLUX.1's attention (diffusers `FluxAttention`): of one stream, and of two that see each other.
 
-use super::super::sequence::Shown;
+use super::super::concepts::{Concepts, Seen};
+use super::super::sequence::Watch;
 use super::pass::{EPS, Pass};
 use crate::Result;
 use crate::checkpoint::FluxConfig;
@@ -44,6 +45,15 @@ pub(super) const ADDED: [&str; 3] = ["add_q_proj", "add_k_proj", "add_v_proj"];
 /// Norms of queries and keys, of either stream.
 pub(super) const NORMS: [[&str; 2]; 2] = [["norm_q", "norm_k"], ["norm_added_q", "norm_added_k"]];
 
+/// What each stream saw in a block of two.
+pub(super) struct DoubleSeen {
+    pub(super) text: Tensor,
+    pub(super) image: Tensor,
+    pub(super) concepts: Option<Tensor>,
+    /// How alike the outputs of concepts and places are.
+    pub(super) scores: Option<Tensor>,
+}
+
 /// Attention in a block of two streams. Keys are those of the text, then those of the image.
 #[derive(Debug, Clone)]
 pub(super) struct DoubleAttention {
@@ -66,15 +76,33 @@ impl DoubleAttention {
         })
     }
 
-    /// What `text` and `image` see of both, in this order.
-    pub(super) fn forward(&self, text: &Tensor, image: &Tensor, pass: &Pass, shown: Shown) -> Result<[Tensor; 2]> {
+    /// What `text` and `image` see of both, and the `concepts`, whose states are beside them.
+    pub(super) fn forward(
+        &self,
+        text: &Tensor,
+        image: &Tensor,
+        pass: &Pass,
+        watch: Option<&mut Watch>,
+        concepts: Option<(&Concepts, &Tensor)>,
+    ) -> Result<DoubleSeen> {
         let tokens = text.dim(1)?;
         let (text, image) = (self.text.forward(text)?, self.image.forward(image)?);
         let both = |index: usize| Tensor::cat(&[&text[index], &image[index]], 1);
-        let seen = attend(&self.attention, [both(0)?, both(1)?, both(2)?], pass, shown)?;
+        let [queries, keys] = [pass.rotary.forward(&both(0)?)?, pass.rotary.forward(&both(1)?)?];
+        let seen = attend(&self.attention, [&queries, &keys, &both(2)?], pass, watch)?;
         let of_text = seen.narrow(1, 0, tokens)?.contiguous()?;
         let of_image = seen.narrow(1, tokens, seen.dim(1)? - tokens)?.contiguous()?;
-        Ok([self.to_add_out.forward(&of_text)?, self.to_out.forward(&of_image)?])
+        let (mut of_concepts, mut scores) = (None, None);
+        if let Some((concepts, states)) = concepts {
+            // Concepts stand at place 0 as all text does, where nothing is turned.
+            let own = self.text.forward(states)?;
+            let image_keys = keys.narrow(1, tokens, keys.dim(1)? - tokens)?;
+            let Seen { output, scores: alike } =
+                concepts.attend(&self.attention, own.each_ref(), [&image_keys, &image[2], &of_image])?;
+            (of_concepts, scores) = (Some(self.to_add_out.forward(&output)?), Some(alike));
+        }
+        let (text, image) = (self.to_add_out.forward(&of_text)?, self.to_out.forward(&of_image)?);
+        Ok(DoubleSeen { text, image, concepts: of_concepts, scores })
     }
 }
 
@@ -94,26 +122,29 @@ impl SingleAttention {
     }
 
     /// What `both` `[batch, text and image, width]` see of themselves.
-    pub(super) fn forward(&self, both: &Tensor, pass: &Pass, shown: Shown) -> Result<Tensor> {
-        attend(&self.attention, self.both.forward(both)?, pass, shown)
+    pub(super) fn forward(&self, both: &Tensor, pass: &Pass, watch: Option<&mut Watch>) -> Result<Tensor> {
+        let [queries, keys, values] = self.both.forward(both)?;
+        let [queries, keys] = [pass.rotary.forward(&queries)?, pass.rotary.forward(&keys)?];
+        attend(&self.attention, [&queries, &keys, &values], pass, watch)
     }
 }
 
-/// What the queries see of the keys once all are turned by their places.
+/// What the queries see of the keys, both turned by their places.
 fn attend(
     attention: &JointAttention,
-    [queries, keys, values]: [Tensor; 3],
+    [queries, keys, values]: [&Tensor; 3],
     pass: &Pass,
-    shown: Shown,
+    watch: Option<&mut Watch>,
 ) -> Result<Tensor> {
+    let weighted;
     let values = match pass.value_weights {
         Some(weights) => {
             let tokens = weights.dim(1)?;
             let text = values.narrow(1, 0, tokens)?.broadcast_mul(weights)?;
-            Tensor::cat(&[&text, &values.narrow(1, tokens, values.dim(1)? - tokens)?], 1)?
+            weighted = Tensor::cat(&[&text, &values.narrow(1, tokens, values.dim(1)? - tokens)?], 1)?;
+            &weighted
         }
         None => values,
     };
-    let keys = attention.keys(&pass.rotary.forward(&keys)?, &values)?;
-    pass.sequence.attend(attention, &pass.rotary.forward(&queries)?, &keys, shown)
+    pass.sequence.attend(attention, queries, &attention.keys(keys, values)?, watch)
 }

@@ -2,8 +2,8 @@
 //! together.
 
 use super::super::adaptive::{FeedForward, gated, modulated};
-use super::super::sequence::Shown;
-use super::attention::{DoubleAttention, SingleAttention};
+use super::super::sequence::Watch;
+use super::attention::{DoubleAttention, DoubleSeen, SingleAttention};
 use super::pass::{EPS, Pass};
 use crate::Result;
 use crate::checkpoint::FluxConfig;
@@ -12,6 +12,14 @@ use candle_core::{DType, Tensor};
 
 /// The largest number of f16, at which diffusers cuts hidden states in that type.
 const MOST_F16: f64 = 65504.0;
+
+/// Hidden states `[rows, tokens, width]` between two blocks of two streams.
+pub(super) struct Streams {
+    pub(super) text: Tensor,
+    pub(super) image: Tensor,
+    /// Words that read and are not read, where there are any.
+    pub(super) concepts: Option<Tensor>,
+}
 
 /// One stream of a block of two.
 #[derive(Debug, Clone)]
@@ -57,23 +65,35 @@ impl DoubleBlock {
         })
     }
 
-    /// Text and image `[batch, tokens, width]` behind this block, which has site `index`.
-    pub(super) fn forward(
-        &self,
-        text: &Tensor,
-        image: &Tensor,
-        index: usize,
-        pass: &mut Pass,
-    ) -> Result<(Tensor, Tensor)> {
+    /// The streams behind this block, which has site `index`.
+    pub(super) fn forward(&self, streams: &Streams, index: usize, pass: &mut Pass) -> Result<Streams> {
+        let Streams { text, image, concepts } = streams;
         let own = self.image.linear.forward(pass.time)?.chunk(6, 1)?;
         let of_text = self.text.linear.forward(pass.time)?.chunk(6, 1)?;
         let normed = modulated(&self.image.norm.forward(image)?, &own[1], &own[0])?;
         let normed_text = modulated(&self.text.norm.forward(text)?, &of_text[1], &of_text[0])?;
-        let [text_seen, seen] =
-            observed(pass, index, |pass, shown| self.attn.forward(&normed_text, &normed, pass, shown))?;
+        let asked = match (concepts, pass.concepts) {
+            (Some(states), Some((concepts, time))) => {
+                let parts = self.text.linear.forward(time)?.chunk(6, 1)?;
+                Some((concepts, states, modulated(&self.text.norm.forward(states)?, &parts[1], &parts[0])?, parts))
+            }
+            _ => None,
+        };
+        let DoubleSeen { text: text_seen, image: seen, concepts: concepts_seen, scores } =
+            observed(pass, index, |pass, watch| {
+                let concepts = asked.as_ref().map(|(concepts, _, normed, _)| (*concepts, normed));
+                self.attn.forward(&normed_text, &normed, pass, watch, concepts)
+            })?;
+        if let Some(scores) = scores {
+            pass.observer.observe_concepts(&pass.sites[index], &scores)?;
+        }
         let image = self.image.after(image, &seen, &own)?;
         let text = self.text.after(text, &text_seen, &of_text)?;
-        Ok((within_f16(text)?, image))
+        let concepts = match (asked, concepts_seen) {
+            (Some((_, states, _, parts)), Some(seen)) => Some(within_f16(self.text.after(states, &seen, &parts)?)?),
+            _ => None,
+        };
+        Ok(Streams { text: within_f16(text)?, image, concepts })
     }
 }
 
@@ -105,31 +125,24 @@ impl SingleBlock {
         let parts = self.linear.forward(pass.time)?.chunk(3, 1)?;
         let normed = modulated(&self.norm.forward(both)?, &parts[1], &parts[0])?;
         let fed = self.proj_mlp.forward(&normed)?.gelu()?;
-        let seen = observed(pass, index, |pass, shown| self.attn.forward(&normed, pass, shown))?;
+        let seen = observed(pass, index, |pass, watch| self.attn.forward(&normed, pass, watch))?;
         let out = self.proj_out.forward(&Tensor::cat(&[&seen, &fed], 2)?)?;
         within_f16(gated(both, &out, &parts[2])?)
     }
 }
 
 /// Runs `attend` at site `index`, shown to the observer where it wants that.
-fn observed<T>(pass: &mut Pass, index: usize, attend: impl FnOnce(&Pass, Shown) -> Result<T>) -> Result<T> {
+fn observed<T>(
+    pass: &mut Pass,
+    index: usize,
+    attend: impl FnOnce(&Pass, Option<&mut Watch>) -> Result<T>,
+) -> Result<T> {
     pass.interrupt.check()?;
     let sites = pass.sites;
     let site = &sites[index];
-    if !pass.observer.wants(site) {
-        return attend(pass, None);
-    }
-    let mut told = None;
-    let seen = attend(
-        pass,
-        Some(&mut |shown: &Tensor| {
-            told = Some(shown.clone());
-            Ok(())
-        }),
-    )?;
-    if let Some(told) = told {
-        pass.observer.observe(site, &told)?;
-    }
+    let Some(mut watch) = Watch::of(pass.observer, site) else { return attend(pass, None) };
+    let seen = attend(pass, Some(&mut watch))?;
+    watch.tell(site, pass.observer)?;
     Ok(seen)
 }
 

@@ -18,7 +18,7 @@ use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, Rotary, RotaryAxes};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use blocks::{DoubleBlock, SingleBlock};
+use blocks::{DoubleBlock, SingleBlock, Streams};
 use candle_core::{DType, Device, Tensor};
 use embed::TimeTextEmbed;
 use pass::{EPS, Pass};
@@ -121,7 +121,7 @@ impl Flux {
         };
         let told = self.time_text_embed.told(&added.pooled, conditioning.guidance)?;
         let states = self.context_embedder.forward(&states)?;
-        Ok(FluxPrompt { states, told, key_bias, value_weights: None, batch, tokens })
+        Ok(FluxPrompt { states, told, key_bias, value_weights: None, concepts: None, batch, tokens })
     }
 
     /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32
@@ -150,7 +150,7 @@ impl Flux {
             )));
         }
         let latent = latent.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let mut image = self.x_embedder.forward(&patches_of(&latent, PATCH, PatchOrder::ChannelsFirst)?)?;
+        let image = self.x_embedder.forward(&patches_of(&latent, PATCH, PatchOrder::ChannelsFirst)?)?;
         let (cells, tokens) = (image.dim(1)?, prompt.tokens);
         let time = self.time_text_embed.time(timestep)?.broadcast_add(&prompt.told)?.silu()?;
         let key_bias = match &prompt.key_bias {
@@ -160,22 +160,35 @@ impl Flux {
             }
             None => None,
         };
+        let concepts = match &prompt.concepts {
+            Some((concepts, told)) => {
+                Some((concepts, self.time_text_embed.time(timestep)?.broadcast_add(told)?.silu()?))
+            }
+            None => None,
+        };
         let rotary = self.rotary(tokens, [height / PATCH, width / PATCH])?;
         let sites = self.sites(height, width);
         let mut pass = Pass {
             time: &time,
             rotary: &rotary,
-            sequence: Sequence { cells: tokens..tokens + cells, others: 0..tokens, bias: key_bias.as_ref() },
+            sequence: Sequence {
+                cells: tokens..tokens + cells,
+                others: 0..tokens,
+                text: 0..tokens,
+                bias: key_bias.as_ref(),
+            },
             value_weights: prompt.value_weights.as_ref(),
+            concepts: concepts.as_ref().map(|(concepts, time)| (*concepts, time)),
             sites: &sites,
             observer,
             interrupt: &self.interrupt,
         };
-        let mut text = prompt.states.clone();
+        let concepts = prompt.concepts.as_ref().map(|(concepts, _)| concepts.first()).transpose()?;
+        let mut streams = Streams { text: prompt.states.clone(), image, concepts };
         for (index, block) in self.transformer_blocks.iter().enumerate() {
-            (text, image) = block.forward(&text, &image, index, &mut pass)?;
+            streams = block.forward(&streams, index, &mut pass)?;
         }
-        let mut both = Tensor::cat(&[&text, &image], 1)?;
+        let mut both = Tensor::cat(&[&streams.text, &streams.image], 1)?;
         for (index, block) in self.single_transformer_blocks.iter().enumerate() {
             both = block.forward(&both, self.transformer_blocks.len() + index, &mut pass)?;
         }

@@ -1,5 +1,6 @@
 //! What is handed down the network in one forward pass.
 
+use super::super::concepts::Concepts;
 use super::super::sequence::Sequence;
 use crate::model::Interrupt;
 use crate::model::layers::Rotary;
@@ -17,6 +18,8 @@ pub(super) struct Pass<'a> {
     pub(super) sequence: Sequence<'a>,
     /// What the values of the text's keys are multiplied by, `[batch, text, 1]`.
     pub(super) value_weights: Option<&'a Tensor>,
+    /// The concepts, and what [`time`](Self::time) is for them, `[1, width]`.
+    pub(super) concepts: Option<(&'a Concepts, &'a Tensor)>,
     pub(super) sites: &'a [Site],
     pub(super) observer: &'a mut dyn AttentionObserver,
     pub(super) interrupt: &'a Interrupt,

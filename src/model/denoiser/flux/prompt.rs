@@ -1,5 +1,6 @@
 //! A prompt made ready for the transformer.
 
+use super::super::concepts::Concepts;
 use super::super::conditioning::value_weights;
 use crate::Result;
 use candle_core::Tensor;
@@ -16,6 +17,8 @@ pub struct FluxPrompt {
     pub(super) key_bias: Option<Tensor>,
     /// What the values of the text's keys are multiplied by, `[batch, tokens, 1]`.
     pub(super) value_weights: Option<Tensor>,
+    /// Concepts, and what they are told in place of [`told`](Self::told), `[1, width]`.
+    pub(super) concepts: Option<(Concepts, Tensor)>,
     pub(super) batch: usize,
     pub(super) tokens: usize,
 }
@@ -31,6 +34,18 @@ impl FluxPrompt {
         let shape = [self.batch, self.tokens];
         let value_weights = Some(value_weights(self.value_weights.as_ref(), weights, shape, &self.states)?);
         Ok(Self { value_weights, ..self.clone() })
+    }
+
+    /// This prompt with concepts; see
+    /// [`PreparedPrompt::with_concepts`](super::super::PreparedPrompt::with_concepts). They are
+    /// told what `concepts` is, for which the authors' code takes a pooled prompt of zeros. They go
+    /// through the blocks of two streams alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_concepts(self, concepts: &Self, tokens: &[Vec<usize>], rows: usize) -> Result<Self> {
+        let told = concepts.told.narrow(0, 0, 1)?;
+        Ok(Self { concepts: Some((Concepts::new(&concepts.states, tokens, rows, false)?, told)), ..self })
     }
 
     /// Rows of the batch.

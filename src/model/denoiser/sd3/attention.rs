@@ -1,9 +1,10 @@
 //! The attentions of a block: of image and text to both, and of the image to itself alone.
 
-use super::super::sequence::Shown;
+use super::super::concepts::{Concepts, Seen};
+use super::super::sequence::{Sequence, Watch};
 use crate::Result;
 use crate::checkpoint::Sd3Config;
-use crate::model::layers::{Builder, Columns, JointAttention, JointKeys, Linear, RmsNorm};
+use crate::model::layers::{Builder, Columns, JointAttention, JointKeys, Linear, RmsNorm, Tap};
 use candle_core::Tensor;
 
 /// Epsilon of the norms of queries and keys.
@@ -49,6 +50,17 @@ fn normed(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
     }
 }
 
+/// What each stream saw at a joint attention.
+pub(super) struct JointSeen {
+    pub(super) image: Tensor,
+    /// Nothing in the last block, whose text goes nowhere.
+    pub(super) text: Option<Tensor>,
+    /// Nothing there, too.
+    pub(super) concepts: Option<Tensor>,
+    /// How alike the outputs of concepts and places are.
+    pub(super) scores: Option<Tensor>,
+}
+
 /// diffusers `Attention` with the processor `JointAttnProcessor2_0`. Keys are those of the image,
 /// then those of the text.
 #[derive(Debug, Clone)]
@@ -75,36 +87,55 @@ impl Joint {
         })
     }
 
-    /// What `image` and `text` `[batch, tokens, width]` see of both. `weights` `[batch, text, 1]`
-    /// are factors on the text's values; `bias` `[batch, keys]` is added to all scores; `tap` is
-    /// shown what the image's queries give to the text's keys.
+    /// What `image` and `text` `[batch, tokens, width]` see of both, and the `concepts`, whose
+    /// states are beside them. `weights` `[batch, text, 1]` are factors on the text's values.
     pub(super) fn forward(
         &self,
         image: &Tensor,
         text: &Tensor,
         weights: Option<&Tensor>,
-        bias: Option<&Tensor>,
-        tap: Shown,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let (cells, tokens) = (image.dim(1)?, text.dim(1)?);
+        sequence: &Sequence,
+        watch: Option<&mut Watch>,
+        concepts: Option<(&Concepts, &Tensor)>,
+    ) -> Result<JointSeen> {
         let text_values = self.text.v.forward(text)?;
         let text_values = match weights {
             Some(weights) => text_values.broadcast_mul(weights)?,
             None => text_values,
         };
-        let keys = Tensor::cat(&[&self.image.keys(image)?, &self.text.keys(text)?], 1)?;
-        let values = Tensor::cat(&[&self.image.v.forward(image)?, &text_values], 1)?;
+        let (image_keys, image_values) = (self.image.keys(image)?, self.image.v.forward(image)?);
+        let keys = Tensor::cat(&[&image_keys, &self.text.keys(text)?], 1)?;
+        let values = Tensor::cat(&[&image_values, &text_values], 1)?;
         let keys: JointKeys = self.attention.keys(&keys, &values)?;
-        let columns: Option<Columns> = match tap {
-            Some(tap) => Some((cells..cells + tokens, tap)),
-            None => None,
+        let attention = &self.attention;
+        let queries = self.image.queries(image)?;
+        let asked = watch.as_ref().is_some_and(|watch| watch.asks_text());
+        let text_queries = if asked || self.to_add_out.is_some() { Some(self.text.queries(text)?) } else { None };
+        let seen = match watch {
+            Some(watch) => {
+                let seen = sequence.cells_attend(attention, &queries, &keys, watch)?;
+                if let Some(queries) = &text_queries {
+                    sequence.text_attend(attention, queries, &keys, watch)?;
+                }
+                seen
+            }
+            None => attention.attend(&queries, &keys, sequence.bias, None)?,
         };
-        let seen = self.attention.attend(&self.image.queries(image)?, &keys, bias, columns)?;
-        let of_text = match &self.to_add_out {
-            Some(out) => Some(out.forward(&self.attention.attend(&self.text.queries(text)?, &keys, bias, None)?)?),
-            None => None,
+        let of_text = match (&self.to_add_out, &text_queries) {
+            (Some(out), Some(queries)) => {
+                Some(out.forward(&attention.attend(queries, &keys, sequence.bias, None)?)?)
+            }
+            _ => None,
         };
-        Ok((self.to_out.forward(&seen)?, of_text))
+        let (mut of_concepts, mut scores) = (None, None);
+        if let Some((concepts, states)) = concepts {
+            let own = [self.text.queries(states)?, self.text.keys(states)?, self.text.v.forward(states)?];
+            let Seen { output, scores: alike } =
+                concepts.attend(attention, own.each_ref(), [&image_keys, &image_values, &seen])?;
+            of_concepts = self.to_add_out.as_ref().map(|out| out.forward(&output)).transpose()?;
+            scores = Some(alike);
+        }
+        Ok(JointSeen { image: self.to_out.forward(&seen)?, text: of_text, concepts: of_concepts, scores })
     }
 
     /// Its linear layers with the shapes of their weights, by name.
@@ -134,7 +165,7 @@ impl OfImage {
     }
 
     /// What `x` `[batch, cells, width]` sees of itself. `tap` is shown all of its attention.
-    pub(super) fn forward(&self, x: &Tensor, tap: Shown) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, tap: Option<Tap>) -> Result<Tensor> {
         let cells = x.dim(1)?;
         let keys = self.attention.keys(&self.image.keys(x)?, &self.image.v.forward(x)?)?;
         let columns: Option<Columns> = match tap {

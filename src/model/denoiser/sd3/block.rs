@@ -2,15 +2,25 @@
 //! by the timestep.
 
 use super::super::adaptive::{FeedForward, gated, modulated};
-use super::attention::{Joint, OfImage};
+use super::super::sequence::Watch;
+use super::attention::{Joint, JointSeen, OfImage};
 use super::pass::Pass;
-use crate::Result;
 use crate::checkpoint::Sd3Config;
 use crate::model::layers::{Builder, LayerNorm, Linear};
+use crate::{Error, Result};
 use candle_core::Tensor;
 
 /// Epsilon of every layer norm.
 pub(super) const EPS: f64 = 1e-6;
+
+/// Hidden states `[rows, tokens, width]` between two blocks.
+pub(super) struct Streams {
+    pub(super) image: Tensor,
+    /// Nothing behind the last block.
+    pub(super) text: Option<Tensor>,
+    /// Words that read and are not read, where there are any.
+    pub(super) concepts: Option<Tensor>,
+}
 
 /// What one stream of a block does behind its attention.
 #[derive(Debug, Clone)]
@@ -68,32 +78,48 @@ impl Block {
         })
     }
 
-    /// Image and text `[batch, tokens, width]` behind this block; no text behind the last.
-    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, pass: &mut Pass) -> Result<(Tensor, Option<Tensor>)> {
+    /// The streams behind this block.
+    pub(super) fn forward(&self, streams: &Streams, pass: &mut Pass) -> Result<Streams> {
         pass.interrupt.check()?;
+        let Streams { image, text: Some(text), concepts } = streams else {
+            return Err(Error::bug("a block behind the last one that has text"));
+        };
         let own = self.norm1.forward(pass.time)?.chunk(if self.attn2.is_some() { 9 } else { 6 }, 1)?;
         let of_text = self.norm1_context.forward(pass.time)?;
         let of_text = of_text.chunk(if self.after_context.is_some() { 6 } else { 2 }, 1)?;
         let normed = self.norm.forward(image)?;
-        let normed_text = self.norm.forward(text)?;
-        let normed_text = match self.after_context.is_some() {
-            true => modulated(&normed_text, &of_text[1], &of_text[0])?,
-            // The continuous norm has the scale first.
-            false => modulated(&normed_text, &of_text[0], &of_text[1])?,
-        };
-        let (seen, text_seen) = {
-            let site = &pass.joint_sites[self.index];
-            let observer = &mut *pass.observer;
-            let image = modulated(&normed, &own[1], &own[0])?;
-            let (weights, bias) = (pass.prompt.value_weights.as_ref(), pass.key_bias);
-            match observer.wants(site) {
-                true => {
-                    let mut tap = |probabilities: &Tensor| observer.observe(site, probabilities);
-                    self.attn.forward(&image, &normed_text, weights, bias, Some(&mut tap))?
-                }
-                false => self.attn.forward(&image, &normed_text, weights, bias, None)?,
+        let text_normed = |text: &Tensor, parts: &[Tensor]| -> Result<Tensor> {
+            let normed = self.norm.forward(text)?;
+            match self.after_context.is_some() {
+                true => modulated(&normed, &parts[1], &parts[0]),
+                // The continuous norm has the scale first.
+                false => modulated(&normed, &parts[0], &parts[1]),
             }
         };
+        let site = &pass.joint_sites[self.index];
+        let mut watch = Watch::of(pass.observer, site);
+        // The concepts are modulated as the rows that they belong to.
+        let asked = match (concepts, &pass.prompt.concepts) {
+            (Some(states), Some(concepts)) => {
+                let parts = of_text.iter().map(|part| concepts.rows_of(part)).collect::<Result<Vec<_>>>()?;
+                Some((concepts, states, text_normed(states, &parts)?, parts))
+            }
+            _ => None,
+        };
+        let JointSeen { image: seen, text: text_seen, concepts: concepts_seen, scores } = self.attn.forward(
+            &modulated(&normed, &own[1], &own[0])?,
+            &text_normed(text, &of_text)?,
+            pass.prompt.value_weights.as_ref(),
+            &pass.sequence,
+            watch.as_mut(),
+            asked.as_ref().map(|(concepts, _, normed, _)| (*concepts, normed)),
+        )?;
+        if let Some(watch) = watch {
+            watch.tell(site, pass.observer)?;
+        }
+        if let Some(scores) = scores {
+            pass.observer.observe_concepts(site, &scores)?;
+        }
         let mut x = gated(image, &seen, &own[2])?;
         if let Some(attn2) = &self.attn2 {
             pass.interrupt.check()?;
@@ -106,14 +132,17 @@ impl Block {
             };
             x = gated(&x, &seen, &own[8])?;
         }
-        let x = self.after.forward(&x, [&own[3], &own[4], &own[5]])?;
-        let text = match (&self.after_context, text_seen) {
-            (Some(after), Some(seen)) => {
-                let text = gated(text, &seen, &of_text[2])?;
-                Some(after.forward(&text, [&of_text[3], &of_text[4], &of_text[5]])?)
-            }
-            _ => None,
+        let image = self.after.forward(&x, [&own[3], &own[4], &own[5]])?;
+        let after_text = |text: &Tensor, seen: Option<Tensor>, parts: &[Tensor]| -> Result<Option<Tensor>> {
+            let (Some(after), Some(seen)) = (&self.after_context, seen) else { return Ok(None) };
+            let text = gated(text, &seen, &parts[2])?;
+            Ok(Some(after.forward(&text, [&parts[3], &parts[4], &parts[5]])?))
         };
-        Ok((x, text))
+        let text = after_text(text, text_seen, &of_text)?;
+        let concepts = match asked {
+            Some((_, states, _, parts)) => after_text(states, concepts_seen, &parts)?,
+            None => None,
+        };
+        Ok(Streams { image, text, concepts })
     }
 }

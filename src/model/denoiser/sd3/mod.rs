@@ -11,13 +11,15 @@ mod redraw;
 pub use prompt::Sd3Prompt;
 
 use super::adaptive::modulated;
+use super::concepts::Concepts;
 use super::conditioning::Conditioning;
+use super::sequence::Sequence;
 use crate::checkpoint::Sd3Config;
 use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use block::Block;
+use block::{Block, Streams};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use embed::{PatchEmbed, TimeTextEmbed};
@@ -119,6 +121,7 @@ impl Sd3 {
             pooled: self.time_text_embed.text(&here(&added.pooled)?)?,
             key_bias,
             value_weights: None,
+            concepts: None,
             batch,
             tokens,
         })
@@ -150,7 +153,8 @@ impl Sd3 {
             )));
         }
         let latent = latent.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let mut image = self.pos_embed.forward(&latent)?;
+        let image = self.pos_embed.forward(&latent)?;
+        let (cells, keys) = (image.dim(1)?, image.dim(1)? + prompt.tokens);
         let time = self.time_text_embed.time(timestep)?.broadcast_add(&prompt.pooled)?.silu()?;
         let key_bias = match &prompt.key_bias {
             Some(bias) => {
@@ -163,17 +167,18 @@ impl Sd3 {
         let mut pass = Pass {
             time: &time,
             prompt,
-            key_bias: key_bias.as_ref(),
+            sequence: Sequence { cells: 0..cells, others: cells..keys, text: cells..keys, bias: key_bias.as_ref() },
             joint_sites: &joint_sites,
             self_sites: &self_sites,
             observer,
             interrupt: &self.interrupt,
         };
-        let mut text = Some(prompt.states.clone());
+        let concepts = prompt.concepts.as_ref().map(Concepts::first).transpose()?;
+        let mut streams = Streams { image, text: Some(prompt.states.clone()), concepts };
         for block in &self.transformer_blocks {
-            let Some(own) = text else { return Err(Error::bug("a block behind the last one that has text")) };
-            (image, text) = block.forward(&image, &own, &mut pass)?;
+            streams = block.forward(&streams, &mut pass)?;
         }
+        let image = streams.image;
         let shift = self.norm_out.forward(&time)?.chunk(2, 1)?;
         let image = modulated(&self.norm.forward(&image)?, &shift[0], &shift[1])?;
         self.pos_embed.latent_of(&self.proj_out.forward(&image)?, [height, width])

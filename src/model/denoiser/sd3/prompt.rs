@@ -1,5 +1,6 @@
 //! A prompt made ready for the transformer.
 
+use super::super::concepts::Concepts;
 use super::super::conditioning::value_weights;
 use crate::Result;
 use candle_core::Tensor;
@@ -16,6 +17,7 @@ pub struct Sd3Prompt {
     pub(super) key_bias: Option<Tensor>,
     /// What the values of the text's keys are multiplied by, f32 `[batch, tokens, 1]`.
     pub(super) value_weights: Option<Tensor>,
+    pub(super) concepts: Option<Concepts>,
     pub(super) batch: usize,
     pub(super) tokens: usize,
 }
@@ -31,6 +33,17 @@ impl Sd3Prompt {
         let shape = [self.batch, self.tokens];
         let value_weights = Some(value_weights(self.value_weights.as_ref(), weights, shape, &self.states)?);
         Ok(Self { value_weights, ..self.clone() })
+    }
+
+    /// This prompt with concepts; see
+    /// [`PreparedPrompt::with_concepts`](super::super::PreparedPrompt::with_concepts). They are
+    /// told the prompt's own pooled states, and their outputs are brought to length 1, as in the
+    /// authors' code for Stable Diffusion 3.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_concepts(self, concepts: &Self, tokens: &[Vec<usize>], rows: usize) -> Result<Self> {
+        Ok(Self { concepts: Some(Concepts::new(&concepts.states, tokens, rows, true)?), ..self })
     }
 
     /// Rows of the batch.

@@ -1,7 +1,8 @@
 //! A block (diffusers `ZImageTransformerBlock`): attention and feed-forward, each between two
 //! norms, scaled and gated by the timestep where there is one.
 
-use super::super::sequence::{Sequence, Shown};
+use super::super::concepts::{Concepts, Seen};
+use super::super::sequence::{Sequence, Watch};
 use crate::Result;
 use crate::checkpoint::ZImageConfig;
 use crate::model::layers::{Builder, JointAttention, Linear, RmsNorm, Rotary};
@@ -22,6 +23,12 @@ pub(super) struct Attention {
     attention: JointAttention,
 }
 
+/// Concepts that go beside the sequence, turned by their own places.
+pub(super) struct Asked<'a> {
+    pub(super) concepts: &'a Concepts,
+    pub(super) rotary: &'a Rotary,
+}
+
 /// The linear layers of an attention.
 pub(super) const LAYERS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
 
@@ -40,17 +47,18 @@ impl Attention {
         })
     }
 
-    /// What `x` sees of itself. `weights` `[batch, text, 1]` are factors on the values of its last
-    /// tokens, which are the text's.
+    /// What `x` sees of itself, and what concepts see of it, behind the output's layer. `weights`
+    /// `[batch, text, 1]` are factors on the values of its last tokens, which are the text's.
     fn forward(
         &self,
         x: &Tensor,
         weights: Option<&Tensor>,
         rotary: &Rotary,
         sequence: &Sequence,
-        shown: Shown,
-    ) -> Result<Tensor> {
-        let turned = |layer: &Linear, norm: &Option<RmsNorm>| -> Result<Tensor> {
+        watch: Option<&mut Watch>,
+        asked: Option<(&Asked, &Tensor)>,
+    ) -> Result<(Tensor, Option<Seen>)> {
+        let turned = |x: &Tensor, rotary: &Rotary, layer: &Linear, norm: &Option<RmsNorm>| -> Result<Tensor> {
             let projected = layer.forward(x)?;
             let normed = match norm {
                 Some(norm) => norm.forward_heads(&projected)?,
@@ -67,9 +75,25 @@ impl Attention {
             }
             None => values,
         };
-        let keys = self.attention.keys(&turned(&self.to_k, &self.norm_k)?, &values)?;
-        let queries = turned(&self.to_q, &self.norm_q)?;
-        self.to_out.forward(&sequence.attend(&self.attention, &queries, &keys, shown)?)
+        let keys = turned(x, rotary, &self.to_k, &self.norm_k)?;
+        let queries = turned(x, rotary, &self.to_q, &self.norm_q)?;
+        let packed = self.attention.keys(&keys, &values)?;
+        let seen = sequence.attend(&self.attention, &queries, &packed, watch)?;
+        let of_concepts = match asked {
+            Some((asked, states)) => {
+                let image = |x: &Tensor| x.narrow(1, sequence.cells.start, sequence.cells.len());
+                let own = [
+                    turned(states, asked.rotary, &self.to_q, &self.norm_q)?,
+                    turned(states, asked.rotary, &self.to_k, &self.norm_k)?,
+                    self.to_v.forward(states)?,
+                ];
+                let image = [&image(&keys)?, &image(&values)?, &image(&seen)?];
+                let Seen { output, scores } = asked.concepts.attend(&self.attention, own.each_ref(), image)?;
+                Some(Seen { output: self.to_out.forward(&output)?, scores })
+            }
+            None => None,
+        };
+        Ok((self.to_out.forward(&seen)?, of_concepts))
     }
 }
 
@@ -132,8 +156,24 @@ impl Block {
         weights: Option<&Tensor>,
         rotary: &Rotary,
         sequence: &Sequence,
-        shown: Shown,
+        watch: Option<&mut Watch>,
     ) -> Result<Tensor> {
+        Ok(self.forward_asked(x, time, weights, rotary, sequence, watch, None)?.0)
+    }
+
+    /// As [`forward`](Self::forward), with concepts that go beside `x`: their states behind this
+    /// block, and how alike they and the places are.
+    #[allow(clippy::too_many_arguments)] // what one block of this network is given
+    pub(super) fn forward_asked(
+        &self,
+        x: &Tensor,
+        time: Option<&Tensor>,
+        weights: Option<&Tensor>,
+        rotary: &Rotary,
+        sequence: &Sequence,
+        watch: Option<&mut Watch>,
+        asked: Option<(&Asked, &Tensor)>,
+    ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
         let parts = match (&self.modulation, time) {
             (Some(modulation), Some(time)) => Some(modulation.forward(time)?.unsqueeze(1)?.chunk(4, 2)?),
             _ => None,
@@ -150,11 +190,19 @@ impl Block {
                 None => x,
             })
         };
-        let normed = scaled(self.attention_norm1.forward(x)?, 0)?;
-        let seen = self.attention.forward(&normed, weights, rotary, sequence, shown)?;
-        let x = (x + gated(self.attention_norm2.forward(&seen)?, 1)?)?;
-        let normed = scaled(self.ffn_norm1.forward(&x)?, 2)?;
-        let fed = self.feed_forward.forward(&normed)?;
-        Ok((&x + gated(self.ffn_norm2.forward(&fed)?, 3)?)?)
+        let normed = |x: &Tensor| scaled(self.attention_norm1.forward(x)?, 0);
+        let after = |x: &Tensor, seen: &Tensor| -> Result<Tensor> {
+            let x = (x + gated(self.attention_norm2.forward(seen)?, 1)?)?;
+            let fed = self.feed_forward.forward(&scaled(self.ffn_norm1.forward(&x)?, 2)?)?;
+            Ok((&x + gated(self.ffn_norm2.forward(&fed)?, 3)?)?)
+        };
+        let own = asked.map(|(asked, states)| Ok::<_, crate::Error>((asked, states, normed(states)?))).transpose()?;
+        let given = own.as_ref().map(|(asked, _, normed)| (*asked, normed));
+        let (seen, of_concepts) = self.attention.forward(&normed(x)?, weights, rotary, sequence, watch, given)?;
+        let concepts = match (&own, of_concepts) {
+            (Some((_, states, _)), Some(Seen { output, scores })) => Some((after(states, &output)?, scores)),
+            _ => None,
+        };
+        Ok((after(x, &seen)?, concepts))
     }
 }

@@ -11,13 +11,13 @@ mod redraw;
 pub use prompt::ZImagePrompt;
 
 use super::Conditioning;
-use super::sequence::{PatchOrder, Sequence, latent_of, patches_of};
+use super::sequence::{PatchOrder, Sequence, Watch, latent_of, patches_of};
 use crate::checkpoint::ZImageConfig;
 use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RmsNorm, Rotary, RotaryAxes};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use block::Block;
+use block::{Asked, Block};
 use candle_core::{D, DType, Device, Tensor};
 use embed::TimestepEmbedder;
 
@@ -150,14 +150,14 @@ impl ZImage {
         let rotary = self.rotary(&places)?;
         for block in &self.context_refiner {
             self.interrupt.check()?;
-            let sequence = Sequence { cells: 0..0, others: 0..0, bias: hidden.as_ref() };
+            let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: hidden.as_ref() };
             states = block.forward(&states, None, None, &rotary, &sequence, None)?;
         }
         let key_bias = match (key_bias, hidden) {
             (Some(bias), Some(hidden)) => Some((bias + hidden)?),
             (bias, hidden) => bias.or(hidden),
         };
-        Ok(ZImagePrompt { states, padded, key_bias, value_weights: None, batch, tokens })
+        Ok(ZImagePrompt { states, padded, key_bias, value_weights: None, concepts: None, batch, tokens })
     }
 
     /// The velocity for `latent` `[batch, channels, height, width]` at `timestep` (0 to 1000): f32
@@ -207,7 +207,7 @@ impl ZImage {
         let rotary = self.rotary(&image_places)?;
         for block in &self.noise_refiner {
             self.interrupt.check()?;
-            let sequence = Sequence { cells: 0..0, others: 0..0, bias: None };
+            let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: None };
             image = block.forward(&image, Some(&time), None, &rotary, &sequence, None)?;
         }
 
@@ -225,21 +225,40 @@ impl ZImage {
             None => None,
         };
         let mut both = Tensor::cat(&[&image, &prompt.states], 1)?;
-        let sequence = Sequence { cells: 0..cells, others: cells..filled + prompt.tokens, bias: bias.as_ref() };
+        let keys = filled + prompt.tokens;
+        let sequence = Sequence { cells: 0..cells, others: cells..keys, text: filled..keys, bias: bias.as_ref() };
         let weights = prompt.value_weights.as_ref();
+        let own_rotary = match &prompt.concepts {
+            Some((_, places)) => Some(self.rotary(std::slice::from_ref(places))?),
+            None => None,
+        };
+        let asked = match (&prompt.concepts, &own_rotary) {
+            (Some((concepts, _)), Some(rotary)) => Some(Asked { concepts, rotary }),
+            _ => None,
+        };
+        let mut concepts = asked.as_ref().map(|asked| asked.concepts.first()).transpose()?;
         for (block, site) in self.layers.iter().zip(&self.sites(height, width)) {
             self.interrupt.check()?;
-            both = match observer.wants(site) {
-                true => {
-                    // The text's keys come first in what is told, as in the prompt.
-                    let mut shown = |shown: &Tensor| {
-                        let fill = shown.narrow(D::Minus1, 0, filled - cells)?;
-                        let text = shown.narrow(D::Minus1, filled - cells, prompt.tokens)?;
-                        observer.observe(site, &Tensor::cat(&[&text, &fill], D::Minus1)?)
-                    };
-                    block.forward(&both, Some(&time), weights, &rotary, &sequence, Some(&mut shown))?
+            let mut watch = Watch::of(observer, site);
+            let given = asked.as_ref().zip(concepts.as_ref());
+            let (behind, of_concepts) =
+                block.forward_asked(&both, Some(&time), weights, &rotary, &sequence, watch.as_mut(), given)?;
+            if let Some(mut watch) = watch {
+                // The text's keys come first in what is told, as in the prompt.
+                watch.replace(|shown| {
+                    let fill = shown.narrow(D::Minus1, 0, filled - cells)?;
+                    let text = shown.narrow(D::Minus1, filled - cells, prompt.tokens)?;
+                    Ok(Tensor::cat(&[&text, &fill], D::Minus1)?)
+                })?;
+                watch.tell(site, observer)?;
+            }
+            both = behind;
+            concepts = match of_concepts {
+                Some((states, scores)) => {
+                    observer.observe_concepts(site, &scores)?;
+                    Some(states)
                 }
-                false => block.forward(&both, Some(&time), weights, &rotary, &sequence, None)?,
+                None => None,
             };
         }
         let image = both.narrow(1, 0, cells)?.contiguous()?;

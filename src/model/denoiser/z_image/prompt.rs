@@ -1,5 +1,6 @@
 //! A prompt made ready for the transformer.
 
+use super::super::concepts::Concepts;
 use super::super::conditioning::value_weights;
 use crate::Result;
 use candle_core::Tensor;
@@ -16,6 +17,8 @@ pub struct ZImagePrompt {
     pub(super) key_bias: Option<Tensor>,
     /// What the values of the text's keys are multiplied by, `[batch, tokens, 1]`.
     pub(super) value_weights: Option<Tensor>,
+    /// Concepts, and the places of their tokens.
+    pub(super) concepts: Option<(Concepts, Vec<[u32; 3]>)>,
     pub(super) batch: usize,
     pub(super) tokens: usize,
 }
@@ -31,6 +34,17 @@ impl ZImagePrompt {
         let shape = [self.batch, self.tokens];
         let value_weights = Some(value_weights(self.value_weights.as_ref(), weights, shape, &self.states)?);
         Ok(Self { value_weights, ..self.clone() })
+    }
+
+    /// This prompt with concepts; see
+    /// [`PreparedPrompt::with_concepts`](super::super::PreparedPrompt::with_concepts). Each stands
+    /// where it stands in a prompt of its own. ConceptAttention is not published for this network.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_concepts(self, concepts: &Self, tokens: &[Vec<usize>], rows: usize) -> Result<Self> {
+        let places = tokens.iter().flatten().map(|&token| [token as u32 + 1, 0, 0]).collect();
+        Ok(Self { concepts: Some((Concepts::new(&concepts.states, tokens, rows, false)?, places)), ..self })
     }
 
     /// Rows of the batch.
