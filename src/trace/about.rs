@@ -148,8 +148,7 @@ pub struct About {
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
     /// Concepts that read the image beside the prompt, in the order of `concept/` in the trace
-    /// file.
-    /// Those with tokens are among the probes.
+    /// file. Those with tokens are among the probes.
     #[serde(default)]
     pub concepts: Vec<ConceptInfo>,
     /// The text encoders, where there are two; empty for one, whose tokens are the prompt's.

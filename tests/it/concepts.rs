@@ -133,7 +133,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn map<'a>(maps: &'a attnmap::heatmap::Heatmaps, name: &str) -> Vec<f32> {
+fn map(maps: &attnmap::heatmap::Heatmaps, name: &str) -> Vec<f32> {
     let word = maps.chosen.iter().find(|word| word.text == name).unwrap();
     maps.map_of(word)
 }
