@@ -12,7 +12,7 @@ Needs benches/peers/requirements.txt, the package attnmap (`pip install .`), and
 
     pip install --no-deps daam==0.2.0 attention-map-diffusers==1.0.0
 
-A peer that is not installed is left out, and said to be.
+A peer that is not installed is left out, and said to be. `--inside` measures the recorder's own part of one call instead.
 """
 
 import argparse
@@ -122,6 +122,37 @@ def memory(names: list[str], arguments) -> None:
     print(json.dumps(peaks))
 
 
+def inside(arguments) -> None:
+    """Prints how much of a watched call's processor time the recorder's own functions take.
+
+    Both are of the same call and of one thread, so that it holds on a machine with other work too.
+    """
+    from attnmap import Recorder
+
+    spent = 0.0
+
+    def timed(function):
+        def around(*given):
+            nonlocal spent
+            start = time.thread_time()
+            try:
+                return function(*given)
+            finally:
+                spent += time.thread_time() - start
+
+        return around
+
+    for name in ("_attention", "_before", "_after"):
+        setattr(Recorder, name, timed(getattr(Recorder, name)))
+    pipeline = build(arguments.sizes)
+    for size, steps in ((arguments.size // 4, 1), (arguments.size, arguments.steps)):
+        spent, start = 0.0, time.thread_time()
+        call("recorder", pipeline, size, steps)
+        whole = time.thread_time() - start
+    print(f"{steps} steps, {size}x{size}: {whole:.2f} s, of which {spent:.3f} s in the recorder: {100 * spent / (whole - spent):.1f} % "
+          "on top of the rest")  # fmt: skip
+
+
 def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -134,11 +165,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--sizes", choices=["full", "tiny"], default="full", help="tiny: to see that it works")
+    parser.add_argument("--inside", action="store_true", help="only the recorder's own part of a call; with --threads 1")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(arguments.threads)
+    if arguments.inside:
+        inside(arguments)
+        return
     names = [name for name, module in MODULES.items() if importlib.util.find_spec(module)]
     for name in MODULES:
         if name not in names and not arguments.memory:
