@@ -162,6 +162,9 @@ fn table(found: &Sweep) -> String {
     if found.words.iter().any(|word| word.role == Role::Probe) {
         text += &format!("{}\n", print::PROBES);
     }
+    for word in found.words.iter().filter(|word| word.has_a_place()) {
+        text += &format!("{}\n", print::line(&word.sentence()));
+    }
     for stated in &found.stated {
         text += &format!("{}\n", print::line(&stated.to_string()));
     }

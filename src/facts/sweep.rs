@@ -3,7 +3,7 @@
 
 use super::compute::filler_peak;
 use super::expect::Outcome;
-use super::lexicon::Role;
+use super::lexicon::{self, Role};
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
 use crate::trace::{CheckpointInfo, Grid};
@@ -219,6 +219,11 @@ impl WordSweep {
             (true, true) => Habit::Middle,
             (true, false) => Habit::Accident,
         }
+    }
+
+    /// Whether it can have a habit: words for the whole scene and little words have no place.
+    pub fn has_a_place(&self) -> bool {
+        self.role != Role::Filler && !lexicon::sets_the_scene(&self.word)
     }
 
     /// The habit in a sentence.

@@ -28,8 +28,10 @@ pub(super) struct Around<'a> {
 pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let (prompt, count) = (encode_text(&found.about.prompt), found.seeds.len());
     let told = || found.words.iter().filter(|word| word.role != Role::Filler);
-    let habits: String =
-        told().map(|word| format!("<li dir=\"auto\">{}</li>", encode_text(&word.sentence()))).collect();
+    let habits: String = told()
+        .filter(|word| word.has_a_place())
+        .map(|word| format!("<li dir=\"auto\">{}</li>", encode_text(&word.sentence())))
+        .collect();
     let stated: String = found
         .stated
         .iter()
@@ -59,7 +61,7 @@ class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"command\"><code>{command}</code></p></section>\n\
          <section><h2>In numbers</h2><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in \
          numbers\"><table>\
-         <caption>Means over the seeds; places and scatter as shares of the image’s sides, from the top left</caption>\
+         <caption>Means over the seeds; places and scatter in per cent of the image’s sides, from the top left</caption>\
          <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">peak</th><th scope=\"col\">centre x, y</th>\
          <th scope=\"col\">scatter</th><th scope=\"col\">neglected</th></tr></thead>\
          <tbody>{rows}</tbody></table></div></section>\n\
@@ -91,7 +93,7 @@ fn plot(word: &WordSweep, found: &Sweep, around: &Around) -> String {
         .filter_map(|(point, seed)| point.map(|at| circle(at.x, at.y, "", 1.8 * unit, &format!("seed {seed}"))))
         .collect();
     let mean = word.mean.map_or_else(String::new, |at| circle(at.x, at.y, " class=\"mean\"", 4.0 * unit, "mean"));
-    let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {scatter:.2}"));
+    let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {:.0} %", 100.0 * scatter));
     format!(
         "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} \
         {height}\" role=\"img\" \
