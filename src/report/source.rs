@@ -543,8 +543,9 @@ fn files(list: &Value) -> String {
 }
 
 /// A point of an image of `size`, given as a share of its sides, in pixels: across, down.
+/// The pixel that a place lies in, as the command line names it and `--at` takes it.
 fn pixel(x: f32, y: f32, size: trace::Grid) -> String {
-    format!("{:.0}, {:.0} px", x * size.width as f32, y * size.height as f32)
+    format!("{:.0}, {:.0} px", (x * size.width as f32).floor(), (y * size.height as f32).floor())
 }
 
 fn percent(value: f32) -> String {

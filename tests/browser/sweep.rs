@@ -43,9 +43,9 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
         chrome.screenshot(true).save(scratch(&format!("sweep-{width}.png"))).unwrap();
     }
     assert_eq!(chrome.text("h1"), prompt);
-    // A sentence for each word that names something, as sweep.json has its places.
+    // A sentence for each word that has a place of its own.
     let sentences = chrome.eval("[...document.querySelectorAll('.habits li')].map((e) => e.textContent)");
-    assert_eq!(sentences.as_array().unwrap().len(), 3, "{sentences}");
+    assert_eq!(sentences.as_array().unwrap().len(), 2, "{sentences}");
     // A dot a seed, where the word landed, over the mean image.
     let dots = chrome.eval(
         "[...document.querySelectorAll('.plot')].map((p) => \
