@@ -74,10 +74,13 @@ fn values(arg: &Arg, typed: &ArgMatches) -> Vec<OsString> {
     raw.map(|values| values.collect::<Vec<&OsStr>>().join(OsStr::new(&delimiter))).collect()
 }
 
+/// Options whose value is taken with `=` alone.
+const EQUALS: [&str; 2] = ["--self-attention", "--keep-queries"];
+
 /// `--name value`, or `--name=value` where the value could be taken for something else.
 fn option_word(name: &str, value: &OsStr) -> String {
     let text = value.to_string_lossy();
-    if text.is_empty() || text.starts_with('-') || name == "--self-attention" {
+    if text.is_empty() || text.starts_with('-') || EQUALS.contains(&name) {
         let mut whole = OsString::from(format!("{name}="));
         whole.push(value);
         quoted_os(&whole)

@@ -7,6 +7,7 @@ use attnmap::files::Target;
 use attnmap::heatmap::Resolution;
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Given, Keep, Options, Pipeline};
+use attnmap::prompt::Prompt;
 use attnmap::run;
 use attnmap::trace::{PromptInfo, Site};
 use attnmap::{Error, Result};
@@ -80,6 +81,20 @@ pub struct GenerateArgs {
     #[arg(value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
+    /// Keep queries and keys, for "inside one score" on the page: of all layers, or of these
+    /// grids, e.g. =8,16
+    ///
+    /// Of all layers, or only those of these short sides or WxH, separated by commas. Queries are
+    /// kept as their mean over the steps, which has the mean of the scores.
+    #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1)]
+    #[arg(default_missing_value = "", require_equals = true)]
+    keep_queries: Option<String>,
+
+    /// Memory that keeping queries may take while the run goes on
+    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
+    #[arg(value_parser = super::self_attention::parse_bytes, requires = "keep_queries")]
+    query_memory: u64,
+
     /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a
     /// decoding; 0 keeps none [default: about 8 up to 256x256, none beyond]
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1")]
@@ -128,6 +143,7 @@ Examples:
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
   attnmap generate \"a red apple and a frog\" --model ./flux --concepts --probe sky
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
+  attnmap generate \"a red apple on the beach\" --keep-queries=8,16
 
 A probe's map is what the word would take of the prompt's attention if it stood there too; the word itself has
 no influence. It says what the model ties a place to, not that it drew the thing: some layers give a share to
@@ -143,6 +159,16 @@ from is resized to --size; without it the picture keeps its shape, at a size nea
 
 Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds
 0..8). Ranges of shares and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
+
+/// The grids in the value of `option`; none where it has no value.
+fn grid_sizes(option: &str, sizes: &str) -> Result<Vec<Resolution>> {
+    let size = |size: &str| {
+        let quoted = attnmap::in_quotes(size);
+        let reason = format!("{quoted} is no size; write the short side of a grid, like 16, or WxH, like 24x16");
+        size.parse::<Resolution>().map_err(|_| Error::option(option, reason))
+    };
+    sizes.split(',').map(str::trim).filter(|size| !size.is_empty()).map(size).collect()
+}
 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
 fn read_latents(path: &Path) -> Result<Tensor> {
@@ -209,6 +235,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         unconditional: args.trace_negative,
         text_queries: args.text_queries(&pipeline)?,
         self_attention: args.self_attention(&pipeline, &runs[0])?,
+        queries: args.queries(&pipeline, &prompt, &runs[0])?,
     };
     let maker = Maker {
         pipeline: &pipeline,
@@ -278,22 +305,23 @@ impl GenerateArgs {
     /// The self-attention sites to keep, said on stderr with the memory that they take.
     fn self_attention(&self, pipeline: &Pipeline, options: &Options) -> Result<Vec<Site>> {
         let Some(sizes) = &self.self_attention else { return Ok(Vec::new()) };
-        let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
-        let size = |size: &str| {
-            let reason = || {
-                format!(
-                    "{} is no size; write the short side of a grid, like 16, or WxH, like 24x16",
-                    attnmap::in_quotes(size)
-                )
-            };
-            size.parse::<Resolution>().map_err(|_| Error::option("--self-attention", reason()))
-        };
-        let sizes: Vec<Resolution> = sizes.map(size).collect::<Result<_>>()?;
+        let sizes = grid_sizes("--self-attention", sizes)?;
         let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
         let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
         let plan = pipeline.plan_self_attention(options, wanted, self.self_memory)?;
         print::note(plan.describe());
         Ok(plan.sites)
+    }
+
+    /// The sites whose queries are kept, said on stderr with what that takes.
+    fn queries(&self, pipeline: &Pipeline, prompt: &Prompt, options: &Options) -> Result<Vec<Site>> {
+        let Some(sizes) = &self.keep_queries else { return Ok(Vec::new()) };
+        let sizes = grid_sizes("--keep-queries", sizes)?;
+        let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
+        let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
+        let sites = pipeline.query_sites(options, wanted)?;
+        print::note(pipeline.plan_queries(prompt, options, &sites, self.query_memory)?.describe());
+        Ok(sites)
     }
 
     /// The run folder of one seed. With several images `--out` is the folder that they go into.

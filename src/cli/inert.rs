@@ -315,6 +315,8 @@ mod tests {
         ("latents", "is the run's first sample"),
         ("self-attention", "is refused where there is none"),
         ("self-memory", "needs --self-attention"),
+        ("keep-queries", "is refused where there are none"),
+        ("query-memory", "needs --keep-queries"),
         ("init", "is where the run begins"),
         ("mask", "needs --init"),
         ("strength", "needs --init"),

@@ -18,7 +18,7 @@ use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
-use crate::trace::{AttentionObserver, By, WordInfo};
+use crate::trace::{AttentionObserver, By, QUERIES, WordInfo};
 use crate::{Result, report};
 use image::RgbImage;
 
@@ -91,7 +91,7 @@ impl Maker<'_> {
         if progress(Progress::Traced(&traced[0])).is_break() {
             return Err(crate::Error::Interrupted);
         }
-        let Traced { generation, trace } = &traced[0];
+        let Traced { generation, trace, queries } = &traced[0];
         let mut timings = BTreeMap::from([
             ("encode".to_owned(), timings.encode),
             ("steps".to_owned(), timings.steps),
@@ -120,6 +120,7 @@ impl Maker<'_> {
         };
         run::write_run(target, &new, |folder, place, _| {
             run::save_steps(folder, &estimates)?;
+            queries.iter().try_for_each(|queries| queries.save(&folder.join(QUERIES)))?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
             run::save_regions(&new.pictures, folder, self.regions)?;
             report::write_as(folder, place).map(drop)

@@ -165,6 +165,25 @@ impl TextEncoder {
         self.ended(&ids.to_dtype(DType::U32)?.to_vec2::<u32>()?, &last.to_dtype(self.dtype)?, hidden_states, attentions)
     }
 
+    /// Channels of its states.
+    ///
+    /// # Errors
+    /// Those of the tensors.
+    pub fn width(&self) -> Result<usize> {
+        Ok(self.token_embedding.dim(1)?)
+    }
+
+    /// The queries and the keys of each layer that `encoding` went through, f32 `[batch, heads,
+    /// tokens, head_dim]` each, not scaled: of the states that the layer was given.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub fn queries_keys(&self, encoding: &TextEncoding) -> Result<Vec<[Tensor; 2]>> {
+        // The states behind the last layer are given to none.
+        let given = encoding.hidden_states.iter().rev().skip(1).rev();
+        self.layers.iter().zip(given).map(|(layer, states)| layer.queries_keys(&states.to_dtype(self.dtype)?)).collect()
+    }
+
     fn run(&self, ids: &Tensor, embedded: &Tensor, keep_attentions: bool) -> Result<TextEncoding> {
         let (_, tokens) = ids.dims2()?;
         let rows = ids.to_dtype(DType::U32)?.to_vec2::<u32>()?;
@@ -250,6 +269,14 @@ impl Layer {
             activation: config.hidden_act,
             fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
         })
+    }
+
+    fn queries_keys(&self, x: &Tensor) -> Result<[Tensor; 2]> {
+        let normed = self.layer_norm1.forward(x)?;
+        let of_heads = |projection: &Linear| -> Result<Tensor> {
+            Ok(split_heads(&projection.forward(&normed)?, self.heads)?.to_dtype(DType::F32)?)
+        };
+        Ok([of_heads(&self.q_proj)?, of_heads(&self.k_proj)?])
     }
 
     fn forward(&self, x: &Tensor, mask: &Tensor, attentions: Option<&mut Vec<Tensor>>) -> Result<Tensor> {

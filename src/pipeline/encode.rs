@@ -50,6 +50,13 @@ pub(super) struct Encoding {
     outputs: Vec<TextEncoding>,
 }
 
+impl Encoding {
+    /// What each encoder gave.
+    pub(super) fn outputs(&self) -> &[TextEncoding] {
+        &self.outputs
+    }
+}
+
 impl Pipeline {
     /// Tokens, words and padding of `text`, every character of it text, as the text encoders will
     /// see them.

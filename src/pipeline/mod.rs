@@ -22,6 +22,7 @@ mod once;
 mod options;
 mod paint;
 mod probes;
+mod queries;
 mod qwen;
 mod second;
 mod settings;

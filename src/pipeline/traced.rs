@@ -10,8 +10,8 @@ use super::options::Options;
 use crate::checkpoint::Part;
 use crate::prompt::{Joined, Prompt};
 use crate::trace::{
-    About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Recorder, SelfAttentionPlan,
-    Site, Trace, Unobserved,
+    About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Queries, QueryRecorder,
+    Recorder, SelfAttentionPlan, Site, Trace, Unobserved,
 };
 use crate::{Error, Result};
 
@@ -28,11 +28,20 @@ pub struct Keep {
     /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`]
     /// ([`Pipeline::plan_self_attention`]).
     pub self_attention: Vec<Site>,
+    /// Sites whose queries and keys are kept ([`Pipeline::query_sites`]), and with them those of
+    /// the text encoders.
+    pub queries: Vec<Site>,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { per_step: true, unconditional: false, text_queries: false, self_attention: Vec::new() }
+        Self {
+            per_step: true,
+            unconditional: false,
+            text_queries: false,
+            self_attention: Vec::new(),
+            queries: Vec::new(),
+        }
     }
 }
 
@@ -43,6 +52,8 @@ pub struct Traced {
     pub generation: Generation,
     /// The attention of every cross-attention site.
     pub trace: Trace,
+    /// Its queries and keys, where they were asked for.
+    pub queries: Option<Queries>,
 }
 
 impl Pipeline {
@@ -111,12 +122,25 @@ impl Pipeline {
             }
             recorder = recorder.with_text_queries();
         }
-        let made = self.generate(&prompt, options, &mut Both(&mut recorder, observer), progress);
+        let kept = self.with_head_dims(&keep.queries);
+        let mut queries = (!kept.is_empty()).then(|| QueryRecorder::new(&kept, options.seeds.len()));
+        let made = match &mut queries {
+            Some(queries) => {
+                let mut both = Both(queries, observer);
+                self.generate(&prompt, options, &mut Both(&mut recorder, &mut both), progress)
+            }
+            None => self.generate(&prompt, options, &mut Both(&mut recorder, observer), progress),
+        };
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
         // What overflows in a late step shows here.
         let recordings = recorder.finish().map_err(|error| self.blame(error, &prompt, options))?;
+        let mut queries = match queries {
+            Some(queries) => queries.finish(&prompt.text, &prompt.keys(), &self.encoder_queries(&prompt, options)?)?,
+            None => Vec::new(),
+        }
+        .into_iter();
         for (generation, mut recording) in generations.images.into_iter().zip(recordings) {
             let TextAttentions { first, second } = generations.text.clone();
             (recording.text, recording.text_2) = (first, second);
@@ -132,7 +156,7 @@ impl Pipeline {
                 checkpoint: self.checkpoint_info(),
                 settings: serde_json::to_value(self.settings(options, generation.seed)).unwrap_or_default(),
             };
-            traced.push(Traced { trace: Trace::new(about, recording)?, generation });
+            traced.push(Traced { trace: Trace::new(about, recording)?, generation, queries: queries.next() });
         }
         Ok((traced, generations.timings))
     }

@@ -39,6 +39,7 @@ pub(super) fn report_script() -> String {
         include_str!("assets/steps.js"),
         include_str!("assets/heads.js"),
         include_str!("assets/headview.js"),
+        include_str!("assets/inside.js"),
         include_str!("assets/matrix.js"),
         include_str!("assets/attribution.js"),
         include_str!("assets/components.js"),

@@ -2,7 +2,7 @@
 
 use crate::attribution::RegionAttribution;
 use crate::render::Display;
-use crate::trace::{Buffer, Stage};
+use crate::trace::{Buffer, Queries, Stage};
 use half::f16;
 use serde::Serialize;
 
@@ -315,6 +315,8 @@ pub struct ReportData {
     pub negative_words: Option<Negative>,
     /// Self-attention, the coarsest grid first, where the run kept it.
     pub self_attention: Vec<SelfAttentionData>,
+    /// Queries and keys, where the run kept them.
+    pub queries: Option<Queries>,
     /// The self-attention of each text encoder that was recorded.
     pub matrices: Vec<PromptMatrix>,
     /// Layout statistics, one row a word.

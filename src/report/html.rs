@@ -4,6 +4,7 @@
 use super::assets;
 use super::data::{ImageData, ReportData};
 use super::pack::{self, pack};
+use super::queries;
 use crate::facts::lexicon::{self, Role};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use html_escape::{encode_double_quoted_attribute, encode_text};
@@ -15,7 +16,9 @@ pub(super) const INLINE: &str = "data: blob:";
 
 /// The page of a run, complete: an HTML file to be written as `report.html`.
 pub fn page(data: &ReportData) -> String {
-    let packed = pack(data, pack::budget(data.image.width * data.image.height));
+    let pixels = data.image.width * data.image.height;
+    let packed = pack(data, pack::budget(pixels));
+    let inside = data.queries.as_ref().map(|kept| queries::pack(kept, data, queries::budget(pixels)));
     let sites: Vec<Value> = data
         .sites
         .iter()
@@ -88,6 +91,7 @@ pub fn page(data: &ReportData) -> String {
             .filter_map(|(t, block)| block.as_ref().map(|block| json!({
             "height": t.height, "width": t.width, "sites": t.sites, "block": block,
         }))).collect::<Vec<_>>(),
+        "queries": inside.as_ref().map(|inside| &inside.about),
         "layout": data.layout, "remarks": data.remarks, "verdicts": data.verdicts, "checks": data.checks,
         "figures": figures, "why": why, "attributions": data.attributions, "components": data.components,
         "explain": data.explain_command, "settings": data.settings, "cell": data.cell, "command": data.command,
@@ -109,13 +113,16 @@ pub fn page(data: &ReportData) -> String {
         encode_double_quoted_attribute(&image),
         prompt = encode_double_quoted_attribute(&data.prompt),
     );
+    let run = embed_json(&run);
+    let mut parts = vec![("run", "application/json", run.as_str()), ("maps", "text/plain", &packed.base64)];
+    parts.extend(inside.as_ref().map(|inside| ("queries", "text/plain", inside.base64.as_str())));
     document(&Document {
         title: &title,
         style: &assets::report_style(),
         script: &assets::report_script(),
         body: &still,
         images: INLINE,
-        data: &[("run", "application/json", &embed_json(&run)), ("maps", "text/plain", &packed.base64)],
+        data: &parts,
     })
 }
 

@@ -15,6 +15,7 @@ mod differences;
 mod html;
 mod links;
 pub mod pack;
+pub mod queries;
 mod runs;
 mod source;
 mod start;

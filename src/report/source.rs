@@ -17,7 +17,7 @@ use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
-use crate::trace::{self, Half, Stage, Trace};
+use crate::trace::{self, Half, Queries, Stage, Trace};
 use crate::{Error, Result};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use half::slice::HalfFloatSliceExt;
@@ -59,6 +59,8 @@ pub struct Parts<'a> {
     pub attributions: Vec<RegionAttribution>,
     /// What `attnmap components` found.
     pub components: Option<Components>,
+    /// Queries and keys, where the run kept them.
+    pub queries: Option<Queries>,
     /// A sweep of the prompt beside the run.
     pub sweep: Option<SweepLink>,
     /// Whether the run is a cell of a gallery, two folders above its own.
@@ -159,6 +161,7 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         sheet: std::fs::read(folder.join("words.png")).ok(),
         attributions: Attributions::read(folder).map(|found| found.regions).unwrap_or_default(),
         components: read_components(folder).ok().flatten(),
+        queries: run.queries(&trace).ok().flatten(),
         sweep: sweep_beside(&run),
         is_cell: folder.join("cell.json").is_file(),
     })
@@ -170,7 +173,7 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
 /// [`Error::Trace`] when the parts do not fit each other.
 pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
-    let Parts { causal, without, why, sheet, sweep, attributions, components, is_cell, .. } = parts;
+    let Parts { causal, without, why, sheet, sweep, attributions, components, queries, is_cell, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
@@ -259,6 +262,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
             .map(|half| negative_words(trace, &half, how.unwrap_or_default(), syntax))
             .transpose()?,
         self_attention: recording.self_attention.iter().map(self_attention_data).collect(),
+        queries,
         matrices: matrices(trace),
         layout: layout.collect(),
         remarks: remarks(record),

@@ -3,7 +3,7 @@
 
 use super::folder::Run;
 use super::record::FILE as RECORD;
-use crate::trace::Trace;
+use crate::trace::{QUERIES, Queries, Trace};
 use crate::{Error, Result};
 use safetensors::SafeTensors;
 use serde::Serialize;
@@ -48,6 +48,10 @@ pub fn check(folder: &Path) -> Result<Vec<Fault>> {
             }
             trace.faults().into_iter().for_each(|fault| add(TRACE, fault));
             of_record(&run, Some(&trace)).into_iter().for_each(|reason| add(RECORD, reason));
+            match run.queries(&trace) {
+                Ok(queries) => queries.iter().flat_map(Queries::faults).for_each(|fault| add(QUERIES, fault)),
+                Err(error) => add(QUERIES, plain(&error)),
+            }
         }
         Err(error) => {
             add(TRACE, plain(&error));

@@ -1,7 +1,7 @@
 //! An existing run folder, opened.
 
 use super::{RunKind, RunRecord};
-use crate::trace::{Grid, Trace};
+use crate::trace::{Grid, QUERIES, Queries, Trace};
 use crate::{Error, Result, files, picture};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,22 @@ impl Run {
         }
         trace.verify()?;
         Ok(trace.by(self.record.by))
+    }
+
+    /// Its `queries.safetensors`; `None` where the run kept none.
+    ///
+    /// # Errors
+    /// Those of [`Queries::load`]; [`Error::Trace`] when it is another run's than `trace`.
+    pub fn queries(&self, trace: &Trace) -> Result<Option<Queries>> {
+        let file = self.folder.join(QUERIES);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let queries = Queries::load(&file)?;
+        match queries.differs_from(trace) {
+            Some(reason) => Err(Error::Trace { file, reason }),
+            None => Ok(Some(queries)),
+        }
     }
 
     /// What `run.json` says otherwise than `trace`.

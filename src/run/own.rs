@@ -11,10 +11,11 @@ use std::path::{Component, Path};
 pub const KIND: Kind = Kind { name: "a run", is: |folder| Known::read(folder).is_some(), owns };
 
 /// Files that every run may have, and cells of galleries.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     FILE,
     "image.png",
     "trace.safetensors",
+    crate::trace::QUERIES,
     "heatmaps.safetensors",
     "words.png",
     "evidence.json",
@@ -128,6 +129,7 @@ mod tests {
             "overlays/00-a.png",
             "overlays/01-b.png",
             "steps/07.png",
+            "queries.safetensors",
             "self-attention/pixel-1-2.json",
         ] {
             assert!(own(path), "{path}");

@@ -3,21 +3,16 @@
 use super::concepts::{check_scores, tensor_name};
 use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
-use super::tensors::{self, NamedTensor};
+use super::tensors::{self, NamedTensor, Reader};
 use super::{
     About, Buffer, ConceptInfo, ConceptMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording,
     SelfAttention, Site, SiteMaps, TextAttention,
 };
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
-use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
-use serde::de::DeserializeOwned;
-use std::collections::HashMap;
-use std::ops::Range;
+use safetensors::Dtype;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The format of the trace files that this version writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 2;
@@ -289,15 +284,11 @@ impl Trace {
     /// [`Error::Io`] when the file cannot be opened; [`Error::Trace`] when it is no trace, is
     /// damaged, or was written in a newer format.
     pub fn load(path: &Path) -> Result<Self> {
-        let error = |reason: String| Error::Trace { file: path.to_path_buf(), reason };
-        let file = crate::files::open(path).map_err(Error::io(path))?;
-        // SAFETY: attnmap never changes a trace in place (files are replaced by renaming), and
-        // plain numbers have no invalid bit patterns. That somebody else truncates the file is the
-        // risk of every memory map.
-        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?);
-        let trace = Reader::new(&map).and_then(|reader| reader.read(path)).map_err(error)?;
-        trace.validate().map_err(error)?;
-        Ok(trace)
+        Reader::open(path, |reader| {
+            let trace = reader.read(path)?;
+            trace.validate()?;
+            Ok(trace)
+        })
     }
 
     /// An [`Error::Trace`] about this trace.
@@ -352,36 +343,9 @@ impl Trace {
     }
 }
 
-/// A trace file taken apart.
-struct Reader<'a> {
-    map: &'a Arc<Mmap>,
-    metadata: HashMap<String, String>,
-    tensors: HashMap<String, (Dtype, Vec<usize>, Range<usize>)>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(map: &'a Arc<Mmap>) -> Result<Self, String> {
-        let damaged = |error| format!("not a safetensors file, or a damaged one ({error}); make the run again");
-        let (header, contents) = SafeTensors::read_metadata(map).map_err(damaged)?;
-        let start = 8 + header;
-        let tensors = contents.tensors().into_iter().map(|(name, info)| {
-            let (from, to) = info.data_offsets;
-            (name, (info.dtype, info.shape.clone(), start + from..start + to))
-        });
-        Ok(Self { map, metadata: contents.metadata().clone().unwrap_or_default(), tensors: tensors.collect() })
-    }
-
+impl Reader {
     fn read(&self, path: &Path) -> Result<Trace, String> {
-        let version =
-            self.text("format_version").map_err(|_| "not an attnmap trace (no format_version)".to_string())?;
-        let version: u32 = version.parse().map_err(|_| format!("format_version {version:?} is not a number"))?;
-        if version > FORMAT_VERSION {
-            let writer = self.text("writer").unwrap_or("a newer attnmap");
-            return Err(format!(
-                "trace format {version}, written by {writer}, is newer than this attnmap reads ({FORMAT_VERSION}); \
-                 update attnmap or make the run again"
-            ));
-        }
+        self.version("trace", FORMAT_VERSION)?;
         let prompt =
             PromptInfo { text: self.text("prompt")?.into(), tokens: self.json("tokens")?, words: self.json("words")? };
         let negative: Option<PromptInfo> =
@@ -511,26 +475,5 @@ impl<'a> Reader<'a> {
             Ok(SiteMaps { sum, steps: maps })
         };
         sites.iter().map(site).collect()
-    }
-
-    fn tensor<T: bytemuck::AnyBitPattern>(
-        &self,
-        name: &str,
-        dtype: Dtype,
-        shape: &[usize],
-    ) -> Result<Buffer<T>, String> {
-        let (found, found_shape, bytes) = self.tensors.get(name).ok_or_else(|| format!("tensor {name} is missing"))?;
-        if (*found, found_shape.as_slice()) != (dtype, shape) {
-            return Err(format!("tensor {name} is {found:?} {found_shape:?}, not {dtype:?} {shape:?}"));
-        }
-        Ok(Buffer::mapped(self.map, bytes.clone()))
-    }
-
-    fn text(&self, key: &str) -> Result<&str, String> {
-        self.metadata.get(key).map(String::as_str).ok_or_else(|| format!("metadata {key:?} is missing"))
-    }
-
-    fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T, String> {
-        serde_json::from_str(self.text(key)?).map_err(|error| format!("metadata {key:?}: {error}"))
     }
 }

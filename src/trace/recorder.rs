@@ -304,7 +304,7 @@ impl AttentionObserver for Recorder {
 
 /// Calls `body` with the tensor's values in row-major order, without a copy when it is a contiguous
 /// f32 tensor on the CPU.
-fn with_f32(tensor: &Tensor, body: impl FnOnce(&[f32])) -> Result<()> {
+pub(super) fn with_f32(tensor: &Tensor, body: impl FnOnce(&[f32])) -> Result<()> {
     let plain;
     let tensor = if tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous() {
         tensor

@@ -145,6 +145,21 @@ pub trait AttentionObserver {
         Ok(())
     }
 
+    /// Whether the queries and keys of `site` should be passed to
+    /// [`observe_queries`](Self::observe_queries). Asked at every call. Networks with joint
+    /// attention do not ask.
+    fn wants_queries(&self, _site: &Site) -> bool {
+        false
+    }
+
+    /// What the probabilities of `site` are made of: queries `[batch, heads, height * width,
+    /// head_dim]` and keys `[batch, heads, keys, head_dim]`, rows as in
+    /// [`observe`](Self::observe). A score is their product over the channels, divided by the root
+    /// of `head_dim`.
+    fn observe_queries(&mut self, _site: &Site, _queries: &Tensor, _keys: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// A step begins: the observations until the next call of this belong to it.
     fn begin_step(&mut self, _step: &Step) -> Result<()> {
         Ok(())
@@ -191,6 +206,19 @@ impl AttentionObserver for Both<'_> {
         for observer in [&mut *self.0, &mut *self.1] {
             if observer.wants(site) && !observer.text_queries(site).is_empty() {
                 return observer.observe_text(site, probabilities);
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_queries(&self, site: &Site) -> bool {
+        self.0.wants_queries(site) || self.1.wants_queries(site)
+    }
+
+    fn observe_queries(&mut self, site: &Site, queries: &Tensor, keys: &Tensor) -> Result<()> {
+        for observer in [&mut *self.0, &mut *self.1] {
+            if observer.wants_queries(site) {
+                observer.observe_queries(site, queries, keys)?;
             }
         }
         Ok(())

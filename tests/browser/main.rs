@@ -9,6 +9,7 @@ mod compare;
 #[path = "../common/folder.rs"]
 mod folder;
 mod gallery;
+mod inside;
 mod long;
 mod numbers;
 #[path = "../common/program.rs"]

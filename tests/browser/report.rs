@@ -531,7 +531,7 @@ fn generate(folder: &std::path::Path, more: &[&str]) -> PathBuf {
 }
 
 /// The same on the tiny checkpoint of that name.
-fn generate_with(checkpoint: &str, folder: &std::path::Path, more: &[&str]) -> PathBuf {
+pub(crate) fn generate_with(checkpoint: &str, folder: &std::path::Path, more: &[&str]) -> PathBuf {
     let out = folder.join("run");
     let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(checkpoint);
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"))

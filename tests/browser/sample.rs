@@ -246,6 +246,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         words,
         probes: vec![],
         self_attention: vec![],
+        queries: None,
         sites,
     }
 }

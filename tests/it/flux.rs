@@ -137,7 +137,7 @@ impl Case {
         let (options, expected) = (self.options(pipeline), tensors(name));
         let prompt = pipeline.prompt(&self.prompt, &options).unwrap();
         let (mut traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap();
-        let Traced { generation, trace } = traced.remove(0);
+        let Traced { generation, trace, .. } = traced.remove(0);
         for (got, want) in trace.recording.timesteps.iter().zip(&self.timesteps) {
             assert!((got - want).abs() <= 1e-4, "{name}: timestep {got} for {want}");
         }

@@ -42,6 +42,7 @@ mod probe;
 #[path = "../common/program.rs"]
 mod program;
 mod prompt;
+mod queries;
 mod recorder;
 mod render;
 mod reopen;

@@ -56,7 +56,7 @@ impl Settings {
         assert_eq!(prompt.tokens.len(), self.tokens, "{name}: tokens");
         let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
         let (traced, _) = pipeline.trace(&prompt, options, Keep::default(), quiet).unwrap();
-        let Traced { generation, trace } = &traced[0];
+        let Traced { generation, trace, .. } = &traced[0];
 
         assert_eq!(trace.recording.timesteps, self.timesteps, "{name}: timesteps");
         trace.verify().unwrap();
@@ -172,7 +172,7 @@ fn bf16_changes_little() {
         let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach").unwrap();
         let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
         let (mut traced, _) = pipeline.trace(&prompt, &pipeline.default_options(), Keep::default(), quiet).unwrap();
-        let Traced { generation, trace } = traced.remove(0);
+        let Traced { generation, trace, .. } = traced.remove(0);
         let maps = heatmap::aggregate(&trace, &Aggregate::default(), &trace.about.prompt.words).unwrap();
         (generation.image, maps.tokens)
     };

@@ -190,7 +190,7 @@ fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
         let options = case.options(&pipeline);
         let prompt = pipeline.prompt(&case.prompt, &options).unwrap();
         let (mut traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap();
-        let Traced { generation, trace } = traced.remove(0);
+        let Traced { generation, trace, .. } = traced.remove(0);
         for (got, want) in trace.recording.timesteps.iter().zip(&case.timesteps) {
             assert!((got - want).abs() <= 1e-4, "{name}: timestep {got} for {want}");
         }

@@ -112,7 +112,7 @@ fn check(path: &Path) {
     );
     assert!(states < 1e-4, "{name}: states are off by {states:e}");
 
-    let Traced { generation, trace } = trace(&pipeline, &prompt, &options);
+    let Traced { generation, trace, .. } = trace(&pipeline, &prompt, &options);
     let negative = trace.about.negative.as_ref().unwrap();
     let ids: Vec<u32> = negative.tokens.iter().map(|token| token.id).collect();
     assert_eq!(ids, case.negative_ids.concat(), "{name}: negative prompt");

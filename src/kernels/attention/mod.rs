@@ -153,6 +153,11 @@ mod tests {
             let case = Case { q: &q, k: &k, v: &v, bias, batch, heads, width };
             let (want, probabilities) = reference(&case).unwrap();
             let packed = PackedKeys::new(&k, &v, batch, tokens, heads);
+            let by_head = (0..batch * heads * tokens).flat_map(|at| {
+                let (row, head, token) = (at / tokens / heads, at / tokens % heads, at % tokens);
+                k[(row * tokens + token) * channels + head * width..][..width].to_vec()
+            });
+            prop_assert!(relative(&packed.keys(), &by_head.collect::<Vec<f32>>()) < 1e-6);
             let got = packed.attend(&q, bias);
             prop_assert!(relative(&got, &want) < 2e-5, "{}", relative(&got, &want));
             let (got, of_all) = packed.attend_with_probabilities(&q, bias, 0..tokens);

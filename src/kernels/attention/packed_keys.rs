@@ -114,6 +114,26 @@ impl PackedKeys {
         Self { keys: self.keys.clone(), values, ..*self }
     }
 
+    /// The keys as they were given, `[batch, heads, tokens, width]`, within rounding.
+    ///
+    /// # Panics
+    /// When they were packed as bf16, which only keys of one step are.
+    pub fn keys(&self) -> Vec<f32> {
+        assert!(!self.halved, "keys that are shown are kept in f32");
+        let panel = 2 * shape().0;
+        let scale = (self.width as f64).sqrt() as f32;
+        let per_task = self.keys.len() / (self.batch * self.heads).max(1);
+        let mut keys = Vec::with_capacity(self.batch * self.heads * self.tokens * self.width);
+        for task in 0..self.batch * self.heads {
+            for token in 0..self.tokens {
+                let at = task * per_task + token / panel * panel * self.width + token % panel;
+                let own = self.keys[at..].iter().step_by(panel).take(self.width);
+                keys.extend(own.map(|key| key * scale));
+            }
+        }
+        keys
+    }
+
     /// Rows of the batch.
     pub fn batch(&self) -> usize {
         self.batch
@@ -122,6 +142,16 @@ impl PackedKeys {
     /// Channels of queries, keys and values: heads times the width of one.
     pub fn channels(&self) -> usize {
         self.heads * self.width
+    }
+
+    /// Attention heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Channels of one head.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Tokens that can be attended to.

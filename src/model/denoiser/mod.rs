@@ -210,6 +210,15 @@ impl Denoiser {
         }
     }
 
+    /// Channels of each head of [`sites`](Self::sites), in that order, where the prompt's keys are
+    /// the same at every step. `None` in joint attention, whose text changes with the image.
+    pub fn head_dims(&self) -> Option<Vec<usize>> {
+        match self {
+            Self::Unet(unet) => Some(unet.head_dims()),
+            Self::Sd3(_) | Self::Flux(_) | Self::ZImage(_) => None,
+        }
+    }
+
     /// What ends a pass through the network, from any thread; a clone of the network has the same.
     pub fn interrupt(&self) -> &Interrupt {
         match self {

@@ -54,6 +54,20 @@ enum Seen {
 }
 
 impl KeysValues {
+    /// The keys, f32 `[batch, heads, tokens, head_dim]`, not scaled.
+    ///
+    /// # Errors
+    /// Those of the tensors.
+    pub fn keys(&self) -> Result<Tensor> {
+        match &self.0 {
+            Seen::Plain { keys, .. } => Ok(keys.to_dtype(DType::F32)?),
+            Seen::Fast(context) => {
+                let shape = (context.batch(), context.heads(), context.tokens(), context.width());
+                fast::tensor(context.keys(), shape)
+            }
+        }
+    }
+
     /// The same keys, and values times `weights` (f32, `[batch, tokens]`).
     ///
     /// # Errors
@@ -173,6 +187,15 @@ impl Attention {
             }
         };
         self.to_out.forward_plus(&seen, residual)
+    }
+
+    /// The queries of `x` `[batch, queries, channels]`, `[batch, heads, queries, head_dim]`, not
+    /// scaled.
+    ///
+    /// # Errors
+    /// When shapes do not meet.
+    pub fn queries(&self, x: &Tensor) -> Result<Tensor> {
+        split_heads(&self.to_q.forward(x)?, self.heads)
     }
 
     /// The probabilities with which `x` `[batch, queries, channels]` attends to each of `contexts`,

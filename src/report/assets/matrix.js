@@ -67,6 +67,12 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
     if (cell) speak(Number(cell.dataset.i), Number(cell.dataset.j)); else speak();
   });
   table.addEventListener('pointerleave', () => speak());
+  // A click reads the score of two tokens, where their queries and keys were kept.
+  const inside = insideMatrix(index, {tokens, layers, heads}, {values, unseen, tokenText});
+  if (inside) table.addEventListener('click', (event) => {
+    const cell = event.target.closest('td[data-i]');
+    if (cell) set({pair: [Number(cell.dataset.i), Number(cell.dataset.j)]});
+  });
   const scroller = el('div', {class: 'scroller'}, table);
   let drawn = '';
   listeners.push(() => {
@@ -111,5 +117,5 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
   });
   return el('div', {'data-encoder': name},
     el('div', {class: 'presets'}, el('label', {}, el('span', {text: 'Layer'}), layer), el('label', {}, el('span', {text: 'Head'}), head), sink, asLines),
-    scroller, lines.node, says, note);
+    scroller, lines.node, says, note, inside);
 }

@@ -4,6 +4,7 @@ async function start() {
   const facts = factsPanel();
   try {
     await loadMaps();
+    await loadQueries();
   } catch (error) {
     document.body.prepend(el('p', {class: 'still', text: 'The maps could not be read (' + error.message + '). This page needs a browser from 2023 or later.'}));
     $('source').hidden = false;
@@ -15,7 +16,7 @@ async function start() {
   const head = el('header', {class: 'masthead'}, el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {}, meta.join(' · '), sweep && ' · ', sweep), cellLinks()),
     el('h1', {class: 'unseen', dir: 'auto', text: (LOOK ? 'Attention to a caption: ' : 'Attention for a prompt: ') + (RUN.prompt || 'empty')}), wordsPanel());
   const stage = stagePanel();
-  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel(), headsPanel(), componentsPanel(), facts.evidence, whyPanel(), attributionPanel(), facts.layout, matrixPanel(), facts.settings, facts.help);
+  const side = el('div', {class: 'side'}, rankingPanel(), stepsPanel(), begunPanel(), headsPanel(), insidePanel(), componentsPanel(), facts.evidence, whyPanel(), attributionPanel(), facts.layout, matrixPanel(), facts.settings, facts.help);
   const plate = el('div', {class: 'plate'}, stage, side);
   document.body.append(el('main', {class: 'page'}, head, plate,
     el('footer', {class: 'note', text: `attnmap ${RUN.version} · ${RUN.name}`})));

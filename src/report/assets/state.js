@@ -21,6 +21,7 @@ const S = {
   specials: false, // start, end and padding unfolded
   probes: false, // words that are not in the prompt unfolded
   encoder: 0, layer: -1, head: -1, sink: false, lines: false, // prompt matrix: which text encoder, average, average, start token left out
+  pair: [1, 0], token: 0, sorted: true, // inside one score: two tokens of the matrix, which token of the word, channels by what they give
   estimate: true, // show the image estimate of a single step
   begun: false, // show the picture that the run set out from in place of the image
 };
@@ -229,6 +230,9 @@ function hash() {
   if (S.encoder > 0 || S.layer >= 0 || S.head >= 0) add('matrix', S.layer + '.' + S.head + (S.encoder > 0 ? '.' + S.encoder : ''));
   add('sink', Number(S.sink), 0);
   add('lines', Number(S.lines), 0);
+  add('pair', S.pair.join('.'), DEFAULTS.pair.join('.'));
+  add('token', S.token, 0);
+  add('sorted', Number(S.sorted), 1);
   add('start', Number(S.begun), 0);
   return parts.join('&');
 }
@@ -268,6 +272,9 @@ function readHash() {
     else if (key === 'probes') patch.probes = value === '1';
     else if (key === 'sink') patch.sink = value === '1';
     else if (key === 'lines') patch.lines = value === '1';
+    else if (key === 'pair' && /^\d+\.\d+$/.test(value)) patch.pair = value.split('.').map(Number);
+    else if (key === 'token') patch.token = number(0, 76) ?? 0;
+    else if (key === 'sorted') patch.sorted = value === '1';
     else if (key === 'start') patch.begun = value === '1' && RUN.start !== null;
     else if (key === 'box') {
       const n = value.split(',').map(Number), {width, height} = RUN.image;

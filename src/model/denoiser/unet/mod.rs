@@ -130,6 +130,11 @@ impl Unet {
         self.places.sites(AttentionKind::SelfAttention, &self.grids(latent_height, latent_width))
     }
 
+    /// Channels of each head of [`sites`](Self::sites), in that order.
+    pub fn head_dims(&self) -> Vec<usize> {
+        self.places.head_dims()
+    }
+
     /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it
     /// is not to be applied outside.
     pub fn embeds_guidance(&self) -> bool {

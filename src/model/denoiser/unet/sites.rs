@@ -1,6 +1,7 @@
 //! The attention sites of a UNet in network order, and the grid that each has for a given latent.
 
 use super::prompt::Probe;
+use super::transformer::Shape;
 use crate::Result;
 use crate::model::Interrupt;
 use crate::model::layers::{Attention, KeysValues};
@@ -13,6 +14,8 @@ struct Place {
     path: String,
     stage: Stage,
     heads: usize,
+    /// Channels of each head.
+    head_dim: usize,
     level: usize,
 }
 
@@ -21,11 +24,16 @@ struct Place {
 pub(super) struct Places(Vec<Place>);
 
 impl Places {
-    /// Enters the transformer block at weight path `path`, whose grid is the latent's halved
-    /// `level` times; returns its index.
-    pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, level: usize) -> usize {
-        self.0.push(Place { path, stage, heads, level });
+    /// Enters the transformer block at weight path `path`; returns its index.
+    pub(super) fn add(&mut self, path: String, shape: &Shape) -> usize {
+        let &Shape { stage, level, channels, heads, .. } = shape;
+        self.0.push(Place { path, stage, heads, head_dim: channels / heads.max(1), level });
         self.0.len() - 1
+    }
+
+    /// Channels of each head, a block each.
+    pub(super) fn head_dims(&self) -> Vec<usize> {
+        self.0.iter().map(|place| place.head_dim).collect()
     }
 
     /// The sites of one kind for a latent whose grid at each level is in `grids`.
@@ -81,6 +89,17 @@ impl Pass<'_> {
         } else {
             attend(None)
         }
+    }
+
+    /// Shows the observer the queries of `x` `[batch, places, channels]` and the prompt's keys, where
+    /// it wants those of the site. `index` is the transformer block. The network is not changed by
+    /// it.
+    pub(super) fn queried(&mut self, index: usize, attention: &Attention, x: &Tensor) -> Result<()> {
+        let site = &self.cross_sites[index];
+        if !self.observer.wants_queries(site) {
+            return Ok(());
+        }
+        self.observer.observe_queries(site, &attention.queries(x)?, &self.prompt[index].keys()?)
     }
 
     /// Shows the observer how the queries of `x` `[batch, places, channels]` would attend to the

@@ -47,7 +47,7 @@ impl Transformer {
         };
         let block = |index: usize| {
             let path = format!("{path}.transformer_blocks.{index}");
-            let site = places.add(path, shape.stage, shape.heads, shape.level);
+            let site = places.add(path, shape);
             TransformerBlock::new(config, shape, site, &b.pp("transformer_blocks").pp(index))
         };
         Ok(Self {
@@ -122,6 +122,7 @@ impl TransformerBlock {
         let x = pass
             .observed(AttentionKind::Cross, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
         pass.probed(self.site, &self.attn2, &normed)?;
+        pass.queried(self.site, &self.attn2, &normed)?;
         self.ff.forward_plus(&self.norm3.forward(&x)?, &x)
     }
 }
