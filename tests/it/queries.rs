@@ -124,15 +124,25 @@ fn soft_maxed_scores_are_the_recorded_probabilities_of_a_step() {
                 let (cells, tokens) = (own.layer.places(), trace.about.prompt.tokens.len());
                 for (head, cell) in (0..own.layer.heads).flat_map(|head| (0..cells).map(move |cell| (head, cell))) {
                     let all = own.layer.log_sum_exp(head, cell, 0..queries.key_count);
+                    // f16 rounds a query and a key by 2^-11 each, and so a product by twice that.
+                    let sizes = (0..queries.key_count).map(|key| {
+                        own.layer.products(head, cell, key).iter().map(|product| product.abs()).sum::<f32>()
+                    });
+                    let rounded = 1.01 * sizes.fold(0f32, f32::max) / 1024.0;
                     for token in 0..tokens {
                         let score = own.layer.score(head, cell, queries.key_of(token).unwrap());
                         let recorded = maps.sum[(head * (tokens + 1) + token) * cells + cell];
-                        worst = worst.max(((score - all).exp() - recorded).abs());
+                        let found = (score - all).exp();
+                        let off = (found - recorded).abs();
+                        let most = found * ((2.0 * rounded).exp() - 1.0) + 1e-5;
+                        assert!(off <= most, "{name}: {found} and {recorded}, which f16 brings {most} apart");
+                        worst = worst.max(off);
                     }
                 }
             }
             println!("{name}: probabilities are off by {worst:.1e}");
-            assert!(worst < 1e-3, "{name}: {worst}");
+            // Heads of 4 channels and scores of some 30 let f16 show in the tiny SDXL.
+            assert!(worst < if name == "sdxl" { 3e-3 } else { 1e-3 }, "{name}: {worst}");
             let text = [&trace.recording.text, &trace.recording.text_2];
             for (encoder, recorded) in queries.encoders.iter().zip(text) {
                 let count = encoder.tokens();
@@ -175,9 +185,8 @@ fn a_run_keeps_them_in_a_file_of_its_own() {
     assert!(record["command"].as_str().unwrap().contains("--keep-queries=8,4"), "{}", record["command"]);
     assert!(attnmap(&["check", &run]).status.success());
     let before = fs::read(&file).unwrap();
-    assert!(attnmap(&["view", &run, "--style", "contour"]).status.success());
     assert!(attnmap(&["probe", &run, "--words", "frog"]).status.success());
-    assert_eq!(fs::read(&file).unwrap(), before, "view and probe leave it");
+    assert_eq!(fs::read(&file).unwrap(), before, "probe leaves it");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("<script id=\"queries\""), "the page has them");
     let other = folder.path().join("other").display().to_string();
@@ -226,8 +235,7 @@ fn the_page_holds_what_fits_its_budget() {
     let case = &cases()["sd1"];
     let traced = case.traced(&pipeline(&case.checkpoint), 2, true).swap_remove(0);
     let queries = traced.queries.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let (output, _kept, out) = generate(&case.prompt, &["--size", "64x32"]);
+    let (output, _folder, out) = generate(&case.prompt, &["--size", "64x32"]);
     assert!(output.status.success());
     let mut data = attnmap::report::from_run(&out).unwrap();
     data.tokens.truncate(traced.trace.about.prompt.tokens.len());
@@ -239,11 +247,10 @@ fn the_page_holds_what_fits_its_budget() {
     };
     let (all, left, whole) = factors(usize::MAX / 4);
     assert_eq!((all.iter().max(), left), (Some(&1), 0));
-    let (some, left, less) = factors(60_000);
+    let (some, left, less) = factors(30_000);
     assert!(some.contains(&2) && left == 0 && less < whole, "{some:?} {left}");
-    let (_, left, least) = factors(12_000);
-    assert!(left > 0 && least < 16_000, "{left} {least}");
-    drop(folder);
+    let (_, left, least) = factors(8_000);
+    assert!(left > 0 && least < 12_000, "{left} {least}");
 }
 
 /// Sites as the library's callers choose them.

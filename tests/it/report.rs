@@ -59,7 +59,6 @@ fn trace() -> Trace {
         unconditional: None,
         probes: None,
         self_attention: vec![],
-        queries: None,
         text,
         text_2: Vec::new(),
         text_queries: None,

@@ -14,7 +14,7 @@ function halfAt({at, count}, i) {
 }
 const halves = (list, row, n) => Float32Array.from({length: n}, (_, c) => halfAt(list, row * n + c));
 const signed = (value, digits = 2) => (value < 0 ? '−' : '+') + Math.abs(value).toFixed(digits);
-const sumOf = (values) => { let sum = 0; for (const v of values) sum += v; return sum; };
+const total = (values) => { let sum = 0; for (const v of values) sum += v; return sum; };
 function productsOf(query, key) {
   const scale = 1 / Math.sqrt(query.length);
   return query.map((value, c) => value * key[c] * scale);
@@ -99,7 +99,7 @@ function partsInWords(product) {
   const sorted = [...product].sort((p, q) => Math.abs(q) - Math.abs(p)), all = sorted.reduce((sum, v) => sum + Math.abs(v), 0);
   let count = 0;
   for (let sum = 0; count < sorted.length && sum < all / 2; count++) sum += Math.abs(sorted[count]);
-  const plus = sumOf(product.filter((v) => v > 0)), minus = sumOf(product.filter((v) => v < 0));
+  const plus = total(product.filter((v) => v > 0)), minus = total(product.filter((v) => v < 0));
   return `channels that add give ${signed(plus)}, those that take ${signed(minus)}; ${count} of ${product.length} make half of both`;
 }
 const sortedCheck = () => check('Sorted by what they give', S.sorted, (v) => set({sorted: v}), 'Channels from the one that adds most to the one that takes most, or by number');
@@ -170,9 +170,9 @@ function insidePanel() {
     for (const [cell, part] of cellsUnder(grid, place)) {
       const q = halves(query, h * cells + cell, n);
       addInto(mean, q, part);
-      probability += part * Math.exp(sumOf(productsOf(q, k)) - HALVES.getFloat32(logSum + 4 * (h * cells + cell), true));
+      probability += part * Math.exp(total(productsOf(q, k)) - HALVES.getFloat32(logSum + 4 * (h * cells + cell), true));
     }
-    const product = bars.show(mean, k, S.sorted), score = sumOf(product);
+    const product = bars.show(mean, k, S.sorted), score = total(product);
     const where = place.w * place.h > 1 ? `the box ${place.w} × ${place.h} at ${place.x}, ${place.y}` : `pixel ${place.x}, ${place.y}`;
     says.dataset.score = score; says.dataset.probability = probability;
     says.replaceChildren(el('b', {text: nameOf(entry), dir: 'auto'}), (own.length > 1 ? ', token ' + tokenText(t) : '') + ` at ${where}${box ? '' : ', where its map is highest'}: score `,
@@ -215,9 +215,9 @@ function insideMatrix(index, {tokens, layers, heads}, {values, unseen, tokenText
       if (!best || share > best.share) best = {l, h, share};
     }
     const {l, h, share} = best, row = (at) => (l * heads + h) * count + at, q = halves(query, row(i), n);
-    const product = bars.show(q, halves(key, row(j), n), S.sorted), score = sumOf(product);
+    const product = bars.show(q, halves(key, row(j), n), S.sorted), score = total(product);
     let all = 0;
-    for (let k = 0; k < count; k++) if (!unseen(i, k)) all += Math.exp(sumOf(productsOf(q, halves(key, row(k), n))) - score);
+    for (let k = 0; k < count; k++) if (!unseen(i, k)) all += Math.exp(total(productsOf(q, halves(key, row(k), n))) - score);
     says.dataset.score = score; says.dataset.probability = 1 / all;
     says.replaceChildren(el('b', {text: tokenText(i), dir: 'auto'}), ' looks at ', el('b', {text: tokenText(j), dir: 'auto'}), ': score ', el('b', {text: signed(score)}), '. The soft-max over all that it sees makes ', el('b', {text: percent(1 / all)}), ` of it; recorded: ${percent(share)}.`);
     note.replaceChildren(`Layer ${l + 1}, head ${h}${S.layer >= 0 && S.head >= 0 ? '' : ', which gives it most of the chosen ones'}: ${partsInWords(product)}.`);

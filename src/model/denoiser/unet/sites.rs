@@ -1,7 +1,6 @@
 //! The attention sites of a UNet in network order, and the grid that each has for a given latent.
 
 use super::prompt::Probe;
-use super::transformer::Shape;
 use crate::Result;
 use crate::model::Interrupt;
 use crate::model::layers::{Attention, KeysValues};
@@ -24,10 +23,10 @@ struct Place {
 pub(super) struct Places(Vec<Place>);
 
 impl Places {
-    /// Enters the transformer block at weight path `path`; returns its index.
-    pub(super) fn add(&mut self, path: String, shape: &Shape) -> usize {
-        let &Shape { stage, level, channels, heads, .. } = shape;
-        self.0.push(Place { path, stage, heads, head_dim: channels / heads.max(1), level });
+    /// Enters the transformer block at weight path `path` with so many heads of `head_dim`
+    /// channels, whose grid is the latent's halved `level` times; returns its index.
+    pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, head_dim: usize, level: usize) -> usize {
+        self.0.push(Place { path, stage, heads, head_dim, level });
         self.0.len() - 1
     }
 

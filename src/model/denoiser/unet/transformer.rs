@@ -47,7 +47,7 @@ impl Transformer {
         };
         let block = |index: usize| {
             let path = format!("{path}.transformer_blocks.{index}");
-            let site = places.add(path, shape);
+            let site = places.add(path, shape.stage, shape.heads, channels / shape.heads.max(1), shape.level);
             TransformerBlock::new(config, shape, site, &b.pp("transformer_blocks").pp(index))
         };
         Ok(Self {
