@@ -41,11 +41,11 @@ pub struct MapArgs {
     #[arg(long, value_name = "HEADS")]
     heads: Option<String>,
 
-    /// Whose attention: what the image's places give to a word, or what the word's tokens give to
-    /// them [default: image]
+    /// Whose attention: that of the image's places to words, or with `text` the words' own
+    /// [default: image]
     ///
     /// `text` needs a run made with --text-queries, of a checkpoint of joint attention.
-    #[arg(long, value_name = "WHOSE", value_parser = names(Queries::NAMED))]
+    #[arg(long, value_name = "WHOSE", value_parser = names(Queries::NAMED), hide_possible_values = true)]
     queries: Option<Queries>,
 
     /// Only a part of the run: shares like 0.2..0.8, or steps like 1-20 (both ends included)

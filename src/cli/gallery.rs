@@ -97,8 +97,9 @@ pub struct GalleryArgs {
     #[arg(long, help_heading = "What is kept", hide_short_help = true)]
     trace_negative: bool,
 
-    /// Keep the estimate of the image at every Nth step, which the cells' pages show forming; each
-    /// costs a decoding
+    /// Keep the estimate of the image at every Nth step
+    ///
+    /// The cells' pages show the image forming. Each estimate costs a decoding.
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1)]
     #[arg(default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,
@@ -123,7 +124,9 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
     pack: Option<PathBuf>,
 
-    /// Draw all images with captions as one PNG. PROMPTS may be a gallery here, too
+    /// Draw all images with captions as one PNG
+    ///
+    /// PROMPTS may be a gallery here, too.
     #[arg(long, value_name = "FILE.png", help_heading = "Sharing")]
     sheet: Option<PathBuf>,
 

@@ -62,7 +62,7 @@ pub struct GenerateArgs {
     #[command(flatten)]
     concepts: ConceptArgs,
 
-    /// Keep what the prompt's own tokens look at in the image too, where attention is joint
+    /// Keep what the prompt's own tokens look at, in joint attention
     ///
     /// Stable Diffusion 3, FLUX.1 and Z-Image. It is seen with `view --queries text`.
     #[arg(long, help_heading = "What is kept")]
@@ -76,27 +76,28 @@ pub struct GenerateArgs {
     #[arg(default_missing_value = "", require_equals = true)]
     self_attention: Option<String>,
 
-    /// Memory that keeping self-attention may take while the run goes on
+    /// Memory for self-attention while the run goes on
     #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
     #[arg(value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
     self_memory: u64,
 
-    /// Keep queries and keys, for "inside one score" on the page: of all layers, or of these
-    /// grids, e.g. =8,16
+    /// Keep queries and keys, for "inside one score", e.g. =8,16
     ///
-    /// Of all layers, or only those of these short sides or WxH, separated by commas. Queries are
+    /// The page then shows what each channel gives to a score. Of all layers, or only those of these short sides or WxH, separated by commas. Queries are
     /// kept as their mean over the steps, which has the mean of the scores.
     #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1)]
     #[arg(default_missing_value = "", require_equals = true)]
     keep_queries: Option<String>,
 
-    /// Memory that keeping queries may take while the run goes on
+    /// Memory for queries and keys while the run goes on
     #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
     #[arg(value_parser = super::self_attention::parse_bytes, requires = "keep_queries")]
     query_memory: u64,
 
-    /// Keep the estimate of the image at every Nth step, which the page shows forming; each costs a
-    /// decoding; 0 keeps none [default: about 8 up to 256x256, none beyond]
+    /// Keep the estimate of the image at every Nth step; 0 keeps none [default: about 8 up to
+    /// 256x256, none beyond]
+    ///
+    /// The page shows the image forming. Each estimate costs a decoding.
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     keep_steps: Option<u32>,
 

@@ -106,10 +106,10 @@ impl ProbeArgs {
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "What is kept")]
 pub struct ConceptArgs {
-    /// Keep ConceptAttention's maps too, where attention is joint: of the prompt's words that say
-    /// something, or of these, e.g. =apple,frog
+    /// Keep ConceptAttention's maps, of the prompt or of these words
     ///
-    /// Stable Diffusion 3, FLUX.1 and Z-Image. The words compete for each place, and probes with
+    /// Of the prompt's words that say something, or of others: `--concepts=apple,frog`. For
+    /// Stable Diffusion 3, FLUX.1 and Z-Image, where attention is joint. The words compete for each place, and probes with
     /// them. The maps are made of them unless --aggregate says otherwise.
     #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     concepts: Option<String>,

@@ -61,7 +61,7 @@ class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"command\"><code>{command}</code></p></section>\n\
          <section><h2>In numbers</h2><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in \
          numbers\"><table>\
-         <caption>Means over the seeds; places and scatter in per cent of the image’s sides, from the top left</caption>\
+         <caption>Means over the seeds; places and scatter in per cent of the sides, from the top left</caption>\
          <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">peak</th><th scope=\"col\">centre x, y</th>\
          <th scope=\"col\">scatter</th><th scope=\"col\">neglected</th></tr></thead>\
          <tbody>{rows}</tbody></table></div></section>\n\

@@ -1,5 +1,5 @@
-//! Queries and keys for the page: half-precision numbers within a budget. The queries of large grids
-//! are averaged down, since the mean of the queries has the mean of the scores.
+//! Queries and keys for the page: half-precision numbers within a budget. The queries of large
+//! grids are averaged down, since the mean of the queries has the mean of the scores.
 
 use super::data::ReportData;
 use crate::trace::{EncoderQueries, Queries, QueriesKeys, SiteQueries};

@@ -90,9 +90,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Shows the observer the queries of `x` `[batch, places, channels]` and the prompt's keys, where
-    /// it wants those of the site. `index` is the transformer block. The network is not changed by
-    /// it.
+    /// Shows the observer the queries of `x` `[batch, places, channels]` and the prompt's keys,
+    /// where it wants those of the site. `index` is the transformer block. The network is not
+    /// changed by it.
     pub(super) fn queried(&mut self, index: usize, attention: &Attention, x: &Tensor) -> Result<()> {
         let site = &self.cross_sites[index];
         if !self.observer.wants_queries(site) {
