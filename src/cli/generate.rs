@@ -83,8 +83,9 @@ pub struct GenerateArgs {
 
     /// Keep queries and keys, for "inside one score", e.g. =8,16
     ///
-    /// The page then shows what each channel gives to a score. Of all layers, or only those of these short sides or WxH, separated by commas. Queries are
-    /// kept as their mean over the steps, which has the mean of the scores.
+    /// The page then shows what each channel gives to a score. Of all layers, or only those of
+    /// these short sides or WxH, separated by commas. Queries are kept as their mean over the
+    /// steps, which has the mean of the scores.
     #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1)]
     #[arg(default_missing_value = "", require_equals = true)]
     keep_queries: Option<String>,

@@ -108,9 +108,9 @@ impl ProbeArgs {
 pub struct ConceptArgs {
     /// Keep ConceptAttention's maps, of the prompt or of these words
     ///
-    /// Of the prompt's words that say something, or of others: `--concepts=apple,frog`. For
-    /// Stable Diffusion 3, FLUX.1 and Z-Image, where attention is joint. The words compete for each place, and probes with
-    /// them. The maps are made of them unless --aggregate says otherwise.
+    /// Of the prompt's words that say something, or of others: `--concepts=apple,frog`. For Stable
+    /// Diffusion 3, FLUX.1 and Z-Image, where attention is joint. The words compete for each place,
+    /// and probes with them. The maps are made of them unless --aggregate says otherwise.
     #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     concepts: Option<String>,
 }
