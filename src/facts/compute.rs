@@ -313,12 +313,18 @@ pub fn of_trace(
     // it is told of those. In joint attention a word shares its row with the image, and what a
     // drawn thing reaches there is not known.
     let joint = trace.recording.sites.iter().any(|site| site.kind == AttentionKind::Joint);
-    let usual = match how.half {
-        Half::Conditional if !joint => heatmap::aggregate(trace, &Aggregate::default(), words).ok(),
-        _ => None,
+    let usual = Aggregate::default();
+    let other;
+    let judged = if joint || how.half != Half::Conditional {
+        None
+    } else if *how == usual {
+        Some(&maps)
+    } else {
+        other = heatmap::aggregate(trace, &usual, words).ok();
+        other.as_ref()
     };
     for (word, chosen) in found.words.iter_mut().zip(&maps.chosen) {
-        word.contrast = usual.as_ref().and_then(|usual| contrast(usual, chosen));
+        word.contrast = judged.and_then(|judged| contrast(judged, chosen));
         word.neglected = word.contrast.filter(|_| is_thing(word.role, &chosen.text)).map(is_neglect);
     }
     Ok(found)

@@ -2,9 +2,9 @@
 //! them and they fit a budget of memory.
 
 use super::recorder::with_f32;
+use super::self_attention::in_units;
 use super::{AttentionObserver, Buffer, Site, Step};
 use crate::{Error, Result};
-use bytesize::ByteSize;
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use std::ops::Range;
@@ -232,16 +232,6 @@ impl QueryPlan {
 
 fn plural(sites: usize) -> String {
     if sites == 1 { "1 layer".into() } else { format!("{sites} layers") }
-}
-
-/// Bytes as people read them.
-fn in_units(bytes: u64) -> String {
-    let text = ByteSize(bytes).display().iec();
-    match bytes {
-        0..1024 => format!("{bytes} bytes"),
-        1024..0x4000_0000 => format!("{text:.1}"),
-        _ => format!("{text:.2}"),
-    }
 }
 
 /// Watches the queries of some sites in a run. Keys of a prompt do not change over the steps, so

@@ -137,7 +137,7 @@ fn bytes(sites: &[Site], images: usize, rows: usize) -> u64 {
 }
 
 /// Bytes as people read them.
-fn in_units(bytes: u64) -> String {
+pub(super) fn in_units(bytes: u64) -> String {
     let text = ByteSize(bytes).display().iec();
     match bytes {
         0..1024 => format!("{bytes} bytes"),
