@@ -10,6 +10,7 @@ cd "$(dirname "$0")"
 : "${PARTS_FIRST:=4}" "${PARTS:=16}" "${PART:=2000}"  # files of encoded scenes before training, in all, and the scenes in each
 : "${TEXT_STEPS:=300}" "${TEXT_BATCH:=128}"
 : "${SAMPLES_FIRST:=40000}" "${SAMPLES:=600000}" "${BATCH:=64}" "${EMA:=0.998}"
+: "${COMPILE:=}"                      # --compile: minutes at every start, then a quarter more samples per second on a CPU
 : "${MINUTES:=inf}"                   # of the last stage; the same command goes on
 mkdir -p "$WORK"
 together=python
@@ -23,7 +24,7 @@ encode() { # up to this many files
 
 train() { # up to this many samples
     $together train_unet.py --init "$WORK/init" --latents "$WORK"/scenes-*[0-9].npz --work "$WORK/run" --batch "$BATCH" --ema "$EMA" \
-        --bias 1.4 --floor 0.5 --samples "$1" --schedule "$SAMPLES" --minutes "$MINUTES"
+        --bias 1.4 --floor 0.5 --samples "$1" --schedule "$SAMPLES" --minutes "$MINUTES" $COMPILE
 }
 
 echo "$(date +%T) VAE"

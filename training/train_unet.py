@@ -75,6 +75,7 @@ def main() -> None:
     p.add_argument("--ema", type=float, default=0.999)
     p.add_argument("--save-minutes", type=float, default=5)
     p.add_argument("--minutes", type=float, default=math.inf, help="stop and save after this time; the same command goes on")
+    p.add_argument("--compile", action="store_true", help="compile the UNet first: minutes once, then a quarter more samples per second on a CPU")
     p.add_argument("--fresh", action="store_true")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
@@ -118,6 +119,7 @@ def main() -> None:
         torch.save(out | {"seen": seen, "step": step, "minutes": now}, work / "state.tmp")
         (work / "state.tmp").rename(state)
 
+    denoise = torch.compile(unet) if a.compile else unet
     data = Data(a.latents)
     rng = random.Random(f"attnmap batches {a.seed} {seen} {rank}")
     g = torch.Generator().manual_seed(a.seed + seen * ranks + rank)
@@ -137,7 +139,7 @@ def main() -> None:
         target = scheduler.get_velocity(x, noise, t)
         ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(DEVICE)
         with autocast():
-            v = unet(noisy, t, text_encoder(ids).last_hidden_state).sample
+            v = denoise(noisy, t, text_encoder(ids).last_hidden_state).sample
         loss = (F.mse_loss(v.float(), target, reduction="none").mean((1, 2, 3)) * weights(t, alpha_bar, a.floor)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
