@@ -53,6 +53,7 @@ pub mod components;
 mod error;
 pub mod evidence;
 pub mod facts;
+mod figures;
 pub mod files;
 pub mod gallery;
 pub mod heatmap;
@@ -73,3 +74,4 @@ pub mod trace;
 pub mod why;
 
 pub use error::{Error, Result, in_quotes, printable};
+pub use figures::percent;

@@ -134,7 +134,7 @@ fn table(coverage: &Coverage) -> String {
             if word.judged == 0 { none() } else { format!("{} of {}", word.found, word.judged) },
             word.centre.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y)),
             word.scatter.map_or_else(none, |scatter| format!("{scatter:.2}")),
-            word.area.map_or_else(none, |area| format!("{:.0} %", 100.0 * area)),
+            word.area.map_or_else(none, print::percent),
         ]
     };
     let rows: Vec<Vec<String>> =

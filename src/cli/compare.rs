@@ -1,7 +1,7 @@
 //! `attnmap compare`: two runs or more on one page.
 
 use super::display::MapArgs;
-use super::newest::{run_folder, two_runs};
+use super::newest::{OUTPUTS, run_folder, two_runs};
 use super::open;
 use attnmap::files::{self, Target};
 use attnmap::heatmap::Aggregate;
@@ -23,7 +23,7 @@ pub struct CompareArgs {
     #[arg(value_name = "RUN", num_args = 0..)]
     runs: Vec<PathBuf>,
 
-    /// The page to write [default: compare.html, and counts up]
+    /// The page to write [default: outputs/compare.html, and counts up]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -57,7 +57,7 @@ each run shows, unless an option chooses others, for all of them; the runs stay 
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let [out] = match &args.out {
         Some(out) => Target::named(out, args.force).files([""])?,
-        None => Target::generated("compare", args.force).files([".html"])?,
+        None => Target::generated(Path::new(OUTPUTS).join("compare"), args.force).files([".html"])?,
     };
     let folders = folders(&args.runs)?;
     let words = args.words(&folders)?;
@@ -67,6 +67,9 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let data: Vec<ReportData> = folders.iter().map(|run| read(run, how.as_ref())).collect::<Result<_>>()?;
     let runs: Vec<_> = data.iter().zip(&folders).map(|(data, run)| (data, page_of(run))).collect();
     let html = compare_runs(&runs, words.as_deref())?;
+    if args.out.is_none() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
     files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
     if args.open {
         open::open(&out);

@@ -162,10 +162,10 @@ fn text(found: &Facts, image: Grid) -> String {
         let none = || "-".to_owned();
         rows.push(vec![
             print::printable(&word.word),
-            format!("{:.1} %", 100.0 * layout.share),
-            layout.peak.map_or_else(none, |peak| format!("{:.1} %", 100.0 * peak.value)),
+            print::percent(layout.share),
+            layout.peak.map_or_else(none, |peak| print::percent(peak.value)),
             layout.centroid.map_or_else(none, |at| print::pixel(at.x, at.y, image)),
-            format!("{:.0} %", 100.0 * layout.area),
+            print::percent(layout.area),
             word.placed.map_or_else(none, |placed| format!("{} of {}", placed.step, placed.steps)),
         ]);
     }

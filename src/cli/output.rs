@@ -66,15 +66,15 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
         let label = if info.occurrence > 1 { format!("{}#{}", info.text, info.occurrence) } else { info.text.clone() };
         let layout = &word.layout;
         let at = layout.peak.map_or("-".to_owned(), |peak| print::pixel(peak.x, peak.y, record.image));
-        let peak = layout.peak.map_or("-".to_owned(), |peak| format!("{:.1} %", 100.0 * peak.value));
-        let share = format!("{:.1} %", 100.0 * layout.share);
+        let peak = layout.peak.map_or("-".to_owned(), |peak| print::percent(peak.value));
+        let share = print::percent(layout.share);
         rows.push(vec![print::printable(&label), info.tokens.len().to_string(), share, peak, at]);
     }
     let rest = 1.0 - record.words.iter().map(|word| word.layout.share).sum::<f32>();
     let mut text = print::table(&rows);
     text += &format!(
-        "The rest, {:.1} %, lies on the start and end tokens, padding and words not listed.\n\n",
-        100.0 * rest
+        "The rest, {}, lies on the start and end tokens, padding and words not listed.\n\n",
+        print::percent(rest)
     );
     if !record.probes.is_empty() {
         text.truncate(text.trim_end().len());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use attnmap::Error;
 use attnmap::checkpoint::Progress;
 pub use attnmap::maker::{shortened as printable, some_of};
+pub use attnmap::percent;
 use attnmap::trace::Grid;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -80,18 +81,6 @@ impl Progress for Downloads {
         if total > 0 && done >= total {
             self.bar.finish_and_clear();
         }
-    }
-}
-
-/// A share as per cent, with a digit or two that tell: `41 %`, `4.2 %`, `0.31 %`.
-pub fn percent(share: f64) -> String {
-    let value = 100.0 * share;
-    match value {
-        value if value.abs() >= 9.95 => format!("{value:.0} %"),
-        value if value.abs() >= 0.995 => format!("{value:.1} %"),
-        value if value.abs() >= 0.005 => format!("{value:.2} %"),
-        0.0 => "0 %".into(),
-        _ => "< 0.01 %".into(),
     }
 }
 

@@ -90,8 +90,8 @@ pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> 
         rows.push(vec![
             format!("{}x{}", map.grid.width, map.grid.height),
             map.sites.to_string(),
-            format!("{:.1} %", 100.0 * map.stays),
-            peak.map_or_else(|| "-".into(), |peak| print::percent(f64::from(peak.value))),
+            print::percent(map.stays),
+            peak.map_or_else(|| "-".into(), |peak| print::percent(peak.value)),
             peak.map_or_else(|| "-".into(), |peak| print::pixel(peak.x, peak.y, image)),
         ]);
     }

@@ -5,11 +5,6 @@ use serde::{Deserialize, Serialize};
 /// The file of a run's evidence.
 pub(super) const JSON: &str = "evidence.json";
 
-/// A share of the image in a sentence: two figures, and never 0 for what is not.
-pub(super) fn share(part: f64) -> String {
-    crate::render::percent(part as f32).replace('\u{a0}', " ")
-}
-
 /// A picture in the run's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figure {

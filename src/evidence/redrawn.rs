@@ -2,7 +2,7 @@
 //! the image differs.
 
 use super::causal::{Cut, Row, replay};
-use super::figure::{Figure, JSON, share};
+use super::figure::{Figure, JSON};
 use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
@@ -10,7 +10,7 @@ use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
 use crate::run::slug;
 use crate::trace::{PromptInfo, WordInfo};
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 use image::{DynamicImage, GrayImage, Luma, RgbImage};
 use imageproc::distance_transform::Norm;
 use imageproc::morphology::open;
@@ -128,20 +128,20 @@ impl Dead {
         let names = self.tags.iter().map(crate::in_quotes).collect::<Vec<_>>().join(", ");
         let said = match self.changed {
             Some(changed) if changed < least => {
-                let share = 100.0 * changed;
+                let share = percent(changed);
                 match count {
-                    1 => format!("Cut 1 of {tested} tags: nothing changes ({share:.1} % of the image): {names}."),
+                    1 => format!("Cut 1 of {tested} tags: nothing changes ({share} of the image): {names}."),
                     _ => format!(
-                        "Cut these {count} of {tested} tags: nothing changes ({share:.1} % of the image without all \
+                        "Cut these {count} of {tested} tags: nothing changes ({share} of the image without all \
                         of them): {names}."
                     ),
                 }
             }
             Some(changed) => {
-                let share = 100.0 * changed;
+                let share = percent(changed);
                 format!(
                     "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once \
-                    {share:.0} % of the image \
+                    {share} of the image \
                      changes, so that not all can be cut."
                 )
             }
@@ -155,9 +155,8 @@ impl Dead {
 
     /// For the report.
     pub fn figure(&self) -> Option<Figure> {
-        let (file, share) = (self.strip.clone()?, 100.0 * self.changed?);
-        let caption =
-            format!("The same seed without {}: {share:.1} % of the image changes.", dead_tags(self.tags.len()));
+        let (file, share) = (self.strip.clone()?, percent(self.changed?));
+        let caption = format!("The same seed without {}: {share} of the image changes.", dead_tags(self.tags.len()));
         Some(Figure { caption, file })
     }
 }
@@ -187,7 +186,7 @@ pub fn without_dead(
     let parts = [
         (image, "the run".into()),
         (&other, format!("without {without}")),
-        (&difference, format!("difference ({:.1} % changed)", 100.0 * share)),
+        (&difference, format!("difference ({} changed)", percent(share))),
     ];
     let strip = strip(&parts, &about, &mut Typesetter::new());
     let file = "counterfactual/without-dead-tags.png".to_owned();
@@ -226,7 +225,7 @@ impl Reweight {
 impl Counterfactual {
     /// For the report.
     pub fn figure(&self) -> Figure {
-        let share = 100.0 * self.area;
+        let share = percent(self.area);
         let caption = format!("The same seed without {}: {share} of the image changes.", crate::in_quotes(&self.word));
         Figure { caption, file: self.strip.clone() }
     }
@@ -244,7 +243,7 @@ impl Reweighted {
     fn in_words(&self) -> String {
         let changes = self.weights.iter().zip(&self.areas);
         let changes: Vec<String> =
-            changes.map(|(weight, &area)| format!("x{weight:.2} changes {} of the image", share(area))).collect();
+            changes.map(|(weight, &area)| format!("x{weight:.2} changes {} of the image", percent(area))).collect();
         let mut text = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself", self.word);
         if !changes.is_empty() {
             text += &format!(": {}", changes.join(", "));
@@ -294,8 +293,8 @@ pub fn without(
             &[
                 (image, "the run".into()),
                 (&other, format!("without {}", crate::in_quotes(&name))),
-                (&difference, format!("difference (mean {:.1} %)", 100.0 * mean)),
-                (&region, format!("changed ({})", share(area))),
+                (&difference, format!("difference (mean {})", percent(mean))),
+                (&region, format!("changed ({})", percent(area))),
             ],
             &title,
             &mut Typesetter::new(),

@@ -1,9 +1,9 @@
 //! Two answers about a word, from thresholds found where the truth is known: did it matter, and
 //! does its map show where.
 
-use super::figure::share;
 use super::scores::{Agreement, centre_blob, edges};
 use crate::heatmap::Heatmaps;
+use crate::percent;
 use crate::trace::Grid;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -227,29 +227,29 @@ impl WordEvidence {
     }
 
     fn in_words(&self) -> String {
-        let inside = 100.0 * self.attention.drop;
+        let inside = percent(self.attention.drop);
         let (word, how) = (&self.word, self.mattered.name());
         let changes = match self.changed {
             Some(changed) => {
-                format!("Without {word:?} {} of the image changes: it mattered {how}.", share(changed))
+                format!("Without {word:?} {} of the image changes: it mattered {how}.", percent(changed))
             }
             None => {
-                format!("Cutting {word:?} moves {:.2} % of the prediction: it mattered {how}.", 100.0 * self.effect)
+                format!("Cutting {word:?} moves {} of the prediction: it mattered {how}.", percent(self.effect))
             }
         };
         let map = match self.shows {
             Shows::Nothing => "There is nothing that its map could show.".to_owned(),
             Shows::Yes => {
-                format!("Its map shows where: the fifth of the image that it lights holds {inside:.0} % of the change.")
+                format!("Its map shows where: the fifth of the image that it lights holds {inside} of the change.")
             }
             Shows::No => format!(
-                "Its map does not show where: the fifth of the image that it lights holds {inside:.0} % of the change."
+                "Its map does not show where: the fifth of the image that it lights holds {inside} of the change."
             ),
             Shows::Partly if self.attention.iou_top >= SHOWN => {
                 "Its map shows where no better than another word's map, or one that knows of no word.".to_owned()
             }
             Shows::Partly => format!(
-                "Its map shows a part of where: the fifth of the image that it lights holds {inside:.0} % of the \
+                "Its map shows a part of where: the fifth of the image that it lights holds {inside} of the \
                 change."
             ),
         };

@@ -7,7 +7,7 @@ use super::lexicon::{self, Role};
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point};
 use crate::trace::{CheckpointInfo, Grid};
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -251,10 +251,10 @@ impl WordSweep {
         let none = || "-".to_owned();
         [
             self.word.clone(),
-            format!("{:.1} %", 100.0 * self.peak),
-            self.mean.map_or_else(none, |mean| format!("{:.0} %, {:.0} %", 100.0 * mean.x, 100.0 * mean.y)),
-            self.scatter.map_or_else(none, |scatter| format!("{:.0} %", 100.0 * scatter)),
-            self.neglected.map_or_else(none, |share| format!("{:.0} %", 100.0 * share)),
+            percent(self.peak),
+            self.mean.map_or_else(none, |mean| format!("{}, {}", percent(mean.x), percent(mean.y))),
+            self.scatter.map_or_else(none, percent),
+            self.neglected.map_or_else(none, percent),
         ]
     }
 }

@@ -67,7 +67,7 @@ fn row(word: &Covered) -> String {
     let found = if word.judged == 0 { none() } else { format!("{} of {}", word.found, word.judged) };
     let centre = word.centre.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y));
     let scatter = word.scatter.map_or_else(none, |scatter| format!("{scatter:.2}"));
-    let area = word.area.map_or_else(none, |area| format!("{:.0} %", 100.0 * area));
+    let area = word.area.map_or_else(none, crate::percent);
     let little = if word.role == Role::Content { "" } else { " class=\"little\"" };
     let dots: String = word
         .centres

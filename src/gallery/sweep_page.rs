@@ -93,7 +93,7 @@ fn plot(word: &WordSweep, found: &Sweep, around: &Around) -> String {
         .filter_map(|(point, seed)| point.map(|at| circle(at.x, at.y, "", 1.8 * unit, &format!("seed {seed}"))))
         .collect();
     let mean = word.mean.map_or_else(String::new, |at| circle(at.x, at.y, " class=\"mean\"", 4.0 * unit, "mean"));
-    let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {:.0} %", 100.0 * scatter));
+    let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {}", crate::percent(scatter)));
     format!(
         "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} \
         {height}\" role=\"img\" \

@@ -220,14 +220,7 @@ impl Plan {
     }
 }
 
-/// A probability as a percentage with two or three digits.
-pub fn percent(value: f32) -> String {
-    let value = 100.0 * value;
-    match value {
-        // No line break before the sign.
-        value if value >= 9.95 => format!("{value:.0}\u{a0}%"),
-        value if value >= 0.095 => format!("{value:.1}\u{a0}%"),
-        value if value > 0.0 => format!("{value:.2}\u{a0}%"),
-        _ => "0\u{a0}%".into(),
-    }
+/// A share as per cent, with no line break before the sign.
+pub fn percent(share: f32) -> String {
+    crate::percent(share).replace(' ', "\u{a0}")
 }

@@ -80,7 +80,7 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     if placed.len() < in_both {
         let diffuse: Vec<&str> = words.iter().filter(|word| word.diffuse).map(|word| word.label.as_str()).collect();
         sentences
-            .push(format!("Spread over the whole image, and so without a place to move from: {}.", diffuse.join(", ")));
+            .push(format!("Spread too evenly to say where they lie or whether they moved: {}.", diffuse.join(", ")));
     }
     sentences
 }
@@ -208,9 +208,10 @@ impl Change {
             .filter(|(by, ..)| by.abs() >= 0.5 * MOVED)
             .map(|(by, side, ways)| {
                 let (way, by) = (ways[usize::from(by > 0.0)], by.abs());
-                format!("{way} by {:.0} px ({:.0} %)", by * side, 100.0 * by)
+                format!("{way} by {:.0} px ({})", by * side, crate::percent(by))
             })
             .collect();
+        // With one decimal, so that the points are the difference of what stands beside them.
         let percent = |share: f32| format!("{:.1} %", 100.0 * share);
         let [before, after] = self.shares;
         let points = 100.0 * (after - before);

@@ -18,7 +18,7 @@ use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
 use crate::run::{Run, RunRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
 use crate::trace::{self, Half, Queries, Stage, Trace};
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use half::slice::HalfFloatSliceExt;
 use serde_json::{Value, json};
@@ -550,10 +550,6 @@ fn files(list: &Value) -> String {
 /// The pixel that a place lies in, as the command line names it and `--at` takes it.
 fn pixel(x: f32, y: f32, size: trace::Grid) -> String {
     format!("{:.0}, {:.0} px", (x * size.width as f32).floor(), (y * size.height as f32).floor())
-}
-
-fn percent(value: f32) -> String {
-    format!("{:.1} %", 100.0 * value)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn shown(folder: &Path, answer: Answer) -> Result<WhyAnswer> {
         }
     }
     let row = |row: TableRow| {
-        let moves = row.moves.map_or_else(|| "–".into(), |moves| format!("{:.0} %", 100.0 * moves));
+        let moves = row.moves.map_or_else(|| "–".into(), crate::percent);
         [row.experiment, row.images.to_string(), moves, row.more]
     };
     let rows = answer.table.into_iter().map(row).collect();

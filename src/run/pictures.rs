@@ -170,14 +170,17 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         0.0 => String::new(),
         share => format!(", the image itself {}", percent(share)),
     };
+    let padded = match padding {
+        0.0 => String::new(),
+        share => format!(", padding {}", percent(share)),
+    };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let note = format!(
         "Colour: how much of a place's attention goes to the word, mean over the {call}s{shared_out}; {scale}. \
         Right of a word: its share of \
-         all attention; the start token holds {}, padding {}{image}.{half} Attention shows where the model looked, \
+         all attention; the start token holds {}{padded}{image}.{half} Attention shows where the model looked, \
 not why.",
         percent(start),
-        percent(padding),
     );
     (subtitle, note)
 }

@@ -44,7 +44,7 @@ pub fn draw_versus(
     let base = Base::new(image, display.overlay_size)?;
     let top = |map: &[f32]| map.iter().map(|value| value.abs()).fold(0.0, f32::max);
     let mut pictures = vec![(base.image.clone(), "the run".to_owned())];
-    let attention = format!("looked at, up to {:.1} % more", 100.0 * top(&versus.map));
+    let attention = format!("looked at, up to {} more", crate::percent(top(&versus.map)));
     pictures.push((signed(&base, &versus.map, versus.grid, top(&versus.map)), attention));
     if let Some(change) = &versus.change {
         pictures.push((signed(&base, change, versus.grid, top(change)), "changed when each is cut".into()));

@@ -20,7 +20,8 @@ pub(super) fn changes(a: &Side, b: &Side) -> Value {
     let image = changed_share(a, b);
     let mut told = reworded(&pairs, a, b);
     match image {
-        Some(share) => told.push(format!("image {}", percent(share))),
+        Some(0.0) => told.push("image the same".into()),
+        Some(share) => told.push(format!("image {}", crate::percent(share))),
         None => told.push("images of two sizes".into()),
     }
     told.extend(moved(&pairs, a, b));
@@ -67,12 +68,4 @@ fn changed_share(a: &Side, b: &Side) -> Option<f64> {
     };
     let count = a.image.pixels().zip(b.image.pixels()).filter(|&pair| differs(pair)).count();
     Some(count as f64 / (f64::from(a.image.width()) * f64::from(a.image.height())).max(1.0))
-}
-
-fn percent(share: f64) -> String {
-    match 100.0 * share {
-        value if value >= 9.95 => format!("{value:.0} %"),
-        value if value > 0.0 => format!("{value:.1} %"),
-        _ => "the same".into(),
-    }
 }

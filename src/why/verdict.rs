@@ -7,6 +7,7 @@ pub use super::thresholds::{Cause, Thresholds};
 use super::thresholds::{FEWEST, INSIDE};
 use super::time::{bracket, is_settled, next_step};
 use super::words::{Moved, moved};
+use crate::percent;
 
 /// Why it cannot be told, where it cannot.
 fn untold(findings: &Findings) -> Option<String> {
@@ -20,9 +21,9 @@ fn untold(findings: &Findings) -> Option<String> {
     let pixels = findings.pixels.filter(|pixels| pixels.inside < INSIDE);
     pixels.map(|pixels| {
         format!(
-            "the map and the picture disagree about where it lies: without the word {:.0} % of the map's region \
+            "the map and the picture disagree about where it lies: without the word {} of the map's region \
             changes",
-            100.0 * pixels.inside
+            percent(pixels.inside)
         )
     })
 }
@@ -72,10 +73,6 @@ pub fn answer(findings: &Findings, limits: &Thresholds) -> Answer {
 /// What taking out the LoRAs does.
 fn lora_shift(findings: &Findings) -> Option<Moved> {
     (!findings.without_loras.is_empty()).then(|| moved(&findings.without_loras, &findings.seeds))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
 }
 
 /// `moves it by 31 % of the image`.

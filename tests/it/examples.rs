@@ -188,7 +188,7 @@ fn readme_is_short_and_its_questions_are_answered_as_it_says() {
     assert!(explained.contains(" 19 % of the image"), "{explained}");
     let on = run(folder.path(), &["explain", "a red apple to the left of a green frog on the beach", "--words", "on"]);
     assert!(on.contains("\"on\" 0.4") && on.contains("mattered a little"), "{on}");
-    assert!(folder.path().join("compare.html").exists());
+    assert!(folder.path().join("outputs/compare.html").exists());
 }
 
 /// Links of README and of the pages in docs/ to files of the repository.

@@ -81,7 +81,7 @@ fn names_that_attnmap_gives_count_up() {
 
     // Runs are found by their age, and two of them are compared.
     succeeds(at, &["compare"]);
-    fs::write(at.join("compare-2.html"), "mine").unwrap();
+    fs::write(at.join("outputs/compare-2.html"), "mine").unwrap();
     let page = succeeds(at, &["compare", "outputs/a-red-apple-0", "last"]);
     assert!(page.contains("compare-3.html"), "{page}");
     let run = "outputs/a-red-apple-0";

@@ -5,7 +5,7 @@ use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Relation};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, normalized};
-use crate::{Error, Result, in_quotes};
+use crate::{Error, Result, in_quotes, percent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -370,10 +370,6 @@ fn judge(kind: &Kind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Fig
         }
         _ => empty(),
     }
-}
-
-fn percent(share: f32) -> String {
-    format!("{:.0} %", 100.0 * share)
 }
 
 /// The share of the cells of at least `threshold` of the maximum of `map` that lies in `bounds`.
