@@ -208,7 +208,7 @@ impl Change {
             .filter(|(by, ..)| by.abs() >= 0.5 * MOVED)
             .map(|(by, side, ways)| {
                 let (way, by) = (ways[usize::from(by > 0.0)], by.abs());
-                format!("{way} by {:.0} px ({})", by * side, crate::percent(by))
+                format!("{way} by {:.0} px ({:.0} %)", by * side, 100.0 * by)
             })
             .collect();
         // With one decimal, so that the points are the difference of what stands beside them.
