@@ -62,6 +62,9 @@ class Recording:
         #: Calls of the denoiser, and those of them that were given the prompt.
         self._calls = 0
         self.device, self.dtype = "cpu", "f32"
+        given = arguments.get("generator")
+        #: Per generator, whether it stood at its start when the pipeline was called.
+        self._fresh = [_is_fresh(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
 
     # What the pipeline was asked for
 
@@ -144,7 +147,7 @@ class Recording:
         if not self._seen:
             # Weights may lie on another device, or be quantised: what is multiplied tells.
             names = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-            self.device = query.device.type
+            self.device = {"mps": "metal"}.get(query.device.type, query.device.type)
             self.dtype = names.get(query.dtype, str(query.dtype).removeprefix("torch."))
         self._seen.add(path)
         heads, queries = query.shape[1], query.shape[2]
@@ -273,7 +276,23 @@ class Recording:
             settings["strength"] = float(arguments["strength"])
         if self.owner.heads == "mean":
             settings["heads"] = "mean"
+        if not self.seeds_own_noise(image):
+            settings["latents"] = "given"
+        if self.arguments.get("prompt_embeds") is not None:
+            settings["prompt_embeds"] = "given"
+        adapters = _adapters(self.pipe)
+        if adapters:
+            settings["adapters"] = adapters
         return settings
+
+    def seeds_own_noise(self, image: int) -> bool:
+        """Whether the first noise is what the seed gives on the CPU, so that it can be drawn again from the seed."""
+        if self.arguments.get("latents") is not None:
+            return False
+        if isinstance(self.arguments.get("generator"), (list, tuple)):
+            return image < len(self._fresh) and self._fresh[image]
+        # One generator draws the noise of all images, one after the other.
+        return image == 0 and self._fresh[0]
 
     def warnings(self, image: int) -> list[str]:
         """What a reader of the run must know."""
@@ -488,6 +507,21 @@ def _pictures(images: Any, kind: str | None) -> list[Image.Image]:
     if isinstance(images, np.ndarray):
         return [Image.fromarray((255 * one).round().clip(0, 255).astype("uint8")) for one in images]
     return [one.convert("RGB") for one in images if isinstance(one, Image.Image)]
+
+
+def _is_fresh(generator: torch.Generator | None) -> bool:
+    """Whether nothing has been drawn from a generator of the CPU since it got its seed."""
+    if generator is None or generator.device.type != "cpu":
+        return False
+    return torch.equal(generator.get_state(), torch.Generator().manual_seed(generator.initial_seed()).get_state())
+
+
+def _adapters(pipe: Any) -> list[str]:
+    """The names of the LoRAs that are switched on; those that were fused into the weights have none."""
+    try:
+        return list(pipe.get_active_adapters())
+    except (AttributeError, ValueError):  # the pipeline takes none, or peft is not installed
+        return []
 
 
 def digest(path: str) -> str:

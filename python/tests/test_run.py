@@ -99,6 +99,58 @@ def test_every_command_reads_a_run(name, schemas, tmp_path):
     call("compare", str(run.folder), str(tmp_path / "up"), "--out", str(tmp_path / "compare.html"))
 
 
+def ask(*arguments: str) -> str:
+    done = subprocess.run([attnmap.program(), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refusal(*arguments: str) -> str:
+    done = subprocess.run([attnmap.program(), *arguments], capture_output=True, text=True)
+    assert done.returncode in (1, 2) and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["tiny-sd1", "tiny-sdxl", "sd3/tiny"])
+def test_a_run_is_made_again_where_its_checkpoint_opens(name, fixtures, tmp_path):
+    size = {"height": 32, "width": 48} if "sd3" not in name else {"height": 64, "width": 64}
+    run = recorded(load(fixtures / name), tmp_path, guidance_scale=4.0, **size)
+    folder = str(run.folder)
+    assert '"frog"' in ask("explain", folder, "--words", "frog", "--counterfactual", "--quiet")
+    assert [word["word"] for word in json.loads((run.folder / "evidence.json").read_text())["words"]] == ["frog"]
+    ask("probe", folder, "--words", "hat", "--quiet")
+    assert [probe["text"] for probe in run.record["probes"]] == ["hat"]
+    if name == "tiny-sd1":
+        ask("attribute", folder, "--word", "frog", "--method", "occlusion", "--steps", "1", "--quiet")
+        refused = refusal("explain", folder, "--model", str(fixtures / "tiny-sd2"), "--words", "frog")
+        assert "another image" in refused or "not the checkpoint" in refused
+
+
+def test_what_cannot_be_made_again_says_why(fixtures, tmp_path):
+    folder = fixtures / "tiny-sd1"
+    small = {"height": 32, "width": 48, "num_inference_steps": 1}
+    changed = load(folder)
+    with torch.no_grad():
+        changed.unet.conv_out.weight.mul_(1.5)
+    run = recorded(changed, tmp_path / "changed", **small)
+    assert "changed in Python" in refusal("explain", str(run.folder), "--words", "frog")
+    pipe = load(folder)
+    used = torch.Generator().manual_seed(3)
+    torch.randn(1, generator=used)
+    with attnmap.record(pipe) as recorder:
+        pipe(PROMPT, generator=used, **small)
+        pipe(PROMPT, generator=torch.Generator().manual_seed(3), num_images_per_prompt=2, **small)
+    used, first, second = recorder.save(tmp_path)
+    for run in (used, second):
+        assert run.record["settings"]["latents"] == "given"
+        assert "first noise" in refusal("probe", str(run.folder), "--words", "hat")
+    assert "latents" not in first.record["settings"]
+    pipe, arguments = build("sana")
+    run = recorded(pipe, tmp_path, **arguments)
+    for command in (["explain"], ["why", "--word", "frog"], ["probe", "--words", "hat"], ["attribute", "--word", "frog"]):
+        assert "SanaPipeline has no network here" in refusal(command[0], str(run.folder), *command[1:])
+
+
 def test_check_names_what_is_wrong(tmp_path):
     pipe, arguments = build("flux")
     run = recorded(pipe, tmp_path, **arguments)

@@ -30,9 +30,9 @@ pub struct Seen {
 /// Refuses a run that cannot be made again here, before any checkpoint is loaded.
 ///
 /// # Errors
-/// As [`Run::check_drawn_here`].
+/// As [`Run::check_can_draw`].
 pub fn check_run(run: &Run) -> Result<()> {
-    run.check_drawn_here("attribute")
+    run.check_can_draw("attribute")
 }
 
 /// Makes `run` again with the checkpoint that made it, and keeps what the UNet was shown at `count`

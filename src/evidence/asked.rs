@@ -1,7 +1,7 @@
 //! Words asked later: a run made again exactly, with probes beside its prompt. Its trace tells of
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
-use super::explain::{check_checkpoint, options_of, same_but_for_rounding};
+use super::explain::{check_checkpoint, check_image, options_of};
 use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
@@ -37,9 +37,9 @@ pub fn unasked(trace: &Trace, words: &[String]) -> Vec<String> {
 /// Refuses a run that attnmap cannot make again at all, before a checkpoint is loaded.
 ///
 /// # Errors
-/// As [`Run::check_drawn_here`].
+/// As [`Run::check_can_draw`].
 pub fn check_kind(run: &Run) -> Result<()> {
-    run.check_drawn_here("probe")
+    run.check_can_draw("probe")
 }
 
 /// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks
@@ -65,10 +65,10 @@ pub fn ask(
     let options = Options { probes: probes.clone(), concepts, ..options_of(pipeline, run)? };
     let prompt = pipeline.prompt(&run.record.prompt, &options)?;
     let per_step = trace.recording.conditional.sites.iter().all(|site| site.steps.is_some());
-    let (again, same_image) = match run.record.kind {
+    let (again, drawn) = match run.record.kind {
         RunKind::Trace => {
             let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
-            (pipeline.trace_noised(&prompt, &noised, &options, per_step, progress)?.recording, true)
+            (pipeline.trace_noised(&prompt, &noised, &options, per_step, progress)?.recording, None)
         }
         _ => {
             let unconditional = trace.recording.unconditional.is_some();
@@ -78,16 +78,20 @@ pub fn ask(
                 _ => ControlFlow::Continue(()),
             })?;
             let traced = traced.swap_remove(0);
-            let same = same_but_for_rounding(&traced.generation.image, image);
-            (traced.trace.recording, same)
+            (traced.trace.recording, Some(traced.generation.image))
         }
     };
     let exact = same_numbers(&trace.recording, &again);
-    if !exact && (!same_image || run.record.kind == RunKind::Trace) {
-        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by \
-        another version); ask \
-                      when it is made: attnmap generate PROMPT --probe WORDS";
-        return Err(Error::Trace { file: run.folder.join("trace.safetensors"), reason: reason.into() });
+    let otherwise = "ask when it is made: attnmap generate PROMPT --probe WORDS";
+    match drawn {
+        _ if exact => {}
+        Some(drawn) => check_image(run, &drawn, image, otherwise)?,
+        None => {
+            let reason = format!(
+                "the run cannot be made again exactly (on another machine or by another version); {otherwise}"
+            );
+            return Err(Error::Trace { file: run.folder.join("trace.safetensors"), reason });
+        }
     }
     let mut about = trace.about.clone();
     about.probes = infos;

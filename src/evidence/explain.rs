@@ -124,7 +124,7 @@ impl Explanation {
     /// [`Error::Option`] for words that cannot be tested and other things that cannot be had;
     /// [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, ask: Ask) -> Result<Self> {
-        run.check_drawn_here("a test of its words")?;
+        run.check_can_draw("a test of its words")?;
         let trace = run.trace()?;
         let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
         let tested = tested(&ask, &maps)?;
@@ -162,7 +162,8 @@ impl Explanation {
     /// run's own speed, where that is known.
     pub fn redraws(&self) -> (bool, Option<f64>) {
         let seconds = self.run.record.timings.get("steps").map(|seconds| seconds * self.tested.len() as f64);
-        let cheap = seconds.is_none_or(|seconds| seconds <= CHEAP);
+        // How long another program took says nothing of how long it takes here.
+        let cheap = seconds.map_or(self.run.record.kind != RunKind::Record, |seconds| seconds <= CHEAP);
         let redraws = match self.ask.redraw {
             Redraw::Never => false,
             Redraw::Cheap => cheap && !is_look(&self.run),
@@ -488,13 +489,29 @@ pub fn shown(
         return Ok(noised.into_iter().map(|noised| (noised.latent, noised.timestep as f64)).collect());
     }
     let trajectory = causal::replay(pipeline, prompt, options, progress)?;
-    if !same_but_for_rounding(&trajectory.generation.image, image) {
-        let reason = "the run cannot be made again exactly (it was made with --latents, on another machine or by \
-        another version); \
-                      its words cannot be tested";
-        return Err(Error::Trace { file: run.folder.join("image.png"), reason: reason.into() });
-    }
+    check_image(run, &trajectory.generation.image, image, "its words cannot be tested")?;
     Ok(trajectory.inputs.into_iter().zip(trajectory.timesteps).collect())
+}
+
+/// Whether `again`, the run made again, is its `image`, but for rounding; `else_` says what follows
+/// where it is not.
+///
+/// # Errors
+/// [`Error::Trace`] with what may have been another.
+pub(crate) fn check_image(run: &Run, again: &RgbImage, image: &RgbImage, else_: &str) -> Result<()> {
+    let recorded = run.record.kind == RunKind::Record;
+    if same_but_for_rounding(again, image) || (recorded && differs_by_at_most(again, image, ANOTHER_PROGRAM)) {
+        return Ok(());
+    }
+    let cause = match recorded {
+        true => {
+            "the checkpoint draws another image from its settings: its weights or its sampler were changed in Python, \
+            its device or number type rounds otherwise, or the checkpoint is another one"
+        }
+        false => "it was made with --latents, on another machine or by another version",
+    };
+    let reason = format!("the run cannot be made again exactly ({cause}); {else_}");
+    Err(Error::Trace { file: run.folder.join("image.png"), reason })
 }
 
 /// Whether a run with `options` says all of itself that `run` says: no other run is made in
@@ -505,7 +522,11 @@ pub fn shown(
 pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) -> Result<()> {
     let record = &run.record;
     let said = pipeline.settings(options, record.settings.seed).further();
-    let left_out = |(name, value): &(&String, &serde_json::Value)| !value.is_null() && !said.contains_key(*name);
+    // What another program says of itself changes nothing in what is drawn.
+    let harmless = |name: &str| record.kind == RunKind::Record && ["pipeline", "max_length"].contains(&name);
+    let left_out = |(name, value): &(&String, &serde_json::Value)| {
+        !value.is_null() && !said.contains_key(*name) && !harmless(name)
+    };
     if let Some((name, value)) = record.settings.further().iter().filter(|_| !is_look(run)).find(left_out) {
         let reason =
             format!("the run was made with `{name}` ({value}), which cannot be replayed; its words cannot be tested");
@@ -514,13 +535,14 @@ pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) ->
     Ok(())
 }
 
-/// Whether `pipeline` is the checkpoint that made the run.
+/// Whether `pipeline` is the checkpoint that made the run. What another program recorded has no
+/// digest of its weights: whoever makes it again compares the images (`check_image`).
 ///
 /// # Errors
 /// [`Error::Option`] naming both where it is not, and what the run's was changed by where that
 /// alone differs.
 pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
-    if pipeline.digest() == record.checkpoint.digest {
+    if pipeline.digest() == record.checkpoint.digest || record.kind == RunKind::Record {
         return Ok(());
     }
     if pipeline.id() == record.checkpoint.id {
@@ -698,4 +720,13 @@ pub(crate) fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
     let off = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).filter(|&off| off > 0);
     let (count, worst) = off.fold((0, 0), |(count, worst), off| (count + 1, off.max(worst)));
     a.dimensions() == b.dimensions() && worst <= 1 && 1000 * count <= a.as_raw().len()
+}
+
+/// By how much of 255 a value of another program's image of the same run may differ: what attnmap is
+/// held to against diffusers (ACCURACY.md).
+const ANOTHER_PROGRAM: u8 = 2;
+
+/// Whether no value of two images is further apart than `most`.
+fn differs_by_at_most(a: &RgbImage, b: &RgbImage, most: u8) -> bool {
+    a.dimensions() == b.dimensions() && a.as_raw().iter().zip(b.as_raw()).all(|(a, b)| a.abs_diff(*b) <= most)
 }

@@ -6,6 +6,19 @@ use crate::{Error, Result, files, picture};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
+/// Pipelines of diffusers whose text to image runs attnmap makes again.
+const DRAWN_HERE: [&str; 6] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "LatentConsistencyModelPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "ZImagePipeline",
+];
+
+/// What the recorder says of a run that only the program which made it can do again.
+const NOT_REPLAYED: [&str; 2] = ["prompt_embeds", "adapters"];
+
 /// A run folder whose `run.json` has been read.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -29,19 +42,37 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Refuses a run that another program drew and recorded, for `what`, which must make its steps
-    /// again.
+    /// Refuses a run that another program drew and recorded in a way that cannot be made again here,
+    /// for `what`, which must make its steps again. What passes is still compared with its image
+    /// when it has been made again: only that tells whether the weights are those that drew it.
     ///
     /// # Errors
-    /// [`Error::Option`] on `RUN`, with what works on such a run.
-    pub fn check_drawn_here(&self, what: &str) -> Result<()> {
+    /// [`Error::Option`] on `RUN`, with the cause and what works on such a run.
+    pub fn check_can_draw(&self, what: &str) -> Result<()> {
         if self.record.kind != RunKind::Record {
             return Ok(());
         }
+        let settings = &self.record.settings;
+        let said = |name: &str| settings.more.get(name).map(|value| value.as_str().unwrap_or_default());
+        let unknown = |name: &str| format!("{name} has no network here");
+        let cause = match said("pipeline") {
+            None => Some("it does not say which pipeline drew it".to_owned()),
+            Some(name) if !DRAWN_HERE.contains(&name) => Some(unknown(name)),
+            _ if settings.latents.is_some() => {
+                Some("its first noise was not drawn from a seed on the CPU (generator=torch.Generator())".into())
+            }
+            _ if settings.sampling.strength.is_some() => Some("it set out from a picture, which was not kept".into()),
+            _ if said("heads").is_some() => Some("it keeps the mean over the heads alone".into()),
+            _ => NOT_REPLAYED
+                .into_iter()
+                .find(|name| settings.more.contains_key(*name))
+                .map(|name| format!("it was drawn with {}", name.replace('_', " "))),
+        };
+        let Some(cause) = cause else { return Ok(()) };
         let reason = format!(
-            "{}: another program drew and recorded this run, and {what} must make its steps again; its page, facts, \
-             ask, compare, view and animate work without that, or make a run of its prompt here: attnmap generate \
-             PROMPT --model MODEL",
+            "{}: another program drew and recorded this run, and {what} must make its steps again, but {cause}; its \
+            page, facts, ask, compare, view and animate work without that, or make a run of its prompt here: attnmap \
+            generate PROMPT --model MODEL",
             self.folder.display()
         );
         Err(Error::option("RUN", reason))

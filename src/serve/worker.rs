@@ -92,6 +92,10 @@ impl Worker {
     fn seeds(&self, number: u64, name: &str) -> Result<()> {
         let run = self.open(name)?;
         check_checkpoint(&run.record, &self.pipeline)?;
+        if run.record.kind == RunKind::Record {
+            let reason = "another program drew and recorded this run; ask for the seeds of one that was made here";
+            return Err(Error::option("RUN", reason));
+        }
         let options = options_of(&self.pipeline, &run)?;
         for seed in (1..=SEEDS).filter_map(|further| options.seeds[0].checked_add(further)) {
             let options = Options { seeds: vec![seed], ..options.clone() };

@@ -16,7 +16,7 @@ use super::verdict::answer;
 use super::words::Effect;
 use crate::checkpoint::Changes;
 use crate::evidence::causal::{Cut, Row};
-use crate::evidence::explain::{check_checkpoint, check_replay, options_of, same_but_for_rounding};
+use crate::evidence::explain::{check_checkpoint, check_image, check_replay, options_of};
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role, sets_the_scene};
 use crate::facts::region::{Place, rank};
@@ -248,11 +248,8 @@ impl Session<'_> {
                 }
                 _ => ControlFlow::Continue(()),
             })?;
-        if !same_but_for_rounding(&done.images.swap_remove(0).image, &question.own.image) {
-            let reason = "the run cannot be made again exactly (it was made on another machine or by another version); \
-                          make it again with the command in its run.json, and ask about that run";
-            return Err(Error::Trace { file: question.run.folder.join("image.png"), reason: reason.into() });
-        }
+        let otherwise = "make it again with the command in its run.json, and ask about that run";
+        check_image(&question.run, &done.images.swap_remove(0).image, &question.own.image, otherwise)?;
         Ok(estimates)
     }
 
@@ -349,7 +346,7 @@ fn refuse(run: &Run) -> Result<()> {
             generate` without --init"
         }
         RunKind::Generate => return Ok(()),
-        RunKind::Record => return run.check_drawn_here("why"),
+        RunKind::Record => return run.check_can_draw("why"),
         RunKind::Trace => {
             "is a look at a picture that was there; make a run with `attnmap generate` and ask about that"
         }
