@@ -22,7 +22,7 @@ PROMPT = "a red apple to the left of a green frog"
 
 
 def load(folder: Path) -> DiffusionPipeline:
-    more = {} if "sdxl" in folder.name else {"safety_checker": None}
+    more = {"safety_checker": None} if folder.name in ("tiny-sd1", "tiny-sd2") else {}
     pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **more)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -107,11 +107,12 @@ def ask(*arguments: str) -> str:
 
 def refusal(*arguments: str) -> str:
     done = subprocess.run([attnmap.program(), *arguments], capture_output=True, text=True)
-    assert done.returncode in (1, 2) and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stderr
+    said = [line for line in done.stderr.strip().splitlines() if " steps of runs and " not in line]
+    assert done.returncode in (1, 2) and len(said) == 1, done.stderr
+    return said[0]
 
 
-@pytest.mark.parametrize("name", ["tiny-sd1", "tiny-sdxl", "sd3/tiny"])
+@pytest.mark.parametrize("name", ["tiny-sd1", "tiny-sdxl", "tiny-sd3"])
 def test_a_run_is_made_again_where_its_checkpoint_opens(name, fixtures, tmp_path):
     size = {"height": 32, "width": 48} if "sd3" not in name else {"height": 64, "width": 64}
     run = recorded(load(fixtures / name), tmp_path, guidance_scale=4.0, **size)

@@ -48,8 +48,8 @@ Examples:
 The run is made again with the checkpoint that made it, and asked about the words beside its prompt, as
 `generate --probe` does. Every number that it has already must come out the same to the bit, and stays. Its
 trace, maps, pictures, page and run.json get the new words; the image does not change. A run that cannot be made
-again exactly is refused: one that set out from --latents, that another program recorded, or that was made on
-another kind of machine.";
+again exactly is refused: one that set out from --latents, that was made on another kind of machine, or that
+another program recorded in a way that attnmap cannot follow.";
 
 /// Runs the command.
 pub fn run(args: &ProbeCommandArgs, terminal: &Terminal) -> anyhow::Result<()> {

@@ -87,9 +87,8 @@ pub fn ask(
         _ if exact => {}
         Some(drawn) => check_image(run, &drawn, image, otherwise)?,
         None => {
-            let reason = format!(
-                "the run cannot be made again exactly (on another machine or by another version); {otherwise}"
-            );
+            let reason =
+                format!("the run cannot be made again exactly (on another machine or by another version); {otherwise}");
             return Err(Error::Trace { file: run.folder.join("trace.safetensors"), reason });
         }
     }

@@ -122,7 +122,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for a sampler that attnmap does not have.
     pub fn options_of(&self, settings: &Settings, negative: &str) -> Result<Options> {
-        let kind = settings.scheduler.parse::<SchedulerKind>()?;
+        let kind = SchedulerKind::recorded(&settings.scheduler, &self.scheduler)?;
         let sampling = Sampling {
             negative: Some(negative.to_owned()),
             scheduler: Some(kind).filter(|kind| SchedulerKind::of_config(&self.scheduler).ok() != Some(*kind)),

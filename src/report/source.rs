@@ -240,7 +240,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         name: name.to_string(),
         cell: is_cell.then(|| name.to_owned()),
         prompt: record.prompt.clone(),
-        segments: segments(&prompt.text, &prompt.words),
+        segments: segments(&prompt.text, &prompt.words, record.cut_off.is_empty()),
         cut_off: record.cut_off.clone(),
         negative: record.negative.clone(),
         tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
@@ -370,7 +370,7 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Sy
     let steps = maps.steps.max(1) as f32;
     let words = half.prompt.words.iter();
     Ok(Negative {
-        segments: segments(&half.prompt.text, &half.prompt.words),
+        segments: segments(&half.prompt.text, &half.prompt.words, true),
         words: words
             .map(|word| WordInfo { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
             .collect(),
@@ -413,9 +413,10 @@ fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {
     SelfAttentionData { height: kept.grid.height, width: kept.grid.width, sites: kept.sites, mean: kept.mean.clone() }
 }
 
-/// Cuts `text` into the words and what lies between them. What follows the last word is kept only
-/// where it is short: text beyond the model's length is listed apart.
-fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
+/// Cuts `text` into the words and what lies between them. What follows the last word is kept where
+/// all of it was read, `to_the_end`, and it is short: words beyond the model's length are listed
+/// apart.
+fn segments(text: &str, words: &[trace::WordInfo], to_the_end: bool) -> Vec<Segment> {
     let mut out = Vec::new();
     let mut at = 0;
     for (index, word) in words.iter().enumerate() {
@@ -426,7 +427,7 @@ fn segments(text: &str, words: &[trace::WordInfo]) -> Vec<Segment> {
         out.push(Segment { text: own.into(), word: Some(index) });
         at = word.end;
     }
-    if let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty() && rest.len() < 200) {
+    if let Some(rest) = text.get(at..).filter(|rest| to_the_end && !rest.is_empty() && rest.len() < 200) {
         out.push(Segment { text: rest.into(), word: None });
     }
     out
@@ -565,14 +566,15 @@ mod tests {
         let text = "  सेब, \"red\" apple!\n";
         let place = |of: &str| text.find(of).unwrap();
         let words = [word("सेब", 2), word("red", place("red")), word("apple", place("apple"))];
-        let cut = segments(text, &words);
+        let cut = segments(text, &words, true);
         assert_eq!(cut.iter().map(|s| s.text.as_str()).collect::<String>(), text);
         assert_eq!(cut.iter().filter_map(|s| s.word).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(segments(text, &words, false).last().map(|s| s.text.as_str()), Some("apple"));
     }
 
     #[test]
     fn ranges_that_do_not_fit_the_text_are_left_out() {
-        assert_eq!(segments("é", &[word("x", 1)]).len(), 1);
-        assert!(segments("", &[]).is_empty());
+        assert_eq!(segments("é", &[word("x", 1)], true).len(), 1);
+        assert!(segments("", &[], true).is_empty());
     }
 }

@@ -142,6 +142,16 @@ impl SchedulerKind {
         }
     }
 
+    /// The kind that `run.json` names: by its name on the command line, or, where another program
+    /// made the run, by its class, with the options of the checkpoint's `config`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an unknown name.
+    pub fn recorded(name: &str, config: &SchedulerConfig) -> Result<Self> {
+        let by_class = Self::ALL.into_iter().find(|kind| kind.class_name() == name);
+        by_class.map_or_else(|| name.parse(), |kind| Ok(kind.with(config)))
+    }
+
     /// Whether it is for checkpoints that were trained by flow matching.
     pub fn flows(self) -> bool {
         self == Self::FlowEuler

@@ -15,7 +15,7 @@ use crate::heatmap::Aggregate;
 use crate::maker::{Maker, Progress, adapter_warnings, warnings};
 use crate::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, free_memory};
 use crate::render::Display;
-use crate::run::{self, Run};
+use crate::run::{self, Run, RunKind};
 use crate::trace::WordInfo;
 use crate::why::plan::BUDGET;
 use crate::why::{Question, Subject};

@@ -71,7 +71,7 @@ function rankingPanel() {
     names[0]('Share', 'Share of the attention here; a click orders by it');
     names[1](box ? '× image' : 'peak', (box ? 'Share here divided by the word’s share of the whole image' : 'Highest attention to the word in one place') + '; a click orders by it');
     names[2](box ? 'causes' : 'changes', (box ? 'Share of all that cutting the word changes that lies here' : 'Share of the image that changes without the word') + '; a click orders by it');
-    fold.hidden = CONTENT === WORDS;
+    fold.hidden = CONTENT === WORDS || !WORDS.some((entry) => entry.little);
     fold.textContent = (S.little ? '− ' : '+ ') + 'little words hold ' + percent(WORDS.reduce((sum, e) => sum + (e.little ? here[e.index] : 0), 0));
     fold.setAttribute('aria-expanded', String(S.little));
     clear.hidden = !S.box;
