@@ -55,7 +55,8 @@ def main() -> None:
         "guidance_scale": a.guidance,
         "size": [world.SIZE, world.SIZE],
         "vocabulary": world.VOCABULARY,
-        "vocabulary_by_kind": world.KINDS,
+        "kinds": world.KINDS,
+        "near": world.NEAR,
     }
     (out / "attnmap.json").write_text(json.dumps(settings, indent=2) + "\n")
     print(f"{state['seen']} samples, {state['minutes']:.0f} minutes -> {out}")

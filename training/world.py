@@ -98,11 +98,30 @@ KINDS = {
     "relations": [p for wordings in RELATIONS.values() for p in wordings] + list(ENDS.values()),
     "numbers": ["a", "an", "two", "three"],
 }
+# What people type in place of a word that the model knows; the warning for unknown words names the known one.
+_NEAR = {
+    "cat": "kitten kitty tomcat", "dog": "puppy doggy hound poodle", "bear": "teddy grizzly", "duck": "duckling goose swan",
+    "frog": "toad froggy", "fox": "vixen wolf", "lion": "tiger lioness leopard", "owl": "owlet", "pig": "piglet piggy hog",
+    "rabbit": "bunny hare", "bird": "sparrow parrot chick chicken robin", "fish": "goldfish shark whale", "butterfly": "moth",
+    "elephant": "mammoth", "penguin": "puffin", "apple": "fruit pear peach", "banana": "plantain", "strawberry": "berry raspberry cherry",
+    "pumpkin": "squash gourd", "carrot": "radish vegetable", "mushroom": "toadstool fungus", "flower": "tulip rose blossom daisy",
+    "tree": "oak pine bush", "car": "automobile taxi truck van vehicle", "bus": "coach tram train",
+    "rocket": "spaceship spacecraft shuttle", "castle": "palace fortress tower", "house": "home cottage hut building cabin", "cake": "pie cupcake",
+    "chair": "seat stool armchair sofa", "clock": "watch alarm", "cup": "mug coffee tea glass", "teapot": "kettle pot jug", "book": "novel notebook",
+    "cap": "hat helmet", "dress": "gown skirt shirt", "umbrella": "parasol", "ball": "sphere circle football", 
+    "heart": "love", "red": "crimson scarlet pink ruby", "orange": "amber", "yellow": "golden gold", "green": "lime emerald",
+    "blue": "azure navy cyan turquoise", "purple": "violet lilac magenta", "small": "little tiny mini", "big": "large huge giant great",
+    "beach": "seaside sea ocean shore sand coast", "grass": "lawn field garden park", "snow": "winter ice snowy", "night": "dark midnight stars",
+    "desert": "dunes", "forest": "jungle wood", "city": "town street", "room": "kitchen indoors", "sunset": "dusk evening dawn sunrise",
+    "above": "atop", "below": "beneath underneath", "beside": "near by", "and": "with", "left": "leftmost", "right": "rightmost",
+    "two": "pair couple both 2", "three": "trio 3",
+}  # fmt: skip
 VOCABULARY = sorted(
     {w for n in NOUNS for w in (n, PLURALS[n])}
     | {*COLOURS, "small", "big", "a", "an", "and", "that", "is", "two", "three", ","}
     | {w for x in (*PLACES.values(), *RELATIONS.values(), ENDS.values()) for p in x for w in p.split()}
 )
+NEAR = {other: known for known, others in _NEAR.items() for other in others.split() if other not in VOCABULARY}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ pub struct Defaults {
     pub vocabulary: Option<Vec<String>>,
     /// The same words by their kind (`animal`, `colour`, ...), where the checkpoint says so.
     pub kinds: Option<BTreeMap<String, Vec<String>>>,
+    /// Words that people may type in place of one that it knows, with the known one: `kitten`,
+    /// `cat`.
+    pub near: BTreeMap<String, String>,
     /// One line on what the model is.
     pub description: Option<String>,
 }
@@ -63,7 +66,7 @@ pub(super) fn usual(
         Family::StableDiffusionXl => (50, 5.0),
         _ => (50, 7.5),
     };
-    Defaults { steps, guidance_scale, size, vocabulary: None, kinds: None, description: None }
+    Defaults { steps, guidance_scale, size, vocabulary: None, kinds: None, near: BTreeMap::new(), description: None }
 }
 
 /// What `attnmap.json` says beyond the `defaults` of the model's kind.
@@ -78,6 +81,7 @@ pub(super) fn read(store: &Store, factor: usize, mut defaults: Defaults) -> Resu
         size: fields.take("size", defaults.size)?,
         vocabulary: fields.take("vocabulary", None)?,
         kinds: fields.take("kinds", None)?,
+        near: fields.take("near", BTreeMap::new())?,
         description: fields.take("description", None)?,
     };
     check(&defaults, factor, &file)?;

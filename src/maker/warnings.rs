@@ -5,7 +5,7 @@ use crate::pipeline::Pipeline;
 use crate::prompt::{Joined, Prompt, Syntax, Unread, nearest, unread};
 use crate::render::missing_glyphs;
 use crate::{Result, in_quotes, printable};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind
 /// once.
@@ -56,7 +56,7 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
             unknown.extend(more.iter().filter(|word| !unknown.contains(word)).cloned().collect::<Vec<_>>());
         }
         if !unknown.is_empty() {
-            warnings.push(never_seen(pipeline.id(), &unknown, vocabulary));
+            warnings.push(never_seen(pipeline.id(), &unknown, vocabulary, &pipeline.defaults().near));
         }
     }
     let texts = [std::slice::from_ref(&prompt.text), probes].concat().join(" ");
@@ -83,10 +83,11 @@ pub fn missing_word(who: &str, AddedWord { word, file, .. }: &AddedWord) -> Stri
 
 /// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the
 /// nearest that it knows and the way out.
-fn never_seen(id: &str, unknown: &[String], vocabulary: &[String]) -> String {
-    let near = |word: &String| nearest(word, vocabulary).map(|known| format!("{known} for {}", shortened(word)));
+fn never_seen(id: &str, unknown: &[String], vocabulary: &[String], near: &BTreeMap<String, String>) -> String {
+    let near = |word: &String| nearest(word, vocabulary, near).map(|known| format!("{known} for {}", shortened(word)));
     let near: Vec<String> = unknown.iter().filter_map(near).take(4).collect();
-    let near = if near.is_empty() { String::new() } else { format!(" (near by spelling: {})", near.join(", ")) };
+    let near =
+        if near.is_empty() { String::new() } else { format!(" (the nearest that it knows: {})", near.join(", ")) };
     format!(
         "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} \
         words that it knows; \

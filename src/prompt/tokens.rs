@@ -5,7 +5,7 @@ use super::words;
 use crate::Result;
 use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo, normalized};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 /// A text as the model sees it.
@@ -222,11 +222,15 @@ impl Prompt {
     }
 }
 
-/// The word of `vocabulary` that `word` is most likely a misspelling of: one edit away, or two for
-/// words of six letters and more. `None` where none is so near; that one word means another cannot
-/// be told by spelling.
-pub fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Option<&'a str> {
+/// The known word that is nearest to `word`: the one that `near` gives for it, or the word of
+/// `vocabulary` that it is most likely a misspelling of, one edit away, or two for words of six
+/// letters and more. `None` where none is so near.
+pub fn nearest<'a>(word: &str, vocabulary: &'a [String], near: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let word = normalized(word);
+    let singular = word.strip_suffix('s').unwrap_or(&word);
+    if let Some(known) = near.get(&word).or_else(|| near.get(singular)) {
+        return Some(known);
+    }
     let most = if word.chars().count() < 6 { 1 } else { 2 };
     if word.chars().count() < 4 {
         return None;
@@ -269,5 +273,21 @@ impl From<&Prompt> for PromptInfo {
 impl From<WordInfo> for Word {
     fn from(word: WordInfo) -> Self {
         Self { text: word.text, range: word.start..word.end, tokens: word.tokens, occurrence: word.occurrence }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_nearest_known_word_is_by_meaning_or_by_spelling() {
+        let known = ["cat", "umbrella", "on the beach"].map(String::from);
+        let near = BTreeMap::from([("kitten".to_owned(), "cat".to_owned())]);
+        let found = |word| nearest(word, &known, &near);
+        assert_eq!((found("Kitten"), found("kittens")), (Some("cat"), Some("cat")));
+        assert_eq!((found("umbrela"), found("beech")), (Some("umbrella"), Some("beach")));
+        assert_eq!((found("zebra"), found("cut")), (None, None));
     }
 }

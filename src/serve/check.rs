@@ -7,6 +7,7 @@ use crate::prompt::{self, Syntax, nearest, unread, weight_of};
 use crate::trace::TokenKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The prompt as it is typed.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -23,6 +24,7 @@ pub(super) struct Reader {
     tokenizer: prompt::Reader,
     /// The words that the checkpoint knows, where it says so.
     vocabulary: Option<Vec<String>>,
+    near: BTreeMap<String, String>,
 }
 
 impl Reader {
@@ -31,7 +33,9 @@ impl Reader {
     /// # Errors
     /// As [`Pipeline::reader`].
     pub fn new(pipeline: &Pipeline) -> Result<Self> {
-        Ok(Self { tokenizer: pipeline.reader()?, vocabulary: pipeline.defaults().vocabulary.clone() })
+        let defaults = pipeline.defaults();
+        let (vocabulary, near) = (defaults.vocabulary.clone(), defaults.near.clone());
+        Ok(Self { tokenizer: pipeline.reader()?, vocabulary, near })
     }
 
     /// How a prompt is read: its tokens, chunks, what is cut off, weights, words that the
@@ -57,7 +61,7 @@ impl Reader {
         let never = vocabulary.map_or_else(Vec::new, |vocabulary| prompt.unknown_words(vocabulary));
         let never: Vec<Value> = never
             .iter()
-            .map(|word| json!({"word": word, "near": vocabulary.and_then(|vocabulary| nearest(word, vocabulary))}))
+            .map(|word| json!({"word": word, "near": vocabulary.and_then(|vocabulary| nearest(word, vocabulary, &self.near))}))
             .collect();
         let words = prompt.words.iter().filter(|word| !word.is_punctuation());
         let words: Vec<Value> = words
@@ -114,7 +118,8 @@ mod tests {
         let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
         let tokenizer = prompt::Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap();
         let tokenizer = prompt::Reader::Clip(tokenizer);
-        Reader { tokenizer, vocabulary: checkpoint.defaults.vocabulary.clone() }
+        let (vocabulary, near) = (checkpoint.defaults.vocabulary.clone(), checkpoint.defaults.near.clone());
+        Reader { tokenizer, vocabulary, near }
     }
 
     fn check(prompt: &str, emphasis: bool, long: bool) -> Value {

@@ -266,3 +266,32 @@ fn a_weight_of_a_word_that_is_not_there_names_its_own_option() {
     let output = attnmap(&["view", &run.display().to_string(), "--layers", "foo"]);
     refused(&output, 2, &["--layers: no layer is called foo; this run has"]);
 }
+
+/// A checkpoint of a small world says which words it knows, by kind, and which stand for others.
+#[test]
+fn words_that_a_small_model_never_saw_are_named_with_the_nearest_that_it_knows() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    copy(&fixture("tiny-sd1"), &at.join("model"));
+    let settings = serde_json::json!({
+        "description": "x", "steps": 2, "guidance_scale": 3.0, "size": [32, 32], "vocabulary": ["a", "cat", "umbrella"],
+        "kinds": {"things": ["cat", "umbrella"], "numbers": ["a"]}, "near": {"kitten": "cat"},
+    });
+    fs::write(at.join("model/attnmap.json"), settings.to_string()).unwrap();
+    // What is written here is what training writes.
+    let export = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("training/export.py")).unwrap();
+    let (_, written) = export.split_once("settings = {\n").unwrap();
+    let (written, _) = written.split_once("\n    }").unwrap();
+    let names: Vec<&str> =
+        written.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next()).collect();
+    assert_eq!(names, ["description", "steps", "guidance_scale", "size", "vocabulary", "kinds", "near"]);
+
+    let model = at.join("model").display().to_string();
+    let out = at.join("run").display().to_string();
+    let made = attnmap(&["generate", "a kitten and an umbrela", "--model", &model, "--out", &out]);
+    let said = stderr(&made);
+    assert!(made.status.success(), "{said}");
+    assert!(said.contains("(the nearest that it knows: cat for kitten, umbrella for umbrela)"), "{said}");
+    let listed = String::from_utf8(attnmap(&["models", &model]).stdout).unwrap();
+    assert!(listed.contains("things") && listed.contains("cat, umbrella") && listed.contains("numbers"), "{listed}");
+}
