@@ -42,7 +42,7 @@ impl Run {
         Ok(Self { folder: folder.to_path_buf(), record: RunRecord::read(folder)? })
     }
 
-    /// Refuses a run that another program drew and recorded in a way that cannot be made again here,
+    /// Refuses a run that another program drew and recorded in a way that cannot be made again,
     /// for `what`, which must make its steps again. What passes is still compared with its image
     /// when it has been made again: only that tells whether the weights are those that drew it.
     ///

@@ -59,10 +59,8 @@ impl Reader {
         let cut = (!prompt.cut_off.is_empty()).then(|| places.at(read));
         let vocabulary = self.vocabulary.as_deref();
         let never = vocabulary.map_or_else(Vec::new, |vocabulary| prompt.unknown_words(vocabulary));
-        let never: Vec<Value> = never
-            .iter()
-            .map(|word| json!({"word": word, "near": vocabulary.and_then(|vocabulary| nearest(word, vocabulary, &self.near))}))
-            .collect();
+        let near = |word: &str| nearest(word, vocabulary?, &self.near);
+        let never: Vec<Value> = never.iter().map(|word| json!({"word": word, "near": near(word)})).collect();
         let words = prompt.words.iter().filter(|word| !word.is_punctuation());
         let words: Vec<Value> = words
             .map(|word| {
