@@ -215,11 +215,11 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     let of = |kind: &str| found[0].get(kind).map_or(Vec::new(), |words| changed(words));
     let mut things = of("things");
     things.sort_by(f64::total_cmp);
-    if let Some(tenth) = things.get(things.len() / 10) {
+    if let (Some(tenth), Some(quarter)) = (things.get(things.len() / 10), things.get(things.len() / 4)) {
         println!(
-            "the first {CHOSEN_ON} give: image changed least {:.2e}; nine tenths of the things change {:.3} or more",
+            "the first {CHOSEN_ON} give: image changed least {:.2e}; nine tenths of the things change {tenth:.3} or \
+             more, three quarters {quarter:.3} (much)",
             between(&of("articles"), &things),
-            tenth
         );
     }
     println!("with {:?}", Thresholds::default());
