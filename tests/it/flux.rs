@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::checkpoint::{Changes, Checkpoint, DenoiserConfig, FluxConfig, OpenOptions, Part, Source, ZImageConfig};
+use attnmap::checkpoint::{
+    Changes, Checkpoint, DenoiserConfig, FluxConfig, Lora, OpenOptions, Part, Source, ZImageConfig,
+};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5};
 use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
@@ -346,4 +348,33 @@ fn the_program_makes_and_reads_runs() {
         assert_eq!((&models["prediction_type"], &models["factor"]), (&"flow".into(), &8.into()));
         assert_eq!(models["sites"].as_array().unwrap().len(), sites);
     }
+}
+
+/// Those of kohya's scripts and of the authors' own naming, where queries, keys, values and the
+/// feed-forward are one layer (`tests/fixtures/make_flux_lora.py`).
+#[test]
+fn loras_of_three_namings_change_the_same_and_give_the_latents_of_diffusers() {
+    let case = Case::read("schnell");
+    let expected = tensors("lora");
+    let latents = |naming: &str| {
+        let lora = Lora { file: fixture("flux").join(format!("lora-{naming}.safetensors")), weight: 0.7 };
+        let changes = Changes { loras: vec![lora], ..Changes::default() };
+        let options = OpenOptions { changes, ..OpenOptions::default() };
+        let checkpoint = Checkpoint::open(&Source::Folder(fixture("tiny-flux-schnell")), &options).unwrap();
+        assert!(checkpoint.warnings.is_empty(), "{naming}: {:?}", checkpoint.warnings);
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+        let prompt = pipeline.tokenize(&case.prompt).unwrap();
+        let made = pipeline.generate(&prompt, &case.options(&pipeline), &mut Unobserved, &mut quiet).unwrap();
+        values(&made.images[0].latent)
+    };
+    for naming in ["peft", "kohya", "bfl"] {
+        let off = distance(&latents(naming), &values(&expected["latents"]));
+        println!("{naming}: latents {off:.1e}");
+        assert!(off < 1e-3, "{naming}: latents are off by {off:e}");
+    }
+    let plain = case.options(&tiny(&case.checkpoint));
+    let pipeline = tiny(&case.checkpoint);
+    let prompt = pipeline.tokenize(&case.prompt).unwrap();
+    let made = pipeline.generate(&prompt, &plain, &mut Unobserved, &mut quiet).unwrap();
+    assert!(distance(&values(&made.images[0].latent), &values(&expected["latents"])) > 0.01);
 }

@@ -124,7 +124,7 @@ fn layer(path: &str) -> Option<Layer> {
     ];
     // diffusers' first files had the UNet's layers without a prefix, and PEFT's own files hold one
     // model.
-    const BARE: [(&str, &str); 10] = [
+    const BARE: [(&str, &str); 12] = [
         ("down_blocks.", UNET),
         ("mid_block.", UNET),
         ("up_blocks.", UNET),
@@ -133,6 +133,8 @@ fn layer(path: &str) -> Option<Layer> {
         ("output_blocks.", UNET),
         ("transformer_blocks.", UNET),
         ("joint_blocks.", UNET),
+        ("double_blocks.", UNET),
+        ("single_blocks.", UNET),
         ("text_model.", FIRST),
         ("encoder.layers.", FIRST),
     ];

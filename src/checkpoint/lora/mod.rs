@@ -10,7 +10,7 @@ mod keys;
 use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
 use super::config::DenoiserConfig;
 use super::single::{Piece, UnetNames, sd3_originals};
-use super::weights::{Change, LowRank, WeightFile};
+use super::weights::{Change, LowRank, RowsOf, WeightFile, flux_layers, z_image_layers};
 use crate::Result;
 use keys::{Layer, Meaning, Role};
 use serde::{Deserialize, Serialize};
@@ -227,7 +227,7 @@ impl Lora {
             let reads = known.reads_by_attn2 && homes.iter().any(reads);
             readers += usize::from(reads);
             let change =
-                |home: &Home| Change::LowRank(LowRank { third: home.third, swapped: home.swapped, ..low_rank.clone() });
+                |home: &Home| Change::LowRank(LowRank { rows: home.rows, swapped: home.swapped, ..low_rank.clone() });
             match homes.iter().find_map(|home| change(home).misfit(&home.shape)) {
                 Some(reason) => {
                     strangers += usize::from(reads);
@@ -286,7 +286,7 @@ impl Lora {
         };
         let (up, down, mid) = (up.clone(), down.clone(), factors.mid.clone());
         let scale = self.weight * scale;
-        Ok(LowRank { file: file.clone(), up, down, mid, scale, third: None, swapped: false })
+        Ok(LowRank { file: file.clone(), up, down, mid, scale, rows: None, swapped: false })
     }
 }
 
@@ -308,8 +308,8 @@ struct Home {
     /// The tensor's name.
     name: String,
     shape: Vec<usize>,
-    /// Which third of the LoRA's rows are its own, where the LoRA has three layers in one.
-    third: Option<usize>,
+    /// Which of the LoRA's rows are its own, where the LoRA has several layers in one.
+    rows: Option<RowsOf>,
     /// Whether the halves of the LoRA's rows have changed places.
     swapped: bool,
 }
@@ -344,7 +344,7 @@ impl Layers {
             let home = |layer: &str| {
                 let name = format!("{layer}.weight");
                 let shape = shapes.get(&name)?.clone();
-                Some(Home { part: folder, name, shape, third: None, swapped: false })
+                Some(Home { part: folder, name, shape, rows: None, swapped: false })
             };
             for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
                 add(folder, layer, home(layer).into_iter().collect());
@@ -361,9 +361,24 @@ impl Layers {
                 DenoiserConfig::Sd3(sd3) if folder == "transformer" => {
                     for (original, pieces) in sd3_originals(sd3) {
                         let home = |piece: &Piece| {
-                            Some(Home { third: piece.third, swapped: piece.swapped, ..home(&piece.layer)? })
+                            let rows = piece.third.map(RowsOf::third);
+                            Some(Home { rows, swapped: piece.swapped, ..home(&piece.layer)? })
                         };
                         // Not every block has every layer.
+                        if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
+                            add(folder, &original, homes);
+                        }
+                    }
+                }
+                DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) if folder == "transformer" => {
+                    let originals = match denoiser {
+                        DenoiserConfig::Flux(flux) => flux_layers(flux.num_layers, flux.num_single_layers),
+                        DenoiserConfig::ZImage(z_image) => z_image_layers(z_image.n_layers, z_image.n_refiner_layers),
+                        _ => Vec::new(),
+                    };
+                    for (original, pieces) in originals {
+                        let home =
+                            |(layer, rows): &(String, Option<RowsOf>)| Some(Home { rows: *rows, ..home(layer)? });
                         if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
                             add(folder, &original, homes);
                         }

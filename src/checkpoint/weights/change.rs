@@ -28,10 +28,28 @@ pub(crate) struct LowRank {
     pub(crate) mid: Option<String>,
     /// The user's weight times alpha over rank.
     pub(crate) scale: f64,
-    /// Which third of the rows of `up` the layer takes, where the file's layer is three in one.
-    pub(crate) third: Option<usize>,
+    /// Which rows of `up` the layer takes, where the file's layer is several in one.
+    pub(crate) rows: Option<RowsOf>,
     /// Whether the halves of the rows of `up` have changed places.
     pub(crate) swapped: bool,
+}
+
+/// Rows of a tensor in which several lie one below the other, in equal shares of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowsOf {
+    /// The first share.
+    pub(crate) first: usize,
+    /// How many shares.
+    pub(crate) count: usize,
+    /// Of how many.
+    pub(crate) of: usize,
+}
+
+impl RowsOf {
+    /// The third with this index, from 0.
+    pub(crate) fn third(index: usize) -> Self {
+        Self { first: index, count: 1, of: 3 }
+    }
 }
 
 /// Rows of an embedding.
@@ -106,7 +124,7 @@ impl LowRank {
         // core's.
         let kernel = self.mid.as_ref().map_or(1, |mid| self.shape(mid).iter().skip(2).product());
         let columns = elements(down).checked_div(rank).unwrap_or(0) * kernel;
-        let rows = shape.first().map(|rows| if self.third.is_some() { 3 * rows } else { *rows });
+        let rows = shape.first().map(|rows| self.rows.map_or(*rows, |own| rows * own.of / own.count));
         let fits = rank > 0
             && rows.is_some_and(|rows| elements(up) == rows * rank)
             && up.first().copied() == rows
@@ -120,8 +138,11 @@ impl LowRank {
     fn delta(&self, shape: &[usize]) -> Result<Tensor, Problem> {
         let down_shape = self.shape(&self.down);
         let (out, rank) = (shape[0], down_shape[0]);
-        let up = match self.third {
-            Some(third) => factor(&self.file, &self.up, &[3 * out, rank])?.narrow(0, third * out, out)?,
+        let up = match self.rows {
+            Some(RowsOf { first, count, of }) => {
+                let share = out / count;
+                factor(&self.file, &self.up, &[of * share, rank])?.narrow(0, first * share, out)?
+            }
             None => factor(&self.file, &self.up, &[out, rank])?,
         };
         let up = match self.swapped {

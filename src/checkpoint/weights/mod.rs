@@ -21,11 +21,13 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-pub(crate) use change::{Change, LowRank, Rows};
+pub(crate) use change::{Change, LowRank, Rows, RowsOf};
 pub(crate) use entry::Encoding;
 pub(crate) use file::WeightFile;
 pub(crate) use names::{grouped, text_encoder_name};
-pub(crate) use original::{Transformer, places as original_places, transformer as original_transformer};
+pub(crate) use original::{
+    Transformer, flux_layers, places as original_places, transformer as original_transformer, z_image_layers,
+};
 pub(crate) use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 //! (0.42): `convert_flux_transformer_checkpoint_to_diffusers` and
 //! `convert_z_image_transformer_checkpoint_to_diffusers`.
 
+use super::change::RowsOf;
 use super::file::WeightFile;
 use super::place::Place;
 use std::collections::BTreeMap;
@@ -98,6 +99,63 @@ pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTr
     (places, left)
 }
 
+/// Layers of a block of one stream that lie in `linear1`, with their shares of its rows: queries,
+/// keys and values, and the feed-forward's four widths.
+const LINEAR1: [(&str, usize, usize); 4] =
+    [("attn.to_q", 0, 1), ("attn.to_k", 1, 1), ("attn.to_v", 2, 1), ("proj_mlp", 3, 4)];
+
+/// The layers of diffusers that a layer of the authors' is made of, with their rows of it.
+pub(crate) type Pieces = Vec<(String, Option<RowsOf>)>;
+
+/// FLUX.1's layers that a LoRA may change, by the authors' names: of `double` blocks of two streams
+/// and `single` of one. A layer whose halves lie the other way round is not among them.
+pub(crate) fn flux_layers(double: usize, single: usize) -> Vec<(String, Pieces)> {
+    let outside = FLUX.iter().filter(|(original, _)| !original.ends_with("adaLN_modulation.1"));
+    let mut layers: Vec<(String, Pieces)> =
+        outside.map(|(original, own)| (original.to_string(), vec![(own.to_string(), None)])).collect();
+    for block in 0..double {
+        let (from, to) = (format!("double_blocks.{block}"), format!("transformer_blocks.{block}"));
+        let whole = DOUBLE.iter().filter(|(original, _)| !original.ends_with("_norm"));
+        layers.extend(whole.map(|(original, own)| (format!("{from}.{original}"), vec![(format!("{to}.{own}"), None)])));
+        for (original, own) in [
+            ("img_attn.qkv", ["attn.to_q", "attn.to_k", "attn.to_v"]),
+            ("txt_attn.qkv", ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"]),
+        ] {
+            layers.push((format!("{from}.{original}"), thirds(&to, own)));
+        }
+    }
+    for block in 0..single {
+        let (from, to) = (format!("single_blocks.{block}"), format!("single_transformer_blocks.{block}"));
+        let whole = SINGLE.iter().filter(|(original, _)| !original.ends_with("_norm"));
+        layers.extend(whole.map(|(original, own)| (format!("{from}.{original}"), vec![(format!("{to}.{own}"), None)])));
+        let share =
+            |&(own, first, count): &(&str, usize, usize)| (format!("{to}.{own}"), Some(RowsOf { first, count, of: 7 }));
+        layers.push((format!("{from}.linear1"), LINEAR1.iter().map(share).collect()));
+    }
+    layers
+}
+
+/// Z-Image's layers whose names in the authors' naming are others than diffusers', in its `layers`
+/// blocks and so many of each refiner.
+pub(crate) fn z_image_layers(layers: usize, refiners: usize) -> Vec<(String, Pieces)> {
+    let blocks = [("layers", layers), ("noise_refiner", refiners), ("context_refiner", refiners)];
+    let paths = blocks.into_iter().flat_map(|(name, count)| (0..count).map(move |index| format!("{name}.{index}")));
+    let of_block = |path: String| {
+        let attention = format!("{path}.attention");
+        [
+            (format!("{attention}.qkv"), thirds(&attention, ["to_q", "to_k", "to_v"])),
+            (format!("{attention}.out"), vec![(format!("{attention}.to_out.0"), None)]),
+        ]
+    };
+    paths.flat_map(of_block).collect()
+}
+
+/// `layers` below `path`, each a third of one layer.
+fn thirds(path: &str, layers: [&str; 3]) -> Pieces {
+    let third = |(index, layer): (usize, &str)| (format!("{path}.{layer}"), Some(RowsOf::third(index)));
+    layers.into_iter().enumerate().map(third).collect()
+}
+
 /// What the tensor `name` of FLUX.1, with so many rows, is in diffusers' naming.
 fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
     let as_it_is = |place: Place| vec![(name.to_string(), place)];
@@ -129,14 +187,12 @@ fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
     if let Some((number, rest)) = block("single_blocks.") {
         let path = format!("single_transformer_blocks.{number}");
         if rest == "linear1" {
-            // Queries, keys and values, and the feed-forward's four widths.
             let width = rows / 7;
-            let parts = [("attn.to_q", 0..1), ("attn.to_k", 1..2), ("attn.to_v", 2..3), ("proj_mlp", 3..7)];
-            let part = |(own, range): (&str, std::ops::Range<usize>)| {
-                let rows = range.start * width..range.end * width;
+            let part = |(own, first, count): (&str, usize, usize)| {
+                let rows = first * width..(first + count) * width;
                 (format!("{path}.{own}.{leaf}"), place.clone().rows(rows))
             };
-            return parts.into_iter().map(part).collect();
+            return LINEAR1.into_iter().map(part).collect();
         }
         if let Some((_, own)) = SINGLE.iter().find(|(original, _)| *original == rest) {
             return vec![(format!("{path}.{own}.{leaf}"), place)];
