@@ -34,6 +34,9 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if !args.probe.texts().is_empty() {
         return one("--probe", "is for one picture; leave it out");
     }
+    if args.concepts.named().is_some() {
+        return one("--concepts", "is for one picture; leave it out");
+    }
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return one("--words", "a gallery holds every word, to be chosen on its page; leave it out");
     }

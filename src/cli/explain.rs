@@ -310,7 +310,8 @@ fn make(
         loading: None,
     };
     maker.check(&options)?;
-    let command = pipeline.command(text, &options) + &run::map_options(&maker.aggregate, &maker.display);
+    let command = pipeline.command(text, &options)
+        + &run::map_options(&maker.aggregate, &maker.display, !options.concepts.is_empty());
     Ok(progress::make(&maker, &options, target, command, terminal)?.0)
 }
 

@@ -9,7 +9,7 @@ use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, SyntaxArgs, missing_word, unread_syntax, warnings};
+use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syntax, warnings};
 use super::sampling::AxesArgs;
 use super::signals;
 use attnmap::Error;
@@ -19,7 +19,7 @@ use attnmap::gallery::{
     Axes, Cell, Line, LiveIndex, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues,
     fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index, write_sheet,
 };
-use attnmap::heatmap::Aggregate;
+use attnmap::heatmap::{Aggregate, Queries};
 use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
 use attnmap::prompt::{Prompt, Syntax, WordWeights};
 use attnmap::render::Display;
@@ -92,6 +92,16 @@ pub struct GalleryArgs {
 
     #[command(flatten)]
     probe: ProbeArgs,
+
+    #[command(flatten)]
+    concepts: ConceptArgs,
+
+    /// Keep what the prompts' own tokens look at, in joint attention
+    ///
+    /// Stable Diffusion 3, FLUX.1 and Z-Image. It is seen with `view --queries text`, or everywhere
+    /// with --queries text here.
+    #[arg(long, help_heading = "What is kept", hide_short_help = true)]
+    text_queries: bool,
 
     /// Record the unconditional half too, so that the negative prompt's words have maps
     #[arg(long, help_heading = "What is kept", hide_short_help = true)]
@@ -180,6 +190,7 @@ Examples:
   attnmap gallery --prompt \"a red apple and a frog\" --weight frog=0.6,1.4 --seeds 0..4
   attnmap gallery --prompt \"a red apple, on the beach\" --without each --by tag --seeds 0
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
+  attnmap gallery --prompt \"a red apple\" --prompt \"a green frog\" --model ./flux --concepts --seeds 0..4
   attnmap gallery --prompt \"a red apple to the left of a frog\" --expect \"apple left of frog, no fox\"
   attnmap gallery --index /shared/night
   attnmap gallery night --pack night.zip --sheet night.png
@@ -207,7 +218,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let prompts: BTreeSet<&str> = single.cells.iter().map(|cell| cell.prompt.as_str()).collect();
         expect.check_texts(&prompts.into_iter().collect::<Vec<_>>())?;
     }
-    let aggregate = args.maps.aggregate()?;
+    let aggregate = args.maps.of_concepts(args.maps.aggregate()?, axes.concepts.is_some());
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return Err(
             Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
@@ -538,6 +549,8 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         load: args.load.over(LoadOptions::default())?,
         init,
         probes: args.probe.texts().to_vec(),
+        concepts: args.concepts.named(),
+        text_queries: args.text_queries || args.maps.aggregate()?.queries == Queries::Text,
         trace_negative: args.trace_negative,
         keep_steps: args.keep_steps,
     })

@@ -297,10 +297,7 @@ impl GenerateArgs {
 
     /// Whether the text's own queries are kept.
     fn text_queries(&self, pipeline: &Pipeline) -> Result<bool> {
-        if self.text_queries && !pipeline.has_joint_attention() {
-            let reason = "is for Stable Diffusion 3, FLUX.1 and Z-Image; here text does not look at the image";
-            return Err(Error::option("--text-queries", reason));
-        }
+        pipeline.check_joint(false, self.text_queries)?;
         Ok(self.text_queries)
     }
 

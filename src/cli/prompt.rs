@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use attnmap::maker::content_words;
 pub use attnmap::maker::{adapter_warnings, missing_word, unread_syntax, warnings};
-use attnmap::pipeline::{Pipeline, concepts_of};
+use attnmap::maker::{concepts_of_run, texts_of_run};
+use attnmap::pipeline::Pipeline;
 use attnmap::prompt::{Prompt, Syntax};
 use attnmap::trace::{PromptInfo, WordInfo, normalized, probe_words};
 use attnmap::{Error, Result};
@@ -116,31 +116,20 @@ pub struct ConceptArgs {
 }
 
 impl ConceptArgs {
+    /// The words that are named, none where the option stands alone; `None` where it is not given.
+    pub fn named(&self) -> Option<Vec<String>> {
+        self.concepts.as_deref().map(listed)
+    }
+
     /// The texts that are read of a run of `prompt` that is asked about `probes`, as far as they
     /// are known before its checkpoint is: the prompt first.
     pub fn texts(&self, prompt: &str, probes: &[String]) -> Vec<String> {
-        let own = if self.concepts.is_some() || !probes.is_empty() { content_words(prompt) } else { Vec::new() };
-        let given = self.concepts.iter().flat_map(|given| listed(given));
-        std::iter::once(prompt.to_owned()).chain(given).chain(own).chain(probes.iter().cloned()).collect()
+        texts_of_run(prompt, self.named().as_deref(), probes)
     }
 
     /// The concepts of a run of `prompt` that is asked about `probes`; none where the run has none.
     pub fn of(&self, pipeline: &Pipeline, prompt: &Prompt, probes: &[String]) -> Result<Vec<String>> {
-        let Some(given) = &self.concepts else {
-            let asked = pipeline.has_joint_attention() && !probes.is_empty();
-            return Ok(if asked { content_words(&prompt.text) } else { Vec::new() });
-        };
-        pipeline.check_concepts()?;
-        let info = PromptInfo::from(prompt);
-        let concepts = match listed(given) {
-            given if given.is_empty() => content_words(&prompt.text),
-            given => concepts_of(&info, &given)?,
-        };
-        if concepts.is_empty() {
-            let reason = "the prompt has no word that says something; name some, like --concepts=apple,frog";
-            return Err(Error::option("--concepts", reason));
-        }
-        Ok(concepts)
+        concepts_of_run(pipeline, prompt, self.named().as_deref(), probes)
     }
 }
 

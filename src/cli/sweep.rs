@@ -7,6 +7,7 @@ use attnmap::facts::lexicon::Role;
 use attnmap::facts::sweep::Sweep;
 use attnmap::files::Target;
 use attnmap::gallery::{Asked, SWEEP, listed_seeds, sweep};
+use attnmap::heatmap::Queries;
 use attnmap::pipeline::Options;
 use attnmap::run;
 use attnmap::trace::PromptInfo;
@@ -21,7 +22,7 @@ use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{ProbeArgs, PromptArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
+use super::prompt::{ConceptArgs, ProbeArgs, PromptArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::{SamplingArgs, StepsArgs};
 
 /// See where each word of a prompt lands over many seeds: a habit, or one seed's accident
@@ -49,6 +50,9 @@ pub struct SweepArgs {
 
     #[command(flatten)]
     probe: ProbeArgs,
+
+    #[command(flatten)]
+    concepts: ConceptArgs,
 
     /// Where the result goes [default: outputs/<prompt>-sweep, and counts up]
     #[arg(long, short, value_name = "DIR")]
@@ -82,21 +86,25 @@ Examples:
   attnmap sweep \"a red apple to the left of a green frog\" --expect \"frog right of apple, no fox\"
   attnmap sweep \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8 \
 --size 512x512 --steps 20
+  attnmap sweep \"a red apple and a green frog\" --model ./flux --concepts --seeds 0..8
 
-`facts` measures neglected words by the sweep of the same prompt and settings that lies beside a run.";
+--queries text needs no other option here. `facts` measures neglected words by the sweep of the same prompt and
+settings that lies beside a run.";
 
 /// Runs the command.
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
     let seeds = lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string);
-    let aggregate = args.maps.aggregate()?;
+    let mut aggregate = args.maps.aggregate()?;
     let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::slug(&text) + "-sweep"));
     target.folder(&SWEEP)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
-    let texts = [&*text, &*args.sampling.negative];
-    let pipeline = args.model.load_for(&texts, args.sampling.size, terminal)?;
     let probes = args.probe.texts();
+    let mut texts = args.concepts.texts(&text, probes);
+    texts.push(args.sampling.negative.clone());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let pipeline = args.model.load_for(&texts, args.sampling.size, terminal)?;
     let mut options = Options {
         seeds: seeds.clone(),
         probes: probes.to_vec(),
@@ -107,6 +115,9 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let prompt = pipeline.prompt(&text, &options)?;
     let info = PromptInfo::from(&prompt);
+    options.concepts = args.concepts.of(&pipeline, &prompt, probes)?;
+    aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
+    pipeline.check_joint(false, aggregate.queries == Queries::Text)?;
     args.expect.check(&pipeline, &info, probes)?;
     let by = info.by(args.maps.by());
     let words = shown_words(&args.maps, &pipeline, &by, probes)?;

@@ -74,7 +74,7 @@ pub struct TraceArgs {
     pub(super) probe: ProbeArgs,
 
     #[command(flatten)]
-    concepts: ConceptArgs,
+    pub(super) concepts: ConceptArgs,
 
     #[command(flatten)]
     pub(super) expect: ExpectArgs,

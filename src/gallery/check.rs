@@ -4,7 +4,7 @@ use super::cell::{CellFacts, FILE};
 use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
 use crate::checkpoint::{Checkpoint, Family};
-use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_size};
+use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_joint, check_size};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
@@ -17,8 +17,8 @@ use std::path::Path;
 /// [`Error::Option`] for a LoRA, embedding or variant that is not there; where no cell is finished
 /// or can be, what the first fails of.
 pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
-    // Of each checkpoint: pixels of a latent cell's side, and whether it is told sizes and crops.
-    let mut known: Vec<(&Cell, Option<(usize, bool)>)> = Vec::new();
+    // Of each checkpoint: pixels of a latent cell's side, and its family.
+    let mut known: Vec<(&Cell, Option<(usize, Family)>)> = Vec::new();
     let (mut possible, mut first) = (false, None);
     for cell in &plan.cells {
         if is_finished(folder, cell) {
@@ -29,9 +29,7 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
             Some((_, shape)) => *shape,
             None => {
                 let shape = match plan.open(cell, open) {
-                    Ok((checkpoint, _)) => {
-                        Some((checkpoint.factor(), checkpoint.index.family == Family::StableDiffusionXl))
-                    }
+                    Ok((checkpoint, _)) => Some((checkpoint.factor(), checkpoint.index.family)),
                     Err(error @ Error::Option { .. }) => return Err(error),
                     Err(error) => {
                         first.get_or_insert(error);
@@ -42,10 +40,12 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
                 shape
             }
         };
-        let Some((factor, conditioned)) = shape else { continue };
+        let Some((factor, family)) = shape else { continue };
         let sized = cell.sampling.size.map_or(Ok(()), |[height, width]| check_size(Grid::new(height, width), factor));
         let cropped = cell.sampling.crop.is_some_and(|crop| crop != [0, 0]);
-        match sized.and_then(|()| check_conditions(cell.sampling.original_size.is_some(), cropped, conditioned)) {
+        let (original, conditioned) = (cell.sampling.original_size.is_some(), family == Family::StableDiffusionXl);
+        let conditions = sized.and_then(|()| check_conditions(original, cropped, conditioned));
+        match conditions.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries)) {
             Ok(()) => possible = true,
             Err(error) => {
                 first.get_or_insert(error);

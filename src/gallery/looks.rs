@@ -293,7 +293,7 @@ impl Looks<'_> {
         words.extend((!self.by.is_word()).then(|| format!("--by {}", self.by.name())));
         words.extend(cell.sampling.syntax().switches().map(|name| format!("--{name}")));
         words.push(format!("--no-metadata --seed {}", cell.seed));
-        words.join(" ") + &run::map_options(self.aggregate, self.display)
+        words.join(" ") + &run::map_options(self.aggregate, self.display, false)
     }
 }
 

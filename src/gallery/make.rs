@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
 use crate::heatmap::{self, Aggregate};
+use crate::maker::concepts_of_run;
 use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
@@ -231,12 +232,14 @@ impl Job<'_> {
         tell: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Vec<(usize, Result<()>)>> {
         let cell = self.cells[0];
-        let options = self.options(pipeline)?;
+        let mut options = self.options(pipeline)?;
         pipeline.check(&options)?;
         let prompt = pipeline.prompt(&cell.prompt, &options)?;
+        options.concepts = concepts_of_run(pipeline, &prompt, cell.concepts.as_deref(), &cell.probes)?;
         tell(Progress::Read { cell, pipeline, prompt: &prompt })?;
         let info = PromptInfo::from(&prompt);
-        let keep = Keep { unconditional: cell.trace_negative, ..Keep::default() };
+        let (unconditional, text_queries) = (cell.trace_negative, cell.text_queries);
+        let keep = Keep { unconditional, text_queries, ..Keep::default() };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
         let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
             let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };
@@ -326,7 +329,7 @@ impl Job<'_> {
             negative: cell.sampling.negative.clone().filter(|negative| !negative.is_empty()),
             command: command(pipeline, cell, options)
                 + &self.expected()
-                + &run::map_options(self.aggregate, self.display),
+                + &run::map_options(self.aggregate, self.display, !options.concepts.is_empty()),
             expect: self.expect.zip(sightings.as_deref()),
             cut_off: cut_off.to_vec(),
             warnings: Vec::new(),
@@ -376,5 +379,6 @@ fn command(pipeline: &Pipeline, cell: &Cell, options: &Options) -> String {
         });
     let kept = cell.keep_steps.map_or_else(String::new, |every| format!(" --keep-steps {every}"));
     let negative = if cell.trace_negative { " --trace-negative" } else { "" };
-    pipeline.command(&cell.prompt, &one) + &mask + negative + &kept
+    let text = if cell.text_queries { " --text-queries" } else { "" };
+    pipeline.command(&cell.prompt, &one) + &mask + negative + text + &kept
 }

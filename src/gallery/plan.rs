@@ -5,6 +5,7 @@ use super::seeds::MOST_CELLS;
 use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
 use crate::facts::lexicon::{Role, role};
+use crate::maker::texts_of_run;
 use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::{Syntax, WordWeights, word_ranges};
 use crate::run::Sampling;
@@ -48,6 +49,11 @@ pub struct Axes {
     pub init: Option<InitFiles>,
     /// Words and phrases that all runs are asked about beside their prompts.
     pub probes: Vec<String>,
+    /// Words whose ConceptAttention maps runs keep where prompts have them. An empty list stands
+    /// for each prompt's own words, `None` for no concepts.
+    pub concepts: Option<Vec<String>>,
+    /// Whether all runs keep what the prompt's own tokens look at.
+    pub text_queries: bool,
     /// Whether all runs record the unconditional half too.
     pub trace_negative: bool,
     /// All runs keep the estimate of the image at every so many steps; `None` for none.
@@ -129,6 +135,12 @@ pub struct Cell {
     /// Words and phrases that it is asked about beside its prompt.
     #[serde(default)]
     pub probes: Vec<String>,
+    /// The concepts that it keeps; nothing in it stands for its prompt's own words.
+    #[serde(default)]
+    pub concepts: Option<Vec<String>>,
+    /// Whether what the prompt's own tokens look at is kept.
+    #[serde(default)]
+    pub text_queries: bool,
     /// Whether the unconditional half is recorded too.
     #[serde(default)]
     pub trace_negative: bool,
@@ -193,6 +205,12 @@ impl Serialize for Cell {
         }
         if !self.probes.is_empty() {
             map.serialize_entry("probes", &self.probes)?;
+        }
+        if let Some(concepts) = &self.concepts {
+            map.serialize_entry("concepts", concepts)?;
+        }
+        if self.text_queries {
+            map.serialize_entry("text_queries", &true)?;
         }
         if self.trace_negative {
             map.serialize_entry("trace_negative", &true)?;
@@ -368,7 +386,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Option`] when there is nothing to make or far too much, a replaced word stands in
-    /// no prompt, or two cells are equal.
+    /// no prompt, two cells are equal, or a prompt has none of the concepts that are named.
     pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
         if axes.lines.is_empty() {
             return Err(Error::option("PROMPTS", "no prompt is given; name a file of prompts or use --prompt"));
@@ -394,6 +412,7 @@ impl Plan {
                 dtype: axes.load.dtype_named_unless_usual(),
                 device: axes.load.device_named_unless_usual(),
                 probes: axes.probes.clone(),
+                text_queries: axes.text_queries,
                 trace_negative: axes.trace_negative,
                 keep_steps: axes.keep_steps,
                 ..Cell::default()
@@ -406,7 +425,9 @@ impl Plan {
                 for variant in variants.into_iter().flat_map(|variant| parts(variant, axes.without, read)) {
                     let Variant { prompt, replaced, weighted, without } = variant;
                     let base = line.prompt.clone();
-                    let of_prompt = Cell { prompt, base, replaced, weighted, without, ..of_checkpoint.clone() };
+                    let concepts = concepts_in(&prompt, axes.concepts.as_deref())?;
+                    let of_prompt =
+                        Cell { prompt, base, replaced, weighted, without, concepts, ..of_checkpoint.clone() };
                     for asked in &settings {
                         let asked = line.sampling.clone().or(asked);
                         let of_settings = of_prompt.sampled(asked, axes.init.as_ref())?;
@@ -426,6 +447,13 @@ impl Plan {
         }
         if cells.is_empty() {
             return Err(Error::option("--seeds", "no seed is given; write 0..8 or 1,5,9"));
+        }
+        let nowhere =
+            |concept: &&String| !cells.iter().flat_map(|cell| &cell.concepts).any(|own| own.contains(concept));
+        if let Some(concept) = axes.concepts.iter().flatten().find(nowhere) {
+            let way_out = "ask about words that none has with --probe";
+            let reason = format!("{} stands in no prompt; {way_out}", crate::in_quotes(concept));
+            return Err(Error::option("--concepts", reason));
         }
         let mut passes: Vec<Vec<usize>> = Vec::new();
         for (index, cell) in cells.iter().enumerate() {
@@ -449,7 +477,8 @@ impl Plan {
         let made = || self.cells.iter().filter(|other| other.same_checkpoint(cell));
         let sizes = made().map(|other| other.sampling.size.unwrap_or(own));
         let size = sizes.max_by_key(|[height, width]| height.saturating_mul(*width));
-        let texts = made().flat_map(|other| [Some(other.prompt.clone()), other.sampling.negative.clone()]).flatten();
+        let read = |cell: &Cell| texts_of_run(&cell.prompt, cell.concepts.as_deref(), &cell.probes);
+        let texts = made().flat_map(|other| read(other).into_iter().chain(other.sampling.negative.clone()));
         let mut texts: Vec<String> = texts.collect();
         texts.sort();
         texts.dedup();
@@ -461,6 +490,23 @@ impl Plan {
     pub fn passes_of(&self, shard: Shard) -> impl Iterator<Item = &Vec<usize>> {
         self.passes.iter().enumerate().filter(move |(at, _)| at % shard.count == shard.index).map(|(_, pass)| pass)
     }
+}
+
+/// Those of the concepts `named` that `prompt` has. None named stands for its own words, `None` for
+/// no concepts.
+fn concepts_in(prompt: &str, named: Option<&[String]>) -> Result<Option<Vec<String>>> {
+    let Some(named) = named else { return Ok(None) };
+    let own: Vec<String> =
+        named.iter().filter(|word| replace_word(prompt, word, str::to_owned).is_some()).cloned().collect();
+    if own.is_empty() && !named.is_empty() {
+        let reason = format!(
+            "{} has none of {}; name one of its words too, or none for each prompt's own",
+            crate::in_quotes(prompt),
+            named.join(", ")
+        );
+        return Err(Error::option("--concepts", reason));
+    }
+    Ok(Some(own))
 }
 
 /// Every combination of one of each list, the last list varying first.

@@ -14,11 +14,11 @@ use crate::facts::expect::Expectations;
 use crate::facts::label;
 use crate::facts::sweep::{About, Collector, FILE, Sweep};
 use crate::files::{Kind, Staging, Target, write_file, write_json};
-use crate::heatmap::{self, Aggregate, THRESHOLD};
+use crate::heatmap::{self, Aggregate, Measure, Queries, THRESHOLD};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::run::{RunRecord, run_name};
+use crate::run::{RunRecord, map_options, run_name};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result};
 
@@ -83,6 +83,13 @@ pub fn sweep(
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(options))?;
     let info = PromptInfo::from(prompt);
     let mut every = info.words.clone();
+    if aggregate.measure == Measure::Concepts {
+        // Words that are no concept have no map.
+        let concepts = pipeline.concepts(prompt, options)?;
+        let places = concepts.iter().filter_map(|concept| info.select(&concept.text).ok()).flatten();
+        let mapped: Vec<usize> = places.flat_map(|word| word.tokens).collect();
+        every.retain(|word| word.tokens.iter().any(|token| mapped.contains(token)));
+    }
     every.extend(probe_words(&info, &pipeline.probe_infos(&options.probes)?));
     let (chosen, words) = (words.is_some(), words.unwrap_or(&every));
     let mut collector = Collector::new(About {
@@ -95,7 +102,8 @@ pub fn sweep(
     let (mut shares, mut sums, mut images) = (Vec::new(), Vec::<f32>::new(), Vec::new());
     for &seed in &options.seeds {
         let one = Options { seeds: vec![seed], ..options.clone() };
-        let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::default() };
+        let (per_step, text_queries) = (aggregate.steps.is_some(), aggregate.queries == Queries::Text);
+        let keep = Keep { per_step, text_queries, ..Keep::default() };
         let (mut traced, _) = pipeline.trace(prompt, &one, keep, &mut |_: Event| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
         let maps = heatmap::aggregate(&traced.trace, aggregate, words)?;
@@ -124,7 +132,9 @@ pub fn sweep(
     let mean = sums.iter().map(|sum| (sum / count).round() as u8).collect();
     let mean = RgbImage::from_raw(options.width as u32, options.height as u32, mean).expect("three bytes a pixel");
     let first = Options { seeds: options.seeds.iter().copied().take(1).collect(), ..options.clone() };
-    let command = pipeline.command(&prompt.text, &first);
+    let text_queries = if aggregate.queries == Queries::Text { " --text-queries" } else { "" };
+    let maps = map_options(aggregate, &Display::default(), !options.concepts.is_empty());
+    let command = pipeline.command(&prompt.text, &first) + text_queries + &maps;
     Ok(Swept { found: collector.finish(), mean, images, command, collector, words: shares })
 }
 

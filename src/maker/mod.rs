@@ -4,7 +4,7 @@
 mod concepts;
 mod warnings;
 
-pub use concepts::content_words;
+pub use concepts::{concepts_of_run, texts_of_run};
 pub use warnings::{adapter_warnings, missing_word, shortened, some_of, unread_syntax, warnings};
 
 use std::collections::BTreeMap;

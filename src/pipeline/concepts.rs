@@ -44,17 +44,12 @@ impl Pipeline {
         Ok(concepts)
     }
 
-    /// Refuses concepts where attention is not joint.
+    /// As [`check_joint`], of this checkpoint.
     ///
     /// # Errors
-    /// [`Error::Option`].
-    pub fn check_concepts(&self) -> Result<()> {
-        if self.has_joint_attention() {
-            return Ok(());
-        }
-        let reason = "is for Stable Diffusion 3, FLUX.1 and Z-Image; here every word has a map, and --probe asks \
-        about others";
-        Err(Error::option("--concepts", reason))
+    /// As there.
+    pub fn check_joint(&self, concepts: bool, text_queries: bool) -> Result<()> {
+        check_joint(self.has_joint_attention(), concepts, text_queries)
     }
 
     /// `context` with the concepts of `options`, asked of the rows that are given `prompt`.
@@ -93,6 +88,19 @@ impl Pipeline {
         }
         context.with_concepts(&self.denoiser.prepare(&conditioning)?, &tokens, options.seeds.len())
     }
+}
+
+/// Refuses `concepts` and the text's own queries where attention is not `joint`.
+///
+/// # Errors
+/// [`Error::Option`] on `--concepts` or `--text-queries`.
+pub fn check_joint(joint: bool, concepts: bool, text_queries: bool) -> Result<()> {
+    let (option, why) = match (joint, concepts, text_queries) {
+        (false, true, _) => ("--concepts", "every word has a map, and --probe asks about others"),
+        (false, false, true) => ("--text-queries", "text does not look at the image"),
+        _ => return Ok(()),
+    };
+    Err(Error::option(option, format!("is for Stable Diffusion 3, FLUX.1 and Z-Image; here {why}")))
 }
 
 /// The concepts that `about` was asked for beside its probes: what makes them again.

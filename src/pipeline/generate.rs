@@ -69,9 +69,7 @@ impl Pipeline {
             );
             return Err(Error::option("--guidance", reason));
         }
-        if !options.concepts.is_empty() {
-            self.check_concepts()?;
-        }
+        self.check_joint(!options.concepts.is_empty(), false)?;
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         let sized = self.family == Family::StableDiffusionXl;
         check_conditions(options.original_size.is_some(), options.crop != [0, 0], sized)?;

@@ -32,7 +32,7 @@ mod t5;
 mod traced;
 
 pub use choice::Choice;
-pub use concepts::{concepts_asked, concepts_of};
+pub use concepts::{check_joint, concepts_asked, concepts_of};
 pub use encode::States;
 pub use generation::{Event, Generation, Generations, TextAttentions, Timings};
 pub use given::{Given, InitFiles};

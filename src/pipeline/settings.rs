@@ -107,6 +107,12 @@ impl Pipeline {
             add(&format!("--{}", name.replace('_', "-")), sampling.get(name));
         }
         add("--probe", Some(options.probes.join(",")).filter(|probes| !probes.is_empty()));
+        if !options.concepts.is_empty() {
+            words.push(quoted(&format!("--concepts={}", options.concepts.join(","))));
+        }
+        let mut add = |option: &str, value: Option<String>| {
+            words.extend(value.map(|value| bound(option, &value)));
+        };
         if let Some(init) = &options.init {
             add("--init", Some(init.name.clone()));
             add("--strength", Some(init.strength.to_string()));

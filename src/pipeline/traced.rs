@@ -117,9 +117,7 @@ impl Pipeline {
             .with_concepts(concepts.len())
             .with_self_attention(&keep.self_attention);
         if keep.text_queries {
-            if !self.has_joint_attention() {
-                return Err(Error::option("--text-queries", "is for Stable Diffusion 3, FLUX.1 and Z-Image"));
-            }
+            self.check_joint(false, true)?;
             recorder = recorder.with_text_queries();
         }
         let kept = self.with_head_dims(&keep.queries);

@@ -1,17 +1,27 @@
 //! The options of a command line that makes the same maps and pictures again.
 
 use super::quoted;
-use crate::heatmap::{Aggregate, DEFAULT, SiteFilter};
+use crate::heatmap::{Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Queries, SiteFilter};
 use crate::render::Display;
 use serde_json::Value;
 use std::fmt::Display as Show;
 
 /// How maps are made and drawn, as options with a space before each; empty where all of it is what
-/// a command does unasked.
-pub fn map_options(aggregate: &Aggregate, display: &Display) -> String {
+/// a command does unasked. `concepts` says whether the run keeps concepts, of which the maps are
+/// made unasked.
+pub fn map_options(aggregate: &Aggregate, display: &Display, concepts: bool) -> String {
     let mut options = Vec::new();
     let narrowed = |filter: &SiteFilter| matches!(filter, SiteFilter::Layers(_) | SiteFilter::Resolutions(_));
-    let unasked = if aggregate.sites.iter().any(narrowed) { "all" } else { DEFAULT };
+    let unasked = match (concepts, aggregate.sites.iter().any(narrowed)) {
+        (false, false) => DEFAULT,
+        (false, true) => "all",
+        (true, false) => DEFAULT_OF_CONCEPTS,
+        // Who names sites without an aggregate has concepts of just those sites.
+        (true, true) if !aggregate.sites.iter().any(|filter| matches!(filter, SiteFilter::Concepts)) => {
+            DEFAULT_OF_CONCEPTS
+        }
+        (true, true) => "",
+    };
     if aggregate.name != unasked {
         options.push(("aggregate".to_owned(), aggregate.name.clone()));
     }
@@ -23,6 +33,10 @@ pub fn map_options(aggregate: &Aggregate, display: &Display) -> String {
         }
     }
     options.extend(aggregate.heads.as_ref().map(|heads| ("heads".into(), heads.to_string())));
+    if aggregate.queries != Queries::default() {
+        let named = Queries::NAMED.iter().find(|(_, queries)| *queries == aggregate.queries);
+        options.extend(named.map(|(name, _)| ("queries".into(), (*name).to_owned())));
+    }
     options.extend(aggregate.steps.as_ref().map(|steps| ("steps-window".into(), steps.to_string())));
     let fields = |display: &Display| match serde_json::to_value(display) {
         Ok(Value::Object(fields)) => fields,
@@ -52,16 +66,30 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_written() {
-        assert_eq!(map_options(&Aggregate::default(), &Display::default()), "");
+        assert_eq!(map_options(&Aggregate::default(), &Display::default(), false), "");
         let layers = SiteFilter::Layers(vec!["up".parse().unwrap(), "*.attn2".parse().unwrap()]);
         let mut aggregate = Aggregate::named("all").unwrap().narrowed(layers);
         aggregate.heads = Some("0-3,7".parse().unwrap());
         let display = Display { style: Style::Contour, opacity: 0.3, overlay_size: 64, ..Display::default() };
         assert_eq!(
-            map_options(&aggregate, &display),
+            map_options(&aggregate, &display, false),
             " --layers 'up,*.attn2' --heads 0-3,7 --style contour --opacity 0.3 --overlay-size 64"
         );
         let daam = Aggregate { steps: Some("0..0.5".parse().unwrap()), ..Aggregate::named("daam").unwrap() };
-        assert_eq!(map_options(&daam, &Display::default()), " --aggregate daam --steps-window 0..0.5");
+        assert_eq!(map_options(&daam, &Display::default(), false), " --aggregate daam --steps-window 0..0.5");
+    }
+
+    #[test]
+    fn what_a_run_of_concepts_shows_unasked_is_another_thing() {
+        let plain = |aggregate: &Aggregate| map_options(aggregate, &Display::default(), true);
+        let concept = Aggregate::named(DEFAULT_OF_CONCEPTS).unwrap();
+        assert_eq!(plain(&concept), "");
+        assert_eq!(plain(&Aggregate::default()), " --aggregate compete");
+        let layers = || SiteFilter::Layers(vec!["*.1.attn".parse().unwrap()]);
+        assert_eq!(plain(&concept.clone().narrowed(layers())), " --aggregate concept --layers '*.1.attn'");
+        let alone = Aggregate { sites: vec![layers()], ..concept };
+        assert_eq!(plain(&alone), " --layers '*.1.attn'");
+        let text = Aggregate { queries: Queries::Text, ..Aggregate::default() };
+        assert_eq!(map_options(&text, &Display::default(), false), " --queries text");
     }
 }

@@ -240,6 +240,93 @@ fn concepts_are_kept_of_every_network_and_of_pictures() {
 }
 
 #[test]
+fn galleries_and_sweeps_keep_concepts_and_the_texts_own_queries() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("tiny-flux-schnell").display().to_string();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let own = ["--model", &*model, "--size", "32x32", "--steps", "1", "--seeds", "3"];
+    let gallery = |out: &str, more: &[&str]| {
+        let output = attnmap(&[&["gallery", "--out", &at(out)], &own[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let cells = fs::read_dir(folder.path().join(out).join("cells")).unwrap().flatten();
+        let mut cells: Vec<_> = cells.map(|cell| cell.path()).collect();
+        cells.sort();
+        cells
+    };
+    let read = |cell: &Path| Trace::load(&cell.join("trace.safetensors")).unwrap();
+    let texts = |trace: &Trace| trace.about.concepts.iter().map(|concept| concept.text.clone()).collect::<Vec<_>>();
+
+    // Each prompt's own words, and the command of a cell makes the same.
+    let prompts = ["--prompt", "a green frog", "--prompt", "a red apple"];
+    let cells = gallery("own", &[&prompts[..], &["--concepts", "--text-queries"]].concat());
+    assert_eq!(cells.iter().map(|cell| texts(&read(cell))).collect::<Vec<_>>(), [["green", "frog"], ["red", "apple"]]);
+    for cell in &cells {
+        assert!(read(cell).recording.text_queries.is_some());
+        let record: Value = serde_json::from_slice(&fs::read(cell.join("run.json")).unwrap()).unwrap();
+        assert_eq!(record["maps"]["name"], "concept");
+    }
+    let record: Value = serde_json::from_slice(&fs::read(cells[1].join("run.json")).unwrap()).unwrap();
+    let path = Path::new(env!("CARGO_BIN_EXE_attnmap")).parent().unwrap();
+    let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+    let again = format!("{} --out '{}'", record["command"].as_str().unwrap(), at("again"));
+    let made = std::process::Command::new("sh").args(["-c", &again]).env("PATH", path).output().unwrap();
+    assert!(made.status.success(), "{again}: {}", String::from_utf8_lossy(&made.stderr));
+    let (cell, alone) = (read(&cells[1]), read(Path::new(&at("again"))));
+    assert_eq!(texts(&cell), texts(&alone));
+    let scores = |trace: &Trace| trace.recording.concepts.as_ref().unwrap().sites[1].as_ref().unwrap().to_vec();
+    assert!(scores(&cell) == scores(&alone) && alone.recording.text_queries.is_some());
+    let maps = fs::read(Path::new(&at("again")).join("run.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&maps).unwrap()["maps"], record["maps"]);
+
+    // Those that are named, where a prompt has them.
+    let replaced = ["--prompt", "a red apple", "--replace", "apple=pear", "--concepts=apple,pear,red"];
+    let cells = gallery("named", &replaced);
+    assert_eq!(cells.iter().map(|cell| texts(&read(cell))).collect::<Vec<_>>(), [["apple", "red"], ["pear", "red"]]);
+    // The text's own queries are kept where maps are made of them.
+    let cells = gallery("text", &["--prompt", "a frog", "--queries", "text"]);
+    assert!(read(&cells[0]).recording.text_queries.is_some() && read(&cells[0]).about.concepts.is_empty());
+
+    let sweep = |out: &str, more: &[&str]| {
+        json(&[&["sweep", "a red apple", "--json", "--out", &at(out)], &own[..], more].concat())
+    };
+    let swept = |found: &Value| {
+        let words = found["words"].as_array().unwrap().iter();
+        words.map(|word| word["word"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let found = sweep("swept", &["--concepts=apple", "--probe", "sky"]);
+    assert!(found["aggregate"].as_str().unwrap().contains("concept"), "{found}");
+    assert_eq!(swept(&found), ["apple", "probe:sky"], "what is no concept has no map");
+    let of_text = sweep("of-text", &["--queries", "text"]);
+    assert_eq!(swept(&of_text), ["a", "red", "apple"]);
+    assert_ne!(of_text["words"][2]["peak"], sweep("of-image", &[])["words"][2]["peak"]);
+
+    // What cannot be kept is refused before anything is made.
+    let refuses = |arguments: &[&str], expected: &[&str]| {
+        refused(&attnmap(&[arguments, &["--out", &at("none")]].concat()), 2, expected);
+        assert!(!Path::new(&at("none")).exists());
+    };
+    let asked = |more: &[&'static str]| -> Vec<String> {
+        ["gallery", "--prompt", "a red apple"].iter().chain(&own).chain(more).map(|word| word.to_string()).collect()
+    };
+    for (more, expected) in [
+        (&["--concepts=apple,frog"][..], &["--concepts", "frog", "--probe"][..]),
+        (&["--prompt", "a beach", "--concepts=apple"], &["--concepts", "a beach", "apple"]),
+    ] {
+        let arguments = asked(more);
+        refuses(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    }
+    let sd1 = fixture("tiny-sd1").display().to_string();
+    let others = ["--model", &*sd1, "--size", "64x64", "--steps", "1", "--seeds", "3"];
+    for option in ["--concepts", "--text-queries"] {
+        refuses(&[&["gallery", "--prompt", "a frog", option], &others[..]].concat(), &[option, "FLUX.1"]);
+    }
+    refuses(&[&["sweep", "a frog", "--concepts"], &others[..]].concat(), &["--concepts", "FLUX.1"]);
+    refuses(&[&["sweep", "a frog", "--queries", "text"], &others[..]].concat(), &["--text-queries", "FLUX.1"]);
+    let pictures = folder.path().display().to_string();
+    refuses(&["trace", &pictures, "--concepts", "--model", &model], &["--concepts", "one picture"]);
+}
+
+#[test]
 fn what_cannot_be_kept_is_refused() {
     let model = fixture("tiny-flux-schnell").display().to_string();
     let folder = tempfile::tempdir().unwrap();
