@@ -21,10 +21,10 @@ fn main() -> attnmap::Result<()> {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
 
-    let given = picture::read(Path::new(&path), "PICTURE")?;
+    let given = picture::read(Path::new(&path), attnmap::argument::IMAGE)?;
     let [height, width] = pipeline.defaults().size;
     let own = Grid::new(given.height() as usize, given.width() as usize);
-    let size = picture::fit(own, Grid::new(height, width), pipeline.vae_factor(), "PICTURE")?;
+    let size = picture::fit(own, Grid::new(height, width), pipeline.vae_factor(), attnmap::argument::IMAGE)?;
     let image = picture::resize(&given, size.width as u32, size.height as u32);
 
     let prompt = pipeline.tokenize(&caption)?;

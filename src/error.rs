@@ -1,20 +1,30 @@
-//! The one error type of the library: what went wrong, in which file or option, and the way out.
+//! The one error type of the library: what went wrong, in which file or argument, and the way out.
 
+use crate::argument::Argument;
 use std::path::{Path, PathBuf};
 
 /// Shorthand for results of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong in the library. Each message is one line: the cause, the file or
-/// option, the way out.
+/// argument, the way out. Arguments are written as [`Argument`] says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option or argument has a value that cannot be used (exit code 2 in the binary).
-    #[error("{option}: {}", plain(reason))]
-    Option {
-        /// The option as the user writes it, e.g. `--steps`.
-        option: String,
+    /// An argument has a value that cannot be used (exit code 2 in the binary).
+    #[error("{argument:#}: {}", plain(reason))]
+    Argument {
+        /// Which one.
+        argument: Argument,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// Something that the user gave and that no argument names cannot be used: a line of a list, one
+    /// of several runs (exit code 2 in the binary).
+    #[error("{}: {}", plain(what), plain(reason))]
+    Input {
+        /// What it is, as the user knows it.
+        what: String,
         /// What is wrong and what would be right.
         reason: String,
     },
@@ -86,16 +96,21 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Option`] for `option` (as written on the command line) with `reason`.
-    pub fn option(option: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Option { option: option.into(), reason: reason.into() }
+    /// An [`Error::Argument`] for `argument` with `reason`.
+    pub fn argument(argument: Argument, reason: impl Into<String>) -> Self {
+        Self::Argument { argument, reason: reason.into() }
     }
 
-    /// The same refusal of an option's value under the option by which the user gave it; other
+    /// An [`Error::Input`] for `what` with `reason`.
+    pub fn input(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Input { what: what.into(), reason: reason.into() }
+    }
+
+    /// The same refusal of an argument's value under the argument by which the user gave it; other
     /// errors as they are.
-    pub fn named(self, given: &str) -> Self {
+    pub fn named(self, given: Argument) -> Self {
         match self {
-            Self::Option { reason, .. } => Self::option(given, reason),
+            Self::Argument { reason, .. } => Self::argument(given, reason),
             other => other,
         }
     }
@@ -115,7 +130,7 @@ impl Error {
     /// else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Option { .. } => 2,
+            Self::Argument { .. } | Self::Input { .. } => 2,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -43,10 +43,12 @@
 //! - Watch attention yourself: [`trace::AttentionObserver`]; `examples/custom_observer.rs`.
 //! - Make maps of a saved run in another way: [`trace::Trace::load`]; `examples/reaggregate.rs`.
 //! - Ask whether a word mattered: [`evidence`].
-//! - Errors are one enum, [`Error`]. Its message is one line with the cause and the way out.
+//! - Errors are one enum, [`Error`]. Its message is one line with the cause and the way out, and
+//!   names [arguments](argument).
 //!
 //! `ARCHITECTURE.md` says why the parts are cut as they are, and `CONTRIBUTING.md` how to add one.
 
+pub mod argument;
 pub mod attribution;
 pub mod checkpoint;
 pub mod components;

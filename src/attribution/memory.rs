@@ -2,6 +2,7 @@
 
 use bytesize::ByteSize;
 
+use crate::argument::{IGNORE_MEMORY, METHOD, SIZE};
 use crate::checkpoint::{UnetBlock, UnetConfig};
 use crate::pipeline::free_memory;
 use crate::trace::Grid;
@@ -58,9 +59,11 @@ impl GradientPlan {
             let (needs, free) = (gigabytes(self.bytes_a_row / 3 * 4), gigabytes(free));
             return Err(Error::Unsupported {
                 what: format!("a gradient that needs about {needs} of memory beside the weights ({free} are free)"),
-                way_out: "--method occlusion needs no gradient; or make the run in a smaller --size; \
-                          --ignore-memory tries all the same"
-                    .into(),
+                way_out: format!(
+                    "{METHOD} occlusion needs no gradient; or make the run in a smaller {SIZE}; \
+                          {IGNORE_MEMORY} tries all the same"
+                )
+                .into(),
             });
         }
         Ok(asked.clamp(1, usize::try_from(fit).unwrap_or(usize::MAX)))

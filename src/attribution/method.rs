@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::argument::{INPUT, METHOD};
 use crate::{Error, Result};
 
 /// How a number is attributed to the tokens.
@@ -64,7 +65,7 @@ impl FromStr for Method {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, method)| *method);
         let reason = || format!("{} is unknown; choose {}", crate::in_quotes(text), list(&Self::NAMED.map(|(n, _)| n)));
-        found.ok_or_else(|| Error::option("--method", reason()))
+        found.ok_or_else(|| Error::argument(METHOD, reason()))
     }
 }
 
@@ -103,7 +104,7 @@ impl FromStr for Input {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, input)| *input);
         let reason = || format!("{} is unknown; choose {}", crate::in_quotes(text), list(&Self::NAMED.map(|(n, _)| n)));
-        found.ok_or_else(|| Error::option("--input", reason()))
+        found.ok_or_else(|| Error::argument(INPUT, reason()))
     }
 }
 
@@ -128,7 +129,10 @@ mod tests {
             assert_eq!((name.parse::<Input>().unwrap(), input.to_string()), (input, name.to_owned()));
         }
         let error = "saliency".parse::<Method>().unwrap_err().to_string();
-        assert!(error.contains("--method") && error.contains("gradient, integrated, occlusion or shapley"), "{error}");
+        assert!(
+            error.starts_with("method: ") && error.contains("gradient, integrated, occlusion or shapley"),
+            "{error}"
+        );
         assert_eq!("words".parse::<Input>().unwrap_err().exit_code(), 2);
     }
 }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
+use crate::argument::{AT, BOX, WORD};
 use crate::evidence::causal::spread_steps;
 use crate::evidence::explain::{self, shown};
 use crate::facts::region::Place;
@@ -39,7 +40,7 @@ pub fn check_run(run: &Run) -> Result<()> {
 /// steps, spread over the run. `progress` is told of every step.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be
+/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be
 /// made again exactly; [`Error::Interrupted`] when `progress` breaks.
 pub fn seen(
     run: &Run,
@@ -57,7 +58,7 @@ pub fn seen(
 /// The region of a word in a run's image: where its map reaches the run's threshold.
 ///
 /// # Errors
-/// [`Error::Option`] when the word's map is 0 everywhere; those of the maps.
+/// [`Error::Argument`] when the word's map is 0 everywhere; those of the maps.
 pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     let trace = run.trace()?;
     let how: Aggregate = run.record.aggregate.parse().unwrap_or_default();
@@ -66,8 +67,8 @@ pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     let threshold = Threshold::Share(run.record.display.threshold);
     let region = word_regions(&maps, &trace.about.prompt, trace.about.image, threshold).into_iter().next();
     let Some(region) = region.filter(|region| region.area > 0.0) else {
-        let reason = format!("the map of {} is 0 everywhere; name the place with --at or --box", word.text);
-        return Err(Error::option("--word", reason));
+        let reason = format!("the map of {} is 0 everywhere; name the place with {AT} or {BOX}", word.text);
+        return Err(Error::argument(WORD, reason));
     };
     let size = Grid::new(region.mask.height() as usize, region.mask.width() as usize);
     Ok(Place::Mask(region.mask.as_raw().iter().map(|&value| value > 0).collect(), size))

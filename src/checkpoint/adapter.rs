@@ -8,16 +8,17 @@ use super::pickle::{PICKLES, pickle};
 use super::progress::Progress;
 use super::store::Store;
 use super::weights::WeightFile;
+use crate::argument::{self, Argument};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A kind of small file: the option that names it, and the names that programs give it in a folder
+/// A kind of small file: the argument that names it, and the names that programs give it in a folder
 /// of its own. The first choice comes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
-    pub(super) option: &'static str,
+    pub(super) argument: Argument,
     usual: &'static [&'static str],
 }
 
@@ -29,9 +30,10 @@ pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
 pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
 /// diffusers' and PEFT's names.
-pub(super) const LORA: Kind = Kind { option: "--lora", usual: &["pytorch_lora_weights.safetensors", PEFT_FILE] };
+pub(super) const LORA: Kind =
+    Kind { argument: argument::LORA, usual: &["pytorch_lora_weights.safetensors", PEFT_FILE] };
 /// The name of diffusers' training script.
-pub(super) const EMBEDDING: Kind = Kind { option: "--embedding", usual: &["learned_embeds.safetensors"] };
+pub(super) const EMBEDDING: Kind = Kind { argument: argument::EMBEDDING, usual: &["learned_embeds.safetensors"] };
 
 impl Kind {
     /// The file that the user names by `path`: itself, or the file that the folder `path` is about.
@@ -43,13 +45,13 @@ impl Kind {
         if path.is_dir() {
             let names = Store::Folder(path.to_path_buf()).list("")?;
             let form = |name: &str| path.join(name).display().to_string();
-            let refuse = |reason: String| Error::option(self.option, format!("{}: {reason}", path.display()));
+            let refuse = |reason: String| Error::argument(self.argument, format!("{}: {reason}", path.display()));
             let name = self.pick(&names, &form).map_err(refuse)?;
             return Ok(path.join(name));
         }
         let Some(text) = path.to_str() else { return Ok(path.to_path_buf()) };
         let named = match address::parse(text) {
-            Some(named) => named.map_err(|reason| Error::option(self.option, reason))?,
+            Some(named) => named.map_err(|reason| Error::argument(self.argument, reason))?,
             None => match (HubFile::parse(text), hub_name::hub_id(text)) {
                 (Some(file), _) => Named::File(file),
                 (None, Some((repo, revision))) if !is_kind_of_file(path) => {
@@ -131,14 +133,14 @@ pub(super) fn not_here(error: Error, path: &str) -> Error {
     }
 }
 
-/// Maps a small file that the user gives with `option` to change a checkpoint.
-pub(super) fn open(path: &Path, option: &str) -> Result<Arc<WeightFile>> {
+/// Maps a small file that the user gives as `argument` to change a checkpoint.
+pub(super) fn open(path: &Path, argument: Argument) -> Result<Arc<WeightFile>> {
     let kind = kind_of_file(path);
     if PICKLES.contains(&kind.as_str()) {
-        return Err(Error::option(option, pickle(&path.display().to_string())));
+        return Err(Error::argument(argument, pickle(&path.display().to_string())));
     }
     if !path.is_file() {
-        return Err(Error::option(option, format!("no file {}", path.display())));
+        return Err(Error::argument(argument, format!("no file {}", path.display())));
     }
     let folder = Store::Folder(path.parent().unwrap_or(Path::new("")).into());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -3,6 +3,7 @@
 
 use super::embedding::Embedding;
 use super::lora::Lora;
+use crate::argument::{Argument, CONFIG, EMBEDDING, LORA, PREDICTION, VARIANT};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -48,15 +49,15 @@ impl Changes {
         }
     }
 
-    /// As options of a command line, each with its value.
-    pub fn arguments(&self) -> Vec<(&'static str, String)> {
+    /// As arguments, each with its value.
+    pub fn arguments(&self) -> Vec<(Argument, String)> {
         let Self { variant, config, prediction, loras, embeddings } = self;
         let mut all = Vec::new();
-        all.extend(variant.iter().map(|name| ("--variant", name.clone())));
-        all.extend(config.iter().map(|folder| ("--config", folder.display().to_string())));
-        all.extend(prediction.iter().map(|kind| ("--prediction", kind.clone())));
-        all.extend(loras.iter().map(|lora| ("--lora", lora.to_string())));
-        all.extend(embeddings.iter().map(|embedding| ("--embedding", embedding.to_string())));
+        all.extend(variant.iter().map(|name| (VARIANT, name.clone())));
+        all.extend(config.iter().map(|folder| (CONFIG, folder.display().to_string())));
+        all.extend(prediction.iter().map(|kind| (PREDICTION, kind.clone())));
+        all.extend(loras.iter().map(|lora| (LORA, lora.to_string())));
+        all.extend(embeddings.iter().map(|embedding| (EMBEDDING, embedding.to_string())));
         all
     }
 
@@ -65,18 +66,18 @@ impl Changes {
         if let Some(variant) = &self.variant {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if variant.is_empty() || !variant.chars().all(plain) {
-                return Err(Error::option(
-                    "--variant",
+                return Err(Error::argument(
+                    VARIANT,
                     format!("{} is not a variant; fp16 is a usual one", crate::in_quotes(variant)),
                 ));
             }
         }
         if let Some(other) = self.prediction.as_deref().filter(|kind| !PREDICTIONS.contains(kind)) {
             let reason = format!("{} is unknown; choose {}", crate::in_quotes(other), PREDICTIONS.join(" or "));
-            return Err(Error::option("--prediction", reason));
+            return Err(Error::argument(PREDICTION, reason));
         }
         match self.config.as_deref().filter(|folder| !folder.is_dir()) {
-            Some(folder) => Err(Error::option("--config", format!("no folder {}", folder.display()))),
+            Some(folder) => Err(Error::argument(CONFIG, format!("no folder {}", folder.display()))),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@
 
 use super::weights::{Change, Rows, WeightFile};
 use super::{adapter, lora};
+use crate::argument::EMBEDDING;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -97,7 +98,7 @@ impl Embedding {
         targets: &mut [Target],
         changes: &mut lora::Changes,
     ) -> Result<(AddedWord, Arc<WeightFile>)> {
-        let file = adapter::open(&self.file, adapter::EMBEDDING.option)?;
+        let file = adapter::open(&self.file, adapter::EMBEDDING.argument)?;
         let fault = |reason: String| Err(file.fault(reason));
         let names: Vec<&str> = file.names().collect();
         // By encoder: SDXL's have a tensor for each of its two.
@@ -144,8 +145,8 @@ impl Embedding {
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
         let word = self.word.clone().unwrap_or_else(|| named.map_or_else(|| stem.into_owned(), String::from));
         if word.trim().is_empty() || word.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Error::option(
-                "--embedding",
+            return Err(Error::argument(
+                EMBEDDING,
                 format!("{} is no word; write FILE.safetensors:WORD", crate::in_quotes(word)),
             ));
         }

@@ -3,6 +3,7 @@
 use super::pickle::PICKLES;
 use super::store::Store;
 use crate::Error;
+use crate::argument::{CONFIG, EMBEDDING, LORA, MODEL};
 use serde_json::Value;
 use std::fs;
 
@@ -24,9 +25,11 @@ pub(super) fn no_index(store: &Store) -> Error {
     } else if let Some(part) = part(store) {
         format!("no such file; {part}")
     } else if has(&["adapter_config.json", "pytorch_lora_weights.safetensors"]).is_some() {
-        "no such file; this folder holds a LoRA: give it with --lora, and its checkpoint with --model".into()
+        format!("no such file; this folder holds a LoRA: give it with {LORA}, and its checkpoint with {MODEL}")
     } else if has(&["learned_embeds.safetensors"]).is_some() {
-        "no such file; this folder holds an embedding: give it with --embedding, and its checkpoint with --model".into()
+        format!(
+            "no such file; this folder holds an embedding: give it with {EMBEDDING}, and its checkpoint with {MODEL}"
+        )
     } else if let Some(name) = below(store, &names) {
         format!("no such file; {name} is a folder in the diffusers layout: give that")
     } else if let Some(name) = has(&[".mlmodelc", ".mlpackage"]) {
@@ -39,7 +42,7 @@ pub(super) fn no_index(store: &Store) -> Error {
     } else if let Some(name) = has(&[".gguf"]) {
         let file = store.path(name);
         format!(
-            "no such file; {name} holds quantised weights (GGUF): give {} with --model, and with --config the folder \
+            "no such file; {name} holds quantised weights (GGUF): give {} with {MODEL}, and with {CONFIG} the folder \
              of its pipeline",
             file.display()
         )

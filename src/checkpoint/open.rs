@@ -14,6 +14,7 @@ use super::single::{self, Single};
 use super::source::Source;
 use super::store::Store;
 use super::weights::{self, Weights};
+use crate::argument::{CONFIG, MODEL, PREDICTION, VARIANT};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -90,9 +91,9 @@ impl Checkpoint {
     pub fn open(source: &Source, options: &OpenOptions) -> Result<Self> {
         options.changes.check()?;
         if *source == Source::Embedded && options.changes.variant.is_some() {
-            return Err(Error::option(
-                "--variant",
-                "the embedded checkpoint has one set of weights; leave --variant out",
+            return Err(Error::argument(
+                VARIANT,
+                format!("the embedded checkpoint has one set of weights; leave {VARIANT} out"),
             ));
         }
         match source {
@@ -109,9 +110,9 @@ impl Checkpoint {
             _ => {}
         }
         if options.changes.config.is_some() {
-            return Err(Error::option(
-                "--config",
-                "only a single-file checkpoint takes other configs; leave --config out",
+            return Err(Error::argument(
+                CONFIG,
+                format!("only a single-file checkpoint takes other configs; leave {CONFIG} out"),
             ));
         }
         let store = match source {
@@ -122,11 +123,11 @@ impl Checkpoint {
                     what:
                         "the embedded checkpoint in this build (made without models/default or feature default-model)"
                             .into(),
-                    way_out: "give a folder or a hub id with --model".into(),
+                    way_out: format!("give a folder or a hub id with {MODEL}"),
                 });
             }
             Source::Folder(folder) if folder.is_dir() => Store::Folder(folder.clone()),
-            Source::Folder(folder) => return Err(Error::option("--model", format!("no folder {}", folder.display()))),
+            Source::Folder(folder) => return Err(Error::argument(MODEL, format!("no folder {}", folder.display()))),
             Source::Hub { repo, revision, .. } => {
                 let repository = hub::Repository { repo, revision: revision.as_deref() };
                 let variant = options.changes.variant.as_deref();
@@ -143,7 +144,7 @@ impl Checkpoint {
     /// Opens a single-file checkpoint.
     fn open_file(path: &Path, source: &Source, options: &OpenOptions) -> Result<Self> {
         if options.changes.variant.is_some() {
-            return Err(Error::option("--variant", "a single file has one set of weights; leave --variant out"));
+            return Err(Error::argument(VARIANT, format!("a single file has one set of weights; leave {VARIANT} out")));
         }
         let single = single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
         let mut checkpoint = Self::new(single.store.clone(), source.to_string())?;
@@ -185,8 +186,8 @@ impl Checkpoint {
         if changes.prediction.is_some() {
             self.scheduler.prediction_type.clone_from(&changes.prediction);
             if self.index.family.flows() {
-                return Err(Error::option(
-                    "--prediction",
+                return Err(Error::argument(
+                    PREDICTION,
                     "a flow matching checkpoint predicts a velocity of its own kind; leave it out",
                 ));
             }

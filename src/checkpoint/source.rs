@@ -3,6 +3,7 @@
 use super::address::{self, Named};
 use super::hub_name::{HubFile, hub_id};
 use super::pickle::{PICKLES, pickle};
+use crate::argument::MODEL;
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,9 +41,9 @@ impl FromStr for Source {
     /// its page on the hub.
     ///
     /// # Errors
-    /// [`Error::Option`] for what is none of these, and for weight files of other formats.
+    /// [`Error::Argument`] for what is none of these, and for weight files of other formats.
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |reason: String| Err(Error::option("--model", reason));
+        let refuse = |reason: String| Err(Error::argument(MODEL, reason));
         if text.is_empty() {
             return refuse("is empty; give `embedded`, a folder, or owner/name".into());
         }

@@ -65,10 +65,10 @@ pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if aggregate.steps.is_some() || aggregate.heads.is_some() {
         let reason = "an animation shows every step, and single steps are kept for all heads together; leave it out";
         let option = if aggregate.steps.is_some() { "--steps-window" } else { "--heads" };
-        return Err(Error::option(option, reason).into());
+        return Err(Error::input(option, reason).into());
     }
     if !(0.01..=10.0).contains(&args.seconds) {
-        return Err(Error::option("--seconds", format!("must be 0.01 to 10; {} given", args.seconds)).into());
+        return Err(Error::input("--seconds", format!("must be 0.01 to 10; {} given", args.seconds)).into());
     }
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::argument::{Argument, MASK, REGION, RUN};
 use attnmap::evidence::cause;
 use attnmap::evidence::record::Evidence;
 use attnmap::facts::region::{Part, Place, Region, by_cause, rank};
@@ -178,13 +179,13 @@ fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
     let names: Vec<&str> = both.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let [first, second] = names.as_slice() else {
         let reason = format!("{} is not two words; write two with a comma between, such as red,green", in_quotes(both));
-        return Err(Error::option("--versus", reason));
+        return Err(Error::input("--versus", reason));
     };
     let one = |name: &str| -> Result<WordInfo> {
         let words = trace.select(Half::Conditional, name).map_err(|error| match error {
-            Error::Option { reason, .. } => {
+            Error::Argument { reason, .. } => {
                 let way_out = format!("; `attnmap probe RUN --words {name:?}` asks the run about it");
-                Error::option("--versus", reason + &way_out)
+                Error::input("--versus", reason + &way_out)
             }
             other => other,
         })?;
@@ -194,7 +195,7 @@ fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
                 let count = words.len();
                 let reason =
                     format!("{} stands in the prompt {count} times; write {name}#1 or another", in_quotes(name));
-                Err(Error::option("--versus", reason))
+                Err(Error::input("--versus", reason))
             }
         }
     };
@@ -211,7 +212,7 @@ fn test(
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let Some(explanation) = cause::missing(run, how, words)? else { return Ok(()) };
-    check_own(&run.folder.join("report.html"), "RUN")?;
+    check_own(&run.folder.join("report.html"), RUN)?;
     let mut pipeline = args.model.load_of(&run.record, terminal)?;
     let cost = explanation.cost(&pipeline);
     print::note(format!("testing words first, {cost}"));
@@ -236,20 +237,20 @@ impl RegionArgs {
     pub fn require(&self) -> Result<()> {
         match self.is_given() {
             true => Ok(()),
-            false => Err(Error::option("--at", "name a place: --at X,Y or --box X,Y,W,H in pixels, or --region FILE")),
+            false => Err(Error::input("--at", "name a place: --at X,Y or --box X,Y,W,H in pixels, or --region FILE")),
         }
     }
 
     /// The picture of a region, by the option that it was given with.
-    fn picture(&self) -> Option<(&'static str, &Path)> {
-        let mask = || self.mask.as_deref().map(|path| ("--mask", path));
-        self.region.as_deref().map(|path| ("--region", path)).or_else(mask)
+    fn picture(&self) -> Option<(Argument, &Path)> {
+        let mask = || self.mask.as_deref().map(|path| (MASK, path));
+        self.region.as_deref().map(|path| (REGION, path)).or_else(mask)
     }
 
     /// The mask of an image of `image` pixels, black and white, where one was given.
     pub fn mask(&self, image: Grid) -> Result<Option<GrayImage>> {
-        let Some((option, path)) = self.picture() else { return Ok(None) };
-        let mask = picture::read_mask(path, image, option)?;
+        let Some((argument, path)) = self.picture() else { return Ok(None) };
+        let mask = picture::read_mask(path, image, argument)?;
         mask.warning.iter().for_each(print::warn);
         Ok(Some(picture::mask(&mask.picture, mask.picture.width(), mask.picture.height())))
     }
@@ -272,13 +273,13 @@ impl RegionArgs {
     /// read.
     pub fn region(&self, grid: Grid, image: Grid, mask: Option<&GrayImage>) -> Result<Region> {
         let size = format!("the image has {}x{} pixels", image.width, image.height);
-        let (option, path) = self.picture().unwrap_or(("--region", Path::new("")));
+        let (argument, path) = self.picture().unwrap_or((REGION, Path::new("")));
         self.of_image(image, mask)?.on(grid).ok_or_else(|| match (&self.at, &self.bounds) {
-            (Some(text), _) => Error::option("--at", format!("{text} lies outside: {size}")),
-            (_, Some(text)) => Error::option("--box", format!("{text} is empty or lies outside: {size}")),
+            (Some(text), _) => Error::input("--at", format!("{text} lies outside: {size}")),
+            (_, Some(text)) => Error::input("--box", format!("{text} is empty or lies outside: {size}")),
             _ => {
                 let reason = format!("{} is all black or smaller than {}x{}", path.display(), grid.width, grid.height);
-                Error::option(option, reason)
+                Error::argument(argument, reason)
             }
         })
     }
@@ -307,7 +308,7 @@ pub(super) fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> R
         text.split(',').map(|number| number.trim().parse().ok().filter(|number: &f64| number.is_finite())).collect();
     let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
     numbers.ok_or_else(|| {
-        Error::option(option, format!("{} cannot be read; write {form} in pixels", attnmap::in_quotes(text)))
+        Error::input(option, format!("{} cannot be read; write {form} in pixels", attnmap::in_quotes(text)))
     })
 }
 

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use attnmap::argument::{Argument, RUN, WORD};
 use attnmap::attribution::{
     Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method, POINTS, Question, RegionAttribution,
     Seen, Target, attribute, check_run, rows, seen, word_place,
@@ -111,21 +112,21 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let trace = run.trace()?;
     let (latent, image) = (trace.about.latent, trace.about.image);
     let prompt = &trace.about.prompt;
-    let one = |option: &str, text: &str| -> Result<WordInfo> {
-        let mut words = prompt.select(text).map_err(|error| error.named(option))?;
+    let one = |argument: Argument, text: &str| -> Result<WordInfo> {
+        let mut words = prompt.select(text).map_err(|error| error.named(argument))?;
         match (words.pop(), words.is_empty()) {
             (Some(word), true) => Ok(word),
-            _ => Err(Error::option(option, format!("{} is several words; name one", attnmap::in_quotes(text)))),
+            _ => Err(Error::argument(argument, format!("{} is several words; name one", attnmap::in_quotes(text)))),
         }
     };
     if args.word.is_none() && !args.region.is_given() {
         let reason = "name a place: --word WORD, or --at X,Y or --box X,Y,W,H in pixels, or --region FILE";
-        return Err(Error::option("--word", reason).into());
+        return Err(Error::input("--word", reason).into());
     }
     let region = &args.region;
     let (place, name, bounds): (Place, String, Option<[f64; 4]>) = match &args.word {
         Some(word) => {
-            let word = one("--word", word)?;
+            let word = one(WORD, word)?;
             (word_place(&run, &word)?, format!("the region of {}", attnmap::facts::label(&word)), None)
         }
         None => {
@@ -137,11 +138,11 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     let Some(on_latent) = place.on(latent) else {
         let reason = "the region is smaller than a cell of the latent grid; name a larger place";
-        return Err(Error::option("--word", reason).into());
+        return Err(Error::input("--word", reason).into());
     };
     let players = players(args, &prompt.words, |text| prompt.select(text))?;
     let mut known = Attributions::read(&run.folder)?;
-    check_own(&run.folder.join("report.html"), "RUN")?;
+    check_own(&run.folder.join("report.html"), RUN)?;
 
     let choice = args.model.over(Choice::of_run(&run.record)?)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;
@@ -221,7 +222,7 @@ fn players(
         Some(text) => {
             let single = |word: &WordInfo| {
                 let reason = || format!("{} is no single word of the prompt", attnmap::in_quotes(&word.text));
-                place(word).ok_or_else(|| Error::option("--words", reason()))
+                place(word).ok_or_else(|| Error::input("--words", reason()))
             };
             select(text)?.iter().map(single).collect::<Result<_>>()?
         }
@@ -229,7 +230,7 @@ fn players(
     };
     if args.method == Method::Shapley && found.len() > MOST {
         let reason = format!("{} words are too many to share among; choose at most {MOST} with --words", found.len());
-        return Err(Error::option(if args.words.is_some() { "--words" } else { "--method" }, reason));
+        return Err(Error::input(if args.words.is_some() { "--words" } else { "--method" }, reason));
     }
     Ok(found)
 }

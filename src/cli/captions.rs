@@ -23,7 +23,7 @@ const ROWS: usize = 40;
 
 /// Runs the command for a folder or list.
 pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let one = |option: &str, reason: &str| Err(Error::option(option, reason).into());
+    let one = |option: &str, reason: &str| Err(Error::input(option, reason).into());
     if args.caption.is_some() || args.caption_option.is_some() {
         let image = args.image.display();
         return one(

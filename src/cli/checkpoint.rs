@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use attnmap::Error;
+use attnmap::argument::LORA;
 use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
 use attnmap::evidence::explain::check_checkpoint;
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
@@ -167,14 +168,12 @@ impl ModelArgs {
         let choice = reading(self.over(known.clone())?, &[&record.prompt, record.negative.as_deref().unwrap_or("")]);
         let size = Some([record.image.height, record.image.width]);
         let pipeline = load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
-            Ok(Error::Option { option, reason })
-                if option == "--lora" && choice.changes.loras == known.changes.loras =>
-            {
+            Ok(Error::Argument { argument: LORA, reason }) if choice.changes.loras == known.changes.loras => {
                 let again = |lora: &Lora| format!("--lora {}", Lora { file: "FILE".into(), weight: lora.weight });
                 let again: Vec<String> = known.changes.loras.iter().map(again).collect();
                 let reason =
                     format!("{reason}, which the run was made with; if it has moved, give it with {}", again.join(" "));
-                Error::option(option, reason).into()
+                Error::argument(LORA, reason).into()
             }
             Ok(other) => other.into(),
             Err(other) => other,

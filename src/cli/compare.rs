@@ -99,7 +99,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
 /// The folders of the runs; those that are not named are the newest.
 fn folders(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     if named.len() > MOST_RUNS {
-        return Err(Error::option("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", named.len())));
+        return Err(Error::input("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", named.len())));
     }
     match named {
         [] | [_] | [_, _] => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use attnmap::argument::RUN;
 use attnmap::components::{Component, Components, MOST, factorise, head_maps};
 use attnmap::files::check_own;
 use attnmap::run::{Run, write_components};
@@ -49,7 +50,7 @@ Examples:
 /// Runs the command.
 pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
-    check_own(&run.folder.join("report.html"), "RUN")?;
+    check_own(&run.folder.join("report.html"), RUN)?;
     let (trace, image) = run.read()?;
     let words = match &args.words {
         Some(words) => trace.select(Half::Conditional, words)?,
@@ -57,7 +58,7 @@ pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     if let Some(probe) = words.iter().find(|word| trace.about.prompt.is_probe(word)) {
         let reason = format!("{} is a probe, which no head was given; choose words of the prompt", probe.text);
-        return Err(Error::option("--words", reason).into());
+        return Err(Error::input("--words", reason).into());
     }
     let maps = head_maps(&trace, &words)?;
     let sites: Vec<String> = trace.recording.sites.iter().map(|site| site.path.clone()).collect();

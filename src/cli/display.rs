@@ -77,7 +77,7 @@ pub fn threshold_of(asked: Option<f32>, record: &RunRecord) -> Result<f32> {
     if threshold > 0.0 && threshold < 1.0 {
         Ok(threshold)
     } else {
-        Err(Error::option("--threshold", format!("must lie between 0 and 1; {threshold} given")))
+        Err(Error::input("--threshold", format!("must lie between 0 and 1; {threshold} given")))
     }
 }
 
@@ -130,7 +130,7 @@ impl MapArgs {
         aggregate.heads = self.heads.as_deref().map(str::parse::<HeadSet>).transpose()?;
         aggregate.steps = self.steps_window.as_deref().map(str::parse::<StepWindow>).transpose()?;
         if aggregate.heads.is_some() && aggregate.steps.is_some() {
-            return Err(Error::option("--steps-window", attnmap::heatmap::HEADS_AND_STEPS));
+            return Err(Error::input("--steps-window", attnmap::heatmap::heads_and_steps()));
         }
         Ok(aggregate)
     }

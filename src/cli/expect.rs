@@ -43,7 +43,7 @@ impl ExpectArgs {
                     leave it out",
                     in_quotes(thing)
                 );
-                Err(Error::option("--expect", reason))
+                Err(Error::input("--expect", reason))
             }
             _ => Ok(()),
         }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::argument::RUN;
 use attnmap::evidence::causal::Cut;
 use attnmap::evidence::explain::{Ask, Explanation, Redraw};
 use attnmap::evidence::record::Evidence;
@@ -172,7 +173,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         return show(args, folder, &known);
     }
-    check_own(&folder.join("report.html"), "RUN")?;
+    check_own(&folder.join("report.html"), RUN)?;
     explanation.check_room()?;
     let replaced = explanation.replaces();
     if explanation.run().record.by != own {
@@ -229,7 +230,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
         if args.run != RunArgs::default() || terminal.given.has("seed") {
             let reason =
                 "is a run, made as it is; how a run is made (--seed, --steps, --size, --emphasis ...) is for prompts";
-            return Err(Error::option("RUN", format!("{subject} {reason}")).into());
+            return Err(Error::input("RUN", format!("{subject} {reason}")).into());
         }
         return Ok((Run::open(path)?, None));
     }
@@ -239,7 +240,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     };
     if text.trim().is_empty() {
         let reason = "the prompt is empty; give a run's folder or say what the image should show";
-        return Err(Error::option("PROMPT", reason).into());
+        return Err(Error::input("PROMPT", reason).into());
     }
     let target = Target::generated(Path::new(OUTPUTS).join(run::run_name(&text, args.seed)), false);
     // A run of this prompt that is there already is meant, the newest of those that were made as it

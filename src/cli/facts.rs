@@ -136,7 +136,7 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Opt
         let sweeps = Target::generated(beside, false).taken().into_iter().rev();
         return Ok(sweeps.filter_map(|folder| Sweep::read(&folder).ok().flatten()).find(of_run));
     };
-    let wrong = |reason: &str| Error::option("--sweep", format!("{} {reason}", folder.display()));
+    let wrong = |reason: &str| Error::input("--sweep", format!("{} {reason}", folder.display()));
     let sweep = Sweep::read(folder)?.ok_or_else(|| wrong("holds no sweep; make one with `attnmap sweep PROMPT`"))?;
     if !of_run(&sweep) {
         return Err(wrong("is of another prompt, checkpoint or aggregate, or of other settings, than the run").into());
@@ -192,5 +192,5 @@ fn unseen(things: &[String]) -> Error {
          that attnmap runs: give one",
         things.join(" or ")
     );
-    Error::option("--model", reason)
+    Error::input("--model", reason)
 }

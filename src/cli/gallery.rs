@@ -13,6 +13,7 @@ use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syn
 use super::sampling::AxesArgs;
 use super::signals;
 use attnmap::Error;
+use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
@@ -221,13 +222,13 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let aggregate = args.maps.of_concepts(args.maps.aggregate()?, axes.concepts.is_some());
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
         return Err(
-            Error::option("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
+            Error::input("--words", "a gallery holds every word, to be chosen on its page; leave it out").into()
         );
     }
     if !args.maps.by().is_word() && args.without.is_none() {
         let reason =
             "a gallery's page is made by words; with --without each it says what is left out, else leave it out";
-        return Err(Error::option("--by", reason).into());
+        return Err(Error::input("--by", reason).into());
     }
     let out = &folder(args, &single, (&aggregate, &display));
     check_folder(out)?;
@@ -297,7 +298,7 @@ fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow
     let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
     let mut all = json!({"page": page, "facts": facts});
     if let Some(file) = &args.sheet {
-        let [file] = Target::named(file, args.force).files([""]).map_err(|error| error.named("--sheet"))?;
+        let [file] = Target::named(file, args.force).files([""]).map_err(|error| error.named(SHEET))?;
         let count = write_sheet(folder, &file)?;
         lines.push(format!("{}  {count} images", file.display()));
         all["sheet"] = json!(file);
@@ -521,13 +522,13 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
             "{} {what}; give a list of prompts (.txt, .csv, .jsonl), or a prompt with --prompt",
             file.display()
         );
-        return Err(Error::option("PROMPTS", reason));
+        return Err(Error::input("PROMPTS", reason));
     }
     let mut lines = args.prompts.as_deref().map(read_lines).transpose()?.unwrap_or_default();
     let prompts = lists::once("--prompt", args.prompt.clone(), String::clone);
     lines.extend(prompts.iter().map(|prompt| Line { prompt: prompt.clone(), ..Line::default() }));
     if let Some(empty) = lines.iter().position(|line| line.prompt.trim().is_empty()) {
-        return Err(Error::option("PROMPTS", format!("prompt {} is empty", empty + 1)));
+        return Err(Error::input("PROMPTS", format!("prompt {} is empty", empty + 1)));
     }
     for model in &args.model {
         model.parse::<Source>()?; // a mistyped name is found before anything is made

@@ -167,14 +167,14 @@ fn grid_sizes(option: &str, sizes: &str) -> Result<Vec<Resolution>> {
     let size = |size: &str| {
         let quoted = attnmap::in_quotes(size);
         let reason = format!("{quoted} is no size; write the short side of a grid, like 16, or WxH, like 24x16");
-        size.parse::<Resolution>().map_err(|_| Error::option(option, reason))
+        size.parse::<Resolution>().map_err(|_| Error::input(option, reason))
     };
     sizes.split(',').map(str::trim).filter(|size| !size.is_empty()).map(size).collect()
 }
 
 /// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
 fn read_latents(path: &Path) -> Result<Tensor> {
-    let refuse = |reason: String| Error::option("--latents", format!("{}: {reason}", path.display()));
+    let refuse = |reason: String| Error::input("--latents", format!("{}: {reason}", path.display()));
     // First: to open a pipe would wait for its other end.
     attnmap::files::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => refuse("no such file".into()),
@@ -284,7 +284,7 @@ impl GenerateArgs {
         let latents = self.latents.as_deref().map(read_latents).transpose()?;
         let one = |index: u64| -> Result<Options> {
             let seed = self.seed.checked_add(index);
-            let seed = seed.ok_or_else(|| Error::option("--seed", "seed + images is past the largest seed"))?;
+            let seed = seed.ok_or_else(|| Error::input("--seed", "seed + images is past the largest seed"))?;
             let mut options = Options { latents: latents.clone(), ..self.run.options(pipeline, seed) };
             if let Some(given) = given {
                 given.put_into(&mut options, self.run.sampling.size.is_some(), pipeline)?;

@@ -3,6 +3,7 @@
 
 mod again;
 mod animate;
+mod arguments;
 mod ask;
 mod attribute;
 mod captions;
@@ -169,6 +170,7 @@ fn command() -> clap::Command {
 /// stderr.
 pub fn parse() -> Result<Cli, ExitCode> {
     let command = command();
+    arguments::spell(&command);
     let parsed = command.clone().try_get_matches().and_then(|matches| {
         Ok(Cli { given: inert::Given::new(&command, &matches), ..Cli::from_arg_matches(&matches)? })
     });

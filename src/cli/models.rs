@@ -4,6 +4,7 @@ use super::checkpoint::ChangeArgs;
 use super::inert;
 use super::print::{self, Terminal};
 use attnmap::Error;
+use attnmap::argument::MODEL;
 use attnmap::checkpoint::{
     CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, PartDescription, Source,
     cached_pipelines,
@@ -65,7 +66,7 @@ fn open(name: &str, changes: Changes) -> attnmap::Result<Checkpoint> {
     let options = OpenOptions { changes, hub, ..Default::default() };
     // What is named here has no option.
     let as_named = |error| match error {
-        Error::Option { option, reason } if option == "--model" => Error::option("NAME", reason),
+        Error::Argument { argument: MODEL, reason } => Error::input("NAME", reason),
         other => other,
     };
     Checkpoint::open(&name.parse::<Source>().map_err(as_named)?, &options).map_err(as_named)

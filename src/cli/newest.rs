@@ -32,7 +32,7 @@ fn newest(other: Option<&Path>) -> Result<PathBuf> {
     let run = newest_runs(Path::new(OUTPUTS)).into_iter().find(|run| !same(run));
     let run = run.ok_or_else(|| {
         let what = if other.is_some() { "no other run" } else { "no run" };
-        Error::option(
+        Error::input(
             "RUN",
             format!("there is {what} in {OUTPUTS}/; name a run's folder, or make one with `attnmap generate`"),
         )

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use attnmap::argument::{RUN, WORDS};
 use attnmap::evidence::asked;
 use attnmap::evidence::explain::options_of;
 use attnmap::files::check_own;
@@ -61,10 +62,10 @@ pub fn run(args: &ProbeCommandArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return show(args, &run);
     }
     asked::check_kind(&run)?;
-    check_own(&run.folder.join("report.html"), "RUN")?;
+    check_own(&run.folder.join("report.html"), RUN)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;
     for probe in &new {
-        pipeline.probe(probe).map_err(|error| error.named("--words"))?;
+        pipeline.probe(probe).map_err(|error| error.named(WORDS))?;
     }
     let there: Vec<&str> =
         new.iter().map(String::as_str).filter(|word| trace.about.prompt.select(word).is_ok()).collect();

@@ -42,7 +42,7 @@ impl PromptArgs {
             }
         };
         if text.trim().is_empty() {
-            return Err(Error::option(name, "the prompt is empty; say what the image should show"));
+            return Err(Error::input(name, "the prompt is empty; say what the image should show"));
         }
         Ok(text)
     }
@@ -51,14 +51,14 @@ impl PromptArgs {
 /// The text of `file` without a byte order mark and the line's end after it.
 pub fn read_text(file: &Path) -> Result<String> {
     let bytes = attnmap::files::read(file).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::option("--prompt-file", format!("no file {}", file.display())),
+        ErrorKind::NotFound => Error::input("--prompt-file", format!("no file {}", file.display())),
         _ if file.is_dir() => {
-            Error::option("--prompt-file", format!("{} is a folder; give a text file", file.display()))
+            Error::input("--prompt-file", format!("{} is a folder; give a text file", file.display()))
         }
-        _ => Error::option("--prompt-file", format!("{} cannot be read ({error})", file.display())),
+        _ => Error::input("--prompt-file", format!("{} cannot be read ({error})", file.display())),
     })?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| Error::option("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
+        .map_err(|_| Error::input("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end().to_owned())
 }
 

@@ -44,7 +44,7 @@ impl RegionFileArgs {
         };
         if files == RegionFiles::default() {
             return match self.otsu {
-                true => Err(Error::option("--otsu", "cuts masks and outlines; add --masks or --outline svg")),
+                true => Err(Error::input("--otsu", "cuts masks and outlines; add --masks or --outline svg")),
                 false => Ok(None),
             };
         }

@@ -69,7 +69,7 @@ pub fn run(args: &ServeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| Path::new(OUTPUTS).to_path_buf());
     if out.exists() && !out.is_dir() {
         let reason = format!("{} is no folder; give the folder of the runs", out.display());
-        return Err(attnmap::Error::option("--out", reason).into());
+        return Err(attnmap::Error::input("--out", reason).into());
     }
     let server = Server::bind(args.host, args.port)?;
     if !server.is_local() {

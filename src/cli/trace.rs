@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use attnmap::argument::IMAGE;
 use attnmap::facts::expect::Expectations;
 use attnmap::gallery::is_many;
 use attnmap::picture::{self, METADATA_KEY, Metadata};
@@ -129,15 +130,15 @@ impl TraceArgs {
 pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let typed = args.caption.as_deref().or(args.caption_option.as_deref());
     if typed.is_some_and(|caption| caption.trim().is_empty()) {
-        return Err(Error::option("CAPTION", "the caption is empty; say what the picture shows").into());
+        return Err(Error::input("CAPTION", "the caption is empty; say what the picture shows").into());
     }
     let mut aggregate = args.maps.aggregate()?;
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let regions = args.regions.chosen(display.threshold)?;
-    let (given, warning) = picture::read_opaque(&args.image, "IMAGE")?;
+    let (given, warning) = picture::read_opaque(&args.image, IMAGE)?;
     warning.iter().for_each(print::warn);
-    let taken = args.take(typed, picture::read_metadata(&args.image, "IMAGE")?)?;
+    let taken = args.take(typed, picture::read_metadata(&args.image, IMAGE)?)?;
     let caption = &*taken.caption;
     let name = format!("trace-{}", run::run_name(caption, taken.seed));
     let target = args.output.target(&name);
@@ -152,7 +153,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     pipeline.check_look(&options)?;
     let size = match args.size {
         Some([height, width]) => Grid::new(height, width),
-        None => pipeline.fit_picture(&given, "IMAGE")?,
+        None => pipeline.fit_picture(&given, IMAGE)?,
     };
     pipeline.check_size(size)?;
     let prompt = pipeline.prompt(caption, &pipeline.look_run(size, &options))?;
@@ -310,7 +311,7 @@ impl TraceArgs {
                  InvokeAI is read)"
             }
         };
-        Error::option(
+        Error::input(
             "CAPTION",
             format!("{image}: {reason}; say what it shows: attnmap trace {image} \"a dog on a sofa\""),
         )

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use attnmap::argument::{AT, BOX, RUN};
 use attnmap::facts::region::Place;
 use attnmap::pipeline::{Choice, LoadOptions};
 use attnmap::run::Run;
@@ -105,7 +106,7 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         return show(args, &question, &known);
     }
-    attnmap::files::check_own(&question.run().folder.join("report.html"), "RUN")?;
+    attnmap::files::check_own(&question.run().folder.join("report.html"), RUN)?;
     let pipeline = args.model.load_of(&question.run().record, terminal)?;
     let made = if args.force { 0.0 } else { question.made()? };
     print::note(cost(&question, args.budget, made));
@@ -121,7 +122,7 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
             let choice = Choice { changes, load, ..known.clone() };
             checkpoint::load(&choice, Some(size), terminal).map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => error,
-                Err(other) => Error::option("--model", other.to_string()),
+                Err(other) => Error::input("--model", other.to_string()),
             })
         },
         args.force,
@@ -138,11 +139,11 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
 impl SubjectArgs {
     fn subject(&self, image: Grid) -> Result<Subject> {
         if let Some(text) = &self.at {
-            return Ok(Subject::Place(Place::Point(numbers("--at", text, "X,Y")?, image), "--at"));
+            return Ok(Subject::Place(Place::Point(numbers("--at", text, "X,Y")?, image), AT));
         }
         if let Some(text) = &self.bounds {
             let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
-            return Ok(Subject::Place(Place::Box([x, y, x + width, y + height], image), "--box"));
+            return Ok(Subject::Place(Place::Box([x, y, x + width, y + height], image), BOX));
         }
         Ok(self.word.clone().map_or(Subject::Any, Subject::Word))
     }

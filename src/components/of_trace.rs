@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::nmf::{self, Matrix};
+use crate::argument::{K, WORDS};
 use crate::facts::label;
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::{Grid, Half, Trace, WordInfo};
@@ -32,10 +33,10 @@ pub struct Maps {
 /// latent grid with torch's bicubic and clamped at 0, as maps are.
 ///
 /// # Errors
-/// [`Error::Option`] when there are no words; [`Error::Trace`] when the trace holds NaN.
+/// [`Error::Argument`] when there are no words; [`Error::Trace`] when the trace holds NaN.
 pub fn head_maps(trace: &Trace, words: &[WordInfo]) -> Result<Maps> {
     if words.is_empty() {
-        return Err(Error::option("--words", "the prompt has no words, whose maps could fall into components"));
+        return Err(Error::argument(WORDS, "the prompt has no words, whose maps could fall into components"));
     }
     let (grid, steps) = (trace.about.latent, trace.steps().max(1) as f32);
     let stored = trace.half(Half::Conditional).ok_or_else(|| trace.error("it has no conditional half"))?.0;
@@ -99,12 +100,12 @@ pub struct Components {
 /// `progress` is told of each number of components that has been tried.
 ///
 /// # Errors
-/// [`Error::Option`] when `count` is 0, above [`MOST`], or more than there are maps or cells.
+/// [`Error::Argument`] when `count` is 0, above [`MOST`], or more than there are maps or cells.
 pub fn factorise(maps: &Maps, sites: &[String], count: usize, progress: &mut dyn FnMut()) -> Result<Components> {
     let Maps { matrix, rows, words, grid } = maps;
     let most = MOST.min(matrix.rows).min(matrix.columns);
     if count == 0 || count > most {
-        return Err(Error::option("--k", format!("must be 1 to {most}; {count} given")));
+        return Err(Error::argument(K, format!("must be 1 to {most}; {count} given")));
     }
     let mut explained = Vec::with_capacity(most);
     let mut chosen = None;

@@ -46,7 +46,7 @@ pub fn check_kind(run: &Run) -> Result<()> {
 /// it about `words` too. `progress` is told of every call of the network.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint, or a word has no token, or another
+/// [`Error::Argument`] when `pipeline` is another checkpoint, or a word has no token, or another
 /// program recorded the run; [`Error::Trace`] when the run cannot be made again exactly;
 /// [`Error::Interrupted`] when `progress` breaks.
 pub fn ask(

@@ -11,6 +11,7 @@
 //! checkpoint predicts (noise, velocity). The map's mean is the share of the prediction that the
 //! word moved: its *effect*.
 
+use crate::argument::CUT;
 use crate::model::PreparedPrompt;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
 use crate::prompt::{Joined, Prompt, Token};
@@ -56,7 +57,7 @@ impl FromStr for Cut {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, cut)| *cut);
         found.ok_or_else(|| {
-            Error::option("--cut", format!("{} is unknown; choose mask, substitute or drop", crate::in_quotes(text)))
+            Error::argument(CUT, format!("{} is unknown; choose mask, substitute or drop", crate::in_quotes(text)))
         })
     }
 }

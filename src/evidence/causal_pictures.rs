@@ -18,7 +18,7 @@ pub(super) fn file(place: usize, name: &str) -> String {
 /// begin the names. With the shared scale, all tested words have one.
 ///
 /// # Errors
-/// [`Error::Option`](crate::Error::Option) when the image has no pixels.
+/// [`Error::Argument`](crate::Error::Argument) when the image has no pixels.
 pub fn draw(
     evidence: &mut Evidence,
     causal: &[Vec<f32>],

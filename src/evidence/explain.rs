@@ -8,6 +8,7 @@ use super::redrawn::{self, Counterfactual, Dead, Picture, Reweight, Reweighted};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
 use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
+use crate::argument::{Argument, COUNTERFACTUAL, LATENTS, MODEL, PREDICTION, RUN, SHAPLEY, WEIGHT, WORDS};
 use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::{self, Aggregate, Heatmaps};
@@ -121,18 +122,18 @@ impl Explanation {
     /// Reads what is needed of `run` and checks what is asked.
     ///
     /// # Errors
-    /// [`Error::Option`] for words that cannot be tested and other things that cannot be had;
+    /// [`Error::Argument`] for words that cannot be tested and other things that cannot be had;
     /// [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, ask: Ask) -> Result<Self> {
         run.check_can_draw("a test of its words")?;
         let trace = run.trace()?;
         let maps = heatmap::aggregate(&trace, &ask.aggregate, &trace.about.prompt.words)?;
         let tested = tested(&ask, &maps)?;
-        let redrawn = [("--counterfactual", ask.redraw == Redraw::Always), ("--weight", !ask.reweight.is_empty())];
-        if let Some((option, _)) = redrawn.into_iter().find(|(_, asked)| *asked && is_look(&run)) {
+        let redrawn = [(COUNTERFACTUAL, ask.redraw == Redraw::Always), (WEIGHT, !ask.reweight.is_empty())];
+        if let Some((argument, _)) = redrawn.into_iter().find(|(_, asked)| *asked && is_look(&run)) {
             let reason =
                 "the run is a look at a picture that was there; leave it out, or make a run with `attnmap generate`";
-            return Err(Error::option(option, reason));
+            return Err(Error::argument(argument, reason));
         }
         // Their pictures would have the same names.
         let words: Vec<&WordInfo> = ask.reweight.iter().map(|asked| &asked.word).collect();
@@ -142,7 +143,7 @@ impl Explanation {
             .find(|(place, word)| words[..*place].iter().any(|other| other.tokens == word.tokens))
         {
             let reason = format!("{} is given twice; give one weight or range for each word", label(word));
-            return Err(Error::option("--weight", reason));
+            return Err(Error::argument(WEIGHT, reason));
         }
         let image = run.image()?;
         Ok(Self { run, ask, maps, tested, image })
@@ -198,7 +199,7 @@ impl Explanation {
     /// Whether all pictures can be written: none of the user's files has the name of one.
     ///
     /// # Errors
-    /// [`Error::Option`] naming the file that is in the way.
+    /// [`Error::Argument`] naming the file that is in the way.
     pub fn check_room(&self) -> Result<()> {
         let mut files = Vec::new();
         for (&place, word) in self.tested.iter().zip(self.words()) {
@@ -278,7 +279,7 @@ impl Explanation {
     /// the same. `progress` is told of every unit of [`Cost::steps`] and [`Cost::calls`].
     ///
     /// # Errors
-    /// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run
+    /// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run
     /// cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks, and then
     /// nothing is written.
     pub fn make(&self, pipeline: &mut Pipeline, progress: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Evidence> {
@@ -459,7 +460,7 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
 /// The prompt and the options that make `run` again with the checkpoint that made it.
 ///
 /// # Errors
-/// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was made
+/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was made
 /// in a way that cannot be replayed.
 pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
     check_checkpoint(&run.record, pipeline)?;
@@ -507,8 +508,9 @@ pub(crate) fn check_image(run: &Run, again: &RgbImage, image: &RgbImage, else_: 
         true => {
             "the checkpoint draws another image from its settings: its weights or its sampler were changed in Python, \
             its device or number type rounds otherwise, or the checkpoint is another one"
+                .to_owned()
         }
-        false => "it was made with --latents, on another machine or by another version",
+        false => format!("it was made with {LATENTS}, on another machine or by another version"),
     };
     let reason = format!("the run cannot be made again exactly ({cause}); {else_}");
     Err(Error::Trace { file: run.folder.join("image.png"), reason })
@@ -539,7 +541,7 @@ pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) ->
 /// digest of its weights: whoever makes it again compares the images (`check_image`).
 ///
 /// # Errors
-/// [`Error::Option`] naming both where it is not, and what the run's was changed by where that
+/// [`Error::Argument`] naming both where it is not, and what the run's was changed by where that
 /// alone differs.
 pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     if pipeline.digest() == record.checkpoint.digest || record.kind == RunKind::Record {
@@ -549,12 +551,12 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
         return Err(other_weights(record, pipeline)?);
     }
     let reason = format!(
-        "{} is not the checkpoint that made the run ({}, digest {}); give that one with --model",
+        "{} is not the checkpoint that made the run ({}, digest {}); give that one with {MODEL}",
         pipeline.id(),
         record.checkpoint.id,
         record.checkpoint.digest
     );
-    Err(Error::option("--model", reason))
+    Err(Error::argument(MODEL, reason))
 }
 
 /// The refusal of the run's own checkpoint with other weights than it had: changed by other
@@ -562,10 +564,10 @@ pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
 fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
     let (id, had) = (pipeline.id(), record.settings.changes.arguments());
     let now = pipeline.changes().arguments();
-    let text = |(option, value): &(&'static str, String)| format!("{option} {value}");
+    let text = |(argument, value): &(Argument, String)| format!("{argument} {value}");
     let list = |changes: Vec<String>| changes.join(" ");
     if had == now {
-        let files = match now.iter().filter(|(option, _)| *option != "--prediction").map(text).collect::<Vec<_>>() {
+        let files = match now.iter().filter(|(argument, _)| *argument != PREDICTION).map(text).collect::<Vec<_>>() {
             none if none.is_empty() => "its files".to_owned(),
             changes => format!("its files, or those of {},", list(changes)),
         };
@@ -580,13 +582,13 @@ fn other_weights(record: &RunRecord, pipeline: &Pipeline) -> Result<Error> {
     }
     let more: Vec<_> = now.iter().filter(|change| !had.contains(change)).map(text).collect();
     let missing: Vec<_> = had.iter().filter(|change| !now.contains(change)).map(text).collect();
-    let option = now.iter().chain(&had).find(|change| !now.contains(change) || !had.contains(change));
+    let argument = now.iter().chain(&had).find(|change| !now.contains(change) || !had.contains(change));
     let reason = match (more.is_empty(), missing.is_empty()) {
         (false, true) => format!("the run was made without {}; leave it out", list(more)),
         (true, _) => format!("the run was made with {}; give it too", list(missing)),
         (false, false) => format!("the run was made with {}, not with {}", list(missing), list(more)),
     };
-    Ok(Error::option(option.map_or("--model", |(option, _)| option), reason))
+    Ok(Error::argument(argument.map_or(MODEL, |(argument, _)| *argument), reason))
 }
 
 /// The words to test, by position in the maps: those that are asked for, or all that could be
@@ -599,7 +601,7 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
                 let found = maps.chosen.iter().position(|chosen| chosen.tokens == word.tokens);
                 let reason =
                     || format!("{} is no single word; explain tests words one by one", crate::in_quotes(&word.text));
-                found.ok_or_else(|| Error::option("--words", reason()))
+                found.ok_or_else(|| Error::argument(WORDS, reason()))
             };
             let mut found = words.iter().map(place).collect::<Result<Vec<_>>>()?;
             found.sort_unstable();
@@ -607,12 +609,12 @@ fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
         }
     };
     if found.is_empty() {
-        let reason = "the prompt has no word that could be drawn; name the words to test with --words";
-        return Err(Error::option("RUN", reason));
+        let reason = format!("the prompt has no word that could be drawn; name the words to test with {WORDS}");
+        return Err(Error::argument(RUN, reason));
     }
     if ask.shapley.is_some() && found.len() > shapley::MOST {
-        let reason = format!("{} words are too many; choose at most {} with --words", found.len(), shapley::MOST);
-        return Err(Error::option("--shapley", reason));
+        let reason = format!("{} words are too many; choose at most {} with {WORDS}", found.len(), shapley::MOST);
+        return Err(Error::argument(SHAPLEY, reason));
     }
     Ok(found)
 }

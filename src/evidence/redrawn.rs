@@ -3,6 +3,7 @@
 
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
+use crate::argument::{CUT, RUN, WEIGHT};
 use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
@@ -204,18 +205,18 @@ impl Reweight {
     /// What `asked` says of a word or phrase of `prompt`.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--weight` for a weight out of range, or a word that the prompt lacks
+    /// [`Error::Argument`] on `weight` for a weight out of range, or a word that the prompt lacks
     /// or has several times.
     pub fn of(asked: &WordWeights, prompt: &PromptInfo) -> Result<Self> {
         if let Some(wrong) = asked.weights.iter().find(|weight| !(0.0..=MOST).contains(*weight)) {
-            return Err(Error::option("--weight", format!("must be 0 to {MOST}; {wrong} given")));
+            return Err(Error::argument(WEIGHT, format!("must be 0 to {MOST}; {wrong} given")));
         }
         let name = &asked.word;
-        let mut words = prompt.select(name).map_err(|error| error.named("--weight"))?;
+        let mut words = prompt.select(name).map_err(|error| error.named(WEIGHT))?;
         match (words.pop(), words.is_empty()) {
             (Some(word), true) => Ok(Self { word, weights: asked.weights.clone() }),
-            _ => Err(Error::option(
-                "--weight",
+            _ => Err(Error::argument(
+                WEIGHT,
                 format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(name)),
             )),
         }
@@ -250,8 +251,10 @@ impl Reweighted {
         }
         let none = self.weights.iter().zip(&self.areas).any(|(&weight, &area)| weight == 0.0 && area < LITTLE);
         if none {
-            text += ". The word may reach the picture through the words beside it; `--cut substitute` takes it out \
-            of those too";
+            text += &format!(
+                ". The word may reach the picture through the words beside it; `{CUT:#} substitute` takes it out \
+            of those too"
+            );
         }
         text + "."
     }
@@ -376,18 +379,18 @@ pub(super) fn files_scaled(name: &str, weights: &[f32]) -> Vec<String> {
 /// Whether none of the user's files in the run `folder` has one of these names.
 ///
 /// # Errors
-/// [`Error::Option`] naming the file that is in the way.
+/// [`Error::Argument`] naming the file that is in the way.
 pub(super) fn check_room(folder: &Path, files: &[String]) -> Result<()> {
     // Pictures of before they had a mark are named by the evidence.
     let known = std::fs::read_to_string(folder.join(JSON)).unwrap_or_default();
     let unknown = files.iter().filter(|file| !known.contains(&format!("\"{file}\"")));
-    unknown.into_iter().try_for_each(|file| crate::files::check_own(&folder.join(file), "RUN"))
+    unknown.into_iter().try_for_each(|file| crate::files::check_own(&folder.join(file), RUN))
 }
 
 /// Writes pictures into the run folder.
 ///
 /// # Errors
-/// [`Error::Option`] when one of the user's files has the name of a picture; [`Error::Io`].
+/// [`Error::Argument`] when one of the user's files has the name of a picture; [`Error::Io`].
 pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
     let files: Vec<String> = pictures.iter().map(|picture| picture.file.clone()).collect();
     check_room(folder, &files)?;

@@ -2,6 +2,7 @@
 //! that belong together by name.
 
 use super::scene::{Object, Scene};
+use crate::argument::SCENES;
 use crate::{Error, Result, files, picture};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -33,13 +34,13 @@ struct ObjectEntry {
 /// where the object is.
 ///
 /// # Errors
-/// [`Error::Option`] naming the file that is missing, unreadable, or of another size than its
+/// [`Error::Argument`] naming the file that is missing, unreadable, or of another size than its
 /// scene; [`Error::Io`].
 pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
     let list = folder.join("scenes.json");
     let entries = if list.is_file() {
         let bytes = files::read(&list).map_err(Error::io(&list))?;
-        let wrong = |error: serde_json::Error| Error::option("SCENES", format!("{}: {error}", list.display()));
+        let wrong = |error: serde_json::Error| Error::argument(SCENES, format!("{}: {error}", list.display()));
         let list: SceneList = serde_json::from_slice(&bytes).map_err(wrong)?;
         list.scenes
     } else {
@@ -47,7 +48,7 @@ pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
     };
     if entries.is_empty() {
         let reason = format!("{} holds no scenes; see `attnmap eval --help` for what a folder needs", folder.display());
-        return Err(Error::option("SCENES", reason));
+        return Err(Error::argument(SCENES, reason));
     }
     entries.into_iter().map(|entry| read_scene(folder, entry)).collect()
 }
@@ -73,10 +74,10 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
     for (name, path) in texts {
         let text = folder.join(&path);
         let caption = files::read(&text).map_err(Error::io(&text))?;
-        let wrong = |_| Error::option("SCENES", format!("{} is not UTF-8 text", text.display()));
+        let wrong = |_| Error::argument(SCENES, format!("{} is not UTF-8 text", text.display()));
         let caption = String::from_utf8(caption).map_err(wrong)?.trim().to_owned();
         let Some((_, image)) = pictures.iter().find(|(stem, _)| *stem == name) else {
-            return Err(Error::option("SCENES", format!("{} has a caption and no picture beside it", text.display())));
+            return Err(Error::argument(SCENES, format!("{} has a caption and no picture beside it", text.display())));
         };
         let masks =
             pictures.iter().filter_map(|(stem, path)| Some((stem.strip_prefix(&name)?.strip_prefix('-')?, path)));
@@ -88,7 +89,7 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
 }
 
 fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
-    let read = |path: &Path| picture::read(&folder.join(path), "SCENES");
+    let read = |path: &Path| picture::read(&folder.join(path), SCENES);
     let image = read(&entry.image)?;
     let name = entry.image.display().to_string();
     let mut objects = Vec::new();
@@ -99,12 +100,12 @@ fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
             let (found, other) = pixels.dimensions();
             let sizes = format!("{found}x{other} pixels, {name} {width}x{height}");
             let reason = format!("the mask {} has {sizes}: give one of the same size", mask.display());
-            return Err(Error::option("SCENES", reason));
+            return Err(Error::argument(SCENES, reason));
         }
         let found = || entry.caption.to_lowercase().find(&word.to_lowercase()).map(|start| [start, start + word.len()]);
         let Some([start, end]) = range.or_else(found) else {
-            return Err(Error::option(
-                "SCENES",
+            return Err(Error::argument(
+                SCENES,
                 format!("{name}: the caption {} has no {}", crate::in_quotes(&entry.caption), crate::in_quotes(&word)),
             ));
         };

@@ -151,7 +151,7 @@ pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look
 /// The noise of level t is `torch.randn` with a CPU generator seeded with 1000 x index + t.
 ///
 /// # Errors
-/// [`Error::Option`] when an object's bytes are no word of the caption; those of the networks.
+/// [`Error::Argument`] when an object's bytes are no word of the caption; those of the networks.
 pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize]) -> Result<Vec<Look>> {
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
@@ -183,7 +183,7 @@ fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo
             crate::in_quotes(&object.word),
             crate::in_quotes(&prompt.text)
         );
-        return Err(Error::option(scene, reason));
+        return Err(Error::input(scene, reason));
     }
     Ok(WordInfo { text: object.word.clone(), start, end, tokens, occurrence: 1 })
 }

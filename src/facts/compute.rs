@@ -3,6 +3,7 @@
 
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile::percentile;
+use crate::argument::{BIND, EMPHASIS};
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
 use crate::trace::{AttentionKind, Grid, Half, Trace, WordInfo, normalized};
 use crate::{Error, Result};
@@ -76,7 +77,7 @@ impl Facts {
                 vec![format!(
                     "{name} was probably not drawn: no place was looked at for it more than {contrast:.1} times as \
                     much as the image on \
-                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or --emphasis with \
+                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or {EMPHASIS} with \
 ({name}:1.3)"
                 )]
             }
@@ -284,7 +285,7 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
 /// `red:apple,green:frog`; `filler_peaks` as in [`Context`].
 ///
 /// # Errors
-/// As [`heatmap::aggregate`]; [`Error::Option`] on `--bind` for what is no pair of the prompt's
+/// As [`heatmap::aggregate`]; [`Error::Argument`] on `bind` for what is no pair of the prompt's
 /// words.
 pub fn of_trace(
     trace: &Trace,
@@ -333,17 +334,16 @@ pub fn of_trace(
 /// `red:apple,green:frog` as positions in `words`.
 ///
 /// # Errors
-/// [`Error::Option`] on `--bind` for what is no pair, or no word.
+/// [`Error::Argument`] on `bind` for what is no pair, or no word.
 pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
     let place = |name: &str| {
         let asked = normalized(name);
         let found = words.iter().position(|word| normalized(&label(word)) == asked);
-        found
-            .ok_or_else(|| Error::option("--bind", format!("the prompt has no word {}", crate::in_quotes(name.trim()))))
+        found.ok_or_else(|| Error::argument(BIND, format!("the prompt has no word {}", crate::in_quotes(name.trim()))))
     };
     let pair = |pair: &str| {
         let (adjective, noun) = pair.split_once(':').ok_or_else(|| {
-            Error::option("--bind", format!("{} is no pair; write red:apple,green:frog", crate::in_quotes(pair)))
+            Error::argument(BIND, format!("{} is no pair; write red:apple,green:frog", crate::in_quotes(pair)))
         })?;
         Ok((place(adjective)?, place(noun)?))
     };

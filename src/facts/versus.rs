@@ -3,6 +3,7 @@
 
 use super::compute::label;
 use super::region::{Place, Region};
+use crate::argument::VERSUS;
 use crate::heatmap::{self, Aggregate};
 use crate::trace::{Grid, Trace, WordInfo};
 use crate::{Error, Result};
@@ -47,7 +48,7 @@ pub struct VersusPlace {
 /// highest, for each of the two. `causal` are their causal maps where they have one.
 ///
 /// # Errors
-/// [`Error::Option`] on `--versus` when both are the same word; as [`heatmap::aggregate`].
+/// [`Error::Argument`] on `versus` when both are the same word; as [`heatmap::aggregate`].
 pub fn versus(
     trace: &Trace,
     how: &Aggregate,
@@ -57,7 +58,7 @@ pub fn versus(
     threshold: f32,
 ) -> Result<Versus> {
     if words[0] == words[1] {
-        return Err(Error::option("--versus", "both are the same word; name two, such as red,green"));
+        return Err(Error::argument(VERSUS, "both are the same word; name two, such as red,green"));
     }
     let maps = heatmap::aggregate(trace, how, words)?;
     let steps = maps.steps.max(1) as f32;

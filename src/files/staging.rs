@@ -3,6 +3,7 @@
 use super::atomic::{Partial, unless_abandoned};
 use super::leftover;
 use super::target::{Kind, Target};
+use crate::argument::OUT;
 use crate::{Error, Result};
 use std::fs;
 use std::io;
@@ -56,7 +57,7 @@ impl<'a> Staging<'a> {
     /// taken a generated name meanwhile, the next is taken, and `finish` called again.
     ///
     /// # Errors
-    /// [`Error::Option`] when somebody else made a named target meanwhile and it may not be
+    /// [`Error::Argument`] when somebody else made a named target meanwhile and it may not be
     /// replaced. The same when one of the user's files has the name of a new one. [`Error::Io`]
     /// naming the target when it cannot be put there. Those of `finish`.
     pub fn commit(mut self, mut finish: impl FnMut(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
@@ -97,7 +98,7 @@ impl<'a> Staging<'a> {
                 continue;
             } else if !is_folder && fs::symlink_metadata(&to).is_ok() {
                 let reason = format!("{} is not attnmap's and stays; move it away, or write elsewhere", path.display());
-                return Err(Error::option("--out", reason));
+                return Err(Error::argument(OUT, reason));
             } else {
                 let made = to.parent().map_or(Ok(()), fs::create_dir_all);
                 made.and_then(|()| if is_folder { fs::create_dir_all(&to) } else { link(&path, &to) })
@@ -192,7 +193,7 @@ mod tests {
         commit(staged(&named(&place, false), "1")).unwrap();
         assert_eq!(fs::read_to_string(place.join("run.json")).unwrap(), "1");
         let error = Staging::new(&named(&place, false), &KIND).unwrap_err();
-        assert!(error.to_string().contains("--force") && error.exit_code() == 2, "{error}");
+        assert!(error.to_string().contains("`force`") && error.exit_code() == 2, "{error}");
         commit(staged(&named(&place, true), "2")).unwrap();
         assert_eq!(fs::read_to_string(place.join("run.json")).unwrap(), "2");
         assert_eq!(names(&folder.path().join("runs")), ["apple-7"]);
@@ -253,7 +254,7 @@ mod tests {
         let target = named(&place, false);
         let (first, second) = (staged(&target, "1"), staged(&target, "2"));
         commit(first).unwrap();
-        assert!(commit(second).unwrap_err().to_string().contains("--force"), "it was not there when the second began");
+        assert!(commit(second).unwrap_err().to_string().contains("`force`"), "it was not there when the second began");
         assert_eq!(fs::read_to_string(place.join("run.json")).unwrap(), "1");
         assert_eq!(names(folder.path()), ["apple-7"]);
 

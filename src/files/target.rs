@@ -5,6 +5,7 @@
 //! that attnmap names itself counts up: `apple-0`, `apple-0-2`, `apple-0-3`.
 
 use super::own::is_own;
+use crate::argument::{Argument, FORCE, OUT};
 use crate::{Error, Result};
 use std::ffi::OsString;
 use std::fs;
@@ -67,7 +68,7 @@ impl Target {
     /// written.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--out` when one is there that may not be replaced.
+    /// [`Error::Argument`] on `out` when one is there that may not be replaced.
     pub fn files<const N: usize>(&self, endings: [&str; N]) -> Result<[PathBuf; N]> {
         self.first(|count| {
             let paths = endings.map(|ending| with_suffix(&counted(&self.path, count), ending));
@@ -77,13 +78,13 @@ impl Target {
 
     fn refuse_file(&self, path: &Path) -> Result<()> {
         let shown = path.display();
-        let refuse = |reason: String| Err(Error::option("--out", reason));
+        let refuse = |reason: String| Err(Error::argument(OUT, reason));
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io(path)(error)),
             Ok(found) if found.is_dir() => refuse(format!("{shown} is a folder; choose another name")),
             Ok(_) if !is_own(path) => refuse(format!("{shown} is there and not attnmap's; choose another name")),
-            Ok(_) if !self.force => refuse(format!("{shown} exists; --force replaces it, --out writes elsewhere")),
+            Ok(_) if !self.force => refuse(format!("{shown} exists; {FORCE} replaces it, {OUT} writes elsewhere")),
             Ok(_) => Ok(()),
         }
     }
@@ -92,7 +93,7 @@ impl Target {
     /// force) another of its kind.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--out` saying why not.
+    /// [`Error::Argument`] on `out` saying why not.
     pub fn folder(&self, kind: &Kind) -> Result<PathBuf> {
         self.first(|count| {
             let path = counted(&self.path, count);
@@ -102,7 +103,7 @@ impl Target {
 
     fn refuse_folder(&self, path: &Path, kind: &Kind) -> Result<()> {
         let shown = path.display();
-        let refuse = |reason: String| Err(Error::option("--out", reason));
+        let refuse = |reason: String| Err(Error::argument(OUT, reason));
         if path.file_name().is_none() {
             return refuse(format!("{shown} is no name for a new folder"));
         }
@@ -114,7 +115,7 @@ impl Target {
             Ok(_) if !self.generated && is_empty(path) => Ok(()),
             Ok(_) if !(kind.is)(path) => refuse(format!("{shown} is a folder with other things in it; choose another")),
             Ok(_) if !self.force => {
-                refuse(format!("{shown} holds {} already; --force replaces it, --out DIR writes elsewhere", kind.name))
+                refuse(format!("{shown} holds {} already; {FORCE} replaces it, {OUT} DIR writes elsewhere", kind.name))
             }
             Ok(_) => Ok(()),
         }
@@ -134,7 +135,7 @@ impl Target {
     /// of them and would stay.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--out`; those of [`folder`](Self::folder).
+    /// [`Error::Argument`] on `out`; those of [`folder`](Self::folder).
     pub fn room_for(&self, kind: &Kind, names: &[&str]) -> Result<()> {
         let place = self.folder(kind)?;
         if !(kind.is)(&place) {
@@ -144,7 +145,7 @@ impl Target {
         match names.iter().find(|name| place.join(name).exists() && !owns(Path::new(name))) {
             Some(name) => {
                 let reason = "is not attnmap's and stays; move it away, or write elsewhere";
-                Err(Error::option("--out", format!("{} {reason}", place.join(name).display())))
+                Err(Error::argument(OUT, format!("{} {reason}", place.join(name).display())))
             }
             None => Ok(()),
         }
@@ -158,7 +159,7 @@ impl Target {
         let mut count = 1;
         loop {
             match ask(count) {
-                Err(Error::Option { .. }) if self.generated && count < MOST => count += 1,
+                Err(Error::Argument { .. }) if self.generated && count < MOST => count += 1,
                 result => return result,
             }
         }
@@ -168,12 +169,12 @@ impl Target {
 /// Refuses to write a file at `path` where one is that attnmap did not write.
 ///
 /// # Errors
-/// [`Error::Option`] on `option`, the name of what the path came from.
-pub fn check_own(path: &Path, option: &str) -> Result<()> {
+/// [`Error::Argument`] on `argument`, the name of what the path came from.
+pub fn check_own(path: &Path, argument: Argument) -> Result<()> {
     if fs::symlink_metadata(path).is_err() || is_own(path) {
         return Ok(());
     }
-    Err(Error::option(option, format!("{} is not attnmap's and stays; move it away", path.display())))
+    Err(Error::argument(argument, format!("{} is not attnmap's and stays; move it away", path.display())))
 }
 
 fn is_empty(folder: &Path) -> bool {
@@ -210,11 +211,11 @@ mod tests {
         assert_eq!(Target::generated(at("a"), true).files(both).unwrap()[1], at("a.json"), "force replaces its own");
 
         let error = Target::named(at("a"), false).files(both).unwrap_err();
-        assert!(error.to_string().contains("a.json exists; --force"), "{error}");
+        assert!(error.to_string().contains("a.json exists; `force`"), "{error}");
         assert_eq!(Target::named(at("a"), true).files(both).unwrap()[1], at("a.json"));
         let error = Target::named(at("a-2.png"), true).files([""]).unwrap_err();
         assert!(error.to_string().contains("not attnmap's") && error.exit_code() == 2, "{error}");
-        assert!(check_own(&at("a-2.png"), "RUN").is_err() && check_own(&at("a.json"), "RUN").is_ok());
+        assert!(check_own(&at("a-2.png"), OUT).is_err() && check_own(&at("a.json"), OUT).is_ok());
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
         fs::write(at("x-0/it"), "").unwrap();
         fs::write(at("x-0-2"), "a file").unwrap();
         assert_eq!(generated.folder(&KIND).unwrap(), at("x-0-3"));
-        assert!(named.folder(&KIND).unwrap_err().to_string().contains("holds a thing already; --force"));
+        assert!(named.folder(&KIND).unwrap_err().to_string().contains("holds a thing already; `force`"));
         assert_eq!(Target::generated(at("x-0"), true).folder(&KIND).unwrap(), at("x-0"));
         assert!(Target::named(at("x-0-2"), true).folder(&KIND).is_err());
     }

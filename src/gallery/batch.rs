@@ -2,6 +2,7 @@
 //! are made and drawn. It is as many seeds as memory holds when the gallery is begun.
 
 use super::plan::{Axes, Cell, Plan};
+use crate::argument::{self, BATCH, OUT};
 use crate::checkpoint::Checkpoint;
 use crate::files::write_new_file;
 use crate::heatmap::Aggregate;
@@ -49,17 +50,18 @@ impl Settled {
     /// Refuses maps that are made or drawn otherwise: the numbers of its cells could not be
     /// compared.
     fn check_maps(&self, folder: &Path, now: &Self) -> Result<()> {
-        let refuse = |option: &str, begun: &str, now: &str| {
+        let refuse = |name: &str, begun: &str, now: &str| {
             let reason = format!(
-                "{} was begun with {begun}, now {now}; ask for the same, or choose another --out",
+                "{} was begun with {begun}, now {now}; ask for the same, or choose another {OUT}",
                 folder.display()
             );
-            Err(Error::option(option, reason))
+            Err(argument::named(name)
+                .map_or_else(|| Error::input(name, &*reason), |own| Error::argument(own, &*reason)))
         };
         if let (Some(begun), Some(now)) = (&self.aggregate, &now.aggregate)
             && begun != now
         {
-            return refuse("--aggregate", &format!("the maps {begun}"), now);
+            return refuse("aggregate", &format!("the maps {begun}"), now);
         }
         let fields = |settled: &Self| match serde_json::to_value(&settled.display) {
             Ok(serde_json::Value::Object(fields)) => fields,
@@ -74,9 +76,7 @@ impl Settled {
             _ => value.to_string(),
         };
         match changed {
-            Some((name, begun)) => {
-                refuse(&format!("--{}", name.replace('_', "-")), &plain(&begun), &plain(&now[&name]))
-            }
+            Some((name, begun)) => refuse(&name, &plain(&begun), &plain(&now[&name])),
             None => Ok(()),
         }
     }
@@ -87,7 +87,7 @@ impl Settled {
 /// on how many went through the network with it, so a batch that changed would show.
 ///
 /// # Errors
-/// [`Error::Option`] when `asked`, `aggregate` or `display` is not what the gallery was begun with;
+/// [`Error::Argument`] when `asked`, `aggregate` or `display` is not what the gallery was begun with;
 /// [`Error::Trace`] when its `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
 pub fn settle(
     folder: &Path,
@@ -115,7 +115,7 @@ pub fn settle(
                 "{} was begun with {batch} seeds a pass, on which the last digits of its images depend; leave it out",
                 folder.display()
             );
-            Err(Error::option("--batch", reason))
+            Err(Error::argument(BATCH, reason))
         }
         _ => Ok(batch),
     }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(fs::read_dir(&gallery).unwrap().count(), 1);
         let other = Display { overlay_size: 64, ..Display::default() };
         let error = settle(&gallery, None, (&aggregate, &other), || Ok(1)).unwrap_err().to_string();
-        assert!(error.contains("--overlay-size: ") && error.contains("begun with 512, now 64"), "{error}");
+        assert!(error.contains("overlay_size: ") && error.contains("begun with 512, now 64"), "{error}");
         // Those of before this was recorded go on.
         fs::write(gallery.join(FILE), r#"{"format_version":1,"batch":3}"#).unwrap();
         assert_eq!(settle(&gallery, None, (&aggregate, &other), || Ok(1)).unwrap(), 3);

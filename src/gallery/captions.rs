@@ -1,6 +1,7 @@
 //! Captioned pictures as data sets for training have them: a folder with a text file beside each
 //! picture, or a list.
 
+use crate::argument::IMAGE;
 use crate::picture;
 use crate::prompt::Syntax;
 use crate::{Error, Result, files};
@@ -46,9 +47,9 @@ pub struct Captioned {
 /// and one of captions (`text`). Without `metadata` nothing is taken from the pictures themselves.
 ///
 /// # Errors
-/// [`Error::Option`] on `IMAGE` for a folder without pictures and for a list that cannot be read.
+/// [`Error::Argument`] on `IMAGE` for a folder without pictures and for a list that cannot be read.
 pub fn read_captioned(path: &Path, metadata: bool) -> Result<Vec<Captioned>> {
-    let refuse = |reason: String| Error::option("IMAGE", format!("{}: {reason}", path.display()));
+    let refuse = |reason: String| Error::argument(IMAGE, format!("{}: {reason}", path.display()));
     let (folder, listed) = match path.is_dir() {
         true => {
             let lists = LISTS.map(|name| path.join(name)).into_iter().find(|list| list.is_file());
@@ -136,7 +137,7 @@ fn whole(text: &str) -> Option<String> {
 
 /// The pictures of a list, from its own folder on, with their captions where it has some.
 fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
-    let refuse = |reason: String| Error::option("IMAGE", format!("{}: {reason}", list.display()));
+    let refuse = |reason: String| Error::argument(IMAGE, format!("{}: {reason}", list.display()));
     let bytes = files::read(list).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => refuse("no such file".into()),
         _ => refuse(format!("cannot be read ({error})")),

@@ -3,6 +3,7 @@
 use super::cell::{CellFacts, FILE};
 use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
+use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_joint, check_size};
 use crate::trace::Grid;
@@ -14,7 +15,7 @@ use std::path::Path;
 /// cells fail of is left to them.
 ///
 /// # Errors
-/// [`Error::Option`] for a LoRA, embedding or variant that is not there; where no cell is finished
+/// [`Error::Argument`] for a LoRA, embedding or variant that is not there; where no cell is finished
 /// or can be, what the first fails of.
 pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
     // Of each checkpoint: pixels of a latent cell's side, and its family.
@@ -30,7 +31,7 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
             None => {
                 let shape = match plan.open(cell, open) {
                     Ok((checkpoint, _)) => Some((checkpoint.factor(), checkpoint.index.family)),
-                    Err(error @ Error::Option { .. }) => return Err(error),
+                    Err(error @ Error::Argument { .. }) => return Err(error),
                     Err(error) => {
                         first.get_or_insert(error);
                         None
@@ -62,7 +63,7 @@ pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> R
 /// while a gallery is made is then not mixed.
 ///
 /// # Errors
-/// [`Error::Option`] for what is no picture, and when finished cells in `folder` set out from
+/// [`Error::Argument`] for what is no picture, and when finished cells in `folder` set out from
 /// another picture of the same name.
 pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'a InitFiles, Given)>> {
     let mut pictures: Vec<(&InitFiles, Given)> = Vec::new();
@@ -90,17 +91,17 @@ pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'
         }
         let kept = &key.0;
         for (files, given) in pictures.iter().filter(|(files, _)| files.init == kept.init) {
-            let (option, picture) = match (given.changed_since(&path), &files.mask) {
-                (Some("--mask"), Some(mask)) if files.mask == kept.mask => ("--mask", mask),
-                (Some("--init"), _) => ("--init", &files.init),
+            let (argument, picture) = match (given.changed_since(&path), &files.mask) {
+                (Some(MASK), Some(mask)) if files.mask == kept.mask => (MASK, mask),
+                (Some(INIT), _) => (INIT, &files.init),
                 _ => continue,
             };
             let reason = format!(
-                "{} is not the picture that {} was made with; choose another --out, or remove the cells that were",
+                "{} is not the picture that {} was made with; choose another {OUT}, or remove the cells that were",
                 picture.display(),
                 path.display()
             );
-            return Err(Error::option(option, reason));
+            return Err(Error::argument(argument, reason));
         }
         seen.push(key);
     }

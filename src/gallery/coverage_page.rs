@@ -4,6 +4,7 @@
 use super::cell::THUMB;
 use super::folder::CELLS;
 use super::plan::Cell;
+use crate::argument::OUT;
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};
 use crate::report::sweep_document;
@@ -25,7 +26,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// Writes the page; `cells` are the pictures by the names that the table gives them.
 pub(super) fn write(folder: &Path, coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> Result<()> {
     let file = folder.join(PAGE);
-    files::check_own(&file, "--out")?;
+    files::check_own(&file, OUT)?;
     let html = page(coverage, cells);
     files::write_file(&file, |out| out.write_all(html.as_bytes()))
 }

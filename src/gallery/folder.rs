@@ -3,6 +3,7 @@
 use super::batch::is_settled;
 use super::cell::FILE;
 use super::plan::Cell;
+use crate::argument::OUT;
 use crate::files;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -30,17 +31,17 @@ pub struct Failure {
 /// or what a gallery keeps.
 ///
 /// # Errors
-/// [`Error::Option`] on `--out` when it is something else, or has a page that attnmap did not
+/// [`Error::Argument`] on `out` when it is something else, or has a page that attnmap did not
 /// write.
 pub fn check_folder(folder: &Path) -> Result<()> {
-    let refuse = |what: &str| Err(Error::option("--out", format!("{} {what}; choose another", folder.display())));
+    let refuse = |what: &str| Err(Error::argument(OUT, format!("{} {what}; choose another", folder.display())));
     if folder.exists() && !folder.is_dir() {
         return refuse("is there and no folder");
     }
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if is_gallery(folder) || names.iter().all(|name| name.starts_with('.')) {
-        files::check_own(&folder.join(INDEX), "--out")
+        files::check_own(&folder.join(INDEX), OUT)
     } else {
         refuse("is a folder with other things in it")
     }

@@ -4,6 +4,7 @@ use super::cell::{CellFacts, FILE};
 use super::folder::{CELLS, FAILURES, Failure, INDEX};
 use super::index_cell::{CHANGED, IndexCell};
 use super::index_page::index_page;
+use crate::argument;
 use crate::evidence::redrawn::changed_share;
 use crate::files;
 use crate::run::RunRecord;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 /// is left out.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder cannot be read; [`Error::Option`] when it is no gallery.
+/// [`Error::Io`] when the folder cannot be read; [`Error::Argument`] when it is no gallery.
 pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
     let mut cells = HashMap::new();
     read_new(folder, &mut cells)?;
@@ -31,7 +32,7 @@ fn read_new(folder: &Path, known: &mut HashMap<String, IndexCell>) -> Result<()>
     let place = folder.join(CELLS);
     if !place.is_dir() {
         let reason = format!("{} is no gallery (no folder `cells` in it)", folder.display());
-        return Err(Error::option("--index", reason));
+        return Err(Error::argument(argument::INDEX, reason));
     }
     for entry in std::fs::read_dir(&place).map_err(Error::io(&place))? {
         let path = entry.map_err(Error::io(&place))?.path();
@@ -90,7 +91,7 @@ fn read_failures(folder: &Path) -> Vec<Failure> {
 /// cells.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Option`] when a page is there that attnmap did not write;
+/// Those of [`read_cells`]; [`Error::Argument`] when a page is there that attnmap did not write;
 /// [`Error::Io`].
 pub fn write_index(folder: &Path) -> Result<usize> {
     LiveIndex::new(folder, None).write()
@@ -133,7 +134,7 @@ impl LiveIndex {
     /// As [`write_index`].
     pub fn write(&mut self) -> Result<usize> {
         let began = Instant::now();
-        files::check_own(&self.folder.join(INDEX), "--index")?;
+        files::check_own(&self.folder.join(INDEX), argument::INDEX)?;
         // Whoever writes last has read last: no page leaves out a cell that an earlier page had.
         let _turn = Turn::wait(&self.folder);
         read_new(&self.folder, &mut self.known)?;

@@ -9,6 +9,7 @@ use super::folder::{CELLS, FAILURES, Failure, is_finished};
 use super::index::write_index;
 use super::make::{Outcome, Progress, check_digest, place_cell};
 use super::plan::{Cell, Look};
+use crate::argument::IMAGE;
 use crate::facts::Coverage;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
@@ -102,7 +103,7 @@ impl Looks<'_> {
     /// it returns how many pictures are as expected.
     ///
     /// # Errors
-    /// [`Error::Option`] when cells of other weights are there; [`Error::Io`] when the folder
+    /// [`Error::Argument`] when cells of other weights are there; [`Error::Io`] when the folder
     /// cannot be written; [`Error::Interrupted`] when `progress` breaks.
     pub fn make(
         &self,
@@ -142,7 +143,7 @@ impl Looks<'_> {
                     let complete = made.and_then(|()| self.complete(folder, &cell, pipeline, &mut expected));
                     (cell, complete.map(|()| done))
                 }
-                Err((cell, reason)) => (*cell, Err(Error::option("IMAGE", reason))),
+                Err((cell, reason)) => (*cell, Err(Error::argument(IMAGE, reason))),
             };
             let failure = folder.join(FAILURES).join(format!("{}.json", cell.name()));
             match done {
@@ -199,8 +200,8 @@ impl Looks<'_> {
             (Box::new(self.cell(captioned, &name, String::new(), order)), reason)
         };
         let path = &captioned.picture;
-        let image = picture::read(path, "IMAGE").map_err(|error| match error {
-            Error::Option { reason, .. } => none(reason),
+        let image = picture::read(path, IMAGE).map_err(|error| match error {
+            Error::Argument { reason, .. } => none(reason),
             other => none(other.to_string()),
         })?;
         let caption = captioned.caption.as_ref().map_err(|reason| none(format!("{}: {reason}", path.display())))?;
@@ -222,7 +223,7 @@ impl Looks<'_> {
     ) -> Result<()> {
         let size = match self.size {
             Some(size) => size,
-            None => pipeline.fit_picture(image, "IMAGE")?,
+            None => pipeline.fit_picture(image, IMAGE)?,
         };
         pipeline.check_size(size)?;
         let options = LookOptions { syntax: cell.sampling.syntax(), ..self.options.clone() };
@@ -282,8 +283,8 @@ impl Looks<'_> {
         if cell.model != "embedded" {
             words.push(format!("--model {}", run::quoted(&cell.model)));
         }
-        for (option, value) in cell.changes.arguments() {
-            words.push(format!("{option} {}", run::quoted(&value)));
+        for (argument, value) in cell.changes.arguments() {
+            words.push(format!("{} {}", argument.option(), run::quoted(&value)));
         }
         words.extend(cell.dtype.iter().map(|name| format!("--dtype {name}")));
         words.extend(cell.device.iter().map(|name| format!("--device {name}")));

@@ -6,6 +6,7 @@ use super::check::read_pictures;
 use super::folder::{CELLS, FAILURES, Failure, TIMINGS, is_finished, is_gallery};
 use super::index::LiveIndex;
 use super::plan::{Cell, Plan, Shard};
+use crate::argument::OUT;
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
@@ -75,7 +76,7 @@ pub struct Outcome {
 /// from the first cell and comes up to date as others do.
 ///
 /// # Errors
-/// [`Error::Option`] when a picture to start from cannot be read, or is not the one of its name
+/// [`Error::Argument`] when a picture to start from cannot be read, or is not the one of its name
 /// that finished cells set out from. [`Error::Io`] when the folder cannot be written at all.
 /// [`Error::Interrupted`] when `progress` breaks.
 pub fn make(
@@ -140,14 +141,14 @@ pub fn make(
         let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given, expect };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
-            Err(error) => Err(Error::option("checkpoint", error.to_string())),
+            Err(error) => Err(Error::input("checkpoint", error.to_string())),
         };
         let results: Vec<(usize, Result<()>)> = match result {
             Ok(results) => results,
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             // A pass that fails as a whole fails for each of its cells.
             Err(error) => {
-                let text = |_| Error::option("cell", error.to_string());
+                let text = |_| Error::input("cell", error.to_string());
                 missing.iter().map(|&at| (at, Err(text(())))).collect()
             }
         };
@@ -206,7 +207,7 @@ pub(super) fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> 
         record.checkpoint.digest,
         pipeline.digest()
     );
-    Err(Error::option("--out", reason))
+    Err(Error::argument(OUT, reason))
 }
 
 /// One pass: cells that differ in their seed alone.

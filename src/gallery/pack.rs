@@ -4,6 +4,7 @@
 use super::cell::{FILE, MAPS, THUMB};
 use super::folder::{CELLS, INDEX, is_gallery};
 use super::index::write_index;
+use crate::argument::PACK;
 use crate::files::{Kind, MARK, Staging, Target, link, write_file};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -52,12 +53,12 @@ pub struct Packed {
 /// attnmap made there may be replaced.
 ///
 /// # Errors
-/// Those of [`write_index`](super::write_index); [`Error::Option`] when something is at `path`;
+/// Those of [`write_index`](super::write_index); [`Error::Argument`] when something is at `path`;
 /// [`Error::Io`].
 pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<Packed> {
     let target = Target::named(path, force);
     let zip = path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
-    let blamed = |error: Error| error.named("--pack");
+    let blamed = |error: Error| error.named(PACK);
     let place = match zip {
         true => target.files([""]).map_err(blamed)?[0].clone(),
         false => target.folder(&LEAN).map_err(blamed)?,

@@ -2,6 +2,7 @@
 
 use super::prompts::Line;
 use super::seeds::MOST_CELLS;
+use crate::argument::{CONCEPTS, EMPHASIS, INIT, LORA, PROBE, PROMPT, PROMPTS, REPLACE, SEEDS, SHARD, STRENGTH, WEIGHT};
 use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
 use crate::facts::lexicon::{Role, role};
@@ -64,12 +65,12 @@ pub struct Axes {
 /// them.
 ///
 /// # Errors
-/// [`Error::Option`] on `--lora`.
+/// [`Error::Argument`] on `lora`.
 pub fn parse_loras(text: &str) -> Result<Vec<Lora>> {
     if text == "none" {
         return Ok(Vec::new());
     }
-    let lora = |part: &str| part.trim().parse::<Lora>().map_err(|reason| Error::option("--lora", reason));
+    let lora = |part: &str| part.trim().parse::<Lora>().map_err(|reason| Error::argument(LORA, reason));
     // A file may have the sign in its name.
     match lora(text) {
         Ok(whole) if whole.file.is_file() => Ok(vec![whole]),
@@ -91,7 +92,7 @@ impl FromStr for Replacement {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::option("--replace", format!("{} is no replacement; write apple=pear,lemon", crate::in_quotes(text)))
+            Error::argument(REPLACE, format!("{} is no replacement; write apple=pear,lemon", crate::in_quotes(text)))
         };
         let (word, by) = text.split_once('=').ok_or_else(wrong)?;
         let by: Vec<String> = by.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_string).collect();
@@ -251,14 +252,14 @@ impl Cell {
         let weighted = !self.weighted.is_empty();
         if weighted && asked.emphasis != Some(true) && self.base.contains(['(', ')', '[', ']', '\\']) {
             let reason = format!(
-                "writes a weight in brackets, and {} has brackets that are text; read all as weights with --emphasis",
+                "writes a weight in brackets, and {} has brackets that are text; read all as weights with {EMPHASIS}",
                 crate::in_quotes(&self.base)
             );
-            return Err(Error::option("--weight", reason));
+            return Err(Error::argument(WEIGHT, reason));
         }
         let emphasis = if weighted { Some(true) } else { asked.emphasis };
         if strength.is_some() && init.is_none() {
-            return Err(Error::option("--strength", "is of a picture to start from; give one with --init"));
+            return Err(Error::argument(STRENGTH, format!("is of a picture to start from; give one with {INIT}")));
         }
         let init = init.map(|files| InitFiles { strength: strength.or(files.strength), ..files.clone() });
         Ok(Self { sampling: Sampling { strength: None, emphasis, ..asked }, init, ..self.clone() })
@@ -277,7 +278,7 @@ impl Cell {
     /// The checkpoint that makes it.
     ///
     /// # Errors
-    /// [`Error::Option`] for a name that is none.
+    /// [`Error::Argument`] for a name that is none.
     pub fn choice(&self) -> Result<Choice> {
         let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
         let device = self.device.as_deref().map(device_named).transpose()?;
@@ -359,7 +360,7 @@ impl FromStr for Shard {
             (1 <= index && index <= count).then_some(Self { index: index - 1, count })
         };
         parse().ok_or_else(|| {
-            Error::option("--shard", format!("{} is no shard; write I/N with I from 1 to N", crate::in_quotes(text)))
+            Error::argument(SHARD, format!("{} is no shard; write I/N with I from 1 to N", crate::in_quotes(text)))
         })
     }
 }
@@ -385,17 +386,20 @@ impl Plan {
     /// interrupted.
     ///
     /// # Errors
-    /// [`Error::Option`] when there is nothing to make or far too much, a replaced word stands in
+    /// [`Error::Argument`] when there is nothing to make or far too much, a replaced word stands in
     /// no prompt, two cells are equal, or a prompt has none of the concepts that are named.
     pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
         if axes.lines.is_empty() {
-            return Err(Error::option("PROMPTS", "no prompt is given; name a file of prompts or use --prompt"));
+            return Err(Error::argument(
+                PROMPTS,
+                format!("no prompt is given; name a file of prompts or use {PROMPT}"),
+            ));
         }
-        let replaced = axes.replacements.iter().map(|replacement| ("--replace", &replacement.word));
-        let weighted = axes.weights.iter().map(|weights| ("--weight", &weights.word));
-        for (option, word) in replaced.chain(weighted) {
+        let replaced = axes.replacements.iter().map(|replacement| (REPLACE, &replacement.word));
+        let weighted = axes.weights.iter().map(|weights| (WEIGHT, &weights.word));
+        for (argument, word) in replaced.chain(weighted) {
             if !axes.lines.iter().any(|line| replace_word(&line.prompt, word, str::to_owned).is_some()) {
-                return Err(Error::option(option, format!("{} stands in no prompt", crate::in_quotes(word))));
+                return Err(Error::argument(argument, format!("{} stands in no prompt", crate::in_quotes(word))));
             }
         }
         let none = [Vec::new()];
@@ -446,14 +450,14 @@ impl Plan {
             }
         }
         if cells.is_empty() {
-            return Err(Error::option("--seeds", "no seed is given; write 0..8 or 1,5,9"));
+            return Err(Error::argument(SEEDS, "no seed is given; write 0..8 or 1,5,9"));
         }
         let nowhere =
             |concept: &&String| !cells.iter().flat_map(|cell| &cell.concepts).any(|own| own.contains(concept));
         if let Some(concept) = axes.concepts.iter().flatten().find(nowhere) {
-            let way_out = "ask about words that none has with --probe";
+            let way_out = format!("ask about words that none has with {PROBE}");
             let reason = format!("{} stands in no prompt; {way_out}", crate::in_quotes(concept));
-            return Err(Error::option("--concepts", reason));
+            return Err(Error::argument(CONCEPTS, reason));
         }
         let mut passes: Vec<Vec<usize>> = Vec::new();
         for (index, cell) in cells.iter().enumerate() {
@@ -522,7 +526,7 @@ fn product(lists: &[Vec<Sampling>]) -> Result<Vec<Sampling>> {
 }
 
 fn too_many() -> Error {
-    Error::option("--seeds", format!("the axes multiply to more than {MOST_CELLS} cells; make them shorter"))
+    Error::argument(SEEDS, format!("the axes multiply to more than {MOST_CELLS} cells; make them shorter"))
 }
 
 /// A prompt of the list with some of its words replaced, and some given a weight.
@@ -700,7 +704,7 @@ mod tests {
             [(7, 1.0, 0), (7, 1.0, 1), (7, 3.0, 0), (7, 3.0, 1)]
         );
         axes.sampling.push(vec![Sampling { strength: Some(0.5), ..Sampling::default() }]);
-        assert!(Plan::new(&axes, 1).unwrap_err().to_string().contains("--init"));
+        assert!(Plan::new(&axes, 1).unwrap_err().to_string().contains("`init`"));
     }
 
     #[test]
@@ -862,7 +866,7 @@ mod tests {
         assert!(Plan::new(&wrong, 1).unwrap_err().to_string().contains("stands in no prompt"));
         let mut weighted = axes(&["a frog (green)"], "0");
         weighted.weights = vec!["frog=1.5".parse().unwrap()];
-        assert!(Plan::new(&weighted, 1).unwrap_err().to_string().contains("--emphasis"));
+        assert!(Plan::new(&weighted, 1).unwrap_err().to_string().contains("`emphasis`"));
         weighted.lines[0].prompt = "a frog".into();
         let plan = Plan::new(&weighted, 1).unwrap();
         let told = |cell: &Cell| (cell.prompt.clone(), cell.sampling.syntax().emphasis);

@@ -1,6 +1,7 @@
 //! Lists of prompts: plain text, CSV or JSON Lines, with settings a line.
 
 use super::seeds::parse_seeds;
+use crate::argument::PROMPTS;
 use crate::run::Sampling;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -25,7 +26,7 @@ pub struct Line {
 /// `#` are left out.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read; [`Error::Option`] naming file, line and what is wrong.
+/// [`Error::Io`] when it cannot be read; [`Error::Argument`] naming file, line and what is wrong.
 pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
     let kind = file.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
     let kind = match kind.as_deref() {
@@ -38,13 +39,13 @@ pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
                 .jsonl (an object a line)",
                 file.display()
             );
-            return Err(Error::option("PROMPTS", reason));
+            return Err(Error::argument(PROMPTS, reason));
         }
     };
     let text = crate::files::read(file).map_err(Error::io(file))?;
-    let text = String::from_utf8(text).map_err(|_| Error::option(file.display().to_string(), "is not UTF-8 text"))?;
+    let text = String::from_utf8(text).map_err(|_| Error::input(file.display().to_string(), "is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let at = |line: usize, reason: String| Error::option(format!("{}:{line}", file.display()), reason);
+    let at = |line: usize, reason: String| Error::input(format!("{}:{line}", file.display()), reason);
     match kind {
         Kind::Csv => csv_lines(text, &at),
         Kind::Json => json_lines(text, &at),

@@ -1,5 +1,6 @@
 //! Lists of seeds as they are written: numbers and ranges.
 
+use crate::argument::SEEDS;
 use crate::{Error, Result};
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ pub(super) const MOST_CELLS: usize = 1_000_000;
 /// A seed that is given twice counts once.
 ///
 /// # Errors
-/// [`Error::Option`] on `--seeds`.
+/// [`Error::Argument`] on `seeds`.
 pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
     let mut seen = HashSet::new();
     Ok(listed_seeds(text)?.into_iter().filter(|seed| seen.insert(*seed)).collect())
@@ -24,8 +25,8 @@ pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
 /// As [`parse_seeds`].
 pub fn listed_seeds(text: &str) -> Result<Vec<u64>> {
     let wrong = |part: &str| {
-        Error::option(
-            "--seeds",
+        Error::argument(
+            SEEDS,
             format!("{} is no seed; write 0..8 (without 8), 0-7 (with both) or 1,5,9", crate::in_quotes(part)),
         )
     };

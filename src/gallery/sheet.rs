@@ -5,6 +5,7 @@ use super::folder::CELLS;
 use super::index::read_cells;
 use super::index_cell::IndexCell;
 use super::index_page::differing;
+use crate::argument::SHEET;
 use crate::render::{GridPicture, PictureGrid, Typesetter, picture_grid, write_png};
 use crate::{Error, Result, picture};
 use std::path::Path;
@@ -17,16 +18,16 @@ const MOST: usize = 4_000;
 /// pictures.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Option`] when there is nothing to show, or far too much;
+/// Those of [`read_cells`]; [`Error::Argument`] when there is nothing to show, or far too much;
 /// [`Error::Io`].
 pub fn write_sheet(folder: &Path, path: &Path) -> Result<usize> {
     let (cells, _) = read_cells(folder)?;
     if cells.is_empty() || cells.len() > MOST {
         let reason = format!("{} has {} cells; a sheet shows 1 to {MOST}", folder.display(), cells.len());
-        return Err(Error::option("--sheet", reason));
+        return Err(Error::argument(SHEET, reason));
     }
     let grid = arrange(&cells, |cell| {
-        let image = picture::read(&folder.join(CELLS).join(&cell.name).join(THUMB), "--sheet")?;
+        let image = picture::read(&folder.join(CELLS).join(&cell.name).join(THUMB), SHEET)?;
         let notes = cell.notes.len();
         let caption = if notes == 0 { String::new() } else { format!("{notes} noted") };
         Ok(GridPicture { image, caption })

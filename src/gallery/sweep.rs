@@ -69,7 +69,7 @@ pub struct Asked<'a> {
 /// the probes of `options` too. `progress` is told of every finished seed.
 ///
 /// # Errors
-/// [`Error::Option`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress`
+/// [`Error::Argument`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress`
 /// breaks.
 pub fn sweep(
     pipeline: &Pipeline,
@@ -121,7 +121,7 @@ pub fn sweep(
         sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += f32::from(value));
         let mut png = Cursor::new(Vec::new());
         let encoded = traced.generation.image.write_to(&mut png, ImageFormat::Png);
-        encoded.map_err(|error| Error::option("image", error.to_string()))?;
+        encoded.map_err(|error| Error::input("image", error.to_string()))?;
         images.push(png.into_inner());
         shares = maps.chosen.iter().map(|word| (label(word), maps.share(word))).collect();
         if progress(seed).is_break() {
@@ -148,7 +148,7 @@ impl Swept {
     /// seeds and `index.html`, whole or not at all, and returns its place.
     ///
     /// # Errors
-    /// [`Error::Option`] when the target may not be replaced; [`Error::Io`].
+    /// [`Error::Argument`] when the target may not be replaced; [`Error::Io`].
     pub fn write(&self, target: &Target) -> Result<PathBuf> {
         let staging = Staging::new(target, &SWEEP)?;
         self.fill(staging.path(), staging.place()).map_err(|error| staging.in_place(error))?;

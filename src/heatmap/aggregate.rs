@@ -4,6 +4,9 @@ use super::concepts::Concepts;
 use super::layout::Layout;
 use super::places::{Place, places, region};
 use super::{Aggregate, Filter, Measure, OfTokens, Queries, Resampler};
+use crate::argument::{
+    AGGREGATE, GUIDANCE, HALF, HEADS, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES, TRACE_NEGATIVE,
+};
 use crate::trace::{AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -12,9 +15,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Why heads and a window of steps cannot both be chosen.
-pub const HEADS_AND_STEPS: &str = "cannot be combined with --heads: the trace keeps every head summed over the \
-steps, and every \
-                                   step averaged over the heads; give one of the two";
+pub fn heads_and_steps() -> String {
+    format!(
+        "cannot be combined with {HEADS}: the trace keeps every head summed over the steps, and every step averaged \
+         over the heads; give one of the two"
+    )
+}
 
 /// Maps of every token and of the chosen words, on the latent grid.
 ///
@@ -187,7 +193,7 @@ impl Heatmaps {
 /// so, a probe with the prompt's text.
 ///
 /// # Errors
-/// [`Error::Option`] when no site is left, or when heads and a window of steps are both asked for.
+/// [`Error::Argument`] when no site is left, or when heads and a window of steps are both asked for.
 /// The same when single steps or the half were not recorded, or a head or step does not exist.
 /// [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
@@ -302,7 +308,7 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
 /// The concepts' maps of the `chosen` sites.
 fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<usize>) -> Result<Concepts> {
     if how.queries == Queries::Text {
-        return Err(Error::option("--queries", "concept maps are of attention outputs, and not of either's queries"));
+        return Err(Error::argument(QUERIES, "concept maps are of attention outputs, and not of either's queries"));
     }
     Concepts::new(trace, how, chosen, window)
 }
@@ -310,27 +316,29 @@ fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<
 /// What the prompt's own tokens gave to the image, a site each.
 fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
     let kept = trace.recording.text_queries.as_ref();
-    let reason = "the run kept no queries of its text; make it again with --text-queries";
-    Ok(&kept.ok_or_else(|| Error::option("--queries", reason))?.sites)
+    let reason = format!("the run kept no queries of its text; make it again with {TEXT_QUERIES}");
+    Ok(&kept.ok_or_else(|| Error::argument(QUERIES, reason))?.sites)
 }
 
 /// The recorded half that `how` asks for, with its prompt.
 fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
     if how.half == Half::Unconditional && !how.is_of_places() {
-        let option = if how.measure == Measure::Concepts { "--aggregate" } else { "--queries" };
-        return Err(Error::option(option, "is kept of the prompt's half alone; leave out --half"));
+        let argument = if how.measure == Measure::Concepts { AGGREGATE } else { QUERIES };
+        return Err(Error::argument(argument, format!("is kept of the prompt's half alone; leave out {HALF}")));
     }
     trace.half(how.half).ok_or_else(|| {
         let guidance = trace.about.settings["guidance_scale"].as_f64();
         let reason = if trace.about.is_look() {
-            "a look at a picture has no unconditional half; leave it out"
+            "a look at a picture has no unconditional half; leave it out".to_owned()
         } else if guidance.is_some_and(|scale| scale <= 1.0) {
-            "the run had no guidance, and so no unconditional half; make it again with --guidance above 1 and \
-            --trace-negative"
+            format!(
+                "the run had no guidance, and so no unconditional half; make it again with {GUIDANCE} above 1 and \
+            {TRACE_NEGATIVE}"
+            )
         } else {
-            "the trace has no unconditional half; make the run again with --trace-negative"
+            format!("the trace has no unconditional half; make the run again with {TRACE_NEGATIVE}")
         };
-        Error::option("--half", reason)
+        Error::argument(HALF, reason)
     })
 }
 
@@ -470,13 +478,13 @@ fn sources<'a>(
     // The sums are exact; single steps are only read where a part of the run is asked for.
     if how.steps.is_some() && window(trace, how)? != (0..trace.steps()) {
         if how.heads.is_some() {
-            return Err(Error::option("--steps-window", HEADS_AND_STEPS));
+            return Err(Error::argument(STEPS_WINDOW, heads_and_steps()));
         }
         let source = |&index: &usize| {
             let (site, values) = (&sites[index], &stored[index]);
             let Some(steps) = &values.steps else {
-                let reason = "the trace has no single steps; make the run again without --no-step-maps";
-                return Err(Error::option("--steps-window", reason));
+                let reason = format!("the trace has no single steps; make the run again without {NO_STEP_MAPS}");
+                return Err(Error::argument(STEPS_WINDOW, reason));
             };
             let (pixels, channels, weight) = (pixels(site), channels(site), site.heads as f32);
             let (region, covered) = region(site);
@@ -496,7 +504,7 @@ fn sources<'a>(
         let most = chosen.iter().map(|&index| sites[index].heads).max().unwrap_or(0);
         if heads.highest() >= most {
             let reason = format!("head {} does not exist; the chosen sites have heads 0-{}", heads.highest(), most - 1);
-            return Err(Error::option("--heads", reason));
+            return Err(Error::argument(HEADS, reason));
         }
     }
     let mut sources = Vec::new();
@@ -517,7 +525,7 @@ fn sources<'a>(
     }
     if sources.is_empty() {
         let reason = format!("no chosen site has any of heads {}", how.heads.as_ref().expect("heads narrowed it"));
-        return Err(Error::option("--heads", reason));
+        return Err(Error::argument(HEADS, reason));
     }
     Ok(sources)
 }

@@ -2,13 +2,17 @@
 //! among the concepts that a run was asked about.
 
 use super::{Aggregate, Filter, Resampler};
+use crate::argument::{AGGREGATE, CONCEPTS, HEADS, LAYERS};
 use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, TokenInfo, TokenKind, Trace};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// What stands in the way of concept maps.
-const NONE_KEPT: &str = "the run kept no concepts at these layers; make it again with --concepts";
+fn none_kept() -> Error {
+    let reason = format!("the run kept no concepts at these layers; make it again with {CONCEPTS}");
+    Error::argument(AGGREGATE, reason)
+}
 
 /// The concepts' maps on the grid of the sites.
 pub(super) struct Concepts {
@@ -28,18 +32,18 @@ impl Concepts {
     /// the sites.
     ///
     /// # Errors
-    /// [`Error::Option`] where the run kept none, or heads are asked for.
+    /// [`Error::Argument`] where the run kept none, or heads are asked for.
     pub(super) fn new(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<usize>) -> Result<Self> {
         if how.heads.is_some() {
-            return Err(Error::option("--heads", "concept maps are of all heads together; leave it out"));
+            return Err(Error::argument(HEADS, "concept maps are of all heads together; leave it out"));
         }
-        let kept = trace.recording.concepts.as_ref().ok_or_else(|| Error::option("--aggregate", NONE_KEPT))?;
+        let kept = trace.recording.concepts.as_ref().ok_or_else(none_kept)?;
         let of_site = |&index: &usize| Some((&trace.recording.sites[index], kept.sites[index].as_deref()?));
         let sites: Vec<(&Site, &[f32])> = chosen.iter().filter_map(of_site).collect();
-        let Some((first, _)) = sites.first() else { return Err(Error::option("--aggregate", NONE_KEPT)) };
+        let Some((first, _)) = sites.first() else { return Err(none_kept()) };
         let grid = Grid::new(first.height, first.width);
         if sites.iter().any(|(site, _)| Grid::new(site.height, site.width) != grid) {
-            return Err(Error::option("--layers", "concept maps are of layers of one grid"));
+            return Err(Error::argument(LAYERS, "concept maps are of layers of one grid"));
         }
         let cells = grid.cells();
         let plane = kept.concepts * cells;

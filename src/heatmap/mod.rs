@@ -12,7 +12,7 @@ mod layout;
 mod places;
 mod resample;
 
-pub use aggregate::{Competition, HEADS_AND_STEPS, Heatmaps, Shares, aggregate, shares};
+pub use aggregate::{Competition, Heatmaps, Shares, aggregate, heads_and_steps, shares};
 pub use choice::{
     Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens, Queries,
     Resolution, SiteFilter, StepWindow,

@@ -1,5 +1,6 @@
 //! How many threads the operators use, and when a task is worth splitting.
 
+use crate::argument::THREADS;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex};
 /// When `threads` is 0, or the pool was already built with another size.
 pub fn init(threads: Option<usize>) -> Result<usize> {
     let threads = match threads {
-        Some(0) => return Err(Error::option("--threads", "must be 1 or more; 0 given")),
+        Some(0) => return Err(Error::argument(THREADS, "must be 1 or more; 0 given")),
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
@@ -33,7 +34,7 @@ pub fn init(threads: Option<usize>) -> Result<usize> {
     match pool.build_global() {
         Ok(()) => Ok(threads),
         Err(_) if rayon::current_num_threads() == threads => Ok(threads),
-        Err(_) => Err(Error::option("--threads", "cannot be changed once work has begun")),
+        Err(_) => Err(Error::argument(THREADS, "cannot be changed once work has begun")),
     }
 }
 

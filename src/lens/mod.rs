@@ -41,7 +41,7 @@ pub struct Stop {
 /// `words` below. Writes picture and numbers at `target`. Returns the numbers and both paths.
 ///
 /// # Errors
-/// [`Error::Option`] when a file is there that may not be replaced; those of the maps;
+/// [`Error::Argument`] when a file is there that may not be replaced; those of the maps;
 /// [`Error::Io`].
 pub fn draw_lens(
     target: &Target,

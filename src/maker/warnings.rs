@@ -1,5 +1,6 @@
 //! What the user should know of a prompt before waiting for its image.
 
+use crate::argument::{EMBEDDING, LONG, MODEL};
 use crate::checkpoint::AddedWord;
 use crate::pipeline::Pipeline;
 use crate::prompt::{Joined, Prompt, Syntax, Unread, nearest, unread};
@@ -30,8 +31,11 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
     if !prompt.cut_off.is_empty() {
         let tokens = behind.map_or(prompt.ids.len(), |behind| behind.ids.len());
         let words = some_of(&prompt.cut_off);
-        let hint =
-            if prompt.syntax.long || behind.is_some() { "" } else { "; --long gives it a longer prompt in chunks" };
+        let hint = if prompt.syntax.long || behind.is_some() {
+            String::new()
+        } else {
+            format!("; {LONG} gives it a longer prompt in chunks")
+        };
         warnings
             .push(format!("the prompt is longer than {tokens} tokens; the model does not see all of: {words}{hint}"));
     }
@@ -78,7 +82,7 @@ pub fn adapter_warnings(pipeline: &Pipeline, texts: &[&str], syntax: Syntax) -> 
 
 /// That `who` the word of an embedding.
 pub fn missing_word(who: &str, AddedWord { word, file, .. }: &AddedWord) -> String {
-    format!("{who} {word}, the word of --embedding {}, which changes nothing without it", file.display())
+    format!("{who} {word}, the word of {EMBEDDING} {}, which changes nothing without it", file.display())
 }
 
 /// That the checkpoint `id`, which knows `vocabulary`, never saw the words `unknown`, with the
@@ -91,7 +95,7 @@ fn never_seen(id: &str, unknown: &[String], vocabulary: &[String], near: &BTreeM
     format!(
         "the checkpoint {id} is a demonstration model and never saw: {}{near}; `attnmap models {id}` lists the {} \
         words that it knows; \
-         for the whole world give --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+         for the whole world give {MODEL} stable-diffusion-v1-5/stable-diffusion-v1-5",
         some_of(unknown),
         vocabulary.len(),
     )

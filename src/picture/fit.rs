@@ -1,5 +1,6 @@
 //! The size at which a picture is shown to a checkpoint.
 
+use crate::argument::{Argument, SIZE};
 use crate::trace::Grid;
 use crate::{Error, Result};
 
@@ -14,14 +15,14 @@ const THINNEST: usize = 8;
 /// the usual area, each side rounded to the nearest multiple of the factor.
 ///
 /// # Errors
-/// [`Error::Option`] for a picture more than eight times as long as wide, which has no useful size
+/// [`Error::Argument`] for a picture more than eight times as long as wide, which has no useful size
 /// near the usual one.
-pub fn fit(picture: Grid, usual: Grid, factor: usize, option: &str) -> Result<Grid> {
+pub fn fit(picture: Grid, usual: Grid, factor: usize, argument: Argument) -> Result<Grid> {
     let Grid { height, width } = picture;
     if height.min(width) * THINNEST < height.max(width) || height.min(width) == 0 {
         let reason =
-            format!("{width}x{height} pixels are too long and thin to be shown whole; choose a size with --size");
-        return Err(Error::option(option, reason));
+            format!("{width}x{height} pixels are too long and thin to be shown whole; choose a size with {SIZE}");
+        return Err(Error::argument(argument, reason));
     }
     let whole = height % factor == 0 && width % factor == 0;
     if whole && picture.cells() * 2 >= usual.cells() && picture.cells() <= usual.cells() * 2 {
@@ -35,12 +36,13 @@ pub fn fit(picture: Grid, usual: Grid, factor: usize, option: &str) -> Result<Gr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::argument::INIT;
     use proptest::prelude::*;
 
     #[test]
     fn pictures_of_a_good_size_stay_and_others_keep_their_shape() {
         let fit = |width, height| {
-            let size = fit(Grid::new(height, width), Grid::new(512, 512), 8, "--init").unwrap();
+            let size = fit(Grid::new(height, width), Grid::new(512, 512), 8, INIT).unwrap();
             (size.width, size.height)
         };
         assert_eq!(fit(512, 512), (512, 512));
@@ -52,15 +54,15 @@ mod tests {
 
     #[test]
     fn very_thin_pictures_are_refused() {
-        let error = fit(Grid::new(10, 81), Grid::new(512, 512), 8, "--init").unwrap_err();
-        assert!(error.to_string().contains("81x10") && error.to_string().contains("--size"), "{error}");
+        let error = fit(Grid::new(10, 81), Grid::new(512, 512), 8, INIT).unwrap_err();
+        assert!(error.to_string().contains("81x10") && error.to_string().contains("`size`"), "{error}");
     }
 
     proptest! {
         #[test]
         fn sizes_are_multiples_near_the_usual_area(height in 1usize..5000, width in 1usize..5000) {
             let usual = Grid::new(512, 768);
-            if let Ok(size) = fit(Grid::new(height, width), usual, 8, "--init") {
+            if let Ok(size) = fit(Grid::new(height, width), usual, 8, INIT) {
                 prop_assert!(size.height % 8 == 0 && size.width % 8 == 0);
                 let share = size.cells() as f64 / usual.cells() as f64;
                 prop_assert!((0.49..=2.01).contains(&share), "{size:?}");

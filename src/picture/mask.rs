@@ -2,6 +2,7 @@
 
 use super::read::{is_see_through, read_with_alpha};
 use super::resize::resize;
+use crate::argument::Argument;
 use crate::trace::Grid;
 use crate::{Error, Result};
 use image::{GrayImage, Luma, RgbImage};
@@ -29,20 +30,20 @@ pub struct Mask {
     pub warning: Option<String>,
 }
 
-/// Reads the mask at `path`, which `option` named, for a picture of `picture` pixels. Its
+/// Reads the mask at `path`, which `argument` named, for a picture of `picture` pixels. Its
 /// transparency is dropped, as diffusers does.
 ///
 /// # Errors
 /// As [`read`](super::read()), and [`check_shape`].
-pub fn read_mask(path: &Path, picture: Grid, option: &str) -> Result<Mask> {
-    let given = read_with_alpha(path, option)?;
+pub fn read_mask(path: &Path, picture: Grid, argument: Argument) -> Result<Mask> {
+    let given = read_with_alpha(path, argument)?;
     let rgb = given.to_rgb8();
-    check_shape(&rgb, picture, &format!("{option} {}", path.display()))?;
+    check_shape(&rgb, picture, &format!("{argument:#} {}", path.display()))?;
     let warning = is_see_through(&given).then(|| {
         let white = mask(&rgb, rgb.width(), rgb.height());
         let share = white.as_raw().iter().filter(|value| **value > 0).count() as f64 / white.as_raw().len() as f64;
         format!(
-            "{option} {}: its transparency was dropped, and the colours beneath count: {:.0} % of it is white; \
+            "{argument:#} {}: its transparency was dropped, and the colours beneath count: {:.0} % of it is white; \
              paint a mask in black and white",
             path.display(),
             100.0 * share
@@ -54,8 +55,8 @@ pub fn read_mask(path: &Path, picture: Grid, option: &str) -> Result<Mask> {
 /// Refuses a mask of another shape than its picture: it belongs to another picture.
 ///
 /// # Errors
-/// [`Error::Option`] when the ratios of their sides differ by more than a fiftieth.
-pub fn check_shape(mask: &RgbImage, picture: Grid, option: &str) -> Result<()> {
+/// [`Error::Input`] on `what` when the ratios of their sides differ by more than a fiftieth.
+pub fn check_shape(mask: &RgbImage, picture: Grid, what: &str) -> Result<()> {
     let (height, width) = (mask.height() as usize, mask.width() as usize);
     let (a, b) = (width * picture.height, height * picture.width);
     if a.abs_diff(b) * 50 > a.max(b) {
@@ -63,7 +64,7 @@ pub fn check_shape(mask: &RgbImage, picture: Grid, option: &str) -> Result<()> {
             "the mask has {width}x{height} pixels, the picture {}x{}: give one of the same shape",
             picture.width, picture.height
         );
-        return Err(Error::option(option, reason));
+        return Err(Error::input(what, reason));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::metadata::{Metadata, metadata};
 use super::whole;
+use crate::argument::Argument;
 use crate::{Error, Result, files};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use std::io::{Cursor, ErrorKind, Read};
@@ -14,22 +15,22 @@ const KINDS: &str = "png, jpeg or webp";
 const LARGEST: u64 = 1 << 30;
 
 /// Reads a png, jpeg or webp file as 8-bit RGB, turned upright as its EXIF orientation says;
-/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `option` is the argument that named
+/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `argument` is the argument that named
 /// the file, for messages.
 ///
 /// # Errors
-/// [`Error::Option`] when there is no such file, it is no picture of these kinds, or it is cut
+/// [`Error::Argument`] when there is no such file, it is no picture of these kinds, or it is cut
 /// short, damaged or too large.
-pub fn read(path: &Path, option: &str) -> Result<RgbImage> {
-    Ok(read_with_alpha(path, option)?.to_rgb8())
+pub fn read(path: &Path, argument: Argument) -> Result<RgbImage> {
+    Ok(read_with_alpha(path, argument)?.to_rgb8())
 }
 
 /// What the [`metadata`] of the picture file at `path` says.
 ///
 /// # Errors
 /// As [`read`] for a file that cannot be read; metadata that tells nothing is no failure.
-pub fn read_metadata(path: &Path, option: &str) -> Result<Result<Option<Metadata>, String>> {
-    Ok(metadata(&read_bytes(path, option)?))
+pub fn read_metadata(path: &Path, argument: Argument) -> Result<Result<Option<Metadata>, String>> {
+    Ok(metadata(&read_bytes(path, argument)?))
 }
 
 /// As [`read`], with what the user may not expect of the picture, in a line: what was transparent
@@ -37,11 +38,11 @@ pub fn read_metadata(path: &Path, option: &str) -> Result<Result<Option<Metadata
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_opaque(path: &Path, option: &str) -> Result<(RgbImage, Option<String>)> {
-    let given = read_with_alpha(path, option)?;
+pub fn read_opaque(path: &Path, argument: Argument) -> Result<(RgbImage, Option<String>)> {
+    let given = read_with_alpha(path, argument)?;
     let warning = is_see_through(&given).then(|| {
         format!(
-            "{option} {}: its transparency was dropped, and the colours beneath count; lay it over a background first",
+            "{argument:#} {}: its transparency was dropped, and the colours beneath count; lay it over a background first",
             path.display()
         )
     });
@@ -54,17 +55,17 @@ pub(super) fn is_see_through(picture: &DynamicImage) -> bool {
 }
 
 /// As [`read`], before the transparency is dropped.
-pub(super) fn read_with_alpha(path: &Path, option: &str) -> Result<DynamicImage> {
-    decode(&read_bytes(path, option)?).map_err(|reason| refused(path, option, &reason))
+pub(super) fn read_with_alpha(path: &Path, argument: Argument) -> Result<DynamicImage> {
+    decode(&read_bytes(path, argument)?).map_err(|reason| refused(path, argument, &reason))
 }
 
-fn refused(path: &Path, option: &str, reason: &str) -> Error {
-    Error::option(option, format!("{}: {reason}", path.display()))
+fn refused(path: &Path, argument: Argument, reason: &str) -> Error {
+    Error::argument(argument, format!("{}: {reason}", path.display()))
 }
 
 /// The bytes of a picture file.
-fn read_bytes(path: &Path, option: &str) -> Result<Vec<u8>> {
-    let refuse = |reason: &str| refused(path, option, reason);
+fn read_bytes(path: &Path, argument: Argument) -> Result<Vec<u8>> {
+    let refuse = |reason: &str| refused(path, argument, reason);
     let mut bytes = Vec::new();
     let read = files::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
     read.map_err(|error| match error.kind() {

@@ -24,7 +24,7 @@ impl Choice {
     /// The one that made the run of `record`.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] for a setting that this version does not understand, and for a
+    /// [`crate::Error::Argument`] for a setting that this version does not understand, and for a
     /// device that this build does not have.
     pub fn of_run(record: &RunRecord) -> Result<Self> {
         let source = record.checkpoint.id.parse()?;

@@ -3,6 +3,7 @@
 
 use super::load::Pipeline;
 use super::options::Options;
+use crate::argument::{CONCEPTS, PROBE, TEXT_QUERIES};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt};
 use crate::prompt::Prompt;
 use crate::trace::{ConceptInfo, PromptInfo, TokenKind, normalized};
@@ -84,7 +85,7 @@ impl Pipeline {
         let tokens: Vec<Vec<usize>> = prompts.iter().map(own).collect();
         if let Some((concept, _)) = concepts.iter().zip(&tokens).find(|(_, tokens)| tokens.is_empty()) {
             let reason = format!("{} holds no word; give words like \"apple,frog\"", crate::in_quotes(&concept.text));
-            return Err(Error::option("--concepts", reason));
+            return Err(Error::argument(CONCEPTS, reason));
         }
         context.with_concepts(&self.denoiser.prepare(&conditioning)?, &tokens, options.seeds.len())
     }
@@ -93,14 +94,14 @@ impl Pipeline {
 /// Refuses `concepts` and the text's own queries where attention is not `joint`.
 ///
 /// # Errors
-/// [`Error::Option`] on `--concepts` or `--text-queries`.
+/// [`Error::Argument`] on `concepts` or `text_queries`.
 pub fn check_joint(joint: bool, concepts: bool, text_queries: bool) -> Result<()> {
-    let (option, why) = match (joint, concepts, text_queries) {
-        (false, true, _) => ("--concepts", "every word has a map, and --probe asks about others"),
-        (false, false, true) => ("--text-queries", "text does not look at the image"),
+    let (argument, why) = match (joint, concepts, text_queries) {
+        (false, true, _) => (CONCEPTS, format!("every word has a map, and {PROBE} asks about others")),
+        (false, false, true) => (TEXT_QUERIES, "text does not look at the image".to_owned()),
         _ => return Ok(()),
     };
-    Err(Error::option(option, format!("is for Stable Diffusion 3, FLUX.1 and Z-Image; here {why}")))
+    Err(Error::argument(argument, format!("is for Stable Diffusion 3, FLUX.1 and Z-Image; here {why}")))
 }
 
 /// The concepts that `about` was asked for beside its probes: what makes them again.
@@ -111,12 +112,12 @@ pub fn concepts_asked(concepts: &[ConceptInfo]) -> Vec<String> {
 /// `words` of a prompt as concepts, by what they are spelled; each has to stand in `prompt`.
 ///
 /// # Errors
-/// [`Error::Option`] on `--concepts` for a word that the prompt does not have.
+/// [`Error::Argument`] on `concepts` for a word that the prompt does not have.
 pub fn concepts_of(prompt: &PromptInfo, words: &[String]) -> Result<Vec<String>> {
     for word in words {
         prompt.select(word).map_err(|_| {
-            let way_out = "ask about words that it does not have with --probe";
-            Error::option("--concepts", format!("the prompt has no {}; {way_out}", crate::in_quotes(word)))
+            let way_out = format!("ask about words that it does not have with {PROBE}");
+            Error::argument(CONCEPTS, format!("the prompt has no {}; {way_out}", crate::in_quotes(word)))
         })?;
     }
     Ok(words.to_vec())

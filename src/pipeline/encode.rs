@@ -6,6 +6,7 @@ use candle_core::{D, DType, Device, IndexOp, Tensor};
 use super::generation::TextAttentions;
 use super::load::{Pipeline, QWEN_TOKENS};
 use super::options::Options;
+use crate::argument::{EMPHASIS, LONG};
 use crate::checkpoint::{Family, T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
 use crate::prompt::{Joined, Prompt, Syntax, Tokenizer};
@@ -73,8 +74,8 @@ impl Pipeline {
     /// As [`Tokenizer::read`](crate::prompt::Tokenizer::read).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
         if self.family.flows() && syntax != Syntax::default() {
-            let option = if syntax.emphasis { "--emphasis" } else { "--long" };
-            return Err(Error::option(option, "is for Stable Diffusion 1, 2 and XL; leave it out"));
+            let argument = if syntax.emphasis { EMPHASIS } else { LONG };
+            return Err(Error::argument(argument, "is for Stable Diffusion 1, 2 and XL; leave it out"));
         }
         self.of_all(text, |tokenizer| tokenizer.read(text, syntax))
     }
@@ -92,11 +93,11 @@ impl Pipeline {
     /// empty chunks behind it. Without guidance the negative prompt is not read.
     ///
     /// # Errors
-    /// [`Error::Option`] when `prompt` was read by another syntax than that of `options`.
+    /// [`Error::Argument`] when `prompt` was read by another syntax than that of `options`.
     pub(super) fn prompts(&self, prompt: &Prompt, options: &Options) -> Result<(Prompt, Option<Prompt>)> {
         if prompt.syntax != options.syntax {
             let reason = "the prompt was read by another syntax than the run's; read it with `Pipeline::prompt`";
-            return Err(Error::option("--emphasis, --long", reason));
+            return Err(Error::input(format!("{EMPHASIS:#}, {LONG:#}"), reason));
         }
         if !self.guided(options) {
             return Ok((prompt.clone(), None));

@@ -17,17 +17,17 @@ impl Pipeline {
     pub(super) fn check_fork(&self, options: &Options, sampler: &dyn Scheduler) -> Result<()> {
         let Some(fork) = &options.fork else { return Ok(()) };
         if options.init.is_some() || options.latents.is_some() {
-            return Err(Error::option("fork", "a forked run sets out from neither a picture nor given latents"));
+            return Err(Error::input("fork", "a forked run sets out from neither a picture nor given latents"));
         }
         let [_, channels, height, width] = self.latent_shape(options);
         if fork.denoised.dims() != [1, channels, height, width] {
             let shape = fork.denoised.dims();
             let reason = format!("the estimate has shape {shape:?}; this run needs {:?}", [1, channels, height, width]);
-            return Err(Error::option("fork", reason));
+            return Err(Error::input("fork", reason));
         }
         let calls = sampler.timesteps().len();
         if fork.call >= calls {
-            return Err(Error::option("fork", format!("there is no call {} in a run of {calls}", fork.call)));
+            return Err(Error::input("fork", format!("there is no call {} in a run of {calls}", fork.call)));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::generation::{Event, Generation, Generations, Timings};
 use super::load::Pipeline;
 use super::options::{Options, check_conditions};
 use super::start::Start;
+use crate::argument::{GUIDANCE, IMAGES, LATENTS, PREDICTION, SCHEDULER, SPACING};
 use crate::checkpoint::{Family, SchedulerConfig};
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
@@ -53,21 +54,21 @@ impl Pipeline {
         Ok(self.sampler(options)?.calls_per_step().max(1))
     }
 
-    /// Refuses what cannot be run, before any work is done; errors are [`Error::Option`].
+    /// Refuses what cannot be run, before any work is done; errors are [`Error::Argument`].
     pub fn check(&self, options: &Options) -> Result<()> {
         self.check_size(Grid::new(options.height, options.width))?;
         if options.seeds.is_empty() {
-            return Err(Error::option("--images", "must be 1 or more"));
+            return Err(Error::argument(IMAGES, "must be 1 or more"));
         }
         if !options.guidance_scale.is_finite() {
-            return Err(Error::option("--guidance", "must be a finite number"));
+            return Err(Error::argument(GUIDANCE, "must be a finite number"));
         }
         if options.guidance_scale.abs() > MOST_GUIDANCE {
             let reason = format!(
                 "{:?} is beyond what numbers hold in a run; 1 to 20 are usual, {MOST_GUIDANCE} is the most",
                 options.guidance_scale
             );
-            return Err(Error::option("--guidance", reason));
+            return Err(Error::argument(GUIDANCE, reason));
         }
         self.check_joint(!options.concepts.is_empty(), false)?;
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
@@ -76,8 +77,8 @@ impl Pipeline {
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {
-                return Err(Error::option(
-                    "--latents",
+                return Err(Error::argument(
+                    LATENTS,
                     format!("the tensor has shape {:?}; this run needs {expected:?}", latents.dims()),
                 ));
             }
@@ -85,7 +86,7 @@ impl Pipeline {
             // A comparison with NaN is false.
             if let Some(value) = largest.into_iter().find(|&value| !(0.0..=MOST_LATENT).contains(&value)) {
                 let reason = format!("the tensor holds {value}; standard normal noise is asked for");
-                return Err(Error::option("--latents", reason));
+                return Err(Error::argument(LATENTS, reason));
             }
         }
         self.check_init(options)?;
@@ -111,7 +112,7 @@ impl Pipeline {
         }
         if options.scheduler.is_some_and(SchedulerKind::flows) {
             let reason = "flow-euler is for checkpoints trained by flow matching (Stable Diffusion 3); choose another";
-            return Err(Error::option("--scheduler", reason));
+            return Err(Error::argument(SCHEDULER, reason));
         }
         if let Some(spacing) = options.spacing {
             config.timestep_spacing = Some(spacing.name().into());
@@ -132,9 +133,9 @@ impl Pipeline {
         if build(&config).is_err() {
             return built;
         }
-        let with = options.scheduler.map_or(config.class_name, |kind| format!("--scheduler {kind}"));
+        let with = options.scheduler.map_or(config.class_name, |kind| format!("{SCHEDULER} {kind}"));
         let reason = format!("{prediction} does not go with {with}; choose another of either ({error})");
-        Err(Error::option("--prediction", reason))
+        Err(Error::argument(PREDICTION, reason))
     }
 
     /// What the difference of both halves is multiplied by. Z-Image's pipeline in diffusers adds it
@@ -146,7 +147,7 @@ impl Pipeline {
     /// The scheduler of a run with a flow matching checkpoint.
     fn flow_sampler(&self, options: &Options) -> Result<Box<dyn Scheduler>> {
         if options.spacing.is_some() {
-            return Err(Error::option("--spacing", "flow matching has one spacing of noise levels; leave it out"));
+            return Err(Error::argument(SPACING, "flow matching has one spacing of noise levels; leave it out"));
         }
         let patch = self.size_factor;
         let image_tokens = (options.height / patch) * (options.width / patch);
@@ -162,7 +163,7 @@ impl Pipeline {
     /// of every attention site it wants; `progress` of every [`Event`].
     ///
     /// # Errors
-    /// [`Error::Option`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when
+    /// [`Error::Argument`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when
     /// `progress` breaks.
     pub fn generate(
         &self,

@@ -11,6 +11,7 @@ use super::init::{INIT_FILE, MASK_FILE};
 use super::load::Pipeline;
 use super::options::Options;
 use crate::Result;
+use crate::argument::{Argument, INIT, MASK};
 use crate::picture;
 use crate::trace::Grid;
 
@@ -41,11 +42,11 @@ impl InitFiles {
     /// Reads the pictures.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) on `--init` or `--mask` for what is no picture, or a
+    /// [`Error::Argument`](crate::Error::Argument) on `init` or `mask` for what is no picture, or a
     /// mask of another shape.
     pub fn read(&self) -> Result<Given> {
-        let (image, warning) = picture::read_opaque(&self.init, "--init")?;
-        let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), "--mask")).transpose()?;
+        let (image, warning) = picture::read_opaque(&self.init, INIT)?;
+        let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), MASK)).transpose()?;
         let mut warnings: Vec<String> = warning.into_iter().collect();
         let mask = mask.map(|mask| {
             warnings.extend(mask.warning);
@@ -67,10 +68,10 @@ impl Given {
     /// requested (`sized`), else one near the checkpoint's own in the picture's shape.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a size that has no latent grid.
+    /// [`Error::Argument`](crate::Error::Argument) for a size that has no latent grid.
     pub fn put_into(&self, options: &mut Options, sized: bool, pipeline: &Pipeline) -> Result<()> {
         if !sized {
-            let Grid { height, width } = pipeline.fit_picture(&self.image, "--init")?;
+            let Grid { height, width } = pipeline.fit_picture(&self.image, INIT)?;
             (options.height, options.width) = (height, width);
         }
         pipeline.check_size(Grid::new(options.height, options.width))?;
@@ -86,29 +87,29 @@ impl Given {
 }
 
 impl Given {
-    /// Which of `--init`, `--mask` differs from the picture stored in `run`, compared at that run's
+    /// Which of `init`, `mask` differs from the picture stored in `run`, compared at that run's
     /// size. `None` if both match, or the folder keeps none.
-    pub fn changed_since(&self, run: &Path) -> Option<&'static str> {
-        let kept = picture::read(&run.join(INIT_FILE), "--init").ok()?;
+    pub fn changed_since(&self, run: &Path) -> Option<Argument> {
+        let kept = picture::read(&run.join(INIT_FILE), INIT).ok()?;
         let (width, height) = kept.dimensions();
         if picture::resize(&self.image, width, height) != kept {
-            return Some("--init");
+            return Some(INIT);
         }
         let mask = picture::mask(self.mask.as_ref()?, width, height);
-        let kept = picture::read(&run.join(MASK_FILE), "--mask").ok()?;
-        (picture::mask(&kept, width, height) != mask).then_some("--mask")
+        let kept = picture::read(&run.join(MASK_FILE), MASK).ok()?;
+        (picture::mask(&kept, width, height) != mask).then_some(MASK)
     }
 }
 
 impl Pipeline {
-    /// The size in pixels at which a picture is taken whole, near the checkpoint's own; `option`
+    /// The size in pixels at which a picture is taken whole, near the checkpoint's own; `argument`
     /// named the picture.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a picture that is too long and thin.
-    pub fn fit_picture(&self, image: &RgbImage, option: &str) -> Result<Grid> {
+    /// [`Error::Argument`](crate::Error::Argument) for a picture that is too long and thin.
+    pub fn fit_picture(&self, image: &RgbImage, argument: Argument) -> Result<Grid> {
         let [height, width] = self.defaults.size;
-        picture::fit(grid(image), Grid::new(height, width), self.size_factor, option)
+        picture::fit(grid(image), Grid::new(height, width), self.size_factor, argument)
     }
 }
 

@@ -9,6 +9,7 @@ use super::generation::Event;
 use super::load::Pipeline;
 use super::options::Options;
 use super::traced::{Keep, Traced};
+use crate::argument::SEED;
 use crate::prompt::Prompt;
 use crate::{Error, Result};
 
@@ -38,7 +39,7 @@ impl Pipeline {
     /// A run of `prompt` with the options' one seed for each of `stops`, with its attention.
     ///
     /// # Errors
-    /// [`Error::Option`] when there is not one seed; [`Error::Interrupted`] when `progress` breaks,
+    /// [`Error::Argument`] when there is not one seed; [`Error::Interrupted`] when `progress` breaks,
     /// which is told of every step; those of [`trace`](Self::trace).
     pub fn lens(
         &self,
@@ -54,7 +55,7 @@ impl Pipeline {
             });
         }
         if options.seeds.len() != 1 {
-            return Err(Error::option("--seed", "a lens has one seed, so that its images differ in the layer alone"));
+            return Err(Error::argument(SEED, "a lens has one seed, so that its images differ in the layer alone"));
         }
         let run = |layers: &Vec<usize>| {
             let options = Options { text_layers: Some(layers.clone()), ..options.clone() };

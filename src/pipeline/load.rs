@@ -5,6 +5,7 @@ use super::options::{LoadOptions, Options, check_size, vae_dtype};
 use super::qwen::QwenReader;
 use super::second::SecondEncoder;
 use super::t5::T5Reader;
+use crate::argument::SIZE;
 use crate::checkpoint::{AddedWord, Changes, Checkpoint, Defaults, DenoiserConfig, Family, Part, SchedulerConfig};
 use crate::model::layers::Builder;
 use crate::model::{Denoiser, Interrupt, TextEncoder, Vae};
@@ -272,12 +273,12 @@ impl Pipeline {
     }
 
     /// Refuses an image size in pixels that has no latent grid; errors are
-    /// [`Error::Option`](crate::Error::Option).
+    /// [`Error::Argument`](crate::Error::Argument).
     pub fn check_size(&self, size: Grid) -> Result<()> {
         check_size(size, self.size_factor)?;
         let most = self.largest_side.map(|side| side * self.vae_factor);
         match most.filter(|most| size.height.max(size.width) > *most) {
-            Some(most) => Err(Error::option("--size", format!("this checkpoint has places for {most} pixels a side"))),
+            Some(most) => Err(Error::argument(SIZE, format!("this checkpoint has places for {most} pixels a side"))),
             None => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ use super::generation::TextAttentions;
 use super::load::Pipeline;
 use super::options::Options;
 use super::traced::encoders;
+use crate::argument::LEVELS;
 use crate::prompt::{Prompt, Syntax};
 use crate::run::{Look, Run, Settings};
 use crate::scheduler::{self, TorchGenerator};
@@ -78,9 +79,9 @@ impl Pipeline {
     /// Refuses levels that training did not have, before any work is done.
     ///
     /// # Errors
-    /// [`Error::Option`].
+    /// [`Error::Argument`].
     pub fn check_look(&self, options: &LookOptions) -> Result<()> {
-        let refuse = |reason: String| Err(Error::option("--levels", reason));
+        let refuse = |reason: String| Err(Error::argument(LEVELS, reason));
         if options.levels.is_empty() {
             return refuse("give one timestep of training or more, e.g. 300,450,600".into());
         }
@@ -100,7 +101,7 @@ impl Pipeline {
     /// the seed it needs.
     ///
     /// # Errors
-    /// [`Error::Option`] when a side of the picture is no multiple of the VAE's factor, or training
+    /// [`Error::Argument`] when a side of the picture is no multiple of the VAE's factor, or training
     /// had no such timestep.
     pub fn noise_picture(&self, image: &RgbImage, options: &LookOptions) -> Result<Vec<Noised>> {
         if self.inpaints() {
@@ -136,7 +137,7 @@ impl Pipeline {
         let (context, TextAttentions { first: text, second: text_2 }) = self.context(prompt, run)?;
         let (probes, concepts) = (self.probe_infos(&run.probes)?, self.concepts(prompt, run)?);
         let Some(first) = noised.first() else {
-            return Err(Error::option("--levels", "none given"));
+            return Err(Error::argument(LEVELS, "none given"));
         };
         let (.., height, width) = first.latent.dims4()?;
         let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step };

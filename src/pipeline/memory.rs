@@ -9,6 +9,7 @@ use candle_core::DType;
 use serde::Serialize;
 
 use super::options::{LoadOptions, vae_dtype};
+use crate::argument::{DTYPE, IGNORE_MEMORY, SIZE};
 use crate::checkpoint::{Checkpoint, Part};
 use crate::{Error, Result};
 
@@ -134,10 +135,14 @@ impl MemoryPlan {
         let Some(free) = self.free.filter(|free| self.peak() > *free) else { return Ok(()) };
         let way_out = match self.weights() > free {
             true => {
-                "the weights alone are more; take a smaller checkpoint, --dtype bf16 or a machine with more memory; \
-                --ignore-memory tries all the same"
+                format!(
+                    "the weights alone are more; take a smaller checkpoint, {DTYPE} bf16 or a machine with more memory; \
+                {IGNORE_MEMORY} tries all the same"
+                )
             }
-            false => "choose a smaller --size, or end what else uses memory; --ignore-memory tries all the same",
+            false => {
+                format!("choose a smaller {SIZE}, or end what else uses memory; {IGNORE_MEMORY} tries all the same")
+            }
         };
         Err(Error::Unsupported {
             what: format!("a run that needs more memory than there is ({self})"),
@@ -236,7 +241,7 @@ mod tests {
             ),
             "{error}"
         );
-        assert!(error.contains("--size"), "{error}");
+        assert!(error.contains("`size`"), "{error}");
         assert!(refusal(9_000_000_000).contains("the weights alone are more"));
     }
 

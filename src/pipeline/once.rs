@@ -31,7 +31,7 @@ impl Pipeline {
     /// When there are no calls; those of the networks.
     pub fn observe(&self, prompt: &Prompt, options: &Options, calls: &[(&Tensor, f64)]) -> Result<Trace> {
         let Some((first, _)) = calls.first() else {
-            return Err(Error::option("steps", "there are none to look at"));
+            return Err(Error::input("steps", "there are none to look at"));
         };
         let (.., height, width) = first.dims4()?;
         let info = PromptInfo::from(prompt);
@@ -67,13 +67,13 @@ impl Pipeline {
     /// its scaling factor.
     ///
     /// # Errors
-    /// [`Error::Option`] when a side is no multiple of the VAE's factor.
+    /// [`Error::Argument`] when a side is no multiple of the VAE's factor.
     pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let factor = self.size_factor;
         if width == 0 || height == 0 || width % factor != 0 || height % factor != 0 {
             let reason = format!("{width}x{height} pixels; each side must be a multiple of {factor}");
-            return Err(Error::option("image", reason));
+            return Err(Error::input("image", reason));
         }
         self.vae.latent_of(&self.posterior(image)?.mean)
     }
@@ -102,11 +102,11 @@ impl Pipeline {
     /// `(1 - s) latent + s noise`, where `s` is the timestep's share of all.
     ///
     /// # Errors
-    /// [`Error::Option`] when training had no such timestep.
+    /// [`Error::Argument`] when training had no such timestep.
     pub fn noised(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
         let Some(Level { signal, noise: amount }) = scheduler::level(&self.scheduler, self.family.flows(), timestep)?
         else {
-            return Err(Error::option("timestep", format!("{timestep} is beyond the last timestep of training")));
+            return Err(Error::input("timestep", format!("{timestep} is beyond the last timestep of training")));
         };
         Ok(((latent * signal)? + (noise * amount)?)?)
     }

@@ -1,6 +1,7 @@
 //! What a run is asked to do, and how a checkpoint is brought into memory.
 
 use super::init::Init;
+use crate::argument::{CROP, ORIGINAL_SIZE, SIZE};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::prompt::Syntax;
 use crate::scheduler::{SchedulerKind, Spacing};
@@ -122,12 +123,12 @@ pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
     for (name, pixels) in [("width", size.width), ("height", size.height)] {
         let most = LARGEST_SIDE * factor;
         if pixels > most {
-            return Err(Error::option("--size", format!("the {name} can be {most} pixels at most; {pixels} given")));
+            return Err(Error::argument(SIZE, format!("the {name} can be {most} pixels at most; {pixels} given")));
         }
         if pixels == 0 || pixels % factor != 0 {
             let below = (pixels / factor).max(1) * factor;
-            return Err(Error::option(
-                "--size",
+            return Err(Error::argument(
+                SIZE,
                 format!("the {name} must be a multiple of {factor} pixels; {pixels} given, try {below}"),
             ));
         }
@@ -137,9 +138,9 @@ pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
 
 /// Refuses SDXL's conditions for checkpoints that do not take them.
 pub(crate) fn check_conditions(original_size: bool, crop: bool, taken: bool) -> Result<()> {
-    for (name, asked) in [("--original-size", original_size), ("--crop", crop)] {
+    for (name, asked) in [(ORIGINAL_SIZE, original_size), (CROP, crop)] {
         if asked && !taken {
-            return Err(Error::option(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
+            return Err(Error::argument(name, "only SDXL checkpoints are told sizes and crops; leave it out"));
         }
     }
     Ok(())

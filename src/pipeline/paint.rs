@@ -9,6 +9,7 @@
 use super::init::Init;
 use super::load::Pipeline;
 use super::options::Options;
+use crate::argument::{INIT, MASK};
 use crate::checkpoint::Family;
 use crate::scheduler::Scheduler;
 use crate::{Error, Result};
@@ -44,26 +45,28 @@ impl Pipeline {
     pub(super) fn check_mask(&self, options: &Options) -> Result<()> {
         let Some(mask) = options.init.as_ref().and_then(|init| init.mask.as_ref()) else {
             if self.inpaints() {
-                let reason = "this checkpoint inpaints (its UNet has 9 channels): give the picture with --init and, \
-                with --mask, one \
-                              that is white where it is to be drawn anew";
-                return Err(Error::option("--mask", reason));
+                let reason = format!(
+                    "this checkpoint inpaints (its UNet has 9 channels): give the picture with {INIT} and, \
+                with {MASK}, one \
+                              that is white where it is to be drawn anew"
+                );
+                return Err(Error::argument(MASK, reason));
             }
             return Ok(());
         };
         if self.family == Family::LatentConsistency {
             return Err(Error::Unsupported {
                 what: "painting in a part of a picture with a latent consistency model".into(),
-                way_out: "leave --mask out, or take the checkpoint that it was made from".into(),
+                way_out: format!("leave {MASK} out, or take the checkpoint that it was made from"),
             });
         }
         let (width, height) = (mask.width() as usize, mask.height() as usize);
         if (width, height) != (options.width, options.height) {
             let reason = format!("the mask has {width}x{height} pixels, the run {}x{}", options.width, options.height);
-            return Err(Error::option("--mask", reason));
+            return Err(Error::argument(MASK, reason));
         }
         if !self.painted(mask).contains(&1.0) {
-            return Err(Error::option("--mask", "no latent cell is white, so that nothing would be drawn anew"));
+            return Err(Error::argument(MASK, "no latent cell is white, so that nothing would be drawn anew"));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use super::encode::Encoding;
 use super::load::Pipeline;
 use super::options::Options;
+use crate::argument::PROBE;
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
 use crate::trace::{ProbeInfo, PromptInfo, TokenKind};
@@ -15,13 +16,13 @@ impl Pipeline {
     /// means what it means alone, whatever the run's prompt says around it.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--probe` when the text has no token, or more than the text encoder
+    /// [`Error::Argument`] on `probe` when the text has no token, or more than the text encoder
     /// takes.
     pub fn probe(&self, text: &str) -> Result<Prompt> {
         let probe = self.tokenize(text)?;
         if !probe.tokens.iter().any(|token| token.kind == TokenKind::Text) {
-            return Err(Error::option(
-                "--probe",
+            return Err(Error::argument(
+                PROBE,
                 format!("{} holds no word; give words like \"shadow,tail\"", crate::in_quotes(text)),
             ));
         }
@@ -31,7 +32,7 @@ impl Pipeline {
                 "a probe is a word or a phrase of at most {most} tokens; this one is longer: {}",
                 crate::in_quotes(text)
             );
-            return Err(Error::option("--probe", reason));
+            return Err(Error::argument(PROBE, reason));
         }
         Ok(probe)
     }

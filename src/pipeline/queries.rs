@@ -2,6 +2,7 @@
 
 use super::load::Pipeline;
 use super::options::Options;
+use crate::argument::KEEP_QUERIES;
 use crate::prompt::{Joined, Prompt};
 use crate::trace::{EncoderQueries, QueryNeed, QueryPlan, Site};
 use crate::{Error, Result};
@@ -11,14 +12,14 @@ impl Pipeline {
     /// takes.
     ///
     /// # Errors
-    /// [`Error::Option`] when `wanted` takes none, or in joint attention.
+    /// [`Error::Argument`] when `wanted` takes none, or in joint attention.
     pub fn query_sites(&self, options: &Options, wanted: Option<&dyn Fn(&Site) -> bool>) -> Result<Vec<Site>> {
         let all = self.sites(options.height, options.width);
         if self.denoiser.head_dims().is_none() {
             let reason = "in joint attention the text's keys are others at every step, and the mean of the queries \
                           has not the mean of the scores; leave it out, or take a checkpoint of Stable Diffusion 1, 2 \
                           or XL";
-            return Err(Error::option("--keep-queries", reason));
+            return Err(Error::argument(KEEP_QUERIES, reason));
         }
         let sites: Vec<Site> = all.iter().filter(|site| wanted.is_none_or(|wanted| wanted(site))).cloned().collect();
         if sites.is_empty() {
@@ -26,7 +27,7 @@ impl Pipeline {
             let mut seen = std::collections::HashSet::new();
             grids.retain(|grid| seen.insert(grid.clone()));
             let reason = format!("no layer of this run has that grid; it has {}", grids.join(", "));
-            return Err(Error::option("--keep-queries", reason));
+            return Err(Error::argument(KEEP_QUERIES, reason));
         }
         Ok(sites)
     }

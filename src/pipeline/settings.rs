@@ -88,8 +88,8 @@ impl Pipeline {
             words.extend(value.map(|value| bound(option, &value)));
         };
         add("--model", Some(self.id.clone()).filter(|id| id != "embedded"));
-        for (option, value) in self.changes.arguments() {
-            add(option, Some(value));
+        for (argument, value) in self.changes.arguments() {
+            add(&argument.option(), Some(value));
         }
         add("--dtype", self.options.dtype_named_unless_usual());
         add("--device", self.options.device_named_unless_usual());
@@ -126,7 +126,7 @@ impl Pipeline {
     /// that it set out from and probes.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a sampler that attnmap does not have.
+    /// [`Error::Argument`](crate::Error::Argument) for a sampler that attnmap does not have.
     pub fn options_of(&self, settings: &Settings, negative: &str) -> Result<Options> {
         let kind = SchedulerKind::recorded(&settings.scheduler, &self.scheduler)?;
         let sampling = Sampling {

@@ -13,6 +13,7 @@ use super::init::Init;
 use super::load::Pipeline;
 use super::options::Options;
 use super::paint::Paint;
+use crate::argument::{INIT, LATENTS, STEPS, STRENGTH};
 use crate::checkpoint::Family;
 use crate::scheduler::{self, Scheduler, SchedulerKind, TorchGenerator};
 use crate::{Error, Result};
@@ -39,17 +40,17 @@ impl Pipeline {
                 "the picture has {width}x{height} pixels, the run {}x{}; resize it first",
                 options.width, options.height
             );
-            return Err(Error::option("--init", reason));
+            return Err(Error::argument(INIT, reason));
         }
         if !(init.strength > 0.0 && init.strength <= 1.0) {
-            return Err(Error::option("--strength", format!("must be above 0 and at most 1; {} given", init.strength)));
+            return Err(Error::argument(STRENGTH, format!("must be above 0 and at most 1; {} given", init.strength)));
         }
         if self.skipped(init, options) == options.steps && options.steps > 0 {
-            let reason = format!("{} of {} steps is less than one; raise it, or --steps", init.strength, options.steps);
-            return Err(Error::option("--strength", reason));
+            let reason = format!("{} of {} steps is less than one; raise it, or {STEPS}", init.strength, options.steps);
+            return Err(Error::argument(STRENGTH, reason));
         }
         if options.latents.is_some() {
-            return Err(Error::option("--latents", "does not go with --init, whose noise is the seed's own"));
+            return Err(Error::argument(LATENTS, format!("does not go with {INIT}, whose noise is the seed's own")));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::memory::free_memory;
 use super::options::LoadOptions;
+use crate::argument::{DTYPE, IGNORE_MEMORY};
 use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS, T5Config, Weights};
 use crate::model::T5;
 use crate::prompt::{Joined, Prompt, T5Tokenizer};
@@ -132,7 +133,7 @@ impl Gone {
                     gigabytes(needed),
                     gigabytes(free)
                 ),
-                way_out: "take --dtype bf16, or a checkpoint without T5; --ignore-memory tries all the same".into(),
+                way_out: format!("take {DTYPE} bf16, or a checkpoint without T5; {IGNORE_MEMORY} tries all the same"),
             });
         }
         let model = T5::new(&self.config, self.weights.var_builder(self.dtype, &self.device))?;

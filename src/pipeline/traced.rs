@@ -7,6 +7,7 @@ use candle_core::DType;
 use super::generation::{Event, Generation, TextAttentions, Timings};
 use super::load::Pipeline;
 use super::options::Options;
+use crate::argument::{Argument, DTYPE, EMBEDDING, EMPHASIS, GUIDANCE, LORA};
 use crate::checkpoint::Part;
 use crate::prompt::{Joined, Prompt};
 use crate::trace::{
@@ -164,21 +165,24 @@ impl Pipeline {
     pub(super) fn blame(&self, error: Error, prompt: &Prompt, options: &Options) -> Error {
         const MUCH: f64 = 100.0;
         let Error::NotANumber { site } = &error else { return error };
-        let blamed = |option: &str, way_out: &str| {
-            Error::option(option, format!("the network gave NaN ({site}), and no image can come of that; {way_out}"))
+        let blamed = |argument: Argument, way_out: &str| {
+            Error::argument(
+                argument,
+                format!("the network gave NaN ({site}), and no image can come of that; {way_out}"),
+            )
         };
         let stressed = prompt.weights.iter().any(|weight| f64::from(weight.abs()) > MUCH);
         let changes = self.changes();
         if options.guidance_scale.abs() > MUCH && self.guided(options) {
-            blamed("--guidance", "lower it; 1 to 20 are usual")
+            blamed(GUIDANCE, "lower it; 1 to 20 are usual")
         } else if stressed {
-            blamed("--emphasis", "the prompt has a weight beyond 100; 0.5 to 1.5 are usual")
+            blamed(EMPHASIS, "the prompt has a weight beyond 100; 0.5 to 1.5 are usual")
         } else if !changes.loras.is_empty() {
-            blamed("--lora", "lower the weight, which is the first thing to try")
+            blamed(LORA, "lower the weight, which is the first thing to try")
         } else if !changes.embeddings.is_empty() {
-            blamed("--embedding", "leave it out, or take another file")
+            blamed(EMBEDDING, "leave it out, or take another file")
         } else if self.options.dtype != DType::F32 {
-            blamed("--dtype", "calculate with f32")
+            blamed(DTYPE, "calculate with f32")
         } else {
             error
         }

@@ -5,6 +5,7 @@ use super::syntax::Syntax;
 use super::t5::T5Tokenizer;
 use super::tokenizer::Tokenizer;
 use super::tokens::Prompt;
+use crate::argument::{EMPHASIS, LONG};
 use crate::{Error, Result};
 
 /// A tokenizer, and how many tokens it gives at most.
@@ -22,12 +23,12 @@ impl Reader {
     /// The prompt of `text`, read by `syntax`.
     ///
     /// # Errors
-    /// As [`Tokenizer::read`]; [`Error::Option`] for weights and chunks, which CLIP's alone has.
+    /// As [`Tokenizer::read`]; [`Error::Argument`] for weights and chunks, which CLIP's alone has.
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
         match self {
             Self::Clip(tokenizer) => tokenizer.read(text, syntax),
-            _ if syntax != Syntax::default() => Err(Error::option(
-                "--emphasis, --long",
+            _ if syntax != Syntax::default() => Err(Error::input(
+                format!("{EMPHASIS:#}, {LONG:#}"),
                 "weights and chunks are those of programs for Stable Diffusion 1, 2 and XL; leave them out",
             )),
             Self::T5(tokenizer, length) => tokenizer.encode(text, *length),

@@ -9,6 +9,7 @@ use super::chunks::{self, Item, share_out};
 use super::syntax::{self, Part, Stretch, Syntax};
 use super::tokens::{Prompt, Token, Word};
 use super::words::{fit_to_tokens, segment};
+use crate::argument::EMBEDDING;
 use crate::checkpoint::{AddedWord, TokenizerConfig, TokenizerFiles};
 use crate::trace::{TokenKind, normalized};
 use crate::{Error, Result};
@@ -108,10 +109,10 @@ impl Tokenizer {
     /// of letters and digits counts as a whole word. A name with signs (`<cat>`) counts everywhere.
     /// Upper and lower case are alike, as in the rest of the text.
     ///
-    /// Errors: [`Error::Option`] for a word that the vocabulary has already.
+    /// Errors: [`Error::Argument`] for a word that the vocabulary has already.
     pub fn with_words(mut self, words: &[AddedWord]) -> Result<Self> {
         for AddedWord { word, ids, .. } in words {
-            let refuse = |reason: String| Err(Error::option("--embedding", reason));
+            let refuse = |reason: String| Err(Error::argument(EMBEDDING, reason));
             let known = |token: &str| self.pipeline.token_to_id(token).is_some();
             if known(word) || known(&format!("{}</w>", normalized(word))) {
                 return refuse(format!(

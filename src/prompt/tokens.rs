@@ -200,7 +200,7 @@ impl Prompt {
     /// on its own; `apple#2` is the second alone. `<start>` and `<end>` are the start token and the
     /// first end token of each chunk. A name is only ever found as whole words.
     ///
-    /// Errors: [`Error::Option`](crate::Error::Option) for `--words` on a name that the prompt does
+    /// Errors: [`Error::Argument`](crate::Error::Argument) for `words` on a name that the prompt does
     /// not have, listing the words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<Word>> {
         let chosen = PromptInfo::from(self).select(choice)?;

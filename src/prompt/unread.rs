@@ -2,6 +2,7 @@
 //! told before waiting.
 
 use super::Syntax;
+use crate::argument::{EMBEDDING, EMPHASIS, LONG, LORA};
 use crate::trace::is_variation_selector;
 
 /// A piece of a prompt that other programs read as syntax.
@@ -10,50 +11,75 @@ pub struct Unread {
     /// The piece as it stands in the prompt.
     pub piece: String,
     /// What becomes of it, and the way out.
-    pub advice: &'static str,
+    pub advice: String,
 }
 
-const LORA: &str = "is plain text here; --lora FILE:WEIGHT merges a LoRA";
-const HYPERNET: &str = "is plain text here, and hypernetworks are not supported; leave it out";
-const EMBEDDING: &str =
-    "is plain text here; --embedding FILE:WORD teaches the word, which then stands alone in the prompt";
-const EDITING: &str = "changes words during the run in other programs; it is not read here, and all of its words \
-are in the prompt at once";
-const ALTERNATING: &str = "swaps words from step to step in other programs; it is not read here, and all of its \
-words are in the prompt at once";
-const CHANCE: &str = "draws a word by chance in other programs; it is plain text here, so write the word";
-const AND: &str = "joins prompts in other programs; it is a word here";
-const BRACKETS: &str = "has brackets, which are plain text; --emphasis reads them as weights";
-const STRESS: &str = "is plain text here; with --emphasis write (word:1.1)";
-const BREAK: &str = "is a word here; --long makes it begin a new chunk";
-const OPTION: &str = "is plain text here; options stand outside of the prompt's quotes";
+/// What becomes of a piece of other programs' syntax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Advice {
+    Lora,
+    Hypernet,
+    Embedding,
+    Editing,
+    Alternating,
+    Chance,
+    And,
+    Brackets,
+    Stress,
+    Break,
+    Option,
+}
+
+impl Advice {
+    fn text(self) -> String {
+        match self {
+            Self::Lora => format!("is plain text here; {LORA} FILE:WEIGHT merges a LoRA"),
+            Self::Hypernet => "is plain text here, and hypernetworks are not supported; leave it out".into(),
+            Self::Embedding => format!(
+                "is plain text here; {EMBEDDING} FILE:WORD teaches the word, which then stands alone in the prompt"
+            ),
+            Self::Editing => "changes words during the run in other programs; it is not read here, and all of its \
+                words are in the prompt at once"
+                .into(),
+            Self::Alternating => "swaps words from step to step in other programs; it is not read here, and all of \
+                its words are in the prompt at once"
+                .into(),
+            Self::Chance => "draws a word by chance in other programs; it is plain text here, so write the word".into(),
+            Self::And => "joins prompts in other programs; it is a word here".into(),
+            Self::Brackets => format!("has brackets, which are plain text; {EMPHASIS} reads them as weights"),
+            Self::Stress => format!("is plain text here; with {EMPHASIS} write (word:1.1)"),
+            Self::Break => format!("is a word here; {LONG} makes it begin a new chunk"),
+            Self::Option => "is plain text here; options stand outside of the prompt's quotes".into(),
+        }
+    }
+}
 
 /// What `text`, read by `syntax`, has of other programs' syntax: each kind once, with its first
 /// example, in the order of the text.
 pub fn unread(text: &str, syntax: Syntax) -> Vec<Unread> {
-    let mut found: Vec<(usize, &str, &'static str)> = Vec::new();
+    let mut found: Vec<(usize, &str, Advice)> = Vec::new();
     found.extend(tags(text));
     found.extend(pairs(text, syntax));
     found.extend(words(text, syntax));
     found.sort_by_key(|&(at, ..)| at);
-    let mut each: Vec<Unread> = Vec::new();
+    let mut each: Vec<(&str, Advice)> = Vec::new();
     for (_, piece, advice) in found {
-        if each.iter().all(|other| other.advice != advice) {
-            each.push(Unread { piece: piece.to_owned(), advice });
+        if each.iter().all(|(_, other)| *other != advice) {
+            each.push((piece, advice));
         }
     }
-    each
+    each.into_iter().map(|(piece, advice)| Unread { piece: piece.to_owned(), advice: advice.text() }).collect()
 }
 
 /// `<lora:NAME:WEIGHT>` and its kin.
-fn tags(text: &str) -> Vec<(usize, &str, &'static str)> {
+fn tags(text: &str) -> Vec<(usize, &str, Advice)> {
     let tag = |(at, _): (usize, &str)| {
         let end = at + text[at..].find('>')? + 1;
         let (name, _) = text[at + 1..end - 1].split_once(':')?;
         let advice = match name.trim().to_ascii_lowercase().as_str() {
-            "lora" | "lyco" | "lycoris" => LORA,
-            "hypernet" => HYPERNET,
-            "embedding" | "ti" => EMBEDDING,
+            "lora" | "lyco" | "lycoris" => Advice::Lora,
+            "hypernet" => Advice::Hypernet,
+            "embedding" | "ti" => Advice::Embedding,
             _ => return None,
         };
         Some((at, &text[at..end], advice))
@@ -62,7 +88,7 @@ fn tags(text: &str) -> Vec<(usize, &str, &'static str)> {
 }
 
 /// Pairs of brackets that no backslash made text.
-fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
+fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, Advice)> {
     let mut found = Vec::new();
     let mut open: Vec<(char, usize)> = Vec::new();
     let mut chars = text.char_indices();
@@ -70,7 +96,7 @@ fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
         match c {
             '\\' => {
                 let next = chars.next().filter(|(_, next)| "()[]".contains(*next));
-                found.extend(next.filter(|_| !syntax.emphasis).map(|(end, _)| (at, &text[at..=end], BRACKETS)));
+                found.extend(next.filter(|_| !syntax.emphasis).map(|(end, _)| (at, &text[at..=end], Advice::Brackets)));
             }
             '(' | '[' | '{' => open.push((c, at)),
             ')' | ']' | '}' => {
@@ -84,10 +110,10 @@ fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
                 open.truncate(depth);
                 let inner = &text[start + 1..at];
                 let advice = match c {
-                    ']' if inner.contains('|') => Some(ALTERNATING),
-                    ']' if is_editing(inner) => Some(EDITING),
-                    '}' => inner.contains('|').then_some(CHANCE),
-                    _ => (!syntax.emphasis && !inner.trim().is_empty()).then_some(BRACKETS),
+                    ']' if inner.contains('|') => Some(Advice::Alternating),
+                    ']' if is_editing(inner) => Some(Advice::Editing),
+                    '}' => inner.contains('|').then_some(Advice::Chance),
+                    _ => (!syntax.emphasis && !inner.trim().is_empty()).then_some(Advice::Brackets),
                 };
                 found.extend(advice.map(|advice| (start, &text[start..=at], advice)));
             }
@@ -106,7 +132,7 @@ fn is_editing(inner: &str) -> bool {
 }
 
 /// Words with a meaning.
-fn words(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
+fn words(text: &str, syntax: Syntax) -> Vec<(usize, &str, Advice)> {
     let shouted = !text.chars().any(char::is_lowercase);
     let mut found = Vec::new();
     let mut rest = text;
@@ -117,12 +143,12 @@ fn words(text: &str, syntax: Syntax) -> Vec<(usize, &str, &'static str)> {
         let (first, last) = (text[..at].trim().is_empty(), rest.trim().is_empty());
         let bare = word.trim_matches([',', '.', ';']);
         let advice = match bare {
-            "AND" => (!first && !last && !shouted).then_some(AND),
-            "BREAK" => (!syntax.long && !shouted).then_some(BREAK),
-            _ if bare.starts_with("embedding:") && bare.len() > 10 => Some(EMBEDDING),
-            _ if bare.len() > 4 && bare.starts_with("__") && bare.ends_with("__") => Some(CHANCE),
-            _ if !first && is_option(bare) => Some(OPTION),
-            _ => is_stressed(bare).then_some(STRESS),
+            "AND" => (!first && !last && !shouted).then_some(Advice::And),
+            "BREAK" => (!syntax.long && !shouted).then_some(Advice::Break),
+            _ if bare.starts_with("embedding:") && bare.len() > 10 => Some(Advice::Embedding),
+            _ if bare.len() > 4 && bare.starts_with("__") && bare.ends_with("__") => Some(Advice::Chance),
+            _ if !first && is_option(bare) => Some(Advice::Option),
+            _ => is_stressed(bare).then_some(Advice::Stress),
         };
         found.extend(advice.map(|advice| (at, bare, advice)));
     }
@@ -151,31 +177,35 @@ mod tests {
     const PLAIN: Syntax = Syntax { emphasis: false, long: false };
     const ALL: Syntax = Syntax { emphasis: true, long: true };
 
-    fn found(text: &str, syntax: Syntax) -> Vec<(String, &'static str)> {
+    fn found(text: &str, syntax: Syntax) -> Vec<(String, String)> {
         unread(text, syntax).into_iter().map(|unread| (unread.piece, unread.advice)).collect()
     }
 
     #[test]
     fn syntax_of_other_programs_is_found_whatever_is_asked_for() {
         for (text, piece, advice) in [
-            ("a cat <lora:style:0.8>", "<lora:style:0.8>", LORA),
-            ("<LoRA:style:-0.5> a cat", "<LoRA:style:-0.5>", LORA),
-            ("a cat <lyco:x:1>", "<lyco:x:1>", LORA),
-            ("a cat <hypernet:x:1>", "<hypernet:x:1>", HYPERNET),
-            ("a cat, embedding:bad-hands", "embedding:bad-hands", EMBEDDING),
-            ("a [red:green:0.5] apple", "[red:green:0.5]", EDITING),
-            ("a [green:12] apple", "[green:12]", EDITING),
-            ("a [red::.5] apple", "[red::.5]", EDITING),
-            ("a [frog|fox]", "[frog|fox]", ALTERNATING),
-            ("a [(frog:1.2)|fox|]", "[(frog:1.2)|fox|]", ALTERNATING),
-            ("a {frog|fox}", "{frog|fox}", CHANCE),
-            ("a __animal__ there", "__animal__", CHANCE),
-            ("a frog AND a fox", "AND", AND),
-            ("a frog++ there", "frog++", STRESS),
-            ("a frog --ar 16:9", "--ar", OPTION),
+            ("a cat <lora:style:0.8>", "<lora:style:0.8>", Advice::Lora),
+            ("<LoRA:style:-0.5> a cat", "<LoRA:style:-0.5>", Advice::Lora),
+            ("a cat <lyco:x:1>", "<lyco:x:1>", Advice::Lora),
+            ("a cat <hypernet:x:1>", "<hypernet:x:1>", Advice::Hypernet),
+            ("a cat, embedding:bad-hands", "embedding:bad-hands", Advice::Embedding),
+            ("a [red:green:0.5] apple", "[red:green:0.5]", Advice::Editing),
+            ("a [green:12] apple", "[green:12]", Advice::Editing),
+            ("a [red::.5] apple", "[red::.5]", Advice::Editing),
+            ("a [frog|fox]", "[frog|fox]", Advice::Alternating),
+            ("a [(frog:1.2)|fox|]", "[(frog:1.2)|fox|]", Advice::Alternating),
+            ("a {frog|fox}", "{frog|fox}", Advice::Chance),
+            ("a __animal__ there", "__animal__", Advice::Chance),
+            ("a frog AND a fox", "AND", Advice::And),
+            ("a frog++ there", "frog++", Advice::Stress),
+            ("a frog --ar 16:9", "--ar", Advice::Option),
         ] {
             for syntax in [PLAIN, ALL] {
-                assert!(found(text, syntax).contains(&(piece.into(), advice)), "{text}: {:?}", found(text, syntax));
+                assert!(
+                    found(text, syntax).contains(&(piece.into(), advice.text())),
+                    "{text}: {:?}",
+                    found(text, syntax)
+                );
             }
         }
     }
@@ -183,14 +213,14 @@ mod tests {
     #[test]
     fn what_an_option_reads_is_said_only_without_it() {
         for (text, piece, advice) in [
-            ("a (green frog:0.5) there", "(green frog:0.5)", BRACKETS),
-            ("a (frog)", "(frog)", BRACKETS),
-            ("a [frog]", "[frog]", BRACKETS),
-            ("((a frog))", "((a frog))", BRACKETS),
-            (r"a frog \(green\)", r"\(", BRACKETS),
-            ("a frog BREAK a fox", "BREAK", BREAK),
+            ("a (green frog:0.5) there", "(green frog:0.5)", Advice::Brackets),
+            ("a (frog)", "(frog)", Advice::Brackets),
+            ("a [frog]", "[frog]", Advice::Brackets),
+            ("((a frog))", "((a frog))", Advice::Brackets),
+            (r"a frog \(green\)", r"\(", Advice::Brackets),
+            ("a frog BREAK a fox", "BREAK", Advice::Break),
         ] {
-            assert_eq!(found(text, PLAIN), [(piece.to_owned(), advice)], "{text}");
+            assert_eq!(found(text, PLAIN), [(piece.to_owned(), advice.text())], "{text}");
             assert_eq!(found(text, ALL), [], "{text}");
         }
     }

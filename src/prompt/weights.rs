@@ -1,5 +1,6 @@
 //! The weights that a word is tried with, as a command line writes them: one, several or a range.
 
+use crate::argument::WEIGHT;
 use crate::{Error, Result};
 use std::str::FromStr;
 
@@ -30,7 +31,7 @@ impl FromStr for WordWeights {
                  with both ends, or frog=0..2/9 for nine",
                 crate::in_quotes(text)
             );
-            Error::option("--weight", reason)
+            Error::argument(WEIGHT, reason)
         };
         let (word, weights) = text.rsplit_once('=').ok_or_else(wrong)?;
         let word = word.trim().to_owned();

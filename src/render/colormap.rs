@@ -1,6 +1,7 @@
 //! Colour scales from 0 to 1.
 
 use super::names::by_name;
+use crate::argument::COLORMAP;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -64,7 +65,7 @@ impl FromStr for Colormap {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        by_name("--colormap", if text == "gray" { "grey" } else { text }, &Self::NAMED)
+        by_name(COLORMAP, if text == "gray" { "grey" } else { text }, &Self::NAMED)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::colormap::Colormap;
 use super::names::by_name;
 use super::style::Style;
+use crate::argument::{OPACITY, OVERLAY_SIZE, SCALE, THRESHOLD};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -27,7 +28,7 @@ impl FromStr for Scale {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        by_name("--scale", text, &Self::NAMED)
+        by_name(SCALE, text, &Self::NAMED)
     }
 }
 
@@ -68,18 +69,18 @@ impl Display {
     /// Whether every value can be used.
     ///
     /// # Errors
-    /// [`Error::Option`] naming the option and its range.
+    /// [`Error::Argument`] naming the option and its range.
     pub fn check(&self) -> Result<()> {
         let share = 0.0..=1.0;
         if !share.contains(&self.opacity) {
-            return Err(Error::option("--opacity", format!("must be from 0 to 1; {} given", self.opacity)));
+            return Err(Error::argument(OPACITY, format!("must be from 0 to 1; {} given", self.opacity)));
         }
         if !share.contains(&self.threshold) {
-            return Err(Error::option("--threshold", format!("must be from 0 to 1; {} given", self.threshold)));
+            return Err(Error::argument(THRESHOLD, format!("must be from 0 to 1; {} given", self.threshold)));
         }
         if !(64..=4096).contains(&self.overlay_size) {
             let reason = format!("must be from 64 to 4096 pixels; {} given", self.overlay_size);
-            return Err(Error::option("--overlay-size", reason));
+            return Err(Error::argument(OVERLAY_SIZE, reason));
         }
         Ok(())
     }

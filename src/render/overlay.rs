@@ -37,12 +37,12 @@ impl Base {
     /// sides differ by more than 16 times has at most 4,096 pixels a side instead.
     ///
     /// # Errors
-    /// [`Error::Option`] when the image has no pixels.
+    /// [`Error::Argument`] when the image has no pixels.
     pub fn new(image: &RgbImage, size: usize) -> Result<Self> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let short = width.min(height);
         if short == 0 {
-            return Err(Error::option("image", "has no pixels"));
+            return Err(Error::input("image", "has no pixels"));
         }
         let long = width.max(height);
         let image = if long > THIN * short && (short < size || long > LONGEST) {

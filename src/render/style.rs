@@ -1,6 +1,7 @@
 //! The ways in which a map is laid over an image, by name.
 
 use super::names::by_name;
+use crate::argument::STYLE;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -38,6 +39,6 @@ impl FromStr for Style {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        by_name("--style", text, &Self::NAMED)
+        by_name(STYLE, text, &Self::NAMED)
     }
 }

@@ -7,6 +7,7 @@ use super::data::{Official, ReportData, WordInfo};
 use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
+use crate::argument::RUN;
 use crate::evidence::redrawn::CHANGED;
 use crate::trace::normalized;
 use crate::{Error, Result};
@@ -20,7 +21,7 @@ pub const MOST_RUNS: usize = 8;
 /// where it can link to them.
 ///
 /// # Errors
-/// [`Error::Option`] when a run has no maps of its own to compare.
+/// [`Error::Argument`] when a run has no maps of its own to compare.
 pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) -> Result<String> {
     let [of_a, of_b] = pages.map(|page| page.map(str::to_owned));
     compare_runs(&[(a, of_a), (b, of_b)], None)
@@ -31,11 +32,11 @@ pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) ->
 /// is chosen there. Of `words` alone, in lower case, where some are chosen.
 ///
 /// # Errors
-/// [`Error::Option`] when there are less than two runs or more than [`MOST_RUNS`], and when a run
+/// [`Error::Argument`] when there are less than two runs or more than [`MOST_RUNS`], and when a run
 /// has no maps of its own to compare.
 pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[String]>) -> Result<String> {
     if !(2..=MOST_RUNS).contains(&runs.len()) {
-        return Err(Error::option("RUN", format!("two to {MOST_RUNS} runs are compared; {} given", runs.len())));
+        return Err(Error::argument(RUN, format!("two to {MOST_RUNS} runs are compared; {} given", runs.len())));
     }
     let mut planes = Planes::default();
     let mut sides = Vec::new();
@@ -44,7 +45,7 @@ pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[Stri
             let reason = "it has no maps of its prompt (maps that `view --half unconditional` made, of the negative \
             prompt, \
                           cannot be compared); make them with `attnmap view`";
-            Error::option(&data.name, reason)
+            Error::input(&data.name, reason)
         })?;
         let block = planes.add(&official.words, official.height, official.width, 16);
         let mut run = run_json(data, official, &block);

@@ -2,6 +2,7 @@
 
 use super::html::{embed_json, runs_document};
 use crate::Result;
+use crate::argument::OUT;
 use crate::files::{MARK, check_own, write_file};
 use crate::run::list_runs;
 use serde_json::json;
@@ -16,11 +17,11 @@ const MOST: usize = 1_000;
 /// Writes `index.html` into `folder`, which lists the runs in it. Returns how many there are.
 ///
 /// # Errors
-/// [`Error::Option`](crate::Error::Option) when a page is there that attnmap did not write;
+/// [`Error::Argument`](crate::Error::Argument) when a page is there that attnmap did not write;
 /// [`Error::Io`](crate::Error::Io).
 pub fn write_runs(folder: &Path) -> Result<usize> {
     let file = folder.join(RUNS_FILE);
-    check_own(&file, "--out")?;
+    check_own(&file, OUT)?;
     let runs = list_runs(folder, MOST);
     // Most runs are of one checkpoint: it is said once.
     let common =

@@ -6,6 +6,7 @@ use super::data::{
     CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
     SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
 };
+use crate::argument::RUN;
 use crate::attribution::{Attributions, RegionAttribution};
 use crate::components::Components;
 use crate::evidence::record::{Evidence, Figure};
@@ -71,7 +72,7 @@ pub struct Parts<'a> {
 /// bytes.
 ///
 /// # Errors
-/// Those of [`from_run`]; [`Error::Option`] when a page is there that attnmap did not write;
+/// Those of [`from_run`]; [`Error::Argument`] when a page is there that attnmap did not write;
 /// [`Error::Io`] when it cannot be written.
 pub fn write(folder: &Path) -> Result<(PathBuf, usize)> {
     save(folder, &from_run(folder)?)
@@ -97,7 +98,7 @@ fn explain_command(place: &Path) -> String {
 
 fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
     let file = folder.join(FILE);
-    crate::files::check_own(&file, "RUN")?;
+    crate::files::check_own(&file, RUN)?;
     let html = super::page(data);
     crate::files::sweep(folder);
     crate::files::write_file(&file, |out| out.write_all(html.as_bytes()))?;

@@ -1,5 +1,6 @@
 //! The components of a run's attention, as a picture and as numbers in its folder.
 
+use crate::argument::RUN;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -24,7 +25,7 @@ why.";
 /// in place of older ones. Returns both paths.
 ///
 /// # Errors
-/// [`Error::Option`] where a file that attnmap did not write is in the way; [`Error::Io`].
+/// [`Error::Argument`] where a file that attnmap did not write is in the way; [`Error::Io`].
 pub fn write_components(
     folder: &Path,
     found: &Components,
@@ -33,7 +34,7 @@ pub fn write_components(
     display: &Display,
 ) -> Result<[PathBuf; 2]> {
     let [picture, numbers] = [PICTURE, COMPONENTS].map(|name| folder.join(name));
-    check_own(&picture, "RUN")?;
+    check_own(&picture, RUN)?;
     let base = Base::new(image, display.overlay_size)?;
     let draw = |component: &Component| overlay(&base, &component.map, found.grid, 1.0, display);
     let overlays: Vec<RgbImage> = found.components.iter().map(draw).collect();

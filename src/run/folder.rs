@@ -1,6 +1,7 @@
 //! An existing run folder, opened.
 
 use super::{RunKind, RunRecord};
+use crate::argument::RUN;
 use crate::trace::{Grid, QUERIES, Queries, Trace};
 use crate::{Error, Result, files, picture};
 use image::RgbImage;
@@ -47,7 +48,7 @@ impl Run {
     /// when it has been made again: only that tells whether the weights are those that drew it.
     ///
     /// # Errors
-    /// [`Error::Option`] on `RUN`, with the cause and what works on such a run.
+    /// [`Error::Argument`] on `RUN`, with the cause and what works on such a run.
     pub fn check_can_draw(&self, what: &str) -> Result<()> {
         if self.record.kind != RunKind::Record {
             return Ok(());
@@ -75,7 +76,7 @@ impl Run {
             generate PROMPT --model MODEL",
             self.folder.display()
         );
-        Err(Error::option("RUN", reason))
+        Err(Error::argument(RUN, reason))
     }
 
     /// Its trace and its image: what every command that reads a run sets out from, so that all

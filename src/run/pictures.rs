@@ -32,7 +32,7 @@ pub struct Pictures<'a> {
 /// maps.
 ///
 /// # Errors
-/// As [`aggregate`]; [`Error::Option`] when a display value is out of range; [`Error::Io`] when a
+/// As [`aggregate`]; [`Error::Argument`] when a display value is out of range; [`Error::Io`] when a
 /// file cannot be written.
 pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     let Pictures { trace, image, aggregate: how, display, words } = *pictures;

@@ -159,7 +159,7 @@ impl RunRecord {
     /// How the maps were made.
     ///
     /// # Errors
-    /// [`Error::Option`] for maps of a version that knows other aggregates.
+    /// [`Error::Argument`] for maps of a version that knows other aggregates.
     pub fn how(&self) -> Result<Aggregate> {
         match &self.maps {
             Some(how) => Ok(how.clone()),

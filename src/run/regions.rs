@@ -2,6 +2,7 @@
 //! one COCO file for the run.
 
 use super::record::numbered;
+use crate::argument::RUN;
 use crate::files::{check_own, write_file, write_json};
 use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, place_masks, region};
 use crate::render::{outline_svg, write_gray_png};
@@ -87,7 +88,7 @@ pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold
 /// Returns their paths.
 ///
 /// # Errors
-/// [`Error::Option`] where a file that attnmap did not write is in the way, before any is written;
+/// [`Error::Argument`] where a file that attnmap did not write is in the way, before any is written;
 /// [`Error::Io`].
 pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: RegionFiles) -> Result<Vec<PathBuf>> {
     let folder = folder.join(REGIONS);
@@ -108,7 +109,7 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
     let json: Vec<_> = json.into_iter().filter(|(asked, ..)| *asked).map(|(_, path, value)| (path, value)).collect();
     let paths = masks.iter().chain(&pictures).map(|(path, _)| path).chain(json.iter().map(|(path, _)| path));
     let paths: Vec<PathBuf> = paths.cloned().collect();
-    paths.iter().try_for_each(|path| check_own(path, "RUN"))?;
+    paths.iter().try_for_each(|path| check_own(path, RUN))?;
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     for (path, word) in &masks {
         write_gray_png(path, &word.mask, &[("Description", &word.word)])?;

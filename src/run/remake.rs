@@ -5,6 +5,7 @@ use super::own;
 use super::pictures::{Pictures, render_run};
 use super::record::{FILE as RECORD, FORMAT_VERSION, RunRecord};
 use super::regions::{RegionFiles, Threshold, word_regions, write_regions};
+use crate::argument::{HALF, RUN};
 use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
 use crate::files::{Partial, Staging, Target, check_own, link};
@@ -80,7 +81,7 @@ pub fn save_regions(pictures: &Pictures, folder: &Path, asked: Option<(Threshold
 /// says.
 ///
 /// # Errors
-/// As [`render_run`]; [`Error::Option`] when the target may not be replaced; those of `finish`.
+/// As [`render_run`]; [`Error::Argument`] when the target may not be replaced; those of `finish`.
 pub fn remake(
     run: &Run,
     (trace, image): (&Trace, &RgbImage),
@@ -124,7 +125,7 @@ pub fn remake(
             Ok((staging.commit(finish)?, record))
         }
         None => {
-            check_own(&run.folder.join(PAGE), "RUN")?;
+            check_own(&run.folder.join(PAGE), RUN)?;
             let partial = Partial::beside(&run.folder.join("pictures"));
             fs::create_dir(partial.path()).map_err(Error::io(&run.folder))?;
             let record = fill(partial.path()).and_then(|record| finish(partial.path(), &run.folder).map(|()| record));
@@ -154,10 +155,10 @@ pub(crate) fn renewed(record: &RunRecord, trace: &Trace) -> Option<RunRecord> {
 /// `record` with the numbers of its words as maps of `trace` have them that are made as `how` says.
 ///
 /// # Errors
-/// As [`heatmap::aggregate`]; [`Error::Option`] where the half that the maps are of was not
+/// As [`heatmap::aggregate`]; [`Error::Argument`] where the half that the maps are of was not
 /// recorded.
 pub(crate) fn remapped(record: &RunRecord, trace: &Trace, how: &Aggregate) -> Result<RunRecord> {
-    let unrecorded = || Error::option("--half", "this run recorded the prompt alone");
+    let unrecorded = || Error::argument(HALF, "this run recorded the prompt alone");
     let (_, prompt) = trace.half(how.half).ok_or_else(unrecorded)?;
     let words: Vec<WordInfo> = record.words.iter().chain(&record.probes).map(|word| word.word.clone()).collect();
     let threshold = record.words.first().map_or(record.display.threshold, |word| word.layout.threshold);
@@ -203,7 +204,7 @@ fn replace_overlays(run: &Path, new: &Path) -> Result<()> {
     let (old, made) = (names(run), names(new));
     if let Some(other) = made.intersection(&old).find(|name| !owns(name)) {
         let reason = format!("{} is not attnmap's and stays; move it away", run.join(other).display());
-        return Err(Error::option("RUN", reason));
+        return Err(Error::argument(RUN, reason));
     }
     let folder = run.join(OVERLAYS);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;

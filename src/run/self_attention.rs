@@ -51,7 +51,7 @@ what looks alike or belongs \
 /// files are named after the place.
 ///
 /// # Errors
-/// [`Error::Option`] when a display value is out of range, or a file is there that may not be
+/// [`Error::Argument`] when a display value is out of range, or a file is there that may not be
 /// replaced. [`Error::Io`] when one cannot be written.
 pub fn draw_self_attention(
     target: &Target,

@@ -30,7 +30,7 @@ pub struct VersusFiles {
 /// is known. Both files are named after the words.
 ///
 /// # Errors
-/// [`Error::Option`] when a file is there that may not be replaced; [`Error::Io`] when one cannot
+/// [`Error::Argument`] when a file is there that may not be replaced; [`Error::Io`] when one cannot
 /// be written.
 pub fn draw_versus(
     target: &Target,

@@ -8,6 +8,7 @@ use super::noise::TorchGenerator;
 use super::prediction::mix;
 use super::refuse::{config_error, refuse};
 use super::step::{Scheduler, Stepped, in_f32};
+use crate::argument::STEPS;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -48,11 +49,11 @@ impl FlowEuler {
         check(config)?;
         let train = config.num_train_timesteps.unwrap_or(1000);
         if steps == 0 {
-            return Err(Error::option("--steps", "must be 1 or more; 0 given"));
+            return Err(Error::argument(STEPS, "must be 1 or more; 0 given"));
         }
         if steps > train {
             let reason = format!("{steps} is more than the {train} timesteps the model was trained with");
-            return Err(Error::option("--steps", reason));
+            return Err(Error::argument(STEPS, reason));
         }
         let shift = config.shift.unwrap_or(1.0);
         let dynamic = config.use_dynamic_shifting.unwrap_or(false);

@@ -17,6 +17,7 @@ use super::singlestep::Singlestep;
 use super::step::Scheduler;
 use super::tcd::Tcd;
 use super::unipc::UniPc;
+use crate::argument::SCHEDULER;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,7 @@ impl SchedulerKind {
             Some(kind) => Ok(kind.with(config)),
             None => Err(Error::Unsupported {
                 what: format!("the scheduler {} of {}", config.class_name, config.class_file.display()),
-                way_out: format!("choose another with --scheduler: {}", names()),
+                way_out: format!("choose another with {SCHEDULER}: {}", names()),
             }),
         }
     }
@@ -146,7 +147,7 @@ impl SchedulerKind {
     /// made the run, by its class, with the options of the checkpoint's `config`.
     ///
     /// # Errors
-    /// [`Error::Option`] for an unknown name.
+    /// [`Error::Argument`] for an unknown name.
     pub fn recorded(name: &str, config: &SchedulerConfig) -> Result<Self> {
         let by_class = Self::ALL.into_iter().find(|kind| kind.class_name() == name);
         by_class.map_or_else(|| name.parse(), |kind| Ok(kind.with(config)))
@@ -188,8 +189,8 @@ impl FromStr for SchedulerKind {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text.trim())).ok_or_else(|| {
-            Error::option(
-                "--scheduler",
+            Error::argument(
+                SCHEDULER,
                 format!("there is no scheduler {}; choose one of {}", crate::in_quotes(text), names()),
             )
         })

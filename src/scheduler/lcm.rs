@@ -6,6 +6,7 @@ use super::prediction::{Prediction, Range, mix};
 use super::refuse::refuse;
 use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule, linspace};
 use super::step::{Scheduler, Stepped, draw_like, in_f32};
+use crate::argument::{STEPS, STRENGTH};
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -67,14 +68,14 @@ pub(super) fn distillation_timesteps(
     let chosen_from = (original_steps as f64 * strength) as usize;
     if steps > chosen_from {
         let share = match strength < 1.0 {
-            true => format!(" at --strength {strength}; raise --strength or take fewer steps"),
+            true => format!(" at {STRENGTH} {strength}; raise {STRENGTH} or take fewer steps"),
             false => "; take fewer".to_owned(),
         };
         let reason = format!(
             "{steps} is more than the {chosen_from} steps that this sampler chooses from \
              (`original_inference_steps`){share}"
         );
-        return Err(Error::option("--steps", reason));
+        return Err(Error::argument(STEPS, reason));
     }
     // A run visits some of them, evenly by position.
     let ends = linspace(0.0, chosen_from as f64, steps + 1);

@@ -52,6 +52,7 @@ pub use noise::{TorchGenerator, randn_tensor};
 pub use schedule::Spacing;
 pub use step::{Scheduler, Stepped};
 
+use crate::argument::SCHEDULER;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 
@@ -61,7 +62,7 @@ use crate::{Error, Result};
 /// `Class.from_config(other.config)` does. Fields that the class does not have are passed over, and
 /// absent ones get that class's defaults.
 ///
-/// Errors: [`Error::Option`] for `--steps` of 0, more than training had, or
+/// Errors: [`Error::Argument`] for `steps` of 0, more than training had, or
 /// otherwise impossible for this sampler. [`Error::Config`] names a field
 /// whose value is not supported. [`Error::Unsupported`] names an unknown
 /// class.
@@ -77,7 +78,7 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
 /// `LatentConsistencyModelImg2ImgPipeline` has it. All of `steps` are taken. They are chosen from
 /// the last `strength` (above 0, at most 1) of the timesteps of distillation.
 ///
-/// Errors: as [`build`], and [`Error::Option`] when the share holds fewer
+/// Errors: as [`build`], and [`Error::Argument`] when the share holds fewer
 /// timesteps than `steps`.
 pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
@@ -85,7 +86,7 @@ pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> 
 
 /// The scheduler of a flow matching checkpoint, whose noise levels may depend on the image's size.
 ///
-/// Errors: as [`build`], and [`Error::Option`] for a `kind` that is no
+/// Errors: as [`build`], and [`Error::Argument`] for a `kind` that is no
 /// sampler of flow matching.
 pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
@@ -94,8 +95,8 @@ pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: Fl
     };
     match kind.flows() {
         true => Ok(Box::new(flow_euler::FlowEuler::new(config, run)?)),
-        false => Err(Error::option(
-            "--scheduler",
+        false => Err(Error::argument(
+            SCHEDULER,
             format!("{kind} denoises, and this checkpoint was trained by flow matching; choose flow-euler"),
         )),
     }

@@ -9,6 +9,7 @@ use super::noise::TorchGenerator;
 use super::prediction::{Prediction, mix};
 use super::schedule::{ClassDefaults, DIFFUSERS, Spacing, TrainSchedule};
 use super::step::{Scheduler, Stepped, in_f32};
+use crate::argument::STEPS;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -54,7 +55,7 @@ impl Pndm {
                     "the PNDM sampler with its Runge-Kutta start (`skip_prk_steps` false) needs {ORDER} steps or more; \
                      {steps} given"
                 );
-                return Err(Error::option("--steps", reason));
+                return Err(Error::argument(STEPS, reason));
             }
             let start = runge_kutta_timesteps(&visited, (stride / 2) as f64);
             let calls = start.len();

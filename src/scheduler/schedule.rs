@@ -8,6 +8,7 @@
 use super::prediction::mix;
 use super::refuse::{config_error, refuse};
 use super::step::in_f32;
+use crate::argument::{SPACING, STEPS};
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -75,8 +76,8 @@ impl FromStr for Spacing {
     fn from_str(text: &str) -> Result<Self> {
         let names = || Self::ALL.map(Self::name).join(", ");
         Self::named(text).ok_or_else(|| {
-            Error::option(
-                "--spacing",
+            Error::argument(
+                SPACING,
                 format!("there is no spacing {}; choose one of {}", crate::in_quotes(text), names()),
             )
         })
@@ -165,7 +166,7 @@ impl TrainSchedule {
 
     /// The timesteps of a run of `steps`, largest first, whole numbers.
     ///
-    /// Errors: [`Error::Option`] for `--steps` where there are none, more than training had, or a
+    /// Errors: [`Error::Argument`] for `steps` where there are none, more than training had, or a
     /// timestep beyond training.
     pub(super) fn timesteps(&self, steps: usize) -> Result<Vec<f64>> {
         self.check_steps(steps)?;
@@ -196,11 +197,11 @@ impl TrainSchedule {
     /// Refuses 0 steps and more steps than training had.
     pub(super) fn check_steps(&self, steps: usize) -> Result<()> {
         if steps == 0 {
-            return Err(Error::option("--steps", "must be 1 or more; 0 given"));
+            return Err(Error::argument(STEPS, "must be 1 or more; 0 given"));
         }
         if steps > self.train_steps {
             let reason = format!("{steps} is more than the {} timesteps the model was trained with", self.train_steps);
-            return Err(Error::option("--steps", reason));
+            return Err(Error::argument(STEPS, reason));
         }
         Ok(())
     }
@@ -223,8 +224,8 @@ impl TrainSchedule {
     pub(super) fn check_in_training(&self, timesteps: &[f64]) -> Result<()> {
         match timesteps.iter().find(|&&t| t < 0.0 || t >= self.train_steps as f64) {
             None => Ok(()),
-            Some(t) => Err(Error::option(
-                "--steps",
+            Some(t) => Err(Error::argument(
+                STEPS,
                 format!(
                     "with `steps_offset` {} the first timestep would be {t}, and the model was trained with 0 to {}; \
                      use fewer steps",

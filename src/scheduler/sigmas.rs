@@ -6,6 +6,7 @@
 
 use super::refuse::config_error;
 use super::schedule::linspace;
+use crate::argument::STEPS;
 use crate::checkpoint::SchedulerConfig;
 use crate::{Error, Result};
 
@@ -77,7 +78,7 @@ pub(super) fn check_falling(sigmas: &[f32], steps: usize) -> Result<()> {
     }
     let reason =
         format!("{steps} steps do not fit this sampler's noise levels, two of which would be the same; use fewer");
-    Err(Error::option("--steps", reason))
+    Err(Error::argument(STEPS, reason))
 }
 
 /// The quantile function of the Beta(0.6, 0.6) distribution.

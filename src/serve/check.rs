@@ -155,7 +155,7 @@ mod tests {
         let weight = |found: Value| found["words"][1]["weight"].as_f64();
         assert_eq!(weight(check(text, true, false)), Some(1.5));
         let plain = check(text, false, false);
-        assert!(plain["unread"][0]["advice"].as_str().unwrap().contains("--emphasis"));
+        assert!(plain["unread"][0]["advice"].as_str().unwrap().contains("`emphasis`"));
         assert_eq!(weight(plain), Some(1.0));
     }
 }

@@ -81,14 +81,14 @@ impl Job {
     /// Refuses what need not wait to be refused.
     ///
     /// # Errors
-    /// [`Error::Option`] for an empty prompt, a seed that is no number, and too many steps.
+    /// [`Error::Argument`] for an empty prompt, a seed that is no number, and too many steps.
     pub fn check(&self) -> Result<()> {
         let Self::Run(asked) = self else { return Ok(()) };
         if asked.prompt.trim().is_empty() {
-            return Err(Error::option("prompt", "it is empty; say what the image should show"));
+            return Err(Error::input("prompt", "it is empty; say what the image should show"));
         }
         if !(1..=MOST_STEPS).contains(&asked.steps.unwrap_or(1)) {
-            return Err(Error::option("steps", format!("from 1 to {MOST_STEPS}")));
+            return Err(Error::input("steps", format!("from 1 to {MOST_STEPS}")));
         }
         asked.seed_number().map(drop)
     }
@@ -98,18 +98,18 @@ impl Asked {
     /// The seed; 0 where none is given.
     ///
     /// # Errors
-    /// [`Error::Option`] for what is no number.
+    /// [`Error::Argument`] for what is no number.
     fn seed_number(&self) -> Result<u64> {
         match self.seed.trim() {
             "" => Ok(0),
-            seed => seed.parse().map_err(|_| Error::option("seed", format!("a number from 0 to {}", u64::MAX))),
+            seed => seed.parse().map_err(|_| Error::input("seed", format!("a number from 0 to {}", u64::MAX))),
         }
     }
 
     /// The options of the run.
     ///
     /// # Errors
-    /// [`Error::Option`] for a seed or sampler that there is not.
+    /// [`Error::Argument`] for a seed or sampler that there is not.
     pub fn options(&self, pipeline: &Pipeline) -> Result<Options> {
         let own = pipeline.default_options();
         let scheduler = self.scheduler.as_deref().filter(|name| !name.is_empty()).map(str::parse).transpose()?;

@@ -50,11 +50,16 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 /// An error as an answer: what was asked for is wrong, or it is not there.
 fn refused(error: &Error) -> Response {
     let status = match error {
-        Error::Option { option, .. } if option == "run" || option == "figure" => StatusCode::NOT_FOUND,
-        Error::Option { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Input { what, .. } if what == "run" || what == "figure" => StatusCode::NOT_FOUND,
+        Error::Argument { .. } | Error::Input { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    (status, json(&json!({"error": error.to_string()}))).into_response()
+    // The page has fields and no options, of whatever program serves it.
+    let said = match error {
+        Error::Argument { argument, reason } => format!("{}: {reason}", argument.name().replace('_', " ")),
+        other => other.to_string(),
+    };
+    (status, json(&json!({"error": said}))).into_response()
 }
 
 fn json(value: &Value) -> Response {
@@ -79,7 +84,7 @@ async fn apart(work: impl FnOnce() -> Result<Response> + Send + 'static) -> Resp
 
 /// The body as JSON of a kind.
 fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::option("body", error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| Error::input("body", error.to_string()))
 }
 
 fn entry(shared: &Shared, name: &str) -> Result<Arc<Entry>> {

@@ -7,6 +7,7 @@ use super::queue::Queue;
 use super::routes::router;
 use super::shared::Shared;
 use super::worker::{Worker, about};
+use crate::argument::{HOST, PORT};
 use crate::checkpoint::Checkpoint;
 use crate::pipeline::{LoadOptions, Pipeline};
 use crate::{Error, Result};
@@ -29,16 +30,16 @@ impl Server {
     /// Listens at `port` of the address `host`; port 0 is any that is free.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--host` or `--port` where that cannot be.
+    /// [`Error::Argument`] on `host` or `port` where that cannot be.
     pub fn bind(host: IpAddr, port: u16) -> Result<Self> {
         let listener = TcpListener::bind(SocketAddr::new(host, port)).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                Error::option("--port", format!("{port} is in use; give another, or 0 for any that is free"))
+                Error::argument(PORT, format!("{port} is in use; give another, or 0 for any that is free"))
             }
             std::io::ErrorKind::PermissionDenied => {
-                Error::option("--port", format!("{port} may not be used; give another, or 0 for any that is free"))
+                Error::argument(PORT, format!("{port} may not be used; give another, or 0 for any that is free"))
             }
-            _ => Error::option("--host", format!("cannot listen at {host} ({error})")),
+            _ => Error::argument(HOST, format!("cannot listen at {host} ({error})")),
         })?;
         let socket = listener.local_addr().map_err(Error::io("the server's address"))?;
         Ok(Self { address: Address::new(socket)?, listener })

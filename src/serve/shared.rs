@@ -62,7 +62,7 @@ impl Shared {
     /// The run `name` with the maps of a choice.
     ///
     /// # Errors
-    /// [`Error::Option`] where there is no such run; those of [`Run::read`] and [`Side::of`].
+    /// [`Error::Argument`] where there is no such run; those of [`Run::read`] and [`Side::of`].
     pub fn side(&self, name: &str, choice: &Choice) -> Result<Arc<Side>> {
         let entry = self.history.entry(name).ok_or_else(|| no_run(name))?;
         let key = (entry.name.clone(), entry.drawn, choice.clone());
@@ -94,5 +94,5 @@ impl Shared {
 
 /// That there is no run of this name.
 pub(super) fn no_run(name: &str) -> Error {
-    Error::option("run", format!("there is no run {} in the folder", crate::in_quotes(name)))
+    Error::input("run", format!("there is no run {} in the folder", crate::in_quotes(name)))
 }

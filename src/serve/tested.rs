@@ -27,9 +27,9 @@ pub(super) fn tests(entry: &Entry) -> Result<Value> {
 /// The PNG file of figure `index`.
 ///
 /// # Errors
-/// [`Error::Option`] where there is none; [`Error::Io`].
+/// [`Error::Argument`] where there is none; [`Error::Io`].
 pub(super) fn figure(entry: &Entry, index: usize) -> Result<Vec<u8>> {
-    let none = || Error::option("figure", "the run has no such picture");
+    let none = || Error::input("figure", "the run has no such picture");
     let file = figures(entry)?.into_iter().nth(index).ok_or_else(none)?.file;
     // The file comes from a JSON that others may have written.
     let path = Path::new(&file);

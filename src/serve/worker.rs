@@ -6,6 +6,7 @@ use super::live::{Live, Watching};
 use super::request::{Asked, Job};
 use super::shared::{Shared, no_run};
 use super::side::{Choice, Side, picture_url};
+use crate::argument::RUN;
 use crate::checkpoint::Checkpoint;
 use crate::evidence::causal::Cut;
 use crate::evidence::explain::{Ask, Explanation, Redraw, check_checkpoint, options_of};
@@ -94,7 +95,7 @@ impl Worker {
         check_checkpoint(&run.record, &self.pipeline)?;
         if run.record.kind == RunKind::Record {
             let reason = "another program drew and recorded this run; ask for the seeds of one that was made here";
-            return Err(Error::option("RUN", reason));
+            return Err(Error::argument(RUN, reason));
         }
         let options = options_of(&self.pipeline, &run)?;
         for seed in (1..=SEEDS).filter_map(|further| options.seeds[0].checked_add(further)) {
@@ -195,7 +196,7 @@ impl Worker {
         let explanation = Explanation::new(run, Ask { aggregate, cut: Cut::default(), ..ask })?;
         let folder = explanation.run().folder.clone();
         if explanation.known()?.is_none() {
-            check_own(&folder.join(crate::report::PAGE), "RUN")?;
+            check_own(&folder.join(crate::report::PAGE), RUN)?;
             let cost = explanation.cost(&self.pipeline);
             let mut steps = Steps::new(&self.shared, number, cost.steps + cost.calls);
             explanation.make(&mut self.pipeline, &mut || steps.add(1))?;
@@ -210,7 +211,7 @@ impl Worker {
         let question = Question::new(self.open(name)?, &Subject::Word(word.to_owned()), BUDGET, BATCH)?;
         if question.known()?.is_none() {
             let folder = &question.run().folder;
-            check_own(&folder.join(crate::report::PAGE), "RUN")?;
+            check_own(&folder.join(crate::report::PAGE), RUN)?;
             let known = pipeline::Choice::of_run(&question.run().record)?;
             let mut plain = |changes| {
                 let choice = pipeline::Choice { changes, ..known.clone() };
@@ -233,7 +234,7 @@ impl Worker {
     fn word(&self, name: &str, word: &str) -> Result<WordInfo> {
         let prompt = self.open(name)?.trace()?.about.prompt;
         let mut found = prompt.words.iter().filter(|known| prompt.label(known) == word).cloned();
-        found.next().ok_or_else(|| Error::option("word", format!("the run has no word {}", crate::in_quotes(word))))
+        found.next().ok_or_else(|| Error::input("word", format!("the run has no word {}", crate::in_quotes(word))))
     }
 
     /// Refuses an image that needs more memory than there is.
@@ -250,7 +251,7 @@ impl Worker {
             Some(free) if needed > free => {
                 let reason =
                     format!("it needs {:.1} GB of memory, and {:.1} GB are free", gigabytes(needed), gigabytes(free));
-                Err(Error::option("size", reason))
+                Err(Error::input("size", reason))
             }
             _ => Ok(()),
         }

@@ -4,12 +4,11 @@
 use super::recorder::with_f32;
 use super::self_attention::in_units;
 use super::{AttentionObserver, Buffer, Site, Step};
+use crate::argument::{KEEP_QUERIES, QUERY_MEMORY};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use std::ops::Range;
-
-const OPTION: &str = "--keep-queries";
 
 /// Queries and keys of the heads of one attention layer, not scaled.
 #[derive(Debug, Clone)]
@@ -199,7 +198,7 @@ impl QueryPlan {
     /// Plans to keep `sites`, each with the channels of its heads, within `budget` bytes.
     ///
     /// # Errors
-    /// [`Error::Option`] with the numbers and the way out when they do not fit.
+    /// [`Error::Argument`] with the numbers and the way out when they do not fit.
     pub fn new(sites: &[(Site, usize)], need: QueryNeed, budget: u64) -> Result<Self> {
         let QueryNeed { keys, text, images, rows } = need;
         let queries = |(site, head_dim): &(Site, usize)| (site.height * site.width * site.heads * head_dim) as u64;
@@ -211,14 +210,14 @@ impl QueryPlan {
         let bytes = images as u64 * (4 * sums + 2 * keys + 2 * text as u64) + 8 * rows as u64 * largest;
         if bytes > budget {
             let reason = format!(
-                "queries of {} take {}, more than the {} that --query-memory allows; keep fewer, such as \
-                 {OPTION}={}, or allow more",
+                "queries of {} take {}, more than the {} that {QUERY_MEMORY} allows; keep fewer, such as \
+                 {KEEP_QUERIES}={}, or allow more",
                 plural(sites.len()),
                 in_units(bytes),
                 in_units(budget),
                 sites.iter().map(|(site, _)| site.height.min(site.width)).min().unwrap_or(8),
             );
-            return Err(Error::option(OPTION, reason));
+            return Err(Error::argument(KEEP_QUERIES, reason));
         }
         Ok(Self { bytes, file, sites: sites.len() })
     }
@@ -309,7 +308,7 @@ fn halves(values: impl Iterator<Item = f32>, place: &str) -> Result<Buffer<f16>>
         true => Ok(halves.into()),
         false => Err(Error::Unsupported {
             what: format!("queries or keys beyond 65504 ({place}), which is all that f16 holds"),
-            way_out: format!("leave out {OPTION}"),
+            way_out: format!("leave out {KEEP_QUERIES}"),
         }),
     }
 }
@@ -394,8 +393,8 @@ mod tests {
         let error = QueryPlan::new(&sites, need, 1 << 20).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--keep-queries: queries of 16 layers take 66.6 MiB, more than the 1.0 MiB that --query-memory allows; \
-             keep fewer, such as --keep-queries=8, or allow more"
+            "keep_queries: queries of 16 layers take 66.6 MiB, more than the 1.0 MiB that `query_memory` allows; \
+             keep fewer, such as `keep_queries`=8, or allow more"
         );
     }
 

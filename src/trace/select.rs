@@ -1,6 +1,7 @@
 //! Choosing words and phrases of a prompt: `red apple,apple#2,<start>`.
 
 use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo, normalized};
+use crate::argument::{BY, WORDS};
 use crate::{Error, Result};
 
 impl PromptInfo {
@@ -12,7 +13,7 @@ impl PromptInfo {
     /// emphasis) is passed over within a phrase.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--words` naming the first that the prompt does not have, with the
+    /// [`Error::Argument`] on `words` naming the first that the prompt does not have, with the
     /// words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<WordInfo>> {
         self.select_with(choice, &[])
@@ -31,7 +32,7 @@ impl PromptInfo {
             chosen.extend(found.into_iter().filter(|word| !chosen.contains(word)).collect::<Vec<_>>());
         }
         if chosen.is_empty() {
-            return Err(Error::option("--words", format!("names no word; {}", self.have())));
+            return Err(Error::argument(WORDS, format!("names no word; {}", self.have())));
         }
         Ok(chosen)
     }
@@ -69,7 +70,7 @@ impl PromptInfo {
             if count > 0 {
                 let reason =
                     format!("{} stands in the prompt {count} times; there is no #{number}", crate::in_quotes(name));
-                return Err(Error::option("--words", reason));
+                return Err(Error::argument(WORDS, reason));
             }
         }
         let bare = |text: &str| normalized(text.strip_prefix(PROBE_PREFIX).unwrap_or(text));
@@ -79,10 +80,10 @@ impl PromptInfo {
         let probes: String = probes.iter().map(|probe| format!(", {}", probe.text)).collect();
         let asked = crate::in_quotes(name);
         let reason = match self.is_part_of_a_tag(name) {
-            true => format!("{asked} is a part of a tag; read words with --by word, or ask for a tag: {}", self.have()),
+            true => format!("{asked} is a part of a tag; read words with {BY} word, or ask for a tag: {}", self.have()),
             false => format!("{asked} is not in the prompt; {}", self.have()),
         };
-        Err(Error::option("--words", reason + &probes))
+        Err(Error::argument(WORDS, reason + &probes))
     }
 
     /// Whether `name` is among the words of a word that is itself several, as tags are.

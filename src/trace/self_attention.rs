@@ -2,6 +2,7 @@
 //! where it fits a budget of memory.
 
 use super::{AttentionKind, Buffer, Grid, Site};
+use crate::argument::{SELF_ATTENTION, SELF_MEMORY};
 use crate::{Error, Result};
 use bytesize::ByteSize;
 use half::f16;
@@ -61,7 +62,7 @@ impl SelfAttentionPlan {
     /// finest grids are left out until the rest fits.
     ///
     /// # Errors
-    /// [`Error::Option`] with the numbers when a wanted grid does not fit or is not there, or when
+    /// [`Error::Argument`] with the numbers when a wanted grid does not fit or is not there, or when
     /// not even the coarsest fits.
     pub fn new(
         sites: &[Site],
@@ -83,7 +84,7 @@ impl SelfAttentionPlan {
             let there = grids(&of_kind.cloned().collect::<Vec<_>>());
             let there: Vec<String> = there.iter().map(|grid| format!("{}x{}", grid.width, grid.height)).collect();
             let reason = format!("no self-attention of this run has that grid; it has {}", there.join(", "));
-            return Err(Error::option("--self-attention", reason));
+            return Err(Error::argument(SELF_ATTENTION, reason));
         }
         let mut plan = Self { bytes: bytes(&chosen, images, rows), sites: chosen, left_out: Vec::new() };
         while plan.bytes > budget {
@@ -91,13 +92,13 @@ impl SelfAttentionPlan {
             let rest: Vec<Site> = plan.sites.iter().filter(|site| grid(site) != finest).cloned().collect();
             if wanted.is_some() || rest.is_empty() {
                 let reason = format!(
-                    "{}x{} takes {}, more than the {} that --self-memory allows; choose coarser grids or allow more",
+                    "{}x{} takes {}, more than the {} that {SELF_MEMORY} allows; choose coarser grids or allow more",
                     finest.width,
                     finest.height,
                     in_units(plan.bytes),
                     in_units(budget),
                 );
-                return Err(Error::option("--self-attention", reason));
+                return Err(Error::argument(SELF_ATTENTION, reason));
             }
             plan.left_out.push((finest, plan.bytes));
             plan = Self { bytes: bytes(&rest, images, rows), sites: rest, ..plan };
@@ -269,7 +270,7 @@ mod tests {
         let error = plan(Some(&finest), 1 << 30).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--self-attention: 64x64 takes 1.06 GiB, more than the 1.00 GiB that --self-memory allows; choose \
+            "self_attention: 64x64 takes 1.06 GiB, more than the 1.00 GiB that `self_memory` allows; choose \
             coarser grids or allow more"
         );
         assert!(plan(None, 1000).unwrap_err().to_string().contains("8x8 takes 272.0 KiB, more than the 1000 bytes"));

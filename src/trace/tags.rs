@@ -2,6 +2,7 @@
 //! commas have them.
 
 use super::{PromptInfo, Trace, WordInfo, normalized};
+use crate::argument::BY;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -38,7 +39,7 @@ impl FromStr for By {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, by)| *by);
-        found.ok_or_else(|| Error::option("--by", format!("{} is unknown; choose word or tag", crate::in_quotes(text))))
+        found.ok_or_else(|| Error::argument(BY, format!("{} is unknown; choose word or tag", crate::in_quotes(text))))
     }
 }
 

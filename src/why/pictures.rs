@@ -2,6 +2,7 @@
 //! experiment.
 
 use super::record::FOLDER;
+use crate::argument::RUN;
 use crate::evidence::record::Figure;
 use crate::files::check_own;
 use crate::heatmap::THRESHOLD;
@@ -39,7 +40,7 @@ pub enum Shows {
 /// `image` with the outline of the region of `map`.
 ///
 /// # Errors
-/// [`Error::Option`] when the image has no pixels.
+/// [`Error::Argument`] when the image has no pixels.
 pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
     let display = Display { style: Style::Mask, opacity: 0.0, threshold: THRESHOLD, ..Display::default() };
     let top = map.iter().copied().fold(0.0, f32::max);
@@ -49,7 +50,7 @@ pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
 /// Keeps a picture in the folder of a run, for the strips. `kept` are those that are there.
 ///
 /// # Errors
-/// [`Error::Option`] where a file of the user's is in the way; [`Error::Io`].
+/// [`Error::Argument`] where a file of the user's is in the way; [`Error::Io`].
 pub fn keep(
     folder: &Path,
     word: &str,
@@ -102,7 +103,7 @@ pub fn strips(folder: &Path, word: &str, kept: &[Figure]) -> Result<Vec<Figure>>
 
 fn write(folder: &Path, file: &str, picture: &RgbImage, about: &str) -> Result<()> {
     let path = folder.join(file);
-    check_own(&path, "RUN")?;
+    check_own(&path, RUN)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
     }

@@ -14,6 +14,7 @@ use super::thresholds::Thresholds;
 use super::time::{Fork, NOISES};
 use super::verdict::answer;
 use super::words::Effect;
+use crate::argument::{Argument, INIT, RUN, WORD};
 use crate::checkpoint::Changes;
 use crate::evidence::causal::{Cut, Row};
 use crate::evidence::explain::{check_checkpoint, check_image, check_replay, options_of};
@@ -34,8 +35,8 @@ use std::ops::ControlFlow;
 pub enum Subject {
     /// The thing of a word or phrase of the prompt.
     Word(String),
-    /// Whatever lies at a place; the name of the option that gave it.
-    Place(Place, &'static str),
+    /// Whatever lies at a place; the argument that gave it.
+    Place(Place, Argument),
     /// The thing that the maps are surest of.
     Any,
 }
@@ -58,11 +59,11 @@ impl Question {
     /// most `batch` images go through the network at once.
     ///
     /// # Errors
-    /// [`Error::Option`] for a run that cannot be drawn again, a word that the prompt does not
+    /// [`Error::Argument`] for a run that cannot be drawn again, a word that the prompt does not
     /// have, or a place with nothing at it. [`Error::Trace`] when the run is damaged.
     pub fn new(run: Run, subject: &Subject, budget: usize, batch: usize) -> Result<Self> {
         refuse(&run)?;
-        check_own(&run.folder.join(FILE), "RUN")?;
+        check_own(&run.folder.join(FILE), RUN)?;
         let (trace, image) = run.read()?;
         // Of a version that knows other aggregates: the default. What is asked is asked of the
         // prompt.
@@ -133,7 +134,7 @@ impl Question {
     /// call of the network with the number of images in it.
     ///
     /// # Errors
-    /// [`Error::Option`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run
+    /// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run
     /// cannot be made again exactly; [`Error::Interrupted`] when `progress` breaks; those of
     /// `plain`.
     pub fn make(
@@ -342,16 +343,18 @@ fn refuse(run: &Run) -> Result<()> {
     let record = &run.record;
     let reason = match record.kind {
         RunKind::Generate if record.settings.sampling.strength.is_some() => {
-            "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap \
-            generate` without --init"
+            format!(
+                "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap \
+            generate` without {INIT}"
+            )
         }
         RunKind::Generate => return Ok(()),
         RunKind::Record => return run.check_can_draw("why"),
         RunKind::Trace => {
-            "is a look at a picture that was there; make a run with `attnmap generate` and ask about that"
+            "is a look at a picture that was there; make a run with `attnmap generate` and ask about that".to_owned()
         }
     };
-    Err(Error::option("RUN", format!("{folder} {reason}")))
+    Err(Error::argument(RUN, format!("{folder} {reason}")))
 }
 
 /// Whether a word names a thing that lies somewhere.
@@ -364,8 +367,8 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
     let prompt = &trace.about.prompt;
     match subject {
         Subject::Word(name) => {
-            let mut found = prompt.select(name).map_err(|error| error.named("--word"))?;
-            let refuse = |reason: String| Err(Error::option("--word", reason));
+            let mut found = prompt.select(name).map_err(|error| error.named(WORD))?;
+            let refuse = |reason: String| Err(Error::argument(WORD, reason));
             let first = &found[0];
             let parts = prompt.words.iter().filter(|other| other.start >= first.start && other.end <= first.end);
             let parts: Vec<&str> = parts.map(|part| part.text.as_str()).collect();
@@ -388,12 +391,12 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
             let word = found.swap_remove(0);
             Ok(word)
         }
-        Subject::Place(place, option) => {
+        Subject::Place(place, argument) => {
             let words: Vec<WordInfo> = prompt.words.iter().filter(|word| is_thing(word)).cloned().collect();
             if place.on(trace.about.latent).is_none() {
                 let (width, height) = (trace.about.image.width, trace.about.image.height);
-                return Err(Error::option(
-                    *option,
+                return Err(Error::argument(
+                    *argument,
                     format!("it is empty or lies outside: the image has {width}x{height} pixels"),
                 ));
             }
@@ -401,8 +404,9 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
             let best = parts.iter().filter(|part| !part.special && !part.probe && part.lift > 1.0);
             let best = best.max_by(|a, b| a.share.total_cmp(&b.share)).map(|part| part.word.clone());
             let found = words.into_iter().find(|word| Some(label(word)) == best);
-            let reason = "no thing of the prompt is looked for there more than elsewhere; name one with --word";
-            found.ok_or_else(|| Error::option(*option, reason))
+            let reason =
+                format!("no thing of the prompt is looked for there more than elsewhere; name one with {WORD}");
+            found.ok_or_else(|| Error::argument(*argument, reason))
         }
         Subject::Any => {
             let mut surest: Option<(f32, WordInfo)> = None;
@@ -413,8 +417,8 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
                     surest = Some((contrast, word.clone()));
                 }
             }
-            let reason = "the prompt has no word for a thing; name one of its words with --word";
-            surest.map(|(_, word)| word).ok_or_else(|| Error::option("RUN", reason))
+            let reason = format!("the prompt has no word for a thing; name one of its words with {WORD}");
+            surest.map(|(_, word)| word).ok_or_else(|| Error::argument(RUN, reason))
         }
     }
 }

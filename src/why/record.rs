@@ -6,6 +6,7 @@ pub use super::spot::SeedSpot;
 use super::thresholds::{Cause, Thresholds};
 use super::time::Fork;
 use super::words::Effect;
+use crate::argument::RUN;
 use crate::evidence::record::Figure;
 use crate::files::{check_own, write_json};
 use crate::run::slug;
@@ -139,10 +140,10 @@ impl Kept {
     /// nothing, or nothing that this version reads.
     ///
     /// # Errors
-    /// [`Error::Option`] where a file of the user's is in the way.
+    /// [`Error::Argument`] where a file of the user's is in the way.
     pub fn read(folder: &Path, word: &str) -> Result<Option<Self>> {
         let file = file_of(folder, word);
-        check_own(&file, "RUN")?;
+        check_own(&file, RUN)?;
         let Ok(bytes) = crate::files::read(&file) else { return Ok(None) };
         let kept = serde_json::from_slice::<Self>(&bytes).ok();
         Ok(kept.filter(|kept| kept.format_version == FORMAT_VERSION && kept.findings.word == word))

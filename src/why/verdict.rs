@@ -8,6 +8,7 @@ use super::thresholds::{FEWEST, INSIDE};
 use super::time::{bracket, is_settled, next_step};
 use super::words::{Moved, moved};
 use crate::percent;
+use crate::argument::BUDGET;
 
 /// Why it cannot be told, where it cannot.
 fn untold(findings: &Findings) -> Option<String> {
@@ -209,7 +210,7 @@ fn notes(findings: &Findings, limits: &Thresholds) -> Vec<String> {
     }
     if !findings.untested.is_empty() {
         notes.push(format!(
-            "Not tested for want of runs: {}; a larger --budget tests them.",
+            "Not tested for want of runs: {}; a larger {BUDGET} tests them.",
             findings.untested.join(", ")
         ));
     }

@@ -186,14 +186,14 @@ pub fn picture(data: &[u8]) {
             let (width, height) = image.dimensions();
             assert!(width > 0 && height > 0);
             let size = Grid::new(height as usize, width as usize);
-            checked(picture::fit(size, Grid::new(512, 512), 8, "--init"));
+            checked(picture::fit(size, Grid::new(512, 512), 8, attnmap::argument::INIT));
             // Inputs may say that they are large.
             if size.cells() < 1 << 16 {
                 assert_eq!(picture::resize(&image, 8, 8).dimensions(), (8, 8));
                 assert!(picture::mask(&image, 8, 8).as_raw().iter().all(|value| matches!(value, 0 | 255)));
             }
         }
-        Err(reason) => one_line(&Error::option("--init", reason)),
+        Err(reason) => one_line(&Error::argument(attnmap::argument::INIT, reason)),
     }
 }
 
@@ -231,7 +231,7 @@ pub fn metadata(data: &[u8]) {
     let found = match picture::metadata(&bytes) {
         Ok(Some(found)) => found,
         Ok(None) => return,
-        Err(reason) => return one_line(&Error::option("CAPTION", reason)),
+        Err(reason) => return one_line(&Error::input("CAPTION", reason)),
     };
     assert!(!found.prompt.trim().is_empty() && found.prompt.len() <= 1 << 16);
     assert!(found.not_taken.len() <= 24);

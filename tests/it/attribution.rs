@@ -182,7 +182,7 @@ fn a_gradient_is_planned_for() {
     assert_eq!(plan(16, Some(4 * row)).rows(8).unwrap(), 3);
     assert_eq!(plan(16, Some(400 * row)).rows(8).unwrap(), 8);
     let error = plan(16, Some(row / 2)).rows(8).unwrap_err().to_string();
-    assert!(error.contains("are free") && error.contains("--method occlusion"), "{error}");
+    assert!(error.contains("are free") && error.contains("`method` occlusion"), "{error}");
 }
 
 #[test]

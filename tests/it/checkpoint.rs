@@ -61,7 +61,7 @@ impl Copy {
         };
         let message = error.to_string();
         assert_eq!(message.lines().count(), 1, "{message}");
-        assert_eq!(error.exit_code(), if matches!(error, attnmap::Error::Option { .. }) { 2 } else { 1 });
+        assert_eq!(error.exit_code(), if matches!(error, attnmap::Error::Argument { .. }) { 2 } else { 1 });
         message
     }
 }
@@ -473,20 +473,20 @@ fn a_pickle_is_refused_and_the_way_out_named() {
 fn variants_are_found_and_named() {
     let copy = Copy::of("tiny-sd1");
     let message = copy.open_variant("fp16").unwrap_err().to_string();
-    assert!(message.contains("leave --variant out"), "{message}");
+    assert!(message.contains("leave `variant` out"), "{message}");
     for file in [UNET, VAE, TEXT] {
         let path = copy.path().join(file);
         fs::rename(&path, path.with_extension("fp16.safetensors")).unwrap();
     }
     let checkpoint = copy.open_variant("fp16").unwrap();
     assert!(!load_all(&checkpoint, Part::Unet).unwrap().is_empty());
-    assert!(copy.open().unwrap_err().to_string().contains("give --variant fp16"));
-    assert!(copy.open_variant("ema").unwrap_err().to_string().contains("--variant fp16 is there"));
+    assert!(copy.open().unwrap_err().to_string().contains("give `variant` fp16"));
+    assert!(copy.open_variant("ema").unwrap_err().to_string().contains("`variant` fp16 is there"));
     assert_eq!(copy.open_variant("../x").unwrap_err().exit_code(), 2);
     let options =
         OpenOptions { changes: Changes { variant: Some("fp16".into()), ..Default::default() }, ..Default::default() };
     let embedded = Checkpoint::open(&Source::Embedded, &options).unwrap_err();
-    assert!(embedded.to_string().contains("leave --variant out"), "{embedded}");
+    assert!(embedded.to_string().contains("leave `variant` out"), "{embedded}");
 }
 
 #[test]

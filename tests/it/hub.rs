@@ -415,7 +415,7 @@ fn what_cannot_be_used_is_refused_before_weights_are_fetched() {
 
     world.server.set(Behaviour::default());
     let variant = OpenOptions { changes: fp16(), ..world.options() };
-    assert!(world.open_as(REPO, &variant).unwrap_err().to_string().contains("leave --variant out"));
+    assert!(world.open_as(REPO, &variant).unwrap_err().to_string().contains("leave `variant` out"));
 
     let index = world.files.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
@@ -522,7 +522,7 @@ fn a_single_file_is_fetched_alone_and_found_again() {
     assert!(message.contains("has no other.safetensors; it has") && message.contains(listed), "{message}");
     world.server.set(Behaviour { hidden: vec!["model_index.json"], ..Default::default() });
     let message = world.refusal(REPO);
-    assert!(message.contains("has no model_index.json, but single files: give one with --model"), "{message}");
+    assert!(message.contains("has no model_index.json, but single files: give one with `model`"), "{message}");
     assert!(message.contains(listed) && !message.contains("unet"), "{message}");
 }
 

@@ -184,7 +184,7 @@ fn pictures_stand_upright_as_their_exif_says() {
     let exif = b"\xff\xe1\x00\x22Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     jpeg.splice(2..2, exif.iter().copied());
     fs::write(&path, jpeg).unwrap();
-    let read = picture::read(&path, "--init").unwrap();
+    let read = picture::read(&path, attnmap::argument::INIT).unwrap();
     assert_eq!(read.dimensions(), (16, 32));
     assert!(read.get_pixel(8, 4).0[0] > 200 && read.get_pixel(8, 28).0[2] > 200, "red is above");
 }

@@ -302,7 +302,7 @@ fn an_embedding_that_does_not_fit_is_named() {
     let message = refusal("tiny-sd2", embedding("one-vector", None));
     assert!(message.contains("its vectors have 32 numbers, and text_encoder takes 40"), "{message}");
     let message = refusal("tiny-sd1", embedding("one-vector", Some("frog")));
-    assert!(message.contains("--embedding: the vocabulary has \"frog\" already"), "{message}");
+    assert!(message.contains("embedding: the vocabulary has \"frog\" already"), "{message}");
     assert!(refusal("tiny-sd1", embedding("one-vector", Some("a b"))).contains("is no word"));
     assert!(refusal("tiny-sd1", embedding("kohya-sd1", None)).contains("is no embedding"));
     let folder = TempDir::new().unwrap();

@@ -63,6 +63,23 @@ fn messages_show_the_users_text_and_never_escapes_or_control_characters() {
     }
 }
 
+/// The library's names of arguments are written as options; what a user typed is not, whatever it
+/// looks like.
+#[test]
+fn arguments_are_named_as_options_and_the_users_text_is_left_alone() {
+    let strength = ["--init", "`steps`.png", "--strength", "0.01", "--steps", "4"];
+    let (output, ..) = generate("a `steps` frog", &strength);
+    refused(&output, 2, &["--init: `steps`.png: no such file"]);
+    let (output, ..) = generate("a `steps` frog", &["--words", "`guidance`"]);
+    refused(&output, 2, &["--words: \"`guidance`\" is not in the prompt", "it has: a, steps, frog"]);
+    let (output, ..) = generate("a frog", &["--heads", "0", "--steps-window", "0..0.5"]);
+    refused(&output, 2, &["--steps-window: cannot be combined with --heads: "]);
+    let (output, _folder, _) = generate("a (`emphasis`) frog", &["--steps", "1", "--size", "64x64", "-q"]);
+    let told = stderr(&output);
+    let unread = "\"(`emphasis`)\" has brackets, which are plain text; --emphasis reads them as weights";
+    assert!(output.status.success() && told.contains(unread), "{told}");
+}
+
 #[test]
 fn words_are_found_in_whatever_unicode_form_they_are_typed() {
     let same = [

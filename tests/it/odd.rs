@@ -221,14 +221,14 @@ fn a_variant_is_taken_where_a_part_has_it() {
         let changes = Changes { variant: name.map(String::from), ..Default::default() };
         open(copy.path(), changes).unwrap_err().to_string()
     };
-    assert!(refusal(Some("fp16")).contains("no part has a `fp16` variant in safetensors; leave --variant out"));
+    assert!(refusal(Some("fp16")).contains("no part has a `fp16` variant in safetensors; leave `variant` out"));
     // Where the UNet has its variant alone, the way out that is named leads out.
     fs::remove_file(copy.path().join(UNET)).unwrap();
     assert!(
         refusal(None)
-            .contains("has only a `non_ema` variant of diffusion_pytorch_model.safetensors; give --variant non_ema")
+            .contains("has only a `non_ema` variant of diffusion_pytorch_model.safetensors; give `variant` non_ema")
     );
-    assert!(refusal(Some("fp16")).contains("--variant non_ema is there"));
+    assert!(refusal(Some("fp16")).contains("`variant` non_ema is there"));
     open(copy.path(), variant("non_ema")).unwrap();
     // A pickle of the variant is no reason to refuse the plain safetensors of another part.
     fs::write(copy.path().join("vae/diffusion_pytorch_model.non_ema.bin"), "x").unwrap();
@@ -418,7 +418,7 @@ fn a_folder_that_holds_an_adapter_is_that_adapter() {
     let open = |changes: Changes| open(&fixture("tiny-sd1"), changes);
     let refusal = |changes| open(changes).unwrap_err();
     let error = refusal(lora(folder.path()));
-    assert!(error.to_string().starts_with("--lora: ") && error.to_string().contains("no .safetensors file"), "{error}");
+    assert!(error.to_string().starts_with("lora: ") && error.to_string().contains("no .safetensors file"), "{error}");
     fs::write(folder.path().join("pytorch_lora_weights.bin"), "x").unwrap();
     assert!(refusal(lora(folder.path())).to_string().contains("Python pickle"));
     copy("kohya-sd1.safetensors", "style.safetensors");

@@ -179,9 +179,7 @@ fn words_phrases_and_occurrences_are_selected() {
     assert_eq!(texts(&tricky, "apple#2").unwrap(), [one("apple", 2)]);
     assert_eq!(texts(&SD1.encode("apple#2").unwrap(), "apple#2").unwrap(), [one("apple#2", 1)]);
     assert!(
-        texts(&prompt, "hair")
-            .unwrap_err()
-            .starts_with("--words: \"hair\" is not in the prompt; it has: A, red, Apple")
+        texts(&prompt, "hair").unwrap_err().starts_with("words: \"hair\" is not in the prompt; it has: A, red, Apple")
     );
     assert_eq!(prompt.select("hairs").unwrap_err().exit_code(), 2);
 

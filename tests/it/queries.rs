@@ -226,7 +226,7 @@ fn what_cannot_be_kept_is_refused_with_the_numbers_and_the_way_out() {
     refused(&output, 2, &["--keep-queries"]);
     let sd3 = pipeline("tiny-sd3");
     let error = sd3.query_sites(&sd3.default_options(), None).unwrap_err().to_string();
-    assert!(error.contains("--keep-queries: in joint attention"), "{error}");
+    assert!(error.contains("keep_queries: in joint attention"), "{error}");
 }
 
 /// Of a page with too little room, grids are averaged down before a layer is left out; scores are

@@ -222,3 +222,51 @@ fn lines_fit() {
     }
     assert!(long.is_empty(), "code has at most 120 columns, comments have 100:\n{}", long.join("\n"));
 }
+
+/// Files of the library that write command lines for users to run: on pages, in `run.json`, to cargo.
+const COMMAND_LINES: [&str; 9] = [
+    "argument.rs",
+    "evidence/asked.rs",
+    "gallery/looks.rs",
+    "gallery/make.rs",
+    "gallery/sweep_page.rs",
+    "pipeline/names.rs",
+    "pipeline/settings.rs",
+    "report/compare.rs",
+    "run/again.rs",
+];
+
+/// The lines of `code`, with their numbers, that write `--steps` or its like outside of comments and
+/// of a whole command (`attnmap generate --steps 3`).
+fn options_named(code: &str) -> Vec<(usize, &str)> {
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let named = |line: &str| {
+        let line = line.split_once("attnmap ").map_or(line, |(before, _)| before);
+        line.match_indices("--").any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let inside = before.is_some_and(|c| c.is_alphanumeric() || c == '-' || c == '_');
+            !inside && line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase())
+        })
+    };
+    code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//") && named(line)).collect()
+}
+
+/// The library speaks of arguments; only the command line, which may be one program of several,
+/// knows what they are called there.
+#[test]
+fn the_library_names_arguments_and_no_options() {
+    assert_eq!(options_named("\"raise --steps\"\n// --steps\nformat!(\"--lora {x}\")\na--b").len(), 2);
+    assert_eq!(options_named("\"see `attnmap eval --help`\"\n#[cfg(test)]\nmod tests { \"--x\" }"), []);
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for file in crate::cli::walk(&src).iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
+        if name.starts_with("cli/") || COMMAND_LINES.contains(&name.as_str()) {
+            continue;
+        }
+        let code = fs::read_to_string(file).unwrap();
+        let lines = options_named(&code).into_iter();
+        found.extend(lines.map(|(line, text)| format!("src/{name}:{}: {}", line + 1, text.trim())));
+    }
+    assert!(found.is_empty(), "name the argument, as `argument::STEPS`:\n{}", found.join("\n"));
+}

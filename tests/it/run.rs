@@ -130,7 +130,7 @@ fn another_folder_becomes_a_run_of_its_own() {
     view(&folder, None, Some(&out), false).unwrap();
     assert_eq!(before, content(&folder));
     view(&out, None, None, false).unwrap();
-    assert!(view(&folder, None, Some(&out), false).unwrap_err().to_string().contains("--force"));
+    assert!(view(&folder, None, Some(&out), false).unwrap_err().to_string().contains("`force`"));
     view(&folder, None, Some(&out), true).unwrap();
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
 }

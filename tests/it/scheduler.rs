@@ -256,14 +256,14 @@ fn step_counts_that_cannot_be_are_usage_errors() {
         for (steps, what) in [(0, "must be 1 or more"), (1001, "1001 is more than")] {
             let error = refused(json!({}), kind, steps);
             assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().starts_with("--steps: ") && error.to_string().contains(what), "{kind}: {error}");
+            assert!(error.to_string().starts_with("steps: ") && error.to_string().contains(what), "{kind}: {error}");
         }
     }
     // Possible counts whose timesteps or noise levels are not there.
     let ddim = refused(json!({"steps_offset": 1}), SchedulerKind::Ddim, 1000).to_string();
     assert!(ddim.contains("first timestep would be 1000"), "{ddim}");
     let dpm = refused(json!({}), SchedulerKind::DpmSolver, 1000).to_string();
-    assert!(dpm.starts_with("--steps: 1000 steps do not fit"), "{dpm}");
+    assert!(dpm.starts_with("steps: 1000 steps do not fit"), "{dpm}");
     let lcm = refused(json!({}), SchedulerKind::Lcm, 51).to_string();
     assert!(lcm.contains("51 is more than the 50 steps") && lcm.ends_with("; take fewer"), "{lcm}");
     let pndm = refused(json!({"skip_prk_steps": false}), SchedulerKind::Pndm, 3).to_string();
@@ -351,7 +351,7 @@ fn names_and_classes() {
     );
     let other = config(&json!({"_class_name": "SASolverScheduler"}));
     let error = build(&other, None, 10).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("SASolverScheduler") && error.contains("--scheduler: ddim"), "{error}");
+    assert!(error.contains("SASolverScheduler") && error.contains("`scheduler`: ddim"), "{error}");
     assert_eq!(build(&other, Some(SchedulerKind::Euler), 10).unwrap().timesteps().len(), 10);
     for (karras, algorithm, kind) in [
         (false, "dpmsolver++", SchedulerKind::DpmSolver),

@@ -280,7 +280,7 @@ fn what_does_not_go_is_refused_by_name() {
     refused(Options { width: 104, ..own.clone() }, "96 pixels a side");
     refused(Options { steps: 0, ..own.clone() }, "--steps");
     let emphasis = pipeline.read("a (red:1.5) frog", Syntax { emphasis: true, long: false });
-    assert!(emphasis.unwrap_err().to_string().contains("--emphasis"));
+    assert!(emphasis.unwrap_err().to_string().contains("emphasis"));
     // And flow matching's sampler elsewhere.
     let other = tiny("tiny-sd1");
     let options = Options { scheduler: Some("flow-euler".parse().unwrap()), ..other.default_options() };

@@ -95,7 +95,7 @@ fn single_files_have_the_folders_tensors_whatever_parts_they_hold() {
     write(&path, &tensors("tiny-sd35"));
     let refused = |config: Option<PathBuf>, part: &str| {
         let error = open(&path, config).unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains("--config"), "{error}");
+        assert!(error.contains(part) && error.contains("`config`"), "{error}");
     };
     refused(None, "tokens, which are not CLIP's");
     write(&path, &tensors("tiny-sd35").into_iter().filter(|(name, _)| name.starts_with("model.")).collect());

@@ -355,7 +355,7 @@ fn tensors_that_are_in_the_way_are_named() {
     // Without the folder's tokenizer, CLIP's own is meant.
     let (_kept, path) = tiny_file("tiny-sd1", |_| {});
     let message = open(&path, Changes::default()).unwrap_err().to_string();
-    assert!(message.contains("1475 tokens, which are not CLIP's 49408") && message.contains("--config"), "{message}");
+    assert!(message.contains("1475 tokens, which are not CLIP's 49408") && message.contains("`config`"), "{message}");
 }
 
 /// Numbers of eight bits are read as what they stand for; those that need scales beside them are
@@ -439,10 +439,10 @@ fn files_of_other_kinds_are_named() {
     let options = |changes| OpenOptions { changes, ..Default::default() };
     let misplaced =
         Checkpoint::open(&Source::Folder(fixture("tiny-sd1")), &options(with_config("tiny-sd1"))).unwrap_err();
-    assert!(misplaced.to_string().contains("--config: only a single-file"), "{misplaced}");
+    assert!(misplaced.to_string().contains("config: only a single-file"), "{misplaced}");
     let changes = Changes { prediction: Some("flow".into()), ..Default::default() };
     let unknown = Checkpoint::open(&Source::Embedded, &options(changes)).unwrap_err();
-    assert!(unknown.to_string().contains("--prediction: \"flow\" is unknown"), "{unknown}");
+    assert!(unknown.to_string().contains("prediction: \"flow\" is unknown"), "{unknown}");
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! `model_index.json`: which pipeline a folder is and which parts it has.
 
 use super::fields::Fields;
+use crate::argument::MODEL;
 use crate::checkpoint::part::Part;
 use crate::{Error, Result};
 use serde::Serialize;
@@ -239,9 +240,10 @@ fn part_class(value: Option<&Value>) -> Option<&str> {
 fn refiner(file: &Path) -> Error {
     Error::Unsupported {
         what: format!("{}: an SDXL refiner (it has no `text_encoder`)", file.display()),
-        way_out:
-            "it only finishes images of a base model; give the base: --model stabilityai/stable-diffusion-xl-base-1.0"
-                .into(),
+        way_out: format!(
+            "it only finishes images of a base model; give the base: {MODEL} stabilityai/stable-diffusion-xl-base-1.0"
+        )
+        .into(),
     }
 }
 
@@ -297,7 +299,7 @@ fn unsupported_pipeline(class: &str, file: &Path) -> Error {
         false => "",
     };
     let way_out = format!(
-        "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL, LCM, FLUX.1 and Z-Image checkpoints are; e.g. --model \
+        "Stable Diffusion 1.x, 2.x, 3, 3.5, SDXL, LCM, FLUX.1 and Z-Image checkpoints are; e.g. {MODEL} \
          stable-diffusion-v1-5/stable-diffusion-v1-5{record}"
     );
     Error::Unsupported { what: format!("{}: {family} ({class})", file.display()), way_out }

@@ -8,6 +8,7 @@ use super::needs::{is_commit, optional, required};
 use super::options::HubOptions;
 use super::server::Server;
 use super::transfer;
+use crate::argument::MODEL;
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::configs::Configs;
 use crate::checkpoint::part::Part;
@@ -181,7 +182,7 @@ impl<'a> Remote<'a> {
         let files = self.single_files(names);
         if !files.is_empty() {
             return Err(
-                self.refuse(format!("has no model_index.json, but single files: give one with --model {files}"))
+                self.refuse(format!("has no model_index.json, but single files: give one with {MODEL} {files}"))
             );
         }
         let has = |kind: &str| names.iter().find(|name| name.ends_with(kind));

@@ -12,6 +12,7 @@ use super::config::DenoiserConfig;
 use super::single::{Piece, UnetNames, sd3_originals};
 use super::weights::{Change, LowRank, RowsOf, WeightFile, flux_layers, z_image_layers};
 use crate::Result;
+use crate::argument::LORA;
 use keys::{Layer, Meaning, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -195,7 +196,7 @@ impl Lora {
         checkpoint: &str,
         changes: &mut Changes,
     ) -> Result<(Arc<WeightFile>, Option<String>)> {
-        let file = adapter::open(&self.file, adapter::LORA.option)?;
+        let file = adapter::open(&self.file, adapter::LORA.argument)?;
         let fault = |reason: String| file.fault(reason);
         let (layers, mut misfits) = read_layers(&file)?;
         if layers.is_empty() && misfits.is_empty() {
@@ -256,7 +257,7 @@ impl Lora {
         }
         let verb = if misfits.len() == 1 { "layers does not fit and is" } else { "layers do not fit and are" };
         format!(
-            "--lora {}: {} of {total} {verb} left out: {}; the rest is applied",
+            "{LORA:#} {}: {} of {total} {verb} left out: {}; the rest is applied",
             self.file.display(),
             misfits.len(),
             named.join(", ")

@@ -24,6 +24,7 @@ use super::config::{TextEncoderConfig, UnetConfig};
 use super::store::{Made, Store};
 use super::weights;
 use super::weights::{Place, WeightFile};
+use crate::argument::{CONFIG, MODEL};
 use crate::{Error, Result};
 use opened::{Places, summarised};
 use recognise::{Encoder, Kind};
@@ -39,7 +40,7 @@ use tensors::{Tensors, UNET, VAE};
 /// predicts, if the user says so.
 pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>) -> Result<Single> {
     if !path.is_file() {
-        return Err(Error::option("--model", format!("no file {}", path.display())));
+        return Err(Error::argument(MODEL, format!("no file {}", path.display())));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let file = WeightFile::open(&Store::Folder(path.parent().unwrap_or(Path::new("")).into()), &name)?;
@@ -64,7 +65,7 @@ pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>)
         if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
             return Err(fault(format!(
                 "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
-                tokenizer/ with --config",
+                tokenizer/ with {CONFIG}",
                 vocabulary::TOKENS
             )));
         }

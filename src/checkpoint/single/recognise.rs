@@ -4,6 +4,7 @@
 use super::tensors::{Tensors, UNET, VAE};
 use super::text::Naming;
 use crate::Error;
+use crate::argument::{EMBEDDING, LORA, MODEL};
 use crate::checkpoint::weights::WeightFile;
 use std::path::Path;
 
@@ -153,7 +154,7 @@ fn other_kind(file: &WeightFile) -> Refusal {
     if any("lora_down.") || any("lora_A.") || any(".lora.down.") || any("hada_w1") || any("lokr_w1") {
         Refusal::new(
             "a LoRA, not a checkpoint,",
-            "give it with --lora, and with --model the checkpoint that it changes",
+            format!("give it with {LORA}, and with {MODEL} the checkpoint that it changes"),
         )
     } else if file.metadata("format_version").is_some()
         || (file.info("tokens").is_some() && file.info("words").is_some())
@@ -181,7 +182,7 @@ fn other_kind(file: &WeightFile) -> Refusal {
     } else if starts("emb_params") || (starts("clip_l") || starts("clip_g")) && file.names().count() <= 2 {
         Refusal::new(
             "a textual-inversion embedding, not a checkpoint,",
-            "give it with --embedding, and with --model the checkpoint that it is for",
+            format!("give it with {EMBEDDING}, and with {MODEL} the checkpoint that it is for"),
         )
     } else if starts("down_blocks.") || starts("conv_in.") {
         Refusal::new("the UNet alone of a diffusers folder", folder)

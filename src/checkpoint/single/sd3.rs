@@ -9,6 +9,7 @@ use super::opened::{Places, Single, summarised};
 use super::tensors::{Tensors, UNET, VAE};
 use super::text::{self, Naming};
 use super::{sd3_names, vae, vocabulary};
+use crate::argument::CONFIG;
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::{Made, Store};
@@ -55,16 +56,18 @@ pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Resu
         if tokens < vocabulary::TOKENS && !made.replaces("tokenizer/vocab.json") {
             return Err(fault(format!(
                 "its text encoder has {tokens} tokens, which are not CLIP's {}; give the folder that has its \
-                 tokenizer/ with --config",
+                 tokenizer/ with {CONFIG}",
                 vocabulary::TOKENS
             )));
         }
     }
     if has(&file, T5) && !made.replaces("tokenizer_3/tokenizer.json") {
         return Err(fault(
-            "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with \
-             --config, or take the file without T5"
-                .into(),
+            format!(
+                "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with \
+             {CONFIG}, or take the file without T5"
+            )
+            .into(),
         ));
     }
     let store = Store::Made(Arc::new(made));
@@ -82,7 +85,7 @@ pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Resu
         (missing, None) => {
             let names: Vec<&str> = missing.iter().map(|part| part.folder()).collect();
             return Err(fault(format!(
-                "has no {}; give a folder of Stable Diffusion 3 that has them with --config",
+                "has no {}; give a folder of Stable Diffusion 3 that has them with {CONFIG}",
                 names.join(", ")
             )));
         }

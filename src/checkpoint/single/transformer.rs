@@ -3,6 +3,7 @@
 
 use super::opened::{Places, Single, summarised};
 use super::recognise;
+use crate::argument::CONFIG;
 use crate::checkpoint::config::{Family, ModelIndex};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
@@ -22,7 +23,7 @@ pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Opt
     let Some(folder) = folder else {
         return Err(fault(format!(
             "holds a transformer of {name}; give the folder of {name} that has its text encoders and autoencoder with \
-             --config"
+             {CONFIG}"
         )));
     };
     let store = Store::Folder(folder.into());
@@ -33,8 +34,8 @@ pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Opt
         Transformer::ZImage => index.family == Family::ZImage,
     };
     if !fits {
-        return Err(Error::option(
-            "--config",
+        return Err(Error::argument(
+            CONFIG,
             format!(
                 "{} is a folder of {}, and the file is a transformer of {name}",
                 folder.display(),

@@ -4,6 +4,7 @@
 use super::convert::to_tensor;
 use super::file::WeightFile;
 use super::problem::Problem;
+use crate::argument::DTYPE;
 use candle_core::{DType, Device, Shape, Tensor};
 use std::sync::Arc;
 
@@ -76,7 +77,7 @@ pub(super) fn apply_all(
     let changed = changed.reshape(wanted)?.to_dtype(dtype)?;
     let finite = changed.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite());
     if !finite {
-        return Err(Problem::Content("is out of range once changed; lower the weight, or use --dtype f32".into()));
+        return Err(Problem::Content(format!("is out of range once changed; lower the weight, or use {DTYPE} f32")));
     }
     Ok(changed.to_device(device)?)
 }

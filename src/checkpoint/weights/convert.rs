@@ -4,6 +4,7 @@
 use super::blocks::blocks;
 use super::entry::Encoding;
 use super::problem::Problem;
+use crate::argument::DTYPE;
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -54,7 +55,7 @@ fn finite(tensor: Tensor, to: DType, device: &Device) -> Result<Tensor, Problem>
     let tensor = tensor.to_dtype(to)?;
     if !f32::all_finite(&tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?) {
         let reason =
-            format!("has numbers that are not finite in {}; the file is damaged, or use --dtype f32", to.as_str());
+            format!("has numbers that are not finite in {}; the file is damaged, or use {DTYPE} f32", to.as_str());
         return Err(Problem::Content(reason));
     }
     Ok(tensor.to_device(device)?)
@@ -136,7 +137,7 @@ fn blame<T: Element>(elements: &[T], bytes: &[u8], from: Dtype) -> String {
         _ => f64::from_le_bytes(element(bytes, at)),
     };
     if source.is_finite() {
-        format!("has {source:e}, which is out of range for {}; use --dtype f32", T::DTYPE.as_str())
+        format!("has {source:e}, which is out of range for {}; use {DTYPE} f32", T::DTYPE.as_str())
     } else {
         format!("has {source} at element {at}; the file is damaged, or its training failed")
     }

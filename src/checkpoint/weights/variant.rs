@@ -1,5 +1,6 @@
 //! Which files a part's weights are in: one or several shards, of a variant where the part has it.
 
+use crate::argument::VARIANT;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
 use crate::{Error, Result};
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 /// index lists; see [`choose_all`].
 ///
 /// # Errors
-/// [`Error::Weights`] where a part has none, naming what is there instead; [`Error::Option`] for a
+/// [`Error::Weights`] where a part has none, naming what is there instead; [`Error::Argument`] for a
 /// variant that no part has.
 pub(crate) fn part_files(
     store: &Store,
@@ -77,12 +78,12 @@ pub(crate) fn choose_all(
         let others: BTreeSet<String> = others.collect();
         let plain = folders.iter().all(|(part, names)| of_variant(*part, None, names).is_some());
         let way_out = match others.first() {
-            _ if plain => "leave --variant out".to_string(),
-            Some(other) => format!("--variant {other} is there"),
-            None => "leave --variant out".to_string(),
+            _ if plain => format!("leave {VARIANT} out"),
+            Some(other) => format!("{VARIANT} {other} is there"),
+            None => format!("leave {VARIANT} out"),
         };
         let reason = format!("no part has a `{variant}` variant in safetensors; {way_out}");
-        return Err(Error::option("--variant", reason));
+        return Err(Error::argument(VARIANT, reason));
     }
     let choose = |(part, names): &(Part, Vec<String>)| {
         let choice = of_variant(*part, variant, names).or_else(|| of_variant(*part, None, names));
@@ -133,7 +134,7 @@ fn lacking(part: Part, variant: Option<&str>, present: &[String]) -> String {
     let plain = format!("{stem}.safetensors");
     if let Some(other) = variants(stem, present).first() {
         return match variant {
-            None => format!("has only a `{other}` variant of {plain}; give --variant {other}"),
+            None => format!("has only a `{other}` variant of {plain}; give {VARIANT} {other}"),
             Some(variant) => {
                 format!("has neither a `{variant}` variant nor {plain}, only a `{other}` variant; fetch one of those")
             }

@@ -2,6 +2,7 @@
 //! lengths, and pictures in `SPLIT/`, `images/SPLIT/` or `images/`.
 
 use super::labels::{BACKGROUND, Labels, VOID, wrong};
+use crate::argument::SCENES;
 use crate::evidence::scene::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};
@@ -116,7 +117,7 @@ impl Coco {
     /// The picture at `index` as a scene. Where things overlap, the smaller one is in front.
     pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         let image = &self.images[index];
-        let picture = picture::read(&self.pictures[index], "SCENES")?;
+        let picture = picture::read(&self.pictures[index], SCENES)?;
         let grid = Grid::new(image.height, image.width);
         if picture.dimensions() != (image.width as u32, image.height as u32) {
             let listed = format!("{}x{}", image.width, image.height);

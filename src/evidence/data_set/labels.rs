@@ -1,6 +1,7 @@
 //! A picture with a class for every pixel, and the scene that it makes.
 
 use super::super::scene::{Object, Scene};
+use crate::argument::SCENES;
 use crate::trace::Grid;
 use crate::{Error, picture};
 use image::RgbImage;
@@ -59,5 +60,5 @@ impl Labels {
 
 /// What is wrong with `file`.
 pub(super) fn wrong(file: &Path, reason: impl std::fmt::Display) -> Error {
-    Error::option("SCENES", format!("{}: {reason}", file.display()))
+    Error::argument(SCENES, format!("{}: {reason}", file.display()))
 }

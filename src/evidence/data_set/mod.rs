@@ -35,7 +35,7 @@ impl DataSet {
     /// Opens `folder`, in whichever layout it has.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] on `SCENES` that names the file at fault; [`crate::Error::Io`].
+    /// [`crate::Error::Argument`] on `SCENES` that names the file at fault; [`crate::Error::Io`].
     pub fn open(folder: &Path) -> Result<Self> {
         if let Some(found) = Voc::open(folder)? {
             return Ok(Self(Layout::Voc(found)));
@@ -81,7 +81,7 @@ impl DataSet {
     /// and COCO are brought to `size`, and may show no class at all.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] on `SCENES` that names the file that is missing or damaged.
+    /// [`crate::Error::Argument`] on `SCENES` that names the file that is missing or damaged.
     pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         match &self.0 {
             Layout::Scenes(scenes) => Ok(scenes[index].clone()),

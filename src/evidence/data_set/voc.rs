@@ -2,6 +2,7 @@
 //! in the challenge's colours, and which of them count in `ImageSets/Segmentation/val.txt`.
 
 use super::labels::{BACKGROUND, Labels, VOID, wrong};
+use crate::argument::SCENES;
 use crate::evidence::scene::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};
@@ -87,7 +88,7 @@ impl Voc {
         let image = ["jpg", "jpeg", "png"].map(|extension| file("JPEGImages", extension));
         let image = image.iter().find(|file| file.is_file()).unwrap_or(&image[0]);
         let mask = file("SegmentationClass", "png");
-        let (picture, pixels) = (picture::read(image, "SCENES")?, picture::read(&mask, "SCENES")?);
+        let (picture, pixels) = (picture::read(image, SCENES)?, picture::read(&mask, SCENES)?);
         if picture.dimensions() != pixels.dimensions() {
             return Err(wrong(&mask, format!("it has another size than {}", image.display())));
         }

@@ -13,6 +13,7 @@
 //! ```
 
 use super::kind::{Expectation, Expectations, Kind, Side, wrong};
+use crate::argument::EXPECT;
 use crate::facts::lexicon::{PHRASES, Relation};
 use crate::heatmap::Bounds;
 use crate::{Error, Result, in_quotes};
@@ -33,7 +34,7 @@ impl FromStr for Expectations {
     /// Reads a list of expectations.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--expect` with the place of the first character that cannot be read,
+    /// [`Error::Argument`] on `expect` with the place of the first character that cannot be read,
     /// counted from 1.
     fn from_str(text: &str) -> Result<Self> {
         let mut reader = Reader { text, at: 0 };
@@ -54,7 +55,7 @@ impl FromStr for Expectations {
         }
         if all.is_empty() {
             let reason = "there is none; write for example \"frog right of apple, apple@left, no fox\"";
-            return Err(Error::option("--expect", reason));
+            return Err(Error::argument(EXPECT, reason));
         }
         Ok(Self(all))
     }
@@ -346,7 +347,7 @@ mod tests {
             let error = text.parse::<Expectations>().unwrap_err();
             let message = error.to_string();
             assert_eq!(error.exit_code(), 2, "{text}");
-            assert!(message.starts_with(&format!("--expect: at character {at} (")), "{text}: {message}");
+            assert!(message.starts_with(&format!("expect: at character {at} (")), "{text}: {message}");
             assert!(message.contains(says), "{text}: {message}");
         }
         for none in ["", " ", ",,"] {

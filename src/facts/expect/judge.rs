@@ -117,7 +117,7 @@ impl Expectations {
     /// can tell what is expected.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--expect`, pointing at the first that is not.
+    /// [`Error::Argument`] on `expect`, pointing at the first that is not.
     pub fn check_words(&self, prompt: &PromptInfo, probes: &[WordInfo]) -> Result<()> {
         for expectation in &self.0 {
             for thing in expectation.kind.things() {
@@ -137,7 +137,7 @@ impl Expectations {
     /// are then left out.
     ///
     /// # Errors
-    /// [`Error::Option`] on `--expect`, pointing at the first that stands in none.
+    /// [`Error::Argument`] on `expect`, pointing at the first that stands in none.
     pub fn check_texts(&self, texts: &[&str]) -> Result<()> {
         let texts: Vec<String> = texts.iter().map(|text| normalized(text)).collect();
         for expectation in self.0.iter().filter(|expectation| !matches!(expectation.kind, Kind::Absent(_))) {
@@ -174,7 +174,7 @@ impl Expectations {
     /// centres begin. `sightings` are those of the things that are [looked for](Self::looked_for).
     ///
     /// # Errors
-    /// As [`heatmap::aggregate`]. [`Error::Option`] on `--expect` for a thing without a sighting
+    /// As [`heatmap::aggregate`]. [`Error::Argument`] on `expect` for a thing without a sighting
     /// and for a word that stands in the prompt several times. The same for one of which maps do
     /// not tell whether it was drawn.
     pub fn check(
@@ -275,7 +275,7 @@ fn can_be_told(thing: &str) -> Result<(), Unfound> {
 /// The one word, phrase or probe that `thing` is.
 fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> Result<WordInfo, Unfound> {
     let mut words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
-        Error::Option { reason, .. } => Unfound(reason, true),
+        Error::Argument { reason, .. } => Unfound(reason, true),
         other => Unfound(other.to_string(), true),
     })?;
     let word = match (words.pop(), words.len()) {

@@ -1,6 +1,7 @@
 //! What can be expected of an image.
 
 use crate::Error;
+use crate::argument::EXPECT;
 use crate::facts::lexicon::Relation;
 use crate::heatmap::{Bounds, Point};
 use std::fmt;
@@ -111,7 +112,7 @@ impl fmt::Display for Expectations {
 
 /// An error on `--expect` that points at a character, counted from 1, where `what` stands.
 pub(super) fn wrong(character: usize, what: &str, reason: &str) -> Error {
-    Error::option("--expect", format!("at character {character} ({what}): {reason}"))
+    Error::argument(EXPECT, format!("at character {character} ({what}): {reason}"))
 }
 
 #[cfg(test)]

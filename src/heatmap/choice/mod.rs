@@ -5,6 +5,7 @@ mod data;
 mod ranges;
 mod sites;
 
+use crate::argument::{AGGREGATE, Argument, LAYERS, RESOLUTION};
 use crate::trace::{Grid, Half, Site, Stage};
 use crate::{Error, Result};
 pub use ranges::{HeadSet, StepWindow};
@@ -167,7 +168,7 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "concept",
-        about: "ConceptAttention: what each place's attention output is most like, among the concepts of --concepts; \
+        about: "ConceptAttention: what each place's attention output is most like, among the concepts that the run kept; \
         FLUX.1's last ten blocks of two streams, every layer of Stable Diffusion 3",
         sites: &[SiteFilter::Concepts],
         compete: None,
@@ -223,12 +224,12 @@ impl Aggregate {
     /// The aggregate of that name in [`NAMED`].
     ///
     /// # Errors
-    /// [`Error::Option`] listing the names.
+    /// [`Error::Argument`] listing the names.
     pub fn named(name: &str) -> Result<Self> {
         let Some(found) = NAMED.iter().find(|named| named.name == name) else {
             let names: Vec<_> = NAMED.iter().map(|named| named.name).collect();
-            return Err(Error::option(
-                "--aggregate",
+            return Err(Error::argument(
+                AGGREGATE,
                 format!("{} is unknown; choose from {}", crate::in_quotes(name), names.join(", ")),
             ));
         };
@@ -247,7 +248,7 @@ impl Aggregate {
     /// Positions in `sites` of those that are taken.
     ///
     /// # Errors
-    /// [`Error::Option`] when there are none, listing the grids that there are.
+    /// [`Error::Argument`] when there are none, listing the grids that there are.
     pub fn choose(&self, sites: &[Site], latent: Grid) -> Result<Vec<usize>> {
         let takes = |site: &Site| self.sites.iter().all(|filter| filter.takes(site, sites, latent));
         let chosen: Vec<usize> = (0..sites.len()).filter(|&index| takes(&sites[index])).collect();
@@ -270,7 +271,7 @@ impl Aggregate {
                 }
                 _ => format!("{self} takes no layer of this run, which has {there}"),
             };
-            return Err(Error::option(self.option(), reason));
+            return Err(Error::argument(self.blamed(), reason));
         }
         Ok(chosen)
     }
@@ -280,12 +281,12 @@ impl Aggregate {
         self.measure == Measure::Attention && self.queries == Queries::Image
     }
 
-    /// The option to blame when no site is left.
-    fn option(&self) -> &'static str {
+    /// The argument to blame when no site is left.
+    fn blamed(&self) -> Argument {
         match self.sites.last() {
-            Some(SiteFilter::Layers(_)) => "--layers",
-            Some(SiteFilter::Resolutions(_)) => "--resolution",
-            _ => "--aggregate",
+            Some(SiteFilter::Layers(_)) => LAYERS,
+            Some(SiteFilter::Resolutions(_)) => RESOLUTION,
+            _ => AGGREGATE,
         }
     }
 }
@@ -350,7 +351,7 @@ impl FromStr for Aggregate {
             } else if part == TEXT_QUERIES {
                 how.queries = Queries::Text;
             } else {
-                return Err(Error::option("--aggregate", format!("{text:?} cannot be read: {part:?} is unknown")));
+                return Err(Error::argument(AGGREGATE, format!("{text:?} cannot be read: {part:?} is unknown")));
             }
         }
         Ok(how)
@@ -385,7 +386,7 @@ mod tests {
         let sites = [site("up_blocks.1.attentions.0", Stage::Up, 16, 24)];
         let how = Aggregate::named("all").unwrap().narrowed(SiteFilter::Resolutions(vec![Resolution::Short(24)]));
         let error = how.choose(&sites, Grid::new(64, 96)).unwrap_err().to_string();
-        assert_eq!(error, "--resolution: no layer has a grid of 24; this run has up 24x16");
+        assert_eq!(error, "resolution: no layer has a grid of 24; this run has up 24x16");
     }
 
     #[test]

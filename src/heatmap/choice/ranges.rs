@@ -1,5 +1,6 @@
 //! Which heads and which steps a heat map is made of.
 
+use crate::argument::{HEADS, STEPS_WINDOW};
 use crate::{Error, Result};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -25,8 +26,7 @@ impl FromStr for HeadSet {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong =
-            || Error::option("--heads", format!("{} is no choice of heads; write 0-3,7", crate::in_quotes(text)));
+        let wrong = || Error::argument(HEADS, format!("{} is no choice of heads; write 0-3,7", crate::in_quotes(text)));
         let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
         let range = |part: &str| -> Result<_> {
             let (first, last) = match part.split_once("..") {
@@ -68,7 +68,7 @@ impl StepWindow {
     /// The steps of a run of `count` steps, from 0.
     ///
     /// # Errors
-    /// [`Error::Option`] when the window names steps that the run does not have.
+    /// [`Error::Argument`] when the window names steps that the run does not have.
     pub fn resolve(&self, count: usize) -> Result<Range<usize>> {
         match *self {
             Self::Shares(from, to) => {
@@ -78,7 +78,7 @@ impl StepWindow {
             }
             Self::Numbers(first, last) if last <= count => Ok(first - 1..last),
             Self::Numbers(..) => {
-                Err(Error::option("--steps-window", format!("{self} goes beyond the run, which has steps 1-{count}")))
+                Err(Error::argument(STEPS_WINDOW, format!("{self} goes beyond the run, which has steps 1-{count}")))
             }
         }
     }
@@ -93,7 +93,7 @@ impl FromStr for StepWindow {
                 "{} is no window; write shares of the run, like 0.2..0.8, or step numbers, like 1-20",
                 crate::in_quotes(text)
             );
-            Error::option("--steps-window", reason)
+            Error::argument(STEPS_WINDOW, reason)
         };
         if let Some((from, to)) = text.split_once("..") {
             let share = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());

@@ -1,5 +1,6 @@
 //! Which attention sites a heat map is made of: by DAAM's rule, by layer, by resolution.
 
+use crate::argument::{LAYERS, RESOLUTION};
 use crate::trace::{Grid, Site, Stage};
 use crate::{Error, Result};
 use std::fmt;
@@ -134,7 +135,7 @@ impl FromStr for LayerPattern {
             "down" => Self::Stage(Stage::Down),
             "mid" => Self::Stage(Stage::Mid),
             "up" => Self::Stage(Stage::Up),
-            "" => return Err(Error::option("--layers", "an empty pattern; write `up`, `mid` or `up_blocks.1.*`")),
+            "" => return Err(Error::argument(LAYERS, "an empty pattern; write `up`, `mid` or `up_blocks.1.*`")),
             path => Self::Path(path.trim_end_matches('.').to_string()),
         })
     }
@@ -189,7 +190,7 @@ impl FromStr for Resolution {
                 "{} is no size; write the short side of a site grid, like 16, or WxH, like 24x16",
                 crate::in_quotes(text)
             );
-            Error::option("--resolution", reason)
+            Error::argument(RESOLUTION, reason)
         };
         let side = |text: &str| text.trim().parse::<usize>().ok().filter(|&side| side > 0).ok_or_else(wrong);
         match text.split_once(['x', 'X']) {

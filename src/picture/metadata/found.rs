@@ -1,5 +1,6 @@
 //! What was found in a picture's metadata, whichever program wrote it.
 
+use crate::argument::LORA;
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 use serde::{Deserialize, Serialize};
@@ -77,5 +78,5 @@ pub(super) fn shortened(text: &str) -> String {
 /// What is said of a LoRA that the picture was drawn with.
 pub(super) fn lora(name: &str, weight: Option<f64>) -> String {
     let weight = weight.map_or_else(String::new, |weight| format!(":{weight}"));
-    format!("LoRA {name} (give it with --lora FILE{weight})")
+    format!("LoRA {name} (give it with {LORA} FILE{weight})")
 }

@@ -239,7 +239,7 @@ mod tests {
         let mut left = Vec::new();
         let kept = without_networks("a <b> frog, <lora:style:0.8>, <hypernet:h:1> < lora", &mut left);
         assert_eq!(kept, "a <b> frog, ,  < lora");
-        assert_eq!(left, ["LoRA style (give it with --lora FILE:0.8)", "hypernetwork h"]);
+        assert_eq!(left, ["LoRA style (give it with `lora` FILE:0.8)", "hypernetwork h"]);
         assert_eq!(without_networks("a frog, <lora:x:1>", &mut left), "a frog");
     }
 }
