@@ -38,7 +38,7 @@ struct Found {
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().ok_or_else(|| Error::option("attribution", "give a folder of scenes"))?;
+    let folder = args.next().ok_or_else(|| Error::input("attribution", "give a folder of scenes"))?;
     let count = args.next().and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions { plain: true, ..LoadOptions::default() })?;
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
                 right.entry(kind.to_owned()).or_default().push(if first == Some(own) { 1.0 } else { 0.0 });
             };
             let parts = rank(&trace, &Aggregate::default(), &info.words, &place, THRESHOLD, &|_| None)?;
-            let part = |word: usize| parts.iter().find(|part| part.word == attnmap::facts::label(&info.words[word]));
+            let part = |word: usize| parts.iter().find(|part| part.word == info.words[word].label());
             tell("attention, share here", &|word| part(word).map_or(0.0, |part| part.share));
             tell("attention, against the image", &|word| part(word).map_or(0.0, |part| part.lift));
             let change = |word: usize| cuts[drawn.iter().position(|&other| other == word).unwrap_or(0)].map.as_slice();

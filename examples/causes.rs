@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
     let folders: Vec<String> = std::env::args().skip(1).collect();
     if folders.is_empty() {
-        return Err(Error::option("causes", "give folders of scenes, such as tests/data/scenes/final"));
+        return Err(Error::input("causes", "give folders of scenes, such as tests/data/scenes/final"));
     }
     for folder in folders {
         let mut counts: BTreeMap<String, Count> = BTreeMap::new();

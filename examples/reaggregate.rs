@@ -36,7 +36,7 @@ fn main() -> attnmap::Result<()> {
             let peak = layout.peak.map_or("nowhere".into(), |peak| {
                 format!("{:>5.1} % at x {:.2}, y {:.2}", 100.0 * peak.value, peak.x, peak.y)
             });
-            println!("  {:<16} share {:>5.1} %   peak {peak}", trace.about.prompt.label(word), 100.0 * layout.share);
+            println!("  {:<16} share {:>5.1} %   peak {peak}", word.label(), 100.0 * layout.share);
         }
     }
     Ok(())

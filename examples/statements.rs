@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     let known = checkpoint.defaults.vocabulary.clone().unwrap_or_default();
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.is_empty() {
-        return Err(Error::option("statements", "give evaluation.json, folders of scenes, or both"));
+        return Err(Error::input("statements", "give evaluation.json, folders of scenes, or both"));
     }
     let mut counts = Counts::default();
     for place in args.iter().map(Path::new) {
@@ -174,7 +174,7 @@ fn scenes(pipeline: &Pipeline, folder: &Path, counts: &mut Counts) -> Result<()>
 /// Relations, neglect and colours on the prompts of an evaluation.
 fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Counts) -> Result<()> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
-    let wrong = |reason: String| Error::option("statements", format!("{}: {reason}", file.display()));
+    let wrong = |reason: String| Error::input("statements", format!("{}: {reason}", file.display()));
     let read: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let images = read["images"].as_array().ok_or_else(|| wrong("no `images`".into()))?;
     let is_thing = |word: &str| {

@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         ["scenes", folders @ ..] if !folders.is_empty() => scenes(&pipeline, folders),
         ["prompts", file] => prompts(&pipeline, Path::new(file), 1),
         ["prompts", file, every] => prompts(&pipeline, Path::new(file), every.parse().unwrap_or(1)),
-        _ => Err(Error::option("verdicts", "give `scenes FOLDER...` or `prompts evaluation.json [N]`")),
+        _ => Err(Error::input("verdicts", "give `scenes FOLDER...` or `prompts evaluation.json [N]`")),
     }
 }
 
@@ -194,7 +194,7 @@ const CHOSEN_ON: usize = 70;
 /// with the seed that it was drawn with.
 fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
-    let wrong = |reason: String| Error::option("evaluation.json", reason);
+    let wrong = |reason: String| Error::input("evaluation.json", reason);
     let list: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let list = list["images"].as_array().ok_or_else(|| wrong("has no images".into()))?;
     let mut found: [BTreeMap<&str, Vec<WordEvidence>>; 2] = Default::default();

@@ -217,7 +217,7 @@ fn main() -> Result<()> {
 
 fn ask() -> Result<Ask> {
     let wrong = || {
-        Error::option(
+        Error::input(
             "why_truth",
             "give a folder, and --select, --report, --seeds N, --noises N, --cases N or --steps N",
         )

@@ -1,6 +1,7 @@
 //! The one error type of the library: what went wrong, in which file or argument, and the way out.
 
 use crate::argument::Argument;
+use crate::text::printable;
 use std::path::{Path, PathBuf};
 
 /// Shorthand for results of this library.
@@ -140,32 +141,6 @@ impl Error {
 /// [`printable`] without the white space at the end, as of a message that another library wrote.
 fn plain(text: &str) -> String {
     printable(text.trim_end())
-}
-
-/// `text` on one line, for people: its own characters and never escapes of them, but none that
-/// could drive the reader's terminal. White space becomes a space; control characters, and those
-/// that turn the order of the text around them, become U+FFFD.
-///
-/// ```
-/// assert_eq!(attnmap::printable("\u{938}\u{947}\u{92c}\u{1b}[31m\n!"), "\u{938}\u{947}\u{92c}\u{fffd}[31m !");
-/// ```
-pub fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let shown = |c: char| match c {
-        c if c.is_whitespace() => ' ',
-        c if c.is_control() || turns(c) => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(shown).collect()
-}
-
-/// What a user wrote, in quotation marks for a message: [`printable`], and no longer than 80
-/// characters.
-pub fn in_quotes(text: impl AsRef<str>) -> String {
-    const MOST: usize = 80;
-    let text = printable(text.as_ref());
-    let more = if text.chars().nth(MOST).is_some() { "..." } else { "" };
-    format!("\"{}{more}\"", text.chars().take(MOST).collect::<String>())
 }
 
 /// What a user can do about an answer of the operating system, where there is something to do.

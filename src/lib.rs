@@ -72,8 +72,10 @@ pub mod run;
 pub mod scheduler;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod text;
 pub mod trace;
 pub mod why;
 
-pub use error::{Error, Result, in_quotes, printable};
+pub use error::{Error, Result};
 pub use figures::percent;
+pub use text::{in_quotes, one_line, printable};

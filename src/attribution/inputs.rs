@@ -3,7 +3,6 @@
 use candle_core::{DType, Tensor};
 
 use super::method::Input;
-use crate::facts::label;
 use crate::model::Conditioning;
 use crate::pipeline::{Options, Pipeline, States};
 use crate::prompt::{Joined, Prompt};
@@ -59,7 +58,7 @@ impl Inputs {
         }
         let words = PromptInfo::from(prompt).words;
         let mut owners: Vec<Owner> =
-            words.iter().map(|word| Owner { name: label(word), word: Some(word.clone()) }).collect();
+            words.iter().map(|word| Owner { name: word.label(), word: Some(word.clone()) }).collect();
         owners.extend(AROUND.map(|name| Owner { name: name.into(), word: None }));
         let empty = pipeline.read("", prompt.syntax)?;
         let both = [prompt, &empty];

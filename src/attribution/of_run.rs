@@ -65,7 +65,7 @@ pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     let how = Aggregate { half: Half::Conditional, ..how };
     let maps = heatmap::aggregate(&trace, &how, std::slice::from_ref(word))?;
     let threshold = Threshold::Share(run.record.display.threshold);
-    let region = word_regions(&maps, &trace.about.prompt, trace.about.image, threshold).into_iter().next();
+    let region = word_regions(&maps, trace.about.image, threshold).into_iter().next();
     let Some(region) = region.filter(|region| region.area > 0.0) else {
         let reason = format!("the map of {} is 0 everywhere; name the place with {AT} or {BOX}", word.text);
         return Err(Error::argument(WORD, reason));

@@ -317,7 +317,7 @@ impl Checkpoint {
             });
         }
         self.adapted.iter().for_each(|adapter| hash.update(adapter));
-        Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        Ok(crate::text::hex(&hash.finalize()[..8]))
     }
 
     /// The path by which errors name the file `name` (relative, with `/`) of this checkpoint.

@@ -169,7 +169,7 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
 /// The causal map of `word`, where `evidence` has one.
 fn causal_map<'a>(evidence: Option<&'a (Evidence, Vec<Vec<f32>>)>, word: &WordInfo) -> Option<&'a [f32]> {
     let (evidence, maps) = evidence?;
-    let name = attnmap::facts::label(word);
+    let name = word.label();
     let place = evidence.words.iter().position(|word| word.word == name)?;
     maps.get(place).map(Vec::as_slice)
 }

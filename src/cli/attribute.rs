@@ -127,7 +127,7 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (place, name, bounds): (Place, String, Option<[f64; 4]>) = match &args.word {
         Some(word) => {
             let word = one(WORD, word)?;
-            (word_place(&run, &word)?, format!("the region of {}", attnmap::facts::label(&word)), None)
+            (word_place(&run, &word)?, format!("the region of {}", word.label()), None)
         }
         None => {
             let mask = region.mask(image)?;
@@ -286,7 +286,7 @@ fn beside(
     let all = &trace.about.prompt.words;
     let causal = |index: usize| {
         let (evidence, causal) = evidence.as_ref()?;
-        let name = attnmap::facts::label(&all[index]);
+        let name = all[index].label();
         let place = evidence.words.iter().position(|word| word.word == name)?;
         causal.get(place).map(Vec::as_slice)
     };

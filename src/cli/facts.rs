@@ -7,6 +7,7 @@ use attnmap::facts::expect::{Expectations, Outcome};
 use attnmap::facts::sweep::Sweep;
 use attnmap::facts::{self, Facts};
 use attnmap::files::Target;
+use attnmap::heatmap::Aggregate;
 use attnmap::run::{self, Run, RunKind};
 use attnmap::trace::{Grid, Half, normalized};
 use clap::Args;
@@ -78,7 +79,7 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let threshold = threshold_of(args.threshold, &run.record)?;
     let (trace, image) = run.read()?;
     let aggregate = args.maps.aggregate_of(&run.record)?;
-    let sweep = sweep(args.sweep.as_deref(), &run, &aggregate.to_string())?;
+    let sweep = sweep(args.sweep.as_deref(), &run, &aggregate)?;
     let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);
     let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
     probes.retain(|word| trace.about.prompt.is_probe(word));
@@ -128,8 +129,8 @@ struct Told<'a> {
 
 /// The sweep whose little words peaks are compared with: the one that was named, or one of the same
 /// prompt beside the run.
-fn sweep(named: Option<&Path>, run: &Run, aggregate: &str) -> anyhow::Result<Option<Sweep>> {
-    let own = run.record.about(aggregate);
+fn sweep(named: Option<&Path>, run: &Run, aggregate: &Aggregate) -> anyhow::Result<Option<Sweep>> {
+    let own = run.record.about(aggregate.into());
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
         let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");

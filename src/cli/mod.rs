@@ -48,7 +48,7 @@ mod why;
 use std::io::Write;
 use std::process::ExitCode;
 
-use attnmap::Error;
+use attnmap::{Error, one_line};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// See where a Stable Diffusion model looked for every word of a prompt.
@@ -234,10 +234,6 @@ fn named_once(message: &str) -> String {
         Some((option, reason)) if option.starts_with("--") && !option.contains(' ') => format!("{before}': {reason}"),
         _ => message.to_owned(),
     }
-}
-
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Prints an error as one line on stderr and maps it to the exit code. That is 2 for usage, 3 for

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::nmf::{self, Matrix};
 use crate::argument::{K, WORDS};
-use crate::facts::label;
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::{Grid, Half, Trace, WordInfo};
 use crate::{Error, Result};
@@ -134,7 +133,7 @@ pub fn factorise(maps: &Maps, sites: &[String], count: usize, progress: &mut dyn
         heads.sort_by(|a, b| b.2.total_cmp(&a.2));
         let top = map.iter().copied().fold(0.0, f64::max);
         let map = map.iter().map(|value| if top > 0.0 { (value / top) as f32 } else { 0.0 }).collect();
-        let words: Vec<_> = words.iter().zip(&by_word).map(|(word, &part)| (label(word), share(part))).collect();
+        let words: Vec<_> = words.iter().zip(&by_word).map(|(word, &part)| (word.label(), share(part))).collect();
         let most = words.iter().fold(&words[0], |most, word| if word.1 > most.1 { word } else { most });
         (Component { name: most.0.clone(), share: 0.0, words, heads, map }, mass * whole)
     };

@@ -3,7 +3,6 @@
 use super::explain::{Ask, Explanation, Redraw};
 use super::record::Evidence;
 use crate::Result;
-use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::Aggregate;
 use crate::run::Run;
@@ -25,8 +24,9 @@ pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result
             all
         }
     };
-    let has =
-        |word: &WordInfo| known.as_ref().is_some_and(|known| known.words.iter().any(|found| found.word == label(word)));
+    let has = |word: &WordInfo| {
+        known.as_ref().is_some_and(|known| known.words.iter().any(|found| found.word == word.label()))
+    };
     if !wanted.is_empty() && wanted.iter().all(has) {
         return Ok(None);
     }
@@ -35,7 +35,7 @@ pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result
     if let Some(known) = known {
         ask.cut = known.cut;
         ask.at = known.steps.len();
-        ask.aggregate = known.aggregate.parse().unwrap_or(ask.aggregate);
+        ask.aggregate = known.how.how().unwrap_or(ask.aggregate);
     }
     Explanation::new(run.clone(), ask).map(Some)
 }

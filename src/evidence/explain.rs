@@ -9,7 +9,6 @@ use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
 use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
 use crate::argument::{Argument, COUNTERFACTUAL, LATENTS, MODEL, PREDICTION, RUN, SHAPLEY, WEIGHT, WORDS};
-use crate::facts::label;
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::{self, Aggregate, Heatmaps};
 use crate::pipeline::{Init, LookOptions, Options, Pipeline};
@@ -142,7 +141,7 @@ impl Explanation {
             .enumerate()
             .find(|(place, word)| words[..*place].iter().any(|other| other.tokens == word.tokens))
         {
-            let reason = format!("{} is given twice; give one weight or range for each word", label(word));
+            let reason = format!("{} is given twice; give one weight or range for each word", word.label());
             return Err(Error::argument(WEIGHT, reason));
         }
         let image = run.image()?;
@@ -192,7 +191,7 @@ impl Explanation {
         known.filter(|known| !self.same_test(known)).map(|known| {
             let words: Vec<&str> = known.words.iter().map(|word| word.word.as_str()).collect();
             let (cut, steps) = (known.cut.name(), known.steps.len());
-            format!("{} (cut: {cut}, {steps} steps, maps: {})", words.join(", "), known.aggregate)
+            format!("{} (cut: {cut}, {steps} steps, maps: {})", words.join(", "), known.how.aggregate)
         })
     }
 
@@ -203,13 +202,13 @@ impl Explanation {
     pub fn check_room(&self) -> Result<()> {
         let mut files = Vec::new();
         for (&place, word) in self.tested.iter().zip(self.words()) {
-            files.push(causal_pictures::file(place, &label(&word)));
+            files.push(causal_pictures::file(place, &word.label()));
             if self.redraws().0 {
-                files.extend(redrawn::files_without(place, &label(&word)));
+                files.extend(redrawn::files_without(place, &word.label()));
             }
         }
         files.extend(
-            self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&label(&asked.word), &asked.weights)),
+            self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&asked.word.label(), &asked.weights)),
         );
         redrawn::check_room(&self.run.folder, &files)
     }
@@ -227,7 +226,7 @@ impl Explanation {
         let known = Evidence::read(&self.run.folder, self.maps.grid)?.map(|(known, _)| known);
         let there = |file: &str| self.run.folder.join(file).is_file();
         let (redraws, _) = self.redraws();
-        let labels: Vec<String> = self.words().iter().map(label).collect();
+        let labels: Vec<String> = self.words().iter().map(WordInfo::label).collect();
         Ok(known.filter(|known| {
             let shared = || known.shapley.as_ref().is_some_and(|shapley| shapley.words == labels);
             self.same_test(known)
@@ -246,7 +245,7 @@ impl Explanation {
     fn same_test(&self, known: &Evidence) -> bool {
         known.cut == self.ask.cut
             && known.by == self.run.record.by
-            && known.aggregate == self.ask.aggregate.to_string()
+            && known.how.is_same(&(&self.ask.aggregate).into())
             && known.thresholds == Thresholds::default()
             && known.steps == self.steps()
     }
@@ -330,7 +329,7 @@ impl Explanation {
             cut: ask.cut,
             by: record.by,
             steps: at,
-            aggregate: ask.aggregate.to_string(),
+            how: (&ask.aggregate).into(),
             thresholds: Thresholds::default(),
             words: judged,
             shapley,
@@ -345,7 +344,7 @@ impl Explanation {
         // Damaged evidence has nothing to keep.
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
-        let order: Vec<String> = self.maps.chosen.iter().map(label).collect();
+        let order: Vec<String> = self.maps.chosen.iter().map(WordInfo::label).collect();
         if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
             evidence.keep(known, (&mut causal, maps), &order);
         }
@@ -387,12 +386,12 @@ impl Explanation {
     ) -> Result<(Dead, Vec<Picture>)> {
         let is_dead =
             |name: &str| evidence.words.iter().any(|word| word.word == name && word.mattered == Mattered::NotAtAll);
-        let dead: Vec<&WordInfo> = self.maps.chosen.iter().filter(|word| is_dead(&label(word))).collect();
+        let dead: Vec<&WordInfo> = self.maps.chosen.iter().filter(|word| is_dead(&word.label())).collect();
         let text = &self.run.record.prompt;
         let within = |range: &Range<usize>| dead.iter().any(|word| word.start < range.end && range.start < word.end);
         let gone: Vec<Range<usize>> = tags(text).into_iter().filter(within).collect();
         let found = Dead {
-            tags: dead.iter().map(|word| label(word)).collect(),
+            tags: dead.iter().map(|word| word.label()).collect(),
             tested: evidence.words.len(),
             prompt: without_tags(text, &gone),
             changed: None,
@@ -434,7 +433,7 @@ impl Explanation {
             Ok(changes.iter().map(|change: &Change| none - change.effect).collect())
         };
         let found = shapley(words.len(), budget, 0, &mut value)?;
-        Ok(ShapleyOfWords { words: words.iter().map(label).collect(), found })
+        Ok(ShapleyOfWords { words: words.iter().map(WordInfo::label).collect(), found })
     }
 }
 
@@ -688,16 +687,16 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
         return Ok(false);
     }
     let (trace, image) = run.read()?;
-    let order: Vec<String> = trace.about.prompt.words.iter().map(label).collect();
+    let order: Vec<String> = trace.about.prompt.words.iter().map(WordInfo::label).collect();
     let (display, grid) = (&run.record.display, run.record.latent);
     let pictures = causal_pictures::draw(&mut evidence, &causal, grid, &image, display, &order)?;
     let how = run.record.how()?;
-    if how.half == Half::Unconditional || evidence.aggregate == run.record.aggregate {
+    if how.half == Half::Unconditional || evidence.how.is_same(&run.record.saved_aggregate()) {
         evidence.write(folder, &causal, grid)?;
         return redrawn::write(folder, &pictures).map(|()| false);
     }
     let maps = heatmap::aggregate(&trace, &how, &trace.about.prompt.words)?;
-    let place = |name: &str| maps.chosen.iter().position(|word| label(word) == name);
+    let place = |name: &str| maps.chosen.iter().position(|word| word.label() == name);
     let judged = evidence.words.iter().zip(&causal).filter_map(|(word, causal)| {
         let tested = place(&word.word)?;
         let judged = judge(&maps, tested, next_drawn(&maps, tested), causal, word.effect, &image);
@@ -708,7 +707,7 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
         return Ok(false);
     }
     evidence.words = judged;
-    evidence.aggregate = run.record.aggregate.clone();
+    evidence.how = run.record.saved_aggregate();
     evidence.thresholds = Thresholds::default();
     evidence.format_version = FORMAT_VERSION;
     evidence.answer();

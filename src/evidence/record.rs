@@ -8,6 +8,7 @@ use super::sanity::Sanity;
 use super::shapley::Shapley;
 use super::verdict::{Thresholds, WordEvidence};
 use crate::files::write_json;
+use crate::heatmap::SavedAggregate;
 use crate::run::quoted;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{By, Grid};
@@ -36,7 +37,8 @@ pub struct Evidence {
     /// The tested steps, from 0.
     pub steps: Vec<usize>,
     /// The aggregate of the attention maps that were judged.
-    pub aggregate: String,
+    #[serde(flatten)]
+    pub how: SavedAggregate,
     /// The thresholds of the answers.
     pub thresholds: Thresholds,
     /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under

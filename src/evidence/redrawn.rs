@@ -4,7 +4,6 @@
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
 use crate::argument::{CUT, RUN, WEIGHT};
-use crate::facts::label;
 use crate::heatmap::{Bounds, Place, places};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::{Prompt, WordWeights};
@@ -261,7 +260,7 @@ impl Reweighted {
 
     /// Whether this is what `asked` asks for.
     pub fn answers(&self, asked: &Reweight) -> bool {
-        self.word == label(&asked.word) && self.weights == asked.weights
+        self.word == asked.word.label() && self.weights == asked.weights
     }
 }
 
@@ -289,7 +288,7 @@ pub fn without(
         let changed = changed(&difference);
         let (area, bounds) = (changed.area, changed.bounds());
         let Changed { region, places, .. } = changed;
-        let name = label(word);
+        let name = word.label();
         let [image_file, difference_file, region_file, strip_file] = files_without(*index, &name);
         let title = format!("The same seed without {} ({})", crate::in_quotes(&name), cut.name());
         let strip = strip(
@@ -337,7 +336,7 @@ pub fn reweighted(
     image: &RgbImage,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(Reweighted, Vec<Picture>)> {
-    let (name, weights) = (label(&asked.word), asked.weights.clone());
+    let (name, weights) = (asked.word.label(), asked.weights.clone());
     let mut images = Vec::with_capacity(weights.len());
     for &weight in &weights {
         let options = Options { value_weights: Some(weights_of(prompt, &asked.word, weight)), ..options.clone() };

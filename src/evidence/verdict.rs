@@ -267,7 +267,7 @@ pub fn judge(
     effect: f64,
     image: &RgbImage,
 ) -> WordEvidence {
-    let word = crate::facts::label(&maps.chosen[index]);
+    let word = maps.chosen[index].label();
     let attention = Agreement::of(maps.word(index), causal);
     let own = &maps.chosen[index].tokens;
     let share = maps.share(&maps.chosen[index]);

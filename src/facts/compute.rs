@@ -231,7 +231,7 @@ pub struct Context<'a> {
 /// probes after them.
 pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let threshold = if context.threshold > 0.0 { context.threshold } else { crate::heatmap::THRESHOLD };
-    let names: Vec<String> = maps.chosen.iter().map(label).collect();
+    let names: Vec<String> = maps.chosen.iter().map(WordInfo::label).collect();
     // What the prompt states, binds and neglects concerns its own words; probes come after them.
     let texts: Vec<&str> =
         maps.chosen.iter().filter(|word| !maps.is_probe(word)).map(|word| word.text.as_str()).collect();
@@ -338,7 +338,7 @@ pub fn of_trace(
 pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
     let place = |name: &str| {
         let asked = normalized(name);
-        let found = words.iter().position(|word| normalized(&label(word)) == asked);
+        let found = words.iter().position(|word| normalized(&word.label()) == asked);
         found.ok_or_else(|| Error::argument(BIND, format!("the prompt has no word {}", crate::in_quotes(name.trim()))))
     };
     let pair = |pair: &str| {
@@ -348,11 +348,6 @@ pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
         Ok((place(adjective)?, place(noun)?))
     };
     text.split(',').map(pair).collect()
-}
-
-/// `apple`, or `apple#2` where the prompt repeats it.
-pub fn label(word: &WordInfo) -> String {
-    if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
 }
 
 /// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is

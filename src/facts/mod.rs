@@ -14,7 +14,7 @@ pub mod versus;
 
 pub use compute::{
     APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, contrast,
-    facts, label, of_trace, overlap, spread, symmetric_kl,
+    facts, of_trace, overlap, spread, symmetric_kl,
 };
 pub use coverage::{Coverage, Covered};
 pub(crate) use percentile::percentile;

@@ -1,6 +1,5 @@
 //! Which words a region of the image belongs to.
 
-use super::label;
 use super::lexicon;
 use crate::Result;
 use crate::heatmap::{self, Aggregate};
@@ -168,7 +167,7 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);
     let pairs: Vec<(String, String)> =
-        pairs.into_iter().map(|(adjective, noun)| (label(&words[adjective]), label(&words[noun]))).collect();
+        pairs.into_iter().map(|(adjective, noun)| (words[adjective].label(), words[noun].label())).collect();
     let noun_of = |word: &str| pairs.iter().find(|(adjective, _)| adjective == word).map(|(_, noun)| noun.clone());
     let group = |part: &Part| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
     let share = |part: &Part| part.causal.unwrap_or(-1.0);
@@ -235,7 +234,7 @@ pub fn rank<'a>(
         causal: cut(index).map(|(map, region)| region.share(map)),
         change: cut(index).map(|(map, region)| region.mean(map)),
         cause: cut(index).filter(|_| changes > 0.0).map(|(map, region)| region.mean(map) / changes),
-        ..part(label(word), false, &word.tokens)
+        ..part(word.label(), false, &word.tokens)
     };
     let mut parts: Vec<Part> = words.iter().enumerate().map(word).collect();
     parts.sort_by(|a, b| (a.special, a.probe).cmp(&(b.special, b.probe)).then(b.share.total_cmp(&a.share)));

@@ -5,7 +5,7 @@ use super::compute::filler_peak;
 use super::expect::Outcome;
 use super::lexicon::{self, Role};
 use super::{Context, Facts, Lies, facts};
-use crate::heatmap::{Heatmaps, Point};
+use crate::heatmap::{Heatmaps, Point, SavedAggregate};
 use crate::trace::{CheckpointInfo, Grid};
 use crate::{Error, Result, percent};
 use serde::{Deserialize, Serialize};
@@ -60,8 +60,8 @@ pub struct About {
     #[serde(default)]
     pub checkpoint: CheckpointInfo,
     /// How the maps were made.
-    #[serde(default)]
-    pub aggregate: String,
+    #[serde(flatten)]
+    pub how: SavedAggregate,
     /// The negative prompt.
     #[serde(default)]
     pub negative: String,
@@ -83,7 +83,7 @@ impl About {
         self.prompt == other.prompt
             && self.negative == other.negative
             && self.checkpoint.digest == other.checkpoint.digest
-            && self.aggregate == other.aggregate
+            && self.how.is_same(&other.how)
             && plain(self).zip(plain(other)).is_none_or(|(own, other)| own == other)
     }
 }

@@ -1,7 +1,6 @@
 //! One word against another: where the model looked more for the one or for the other, and what
 //! cutting each changes there.
 
-use super::compute::label;
 use super::region::{Place, Region};
 use crate::argument::VERSUS;
 use crate::heatmap::{self, Aggregate};
@@ -65,7 +64,7 @@ pub fn versus(
     let each = [0, 1].map(|word| maps.word(word).iter().map(|value| value / steps).collect::<Vec<f32>>());
     let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
     let map = minus(&each[0], &each[1]);
-    let names = [label(&words[0]), label(&words[1])];
+    let names = [words[0].label(), words[1].label()];
     let in_region = |name: String, region: &Region| VersusPlace {
         place: name,
         area: region.weights().iter().map(|&part| f64::from(part)).sum::<f64>() / region.weights().len().max(1) as f64,

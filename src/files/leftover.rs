@@ -67,7 +67,7 @@ fn host() -> &'static str {
             return UNKNOWN.into();
         };
         let digest = Sha256::digest(format!("{boot} {}", numbering.display()));
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::text::hex(&digest[..4])
     })
 }
 

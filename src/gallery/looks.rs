@@ -207,7 +207,7 @@ impl Looks<'_> {
         let caption = captioned.caption.as_ref().map_err(|reason| none(format!("{}: {reason}", path.display())))?;
         // What is looked at is what is told apart: equal pictures of two files are two cells.
         let digest = Sha256::digest(image.as_raw());
-        let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::text::hex(&digest[..8]);
         Ok((self.cell(captioned, caption, hex, order), image))
     }
 

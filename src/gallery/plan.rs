@@ -271,7 +271,7 @@ impl Cell {
         let identity = self.unplaced();
         let text = serde_json::to_string(&identity).expect("plain data has a JSON form");
         let digest = Sha256::digest(text.as_bytes());
-        let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::text::hex(&digest[..4]);
         format!("{}-{hex}", crate::run::run_name(&self.prompt, self.seed))
     }
 

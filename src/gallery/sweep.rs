@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
-use crate::facts::label;
 use crate::facts::sweep::{About, Collector, FILE, Sweep};
 use crate::files::{Kind, Staging, Target, write_file, write_json};
 use crate::heatmap::{self, Aggregate, Measure, Queries, THRESHOLD};
@@ -95,7 +94,7 @@ pub fn sweep(
     let mut collector = Collector::new(About {
         prompt: info.text.clone(),
         checkpoint: CheckpointInfo { id: pipeline.id().to_owned(), digest: pipeline.digest().to_owned() },
-        aggregate: aggregate.to_string(),
+        how: aggregate.into(),
         negative: options.negative.clone(),
         settings: settings(pipeline, options),
     });
@@ -123,7 +122,7 @@ pub fn sweep(
         let encoded = traced.generation.image.write_to(&mut png, ImageFormat::Png);
         encoded.map_err(|error| Error::input("image", error.to_string()))?;
         images.push(png.into_inner());
-        shares = maps.chosen.iter().map(|word| (label(word), maps.share(word))).collect();
+        shares = maps.chosen.iter().map(|word| (word.label(), maps.share(word))).collect();
         if progress(seed).is_break() {
             return Err(Error::Interrupted);
         }
@@ -177,7 +176,7 @@ impl Swept {
         let name = run_name(&self.found.about.prompt, seed);
         let run = folder.file_name().and(folder.parent())?.join(&name);
         let record = RunRecord::read(&run).ok()?;
-        let same = record.about(&self.found.about.aggregate).fits(&self.found.about);
+        let same = record.about(self.found.about.how.clone()).fits(&self.found.about);
         // The sweep's folder is not there yet. A slug has no letter that means something in an
         // address.
         (same && run.join("report.html").is_file()).then(|| format!("../{name}/report.html"))
@@ -196,7 +195,7 @@ impl Swept {
         let tiles: Vec<Tile> = tiles
             .map(|(((label, share), overlay), map)| Tile { label, overlay, top, peak: highest(map), share: *share })
             .collect();
-        let subtitle = format!("mean over {} seeds  ·  {}", self.found.seeds.len(), self.found.about.aggregate);
+        let subtitle = format!("mean over {} seeds  ·  {}", self.found.seeds.len(), self.found.about.how.aggregate);
         let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where \
         the model looked, not why.";
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };

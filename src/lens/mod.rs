@@ -79,7 +79,7 @@ pub fn draw_lens(
         let drawn = drawn.collect::<Result<Vec<_>>>()?;
         size = drawn[0].0.dimensions();
         let tiles: Vec<(&RgbImage, String)> = drawn.iter().map(|(image, share)| (image, share.clone())).collect();
-        rows.push(strip(&tiles, &prompt.label(word), &mut text));
+        rows.push(strip(&tiles, &word.label(), &mut text));
     }
     // Each image stands above its maps, at their size.
     let images: Vec<(RgbImage, String)> = runs
@@ -94,7 +94,7 @@ pub fn draw_lens(
     let stop = |((layers, run), maps): (&(Vec<usize>, Traced), &crate::heatmap::Heatmaps)| Stop {
         layers: layers.clone(),
         difference: difference(&run.generation.image, &last.generation.image),
-        words: words.iter().map(|word| (prompt.label(word), maps.share(word))).collect(),
+        words: words.iter().map(|word| (word.label(), maps.share(word))).collect(),
     };
     let lens = Lens {
         attnmap: env!("CARGO_PKG_VERSION").to_owned(),

@@ -4,6 +4,7 @@
 use super::tokens::{Token, Word};
 use super::words::{fit_to_tokens, segment};
 use crate::checkpoint::T5TokenizerFiles;
+use crate::one_line;
 use crate::trace::normalized;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -24,9 +25,10 @@ impl Opened {
     /// [`Error::Config`] naming the file when it cannot be read.
     pub fn new(files: &T5TokenizerFiles) -> Result<Self> {
         let file = files.folder.join("tokenizer.json");
-        let mut pipeline = Pipeline::from_bytes(&files.tokenizer_json)
-            .map_err(|error| refused(&file, format!("cannot be read ({}); fetch the file again", one_line(&error))))?;
-        pipeline.with_truncation(None).map_err(|error| refused(&file, one_line(&error)))?;
+        let mut pipeline = Pipeline::from_bytes(&files.tokenizer_json).map_err(|error| {
+            refused(&file, format!("cannot be read ({}); fetch the file again", one_line(&error.to_string())))
+        })?;
+        pipeline.with_truncation(None).map_err(|error| refused(&file, one_line(&error.to_string())))?;
         pipeline.with_padding(None);
         Ok(Self { pipeline, file })
     }
@@ -48,11 +50,6 @@ impl Opened {
 
 fn refused(file: &Path, reason: String) -> Error {
     Error::Config { file: file.to_owned(), reason }
-}
-
-/// An error of the library in one line.
-pub(super) fn one_line(error: &tokenizers::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The pieces of `text`, with the special tokens around them or those in it alone.

@@ -1,11 +1,12 @@
 //! The tokenizer of T5 (Raffel et al., 2020), read from `tokenizer.json`: unigram pieces with a
 //! mark before each word, and an end token.
 
-use super::pieces::{Opened, encoded, one_line, visible, words_of};
+use super::pieces::{Opened, encoded, visible, words_of};
 use super::syntax::Syntax;
 use super::tokens::{Prompt, Token};
 use crate::Result;
 use crate::checkpoint::T5TokenizerFiles;
+use crate::one_line;
 use crate::trace::TokenKind;
 use std::ops::Range;
 use tokenizers::Tokenizer as Pipeline;
@@ -27,7 +28,7 @@ impl T5Tokenizer {
     pub fn new(files: &T5TokenizerFiles) -> Result<Self> {
         let opened = Opened::new(files)?;
         let (end, pad) = (opened.special(&files.eos_token)?, opened.special(&files.pad_token)?);
-        let around = opened.pipeline.encode("", true).map_err(|error| opened.refuse(one_line(&error)))?;
+        let around = opened.pipeline.encode("", true).map_err(|error| opened.refuse(one_line(&error.to_string())))?;
         if around.get_ids() != [end] {
             return Err(opened.refuse("is not T5's: it does not end a text with its end token alone".into()));
         }

@@ -11,6 +11,7 @@ use super::tokens::{Prompt, Token, Word};
 use super::words::{fit_to_tokens, segment};
 use crate::argument::EMBEDDING;
 use crate::checkpoint::{AddedWord, TokenizerConfig, TokenizerFiles};
+use crate::one_line;
 use crate::trace::{TokenKind, normalized};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -86,7 +87,7 @@ impl Tokenizer {
             .filter(|token| !added.values().any(|added| added.content == **token))
             .map(|token| AddedToken::from(token.clone(), true))
             .collect();
-        pipeline.add_special_tokens(missing).map_err(|error| refuse(&file, one_line(&error)))?;
+        pipeline.add_special_tokens(missing).map_err(|error| refuse(&file, one_line(&error.to_string())))?;
         let id = |token: &str| {
             pipeline
                 .token_to_id(token)
@@ -138,7 +139,7 @@ impl Tokenizer {
     /// Ids and offsets of the tokens of `text`.
     fn tokens(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
         let encoding = self.pipeline.encode(text, false).map_err(|error| Error::Unsupported {
-            what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error)),
+            what: format!("this prompt for the checkpoint's tokenizer ({})", one_line(&error.to_string())),
             way_out: "use another wording".into(),
         })?;
         let (mut tokens, mut offsets) = (Vec::new(), Vec::new());
@@ -380,9 +381,9 @@ fn from_vocabulary(vocab: &[u8], merges: &[u8], files: &TokenizerFiles) -> Resul
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix("</w>".into())
         .build()
-        .map_err(|error| refuse(&merges_file, format!("does not fit vocab.json ({})", one_line(&error))))?;
+        .map_err(|error| refuse(&merges_file, format!("does not fit vocab.json ({})", one_line(&error.to_string()))))?;
 
-    let built_in = |error| refuse(&merges_file, one_line(&error));
+    let built_in = |error: tokenizers::Error| refuse(&merges_file, one_line(&error.to_string()));
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(built_in)?;
     let pieces =
         Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Removed, true).map_err(built_in)?;
@@ -409,18 +410,13 @@ fn from_json(json: &[u8], file: &Path) -> Result<Pipeline> {
     if !model["dropout"].is_null() {
         return Err(refuse(file, "`model.dropout` would make tokens random; set it to null"));
     }
-    let mut pipeline =
-        Pipeline::from_bytes(json).map_err(|error| refuse(file, format!("cannot be read ({})", one_line(&error))))?;
-    pipeline.with_truncation(None).map_err(|error| refuse(file, one_line(&error)))?;
+    let mut pipeline = Pipeline::from_bytes(json)
+        .map_err(|error| refuse(file, format!("cannot be read ({})", one_line(&error.to_string()))))?;
+    pipeline.with_truncation(None).map_err(|error| refuse(file, one_line(&error.to_string())))?;
     pipeline.with_padding(None);
     Ok(pipeline)
 }
 
 fn refuse(file: &Path, reason: impl Into<String>) -> Error {
     Error::Config { file: file.to_path_buf(), reason: reason.into() }
-}
-
-/// A foreign error's message on one line.
-fn one_line(error: &impl ToString) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -35,5 +35,5 @@ pub(super) fn without(folder: &Path, evidence: &Evidence, prompt: &PromptInfo) -
 
 /// The position of the word with this label in `prompt`.
 fn position(label: &str, prompt: &PromptInfo) -> Option<usize> {
-    prompt.words.iter().position(|word| prompt.label(word) == label)
+    prompt.words.iter().position(|word| word.label() == label)
 }

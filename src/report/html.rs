@@ -6,6 +6,7 @@ use super::data::{ImageData, ReportData};
 use super::pack::{self, pack};
 use super::queries;
 use crate::facts::lexicon::{self, Role};
+use crate::heatmap::DEFAULT;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde_json::{Value, json};
@@ -78,7 +79,7 @@ pub fn page(data: &ReportData) -> String {
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
-            "name": o.name, "description": o.description, "shares": o.shares, "block": block, "compete": o.compete,
+            "name": o.name, "is_default": o.name == DEFAULT, "description": o.description, "shares": o.shares, "block": block, "compete": o.compete,
             "mean": o.mean, "heads": o.heads, "steps": o.steps,
         })),
         "negativeWords": data.negative_words.as_ref().zip(packed.negative.as_ref()).map(|(n, block)| json!({

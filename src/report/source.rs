@@ -308,7 +308,7 @@ fn components_data(found: &Components, sites: &[trace::Site]) -> Value {
 fn sweep_beside(run: &Run) -> Option<SweepLink> {
     let name = crate::run::slug(&run.record.prompt) + "-sweep";
     let sweep = Sweep::read(&run.folder.join("..").join(&name)).ok().flatten()?;
-    sweep.about.fits(&run.record.about(&run.record.aggregate)).then(|| SweepLink {
+    sweep.about.fits(&run.record.about(run.record.saved_aggregate())).then(|| SweepLink {
         // A slug has no letter that means something in an address.
         href: format!("../{name}/index.html"),
         seeds: sweep.seeds.len(),
@@ -457,7 +457,7 @@ fn matrices(trace: &Trace) -> Vec<PromptMatrix> {
 /// What the causal test said of each word of `prompt`.
 fn verdicts(evidence: &Evidence, prompt: &trace::PromptInfo) -> Vec<Verdict> {
     let verdict = |tested: &WordEvidence| {
-        let word = prompt.words.iter().position(|word| prompt.label(word) == tested.word)?;
+        let word = prompt.words.iter().position(|word| word.label() == tested.word)?;
         let (mattered, shows) = (tested.mattered.name(), tested.shows.name());
         let verdict = match tested.shows {
             Shows::Nothing => format!("mattered {mattered}"),

@@ -66,7 +66,7 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
     let chosen = words.unwrap_or(&every);
     let places = chosen.iter().enumerate().map(|(index, word)| {
         let place = every.iter().position(|other| other == word).unwrap_or(index);
-        let name = format!("{place:02}-{}", super::slug(&prompt.label(word)));
+        let name = format!("{place:02}-{}", super::slug(&word.label()));
         target.within(name).files([".apng", "-steps.png"])
     });
     let places: Vec<[PathBuf; 2]> = places.collect::<Result<_>>()?;
@@ -94,7 +94,7 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
         let at = every.len() + index;
         let own = steps.iter().map(|step| highest(&step.maps[at])).fold(0.0, f32::max);
         let top = if display.scale == Scale::Shared { shared } else { own };
-        let label = prompt.label(word);
+        let label = word.label();
         let pictures: Vec<RgbImage> = steps
             .iter()
             .enumerate()

@@ -116,7 +116,7 @@ fn draw_words(
         let peak = map.iter().copied().fold(0.0, f32::max);
         let top = if display.scale == Scale::Shared { shared } else { peak };
         let overlay = overlay(base, &map, maps.grid, top, display);
-        Drawn { label: prompt.label(word), overlay, top, peak, share: maps.share(word) }
+        Drawn { label: word.label(), overlay, top, peak, share: maps.share(word) }
     };
     let drawn = maps.words.par_chunks_exact(maps.grid.cells()).zip(chosen).map(draw).collect();
     Ok((maps, shared, drawn))

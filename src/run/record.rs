@@ -5,7 +5,7 @@ use super::Settings;
 use crate::facts::Facts;
 use crate::facts::expect::{Expectations, Outcome};
 use crate::facts::sweep::About;
-use crate::heatmap::{Aggregate, Heatmaps, Layout, Place, otsu};
+use crate::heatmap::{Aggregate, Heatmaps, Layout, Place, SavedAggregate, otsu};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{By, CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
@@ -145,12 +145,12 @@ pub struct WordRecord {
 
 impl RunRecord {
     /// What a sweep of the same prompt and settings says that it was made of, with maps made as
-    /// `aggregate` says.
-    pub fn about(&self, aggregate: &str) -> About {
+    /// `how` says.
+    pub fn about(&self, how: SavedAggregate) -> About {
         About {
             prompt: self.prompt.clone(),
             checkpoint: self.checkpoint.clone(),
-            aggregate: aggregate.to_owned(),
+            how,
             negative: self.negative.clone().unwrap_or_default(),
             settings: serde_json::to_value(&self.settings).ok(),
         }
@@ -161,10 +161,12 @@ impl RunRecord {
     /// # Errors
     /// [`Error::Argument`] for maps of a version that knows other aggregates.
     pub fn how(&self) -> Result<Aggregate> {
-        match &self.maps {
-            Some(how) => Ok(how.clone()),
-            None => self.aggregate.parse(),
-        }
+        self.saved_aggregate().how()
+    }
+
+    /// How the maps were made, as files about this run's maps say it.
+    pub fn saved_aggregate(&self) -> SavedAggregate {
+        SavedAggregate { aggregate: self.aggregate.clone(), maps: self.maps.clone() }
     }
 
     /// What was expected of the image; `None` where nothing was, or another version wrote what this
@@ -227,7 +229,7 @@ impl RunRecord {
             layout: heatmaps.layout(index, threshold),
             places: Some(heatmaps.places(index, threshold)),
             otsu: Some(otsu(heatmaps.word(index))),
-            overlay: overlay_file(index, heatmaps.chosen.len(), &prompt.label(word)),
+            overlay: overlay_file(index, heatmaps.chosen.len(), &word.label()),
         };
         let all = heatmaps.chosen.iter().enumerate().map(word);
         (self.probes, self.words) = all.partition(|record| prompt.is_probe(&record.word));

@@ -6,7 +6,7 @@ use crate::argument::RUN;
 use crate::files::{check_own, write_file, write_json};
 use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, place_masks, region};
 use crate::render::{outline_svg, write_gray_png};
-use crate::trace::{Grid, PromptInfo, WordInfo};
+use crate::trace::{Grid, WordInfo};
 use crate::{Error, Result};
 use image::GrayImage;
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub struct WordRegion {
 
 /// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic)
 /// before it is cut.
-pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold: Threshold) -> Vec<WordRegion> {
+pub fn word_regions(maps: &Heatmaps, image: Grid, threshold: Threshold) -> Vec<WordRegion> {
     let resampler = Resampler::new(maps.grid, image, Filter::Bicubic);
     let one = |(index, word): (usize, &WordInfo)| {
         let map: Vec<f32> = resampler.resize(maps.word(index)).into_iter().map(|value: f32| value.max(0.0)).collect();
@@ -72,7 +72,7 @@ pub fn word_regions(maps: &Heatmaps, prompt: &PromptInfo, image: Grid, threshold
         let white = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
         let place_masks = place_masks(&mask, &map);
         WordRegion {
-            word: prompt.label(word),
+            word: word.label(),
             threshold,
             area: white as f32 / image.cells().max(1) as f32,
             places: place_masks.iter().map(|(place, _)| *place).collect(),

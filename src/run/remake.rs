@@ -53,12 +53,10 @@ impl Remake<'_> {
         threshold: Threshold,
         files: RegionFiles,
     ) -> Result<Vec<PathBuf>> {
-        let half = self.aggregate.half;
-        let every = trace.words(half);
+        let every = trace.words(self.aggregate.half);
         let maps = heatmap::aggregate(trace, self.aggregate, self.words.unwrap_or(&every))?;
-        let prompt = trace.half(half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
         let image = trace.about.image;
-        write_regions(folder, &word_regions(&maps, prompt, image, threshold), image, files)
+        write_regions(folder, &word_regions(&maps, image, threshold), image, files)
     }
 }
 

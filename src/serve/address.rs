@@ -23,7 +23,7 @@ impl Address {
         let mut bytes = [0u8; TOKEN_BYTES];
         getrandom::fill(&mut bytes)
             .map_err(|error| Error::io("the system's randomness")(std::io::Error::other(error.to_string())))?;
-        Ok(Self { socket, token: bytes.iter().map(|byte| format!("{byte:02x}")).collect() })
+        Ok(Self { socket, token: crate::text::hex(&bytes) })
     }
 
     /// What a browser opens: `http://127.0.0.1:PORT/TOKEN/`. An address of all interfaces is opened

@@ -55,7 +55,7 @@ impl Live {
         let steps = self.steps.max(1) as f32;
         let values: Vec<f32> =
             self.info.words.iter().flat_map(|word| maps.map_of(word)).map(|value| value / steps).collect();
-        let labels: Vec<String> = self.info.words.iter().map(|word| self.info.label(word)).collect();
+        let labels: Vec<String> = self.info.words.iter().map(|word| word.label()).collect();
         json!({"grid": [self.latent.height, self.latent.width], "words": labels, "maps": map_bytes(&values)})
     }
 

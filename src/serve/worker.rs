@@ -233,7 +233,7 @@ impl Worker {
     /// The word of a run that is meant by its label.
     fn word(&self, name: &str, word: &str) -> Result<WordInfo> {
         let prompt = self.open(name)?.trace()?.about.prompt;
-        let mut found = prompt.words.iter().filter(|known| prompt.label(known) == word).cloned();
+        let mut found = prompt.words.iter().filter(|known| known.label() == word).cloned();
         found.next().ok_or_else(|| Error::input("word", format!("the run has no word {}", crate::in_quotes(word))))
     }
 

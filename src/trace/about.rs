@@ -66,10 +66,12 @@ impl PromptInfo {
         !self.is_probe(word)
             && word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
     }
+}
 
+impl WordInfo {
     /// The word's name among all words: `apple`, or `apple#2` where the prompt repeats it.
-    pub fn label(&self, word: &WordInfo) -> String {
-        if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
+    pub fn label(&self) -> String {
+        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
     }
 }
 

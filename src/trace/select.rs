@@ -40,7 +40,7 @@ impl PromptInfo {
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
         // A word is found by its own name, however brackets and signs join its letters with others
         // as a phrase.
-        if let Some(word) = self.words.iter().find(|word| word.occurrence > 1 && self.label(word) == name) {
+        if let Some(word) = self.words.iter().find(|word| word.occurrence > 1 && word.label() == name) {
             return Ok(vec![word.clone()]);
         }
         let numbered = name.rsplit_once('#').and_then(|(name, number)| Some((name, number.parse::<usize>().ok()?)));
@@ -186,7 +186,7 @@ impl PromptInfo {
         if self.words.is_empty() {
             return "the prompt has no words; <start> and <end> can be chosen".into();
         }
-        let mut names: Vec<String> = self.words.iter().take(SHOWN).map(|word| self.label(word)).collect();
+        let mut names: Vec<String> = self.words.iter().take(SHOWN).map(|word| word.label()).collect();
         names.dedup();
         let more = if self.words.len() > SHOWN { ", ..." } else { "" };
         format!("it has: {}{more}", names.join(", "))

@@ -109,11 +109,11 @@ pub trait AttentionObserver {
     fn wants(&self, site: &Site) -> bool;
 
     /// The attention probabilities of `site`: f32, `[batch, heads, height * width, keys]`, each row
-    /// summing to 1. `batch` holds the unconditional rows first, then the conditional ones (see
+    /// summing to 1 over text and padding. `batch` holds the unconditional rows first, then the conditional ones (see
     /// [`Step::conditional_rows`]).
     ///
     /// Of a [joint](AttentionKind::Joint) site the queries are the image's and the keys the text's.
-    /// The rest of each row, up to 1, is what the image's keys got.
+    /// There a row sums to less than 1: the rest, `1 - sum`, is what the image's own keys got.
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()>;
 
     /// Called after `observe` when the run has probes: the attention that the same queries would

@@ -99,7 +99,7 @@ impl Bench<'_> {
             return Ok(self.thing.clone());
         }
         let info = PromptInfo::from(prompt);
-        let found = info.select(&crate::facts::label(&self.thing))?;
+        let found = info.select(&self.thing.label())?;
         let same = found.iter().find(|word| word.occurrence == self.thing.occurrence);
         same.or(found.first())
             .cloned()

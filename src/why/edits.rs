@@ -3,7 +3,6 @@
 
 use crate::Result;
 use crate::evidence::causal::{Cut, Row};
-use crate::facts::label;
 use crate::facts::lexicon::{Role, placements, role, sets_the_scene, turned};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
@@ -87,7 +86,7 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
     let mut others: Vec<(u8, &WordInfo)> = others.filter_map(|(_, word)| Some((rank(word)?, word))).collect();
     others.sort_by_key(|(rank, _)| *rank);
     for (_, word) in others {
-        all.push(without(&[word], label(word), Change::WithoutWord)?);
+        all.push(without(&[word], word.label(), Change::WithoutWord)?);
     }
     Ok(all)
 }

@@ -18,7 +18,6 @@ use crate::argument::{Argument, INIT, RUN, WORD};
 use crate::checkpoint::Changes;
 use crate::evidence::causal::{Cut, Row};
 use crate::evidence::explain::{check_checkpoint, check_image, check_replay, options_of};
-use crate::facts::label;
 use crate::facts::lexicon::{Role, role, sets_the_scene};
 use crate::facts::region::{Place, rank};
 use crate::files::{check_own, write_json};
@@ -77,7 +76,7 @@ impl Question {
 
     /// The word.
     pub fn word(&self) -> String {
-        label(&self.word)
+        self.word.label()
     }
 
     /// The run.
@@ -123,7 +122,7 @@ impl Question {
         Ok(kept.filter(|Kept { findings, .. }| {
             let own = SeedSpot { seed: self.run.record.settings.seed, spot: self.own.spot };
             findings.budget == self.budget
-                && findings.aggregate == self.aggregate.to_string()
+                && findings.how.is_same(&(&self.aggregate).into())
                 && findings.seeds.first() == Some(&own)
         }))
     }
@@ -209,7 +208,7 @@ impl Question {
         Ok(Findings {
             word: self.word(),
             budget: self.budget,
-            aggregate: self.aggregate.to_string(),
+            how: (&self.aggregate).into(),
             steps: self.calls.div_ceil(calls_per_step),
             // The run made again.
             runs: 1.0,
@@ -381,7 +380,7 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
                 return refuse(format!("{} {reason}", in_quotes(name)));
             }
             if found.len() > 1 {
-                let places = found.iter().map(label).collect::<Vec<_>>().join(" or ");
+                let places = found.iter().map(WordInfo::label).collect::<Vec<_>>().join(" or ");
                 return refuse(format!(
                     "{} stands for {} words; ask about one: {places}",
                     in_quotes(name),
@@ -403,7 +402,7 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
             let parts = rank(trace, how, &words, place, THRESHOLD, &|_| None)?;
             let best = parts.iter().filter(|part| !part.special && !part.probe && part.lift > 1.0);
             let best = best.max_by(|a, b| a.share.total_cmp(&b.share)).map(|part| part.word.clone());
-            let found = words.into_iter().find(|word| Some(label(word)) == best);
+            let found = words.into_iter().find(|word| Some(word.label()) == best);
             let reason =
                 format!("no thing of the prompt is looked for there more than elsewhere; name one with {WORD}");
             found.ok_or_else(|| Error::argument(*argument, reason))

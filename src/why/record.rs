@@ -9,6 +9,7 @@ use super::words::Effect;
 use crate::argument::RUN;
 use crate::evidence::record::Figure;
 use crate::files::{check_own, write_json};
+use crate::heatmap::SavedAggregate;
 use crate::run::slug;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,8 @@ pub struct Findings {
     /// Most runs that the experiments may cost.
     pub budget: usize,
     /// How the maps were made.
-    pub aggregate: String,
+    #[serde(flatten)]
+    pub how: SavedAggregate,
     /// Steps of the run: calls of the network.
     pub steps: usize,
     /// What was spent, in runs: a run that goes on from a later step counts as its part of the

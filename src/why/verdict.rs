@@ -7,8 +7,8 @@ pub use super::thresholds::{Cause, Thresholds};
 use super::thresholds::{FEWEST, INSIDE};
 use super::time::{bracket, is_settled, next_step};
 use super::words::{Moved, moved};
-use crate::percent;
 use crate::argument::BUDGET;
+use crate::percent;
 
 /// Why it cannot be told, where it cannot.
 fn untold(findings: &Findings) -> Option<String> {

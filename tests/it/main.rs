@@ -60,6 +60,7 @@ mod streams;
 mod syntax;
 mod tags;
 mod trace;
+mod traced;
 mod view;
 mod why;
 mod wrong_model;

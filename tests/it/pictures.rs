@@ -157,6 +157,6 @@ fn a_mask_of_another_shape_is_refused_with_both_sizes_and_transparency_is_warned
         assert!(text.contains(option), "{text}");
     }
     // Nothing to warn of where nothing is seen through.
-    let opaque = picture::read_mask(Path::new(&path("wide.png")), Grid::new(32, 64), "--mask").unwrap();
+    let opaque = picture::read_mask(Path::new(&path("wide.png")), Grid::new(32, 64), attnmap::argument::MASK).unwrap();
     assert_eq!(opaque.warning, None);
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::{attnmap, generate, refused, walk};
+use crate::traced::{fixtures, load, traced};
 
 #[derive(Debug, Deserialize)]
 struct Case {
@@ -29,18 +30,8 @@ struct Case {
     seed: u64,
 }
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn load(name: &str) -> Pipeline {
-    let checkpoint = Checkpoint::open(&Source::Folder(fixtures().join(name)), &OpenOptions::default()).unwrap();
-    Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap()
-}
-
 fn run(pipeline: &Pipeline, prompt: &str, options: &Options) -> Vec<Traced> {
-    let quiet = &mut |_: Event| ControlFlow::Continue(());
-    pipeline.trace(&pipeline.tokenize(prompt).unwrap(), options, Keep::default(), quiet).unwrap().0
+    traced(pipeline, prompt, options, Keep::default())
 }
 
 #[test]
@@ -181,7 +172,7 @@ fn a_trace_keeps_its_probes_and_words_name_them() {
 
     let names = |choice: &str| -> Vec<String> {
         let words = trace.select(Half::Conditional, choice).unwrap();
-        words.iter().map(|word| trace.about.prompt.label(word)).collect()
+        words.iter().map(|word| word.label()).collect()
     };
     // A word of the prompt is meant unless it is called a probe, or is none.
     assert_eq!(names("apple,probe:apple,dark shadow"), ["apple", "probe:Apple", "probe:dark shadow"]);

@@ -14,6 +14,7 @@ use half::f16;
 use serde::Deserialize;
 
 use crate::cli::{attnmap, generate, refused};
+use crate::traced::{fixtures, load, traced};
 
 #[derive(Debug, Deserialize)]
 struct Case {
@@ -27,18 +28,8 @@ struct Case {
     seed: u64,
 }
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
 fn cases() -> BTreeMap<String, Case> {
     serde_json::from_slice(&fs::read(fixtures().join("queries.json")).unwrap()).unwrap()
-}
-
-fn pipeline(checkpoint: &str) -> Pipeline {
-    let source = Source::Folder(fixtures().join(checkpoint));
-    let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
-    Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap()
 }
 
 impl Case {
@@ -52,10 +43,8 @@ impl Case {
             width: self.width,
             ..pipeline.default_options()
         };
-        let prompt = pipeline.tokenize(&self.prompt).unwrap();
         let queries = if kept { pipeline.query_sites(&options, None).unwrap() } else { Vec::new() };
-        let keep = Keep { queries, ..Keep::default() };
-        pipeline.trace(&prompt, &options, keep, &mut |_: Event| ControlFlow::Continue(())).unwrap().0
+        traced(pipeline, &self.prompt, &options, Keep { queries, ..Keep::default() })
     }
 }
 
@@ -74,7 +63,7 @@ fn off(found: impl Iterator<Item = f16>, truth: &Tensor) -> f32 {
 fn queries_and_keys_equal_diffusers_and_transformers() {
     let truth = candle_core::safetensors::load(fixtures().join("queries.safetensors"), &Device::Cpu).unwrap();
     for (name, case) in cases() {
-        let pipeline = pipeline(&case.checkpoint);
+        let pipeline = load(&case.checkpoint);
         let traced = case.traced(&pipeline, case.steps, true);
         let queries = traced[0].queries.as_ref().unwrap();
         let site = queries.sites.iter().find(|own| own.site.path == case.site).unwrap();
@@ -112,7 +101,7 @@ fn queries_and_keys_equal_diffusers_and_transformers() {
 #[test]
 fn soft_maxed_scores_are_the_recorded_probabilities_of_a_step() {
     for (name, case) in cases() {
-        let pipeline = pipeline(&case.checkpoint);
+        let pipeline = load(&case.checkpoint);
         // PNDM calls the network once more than it has steps, but for one step.
         let traced = case.traced(&pipeline, 1, true);
         for Traced { trace, queries, .. } in &traced {
@@ -224,7 +213,7 @@ fn what_cannot_be_kept_is_refused_with_the_numbers_and_the_way_out() {
     refused(&output, 2, &["--keep-queries", "no size"]);
     let (output, _folder, _) = generate("a red apple", &["--query-memory", "1MiB"]);
     refused(&output, 2, &["--keep-queries"]);
-    let sd3 = pipeline("tiny-sd3");
+    let sd3 = load("tiny-sd3");
     let error = sd3.query_sites(&sd3.default_options(), None).unwrap_err().to_string();
     assert!(error.contains("keep_queries: in joint attention"), "{error}");
 }
@@ -234,7 +223,7 @@ fn what_cannot_be_kept_is_refused_with_the_numbers_and_the_way_out() {
 #[test]
 fn the_page_holds_what_fits_its_budget() {
     let case = &cases()["sd1"];
-    let traced = case.traced(&pipeline(&case.checkpoint), 2, true).swap_remove(0);
+    let traced = case.traced(&load(&case.checkpoint), 2, true).swap_remove(0);
     let queries = traced.queries.unwrap();
     let (output, _folder, out) = generate(&case.prompt, &["--size", "64x32"]);
     assert!(output.status.success());
@@ -257,7 +246,7 @@ fn the_page_holds_what_fits_its_budget() {
 /// Sites as the library's callers choose them.
 #[test]
 fn a_choice_of_sites_is_taken_by_path() {
-    let pipeline = pipeline("tiny-sd1");
+    let pipeline = load("tiny-sd1");
     let mid = |site: &Site| site.path.starts_with("mid_block");
     let sites = pipeline.query_sites(&pipeline.default_options(), Some(&mid)).unwrap();
     assert_eq!(sites.len(), 1);

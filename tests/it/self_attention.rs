@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::{attnmap, generate, refused, walk};
+use crate::traced::{fixtures, load, traced};
 
 #[derive(Debug, Deserialize)]
 struct Case {
@@ -26,19 +27,13 @@ struct Case {
     sites: BTreeMap<String, usize>,
 }
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
 #[test]
 fn ties_equal_torch() {
     let cases: BTreeMap<String, Case> =
         serde_json::from_slice(&fs::read(fixtures().join("ties.json")).unwrap()).unwrap();
     let expected = candle_core::safetensors::load(fixtures().join("ties.safetensors"), &Device::Cpu).unwrap();
     for (name, case) in cases {
-        let source = Source::Folder(fixtures().join(&case.checkpoint));
-        let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
-        let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+        let pipeline = load(&case.checkpoint);
         // A second image beside it, to see that rows of the batch are not mixed up.
         let options = Options {
             steps: case.steps,
@@ -48,11 +43,9 @@ fn ties_equal_torch() {
             width: case.width,
             ..pipeline.default_options()
         };
-        let prompt = pipeline.tokenize(&case.prompt).unwrap();
         let self_attention = pipeline.plan_self_attention(&options, None, 1 << 30).unwrap().sites;
-        let quiet = &mut |_: Event| ControlFlow::Continue(());
-        let with = pipeline.trace(&prompt, &options, Keep { self_attention, ..Keep::default() }, quiet).unwrap().0;
-        let without = pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap().0;
+        let with = traced(&pipeline, &case.prompt, &options, Keep { self_attention, ..Keep::default() });
+        let without = traced(&pipeline, &case.prompt, &options, Keep::default());
 
         let trace = &with[0].trace;
         assert_eq!(trace.recording.self_attention.len(), case.sites.len(), "{name}");

@@ -320,7 +320,7 @@ fn digest<D: Digest + Update>(path: &Path, mut digest: D) -> Option<D> {
 
 /// The digits of a digest.
 pub(super) fn hex_of(digest: impl Digest) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&digest.finalize())
 }
 
 /// Why `content` cannot be what `name` says, as far as a look at it tells.

@@ -1,5 +1,6 @@
 //! What can go wrong between this machine and the server, before it is put in words for the user.
 
+use crate::one_line;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,8 +102,4 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -3,7 +3,7 @@
 
 use super::cache::{Lacking, Local, damage};
 use super::environment;
-use super::failure::{Failure, one_line};
+use super::failure::Failure;
 use super::needs::{is_commit, optional, required};
 use super::options::HubOptions;
 use super::server::Server;
@@ -16,6 +16,7 @@ use crate::checkpoint::pickle::PICKLES;
 use crate::checkpoint::progress::Progress;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{Choice, choose_all, shards};
+use crate::one_line;
 use crate::{Error, Result};
 use hf_hub::api::RepoInfo;
 use hf_hub::{Repo, RepoType};

@@ -99,7 +99,7 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // That an answer stops in the middle says nothing of whether the server can be
                 // reached.
-                Err(error) => return Err(Failure::Interrupted(super::failure::one_line(&error.to_string()))),
+                Err(error) => return Err(Failure::Interrupted(crate::one_line(&error.to_string()))),
             };
             file.write_all(&buffer[..length]).map_err(Failure::cache(partial))?;
             digest.update(&buffer[..length]);

@@ -84,9 +84,63 @@ impl<'de> Deserialize<'de> for Aggregate {
     }
 }
 
+/// How the maps that a file is about were made: in words for people, and as data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedAggregate {
+    /// In words, e.g. `daam, heads 0-3`.
+    #[serde(default)]
+    pub aggregate: String,
+    /// As data. Absent in files of versions that said it in words alone, and where another program
+    /// made the maps in a way of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<Aggregate>,
+}
+
+impl From<&Aggregate> for SavedAggregate {
+    fn from(how: &Aggregate) -> Self {
+        Self { aggregate: how.to_string(), maps: Some(how.clone()) }
+    }
+}
+
+impl SavedAggregate {
+    /// The aggregate.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for words of a version that knows other
+    /// aggregates.
+    pub fn how(&self) -> crate::Result<Aggregate> {
+        self.maps.clone().map_or_else(|| self.aggregate.parse(), Ok)
+    }
+
+    /// Whether both are of maps that were made alike, as far as both say it: by their data, or else
+    /// by their words.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.maps, &other.maps) {
+            (Some(own), Some(other)) => own == other,
+            _ => self.aggregate == other.aggregate,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_words_alone_and_of_data_are_compared() {
+        let heads: Aggregate = "all, heads 0-1".parse().unwrap();
+        let saved = SavedAggregate::from(&heads);
+        let old: SavedAggregate = serde_json::from_str(r#"{"aggregate": "all, heads 0-1"}"#).unwrap();
+        assert!(old.maps.is_none() && old.how().unwrap() == heads && saved.how().unwrap() == heads);
+        assert!(old.is_same(&saved) && saved.is_same(&old) && saved.is_same(&saved));
+        // Data are what counts where there are any: words may be put otherwise.
+        let reworded = SavedAggregate { aggregate: "all, of two heads".into(), ..saved.clone() };
+        assert!(reworded.is_same(&saved) && !reworded.is_same(&old) && reworded.how().unwrap() == heads);
+        let other = SavedAggregate { maps: Some("all".parse().unwrap()), ..saved.clone() };
+        assert!(!other.is_same(&saved));
+        let json = serde_json::to_string(&saved).unwrap();
+        assert_eq!(serde_json::from_str::<SavedAggregate>(&json).unwrap(), saved, "{json}");
+    }
 
     #[test]
     fn an_aggregate_is_written_as_data_and_read_back() {

@@ -8,6 +8,7 @@ mod sites;
 use crate::argument::{AGGREGATE, Argument, LAYERS, RESOLUTION};
 use crate::trace::{Grid, Half, Site, Stage};
 use crate::{Error, Result};
+pub use data::SavedAggregate;
 pub use ranges::{HeadSet, StepWindow};
 use sites::stage_name;
 pub use sites::{LayerPattern, Resolution, SiteFilter};

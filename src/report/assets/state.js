@@ -102,7 +102,7 @@ const sharedOut = () => looking().selection === null && Boolean(RUN.official && 
 function sitesInWords() {
   const {selection, a, b} = looking();
   if (selection !== null) return describeHeads(selection);
-  return RUN.official && isWhole(a, b) ? (RUN.official.name === 'compete' ? 'the default map: ' : 'the run’s own map: ') + RUN.official.description : describeHeads(ownHeads());
+  return RUN.official && isWhole(a, b) ? (RUN.official.is_default ? 'the default map: ' : 'the run’s own map: ') + RUN.official.description : describeHeads(ownHeads());
 }
 function describeHeads(heads) {
   const chosen = RUN.sites.map((site, s) => ({site, s, heads: heads[s]})).filter((c) => c.heads.length);

@@ -119,6 +119,19 @@ impl FeedForward {
     }
 }
 
+/// What a block is given beside the states.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// The timestep's embedding `[1, width]`, for blocks that it modulates.
+    pub(super) time: Option<&'a Tensor>,
+    /// Factors `[batch, text, 1]` on the values of the last tokens, which are the text's.
+    pub(super) weights: Option<&'a Tensor>,
+    /// Where the tokens stand.
+    pub(super) rotary: &'a Rotary,
+    /// Which of the tokens are text.
+    pub(super) sequence: &'a Sequence<'a>,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub(super) attention: Attention,
@@ -147,33 +160,16 @@ impl Block {
         })
     }
 
-    /// `x` `[batch, tokens, dim]` behind this block. `time` is the timestep's embedding, `[1,
-    /// width]`, for blocks that it modulates.
+    /// `x` `[batch, tokens, dim]` behind this block. Concepts that are `asked` go beside it: their
+    /// states behind this block, and how alike they and the places are.
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        time: Option<&Tensor>,
-        weights: Option<&Tensor>,
-        rotary: &Rotary,
-        sequence: &Sequence,
-        watch: Option<&mut Watch>,
-    ) -> Result<Tensor> {
-        Ok(self.forward_asked(x, time, weights, rotary, sequence, watch, None)?.0)
-    }
-
-    /// As [`forward`](Self::forward), with concepts that go beside `x`: their states behind this
-    /// block, and how alike they and the places are.
-    #[allow(clippy::too_many_arguments)] // what one block of this network is given
-    pub(super) fn forward_asked(
-        &self,
-        x: &Tensor,
-        time: Option<&Tensor>,
-        weights: Option<&Tensor>,
-        rotary: &Rotary,
-        sequence: &Sequence,
+        beside: &Beside,
         watch: Option<&mut Watch>,
         asked: Option<(&Asked, &Tensor)>,
     ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+        let &Beside { time, weights, rotary, sequence } = beside;
         let parts = match (&self.modulation, time) {
             (Some(modulation), Some(time)) => Some(modulation.forward(time)?.unsqueeze(1)?.chunk(4, 2)?),
             _ => None,

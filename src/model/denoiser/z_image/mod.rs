@@ -17,7 +17,7 @@ use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RmsNorm, Rotary, RotaryAxes};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use block::{Asked, Block};
+use block::{Asked, Beside, Block};
 use candle_core::{D, DType, Device, Tensor};
 use embed::TimestepEmbedder;
 
@@ -151,7 +151,8 @@ impl ZImage {
         for block in &self.context_refiner {
             self.interrupt.check()?;
             let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: hidden.as_ref() };
-            states = block.forward(&states, None, None, &rotary, &sequence, None)?;
+            let beside = Beside { time: None, weights: None, rotary: &rotary, sequence: &sequence };
+            (states, _) = block.forward(&states, &beside, None, None)?;
         }
         let key_bias = match (key_bias, hidden) {
             (Some(bias), Some(hidden)) => Some((bias + hidden)?),
@@ -208,7 +209,8 @@ impl ZImage {
         for block in &self.noise_refiner {
             self.interrupt.check()?;
             let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: None };
-            image = block.forward(&image, Some(&time), None, &rotary, &sequence, None)?;
+            let beside = Beside { time: Some(&time), weights: None, rotary: &rotary, sequence: &sequence };
+            (image, _) = block.forward(&image, &beside, None, None)?;
         }
 
         let places: Vec<Vec<[u32; 3]>> = image_places
@@ -228,6 +230,7 @@ impl ZImage {
         let keys = filled + prompt.tokens;
         let sequence = Sequence { cells: 0..cells, others: cells..keys, text: filled..keys, bias: bias.as_ref() };
         let weights = prompt.value_weights.as_ref();
+        let beside = Beside { time: Some(&time), weights, rotary: &rotary, sequence: &sequence };
         let own_rotary = match &prompt.concepts {
             Some((_, places)) => Some(self.rotary(std::slice::from_ref(places))?),
             None => None,
@@ -241,8 +244,7 @@ impl ZImage {
             self.interrupt.check()?;
             let mut watch = Watch::of(observer, site);
             let given = asked.as_ref().zip(concepts.as_ref());
-            let (behind, of_concepts) =
-                block.forward_asked(&both, Some(&time), weights, &rotary, &sequence, watch.as_mut(), given)?;
+            let (behind, of_concepts) = block.forward(&both, &beside, watch.as_mut(), given)?;
             if let Some(mut watch) = watch {
                 // The text's keys come first in what is told, as in the prompt.
                 watch.replace(|shown| {
