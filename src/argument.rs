@@ -12,8 +12,8 @@ type Spelling = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 static SPELLING: OnceLock<Spelling> = OnceLock::new();
 
 /// An argument that a message names. It is written as in code, `` `steps` ``, unless the program
-/// [spells](spell_with) it otherwise, as the command line does: `--steps`. The alternate form `{:#}`
-/// leaves the backticks out.
+/// [spells](spell_with) it otherwise, as the command line does: `--steps`. The alternate form
+/// `{:#}` leaves the backticks out.
 ///
 /// ```
 /// use attnmap::argument::STEPS;
@@ -25,8 +25,8 @@ static SPELLING: OnceLock<Spelling> = OnceLock::new();
 pub struct Argument(&'static str);
 
 /// Has every message that is made from now on write arguments as `spelling` says, which is given
-/// [their names](Argument::name); those for which it has no word stay as they are. The first call in
-/// a process counts.
+/// [their names](Argument::name); those for which it has no word stay as they are. The first call
+/// in a process counts.
 pub fn spell_with(spelling: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
     let _ = SPELLING.set(Box::new(spelling));
 }

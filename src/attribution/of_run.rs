@@ -40,8 +40,8 @@ pub fn check_run(run: &Run) -> Result<()> {
 /// steps, spread over the run. `progress` is told of every step.
 ///
 /// # Errors
-/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot be
-/// made again exactly; [`Error::Interrupted`] when `progress` breaks.
+/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot
+/// be made again exactly; [`Error::Interrupted`] when `progress` breaks.
 pub fn seen(
     run: &Run,
     pipeline: &Pipeline,

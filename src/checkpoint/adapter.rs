@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A kind of small file: the argument that names it, and the names that programs give it in a folder
-/// of its own. The first choice comes first.
+/// A kind of small file: the argument that names it, and the names that programs give it in a
+/// folder of its own. The first choice comes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
     pub(super) argument: Argument,

@@ -1,4 +1,5 @@
-//! The library's arguments as a user types them: the options and positional arguments that clap has.
+//! The library's arguments as a user types them: the options and positional arguments that clap
+//! has.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ pub fn spell(command: &clap::Command) {
     argument::spell_with(move |name| typed.get(name).cloned());
 }
 
-/// What is typed for an argument, by its name in the library. An option is preferred to a positional
-/// argument of another command.
+/// What is typed for an argument, by its name in the library. An option is preferred to a
+/// positional argument of another command.
 fn typed(command: &clap::Command) -> BTreeMap<String, String> {
     let commands = || std::iter::once(command).chain(command.get_subcommands());
     let positional = commands().flat_map(|command| command.get_positionals().filter_map(|arg| arg.get_value_names()));

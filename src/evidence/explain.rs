@@ -459,8 +459,8 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
 /// The prompt and the options that make `run` again with the checkpoint that made it.
 ///
 /// # Errors
-/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was made
-/// in a way that cannot be replayed.
+/// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was
+/// made in a way that cannot be replayed.
 pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
     check_checkpoint(&run.record, pipeline)?;
     let options = options_of(pipeline, run)?;
@@ -723,8 +723,8 @@ pub(crate) fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
     a.dimensions() == b.dimensions() && worst <= 1 && 1000 * count <= a.as_raw().len()
 }
 
-/// By how much of 255 a value of another program's image of the same run may differ: what attnmap is
-/// held to against diffusers (ACCURACY.md).
+/// By how much of 255 a value of another program's image of the same run may differ: what attnmap
+/// is held to against diffusers (ACCURACY.md).
 const ANOTHER_PROGRAM: u8 = 2;
 
 /// Whether no value of two images is further apart than `most`.

@@ -87,8 +87,8 @@ impl Settled {
 /// on how many went through the network with it, so a batch that changed would show.
 ///
 /// # Errors
-/// [`Error::Argument`] when `asked`, `aggregate` or `display` is not what the gallery was begun with;
-/// [`Error::Trace`] when its `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
+/// [`Error::Argument`] when `asked`, `aggregate` or `display` is not what the gallery was begun
+/// with; [`Error::Trace`] when its `gallery.json` is damaged; [`Error::Io`]; those of `propose`.
 pub fn settle(
     folder: &Path,
     asked: Option<usize>,

@@ -15,8 +15,8 @@ use std::path::Path;
 /// cells fail of is left to them.
 ///
 /// # Errors
-/// [`Error::Argument`] for a LoRA, embedding or variant that is not there; where no cell is finished
-/// or can be, what the first fails of.
+/// [`Error::Argument`] for a LoRA, embedding or variant that is not there; where no cell is
+/// finished or can be, what the first fails of.
 pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
     // Of each checkpoint: pixels of a latent cell's side, and its family.
     let mut known: Vec<(&Cell, Option<(usize, Family)>)> = Vec::new();

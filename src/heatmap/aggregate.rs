@@ -193,8 +193,8 @@ impl Heatmaps {
 /// so, a probe with the prompt's text.
 ///
 /// # Errors
-/// [`Error::Argument`] when no site is left, or when heads and a window of steps are both asked for.
-/// The same when single steps or the half were not recorded, or a head or step does not exist.
+/// [`Error::Argument`] when no site is left, or when heads and a window of steps are both asked
+/// for. The same when single steps or the half were not recorded, or a head or step does not exist.
 /// [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
     let (maps, prompt) = half(trace, how)?;

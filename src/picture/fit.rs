@@ -15,8 +15,8 @@ const THINNEST: usize = 8;
 /// the usual area, each side rounded to the nearest multiple of the factor.
 ///
 /// # Errors
-/// [`Error::Argument`] for a picture more than eight times as long as wide, which has no useful size
-/// near the usual one.
+/// [`Error::Argument`] for a picture more than eight times as long as wide, which has no useful
+/// size near the usual one.
 pub fn fit(picture: Grid, usual: Grid, factor: usize, argument: Argument) -> Result<Grid> {
     let Grid { height, width } = picture;
     if height.min(width) * THINNEST < height.max(width) || height.min(width) == 0 {

@@ -15,8 +15,8 @@ const KINDS: &str = "png, jpeg or webp";
 const LARGEST: u64 = 1 << 30;
 
 /// Reads a png, jpeg or webp file as 8-bit RGB, turned upright as its EXIF orientation says;
-/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `argument` is the argument that named
-/// the file, for messages.
+/// transparency is dropped, as `PIL.Image.convert("RGB")` does. `argument` is the argument that
+/// named the file, for messages.
 ///
 /// # Errors
 /// [`Error::Argument`] when there is no such file, it is no picture of these kinds, or it is cut
@@ -42,7 +42,8 @@ pub fn read_opaque(path: &Path, argument: Argument) -> Result<(RgbImage, Option<
     let given = read_with_alpha(path, argument)?;
     let warning = is_see_through(&given).then(|| {
         format!(
-            "{argument:#} {}: its transparency was dropped, and the colours beneath count; lay it over a background first",
+            "{argument:#} {}: its transparency was dropped, and the colours beneath count; lay it over a \
+             background first",
             path.display()
         )
     });

@@ -39,8 +39,8 @@ impl Pipeline {
     /// A run of `prompt` with the options' one seed for each of `stops`, with its attention.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is not one seed; [`Error::Interrupted`] when `progress` breaks,
-    /// which is told of every step; those of [`trace`](Self::trace).
+    /// [`Error::Argument`] when there is not one seed; [`Error::Interrupted`] when `progress`
+    /// breaks, which is told of every step; those of [`trace`](Self::trace).
     pub fn lens(
         &self,
         prompt: &Prompt,

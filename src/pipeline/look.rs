@@ -101,8 +101,8 @@ impl Pipeline {
     /// the seed it needs.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a side of the picture is no multiple of the VAE's factor, or training
-    /// had no such timestep.
+    /// [`Error::Argument`] when a side of the picture is no multiple of the VAE's factor, or
+    /// training had no such timestep.
     pub fn noise_picture(&self, image: &RgbImage, options: &LookOptions) -> Result<Vec<Noised>> {
         if self.inpaints() {
             return Err(Error::Unsupported {

@@ -136,8 +136,8 @@ impl MemoryPlan {
         let way_out = match self.weights() > free {
             true => {
                 format!(
-                    "the weights alone are more; take a smaller checkpoint, {DTYPE} bf16 or a machine with more memory; \
-                {IGNORE_MEMORY} tries all the same"
+                    "the weights alone are more; take a smaller checkpoint, {DTYPE} bf16 or a machine with more \
+                    memory; {IGNORE_MEMORY} tries all the same"
                 )
             }
             false => {

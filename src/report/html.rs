@@ -79,8 +79,8 @@ pub fn page(data: &ReportData) -> String {
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
-            "name": o.name, "is_default": o.name == DEFAULT, "description": o.description, "shares": o.shares, "block": block, "compete": o.compete,
-            "mean": o.mean, "heads": o.heads, "steps": o.steps,
+            "name": o.name, "is_default": o.name == DEFAULT, "description": o.description, "shares": o.shares,
+            "block": block, "compete": o.compete, "mean": o.mean, "heads": o.heads, "steps": o.steps,
         })),
         "negativeWords": data.negative_words.as_ref().zip(packed.negative.as_ref()).map(|(n, block)| json!({
             "segments": n.segments, "words": n.words, "shares": n.shares, "block": block,

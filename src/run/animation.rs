@@ -56,8 +56,8 @@ struct StepMaps {
 /// word's place in the prompt. `None` stands for the words of the prompt, then the probes.
 ///
 /// # Errors
-/// As [`aggregate`], above all when the trace holds no single steps. [`Error::Argument`] when a file
-/// is there that may not be replaced; [`Error::Io`] when a file cannot be written.
+/// As [`aggregate`], above all when the trace holds no single steps. [`Error::Argument`] when a
+/// file is there that may not be replaced; [`Error::Io`] when a file cannot be written.
 pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]>) -> Result<Vec<Animated>> {
     let Animation { trace, image, display, .. } = *animation;
     display.check()?;

@@ -88,8 +88,8 @@ pub fn word_regions(maps: &Heatmaps, image: Grid, threshold: Threshold) -> Vec<W
 /// Returns their paths.
 ///
 /// # Errors
-/// [`Error::Argument`] where a file that attnmap did not write is in the way, before any is written;
-/// [`Error::Io`].
+/// [`Error::Argument`] where a file that attnmap did not write is in the way, before any is
+/// written; [`Error::Io`].
 pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: RegionFiles) -> Result<Vec<PathBuf>> {
     let folder = folder.join(REGIONS);
     let place = |index: usize, word: &WordRegion, kind: &str| {

@@ -42,9 +42,9 @@ pub struct NewRun<'a> {
 /// Returns the folder and what `run.json` says.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when `target` may not be replaced, or a choice of maps
-/// cannot be had; [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is left
-/// behind.
+/// [`Error::Argument`](crate::Error::Argument) when `target` may not be replaced, or a choice of
+/// maps cannot be had; [`Error::Io`](crate::Error::Io) when something cannot be written. Nothing is
+/// left behind.
 pub fn write_run(
     target: &Target,
     new: &NewRun,

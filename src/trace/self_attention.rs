@@ -62,8 +62,8 @@ impl SelfAttentionPlan {
     /// finest grids are left out until the rest fits.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the numbers when a wanted grid does not fit or is not there, or when
-    /// not even the coarsest fits.
+    /// [`Error::Argument`] with the numbers when a wanted grid does not fit or is not there, or
+    /// when not even the coarsest fits.
     pub fn new(
         sites: &[Site],
         wanted: Option<&dyn Fn(&Site) -> bool>,

@@ -109,8 +109,8 @@ pub trait AttentionObserver {
     fn wants(&self, site: &Site) -> bool;
 
     /// The attention probabilities of `site`: f32, `[batch, heads, height * width, keys]`, each row
-    /// summing to 1 over text and padding. `batch` holds the unconditional rows first, then the conditional ones (see
-    /// [`Step::conditional_rows`]).
+    /// summing to 1 over text and padding. `batch` holds the unconditional rows first, then the
+    /// conditional ones (see [`Step::conditional_rows`]).
     ///
     /// Of a [joint](AttentionKind::Joint) site the queries are the image's and the keys the text's.
     /// There a row sums to less than 1: the rest, `1 - sum`, is what the image's own keys got.

@@ -343,8 +343,8 @@ fn refuse(run: &Run) -> Result<()> {
     let reason = match record.kind {
         RunKind::Generate if record.settings.sampling.strength.is_some() => {
             format!(
-                "set out from a picture, which decides where things lie; ask about a run from noise, made with `attnmap \
-            generate` without {INIT}"
+                "set out from a picture, which decides where things lie; ask about a run from noise, made with \
+                 `attnmap generate` without {INIT}"
             )
         }
         RunKind::Generate => return Ok(()),

@@ -2,12 +2,10 @@
 //! of them.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{Aggregate, aggregate};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
 use attnmap::trace::{Half, TokenKind, Trace};
 use candle_core::Device;
 use serde::Deserialize;

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
 use attnmap::trace::{Queries, QueriesKeys, Site, Trace};
 use candle_core::{Device, Tensor};
 use half::f16;

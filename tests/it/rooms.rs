@@ -223,7 +223,8 @@ fn lines_fit() {
     assert!(long.is_empty(), "code has at most 120 columns, comments have 100:\n{}", long.join("\n"));
 }
 
-/// Files of the library that write command lines for users to run: on pages, in `run.json`, to cargo.
+/// Files of the library that write command lines for users to run: on pages, in `run.json`, to
+/// cargo.
 const COMMAND_LINES: [&str; 9] = [
     "argument.rs",
     "evidence/asked.rs",
@@ -236,10 +237,11 @@ const COMMAND_LINES: [&str; 9] = [
     "run/again.rs",
 ];
 
-/// The lines of `code`, with their numbers, that write `--steps` or its like outside of comments and
-/// of a whole command (`attnmap generate --steps 3`).
-fn options_named(code: &str) -> Vec<(usize, &str)> {
+/// The lines of `code`, each text that goes on over several as one, that write `--steps` or its
+/// like outside of comments and of a whole command (`attnmap generate --steps 3`).
+fn options_named(code: &str) -> Vec<String> {
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code = code.split("\\\n").map(str::trim_start).collect::<String>();
     let named = |line: &str| {
         let line = line.split_once("attnmap ").map_or(line, |(before, _)| before);
         line.match_indices("--").any(|(at, _)| {
@@ -248,7 +250,7 @@ fn options_named(code: &str) -> Vec<(usize, &str)> {
             !inside && line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase())
         })
     };
-    code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//") && named(line)).collect()
+    code.lines().filter(|line| !line.trim_start().starts_with("//") && named(line)).map(str::to_owned).collect()
 }
 
 /// The library speaks of arguments; only the command line, which may be one program of several,
@@ -256,7 +258,9 @@ fn options_named(code: &str) -> Vec<(usize, &str)> {
 #[test]
 fn the_library_names_arguments_and_no_options() {
     assert_eq!(options_named("\"raise --steps\"\n// --steps\nformat!(\"--lora {x}\")\na--b").len(), 2);
-    assert_eq!(options_named("\"see `attnmap eval --help`\"\n#[cfg(test)]\nmod tests { \"--x\" }"), []);
+    let commands =
+        "\"see `attnmap eval --help` or attnmap \\\n   generate --steps 3\"\n#[cfg(test)]\nmod tests { \"--x\" }";
+    assert!(options_named(commands).is_empty());
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     for file in crate::cli::walk(&src).iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
@@ -265,8 +269,7 @@ fn the_library_names_arguments_and_no_options() {
             continue;
         }
         let code = fs::read_to_string(file).unwrap();
-        let lines = options_named(&code).into_iter();
-        found.extend(lines.map(|(line, text)| format!("src/{name}:{}: {}", line + 1, text.trim())));
+        found.extend(options_named(&code).iter().map(|text| format!("src/{name}: {}", text.trim())));
     }
     assert!(found.is_empty(), "name the argument, as `argument::STEPS`:\n{}", found.join("\n"));
 }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline};
+use attnmap::pipeline::{Keep, Options};
 use attnmap::trace::{Grid, Trace};
 use candle_core::Device;
 use serde::Deserialize;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 /// index lists; see [`choose_all`].
 ///
 /// # Errors
-/// [`Error::Weights`] where a part has none, naming what is there instead; [`Error::Argument`] for a
-/// variant that no part has.
+/// [`Error::Weights`] where a part has none, naming what is there instead; [`Error::Argument`] for
+/// a variant that no part has.
 pub(crate) fn part_files(
     store: &Store,
     parts: &[Part],

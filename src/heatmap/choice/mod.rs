@@ -169,8 +169,8 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "concept",
-        about: "ConceptAttention: what each place's attention output is most like, among the concepts that the run kept; \
-        FLUX.1's last ten blocks of two streams, every layer of Stable Diffusion 3",
+        about: "ConceptAttention: what each place's attention output is most like, among the concepts that the run \
+        kept; FLUX.1's last ten blocks of two streams, every layer of Stable Diffusion 3",
         sites: &[SiteFilter::Concepts],
         compete: None,
         of_tokens: OfTokens::Sum,
