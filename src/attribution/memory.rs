@@ -62,8 +62,7 @@ impl GradientPlan {
                 way_out: format!(
                     "{METHOD} occlusion needs no gradient; or make the run in a smaller {SIZE}; \
                           {IGNORE_MEMORY} tries all the same"
-                )
-                .into(),
+                ),
             });
         }
         Ok(asked.clamp(1, usize::try_from(fit).unwrap_or(usize::MAX)))

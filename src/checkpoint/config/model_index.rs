@@ -242,8 +242,7 @@ fn refiner(file: &Path) -> Error {
         what: format!("{}: an SDXL refiner (it has no `text_encoder`)", file.display()),
         way_out: format!(
             "it only finishes images of a base model; give the base: {MODEL} stabilityai/stable-diffusion-xl-base-1.0"
-        )
-        .into(),
+        ),
     }
 }
 

@@ -62,13 +62,10 @@ pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Resu
         }
     }
     if has(&file, T5) && !made.replaces("tokenizer_3/tokenizer.json") {
-        return Err(fault(
-            format!(
-                "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with \
+        return Err(fault(format!(
+            "holds T5, whose tokenizer it cannot hold; give a folder that has tokenizer_3/tokenizer.json with \
              {CONFIG}, or take the file without T5"
-            )
-            .into(),
-        ));
+        )));
     }
     let store = Store::Made(Arc::new(made));
     let index = store.read_required("model_index.json", "the pipeline")?;
