@@ -2,7 +2,9 @@
 
 use super::prompts::Line;
 use super::seeds::MOST_CELLS;
-use crate::argument::{CONCEPTS, EMPHASIS, INIT, LORA, PROBE, PROMPT, PROMPTS, REPLACE, SEEDS, SHARD, STRENGTH, WEIGHT};
+use crate::argument::{
+    CONCEPTS, EMPHASIS, INIT, LORA, PROBE, PROMPT, PROMPTS, REPLACE, SEEDS, SHARD, STRENGTH, WEIGHT,
+};
 use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
 use crate::facts::lexicon::{Role, role};
@@ -508,7 +510,7 @@ fn concepts_in(prompt: &str, named: Option<&[String]>) -> Result<Option<Vec<Stri
             crate::in_quotes(prompt),
             named.join(", ")
         );
-        return Err(Error::option("--concepts", reason));
+        return Err(Error::argument(CONCEPTS, reason));
     }
     Ok(Some(own))
 }

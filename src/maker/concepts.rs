@@ -1,5 +1,6 @@
 //! Which words are the concepts of a run, named or not.
 
+use crate::argument::CONCEPTS;
 use crate::facts::lexicon::{Role, role};
 use crate::pipeline::{Pipeline, concepts_of};
 use crate::prompt::{Prompt, Syntax, word_ranges};
@@ -20,12 +21,12 @@ fn content_words<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 /// The concepts that a run of `prompt` keeps; none where it keeps none. `named` is what
-/// `--concepts` names: no word where it stands alone, and `None` where it is not given. Without
+/// `concepts` names: no word where it stands alone, and `None` where it is not given. Without
 /// names they are the prompt's words that say something. In joint attention `probes` bring those
 /// with them.
 ///
 /// # Errors
-/// [`Error::Option`] on `--concepts` where attention is not joint, for a word that the prompt does
+/// [`Error::Argument`] on `concepts` where attention is not joint, for a word that the prompt does
 /// not have, and where it has none that says something.
 pub fn concepts_of_run(
     pipeline: &Pipeline,
@@ -45,8 +46,8 @@ pub fn concepts_of_run(
         named => concepts_of(&PromptInfo::from(prompt), named)?,
     };
     if concepts.is_empty() {
-        let reason = "the prompt has no word that says something; name some, like --concepts=apple,frog";
-        return Err(Error::option("--concepts", reason));
+        let reason = format!("the prompt has no word that says something; name some, like {CONCEPTS}=apple,frog");
+        return Err(Error::argument(CONCEPTS, reason));
     }
     Ok(concepts)
 }

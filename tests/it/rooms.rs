@@ -225,11 +225,12 @@ fn lines_fit() {
 
 /// Files of the library that write command lines for users to run: on pages, in `run.json`, to
 /// cargo.
-const COMMAND_LINES: [&str; 9] = [
+const COMMAND_LINES: [&str; 10] = [
     "argument.rs",
     "evidence/asked.rs",
     "gallery/looks.rs",
     "gallery/make.rs",
+    "gallery/sweep.rs",
     "gallery/sweep_page.rs",
     "pipeline/names.rs",
     "pipeline/settings.rs",
