@@ -187,7 +187,7 @@ Examples:
   attnmap gallery prompts.txt --seeds 0..8 --out night
   attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
-  attnmap gallery --prompt \"a red apple and a frog\" --guidance 3,5,8 --scheduler ddim,euler-a --seeds 0..2
+  attnmap gallery --prompt \"a red apple\" --guidance 3,5,8 --scheduler ddim,euler-a --seeds 0..2
   attnmap gallery --prompt \"a red apple and a frog\" --weight frog=0.6,1.4 --seeds 0..4
   attnmap gallery --prompt \"a red apple, on the beach\" --without each --by tag --seeds 0
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5

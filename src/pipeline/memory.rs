@@ -144,10 +144,7 @@ impl MemoryPlan {
                 format!("choose a smaller {SIZE}, or end what else uses memory; {IGNORE_MEMORY} tries all the same")
             }
         };
-        Err(Error::Unsupported {
-            what: format!("a run that needs more memory than there is ({self})"),
-            way_out: way_out.into(),
-        })
+        Err(Error::Unsupported { what: format!("a run that needs more memory than there is ({self})"), way_out })
     }
 }
 

@@ -40,7 +40,7 @@ fn agree(run: &Path, after: &str) {
     for (row, word) in page["layout"].as_array().unwrap().iter().zip(record["words"].as_array().unwrap()) {
         let share = |of: &Value| of["share"].as_f64().unwrap() as f32;
         assert_eq!(share(row), share(word), "{after}");
-        let peak = format!("{:.1} %", 100.0 * word["peak"]["value"].as_f64().unwrap());
+        let peak = attnmap::percent(word["peak"]["value"].as_f64().unwrap());
         let shown = row["facts"].as_array().unwrap().iter().find(|fact| fact[0] == "peak").unwrap();
         assert_eq!(shown[1], Value::from(peak), "{after}");
     }
