@@ -191,9 +191,9 @@ fn a_transformer_in_a_file_of_its_own_is_that_of_the_folder() {
         let error = open(file, config).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
     };
-    refused("schnell.gguf", None, &["schnell.gguf", "a transformer of FLUX.1", "--config"]);
-    refused("z-image.gguf", None, &["z-image.gguf", "a transformer of Z-Image", "--config"]);
-    refused("schnell.gguf", Some("tiny-sd1"), &["--config", "StableDiffusionPipeline", "FLUX.1"]);
+    refused("schnell.gguf", None, &["schnell.gguf", "a transformer of FLUX.1", "`config`"]);
+    refused("z-image.gguf", None, &["z-image.gguf", "a transformer of Z-Image", "`config`"]);
+    refused("schnell.gguf", Some("tiny-sd1"), &["config", "StableDiffusionPipeline", "FLUX.1"]);
 }
 
 /// Blocks are made into numbers as the `gguf` package does, and candle multiplies with them as they

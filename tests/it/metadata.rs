@@ -40,7 +40,7 @@ fn each_programs_metadata_is_read() {
         "scheduler": "dpm++2m-karras", "size": [512, 768], "syntax": {"emphasis": true, "long": true},
         "model": "v1-5-pruned-emaonly",
     });
-    let left = ["LoRA style (give it with --lora FILE:0.8)", "clip skip 2", "second pass", "GPU's generator"];
+    let left = ["LoRA style (give it with `lora` FILE:0.8)", "clip skip 2", "second pass", "GPU's generator"];
     for name in ["a1111.png", "a1111.jpg", "a1111.webp"] {
         says(name, web_ui.clone(), &left);
     }
