@@ -13,9 +13,10 @@ mod places;
 mod resample;
 
 pub use aggregate::{Competition, Heatmaps, Shares, aggregate, heads_and_steps, shares};
+pub use choice::data::SavedAggregate;
 pub use choice::{
     Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens, Queries,
-    Resolution, SavedAggregate, SiteFilter, StepWindow,
+    Resolution, SiteFilter, StepWindow,
 };
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
 pub use places::{Outline, Place, SPECK, otsu, outlines, place_masks, places, region};

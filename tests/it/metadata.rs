@@ -85,7 +85,7 @@ fn each_programs_metadata_is_read() {
         &[
             "what node 8 (ControlNetApplyAdvanced) does to the prompt",
             "the second encoder's prompt \"a photo\"",
-            "LoRA style.safetensors (give it with --lora FILE:0.7)",
+            "LoRA style.safetensors (give it with `lora` FILE:0.7)",
             "ControlNet",
             "the earlier pass of node 13 (KSamplerAdvanced)",
         ],
@@ -105,7 +105,7 @@ fn each_programs_metadata_is_read() {
             snow", "negative": "rain", "seed": 1_234_567_890, "steps": 25,
             "guidance": 7.5, "scheduler": "dpm++2m-sde-karras", "size": [1024, 832], "model": "juggernaut",
         }),
-        &["the second encoder's prompt \"watercolour\"", "LoRA ink (give it with --lora FILE:0.65)"],
+        &["the second encoder's prompt \"watercolour\"", "LoRA ink (give it with `lora` FILE:0.65)"],
     );
     says(
         "invokeai-2.png",

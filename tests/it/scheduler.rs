@@ -344,7 +344,7 @@ fn names_and_classes() {
     assert_eq!(error.exit_code(), 2);
     assert_eq!(
         error.to_string(),
-        "--scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, \
+        "scheduler: there is no scheduler \"plms\"; choose one of ddim, pndm, euler, euler-a, dpm++2m, \
         dpm++2m-karras, \
          dpm++2m-sde, dpm++2m-sde-karras, dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm, tcd, \
          flow-euler"

@@ -274,11 +274,11 @@ fn what_does_not_go_is_refused_by_name() {
     };
     assert!(pipeline.check(&Options { probes: vec!["cat".into()], ..own.clone() }).is_ok(), "a probe is a concept");
     refused(Options { scheduler: Some("ddim".parse().unwrap()), ..own.clone() }, "choose flow-euler");
-    refused(Options { spacing: Some("trailing".parse().unwrap()), ..own.clone() }, "--spacing");
+    refused(Options { spacing: Some("trailing".parse().unwrap()), ..own.clone() }, "spacing");
     refused(Options { crop: [1, 0], ..own.clone() }, "only SDXL");
     refused(Options { width: 20, ..own.clone() }, "multiple of 8 pixels");
     refused(Options { width: 104, ..own.clone() }, "96 pixels a side");
-    refused(Options { steps: 0, ..own.clone() }, "--steps");
+    refused(Options { steps: 0, ..own.clone() }, "steps");
     let emphasis = pipeline.read("a (red:1.5) frog", Syntax { emphasis: true, long: false });
     assert!(emphasis.unwrap_err().to_string().contains("emphasis"));
     // And flow matching's sampler elsewhere.

@@ -1,14 +1,13 @@
 //! What goes into a heat map: an [`Aggregate`] chooses sites, heads and steps, by name or piece by
 //! piece.
 
-mod data;
+pub(super) mod data;
 mod ranges;
 mod sites;
 
 use crate::argument::{AGGREGATE, Argument, LAYERS, RESOLUTION};
 use crate::trace::{Grid, Half, Site, Stage};
 use crate::{Error, Result};
-pub use data::SavedAggregate;
 pub use ranges::{HeadSet, StepWindow};
 use sites::stage_name;
 pub use sites::{LayerPattern, Resolution, SiteFilter};
