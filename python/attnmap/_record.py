@@ -296,17 +296,19 @@ class Recording:
 
     def warnings(self, image: int) -> list[str]:
         """What a reader of the run must know."""
-        given = self.arguments.get("generator")
-        if isinstance(given, (list, tuple)):
-            given = given[image] if image < len(given) else None
+        given = self._generator(image)
         unknown = "no generator was given, so the seed is not known and stands as 0"
         return [*self.prompt(image).warnings, *([] if given is not None else [unknown])]
 
+    def _generator(self, image: int) -> torch.Generator | None:
+        """The generator that an image's noise was drawn with."""
+        given = self.arguments.get("generator")
+        if isinstance(given, (list, tuple)):
+            return given[image] if image < len(given) else None
+        return given
+
     def seed(self, image: int) -> int:
-        generator = self.arguments.get("generator")
-        if isinstance(generator, (list, tuple)):
-            generator = generator[image] if image < len(generator) else None
-            return int(generator.initial_seed()) if generator is not None else 0
+        generator = self._generator(image)
         return int(generator.initial_seed()) if generator is not None else 0
 
 

@@ -61,8 +61,7 @@ pub fn seen(
 /// [`Error::Argument`] when the word's map is 0 everywhere; those of the maps.
 pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     let trace = run.trace()?;
-    let how: Aggregate = run.record.aggregate.parse().unwrap_or_default();
-    let how = Aggregate { half: Half::Conditional, ..how };
+    let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
     let maps = heatmap::aggregate(&trace, &how, std::slice::from_ref(word))?;
     let threshold = Threshold::Share(run.record.display.threshold);
     let region = word_regions(&maps, trace.about.image, threshold).into_iter().next();

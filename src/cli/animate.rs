@@ -59,7 +59,7 @@ animated WebP can be written without a C library.";
 pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let chosen = args.maps.aggregate_of(&run.record)?;
-    let own = chosen.to_string() == run.record.aggregate;
+    let own = run.record.saved_aggregate().is_same(&(&chosen).into());
     // A run whose own maps are of some heads or steps is animated over all of them.
     let aggregate = if own { Aggregate { heads: None, steps: None, ..chosen } } else { chosen };
     if aggregate.steps.is_some() || aggregate.heads.is_some() {

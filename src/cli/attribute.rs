@@ -279,8 +279,7 @@ fn beside(
     place: &Place,
     words: &mut [attnmap::attribution::Row],
 ) -> Result<()> {
-    let how: Aggregate = run.record.aggregate.parse().unwrap_or_default();
-    let how = Aggregate { half: Half::Conditional, ..how };
+    let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
     // Damaged evidence is nothing to stand beside.
     let evidence = Evidence::read(&run.folder, trace.about.latent).ok().flatten();
     let all = &trace.about.prompt.words;

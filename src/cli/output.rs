@@ -63,12 +63,11 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
     let mut rows = vec![["word", "tokens", "share of attention", "peak", "peak at"].map(str::to_owned).to_vec()];
     for word in record.words.iter().chain(&record.probes) {
         let info = &word.word;
-        let label = if info.occurrence > 1 { format!("{}#{}", info.text, info.occurrence) } else { info.text.clone() };
         let layout = &word.layout;
         let at = layout.peak.map_or("-".to_owned(), |peak| print::pixel(peak.x, peak.y, record.image));
         let peak = layout.peak.map_or("-".to_owned(), |peak| print::percent(peak.value));
         let share = print::percent(layout.share);
-        rows.push(vec![print::printable(&label), info.tokens.len().to_string(), share, peak, at]);
+        rows.push(vec![print::printable(&info.label()), info.tokens.len().to_string(), share, peak, at]);
     }
     let rest = 1.0 - record.words.iter().map(|word| word.layout.share).sum::<f32>();
     let mut text = print::table(&rows);

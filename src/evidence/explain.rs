@@ -500,7 +500,9 @@ pub fn shown(
 /// [`Error::Trace`] with what may have been another.
 pub(crate) fn check_image(run: &Run, again: &RgbImage, image: &RgbImage, else_: &str) -> Result<()> {
     let recorded = run.record.kind == RunKind::Record;
-    if same_but_for_rounding(again, image) || (recorded && differs_by_at_most(again, image, ANOTHER_PROGRAM)) {
+    let is_same =
+        if recorded { differs_by_at_most(again, image, ANOTHER_PROGRAM) } else { same_but_for_rounding(again, image) };
+    if is_same {
         return Ok(());
     }
     let cause = match recorded {
@@ -717,7 +719,7 @@ pub fn judge_again(folder: &Path) -> Result<bool> {
 
 /// Whether two images of a run are one. The networks sum in another order for several images at
 /// once. So a value in a thousand may fall on the other side of a rounding to 1/255.
-pub(crate) fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
+fn same_but_for_rounding(a: &RgbImage, b: &RgbImage) -> bool {
     let off = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).filter(|&off| off > 0);
     let (count, worst) = off.fold((0, 0), |(count, worst), off| (count + 1, off.max(worst)));
     a.dimensions() == b.dimensions() && worst <= 1 && 1000 * count <= a.as_raw().len()

@@ -9,7 +9,7 @@ mod keys;
 
 use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
 use super::config::DenoiserConfig;
-use super::single::{Piece, UnetNames, sd3_originals};
+use super::single::{self, UnetNames, sd3_originals};
 use super::weights::{Change, LowRank, RowsOf, WeightFile, flux_layers, z_image_layers};
 use crate::Result;
 use crate::argument::LORA;
@@ -326,6 +326,26 @@ pub(super) struct Layers {
     denoiser: &'static str,
 }
 
+/// A layer in diffusers' naming, which rows of the authors' layer are its own, and whether the
+/// halves of these have changed places.
+type Piece = (String, Option<RowsOf>, bool);
+
+/// The layers of a transformer by its authors' names, with those of diffusers that each is made of.
+fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<Piece>)> {
+    let layers = match denoiser {
+        DenoiserConfig::Unet(_) => return Vec::new(),
+        DenoiserConfig::Sd3(sd3) => {
+            let piece = |piece: single::Piece| (piece.layer, piece.third.map(RowsOf::third), piece.swapped);
+            let pieces = |pieces: Vec<single::Piece>| pieces.into_iter().map(piece).collect();
+            return sd3_originals(sd3).into_iter().map(|(original, all)| (original, pieces(all))).collect();
+        }
+        DenoiserConfig::Flux(flux) => flux_layers(flux.num_layers, flux.num_single_layers),
+        DenoiserConfig::ZImage(z_image) => z_image_layers(z_image.n_layers, z_image.n_refiner_layers),
+    };
+    let pieces = |pieces: Vec<(String, Option<RowsOf>)>| pieces.into_iter().map(|(layer, rows)| (layer, rows, false));
+    layers.into_iter().map(|(original, all)| (original, pieces(all).collect())).collect()
+}
+
 impl Layers {
     /// The layers of `parts`: folders with the names and shapes of their tensors.
     pub(super) fn new(
@@ -341,6 +361,7 @@ impl Layers {
             DenoiserConfig::Unet(_) => "unet",
             DenoiserConfig::Sd3(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => "transformer",
         };
+        let originals = originals(denoiser);
         for (folder, shapes) in parts {
             let home = |layer: &str| {
                 let name = format!("{layer}.weight");
@@ -350,42 +371,20 @@ impl Layers {
             for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
                 add(folder, layer, home(layer).into_iter().collect());
             }
-            match denoiser {
-                DenoiserConfig::Unet(unet) if folder == "unet" => {
-                    let names = UnetNames::new(unet);
-                    for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
-                        if let Some(original) = names.original(layer) {
-                            add(folder, &original, home(layer).into_iter().collect());
-                        }
+            if let (DenoiserConfig::Unet(unet), "unet") = (denoiser, folder) {
+                let names = UnetNames::new(unet);
+                for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
+                    if let Some(original) = names.original(layer) {
+                        add(folder, &original, home(layer).into_iter().collect());
                     }
                 }
-                DenoiserConfig::Sd3(sd3) if folder == "transformer" => {
-                    for (original, pieces) in sd3_originals(sd3) {
-                        let home = |piece: &Piece| {
-                            let rows = piece.third.map(RowsOf::third);
-                            Some(Home { rows, swapped: piece.swapped, ..home(&piece.layer)? })
-                        };
-                        // Not every block has every layer.
-                        if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
-                            add(folder, &original, homes);
-                        }
-                    }
+            }
+            for (original, pieces) in originals.iter().filter(|_| folder == "transformer") {
+                let home = |&(ref layer, rows, swapped): &Piece| Some(Home { rows, swapped, ..home(layer)? });
+                // Not every block has every layer.
+                if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
+                    add(folder, original, homes);
                 }
-                DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) if folder == "transformer" => {
-                    let originals = match denoiser {
-                        DenoiserConfig::Flux(flux) => flux_layers(flux.num_layers, flux.num_single_layers),
-                        DenoiserConfig::ZImage(z_image) => z_image_layers(z_image.n_layers, z_image.n_refiner_layers),
-                        _ => Vec::new(),
-                    };
-                    for (original, pieces) in originals {
-                        let home =
-                            |(layer, rows): &(String, Option<RowsOf>)| Some(Home { rows: *rows, ..home(layer)? });
-                        if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
-                            add(folder, &original, homes);
-                        }
-                    }
-                }
-                _ => {}
             }
         }
         Self { layers, reads_by_attn2: denoiser.unet().is_some(), denoiser: folder_of_denoiser }
