@@ -7,10 +7,11 @@
 //! False alarms are counted on what is right, hits on what is wrong. The scenes have masks, which
 //! say where things lie. A relation is right as the masks have it and wrong turned around. A thing
 //! moved from one scene to another as its masks say. The held-out prompts of the model card come
-//! with a judge's word on whether each relation was drawn, and 99 % of their things are drawn. One
-//! thing of each is also replaced by a word that the checkpoint never saw, which cannot be drawn.
-//! The first 70 prompts chose thresholds, the others, with other words and seeds, did not. Colours
-//! go to the nouns that the prompt gives them, and to the other thing where the pairs are swapped.
+//! with a judge's word on whether the things, their colours and the relation were drawn. Prompts
+//! count as right where all their things were. One thing of each is also replaced by a word that
+//! the checkpoint never saw, which cannot be drawn. The first half of the prompts chooses
+//! thresholds, the other half, with other words and seeds, does not. Colours go to the nouns that
+//! the prompt gives them, and to the other thing where the pairs are swapped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -27,15 +28,12 @@ use attnmap::trace::{Grid, PromptInfo, Trace};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
-/// Names that are not in the default checkpoint's world: those that thresholds were chosen on, and
+/// Names that are not in the default checkpoint's world: those that thresholds are chosen on, and
 /// others.
 const UNKNOWN: [[&str; 10]; 2] = [
-    ["zebra", "truck", "helicopter", "piano", "wizard", "castle", "robot", "guitar", "sandwich", "dragon"],
-    ["camel", "ladder", "anchor", "violin", "soldier", "bridge", "teapot", "violet", "pirate", "walrus"],
+    ["zebra", "lorry", "helicopter", "piano", "wizard", "volcano", "robot", "guitar", "sandwich", "dragon"],
+    ["camel", "ladder", "anchor", "violin", "soldier", "bridge", "lobster", "canoe", "pirate", "walrus"],
 ];
-
-/// How many prompts chose thresholds.
-const CHOSEN_ON: usize = 70;
 
 /// How often a statement was made: of what is right, and of what is wrong.
 #[derive(Debug, Clone, Copy, Default)]
@@ -181,19 +179,23 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         lexicon::role(word) == Role::Content && !lexicon::sets_the_scene(word) && known.iter().any(|k| k == word)
     };
     // Those that chose nothing come first.
-    let (chose, others) = images.split_at(CHOSEN_ON.min(images.len()));
-    let others = others.iter().enumerate().map(|(index, image)| (CHOSEN_ON + index, image));
+    let half = images.len() / 2;
+    let (chose, others) = images.split_at(half);
+    let others = others.iter().enumerate().map(|(index, image)| (half + index, image));
     for (index, image) in others.chain(chose.iter().enumerate()) {
-        let set = usize::from(index >= CHOSEN_ON);
-        let part = ["first 70 prompts", "other 30 prompts"][set];
+        let set = usize::from(index >= half);
+        let part = ["first half of the prompts", "other half"][set];
         let prompt = image["prompt"].as_str().ok_or_else(|| wrong("an image without `prompt`".into()))?;
         let seed = image["seed"].as_u64().unwrap_or(0);
-        let words: Vec<&str> = prompt.split(' ').collect();
+        // A comma is a word of its own here, as it is a token.
+        let spaced = prompt.replace(',', " ,");
+        let words: Vec<&str> = spaced.split(' ').collect();
 
         // The picture that was judged.
         let run = self::run(pipeline, prompt, seed)?;
         let told = facts_of(&run, None)?;
-        let drawn = image["objects"].as_bool() == Some(true);
+        let drawn = image["things"].as_bool() == Some(true);
+        let things: Vec<usize> = (0..words.len()).filter(|&at| is_thing(words[at])).collect();
         for stated in told.stated.iter().filter(|_| drawn) {
             let denied = format!("relation denied, {part}");
             let opposite = stated.claim.relation != Relation::Inside && stated.agrees == Some(true);
@@ -202,17 +204,17 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
                     counts.right(&denied, stated.agrees == Some(false));
                     counts.wrong(&denied, opposite);
                 }
-                Some(false) => counts.wrong(&denied, stated.agrees == Some(false)),
-                None => {}
+                // Of three things the judge does not say which of the relations was missed.
+                Some(false) if things.len() == 2 => counts.wrong(&denied, stated.agrees == Some(false)),
+                _ => {}
             }
         }
         let colours = format!("colour may go elsewhere, {part}");
-        if drawn {
+        if drawn && image["colours"].as_bool() != Some(false) {
             leaks(&told).into_iter().for_each(|said| counts.right(&colours, said));
         }
         // Every colour given to another thing than the prompt gives it to.
         let pairs = lexicon::bindings(&words);
-        let things: Vec<usize> = (0..words.len()).filter(|&at| is_thing(words[at])).collect();
         let swapped = pairs.iter().filter_map(|&(adjective, noun)| {
             let other = things.iter().find(|&&thing| thing != noun)?;
             Some(format!("{}:{}", words[adjective], words[*other]))
@@ -226,7 +228,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let seed = seed + 5000 * set as u64;
         let told = if set == 0 { told } else { facts_of(&self::run(pipeline, prompt, seed)?, None)? };
         let not_drawn = format!("probably not drawn, {part}");
-        for word in told.words.iter().filter(|word| is_thing(&word.word)) {
+        for word in told.words.iter().filter(|word| drawn && is_thing(&word.word)) {
             counts.right(&not_drawn, word.neglected == Some(true));
         }
         let Some(&place) = things.get(index % things.len().max(1)) else { continue };

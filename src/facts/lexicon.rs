@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Articles, prepositions, conjunctions, auxiliaries, punctuation: nothing that could be drawn.
     Filler,
-    /// A colour, size, material, age or mood.
+    /// A colour, size, material, age or mood, or how many.
     Adjective,
     /// Everything else: things, places, styles.
     Content,
@@ -42,6 +42,9 @@ transparent glowing \
     happy sad angry cute beautiful ugly scary funny sleepy sleeping running flying sitting standing smiling cozy \
 stormy sunny foggy snowy \
     striped spotted checkered patterned plain floral";
+
+/// How many things there are. They describe, as adjectives do, and belong to no one thing.
+const NUMBERS: &str = "two three four five six seven eight nine ten eleven twelve twenty hundred dozen several many few";
 
 /// Words for the scene as a whole: their attention spreads over the image, and its peak says
 /// nothing of whether they were heeded.
@@ -74,11 +77,17 @@ pub fn role(word: &str) -> Role {
     }
     if !word.chars().any(char::is_alphanumeric) || listed(FILLER) {
         Role::Filler
-    } else if listed(ADJECTIVES) {
+    } else if listed(ADJECTIVES) || is_number(&word) {
         Role::Adjective
     } else {
         Role::Content
     }
+}
+
+/// Whether `word` says how many; the case does not matter.
+fn is_number(word: &str) -> bool {
+    let word = word.to_lowercase();
+    NUMBERS.split_whitespace().any(|number| number == word)
 }
 
 /// Whether a word or phrase names a thing, of which maps can tell whether and where it was drawn.
@@ -248,7 +257,7 @@ pub fn claims(words: &[&str]) -> Vec<Claim> {
 /// `words`.
 pub fn bindings(words: &[&str]) -> Vec<(usize, usize)> {
     let is = |role_wanted: Role| move |&index: &usize| role(words[index]) == role_wanted;
-    let adjectives = (0..words.len()).filter(is(Role::Adjective));
+    let adjectives = (0..words.len()).filter(is(Role::Adjective)).filter(|&index| !is_number(words[index]));
     let noun = |adjective: usize| {
         let first = (adjective + 1..words.len()).find(|index| !is(Role::Adjective)(index)).filter(is(Role::Content))?;
         (first..words.len()).take_while(is(Role::Content)).last()
@@ -319,5 +328,8 @@ mod tests {
         assert_eq!(of("a small red fire truck"), ["small truck", "red truck"]);
         assert!(of("the apple is red").is_empty());
         assert!(of("red and green").is_empty());
+        // How many there are is no quality that could pass to another thing.
+        assert_eq!(role("three"), Role::Adjective);
+        assert_eq!(of("two red apples and three frogs"), ["red apples"]);
     }
 }

@@ -371,13 +371,20 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Sy
     let steps = maps.steps.max(1) as f32;
     let words = half.prompt.words.iter();
     Ok(Negative {
-        segments: segments(&half.prompt.text, &half.prompt.words, true),
+        segments: segments(&half.prompt.text, &half.prompt.words, all_read(half.prompt)),
         words: words
             .map(|word| WordInfo { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
             .collect(),
         maps: maps.words.iter().map(|value| value / steps).collect(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
     })
+}
+
+/// Whether no letters stand behind the last word, which would be words beyond the model's length.
+/// A run's record lists those of its prompt alone.
+fn all_read(prompt: &trace::PromptInfo) -> bool {
+    let end = prompt.words.last().map_or(0, |word| word.end);
+    prompt.text.get(end..).is_none_or(|rest| !rest.contains(char::is_alphabetic))
 }
 
 fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
@@ -571,6 +578,17 @@ mod tests {
         assert_eq!(cut.iter().map(|s| s.text.as_str()).collect::<String>(), text);
         assert_eq!(cut.iter().filter_map(|s| s.word).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(segments(text, &words, false).last().map(|s| s.text.as_str()), Some("apple"));
+    }
+
+    #[test]
+    fn letters_behind_the_last_word_were_not_read() {
+        let prompt = |text: &str| trace::PromptInfo {
+            text: text.into(),
+            words: vec![word("red", 0)],
+            ..trace::PromptInfo::default()
+        };
+        assert!(["red", "red!\n", "red:1.2)"].iter().all(|text| all_read(&prompt(text))));
+        assert!(["red frog", "red सेब"].iter().all(|text| !all_read(&prompt(text))));
     }
 
     #[test]

@@ -378,6 +378,8 @@ fn hostile_and_foreign_prompts_are_only_text() {
         data.negative = Some(prompt.into());
         data.cut_off = vec![prompt.into()];
         data.settings.push((prompt.into(), prompt.into()));
+        // Its bullet stands on the other side where it is read from right to left.
+        data.remarks.push(format!("{prompt}, probably not drawn"));
         let file = write(&format!("{name}.html"), &data);
         chrome.open(&file, "#w=0,1", Look::default());
         let words = chrome.eval("[...document.querySelectorAll('.prompt .word .text')].map((e) => e.textContent)");
@@ -389,6 +391,9 @@ fn hostile_and_foreign_prompts_are_only_text() {
         );
         chrome.screenshot(true).save(scratch(&format!("{name}.png"))).unwrap();
         assert_eq!(chrome.overflow(), json!([]));
+        chrome.look(Look { width: 390, height: 844, ..Look::default() });
+        chrome.settle();
+        assert_eq!(chrome.overflow(), json!([]), "{name} in a narrow window");
         let direction = chrome.eval("getComputedStyle(document.querySelector('.prompt')).direction");
         assert_eq!(direction, json!(if name == "arabic" { "rtl" } else { "ltr" }));
         clean(&mut chrome);

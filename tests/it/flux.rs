@@ -350,31 +350,54 @@ fn the_program_makes_and_reads_runs() {
     }
 }
 
-/// Those of kohya's scripts and of the authors' own naming, where queries, keys, values and the
-/// feed-forward are one layer (`tests/fixtures/make_flux_lora.py`).
-#[test]
-fn loras_of_three_namings_change_the_same_and_give_the_latents_of_diffusers() {
-    let case = Case::read("schnell");
-    let expected = tensors("lora");
-    let latents = |naming: &str| {
-        let lora = Lora { file: fixture("flux").join(format!("lora-{naming}.safetensors")), weight: 0.7 };
-        let changes = Changes { loras: vec![lora], ..Changes::default() };
-        let options = OpenOptions { changes, ..OpenOptions::default() };
-        let checkpoint = Checkpoint::open(&Source::Folder(fixture("tiny-flux-schnell")), &options).unwrap();
-        assert!(checkpoint.warnings.is_empty(), "{naming}: {:?}", checkpoint.warnings);
-        let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
-        let prompt = pipeline.tokenize(&case.prompt).unwrap();
-        let made = pipeline.generate(&prompt, &case.options(&pipeline), &mut Unobserved, &mut quiet).unwrap();
-        values(&made.images[0].latent)
-    };
-    for naming in ["peft", "kohya", "bfl"] {
-        let off = distance(&latents(naming), &values(&expected["latents"]));
-        println!("{naming}: latents {off:.1e}");
-        assert!(off < 1e-3, "{naming}: latents are off by {off:e}");
-    }
-    let plain = case.options(&tiny(&case.checkpoint));
-    let pipeline = tiny(&case.checkpoint);
+/// The latents of a case with `loras` at weight 0.7, and what opening the checkpoint warned of.
+fn with_loras(case: &Case, loras: &[PathBuf]) -> (Vec<f32>, Vec<String>) {
+    let loras = loras.iter().map(|file| Lora { file: file.clone(), weight: 0.7 }).collect();
+    let options = OpenOptions { changes: Changes { loras, ..Changes::default() }, ..OpenOptions::default() };
+    let checkpoint = Checkpoint::open(&Source::Folder(fixture(&case.checkpoint)), &options).unwrap();
+    let warnings = checkpoint.warnings.iter().map(ToString::to_string).collect();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
     let prompt = pipeline.tokenize(&case.prompt).unwrap();
-    let made = pipeline.generate(&prompt, &plain, &mut Unobserved, &mut quiet).unwrap();
-    assert!(distance(&values(&made.images[0].latent), &values(&expected["latents"])) > 0.01);
+    let made = pipeline.generate(&prompt, &case.options(&pipeline), &mut Unobserved, &mut quiet).unwrap();
+    (values(&made.images[0].latent), warnings)
+}
+
+/// Kohya's scripts', the authors' own, where queries, keys and values are one layer (and FLUX.1's
+/// feed-forward), and Anime-Z's (`tests/fixtures/make_flux_lora.py`, `make_z_image_lora.py`).
+#[test]
+fn loras_of_every_naming_change_the_same_and_give_the_latents_of_diffusers() {
+    let namings: [(&str, &str, &[&str]); 2] =
+        [("schnell", "lora", &["peft", "kohya", "bfl"]), ("z-turbo", "z-lora", &["peft", "kohya", "authors", "dots"])];
+    for (case, lora, namings) in namings {
+        let (case, expected) = (Case::read(case), values(&tensors(lora)["latents"]));
+        for naming in namings {
+            let file = fixture("flux").join(format!("{lora}-{naming}.safetensors"));
+            let (latents, warnings) = with_loras(&case, &[file]);
+            assert!(warnings.is_empty(), "{lora}-{naming}: {warnings:?}");
+            let off = distance(&latents, &expected);
+            println!("{lora}-{naming}: latents {off:.1e}");
+            assert!(off < 1e-3, "{lora}-{naming}: latents are off by {off:e}");
+        }
+        assert!(distance(&with_loras(&case, &[]).0, &expected) > 0.01, "{lora} changes nothing");
+    }
+}
+
+#[test]
+fn a_layer_of_a_lora_that_the_checkpoint_lacks_is_left_out_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (case, lora, absent) in [
+        ("schnell", "lora-kohya", "lora_unet_double_blocks_7_img_attn_proj"),
+        ("z-turbo", "z-lora-kohya", "lora_unet_layers_7_attention_to_q"),
+    ] {
+        let mut all = tensors(lora);
+        let of_one = |tensor: &str| Tensor::ones((2, 2), DType::F32, &Device::Cpu).map(|one| (tensor.to_owned(), one));
+        for factor in ["lora_down", "lora_up"] {
+            all.extend([of_one(&format!("{absent}.{factor}.weight")).unwrap()]);
+        }
+        let file = folder.path().join(format!("{lora}.safetensors"));
+        candle_core::safetensors::save(&all, &file).unwrap();
+        let (_, warnings) = with_loras(&Case::read(case), &[file]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains(absent) && warnings[0].contains("the rest is applied"), "{warnings:?}");
+    }
 }

@@ -16,7 +16,7 @@ use crate::argument::LORA;
 use keys::{Layer, Meaning, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -206,6 +206,8 @@ impl Lora {
         // How many layers read the prompt's states, and how many of those are of another width.
         let (mut readers, mut strangers) = (0, 0);
         let mut fitting: Vec<Vec<(&'static str, String, Change)>> = Vec::new();
+        let by_own_name: HashSet<&str> =
+            layers.keys().filter_map(|layer| known.find_by_own_name(layer)).map(|home| home.name.as_str()).collect();
         for (layer, factors) in &layers {
             let name = factors.any().to_string();
             if let Some(kind) = factors.other {
@@ -219,6 +221,10 @@ impl Lora {
             let homes = known.find(layer);
             if homes.is_empty() {
                 misfits.push(Misfit { name, why: Why::Absent });
+                continue;
+            }
+            // Anime-Z's trainer writes joined layers once more beside the split ones.
+            if known.find_by_own_name(layer).is_none() && homes.iter().all(|home| by_own_name.contains(&*home.name)) {
                 continue;
             }
             let low_rank = self.low_rank(&file, layer, factors, &settings)?;
@@ -395,7 +401,17 @@ impl Layers {
             keys::UNET if self.denoiser != keys::UNET => self.denoiser,
             part => part,
         };
-        self.layers.get(&(part, layer.path.clone())).map(Vec::as_slice).unwrap_or_default()
+        let homes = |path: String| self.layers.get(&(part, path));
+        // Some trainers write dots in place of a name's own underscores: `to.q`.
+        let found = homes(layer.path.clone()).or_else(|| homes(layer.path.replace('.', "_")));
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The one tensor that is named as `layer` is, with dots or underscores.
+    fn find_by_own_name(&self, layer: &Layer) -> Option<&Home> {
+        let [home] = self.find(layer) else { return None };
+        let own = home.name.strip_suffix(".weight")?;
+        (own.replace('.', "_") == layer.path.replace('.', "_")).then_some(home)
     }
 }
 
