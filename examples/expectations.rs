@@ -18,7 +18,7 @@ use attnmap::evidence::scene::{Object, TIMESTEPS};
 use attnmap::evidence::scene_folder::read_scenes;
 use attnmap::facts::expect::{Expectations, Sighting};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
-use attnmap::pipeline::{LoadOptions, LookOptions, Pipeline};
+use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Pipeline};
 use attnmap::trace::{Grid, Trace};
 use attnmap::{Error, Result};
 use image::RgbImage;
@@ -86,7 +86,8 @@ fn main() -> Result<()> {
 /// What the network makes of `image` with `caption`.
 fn look(pipeline: &Pipeline, index: usize, image: &RgbImage, caption: &str) -> Result<Trace> {
     let look = LookOptions { levels: TIMESTEPS.to_vec(), seed: index as u64, ..LookOptions::default() };
-    pipeline.trace_picture(image, &pipeline.tokenize(caption)?, &look, false, &mut || ControlFlow::Continue(()))
+    let keep = Keep { per_step: false, ..Keep::default() };
+    pipeline.trace_picture(image, &pipeline.tokenize(caption)?, &look, &keep, &mut || ControlFlow::Continue(()))
 }
 
 /// Left, top, right and bottom of what is in `mask`, and its centre, in shares of the sides.

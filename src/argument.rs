@@ -99,6 +99,7 @@ arguments! {
     INIT = "init": "The picture to start from.";
     INPUT = "input": "The inputs that an attribution is to.";
     K = "k": "How many components.";
+    KEEP_GOCA = "keep_goca": "Whether what GoCA's maps are made of is kept.";
     KEEP_QUERIES = "keep_queries": "Grids whose queries and keys are kept.";
     LATENTS = "latents": "The noise to start from.";
     LAYERS = "layers": "Layers that a map is made of.";

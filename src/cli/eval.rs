@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::evidence::data_set::DataSet;
-use attnmap::evidence::scenes::{self, Evaluation, Extent, Figures};
-use attnmap::heatmap;
-use attnmap::pipeline::Pipeline;
+use attnmap::evidence::scenes::{self, Evaluation, Extent, Figures, Rule};
+use attnmap::heatmap::{self, Aggregate};
+use attnmap::pipeline::{LookOptions, Pipeline};
 use attnmap::trace::Grid;
 use clap::Args;
 use serde_json::json;
@@ -35,6 +35,15 @@ pub struct EvalArgs {
     /// Measure every site on its own too
     #[arg(long)]
     sites: bool,
+
+    /// Measure GoCA's maps too (Stable Diffusion 1, 2 and XL)
+    #[arg(long)]
+    goca: bool,
+
+    /// Memory for the self-attention that GoCA's maps need
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", requires = "goca")]
+    #[arg(value_parser = super::self_attention::parse_bytes)]
+    self_memory: u64,
 
     /// Print all figures as JSON
     #[arg(long)]
@@ -75,6 +84,11 @@ pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut rules = scenes::standard_rules(&sites, Grid::new(height / factor, width / factor));
     if args.sites {
         rules.extend(scenes::site_rules(&sites));
+    }
+    if args.goca {
+        let look = pipeline.look_run(Grid::new(height, width), &LookOptions::default());
+        pipeline.plan_goca(&look, args.self_memory)?;
+        rules.push(Rule { name: "goca".into(), aggregate: Aggregate::named("goca")? });
     }
     let levels = if args.levels.is_empty() { data.levels() } else { args.levels.clone() };
     let extent = Extent { levels, pictures: args.limit.map_or(data.len(), |limit| data.len().min(limit as usize)) };

@@ -299,7 +299,7 @@ fn make(
     let maker = Maker {
         pipeline,
         prompt: &prompt,
-        keep: Keep::default(),
+        keep: Keep::for_maps(&aggregate),
         keep_steps: None,
         aggregate,
         display: Display::default(),

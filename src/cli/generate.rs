@@ -26,6 +26,7 @@ use super::progress;
 use super::prompt::{ConceptArgs, PromptArgs, adapter_warnings, shown_words, warnings};
 use super::regions::RegionFileArgs;
 use super::sampling::RunArgs;
+use super::self_attention::GocaArgs;
 
 /// Generate images from a prompt and map every word's attention
 #[derive(Debug, Args)]
@@ -68,18 +69,16 @@ pub struct GenerateArgs {
     #[arg(long, help_heading = "What is kept")]
     text_queries: bool,
 
+    #[command(flatten)]
+    goca: GocaArgs,
+
     /// Keep the self-attention too: all grids that fit, or these, e.g. =16,24x32
     ///
     /// All grids that fit into --self-memory, or only those of these short sides or WxH, separated
     /// by commas.
     #[arg(long, help_heading = "What is kept", value_name = "SIZES", num_args = 0..=1)]
-    #[arg(default_missing_value = "", require_equals = true)]
+    #[arg(default_missing_value = "", require_equals = true, group = "of_self_attention")]
     self_attention: Option<String>,
-
-    /// Memory for self-attention while the run goes on
-    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
-    #[arg(value_parser = super::self_attention::parse_bytes, requires = "self_attention")]
-    self_memory: u64,
 
     /// Keep queries and keys, for "inside one score", e.g. =8,16
     ///
@@ -236,6 +235,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
         per_step: !args.output.no_step_maps,
         unconditional: args.trace_negative,
         text_queries: args.text_queries(&pipeline)?,
+        goca: args.goca.check(&pipeline, &runs[0], &aggregate)?,
         self_attention: args.self_attention(&pipeline, &runs[0])?,
         queries: args.queries(&pipeline, &prompt, &runs[0])?,
     };
@@ -307,7 +307,7 @@ impl GenerateArgs {
         let sizes = grid_sizes("--self-attention", sizes)?;
         let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
         let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
-        let plan = pipeline.plan_self_attention(options, wanted, self.self_memory)?;
+        let plan = pipeline.plan_self_attention(options, wanted, self.goca.self_memory)?;
         print::note(plan.describe());
         Ok(plan.sites)
     }

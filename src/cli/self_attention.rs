@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use attnmap::files::Target;
+use attnmap::heatmap::{Aggregate, Measure};
+use attnmap::pipeline::{Options, Pipeline};
 use attnmap::render::missing_glyphs;
 use attnmap::run::{Run, SelfAttentionMap, draw_self_attention};
 use attnmap::trace::SelfAttention;
@@ -97,6 +99,33 @@ pub fn run(args: &SelfAttentionArgs, terminal: &Terminal) -> anyhow::Result<()> 
     }
     let text = format!("{}\n{}\n{}\n", print::table(&rows), tied.picture.display(), tied.numbers.display());
     print::stdout(text.as_bytes())
+}
+
+/// Whether what GoCA's maps are made of is kept, and the memory that self-attention may take.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("of_self_attention").multiple(true)))]
+pub struct GocaArgs {
+    /// Keep what GoCA's maps are made of, as `--aggregate goca` does
+    ///
+    /// Stable Diffusion 1, 2 and XL. Every layer's self-attention is held during a step.
+    #[arg(long, help_heading = "What is kept", group = "of_self_attention")]
+    keep_goca: bool,
+
+    /// Memory for self-attention while the run goes on
+    #[arg(long, help_heading = "What is kept", value_name = "SIZE", default_value = "1GiB")]
+    #[arg(value_parser = parse_bytes)]
+    pub self_memory: u64,
+}
+
+impl GocaArgs {
+    /// Whether a run with `options` keeps it, which maps by `how` need.
+    pub fn check(&self, pipeline: &Pipeline, options: &Options, how: &Aggregate) -> Result<bool> {
+        let wanted = self.keep_goca || how.measure == Measure::Goca;
+        if wanted {
+            pipeline.plan_goca(options, self.self_memory)?;
+        }
+        Ok(wanted)
+    }
 }
 
 /// A number of bytes as written after `--self-memory`: `512MiB`, `2GB`, `1500000`.

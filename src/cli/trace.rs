@@ -9,7 +9,7 @@ use attnmap::argument::IMAGE;
 use attnmap::facts::expect::Expectations;
 use attnmap::gallery::is_many;
 use attnmap::picture::{self, METADATA_KEY, Metadata};
-use attnmap::pipeline::LookOptions;
+use attnmap::pipeline::{Keep, LookOptions};
 use attnmap::prompt::Syntax;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind, parse_size};
@@ -27,6 +27,7 @@ use super::output::{OutputArgs, listed, summary};
 use super::print::{self, Terminal};
 use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::regions::RegionFileArgs;
+use super::self_attention::GocaArgs;
 
 /// Find the words of a caption in an existing picture
 #[derive(Debug, Args)]
@@ -76,6 +77,9 @@ pub struct TraceArgs {
 
     #[command(flatten)]
     pub(super) concepts: ConceptArgs,
+
+    #[command(flatten)]
+    goca: GocaArgs,
 
     #[command(flatten)]
     pub(super) expect: ExpectArgs,
@@ -163,6 +167,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
     let run = pipeline.look_run(size, &options);
     let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), &options.probes)?;
+    let goca = args.goca.check(&pipeline, &run, &aggregate)?;
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
@@ -183,9 +188,10 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     warnings.iter().for_each(print::warn);
 
     let image = picture::resize(&given, size.width as u32, size.height as u32);
+    let keep = Keep { per_step: !args.output.no_step_maps, goca, ..Keep::default() };
     let started = Instant::now();
     let bar = terminal.bar(options.levels.len() as u64, "levels");
-    let trace = pipeline.trace_picture(&image, &prompt, &options, !args.output.no_step_maps, &mut || {
+    let trace = pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || {
         bar.inc(1);
         ControlFlow::Continue(())
     });

@@ -68,7 +68,8 @@ pub fn ask(
     let (again, drawn) = match run.record.kind {
         RunKind::Trace => {
             let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
-            (pipeline.trace_noised(&prompt, &noised, &options, per_step, progress)?.recording, None)
+            let keep = Keep { per_step, ..Keep::default() };
+            (pipeline.trace_noised(&prompt, &noised, &options, &keep, progress)?.recording, None)
         }
         _ => {
             let unconditional = trace.recording.unconditional.is_some();

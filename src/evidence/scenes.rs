@@ -5,8 +5,8 @@ use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
 use super::classes::{ClassIou, Classes};
 use super::data_set::DataSet;
 use super::scene::{Object, Scene, TIMESTEPS};
-use crate::heatmap::{Aggregate, Resolution, SiteFilter, aggregate};
-use crate::pipeline::{LookOptions, Noised, Pipeline};
+use crate::heatmap::{Aggregate, Measure, Resolution, SiteFilter, aggregate};
+use crate::pipeline::{Keep, LookOptions, Noised, Pipeline};
 use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -97,6 +97,8 @@ impl Measured {
 /// takes on its own.
 pub fn standard_rules(sites: &[Site], latent: Grid) -> Vec<Rule> {
     let named = crate::heatmap::NAMED.iter().filter_map(|named| Aggregate::named(named.name).ok());
+    // Not every trace holds what these are made of.
+    let named = named.filter(|aggregate| aggregate.measure != Measure::Goca);
     let mut rules: Vec<Rule> = named.map(|aggregate| Rule { name: aggregate.name.clone(), aggregate }).collect();
     let daam = || Aggregate::named("daam").expect("daam is in the table");
     let mut grids: Vec<Grid> = Vec::new();
@@ -142,17 +144,18 @@ pub struct Look {
 /// # Errors
 /// As [`look_at`].
 pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look>> {
-    look_at(pipeline, scene, index, &TIMESTEPS)
+    look_at(pipeline, scene, index, &TIMESTEPS, false)
 }
 
 /// Noises `scene`, the `index`-th of its set, to each of `levels` and traces one call of the
-/// denoiser with the caption alone.
+/// denoiser with the caption alone. `goca` keeps what GoCA's maps are made of.
 ///
 /// The noise of level t is `torch.randn` with a CPU generator seeded with 1000 x index + t.
 ///
 /// # Errors
 /// [`Error::Argument`] when an object's bytes are no word of the caption; those of the networks.
-pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize]) -> Result<Vec<Look>> {
+pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize], goca: bool) -> Result<Vec<Look>> {
+    let keep = Keep { per_step: false, goca, ..Keep::default() };
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
@@ -163,7 +166,7 @@ pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize
     let run = pipeline.look_run(Grid::new(scene.image.height() as usize, scene.image.width() as usize), &options);
     let look = |noised: &Noised| -> Result<Look> {
         let once = std::slice::from_ref(noised);
-        let trace = pipeline.trace_noised(&prompt, once, &run, false, &mut || ControlFlow::Continue(()))?;
+        let trace = pipeline.trace_noised(&prompt, once, &run, &keep, &mut || ControlFlow::Continue(()))?;
         Ok(Look { timestep: noised.timestep, trace, words: words.clone() })
     };
     pipeline.noise_picture(&scene.image, &options)?.iter().map(look).collect()
@@ -218,6 +221,7 @@ pub fn measure(
     let mut baselines = vec![Measured::default(); names.len()];
     let other = Aggregate::named("last-up")?;
     let (mut scenes, mut objects) = (0, 0);
+    let goca = rules.iter().any(|rule| rule.aggregate.measure == Measure::Goca);
     let own = pipeline.default_options();
     let size = Grid::new(own.height, own.width);
     for index in 0..extent.pictures.min(data.len()) {
@@ -230,7 +234,7 @@ pub fn measure(
         }
         (scenes, objects) = (scenes + 1, objects + scene.objects.len());
         let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
-        let looks = look_at(pipeline, &scene, index, &extent.levels)?;
+        let looks = look_at(pipeline, &scene, index, &extent.levels, goca)?;
         let latent = looks[0].trace.about.latent;
         let judge = |measured: &mut Measured, timestep: usize, maps: &[Vec<f32>]| {
             let one =

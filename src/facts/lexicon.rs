@@ -44,7 +44,8 @@ stormy sunny foggy snowy \
     striped spotted checkered patterned plain floral";
 
 /// How many things there are. They describe, as adjectives do, and belong to no one thing.
-const NUMBERS: &str = "two three four five six seven eight nine ten eleven twelve twenty hundred dozen several many few";
+const NUMBERS: &str =
+    "two three four five six seven eight nine ten eleven twelve twenty hundred dozen several many few";
 
 /// Words for the scene as a whole: their attention spreads over the image, and its peak says
 /// nothing of whether they were heeded.

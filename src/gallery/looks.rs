@@ -14,7 +14,7 @@ use crate::facts::Coverage;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
-use crate::pipeline::{Choice, LookOptions, Pipeline};
+use crate::pipeline::{Choice, Keep, LookOptions, Pipeline};
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, Remake, Run, RunKind, RunRecord, Sampling, Threshold};
 use crate::trace::{By, Grid, PromptInfo};
@@ -231,14 +231,14 @@ impl Looks<'_> {
         let prompt = pipeline.prompt(&cell.prompt, &run)?;
         let image = picture::resize(image, size.width as u32, size.height as u32);
         let mut stopped = false;
-        let trace =
-            pipeline.trace_picture(&image, &prompt, &options, self.per_level, &mut || match tell(Progress::Stepped) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => {
-                    stopped = true;
-                    ControlFlow::Break(())
-                }
-            });
+        let keep = Keep { per_step: self.per_level, ..Keep::for_maps(self.aggregate) };
+        let trace = pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || match tell(Progress::Stepped) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => {
+                stopped = true;
+                ControlFlow::Break(())
+            }
+        });
         if stopped {
             return Err(Error::Interrupted);
         }

@@ -240,7 +240,7 @@ impl Job<'_> {
         tell(Progress::Read { cell, pipeline, prompt: &prompt })?;
         let info = PromptInfo::from(&prompt);
         let (unconditional, text_queries) = (cell.trace_negative, cell.text_queries);
-        let keep = Keep { unconditional, text_queries, ..Keep::default() };
+        let keep = Keep { unconditional, text_queries, ..Keep::for_maps(self.aggregate) };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
         let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
             let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };

@@ -102,7 +102,7 @@ pub fn sweep(
     for &seed in &options.seeds {
         let one = Options { seeds: vec![seed], ..options.clone() };
         let (per_step, text_queries) = (aggregate.steps.is_some(), aggregate.queries == Queries::Text);
-        let keep = Keep { per_step, text_queries, ..Keep::default() };
+        let keep = Keep { per_step, text_queries, ..Keep::for_maps(aggregate) };
         let (mut traced, _) = pipeline.trace(prompt, &one, keep, &mut |_: Event| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
         let maps = heatmap::aggregate(&traced.trace, aggregate, words)?;

@@ -1,11 +1,12 @@
 //! From a trace to one map a token and one a word.
 
 use super::concepts::Concepts;
+use super::goca::Goca;
 use super::layout::Layout;
 use super::places::{Place, places, region};
 use super::{Aggregate, Filter, Measure, OfTokens, Queries, Resampler};
 use crate::argument::{
-    AGGREGATE, GUIDANCE, HALF, HEADS, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES, TRACE_NEGATIVE,
+    AGGREGATE, GUIDANCE, HALF, HEADS, KEEP_GOCA, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES, TRACE_NEGATIVE,
 };
 use crate::trace::{AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
 use crate::{Error, Result};
@@ -59,6 +60,8 @@ pub struct Heatmaps {
     pub of_tokens: OfTokens,
     /// How the words compete, where they do.
     pub competition: Option<Competition>,
+    /// What makes the words' maps, where they are GoCA's.
+    pub goca: Option<Goca>,
     /// `[T + 1 + P]`, the padding between tokens and probes: what stands for a token's share where
     /// the maps are not of the places' attention. Of concepts it is the mean of the token's part of
     /// the map; of the text's own queries it is what the token gives to the image in all.
@@ -132,6 +135,9 @@ impl Heatmaps {
 
     /// As [`map_of`](Self::map_of), of any tokens as if they were a word.
     pub fn map_of_tokens(&self, tokens: &[usize]) -> Vec<f32> {
+        if let Some(goca) = &self.goca {
+            return goca.map(tokens);
+        }
         let mut map = self.attention(tokens);
         if let Some(Competition { power, text, takes_part }) = &self.competition {
             let probe = tokens.first().is_some_and(|&token| token > self.token_count());
@@ -215,6 +221,11 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     };
     let asked: usize = trace.about.probes.iter().map(|probe| probe.tokens.len()).sum();
     let mut own_shares = None;
+    let takes_part = || -> Vec<bool> { prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect() };
+    let goca = match how.measure {
+        Measure::Goca => Some(of_goca(trace, how, words, &takes_part())?),
+        _ => None,
+    };
     if how.measure == Measure::Concepts {
         let concepts = of_concepts(trace, how, &chosen, &window)?;
         let all = 0..count + 1 + asked;
@@ -223,13 +234,17 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         let shares = concepts.channel_shares(&all, window.len(), &everywhere);
         probe_shares = shares[count + 1..].to_vec();
         own_shares = Some(shares);
+    } else if let Some(goca) = &goca {
+        tokens = goca.tokens(count);
+        let mut shares = goca.means(&everywhere);
+        shares.resize(count + 1 + asked, 0.0);
+        own_shares = Some(shares);
     } else if how.queries == Queries::Text {
         let (of_text, means) = averaged(trace, &source(text_queries(trace)?, &|_| count)?, &window, count, count)?;
         tokens = of_text;
         let cells = chosen.first().map_or(0, |&site| sites[site].height * sites[site].width) as f32;
         own_shares = Some(means.into_iter().map(|mean| mean * cells).collect());
     }
-    let takes_part = || prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect();
     let competition = how.compete.map(|power| Competition::new(power, &tokens, grid, takes_part()));
     let joint = chosen.iter().any(|&index| sites[index].kind == AttentionKind::Joint);
     let image_share = if joint { (1.0 - shares.iter().sum::<f32>()).max(0.0) } else { 0.0 };
@@ -247,6 +262,7 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         // A word's tokens look each for itself, and what they see is not shared out.
         of_tokens: if how.queries == Queries::Text { OfTokens::Mean } else { how.of_tokens },
         competition,
+        goca,
         own_shares,
     };
     maps.words = words.iter().flat_map(|word| maps.map_of(word)).collect();
@@ -289,6 +305,10 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
         let probes = tokens.split_off(maps.tokens + 1);
         return Ok(Shares { tokens, probes });
     }
+    if how.measure == Measure::Goca {
+        let tokens = of_goca(trace, how, &[], &[])?.means(region);
+        return Ok(Shares { tokens, probes: vec![0.0; asked] });
+    }
     let of = |stored: &[SiteMaps], stored_channels: &dyn Fn(&Site) -> usize, channels: usize| -> Result<Vec<f32>> {
         Ok(averaged(trace, &sources(trace, stored, stored_channels, how, &chosen, region)?, &window, 0, channels)?.1)
     };
@@ -313,6 +333,21 @@ fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<
     Concepts::new(trace, how, chosen, window)
 }
 
+/// What GoCA's maps of `words` are made of.
+fn of_goca(trace: &Trace, how: &Aggregate, words: &[WordInfo], takes_part: &[bool]) -> Result<Goca> {
+    how.choose(&trace.recording.sites, trace.about.latent)?;
+    let count = trace.recording.conditional.tokens;
+    if words.iter().any(|word| word.tokens.first().is_some_and(|&token| token > count)) {
+        let reason = "words that the prompt does not have take no part in GoCA's maps; choose others";
+        return Err(Error::argument(AGGREGATE, reason));
+    }
+    let Some(kept) = &trace.recording.goca else {
+        let reason = format!("the run did not keep what GoCA's maps are made of; make it again with {KEEP_GOCA}");
+        return Err(Error::argument(AGGREGATE, reason));
+    };
+    Ok(Goca::new(kept, trace.about.latent, trace.steps(), takes_part))
+}
+
 /// What the prompt's own tokens gave to the image, a site each.
 fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
     let kept = trace.recording.text_queries.as_ref();
@@ -323,7 +358,7 @@ fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
 /// The recorded half that `how` asks for, with its prompt.
 fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
     if how.half == Half::Unconditional && !how.is_of_places() {
-        let argument = if how.measure == Measure::Concepts { AGGREGATE } else { QUERIES };
+        let argument = if how.measure == Measure::Attention { QUERIES } else { AGGREGATE };
         return Err(Error::argument(argument, format!("is kept of the prompt's half alone; leave out {HALF}")));
     }
     trace.half(how.half).ok_or_else(|| {

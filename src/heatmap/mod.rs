@@ -8,6 +8,7 @@
 mod aggregate;
 mod choice;
 mod concepts;
+mod goca;
 mod layout;
 mod places;
 mod resample;
@@ -18,6 +19,7 @@ pub use choice::{
     Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens, Queries,
     Resolution, SiteFilter, StepWindow,
 };
+pub use goca::{Goca, GocaSites, GocaStep};
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
 pub use places::{Outline, Place, SPECK, otsu, outlines, place_masks, places, region};
 pub use resample::{Filter, Resampler};

@@ -11,14 +11,15 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use super::generation::TextAttentions;
+use super::goca::GocaRecorder;
 use super::load::Pipeline;
 use super::options::Options;
-use super::traced::encoders;
+use super::traced::{Keep, encoders};
 use crate::argument::LEVELS;
 use crate::prompt::{Prompt, Syntax};
 use crate::run::{Look, Run, Settings};
 use crate::scheduler::{self, TorchGenerator};
-use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::trace::{About, AttentionObserver, Both, Grid, Plan, PromptInfo, Recorder, Step, Trace, Unobserved};
 use crate::{Error, Result};
 
 /// How a picture is looked at.
@@ -121,7 +122,8 @@ impl Pipeline {
     }
 
     /// Shows each of `noised` to the UNet with `prompt`, as in `run` (of
-    /// [`look_run`](Self::look_run)), and records every cross-attention site. The trace's steps are
+    /// [`look_run`](Self::look_run)), and records every cross-attention site. Of `keep`, single
+    /// steps and GoCA's maps are kept. The trace's steps are
     /// the levels, in the order given. `progress` is told of every call.
     ///
     /// # Errors
@@ -131,7 +133,7 @@ impl Pipeline {
         prompt: &Prompt,
         noised: &[Noised],
         run: &Options,
-        per_step: bool,
+        keep: &Keep,
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Trace> {
         let (context, TextAttentions { first: text, second: text_2 }) = self.context(prompt, run)?;
@@ -140,21 +142,29 @@ impl Pipeline {
             return Err(Error::argument(LEVELS, "none given"));
         };
         let (.., height, width) = first.latent.dims4()?;
-        let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step };
+        let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step: keep.per_step };
         let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan)
             .with_keys(&prompt.keys(), &[])
             .with_probes(self.key_probes(&probes))
             .with_concepts(concepts.len());
+        let mut goca = keep.goca.then(|| self.goca_recorder(prompt, Grid::new(height, width), 1)).transpose()?;
         for (index, Noised { timestep, latent }) in noised.iter().enumerate() {
             let timestep = *timestep as f64;
-            recorder.begin_step(&Step { index, count: noised.len(), timestep, images: 1, guided: false })?;
-            self.predict_once(latent, timestep, &context, &mut recorder)?;
+            let mut nobody = Unobserved;
+            let of_goca: &mut dyn AttentionObserver = match &mut goca {
+                Some(goca) => goca,
+                None => &mut nobody,
+            };
+            let mut both = Both(&mut recorder, of_goca);
+            both.begin_step(&Step { index, count: noised.len(), timestep, images: 1, guided: false })?;
+            self.predict_once(latent, timestep, &context, &mut both)?;
             if progress().is_break() {
                 return Err(Error::Interrupted);
             }
         }
         let mut recording = recorder.finish()?.swap_remove(0);
         (recording.text, recording.text_2) = (text, text_2);
+        recording.goca = goca.map(GocaRecorder::finish).transpose()?.and_then(|mut images| images.pop());
         let about = About {
             prompt: PromptInfo::from(prompt),
             probes,
@@ -178,14 +188,14 @@ impl Pipeline {
         image: &RgbImage,
         prompt: &Prompt,
         options: &LookOptions,
-        per_step: bool,
+        keep: &Keep,
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Trace> {
         self.check_look(options)?;
         let noised = self.noise_picture(image, options)?;
         let size = Grid::new(image.height() as usize, image.width() as usize);
         let run = self.look_run(size, options);
-        let traced = self.trace_noised(prompt, &noised, &run, per_step, progress);
+        let traced = self.trace_noised(prompt, &noised, &run, keep, progress);
         let mut trace = traced.map_err(|error| self.blame(error, prompt, &run))?;
         trace.about.settings = serde_json::to_value(self.look_settings(options, size)).unwrap_or_default();
         Ok(trace)

@@ -12,6 +12,7 @@ mod fork;
 mod generate;
 mod generation;
 mod given;
+mod goca;
 mod init;
 mod lens;
 mod load;

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use candle_core::DType;
 
 use super::generation::{Event, Generation, TextAttentions, Timings};
+use super::goca::GocaRecorder;
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::{Argument, DTYPE, EMBEDDING, EMPHASIS, GUIDANCE, LORA};
 use crate::checkpoint::Part;
+use crate::heatmap::{Aggregate, Measure};
 use crate::prompt::{Joined, Prompt};
 use crate::trace::{
     About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Queries, QueryRecorder,
@@ -26,6 +28,8 @@ pub struct Keep {
     pub unconditional: bool,
     /// What the prompt's own tokens look at in the image too, where attention is joint.
     pub text_queries: bool,
+    /// What GoCA's maps are made of ([`Pipeline::plan_goca`]).
+    pub goca: bool,
     /// Self-attention sites whose ties are kept: those of a [`SelfAttentionPlan`]
     /// ([`Pipeline::plan_self_attention`]).
     pub self_attention: Vec<Site>,
@@ -40,9 +44,17 @@ impl Default for Keep {
             per_step: true,
             unconditional: false,
             text_queries: false,
+            goca: false,
             self_attention: Vec::new(),
             queries: Vec::new(),
         }
+    }
+}
+
+impl Keep {
+    /// What `how` is made of beside the sums: what GoCA's maps need, where it is theirs.
+    pub fn for_maps(how: &Aggregate) -> Self {
+        Self { goca: how.measure == Measure::Goca, ..Self::default() }
     }
 }
 
@@ -123,13 +135,21 @@ impl Pipeline {
         }
         let kept = self.with_head_dims(&keep.queries);
         let mut queries = (!kept.is_empty()).then(|| QueryRecorder::new(&kept, options.seeds.len()));
-        let made = match &mut queries {
-            Some(queries) => {
-                let mut both = Both(queries, observer);
-                self.generate(&prompt, options, &mut Both(&mut recorder, &mut both), progress)
-            }
-            None => self.generate(&prompt, options, &mut Both(&mut recorder, observer), progress),
+        let latent = self.latent_grid(options);
+        let mut goca = keep.goca.then(|| self.goca_recorder(&prompt, latent, options.seeds.len())).transpose()?;
+        let mut nobody = [Unobserved; 2];
+        let [first, second] = &mut nobody;
+        let of_queries: &mut dyn AttentionObserver = match &mut queries {
+            Some(queries) => queries,
+            None => first,
         };
+        let of_goca: &mut dyn AttentionObserver = match &mut goca {
+            Some(goca) => goca,
+            None => second,
+        };
+        let mut both = Both(of_goca, observer);
+        let mut both = Both(of_queries, &mut both);
+        let made = self.generate(&prompt, options, &mut Both(&mut recorder, &mut both), progress);
         let generations = made.map_err(|error| self.blame(error, &prompt, options))?;
 
         let mut traced = Vec::with_capacity(generations.images.len());
@@ -140,9 +160,11 @@ impl Pipeline {
             None => Vec::new(),
         }
         .into_iter();
+        let mut goca = goca.map_or_else(|| Ok(Vec::new()), GocaRecorder::finish)?.into_iter();
         for (generation, mut recording) in generations.images.into_iter().zip(recordings) {
             let TextAttentions { first, second } = generations.text.clone();
             (recording.text, recording.text_2) = (first, second);
+            recording.goca = goca.next();
             let negative = recording.unconditional.as_ref().and(negative.as_ref());
             let about = About {
                 prompt: PromptInfo::from(&prompt),

@@ -1,12 +1,13 @@
 //! The trace file: `trace.safetensors`, written whole or not at all, read by memory map.
 
 use super::concepts::{check_scores, tensor_name};
+use super::goca::{self, GocaInfo, check_goca};
 use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
 use super::tensors::{self, NamedTensor, Reader};
 use super::{
-    About, Buffer, ConceptInfo, ConceptMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo, Recording,
-    SelfAttention, Site, SiteMaps, TextAttention,
+    About, Buffer, ConceptInfo, ConceptMaps, GocaMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo,
+    Recording, SelfAttention, Site, SiteMaps, TextAttention,
 };
 use super::{WordInfo, probe_words};
 use crate::{Error, Result};
@@ -37,6 +38,8 @@ pub(crate) const LARGEST_SIDE: usize = 8192;
 /// | `text_query/sum/<site>`, `text_query/step/<site>` | | `T` channels: what the prompt's own tokens give to each place, where attention is joint (optional) |
 /// | `concept/<site>` | f32 | `[steps, concepts, height, width]`: dot products of attention outputs (optional) |
 /// | `self/<HEIGHT>x<WIDTH>` | f16 | `[cells, cells]`: self-attention at that grid, mean over heads, sites and steps: rows look at columns (optional) |
+/// | `goca/shares` | f32 | `[T + 1, height, width]`: every token's share of a place, heads and layers weighted; then all padding (optional) |
+/// | `goca/self` | f16 | `[cells, cells]`: the self-attention that GoCA's maps are carried along (optional) |
 /// | `text/<layer>` | f16 | `[heads, T, T]`: the text encoder's own self-attention (optional) |
 /// | `text_2/<layer>` | f16 | the same of SDXL's second encoder, among its own tokens (optional) |
 ///
@@ -185,6 +188,7 @@ impl Trace {
             let wrong = scores.as_deref().and_then(|scores| check_scores(scores).err());
             faults.extend(wrong.map(|reason| format!("{}: {reason}", tensor_name(site))));
         }
+        faults.extend(self.recording.goca.as_ref().and_then(|goca| check_goca(goca).err()));
         for (prefix, layers) in [("text", &self.recording.text), ("text_2", &self.recording.text_2)] {
             for (layer, text) in layers.iter().enumerate() {
                 let shares = check_shares(&text.probabilities).err();
@@ -231,6 +235,9 @@ impl Trace {
         if !infos.is_empty() {
             metadata.push(("self", json(serde_json::to_string(&infos))));
         }
+        if let Some(goca) = &recording.goca {
+            metadata.push(("goca", json(serde_json::to_string(&GocaInfo::of(goca)))));
+        }
         let mut tensors = Vec::new();
         let half = |half| self.half(half).map(|(maps, _)| (maps.tokens, &maps.sites));
         let probes = recording.probes.as_ref().map(|probes| (probes.tokens, &probes.sites));
@@ -274,6 +281,13 @@ impl Trace {
         for (info, self_attention) in infos.iter().zip(&recording.self_attention) {
             let cells = self_attention.grid.cells();
             tensors.push(NamedTensor::f16(info.name(), &[cells, cells], &self_attention.mean));
+        }
+        if let Some(goca) = &recording.goca {
+            let Grid { height, width } = goca.grid;
+            let shape = [recording.conditional.tokens + 1, height, width];
+            tensors.push(NamedTensor::f32(goca::SHARES.to_owned(), &shape, &goca.shares));
+            let square = [height * width; 2];
+            tensors.push(NamedTensor::f16(goca::SELF_ATTENTION.to_owned(), &square, &goca.self_attention));
         }
         tensors::write(path, &metadata, &tensors)
     }
@@ -335,6 +349,10 @@ impl Trace {
         let unmapped = probed != asked && !are_concepts;
         if unmapped || self.about.probes.iter().any(|probe| probe.tokens.is_empty()) {
             return Err(format!("{asked} tokens of probes, {probed} in the maps, and each probe must have one"));
+        }
+        let weights = self.recording.goca.as_ref().map(|goca| goca.weights.len());
+        if let Some(weights) = weights.filter(|&weights| weights != self.recording.sites.len()) {
+            return Err(format!("{weights} layers' weights of GoCA's maps for {} layers", self.recording.sites.len()));
         }
         if self.recording.unconditional.is_some() && self.about.negative.is_none() {
             return Err("an unconditional half without its prompt".into());
@@ -411,6 +429,10 @@ impl Reader {
             false => Vec::new(),
         };
         let self_attention = infos.into_iter().map(self_attention).collect::<Result<Vec<_>, _>>()?;
+        let goca = match self.metadata.contains_key("goca") {
+            true => Some(self.goca(prompt.tokens.len())?),
+            false => None,
+        };
         let about = About {
             prompt,
             negative,
@@ -432,11 +454,26 @@ impl Reader {
             probes: probe_maps,
             text_queries,
             concepts: concept_maps,
+            goca,
             self_attention,
             text,
             text_2,
         };
         Ok(Trace { about, recording, source: path.to_path_buf() })
+    }
+
+    fn goca(&self, tokens: usize) -> Result<GocaMaps, String> {
+        let GocaInfo { height, width, weights } = self.json("goca")?;
+        if height.min(width) == 0 || height.max(width) > LARGEST_SIDE {
+            return Err(format!("the grid {width}x{height} of GoCA's maps is empty or too large"));
+        }
+        let grid = Grid::new(height, width);
+        Ok(GocaMaps {
+            grid,
+            shares: self.tensor(goca::SHARES, Dtype::F32, &[tokens + 1, height, width])?,
+            self_attention: self.tensor(goca::SELF_ATTENTION, Dtype::F16, &[grid.cells(), grid.cells()])?,
+            weights,
+        })
     }
 
     /// The self-attention of a text encoder among `tokens` tokens.

@@ -182,6 +182,7 @@ impl Recorder {
                     probes,
                     text_queries,
                     concepts,
+                    goca: None,
                     self_attention,
                     text: Vec::new(),
                     text_2: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a recorder hands over: the numbers of one image, by half, site, head and step.
 
-use super::{Buffer, ConceptMaps, SelfAttention, Site};
+use super::{Buffer, ConceptMaps, GocaMaps, SelfAttention, Site};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
@@ -32,6 +32,8 @@ pub struct Recording {
     pub text_queries: Option<HalfMaps>,
     /// How alike concepts and places are, where the run was asked about any.
     pub concepts: Option<ConceptMaps>,
+    /// What GoCA's maps are made of, where it was asked for.
+    pub goca: Option<GocaMaps>,
     /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless
     /// it was asked for.
     pub self_attention: Vec<SelfAttention>,

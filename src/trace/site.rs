@@ -160,6 +160,20 @@ pub trait AttentionObserver {
         Ok(())
     }
 
+    /// Whether what each head of `site` gives to its output should be passed to
+    /// [`observe_head_shares`](Self::observe_head_shares). Asked at every call. Networks with joint
+    /// attention do not ask.
+    fn wants_head_shares(&self, _site: &Site) -> bool {
+        false
+    }
+
+    /// What each head of `site` gives to its output, f32 `[batch, heads, height * width]`: the
+    /// product of the head's part and the whole, divided by its sum over the heads. Called after
+    /// [`observe`](Self::observe), rows as there.
+    fn observe_head_shares(&mut self, _site: &Site, _shares: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// A step begins: the observations until the next call of this belong to it.
     fn begin_step(&mut self, _step: &Step) -> Result<()> {
         Ok(())
@@ -219,6 +233,19 @@ impl AttentionObserver for Both<'_> {
         for observer in [&mut *self.0, &mut *self.1] {
             if observer.wants_queries(site) {
                 observer.observe_queries(site, queries, keys)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_head_shares(&self, site: &Site) -> bool {
+        self.0.wants_head_shares(site) || self.1.wants_head_shares(site)
+    }
+
+    fn observe_head_shares(&mut self, site: &Site, shares: &Tensor) -> Result<()> {
+        for observer in [&mut *self.0, &mut *self.1] {
+            if observer.wants_head_shares(site) {
+                observer.observe_head_shares(site, shares)?;
             }
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Bench<'_> {
                 From::Noise(noise) => options.latents = Some(noise.narrow(0, first, some.len())?),
                 From::Estimate(denoised, call) => options.fork = Some(Fork { denoised: denoised.clone(), call }),
             }
-            let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::default() };
+            let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::for_maps(&aggregate) };
             let (traced, _) = self.pipeline.trace(prompt, &options, keep, &mut |event: Event| match event {
                 Event::Stepped { .. } => progress(some.len()),
                 _ => ControlFlow::Continue(()),

@@ -85,6 +85,7 @@ fn trace(rich: bool) -> Trace {
         text_2: Vec::new(),
         text_queries: None,
         concepts: None,
+        goca: None,
     };
     let about = About {
         prompt: prompt(&["apple", "frog"]),

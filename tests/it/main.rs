@@ -18,6 +18,7 @@ mod flux;
 mod folder;
 mod fuzz;
 mod gallery;
+mod goca;
 mod heatmap;
 mod helps;
 #[cfg(feature = "hub")]

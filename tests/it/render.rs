@@ -85,6 +85,7 @@ pub fn trace(words: &[&str]) -> Trace {
         text_2: Vec::new(),
         text_queries: None,
         concepts: None,
+        goca: None,
     };
     let about = About {
         prompt: PromptInfo { text, tokens: all, words: infos },

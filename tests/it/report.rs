@@ -63,6 +63,7 @@ fn trace() -> Trace {
         text_2: Vec::new(),
         text_queries: None,
         concepts: None,
+        goca: None,
     };
     let token = |id, text: &str, kind, start, end| TokenInfo { id, text: text.into(), kind, start, end };
     let word = |text: &str, start, tokens| WordInfo {

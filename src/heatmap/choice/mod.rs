@@ -5,7 +5,7 @@ pub(super) mod data;
 mod ranges;
 mod sites;
 
-use crate::argument::{AGGREGATE, Argument, LAYERS, RESOLUTION};
+use crate::argument::{AGGREGATE, Argument, HALF, HEADS, LAYERS, QUERIES, RESOLUTION, STEPS_WINDOW};
 use crate::trace::{Grid, Half, Site, Stage};
 use crate::{Error, Result};
 pub use ranges::{HeadSet, StepWindow};
@@ -46,6 +46,9 @@ pub enum Measure {
     /// The softmax over the run's concepts of what places' and concepts' attention outputs have in
     /// common ([`ConceptMaps`](crate::trace::ConceptMaps)).
     Concepts,
+    /// Attention with heads and layers weighted, carried along self-attention
+    /// ([`GocaMaps`](crate::trace::GocaMaps)).
+    Goca,
 }
 
 /// Whose attention a map is of, where text and image attend to each other.
@@ -176,6 +179,15 @@ pub const NAMED: &[NamedAggregate] = &[
         measure: Measure::Concepts,
     },
     NamedAggregate {
+        name: "goca",
+        about: "GoCA: heads weighted by what they give to the output, layers by their self-attention, words that \
+        compete, carried along self-attention; of a run that kept it",
+        sites: &[],
+        compete: None,
+        of_tokens: OfTokens::Mean,
+        measure: Measure::Goca,
+    },
+    NamedAggregate {
         name: "seg4diff",
         about: "Seg4Diff: the ninth layer of a transformer alone, as it is",
         sites: &[SiteFilter::Ninth],
@@ -250,6 +262,9 @@ impl Aggregate {
     /// # Errors
     /// [`Error::Argument`] when there are none, listing the grids that there are.
     pub fn choose(&self, sites: &[Site], latent: Grid) -> Result<Vec<usize>> {
+        if self.measure == Measure::Goca {
+            self.check_goca()?;
+        }
         let takes = |site: &Site| self.sites.iter().all(|filter| filter.takes(site, sites, latent));
         let chosen: Vec<usize> = (0..sites.len()).filter(|&index| takes(&sites[index])).collect();
         if chosen.is_empty() {
@@ -274,6 +289,30 @@ impl Aggregate {
             return Err(Error::argument(self.blamed(), reason));
         }
         Ok(chosen)
+    }
+
+    /// That nothing is chosen which GoCA weights itself.
+    fn check_goca(&self) -> Result<()> {
+        let narrowed = match self.sites.first() {
+            Some(SiteFilter::Resolutions(_)) => Some(RESOLUTION),
+            Some(_) => Some(LAYERS),
+            None => None,
+        };
+        let chosen = [
+            narrowed,
+            self.heads.as_ref().map(|_| HEADS),
+            self.steps.as_ref().map(|_| STEPS_WINDOW),
+            (self.queries == Queries::Text).then_some(QUERIES),
+            (self.half == Half::Unconditional).then_some(HALF),
+        ];
+        match chosen.into_iter().flatten().next() {
+            Some(argument) => Err(Error::argument(
+                argument,
+                "GoCA's maps are of all layers, heads and steps, each with its own weight, and of the prompt's half; \
+                 leave it out",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether the maps are of the attention that places pay.

@@ -198,6 +198,43 @@ impl Attention {
         split_heads(&self.to_q.forward(x)?, self.heads)
     }
 
+    /// What each head gives to the output for `x` `[batch, queries, channels]` attending to
+    /// `context`: the product of its part and the whole, divided by the sum over the heads. f32
+    /// `[batch, heads, queries]`; below 0 where a head works against the others. The output's bias
+    /// is no head's.
+    ///
+    /// # Errors
+    /// When shapes do not meet.
+    pub fn head_shares(&self, x: &Tensor, context: &KeysValues, bias: Option<&Tensor>) -> Result<Tensor> {
+        let queries = self.to_q.forward(x)?;
+        let seen = match &context.0 {
+            Seen::Fast(context) => self.attend_fast(&queries, context, bias, None)?,
+            Seen::Plain { keys, values } => {
+                merge_heads(&attend(&split_heads(&queries, self.heads)?, keys, values, bias, self.upcast, None)?)?
+            }
+        };
+        let (batch, count, channels) = seen.dims3()?;
+        let width = channels / self.heads;
+        let none = self.to_out.forward(&Tensor::zeros((1, 1, channels), seen.dtype(), seen.device())?)?;
+        let none = none.to_dtype(DType::F32)?;
+        let part = |head: usize| -> Result<Tensor> {
+            let own = seen.narrow(2, head * width, width)?;
+            let zeros = |channels| Tensor::zeros((batch, count, channels), seen.dtype(), seen.device());
+            let alone = Tensor::cat(&[&zeros(head * width)?, &own, &zeros(channels - (head + 1) * width)?], 2)?;
+            Ok(self.to_out.forward(&alone.contiguous()?)?.to_dtype(DType::F32)?.broadcast_sub(&none)?)
+        };
+        let parts = (0..self.heads).map(part).collect::<Result<Vec<_>>>()?;
+        let mut whole = parts[0].clone();
+        for part in &parts[1..] {
+            whole = (whole + part)?;
+        }
+        let products = parts.iter().map(|part| Ok((part * &whole)?.sum(D::Minus1)?)).collect::<Result<Vec<_>>>()?;
+        let products = Tensor::stack(&products, 1)?;
+        // The sum of the products is the square of the whole.
+        let square = products.sum_keepdim(1)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        Ok(products.broadcast_div(&square)?)
+    }
+
     /// The probabilities with which `x` `[batch, queries, channels]` attends to each of `contexts`,
     /// with its bias. One f32 `[batch, heads, queries, keys]` per context. Only the looking is
     /// computed; what would be seen goes nowhere.

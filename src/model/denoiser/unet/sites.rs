@@ -101,6 +101,17 @@ impl Pass<'_> {
         self.observer.observe_queries(site, &attention.queries(x)?, &self.prompt[index].keys()?)
     }
 
+    /// Shows the observer what each head gives to the output for `x` `[batch, places, channels]`,
+    /// where it wants to know of the site. `index` is the transformer block. The network is not
+    /// changed by it.
+    pub(super) fn shared(&mut self, index: usize, attention: &Attention, x: &Tensor) -> Result<()> {
+        let site = &self.cross_sites[index];
+        if !self.observer.wants_head_shares(site) {
+            return Ok(());
+        }
+        self.observer.observe_head_shares(site, &attention.head_shares(x, &self.prompt[index], self.key_bias)?)
+    }
+
     /// Shows the observer how the queries of `x` `[batch, places, channels]` would attend to the
     /// probes. `index` is the transformer block. Nothing happens without probes, or where the
     /// observer does not want the site. The network is not changed by it.

@@ -123,6 +123,7 @@ impl TransformerBlock {
             .observed(AttentionKind::Cross, self.site, |tap| self.attn2.forward(&normed, context, key_bias, tap, &x))?;
         pass.probed(self.site, &self.attn2, &normed)?;
         pass.queried(self.site, &self.attn2, &normed)?;
+        pass.shared(self.site, &self.attn2, &normed)?;
         self.ff.forward_plus(&self.norm3.forward(&x)?, &x)
     }
 }
