@@ -219,8 +219,8 @@ fn stretch(map: &mut [f32]) {
     map.iter_mut().for_each(|value| *value = if range > 0.0 { (*value - lowest) / range } else { 0.0 });
 }
 
-/// A Gaussian blur of 5x5 with the spread that OpenCV and torchvision give it, 1.1; beyond the border
-/// the map is mirrored.
+/// A Gaussian blur of 5x5 with the spread that OpenCV and torchvision give it, 1.1; beyond the
+/// border the map is mirrored.
 fn blurred(map: &[f32], grid: Grid) -> Vec<f32> {
     const SPREAD: f32 = 1.1;
     let raw = [-2i64, -1, 0, 1, 2].map(|at| (-((at * at) as f32) / (2.0 * SPREAD * SPREAD)).exp());
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn rows_that_are_repeated_count_as_often() {
-        // Uniform attention: every product is 1 / cells^2 of its own grid's cells, whatever the grid.
+        // Uniform attention: every product is that of the two grids' shares of a cell.
         let (coarse, fine) = (site("a", Stage::Up, 2), site("b", Stage::Up, 4));
         let found = agreement((&coarse, &[0.25; 16]), (&fine, &[1.0 / 16.0; 256]), Grid::new(4, 4));
         assert!((found - 16.0 * 16.0 * 0.25 / 16.0).abs() < 1e-6, "{found}");
