@@ -136,6 +136,9 @@ impl Pipeline {
         let kept = self.with_head_dims(&keep.queries);
         let mut queries = (!kept.is_empty()).then(|| QueryRecorder::new(&kept, options.seeds.len()));
         let latent = self.latent_grid(options);
+        if keep.goca {
+            self.plan_goca(options, u64::MAX)?;
+        }
         let mut goca = keep.goca.then(|| self.goca_recorder(&prompt, latent, options.seeds.len())).transpose()?;
         let mut nobody = [Unobserved; 2];
         let [first, second] = &mut nobody;
