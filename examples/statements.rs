@@ -9,9 +9,9 @@
 //! moved from one scene to another as its masks say. The held-out prompts of the model card come
 //! with a judge's word on whether the things, their colours and the relation were drawn. Prompts
 //! count as right where all their things were. One thing of each is also replaced by a word that
-//! the checkpoint never saw, which cannot be drawn. The first half of the prompts chooses
-//! thresholds, the other half, with other words and seeds, does not. Colours go to the nouns that
-//! the prompt gives them, and to the other thing where the pairs are swapped.
+//! the checkpoint never saw, which cannot be drawn. The first prompts choose thresholds (70 of 100,
+//! 100 of 200), the others, with other words and seeds, do not. Colours go to the nouns that the
+//! prompt gives them, and to the other thing where the pairs are swapped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -28,11 +28,27 @@ use attnmap::trace::{Grid, PromptInfo, Trace};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
-/// Names that are not in the default checkpoint's world: those that thresholds are chosen on, and
-/// others.
-const UNKNOWN: [[&str; 10]; 2] = [
-    ["zebra", "lorry", "helicopter", "piano", "wizard", "volcano", "robot", "guitar", "sandwich", "dragon"],
-    ["camel", "ladder", "anchor", "violin", "soldier", "bridge", "lobster", "canoe", "pirate", "walrus"],
+/// Names of which ten are taken that are not in the checkpoint's world: those that thresholds are
+/// chosen on, and others.
+const UNKNOWN: [[&str; 12]; 2] = [
+    [
+        "zebra",
+        "truck",
+        "helicopter",
+        "piano",
+        "wizard",
+        "castle",
+        "robot",
+        "guitar",
+        "sandwich",
+        "dragon",
+        "lorry",
+        "volcano",
+    ],
+    [
+        "camel", "ladder", "anchor", "violin", "soldier", "bridge", "teapot", "violet", "pirate", "walrus", "lobster",
+        "canoe",
+    ],
 ];
 
 /// How often a statement was made: of what is right, and of what is wrong.
@@ -179,12 +195,17 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         lexicon::role(word) == Role::Content && !lexicon::sets_the_scene(word) && known.iter().any(|k| k == word)
     };
     // Those that chose nothing come first.
-    let half = images.len() / 2;
-    let (chose, others) = images.split_at(half);
-    let others = others.iter().enumerate().map(|(index, image)| (half + index, image));
+    // Those of the small world were split when there were a hundred.
+    let first = if images.len() == 100 { 70 } else { images.len() / 2 };
+    let unknown = UNKNOWN.map(|names| {
+        let new = names.into_iter().filter(|name| !known.iter().any(|known| known == name));
+        new.take(10).collect::<Vec<_>>()
+    });
+    let (chose, others) = images.split_at(first);
+    let others = others.iter().enumerate().map(|(index, image)| (first + index, image));
     for (index, image) in others.chain(chose.iter().enumerate()) {
-        let set = usize::from(index >= half);
-        let part = ["first half of the prompts", "other half"][set];
+        let set = usize::from(index >= first);
+        let part = ["first prompts", "other prompts"][set];
         let prompt = image["prompt"].as_str().ok_or_else(|| wrong("an image without `prompt`".into()))?;
         let seed = image["seed"].as_u64().unwrap_or(0);
         // A comma is a word of its own here, as it is a token.
@@ -194,7 +215,8 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         // The picture that was judged.
         let run = self::run(pipeline, prompt, seed)?;
         let told = facts_of(&run, None)?;
-        let drawn = image["things"].as_bool() == Some(true);
+        // Of the small world the file says `objects`.
+        let drawn = image.get("things").or(image.get("objects")) == Some(&true.into());
         let things: Vec<usize> = (0..words.len()).filter(|&at| is_thing(words[at])).collect();
         for stated in told.stated.iter().filter(|_| drawn) {
             let denied = format!("relation denied, {part}");
@@ -228,11 +250,12 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let seed = seed + 5000 * set as u64;
         let told = if set == 0 { told } else { facts_of(&self::run(pipeline, prompt, seed)?, None)? };
         let not_drawn = format!("probably not drawn, {part}");
-        for word in told.words.iter().filter(|word| drawn && is_thing(&word.word)) {
+        for word in told.words.iter().filter(|word| is_thing(&word.word) && image.get("things") != Some(&false.into()))
+        {
             counts.right(&not_drawn, word.neglected == Some(true));
         }
         let Some(&place) = things.get(index % things.len().max(1)) else { continue };
-        let unknown = UNKNOWN[set][index % 10];
+        let unknown = unknown[set][index % unknown[set].len()];
         let mut other = words.clone();
         other[place] = unknown;
         let told = facts_of(&self::run(pipeline, &other.join(" "), seed)?, None)?;
