@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use attnmap::heatmap::{Aggregate, SiteFilter};
+use attnmap::heatmap::{Aggregate, Measure, SiteFilter};
 use attnmap::pipeline::{Choice, Options, Pipeline};
 use attnmap::prompt::Prompt;
 use attnmap::render::{Display, Style};
@@ -98,6 +98,8 @@ const RULES: &[Rule] = &[
     Rule { option: "scale", inert: one_scale_a_grid },
     Rule { option: "overlay-size", inert: larger_already },
     Rule { option: "budget", inert: sets_of_words },
+    Rule { option: "keep-goca", inert: kept_already },
+    Rule { option: "self-memory", inert: bounds_nothing },
 ];
 
 /// Options that `gallery --index`, which makes nothing, still heeds.
@@ -165,6 +167,19 @@ fn without(scene: &Scene, other: &str, what: &str) -> Option<String> {
 /// `why` has a budget of another kind.
 fn sets_of_words(scene: &Scene) -> Option<String> {
     (scene.given.command == "explain").then(|| without(scene, "shapley", "limits --shapley")).flatten()
+}
+
+fn kept_already(scene: &Scene) -> Option<String> {
+    let goca = scene.made?.aggregate.measure == Measure::Goca;
+    goca.then(|| "--aggregate goca keeps the same itself; leave it out".into())
+}
+
+fn bounds_nothing(scene: &Scene) -> Option<String> {
+    let Made { aggregate, .. } = scene.made?;
+    let kept = ["self-attention", "keep-goca"].iter().any(|option| scene.given.has(option));
+    let nothing = !kept && aggregate.measure != Measure::Goca;
+    nothing
+        .then(|| "it bounds what --self-attention and --keep-goca keep, and none of them is given; leave it out".into())
 }
 
 fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
@@ -314,7 +329,6 @@ mod tests {
         ("long", "says how the prompt is read, however long it is"),
         ("latents", "is the run's first sample"),
         ("self-attention", "is refused where there is none"),
-        ("self-memory", "needs --self-attention"),
         ("concepts", "is refused where there are none"),
         ("text-queries", "is refused where there are none"),
         ("queries", "may name what is usual"),

@@ -108,7 +108,7 @@ pub struct GocaArgs {
     /// Keep what GoCA's maps are made of, as `--aggregate goca` does
     ///
     /// Stable Diffusion 1, 2 and XL. Every layer's self-attention is held during a step.
-    #[arg(long, help_heading = "What is kept", group = "of_self_attention")]
+    #[arg(long, help_heading = "What is kept", group = "of_self_attention", hide_short_help = true)]
     keep_goca: bool,
 
     /// Memory for self-attention while the run goes on

@@ -129,6 +129,9 @@ pub struct Official {
     pub words: Vec<f32>,
     /// `[tokens + 1]`: share of all attention, the last that of all padding; they sum to 1.
     pub shares: Vec<f32>,
+    /// What the colours of its maps stand for; see
+    /// [`Aggregate::colour`](crate::heatmap::Aggregate::colour).
+    pub colour: &'static str,
     /// With which exponent the words compete for a cell, where they do; see
     /// [`Aggregate::compete`](crate::heatmap::Aggregate::compete).
     pub compete: Option<f32>,

@@ -358,6 +358,7 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official
         width: maps.grid.width,
         words: maps.words.iter().map(|value| value / steps).collect(),
         shares,
+        colour: how.colour(),
         compete: how.compete,
         mean: how.of_tokens == OfTokens::Mean,
         heads: how.heads.as_ref().map(|chosen| (0..heads).filter(|&head| chosen.contains(head)).collect()),

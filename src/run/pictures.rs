@@ -177,26 +177,15 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
     let holds = format!("; the start token holds {}{padded}{image}", percent(start));
     let mean = format!("mean over the {call}s");
-    let (colour, right) = match (how.measure, how.queries) {
-        (Measure::Goca, _) => (
-            format!("GoCA's map of a word, from its lowest place to its highest, {mean}"),
-            "its mean share of a place, with heads and layers weighted".to_owned(),
-        ),
-        (Measure::Concepts, _) => (
-            format!("how much of a place is the word's among the run's concepts, {mean}"),
-            "its mean share of a place".to_owned(),
-        ),
-        (Measure::Attention, Queries::Text) => (
-            format!("how much of the word's own attention goes to a place, {mean}{shared_out}"),
-            "what it gives to the image in all".to_owned(),
-        ),
-        (Measure::Attention, Queries::Image) => (
-            format!("how much of a place's attention goes to the word, {mean}{shared_out}"),
-            format!("its share of all attention{holds}"),
-        ),
+    let right = match (how.measure, how.queries) {
+        (Measure::Goca, _) => "its mean share of a place, with heads and layers weighted".to_owned(),
+        (Measure::Concepts, _) => "its mean share of a place".to_owned(),
+        (Measure::Attention, Queries::Text) => "what it gives to the image in all".to_owned(),
+        (Measure::Attention, Queries::Image) => format!("its share of all attention{holds}"),
     };
+    let colour = how.colour().replace('’', "'");
     let note = format!(
-        "Colour: {colour}; {scale}. Right of a word: {right}.{half} Attention shows where the model looked, not why."
+        "Colour: {colour}, {mean}{shared_out}; {scale}. Right of a word: {right}.{half} Attention shows where the model looked, not why."
     );
     (subtitle, note)
 }

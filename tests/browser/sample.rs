@@ -210,6 +210,7 @@ pub fn sample(plan: &Plan) -> ReportData {
             width: side,
             words: official[side * side..][..words.len() * side * side].to_vec(),
             shares,
+            colour: attnmap::heatmap::Aggregate::default().colour(),
             compete: None,
             mean: false,
             heads: None,

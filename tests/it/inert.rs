@@ -63,6 +63,8 @@ fn an_option_of_generate_that_does_nothing_is_named_once_and_changes_nothing() {
         (&["--latents", &noise, "--scheduler", "euler-a"], &["--seed", "4"], false),
         (&[], &["--seed", "4"], false),
         (&[], &["--keep-steps", "5"], true),
+        (&[], &["--self-memory", "2GiB"], true),
+        (&["--aggregate", "goca"], &["--keep-goca"], true),
         (&[], &["--keep-steps", "2"], false),
         (&[], &["--probe", "frog"], false),
         (&[], &["--words", "a,Red,apple"], true),

@@ -180,8 +180,8 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "goca",
-        about: "GoCA: heads weighted by what they give to the output, layers by their self-attention, words that \
-        compete, carried along self-attention; of a run that kept it",
+        about: "GoCA: heads weighted by what they give to the output, layers by their self-attention; words compete, \
+        and are carried along self-attention",
         sites: &[],
         compete: None,
         of_tokens: OfTokens::Mean,
@@ -312,6 +312,16 @@ impl Aggregate {
                  leave it out",
             )),
             None => Ok(()),
+        }
+    }
+
+    /// What the colours of a word's map stand for.
+    pub fn colour(&self) -> &'static str {
+        match (self.measure, self.queries) {
+            (Measure::Goca, _) => "GoCA’s map of the word, from its lowest place to its highest",
+            (Measure::Concepts, _) => "how much of each place is the word’s among the run’s concepts",
+            (Measure::Attention, Queries::Text) => "how much of the word’s own attention goes to each place",
+            (Measure::Attention, Queries::Image) => "how much of each place’s attention goes to the word",
         }
     }
 
