@@ -243,7 +243,7 @@ function stagePanel() {
       ? el('strong', {class: 'warn', text: 'Words of the negative prompt on a scale of their own' + (S.scale === 'steps' ? ', the same at all ' + CALL + 's' : '') + ': not comparable with the prompt’s'})
       : S.scale === 'word' || special
       ? el('strong', {class: 'warn', text: special && S.scale !== 'word' ? 'Special tokens on their own scale: not comparable with words' : 'Each word on its own scale: colours cannot be compared between words'})
-      : el('span', {text: (sharedOut() ? 'each place shared out among the words, up to the word’s highest attention' : colours()) + '; one scale for all words' + (S.scale === 'steps' ? ' and ' + CALL + 's' : '')}));
+      : el('span', {text: (sharedOut() ? 'each place shared out among the words, up to the word’s highest attention' : colourStandsFor()) + '; one scale for all words' + (S.scale === 'steps' ? ' and ' + CALL + 's' : '')}));
   };
 
   const resize = () => {

@@ -97,7 +97,7 @@ function stepsMax(negative) {
 
 // Whether the words share each place out among themselves in the maps that are looked at.
 // What colours stand for where words do not compete: what the run's own maps are made of, or attention, of which all others are.
-const colours = () => (OWN && view().packed ? OWN.colour : 'how much of each place’s attention goes to the word');
+const colourStandsFor = () => (OWN && view().packed ? OWN.colour : 'how much of each place’s attention goes to the word');
 const sharedOut = () => looking().selection === null && Boolean(RUN.official && RUN.official.compete);
 
 // What is chosen, in words.
