@@ -185,7 +185,8 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     };
     let colour = how.colour().replace('’', "'");
     let note = format!(
-        "Colour: {colour}, {mean}{shared_out}; {scale}. Right of a word: {right}.{half} Attention shows where the model looked, not why."
+        "Colour: {colour}, {mean}{shared_out}; {scale}. Right of a word: {right}.{half} \
+         Attention shows where the model looked, not why."
     );
     (subtitle, note)
 }
