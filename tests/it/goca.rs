@@ -77,8 +77,8 @@ fn weights_shares_and_words_equal_an_independent_computation() {
         let words = case.words.iter().map(|word| trace.about.prompt.select(word).unwrap().remove(0));
         let words = words.collect::<Vec<_>>();
         let maps = aggregate(&trace, &how, &words).unwrap();
-        // Stretched from lowest to highest, the last bit of f16 counts for much where random weights
-        // look at everything alike. So the words are made of the very numbers, too.
+        // Once it is stretched, the last bit of f16 counts for much where random weights look at
+        // everything alike. So the words are made of the very numbers, too.
         let floats = |what: &str| of(what).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let given = GocaMaps {
             shares: floats("shares").into(),
