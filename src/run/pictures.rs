@@ -183,7 +183,8 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         (Measure::Attention, Queries::Text) => "what it gives to the image in all".to_owned(),
         (Measure::Attention, Queries::Image) => format!("its share of all attention{holds}"),
     };
-    let colour = how.colour().replace('’', "'");
+    // A sheet speaks of any one place, the page of each that is pointed at.
+    let colour = how.colour().replace('’', "'").replace("each place's", "a place's");
     let note = format!(
         "Colour: {colour}, {mean}{shared_out}; {scale}. Right of a word: {right}.{half} \
          Attention shows where the model looked, not why."
