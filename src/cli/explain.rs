@@ -115,7 +115,7 @@ pub struct ExplainArgs {
 
 const HELP: &str = "\
 Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that
-changes tells (under 0.3 %: not at all; from 5 %: much). Does its map show where: at some steps of the run, from
+changes tells (under 0.3 %: not at all; from 4 %: much). Does its map show where: at some steps of the run, from
 the latents that the run had there, the UNet predicts with the prompt and without the word; where the two differ
 is the word's causal map, which the attention map is held against, and against maps that know nothing of the
 word. ACCURACY.md has how often both err. Drawing the seed without a word takes as long as the run's own steps,
