@@ -235,6 +235,16 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         if drawn && image["colours"].as_bool() != Some(false) {
             leaks(&told).into_iter().for_each(|said| counts.right(&colours, said));
         }
+        // The scene described: it is no thing, and no colour can have gone there.
+        let described =
+            words.iter().find_map(|&word| Some((word, DESCRIBED.iter().find(|(scene, _)| *scene == word)?.1)));
+        if let Some((scene, adjective)) = described.filter(|_| drawn) {
+            let prompt = prompt.replacen(scene, &format!("{adjective} {scene}"), 1);
+            let told = facts_of(&self::run(pipeline, &prompt, seed)?, None)?;
+            let said =
+                |at: &str| told.leakage.iter().any(|leak| leak.tells() && (leak.follows == at || leak.noun == at));
+            counts.right(&format!("colour may go to or from a described scene, {part}"), said(scene));
+        }
         // Every colour given to another thing than the prompt gives it to.
         let pairs = lexicon::bindings(&words);
         let swapped = pairs.iter().filter_map(|&(adjective, noun)| {
@@ -265,6 +275,10 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
     }
     Ok(())
 }
+
+/// What describes a word for the whole scene.
+const DESCRIBED: [(&str, &str); 5] =
+    [("beach", "sunny"), ("grass", "green"), ("snow", "white"), ("night", "dark"), ("desert", "yellow")];
 
 /// The trace of a run of `prompt`, as `attnmap generate` records it, but for single steps.
 fn run(pipeline: &Pipeline, prompt: &str, seed: u64) -> Result<Trace> {

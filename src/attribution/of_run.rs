@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use crate::argument::{AT, BOX, WORD};
 use crate::evidence::causal::spread_steps;
 use crate::evidence::explain::{self, shown};
+use crate::facts::of_its_things;
 use crate::facts::region::Place;
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Options, Pipeline};
@@ -55,13 +56,15 @@ pub fn seen(
     Ok(Seen { prompt, options, indices, steps })
 }
 
-/// The region of a word in a run's image: where its map reaches the run's threshold.
+/// The region of a word in a run's image: where its map, or that of its things, reaches the run's
+/// threshold.
 ///
 /// # Errors
 /// [`Error::Argument`] when the word's map is 0 everywhere; those of the maps.
 pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     let trace = run.trace()?;
     let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
+    let word = &of_its_things(&trace.about.prompt, word);
     let maps = heatmap::aggregate(&trace, &how, std::slice::from_ref(word))?;
     let threshold = Threshold::Share(run.record.display.threshold);
     let region = word_regions(&maps, trace.about.image, threshold).into_iter().next();

@@ -3,6 +3,7 @@
 
 use super::lexicon::{self, Claim, Relation, Role};
 use super::percentile::percentile;
+use super::things::of_its_things;
 use crate::argument::{BIND, EMPHASIS};
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
 use crate::trace::{AttentionKind, Grid, Half, Trace, WordInfo, normalized};
@@ -47,9 +48,9 @@ pub struct Facts {
     /// How things lie to each other, each pair once: the left one to the right one, the upper one
     /// to the lower one. Words for the whole scene lie nowhere.
     pub relations: Vec<Lies>,
-    /// The relations that the prompt states, and whether the maps agree.
+    /// The relations that the prompt states between things, and whether the maps agree.
     pub stated: Vec<Stated>,
-    /// Adjectives and the nouns that they follow.
+    /// Adjectives of things, and the things that they follow.
     pub leakage: Vec<Leakage>,
 }
 
@@ -57,25 +58,28 @@ impl Facts {
     /// What stands out, a line each: relations that the prompt states, things that were probably
     /// not drawn, adjectives that may have gone to another thing.
     pub fn sentences(&self) -> Vec<String> {
-        let stated = self.stated.iter().map(|stated| {
+        let absent = |name: &str| self.words.iter().any(|word| word.word == name && word.neglected == Some(true));
+        // Of what was not drawn nothing else is said.
+        let drawn = self.stated.iter().filter(|stated| !absent(&stated.claim.subject) && !absent(&stated.claim.object));
+        let stated = drawn.map(|stated| {
             let Lies { subject, relation, object } = &stated.claim;
             let claim = format!("{subject} {} {object}", relation.words());
             match (stated.agrees, relation.opposite()) {
                 (Some(true), _) => format!("{claim}, as the prompt says"),
                 (Some(false), Some(opposite)) => {
-                    format!("not {claim}, as the prompt says: the maps have {subject} {} {object}", opposite.words())
+                    format!("the prompt says {claim}; the maps have {subject} {} {object}", opposite.words())
                 }
-                (Some(false), None) => format!("not {claim}, as the prompt says, by the maps"),
-                (None, _) => format!("{claim}, as the prompt says: the maps are too close to call"),
+                (Some(false), None) => format!("the prompt says {claim}; the maps do not"),
+                (None, _) => format!("the prompt says {claim}; the maps are too close to call"),
             }
         });
         let neglected: Vec<&WordFacts> = self.words.iter().filter(|word| word.neglected == Some(true)).collect();
         let neglected: Vec<String> = match &neglected[..] {
             [] => Vec::new(),
             [word] => {
-                let (name, contrast) = (&word.word, word.contrast.unwrap_or_default());
+                let (name, contrast) = (&word.word, below_neglect(word.contrast.unwrap_or_default()));
                 vec![format!(
-                    "{name} was probably not drawn: no place was looked at for it more than {contrast:.1} times as \
+                    "{name} was probably not drawn: no place was looked at for it more than {contrast} times as \
                     much as the image on \
                      average (what is drawn reaches {NEGLECT} and more); try other seeds, or {EMPHASIS} with \
 ({name}:1.3)"
@@ -94,10 +98,16 @@ impl Facts {
         let leakage = self
             .leakage
             .iter()
-            .filter(|leak| leak.tells())
+            .filter(|leak| leak.tells() && !absent(&leak.noun) && !absent(&leak.follows))
             .map(|leak| format!("{} may colour {} rather than {}", leak.adjective, leak.follows, leak.noun));
         stated.chain(neglected).chain(leakage).collect()
     }
+}
+
+/// A contrast below [`NEGLECT`] with as many digits as show that it is.
+fn below_neglect(contrast: f32) -> String {
+    let digits = (1..4).find(|&digits| format!("{contrast:.digits$}") != format!("{NEGLECT:.digits$}"));
+    format!("{contrast:.0$}", digits.unwrap_or(4))
 }
 
 /// `a, b and c`.
@@ -274,8 +284,12 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
             relations.extend(lies);
         }
     }
-    let stated = lexicon::claims(&texts).iter().map(|claim| stated(claim, &layouts, &names)).collect();
-    let bindings = context.bind.map_or_else(|| lexicon::bindings(&texts), <[_]>::to_vec);
+    // Words for the whole scene lie nowhere, and no adjective can go to them.
+    let scene = |word: usize| lexicon::sets_the_scene(texts[word]);
+    let claims = lexicon::claims(&texts).into_iter().filter(|claim| !scene(claim.subject) && !scene(claim.object));
+    let stated = claims.map(|claim| stated(&claim, &layouts, &names)).collect();
+    let of_things = || lexicon::bindings(&texts).into_iter().filter(|&(_, noun)| !scene(noun)).collect();
+    let bindings = context.bind.map_or_else(of_things, <[_]>::to_vec);
     let leakage = leakage(maps, &names, &bindings, &roles);
     let over_seeds = !context.filler_peaks.is_empty();
     Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
@@ -309,7 +323,16 @@ pub fn of_trace(
         false => Vec::new(),
     };
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
-    let mut found = facts(&maps, &Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() });
+    let context = Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() };
+    let mut found = facts(&maps, &context);
+    // What is said of a phrase or a tag is told of its things: the map of "a red apple" is as wide
+    // as that of "a".
+    let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
+    let things: Vec<WordInfo> = words.iter().map(|word| of_its_things(prompt, word)).collect();
+    if things != *words {
+        let of_things = facts(&heatmap::aggregate(trace, how, &things)?, &Context { steps: &[], ..context });
+        (found.relations, found.stated, found.leakage) = (of_things.relations, of_things.stated, of_things.leakage);
+    }
     // The bound was measured on the default maps of cross-attention, and whatever maps were chosen
     // it is told of those. In joint attention a word shares its row with the image, and what a
     // drawn thing reaches there is not known.
@@ -324,7 +347,7 @@ pub fn of_trace(
         other = heatmap::aggregate(trace, &usual, words).ok();
         other.as_ref()
     };
-    for (word, chosen) in found.words.iter_mut().zip(&maps.chosen) {
+    for (word, chosen) in found.words.iter_mut().zip(&things) {
         word.contrast = judged.and_then(|judged| contrast(judged, chosen));
         word.neglected = word.contrast.filter(|_| is_thing(word.role, &chosen.text)).map(is_neglect);
     }
@@ -366,7 +389,7 @@ pub(super) fn filler_peak(peaks: &[f32]) -> Option<f32> {
 
 /// Whether the peak of a word of this kind can tell whether the word was heeded.
 fn is_thing(role: Role, word: &str) -> bool {
-    role == Role::Content && !lexicon::sets_the_scene(word)
+    role == Role::Content && lexicon::names_a_thing(word)
 }
 
 /// The highest attention to `word` in one place over its mean over the image, before the words
@@ -467,8 +490,8 @@ fn stated(claim: &Claim, layouts: &[Layout], names: &[String]) -> Stated {
     Stated { claim, agrees, offset }
 }
 
-/// Each adjective against every thing: the nouns bound to an adjective and all other content words
-/// that set no scene.
+/// Each adjective against every thing: all content words that set no scene, and the nouns that are
+/// bound to an adjective.
 fn leakage(maps: &Heatmaps, names: &[String], bindings: &[(usize, usize)], roles: &[Role]) -> Vec<Leakage> {
     let bound = |word: usize| bindings.iter().any(|&(_, noun)| noun == word);
     let thing = |word: usize| is_thing(roles[word], &maps.chosen[word].text) || bound(word);
@@ -578,6 +601,43 @@ mod tests {
         assert!(says(3).is_empty() && says(9).is_empty(), "like no thing at all: nothing is said");
         let bound = facts(&maps(&words(20)), &Context { bind: Some(&[(0, 3)]), ..Context::default() });
         assert!(!bound.leakage[0].leaks());
+    }
+
+    #[test]
+    fn a_scene_is_no_target_whatever_describes_it() {
+        let words = |scene: &'static str, described: &'static str| {
+            [
+                ("red", 20, 1.0),
+                ("apple", 3, 1.0),
+                ("on", 9, 0.1),
+                ("the", 9, 0.1),
+                (described, 20, 1.0),
+                (scene, 20, 1.0),
+            ]
+        };
+        for (described, scene) in [("sunny", "beach"), ("green", "grass"), ("blue", "sky"), ("white", "snow")] {
+            let found = facts(&maps(&words(scene, described)), &Context::default());
+            assert!(found.sentences().is_empty(), "{described} {scene}: {:?}", found.sentences());
+            assert_eq!(found.leakage.len(), 1, "of {scene} nothing is said");
+            assert!(found.leakage[0].others.is_empty(), "{scene} is no target");
+        }
+        // What a user binds is taken as it is.
+        let bound =
+            facts(&maps(&words("sky", "blue")), &Context { bind: Some(&[(0, 1), (4, 5)]), ..Context::default() });
+        assert_eq!(bound.leakage.len(), 2);
+        let below = [("frog", 3, 1.0), ("under", 9, 0.1), ("the", 9, 0.1), ("sky", 20, 1.0)];
+        assert!(facts(&maps(&below), &Context::default()).stated.is_empty(), "a scene lies nowhere");
+    }
+
+    #[test]
+    fn of_what_was_not_drawn_nothing_else_is_said() {
+        let words = [("red", 20, 1.0), ("apple", 3, 1.0), ("left", 9, 0.1), ("of", 9, 0.1), ("frog", 20, 1.0)];
+        let mut found = facts(&maps(&words), &Context::default());
+        assert_eq!(found.sentences().len(), 2, "{:?}", found.sentences());
+        let frog = found.words.iter_mut().find(|word| word.word == "frog").unwrap();
+        (frog.neglected, frog.contrast) = (Some(true), Some(5.46));
+        let [only] = &found.sentences()[..] else { panic!("{:?}", found.sentences()) };
+        assert!(only.contains("more than 5.46 times") && only.contains("reaches 5.5 and more"), "{only}");
     }
 
     #[test]

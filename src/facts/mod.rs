@@ -10,6 +10,7 @@ pub mod lexicon;
 mod percentile;
 pub mod region;
 pub mod sweep;
+mod things;
 pub mod versus;
 
 pub use compute::{
@@ -18,3 +19,4 @@ pub use compute::{
 };
 pub use coverage::{Coverage, Covered};
 pub(crate) use percentile::percentile;
+pub(crate) use things::of_its_things;

@@ -18,7 +18,7 @@ use crate::argument::{Argument, INIT, RUN, WORD};
 use crate::checkpoint::Changes;
 use crate::evidence::causal::{Cut, Row};
 use crate::evidence::explain::{check_checkpoint, check_image, check_replay, options_of};
-use crate::facts::lexicon::{Role, role, sets_the_scene};
+use crate::facts::lexicon::{Role, names_a_thing, role, sets_the_scene};
 use crate::facts::region::{Place, rank};
 use crate::files::{check_own, write_json};
 use crate::heatmap::{Aggregate, THRESHOLD};
@@ -358,7 +358,7 @@ fn refuse(run: &Run) -> Result<()> {
 
 /// Whether a word names a thing that lies somewhere.
 fn is_thing(word: &WordInfo) -> bool {
-    role(&word.text) == Role::Content && !sets_the_scene(&word.text)
+    role(&word.text) == Role::Content && names_a_thing(&word.text)
 }
 
 /// The word that is meant.
@@ -379,8 +379,13 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
                 let reason = "is the whole scene and lies in no place of it; name a thing";
                 return refuse(format!("{} {reason}", in_quotes(name)));
             }
+            if !drawn.iter().any(|part| names_a_thing(part)) {
+                let reason = "describes a thing and lies in no place of its own; name the thing";
+                return refuse(format!("{} {reason}", in_quotes(name)));
+            }
             if found.len() > 1 {
-                let places = found.iter().map(WordInfo::label).collect::<Vec<_>>().join(" or ");
+                let place = |word: &WordInfo| format!("{}#{}", word.text, word.occurrence);
+                let places = found.iter().map(place).collect::<Vec<_>>().join(" or ");
                 return refuse(format!(
                     "{} stands for {} words; ask about one: {places}",
                     in_quotes(name),

@@ -1,7 +1,7 @@
 //! Where the thing of a word lies in one image, by its map.
 
 use crate::Result;
-use crate::facts::contrast;
+use crate::facts::{contrast, of_its_things};
 use crate::heatmap::{self, Aggregate, Bounds, Point, THRESHOLD};
 use crate::trace::{Trace, WordInfo};
 use serde::{Deserialize, Serialize};
@@ -25,11 +25,13 @@ pub struct Spot {
 }
 
 impl Spot {
-    /// The spot of `word` in `trace`, and its map `[height, width]` on the latent grid.
+    /// The spot of `word` in `trace`, and its map `[height, width]` on the latent grid. A phrase or
+    /// a tag lies where its things do.
     ///
     /// # Errors
     /// As [`heatmap::aggregate`].
     pub fn of(trace: &Trace, how: &Aggregate, word: &WordInfo) -> Result<(Self, Vec<f32>)> {
+        let word = &of_its_things(&trace.about.prompt, word);
         let maps = heatmap::aggregate(trace, how, std::slice::from_ref(word))?;
         let layout = maps.layout(0, THRESHOLD);
         let drawn = contrast(&maps, word).is_some_and(|contrast| contrast >= DRAWN);

@@ -127,7 +127,7 @@ fn sentence(
         Some(step) if step == findings.steps => "it was not settled before the last step".to_owned(),
         Some(step) => format!("it was settled after {step} of {} steps", findings.steps),
     };
-    // How often this is right has not been measured: ACCURACY.md.
+    // It is right often, and not surely: ACCURACY.md. So it says "may".
     format!("“{word}” may lie where it does because of {}: {figures}; {when}.", names.join(" and "))
 }
 

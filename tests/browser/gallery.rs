@@ -43,7 +43,7 @@ fn index_cell(order: usize) -> IndexCell {
     let numbers = vec![("start token share".to_string(), 0.6 + 0.0001 * (order * 7 % 1000) as f64)];
     // A note in every tenth cell, of two kinds.
     let notes = match order % 20 {
-        3 => vec![(0, "not apple left of frog, as the prompt says".to_owned())],
+        3 => vec![(0, "the prompt says apple left of frog; the maps have apple right of frog".to_owned())],
         13 => vec![(1, "<b>frog</b> was probably not drawn".to_owned())],
         _ => Vec::new(),
     };

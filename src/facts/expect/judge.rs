@@ -3,6 +3,7 @@
 use super::kind::{Expectation, Expectations, Kind, wrong};
 use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Relation};
+use crate::facts::things::of_its_things;
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, normalized};
 use crate::{Error, Result, in_quotes, percent};
@@ -289,16 +290,7 @@ fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> R
     if matches!(kind, Kind::Drawn(_)) {
         can_be_told(&word.text)?;
     }
-    Ok(of_its_things(prompt, word))
-}
-
-/// A phrase stands where its things stand: colours and little words, whose maps are wide, do not
-/// count where there is a thing.
-fn of_its_things(prompt: &PromptInfo, word: WordInfo) -> WordInfo {
-    let inside = |other: &&WordInfo| word.start <= other.start && other.end <= word.end && !prompt.is_probe(&word);
-    let things = prompt.words.iter().filter(inside).filter(|other| lexicon::names_a_thing(&other.text));
-    let tokens: Vec<usize> = things.flat_map(|thing| thing.tokens.iter().copied()).collect();
-    if tokens.is_empty() { word } else { WordInfo { tokens, ..word } }
+    Ok(of_its_things(prompt, &word))
 }
 
 impl<'a> Found<'a> {
