@@ -28,7 +28,8 @@ pub(super) fn without(folder: &Path, evidence: &Evidence, prompt: &PromptInfo) -
         let path = folder.join(file);
         let (Some(word), true) = (position(&entry.word, prompt), inside && path.is_file()) else { continue };
         let image = ImageData { mime: "image/png", bytes: read_png(&path)?.1, width: 0, height: 0 };
-        images.push(Without { word, image, area: entry.area });
+        let middle = entry.bounds.map(|bounds| (50.0 * (bounds.left + bounds.right)).round());
+        images.push(Without { word, image, area: entry.area, middle });
     }
     Ok(images)
 }

@@ -241,6 +241,9 @@ pub struct Without {
     pub image: ImageData,
     /// Share of the image that changed, 0 to 1.
     pub area: f64,
+    /// The middle of the box around what changed, in per cent of the width from the left; `None`
+    /// where nothing did.
+    pub middle: Option<f32>,
 }
 
 /// Why a thing lies where it does, as `attnmap why` answered.
@@ -297,6 +300,8 @@ pub struct ReportData {
     pub image: ImageData,
     /// How the run's own pictures are drawn, and the page's before anything else is chosen.
     pub display: Display,
+    /// The share of a map's own maximum above which a place belongs to a word's area.
+    pub threshold: f32,
     /// The words and their maps side by side, for readers whose browser runs no script.
     pub sheet: Option<ImageData>,
     /// Estimates of the image at some steps.

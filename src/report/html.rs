@@ -67,9 +67,9 @@ pub fn page(data: &ReportData) -> String {
     let without: Vec<Value> = data
         .without
         .iter()
-        .map(|other| json!({"word": other.word, "src": data_url(&other.image), "area": other.area}))
+        .map(|other| json!({"word": other.word, "src": data_url(&other.image), "area": other.area, "middle": other.middle}))
         .collect();
-    let run = json!({
+    let mut run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
         "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint,
         "words": words, "probes": data.probes,
@@ -100,6 +100,7 @@ pub fn page(data: &ReportData) -> String {
         "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });
+    run["threshold"] = data.threshold.into(); // one more than the macro takes
     let title = format!("{} · attnmap", shorten(&data.prompt, 80));
     let image = data_url(&data.image);
     // Without a script the image, the prompt and the sheet of the words are all there is.

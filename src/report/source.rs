@@ -216,17 +216,19 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     };
     let layout = record.words.iter().filter_map(|word| {
         let l = &word.layout;
-        let facts = [
+        let mut facts = vec![
             ("share", percent(l.share)),
             ("peak", l.peak.map_or("–".into(), |peak| percent(peak.value))),
             ("peak at", l.peak.map_or("–".into(), |peak| pixel(peak.x, peak.y, record.image))),
             ("centre", l.centroid.map_or("–".into(), |centre| pixel(centre.x, centre.y, record.image))),
             ("area", percent(l.area)),
-            ("placed at step", placed(&word.word).map_or("–".into(), |at| format!("{} of {}", at.step, at.steps))),
         ];
         // The noise levels of a look are no way on which a word comes to its place.
-        let shown = facts.into_iter().filter(|(name, _)| !trace.about.is_look() || !name.contains("step"));
-        let facts = shown.map(|(name, value)| (name.to_string(), value)).collect();
+        if !trace.about.is_look() {
+            let at = placed(&word.word).map_or("–".into(), |at| format!("{} of {}", at.step, at.steps));
+            facts.push(("placed at step", at));
+        }
+        let facts = facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         let centre = l.centroid.map(|centre| [centre.x, centre.y]);
         label(&word.word).map(|word| LayoutRow {
             word,
@@ -252,6 +254,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         display: record.display.clone(),
+        threshold: record.words.first().map_or(record.display.threshold, |word| word.layout.threshold),
         sheet: sheet.as_deref().and_then(super::start::sheet),
         start: start.as_ref().and_then(super::start::start),
         latent: (latent.height, latent.width),

@@ -197,6 +197,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         joint: false,
         image: picture(size),
         display: Display::default(),
+        threshold: 0.4,
         sheet: Some(picture(size)),
         estimates: vec![],
         start: None,

@@ -54,7 +54,7 @@ fn tested() -> ReportData {
     let mut bytes = std::io::Cursor::new(Vec::new());
     other.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     let image = attnmap::report::ImageData { bytes: bytes.into_inner(), ..data.image.clone() };
-    data.without = vec![Without { word: FROG, image, area: 0.23 }];
+    data.without = vec![Without { word: FROG, image, area: 0.23, middle: Some(30.0) }];
     data
 }
 

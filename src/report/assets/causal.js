@@ -24,6 +24,8 @@ function layerOf(entry) {
   const map = causalMap(entry);
   return map && {key: 'causal', map, max: causalTop(entry)};
 }
+// Where the image without the word begins, in per cent from the left: as was chosen, else through the middle of what changes.
+const splitOf = (other) => S.split ?? other?.middle ?? 50;
 const differing = () => (S.show === 'without' && !tiesOn() ? withoutOf(focusEntry()) : null);
 
 // The switch under the image, and what belongs to the choice: the slider between both images, or how to make the test.
@@ -32,7 +34,7 @@ function causalBar() {
     ['looked', 'Looked', 'Where the model looked for the word: its attention'],
     ['mattered', 'Mattered', 'Where the prediction changed when the word was cut: its causal map'],
     ['without', 'Without it', 'The same seed without the word, beside the image'],
-    ['image', 'Image', 'The image alone (key i)'],
+    ['image', 'Image', RUN.estimates.length ? 'The image alone, and at a step its estimate (key i)' : 'The image alone (key i)'],
   ], S.show, (show) => set({show, ties: -1}));
   const slider = el('input', {type: 'range', min: 0, max: 100, step: 1, class: 'split', 'aria-label': 'Image on the left, the same seed without the word on the right', oninput: () => set({split: Number(slider.value)})});
   const differ = check('Difference', S.differ, (v) => set({differ: v}), 'Show where both images differ in place of both');
@@ -43,9 +45,9 @@ function causalBar() {
     modes.show(S.show);
     for (const input of modes.querySelectorAll('input')) input.closest('label').classList.toggle('none', !has[input.value]);
     ab.hidden = !differing();
-    slider.value = S.split;
+    slider.value = splitOf(differing());
     slider.disabled = S.differ;
-    slider.setAttribute('aria-valuetext', S.split + ' % the run');
+    slider.setAttribute('aria-valuetext', splitOf(differing()) + ' % the run');
     differ.show(S.differ);
     missing.hidden = has[S.show];
     if (!missing.hidden) {

@@ -12,7 +12,7 @@ function exportPng(source) {
   paintOverlay(layer, size.W, size.H);
   context.drawImage(layer, 0, 0, W, H);
   if (beside) {
-    const from = S.split / 100;
+    const from = splitOf(differing()) / 100;
     context.drawImage(beside, from * beside.naturalWidth, 0, (1 - from) * beside.naturalWidth, beside.naturalHeight, from * W, 0, (1 - from) * W, H);
   }
   paintMarks(lines.getContext('2d'), W, H, unit);

@@ -142,7 +142,7 @@ function compete(map, entry, total) {
 }
 
 // Numbers about a word under the current view (docs/NUMBERS.md): its share of all attention, where its map peaks, and how much of the
-// image reaches 40 % of that peak.
+// image reaches the run's threshold, a share of that peak.
 function entryFacts(maps, entry) {
   const cache = (maps.facts ||= new Map());
   if (!cache.has(entry.index)) {
@@ -152,7 +152,7 @@ function entryFacts(maps, entry) {
     // Resizing may overshoot what attention can be.
     const peak = Math.min(1, map[at]);
     let area = 0;
-    for (const v of map) if (peak > 0 && v >= 0.4 * peak) area++;
+    for (const v of map) if (peak > 0 && v >= RUN.threshold * peak) area++;
     cache.set(entry.index, {
       share: shareIn(maps, entry, null), peak, area: area / map.length,
       x: ((at % GRID.width) + 0.5) / GRID.width, y: (Math.floor(at / GRID.width) + 0.5) / GRID.height,

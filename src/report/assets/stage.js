@@ -23,7 +23,7 @@ function estimateFor({a, b}) {
 let FINISHED = '';
 function belowMaps() {
   if (S.begun) return {src: RUN.start.src, kept: null};
-  const kept = tiesOn() || S.show !== 'looked' ? null : estimateFor(looking());
+  const kept = tiesOn() || (S.show !== 'looked' && S.show !== 'image') ? null : estimateFor(looking());
   return {src: kept ? kept.src : FINISHED, kept};
 }
 
@@ -198,8 +198,8 @@ function stagePanel() {
     source.alt = (LOOK ? 'Picture that was looked at with the caption: ' : 'Image generated from the prompt: ') + RUN.prompt.slice(0, 300);
     without.hidden = border.hidden = !other || S.differ;
     if (other && without.src !== other.src) { without.src = other.src; without.alt = 'The same seed without ' + nameOf(focusEntry()); }
-    without.style.clipPath = `inset(0 0 0 ${S.split}%)`;
-    border.style.left = S.split + '%';
+    without.style.clipPath = `inset(0 0 0 ${splitOf(other)}%)`;
+    border.style.left = splitOf(other) + '%';
     modes.hidden = tools.hidden = Boolean(tiesOn());
     caption.replaceChildren(...captionOf(list, kept));
     warning.hidden = !noticeText;
@@ -267,7 +267,10 @@ function captionOf(list, kept) {
   const untouched = !S.locked.length && S.hover < 0 && !S.box && !S.probe;
   const hint = untouched ? el('span', {class: 'hint', text: HINT}) : '';
   if (untouched && S.show === 'looked' && list.length) return [el('b', {text: 'Where the model looked for ' + quoted(list.map(nameOf))}), '. ', behind && behind + ' ', hint];
-  if (!list.length) return [el('b', {text: LOOK ? 'The picture' : 'The image'}), '.', behind, ' ', hint];
+  if (!list.length) {
+    const name = S.begun ? 'The picture that the run set out from' : kept ? 'The model’s estimate of the image at step ' + (kept.step + 1) : LOOK ? 'The picture' : 'The image';
+    return [el('b', {text: name}), '. ', hint];
+  }
   if (S.show === 'mattered' || S.show === 'without') return causalInWords(list[list.length - 1]);
   const words = list.map(nameOf);
   return [

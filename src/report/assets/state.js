@@ -12,7 +12,7 @@ const S = {
   style: RUN.display.style, palette: RUN.display.colormap, opacity: hundredths(RUN.display.opacity), threshold: hundredths(RUN.display.threshold),
   scale: RUN.display.scale === 'word' ? 'word' : 'words', cells: false,
   show: 'looked', // or 'mattered', 'without', 'image': the map of the attention, of the causal test, the same seed without the word, the image alone
-  split: 50, // where the image without the word begins, in per cent from the left
+  split: null, // where the image without the word begins, in per cent from the left; null the word's own
   differ: false, // show where the two differ in place of both
   box: null, // pinned region in image pixels; a point is one pixel
   probe: null, // region under the pointer
@@ -264,7 +264,7 @@ function readHash() {
     else if (key === 'opacity') patch.opacity = (number(0, 100) ?? 100 * DEFAULTS.opacity) / 100;
     else if (key === 'threshold') patch.threshold = (number(0, 100) ?? 100 * DEFAULTS.threshold) / 100;
     else if (key === 'show' && SHOWS.includes(value)) patch.show = value;
-    else if (key === 'split') patch.split = number(0, 100) ?? 50;
+    else if (key === 'split') patch.split = number(0, 100);
     else if (key === 'differ') patch.differ = value === '1';
     else if (key === 'little') patch.little = value === '1';
     else if (key === 'scale' && SCALES.some(([k]) => k === value)) patch.scale = value;

@@ -95,7 +95,7 @@ function wordsPanel() {
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
       button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : weightOf(entry) ? ', weight ' + weightOf(entry).slice(1) : '') + ': ' + inNumbers(fact));
-      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above 40 % of its peak` + (verdictOf(entry) && !entry.special && !entry.probe && !entry.negative ? '\n' + verdictOf(entry).sentence : '');
+      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above ${percent(RUN.threshold)} of its peak` + (verdictOf(entry) && !entry.special && !entry.probe && !entry.negative ? '\n' + verdictOf(entry).sentence : '');
       button.classList.toggle('lit', lit.includes(entry));
       const hue = locked ? css(hueOf(entry)) : '';
       button.style.setProperty('--hue', hue || 'var(--accent)');
