@@ -114,10 +114,17 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let prompt = &trace.about.prompt;
     let one = |argument: Argument, text: &str| -> Result<WordInfo> {
         let mut words = prompt.select(text).map_err(|error| error.named(argument))?;
-        match (words.pop(), words.is_empty()) {
-            (Some(word), true) => Ok(word),
-            _ => Err(Error::argument(argument, format!("{} is several words; name one", attnmap::in_quotes(text)))),
+        if words.len() > 1 {
+            let places: Vec<String> = words.iter().map(|word| format!("{}#{}", word.text, word.occurrence)).collect();
+            let reason = format!(
+                "{} stands for {} words; name one: {}",
+                attnmap::in_quotes(text),
+                words.len(),
+                places.join(" or ")
+            );
+            return Err(Error::argument(argument, reason));
         }
+        words.pop().ok_or_else(|| Error::argument(argument, format!("{} is no word", attnmap::in_quotes(text))))
     };
     if args.word.is_none() && !args.region.is_given() {
         let reason = "name a place: --word WORD, or --at X,Y or --box X,Y,W,H in pixels, or --region FILE";

@@ -26,7 +26,7 @@ pub struct MapArgs {
     by: Option<By>,
 
     #[arg(long, value_name = "NAME", value_parser = named_aggregates())]
-    #[arg(help = format!("Which layers are averaged [default: {DEFAULT}, or all with --layers or --resolution]"))]
+    #[arg(help = format!("Which layers are averaged [default: the run's, else {DEFAULT}; with --layers all]"))]
     aggregate: Option<String>,
 
     /// Only these layers: down, mid, up, or weight paths with * and ?, separated by commas

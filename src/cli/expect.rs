@@ -77,7 +77,10 @@ impl Unmet {
     pub fn count(unmet: usize, all: usize, things: &str, so: &str) -> anyhow::Result<()> {
         match unmet {
             0 => Ok(()),
-            1 => Err(Self(format!("1 of {all} {things} is not {so}")).into()),
+            1 => {
+                let things = if all == 1 { things.trim_end_matches('s') } else { things };
+                Err(Self(format!("1 of {all} {things} is not {so}")).into())
+            }
             _ => Err(Self(format!("{unmet} of {all} {things} are not {so}")).into()),
         }
     }

@@ -31,7 +31,7 @@ pub struct LensArgs {
     #[arg(allow_negative_numbers = true)]
     seed: u64,
 
-    /// Only every so manieth layer, counted back from the last
+    /// One layer in so many, counted back from the last; the first and the last are always shown
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     every: u16,
 
@@ -70,7 +70,7 @@ pub struct LensArgs {
 const HELP: &str = "\
 Examples:
   attnmap lens \"a red apple to the left of a green frog\"
-  attnmap lens \"a red apple and a green frog\" --every 4 --words apple,frog --steps 10
+  attnmap lens \"a red apple and a green frog\" --every 2 --words apple,frog --steps 10
 
 The states after a layer go through the text encoder's final norm and condition the UNet as the last ones do;
 the negative prompt stays as it is, and so does the seed. The first picture is that of the token embeddings.

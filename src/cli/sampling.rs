@@ -35,6 +35,17 @@ pub struct StepsArgs {
     pub steps: Option<usize>,
 }
 
+const SAMPLER: &str = "Sampler, e.g. ddim, euler-a, dpm++2m [default: the checkpoint's own]";
+
+/// The long help of `--scheduler`: all samplers, as the table has them.
+fn samplers() -> String {
+    let [names @ .., last] = SchedulerKind::ALL.map(SchedulerKind::name);
+    format!(
+        "{SAMPLER}\n\nOne of {} and {last}; heun, dpm2 and dpm2-a run the network twice per step.",
+        names.join(", ")
+    )
+}
+
 /// What an image is made with, beside its seed and the number of steps.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -55,12 +66,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     pub size: Option<[usize; 2]>,
 
-    /// Sampler, e.g. ddim, euler-a, dpm++2m [default: the checkpoint's own]
-    ///
-    /// One of ddim, pndm, euler, euler-a, dpm++2m, dpm++2m-karras, dpm++2m-sde, dpm++2m-sde-karras,
-    /// dpm++2s, deis, unipc, lms, heun, dpm2, dpm2-a, ddpm, lcm and tcd; heun, dpm2 and dpm2-a run
-    /// the UNet twice per step.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = SAMPLER, long_help = samplers())]
     pub scheduler: Option<SchedulerKind>,
 
     /// How the timesteps are spread: leading, trailing or linspace [default: the checkpoint's own]

@@ -141,8 +141,30 @@ pub fn keep(
     Ok(remake(&run, (trace, image), &choices, None, finish)?.1)
 }
 
-/// The `command` of a run that is asked about `probes`: of an option that stands twice the last one
-/// counts.
+/// The `command` of a run that is asked about `probes`, in the place of those that it was asked
+/// about before. Of an option that stands elsewhere as well the last one counts.
 fn with_probes(command: &str, probes: &[String]) -> String {
+    let is_word = |value: &str| match value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) {
+        Some(inner) => !inner.replace("'\\''", "").contains('\''),
+        None => !value.contains([' ', '\'']),
+    };
+    let mut command = command;
+    while let Some((before, _)) = command.rsplit_once(" --probe ").filter(|(_, value)| is_word(value)) {
+        command = before;
+    }
     format!("{command} --probe {}", quoted(&probes.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_asks_about_the_last_probes_alone() {
+        let probes = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let once =
+            with_probes("attnmap generate 'a frog' --seed 3 --probe 'a cat'\\''s hat'", &probes(&["hat", "red hat"]));
+        assert_eq!(once, "attnmap generate 'a frog' --seed 3 --probe 'hat,red hat'");
+        assert_eq!(with_probes(&once, &probes(&["tail"])), "attnmap generate 'a frog' --seed 3 --probe tail");
+    }
 }

@@ -26,8 +26,11 @@ impl Pipeline {
         let most = all.iter().copied().max().unwrap_or(0);
         let first = usize::from(second.is_some()).min(most);
         let every = every.max(1);
-        // Counted back from the last, which is the image itself.
+        // Counted back from the last, which is the image itself; the first is always there.
         let mut stops: Vec<usize> = (first..=most).rev().step_by(every).collect();
+        if stops.last() != Some(&first) {
+            stops.push(first);
+        }
         stops.reverse();
         let of = |stop: usize, layers: usize| match stop == most {
             true => layers,

@@ -73,10 +73,10 @@ pub struct Options {
     pub guidance_scale: f64,
     /// One image a seed; all of them go through the UNet in one batch.
     pub seeds: Vec<u64>,
-    /// Image rows in pixels, a multiple of [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
+    /// Image rows in pixels, a multiple of [`Pipeline::size_factor`](super::Pipeline::size_factor).
     pub height: usize,
     /// Image columns in pixels, a multiple of
-    /// [`Pipeline::vae_factor`](super::Pipeline::vae_factor).
+    /// [`Pipeline::size_factor`](super::Pipeline::size_factor).
     pub width: usize,
     /// Another sampler than the checkpoint's `scheduler_config.json` names.
     pub scheduler: Option<SchedulerKind>,
