@@ -90,13 +90,16 @@ fn plot(word: &WordSweep, found: &Sweep, around: &Around) -> String {
         .centroids
         .iter()
         .zip(&found.seeds)
-        .filter_map(|(point, seed)| point.map(|at| circle(at.x, at.y, "", 1.8 * unit, &format!("seed {seed}"))))
+        .filter_map(|(point, &seed)| {
+            let dot = point.map(|at| circle(at.x, at.y, "", 1.8 * unit, &format!("seed {seed}")))?;
+            Some(format!("<a href=\"{}\" aria-label=\"The image of seed {seed}\">{dot}</a>", seed_file(seed)))
+        })
         .collect();
     let mean = word.mean.map_or_else(String::new, |at| circle(at.x, at.y, " class=\"mean\"", 4.0 * unit, "mean"));
     let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {}", crate::percent(scatter)));
     format!(
         "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} \
-        {height}\" role=\"img\" \
+        {height}\" role=\"group\" \
          aria-label=\"Where {name} lands\">{dots}{mean}</svg></div><figcaption><b \
          dir=\"auto\">{name}</b>{scatter}</figcaption></figure>"
     )

@@ -32,15 +32,17 @@ impl Rotary {
     pub fn new(axes: &RotaryAxes, rows: &[Vec<[u32; 3]>], heads: usize, device: &Device) -> Result<Self> {
         let tokens = rows.iter().map(Vec::len).max().unwrap_or(0);
         let half: usize = axes.channels.iter().map(|channels| channels / 2).sum();
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let count = rows.len() * tokens * heads * half;
+        let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for places in rows {
             for token in 0..tokens {
                 // Tokens beyond the end of a row are not turned; they are hidden by a bias.
                 let place = places.get(token).copied().unwrap_or_default();
-                let angles = axes.angles(place);
+                let (sines, cosines): (Vec<f32>, Vec<f32>) =
+                    axes.angles(place).iter().map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
                 for _ in 0..heads {
-                    cos.extend(angles.iter().map(|angle| angle.cos() as f32));
-                    sin.extend(angles.iter().map(|angle| angle.sin() as f32));
+                    cos.extend_from_slice(&cosines);
+                    sin.extend_from_slice(&sines);
                 }
             }
         }
