@@ -9,14 +9,25 @@ use std::path::Path;
 const PROMPT: &str = "a red apple to the left of a green frog on the beach";
 
 /// What can be done to a run.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 8] = [
     &["view", "--aggregate", "daam"],
     &["view"],
     &["explain", "--words", "frog"],
     &["explain", "--words", "on,apple", "--no-counterfactual"],
     &["facts"],
+    &["explain", "--words", "frog", "--weight", "frog=0.5"],
     &["animate", "--words", "frog"],
     &["report"],
+];
+
+/// What adds to a run, or only asks: tried once each, before and after the others.
+const BESIDE: [&[&str]; 6] = [
+    &["ask", "--at", "20,40", "--cause"],
+    &["explain", "--words", "frog", "--sanity"],
+    &["explain", "--words", "frog,apple", "--shapley"],
+    &["attribute", "--word", "frog", "--method", "occlusion", "--test-steps", "1"],
+    &["components"],
+    &["why", "--word", "frog", "--budget", "12"],
 ];
 
 fn json(file: &Path) -> Value {
@@ -97,6 +108,12 @@ fn no_command_leaves_a_file_that_contradicts_another() {
         for second in COMMANDS {
             call(first, "what came before");
             call(second, &first.join(" "));
+        }
+    }
+    for beside in BESIDE {
+        call(beside, "all others");
+        for other in [COMMANDS[0], COMMANDS[2]] {
+            call(other, &beside.join(" "));
         }
     }
 }
