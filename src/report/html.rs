@@ -67,7 +67,10 @@ pub fn page(data: &ReportData) -> String {
     let without: Vec<Value> = data
         .without
         .iter()
-        .map(|other| json!({"word": other.word, "src": data_url(&other.image), "area": other.area, "middle": other.middle}))
+        .map(|other| {
+            let src = data_url(&other.image);
+            json!({"word": other.word, "src": src, "area": other.area, "middle": other.middle})
+        })
         .collect();
     let mut run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,

@@ -27,7 +27,7 @@ const BESIDE: [&[&str]; 6] = [
     &["explain", "--words", "frog,apple", "--shapley"],
     &["attribute", "--word", "frog", "--method", "occlusion", "--test-steps", "1"],
     &["components"],
-    &["why", "--word", "frog", "--budget", "12"],
+    &["why", "--word", "frog", "--budget", "20"],
 ];
 
 fn json(file: &Path) -> Value {
@@ -99,8 +99,9 @@ fn no_command_leaves_a_file_that_contradicts_another() {
         agree(&run, &after);
         if command[0] == "explain" {
             tested.extend(command[2].split(',').filter(|word| !tested.contains(word)).collect::<Vec<_>>());
-            let words = json(&run.join("evidence.json"))["words"].as_array().unwrap().len();
-            assert_eq!(words, tested.len(), "{after}: what was tested before stays");
+            let evidence = json(&run.join("evidence.json"));
+            let words: Vec<&Value> = evidence["words"].as_array().unwrap().iter().map(|word| &word["word"]).collect();
+            assert!(tested.iter().all(|word| words.contains(&&Value::from(*word))), "{after}: what was tested stays");
         }
     };
     // Every command after every other.

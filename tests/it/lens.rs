@@ -62,8 +62,8 @@ fn the_command_draws_a_strip() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lens: Value = serde_json::from_slice(&output.stdout).unwrap();
     let stops = lens["stops"].as_array().unwrap();
-    assert_eq!(stops.iter().map(|stop| stop["layers"][0].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
-    assert!(stops[0]["difference"].as_f64().unwrap() > 0.0 && stops[1]["difference"] == 0.0);
+    assert_eq!(stops.iter().map(|stop| stop["layers"][0].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 3]);
+    assert!(stops[0]["difference"].as_f64().unwrap() > 0.0 && stops[2]["difference"] == 0.0);
     let picture = image::open(format!("{out}.png")).unwrap();
     // One row of images, and one for each of the two words.
     assert!(picture.width() > 500 && picture.height() > 750, "{}x{}", picture.width(), picture.height());

@@ -86,7 +86,7 @@ fn what_cannot_be_asked_is_refused_in_one_line() {
     refused(&ask(&["--word", "cat"]), 2, &["--word", "cat", "is not in the prompt"]);
     refused(&ask(&["--word", "the"]), 2, &["--word", "draws nothing"]);
     refused(&ask(&["--word", "beach"]), 2, &["--word", "whole scene"]);
-    refused(&ask(&["--word", "frog"]), 2, &["--word", "frog or frog#2"]);
+    refused(&ask(&["--word", "frog"]), 2, &["--word", "frog#1 or frog#2"]);
     refused(&ask(&["--at", "64,3"]), 2, &["--at", "64x64"]);
     refused(&ask(&["--box", "1,2,3"]), 2, &["--box", "X,Y,W,H"]);
     refused(&ask(&["--budget", "5"]), 2, &["--budget", "20"]);
