@@ -212,11 +212,11 @@ fn what_mattered_and_the_image_without_a_word_are_seen_on_the_image() {
     assert!(chrome.text(".missing").contains("“apple” has not been tested"), "{}", chrome.text(".missing"));
     assert!(chrome.text(".missing code").ends_with(" --words apple"));
 
-    // Without the word: both images in one place, divided where the slider, a key or the pointer
-    // puts it.
+    // Without the word: both images in one place, divided through what changes until the slider, a
+    // key or the pointer moves it.
     chrome.open(&file, "#w=9&show=without", Look::default());
     let clip = "getComputedStyle(document.querySelector('.without')).clipPath";
-    assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 50%)"));
+    assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 30%)"));
     assert!(chrome.text(".caption").contains("23 % of the image changed"), "{}", chrome.text(".caption"));
     let at = on_image(&mut chrome, 0.25, 0.5);
     let from = on_image(&mut chrome, 0.5, 0.5);

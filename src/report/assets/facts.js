@@ -46,7 +46,7 @@ function factsPanel() {
       RUN.negative !== null ? el('div', {}, el('dt', {text: 'negative prompt'}), el('dd', {text: RUN.negative, dir: 'auto'})) : null),
     el('p', {text: 'To make it again:'}), commandLine(RUN.command, 'the command that reproduces the run'),
     RUN.notes.length ? el('p', {class: 'note'}, 'To keep this page small: ', RUN.notes.join(' '), ' trace.safetensors beside it holds everything.') : null,
-    el('p', {class: 'note', text: 'Maps on this page are rounded to parts of their own maximum: the run’s own and causal maps to 65 535, single heads and steps to 255.'}));
+    el('p', {class: 'note', text: 'Maps on this page are rounded to parts of their own maximum: the run’s own and causal maps to 65 535, single heads and ' + CALL + 's to 255.'}));
 
   const keys = [['Tab', 'from part to part'], ['← →', 'among words, pictures, cells'], ['Enter', 'keep a word, a place'], ['Esc', 'let go, one thing at a time'], ['i', 'the image alone'],
     ['[ ]', CALL + ' back, forward'], ['p', 'play, pause'], ['e', 'export PNG'], ['?', 'this list']];
