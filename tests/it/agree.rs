@@ -90,18 +90,32 @@ fn no_command_leaves_a_file_that_contradicts_another() {
     let made = attnmap(&["generate", PROMPT, "--steps", "3", "--size", "64x64", "--out", &path]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     agree(&run, "generate");
-    let mut tested: Vec<&str> = Vec::new();
+    let mut tested: Vec<String> = Vec::new();
+    let words_of = |evidence: &Value| {
+        evidence["words"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|word| word["word"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     let mut call = |command: &'static [&'static str], before: &str| {
         let arguments = [&command[..1], &[path.as_str()], &command[1..]].concat();
         let output = attnmap(&arguments);
         let after = format!("{} after {before}", command.join(" "));
         assert!(output.status.success(), "{after}: {}", String::from_utf8_lossy(&output.stderr));
         agree(&run, &after);
+        // `ask --cause` tests the words that it has to rank.
+        if command.contains(&"--cause") {
+            let words = words_of(&json(&run.join("evidence.json")));
+            assert!(tested.iter().all(|word| words.contains(word)), "{after}: what was tested before stays");
+            tested = words;
+        }
         if command[0] == "explain" {
-            tested.extend(command[2].split(',').filter(|word| !tested.contains(word)).collect::<Vec<_>>());
-            let evidence = json(&run.join("evidence.json"));
-            let words: Vec<&Value> = evidence["words"].as_array().unwrap().iter().map(|word| &word["word"]).collect();
-            assert!(tested.iter().all(|word| words.contains(&&Value::from(*word))), "{after}: what was tested stays");
+            let new = command[2].split(',').map(str::to_owned).filter(|word| !tested.contains(word));
+            tested.extend(new.collect::<Vec<_>>());
+            let words = words_of(&json(&run.join("evidence.json"))).len();
+            assert_eq!(words, tested.len(), "{after}: what was tested before stays");
         }
     };
     // Every command after every other.
