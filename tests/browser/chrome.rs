@@ -211,10 +211,24 @@ impl Chrome {
 
     /// The value of an expression in the page (promises are awaited).
     pub fn eval(&mut self, expression: &str) -> Value {
-        let answer = self
-            .call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true, "awaitPromise": true}));
+        self.eval_unless_left(expression).unwrap_or_else(|| panic!("{expression}: the page was left meanwhile"))
+    }
+
+    /// As [`eval`](Self::eval); none where the tab left the page before the value was there, as
+    /// after a click on a link.
+    fn eval_unless_left(&mut self, expression: &str) -> Option<Value> {
+        let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let answer = match self.ask("Runtime.evaluate", asked) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let told = error["message"].as_str().unwrap_or_default();
+                let left = ["navigated or closed", "context was destroyed", "Cannot find context"];
+                assert!(left.iter().any(|part| told.contains(part)), "{expression}: {error}");
+                return None;
+            }
+        };
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
-        answer["result"]["value"].clone()
+        Some(answer["result"]["value"].clone())
     }
 
     pub fn text(&mut self, selector: &str) -> String {
@@ -224,7 +238,7 @@ impl Chrome {
 
     pub fn wait(&mut self, condition: &str) {
         let started = Instant::now();
-        while self.eval(condition) != json!(true) {
+        while self.eval_unless_left(condition) != Some(json!(true)) {
             let faults = self.faults();
             let broken = faults.iter().any(|fault| fault.starts_with("exception"));
             assert!(!broken && started.elapsed() < PATIENCE, "never came true: {condition}; page says {faults:#?}");
@@ -232,9 +246,9 @@ impl Chrome {
         }
     }
 
-    /// Two frames, so that what was changed has been drawn.
+    /// Two frames, so that what was changed has been drawn; none of a page that is being left.
     pub fn settle(&mut self) {
-        self.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
+        self.eval_unless_left("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
     }
 
     /// Centre of an element in the window, after scrolling it into view.
