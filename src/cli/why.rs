@@ -13,7 +13,7 @@ use attnmap::why::{Answer, Question, Subject};
 use attnmap::{Error, Result};
 use clap::Args;
 
-use super::ask::numbers;
+use super::ask::pixels;
 use super::checkpoint::{self, ModelArgs};
 use super::inert;
 use super::newest::run_folder;
@@ -84,7 +84,7 @@ The run is drawn again with something else, and the thing's map tells where it l
 What moves the thing is a cause. The answer is one sentence with the strongest figure for each; docs/WHY.md says
 how to read it, and ACCURACY.md how far it has been measured. A run counts as one for all of its steps: going on
 from step 12 of 24 costs half a run. What was found is kept after each batch in the run's folder (why/,
-why.json): an interrupted question goes on when it is asked again.
+why.json): a question goes on when it is asked again, after an interrupt or with a larger --budget.
 
 Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"
@@ -139,10 +139,10 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
 impl SubjectArgs {
     fn subject(&self, image: Grid) -> Result<Subject> {
         if let Some(text) = &self.at {
-            return Ok(Subject::Place(Place::Point(numbers("--at", text, "X,Y")?, image), AT));
+            return Ok(Subject::Place(Place::Point(pixels("--at", text, "X,Y", image)?, image), AT));
         }
         if let Some(text) = &self.bounds {
-            let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
+            let [x, y, width, height] = pixels("--box", text, "X,Y,W,H", image)?;
             return Ok(Subject::Place(Place::Box([x, y, x + width, y + height], image), BOX));
         }
         Ok(self.word.clone().map_or(Subject::Any, Subject::Word))

@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::evidence::causal::{Cut, Row};
-use crate::facts::lexicon::{Role, placements, role, sets_the_scene, turned};
+use crate::facts::lexicon::{Role, names_a_thing, placements, role, turned};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::trace::{PromptInfo, WordInfo};
@@ -77,7 +77,7 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
     }
     let inside = |at: usize| placements.iter().any(|(_, whole)| (whole[0]..whole[1]).contains(&at));
     let rank = |word: &WordInfo| match role(&word.text) {
-        Role::Content if !sets_the_scene(&word.text) => Some(0),
+        Role::Content if names_a_thing(&word.text) => Some(0),
         Role::Content => Some(1),
         Role::Adjective => Some(2),
         Role::Filler | Role::Probe => None,

@@ -46,17 +46,18 @@ impl Task {
     }
 }
 
-/// What the words may cost, with the seeds without LoRAs among them. It is half of what the run
-/// made again, fresh noise, the check in pixels and three mirrorings leave. The other half is for
-/// the steps.
-fn room_for_words(budget: usize) -> usize {
-    budget.saturating_sub(1 + noise::SEEDS + 1 + 3) / 2
+/// What the words may cost, with the seeds without LoRAs among them. The run made again, fresh
+/// noise, the check in pixels and three mirrorings come first. Half of the rest is for the steps,
+/// unless any noise puts the thing there, so that no step has to be found.
+fn room_for_words(findings: &Findings, limits: &Thresholds) -> usize {
+    let rest = findings.budget.saturating_sub(1 + noise::SEEDS + 1 + 3);
+    if settled_before(findings, limits) { rest } else { rest / 2 }
 }
 
-/// How many of `edits` a budget has room for.
-pub fn edits_within(budget: usize, edits: usize, loras: bool) -> usize {
-    let room = room_for_words(budget).saturating_sub(if loras { habit::SEEDS } else { 0 });
-    edits.min(room / FEWEST)
+/// How many of `edits` the budget has room for.
+pub fn edits_within(findings: &Findings, edits: usize, limits: &Thresholds) -> usize {
+    let loras = if findings.loras.is_empty() { 0 } else { habit::SEEDS };
+    edits.min(room_for_words(findings, limits).saturating_sub(loras) / FEWEST)
 }
 
 /// What to try next; `None` where all is found, or the runs are spent.
@@ -67,6 +68,8 @@ pub fn next(findings: &Findings, limits: &Thresholds) -> Option<Task> {
     if findings.seeds.len() == 1 {
         return within(Task::Fresh(fresh_seeds(own.seed, noise::SEEDS)));
     }
+    // What was not drawn lies nowhere: no experiment says why.
+    let place = own.spot.place()?;
     if findings.pixels.is_none() {
         return within(Task::Pixels);
     }
@@ -83,26 +86,32 @@ pub fn next(findings: &Findings, limits: &Thresholds) -> Option<Task> {
     if let Some(edit) = findings.effects.iter().position(|effect| effect.spots.is_empty()) {
         return within(Task::Edit(edit, seeds(0, FEWEST)));
     }
-    // Then more seeds for the edit that is hardest to tell, while there is room.
+    // Then more seeds for the edit that is hardest to tell, while the words have room.
     let used: usize =
         findings.effects.iter().map(|effect| effect.spots.len()).sum::<usize>() + findings.without_loras.len();
-    let room = room_for_words(findings.budget).saturating_sub(used);
-    let unsure = findings.effects.iter().enumerate().filter(|(_, effect)| effect.spots.len() < findings.seeds.len());
-    let unsure = unsure.filter_map(|(at, effect)| {
-        let moved = effect.moved(&findings.seeds);
-        // How far the shift is from the bound, in standard errors; an edit without a shift so far
-        // is the least sure.
-        let sure = moved.shift.map_or(0.0, |shift| (shift - limits.shift).abs() / moved.error.unwrap_or(1.0).max(0.01));
-        (sure < SURE).then_some((at, sure))
-    });
-    if let Some((at, _)) = unsure.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| room >= FEWEST) {
-        return within(Task::Edit(at, seeds(findings.effects[at].spots.len(), FEWEST)));
+    let more =
+        hardest(findings, limits).map(|edit| Task::Edit(edit, seeds(findings.effects[edit].spots.len(), FEWEST)));
+    if used + FEWEST <= room_for_words(findings, limits) && more.is_some() {
+        return more.and_then(within);
     }
-    let place = own.spot.place()?;
     let forks: Vec<(usize, bool)> =
         findings.forks.iter().map(|fork| (fork.step, is_settled(fork.stays(place, limits.near)))).collect();
     let found = bracket(&forks, settled_before(findings, limits), findings.steps);
-    within(Task::Fork(next_step(found, findings.steps)?))
+    let step = next_step(found, findings.steps).map(Task::Fork);
+    // What the steps leave goes to the words.
+    step.and_then(within).or_else(|| more.and_then(within))
+}
+
+/// The edit whose shift is the fewest standard errors from the bound, where it is not told yet. An
+/// edit without a shift so far is the least sure.
+fn hardest(findings: &Findings, limits: &Thresholds) -> Option<usize> {
+    let open = findings.effects.iter().enumerate().filter(|(_, effect)| effect.spots.len() < findings.seeds.len());
+    let unsure = open.filter_map(|(at, effect)| {
+        let moved = effect.moved(&findings.seeds);
+        let sure = moved.shift.map_or(0.0, |shift| (shift - limits.shift).abs() / moved.error.unwrap_or(1.0).max(0.01));
+        (sure < SURE).then_some((at, sure))
+    });
+    unsure.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
 }
 
 /// An edit whose shift lies so many standard errors from the bound is told.
@@ -161,35 +170,41 @@ mod tests {
     }
 
     fn begun(budget: usize, edits: usize) -> Findings {
-        let effect =
-            Effect { of: "x".into(), change: Change::WithoutWord, becomes: None, spots: Vec::new(), pixels: None };
-        Findings {
+        let findings = Findings {
             budget,
             steps: 25,
             runs: 1.0,
             seeds: vec![SeedSpot { seed: 0, spot: spot(0.2) }],
-            effects: vec![effect; edits_within(budget, edits, false)],
             ..Findings::default()
+        };
+        let within = edits_within(&findings, edits, &Thresholds::default());
+        Findings { effects: vec![effect(); within], ..findings }
+    }
+
+    fn effect() -> Effect {
+        Effect { of: "x".into(), change: Change::WithoutWord, becomes: None, spots: Vec::new(), pixels: None }
+    }
+
+    /// Carries out all that the budget has room for, of so many edits.
+    fn carry_out_all(findings: &mut Findings, edits: usize, place: impl Fn(u64) -> f32) {
+        let limits = Thresholds::default();
+        for _ in 0..200 {
+            let within = edits_within(findings, edits, &limits).max(findings.effects.len());
+            findings.effects.resize_with(within, effect);
+            let Some(task) = next(findings, &limits) else { return };
+            carry_out(findings, &task, &place);
+            assert!(findings.runs <= findings.budget as f64 + 1e-9, "{task:?}: {} runs", findings.runs);
         }
+        panic!("there is no end");
     }
 
     #[test]
     fn the_budget_holds_and_the_step_is_found() {
-        let limits = Thresholds::default();
         // Now here, now there.
         let place = |seed: u64| if seed.is_multiple_of(2) { 0.2 } else { 0.7 };
         for (budget, edits) in [(40, 0), (40, 1), (40, 5), (40, 12), (20, 5), (100, 9)] {
             let mut findings = begun(budget, edits);
-            let mut tasks = 0;
-            while let Some(task) = next(&findings, &limits) {
-                carry_out(&mut findings, &task, place);
-                tasks += 1;
-                assert!(
-                    tasks < 100 && findings.runs <= budget as f64 + 1e-9,
-                    "{task:?} of {budget}: {}",
-                    findings.runs
-                );
-            }
+            carry_out_all(&mut findings, edits, place);
             assert_eq!(findings.seeds.len(), 9, "{budget} runs");
             assert!(findings.effects.iter().all(|effect| effect.spots.len() >= FEWEST), "{budget} runs, {edits} edits");
             let forks: Vec<_> = findings.forks.iter().map(|fork| (fork.step, fork.step >= 3)).collect();
@@ -203,10 +218,49 @@ mod tests {
     fn what_lies_there_with_any_noise_needs_no_steps() {
         let limits = Thresholds::default();
         let mut findings = begun(40, 2);
-        while let Some(task) = next(&findings, &limits) {
-            carry_out(&mut findings, &task, |_| 0.2);
-        }
+        carry_out_all(&mut findings, 2, |_| 0.2);
         assert!(settled_before(&findings, &limits) && findings.forks.is_empty());
         assert!(strongest(&findings).is_some_and(|(_, moved)| moved.shift.is_some_and(|shift| shift > 0.5)));
+    }
+
+    #[test]
+    fn what_the_steps_do_not_need_goes_to_the_words() {
+        // Any noise puts it there: room for twice as many edits.
+        let mut settled = begun(40, 12);
+        assert_eq!(settled.effects.len(), 6);
+        carry_out_all(&mut settled, 12, |_| 0.2);
+        assert_eq!(settled.effects.len(), 12, "{settled:?}");
+        assert!(settled.effects.iter().all(|effect| effect.spots.len() >= FEWEST));
+        // Steps are found: seeds are made of the edits that are not told yet, as far as the budget
+        // goes.
+        let mut found = begun(40, 1);
+        let limits = Thresholds::default();
+        carry_out_all(&mut found, 1, |seed| if seed.is_multiple_of(2) { 0.2 } else { 0.7 });
+        let left = found.budget as f64 - found.runs;
+        assert!(left < FEWEST as f64 || hardest(&found, &limits).is_none(), "{left} runs are left: {found:?}");
+    }
+
+    #[test]
+    fn what_was_not_drawn_is_asked_about_no_further() {
+        let mut findings = begun(40, 3);
+        findings.seeds[0].spot = Spot { centre: None, bounds: None, drawn: false };
+        carry_out_all(&mut findings, 3, |_| 0.2);
+        assert_eq!(findings.runs, 1.0 + noise::SEEDS as f64);
+        assert!(findings.pixels.is_none() && findings.mirrors.is_empty());
+    }
+
+    #[test]
+    fn a_larger_budget_goes_on_where_a_smaller_one_ended() {
+        let place = |seed: u64| if seed.is_multiple_of(2) { 0.2 } else { 0.7 };
+        let mut findings = begun(20, 8);
+        carry_out_all(&mut findings, 8, place);
+        let before = findings.clone();
+        findings.budget = 60;
+        carry_out_all(&mut findings, 8, place);
+        assert!(findings.effects.len() > before.effects.len() && findings.runs > before.runs);
+        assert_eq!(findings.seeds, before.seeds);
+        // A smaller one asks for nothing more.
+        findings.budget = 20;
+        assert_eq!(next(&findings, &Thresholds::default()), None);
     }
 }

@@ -24,7 +24,7 @@ use crate::files::{check_own, write_json};
 use crate::heatmap::{Aggregate, THRESHOLD};
 use crate::pipeline::{Event, Pipeline};
 use crate::run::{Run, RunKind};
-use crate::trace::{Half, Trace, Unobserved, WordInfo};
+use crate::trace::{Half, Trace, Unobserved, WordInfo, only};
 use crate::{Error, Result, in_quotes};
 use candle_core::Tensor;
 use std::ops::ControlFlow;
@@ -84,18 +84,20 @@ impl Question {
         &self.run
     }
 
-    /// The answer that the run's folder has, if it is to this very question.
+    /// The answer that the run's folder has, if it is to this question, found with as many runs or
+    /// more.
     ///
     /// # Errors
     /// As [`Kept::read`].
     pub fn known(&self) -> Result<Option<Answer>> {
         let kept = self.kept()?.and_then(|kept| kept.answer);
         let there = |file: &String| self.run.folder.join(file).is_file();
-        let same = |answer: &Answer| answer.thresholds == Thresholds::default();
-        Ok(kept.filter(|answer| same(answer) && answer.figures.iter().all(|figure| there(&figure.file))))
+        let enough =
+            |answer: &Answer| answer.thresholds == Thresholds::default() && answer.findings.budget >= self.budget;
+        Ok(kept.filter(|answer| enough(answer) && answer.figures.iter().all(|figure| there(&figure.file))))
     }
 
-    /// How many runs an interrupted session has made of this very question.
+    /// How many runs earlier sessions have made of this question.
     ///
     /// # Errors
     /// As [`Kept::read`].
@@ -115,15 +117,13 @@ impl Question {
         Some(run * self.budget as f64)
     }
 
-    /// What is kept of this question: of the same thing at the same place, with the same budget and
-    /// maps.
+    /// What is kept of this question: of the same thing at the same place, with the same maps. The
+    /// budget may have been another.
     fn kept(&self) -> Result<Option<Kept>> {
         let kept = Kept::read(&self.run.folder, &self.word())?;
         Ok(kept.filter(|Kept { findings, .. }| {
             let own = SeedSpot { seed: self.run.record.settings.seed, spot: self.own.spot };
-            findings.budget == self.budget
-                && findings.how.is_same(&(&self.aggregate).into())
-                && findings.seeds.first() == Some(&own)
+            findings.how.is_same(&(&self.aggregate).into()) && findings.seeds.first() == Some(&own)
         }))
     }
 
@@ -160,12 +160,15 @@ impl Question {
         let edits = edits(pipeline, &bench.prompt, &bench.options, &self.word)?;
         let mut findings = match self.kept()?.filter(|_| !anew) {
             Some(kept) => kept.findings,
-            None => self.begin(&edits, pipeline.changes(), calls_per_step)?,
+            None => self.begin(pipeline.changes(), calls_per_step)?,
         };
+        findings.budget = self.budget;
         let mut session = Session { question: self, bench: &bench, edits: &edits, plain, calls_per_step, progress };
         let estimates = session.again()?;
         let limits = Thresholds::default();
-        while let Some(task) = next(&findings, &limits) {
+        loop {
+            take_up(&mut findings, &edits, &limits);
+            let Some(task) = next(&findings, &limits) else { break };
             let cost = task.cost(&findings);
             session.carry_out(&task, &mut findings, &estimates, &limits)?;
             findings.runs += cost;
@@ -189,18 +192,10 @@ impl Question {
     }
 
     /// What is known before any experiment: the run itself.
-    fn begin(&self, edits: &[Edit], changes: &Changes, calls_per_step: usize) -> Result<Findings> {
+    fn begin(&self, changes: &Changes, calls_per_step: usize) -> Result<Findings> {
         let record = &self.run.record;
         let file_name = |path: &std::path::Path| {
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-        };
-        let within = edits_within(self.budget, edits.len(), !changes.loras.is_empty());
-        let effect = |edit: &Edit| Effect {
-            of: edit.of.clone(),
-            change: edit.change,
-            becomes: edit.becomes.clone(),
-            spots: Vec::new(),
-            pixels: None,
         };
         let mut pictures = Vec::new();
         let own = outlined(&self.own.image, &self.own.map, record.latent)?;
@@ -213,16 +208,26 @@ impl Question {
             // The run made again.
             runs: 1.0,
             seeds: vec![SeedSpot { seed: record.settings.seed, spot: self.own.spot }],
-            effects: edits[..within].iter().map(effect).collect(),
-            untested: edits[within..]
-                .iter()
-                .map(|edit| edit.change.in_words(&edit.of, edit.becomes.as_deref()))
-                .collect(),
             loras: changes.loras.iter().map(|lora| file_name(&lora.file)).collect(),
             pictures,
             ..Findings::default()
         })
     }
+}
+
+/// Adds the edits that the budget has room for, and names the others.
+fn take_up(findings: &mut Findings, edits: &[Edit], limits: &Thresholds) {
+    let within = edits_within(findings, edits.len(), limits).max(findings.effects.len());
+    let effect = |edit: &Edit| Effect {
+        of: edit.of.clone(),
+        change: edit.change,
+        becomes: edit.becomes.clone(),
+        spots: Vec::new(),
+        pixels: None,
+    };
+    let (tested, others) = edits.split_at(within.min(edits.len()));
+    findings.effects.extend(tested.iter().skip(findings.effects.len()).map(effect).collect::<Vec<_>>());
+    findings.untested = others.iter().map(|edit| edit.change.in_words(&edit.of, edit.becomes.as_deref())).collect();
 }
 
 /// The experiments of one session.
@@ -356,17 +361,12 @@ fn refuse(run: &Run) -> Result<()> {
     Err(Error::argument(RUN, format!("{folder} {reason}")))
 }
 
-/// Whether a word names a thing that lies somewhere.
-fn is_thing(word: &WordInfo) -> bool {
-    role(&word.text) == Role::Content && names_a_thing(&word.text)
-}
-
 /// The word that is meant.
 fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo> {
     let prompt = &trace.about.prompt;
     match subject {
         Subject::Word(name) => {
-            let mut found = prompt.select(name).map_err(|error| error.named(WORD))?;
+            let found = prompt.select(name).map_err(|error| error.named(WORD))?;
             let refuse = |reason: String| Err(Error::argument(WORD, reason));
             let first = &found[0];
             let parts = prompt.words.iter().filter(|other| other.start >= first.start && other.end <= first.end);
@@ -383,20 +383,10 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
                 let reason = "describes a thing and lies in no place of its own; name the thing";
                 return refuse(format!("{} {reason}", in_quotes(name)));
             }
-            if found.len() > 1 {
-                let place = |word: &WordInfo| format!("{}#{}", word.text, word.occurrence);
-                let places = found.iter().map(place).collect::<Vec<_>>().join(" or ");
-                return refuse(format!(
-                    "{} stands for {} words; ask about one: {places}",
-                    in_quotes(name),
-                    found.len()
-                ));
-            }
-            let word = found.swap_remove(0);
-            Ok(word)
+            only(name, found).map_err(|reason| Error::argument(WORD, reason))
         }
         Subject::Place(place, argument) => {
-            let words: Vec<WordInfo> = prompt.words.iter().filter(|word| is_thing(word)).cloned().collect();
+            let words: Vec<WordInfo> = prompt.words.iter().filter(|word| names_a_thing(&word.text)).cloned().collect();
             if place.on(trace.about.latent).is_none() {
                 let (width, height) = (trace.about.image.width, trace.about.image.height);
                 return Err(Error::argument(
@@ -414,7 +404,7 @@ fn word_of(trace: &Trace, how: &Aggregate, subject: &Subject) -> Result<WordInfo
         }
         Subject::Any => {
             let mut surest: Option<(f32, WordInfo)> = None;
-            for word in prompt.words.iter().filter(|word| is_thing(word)) {
+            for word in prompt.words.iter().filter(|word| names_a_thing(&word.text)) {
                 let maps = crate::heatmap::aggregate(trace, how, std::slice::from_ref(word))?;
                 let contrast = crate::facts::contrast(&maps, word).unwrap_or(0.0);
                 if surest.as_ref().is_none_or(|(most, _)| contrast > *most) {

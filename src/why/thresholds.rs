@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-// `cargo run --release --example why_truth -- DATA --select --seeds 8` finds the first two: the
-// middle of the widest gap between what moves a thing and what does not, over cases that are in no
+// `cargo run --release --example why_truth -- DATA --select --seeds 8` finds the first two. Each is
+// the middle of the widest gap between what moves a thing and what does not. The cases are in no
 // figure of ACCURACY.md. The others were set by hand.
 
 /// From this shift of the mean place on, an edit of the prompt moves the thing, as a share of the
