@@ -11,13 +11,13 @@ use crate::{Error, Result};
 
 impl Pipeline {
     /// Whether the denoiser can be asked about concepts, and about what the text's own tokens look
-    /// at: whether text and image are keys of one softmax.
+    /// at. It can where text and image are keys of one softmax.
     pub fn has_joint_attention(&self) -> bool {
         self.family.flows()
     }
 
-    /// The concepts of a run of `prompt` with `options`, each once: those asked for, or all words
-    /// of the prompt where there are probes alone, and then the probes.
+    /// The concepts of a run of `prompt` with `options`, each once. They are those asked for, or
+    /// all words of the prompt where there are probes alone, and then the probes.
     ///
     /// # Errors
     /// As [`probe_infos`](Self::probe_infos).

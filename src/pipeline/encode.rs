@@ -1,11 +1,12 @@
-//! Prompts through the text encoders: what the UNet is conditioned on, and what the encoders
+//! Prompts through the text encoders: what the denoiser is conditioned on, and what the encoders
 //! themselves attended to.
 
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 
 use super::generation::TextAttentions;
-use super::load::{Pipeline, QWEN_TOKENS};
+use super::load::Pipeline;
 use super::options::Options;
+use super::qwen::QWEN_TOKENS;
 use crate::argument::{EMPHASIS, LONG};
 use crate::checkpoint::{Family, T5_TOKENS, TIME_IDS};
 use crate::model::{AddedConditions, Conditioning, PreparedPrompt, TextEncoder, TextEncoding};
@@ -152,9 +153,9 @@ impl Pipeline {
         prompts.iter().map(padded).collect()
     }
 
-    /// What the UNet is conditioned on by `prompts`, a row each, in a run with `options` (of which
-    /// size and guidance count). Weights are applied (see [`Prompt::weights`]); chunks of long
-    /// prompts stand one after the other, and what has fewer than another gets empty ones.
+    /// What the denoiser is conditioned on by `prompts`, a row each, in a run with `options` (of
+    /// which size and guidance count). Weights are applied (see [`Prompt::weights`]); chunks of
+    /// long prompts stand one after the other, and what has fewer than another gets empty ones.
     ///
     /// # Errors
     /// When there are no prompts.
@@ -209,7 +210,7 @@ impl Pipeline {
         self.gathered(&prompts, &outputs)
     }
 
-    /// What the UNet is conditioned on by `states` in a run with `options`.
+    /// What the denoiser is conditioned on by `states` in a run with `options`.
     ///
     /// # Errors
     /// When the rows differ.

@@ -223,8 +223,8 @@ impl Pipeline {
         Ok(Generations { images: done, timesteps, text, timings })
     }
 
-    /// Decodes a latent `[1, channels, h, w]` (as the UNet sees it) into an image of `h * factor` x
-    /// `w * factor` pixels.
+    /// Decodes a latent `[1, channels, h, w]` (as the denoiser sees it) into an image of
+    /// `h * factor` x `w * factor` pixels.
     pub fn decode(&self, latent: &Tensor) -> Result<RgbImage> {
         let pixels = self.vae.pixels_of(latent)?.to_device(&Device::Cpu)?;
         rgb_from_tensor(&pixels.i(0)?)

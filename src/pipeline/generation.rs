@@ -10,17 +10,17 @@ use image::RgbImage;
 pub enum Event<'a> {
     /// The prompts, and a picture to set out from, are encoded; the steps begin.
     Encoded {
-        /// Number of UNet calls to come.
+        /// Number of denoiser calls to come.
         calls: usize,
     },
-    /// One UNet call and scheduler step are done.
+    /// One denoiser call and scheduler step are done.
     Stepped {
         /// Which one.
         step: Step,
         /// The present estimate of the final latents (`pred_original_sample`), f32 `[images,
         /// channels, h, w]`.
         denoised: &'a Tensor,
-        /// What the UNet was shown at this step: the latents as the scheduler scales them, f32
+        /// What the denoiser was shown at this step: the latents as the scheduler scales them, f32
         /// `[images, channels, h, w]`. Where the checkpoint [inpaints](super::Pipeline::inpaints),
         /// mask and masked picture are among 9 channels.
         input: &'a Tensor,
@@ -49,7 +49,7 @@ pub struct Generation {
 pub struct Generations {
     /// One for each of [`Options::seeds`](super::Options::seeds), in order.
     pub images: Vec<Generation>,
-    /// The timestep of each UNet call.
+    /// The timestep of each denoiser call.
     pub timesteps: Vec<f64>,
     /// The text encoders' own self-attention on the prompt.
     pub text: TextAttentions,
@@ -62,7 +62,7 @@ pub struct Generations {
 pub struct Timings {
     /// Seconds in the text encoder, and in the VAE for a picture to set out from.
     pub encode: f64,
-    /// Seconds in the UNet and the scheduler.
+    /// Seconds in the denoiser and the scheduler.
     pub steps: f64,
     /// Seconds in the VAE.
     pub decode: f64,

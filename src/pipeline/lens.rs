@@ -1,7 +1,7 @@
 //! The image that the text encoder's states after each of its layers give.
 //!
-//! Toker et al. (2024), "Diffusion Lens": the states after a layer go through the final layer norm
-//! and condition the denoiser as the last ones do. The negative prompt stays as it is.
+//! This is Toker et al. (2024), "Diffusion Lens". The states after a layer go through the final
+//! layer norm and condition the denoiser as the last ones do. The negative prompt stays as it is.
 
 use std::ops::ControlFlow;
 

@@ -2,7 +2,7 @@
 
 use super::memory::MemoryPlan;
 use super::options::{LoadOptions, Options, check_size, vae_dtype};
-use super::qwen::QwenReader;
+use super::qwen::{QWEN_TOKENS, QwenReader};
 use super::second::SecondEncoder;
 use super::t5::T5Reader;
 use crate::argument::SIZE;
@@ -14,17 +14,13 @@ use crate::trace::{Grid, Site};
 use crate::{Error, Result};
 use std::fmt;
 
-/// Tokens of a prompt in Z-Image, the chat template's among them: `max_sequence_length` of its
-/// pipeline in diffusers.
-pub(super) const QWEN_TOKENS: usize = 512;
-
 /// A checkpoint in memory, ready to generate.
 pub struct Pipeline {
     /// CLIP's, which Z-Image has not.
     pub(super) tokenizer: Option<Tokenizer>,
     pub(super) text_encoder: Option<TextEncoder>,
     pub(super) second: Option<SecondEncoder>,
-    /// T5, whose states stand behind those of the CLIP encoders.
+    /// T5, whose states stand behind those of the CLIP encoders, or are FLUX.1's prompt.
     pub(super) t5: Option<T5Reader>,
     /// Qwen3, the text encoder of Z-Image.
     pub(super) qwen: Option<QwenReader>,
@@ -68,6 +64,7 @@ impl Pipeline {
             plan.check()?;
         }
         let t5 = T5Reader::load(checkpoint, options, plan.t5_first)?;
+        let qwen = QwenReader::load(checkpoint, options, plan.t5_first)?;
         let tokenizer = match &checkpoint.tokenizer {
             Some(files) => Some(Tokenizer::new(files)?.with_words(&checkpoint.added_words)?),
             None => None,
@@ -86,7 +83,6 @@ impl Pipeline {
             Some(tokenizer) => SecondEncoder::load(checkpoint, tokenizer, options)?,
             None => None,
         };
-        let qwen = QwenReader::load(checkpoint, options)?;
         let part = match &checkpoint.denoiser {
             DenoiserConfig::Unet(_) => Part::Unet,
             _ => Part::Transformer,
@@ -234,14 +230,14 @@ impl Pipeline {
         self.vae_factor
     }
 
-    /// Image pixels that each side of an image is a multiple of: those of a latent cell, times the
-    /// cells of a patch where the denoiser takes patches.
+    /// Each side of an image is a multiple of this many pixels. They are those of a latent cell,
+    /// times the cells of a patch where the denoiser takes patches.
     pub fn size_factor(&self) -> usize {
         self.size_factor
     }
 
-    /// Whether a run with `options` has an unconditional half: with guidance, where the UNet was
-    /// not trained to take the scale as an input.
+    /// Whether a run with `options` has an unconditional half: with guidance, where the denoiser
+    /// was not trained to take the scale as an input.
     pub fn guided(&self, options: &Options) -> bool {
         options.guidance_scale > 1.0 && !self.denoiser.embeds_guidance()
     }

@@ -1,8 +1,8 @@
 //! An existing picture seen by the network: encoded, noised to some levels, and traced with a
 //! caption.
 //!
-//! The UNet is called once a level with the caption alone; nothing is denoised and no scheduler is
-//! asked. Guidance is left out: its half is given the empty prompt, and changes nothing of the
+//! The denoiser is called once a level with the caption alone; nothing is denoised and no scheduler
+//! is asked. Guidance is left out: its half is given the empty prompt, and changes nothing of the
 //! attention to the caption's words.
 
 use std::ops::ControlFlow;
@@ -72,7 +72,7 @@ impl LookOptions {
 pub struct Noised {
     /// The timestep of training.
     pub timestep: usize,
-    /// What the UNet is shown, f32 `[1, channels, h, w]`.
+    /// What the denoiser is shown, f32 `[1, channels, h, w]`.
     pub latent: Tensor,
 }
 
@@ -121,10 +121,10 @@ impl Pipeline {
         options.levels.iter().map(noised).collect()
     }
 
-    /// Shows each of `noised` to the UNet with `prompt`, as in `run` (of
+    /// Shows each of `noised` to the denoiser with `prompt`, as in `run` (of
     /// [`look_run`](Self::look_run)), and records every cross-attention site. Of `keep`, single
-    /// steps and GoCA's maps are kept. The trace's steps are
-    /// the levels, in the order given. `progress` is told of every call.
+    /// steps and GoCA's maps are kept. The trace's steps are the levels, in the order given.
+    /// `progress` is told of every call.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `progress` breaks; those of the networks.

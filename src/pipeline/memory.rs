@@ -1,16 +1,17 @@
 //! What a run needs of memory, known before a weight is read.
 
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use candle_core::DType;
 use serde::Serialize;
 
+use super::free::free_memory;
+use super::leaving::Encoder;
 use super::options::{LoadOptions, vae_dtype};
 use crate::argument::{DTYPE, IGNORE_MEMORY, SIZE};
 use crate::checkpoint::{Checkpoint, Part};
+use crate::model::{Qwen3, T5};
 use crate::{Error, Result};
 
 /// Half feature maps of the decoder's second width, at the image's size, that decoding holds.
@@ -30,12 +31,12 @@ pub struct MemoryPlan {
     /// job or container leaves. `None` where the system does not tell, or the networks run
     /// elsewhere than on the CPU.
     pub free: Option<u64>,
-    /// Whether T5 reads the prompts before the other parts come, and leaves memory again: where all
-    /// together do not fit, and so they do.
+    /// Whether T5 or Qwen3 reads the prompts before the other parts come, and leaves memory again.
+    /// It does where all together do not fit, and so they do.
     pub t5_first: bool,
-    /// Which part is T5.
+    /// Which part that is, and what it is called.
     #[serde(skip)]
-    t5_part: Option<Part>,
+    large: Option<(Part, &'static str)>,
 }
 
 /// One part in memory.
@@ -45,8 +46,9 @@ pub struct PartMemory {
     pub part: Part,
     /// Its parameters.
     pub parameters: u64,
-    /// `f32`, `f16` or `bf16`, as it is kept: on a CPU bf16 where `--dtype` asks for it, else f32,
-    /// whatever the files hold; `blocks` for a transformer of a GGUF file, whose blocks stay.
+    /// `f32`, `f16` or `bf16`, as it is kept. On a CPU it is bf16 where `--dtype` asks for it, else
+    /// f32, whatever the files hold. It is `blocks` for a transformer of a GGUF file, whose blocks
+    /// stay.
     pub dtype: &'static str,
     /// Bytes of its weights.
     pub bytes: u64,
@@ -61,6 +63,8 @@ impl MemoryPlan {
         let size = options.size.unwrap_or(checkpoint.defaults.size);
         let on_cpu = options.device.is_cpu();
         let t5_part = checkpoint.t5.as_ref().map(|t5| t5.part);
+        let qwen_part = checkpoint.qwen.as_ref().map(|_| Part::TextEncoder);
+        let large = t5_part.map(|part| (part, T5::NAME)).or(qwen_part.map(|part| (part, Qwen3::NAME)));
         let mut parts = Vec::new();
         for &part in checkpoint.index.parts() {
             let weights = checkpoint.weights(part)?;
@@ -71,8 +75,7 @@ impl MemoryPlan {
             };
             // The CPU's kernels multiply f32 or bf16. T5's weights are converted as they are used.
             // Qwen3 is candle's, which has no product of bf16 there.
-            let qwen = part == Part::TextEncoder && checkpoint.qwen.is_some();
-            let kept = (dtype == DType::BF16 && !qwen) || Some(part) == t5_part;
+            let kept = (dtype == DType::BF16 && Some(part) != qwen_part) || Some(part) == t5_part;
             let dtype = if on_cpu && !kept { DType::F32 } else { dtype };
             // Blocks of quantised numbers stay as they are in the layers of a transformer.
             let stay = part == Part::Transformer && !options.plain && weights.is_quantised();
@@ -95,25 +98,26 @@ impl MemoryPlan {
             maps(size, *widths.get(1).unwrap_or(&widths[0]) as u64).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
         let free = if on_cpu { free_memory() } else { None };
         let activations = denoising.max(decoding);
-        let plan = Self { parts, size, activations, free, t5_first: false, t5_part };
-        Ok(match options.t5_first && plan.t5() > 0 {
+        let plan = Self { parts, size, activations, free, t5_first: false, large };
+        Ok(match options.t5_first && plan.leaving() > 0 {
             true => Self { t5_first: true, ..plan },
             false => plan.ordered(),
         })
     }
 
-    /// With T5 first, where that makes a run fit which does not otherwise.
+    /// With the large text encoder first, where that makes a run fit which does not otherwise.
     fn ordered(self) -> Self {
         let first = Self { t5_first: true, ..self.clone() };
         match self.free {
-            Some(free) if self.t5() > 0 && self.peak() > free && first.peak() <= free => first,
+            Some(free) if self.leaving() > 0 && self.peak() > free && first.peak() <= free => first,
             _ => self,
         }
     }
 
-    /// Bytes of T5's weights; 0 where there is none.
-    fn t5(&self) -> u64 {
-        self.parts.iter().filter(|part| Some(part.part) == self.t5_part).map(|part| part.bytes).sum()
+    /// Bytes of the weights of what may leave memory; 0 where nothing may.
+    fn leaving(&self) -> u64 {
+        let may_leave = |part: &&PartMemory| self.large.is_some_and(|(large, _)| part.part == large);
+        self.parts.iter().filter(may_leave).map(|part| part.bytes).sum()
     }
 
     /// Bytes of all weights.
@@ -123,8 +127,8 @@ impl MemoryPlan {
 
     /// The most that the run holds at once.
     pub fn peak(&self) -> u64 {
-        let t5 = if self.t5_first { self.t5() } else { 0 };
-        (self.weights() - t5).saturating_add(self.activations).max(t5)
+        let gone = if self.t5_first { self.leaving() } else { 0 };
+        (self.weights() - gone).saturating_add(self.activations).max(gone)
     }
 
     /// Refuses a run that does not fit into the memory that this process may use.
@@ -159,36 +163,14 @@ impl fmt::Display for MemoryPlan {
         let [height, width] = self.size;
         let (peak, weights, maps) = (gigabytes(self.peak()), gigabytes(self.weights()), gigabytes(self.activations));
         write!(f, "needs {peak}: weights {weights} ({}), about {maps} for {width}x{height}", parts.join(", "))?;
-        if self.t5_first {
-            write!(f, "; T5 reads the prompt first and leaves again")?;
+        if let Some((_, name)) = self.large.filter(|_| self.t5_first) {
+            write!(f, "; {name} reads the prompt first and leaves again")?;
         }
         match self.free {
             Some(free) => write!(f, "; {} are free", gigabytes(free)),
             None => Ok(()),
         }
     }
-}
-
-/// Bytes that may still be used: the least of what the system has free and what the control group
-/// of a job or container leaves. Its cache of files does not count as used. `None` where the system
-/// does not tell.
-pub fn free_memory() -> Option<u64> {
-    let system = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = system.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let system = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let left = [root.join(own), root].into_iter().find_map(|folder| {
-        let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
-        let cached = text("memory.stat").and_then(|stat| {
-            stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok())
-        });
-        let used = number("memory.current")?.saturating_sub(cached.unwrap_or(0));
-        Some(number("memory.max")?.saturating_sub(used))
-    });
-    Some(left.map_or(system, |left| left.min(system)))
 }
 
 #[cfg(test)]
@@ -203,27 +185,31 @@ mod tests {
             activations: 3_500_000_000,
             free,
             t5_first: false,
-            t5_part: None,
+            large: None,
         }
     }
 
     #[test]
-    fn t5_goes_first_where_all_together_do_not_fit() {
-        let t5 = |free| {
-            let (parameters, bytes) = (4_762_310_656, 9_524_621_312);
-            let t5 = PartMemory { part: Part::TextEncoder3, parameters, dtype: "bf16", bytes };
-            let mut plan = plan(Some(free));
-            plan.parts.push(t5);
-            plan.t5_part = Some(Part::TextEncoder3);
-            plan.ordered()
-        };
-        let roomy = t5(24_000_000_000);
-        assert!(!roomy.t5_first && roomy.peak() == 10_269_854_736 + 9_524_621_312 + 3_500_000_000);
-        let tight = t5(14_000_000_000);
-        assert!(tight.t5_first && tight.peak() == 10_269_854_736 + 3_500_000_000);
-        assert!(tight.check().is_ok() && tight.to_string().contains("reads the prompt first"));
-        let vain = t5(9_000_000_000);
-        assert!(!vain.t5_first && vain.check().is_err());
+    fn a_large_text_encoder_goes_first_where_all_together_do_not_fit() {
+        for (part, name, parameters, bytes) in [
+            (Part::TextEncoder3, T5::NAME, 4_762_310_656, 9_524_621_312),
+            (Part::TextEncoder, Qwen3::NAME, 4_022_468_096, 16_089_872_384),
+        ] {
+            let large = |free| {
+                let mut plan = plan(Some(free));
+                plan.parts.push(PartMemory { part, parameters, dtype: "bf16", bytes });
+                plan.large = Some((part, name));
+                plan.ordered()
+            };
+            let rest = 10_269_854_736 + 3_500_000_000;
+            let roomy = large(rest + bytes);
+            assert!(!roomy.t5_first && roomy.peak() == rest + bytes, "{roomy}");
+            let tight = large(rest.max(bytes));
+            assert!(tight.t5_first && tight.peak() == rest.max(bytes) && tight.check().is_ok(), "{tight}");
+            assert!(tight.to_string().contains(&format!("; {name} reads the prompt first")), "{tight}");
+            let vain = large(rest.max(bytes) - 1);
+            assert!(!vain.t5_first && vain.check().is_err(), "{vain}");
+        }
     }
 
     #[test]
@@ -240,12 +226,5 @@ mod tests {
         );
         assert!(error.contains("`size`"), "{error}");
         assert!(refusal(9_000_000_000).contains("the weights alone are more"));
-    }
-
-    #[test]
-    fn this_system_tells_how_much_is_free() {
-        if cfg!(target_os = "linux") {
-            assert!(free_memory().is_some_and(|free| free > 1_000_000));
-        }
     }
 }

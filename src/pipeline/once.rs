@@ -48,7 +48,7 @@ impl Pipeline {
         Trace::new(about, recorder.finish()?.swap_remove(0))
     }
 
-    /// The UNet's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at
+    /// The denoiser's output for `latent` `[batch, channels, h, w]`, as the scheduler scales it, at
     /// `timestep`: f32, of the same shape.
     ///
     /// # Errors

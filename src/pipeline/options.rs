@@ -22,13 +22,13 @@ pub struct LoadOptions {
     /// Load what seems to need more memory than is free ([`MemoryPlan`](super::MemoryPlan)), which
     /// is refused otherwise.
     pub ignore_memory: bool,
-    /// Make text encoders and UNet of plain layers, which candle can differentiate, in place of the
-    /// faster ones. On a GPU they are plain anyway.
+    /// Make text encoders and denoiser of plain layers, which candle can differentiate, in place of
+    /// the faster ones. On a GPU they are plain anyway.
     pub plain: bool,
-    /// Texts that the run will read. Where T5 does not fit beside the denoiser, it reads these (and
-    /// the empty text) first and leaves memory again.
+    /// Texts that the run will read. Where T5 or Qwen3 does not fit beside the denoiser, it reads
+    /// these (and the empty text) first and leaves memory again.
     pub texts: Vec<String>,
-    /// Let T5 go first and leave again where it would fit, too.
+    /// Let T5 or Qwen3 go first and leave again where it would fit, too.
     pub t5_first: bool,
 }
 
@@ -65,13 +65,13 @@ pub struct Options {
     pub negative: String,
     /// How the prompt and the negative prompt are read.
     pub syntax: Syntax,
-    /// Denoising steps, 1 or more (PNDM makes one UNet call more; Heun and DPM-Solver-2 make two a
-    /// step).
+    /// Denoising steps, 1 or more (PNDM makes one denoiser call more; Heun and DPM-Solver-2 make
+    /// two a step).
     pub steps: usize,
     /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in
     /// diffusers).
     pub guidance_scale: f64,
-    /// One image a seed; all of them go through the UNet in one batch.
+    /// One image a seed; all of them go through the denoiser in one batch.
     pub seeds: Vec<u64>,
     /// Image rows in pixels, a multiple of [`Pipeline::size_factor`](super::Pipeline::size_factor).
     pub height: usize,

@@ -28,15 +28,15 @@ pub(super) struct Paint {
 
 /// How the network is made to leave the rest of the picture as it is.
 enum Inpainting {
-    /// The masked picture's latents, f32 `[images, channels, h, w]`, shown to the UNet.
+    /// The masked picture's latents, f32 `[images, channels, h, w]`, shown to the denoiser.
     Conditioned(Tensor),
     /// The picture's latents and the noise that is added to them, f32 `[images, channels, h, w]`.
     Blended { picture: Tensor, noise: Tensor },
 }
 
 impl Pipeline {
-    /// Whether the UNet is made for inpainting: whether it takes a mask and a masked picture beside
-    /// the latent.
+    /// Whether the denoiser is made for inpainting: whether it takes a mask and a masked picture
+    /// beside the latent.
     pub fn inpaints(&self) -> bool {
         self.denoiser.channels() == 2 * self.latent_channels + 1
     }
@@ -93,7 +93,7 @@ impl Pipeline {
         let white: Vec<f32> = mask.as_raw().iter().map(|&value| if value >= WHITE { 0.0 } else { 1.0 }).collect();
         let kept = Tensor::from_vec(white, (1, 1, mask.height() as usize, mask.width() as usize), &Device::Cpu)?;
         let masked = self.pixels(&init.image)?.broadcast_mul(&kept)?;
-        // diffusers draws for the masked picture whether or not the UNet is shown it.
+        // diffusers draws for the masked picture whether or not the denoiser is shown it.
         let drawn = draw()?;
         let inpainting = match picture {
             Some(picture) if !self.inpaints() => Inpainting::Blended { picture, noise },
@@ -106,7 +106,7 @@ impl Pipeline {
 }
 
 impl Paint {
-    /// `input` `[images, channels, h, w]` as the UNet is shown it.
+    /// `input` `[images, channels, h, w]` as the denoiser is shown it.
     pub(super) fn shown(&self, input: Tensor) -> Result<Tensor> {
         let Inpainting::Conditioned(masked) = &self.inpainting else { return Ok(input) };
         let (images, _, height, width) = input.dims4()?;

@@ -28,11 +28,11 @@ const ROWS: usize = 8;
 
 impl Pipeline {
     /// How much better the network knows `image` again from its noised latent with the caption `a
-    /// THING` than with `a` alone, for each of `things`: the [gain](Sighting::gain) in the window
-    /// of the image where it is highest. (That the error of a diffusion model's prediction tells
-    /// captions apart: Li et al., 2023, "Your Diffusion Model is Secretly a Zero-Shot Classifier".)
-    /// The image's sides are multiples of the VAE's factor. The network is called 12 times for up
-    /// to seven things.
+    /// THING` than with `a` alone. It is the [gain](Sighting::gain) for each of `things`, in the
+    /// window of the image where it is highest. (That the error of a diffusion model's prediction
+    /// tells captions apart: Li et al., 2023, "Your Diffusion Model is Secretly a Zero-Shot
+    /// Classifier".) The image's sides are multiples of the VAE's factor. The network is called 12
+    /// times for up to seven things.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a checkpoint that inpaints; those of the networks.
@@ -70,9 +70,9 @@ impl Pipeline {
         Ok(found)
     }
 
-    /// For each but the first of `rows` captions in `context`: by how much the error of the
-    /// prediction is lower than with the first, in shares of the first's mean over the image, `[h,
-    /// w]`, mean over levels and noises.
+    /// For each but the first of `rows` captions in `context`, `[h, w]`: by how much the error of
+    /// the prediction is lower than with the first. It is in shares of the first's mean over the
+    /// image, and the mean over levels and noises.
     fn gains(&self, latent: &Tensor, context: &PreparedPrompt, rows: usize) -> Result<Vec<Vec<f64>>> {
         let (.., height, width) = latent.dims4()?;
         let mut gains = vec![vec![0.0; height * width]; rows - 1];
@@ -100,8 +100,8 @@ impl Pipeline {
         Ok(gains)
     }
 
-    /// What the network was trained to say of `latent` with `noise` at a timestep of training: the
-    /// noise, the velocity (Salimans and Ho, 2022) or the latent itself.
+    /// What the network was trained to say of `latent` with `noise` at a timestep of training. It
+    /// is the noise, the velocity (Salimans and Ho, 2022) or the latent itself.
     fn target(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
         let alpha = scheduler::alpha_bar(&self.scheduler, timestep)?.unwrap_or(1.0);
         match self.scheduler.prediction_type.as_deref() {

@@ -23,7 +23,7 @@ use candle_core::{DType, Tensor};
 pub(super) struct Start {
     /// The first sample, f32 `[images, channels, h, w]`.
     pub latents: Tensor,
-    /// The index of the first UNet call among the scheduler's timesteps.
+    /// The index of the first denoiser call among the scheduler's timesteps.
     pub first_call: usize,
     /// What is drawn anew, where that is a part of a picture.
     pub paint: Option<Paint>,
@@ -92,7 +92,7 @@ impl Pipeline {
         let first_call = self.skipped(init, options) * sampler.calls_per_step();
         let shape = self.latent_shape(options);
         let mut draw = || scheduler::randn_tensor(&shape, noise, DType::F32, &self.options.device);
-        // When inpainting, a run of all steps starts from nothing but noise, and a UNet that is
+        // When inpainting, a run of all steps starts from nothing but noise, and a denoiser that is
         // shown the masked picture needs no other.
         let from_noise = init.mask.is_some() && init.strength == 1.0;
         let picture = match from_noise && self.inpaints() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -290,4 +290,30 @@ fn a_run_ends_within_a_step_and_the_next_is_whole() {
     let (runs, _) = pipeline.trace_with(&prompt, &options, Keep::default(), &mut observer, quiet).unwrap();
     assert_eq!(observer.told, 6 + 2 * sites, "the other observer is told of what the recorder is");
     runs[0].trace.verify().unwrap();
+}
+
+/// T5 and Qwen3 read the texts that are known first and leave; they come back for others.
+#[test]
+fn a_large_text_encoder_may_leave_memory_before_the_denoiser_comes() {
+    let known = "a red apple to the left of a green frog";
+    for (name, encoder) in [("tiny-sd3", "T5"), ("tiny-flux-schnell", "T5"), ("tiny-z-image", "Qwen3")] {
+        let checkpoint = crate::model::checkpoint(name);
+        let options = |t5_first| LoadOptions { t5_first, texts: vec![known.into()], ..LoadOptions::default() };
+        let plan = |t5_first| MemoryPlan::new(&checkpoint, &options(t5_first)).unwrap();
+        let (leaves, stays) = (plan(true), plan(false));
+        assert!(leaves.t5_first && !stays.t5_first && leaves.peak() < stays.peak(), "{name}");
+        let said = format!("; {encoder} reads the prompt first and leaves again");
+        assert!(leaves.to_string().contains(&said) && !stays.to_string().contains(&said), "{leaves}");
+        let [leaves, stays] = [true, false].map(|first| Pipeline::load(&checkpoint, &options(first)).unwrap());
+        let latent = |pipeline: &Pipeline, text: &str| {
+            let options =
+                Options { steps: 2, height: 16, width: 24, negative: "snow".into(), ..pipeline.default_options() };
+            let prompt = pipeline.prompt(text, &options).unwrap();
+            let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+            values(&pipeline.generate(&prompt, &options, &mut Unobserved, quiet).unwrap().images[0].latent)
+        };
+        for text in [known, "a blue bird"] {
+            assert_eq!(latent(&leaves, text), latent(&stays, text), "{name}: {text}");
+        }
+    }
 }

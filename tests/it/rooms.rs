@@ -238,8 +238,8 @@ const COMMAND_LINES: [&str; 10] = [
     "run/again.rs",
 ];
 
-/// The lines of `code`, each text that goes on over several as one, that write `--steps` or its
-/// like outside of comments and of a whole command (`attnmap generate --steps 3`).
+/// The lines of `code` that write `--steps` or its like outside of comments and of a whole command
+/// (`attnmap generate --steps 3`). A text that goes on over several lines is one.
 fn options_named(code: &str) -> Vec<String> {
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code = code.split("\\\n").map(str::trim_start).collect::<String>();

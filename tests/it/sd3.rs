@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use attnmap::checkpoint::{DenoiserConfig, Part, SchedulerConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Sd3, T5, Vae};
-use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
+use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
 use attnmap::prompt::{Joined, Syntax, T5Tokenizer};
 use attnmap::scheduler::{FlowLevels, FlowRun, build_flow};
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
@@ -291,28 +291,6 @@ fn what_does_not_go_is_refused_by_name() {
     assert!(prompt.cut_off.is_empty() && !prompt.reading(Joined::Channels).unwrap().cut_off.is_empty());
     let warnings = attnmap::maker::warnings(&pipeline, &prompt, "", &[]).unwrap();
     assert!(warnings.iter().any(|line| line.contains("T5 alone sees")), "{warnings:?}");
-}
-
-/// T5 reads the texts that are known first and leaves; it comes back for others.
-#[test]
-fn t5_may_leave_memory_before_the_denoiser_comes() {
-    let checkpoint = checkpoint("tiny-sd3");
-    let text = "a red apple to the left of a green frog";
-    let load = |t5_first| {
-        let options = LoadOptions { t5_first, texts: vec![text.into()], ..LoadOptions::default() };
-        assert_eq!(MemoryPlan::new(&checkpoint, &options).unwrap().t5_first, t5_first);
-        Pipeline::load(&checkpoint, &options).unwrap()
-    };
-    let (with, without) = (load(true), load(false));
-    let latent = |pipeline: &Pipeline, text: &str| {
-        let options =
-            Options { steps: 2, height: 16, width: 24, negative: "snow".into(), ..pipeline.default_options() };
-        let prompt = pipeline.prompt(text, &options).unwrap();
-        values(&pipeline.generate(&prompt, &options, &mut Unobserved, &mut quiet).unwrap().images[0].latent)
-    };
-    for text in [text, "a blue bird"] {
-        assert_eq!(latent(&with, text), latent(&without, text), "{text}");
-    }
 }
 
 /// A run by the program, and what works on it without the network.

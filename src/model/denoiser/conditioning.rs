@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TIME_IDS;
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 /// What the denoiser is to draw: the text encoders' states and how they may be attended to.
 #[derive(Debug, Clone)]
@@ -40,10 +40,21 @@ impl Conditioning {
     pub fn new(hidden_states: Tensor) -> Self {
         Self { hidden_states, key_bias: None, added: None, guidance: None, lengths: None }
     }
+
+    /// [`key_bias`](Self::key_bias), f32 `[batch, tokens]` on `device`.
+    ///
+    /// # Errors
+    /// When it has another shape.
+    pub(super) fn key_bias_on(&self, device: &Device) -> Result<Option<Tensor>> {
+        let Some(bias) = &self.key_bias else { return Ok(None) };
+        let (batch, tokens, _) = self.hidden_states.dims3()?;
+        Ok(Some(bias.to_device(device)?.to_dtype(DType::F32)?.reshape((batch, tokens))?))
+    }
 }
 
 /// Factors on the values of the text's keys, `[batch, tokens, 1]` in the format of `states` and
-/// where they lie: those of `before` times `weights`, f32 `[batch, tokens]` as `shape` says.
+/// where they lie. They are those of `before` times `weights`, f32 `[batch, tokens]` as `shape`
+/// says.
 ///
 /// # Errors
 /// When `weights` has another shape.

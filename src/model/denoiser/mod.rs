@@ -10,6 +10,7 @@ mod concepts;
 mod conditioning;
 mod embedding;
 mod flux;
+mod joint;
 mod sd3;
 mod sequence;
 mod unet;
@@ -72,8 +73,7 @@ impl PreparedPrompt {
 
     /// This prompt with words to ask about that are not in it; see [`UnetPrompt::with_probes`].
     ///
-    /// # Errors
-    /// When a probe has no token, more than its prompt has, or more rows than the batch;
+    /// # Errors When a probe has no token, more than its prompt has, or more rows than the batch.
     /// [`Error::Unsupported`] for a network in which text that is read would change the image.
     pub fn with_probes(self, probes: Vec<(Self, usize)>) -> Result<Self> {
         if probes.is_empty() {
@@ -94,9 +94,9 @@ impl PreparedPrompt {
         }
     }
 
-    /// This prompt with concepts (Helbling et al. 2025, ConceptAttention): words that read the
-    /// image through the layers of the text and are not read, so that the output stays as it is.
-    /// `concepts` is a prepared prompt of one row per concept, `tokens` the positions of each
+    /// This prompt with concepts (Helbling et al. 2025, ConceptAttention). They are words that read
+    /// the image through the layers of the text. Nothing reads them, so that the output stays as it
+    /// is. `concepts` is a prepared prompt of one row per concept, `tokens` the positions of each
     /// concept's own tokens among its keys. They are asked of the last `rows` rows of the batch.
     ///
     /// At each joint attention that they go through, the observer is told how alike they and the
@@ -284,3 +284,6 @@ impl Denoiser {
 fn other_network() -> Error {
     Error::bug("a prompt was made ready for another network")
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,12 +58,30 @@ pub(super) struct Sequence<'a> {
     pub(super) text: Range<usize>,
     /// f32 `[batch, tokens]`, added to all scores.
     pub(super) bias: Option<&'a Tensor>,
+    /// What the values of the text's keys are multiplied by, `[batch, text, 1]`.
+    pub(super) value_weights: Option<&'a Tensor>,
 }
 
-impl Sequence<'_> {
+impl<'a> Sequence<'a> {
+    /// One that nobody is shown anything of.
+    pub(super) fn unseen(bias: Option<&'a Tensor>) -> Self {
+        Self { cells: 0..0, others: 0..0, text: 0..0, bias, value_weights: None }
+    }
+
+    /// `keys` and `values` `[batch, tokens, width]` made ready, the text's values times their
+    /// factors.
+    pub(super) fn keys(&self, attention: &JointAttention, keys: &Tensor, values: &Tensor) -> Result<JointKeys> {
+        let Some(weights) = self.value_weights else { return attention.keys(keys, values) };
+        let part = |range: Range<usize>| values.narrow(1, range.start, range.len());
+        let text = part(self.text.clone())?.broadcast_mul(weights)?;
+        let mut parts = vec![part(0..self.text.start)?, text, part(self.text.end..values.dim(1)?)?];
+        parts.retain(|part| part.elem_count() > 0);
+        attention.keys(keys, &Tensor::cat(&parts, 1)?)
+    }
+
     /// What all `queries` `[batch, tokens, width]` see of `keys`. `watch` is shown what those of
-    /// the cells pay to the keys in `others`, and what the text's queries that it names pay to the
-    /// cells.
+    /// the cells pay to the keys in `others`. It is also shown what the text's queries that it
+    /// names pay to the cells.
     pub(super) fn attend(
         &self,
         attention: &JointAttention,

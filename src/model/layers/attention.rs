@@ -199,9 +199,9 @@ impl Attention {
     }
 
     /// What each head gives to the output for `x` `[batch, queries, channels]` attending to
-    /// `context`: the product of its part and the whole, divided by the sum over the heads. f32
-    /// `[batch, heads, queries]`; below 0 where a head works against the others. The output's bias
-    /// is no head's.
+    /// `context`. It is the product of its part and the whole, divided by the sum over the heads,
+    /// as f32 `[batch, heads, queries]`. It is below 0 where a head works against the others. The
+    /// output's bias is no head's.
     ///
     /// # Errors
     /// When shapes do not meet.

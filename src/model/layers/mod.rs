@@ -29,4 +29,4 @@ pub use feature_map::FeatureMap;
 pub use joint::{Columns, JointAttention, JointKeys};
 pub use linear::{GeGlu, Linear, quick_gelu};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
-pub use rotary::{Rotary, RotaryAxes};
+pub use rotary::{Rotary, RotaryAxes, RotaryTables};

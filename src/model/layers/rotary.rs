@@ -1,8 +1,12 @@
 //! Rotary embedding of places (Su et al. 2021): pairs of channels turned by angles that grow with
 //! the place.
 
-use crate::Result;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
+
+use crate::Result;
 
 /// How places become angles.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +70,58 @@ impl Rotary {
     }
 }
 
+/// Where each token of each row of a batch stands.
+type Rows = Vec<Vec<[u32; 3]>>;
+
+/// The [`Rotary`] of one network. The last ones are kept: all steps of a run stand at the same
+/// places. A clone has the same ones.
+#[derive(Debug, Clone)]
+pub struct RotaryTables {
+    axes: RotaryAxes,
+    heads: usize,
+    device: Device,
+    /// How many are kept: those of one step.
+    most: usize,
+    /// The one that was asked for last is at the end.
+    kept: Arc<Mutex<VecDeque<(Rows, Rotary)>>>,
+}
+
+impl RotaryTables {
+    /// For attentions of `heads` heads on `device`; `most` tables are kept.
+    pub fn new(axes: RotaryAxes, heads: usize, device: &Device, most: usize) -> Self {
+        Self { axes, heads, device: device.clone(), most, kept: Arc::default() }
+    }
+
+    /// As [`Rotary::new`] for the tokens at these places. Rows that stand alike share one.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn of(&self, mut rows: Rows) -> Result<Rotary> {
+        if rows.windows(2).all(|pair| pair[0] == pair[1]) {
+            rows.truncate(1);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rows, rotary) = match kept.iter().position(|(places, _)| *places == rows).and_then(|at| kept.remove(at)) {
+            Some(known) => known,
+            None => {
+                let rotary = Rotary::new(&self.axes, &rows, self.heads, &self.device)?;
+                (rows, rotary)
+            }
+        };
+        kept.push_back((rows, rotary.clone()));
+        while kept.len() > self.most {
+            kept.pop_front();
+        }
+        Ok(rotary)
+    }
+
+    /// The tables that are kept, by the identities of their cosines; for tests of the networks.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<candle_core::TensorId> {
+        self.kept.lock().unwrap().iter().map(|(_, rotary)| rotary.cos.id()).collect()
+    }
+}
+
 impl RotaryAxes {
     /// The angle of each pair of channels at a place.
     fn angles(&self, place: [u32; 3]) -> Vec<f64> {
@@ -105,6 +161,29 @@ mod tests {
                     assert!((f64::from(turned[at + 1]) - (b * cos + a * sin)).abs() < 1e-6);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_table_is_kept_until_others_push_it_out() {
+        let axes = RotaryAxes { theta: 100.0, channels: vec![2, 4], rounded: false };
+        let tables = RotaryTables::new(axes.clone(), 2, &Device::Cpu, 2);
+        let places = |last: u32| vec![[0, 0, 0], [3, 2, last]];
+        let id = |rows| tables.of(rows).unwrap().cos.id();
+        let first = id(vec![places(1)]);
+        // Rows that stand alike are one.
+        assert_eq!(id(vec![places(1); 3]), first);
+        let second = id(vec![places(1), places(2)]);
+        assert!(second != first && id(vec![places(1)]) == first);
+        // A clone knows them, and what was asked for last stays.
+        assert_eq!(tables.clone().of(vec![places(1), places(2)]).unwrap().cos.id(), second);
+        let third = id(vec![places(3)]);
+        assert_eq!(tables.kept(), [second, third]);
+        let again = tables.of(vec![places(1)]).unwrap();
+        assert!(again.cos.id() != first);
+        let made = Rotary::new(&axes, &[places(1)], 2, &Device::Cpu).unwrap();
+        for (kept, made) in [(&again.cos, &made.cos), (&again.sin, &made.sin)] {
+            assert_eq!(kept.to_vec2::<f32>().unwrap(), made.to_vec2::<f32>().unwrap());
         }
     }
 }

@@ -187,7 +187,7 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     /// The largest difference between the gradient of `f` and that of `reference`, over the largest
-    /// entry. candle's own operations make `reference`; each output weighs another amount.
+    /// entry. `reference` is made of candle's own operations. Each output weighs another amount.
     fn off(
         shape: &[usize],
         f: impl Fn(&Tensor) -> Result<Tensor>,

@@ -1,49 +1,18 @@
 //! FLUX.1's attention (diffusers `FluxAttention`): of one stream, and of two that see each other.
 
 use super::super::concepts::{Concepts, Seen};
+use super::super::joint::{ADDED, NORMS, OWN, Projections, StreamShape};
 use super::super::sequence::Watch;
 use super::pass::{EPS, Pass};
 use crate::Result;
 use crate::checkpoint::FluxConfig;
-use crate::model::layers::{Builder, JointAttention, Linear, RmsNorm};
+use crate::model::layers::{Builder, JointAttention, Linear};
 use candle_core::Tensor;
 
-/// Queries, keys and values of one stream, `[batch, tokens, width]` each.
-#[derive(Debug, Clone)]
-struct Projections {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    norm_q: RmsNorm,
-    norm_k: RmsNorm,
+/// What all streams of the network have in common.
+pub(super) fn shape(config: &FluxConfig) -> StreamShape {
+    StreamShape { width: config.width(), head: config.attention_head_dim, bias: true, qk_norm: Some(EPS) }
 }
-
-impl Projections {
-    fn new(config: &FluxConfig, [q, k, v]: [&str; 3], [norm_q, norm_k]: [&str; 2], b: &Builder) -> Result<Self> {
-        let (width, head) = (config.width(), config.attention_head_dim);
-        Ok(Self {
-            q: Linear::new(width, width, &b.pp(q))?,
-            k: Linear::new(width, width, &b.pp(k))?,
-            v: Linear::new(width, width, &b.pp(v))?,
-            norm_q: RmsNorm::new(head, EPS, &b.pp(norm_q))?,
-            norm_k: RmsNorm::new(head, EPS, &b.pp(norm_k))?,
-        })
-    }
-
-    /// `[queries, keys, values]` of `x`, the first two normed per head.
-    fn forward(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let queries = self.norm_q.forward_heads(&self.q.forward(x)?)?;
-        let keys = self.norm_k.forward_heads(&self.k.forward(x)?)?;
-        Ok([queries, keys, self.v.forward(x)?])
-    }
-}
-
-/// The linear layers of an attention of one stream.
-pub(super) const OWN: [&str; 3] = ["to_q", "to_k", "to_v"];
-/// The same of the text's stream in a block of two.
-pub(super) const ADDED: [&str; 3] = ["add_q_proj", "add_k_proj", "add_v_proj"];
-/// Norms of queries and keys, of either stream.
-pub(super) const NORMS: [[&str; 2]; 2] = [["norm_q", "norm_k"], ["norm_added_q", "norm_added_k"]];
 
 /// What each stream saw in a block of two.
 pub(super) struct DoubleSeen {
@@ -66,12 +35,12 @@ pub(super) struct DoubleAttention {
 
 impl DoubleAttention {
     pub(super) fn new(config: &FluxConfig, b: &Builder) -> Result<Self> {
-        let width = config.width();
+        let shape = shape(config);
         Ok(Self {
-            image: Projections::new(config, OWN, NORMS[0], b)?,
-            to_out: Linear::new(width, width, &b.pp("to_out").pp(0))?,
-            text: Projections::new(config, ADDED, NORMS[1], b)?,
-            to_add_out: Linear::new(width, width, &b.pp("to_add_out"))?,
+            image: Projections::new(&shape, OWN, NORMS[0], b)?,
+            to_out: shape.linear(&b.pp("to_out").pp(0))?,
+            text: Projections::new(&shape, ADDED, NORMS[1], b)?,
+            to_add_out: shape.linear(&b.pp("to_add_out"))?,
             attention: JointAttention::new(config.num_attention_heads, b),
         })
     }
@@ -86,7 +55,7 @@ impl DoubleAttention {
         concepts: Option<(&Concepts, &Tensor)>,
     ) -> Result<DoubleSeen> {
         let tokens = text.dim(1)?;
-        let (text, image) = (self.text.forward(text)?, self.image.forward(image)?);
+        let (text, image) = (self.text.all(text)?, self.image.all(image)?);
         let both = |index: usize| Tensor::cat(&[&text[index], &image[index]], 1);
         let [queries, keys] = [pass.rotary.forward(&both(0)?)?, pass.rotary.forward(&both(1)?)?];
         let seen = attend(&self.attention, [&queries, &keys, &both(2)?], pass, watch)?;
@@ -95,7 +64,7 @@ impl DoubleAttention {
         let (mut of_concepts, mut scores) = (None, None);
         if let Some((concepts, states)) = concepts {
             // Concepts stand at place 0 as all text does, where nothing is turned.
-            let own = self.text.forward(states)?;
+            let own = self.text.all(states)?;
             let image_keys = keys.narrow(1, tokens, keys.dim(1)? - tokens)?;
             let Seen { output, scores: alike } =
                 concepts.attend(&self.attention, own.each_ref(), [&image_keys, &image[2], &of_image])?;
@@ -116,14 +85,14 @@ pub(super) struct SingleAttention {
 impl SingleAttention {
     pub(super) fn new(config: &FluxConfig, b: &Builder) -> Result<Self> {
         Ok(Self {
-            both: Projections::new(config, OWN, NORMS[0], b)?,
+            both: Projections::new(&shape(config), OWN, NORMS[0], b)?,
             attention: JointAttention::new(config.num_attention_heads, b),
         })
     }
 
     /// What `both` `[batch, text and image, width]` see of themselves.
     pub(super) fn forward(&self, both: &Tensor, pass: &Pass, watch: Option<&mut Watch>) -> Result<Tensor> {
-        let [queries, keys, values] = self.both.forward(both)?;
+        let [queries, keys, values] = self.both.all(both)?;
         let [queries, keys] = [pass.rotary.forward(&queries)?, pass.rotary.forward(&keys)?];
         attend(&self.attention, [&queries, &keys, &values], pass, watch)
     }
@@ -136,15 +105,5 @@ fn attend(
     pass: &Pass,
     watch: Option<&mut Watch>,
 ) -> Result<Tensor> {
-    let weighted;
-    let values = match pass.value_weights {
-        Some(weights) => {
-            let tokens = weights.dim(1)?;
-            let text = values.narrow(1, 0, tokens)?.broadcast_mul(weights)?;
-            weighted = Tensor::cat(&[&text, &values.narrow(1, tokens, values.dim(1)? - tokens)?], 1)?;
-            &weighted
-        }
-        None => values,
-    };
-    pass.sequence.attend(attention, queries, &attention.keys(keys, values)?, watch)
+    pass.sequence.attend(attention, queries, &pass.sequence.keys(attention, keys, values)?, watch)
 }

@@ -15,7 +15,7 @@ use super::adaptive::modulated;
 use super::sequence::{PatchOrder, Sequence, latent_of, patches_of};
 use crate::checkpoint::FluxConfig;
 use crate::model::Interrupt;
-use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, Rotary, RotaryAxes};
+use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RotaryAxes, RotaryTables};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
 use blocks::{DoubleBlock, SingleBlock, Streams};
@@ -41,6 +41,7 @@ pub struct Flux {
     /// `norm_out.linear`: scale and shift.
     norm_out: Linear,
     proj_out: Linear,
+    pub(super) rotary: RotaryTables,
     layout: MemoryOrder,
     device: Device,
     dtype: DType,
@@ -54,6 +55,7 @@ impl Flux {
     /// When a weight is not there in the shape that `config` gives it.
     pub fn build(config: &FluxConfig, b: &Builder) -> Result<Self> {
         let width = config.width();
+        let axes = RotaryAxes { theta: THETA, channels: config.axes_dims_rope.clone(), rounded: false };
         let double = |index| DoubleBlock::new(config, &b.pp("transformer_blocks").pp(index));
         let single = |index| SingleBlock::new(config, &b.pp("single_transformer_blocks").pp(index));
         Ok(Self {
@@ -65,6 +67,7 @@ impl Flux {
             norm: LayerNorm::without_affine(width, EPS, b)?,
             norm_out: Linear::new(width, 2 * width, &b.pp("norm_out").pp("linear"))?,
             proj_out: Linear::new(width, config.in_channels, &b.pp("proj_out"))?,
+            rotary: RotaryTables::new(axes, config.num_attention_heads, b.device(), 1),
             layout: b.layout(),
             device: b.device().clone(),
             dtype: b.activations(),
@@ -115,10 +118,7 @@ impl Flux {
             });
         };
         let states = conditioning.hidden_states.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let key_bias = match &conditioning.key_bias {
-            Some(bias) => Some(bias.to_device(&self.device)?.to_dtype(DType::F32)?.reshape((batch, tokens))?),
-            None => None,
-        };
+        let key_bias = conditioning.key_bias_on(&self.device)?;
         let told = self.time_text_embed.told(&added.pooled, conditioning.guidance)?;
         let states = self.context_embedder.forward(&states)?;
         Ok(FluxPrompt { states, told, key_bias, value_weights: None, concepts: None, batch, tokens })
@@ -153,20 +153,14 @@ impl Flux {
         let image = self.x_embedder.forward(&patches_of(&latent, PATCH, PatchOrder::ChannelsFirst)?)?;
         let (cells, tokens) = (image.dim(1)?, prompt.tokens);
         let time = self.time_text_embed.time(timestep)?.broadcast_add(&prompt.told)?.silu()?;
-        let key_bias = match &prompt.key_bias {
-            Some(bias) => {
-                let none = Tensor::zeros((batch, cells), DType::F32, &self.device)?;
-                Some(Tensor::cat(&[bias, &none], 1)?)
-            }
-            None => None,
-        };
+        let key_bias = prompt.key_bias.as_ref().map(|bias| bias.pad_with_zeros(1, 0, cells)).transpose()?;
         let concepts = match &prompt.concepts {
             Some((concepts, told)) => {
                 Some((concepts, self.time_text_embed.time(timestep)?.broadcast_add(told)?.silu()?))
             }
             None => None,
         };
-        let rotary = self.rotary(tokens, [height / PATCH, width / PATCH])?;
+        let rotary = self.rotary.of(vec![places(tokens, [height / PATCH, width / PATCH])])?;
         let sites = self.sites(height, width);
         let mut pass = Pass {
             time: &time,
@@ -176,8 +170,8 @@ impl Flux {
                 others: 0..tokens,
                 text: 0..tokens,
                 bias: key_bias.as_ref(),
+                value_weights: prompt.value_weights.as_ref(),
             },
-            value_weights: prompt.value_weights.as_ref(),
             concepts: concepts.as_ref().map(|(concepts, time)| (*concepts, time)),
             sites: &sites,
             observer,
@@ -197,13 +191,10 @@ impl Flux {
         let image = modulated(&self.norm.forward(&image)?, &shift[0], &shift[1])?;
         latent_of(&self.proj_out.forward(&image)?, PATCH, PatchOrder::ChannelsFirst, [height, width])
     }
+}
 
-    /// Text stands at 0, the image at its rows and columns.
-    fn rotary(&self, text: usize, [rows, columns]: [usize; 2]) -> Result<Rotary> {
-        let channels = self.config.axes_dims_rope.clone();
-        let axes = RotaryAxes { theta: THETA, channels, rounded: false };
-        let cells = (0..rows as u32).flat_map(|row| (0..columns as u32).map(move |column| [0, row, column]));
-        let places = std::iter::repeat_n([0; 3], text).chain(cells).collect();
-        Rotary::new(&axes, &[places], self.config.num_attention_heads, &self.device)
-    }
+/// Where text and image stand: all text at 0, the image at its rows and columns.
+fn places(text: usize, [rows, columns]: [usize; 2]) -> Vec<[u32; 3]> {
+    let cells = (0..rows as u32).flat_map(|row| (0..columns as u32).map(move |column| [0, row, column]));
+    std::iter::repeat_n([0; 3], text).chain(cells).collect()
 }

@@ -16,8 +16,6 @@ pub(super) struct Pass<'a> {
     pub(super) time: &'a Tensor,
     pub(super) rotary: &'a Rotary,
     pub(super) sequence: Sequence<'a>,
-    /// What the values of the text's keys are multiplied by, `[batch, text, 1]`.
-    pub(super) value_weights: Option<&'a Tensor>,
     /// The concepts, and what [`time`](Self::time) is for them, `[1, width]`.
     pub(super) concepts: Option<(&'a Concepts, &'a Tensor)>,
     pub(super) sites: &'a [Site],

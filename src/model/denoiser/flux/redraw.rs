@@ -1,12 +1,10 @@
 //! Attention with weights drawn anew, block by block: what a sanity check of maps compares with.
 
+use super::super::joint::{ADDED, OWN};
 use super::Flux;
-use super::attention::{ADDED, DoubleAttention, NORMS, OWN, SingleAttention};
+use super::attention::{DoubleAttention, SingleAttention, shape};
 use crate::Result;
 use crate::model::layers::{Builder, Draw};
-use candle_core::{DType, Tensor};
-use candle_nn::VarBuilder;
-use std::collections::HashMap;
 
 impl Flux {
     /// Draws the weights of the attention of `block` anew: `transformer_blocks.7`, as the paths of
@@ -28,20 +26,7 @@ impl Flux {
         if double {
             layers.extend(ADDED.iter().chain(&["to_out.0", "to_add_out"]));
         }
-        let (width, head) = (self.config.width(), self.config.attention_head_dim);
-        let deviation = 1.0 / (3.0 * width as f32).sqrt();
-        let mut weights = HashMap::new();
-        for name in layers {
-            for (leaf, shape) in [("weight", vec![width, width]), ("bias", vec![width])] {
-                let drawn = draw(shape.iter().product()).into_iter().map(|value| value * deviation);
-                let tensor = Tensor::from_iter(drawn, &self.device)?.reshape(shape)?;
-                weights.insert(format!("{name}.{leaf}"), tensor);
-            }
-        }
-        for name in NORMS.iter().flatten() {
-            weights.insert(format!("{name}.weight"), Tensor::ones(head, DType::F32, &self.device)?);
-        }
-        let weights = VarBuilder::from_tensors(weights, self.dtype, &self.device);
+        let weights = shape(&self.config).drawn(&layers, draw, self.dtype, &self.device)?;
         let b = Builder::with_layout(weights, self.layout);
         match double {
             true => self.transformer_blocks[index].attn = DoubleAttention::new(&self.config, &b)?,

@@ -1,53 +1,20 @@
 //! The attentions of a block: of image and text to both, and of the image to itself alone.
 
 use super::super::concepts::{Concepts, Seen};
+use super::super::joint::{ADDED, NORMS, OWN, Projections, StreamShape};
 use super::super::sequence::{Sequence, Watch};
 use crate::Result;
 use crate::checkpoint::Sd3Config;
-use crate::model::layers::{Builder, Columns, JointAttention, JointKeys, Linear, RmsNorm, Tap};
+use crate::model::layers::{Builder, Columns, JointAttention, Linear, Tap};
 use candle_core::Tensor;
 
 /// Epsilon of the norms of queries and keys.
 const EPS: f64 = 1e-6;
 
-/// Queries, keys and values of one stream, `[batch, tokens, heads * width]` each.
-#[derive(Debug, Clone)]
-struct Projections {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    norm_q: Option<RmsNorm>,
-    norm_k: Option<RmsNorm>,
-}
-
-impl Projections {
-    /// Of the layers `[q, k, v]` and, where the config has them, the norms `[q, k]`.
-    fn new(config: &Sd3Config, [q, k, v]: [&str; 3], [norm_q, norm_k]: [&str; 2], b: &Builder) -> Result<Self> {
-        let width = config.width();
-        let norm = |name| config.qk_norm.then(|| RmsNorm::new(config.attention_head_dim, EPS, &b.pp(name))).transpose();
-        Ok(Self {
-            q: Linear::new(width, width, &b.pp(q))?,
-            k: Linear::new(width, width, &b.pp(k))?,
-            v: Linear::new(width, width, &b.pp(v))?,
-            norm_q: norm(norm_q)?,
-            norm_k: norm(norm_k)?,
-        })
-    }
-
-    fn queries(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.q.forward(x)?, self.norm_q.as_ref())
-    }
-
-    fn keys(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.k.forward(x)?, self.norm_k.as_ref())
-    }
-}
-
-fn normed(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.forward_heads(&x),
-        None => Ok(x),
-    }
+/// What all streams of the network have in common.
+pub(super) fn shape(config: &Sd3Config) -> StreamShape {
+    let qk_norm = config.qk_norm.then_some(EPS);
+    StreamShape { width: config.width(), head: config.attention_head_dim, bias: true, qk_norm }
 }
 
 /// What each stream saw at a joint attention.
@@ -75,39 +42,31 @@ pub(super) struct Joint {
 
 impl Joint {
     pub(super) fn new(config: &Sd3Config, last: bool, b: &Builder) -> Result<Self> {
-        let width = config.width();
-        let of_text = ["add_q_proj", "add_k_proj", "add_v_proj"];
-        let to_add_out = (!last).then(|| Linear::new(width, width, &b.pp("to_add_out")));
+        let shape = shape(config);
         Ok(Self {
-            image: Projections::new(config, ["to_q", "to_k", "to_v"], ["norm_q", "norm_k"], b)?,
-            to_out: Linear::new(width, width, &b.pp("to_out").pp(0))?,
-            text: Projections::new(config, of_text, ["norm_added_q", "norm_added_k"], b)?,
-            to_add_out: to_add_out.transpose()?,
+            image: Projections::new(&shape, OWN, NORMS[0], b)?,
+            to_out: shape.linear(&b.pp("to_out").pp(0))?,
+            text: Projections::new(&shape, ADDED, NORMS[1], b)?,
+            to_add_out: (!last).then(|| shape.linear(&b.pp("to_add_out"))).transpose()?,
             attention: JointAttention::new(config.num_attention_heads, b),
         })
     }
 
     /// What `image` and `text` `[batch, tokens, width]` see of both, and the `concepts`, whose
-    /// states are beside them. `weights` `[batch, text, 1]` are factors on the text's values.
+    /// states are beside them.
     pub(super) fn forward(
         &self,
         image: &Tensor,
         text: &Tensor,
-        weights: Option<&Tensor>,
         sequence: &Sequence,
         watch: Option<&mut Watch>,
         concepts: Option<(&Concepts, &Tensor)>,
     ) -> Result<JointSeen> {
-        let text_values = self.text.v.forward(text)?;
-        let text_values = match weights {
-            Some(weights) => text_values.broadcast_mul(weights)?,
-            None => text_values,
-        };
-        let (image_keys, image_values) = (self.image.keys(image)?, self.image.v.forward(image)?);
-        let keys = Tensor::cat(&[&image_keys, &self.text.keys(text)?], 1)?;
-        let values = Tensor::cat(&[&image_values, &text_values], 1)?;
-        let keys: JointKeys = self.attention.keys(&keys, &values)?;
         let attention = &self.attention;
+        let (image_keys, image_values) = (self.image.keys(image)?, self.image.values(image)?);
+        let keys = Tensor::cat(&[&image_keys, &self.text.keys(text)?], 1)?;
+        let values = Tensor::cat(&[&image_values, &self.text.values(text)?], 1)?;
+        let keys = sequence.keys(attention, &keys, &values)?;
         let queries = self.image.queries(image)?;
         let asked = watch.as_ref().is_some_and(|watch| watch.asks_text());
         let text_queries = if asked || self.to_add_out.is_some() { Some(self.text.queries(text)?) } else { None };
@@ -129,7 +88,7 @@ impl Joint {
         };
         let (mut of_concepts, mut scores) = (None, None);
         if let Some((concepts, states)) = concepts {
-            let own = [self.text.queries(states)?, self.text.keys(states)?, self.text.v.forward(states)?];
+            let own = self.text.all(states)?;
             let Seen { output, scores: alike } =
                 concepts.attend(attention, own.each_ref(), [&image_keys, &image_values, &seen])?;
             of_concepts = self.to_add_out.as_ref().map(|out| out.forward(&output)).transpose()?;
@@ -138,9 +97,9 @@ impl Joint {
         Ok(JointSeen { image: self.to_out.forward(&seen)?, text: of_text, concepts: of_concepts, scores })
     }
 
-    /// Its linear layers with the shapes of their weights, by name.
+    /// The names of its linear layers.
     pub(super) fn names(last: bool) -> Vec<&'static str> {
-        let mut names = vec!["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj"];
+        let mut names = [&OWN[..], &["to_out.0"], &ADDED].concat();
         names.extend((!last).then_some("to_add_out"));
         names
     }
@@ -156,10 +115,10 @@ pub(super) struct OfImage {
 
 impl OfImage {
     pub(super) fn new(config: &Sd3Config, b: &Builder) -> Result<Self> {
-        let width = config.width();
+        let shape = shape(config);
         Ok(Self {
-            image: Projections::new(config, ["to_q", "to_k", "to_v"], ["norm_q", "norm_k"], b)?,
-            to_out: Linear::new(width, width, &b.pp("to_out").pp(0))?,
+            image: Projections::new(&shape, OWN, NORMS[0], b)?,
+            to_out: shape.linear(&b.pp("to_out").pp(0))?,
             attention: JointAttention::new(config.num_attention_heads, b),
         })
     }
@@ -167,7 +126,7 @@ impl OfImage {
     /// What `x` `[batch, cells, width]` sees of itself. `tap` is shown all of its attention.
     pub(super) fn forward(&self, x: &Tensor, tap: Option<Tap>) -> Result<Tensor> {
         let cells = x.dim(1)?;
-        let keys = self.attention.keys(&self.image.keys(x)?, &self.image.v.forward(x)?)?;
+        let keys = self.attention.keys(&self.image.keys(x)?, &self.image.values(x)?)?;
         let columns: Option<Columns> = match tap {
             Some(tap) => Some((0..cells, tap)),
             None => None,

@@ -109,7 +109,6 @@ impl Block {
         let JointSeen { image: seen, text: text_seen, concepts: concepts_seen, scores } = self.attn.forward(
             &modulated(&normed, &own[1], &own[0])?,
             &text_normed(text, &of_text)?,
-            pass.prompt.value_weights.as_ref(),
             &pass.sequence,
             watch.as_mut(),
             asked.as_ref().map(|(concepts, _, normed, _)| (*concepts, normed)),

@@ -1,5 +1,5 @@
 //! The denoiser of Stable Diffusion 3: a transformer in which image and text attend to both at
-//! once, with an observer passed down to every joint attention.
+//! once. An observer is passed down to every joint attention.
 
 mod attention;
 mod block;
@@ -112,10 +112,7 @@ impl Sd3 {
             return Err(Error::bug(message));
         }
         let here = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?) };
-        let key_bias = match &conditioning.key_bias {
-            Some(bias) => Some(bias.to_device(&self.device)?.to_dtype(DType::F32)?.reshape((batch, tokens))?),
-            None => None,
-        };
+        let key_bias = conditioning.key_bias_on(&self.device)?;
         Ok(Sd3Prompt {
             states: self.context_embedder.forward(&here(&conditioning.hidden_states)?)?,
             pooled: self.time_text_embed.text(&here(&added.pooled)?)?,
@@ -132,10 +129,9 @@ impl Sd3 {
     ///
     /// At each attention `observer` is asked first, then told.
     ///
-    /// # Errors
-    /// When the batch of `latent` is not the prompt's, or the observer's own;
+    /// # Errors When the batch of `latent` is not the prompt's, or the observer's own.
     /// [`Error::Unsupported`] for a latent that is no whole patches or larger than the table of
-    /// positions; [`Error::Interrupted`] where its [`interrupt`](Self::interrupt) asks for the end.
+    /// positions. [`Error::Interrupted`] where its [`interrupt`](Self::interrupt) asks for the end.
     pub fn forward(
         &self,
         latent: &Tensor,
@@ -156,18 +152,18 @@ impl Sd3 {
         let image = self.pos_embed.forward(&latent)?;
         let (cells, keys) = (image.dim(1)?, image.dim(1)? + prompt.tokens);
         let time = self.time_text_embed.time(timestep)?.broadcast_add(&prompt.pooled)?.silu()?;
-        let key_bias = match &prompt.key_bias {
-            Some(bias) => {
-                let none = Tensor::zeros((batch, image.dim(1)?), DType::F32, &self.device)?;
-                Some(Tensor::cat(&[&none, bias], 1)?)
-            }
-            None => None,
-        };
+        let key_bias = prompt.key_bias.as_ref().map(|bias| bias.pad_with_zeros(1, cells, 0)).transpose()?;
         let (joint_sites, self_sites) = (self.sites(height, width), self.self_sites(height, width));
         let mut pass = Pass {
             time: &time,
             prompt,
-            sequence: Sequence { cells: 0..cells, others: cells..keys, text: cells..keys, bias: key_bias.as_ref() },
+            sequence: Sequence {
+                cells: 0..cells,
+                others: cells..keys,
+                text: cells..keys,
+                bias: key_bias.as_ref(),
+                value_weights: prompt.value_weights.as_ref(),
+            },
             joint_sites: &joint_sites,
             self_sites: &self_sites,
             observer,

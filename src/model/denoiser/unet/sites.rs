@@ -24,7 +24,7 @@ pub(super) struct Places(Vec<Place>);
 
 impl Places {
     /// Enters the transformer block at weight path `path` with so many heads of `head_dim`
-    /// channels, whose grid is the latent's halved `level` times; returns its index.
+    /// channels. Its grid is the latent's halved `level` times. Returns its index.
     pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, head_dim: usize, level: usize) -> usize {
         self.0.push(Place { path, stage, heads, head_dim, level });
         self.0.len() - 1

@@ -2,6 +2,7 @@
 //! norms, scaled and gated by the timestep where there is one.
 
 use super::super::concepts::{Concepts, Seen};
+use super::super::joint::{NORMS, OWN, Projections, StreamShape};
 use super::super::sequence::{Sequence, Watch};
 use crate::Result;
 use crate::checkpoint::ZImageConfig;
@@ -14,12 +15,8 @@ const QK_EPS: f64 = 1e-5;
 /// diffusers `Attention` with the processor `ZSingleStreamAttnProcessor`.
 #[derive(Debug, Clone)]
 pub(super) struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    both: Projections,
     to_out: Linear,
-    norm_q: Option<RmsNorm>,
-    norm_k: Option<RmsNorm>,
     attention: JointAttention,
 }
 
@@ -29,64 +26,42 @@ pub(super) struct Asked<'a> {
     pub(super) rotary: &'a Rotary,
 }
 
-/// The linear layers of an attention.
-pub(super) const LAYERS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
+/// What the one stream of every block is.
+pub(super) fn shape(config: &ZImageConfig) -> StreamShape {
+    let (width, head) = (config.dim, config.dim / config.n_heads);
+    StreamShape { width, head, bias: false, qk_norm: config.qk_norm.then_some(QK_EPS) }
+}
 
 impl Attention {
     pub(super) fn new(config: &ZImageConfig, b: &Builder) -> Result<Self> {
-        let dim = config.dim;
-        let norm = |name| config.qk_norm.then(|| RmsNorm::new(dim / config.n_heads, QK_EPS, &b.pp(name))).transpose();
+        let shape = shape(config);
         Ok(Self {
-            to_q: Linear::without_bias(dim, dim, &b.pp("to_q"))?,
-            to_k: Linear::without_bias(dim, dim, &b.pp("to_k"))?,
-            to_v: Linear::without_bias(dim, dim, &b.pp("to_v"))?,
-            to_out: Linear::without_bias(dim, dim, &b.pp("to_out").pp(0))?,
-            norm_q: norm("norm_q")?,
-            norm_k: norm("norm_k")?,
+            both: Projections::new(&shape, OWN, NORMS[0], b)?,
+            to_out: shape.linear(&b.pp("to_out").pp(0))?,
             attention: JointAttention::new(config.n_heads, b),
         })
     }
 
-    /// What `x` sees of itself, and what concepts see of it, behind the output's layer. `weights`
-    /// `[batch, text, 1]` are factors on the values of its last tokens, which are the text's.
+    /// What `x` sees of itself, and what concepts see of it, behind the output's layer.
     fn forward(
         &self,
         x: &Tensor,
-        weights: Option<&Tensor>,
         rotary: &Rotary,
         sequence: &Sequence,
         watch: Option<&mut Watch>,
         asked: Option<(&Asked, &Tensor)>,
     ) -> Result<(Tensor, Option<Seen>)> {
-        let turned = |x: &Tensor, rotary: &Rotary, layer: &Linear, norm: &Option<RmsNorm>| -> Result<Tensor> {
-            let projected = layer.forward(x)?;
-            let normed = match norm {
-                Some(norm) => norm.forward_heads(&projected)?,
-                None => projected,
-            };
-            rotary.forward(&normed)
+        let turned = |x: &Tensor, rotary: &Rotary| -> Result<[Tensor; 3]> {
+            let [queries, keys, values] = self.both.all(x)?;
+            Ok([rotary.forward(&queries)?, rotary.forward(&keys)?, values])
         };
-        let values = self.to_v.forward(x)?;
-        let values = match weights {
-            Some(weights) => {
-                let before = values.dim(1)? - weights.dim(1)?;
-                let text = values.narrow(1, before, weights.dim(1)?)?.broadcast_mul(weights)?;
-                Tensor::cat(&[&values.narrow(1, 0, before)?, &text], 1)?
-            }
-            None => values,
-        };
-        let keys = turned(x, rotary, &self.to_k, &self.norm_k)?;
-        let queries = turned(x, rotary, &self.to_q, &self.norm_q)?;
-        let packed = self.attention.keys(&keys, &values)?;
+        let [queries, keys, values] = turned(x, rotary)?;
+        let packed = sequence.keys(&self.attention, &keys, &values)?;
         let seen = sequence.attend(&self.attention, &queries, &packed, watch)?;
         let of_concepts = match asked {
             Some((asked, states)) => {
                 let image = |x: &Tensor| x.narrow(1, sequence.cells.start, sequence.cells.len());
-                let own = [
-                    turned(states, asked.rotary, &self.to_q, &self.norm_q)?,
-                    turned(states, asked.rotary, &self.to_k, &self.norm_k)?,
-                    self.to_v.forward(states)?,
-                ];
+                let own = turned(states, asked.rotary)?;
                 let image = [&image(&keys)?, &image(&values)?, &image(&seen)?];
                 let Seen { output, scores } = asked.concepts.attend(&self.attention, own.each_ref(), image)?;
                 Some(Seen { output: self.to_out.forward(&output)?, scores })
@@ -124,8 +99,6 @@ impl FeedForward {
 pub(super) struct Beside<'a> {
     /// The timestep's embedding `[1, width]`, for blocks that it modulates.
     pub(super) time: Option<&'a Tensor>,
-    /// Factors `[batch, text, 1]` on the values of the last tokens, which are the text's.
-    pub(super) weights: Option<&'a Tensor>,
     /// Where the tokens stand.
     pub(super) rotary: &'a Rotary,
     /// Which of the tokens are text.
@@ -169,7 +142,7 @@ impl Block {
         watch: Option<&mut Watch>,
         asked: Option<(&Asked, &Tensor)>,
     ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
-        let &Beside { time, weights, rotary, sequence } = beside;
+        let &Beside { time, rotary, sequence } = beside;
         let parts = match (&self.modulation, time) {
             (Some(modulation), Some(time)) => Some(modulation.forward(time)?.unsqueeze(1)?.chunk(4, 2)?),
             _ => None,
@@ -194,7 +167,7 @@ impl Block {
         };
         let own = asked.map(|(asked, states)| Ok::<_, crate::Error>((asked, states, normed(states)?))).transpose()?;
         let given = own.as_ref().map(|(asked, _, normed)| (*asked, normed));
-        let (seen, of_concepts) = self.attention.forward(&normed(x)?, weights, rotary, sequence, watch, given)?;
+        let (seen, of_concepts) = self.attention.forward(&normed(x)?, rotary, sequence, watch, given)?;
         let concepts = match (&own, of_concepts) {
             (Some((_, states, _)), Some(Seen { output, scores })) => Some((after(states, &output)?, scores)),
             _ => None,

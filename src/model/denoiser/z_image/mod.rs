@@ -14,7 +14,7 @@ use super::Conditioning;
 use super::sequence::{PatchOrder, Sequence, Watch, latent_of, patches_of};
 use crate::checkpoint::ZImageConfig;
 use crate::model::Interrupt;
-use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RmsNorm, Rotary, RotaryAxes};
+use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RmsNorm, RotaryAxes, RotaryTables};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
 use block::{Asked, Beside, Block};
@@ -25,6 +25,8 @@ use embed::TimestepEmbedder;
 const MULTIPLE: usize = 32;
 /// Epsilon of the norm behind the last block.
 const FINAL_EPS: f64 = 1e-6;
+/// Tables of places that one step needs: of the image, of image and text, of concepts.
+const TABLES: usize = 3;
 
 /// The denoiser of Z-Image and Z-Image-Turbo.
 #[derive(Debug, Clone)]
@@ -44,6 +46,7 @@ pub struct ZImage {
     /// `all_final_layer.*.adaLN_modulation.1`: a scale.
     final_scale: Linear,
     final_linear: Linear,
+    pub(super) rotary: RotaryTables,
     layout: MemoryOrder,
     device: Device,
     dtype: DType,
@@ -60,6 +63,7 @@ impl ZImage {
         let values = patch * patch * config.in_channels;
         let kind = format!("{patch}-1");
         let end = b.pp("all_final_layer").pp(&kind);
+        let axes = RotaryAxes { theta: config.rope_theta, channels: config.axes_dims.clone(), rounded: true };
         let blocks = |name: &str, count, modulated| -> Result<Vec<Block>> {
             (0..count).map(|index| Block::new(config, modulated, &b.pp(name).pp(index))).collect()
         };
@@ -76,6 +80,7 @@ impl ZImage {
             norm_final: LayerNorm::without_affine(dim, FINAL_EPS, b)?,
             final_scale: Linear::new(config.time_width(), dim, &end.pp("adaLN_modulation").pp(1))?,
             final_linear: Linear::new(dim, values, &end.pp("linear"))?,
+            rotary: RotaryTables::new(axes, config.n_heads, b.device(), TABLES),
             layout: b.layout(),
             device: b.device().clone(),
             dtype: b.activations(),
@@ -136,9 +141,8 @@ impl ZImage {
             rows.push(Tensor::cat(&[&own, &fill.contiguous()?], 1)?);
         }
         let mut states = Tensor::cat(&rows, 0)?;
-        let key_bias = match &conditioning.key_bias {
+        let key_bias = match conditioning.key_bias_on(&self.device)? {
             Some(bias) => {
-                let bias = bias.to_device(&self.device)?.to_dtype(DType::F32)?.reshape((batch, given))?;
                 let kept = bias.narrow(1, 0, given.min(tokens))?;
                 Some(kept.pad_with_zeros(1, 0, tokens - given.min(tokens))?)
             }
@@ -147,11 +151,11 @@ impl ZImage {
         let hidden = hidden(&padded, tokens, &self.device)?;
         let places: Vec<Vec<[u32; 3]>> =
             padded.iter().map(|count| (1..=*count as u32).map(|at| [at, 0, 0]).collect()).collect();
-        let rotary = self.rotary(&places)?;
+        let rotary = self.rotary.of(places)?;
         for block in &self.context_refiner {
             self.interrupt.check()?;
-            let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: hidden.as_ref() };
-            let beside = Beside { time: None, weights: None, rotary: &rotary, sequence: &sequence };
+            let sequence = Sequence::unseen(hidden.as_ref());
+            let beside = Beside { time: None, rotary: &rotary, sequence: &sequence };
             (states, _) = block.forward(&states, &beside, None, None)?;
         }
         let key_bias = match (key_bias, hidden) {
@@ -205,11 +209,11 @@ impl ZImage {
         }
         let time = self.t_embedder.forward(timestep)?;
         let image_places: Vec<_> = prompt.padded.iter().map(|count| image_places(*count, grid, filled)).collect();
-        let rotary = self.rotary(&image_places)?;
+        let rotary = self.rotary.of(image_places.clone())?;
         for block in &self.noise_refiner {
             self.interrupt.check()?;
-            let sequence = Sequence { cells: 0..0, others: 0..0, text: 0..0, bias: None };
-            let beside = Beside { time: Some(&time), weights: None, rotary: &rotary, sequence: &sequence };
+            let sequence = Sequence::unseen(None);
+            let beside = Beside { time: Some(&time), rotary: &rotary, sequence: &sequence };
             (image, _) = block.forward(&image, &beside, None, None)?;
         }
 
@@ -218,21 +222,20 @@ impl ZImage {
             .zip(&prompt.padded)
             .map(|(image, count)| image.into_iter().chain((1..=*count as u32).map(|at| [at, 0, 0])).collect())
             .collect();
-        let rotary = self.rotary(&places)?;
-        let bias = match &prompt.key_bias {
-            Some(bias) => {
-                let none = Tensor::zeros((batch, filled), DType::F32, &self.device)?;
-                Some(Tensor::cat(&[&none, bias], 1)?)
-            }
-            None => None,
-        };
+        let rotary = self.rotary.of(places)?;
+        let bias = prompt.key_bias.as_ref().map(|bias| bias.pad_with_zeros(1, filled, 0)).transpose()?;
         let mut both = Tensor::cat(&[&image, &prompt.states], 1)?;
         let keys = filled + prompt.tokens;
-        let sequence = Sequence { cells: 0..cells, others: cells..keys, text: filled..keys, bias: bias.as_ref() };
-        let weights = prompt.value_weights.as_ref();
-        let beside = Beside { time: Some(&time), weights, rotary: &rotary, sequence: &sequence };
+        let sequence = Sequence {
+            cells: 0..cells,
+            others: cells..keys,
+            text: filled..keys,
+            bias: bias.as_ref(),
+            value_weights: prompt.value_weights.as_ref(),
+        };
+        let beside = Beside { time: Some(&time), rotary: &rotary, sequence: &sequence };
         let own_rotary = match &prompt.concepts {
-            Some((_, places)) => Some(self.rotary(std::slice::from_ref(places))?),
+            Some((_, places)) => Some(self.rotary.of(vec![places.clone()])?),
             None => None,
         };
         let asked = match (&prompt.concepts, &own_rotary) {
@@ -269,14 +272,6 @@ impl ZImage {
         let latent = latent_of(&self.final_linear.forward(&image)?, patch, PatchOrder::ChannelsLast, [height, width])?;
         // It was trained to predict image less noise.
         Ok(latent.neg()?)
-    }
-
-    fn rotary(&self, rows: &[Vec<[u32; 3]>]) -> Result<Rotary> {
-        let ZImageConfig { rope_theta, axes_dims, n_heads, .. } = &self.config;
-        let axes = RotaryAxes { theta: *rope_theta, channels: axes_dims.clone(), rounded: true };
-        // Rows that stand alike share one.
-        let alike = rows.iter().all(|row| Some(row) == rows.first());
-        Rotary::new(&axes, if alike { &rows[..rows.len().min(1)] } else { rows }, *n_heads, &self.device)
     }
 }
 

@@ -1,0 +1,123 @@
+//! A large text encoder of a pipeline: in memory, or gone from it once it has read what is known of
+//! the prompts.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use bytesize::ByteSize;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use super::free::free_memory;
+use super::options::LoadOptions;
+use crate::argument::{DTYPE, IGNORE_MEMORY};
+use crate::checkpoint::{Checkpoint, Part, Weights};
+use crate::{Error, Result};
+
+/// A text encoder that reads one prompt at a time.
+pub(super) trait Encoder: Sized {
+    /// What it is called in messages.
+    const NAME: &'static str;
+    /// What its network is built from beside weights.
+    type Config: Clone + fmt::Debug;
+
+    /// The network with the weights that `weights` holds.
+    fn build(config: &Self::Config, weights: VarBuilder) -> Result<Self>;
+
+    /// The states of one prompt, f32 `[1, tokens, channels]`.
+    fn read(&self, ids: &[u32]) -> Result<Tensor>;
+}
+
+/// What a tokenizer makes of a text.
+pub(super) type IdsOf<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>>;
+
+/// Where a text encoder is.
+#[derive(Debug)]
+pub(super) enum Place<E: Encoder> {
+    /// In memory.
+    Here(E),
+    /// It left memory once it had read some texts.
+    Gone(Gone<E::Config>),
+}
+
+/// A text encoder that left memory, and what it made of the texts that it read.
+#[derive(Debug)]
+pub(super) struct Gone<C> {
+    weights: Weights,
+    config: C,
+    dtype: DType,
+    device: Device,
+    ignore_memory: bool,
+    /// By the ids: states `[1, tokens, channels]`.
+    known: Mutex<HashMap<Vec<u32>, Tensor>>,
+}
+
+impl<E: Encoder> Place<E> {
+    /// The encoder in `part` of `checkpoint`, its weights as `dtype`. With `first` it reads the
+    /// texts of `options` and the empty one, and leaves.
+    ///
+    /// # Errors
+    /// When a weight is missing or of another shape.
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        part: Part,
+        config: &E::Config,
+        dtype: DType,
+        options: &LoadOptions,
+        first: Option<IdsOf>,
+    ) -> Result<Self> {
+        let weights = checkpoint.weights(part)?;
+        let encoder = weights.load(dtype, &options.device, |weights| E::build(config, weights))?;
+        let Some(ids_of) = first else { return Ok(Self::Here(encoder)) };
+        let mut known = HashMap::new();
+        for text in options.texts.iter().map(String::as_str).chain([""]) {
+            if let Entry::Vacant(place) = known.entry(ids_of(text)?) {
+                let states = encoder.read(place.key())?;
+                place.insert(states);
+            }
+        }
+        Ok(Self::Gone(Gone {
+            weights: checkpoint.weights(part)?,
+            config: config.clone(),
+            dtype,
+            device: options.device.clone(),
+            ignore_memory: options.ignore_memory,
+            known: Mutex::new(known),
+        }))
+    }
+
+    /// The states of one prompt, f32 `[1, tokens, channels]`.
+    ///
+    /// # Errors [`Error::Unsupported`] where the encoder left memory and has no room to come back,
+    /// and none of the texts that it read has these `ids`.
+    pub(super) fn states(&self, ids: &[u32]) -> Result<Tensor> {
+        let gone = match self {
+            Self::Here(encoder) => return encoder.read(ids),
+            Self::Gone(gone) => gone,
+        };
+        let known = || gone.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(states) = known().get(ids) {
+            return Ok(states.clone());
+        }
+        let needed = gone.weights.summary().parameters * gone.dtype.size_in_bytes() as u64;
+        let free = if gone.device.is_cpu() { free_memory() } else { None };
+        if let Some(free) = free.filter(|free| *free < needed && !gone.ignore_memory) {
+            let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
+            return Err(Error::Unsupported {
+                what: format!(
+                    "another text for {}, which needs {} beside the denoiser where {} are free,",
+                    E::NAME,
+                    gigabytes(needed),
+                    gigabytes(free)
+                ),
+                way_out: format!("take {DTYPE} bf16, or a smaller checkpoint; {IGNORE_MEMORY} tries all the same"),
+            });
+        }
+        let encoder = E::build(&gone.config, gone.weights.var_builder(gone.dtype, &gone.device))?;
+        let states = encoder.read(ids)?;
+        known().insert(ids.to_vec(), states.clone());
+        Ok(states)
+    }
+}
