@@ -16,7 +16,7 @@ use attnmap::files::check_own;
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Choice, LoadOptions, Pipeline};
 use attnmap::run::Run;
-use attnmap::trace::{Half, WordInfo};
+use attnmap::trace::{Half, WordInfo, only};
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -113,18 +113,8 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (latent, image) = (trace.about.latent, trace.about.image);
     let prompt = &trace.about.prompt;
     let one = |argument: Argument, text: &str| -> Result<WordInfo> {
-        let mut words = prompt.select(text).map_err(|error| error.named(argument))?;
-        if words.len() > 1 {
-            let places: Vec<String> = words.iter().map(|word| format!("{}#{}", word.text, word.occurrence)).collect();
-            let reason = format!(
-                "{} stands for {} words; name one: {}",
-                attnmap::in_quotes(text),
-                words.len(),
-                places.join(" or ")
-            );
-            return Err(Error::argument(argument, reason));
-        }
-        words.pop().ok_or_else(|| Error::argument(argument, format!("{} is no word", attnmap::in_quotes(text))))
+        let words = prompt.select(text).map_err(|error| error.named(argument))?;
+        only(text, words).map_err(|reason| Error::argument(argument, reason))
     };
     if args.word.is_none() && !args.region.is_given() {
         let reason = "name a place: --word WORD, or --at X,Y or --box X,Y,W,H in pixels, or --region FILE";

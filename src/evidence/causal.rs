@@ -1,6 +1,6 @@
 //! What changes when a word's influence is cut: prediction maps on the run's own trajectory.
 //!
-//! At some steps of the run the UNet predicts twice from the latents that the run had there. It
+//! At some steps of the run the denoiser predicts twice from the latents that the run had there. It
 //! does so with the prompt, and with a word cut out of it. The image never diverges, so that the
 //! difference stays aligned with what was drawn. The map of a word is
 //!
@@ -164,7 +164,7 @@ pub fn context(pipeline: &Pipeline, rows: &[Row], options: &Options) -> Result<P
 /// The latents of a run at each step, made again from its seed.
 #[derive(Debug, Clone)]
 pub struct Trajectory {
-    /// What the UNet was shown at each step, f32 `[1, channels, h, w]`.
+    /// What the denoiser was shown at each step, f32 `[1, channels, h, w]`.
     pub inputs: Vec<Tensor>,
     /// The timestep of each step.
     pub timesteps: Vec<f64>,
@@ -210,7 +210,7 @@ pub struct Change {
 }
 
 /// The changes that `rows` make against `whole` at the given `(input, timestep)`s of a run with
-/// `options`. At most `batch` rows go through the UNet at once.
+/// `options`. At most `batch` rows go through the denoiser at once.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `progress`, told of every call, breaks; those of the networks.
@@ -255,7 +255,7 @@ pub fn changes(
     Ok(maps.into_iter().map(change).collect())
 }
 
-/// How many UNet calls [`changes`] makes.
+/// How many calls of the denoiser [`changes`] makes.
 pub fn calls(rows: usize, steps: usize, batch: usize) -> usize {
     rows.div_ceil(batch.max(2) - 1) * steps
 }

@@ -85,7 +85,7 @@ pub struct Cost {
     /// Steps of whole runs: this one again, and every image that is generated with something
     /// changed.
     pub steps: usize,
-    /// Single calls of the UNet.
+    /// Single calls of the denoiser.
     pub calls: usize,
     /// Rows of each call, at most.
     pub rows: usize,
@@ -469,7 +469,7 @@ pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
     Ok((prompt, options))
 }
 
-/// What the UNet was shown at each call of `run`, with the timestep. A traced picture is noised
+/// What the denoiser was shown at each call of `run`, with the timestep. A traced picture is noised
 /// again. A generated image is made again and must be `image`, but for what rounding in a batch of
 /// several images does. `progress` is told of every step.
 ///

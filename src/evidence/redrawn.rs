@@ -9,7 +9,7 @@ use crate::pipeline::{Options, Pipeline};
 use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
 use crate::run::slug;
-use crate::trace::{PromptInfo, WordInfo};
+use crate::trace::{PromptInfo, WordInfo, only};
 use crate::{Error, Result, percent};
 use image::{DynamicImage, GrayImage, Luma, RgbImage};
 use imageproc::distance_transform::Norm;
@@ -211,14 +211,9 @@ impl Reweight {
             return Err(Error::argument(WEIGHT, format!("must be 0 to {MOST}; {wrong} given")));
         }
         let name = &asked.word;
-        let mut words = prompt.select(name).map_err(|error| error.named(WEIGHT))?;
-        match (words.pop(), words.is_empty()) {
-            (Some(word), true) => Ok(Self { word, weights: asked.weights.clone() }),
-            _ => Err(Error::argument(
-                WEIGHT,
-                format!("{} stands in the prompt several times; write {name}#1 or {name}#2", crate::in_quotes(name)),
-            )),
-        }
+        let words = prompt.select(name).map_err(|error| error.named(WEIGHT))?;
+        let word = only(name, words).map_err(|reason| Error::argument(WEIGHT, reason))?;
+        Ok(Self { word, weights: asked.weights.clone() })
     }
 }
 

@@ -123,7 +123,7 @@ pub struct Looked<'a> {
     pub steps: &'a [(&'a Tensor, f64)],
     /// How attention maps are made; a window of steps counts for nothing here.
     pub aggregate: &'a Aggregate,
-    /// At most so many rows go through the UNet at once.
+    /// At most so many rows go through the denoiser at once.
     pub batch: usize,
 }
 

@@ -175,11 +175,7 @@ pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize
 /// The object's tokens: those whose bytes lie in its range.
 fn word_at(prompt: &PromptInfo, object: &Object, scene: &str) -> Result<WordInfo> {
     let Range { start, end } = object.range;
-    let inside = |&index: &usize| {
-        let token = &prompt.tokens[index];
-        token.start < token.end && token.start >= start && token.end <= end
-    };
-    let tokens: Vec<usize> = (0..prompt.tokens.len()).filter(inside).collect();
+    let tokens = prompt.tokens_within(&object.range);
     if tokens.is_empty() {
         let reason = format!(
             "{} at bytes {start} to {end} is no word of the caption {}",

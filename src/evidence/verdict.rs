@@ -22,8 +22,8 @@ pub const LEAST_EFFECT: f64 = 1.6e-4;
 /// From this share of the prediction on, the word mattered much: nine tenths of the nouns do.
 pub const MUCH_EFFECT: f64 = 1.4e-3;
 
-/// Below this share of the image that changes without the word, it did not matter: what parts
-/// articles from things on the first 70 held-out prompts with the fewest errors.
+/// Below this share of the image that changes without the word, it did not matter. On the first 70
+/// held-out prompts it parts articles from things with the fewest errors.
 pub const LEAST_CHANGED: f64 = 0.003;
 
 /// From this share of the image on, the word mattered much: three quarters of the things do, of the
@@ -216,6 +216,9 @@ fn nothing() -> Shows {
     Shows::Nothing
 }
 
+/// What a map is to one that a control shows as well.
+const NO_BETTER: &str = "no better than another word's map, or one that knows of no word";
+
 impl WordEvidence {
     /// Answers both questions by the present thresholds, given the share of the image that
     /// `changed` where it was drawn without the word.
@@ -227,34 +230,44 @@ impl WordEvidence {
         self.sentence = self.in_words();
     }
 
+    /// Both answers and what was measured, in words.
     fn in_words(&self) -> String {
-        let inside = percent(self.attention.drop);
-        let (word, how) = (&self.word, self.mattered.name());
-        let changes = match self.changed {
-            Some(changed) => {
-                format!("Without {word:?} {} of the image changes: it mattered {how}.", percent(changed))
-            }
-            None => {
-                format!("Cutting {word:?} moves {} of the prediction: it mattered {how}.", percent(self.effect))
-            }
-        };
+        let (changes, how) = (self.changes(), self.mattered.name());
+        let lights = || format!("the fifth of the image that it lights {}", self.holds());
         let map = match self.shows {
             Shows::Nothing => "There is nothing that its map could show.".to_owned(),
-            Shows::Yes => {
-                format!("Its map shows where: the fifth of the image that it lights holds {inside} of the change.")
-            }
-            Shows::No => format!(
-                "Its map does not show where: the fifth of the image that it lights holds {inside} of the change."
-            ),
-            Shows::Partly if self.attention.iou_top >= SHOWN => {
-                "Its map shows where no better than another word's map, or one that knows of no word.".to_owned()
-            }
-            Shows::Partly => format!(
-                "Its map shows a part of where: the fifth of the image that it lights holds {inside} of the \
-                change."
-            ),
+            Shows::Yes => format!("Its map shows where: {}.", lights()),
+            Shows::No => format!("Its map does not show where: {}.", lights()),
+            Shows::Partly if self.is_matched() => format!("Its map shows where {NO_BETTER}."),
+            Shows::Partly => format!("Its map shows a part of where: {}.", lights()),
         };
-        format!("{changes} {map}")
+        format!("{changes}: it mattered {how}. {map}")
+    }
+
+    /// What was measured, in words, for where both answers stand beside it.
+    pub fn measured(&self) -> String {
+        let map = match self.shows {
+            Shows::Nothing => String::new(),
+            Shows::Partly if self.is_matched() => format!(" The map does {NO_BETTER}."),
+            _ => format!(" The fifth of the image that its map lights {}.", self.holds()),
+        };
+        format!("{}.{map}", self.changes())
+    }
+
+    fn changes(&self) -> String {
+        match self.changed {
+            Some(changed) => format!("Without {:?} {} of the image changes", self.word, percent(changed)),
+            None => format!("Cutting {:?} moves {} of the prediction", self.word, percent(self.effect)),
+        }
+    }
+
+    fn holds(&self) -> String {
+        format!("holds {} of the change", percent(self.attention.drop))
+    }
+
+    /// Whether a control shows where as well as its map does.
+    fn is_matched(&self) -> bool {
+        self.attention.iou_top >= SHOWN
     }
 }
 

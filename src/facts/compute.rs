@@ -142,8 +142,9 @@ pub struct WordFacts {
     /// adjectives, words that [set the scene](lexicon::sets_the_scene), words that nothing looked
     /// for, and all words of joint attention.
     pub neglected: Option<bool>,
-    /// The highest attention to it in one place over that of the image on average, of the default
-    /// maps before the words compete: 1 the same everywhere. Absent for joint attention.
+    /// The highest attention to it in one place over that of the image on average; 1 where it is
+    /// the same everywhere. Of the default maps before the words compete. Absent for joint
+    /// attention.
     #[serde(default)]
     pub contrast: Option<f32>,
     /// Its peak as a share of [`Facts::filler_peak`]; absent for fillers and where there is none.
@@ -242,9 +243,6 @@ pub struct Context<'a> {
 pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let threshold = if context.threshold > 0.0 { context.threshold } else { crate::heatmap::THRESHOLD };
     let names: Vec<String> = maps.chosen.iter().map(WordInfo::label).collect();
-    // What the prompt states, binds and neglects concerns its own words; probes come after them.
-    let texts: Vec<&str> =
-        maps.chosen.iter().filter(|word| !maps.is_probe(word)).map(|word| word.text.as_str()).collect();
     let role = |word| if maps.is_probe(word) { Role::Probe } else { lexicon::role(&word.text) };
     let roles: Vec<Role> = maps.chosen.iter().map(role).collect();
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
@@ -271,6 +269,25 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let words = words.collect();
     let common = |a: usize, b: usize| (overlap(maps.word(a), maps.word(b)) as f32).min(1.0);
     let overlap = (0..names.len()).map(|a| (0..names.len()).map(|b| common(a, b)).collect()).collect();
+    let Between { relations, stated, leakage } = between(maps, &roles, &layouts, context.bind);
+    let over_seeds = !context.filler_peaks.is_empty();
+    Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
+}
+
+/// What maps say of words to each other.
+struct Between {
+    relations: Vec<Lies>,
+    stated: Vec<Stated>,
+    leakage: Vec<Leakage>,
+}
+
+/// What `maps` say of their words to each other; `roles` and `layouts` are of the words, and `bind`
+/// is as in [`Context`].
+fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], bind: Option<&[(usize, usize)]>) -> Between {
+    let names: Vec<String> = maps.chosen.iter().map(WordInfo::label).collect();
+    // What the prompt states and binds concerns its own words; probes come after them.
+    let texts: Vec<&str> =
+        maps.chosen.iter().filter(|word| !maps.is_probe(word)).map(|word| word.text.as_str()).collect();
     let content: Vec<usize> = (0..names.len()).filter(|&word| is_thing(roles[word], &maps.chosen[word].text)).collect();
     let mut relations = Vec::new();
     for &subject in &content {
@@ -285,14 +302,12 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
         }
     }
     // Words for the whole scene lie nowhere, and no adjective can go to them.
-    let scene = |word: usize| lexicon::sets_the_scene(texts[word]);
+    let scene = |word: usize| !lexicon::names_a_thing(texts[word]);
     let claims = lexicon::claims(&texts).into_iter().filter(|claim| !scene(claim.subject) && !scene(claim.object));
-    let stated = claims.map(|claim| stated(&claim, &layouts, &names)).collect();
+    let stated = claims.map(|claim| stated(&claim, layouts, &names)).collect();
     let of_things = || lexicon::bindings(&texts).into_iter().filter(|&(_, noun)| !scene(noun)).collect();
-    let bindings = context.bind.map_or_else(of_things, <[_]>::to_vec);
-    let leakage = leakage(maps, &names, &bindings, &roles);
-    let over_seeds = !context.filler_peaks.is_empty();
-    Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
+    let bindings = bind.map_or_else(of_things, <[_]>::to_vec);
+    Between { relations, stated, leakage: leakage(maps, &names, &bindings, roles) }
 }
 
 /// The facts of a trace's words and of `probes` after them, maps by `how`. `bind` as in
@@ -325,12 +340,15 @@ pub fn of_trace(
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
     let context = Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() };
     let mut found = facts(&maps, &context);
-    // What is said of a phrase or a tag is told of its things: the map of "a red apple" is as wide
+    // What is said of a phrase or a tag is told of its things. The map of "a red apple" is as wide
     // as that of "a".
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let things: Vec<WordInfo> = words.iter().map(|word| of_its_things(prompt, word)).collect();
     if things != *words {
-        let of_things = facts(&heatmap::aggregate(trace, how, &things)?, &Context { steps: &[], ..context });
+        let of_things = heatmap::aggregate(trace, how, &things)?;
+        let roles: Vec<Role> = found.words.iter().map(|word| word.role).collect();
+        let layouts: Vec<Layout> = (0..things.len()).map(|word| of_things.layout(word, found.threshold)).collect();
+        let of_things = between(&of_things, &roles, &layouts, bind.as_deref());
         (found.relations, found.stated, found.leakage) = (of_things.relations, of_things.stated, of_things.leakage);
     }
     // The bound was measured on the default maps of cross-attention, and whatever maps were chosen
@@ -387,9 +405,10 @@ pub(super) fn filler_peak(peaks: &[f32]) -> Option<f32> {
     (!sorted.is_empty()).then(|| percentile(&sorted, 0.5) as f32)
 }
 
-/// Whether the peak of a word of this kind can tell whether the word was heeded.
+/// Whether the peak of a word of this kind can tell whether the word was heeded. A probe was not
+/// asked of the picture.
 fn is_thing(role: Role, word: &str) -> bool {
-    role == Role::Content && lexicon::names_a_thing(word)
+    role != Role::Probe && lexicon::names_a_thing(word)
 }
 
 /// The highest attention to `word` in one place over its mean over the image, before the words

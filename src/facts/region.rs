@@ -158,11 +158,11 @@ pub struct Part {
 /// among the causes.
 const FAINT: f64 = 0.05;
 
-/// Orders `parts`, which are of `words`, the words of a prompt in order, by which share of all that
-/// cutting the word changes lies in the place, the highest first. A colour or the like works
-/// through its noun: it follows that, and both come where the higher share of the two is. Words
-/// that change hardly anything here come after the others, and words that were not tested after
-/// those, as they were.
+/// Orders `parts`, which are of `words`, the words of a prompt in order. The order is by which
+/// share of all that cutting the word changes lies in the place, the highest first. A colour or the
+/// like works through its noun: it follows that, and both come where the higher share of the two
+/// is. Words that change hardly anything here come after the others, and words that were not tested
+/// after those, as they were.
 pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);

@@ -6,7 +6,7 @@ use super::expect::Outcome;
 use super::lexicon::{self, Role};
 use super::{Context, Facts, Lies, facts};
 use crate::heatmap::{Heatmaps, Point, SavedAggregate};
-use crate::trace::{CheckpointInfo, Grid};
+use crate::trace::{CheckpointInfo, Grid, bare};
 use crate::{Error, Result, percent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -223,7 +223,7 @@ impl WordSweep {
 
     /// Whether it can have a habit: words for the whole scene and little words have no place.
     pub fn has_a_place(&self) -> bool {
-        self.role != Role::Filler && !lexicon::sets_the_scene(&self.word)
+        self.role == Role::Adjective || lexicon::names_a_thing(bare(&self.word))
     }
 
     /// The habit in a sentence.
@@ -244,17 +244,19 @@ impl WordSweep {
         }
     }
 
-    /// As a row of a table: word, peak, where it lands, how far from there on average, the share of
-    /// seeds that neglect it. Places are in per cent of the image's width and height; `-` where
-    /// there is none.
-    pub fn cells(&self) -> [String; 5] {
+    /// As a row of a table, of an `image` of so many pixels: word, peak, and the pixel where it
+    /// lands. Then how far from there on average, in per cent of the image's sides, and in how many
+    /// seeds it was probably not drawn. `-` stands where there is none.
+    pub fn cells(&self, image: Grid) -> [String; 5] {
         let none = || "-".to_owned();
+        let pixel = |share: f32, pixels: usize| (share * pixels as f32).floor();
+        let seeds = self.centroids.len();
         [
             self.word.clone(),
             percent(self.peak),
-            self.mean.map_or_else(none, |mean| format!("{}, {}", percent(mean.x), percent(mean.y))),
+            self.mean.map_or_else(none, |at| format!("{},{}", pixel(at.x, image.width), pixel(at.y, image.height))),
             self.scatter.map_or_else(none, percent),
-            self.neglected.map_or_else(none, percent),
+            self.neglected.map_or_else(none, |share| format!("in {:.0} of {seeds}", share * seeds as f64)),
         ]
     }
 }
@@ -471,5 +473,10 @@ mod tests {
         );
         assert!((sweep.words[0].scatter.unwrap() - 0.75 * 0.1875f32.sqrt()).abs() < 1e-6);
         assert_eq!(collector.mean_maps()[0], 0.375);
+        // The cat's centres are the middle of the first cell, three times, and of the seventh.
+        let image = Grid::new(64, 128);
+        assert_eq!(sweep.words[0].cells(image), ["cat", "50 %", "32,32", "32 %", "in 0 of 4"]);
+        assert_eq!(sweep.words[3].cells(image)[4], "in 4 of 4");
+        assert_eq!(sweep.words[1].cells(image)[4], "-", "never said of words that are no things");
     }
 }

@@ -14,11 +14,8 @@ pub(crate) fn of_its_things(prompt: &PromptInfo, word: &WordInfo) -> WordInfo {
         start..start + piece.len()
     };
     let things: Vec<_> = text.split_whitespace().filter(|piece| names_a_thing(piece)).map(place).collect();
-    let of_a_thing = |&&at: &&usize| {
-        let token = prompt.tokens.get(at);
-        token.is_some_and(|token| things.iter().any(|thing| thing.start <= token.start && token.end <= thing.end))
-    };
-    let tokens: Vec<usize> = word.tokens.iter().filter(of_a_thing).copied().collect();
+    let of_things: Vec<usize> = things.iter().flat_map(|thing| prompt.tokens_within(thing)).collect();
+    let tokens: Vec<usize> = word.tokens.iter().filter(|token| of_things.contains(token)).copied().collect();
     WordInfo { tokens: if tokens.is_empty() { word.tokens.clone() } else { tokens }, ..word.clone() }
 }
 

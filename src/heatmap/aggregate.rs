@@ -64,7 +64,7 @@ pub struct Heatmaps {
     pub goca: Option<Goca>,
     /// `[T + 1 + P]`, the padding between tokens and probes: what stands for a token's share where
     /// the maps are not of the places' attention. Of concepts it is the mean of the token's part of
-    /// the map; of the text's own queries it is what the token gives to the image in all.
+    /// the map. Of the text's own queries it is what the token gives to the image in all.
     pub own_shares: Option<Vec<f32>>,
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Aggregate, Filter, Resampler};
 use crate::argument::{AGGREGATE, CONCEPTS, HEADS, LAYERS};
-use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, TokenInfo, TokenKind, Trace};
+use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, Trace};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -20,8 +20,8 @@ pub(super) struct Concepts {
     /// `[concepts, height, width]`: the mean over the sites of each concept's share of a place,
     /// summed over the steps.
     shares: Vec<f32>,
-    /// The tokens of each concept, in the numbers of [`WordInfo::tokens`], as the prompt and the
-    /// probes have them: one list for each time that it stands there.
+    /// The tokens of each concept in the prompt and the probes, in the numbers of
+    /// [`WordInfo::tokens`]. There is one list for each time that it stands there.
     tokens: Vec<Vec<Vec<usize>>>,
 }
 
@@ -126,13 +126,8 @@ fn standing(prompt: &PromptInfo, text: &str) -> Vec<Vec<usize>> {
     let whole = |at: &usize| {
         ends(prompt.text[..*at].chars().next_back()) && ends(prompt.text[at + text.len()..].chars().next())
     };
-    let of = |at: usize| -> Vec<usize> {
-        let inside = |token: &TokenInfo| token.start < token.end && at <= token.start && token.end <= at + text.len();
-        let tokens = prompt.tokens.iter().enumerate();
-        tokens.filter(|(_, token)| token.kind == TokenKind::Text && inside(token)).map(|(index, _)| index).collect()
-    };
     let places = prompt.text.match_indices(text).map(|(at, _)| at).filter(whole);
-    places.map(of).filter(|tokens| !tokens.is_empty()).collect()
+    places.map(|at| prompt.tokens_within(&(at..at + text.len()))).filter(|tokens| !tokens.is_empty()).collect()
 }
 
 /// Where each concept stands in the prompt or among the probes.

@@ -1,6 +1,6 @@
-//! GoCA's maps (Meng et al. 2026, arXiv 2603.06178, and the authors' code, Darkbblue/goca): heads
-//! weighted by what they give to a layer's output, layers by how alike their self-attention and a
-//! reference are, words that compete, and self-attention that carries their maps on.
+//! GoCA's maps (Meng et al. 2026, arXiv 2603.06178, and the authors' code, Darkbblue/goca). Heads
+//! are weighted by what they give to a layer's output. Layers are weighted by how alike their
+//! self-attention and a reference are. Words compete, and self-attention carries their maps on.
 
 use super::{Filter, Resampler};
 use crate::trace::{Buffer, GocaMaps, Grid, Site, Stage};
@@ -104,7 +104,7 @@ impl GocaStep<'_> {
     }
 }
 
-/// The sum over all pairs of places of the product of two attentions of places to places, each
+/// The sum over all pairs of places of the product of two attentions of places to places. Each is
 /// brought to `grid`: bilinearly in what is looked at, by repetition in what looks.
 fn agreement(one: (&Site, &[f32]), other: (&Site, &[f32]), grid: Grid) -> f64 {
     let sized = |(site, values): (&Site, &[f32])| (Grid::new(site.height, site.width), values.to_vec());
@@ -164,8 +164,9 @@ impl Goca {
     /// The map of the word of `tokens`, `[height, width]` on the latent grid: 0 to the number of
     /// steps. Tokens that have no map are left out.
     ///
-    /// The mean over the tokens is divided by what the text has in all, blurred by 5x5, stretched
-    /// from 0 to 1, carried along the self-attention twice, and stretched again.
+    /// The mean over the tokens is divided by what the text has in all, blurred by 5x5 and
+    /// stretched from 0 to 1. Then it is carried along the self-attention twice and stretched
+    /// again.
     pub fn map(&self, tokens: &[usize]) -> Vec<f32> {
         let cells = self.grid.cells();
         let planes: Vec<&[f32]> =

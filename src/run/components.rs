@@ -1,10 +1,10 @@
 //! The components of a run's attention, as a picture and as numbers in its folder.
 
-use crate::argument::RUN;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
+use crate::argument::RUN;
 use crate::components::{Component, Components};
 use crate::files::{check_own, write_json};
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};

@@ -90,7 +90,7 @@ pub struct RunRecord {
     pub expectations: Vec<Outcome>,
     /// The sites that were watched, in network order.
     pub sites: Vec<Site>,
-    /// The scheduler's timestep of every UNet call.
+    /// The scheduler's timestep of every call of the denoiser.
     pub timesteps: Vec<f64>,
     /// Seconds by part. Left out where equal runs must be equal bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -213,6 +213,11 @@ impl RunRecord {
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
         crate::files::write_json(&folder.join(FILE), self)
+    }
+
+    /// The share of a map's maximum from which a place counts to the word's area, in this run.
+    pub fn threshold(&self) -> f32 {
+        self.words.first().map_or(self.display.threshold, |word| word.layout.threshold)
     }
 
     /// Puts in what `heatmaps`, made as `how` says, tell. That is the aggregate's name, shares and

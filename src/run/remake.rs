@@ -159,7 +159,7 @@ pub(crate) fn remapped(record: &RunRecord, trace: &Trace, how: &Aggregate) -> Re
     let unrecorded = || Error::argument(HALF, "this run recorded the prompt alone");
     let (_, prompt) = trace.half(how.half).ok_or_else(unrecorded)?;
     let words: Vec<WordInfo> = record.words.iter().chain(&record.probes).map(|word| word.word.clone()).collect();
-    let threshold = record.words.first().map_or(record.display.threshold, |word| word.layout.threshold);
+    let threshold = record.threshold();
     let maps = heatmap::aggregate(trace, how, &words)?;
     let mut remapped = record.clone();
     remapped.describe(&maps, how, prompt, threshold);

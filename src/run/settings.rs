@@ -67,7 +67,7 @@ pub struct Look {
 }
 
 impl Settings {
-    /// Steps that were asked for. PNDM makes one UNet call more.
+    /// Steps that were asked for. PNDM makes one call of the denoiser more.
     pub fn steps(&self) -> usize {
         self.sampling.steps.unwrap_or_default()
     }

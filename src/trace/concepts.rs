@@ -1,5 +1,5 @@
-//! Concepts of a run: words that read the image beside the prompt, and how alike their attention
-//! outputs and those of the image's places are (ConceptAttention).
+//! Concepts of a run (ConceptAttention): words that read the image beside the prompt. It is kept
+//! how alike their attention outputs and those of the image's places are.
 
 use super::{Buffer, Site};
 use crate::{Error, Result};

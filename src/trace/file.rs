@@ -78,12 +78,12 @@ impl Trace {
         &self.source
     }
 
-    /// Number of recorded steps (UNet calls).
+    /// Number of recorded steps (calls of the denoiser).
     pub fn steps(&self) -> usize {
         self.recording.timesteps.len()
     }
 
-    /// What the calls of the UNet are: `step`, or `noise level` where an existing picture was
+    /// What the calls of the denoiser are: `step`, or `noise level` where an existing picture was
     /// looked at.
     pub fn call(&self) -> &'static str {
         if self.about.is_look() { "noise level" } else { "step" }
@@ -116,7 +116,7 @@ impl Trace {
     }
 
     /// The channels of the probes and the words that they make, where the run was asked about any
-    /// in cross-attention; they belong to the conditional half.
+    /// in cross-attention. They belong to the conditional half.
     pub fn probes(&self, half: Half) -> Option<(&ProbeMaps, Vec<WordInfo>)> {
         let maps = self.recording.probes.as_ref().filter(|_| half == Half::Conditional)?;
         Some((maps, probe_words(&self.about.prompt, &self.about.probes)))

@@ -1,5 +1,5 @@
 //! What GoCA's maps are made of: every token's share of a place, with heads and layers weighted,
-//! and the self-attention that words' maps are carried along.
+//! and the self-attention that carries words' maps.
 
 use super::self_attention::check_self_attention;
 use super::{Buffer, Grid};

@@ -37,6 +37,8 @@ pub use queries::{EncoderQueries, Queries, QueriesKeys, QueryNeed, QueryPlan, Qu
 pub use queries_file::QUERIES;
 pub use recorder::{Plan, Recorder};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
+pub(crate) use select::bare;
+pub use select::only;
 pub use self_attention::{SelfAttention, SelfAttentionPlan};
 pub use site::{AttentionKind, AttentionObserver, Both, Site, Stage, Step, Unobserved};
 pub use spelling::{is_variation_selector, normalized};

@@ -1,5 +1,5 @@
-//! What scores are made of: the queries and keys of attention layers, kept where a run is asked for
-//! them and they fit a budget of memory.
+//! What scores are made of: the queries and keys of attention layers. They are kept where a run is
+//! asked for them and they fit a budget of memory.
 
 use super::recorder::with_f32;
 use super::self_attention::in_units;
@@ -46,7 +46,7 @@ impl QueriesKeys {
     }
 
     /// The logarithm of the sum of the exponentials of the scores of place `query` and all `keys`
-    /// in `head`: the soft-max of a score `s` is `exp(s - this)`.
+    /// in `head`. The soft-max of a score `s` is `exp(s - this)`.
     ///
     /// # Panics
     /// As [`products`](Self::products).
@@ -172,8 +172,8 @@ impl Queries {
 /// The sites whose queries are kept, and what that takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryPlan {
-    /// Bytes of memory while the run goes on: the sums of every site and image, its keys, those of
-    /// the text encoders, and one site's queries of the whole batch at a time.
+    /// Bytes of memory while the run goes on. They are the sums of every site and image, its keys,
+    /// and those of the text encoders. One site's queries of the whole batch at a time come beside.
     pub bytes: u64,
     /// Bytes of the file of one image.
     pub file: u64,
@@ -234,7 +234,7 @@ fn plural(sites: usize) -> String {
 }
 
 /// Watches the queries of some sites in a run. Keys of a prompt do not change over the steps, so
-/// the mean of the queries has the mean of the scores: memory does not grow with the steps.
+/// the mean of the queries has the mean of the scores. Memory does not grow with the steps.
 #[derive(Debug)]
 pub struct QueryRecorder {
     images: usize,

@@ -19,7 +19,7 @@ pub enum Half {
 pub struct Recording {
     /// The recorded sites in network order.
     pub sites: Vec<Site>,
-    /// The scheduler's timestep of every UNet call.
+    /// The scheduler's timestep of every call of the denoiser.
     pub timesteps: Vec<f64>,
     /// The half that was given the prompt.
     pub conditional: HalfMaps,

@@ -3,6 +3,38 @@
 use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo, normalized};
 use crate::argument::{BY, WORDS};
 use crate::{Error, Result};
+use std::ops::Range;
+
+/// The one word of `found`, which a [selection](PromptInfo::select) of `name` gave; the reason
+/// where there are several, with how each is called.
+///
+/// # Errors
+/// That reason, for an error on whatever argument gave the name.
+pub fn only(name: &str, mut found: Vec<WordInfo>) -> Result<WordInfo, String> {
+    let alike = found.iter().all(|word| normalized(&word.text) == normalized(&found[0].text));
+    let called = |word: &WordInfo| match alike {
+        true => format!("{}#{}", word.text, word.occurrence),
+        false => word.label(),
+    };
+    let asked = crate::in_quotes(name);
+    match (found.pop(), found.is_empty()) {
+        (Some(word), true) => Ok(word),
+        (None, _) => Err(format!("{asked} is no word")),
+        (Some(last), false) => {
+            found.push(last);
+            let names: Vec<String> = found.iter().map(called).collect();
+            Err(format!("{asked} stands for {} words; name one: {}", names.len(), names.join(" or ")))
+        }
+    }
+}
+
+/// A word's [label](WordInfo::label) without the number that tells it from others of its name.
+pub(crate) fn bare(label: &str) -> &str {
+    match label.rsplit_once('#') {
+        Some((bare, number)) if !bare.is_empty() && number.parse::<usize>().is_ok() => bare,
+        _ => label,
+    }
+}
 
 impl PromptInfo {
     /// The words that `choice` names, in its order. They are words or phrases of the prompt,
@@ -91,6 +123,19 @@ impl PromptInfo {
         let name = normalized(name);
         let several = self.words.iter().map(|word| &word.text).filter(|text| text.contains(char::is_whitespace));
         several.flat_map(|text| text.split_whitespace()).any(|part| normalized(part) == name)
+    }
+
+    /// The positions of the tokens that lie within a range of the prompt's bytes, special tokens
+    /// left out.
+    pub fn tokens_within(&self, range: &Range<usize>) -> Vec<usize> {
+        let within = |token: &super::TokenInfo| {
+            token.kind == TokenKind::Text
+                && token.start < token.end
+                && range.start <= token.start
+                && token.end <= range.end
+        };
+        let tokens = self.tokens.iter().enumerate();
+        tokens.filter(|(_, token)| within(token)).map(|(position, _)| position).collect()
     }
 
     /// The tokens of `kind`, each as a word called `name`.
@@ -233,6 +278,18 @@ mod tests {
         assert_eq!(chosen("hair").unwrap(), [word("hair", 1, &[7])]);
         assert_eq!(chosen("<start>,<end>").unwrap(), [word("<start>", 1, &[0]), word("<end>", 1, &[13])]);
         assert_eq!(chosen("apple#1,apple#1").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_stands_for_several_is_refused_with_the_name_of_each() {
+        let prompt = prompt("an Apple, an apple and a pear", &["an", "Apple", ",", "an", "apple", "and", "a", "pear"]);
+        let one = |name: &str| only(name, prompt.select(name).unwrap()).map(|word| word.tokens);
+        assert_eq!(one("apple#2"), Ok(vec![5]));
+        assert_eq!(one("apple").unwrap_err(), "\"apple\" stands for 2 words; name one: Apple#1 or apple#2");
+        assert_eq!(one("pear,apple#2").unwrap_err(), "\"pear,apple#2\" stands for 2 words; name one: pear or apple#2");
+        // What is named can be asked for.
+        assert_eq!(one("Apple#1"), Ok(vec![2]));
+        assert_eq!([bare("apple#2"), bare("apple"), bare("#2"), bare("a#b")], ["apple", "apple", "#2", "a#b"]);
     }
 
     #[test]

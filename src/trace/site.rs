@@ -80,9 +80,9 @@ impl Site {
 /// The denoising step that the following observations belong to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// 0-based UNet call; PNDM makes one call more than it was asked steps.
+    /// 0-based call of the denoiser; PNDM makes one call more than it was asked steps.
     pub index: usize,
-    /// Number of UNet calls in the run.
+    /// Number of calls of the denoiser in the run.
     pub count: usize,
     /// The scheduler's timestep, in training steps (0 to 999 for most checkpoints).
     pub timestep: f64,
@@ -99,7 +99,7 @@ impl Step {
     }
 }
 
-/// Someone who watches attention while the UNet runs: asked first, then told.
+/// Someone who watches attention while the denoiser runs: asked first, then told.
 ///
 /// It is passed down the network by reference; there are no global hooks. A site that nobody wants
 /// takes the fast path, which never forms its probabilities.
@@ -167,9 +167,9 @@ pub trait AttentionObserver {
         false
     }
 
-    /// What each head of `site` gives to its output, f32 `[batch, heads, height * width]`: the
-    /// product of the head's part and the whole, divided by its sum over the heads. Called after
-    /// [`observe`](Self::observe), rows as there.
+    /// What each head of `site` gives to its output, f32 `[batch, heads, height * width]`. It is
+    /// the product of the head's part and the whole, divided by its sum over the heads. Called
+    /// after [`observe`](Self::observe), rows as there.
     fn observe_head_shares(&mut self, _site: &Site, _shares: &Tensor) -> Result<()> {
         Ok(())
     }
@@ -180,7 +180,7 @@ pub trait AttentionObserver {
     }
 }
 
-/// The observer that wants nothing: the UNet takes its fast path everywhere.
+/// The observer that wants nothing: the denoiser takes its fast path everywhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unobserved;
 

@@ -125,8 +125,8 @@ fn pictures(folder: &Path) -> Result<Vec<String>> {
     Ok(ids)
 }
 
-/// The challenge's colour of a class: the bits of its number, three at a time, fill red, green and
-/// blue from the top (`VOClabelcolormap.m` of the development kit).
+/// The challenge's colour of a class, as `VOClabelcolormap.m` of the development kit has it. The
+/// bits of its number, three at a time, fill red, green and blue from the top.
 fn colour(class: u8) -> [u8; 3] {
     let mut colour = [0u8; 3];
     for bit in 0..8 {

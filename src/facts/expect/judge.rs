@@ -5,7 +5,7 @@ use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Relation};
 use crate::facts::things::of_its_things;
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
-use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, normalized};
+use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, bare, normalized, only};
 use crate::{Error, Result, in_quotes, percent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,8 +22,8 @@ pub const SEEN: f32 = 0.33;
 pub struct Sighting {
     /// The thing.
     pub thing: String,
-    /// By how much the error of the prediction is lower with the caption, in the window of the
-    /// image where that is most, in shares of the error without it; below 0 where the caption helps
+    /// By how much the error of the prediction is lower with the caption, in shares of the error
+    /// without it. Of the window of the image where that is most; below 0 where the caption helps
     /// nowhere.
     pub gain: f32,
 }
@@ -67,8 +67,8 @@ pub enum Measure {
     Margin,
     /// The share of a region within a box, 0 to 1.
     Inside,
-    /// By how much a caption of the thing lowers the error of the prediction in one window of the
-    /// image, in shares of the error without.
+    /// By how much a caption of the thing lowers the prediction's error in one window of the image,
+    /// in shares of the error without.
     Gain,
     /// The highest attention in one place over that of the image on average; in runs of earlier
     /// versions.
@@ -250,14 +250,6 @@ fn name(thing: &str) -> String {
     thing.replace(',', " ")
 }
 
-/// `thing` without the number that tells it from others of its name.
-fn bare(thing: &str) -> &str {
-    match thing.rsplit_once('#') {
-        Some((bare, number)) if !bare.is_empty() && number.parse::<usize>().is_ok() => bare,
-        _ => thing,
-    }
-}
-
 /// Why a thing is not found, and whether the prompt just does not have it.
 struct Unfound(String, bool);
 
@@ -275,18 +267,11 @@ fn can_be_told(thing: &str) -> Result<(), Unfound> {
 
 /// The one word, phrase or probe that `thing` is.
 fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> Result<WordInfo, Unfound> {
-    let mut words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
+    let words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
         Error::Argument { reason, .. } => Unfound(reason, true),
         other => Unfound(other.to_string(), true),
     })?;
-    let word = match (words.pop(), words.len()) {
-        (Some(word), 0) => word,
-        (_, more) => {
-            let times = more + 1;
-            let reason = format!("{} stands in the prompt {times} times; write {thing}#1 or another", in_quotes(thing));
-            return Err(Unfound(reason, false));
-        }
-    };
+    let word = only(thing, words).map_err(|reason| Unfound(reason, false))?;
     if matches!(kind, Kind::Drawn(_)) {
         can_be_told(&word.text)?;
     }

@@ -20,17 +20,17 @@ pub enum SiteFilter {
     /// In the last up block that has any prompt site; in a transformer its last site.
     LastUp,
     /// The very last site of the up blocks, or of all where they have none. Where its grid has more
-    /// than twice this many cells on the short side, the up blocks' sites on the grid whose short
-    /// side is nearest to it. In a transformer, whose last blocks look at the prompt least, the
-    /// middle half of its depth (0.25 to 0.75).
+    /// than twice this many cells on the short side, the up blocks' sites on the grid nearest to
+    /// this many. In a transformer, whose last blocks look at the prompt least, the middle half of
+    /// its depth (0.25 to 0.75).
     UpNear(usize),
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
     /// On a grid whose short side has this many cells or more.
     AtLeast(usize),
-    /// Where ConceptAttention's maps are made of (Helbling et al. 2025): in FLUX.1 the last ten
-    /// blocks of two streams, in Stable Diffusion 3 every block, as in the authors' code. It is not
-    /// published for Z-Image, where the middle half of the depth is taken.
+    /// The sites that ConceptAttention's maps are made of (Helbling et al. 2025), as in the
+    /// authors' code. In FLUX.1 they are the last ten blocks of two streams, in Stable Diffusion 3
+    /// every block. It is not published for Z-Image, where the middle half of the depth is taken.
     Concepts,
     /// The ninth site of a transformer, or its last where it has fewer (Seg4Diff, Kim et al. 2025).
     Ninth,
@@ -102,8 +102,8 @@ fn takes_concepts(site: &Site, sites: &[Site]) -> bool {
     double == sites.len() || site.index + LAST >= double
 }
 
-/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path in which `*` stands
-/// for any run of characters and `?` for one. A path pattern matches whole names from the start:
+/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path. `*` stands for any
+/// run of its characters and `?` for one. A path pattern matches whole names from the start:
 /// `up_blocks.1` takes all of `up_blocks.1.*`, and nothing of `up_blocks.10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerPattern {
