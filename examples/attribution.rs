@@ -3,13 +3,12 @@
 //!
 //! `cargo run --release --example attribution -- tests/data/scenes/final 40`
 //!
-//! The scenes have masks, which say where each thing lies. For every thing its mask is the region,
-//! and the words of the caption that could be drawn are ranked by each kind of evidence; it is
-//! right where the thing's own noun comes first. Chance is one over their number. The second
-//! argument says how many scenes are taken, the first ones. Scenes are noised to timesteps 300, 450
-//! and 600, as in `attnmap eval`. `integrated` of token embeddings is left out: its integral needs
-//! hundreds of points until it is complete (`attnmap attribute` takes them), which over so many
-//! things is days.
+//! The scenes have masks, which say where each thing lies. For every thing its mask is the region.
+//! Each kind of evidence ranks the words of the caption that could be drawn. It is right where the
+//! thing's own noun comes first. Chance is one over their number. The second argument says how many
+//! scenes are taken, the first ones. Scenes are noised to timesteps 300, 450 and 600, as in
+//! `attnmap eval`. `integrated` of token embeddings is left out: its integral needs hundreds of
+//! points until it is complete. `attnmap attribute` takes them; over so many things they are days.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -77,7 +76,7 @@ fn main() -> Result<()> {
             let parts = rank(&trace, &Aggregate::default(), &info.words, &place, THRESHOLD, &|_| None)?;
             let part = |word: usize| parts.iter().find(|part| part.word == info.words[word].label());
             tell("attention, share here", &|word| part(word).map_or(0.0, |part| part.share));
-            tell("attention, against the image", &|word| part(word).map_or(0.0, |part| part.lift));
+            tell("attention, × image", &|word| part(word).map_or(0.0, |part| part.lift));
             let change = |word: usize| cuts[drawn.iter().position(|&other| other == word).unwrap_or(0)].map.as_slice();
             tell("cut, change here", &|word| {
                 let inside = change(word).iter().zip(region.weights());

@@ -12,7 +12,7 @@ use attnmap::files::{Target, check_own};
 use attnmap::heatmap::Aggregate;
 use attnmap::picture;
 use attnmap::run::{Run, VersusFiles, draw_versus};
-use attnmap::trace::{Grid, Half, Trace, WordInfo};
+use attnmap::trace::{Grid, Half, Trace, WordInfo, only};
 use attnmap::{Error, Result, in_quotes};
 use clap::Args;
 use image::GrayImage;
@@ -189,15 +189,7 @@ fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
             }
             other => other,
         })?;
-        match <[WordInfo; 1]>::try_from(words) {
-            Ok([word]) => Ok(word),
-            Err(words) => {
-                let count = words.len();
-                let reason =
-                    format!("{} stands in the prompt {count} times; write {name}#1 or another", in_quotes(name));
-                Err(Error::input("--versus", reason))
-            }
-        }
+        only(name, words).map_err(|reason| Error::input("--versus", reason))
     };
     Ok([one(first)?, one(second)?])
 }
@@ -258,10 +250,10 @@ impl RegionArgs {
     /// The place in an image of `image` pixels, whose [`mask`](Self::mask) has been read.
     pub fn of_image(&self, image: Grid, mask: Option<&GrayImage>) -> Result<Place> {
         if let Some(text) = &self.at {
-            return Ok(Place::Point(numbers("--at", text, "X,Y")?, image));
+            return Ok(Place::Point(pixels("--at", text, "X,Y", image)?, image));
         }
         if let Some(text) = &self.bounds {
-            let [x, y, width, height] = numbers("--box", text, "X,Y,W,H")?;
+            let [x, y, width, height] = pixels("--box", text, "X,Y,W,H", image)?;
             return Ok(Place::Box([x, y, x + width, y + height], image));
         }
         let size = mask.map_or((0, 0), GrayImage::dimensions);
@@ -303,13 +295,31 @@ impl RegionArgs {
 }
 
 /// The numbers that an option was given, separated by commas.
-pub(super) fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64; N]> {
+fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64; N]> {
     let numbers: Option<Vec<f64>> =
         text.split(',').map(|number| number.trim().parse().ok().filter(|number: &f64| number.is_finite())).collect();
     let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
     numbers.ok_or_else(|| {
         Error::input(option, format!("{} cannot be read; write {form} in pixels", attnmap::in_quotes(text)))
     })
+}
+
+/// The numbers of a place in an image of `image` pixels.
+///
+/// Numbers up to 1 of which one is no whole number are shares of the sides, as `--expect` takes
+/// them. As pixels they would all lie in the top left one.
+pub(super) fn pixels<const N: usize>(option: &str, text: &str, form: &str, image: Grid) -> Result<[f64; N]> {
+    let numbers = numbers::<N>(option, text, form)?;
+    let inside = numbers.iter().all(|number| (0.0..=1.0).contains(number));
+    if inside && numbers.iter().any(|number| number.fract() != 0.0) {
+        let Grid { width, height } = image;
+        let way_out = match N {
+            2 => format!("the middle of this {width}x{height} image is {},{}", width / 2, height / 2),
+            _ => format!("the whole of this {width}x{height} image is 0,0,{width},{height}"),
+        };
+        return Err(Error::input(option, format!("{text}: places are pixels: {way_out}")));
+    }
+    Ok(numbers)
 }
 
 /// The words by how much of what cutting each changes lies here.
@@ -371,12 +381,12 @@ fn both_words(files: &VersusFiles) -> String {
 /// The words by their attention; of `joint` attention the image takes a part.
 fn table(parts: &[Part], joint: bool) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
-    let head = ["word", "share here", "against the image", "in its area"];
+    let head = ["word", "share here", "× image", "in its area"];
     let mut head = head.map(str::to_owned).to_vec();
     head.extend(tested.then(|| "share of its change".to_owned()));
     let mut rows = vec![head];
     for part in parts {
-        let mut row = vec![print::printable(&part.word), print::percent(part.share), format!("{:.2}x", part.lift)];
+        let mut row = vec![print::printable(&part.word), print::percent(part.share), format!("{:.2}×", part.lift)];
         let share = |share: Option<f64>| share.map_or_else(|| "-".into(), print::percent);
         row.push(share(part.in_area));
         row.extend(tested.then(|| share(part.causal)));
@@ -385,7 +395,7 @@ fn table(parts: &[Part], joint: bool) -> String {
     let mut text = print::table(&rows);
     let rest = if joint { "start, end, padding and the image itself" } else { "start, end and padding" };
     text += &format!("\nShare here: how much of the attention in this place goes to the word; with {rest} 100 %.\n");
-    text += "Against the image: that, over the word's share of the whole image.\n";
+    text += "× image: that, over the word's share of the whole image.\n";
     text += "In its area: how much of this place lies where the word's map reaches its threshold.\n";
     if parts.iter().any(|part| part.probe) {
         text += &format!("{}\n", print::PROBES);

@@ -1,8 +1,9 @@
 //! `attnmap check`: run folders against their written format.
 
+use std::path::PathBuf;
+
 use attnmap::run;
 use clap::Args;
-use std::path::PathBuf;
 
 use super::newest::run_folder;
 use super::print;

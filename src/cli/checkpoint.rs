@@ -19,9 +19,9 @@ use super::print::{self, Terminal};
 pub struct ModelArgs {
     /// `embedded`, a folder, a .safetensors file, or on the hub owner/name [default: embedded]
     ///
-    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or on the hub
-    /// `owner/name` or `owner/name/file.safetensors`, each with `@revision` if wanted, or the
-    /// address of its page.
+    /// `embedded`, a folder in the diffusers layout, a single .safetensors file, or a name on the
+    /// hub. That is `owner/name` or `owner/name/file.safetensors`, each with `@revision` if wanted,
+    /// or the address of its page.
     #[arg(long, short, value_name = "MODEL")]
     model: Option<Source>,
 

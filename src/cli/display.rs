@@ -37,7 +37,7 @@ pub struct MapArgs {
     #[arg(long, value_name = "SIZES")]
     resolution: Option<String>,
 
-    /// Only these heads, e.g. 0-3,7 (both ends included)
+    /// Only these heads: 0-3,7 (both ends included) or 0..4 (4 left out)
     #[arg(long, value_name = "HEADS")]
     heads: Option<String>,
 
@@ -48,7 +48,7 @@ pub struct MapArgs {
     #[arg(long, value_name = "WHOSE", value_parser = names(Queries::NAMED), hide_possible_values = true)]
     queries: Option<Queries>,
 
-    /// Only a part of the run: shares like 0.2..0.8, or steps like 1-20 (both ends included)
+    /// Only a part of the run: shares like 0.2..0.8 or steps like 1-20 (both ends included)
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
     steps_window: Option<String>,
 }

@@ -17,9 +17,9 @@ use super::print;
 pub struct ExpectArgs {
     /// What the image should show, e.g. "frog left of apple, no fox"
     ///
-    /// The exit code is 3 where it does not show it. Expectations with commas between: THING left
-    /// of THING (right of, above, below, inside); THING@left (right, top, bottom, centre, top left
-    /// ...); THING@X,Y,W,H, a box in shares of the image; THING, which was drawn; no THING, which
+    /// The exit code is 3 where it does not show it. Expectations have commas between. THING left
+    /// of THING (right of, above, below, inside). THING@left (right, top, bottom, centre, top left
+    /// ...). THING@X,Y,W,H, a box in shares of the image. THING, which was drawn; no THING, which
     /// was not.
     #[arg(long, value_name = "LIST")]
     expect: Option<Expectations>,

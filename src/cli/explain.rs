@@ -64,11 +64,11 @@ pub struct ExplainArgs {
     #[arg(long)]
     no_counterfactual: bool,
 
-    /// Generate the same seed with what a word adds scaled: frog=0.5, frog=0.5,2, frog=0..2 or
-    /// frog=0..2/9
+    /// Generate the same seed with what a word adds scaled: frog=0.5,2, or frog=0..2 (both ends
+    /// included)
     ///
-    /// Each weight is one image; a range is five images with both ends, or as many as are written
-    /// after the slash.
+    /// Each weight is one image. A range, 0..2 or 0-2, is five images, or as many as are written
+    /// after a slash: frog=0..2/9.
     #[arg(long, value_name = "WORD=WEIGHT")]
     weight: Vec<WordWeights>,
 
@@ -116,10 +116,10 @@ pub struct ExplainArgs {
 const HELP: &str = "\
 Two answers a word. Did it matter: the same seed is drawn without the word, and the share of the image that
 changes tells (under 0.3 %: not at all; from 4 %: much). Does its map show where: at some steps of the run, from
-the latents that the run had there, the UNet predicts with the prompt and without the word; where the two differ
-is the word's causal map, which the attention map is held against, and against maps that know nothing of the
-word. ACCURACY.md has how often both err. Drawing the seed without a word takes as long as the run's own steps,
-a word; what takes over a minute is asked for with --counterfactual. Three cuts answer different questions:
+the latents that the run had there, the denoiser predicts with the prompt and without the word; where the two
+differ is the word's causal map, which the attention map is held against, and against maps that know nothing of
+the word. ACCURACY.md has how often both err. Drawing the seed without a word takes as long as the run's own
+steps, a word; what takes over a minute is asked for with --counterfactual. Three cuts answer different questions:
   mask        the word's term is left out of cross-attention: the direct path only
   substitute  the word becomes the article `a` before the text encoder: direct and through other tokens, positions kept
   drop        the word leaves the text

@@ -43,9 +43,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl; columns prompt,
-    /// seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop, strength,
-    /// emphasis, long
+    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl. Its columns:
+    /// prompt, seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop,
+    /// strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
 
@@ -61,13 +61,14 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Also with this word emphasised, e.g. frog=0.5,1.5 or frog=0..2/5; may be given several times
+    /// Also with this word emphasised, e.g. frog=0.5,1.5 or frog=0..2/5 (both ends included); may
+    /// be given several times
     ///
     /// It is written (frog:0.5) and read as --emphasis does.
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<WordWeights>,
 
-    /// Also without each word that could be drawn, one at a time, or with --by tag each tag; the
+    /// Also without each word that could be drawn, one at a time, or with --by tag each tag. The
     /// page says how much of the image changes
     #[arg(long, value_name = "EACH", value_parser = ["each"])]
     without: Option<String>,
@@ -115,8 +116,8 @@ pub struct GalleryArgs {
     #[arg(default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,
 
-    /// Seeds that go through the network together: faster, and more memory [default: up to 4, as
-    /// memory allows when the gallery is begun, and the same ever after]
+    /// Seeds that go through the network together: faster, and more memory. Fixed once the gallery
+    /// is begun [default: up to 4, as memory allows then]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), hide_short_help = true)]
     batch: Option<u16>,
 
@@ -129,9 +130,9 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"], hide_short_help = true)]
     index: Option<PathBuf>,
 
-    /// Pack the gallery for others: its page, its images and the pages of its cells, and nothing
-    /// that only attnmap reads; a .zip file or a new folder. PROMPTS may be a gallery then, which
-    /// is packed as it is
+    /// Pack the gallery for others, as a .zip file or a new folder: its page, its images and the
+    /// pages of its cells. Nothing that only attnmap reads is packed. PROMPTS may be a gallery
+    /// then, which is packed as it is
     #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
     pack: Option<PathBuf>,
 

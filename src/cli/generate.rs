@@ -158,8 +158,8 @@ then restored. Both are as in AUTOMATIC1111's web UI.
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start
 from is resized to --size; without it the picture keeps its shape, at a size near the checkpoint's own.
 
-Ranges of whole numbers: A-B has both ends (--heads 0-3, --steps-window 1-20), A..B leaves out the end (--seeds
-0..8). Ranges of shares and weights, A..B, reach from A to B (--steps-window 0.2..0.8, --weight frog=0..2).";
+Ranges: A-B has both ends included (--heads 0-3, --steps-window 1-20, --weight frog=0-2). In A..B the end is left
+out of lists (--seeds 0..8, --heads 0..4) and included in shares and weights (--steps-window 0.2..0.8).";
 
 /// The grids in the value of `option`; none where it has no value.
 fn grid_sizes(option: &str, sizes: &str) -> Result<Vec<Resolution>> {

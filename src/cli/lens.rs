@@ -72,8 +72,8 @@ Examples:
   attnmap lens \"a red apple to the left of a green frog\"
   attnmap lens \"a red apple and a green frog\" --every 2 --words apple,frog --steps 10
 
-The states after a layer go through the text encoder's final norm and condition the UNet as the last ones do;
-the negative prompt stays as it is, and so does the seed. The first picture is that of the token embeddings.
+The states after a layer go through the text encoder's final norm and condition the denoiser as the last ones
+do; the negative prompt stays as it is, and so does the seed. The first picture is that of the token embeddings.
 With SDXL the states before the last layer are given to the UNet as they are, and the shorter encoder ends after
 the same share of its layers. A word's maps below the images have one scale.";
 

@@ -210,8 +210,8 @@ fn plainly(message: &str) -> String {
     WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
-/// What was meant by a prompt without quotes or without a command, or by a value behind an option
-/// that takes none, or takes one with `=` alone.
+/// What was meant by a prompt without quotes or without a command, or by a value that its option
+/// does not take. The option takes none, or takes one with `=` alone.
 fn meant(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {

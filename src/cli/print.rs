@@ -126,7 +126,7 @@ pub fn complain(message: &str) {
     stderr(message);
 }
 
-/// Writes facts to stdout. That the reader went away (`attnmap ... | head`) is no error: the work
+/// Writes facts to stdout. That the reader went away (`attnmap ... | head`) is no error. The work
 /// that is left is done all the same, and the exit code is its own.
 pub fn stdout(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();

@@ -121,8 +121,8 @@ impl ConceptArgs {
         self.concepts.as_deref().map(listed)
     }
 
-    /// The texts that are read of a run of `prompt` that is asked about `probes`, as far as they
-    /// are known before its checkpoint is: the prompt first.
+    /// The texts that are read in a run of `prompt` that is asked about `probes`, the prompt first.
+    /// Only those that are known before its checkpoint is.
     pub fn texts(&self, prompt: &str, probes: &[String]) -> Vec<String> {
         texts_of_run(prompt, self.named().as_deref(), probes)
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use attnmap::pipeline::LoadOptions;
+use attnmap::run::parse_size;
 use attnmap::serve::Server;
 use clap::Args;
 use serde_json::json;
@@ -13,7 +14,6 @@ use super::inert;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use attnmap::run::parse_size;
 
 /// Try prompts on a local page that keeps the checkpoint in memory, and see what each change does
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use attnmap::gallery::{Asked, SWEEP, listed_seeds, sweep};
 use attnmap::heatmap::Queries;
 use attnmap::pipeline::Options;
 use attnmap::run;
-use attnmap::trace::PromptInfo;
+use attnmap::trace::{Grid, PromptInfo};
 use clap::Args;
 
 use super::checkpoint::ModelArgs;
@@ -88,8 +88,8 @@ Examples:
 --size 512x512 --steps 20
   attnmap sweep \"a red apple and a green frog\" --model ./flux --concepts --seeds 0..8
 
---queries text needs no other option here. `facts` measures neglected words by the sweep of the same prompt and
-settings that lies beside a run.";
+--queries text needs no other option here. `facts` compares peaks with those of the sweep of the same prompt and
+settings that lies beside a run. The pages of such runs get a link to the sweep.";
 
 /// Runs the command.
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -144,13 +144,18 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let swept = swept?;
     let folder = swept.write(&target)?;
+    link(&swept.runs(&folder));
     if args.open {
         open::open(&folder.join("index.html"));
     }
     if args.json {
         print::json(&swept.found)?;
     } else {
-        let text = format!("{}\n{}\n", table(&swept.found), folder.join("index.html").display());
+        let text = format!(
+            "{}\n{}\n",
+            table(&swept.found, Grid::new(options.height, options.width)),
+            folder.join("index.html").display()
+        );
         print::stdout(text.as_bytes())?;
     }
     let expected = &swept.found.expectations;
@@ -162,11 +167,26 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     )
 }
 
-fn table(found: &Sweep) -> String {
-    let head = ["word", "peak", "lands at (across, down)", "scatter", "neglected"];
+/// Writes the pages of `runs` again, which then have the link to the sweep. One that cannot be
+/// written, or is not attnmap's, is no failure of the sweep.
+fn link(runs: &[PathBuf]) {
+    let failed: Vec<_> = runs.iter().filter_map(|run| attnmap::report::write(run).err()).collect();
+    if let Some(first) = failed.first() {
+        let more = match failed.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        print::warn(format!("a run's page has no link to the sweep: {first}{more}"));
+    }
+}
+
+/// Where the words land in images of `image` pixels.
+fn table(found: &Sweep, image: Grid) -> String {
+    let head = ["word", "peak", "centre", "scatter", "probably not drawn"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(found.words.iter().map(|word| word.cells().map(|cell| print::printable(&cell)).to_vec()));
+    rows.extend(found.words.iter().map(|word| word.cells(image).map(|cell| print::printable(&cell)).to_vec()));
     let mut text = print::table(&rows);
+    text += "\nCentre: the mean over the seeds, in pixels. Scatter: how far from there, of the image's sides.\n";
     for expected in &found.expectations {
         text += &format!("{}\n", print::line(&expected.to_string()));
     }

@@ -117,8 +117,8 @@ A folder with a .txt file beside each picture (or a list: .txt with a path a lin
 and text) becomes a gallery with a table: which caption words are found, where, how often. The same command goes
 on where it was interrupted. --expect judges every picture whose caption has the words; --masks and --outline
 write the files of each.
-The picture is turned upright, resized, encoded, noised to each level and shown to the UNet once with the
-caption; nothing is drawn. Low levels leave the picture clear and the caption little to say, high levels leave
+The picture is turned upright, resized, encoded, noised to each level and shown to the denoiser once with
+the caption; nothing is drawn. Low levels leave the picture clear and the caption little to say, high levels leave
 little of the picture. There is no unconditional half: guidance would not change what the caption's words attend
 to. The run's image.png is the picture as it was shown, and view, ask, facts, report, compare, animate and
 explain work on it.";

@@ -99,7 +99,7 @@ impl Looks<'_> {
 
     /// Looks at each of `pictures` with `pipeline`, and writes the gallery's page and its table
     /// into `folder`. What an earlier try finished is kept, and judged and given files of regions
-    /// as asked now; what cannot be looked at is recorded, and the rest goes on. Beside the table
+    /// as asked now. What cannot be looked at is recorded, and the rest goes on. Beside the table
     /// it returns how many pictures are as expected.
     ///
     /// # Errors

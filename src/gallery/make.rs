@@ -48,7 +48,7 @@ pub enum Progress<'a> {
         /// Its prompt as the text encoder takes it.
         prompt: &'a Prompt,
     },
-    /// One UNet call of a pass is done.
+    /// One call of the denoiser of a pass is done.
     Stepped,
     /// A cell is finished.
     Made(&'a Cell),

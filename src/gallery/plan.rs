@@ -387,9 +387,9 @@ impl Plan {
     /// not depend on what was made already. So an image never depends on where an earlier try was
     /// interrupted.
     ///
-    /// # Errors
-    /// [`Error::Argument`] when there is nothing to make or far too much, a replaced word stands in
-    /// no prompt, two cells are equal, or a prompt has none of the concepts that are named.
+    /// # Errors [`Error::Argument`] when there is nothing to make or far too much, a replaced word
+    /// stands in no prompt, or two cells are equal. Also when a prompt has none of the concepts
+    /// that are named.
     pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
         if axes.lines.is_empty() {
             return Err(Error::argument(

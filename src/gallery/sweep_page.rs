@@ -4,6 +4,7 @@
 use crate::facts::lexicon::Role;
 use crate::facts::sweep::{Sweep, WordSweep};
 use crate::report::sweep_document;
+use crate::trace::Grid;
 use html_escape::{encode_double_quoted_attribute, encode_text};
 
 /// The mean image's file in the sweep's folder.
@@ -45,7 +46,7 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let plots: String = told().map(|word| plot(word, found, around)).collect();
     let seeds: String =
         found.seeds.iter().zip(around.runs).map(|(seed, run)| thumbnail(*seed, run.as_deref(), around)).collect();
-    let rows: String = found.words.iter().map(row).collect();
+    let rows: String = found.words.iter().map(|word| row(word, around)).collect();
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
          <span>{count} seeds · {checkpoint} · {width}×{height}</span></p><h1 dir=\"auto\">{prompt}</h1></header>\n\
@@ -61,9 +62,10 @@ class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"command\"><code>{command}</code></p></section>\n\
          <section><h2>In numbers</h2><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in \
          numbers\"><table>\
-         <caption>Means over the seeds; places and scatter in per cent of the sides, from the top left</caption>\
+         <caption>Means over the seeds; centres in pixels from the top left, scatter in per cent of the image’s \
+         sides</caption>\
          <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">peak</th><th scope=\"col\">centre x, y</th>\
-         <th scope=\"col\">scatter</th><th scope=\"col\">neglected</th></tr></thead>\
+         <th scope=\"col\">scatter</th><th scope=\"col\">probably not drawn</th></tr></thead>\
          <tbody>{rows}</tbody></table></div></section>\n\
          <section><h2>The mean maps</h2><img class=\"sheet\" src=\"sweep.png\" alt=\"The mean image and, over it, \
          the mean map of each word\"></section>\n\
@@ -115,8 +117,8 @@ fn thumbnail(seed: u64, run: Option<&str>, around: &Around) -> String {
     format!("<li><a href=\"{file}\">{image}</a><span>seed {seed}{page}</span></li>")
 }
 
-fn row(word: &WordSweep) -> String {
-    let [name, cells @ ..] = word.cells();
+fn row(word: &WordSweep, around: &Around) -> String {
+    let [name, cells @ ..] = word.cells(Grid::new(around.size.1 as usize, around.size.0 as usize));
     let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
     let little = if word.role == Role::Filler { " class=\"little\"" } else { "" };
     format!("<tr{little}><th scope=\"row\" dir=\"auto\">{}</th>{cells}</tr>", encode_text(&name))

@@ -1,5 +1,5 @@
-//! What tokenizers that are read from `tokenizer.json` alone have in common: opening the file, the
-//! bytes that a piece shows, and the words that pieces make.
+//! What tokenizers that are read from `tokenizer.json` alone share: opening the file, the bytes
+//! that a piece shows, and the words that pieces make.
 
 use super::tokens::{Token, Word};
 use super::words::{fit_to_tokens, segment};

@@ -34,8 +34,8 @@ pub struct Prompt {
     /// The words that the model does not see, or not wholly, because the text is too long; in
     /// order.
     pub cut_off: Vec<String>,
-    /// What the tokenizers of further encoders make of the same text, in the order of the encoders;
-    /// at most one joined by channels and one by tokens.
+    /// What the tokenizers of further encoders make of the same text, in the order of the encoders.
+    /// At most one is joined by channels and one by tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readings: Vec<Reading>,
 }
@@ -121,8 +121,9 @@ impl Prompt {
         self.ids.chunks(self.chunk_length.max(1))
     }
 
-    /// The keys that [`tokens`](Self::tokens) stand at, in runs: of each chunk from its start token
-    /// to its first end token, then those of a reading behind them. The others are padding.
+    /// The keys that [`tokens`](Self::tokens) stand at, in runs. Each chunk has a run from its
+    /// start token to its first end token. The keys of a reading behind them follow. The others are
+    /// padding.
     pub fn keys(&self) -> Vec<Range<usize>> {
         let mut keys: Vec<Range<usize>> = Vec::new();
         for token in &self.tokens {
@@ -222,9 +223,9 @@ impl Prompt {
     }
 }
 
-/// The known word that is nearest to `word`: the one that `near` gives for it, or the word of
-/// `vocabulary` that it is most likely a misspelling of, one edit away, or two for words of six
-/// letters and more. `None` where none is so near.
+/// The known word that is nearest to `word`: what `near` gives for it, or the word of `vocabulary`
+/// that it most likely misspells. That word is one edit away, or two for words of six letters and
+/// more. `None` where none is so near.
 pub fn nearest<'a>(word: &str, vocabulary: &'a [String], near: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let word = normalized(word);
     let singular = word.strip_suffix('s').unwrap_or(&word);

@@ -19,8 +19,8 @@ pub struct WordWeights {
     pub weights: Vec<f32>,
 }
 
-/// `frog=0.5`, `frog=0.5,1,2`, `frog=0..2` for five weights with both ends, or `frog=0..2/9` for
-/// nine.
+/// `frog=0.5`, `frog=0.5,1,2`, `frog=0..2` or `frog=0-2` for five weights with both ends, or
+/// `frog=0..2/9` for nine.
 impl FromStr for WordWeights {
     type Err = Error;
 
@@ -42,7 +42,10 @@ impl FromStr for WordWeights {
 
 /// One weight or a range of weights; nothing where `text` is neither.
 fn several(text: &str) -> Option<Vec<f32>> {
-    let Some((from, to)) = text.split_once("..") else { return Some(vec![number(text)? as f32]) };
+    let text = text.trim();
+    // The first character can be a sign.
+    let dash = || text.char_indices().skip(1).find(|&(_, c)| c == '-').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let Some((from, to)) = text.split_once("..").or_else(dash) else { return Some(vec![number(text)? as f32]) };
     let (to, count) = match to.split_once('/') {
         Some((to, count)) => (to, count.trim().parse().ok()?),
         None => (to, WEIGHTS_OF_A_RANGE),
@@ -70,6 +73,9 @@ mod tests {
             ("frog = 0.5, 1 ,-2", "frog", &[0.5, 1.0, -2.0]),
             ("a=b=1", "a=b", &[1.0]),
             ("frog=0..2", "frog", &[0.0, 0.5, 1.0, 1.5, 2.0]),
+            ("frog=0-2", "frog", &[0.0, 0.5, 1.0, 1.5, 2.0]),
+            ("frog= -1-1/3, 2-3/2", "frog", &[-1.0, 0.0, 1.0, 2.0, 3.0]),
+            ("frog=-1--0.5/2", "frog", &[-1.0, -0.5]),
             ("frog=0..1/3,2", "frog", &[0.0, 0.5, 1.0, 2.0]),
             ("frog=0.6..1/3", "frog", &[0.6, 0.8, 1.0]),
         ] {
@@ -86,6 +92,10 @@ mod tests {
             "frog=nan",
             "frog=1e3",
             "frog=2..0",
+            "frog=2-0",
+            "frog=0-",
+            "frog=-",
+            "frog=1-2-3",
             "frog=0..",
             "frog=0..2/1",
             "frog=0..2/101",

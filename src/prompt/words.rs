@@ -109,8 +109,8 @@ pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
     words
 }
 
-/// The bytes of each word of `text` read as `syntax` says, punctuation and the signs of the syntax
-/// left out, before any tokenizer has a say.
+/// The bytes of each word of `text` read as `syntax` says, before any tokenizer has a say.
+/// Punctuation and the signs of the syntax are left out.
 pub fn word_ranges(text: &str, syntax: Syntax) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for part in parse(text, syntax) {

@@ -221,6 +221,8 @@ pub struct Verdict {
     pub verdict: String,
     /// Both in a sentence.
     pub sentence: String,
+    /// What was measured, without the answers.
+    pub measured: String,
 }
 
 /// How much the prediction of each place changed when a word was cut.
@@ -310,7 +312,7 @@ pub struct ReportData {
     pub start: Option<Start>,
     /// Rows and columns of the latent grid.
     pub latent: (usize, usize),
-    /// Timestep of every step (UNet call).
+    /// Timestep of every step (call of the denoiser).
     pub timesteps: Vec<f64>,
     /// The share of noise at each, 0 to 1, where the steps are noise levels that an existing
     /// picture was shown at. None where it was not recorded.

@@ -72,12 +72,12 @@ pub fn page(data: &ReportData) -> String {
             json!({"word": other.word, "src": src, "area": other.area, "middle": other.middle})
         })
         .collect();
-    let mut run = json!({
+    let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
         "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint,
         "words": words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
-        "display": data.display, "causal": causal, "without": without,
+        "display": data.display, "threshold": data.threshold, "causal": causal, "without": without,
         "sweep": data.sweep.as_ref().map(|sweep| json!({"href": sweep.href, "seeds": sweep.seeds})),
         "latent": {"height": data.latent.0, "width": data.latent.1}, "timesteps": data.timesteps, "noise": data.noise,
         "stepGroups": packed.step_groups, "sites": sites,
@@ -103,7 +103,6 @@ pub fn page(data: &ReportData) -> String {
         "notes": packed.notes,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    run["threshold"] = data.threshold.into(); // one more than the macro takes
     let title = format!("{} · attnmap", shorten(&data.prompt, 80));
     let image = data_url(&data.image);
     // Without a script the image, the prompt and the sheet of the words are all there is.
@@ -250,7 +249,7 @@ pub(super) fn document(parts: &Document<'_>) -> String {
 }
 
 /// JSON that is safe inside a `<script>` element. `<`, `>` and `&` and the two line separators are
-/// written as escapes, so that no text in it can end the element or open a comment.
+/// written as escapes. So no text in it can end the element or open a comment.
 pub fn embed_json(value: &Value) -> String {
     let text = value.to_string();
     let mut safe = String::with_capacity(text.len() + 64);

@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// Bytes of numbers that the page of a run at `image_pixels` holds, before compression, which takes
-/// off a tenth to a fifth, and base64, which adds a third.
+/// Bytes of numbers that the page of a run at `image_pixels` holds, before compression and base64.
+/// Compression takes off a tenth to a fifth, base64 adds a third.
 pub fn budget(image_pixels: usize) -> usize {
     if image_pixels <= 589_824 { 6_000_000 } else { 12_000_000 }
 }
@@ -56,8 +56,9 @@ impl Kept<'_> {
     }
 }
 
-/// Packs `queries` into at most `budget` bytes before compression. Of two layers the one with the
-/// finer grid is averaged down first, and at equal grids the one that the run's maps do not use.
+/// Packs `queries` into at most `budget` bytes before compression. Of two layers, that with the
+/// finer grid is averaged down first. At equal grids it is the layer that the run's maps do not
+/// use.
 pub fn pack(queries: &Queries, data: &ReportData, budget: usize) -> PackedQueries {
     let tokens: Vec<usize> = queries.tokens.iter().cloned().flatten().collect();
     let mut left_out = Vec::new();

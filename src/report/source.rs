@@ -254,7 +254,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
         image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         display: record.display.clone(),
-        threshold: record.words.first().map_or(record.display.threshold, |word| word.layout.threshold),
+        threshold: record.threshold(),
         sheet: sheet.as_deref().and_then(super::start::sheet),
         start: start.as_ref().and_then(super::start::start),
         latent: (latent.height, latent.width),
@@ -426,7 +426,7 @@ fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {
 }
 
 /// Cuts `text` into the words and what lies between them. What follows the last word is kept where
-/// all of it was read, `to_the_end`, and it is short: words beyond the model's length are listed
+/// all of it was read, `to_the_end`, and it is short. Words beyond the model's length are listed
 /// apart.
 fn segments(text: &str, words: &[trace::WordInfo], to_the_end: bool) -> Vec<Segment> {
     let mut out = Vec::new();
@@ -474,8 +474,9 @@ fn verdicts(evidence: &Evidence, prompt: &trace::PromptInfo) -> Vec<Verdict> {
             Shows::Nothing => format!("mattered {mattered}"),
             _ => format!("mattered {mattered}, its map shows where: {shows}"),
         };
-        let (changed, effect, sentence) = (tested.changed, tested.effect, tested.sentence.clone());
-        Some(Verdict { word, mattered, changed, effect, shows, verdict, sentence })
+        let (changed, effect) = (tested.changed, tested.effect);
+        let (sentence, measured) = (tested.sentence.clone(), tested.measured());
+        Some(Verdict { word, mattered, changed, effect, shows, verdict, sentence, measured })
     };
     evidence.words.iter().filter_map(verdict).collect()
 }

@@ -325,6 +325,22 @@ impl Chrome {
         self.settle();
     }
 
+    /// Sets the page in the font that attnmap draws words with, so that it looks the same whatever
+    /// fonts the machine has.
+    pub fn set_in_the_embedded_font(&mut self) {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let font = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/render/fonts/NotoSans-Regular.ttf"));
+        self.eval(&format!(
+            "(async () => {{ const bytes = Uint8Array.from(atob('{}'), (c) => c.charCodeAt(0)); \
+             const font = await new FontFace('Embedded', bytes.buffer).load(); document.fonts.add(font); \
+             for (const name of ['--serif', '--sans', '--mono']) \
+             document.documentElement.style.setProperty(name, 'Embedded'); \
+             window.dispatchEvent(new Event('resize')); await document.fonts.ready; return true; }})()",
+            STANDARD.encode(font)
+        ));
+        self.settle();
+    }
+
     /// The window as it looks, or the whole page.
     pub fn screenshot(&mut self, whole: bool) -> image::RgbaImage {
         use base64::{Engine, engine::general_purpose::STANDARD};

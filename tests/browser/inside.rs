@@ -70,6 +70,22 @@ fn products_of_the_channels_sum_to_the_score() {
     chrome.click("[data-encoder=text_2] .matrix td[data-i=\"2\"][data-j=\"1\"]");
     assert_eq!(chrome.eval("location.hash"), json!("#matrix=2.1.1&pair=2.1&sorted=0"));
 
+    // With colours that the reader's system chooses, both signs are still told from the ground, and
+    // from each other.
+    for dark in [false, true] {
+        chrome.open(&page, "#w=2&at=1:1&box=50,20,1,1", Look { width: 390, height: 844, dark, ..Look::default() });
+        let scheme = ("prefers-color-scheme", if dark { "dark" } else { "light" });
+        chrome.emulate("screen", &[("forced-colors", "active"), scheme]);
+        let fill = |of: &str| {
+            format!("getComputedStyle(document.querySelector('.panel.inside rect.{of}') || document.body).fill")
+        };
+        let ground = chrome.eval("getComputedStyle(document.querySelector('.panel.inside .bars-of')).backgroundColor");
+        let [plus, minus, zero] = ["plus", "minus", "zero"].map(|of| chrome.eval(&fill(of)));
+        assert!(plus != ground && minus != ground && zero != ground && plus != minus, "{plus} {minus} {ground}");
+        assert_eq!(chrome.overflow(), json!([]));
+        chrome.screenshot(true).save(scratch(&format!("inside-forced-{dark}.png"))).unwrap();
+    }
+
     for (width, height, dark) in [(390, 844, true), (390, 844, false), (1280, 800, false), (2560, 1440, true)] {
         chrome.open(&page, "#w=2&at=1:1&box=50,20,1,1&pair=3.1", Look { width, height, dark, still: true });
         let name = format!("inside-{width}-{}.png", if dark { "dark" } else { "light" });

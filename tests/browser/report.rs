@@ -468,6 +468,7 @@ fn looks_as_it_did() {
     let text = Tolerance { mean: 6.0, outliers: 0.04 };
     for dark in [false, true] {
         chrome.open(&file, "#w=9", Look { dark, ..Look::default() });
+        chrome.set_in_the_embedded_font();
         check(if dark { "window-dark" } else { "window-light" }, &chrome.screenshot(false), 320, &text);
     }
 }

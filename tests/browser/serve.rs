@@ -197,7 +197,7 @@ fn memory(server: &Server) -> f64 {
 }
 
 /// Prints what `benches/RESULTS.md` records: from Ctrl+Enter to the first live picture and to the
-/// comparison, beside a whole `generate` less its loading, and the server's memory over a hundred
+/// comparison, beside a whole `generate` less its loading. Then the server's memory over a hundred
 /// runs.
 #[cfg(target_os = "linux")]
 #[test]

@@ -46,6 +46,14 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     // A sentence for each word that has a place of its own.
     let sentences = chrome.eval("[...document.querySelectorAll('.habits li')].map((e) => e.textContent)");
     assert_eq!(sentences.as_array().unwrap().len(), 2, "{sentences}");
+    // Centres are pixels, and words that no test tells of have no count.
+    let heads = chrome.eval("[...document.querySelectorAll('thead th')].map((e) => e.textContent)");
+    assert_eq!(heads, json!(["Word", "peak", "centre x, y", "scatter", "probably not drawn"]));
+    let cells = chrome.eval("[...document.querySelectorAll('tbody tr:nth-child(3) > *')].map((e) => e.textContent)");
+    let [x, y] = ["x", "y"].map(|axis| found["words"][2]["mean"][axis].as_f64().unwrap() as f32);
+    assert_eq!(cells[0], json!("apple"));
+    assert_eq!(cells[2], json!(format!("{},{}", (x * 96.0).floor(), (y * 64.0).floor())));
+    assert!(cells[4].as_str().unwrap().ends_with(" of 9"), "{cells}");
     // A dot a seed, where the word landed, over the mean image.
     let dots = chrome.eval(
         "[...document.querySelectorAll('.plot')].map((p) => \
@@ -67,9 +75,9 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     assert_eq!(runs, json!(["../a-red-apple-on-the-beach-3/report.html"]));
     chrome.click(".seeds span a");
     chrome.wait("document.documentElement?.dataset.ready === 'true'");
-    // A run made before the sweep knows nothing of it until its page is written again; one made
-    // after it does.
-    assert_eq!(chrome.eval("document.querySelector('.meta a')"), Value::Null);
+    // The sweep has written its link into the page of a run that was there before. A run that was
+    // made after it has it too.
+    assert!(chrome.text(".meta a").contains("9 seeds"));
     chrome.open(&at.join("outputs/a-red-apple-on-the-beach-4/report.html"), "", Look::default());
     assert!(chrome.text(".meta a").contains("9 seeds"));
     chrome.click(".meta a");

@@ -5,10 +5,12 @@ use crate::chrome::{Chrome, Look};
 use crate::sample::{Plan, place, sample};
 use crate::{browser, clean, scratch, write};
 use attnmap::render::{Base, Colormap, Display, Style, overlay};
-use attnmap::report::{CausalMap, ReportData, StepImage, SweepLink, Without};
+use attnmap::report::{CausalMap, ReportData, StepImage, SweepLink, Verdict, Without};
 use attnmap::trace::Grid;
 use serde_json::{Value, json};
 
+const RED: usize = 1;
+const APPLE: usize = 2;
 const FROG: usize = 9;
 
 fn number(value: &Value) -> f64 {
@@ -67,6 +69,10 @@ fn the_image_is_large_and_stays_in_sight() {
         let file = write(name, &data);
         for (width, height) in [(1280, 720), (1366, 768), (1920, 950), (2560, 1440)] {
             chrome.open(&file, "", Look { width, height, ..Look::default() });
+            if height < 800 {
+                let [_, caption, ..] = place_of(&mut chrome, ".caption");
+                assert!(caption + 19.0 <= f64::from(height), "{name} {width}x{height}: the caption is at {caption}");
+            }
             let [_, _, w, h] = place_of(&mut chrome, ".frame");
             let (across, down) = (w / f64::from(width), h / f64::from(height));
             assert!(
@@ -240,6 +246,83 @@ fn what_mattered_and_the_image_without_a_word_are_seen_on_the_image() {
     assert_eq!(chrome.overflow(), json!([]));
     chrome.screenshot(true).save(scratch("without-390.png")).unwrap();
     clean(&mut chrome);
+}
+
+#[test]
+fn what_was_tested_is_marked_explained_and_opened() {
+    let Some(mut chrome) = browser() else { return };
+    let mut data = tested();
+    let without = data.without[0].clone();
+    data.without.push(Without { word: RED, area: 0.41, ..without });
+    data.causal.push(CausalMap { word: RED, ..data.causal[0].clone() });
+    let verdict = |word: usize, mattered: &'static str, changed: f64, verdict: &str, measured: &str| Verdict {
+        word,
+        mattered,
+        changed: Some(changed),
+        effect: 0.01,
+        shows: "yes",
+        verdict: verdict.into(),
+        sentence: format!("{verdict}: {measured}"),
+        measured: measured.into(),
+    };
+    data.verdicts = vec![
+        verdict(
+            FROG,
+            "much",
+            0.23,
+            "mattered much, its map shows where: yes",
+            "Without \"frog\" 23 % of the image changes.",
+        ),
+        verdict(
+            RED,
+            "a little",
+            0.41,
+            "mattered a little, its map shows where: partly",
+            "Without \"red\" 41 % of the image changes.",
+        ),
+    ];
+    let file = write("marked.html", &data);
+    chrome.open(&file, "", Look { width: 390, height: 844, ..Look::default() });
+    // Marks have a legend that needs no pointer, and words say by name what their marks mean.
+    let [left, _, width, height] = place_of(&mut chrome, ".marks");
+    assert!(left >= 0.0 && left + width <= 390.0 && height > 0.0);
+    let legend = chrome.text(".marks");
+    assert_eq!(legend, "Did it matter?● full circle: much◐ half circle: a little○ empty circle: not at all");
+    let name = |word: usize| format!("document.querySelectorAll('.prompt .word')[{word}].getAttribute('aria-label')");
+    let named = chrome.eval(&name(FROG));
+    assert!(named.as_str().unwrap().ends_with(", tested: mattered much"), "{named}");
+    assert!(!chrome.eval(&name(APPLE)).as_str().unwrap().contains("tested"));
+    assert_eq!(chrome.overflow(), json!([]));
+    // The sentence has what was measured; the answers are the badge's.
+    let said = chrome.eval("[...document.querySelectorAll('.verdicts .soft')].map((e) => e.textContent.trim())");
+    assert_eq!(said, json!(data.verdicts.iter().map(|verdict| &verdict.measured).collect::<Vec<_>>()));
+
+    // Asked for, the image without a word is that of a tested one. It is the lit word, else a kept
+    // one, else the word without which most changes.
+    let cases =
+        [("", "“frog”", ""), ("#w=2", "“red”", "#w=1&show=without"), ("#w=9,2", "“frog”", "#w=2,9&show=without")];
+    for (hash, word, after) in cases {
+        chrome.open(&file, hash, Look::default());
+        chrome.click(".modes label:nth-of-type(3)");
+        chrome.mouse("mouseMoved", (5.0, 5.0), false);
+        let caption = chrome.text(".caption");
+        assert!(caption.starts_with(&format!("The same seed without {word}")), "{hash}: {caption}");
+        if !after.is_empty() {
+            assert_eq!(chrome.eval("location.hash"), json!(after));
+        }
+    }
+    // In a low window it is said right below the image, whatever is shown.
+    for show in ["", "#show=without", "#show=without&differ=1", "#show=mattered"] {
+        chrome.open(&file, show, Look { width: 1280, height: 720, ..Look::default() });
+        let [_, top, ..] = place_of(&mut chrome, ".caption");
+        assert!(top + 19.0 <= 720.0, "{show}: the caption begins at {top}");
+        let [_, _, width, height] = place_of(&mut chrome, ".frame");
+        assert!(width >= 0.45 * 1280.0 || height >= 0.6 * 720.0, "{show}: {width} x {height}");
+    }
+    clean(&mut chrome);
+    // Without a test there is no legend.
+    chrome.open(&write("unmarked.html", &sample(&Plan::default())), "", Look::default());
+    assert_eq!(chrome.eval("document.querySelector('.marks')"), Value::Null);
 }
 
 #[test]

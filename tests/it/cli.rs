@@ -185,6 +185,27 @@ fn files_that_are_not_there_are_named_with_their_option() {
 }
 
 #[test]
+fn shares_are_no_places() {
+    let (made, _folder, run) = generate("a red apple", &["--self-attention"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let run = run.display().to_string();
+    let middle = "places are pixels: the middle of this 64x64 image is 32,32";
+    for command in ["ask", "self-attention", "attribute"] {
+        for at in ["0.5,0.5", "0,0.5", "0.5,1"] {
+            refused(&attnmap(&[command, &run, "--at", at]), 2, &["--at", at, middle]);
+        }
+        let whole = "places are pixels: the whole of this 64x64 image is 0,0,64,64";
+        refused(&attnmap(&[command, &run, "--box", "0.5,0,0.5,1"]), 2, &["--box", "0.5,0,0.5,1", whole]);
+    }
+    for place in [["--at", "0,1"], ["--at", "0.5,40"], ["--at", "40.5,0.5"], ["--box", "0,0,1,1"]] {
+        let asked = attnmap(&["ask", &run, place[0], place[1]]);
+        assert!(asked.status.success(), "{}", stderr(&asked));
+        let table = String::from_utf8(asked.stdout).unwrap();
+        assert!(table.contains("× image") && !table.to_lowercase().contains("against the image"), "{table}");
+    }
+}
+
+#[test]
 fn a_prediction_that_a_sampler_cannot_take_is_named_by_its_option() {
     let given = &["--prediction", "sample", "--scheduler", "dpm2"];
     let (output, folder, _) = generate("a red apple", given);

@@ -49,6 +49,24 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
+fn every_range_says_whether_its_end_is_included() {
+    for (command, option, values) in [
+        ("sweep", "--seeds", &["0..32 (32 left out)", "0-31 (both ends included)"][..]),
+        ("gallery", "--seeds", &["0..8 (8 left out)", "0-7 (both ends included)"]),
+        ("gallery", "--weight", &["0..2/5 (both ends included)"]),
+        ("explain", "--weight", &["0..2 (both ends included)"]),
+        ("view", "--heads", &["0-3,7 (both ends included)", "0..4 (4 left out)"]),
+        ("view", "--steps-window", &["0.2..0.8 or steps like 1-20 (both ends included)"]),
+    ] {
+        let short = text(&shell(Path::new("."), &format!("attnmap {command} -h")).stdout);
+        let said = short.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(short.lines().count() < 120, "{command}");
+        let about = said.split(&format!("{option} <")).nth(1).unwrap().split(" --").next().unwrap();
+        assert!(values.iter().all(|value| about.contains(value)), "{command} {option}: {about}");
+    }
+}
+
+#[test]
 fn every_example_of_the_help_works_after_the_first_command() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -361,6 +361,50 @@ fn a_prompt_without_quotes_is_answered_with_them() {
 }
 
 #[test]
+fn runs_that_were_there_before_a_sweep_link_to_it() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    generate(at, &["--seed", "0"]);
+    generate(at, &["--seed", "1"]);
+    generate(at, &["--seed", "2", "--guidance", "3"]);
+    let page = |seed: u64| at.join(format!("outputs/a-red-apple-{seed}/report.html"));
+    let linked = |seed: u64| fs::read_to_string(page(seed)).unwrap().contains("../a-red-apple-sweep/index.html");
+    let sweep = ["sweep", "a red apple", "--seeds", "0-2", "--steps", "1"];
+    // Elsewhere, or under another name, no page would find it.
+    succeeds(at, &[&sweep[..], &["--out", "outputs/other"]].concat());
+    assert_eq!([0, 1, 2].map(linked), [false; 3]);
+    fs::write(page(1), "MY HOMEPAGE").unwrap();
+    let output = attnmap(at, &sweep);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("a run's page has no link to the sweep").count(), 1, "{said}");
+    assert_eq!([0, 1, 2].map(linked), [true, false, false], "the last run has other settings");
+    assert_eq!(fs::read(page(1)).unwrap(), b"MY HOMEPAGE");
+}
+
+#[test]
+fn a_sweep_tells_places_in_pixels_and_counts_what_was_not_drawn() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let table = succeeds(at, &["sweep", "a red apple", "--seeds", "0..3", "--steps", "1", "--out", "swept"]);
+    let head: Vec<&str> = table.lines().next().unwrap().split("  ").filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(
+        head.iter().map(|cell| cell.trim()).collect::<Vec<_>>(),
+        ["word", "peak", "centre", "scatter", "probably not drawn"]
+    );
+    let found: Value = serde_json::from_slice(&fs::read(at.join("swept/sweep.json")).unwrap()).unwrap();
+    let apple = &found["words"][2];
+    let pixel = |axis: &str| (apple["mean"][axis].as_f64().unwrap() as f32 * 128.0).floor();
+    let centre = format!("{},{}", pixel("x"), pixel("y"));
+    let not_drawn = format!("in {:.0} of 3", 3.0 * apple["neglected"].as_f64().unwrap());
+    let row = table.lines().find(|line| line.starts_with("apple ")).unwrap();
+    assert!(row.contains(&centre) && row.ends_with(&not_drawn), "{row}: {centre}, {not_drawn}");
+    let page = fs::read_to_string(at.join("swept/index.html")).unwrap();
+    assert!(page.contains(&format!("<td>{centre}</td>")) && page.contains(&format!("<td>{not_drawn}</td>")));
+    assert!(page.contains(">probably not drawn</th>") && !page.contains("neglected"));
+}
+
+#[test]
 fn what_is_given_twice_counts_once() {
     let folder = TempDir::new().unwrap();
     let at = folder.path();

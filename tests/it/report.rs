@@ -232,6 +232,7 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     let verdict = &data.verdicts[0];
     assert_eq!((verdict.mattered, verdict.shows, verdict.changed), ("much", "yes", None));
     assert!(verdict.sentence.starts_with("Cutting \"frog\" moves 20 % of the prediction"), "{}", verdict.sentence);
+    assert!(verdict.measured.starts_with("Cutting \"frog\" moves 20 % of the prediction."), "{}", verdict.measured);
     // Numbers of the first format are made again: a word has the attention of all its tokens, and
     // facts are there.
     assert_eq!(data.layout.len(), data.words.len());

@@ -28,6 +28,20 @@ function layerOf(entry) {
 const splitOf = (other) => S.split ?? other?.middle ?? 50;
 const differing = () => (S.show === 'without' && !tiesOn() ? withoutOf(focusEntry()) : null);
 
+// What a causal test is shown of when it is asked for: the lit word if it was tested so, else a kept one that was, else the one
+// whose removal changes the image most.
+function openedOn(show) {
+  const tested = {mattered: causalMap, without: withoutOf}[show];
+  if (!tested || tested(focusEntry())) return {};
+  const change = (entry) => withoutOf(entry)?.area ?? verdictOf(entry)?.changed ?? verdictOf(entry)?.effect ?? 0;
+  const all = WORDS.filter(tested), kept = all.filter((entry) => S.locked.includes(entry.index));
+  if (!all.length) return {};
+  const most = (kept.length ? kept : all).reduce((best, entry) => (change(entry) > change(best) ? entry : best)).index;
+  if (!S.locked.length) { opening = most; return {}; }
+  announce('Kept: ' + nameOf(ENTRIES[most]));
+  return {locked: [...(kept.length ? S.locked.filter((i) => i !== most) : []), most]};
+}
+
 // The switch under the image, and what belongs to the choice: the slider between both images, or how to make the test.
 function causalBar() {
   const modes = choice('What is shown', 'show', [
@@ -35,7 +49,7 @@ function causalBar() {
     ['mattered', 'Mattered', 'Where the prediction changed when the word was cut: its causal map'],
     ['without', 'Without it', 'The same seed without the word, beside the image'],
     ['image', 'Image', RUN.estimates.length ? 'The image alone, and at a step its estimate (key i)' : 'The image alone (key i)'],
-  ], S.show, (show) => set({show, ties: -1}));
+  ], S.show, (show) => set({show, ties: -1, ...openedOn(show)}));
   const slider = el('input', {type: 'range', min: 0, max: 100, step: 1, class: 'split', 'aria-label': 'Image on the left, the same seed without the word on the right', oninput: () => set({split: Number(slider.value)})});
   const differ = check('Difference', S.differ, (v) => set({differ: v}), 'Show where both images differ in place of both');
   const ab = el('div', {class: 'ab', hidden: true}, el('span', {class: 'soft', text: 'the run'}), slider, el('span', {class: 'soft', text: 'without'}), differ);

@@ -36,7 +36,7 @@ function factsPanel() {
     el('p', {}, 'A high value says what a head looked at, not why the model decided. A causal test cuts a word’s influence and measures what changes.'),
     RUN.verdicts.length
       ? el('ul', {class: 'verdicts'}, RUN.verdicts.map((v) => el('li', {class: v.verdict.replace(/\s+/g, '-')},
-        el('b', {text: name(v.word), dir: 'auto'}), ' ', el('span', {class: 'verdict', text: v.verdict}), el('span', {class: 'soft', text: ' ' + v.sentence}))))
+        el('b', {text: name(v.word), dir: 'auto'}), ' ', el('span', {class: 'verdict', text: v.verdict}), el('span', {class: 'soft', text: ' ' + v.measured}))))
       : el('div', {}, el('p', {text: 'This run has none yet. To make one:'}), commandLine(explainCommand(), 'the command for a causal test')),
     RUN.checks.length ? el('ul', {class: 'remarks'}, RUN.checks.map((text) => el('li', {text, dir: 'auto'}))) : null,
     RUN.figures.map((figure) => el('figure', {class: 'strip'}, el('img', {src: figure.src, alt: figure.caption, loading: 'lazy'}), el('figcaption', {text: figure.caption, dir: 'auto'}))));

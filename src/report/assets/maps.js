@@ -8,7 +8,7 @@ const CHANNELS = NEGATIVE_FROM + (NEGATIVE ? NEGATIVE.shares.length : 0);
 const GROUPS = RUN.stepGroups.length;
 const HAS_STEPS = GROUPS > 0 && RUN.sites.length > 0 && RUN.sites.every((site) => site.byStep);
 const GRID = RUN.latent;
-// What the calls of the UNet are: steps, or the noise levels that an existing picture was shown at.
+// What the calls of the denoiser are: steps, or the noise levels that a picture was shown at.
 const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
 // What can be shown: the prompt's words, the special tokens, then the probes.

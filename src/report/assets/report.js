@@ -54,6 +54,7 @@ async function start() {
   window.addEventListener('hashchange', () => { if (location.hash.slice(1) !== written) set(readHash()); });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => set({}));
   Object.assign(S, readHash());
+  if (!S.locked.length) openedOn(S.show); // an address that names a word shows that word
   await loadPicture(FINISHED);
   set({});
   for (const estimate of RUN.estimates) pictureOf(estimate.src); // so that scrubbing does not wait

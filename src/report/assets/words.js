@@ -64,7 +64,7 @@ function wordsPanel() {
     el('summary', {text: plural(RUN.cutOff.length, 'word') + ' beyond the model’s length, not read to the end'}),
     el('p', {dir: 'auto', text: RUN.cutOff.slice(0, 400).join(' ') + (RUN.cutOff.length > 400 ? ' …' : '')})) : null;
   const row = el('div', {class: 'promptbox', role: 'group', 'aria-label': 'Prompt: words to light up on the image'},
-    prompt, el('p', {class: 'special-row'}, fold, ' ', specials), asked, negative);
+    prompt, el('p', {class: 'special-row'}, marksLegend(), fold, ' ', specials), asked, negative);
   row.addEventListener('keydown', (event) => {
     const move = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity}[event.key];
     if (move === undefined || !event.target.dataset.entry || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -94,8 +94,8 @@ function wordsPanel() {
       gloss.textContent = shortPercent(fact.share);
       bar.style.width = Math.min(100, (100 * fact.share) / (entry.special ? 1 : entry.negative ? mostNegative : most)) + '%';
       button.setAttribute('aria-pressed', String(locked));
-      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : weightOf(entry) ? ', weight ' + weightOf(entry).slice(1) : '') + ': ' + inNumbers(fact));
-      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above ${percent(RUN.threshold)} of its peak` + (verdictOf(entry) && !entry.special && !entry.probe && !entry.negative ? '\n' + verdictOf(entry).sentence : '');
+      button.setAttribute('aria-label', nameOf(entry) + (entry.special ? ' token' : entry.probe ? ', not in the prompt' : weightOf(entry) ? ', weight ' + weightOf(entry).slice(1) : '') + ': ' + inNumbers(fact) + testedInWords(entry));
+      button.title = `share ${percent(fact.share)} · peak ${percent(fact.peak)} · area ${percent(fact.area)} of the image above ${percent(RUN.threshold)} of its peak` + (testOf(entry) ? '\n' + testOf(entry).sentence : '');
       button.classList.toggle('lit', lit.includes(entry));
       const hue = locked ? css(hueOf(entry)) : '';
       button.style.setProperty('--hue', hue || 'var(--accent)');
@@ -104,10 +104,20 @@ function wordsPanel() {
   return el('div', {}, row, cut);
 }
 
-// A mark at a word that was tested: what the causal test said of it is its title, and read out with the name.
+// A mark at a word that was tested; what the causal test said of the word is in its title and its name.
+const MARKS = [['much', '●', 'full circle'], ['a little', '◐', 'half circle'], ['not at all', '○', 'empty circle']];
+const testOf = (entry) => (entry.special || entry.negative || entry.probe ? null : verdictOf(entry));
 function testedMark(entry) {
-  const verdict = entry.special || entry.negative || entry.probe ? null : verdictOf(entry);
-  if (!verdict) return null;
-  const mattered = verdict.mattered || 'tested', glyph = {much: '●', 'a little': '◐', 'not at all': '○'}[mattered] || '◆';
-  return el('sup', {class: 'tested', dir: 'ltr', text: glyph, 'aria-label': ', tested: ' + (verdict.mattered ? 'mattered ' + mattered : verdict.verdict)});
+  const verdict = testOf(entry);
+  return verdict && el('sup', {class: 'tested', dir: 'ltr', text: (MARKS.find(([name]) => name === verdict.mattered) || [, '◆'])[1], 'aria-hidden': 'true'});
+}
+function testedInWords(entry) {
+  const verdict = testOf(entry);
+  return verdict ? ', tested: ' + (verdict.mattered ? 'mattered ' + verdict.mattered : verdict.verdict) : '';
+}
+// What the marks mean, for those who cannot point at them.
+function marksLegend() {
+  if (!RUN.verdicts.length) return null;
+  return el('span', {class: 'marks'}, 'Did it matter?',
+    MARKS.map(([name, glyph, spoken]) => el('span', {}, el('i', {text: glyph + ' ', 'aria-hidden': 'true'}), el('span', {class: 'unseen', text: spoken + ': '}), name)));
 }
