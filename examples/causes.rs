@@ -3,10 +3,10 @@
 //!
 //! `cargo run --release --example causes -- tests/data/scenes/final`
 //!
-//! Every object of the scenes is asked about by its mask, by the box around it and by its centre:
-//! every word of the caption that could be drawn is cut, and the words are ranked by what that
-//! changes in the place. The noun of the object should come first. Beside it: how often the noun
-//! has the largest share of the attention there.
+//! Every object of the scenes is asked about by its mask, by the box around it and by its centre.
+//! Every word of the caption that could be drawn is cut. The words are ranked by what that changes
+//! in the place. The noun of the object should come first. Beside it: how often the noun has the
+//! largest share of the attention there.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -3,11 +3,11 @@
 //!
 //! `cargo run --release --example expectations -- tests/data/scenes/select tests/data/scenes/final`
 //!
-//! The scenes have masks, which say what is there and where. Expectations that the masks meet, and
-//! such as they do not, are judged by the maps of a look with the scene's caption, and of presence
-//! by a look for the thing alone. For each folder it also prints the gain that parts the words that
-//! are there from those that are not with the fewest errors; that of the first folder is the bound
-//! in use.
+//! The scenes have masks, which say what is there and where. Some expectations are met by the masks
+//! and some are not. They are judged by the maps of a look with the scene's caption. Those of
+//! presence are judged by a look for the thing alone. For each folder it also prints a gain: with
+//! the fewest errors it parts the words that are there from those that are not. The first folder's
+//! gain is the bound in use.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

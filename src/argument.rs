@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 /// How the program that runs writes an argument of this name, where it has one.
 type Spelling = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Set once, before any work, as a logger is. A message is text from the moment that it is made, so
-/// that what a user typed into it can never be taken for the name of an argument.
+/// Set once, before any work, as a logger is. A message is text from the moment that it is made. So
+/// what a user typed into it can never be taken for an argument's name.
 static SPELLING: OnceLock<Spelling> = OnceLock::new();
 
 /// An argument that a message names. It is written as in code, `` `steps` ``, unless the program
@@ -24,7 +24,7 @@ static SPELLING: OnceLock<Spelling> = OnceLock::new();
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Argument(&'static str);
 
-/// Has every message that is made from now on write arguments as `spelling` says, which is given
+/// Has every message that is made from now on write arguments as `spelling` says. It is given
 /// [their names](Argument::name); those for which it has no word stay as they are. The first call
 /// in a process counts.
 pub fn spell_with(spelling: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {

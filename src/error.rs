@@ -20,8 +20,8 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
-    /// Something that the user gave and that no argument names cannot be used: a line of a list,
-    /// one of several runs (exit code 2 in the binary).
+    /// Something that the user gave and no argument names cannot be used: a line of a list, one of
+    /// several runs. Exit code 2 in the binary.
     #[error("{}: {}", plain(what), plain(reason))]
     Input {
         /// What it is, as the user knows it.

@@ -48,6 +48,9 @@
 //!
 //! `ARCHITECTURE.md` says why the parts are cut as they are, and `CONTRIBUTING.md` how to add one.
 
+// One `json!` for all that a page holds.
+#![recursion_limit = "256"]
+
 pub mod argument;
 pub mod attribution;
 pub mod checkpoint;

@@ -74,7 +74,7 @@ pub struct Attribution {
 
 /// Attributes the target to the owners of the input.
 ///
-/// `progress` is told of every call of the UNet with its number of rows.
+/// `progress` is told of every call of the denoiser with its number of rows.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `progress` breaks; those of the networks. For a method that

@@ -113,7 +113,7 @@ impl Inputs {
         self.parts.iter().map(mixed).collect()
     }
 
-    /// What the UNet is conditioned on by tensors as [`mixed`](Self::mixed) gives them.
+    /// What the denoiser is conditioned on by tensors as [`mixed`](Self::mixed) gives them.
     ///
     /// # Errors
     /// Those of the text encoders.

@@ -1,4 +1,4 @@
-//! A run made again, so that what it showed the UNet can be asked about.
+//! A run made again, so that what it showed the denoiser can be asked about.
 
 use std::ops::ControlFlow;
 
@@ -25,7 +25,7 @@ pub struct Seen {
     pub options: Options,
     /// Which steps, from 0.
     pub indices: Vec<usize>,
-    /// What the UNet was shown at each of them, with the timestep.
+    /// What the denoiser was shown at each of them, with the timestep.
     pub steps: Vec<(Tensor, f64)>,
 }
 
@@ -37,8 +37,8 @@ pub fn check_run(run: &Run) -> Result<()> {
     run.check_can_draw("attribute")
 }
 
-/// Makes `run` again with the checkpoint that made it, and keeps what the UNet was shown at `count`
-/// steps, spread over the run. `progress` is told of every step.
+/// Makes `run` again with the checkpoint that made it, and keeps what the denoiser was shown at
+/// `count` steps, spread over the run. `progress` is told of every step.
 ///
 /// # Errors
 /// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run cannot

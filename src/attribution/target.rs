@@ -27,8 +27,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The target of a run of `prompt` with `options`, at `steps`: what the UNet was shown there,
-    /// `[1, channels, h, w]`, and the timestep. `region` is on the latent grid.
+    /// The target of a run of `prompt` with `options`, at `steps`: what the denoiser was shown
+    /// there, `[1, channels, h, w]`, and the timestep. `region` is on the latent grid.
     ///
     /// # Errors
     /// When there are no steps, or the region is on another grid; those of the networks.

@@ -271,8 +271,8 @@ mod tests {
                 1 => Some((2 * height, 2 * width)),
                 _ => Some((2 * height + 1, 2 * width - 1)),
             };
-            // A map too small for one output is refused before the kernels. candle 0.11 takes its
-            // size below zero there, wraps around and writes out of bounds.
+            // A map too small for one output is refused before the kernels. There candle 0.11 takes
+            // its size below zero, wraps around and writes out of bounds.
             let (rows, columns) = enlarged.unwrap_or((height, width));
             prop_assume!(geometry.outputs(rows) * geometry.outputs(columns) > 0);
             let want = reference(&weight, output, map, enlarged, geometry).unwrap();

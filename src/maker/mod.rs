@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use image::RgbImage;
+
 use crate::facts::expect::Expectations;
 use crate::files::Target;
 use crate::heatmap::Aggregate;
@@ -20,7 +22,6 @@ use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
 use crate::trace::{AttentionObserver, By, QUERIES, WordInfo};
 use crate::{Result, report};
-use image::RgbImage;
 
 /// What all runs of one prompt have in common.
 pub struct Maker<'a> {

@@ -104,12 +104,13 @@ samplers! {
     UniPc => "unipc", "UniPCMultistepScheduler", fixed, |c, n| UniPc::new(c, n);
     /// `lms`: `LMSDiscreteScheduler` (k-diffusion's linear multistep).
     Lms => "lms", "LMSDiscreteScheduler", fixed, |c, n| Lms::new(c, n);
-    /// `heun`: `HeunDiscreteScheduler` (Karras et al. 2022, algorithm 2 without churn); two UNet
-    /// calls a step.
+    /// `heun`: `HeunDiscreteScheduler` (Karras et al. 2022, algorithm 2 without churn); two calls
+    /// of the denoiser per step.
     Heun => "heun", "HeunDiscreteScheduler", fixed, |c, n| Heun::new(c, n);
-    /// `dpm2`: `KDPM2DiscreteScheduler` (k-diffusion's DPM-Solver-2); two UNet calls a step.
+    /// `dpm2`: `KDPM2DiscreteScheduler` (k-diffusion's DPM-Solver-2); two calls of the denoiser per
+    /// step.
     Kdpm2 => "dpm2", "KDPM2DiscreteScheduler", fixed, |c, n| Kdpm2::new(c, n, false);
-    /// `dpm2-a`: `KDPM2AncestralDiscreteScheduler`; two UNet calls a step.
+    /// `dpm2-a`: `KDPM2AncestralDiscreteScheduler`; two calls of the denoiser per step.
     Kdpm2Ancestral => "dpm2-a", "KDPM2AncestralDiscreteScheduler", drawing, |c, n| Kdpm2::new(c, n, true);
     /// `ddpm`: `DDPMScheduler` (Ho et al. 2020).
     Ddpm => "ddpm", "DDPMScheduler", drawing, |c, n| Ddpm::new(c, n);
@@ -143,8 +144,8 @@ impl SchedulerKind {
         }
     }
 
-    /// The kind that `run.json` names: by its name on the command line, or, where another program
-    /// made the run, by its class, with the options of the checkpoint's `config`.
+    /// The kind that `run.json` names by its name on the command line. Where another program made
+    /// the run, it is named by its class, with the options of the checkpoint's `config`.
     ///
     /// # Errors
     /// [`Error::Argument`] for an unknown name.

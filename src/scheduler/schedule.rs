@@ -40,8 +40,8 @@ pub(super) const DIFFUSERS: ClassDefaults = ClassDefaults {
     more_betas: &[],
 };
 
-/// How the timesteps of a run are spread over those of training (Lin et al. 2024, "Common Diffusion
-/// Noise Schedules and Sample Steps are Flawed", table 2).
+/// How the timesteps of a run are spread over those of training. The source is Lin et al. 2024,
+/// "Common Diffusion Noise Schedules and Sample Steps are Flawed", table 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spacing {
     /// Even steps from the first timestep; the last of training is not reached.
@@ -283,7 +283,7 @@ fn betas_of_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> 
     (0..count).map(|i| (1.0 - alpha_bar(time(i + 1)) / alpha_bar(time(i))).min(0.999) as f32).collect()
 }
 
-/// Shifts and scales the square roots of the cumulative alphas so that the last is 0 and the first
+/// Shifts and scales the square roots of the cumulative alphas: the last becomes 0 and the first
 /// stays (Lin et al. 2024, algorithm 1).
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
     let mut roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(f32::sqrt).collect();

@@ -1,7 +1,7 @@
 //! DPM-Solver and DPM-Solver++ (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), singlestep, of
 //! order 1 to 3, `scheduling_dpmsolver_singlestep.py`.
 //!
-//! A step of order n is n calls: the orders run 1, 2 .. n, each from the sample that the first of
+//! A step of order n is n calls. Their orders run 1, 2 .. n, each from the sample that the first of
 //! them set out from. As in diffusers `steps` counts the calls.
 
 use super::dpm_solver::{Solver, last_visited};

@@ -1,5 +1,5 @@
-//! UniPC (Zhao et al. 2023, arXiv 2302.04867): a multistep predictor of order 1 to 3, whose sample
-//! the next call's output corrects at no further cost, `scheduling_unipc_multistep.py`.
+//! UniPC (Zhao et al. 2023, arXiv 2302.04867; `scheduling_unipc_multistep.py`): a multistep
+//! predictor of order 1 to 3. The next call's output corrects its sample at no further cost.
 
 use super::lambda::{LambdaLevels, refuse_other_models, visited};
 use super::noise::TorchGenerator;
@@ -144,9 +144,9 @@ impl UniPc {
     }
 }
 
-/// The weights of differences at `shares` of a step of `h`: the solution of `sum_k w_k
-/// share_k^(i-1) = i! phi_(i+1)(h) h / B(h)` for `i` from 1 to their number (the paper's R and g,
-/// with its phi functions by their recurrence).
+/// The weights of differences at `shares` of a step of `h`. They solve `sum_k w_k share_k^(i-1) =
+/// i! phi_(i+1)(h) h / B(h)` for `i` from 1 to their number. These are the paper's R and g, with
+/// its phi functions by their recurrence.
 fn weights(shares: &[f32], h: f32, scale: f32) -> Vec<f32> {
     let count = shares.len();
     let mut phi = h.exp_m1() / h - 1.0;

@@ -1,5 +1,5 @@
 //! The commands of README and of `examples/README.md`, run by the real binary in a folder of their
-//! own, and what the example LoRA and word do.
+//! own. Also what the example LoRA and word do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -197,7 +197,7 @@ fn a_transformer_in_a_file_of_its_own_is_that_of_the_folder() {
 }
 
 /// Blocks are made into numbers as the `gguf` package does, and candle multiplies with them as they
-/// lie: within the 8 bits per number that its products round what goes in to.
+/// lie. It is near within the 8 bits per number that its products round what goes in to.
 #[test]
 fn gguf_files_are_what_other_programs_make_of_them() {
     let numbers = tensors("quantised");

@@ -1,5 +1,5 @@
-//! The full networks ask for exactly the weights, in exactly the shapes, that diffusers makes:
-//! Stable Diffusion 1.5 and 2.1, SDXL and its smaller kin, LCM.
+//! The full networks ask for exactly the weights, in exactly the shapes, that diffusers makes. They
+//! are Stable Diffusion 1.5 and 2.1, SDXL and its smaller kin, and LCM.
 //!
 //! No weight is allocated: the builder hands out tensors of one element that are repeated without
 //! being copied.

@@ -164,6 +164,32 @@ fn a_trace_survives_its_file() {
     after.verify().unwrap();
 }
 
+/// A trace of the format before joint attention, whose sites say `attends` and have no depth
+/// (tests/fixtures/make_trace_1.py).
+#[test]
+fn a_trace_of_format_1_is_read() {
+    let records = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/records");
+    let trace = Trace::load(&PathBuf::from(format!("{records}/trace-1.safetensors"))).unwrap();
+    trace.verify().unwrap();
+    let sites: Vec<_> = trace.recording.sites.iter().map(|site| (site.stage, site.depth, site.kind)).collect();
+    assert_eq!(sites, [(Stage::Down, 0.25, AttentionKind::Cross), (Stage::Mid, 0.75, AttentionKind::Cross)]);
+    assert!(trace.half(Half::Unconditional).is_some() && trace.probes(Half::Conditional).is_some());
+    let kept = &trace.recording;
+    assert_eq!((kept.self_attention.len(), kept.text.len(), kept.text_2.len()), (1, 1, 0));
+
+    let read = std::fs::read_to_string(format!("{records}/trace-1.json")).unwrap();
+    let read: serde_json::Value = serde_json::from_str(&read).unwrap();
+    let apple = trace.about.prompt.words.iter().filter(|word| word.text == "apple").cloned().collect::<Vec<_>>();
+    let maps = aggregate(&trace, &Aggregate::named("finest").unwrap(), &apple).unwrap();
+    let shares = aggregate(&trace, &Aggregate::named("all").unwrap(), &apple).unwrap().shares;
+    let rows: Vec<Vec<f32>> = serde_json::from_value(read["apple"].clone()).unwrap();
+    let channels: Vec<f32> = serde_json::from_value(read["shares"].clone()).unwrap();
+    for (ours, numpy) in [(maps.word(0), &rows.concat()[..]), (&shares[..], &channels[..])] {
+        assert_eq!(ours.len(), numpy.len());
+        assert!(ours.iter().zip(numpy).all(|(ours, numpy)| (ours - numpy).abs() < 1e-5), "{ours:?}\n{numpy:?}");
+    }
+}
+
 #[test]
 fn equal_traces_are_equal_bytes_and_nothing_else_is_left() {
     let folder = folder();

@@ -30,7 +30,7 @@ pub struct ModelIndex {
 }
 
 /// A family of pipelines: which parts there are and how a prompt and a guidance scale reach the
-/// UNet.
+/// denoiser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Family {
     /// Stable Diffusion 1 and 2: one text encoder.

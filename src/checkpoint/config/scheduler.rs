@@ -124,8 +124,8 @@ scheduler_config! {
     disable_corrector: Vec<usize>,
     /// UniPC: another scheduler as the predictor.
     solver_p: Value,
-    /// TCD's gamma, 0 to 1: 0 is deterministic, 1 fully stochastic. diffusers takes it at the call
-    /// and not from the config; its pipelines' default is 0.
+    /// TCD's gamma, 0 to 1: 0 is deterministic, 1 fully stochastic. In diffusers it is an argument
+    /// of the call and not in the config. Its pipelines' default is 0.
     eta: f64,
     /// LCM, TCD: steps of the solver that the model was distilled from.
     original_inference_steps: usize,

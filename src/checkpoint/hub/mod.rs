@@ -1,9 +1,9 @@
 //! Checkpoints on the Hugging Face hub: which files are needed, fetching them into the cache that
 //! Python shares, and what each failure means.
 //!
-//! Names of files and addresses are hf-hub's. The transfer is done here. hf-hub's own gives the
-//! token to the host that a redirect names and goes on with partial files of any content. It also
-//! hides the hub's error codes.
+//! Names of files and addresses are hf-hub's. The transfer is done here. The transfer of hf-hub
+//! gives the token to the host that a redirect names. It goes on with partial files of any content.
+//! It also hides the hub's error codes.
 
 // Without a network what only a download needs has no caller.
 #![cfg_attr(not(feature = "hub"), allow(dead_code, unused_imports))]

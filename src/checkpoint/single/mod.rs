@@ -150,7 +150,7 @@ fn scheduler(kind: &Kind, velocity: bool) -> &'static str {
 
 /// What the repositories of SD 1.5, 2.1 and SDXL have in `scheduler_config.json`. `zero_snr` is the
 /// mark `ztsnr` of models that were trained to the last timestep without any signal (Lin et al.
-/// 2024), which need timesteps that begin there.
+/// 2024). They need timesteps that begin there.
 fn scheduler_config(kind: &Kind, prediction: &str, zero_snr: bool) -> Value {
     let velocity = prediction == "v_prediction";
     let mut config = json!({

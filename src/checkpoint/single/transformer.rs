@@ -1,4 +1,4 @@
-//! A file that holds the transformer of FLUX.1 or Z-Image, safetensors or GGUF: all other parts,
+//! A file that holds the transformer of FLUX.1 or Z-Image, safetensors or GGUF. All other parts,
 //! and all configs, are read from the folder that `--config` names.
 
 use super::opened::{Places, Single, summarised};

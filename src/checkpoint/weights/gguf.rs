@@ -1,9 +1,9 @@
 //! The header of a GGUF file: names, shapes, kinds and places of its tensors.
 //!
-//! The layout is that of GGML's `docs/gguf.md`, versions 2 and 3. candle has a reader of its own,
-//! which is not used on files that strangers made: it divides by an alignment of 0, multiplies
-//! dimensions unchecked, and keeps every element of every array of the metadata. Here nothing is
-//! kept that is not needed, and nothing is believed that the length of the file does not bear out.
+//! The layout is that of GGML's `docs/gguf.md`, versions 2 and 3. The reader of candle is not used
+//! on files that strangers made. It divides by an alignment of 0, multiplies dimensions unchecked,
+//! and keeps every element of every array of the metadata. Here nothing is kept that is not needed,
+//! and nothing is believed that the length of the file does not bear out.
 
 use super::entry::{Encoding, Entry};
 use candle_core::quantized::GgmlDType;

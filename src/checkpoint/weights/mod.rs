@@ -1,5 +1,5 @@
-//! The tensors of one part of a checkpoint: memory-mapped safetensors or GGUF, each tensor used
-//! exactly as the file has it or named in an error.
+//! The tensors of one part of a checkpoint: memory-mapped safetensors or GGUF. Each tensor is used
+//! exactly as the file has it, or named in an error.
 
 mod blocks;
 mod change;
@@ -36,7 +36,7 @@ pub(crate) use variant::part_files;
 #[cfg(feature = "hub")]
 pub(crate) use variant::{Choice, choose_all, shards};
 
-/// The weights of one part (text encoder, UNet or VAE), ready to be turned into tensors.
+/// The weights of one part (text encoder, denoiser or VAE), ready to be turned into tensors.
 ///
 /// Nothing is read before a tensor is asked for. Names are those of current diffusers whatever the
 /// file's age (VAE attention of 2022 is renamed). The text encoder's may be asked for with or
@@ -443,8 +443,8 @@ pub struct Quantised(Arc<Inner>);
 
 impl Quantised {
     /// The tensor `name` in its blocks on `device`. `None` where it does not lie in blocks, where
-    /// it is changed as it is read, or where it is not there in `shape`; the way of all other
-    /// tensors then reads it, or says what is wrong.
+    /// it is changed as it is read, or where it is not there in `shape`. It is then read as all
+    /// other tensors are, or the error says what is wrong.
     ///
     /// # Errors
     /// When the device is out of memory.

@@ -73,8 +73,8 @@ pub(crate) fn transformer(file: &WeightFile) -> Option<Transformer> {
     MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind)
 }
 
-/// Where the tensors of diffusers' naming lie in `file`, which is number `index`, and the names of
-/// those that are of no use to it: other parts, and what the original keeps beside. Tensors in
+/// Where the tensors of diffusers' naming lie in `file`, which is number `index`. Beside them the
+/// names of tensors of no use: other parts, and what the original keeps beside. Tensors in
 /// diffusers' naming are taken as they are.
 pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTreeMap<String, Place>, Vec<String>) {
     let prefixed = file.names().any(|name| name.starts_with(PREFIX));
@@ -99,8 +99,8 @@ pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTr
     (places, left)
 }
 
-/// Layers of a block of one stream that lie in `linear1`, with their shares of its rows: queries,
-/// keys and values, and the feed-forward's four widths.
+/// Layers of a block of one stream that lie in `linear1`, with their shares of its rows. Queries,
+/// keys and values have one width each, the feed-forward four.
 const LINEAR1: [(&str, usize, usize); 4] =
     [("attn.to_q", 0, 1), ("attn.to_k", 1, 1), ("attn.to_v", 2, 1), ("proj_mlp", 3, 4)];
 
