@@ -16,10 +16,8 @@ use std::path::Path;
 
 use attnmap::attribution::{Attribution, Input, Inputs, Method, Question, Target, attribute};
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::accuracy::bootstrap;
-use attnmap::evidence::causal::{Cut, Row, changes};
-use attnmap::evidence::scene::TIMESTEPS;
-use attnmap::evidence::scene_folder::read_scenes;
+use attnmap::evidence::accuracy::{TIMESTEPS, bootstrap, read_scenes};
+use attnmap::evidence::{Cut, Row, changes};
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, rank};
 use attnmap::heatmap::{Aggregate, THRESHOLD};

@@ -13,9 +13,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::causal::{Cut, Row, changes};
-use attnmap::evidence::scene::TIMESTEPS;
-use attnmap::evidence::scene_folder::read_scenes;
+use attnmap::evidence::accuracy::{TIMESTEPS, read_scenes};
+use attnmap::evidence::{Cut, Row, changes};
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, by_cause, rank};
 use attnmap::heatmap::{Aggregate, THRESHOLD};

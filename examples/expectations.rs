@@ -14,8 +14,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::scene::{Object, TIMESTEPS};
-use attnmap::evidence::scene_folder::read_scenes;
+use attnmap::evidence::accuracy::{Object, TIMESTEPS, read_scenes};
 use attnmap::facts::expect::{Expectations, Sighting};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
 use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Pipeline};

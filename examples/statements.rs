@@ -18,8 +18,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::scene::TIMESTEPS;
-use attnmap::evidence::scene_folder::read_scenes;
+use attnmap::evidence::accuracy::{TIMESTEPS, read_scenes};
 use attnmap::facts::lexicon::{self, Relation, Role};
 use attnmap::facts::{self, APART, Facts};
 use attnmap::heatmap::{Aggregate, THRESHOLD};

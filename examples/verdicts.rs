@@ -15,12 +15,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::causal::{Change, Cut, Row, changes, replay, spread_steps};
-use attnmap::evidence::redrawn;
-use attnmap::evidence::scene::TIMESTEPS;
-use attnmap::evidence::scene_folder::read_scenes;
-use attnmap::evidence::scores::Agreement;
-use attnmap::evidence::verdict::{Mattered, Shows, Thresholds, WordEvidence, judge};
+use attnmap::evidence;
+use attnmap::evidence::accuracy::{TIMESTEPS, read_scenes};
+use attnmap::evidence::{
+    Agreement, Change, Cut, Mattered, Row, Shows, Thresholds, WordEvidence, changes, judge, replay, spread_steps,
+};
 use attnmap::facts::lexicon::{Role, role, sets_the_scene};
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Options, Pipeline};
@@ -274,7 +273,7 @@ fn explained(pipeline: &Pipeline, text: &str, seed: u64) -> Result<Vec<(&'static
     let rows = rows.collect::<Result<Vec<_>>>()?;
     let image = &traced[0].generation.image;
     let go = &mut || ControlFlow::Continue(());
-    let without = redrawn::without(pipeline, &prompt, &options, &placed, &rows, Cut::Substitute, image, go)?;
+    let without = evidence::without(pipeline, &prompt, &options, &placed, &rows, Cut::Substitute, image, go)?;
     let drawn: Vec<usize> = tested.iter().copied().filter(|&word| kind(word) != Some("articles")).collect();
     let judged = tested.iter().zip(&changes).zip(&without).filter_map(|((&word, change), (without, _))| {
         // The next word that could be drawn, as `explain` has it.

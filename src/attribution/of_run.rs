@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use candle_core::Tensor;
 
 use crate::argument::{AT, BOX, WORD};
-use crate::evidence::causal::spread_steps;
-use crate::evidence::explain::{self, shown};
+use crate::evidence::{remade, shown, spread_steps};
 use crate::facts::of_its_things;
 use crate::facts::region::Place;
 use crate::heatmap::{self, Aggregate};
@@ -49,7 +48,7 @@ pub fn seen(
     count: usize,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Seen> {
-    let (prompt, options) = explain::remade(run, pipeline)?;
+    let (prompt, options) = remade(run, pipeline)?;
     let all = shown(run, &run.image()?, pipeline, &prompt, &options, progress)?;
     let indices = spread_steps(count, all.len());
     let steps = indices.iter().map(|&step| all[step].clone()).collect();

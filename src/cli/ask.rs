@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::argument::{Argument, MASK, REGION, RUN};
+use attnmap::evidence::Evidence;
 use attnmap::evidence::cause;
-use attnmap::evidence::record::Evidence;
 use attnmap::facts::region::{Part, Place, Region, by_cause, rank};
 use attnmap::facts::versus::versus;
 use attnmap::files::{Target, check_own};

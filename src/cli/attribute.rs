@@ -8,7 +8,7 @@ use attnmap::attribution::{
     Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method, POINTS, Question, RegionAttribution,
     Seen, Target, attribute, check_run, rows, seen, word_place,
 };
-use attnmap::evidence::record::Evidence;
+use attnmap::evidence::Evidence;
 use attnmap::evidence::shapley::MOST;
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, rank};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use attnmap::Error;
 use attnmap::argument::LORA;
 use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
-use attnmap::evidence::explain::check_checkpoint;
+use attnmap::evidence::check_checkpoint;
 use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
 use attnmap::run::RunRecord;
 use candle_core::DType;

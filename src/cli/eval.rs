@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::evidence::data_set::DataSet;
-use attnmap::evidence::scenes::{self, Evaluation, Extent, Figures, Rule};
+use attnmap::evidence::accuracy::{self, DataSet, Evaluation, Extent, Figures, Rule};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::pipeline::{LookOptions, Pipeline};
 use attnmap::trace::Grid;
@@ -81,9 +80,9 @@ pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let factor = pipeline.vae_factor();
     let (height, width) = (first.height() as usize, first.width() as usize);
     let sites = pipeline.sites(height, width);
-    let mut rules = scenes::standard_rules(&sites, Grid::new(height / factor, width / factor));
+    let mut rules = accuracy::standard_rules(&sites, Grid::new(height / factor, width / factor));
     if args.sites {
-        rules.extend(scenes::site_rules(&sites));
+        rules.extend(accuracy::site_rules(&sites));
     }
     if args.goca {
         let look = pipeline.look_run(Grid::new(height, width), &LookOptions::default());
@@ -93,7 +92,7 @@ pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let levels = if args.levels.is_empty() { data.levels() } else { args.levels.clone() };
     let extent = Extent { levels, pictures: args.limit.map_or(data.len(), |limit| data.len().min(limit as usize)) };
     let bar = terminal.bar(extent.pictures as u64, "pictures");
-    let found = scenes::measure(&pipeline, &data, &extent, &rules, &mut |done| {
+    let found = accuracy::measure(&pipeline, &data, &extent, &rules, &mut |done| {
         bar.set_position(done as u64);
         ControlFlow::Continue(())
     });

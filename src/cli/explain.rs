@@ -4,10 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::argument::RUN;
-use attnmap::evidence::causal::Cut;
-use attnmap::evidence::explain::{Ask, Explanation, Redraw};
-use attnmap::evidence::record::Evidence;
-use attnmap::evidence::redrawn::{self, Reweight};
+use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
 use attnmap::files::{Target, check_own};
 use attnmap::maker::Maker;
 use attnmap::pipeline::{Choice, Keep, Pipeline};
@@ -348,7 +345,7 @@ fn show(args: &ExplainArgs, folder: &Path, evidence: &Evidence) -> anyhow::Resul
         text += &format!("\n{caption}\n{}\n", folder.join(&figure.file).display());
     }
     if evidence.words.iter().any(|word| word.picture.is_some()) {
-        text += &format!("\nCausal maps: {}\n", folder.join(redrawn::CAUSAL).display());
+        text += &format!("\nCausal maps: {}\n", folder.join(CAUSAL).display());
     }
     text += &format!("All scores: {}\n", folder.join("evidence.json").display());
     print::stdout(text.as_bytes())

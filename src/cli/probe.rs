@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use attnmap::argument::{RUN, WORDS};
 use attnmap::evidence::asked;
-use attnmap::evidence::explain::options_of;
+use attnmap::evidence::options_of;
 use attnmap::files::check_own;
 use attnmap::report;
 use attnmap::run::Run;

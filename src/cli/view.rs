@@ -5,7 +5,7 @@ use super::newest::run_folder;
 use super::print::Terminal;
 use super::regions::RegionFileArgs;
 use super::{inert, open, output, print};
-use attnmap::evidence::explain::judge_again;
+use attnmap::evidence::judge_again;
 use attnmap::files::Target;
 use attnmap::render::missing_glyphs;
 use attnmap::report;

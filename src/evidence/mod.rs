@@ -2,23 +2,30 @@
 //! masks.
 //!
 //! Everything here works on plain f32 grids and on networks in memory, without a terminal. Only
-//! [`explain`], [`record`] and [`redrawn`] touch files, those of a run's folder.
+//! what explains or asks a run touches files, those of the run's folder.
 
 pub mod accuracy;
 pub mod asked;
-pub mod causal;
-pub mod causal_pictures;
+mod causal;
+mod causal_pictures;
 pub mod cause;
-mod classes;
-pub mod data_set;
-pub mod explain;
+mod explain;
 mod figure;
-pub mod record;
-pub mod redrawn;
-pub mod sanity;
-pub mod scene;
-pub mod scene_folder;
-pub mod scenes;
-pub mod scores;
+mod record;
+mod redrawn;
+mod sanity;
+mod scores;
 pub mod shapley;
-pub mod verdict;
+mod verdict;
+
+pub use causal::{Change, Cut, Row, Trajectory, changes, context, replay, spread_steps};
+pub use explain::{Ask, Cost, Explanation, Redraw, check_checkpoint, judge_again, options_of, remade, shown};
+pub(crate) use explain::{check_image, check_replay};
+pub use figure::Figure;
+pub use record::{Evidence, ShapleyOfWords};
+pub use redrawn::{
+    CAUSAL, CHANGED, Counterfactual, Dead, Picture, Reweight, Reweighted, changed_pixels, changed_share, without,
+};
+pub use sanity::{Level, Likeness, Sanity};
+pub use scores::{Agreement, edges};
+pub use verdict::{Controls, Mattered, SHOWN, Shows, Thresholds, WordEvidence, judge};

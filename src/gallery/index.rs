@@ -5,7 +5,7 @@ use super::folder::{CELLS, FAILURES, Failure, INDEX};
 use super::index_cell::{CHANGED, IndexCell};
 use super::index_page::index_page;
 use crate::argument;
-use crate::evidence::redrawn::changed_share;
+use crate::evidence::changed_share;
 use crate::files;
 use crate::run::RunRecord;
 use crate::{Error, Result};

@@ -3,7 +3,7 @@
 
 use super::data::{CausalMap, ImageData, Without};
 use crate::Result;
-use crate::evidence::record::Evidence;
+use crate::evidence::Evidence;
 use crate::run::read_png;
 use crate::trace::PromptInfo;
 use std::path::{Component, Path};

@@ -8,7 +8,7 @@ use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{Block, Planes};
 use crate::argument::RUN;
-use crate::evidence::redrawn::CHANGED;
+use crate::evidence::CHANGED;
 use crate::trace::normalized;
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};

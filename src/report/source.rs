@@ -9,8 +9,7 @@ use super::data::{
 use crate::argument::RUN;
 use crate::attribution::{Attributions, RegionAttribution};
 use crate::components::Components;
-use crate::evidence::record::{Evidence, Figure};
-use crate::evidence::verdict::{Shows, WordEvidence};
+use crate::evidence::{Evidence, Figure, Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, DEFAULT, NAMED, OfTokens};

@@ -1,7 +1,7 @@
 //! What changed from one run to another, in the few words that stand over the pictures.
 
 use super::side::{Side, Word};
-use crate::evidence::redrawn::CHANGED;
+use crate::evidence::CHANGED;
 use crate::facts::lexicon::{Role, role};
 use crate::report::{Match, Pair, align};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! What the tests of a run found, for a page: sentences, and pictures by their place in a list.
 
 use super::history::Entry;
-use crate::evidence::record::{Evidence, Figure};
+use crate::evidence::{Evidence, Figure};
 use crate::run::Run;
 use crate::{Error, Result, files, why};
 use serde_json::{Value, json};

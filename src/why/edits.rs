@@ -2,7 +2,7 @@
 //! round.
 
 use crate::Result;
-use crate::evidence::causal::{Cut, Row};
+use crate::evidence::{Cut, Row};
 use crate::facts::lexicon::{Role, names_a_thing, placements, role, turned};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;

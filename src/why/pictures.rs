@@ -3,7 +3,7 @@
 
 use super::record::FOLDER;
 use crate::argument::RUN;
-use crate::evidence::record::Figure;
+use crate::evidence::Figure;
 use crate::files::check_own;
 use crate::heatmap::THRESHOLD;
 use crate::render::{Base, Display, Style, Typesetter, overlay, strip, write_png};

@@ -2,7 +2,7 @@
 
 use super::bench::Drawn;
 use super::spot::distance;
-use crate::evidence::redrawn::changed_pixels;
+use crate::evidence::changed_pixels;
 use crate::heatmap::{Filter, Resampler, THRESHOLD, region};
 use crate::trace::Grid;
 use image::{GrayImage, RgbImage};

@@ -7,7 +7,7 @@ use super::thresholds::{Cause, Thresholds};
 use super::time::Fork;
 use super::words::Effect;
 use crate::argument::RUN;
-use crate::evidence::record::Figure;
+use crate::evidence::Figure;
 use crate::files::{check_own, write_json};
 use crate::heatmap::SavedAggregate;
 use crate::run::slug;

@@ -4,9 +4,7 @@
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Accuracy, bootstrap};
-use attnmap::evidence::causal::{Change, Cut, Row, changes};
-use attnmap::evidence::scores::{Agreement, edges};
-use attnmap::evidence::verdict::{Mattered, SHOWN, Shows, judge};
+use attnmap::evidence::{Agreement, Change, Cut, Mattered, Row, SHOWN, Shows, changes, edges, judge};
 use attnmap::facts::{overlap, spread, symmetric_kl};
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline};

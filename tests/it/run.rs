@@ -272,7 +272,7 @@ fn files_of_earlier_formats_are_read() {
     assert_eq!(cell.cell.name(), "a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0-76a716ce");
     let sweep: attnmap::facts::sweep::Sweep = serde_json::from_value(json("sweep.json")).unwrap();
     assert_eq!((sweep.seeds, sweep.about.how.how().unwrap()), (vec![0, 1], "compete".parse().unwrap()));
-    let evidence: attnmap::evidence::record::Evidence = serde_json::from_value(json("evidence.json")).unwrap();
+    let evidence: attnmap::evidence::Evidence = serde_json::from_value(json("evidence.json")).unwrap();
     assert!(evidence.how.maps.is_none(), "it is of a version that said it in words alone");
     assert_eq!(evidence.how.how().unwrap(), "compete".parse().unwrap());
     let (written, old) = (serde_json::to_value(&evidence).unwrap(), json("evidence.json"));

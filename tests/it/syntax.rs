@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::evidence::causal::{Cut, Row, context};
+use attnmap::evidence::{Cut, Row, context};
 use attnmap::files::Target;
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};

@@ -93,7 +93,7 @@ fn explain_ends_with_the_dead_tags_and_draws_the_image_without_all_of_them() {
             // The same image as of the prompt itself.
             let (_, _kept, other) = generate(prompt, &[]);
             let image = |run: &Path| image::open(run.join("image.png")).unwrap().to_rgb8();
-            let share = attnmap::evidence::redrawn::changed_share(&image(&run), &image(&other));
+            let share = attnmap::evidence::changed_share(&image(&run), &image(&other));
             assert!((dead["changed"].as_f64().unwrap() - share).abs() < 1e-9);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::labels::{BACKGROUND, Labels, VOID, wrong};
 use crate::argument::SCENES;
-use crate::evidence::scene::Scene;
+use crate::evidence::accuracy::Scene;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Accuracy on scenes whose masks are known: noised to several levels, traced, and judged under
 //! many aggregates.
 
-use super::accuracy::{Accuracy, Interval, bootstrap, to_image};
+use super::against_mask::{Accuracy, Interval, bootstrap, to_image};
 use super::classes::{ClassIou, Classes};
 use super::data_set::DataSet;
 use super::scene::{Object, Scene, TIMESTEPS};
