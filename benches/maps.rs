@@ -5,8 +5,8 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
-    About, AttentionKind, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
-    Trace, WordInfo,
+    About, AttentionKind, AttentionObserver, Grid, PromptInfo, Recorder, RecordingPlan, Site, Stage, Step, TokenInfo,
+    TokenKind, Trace, WordInfo,
 };
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 const TOKENS: usize = 15;
 const STEPS: usize = 50;
-const PLAN: Plan = Plan { tokens: TOKENS, unconditional_tokens: None, images: 1, per_step: true };
+const PLAN: RecordingPlan = RecordingPlan { tokens: TOKENS, unconditional_tokens: None, images: 1, per_step: true };
 
 fn main() {
     divan::main();

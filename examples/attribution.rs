@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use attnmap::attribution::{Attribution, Input, Inputs, Method, Question, Target, attribute};
+use attnmap::attribution::{Attribution, AttributionQuestion, AttributionTarget, Input, Inputs, Method, attribute};
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{TIMESTEPS, bootstrap, read_scenes};
 use attnmap::evidence::{Cut, Row, changes};
@@ -81,14 +81,14 @@ fn main() -> Result<()> {
                 inside.map(|(change, weight)| f64::from(*change) * f64::from(*weight)).sum()
             });
             tell("cut, share of its change", &|word| region.share(change(word)));
-            let target = Target::new(&pipeline, &prompt, &options, &steps, &region)?;
+            let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps, &region)?;
             for (input, inputs) in [Input::States, Input::Tokens].into_iter().zip(&inputs) {
                 let inputs = inputs.as_ref().map_err(|error| Error::bug(error.to_string()))?;
                 for (_, method) in Method::NAMED {
                     if method == Method::Integrated && input == Input::Tokens {
                         continue;
                     }
-                    let question = Question {
+                    let question = AttributionQuestion {
                         options: &options,
                         target: &target,
                         inputs,

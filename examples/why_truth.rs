@@ -32,12 +32,12 @@ use attnmap::render::Display;
 use attnmap::run::{NewRun, Pictures, Run, RunKind, write_run};
 use attnmap::trace::{PromptInfo, Unobserved};
 use attnmap::why::bench::{Bench, From};
-use attnmap::why::edits::{Change, edits};
+use attnmap::why::edits::{EditKind, edits};
 use attnmap::why::plan::BUDGET;
 use attnmap::why::record::{Findings, SeedSpot};
 use attnmap::why::spot::{Spot, scatter};
 use attnmap::why::time::{is_settled, stays};
-use attnmap::why::verdict::{Thresholds, answer};
+use attnmap::why::verdict::{CauseThresholds, answer};
 use attnmap::why::words::moved;
 use attnmap::why::{Cause, Question, Subject};
 use attnmap::{Error, Result};
@@ -151,7 +151,7 @@ struct Dense {
     steps: usize,
     /// The edit in words; empty for none, `lora` for the run without it.
     edit: String,
-    change: Option<Change>,
+    change: Option<EditKind>,
     #[serde(flatten)]
     spot: SeedSpot,
 }
@@ -373,7 +373,7 @@ impl Pipelines {
             };
             let drawn = bench.draw(&bench.prompt, &seeds, from, &mut go)?;
             let spots: Vec<Spot> = drawn.iter().map(|drawn| drawn.spot).collect();
-            let stays = stays(&spots, place, Thresholds::default().near);
+            let stays = stays(&spots, place, CauseThresholds::default().near);
             let (prompt, word) = (case.prompt.clone(), case.word.clone());
             append(
                 ask,
@@ -438,7 +438,7 @@ fn effects(case: &Case, dense: &[Dense]) -> Option<Effects> {
     let edits = names.iter().filter(|name| **name != "lora").filter_map(|name| Some((shift(name)?, *name)));
     let strongest = edits.max_by(|a, b| a.0.total_cmp(&b.0));
     let phrase = |name: &str| {
-        own.iter().any(|line| line.edit == name && line.change.is_some_and(|change| change != Change::WithoutWord))
+        own.iter().any(|line| line.edit == name && line.change.is_some_and(|change| change != EditKind::WithoutWord))
     };
     Some(Effects {
         seeds: base.len(),
@@ -497,7 +497,7 @@ fn choose(ask: &Ask, cases: &[Case]) -> Result<()> {
 
 /// The figures.
 fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
-    let (dense, limits) = (dense_lines(ask), Thresholds::default());
+    let (dense, limits) = (dense_lines(ask), CauseThresholds::default());
     let asked: Vec<Asked> = lines(ask, "asked.jsonl");
     let steps: Vec<Steps> = lines(ask, "steps.jsonl");
     let steps_of = |case: &Case, asked: &Asked| -> Vec<Steps> {

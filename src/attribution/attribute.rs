@@ -7,7 +7,7 @@ use candle_core::{D, Tensor, Var};
 use super::inputs::Inputs;
 use super::method::Method;
 use super::quadrature::gauss_legendre;
-use super::target::Target;
+use super::target::AttributionTarget;
 use crate::evidence::shapley::{Coalition, shapley};
 use crate::pipeline::{Options, Pipeline};
 use crate::{Error, Result};
@@ -23,11 +23,11 @@ pub const COMPLETE: f64 = 0.02;
 
 /// What is asked of the networks.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct AttributionQuestion<'a> {
     /// The options of the run.
     pub options: &'a Options,
     /// The number that is attributed.
-    pub target: &'a Target<'a>,
+    pub target: &'a AttributionTarget<'a>,
     /// What it is attributed to.
     pub inputs: &'a Inputs,
     /// How.
@@ -82,7 +82,7 @@ pub struct Attribution {
 /// are not plain ([`crate::pipeline::LoadOptions::plain`]).
 pub fn attribute(
     pipeline: &Pipeline,
-    question: &Question,
+    question: &AttributionQuestion,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Attribution> {
     let mut run = Calls { pipeline, question, progress };
@@ -126,7 +126,7 @@ fn of_tokens(inputs: &Inputs, tokens: Vec<Vec<f64>>, evaluations: usize) -> Attr
 /// Calls of the networks for one question.
 struct Calls<'a> {
     pipeline: &'a Pipeline,
-    question: &'a Question<'a>,
+    question: &'a AttributionQuestion<'a>,
     progress: &'a mut dyn FnMut(usize) -> ControlFlow<()>,
 }
 
@@ -140,7 +140,7 @@ impl Calls<'_> {
 
     /// The target, mean over the steps, of inputs as [`Inputs::mixed`] makes them of `shares`.
     fn targets(&mut self, shares: &[Vec<f32>]) -> Result<Vec<f64>> {
-        let &Question { options, target, inputs, batch, .. } = self.question;
+        let &AttributionQuestion { options, target, inputs, batch, .. } = self.question;
         let mut found = Vec::with_capacity(shares.len());
         for some in shares.chunks(batch.max(1)) {
             let conditioning = inputs.conditioning(self.pipeline, options, &inputs.mixed(some)?)?;
@@ -160,7 +160,7 @@ impl Calls<'_> {
     /// input to the prompt's. It is `[tokens, channels]` for each part of the input. The graph of
     /// one step of one batch is held at a time.
     fn gradients(&mut self, points: &[(f64, f64)]) -> Result<Vec<Tensor>> {
-        let &Question { options, target, inputs, batch, .. } = self.question;
+        let &AttributionQuestion { options, target, inputs, batch, .. } = self.question;
         let count = inputs.owners().len();
         let mut sums: Option<Vec<Tensor>> = None;
         for some in points.chunks(batch.max(1)) {
@@ -209,7 +209,7 @@ impl Calls<'_> {
 
     /// Shapley values of the players; the value of all others together goes to `<other>`.
     fn shapley(&mut self) -> Result<Attribution> {
-        let &Question { inputs, players, budget, .. } = self.question;
+        let &AttributionQuestion { inputs, players, budget, .. } = self.question;
         let count = inputs.owners().len();
         // The last player is all that is none.
         let shares = |set: &Coalition| -> Vec<f32> {

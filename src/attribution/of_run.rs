@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// What is known of a run once it was made again.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct RemadeRun {
     /// The run's prompt.
     pub prompt: Prompt,
     /// The run's options.
@@ -47,12 +47,12 @@ pub fn seen(
     pipeline: &Pipeline,
     count: usize,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Seen> {
+) -> Result<RemadeRun> {
     let (prompt, options) = remade(run, pipeline)?;
     let all = shown(run, &run.image()?, pipeline, &prompt, &options, progress)?;
     let indices = spread_steps(count, all.len());
     let steps = indices.iter().map(|&step| all[step].clone()).collect();
-    Ok(Seen { prompt, options, indices, steps })
+    Ok(RemadeRun { prompt, options, indices, steps })
 }
 
 /// The region of a word in a run's image: where its map, or that of its things, reaches the run's

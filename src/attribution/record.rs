@@ -49,12 +49,12 @@ pub struct RegionAttribution {
     /// How far the values' sum is from what the prompt adds to the target, as a share of that.
     pub gap: Option<f64>,
     /// The words by value, highest first, then what surrounds them.
-    pub words: Vec<Row>,
+    pub words: Vec<AttributedWord>,
 }
 
 /// One word's part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct AttributedWord {
     /// The word, or what [`super::Owner::name`] calls what is none.
     pub word: String,
     /// Whether it is no word of the prompt.
@@ -76,10 +76,10 @@ pub struct Row {
 }
 
 /// What was found as rows: the words by value, highest first, then what surrounds them.
-pub fn rows(inputs: &Inputs, found: &Attribution) -> Vec<Row> {
+pub fn rows(inputs: &Inputs, found: &Attribution) -> Vec<AttributedWord> {
     let added = found.whole - found.empty;
     let all = inputs.owners().iter().enumerate().filter(|(place, _)| inputs.has(*place) || found.values[*place] != 0.0);
-    let row = |(place, owner): (usize, &super::inputs::Owner)| Row {
+    let row = |(place, owner): (usize, &super::inputs::Owner)| AttributedWord {
         word: owner.name.clone(),
         special: owner.word.is_none(),
         value: found.values[place],
@@ -88,7 +88,7 @@ pub fn rows(inputs: &Inputs, found: &Attribution) -> Vec<Row> {
         attention: None,
         cut: None,
     };
-    let mut rows: Vec<Row> = all.map(row).collect();
+    let mut rows: Vec<AttributedWord> = all.map(row).collect();
     rows.sort_by(|a, b| a.special.cmp(&b.special).then(b.value.total_cmp(&a.value)));
     rows
 }

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// sums to 1. The unconditional prediction is that of the run's negative prompt; in a run without
 /// guidance, that of the empty prompt.
 #[derive(Debug)]
-pub struct Target<'a> {
+pub struct AttributionTarget<'a> {
     steps: &'a [(Tensor, f64)],
     /// `[1, channels, h, w]`, f32, a step each.
     unconditional: Vec<Tensor>,
@@ -26,7 +26,7 @@ pub struct Target<'a> {
     weights: Tensor,
 }
 
-impl<'a> Target<'a> {
+impl<'a> AttributionTarget<'a> {
     /// The target of a run of `prompt` with `options`, at `steps`: what the denoiser was shown
     /// there, `[1, channels, h, w]`, and the timestep. `region` is on the latent grid.
     ///

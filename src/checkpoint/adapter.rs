@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// A kind of small file: the argument that names it, and the names that programs give it in a
 /// folder of its own. The first choice comes first.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct AdapterKind {
     pub(super) argument: Argument,
     usual: &'static [&'static str],
 }
@@ -30,12 +30,13 @@ pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
 pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
 /// diffusers' and PEFT's names.
-pub(super) const LORA: Kind =
-    Kind { argument: argument::LORA, usual: &["pytorch_lora_weights.safetensors", PEFT_FILE] };
+pub(super) const LORA: AdapterKind =
+    AdapterKind { argument: argument::LORA, usual: &["pytorch_lora_weights.safetensors", PEFT_FILE] };
 /// The name of diffusers' training script.
-pub(super) const EMBEDDING: Kind = Kind { argument: argument::EMBEDDING, usual: &["learned_embeds.safetensors"] };
+pub(super) const EMBEDDING: AdapterKind =
+    AdapterKind { argument: argument::EMBEDDING, usual: &["learned_embeds.safetensors"] };
 
-impl Kind {
+impl AdapterKind {
     /// The file that the user names by `path`: itself, or the file that the folder `path` is about.
     /// Where there is neither, it is one of a repository on the hub, fetched if need be.
     pub(super) fn find(self, path: &Path, hub: &HubOptions, progress: Told) -> Result<PathBuf> {
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_file_that_is_meant_is_picked() {
-        let pick = |kind: Kind, names: &[&str]| {
+        let pick = |kind: AdapterKind, names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
             kind.pick(&names, &|name| format!("here/{name}"))
         };

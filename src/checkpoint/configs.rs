@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// SDXL's second text encoder. Its tokenizer differs from the first in the padding token alone.
 #[derive(Debug)]
-pub struct SecondEncoder {
+pub struct SecondEncoderConfig {
     /// Its shape.
     pub text_encoder: TextEncoderConfig,
     /// Its tokenizer's files and settings.
@@ -49,7 +49,7 @@ pub(super) struct Configs {
     pub(super) denoiser: DenoiserConfig,
     pub(super) vae: VaeConfig,
     pub(super) text_encoder: Option<TextEncoderConfig>,
-    pub(super) second: Option<SecondEncoder>,
+    pub(super) second: Option<SecondEncoderConfig>,
     pub(super) t5: Option<T5Encoder>,
     pub(super) qwen: Option<QwenEncoder>,
     pub(super) scheduler: SchedulerConfig,
@@ -93,7 +93,7 @@ impl Configs {
         let (second, t5) = match index.family {
             Family::Flux => (None, Some(T5Encoder::read(store, Part::TextEncoder2, "tokenizer_2")?)),
             _ => (
-                has(Part::TextEncoder2).then(|| SecondEncoder::read(store)).transpose()?,
+                has(Part::TextEncoder2).then(|| SecondEncoderConfig::read(store)).transpose()?,
                 has(Part::TextEncoder3)
                     .then(|| T5Encoder::read(store, Part::TextEncoder3, "tokenizer_3"))
                     .transpose()?,
@@ -159,7 +159,7 @@ impl T5Encoder {
 fn check_joint(
     transformer: &Sd3Config,
     text_encoder: &TextEncoderConfig,
-    second: Option<&SecondEncoder>,
+    second: Option<&SecondEncoderConfig>,
     t5: Option<&T5Encoder>,
 ) -> Result<(), String> {
     let width = text_encoder.hidden_size + second.map_or(0, |second| second.text_encoder.hidden_size);
@@ -216,7 +216,7 @@ fn check_flux(
     }
 }
 
-impl SecondEncoder {
+impl SecondEncoderConfig {
     fn read(store: &Store) -> Result<Self> {
         let name = "text_encoder_2/config.json";
         let bytes = store.read_required(name, "the second text encoder's shape")?;
@@ -231,7 +231,7 @@ impl SecondEncoder {
 fn check_conditions(
     unet: &UnetConfig,
     text_encoder: &TextEncoderConfig,
-    second: Option<&SecondEncoder>,
+    second: Option<&SecondEncoderConfig>,
 ) -> Result<(), String> {
     let width = text_encoder.hidden_size + second.map_or(0, |second| second.text_encoder.hidden_size);
     for &expected in &unet.cross_attention_dim {

@@ -4,7 +4,7 @@
 //! The vectors become rows below the encoder's token embedding, and the tokenizer reads the word as
 //! their ids, as diffusers' `loaders/textual_inversion.py` (0.42) does.
 
-use super::weights::{Change, Rows, WeightFile};
+use super::weights::{Rows, TensorChange, WeightFile};
 use super::{adapter, lora};
 use crate::argument::EMBEDDING;
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ pub struct AddedWord {
 }
 
 /// A text encoder that takes embeddings.
-pub(super) struct Target<'a> {
+pub(super) struct EmbeddingTarget<'a> {
     /// Its folder in the diffusers layout.
     pub(super) folder: &'static str,
     /// Width of its token embedding.
@@ -95,8 +95,8 @@ impl Embedding {
     /// [`Error::Weights`] naming what is no embedding, or is one for another text encoder.
     pub(super) fn changes(
         &self,
-        targets: &mut [Target],
-        changes: &mut lora::Changes,
+        targets: &mut [EmbeddingTarget],
+        changes: &mut lora::WeightDeltas,
     ) -> Result<(AddedWord, Arc<WeightFile>)> {
         let file = adapter::open(&self.file, adapter::EMBEDDING.argument)?;
         let fault = |reason: String| Err(file.fault(reason));
@@ -155,7 +155,7 @@ impl Embedding {
             if *target.vocab_size != first {
                 return fault("the checkpoint's text encoders have vocabularies of different sizes".into());
             }
-            let rows = Change::Rows(Rows { file: file.clone(), name: name.to_string(), count });
+            let rows = TensorChange::Rows(Rows { file: file.clone(), name: name.to_string(), count });
             changes.entry(target.folder).or_default().entry(TABLE.into()).or_default().push(rows);
             *target.vocab_size += count;
         }

@@ -30,7 +30,7 @@ pub use config::{
     SchedulerConfig, Sd3Config, T5Config, T5TokenizerFiles, TextEncoderConfig, TokenizerConfig, TokenizerFiles,
     UnetBlock, UnetConfig, VaeConfig, ZImageConfig,
 };
-pub use configs::{QwenEncoder, SecondEncoder, T5_TOKENS, T5Encoder, TIME_IDS};
+pub use configs::{QwenEncoder, SecondEncoderConfig, T5_TOKENS, T5Encoder, TIME_IDS};
 pub use defaults::Defaults;
 pub use describe::{Description, PartDescription, WordDescription};
 pub use embedding::{AddedWord, Embedding};

@@ -3,9 +3,9 @@
 use super::adapter;
 use super::changes::Changes;
 use super::config::{DenoiserConfig, ModelIndex, SchedulerConfig, TextEncoderConfig, TokenizerFiles, VaeConfig};
-use super::configs::{Configs, QwenEncoder, SecondEncoder, T5Encoder};
+use super::configs::{Configs, QwenEncoder, SecondEncoderConfig, T5Encoder};
 use super::defaults::{self, Defaults};
-use super::embedding::{AddedWord, Embedding, Target};
+use super::embedding::{AddedWord, Embedding, EmbeddingTarget};
 use super::hub::{self, HubOptions};
 use super::lora::{self, Layers, Lora};
 use super::part::Part;
@@ -53,7 +53,7 @@ pub struct Checkpoint {
     /// The shape of the first CLIP text encoder; Z-Image has none.
     pub text_encoder: Option<TextEncoderConfig>,
     /// The second text encoder's shape and its tokenizer, in SDXL and Stable Diffusion 3.
-    pub second: Option<SecondEncoder>,
+    pub second: Option<SecondEncoderConfig>,
     /// T5's shape and its tokenizer, in Stable Diffusion 3 where the checkpoint has it.
     pub t5: Option<T5Encoder>,
     /// Qwen3's shape and its tokenizer, in Z-Image.
@@ -76,7 +76,7 @@ pub struct Checkpoint {
     /// Where the weights are, if all of them are in one file.
     single: Option<Single>,
     /// What adapters change of the weights.
-    adapters: lora::Changes,
+    adapters: lora::WeightDeltas,
     /// Digests of the adapters' files and how strongly they are applied.
     adapted: Vec<Vec<u8>>,
 }
@@ -176,7 +176,7 @@ impl Checkpoint {
             added_words: Vec::new(),
             warnings: Vec::new(),
             single: None,
-            adapters: lora::Changes::new(),
+            adapters: lora::WeightDeltas::new(),
             adapted: Vec::new(),
         })
     }
@@ -194,8 +194,8 @@ impl Checkpoint {
             let usual = defaults::usual(&self.index, &self.denoiser, &self.vae, &self.scheduler);
             self.defaults = defaults::read(&self.store, self.factor(), usual)?;
         }
-        let mut adapters = lora::Changes::new();
-        let find = |kind: adapter::Kind, file: &Path| kind.find(file, &options.hub, options.progress.clone());
+        let mut adapters = lora::WeightDeltas::new();
+        let find = |kind: adapter::AdapterKind, file: &Path| kind.find(file, &options.hub, options.progress.clone());
         // A LoRA may be for any part, and the headers of all are read to tell.
         let layers = if changes.loras.is_empty() { Layers::default() } else { self.layers() };
         for lora in &changes.loras {
@@ -232,7 +232,7 @@ impl Checkpoint {
     }
 
     /// The text encoders that embeddings add rows to.
-    fn embedding_targets(&mut self) -> Vec<Target<'_>> {
+    fn embedding_targets(&mut self) -> Vec<EmbeddingTarget<'_>> {
         let second = self.second.as_mut().map(|second| (Part::TextEncoder2.folder(), &mut second.text_encoder));
         let first = self.text_encoder.as_mut().map(|clip| (Part::TextEncoder.folder(), clip));
         first
@@ -244,7 +244,7 @@ impl Checkpoint {
                 if config.eos_token_id == 2 {
                     config.eos_token_id = config.vocab_size as u32 - 1;
                 }
-                Target { folder, width: config.hidden_size, vocab_size: &mut config.vocab_size }
+                EmbeddingTarget { folder, width: config.hidden_size, vocab_size: &mut config.vocab_size }
             })
             .collect()
     }

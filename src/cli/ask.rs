@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use attnmap::argument::{Argument, MASK, REGION, RUN};
 use attnmap::evidence::Evidence;
 use attnmap::evidence::cause;
-use attnmap::facts::region::{Part, Place, Region, by_cause, rank};
+use attnmap::facts::region::{Place, Region, RegionWord, by_cause, rank};
 use attnmap::facts::versus::versus;
 use attnmap::files::{Target, check_own};
 use attnmap::heatmap::Aggregate;
@@ -323,7 +323,7 @@ pub(super) fn pixels<const N: usize>(option: &str, text: &str, form: &str, image
 }
 
 /// The words by how much of what cutting each changes lies here.
-fn causes(parts: &[Part]) -> String {
+fn causes(parts: &[RegionWord]) -> String {
     let mut rows = vec![
         ["word", "share of its change", "changes here", "of the change here", "looked at"].map(str::to_owned).to_vec(),
     ];
@@ -379,7 +379,7 @@ fn both_words(files: &VersusFiles) -> String {
 }
 
 /// The words by their attention; of `joint` attention the image takes a part.
-fn table(parts: &[Part], joint: bool) -> String {
+fn table(parts: &[RegionWord], joint: bool) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
     let head = ["word", "share here", "× image", "in its area"];
     let mut head = head.map(str::to_owned).to_vec();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use attnmap::argument::{Argument, RUN, WORD};
 use attnmap::attribution::{
-    Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method, POINTS, Question, RegionAttribution,
-    Seen, Target, attribute, check_run, rows, seen, word_place,
+    AttributionQuestion, AttributionTarget, Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method,
+    POINTS, RegionAttribution, RemadeRun, attribute, check_run, rows, seen, word_place,
 };
 use attnmap::evidence::Evidence;
 use attnmap::evidence::shapley::MOST;
@@ -14,7 +14,7 @@ use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, rank};
 use attnmap::files::check_own;
 use attnmap::heatmap::Aggregate;
-use attnmap::pipeline::{Choice, LoadOptions, Pipeline};
+use attnmap::pipeline::{CheckpointChoice, LoadOptions, Pipeline};
 use attnmap::run::Run;
 use attnmap::trace::{Half, WordInfo, only};
 use attnmap::{Error, Result};
@@ -141,7 +141,7 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut known = Attributions::read(&run.folder)?;
     check_own(&run.folder.join("report.html"), RUN)?;
 
-    let choice = args.model.over(Choice::of_run(&run.record)?)?;
+    let choice = args.model.over(CheckpointChoice::of_run(&run.record)?)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;
     let bar = terminal.bar(run.record.timesteps.len() as u64, "replaying");
     let seen = seen(&run, &pipeline, usize::from(args.test_steps), &mut || {
@@ -150,10 +150,10 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     let (pipeline, batch) = ready(args, pipeline, choice, &seen, &run, terminal)?;
-    let Seen { prompt: read, options, indices, steps } = &seen;
+    let RemadeRun { prompt: read, options, indices, steps } = &seen;
     let inputs = Inputs::new(&pipeline, read, args.input)?;
-    let target = Target::new(&pipeline, read, options, steps, &on_latent)?;
-    let question = Question {
+    let target = AttributionTarget::new(&pipeline, read, options, steps, &on_latent)?;
+    let question = AttributionQuestion {
         options,
         target: &target,
         inputs: &inputs,
@@ -236,8 +236,8 @@ fn players(
 fn ready(
     args: &AttributeArgs,
     pipeline: Pipeline,
-    choice: Choice,
-    seen: &Seen,
+    choice: CheckpointChoice,
+    seen: &RemadeRun,
     run: &Run,
     terminal: &Terminal,
 ) -> anyhow::Result<(Pipeline, usize)> {
@@ -264,7 +264,7 @@ fn ready(
     }
     // The fast layers know no gradients. They go first, so that the weights are never held twice.
     drop(pipeline);
-    let plain = Choice { load: LoadOptions { plain: true, ..choice.load }, ..choice };
+    let plain = CheckpointChoice { load: LoadOptions { plain: true, ..choice.load }, ..choice };
     let size = Some([run.record.image.height, run.record.image.width]);
     Ok((checkpoint::load(&plain, size, terminal)?, batch))
 }
@@ -274,7 +274,7 @@ fn beside(
     run: &Run,
     trace: &attnmap::trace::Trace,
     place: &Place,
-    words: &mut [attnmap::attribution::Row],
+    words: &mut [attnmap::attribution::AttributedWord],
 ) -> Result<()> {
     let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
     // Damaged evidence is nothing to stand beside.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use attnmap::Error;
 use attnmap::facts::{Coverage, Covered};
-use attnmap::gallery::{Looks, Progress, check_folder, read_captioned, settle};
+use attnmap::gallery::{GalleryEvent, Looks, check_folder, read_captioned, settle};
 use attnmap::run;
 use attnmap::trace::{Grid, PromptInfo};
 
@@ -71,6 +71,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now.
     aggregate.choose(&pipeline.sites(height, width), Grid::new(height / factor, width / factor))?;
+    aggregate.silent(&PromptInfo::from(&pipeline.tokenize("")?))?;
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     settle(&out, Some(1), (&aggregate, &display), || Ok(1))?;
     let choice = args.model.choice()?;
@@ -89,14 +90,14 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let log = !terminal.quiet && !std::io::stderr().is_terminal();
     let made = looks.make(&out, &pictures, &pipeline, &mut |event| {
         match event {
-            Progress::Made(_) => bar.inc(1),
-            Progress::Failed(_, error) => {
+            GalleryEvent::Made(_) => bar.inc(1),
+            GalleryEvent::Failed(_, error) => {
                 bar.inc(1);
                 bar.suspend(|| print::warn(error.to_string()));
             }
             _ => {}
         }
-        if log && bar.position() > 0 && bar.position().is_multiple_of(1000) && matches!(event, Progress::Made(_)) {
+        if log && bar.position() > 0 && bar.position().is_multiple_of(1000) && matches!(event, GalleryEvent::Made(_)) {
             print::note(format!("{} of {} pictures", bar.position(), pictures.len()));
         }
         ControlFlow::Continue(())

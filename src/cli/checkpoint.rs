@@ -6,7 +6,7 @@ use attnmap::Error;
 use attnmap::argument::LORA;
 use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
 use attnmap::evidence::check_checkpoint;
-use attnmap::pipeline::{Choice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
+use attnmap::pipeline::{CheckpointChoice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
 use attnmap::run::RunRecord;
 use candle_core::DType;
 use clap::Args;
@@ -137,13 +137,13 @@ impl LoadArgs {
 
 impl ModelArgs {
     /// The checkpoint that is chosen: the embedded one, where none is named.
-    pub fn choice(&self) -> attnmap::Result<Choice> {
-        self.over(Choice::default())
+    pub fn choice(&self) -> attnmap::Result<CheckpointChoice> {
+        self.over(CheckpointChoice::default())
     }
 
     /// `known`, where nothing else is given.
-    pub fn over(&self, known: Choice) -> attnmap::Result<Choice> {
-        Ok(Choice {
+    pub fn over(&self, known: CheckpointChoice) -> attnmap::Result<CheckpointChoice> {
+        Ok(CheckpointChoice {
             source: self.model.clone().unwrap_or(known.source),
             changes: self.changes.over(known.changes),
             load: self.load.over(known.load)?,
@@ -164,7 +164,7 @@ impl ModelArgs {
     /// The checkpoint that made the run of `record`, in the number type and on the device that it
     /// had there. What is given now comes first.
     pub fn load_of(&self, record: &RunRecord, terminal: &Terminal) -> anyhow::Result<Pipeline> {
-        let known = Choice::of_run(record)?;
+        let known = CheckpointChoice::of_run(record)?;
         let choice = reading(self.over(known.clone())?, &[&record.prompt, record.negative.as_deref().unwrap_or("")]);
         let size = Some([record.image.height, record.image.width]);
         let pipeline = load(&choice, size, terminal).map_err(|error| match error.downcast::<Error>() {
@@ -184,14 +184,14 @@ impl ModelArgs {
 }
 
 /// `choice` for a run that reads `texts`.
-fn reading(mut choice: Choice, texts: &[&str]) -> Choice {
+fn reading(mut choice: CheckpointChoice, texts: &[&str]) -> CheckpointChoice {
     choice.load.texts = texts.iter().map(|text| (*text).to_owned()).collect();
     choice
 }
 
 /// Opens and loads a checkpoint for images of `size` (height, width), or of its own. What needs
 /// much memory is said.
-pub fn load(choice: &Choice, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
+pub fn load(choice: &CheckpointChoice, size: Option<[usize; 2]>, terminal: &Terminal) -> anyhow::Result<Pipeline> {
     const MUCH: u64 = 2_000_000_000;
     let checkpoint = choice.open(terminal.downloads())?;
     let load = LoadOptions { size, ..choice.load.clone() };

@@ -1,7 +1,8 @@
 //! The options that choose maps and how they are drawn, shared by every command that draws.
 
 use attnmap::heatmap::{
-    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, NAMED, Queries, Resolution, SiteFilter, StepWindow,
+    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, HeadSet, LayerPattern, NAMED, QuerySource, Resolution,
+    SiteFilter, StepWindow,
 };
 use attnmap::render::{Colormap, Display, Scale, Style};
 use attnmap::run::{Run, RunRecord};
@@ -41,12 +42,18 @@ pub struct MapArgs {
     #[arg(long, value_name = "HEADS")]
     heads: Option<String>,
 
-    /// Whose attention: that of the image's places to words, or with `text` the words' own
-    /// [default: image]
+    /// Whose attention: image, or text for the words' own [default: image]
     ///
-    /// `text` needs a run made with --text-queries, of a checkpoint of joint attention.
-    #[arg(long, value_name = "WHOSE", value_parser = names(Queries::NAMED), hide_possible_values = true)]
-    queries: Option<Queries>,
+    /// With `image` it is that of the image's places to words. `text` needs a run made with
+    /// --text-queries, of a checkpoint of joint attention.
+    #[arg(long, value_name = "WHOSE", value_parser = names(QuerySource::NAMED), hide_possible_values = true)]
+    queries: Option<QuerySource>,
+
+    /// Whose tokens of a word: clip, t5, or both [default: both]
+    ///
+    /// For Stable Diffusion 3 with T5, where a word stands in CLIP's text and in T5's.
+    #[arg(long, value_name = "WHOSE", value_parser = names(Encoder::NAMED), hide_possible_values = true)]
+    encoder: Option<Encoder>,
 
     /// Only a part of the run: shares like 0.2..0.8 or steps like 1-20 (both ends included)
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
@@ -127,6 +134,7 @@ impl MapArgs {
             aggregate = aggregate.narrowed(SiteFilter::Resolutions(sizes));
         }
         aggregate.queries = self.queries.unwrap_or_default();
+        aggregate.encoder = self.encoder.unwrap_or_default();
         aggregate.heads = self.heads.as_deref().map(str::parse::<HeadSet>).transpose()?;
         aggregate.steps = self.steps_window.as_deref().map(str::parse::<StepWindow>).transpose()?;
         if aggregate.heads.is_some() && aggregate.steps.is_some() {
@@ -138,12 +146,13 @@ impl MapArgs {
     /// Whether maps are chosen at all.
     pub fn is_chosen(&self) -> bool {
         let options = [&self.aggregate, &self.layers, &self.resolution, &self.heads, &self.steps_window];
-        options.iter().any(|option| option.is_some()) || self.queries.is_some()
+        options.iter().any(|option| option.is_some()) || self.queries.is_some() || self.encoder.is_some()
     }
 
     /// `aggregate`, or that of a run that keeps concepts where it does and nothing is chosen.
     pub fn of_concepts(&self, aggregate: Aggregate, kept: bool) -> Aggregate {
-        let chosen = self.aggregate.is_some() || self.queries.is_some() || self.heads.is_some();
+        let chosen =
+            self.aggregate.is_some() || self.queries.is_some() || self.encoder.is_some() || self.heads.is_some();
         let Ok(named) = Aggregate::named(DEFAULT_OF_CONCEPTS) else { return aggregate };
         if chosen || !kept {
             return aggregate;

@@ -7,7 +7,7 @@ use attnmap::argument::RUN;
 use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
 use attnmap::files::{Target, check_own};
 use attnmap::maker::Maker;
-use attnmap::pipeline::{Choice, Keep, Pipeline};
+use attnmap::pipeline::{CheckpointChoice, Keep, Pipeline};
 use attnmap::prompt::WordWeights;
 use attnmap::render::Display;
 use attnmap::run::{self, Remake, Run};
@@ -16,7 +16,7 @@ use clap::Args;
 
 use super::checkpoint::{self, ModelArgs};
 use super::display::MapArgs;
-use super::inert::{self, Made};
+use super::inert::{self, PlannedRun};
 use super::newest::{OUTPUTS, is_last, run_folder};
 use super::open;
 use super::print::{self, Terminal};
@@ -258,7 +258,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
 /// to tell.
 fn is_meant(args: &ExplainArgs, known: &Run, terminal: &Terminal) -> anyhow::Result<Option<Option<Pipeline>>> {
     let record = &known.record;
-    let choice = Choice::of_run(record)?;
+    let choice = CheckpointChoice::of_run(record)?;
     if args.model.over(choice.clone())? != choice {
         return Ok(None);
     }
@@ -289,8 +289,14 @@ fn make(
     let texts: Vec<&str> = [text, &*options.negative].into_iter().chain(probes).collect();
     warnings.extend(adapter_warnings(pipeline, &texts, options.syntax)?);
     let (choice, aggregate) = (args.model.choice()?, args.maps.aggregate()?);
-    let made =
-        Made { pipeline, choice: &choice, options: &options, prompt: &prompt, words: None, aggregate: &aggregate };
+    let made = PlannedRun {
+        pipeline,
+        choice: &choice,
+        options: &options,
+        prompt: &prompt,
+        words: None,
+        aggregate: &aggregate,
+    };
     warnings.extend(inert::in_run(&terminal.given, made, None, None));
     warnings.iter().for_each(print::warn);
     let maker = Maker {

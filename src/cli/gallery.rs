@@ -3,7 +3,7 @@
 use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{ExpectArgs, Unmet};
-use super::inert::{self, Given};
+use super::inert::{self, TypedArguments};
 use super::init::InitAxes;
 use super::lists;
 use super::newest::OUTPUTS;
@@ -17,11 +17,11 @@ use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, Line, LiveIndex, Plan, Progress, Replacement, Shard, check_checkpoints, check_folder, continues,
+    Axes, Cell, GalleryEvent, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder, continues,
     fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index, write_sheet,
 };
-use attnmap::heatmap::{Aggregate, Queries};
-use attnmap::pipeline::{Choice, LoadOptions, Options, Pipeline};
+use attnmap::heatmap::{Aggregate, QuerySource};
+use attnmap::pipeline::{CheckpointChoice, LoadOptions, Options, Pipeline};
 use attnmap::prompt::{Prompt, Syntax, WordWeights};
 use attnmap::render::Display;
 use attnmap::run::{self, Sampling};
@@ -235,7 +235,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     check_folder(out)?;
     own_settings(terminal, &axes.lines).iter().for_each(print::warn);
     let known = RefCell::new(BTreeSet::new());
-    let open = |choice: &Choice| {
+    let open = |choice: &CheckpointChoice| {
         let checkpoint = choice.open(terminal.downloads())?;
         let new = |warning: &&String| known.borrow_mut().insert(String::clone(warning));
         checkpoint.warnings.iter().filter(new).for_each(print::warn);
@@ -251,8 +251,8 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (mut told, mut heard) = (Told::new(terminal, &known), BTreeSet::new());
     let (done, place, planned) = (Arc::clone(&told.done), out.clone(), plan.cells.len());
     signals::say_at_end(move || done.last_words(&place, planned));
-    let mut progress = |event: Progress| {
-        if let Progress::Loaded(pipeline) = &event {
+    let mut progress = |event: GalleryEvent| {
+        if let GalleryEvent::Loaded(pipeline) = &event {
             let said = of_checkpoint(&terminal.given, pipeline, &plan);
             let new: Vec<String> = said.into_iter().filter(|line| heard.insert(line.clone())).collect();
             told.bar.suspend(|| new.iter().for_each(print::warn));
@@ -363,7 +363,7 @@ fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> Path
 
 /// What is to be said of the cells once their checkpoint is there. It is of words of embeddings
 /// that no prompt has, and of options that do nothing without guidance.
-fn of_checkpoint(given: &Given, pipeline: &Pipeline, plan: &Plan) -> Vec<String> {
+fn of_checkpoint(given: &TypedArguments, pipeline: &Pipeline, plan: &Plan) -> Vec<String> {
     let mut syntaxes: Vec<Syntax> = Vec::new();
     for cell in &plan.cells {
         if !syntaxes.contains(&cell.sampling.syntax()) {
@@ -429,24 +429,24 @@ impl<'a> Told<'a> {
         Self { bar, done, known, read: HashSet::new(), log, began: now, said: now, made: 0 }
     }
 
-    fn tell(&mut self, event: &Progress) {
+    fn tell(&mut self, event: &GalleryEvent) {
         match event {
-            Progress::Planned { cells, finished } => {
+            GalleryEvent::Planned { cells, finished } => {
                 self.bar.set_length(*cells as u64);
                 self.bar.set_position(*finished as u64);
                 self.done.all.store(*cells, Ordering::Relaxed);
                 self.done.done.store(*finished, Ordering::Relaxed);
                 self.bar.reset_eta();
             }
-            Progress::Loaded(_) => {}
-            Progress::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
-            Progress::Stepped => self.bar.tick(),
-            Progress::Read { cell, pipeline, prompt } => self.warn(cell, pipeline, prompt),
-            Progress::Made(_) => {
+            GalleryEvent::Loaded(_) => {}
+            GalleryEvent::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
+            GalleryEvent::Stepped => self.bar.tick(),
+            GalleryEvent::Read { cell, pipeline, prompt } => self.warn(cell, pipeline, prompt),
+            GalleryEvent::Made(_) => {
                 self.done.done.fetch_add(1, Ordering::Relaxed);
                 self.one_more();
             }
-            Progress::Failed(cell, error) => {
+            GalleryEvent::Failed(cell, error) => {
                 let prompt = print::printable(&cell.prompt);
                 self.bar.suspend(|| print::warn(format!("{prompt}, seed {}: {error}", cell.seed)));
                 self.one_more();
@@ -552,7 +552,7 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
         init,
         probes: args.probe.texts().to_vec(),
         concepts: args.concepts.named(),
-        text_queries: args.text_queries || args.maps.aggregate()?.queries == Queries::Text,
+        text_queries: args.text_queries || args.maps.aggregate()?.queries == QuerySource::Text,
         trace_negative: args.trace_negative,
         keep_steps: args.keep_steps,
     })

@@ -1,24 +1,23 @@
 //! `attnmap generate`: a prompt in, an image and a heat map for every word out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use attnmap::files::Target;
 use attnmap::heatmap::Resolution;
 use attnmap::maker::Maker;
-use attnmap::pipeline::{Given, Keep, Options, Pipeline};
+use attnmap::pipeline::{Given, Keep, Options, Pipeline, read_latents};
 use attnmap::prompt::Prompt;
 use attnmap::run;
 use attnmap::trace::{PromptInfo, Site};
 use attnmap::{Error, Result};
-use candle_core::{Device, Tensor};
 use clap::Args;
 
 use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{self, ExpectArgs, Unmet};
-use super::inert::{self, Made};
+use super::inert::{self, PlannedRun};
 use super::init::InitArgs;
 use super::output::{OutputArgs, summary};
 use super::print::{self, Terminal};
@@ -171,20 +170,6 @@ fn grid_sizes(option: &str, sizes: &str) -> Result<Vec<Resolution>> {
     sizes.split(',').map(str::trim).filter(|size| !size.is_empty()).map(size).collect()
 }
 
-/// The tensor `latents` of a safetensors file, with or without the leading dimension of 1.
-fn read_latents(path: &Path) -> Result<Tensor> {
-    let refuse = |reason: String| Error::input("--latents", format!("{}: {reason}", path.display()));
-    // First: to open a pipe would wait for its other end.
-    attnmap::files::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => refuse("no such file".into()),
-        _ => refuse(error.to_string()),
-    })?;
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-        .map_err(|error| refuse(format!("not a safetensors file ({error})")))?;
-    let latents = tensors.get("latents").ok_or_else(|| refuse("it has no tensor named `latents`".into()))?;
-    Ok(if latents.rank() == 3 { latents.unsqueeze(0)? } else { latents.clone() })
-}
-
 /// Runs the command: checks everything that can be checked before work is done, then makes one run
 /// folder an image.
 pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -221,7 +206,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let texts: Vec<&str> = [&*text, &*runs[0].negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, runs[0].syntax)?);
     let choice = args.model.choice()?;
-    let made = Made {
+    let made = PlannedRun {
         pipeline: &pipeline,
         choice: &choice,
         options: &runs[0],

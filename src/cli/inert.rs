@@ -1,14 +1,15 @@
 //! Options that have no effect in the combination given: which, when, and what is said of it, for
 //! all commands.
 //!
-//! What a user typed is known by [`Given`]. A [`Rule`] says of one option when it does nothing.
+//! What a user typed is known by [`TypedArguments`]. A [`Rule`] says of one option when it does
+//! nothing.
 //! Every rule is tried before a command begins ([`at_once`]), or where it makes runs once the
 //! checkpoint is loaded ([`in_run`]). Each says so once.
 
 use std::collections::BTreeSet;
 
 use attnmap::heatmap::{Aggregate, Measure, SiteFilter};
-use attnmap::pipeline::{Choice, Options, Pipeline};
+use attnmap::pipeline::{CheckpointChoice, Options, Pipeline};
 use attnmap::prompt::Prompt;
 use attnmap::render::{Display, Style};
 use attnmap::trace::{PromptInfo, WordInfo, normalized};
@@ -17,12 +18,12 @@ use clap::parser::ValueSource;
 
 /// The options that were typed, by their long names, and the positional arguments by theirs.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct TypedArguments {
     command: String,
     options: BTreeSet<String>,
 }
 
-impl Given {
+impl TypedArguments {
     /// What `matches` of `command` holds that the user typed.
     pub fn new(command: &clap::Command, matches: &ArgMatches) -> Self {
         let Some((name, matches)) = matches.subcommand() else { return Self::default() };
@@ -43,11 +44,11 @@ impl Given {
 
 /// What a run is about to be made of.
 #[derive(Clone, Copy)]
-pub struct Made<'a> {
+pub struct PlannedRun<'a> {
     /// The loaded checkpoint.
     pub pipeline: &'a Pipeline,
     /// The checkpoint as it was chosen.
-    pub choice: &'a Choice,
+    pub choice: &'a CheckpointChoice,
     /// The run's options; of a look at a picture, those of its calls.
     pub options: &'a Options,
     /// The prompt.
@@ -60,9 +61,9 @@ pub struct Made<'a> {
 
 /// What decides whether an option does anything.
 struct Scene<'a> {
-    given: &'a Given,
+    given: &'a TypedArguments,
     display: Option<&'a Display>,
-    made: Option<Made<'a>>,
+    made: Option<PlannedRun<'a>>,
     keep_steps: Option<u32>,
 }
 
@@ -119,7 +120,7 @@ const SELDOM: [(&str, &[&str], &str); 2] = [
 ];
 
 /// What to say before the command begins.
-pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
+pub fn at_once(given: &TypedArguments, display: Option<&Display>) -> Vec<String> {
     if given.command == "gallery" && given.has("index") {
         return alone(given, &OF_AN_INDEX, "--index makes no cell; leave it out");
     }
@@ -140,13 +141,18 @@ pub fn at_once(given: &Given, display: Option<&Display>) -> Vec<String> {
 }
 
 /// That all options but those of `heeded` do nothing here, for `reason`.
-pub fn alone(given: &Given, heeded: &[&str], reason: &str) -> Vec<String> {
+pub fn alone(given: &TypedArguments, heeded: &[&str], reason: &str) -> Vec<String> {
     let inert = given.options.iter().filter(|option| !heeded.contains(&option.as_str()));
     inert.map(|option| say(option, reason)).collect()
 }
 
 /// What to say once it is known what a run is made of.
-pub fn in_run(given: &Given, made: Made, display: Option<&Display>, keep_steps: Option<u32>) -> Vec<String> {
+pub fn in_run(
+    given: &TypedArguments,
+    made: PlannedRun,
+    display: Option<&Display>,
+    keep_steps: Option<u32>,
+) -> Vec<String> {
     told(&Scene { given, display, made: Some(made), keep_steps })
 }
 
@@ -175,7 +181,7 @@ fn kept_already(scene: &Scene) -> Option<String> {
 }
 
 fn bounds_nothing(scene: &Scene) -> Option<String> {
-    let Made { aggregate, .. } = scene.made?;
+    let PlannedRun { aggregate, .. } = scene.made?;
     let kept = ["self-attention", "keep-goca"].iter().any(|option| scene.given.has(option));
     let nothing = !kept && aggregate.measure != Measure::Goca;
     nothing
@@ -183,7 +189,7 @@ fn bounds_nothing(scene: &Scene) -> Option<String> {
 }
 
 fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
-    let Made { pipeline, options, .. } = scene.made?;
+    let PlannedRun { pipeline, options, .. } = scene.made?;
     if pipeline.guided(options) {
         return None;
     }
@@ -203,7 +209,7 @@ fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
 }
 
 fn same_timesteps(scene: &Scene) -> Option<String> {
-    let Made { pipeline, options, .. } = scene.made?;
+    let PlannedRun { pipeline, options, .. } = scene.made?;
     let spacing = options.spacing?;
     let without = Options { spacing: None, ..options.clone() };
     let same = pipeline.timesteps(options).ok()? == pipeline.timesteps(&without).ok()?;
@@ -212,7 +218,7 @@ fn same_timesteps(scene: &Scene) -> Option<String> {
 }
 
 fn same_prediction(scene: &Scene) -> Option<String> {
-    let Made { choice, .. } = scene.made?;
+    let PlannedRun { choice, .. } = scene.made?;
     let asked = choice.changes.prediction.as_deref()?;
     let mut own = choice.clone();
     own.changes.prediction = None;
@@ -228,7 +234,7 @@ fn no_weight(scene: &Scene) -> Option<String> {
 
 /// Given latents and a sampler that draws nothing leave nothing for a seed to decide.
 fn no_noise(scene: &Scene) -> Option<String> {
-    let Made { pipeline, options, .. } = scene.made?;
+    let PlannedRun { pipeline, options, .. } = scene.made?;
     let sampler = pipeline.sampler_kind(options).ok()?;
     let drawn = options.latents.is_none() || options.init.is_some() || sampler.draws_noise();
     (!drawn).then(|| {
@@ -237,14 +243,14 @@ fn no_noise(scene: &Scene) -> Option<String> {
 }
 
 fn too_few_calls(scene: &Scene) -> Option<String> {
-    let Made { pipeline, options, .. } = scene.made?;
+    let PlannedRun { pipeline, options, .. } = scene.made?;
     let (every, calls) = (scene.keep_steps?, pipeline.timesteps(options).ok()?.len());
     (every as usize > calls)
         .then(|| format!("the run has {calls} steps, so that none is the {every}th; give a smaller number"))
 }
 
 fn probes_of_the_prompt(scene: &Scene) -> Option<String> {
-    let Made { options, prompt, .. } = scene.made?;
+    let PlannedRun { options, prompt, .. } = scene.made?;
     let info = PromptInfo::from(prompt);
     let there: Vec<&str> =
         options.probes.iter().map(String::as_str).filter(|probe| info.select(probe).is_ok()).collect();
@@ -258,14 +264,14 @@ fn probes_of_the_prompt(scene: &Scene) -> Option<String> {
 }
 
 fn every_word(scene: &Scene) -> Option<String> {
-    let Made { prompt, words, .. } = scene.made?;
+    let PlannedRun { prompt, words, .. } = scene.made?;
     let shown: Vec<String> = words?.iter().map(|word| normalized(&word.text)).collect();
     let all: Vec<String> = prompt.default_words().iter().map(|word| normalized(&word.text)).collect();
     (shown == all).then(|| "it names every word of the prompt, which all are shown without it".into())
 }
 
 fn every_site(scene: &Scene, is_own: fn(&SiteFilter) -> bool) -> Option<String> {
-    let Made { pipeline, options, aggregate, .. } = scene.made?;
+    let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let (sites, latent) = (pipeline.sites(options.height, options.width), pipeline.latent_grid(options));
     let mut wider = aggregate.clone();
     wider.sites.retain(|filter| !is_own(filter));
@@ -274,7 +280,7 @@ fn every_site(scene: &Scene, is_own: fn(&SiteFilter) -> bool) -> Option<String> 
 }
 
 fn every_head(scene: &Scene) -> Option<String> {
-    let Made { pipeline, options, aggregate, .. } = scene.made?;
+    let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let (sites, latent) = (pipeline.sites(options.height, options.width), pipeline.latent_grid(options));
     let heads = aggregate.heads.as_ref()?;
     let taken = aggregate.choose(&sites, latent).ok()?;
@@ -283,7 +289,7 @@ fn every_head(scene: &Scene) -> Option<String> {
 }
 
 fn every_step(scene: &Scene) -> Option<String> {
-    let Made { pipeline, options, aggregate, .. } = scene.made?;
+    let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let calls = pipeline.timesteps(options).ok()?.len();
     let window = aggregate.steps.as_ref()?.resolve(calls).ok()?;
     (window == (0..calls)).then(|| "it names every step, which all are taken without it".into())
@@ -304,7 +310,7 @@ fn one_scale_a_grid(scene: &Scene) -> Option<String> {
 }
 
 fn larger_already(scene: &Scene) -> Option<String> {
-    let (Made { options, .. }, display) = (scene.made?, scene.display?);
+    let (PlannedRun { options, .. }, display) = (scene.made?, scene.display?);
     let short = options.width.min(options.height);
     (short >= display.overlay_size)
         .then(|| format!("the image's short side has {short} pixels, and overlays are never smaller"))
@@ -332,6 +338,7 @@ mod tests {
         ("concepts", "is refused where there are none"),
         ("text-queries", "is refused where there are none"),
         ("queries", "may name what is usual"),
+        ("encoder", "is refused where there is one reading"),
         ("keep-queries", "is refused where there are none"),
         ("query-memory", "needs --keep-queries"),
         ("init", "is where the run begins"),
@@ -398,7 +405,7 @@ mod tests {
         let matches = command.clone().try_get_matches_from([&["attnmap"], arguments].concat()).unwrap();
         let style = arguments.iter().position(|word| *word == "--style").map(|at| arguments[at + 1].parse().unwrap());
         let display = Display { style: style.unwrap_or_default(), ..Display::default() };
-        at_once(&Given::new(&command, &matches), Some(&display))
+        at_once(&TypedArguments::new(&command, &matches), Some(&display))
     }
 
     #[test]

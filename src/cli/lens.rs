@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
-use super::inert::{self, Made};
+use super::inert::{self, PlannedRun};
 use super::newest::OUTPUTS;
 use super::print::{self, Terminal};
 use super::prompt::{PromptArgs, SyntaxArgs, adapter_warnings, warnings};
@@ -91,11 +91,12 @@ pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(&options))?;
     let prompt = pipeline.prompt(&text, &options)?;
     let info = PromptInfo::from(&prompt);
+    aggregate.silent(&info)?;
     let words = args.maps.words(&info, &[])?;
     warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);
     adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);
     let choice = args.model.choice()?;
-    let made = Made {
+    let made = PlannedRun {
         pipeline: &pipeline,
         choice: &choice,
         options: &options,

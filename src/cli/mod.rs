@@ -70,7 +70,7 @@ pub struct Cli {
 
     /// What was typed, for what is said of options that do nothing.
     #[arg(skip)]
-    given: inert::Given,
+    given: inert::TypedArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -172,7 +172,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
     let command = command();
     arguments::spell(&command);
     let parsed = command.clone().try_get_matches().and_then(|matches| {
-        Ok(Cli { given: inert::Given::new(&command, &matches), ..Cli::from_arg_matches(&matches)? })
+        Ok(Cli { given: inert::TypedArguments::new(&command, &matches), ..Cli::from_arg_matches(&matches)? })
     });
     parsed.map_err(|error| {
         use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;

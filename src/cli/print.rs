@@ -12,7 +12,7 @@ pub use attnmap::percent;
 use attnmap::trace::Grid;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::inert::Given;
+use super::inert::TypedArguments;
 
 /// What the user wants to see on stderr.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,7 @@ pub struct Terminal {
     /// No progress.
     pub quiet: bool,
     /// What was typed.
-    pub given: Given,
+    pub given: TypedArguments,
 }
 
 impl Terminal {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use attnmap::Result;
 use attnmap::files::Target;
-use attnmap::maker::{Maker, Progress};
+use attnmap::maker::{Maker, RunEvent};
 use attnmap::pipeline::{Event, Options};
 use attnmap::run::RunRecord;
 use attnmap::trace::Unobserved;
@@ -25,13 +25,13 @@ pub fn make(
     let mut spinner = None;
     let made = maker.make(options, target, command, &mut Unobserved, &mut |progress| {
         match progress {
-            Progress::Event(Event::Encoded { calls }) => bar.set_length(calls as u64),
-            Progress::Event(Event::Stepped { .. }) => bar.inc(1),
-            Progress::Traced(_) => {
+            RunEvent::Event(Event::Encoded { calls }) => bar.set_length(calls as u64),
+            RunEvent::Event(Event::Stepped { .. }) => bar.inc(1),
+            RunEvent::Traced(_) => {
                 bar.finish_and_clear();
                 spinner = Some(terminal.spinner("drawing"));
             }
-            Progress::Event(Event::Decoded { .. }) | Progress::Estimate(..) => {}
+            RunEvent::Event(Event::Decoded { .. }) | RunEvent::Estimate(..) => {}
         }
         ControlFlow::Continue(())
     });

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use attnmap::facts::lexicon::Role;
 use attnmap::facts::sweep::Sweep;
 use attnmap::files::Target;
-use attnmap::gallery::{Asked, SWEEP, listed_seeds, sweep};
-use attnmap::heatmap::Queries;
+use attnmap::gallery::{SWEEP, SweepRequest, listed_seeds, sweep};
+use attnmap::heatmap::QuerySource;
 use attnmap::pipeline::Options;
 use attnmap::run;
 use attnmap::trace::{Grid, PromptInfo};
@@ -16,7 +16,7 @@ use clap::Args;
 use super::checkpoint::ModelArgs;
 use super::display::MapArgs;
 use super::expect::{ExpectArgs, Unmet};
-use super::inert::{self, Made};
+use super::inert::{self, PlannedRun};
 use super::init::InitArgs;
 use super::lists;
 use super::newest::OUTPUTS;
@@ -117,7 +117,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let info = PromptInfo::from(&prompt);
     options.concepts = args.concepts.of(&pipeline, &prompt, probes)?;
     aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
-    pipeline.check_joint(false, aggregate.queries == Queries::Text)?;
+    pipeline.check_joint(false, aggregate.queries == QuerySource::Text)?;
     args.expect.check(&pipeline, &info, probes)?;
     let by = info.by(args.maps.by());
     let words = shown_words(&args.maps, &pipeline, &by, probes)?;
@@ -126,7 +126,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let texts: Vec<&str> = [&*text, &*options.negative].into_iter().chain(probes.iter().map(String::as_str)).collect();
     adapter_warnings(&pipeline, &texts, options.syntax)?.iter().for_each(print::warn);
     let choice = args.model.choice()?;
-    let made = Made {
+    let made = PlannedRun {
         pipeline: &pipeline,
         choice: &choice,
         options: &options,
@@ -136,7 +136,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     inert::in_run(&terminal.given, made, None, None).iter().for_each(print::warn);
     let bar = terminal.bar(seeds.len() as u64, "seeds");
-    let asked = Asked { words: words.as_deref(), expect: args.expect.list() };
+    let asked = SweepRequest { words: words.as_deref(), expect: args.expect.list() };
     let swept = sweep(&pipeline, &prompt, &options, &aggregate, asked, &mut |_| {
         bar.inc(1);
         ControlFlow::Continue(())

@@ -21,7 +21,7 @@ use super::again;
 use super::checkpoint::ModelArgs;
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{self, ExpectArgs, Unmet};
-use super::inert::{self, Made};
+use super::inert::{self, PlannedRun};
 use super::lists;
 use super::output::{OutputArgs, listed, summary};
 use super::print::{self, Terminal};
@@ -172,11 +172,12 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
+    aggregate.silent(&info)?;
     let mut warnings = warnings(&pipeline, &prompt, "", &options.probes)?;
     let texts: Vec<&str> = std::iter::once(caption).chain(options.probes.iter().map(String::as_str)).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, options.syntax)?);
     let choice = args.model.choice()?;
-    let made = Made {
+    let made = PlannedRun {
         pipeline: &pipeline,
         choice: &choice,
         options: &run,

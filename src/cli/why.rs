@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use attnmap::argument::{AT, BOX, RUN};
 use attnmap::facts::region::Place;
-use attnmap::pipeline::{Choice, LoadOptions};
+use attnmap::pipeline::{CheckpointChoice, LoadOptions};
 use attnmap::run::Run;
 use attnmap::trace::Grid;
 use attnmap::why::plan::{BUDGET, LEAST};
@@ -113,13 +113,13 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let bar = terminal.bar(u64::from(args.budget) * question.calls() as u64, "asking");
     bar.set_position((made * question.calls() as f64) as u64);
     let record = &question.run().record;
-    let known = args.model.over(Choice::of_run(record)?)?;
+    let known = args.model.over(CheckpointChoice::of_run(record)?)?;
     let size = [record.image.height, record.image.width];
     let answer = question.make(
         &pipeline,
         &mut |changes| {
             let load = LoadOptions { size: Some(size), ..known.load.clone() };
-            let choice = Choice { changes, load, ..known.clone() };
+            let choice = CheckpointChoice { changes, load, ..known.clone() };
             checkpoint::load(&choice, Some(size), terminal).map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => error,
                 Err(other) => Error::input("--model", other.to_string()),

@@ -4,7 +4,7 @@
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
 use crate::argument::{CUT, RUN, WEIGHT};
-use crate::heatmap::{Bounds, Place, places};
+use crate::heatmap::{Bounds, ConnectedRegion, places};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
@@ -67,7 +67,7 @@ pub struct Counterfactual {
     /// The separate places that changed, largest first, specks left out; absent in files of
     /// versions that did not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub places: Option<Vec<Place>>,
+    pub places: Option<Vec<ConnectedRegion>>,
 }
 
 /// A word whose values are to be scaled.
@@ -426,7 +426,7 @@ struct Changed {
     /// Share of the image that is white, 0 to 1.
     area: f64,
     /// The separate places, largest first, specks left out.
-    places: Vec<Place>,
+    places: Vec<ConnectedRegion>,
 }
 
 impl Changed {

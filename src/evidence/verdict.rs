@@ -286,7 +286,7 @@ pub fn judge(
     let own = &maps.chosen[index].tokens;
     let share = maps.share(&maps.chosen[index]);
     let nearest = (0..maps.token_count())
-        .filter(|token| !own.contains(token))
+        .filter(|token| !own.contains(token) && !maps.is_silent(*token))
         .min_by(|&a, &b| (maps.shares[a] - share).abs().total_cmp(&(maps.shares[b] - share).abs()));
     let size = Grid::new(image.height() as usize, image.width() as usize);
     let luminance: Vec<f32> = image.pixels().map(|pixel| luminance(pixel.0)).collect();

@@ -118,7 +118,7 @@ impl Region {
 
 /// One word's part in a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub struct RegionWord {
     /// The word, `apple#2` where repeated; `<start>`, `<end>` and `<padding>` for what surrounds
     /// the prompt.
     pub word: String,
@@ -163,14 +163,14 @@ const FAINT: f64 = 0.05;
 /// like works through its noun: it follows that, and both come where the higher share of the two
 /// is. Words that change hardly anything here come after the others, and words that were not tested
 /// after those, as they were.
-pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
+pub fn by_cause(parts: &mut [RegionWord], words: &[WordInfo]) {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let pairs = lexicon::bindings(&texts);
     let pairs: Vec<(String, String)> =
         pairs.into_iter().map(|(adjective, noun)| (words[adjective].label(), words[noun].label())).collect();
     let noun_of = |word: &str| pairs.iter().find(|(adjective, _)| adjective == word).map(|(_, noun)| noun.clone());
-    let group = |part: &Part| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
-    let share = |part: &Part| part.causal.unwrap_or(-1.0);
+    let group = |part: &RegionWord| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
+    let share = |part: &RegionWord| part.causal.unwrap_or(-1.0);
     // The largest change and the highest share of each group.
     let mut most: HashMap<String, [f64; 2]> = HashMap::new();
     for part in parts.iter() {
@@ -179,7 +179,7 @@ pub fn by_cause(parts: &mut [Part], words: &[WordInfo]) {
     }
     let largest = most.values().map(|own| own[0]).fold(0.0, f64::max);
     // Counted, faint, not tested; and the share.
-    let of_group = |part: &Part| match most.get(&group(part)) {
+    let of_group = |part: &RegionWord| match most.get(&group(part)) {
         Some(&[change, share]) if share >= 0.0 => (u8::from(change < FAINT * largest), share),
         _ => (2, -1.0),
     };
@@ -208,7 +208,7 @@ pub fn rank<'a>(
     place: &Place,
     threshold: f32,
     causal: &dyn Fn(usize) -> Option<&'a [f32]>,
-) -> Result<Vec<Part>> {
+) -> Result<Vec<RegionWord>> {
     let here = heatmap::shares(trace, how, &|grid| place.on(grid).map_or_else(|| vec![1.0; grid.cells()], |on| on.0))?;
     let whole = heatmap::shares(trace, how, &|grid| vec![1.0; grid.cells()])?;
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
@@ -223,11 +223,11 @@ pub fn rank<'a>(
     let part = |word: String, special: bool, tokens: &[usize]| {
         let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
         let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
-        Part { word, special, probe: false, share, lift, in_area: None, causal: None, change: None, cause: None }
+        RegionWord { word, special, probe: false, share, lift, in_area: None, causal: None, change: None, cause: None }
     };
     let cut = |index: usize| causal(index).zip(region.as_ref());
     let changes: f64 = (0..words.len()).filter_map(cut).map(|(map, region)| region.mean(map)).sum();
-    let word = |(index, word): (usize, &WordInfo)| Part {
+    let word = |(index, word): (usize, &WordInfo)| RegionWord {
         probe: prompt.is_probe(word),
         special: prompt.is_special(word),
         in_area: in_area(index).filter(|_| !prompt.is_special(word)),
@@ -236,12 +236,15 @@ pub fn rank<'a>(
         cause: cut(index).filter(|_| changes > 0.0).map(|(map, region)| region.mean(map) / changes),
         ..part(word.label(), false, &word.tokens)
     };
-    let mut parts: Vec<Part> = words.iter().enumerate().map(word).collect();
+    let mut parts: Vec<RegionWord> = words.iter().enumerate().map(word).collect();
     parts.sort_by(|a, b| (a.special, a.probe).cmp(&(b.special, b.probe)).then(b.share.total_cmp(&a.share)));
     // One of each for every chunk of a long prompt.
     let mut chunk = 0;
     for (token, TokenInfo { kind, .. }) in prompt.tokens.iter().enumerate() {
         chunk += usize::from(*kind == TokenKind::Start);
+        if maps.is_silent(token) {
+            continue;
+        }
         let number = if chunk > 1 { format!("#{chunk}") } else { String::new() };
         let name = match kind {
             TokenKind::Start => format!("<start>{number}"),
@@ -280,7 +283,7 @@ mod tests {
             .map(|text| WordInfo { text: text.into(), start: 0, end: 0, tokens: Vec::new(), occurrence: 1 })
             .collect();
         let order = |found: [Option<(f64, f64)>; 5]| -> Vec<String> {
-            let part = |(word, found): (&WordInfo, Option<(f64, f64)>)| Part {
+            let part = |(word, found): (&WordInfo, Option<(f64, f64)>)| RegionWord {
                 word: word.text.clone(),
                 special: false,
                 probe: false,
@@ -291,7 +294,7 @@ mod tests {
                 change: found.map(|(_, change)| change),
                 cause: None,
             };
-            let mut parts: Vec<Part> = words.iter().zip(found).map(part).collect();
+            let mut parts: Vec<RegionWord> = words.iter().zip(found).map(part).collect();
             by_cause(&mut parts, &words);
             parts.into_iter().map(|part| part.word).collect()
         };

@@ -19,7 +19,7 @@ pub const FILE: &str = "sweep.json";
 /// Collects the maps of one prompt under many seeds.
 #[derive(Debug, Clone, Default)]
 pub struct Collector {
-    about: About,
+    about: SweepInfo,
     grid: Grid,
     sums: Vec<f32>,
     runs: Vec<(u64, Facts)>,
@@ -31,7 +31,7 @@ pub struct Collector {
 pub struct Sweep {
     /// What was swept.
     #[serde(flatten)]
-    pub about: About,
+    pub about: SweepInfo,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
     /// The median over the seeds of the highest filler word's peak; absent when the prompt has
@@ -52,7 +52,7 @@ pub struct Sweep {
 
 /// What a sweep was made of: a run of the same can be compared with it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub struct SweepInfo {
     /// The prompt.
     #[serde(default)]
     pub prompt: String,
@@ -71,7 +71,7 @@ pub struct About {
     pub settings: Option<Value>,
 }
 
-impl About {
+impl SweepInfo {
     /// Whether runs of `self` and of `other` differ in their seed alone, as far as both say what
     /// they were made with.
     pub fn fits(&self, other: &Self) -> bool {
@@ -273,7 +273,7 @@ impl fmt::Display for StatedSweep {
 
 impl Collector {
     /// Of which prompt, checkpoint and maps.
-    pub fn new(about: About) -> Self {
+    pub fn new(about: SweepInfo) -> Self {
         Self { about, ..Self::default() }
     }
 

@@ -6,7 +6,7 @@ use crate::argument::{self, BATCH, OUT};
 use crate::checkpoint::Checkpoint;
 use crate::files::write_new_file;
 use crate::heatmap::Aggregate;
-use crate::pipeline::{Choice, LoadOptions, MemoryPlan, free_memory};
+use crate::pipeline::{CheckpointChoice, LoadOptions, MemoryPlan, free_memory};
 use crate::render::Display;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,7 @@ fn read(file: &Path) -> Result<Option<Settled>> {
 ///
 /// # Errors
 /// Those of [`Plan::new`].
-pub fn fitting_batch(axes: &Axes, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<usize> {
+pub fn fitting_batch(axes: &Axes, open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>) -> Result<usize> {
     let Some(free) = free_memory() else { return Ok(1) };
     let mut least: Option<usize> = None;
     let mut seen: Vec<&Cell> = Vec::new();

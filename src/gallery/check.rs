@@ -5,7 +5,7 @@ use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
 use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
-use crate::pipeline::{Choice, Given, InitFiles, check_conditions, check_joint, check_size};
+use crate::pipeline::{CheckpointChoice, Given, InitFiles, check_conditions, check_joint, check_size};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
@@ -17,7 +17,11 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Argument`] for a LoRA, embedding or variant that is not there; where no cell is
 /// finished or can be, what the first fails of.
-pub fn check_checkpoints(folder: &Path, plan: &Plan, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<()> {
+pub fn check_checkpoints(
+    folder: &Path,
+    plan: &Plan,
+    open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>,
+) -> Result<()> {
     // Of each checkpoint: pixels of a latent cell's side, and its family.
     let mut known: Vec<(&Cell, Option<(usize, Family)>)> = Vec::new();
     let (mut possible, mut first) = (false, None);

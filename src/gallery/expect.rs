@@ -5,7 +5,7 @@ use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::{Expectations, Sighting};
-use crate::pipeline::{Choice, Pipeline};
+use crate::pipeline::{CheckpointChoice, Pipeline};
 use crate::run::Run;
 use crate::{Result, report};
 use image::RgbImage;
@@ -31,7 +31,7 @@ pub fn judge(
     folder: &Path,
     plan: &Plan,
     shard: Shard,
-    open: &dyn Fn(&Choice) -> Result<Checkpoint>,
+    open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>,
 ) -> Result<Expected> {
     let mut counts = Expected::default();
     let Some(expect) = &plan.expect else { return Ok(counts) };
@@ -54,10 +54,10 @@ pub fn judge(
 }
 
 /// Looks for things in an image.
-pub(super) type Look<'a> = dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>> + 'a;
+pub(super) type Finder<'a> = dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>> + 'a;
 
 /// Whether the cell in `folder` does not meet `expect`.
-pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Look) -> Result<bool> {
+pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Finder) -> Result<bool> {
     let Run { folder, mut record } = Run::open(folder)?;
     if !expect.are_of(&record.expectations) {
         let run = Run { folder, record };

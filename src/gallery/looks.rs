@@ -7,14 +7,14 @@ use super::coverage_page;
 use super::expect::{Expected, judge_cell};
 use super::folder::{CELLS, FAILURES, Failure, is_finished};
 use super::index::write_index;
-use super::make::{Outcome, Progress, check_digest, place_cell};
-use super::plan::{Cell, Look};
+use super::make::{GalleryEvent, GalleryOutcome, check_digest, place_cell};
+use super::plan::{Cell, PictureLook};
 use crate::argument::IMAGE;
 use crate::facts::Coverage;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
-use crate::pipeline::{Choice, Keep, LookOptions, Pipeline};
+use crate::pipeline::{CheckpointChoice, Keep, LookOptions, Pipeline};
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, Remake, Run, RunKind, RunRecord, Sampling, Threshold};
 use crate::trace::{By, Grid, PromptInfo};
@@ -32,7 +32,7 @@ pub const COVERAGE: &str = "coverage.json";
 #[derive(Debug, Clone)]
 pub struct Looks<'a> {
     /// The checkpoint as it was chosen; the pipeline is of it.
-    pub choice: &'a Choice,
+    pub choice: &'a CheckpointChoice,
     /// Levels, seed and how captions are read that do not say it themselves.
     pub options: LookOptions,
     /// Rows and columns that all pictures are shown at; near the checkpoint's own where `None`.
@@ -85,7 +85,7 @@ impl Looks<'_> {
             dtype: load.dtype_named_unless_usual(),
             device: load.device_named_unless_usual(),
             sampling,
-            look: Some(Look {
+            look: Some(PictureLook {
                 picture: captioned.picture.clone(),
                 sha256,
                 levels: self.options.levels.clone(),
@@ -110,8 +110,8 @@ impl Looks<'_> {
         folder: &Path,
         pictures: &[Captioned],
         pipeline: &Pipeline,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Outcome, Coverage, Expected)> {
+        progress: &mut dyn FnMut(GalleryEvent) -> ControlFlow<()>,
+    ) -> Result<(GalleryOutcome, Coverage, Expected)> {
         let hidden = folder.join(".making-1-of-1");
         // Removed when this ends, and by the interrupt handler.
         let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
@@ -119,12 +119,12 @@ impl Looks<'_> {
             std::fs::create_dir_all(path).map_err(Error::io(path))?;
         }
         files::sweep(&folder.join(CELLS));
-        let mut tell = |event: Progress| match progress(event) {
+        let mut tell = |event: GalleryEvent| match progress(event) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
         };
-        tell(Progress::Planned { cells: pictures.len(), finished: 0 })?;
-        let (mut outcome, mut names, mut checked) = (Outcome::default(), Vec::new(), false);
+        tell(GalleryEvent::Planned { cells: pictures.len(), finished: 0 })?;
+        let (mut outcome, mut names, mut checked) = (GalleryOutcome::default(), Vec::new(), false);
         let mut expected = Expected::default();
         for (order, captioned) in pictures.iter().enumerate() {
             let (cell, done) = match self.read(captioned, order) {
@@ -152,14 +152,14 @@ impl Looks<'_> {
                     outcome.made += usize::from(made);
                     outcome.kept += usize::from(!made);
                     names.push(cell.name());
-                    tell(Progress::Made(&cell))?;
+                    tell(GalleryEvent::Made(&cell))?;
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
                     outcome.failed += 1;
                     std::fs::create_dir_all(folder.join(FAILURES)).map_err(Error::io(&failure))?;
                     files::write_json(&failure, &Failure { cell: cell.clone(), error: error.to_string() })?;
-                    tell(Progress::Failed(&cell, &error))?;
+                    tell(GalleryEvent::Failed(&cell, &error))?;
                 }
             }
         }
@@ -219,7 +219,7 @@ impl Looks<'_> {
         cell: &Cell,
         image: &image::RgbImage,
         pipeline: &Pipeline,
-        tell: &mut dyn FnMut(Progress) -> Result<()>,
+        tell: &mut dyn FnMut(GalleryEvent) -> Result<()>,
     ) -> Result<()> {
         let size = match self.size {
             Some(size) => size,
@@ -232,13 +232,14 @@ impl Looks<'_> {
         let image = picture::resize(image, size.width as u32, size.height as u32);
         let mut stopped = false;
         let keep = Keep { per_step: self.per_level, ..Keep::for_maps(self.aggregate) };
-        let trace = pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || match tell(Progress::Stepped) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => {
-                stopped = true;
-                ControlFlow::Break(())
-            }
-        });
+        let trace =
+            pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || match tell(GalleryEvent::Stepped) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => {
+                    stopped = true;
+                    ControlFlow::Break(())
+                }
+            });
         if stopped {
             return Err(Error::Interrupted);
         }

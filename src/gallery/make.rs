@@ -12,7 +12,7 @@ use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
 use crate::heatmap::{self, Aggregate};
 use crate::maker::concepts_of_run;
-use crate::pipeline::{Choice, Event, Given, Keep, Options, Pipeline, Traced};
+use crate::pipeline::{CheckpointChoice, Event, Given, Keep, Options, Pipeline, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
@@ -27,7 +27,7 @@ use std::path::Path;
 
 /// What happens while a gallery is made; the callback may stop it with [`ControlFlow::Break`].
 #[derive(Debug)]
-pub enum Progress<'a> {
+pub enum GalleryEvent<'a> {
     /// How much there is to do.
     Planned {
         /// Cells of this shard.
@@ -58,7 +58,7 @@ pub enum Progress<'a> {
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Outcome {
+pub struct GalleryOutcome {
     /// Cells made now.
     pub made: usize,
     /// Cells that were there.
@@ -84,9 +84,9 @@ pub fn make(
     plan: &Plan,
     shard: Shard,
     (aggregate, display): (&Aggregate, &Display),
-    open: &dyn Fn(&Choice) -> Result<Checkpoint>,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Outcome> {
+    open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>,
+    progress: &mut dyn FnMut(GalleryEvent) -> ControlFlow<()>,
+) -> Result<GalleryOutcome> {
     let pictures = read_pictures(folder, plan)?;
     let hidden = folder.join(format!(".making-{}-of-{}", shard.index + 1, shard.count));
     // Removed when this ends, and by the interrupt handler.
@@ -98,7 +98,7 @@ pub fn make(
         files::sweep(&path);
     }
     files::sweep(folder);
-    let mut tell = |event: Progress| match progress(event) {
+    let mut tell = |event: GalleryEvent| match progress(event) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),
     };
@@ -106,8 +106,8 @@ pub fn make(
     let mine: Vec<&Vec<usize>> = plan.passes_of(shard).collect();
     let all = mine.iter().flat_map(|pass| pass.iter());
     let kept = all.clone().filter(|&&index| finished(&plan.cells[index])).count();
-    let mut outcome = Outcome { kept, ..Outcome::default() };
-    tell(Progress::Planned { cells: all.count(), finished: kept })?;
+    let mut outcome = GalleryOutcome { kept, ..GalleryOutcome::default() };
+    tell(GalleryEvent::Planned { cells: all.count(), finished: kept })?;
     let mut index = LiveIndex::new(folder, Some(plan.cells.len()));
     if kept > 0 {
         index.refresh().ok(); // what is wrong with a page is said at the end
@@ -123,7 +123,7 @@ pub fn make(
         let first = cells[0];
         if loaded.as_ref().is_none_or(|(cell, _)| !cell.same_checkpoint(first)) {
             drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
-            tell(Progress::Loading(first))?;
+            tell(GalleryEvent::Loading(first))?;
             let pipeline = plan.open(first, open).and_then(|(checkpoint, load)| Pipeline::load(&checkpoint, &load));
             let known = plan.cells.iter().filter(|cell| cell.same_checkpoint(first)).find(|cell| finished(cell));
             let pipeline = pipeline.and_then(|pipeline| match known {
@@ -131,7 +131,7 @@ pub fn make(
                 None => Ok(pipeline),
             });
             if let Ok(pipeline) = &pipeline {
-                tell(Progress::Loaded(pipeline))?;
+                tell(GalleryEvent::Loaded(pipeline))?;
             }
             loaded = Some((first, pipeline));
         }
@@ -159,7 +159,7 @@ pub fn make(
                 Ok(()) => {
                     outcome.made += 1;
                     std::fs::remove_file(&failure).ok(); // of an earlier try
-                    tell(Progress::Made(cells[at]))?;
+                    tell(GalleryEvent::Made(cells[at]))?;
                 }
                 Err(error) => {
                     outcome.failed += 1;
@@ -167,7 +167,7 @@ pub fn make(
                     let record = Failure { cell: cells[at].clone(), error: error.to_string() };
                     let json = serde_json::to_vec_pretty(&record).expect("plain data has a JSON form");
                     files::write_file(&failure, |out| out.write_all(&json))?;
-                    tell(Progress::Failed(cells[at], &error))?;
+                    tell(GalleryEvent::Failed(cells[at], &error))?;
                 }
             }
             // Cells of one pass come together.
@@ -230,22 +230,23 @@ impl Job<'_> {
     fn run(
         &self,
         pipeline: &Pipeline,
-        tell: &mut dyn FnMut(Progress) -> Result<()>,
+        tell: &mut dyn FnMut(GalleryEvent) -> Result<()>,
     ) -> Result<Vec<(usize, Result<()>)>> {
         let cell = self.cells[0];
         let mut options = self.options(pipeline)?;
         pipeline.check(&options)?;
         let prompt = pipeline.prompt(&cell.prompt, &options)?;
         options.concepts = concepts_of_run(pipeline, &prompt, cell.concepts.as_deref(), &cell.probes)?;
-        tell(Progress::Read { cell, pipeline, prompt: &prompt })?;
+        tell(GalleryEvent::Read { cell, pipeline, prompt: &prompt })?;
         let info = PromptInfo::from(&prompt);
+        self.aggregate.silent(&info)?;
         let (unconditional, text_queries) = (cell.trace_negative, cell.text_queries);
         let keep = Keep { unconditional, text_queries, ..Keep::for_maps(self.aggregate) };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
         let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
             let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };
             let kept = cell.keep_steps.is_some_and(|every| (step.index + 1) % every.max(1) as usize == 0);
-            let told = tell(Progress::Stepped).and_then(|()| match kept {
+            let told = tell(GalleryEvent::Stepped).and_then(|()| match kept {
                 true => self.estimate(pipeline, step.index, denoised, &mut estimates),
                 false => Ok(()),
             });

@@ -37,7 +37,7 @@ fn owns(path: &Path) -> bool {
 
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Packed {
+pub struct PackedGallery {
     /// Where it is.
     pub path: PathBuf,
     /// How many files it holds.
@@ -55,7 +55,7 @@ pub struct Packed {
 /// # Errors
 /// Those of [`write_index`](super::write_index); [`Error::Argument`] when something is at `path`;
 /// [`Error::Io`].
-pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<Packed> {
+pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<PackedGallery> {
     let target = Target::named(path, force);
     let zip = path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
     let blamed = |error: Error| error.named(PACK);
@@ -82,7 +82,7 @@ pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<Packed> {
         }
         staging.commit(|_, _| Ok(()))?;
     }
-    Ok(Packed { path: place, files: files.len(), bytes, of: size(folder) })
+    Ok(PackedGallery { path: place, files: files.len(), bytes, of: size(folder) })
 }
 
 /// The files that the pages show, from `folder`, in order.

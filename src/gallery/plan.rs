@@ -9,7 +9,7 @@ use crate::checkpoint::{Changes, Checkpoint, Lora};
 use crate::facts::expect::Expectations;
 use crate::facts::lexicon::{Role, role};
 use crate::maker::texts_of_run;
-use crate::pipeline::{Choice, InitFiles, LoadOptions, device_named, dtype_named};
+use crate::pipeline::{CheckpointChoice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::{Syntax, WordWeights, word_ranges};
 use crate::run::Sampling;
 use crate::trace::{By, normalized, tags, without_tags, without_word};
@@ -152,7 +152,7 @@ pub struct Cell {
     pub keep_steps: Option<u32>,
     /// The picture that is looked at, where none is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub look: Option<Look>,
+    pub look: Option<PictureLook>,
     /// Seed of the noise.
     pub seed: u64,
     /// Place in the gallery.
@@ -232,7 +232,7 @@ impl Serialize for Cell {
 
 /// A look at a picture that is there already, as a cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Look {
+pub struct PictureLook {
     /// The picture's file.
     pub picture: PathBuf,
     /// The first half of the SHA-256 of its pixels, so that another picture of that name is another
@@ -281,13 +281,13 @@ impl Cell {
     ///
     /// # Errors
     /// [`Error::Argument`] for a name that is none.
-    pub fn choice(&self) -> Result<Choice> {
+    pub fn choice(&self) -> Result<CheckpointChoice> {
         let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
         let device = self.device.as_deref().map(device_named).transpose()?;
         let own = LoadOptions::default();
         let (dtype, device) = (dtype.unwrap_or(own.dtype), device.unwrap_or(own.device));
         let load = LoadOptions { dtype, device, size: self.sampling.size, ..own };
-        Ok(Choice { source: self.model.parse()?, changes: self.changes.clone(), load })
+        Ok(CheckpointChoice { source: self.model.parse()?, changes: self.changes.clone(), load })
     }
 
     /// Whether the same checkpoint makes `other`, changes included.
@@ -476,7 +476,11 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Cell::choice`], and those of `open`.
-    pub fn open(&self, cell: &Cell, open: &dyn Fn(&Choice) -> Result<Checkpoint>) -> Result<(Checkpoint, LoadOptions)> {
+    pub fn open(
+        &self,
+        cell: &Cell,
+        open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>,
+    ) -> Result<(Checkpoint, LoadOptions)> {
         let choice = cell.choice()?;
         let checkpoint = open(&choice)?;
         let own = checkpoint.defaults.size;
@@ -711,8 +715,8 @@ mod tests {
 
     #[test]
     fn memory_is_planned_for_the_largest_image_whoever_chose_its_size() {
-        let open = |choice: &Choice| choice.open(None);
-        let own = open(&Choice::default()).unwrap().defaults.size;
+        let open = |choice: &CheckpointChoice| choice.open(None);
+        let own = open(&CheckpointChoice::default()).unwrap().defaults.size;
         for (asked, planned) in [([64, 64], own), ([1024, 2048], [1024, 2048])] {
             let mut axes = axes(&["a frog", "a cat"], "0");
             axes.lines[0].sampling.size = Some(asked);

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
-use crate::facts::sweep::{About, Collector, FILE, Sweep};
+use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
 use crate::files::{Kind, Staging, Target, write_file, write_json};
-use crate::heatmap::{self, Aggregate, Measure, Queries, THRESHOLD};
+use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
@@ -58,7 +58,7 @@ pub struct Swept {
 
 /// What is asked of every seed's image.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
+pub struct SweepRequest<'a> {
     /// The words to look at; all of the prompt's where `None`.
     pub words: Option<&'a [WordInfo]>,
     /// What is expected.
@@ -76,12 +76,13 @@ pub fn sweep(
     prompt: &Prompt,
     options: &Options,
     aggregate: &Aggregate,
-    Asked { words, expect }: Asked,
+    SweepRequest { words, expect }: SweepRequest,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Swept> {
     pipeline.check(options)?;
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(options))?;
     let info = PromptInfo::from(prompt);
+    aggregate.silent(&info)?;
     let mut every = info.words.clone();
     if aggregate.measure == Measure::Concepts {
         // Words that are no concept have no map.
@@ -92,7 +93,7 @@ pub fn sweep(
     }
     every.extend(probe_words(&info, &pipeline.probe_infos(&options.probes)?));
     let (chosen, words) = (words.is_some(), words.unwrap_or(&every));
-    let mut collector = Collector::new(About {
+    let mut collector = Collector::new(SweepInfo {
         prompt: info.text.clone(),
         checkpoint: CheckpointInfo { id: pipeline.id().to_owned(), digest: pipeline.digest().to_owned() },
         how: aggregate.into(),
@@ -102,7 +103,7 @@ pub fn sweep(
     let (mut shares, mut sums, mut images) = (Vec::new(), Vec::<f32>::new(), Vec::new());
     for &seed in &options.seeds {
         let one = Options { seeds: vec![seed], ..options.clone() };
-        let (per_step, text_queries) = (aggregate.steps.is_some(), aggregate.queries == Queries::Text);
+        let (per_step, text_queries) = (aggregate.steps.is_some(), aggregate.queries == QuerySource::Text);
         let keep = Keep { per_step, text_queries, ..Keep::for_maps(aggregate) };
         let (mut traced, _) = pipeline.trace(prompt, &one, keep, &mut |_: Event| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
@@ -132,7 +133,7 @@ pub fn sweep(
     let mean = sums.iter().map(|sum| (sum / count).round() as u8).collect();
     let mean = RgbImage::from_raw(options.width as u32, options.height as u32, mean).expect("three bytes a pixel");
     let first = Options { seeds: options.seeds.iter().copied().take(1).collect(), ..options.clone() };
-    let text_queries = if aggregate.queries == Queries::Text { " --text-queries" } else { "" };
+    let text_queries = if aggregate.queries == QuerySource::Text { " --text-queries" } else { "" };
     let maps = map_options(aggregate, &Display::default(), !options.concepts.is_empty());
     let command = pipeline.command(&prompt.text, &first) + text_queries + &maps;
     Ok(Swept { found: collector.finish(), mean, images, command, collector, words: shares })

@@ -1,14 +1,17 @@
 //! From a trace to one map a token and one a word.
 
-use super::concepts::Concepts;
+use super::concepts::ConceptShares;
 use super::goca::Goca;
 use super::layout::Layout;
-use super::places::{Place, places, region};
-use super::{Aggregate, Filter, Measure, OfTokens, Queries, Resampler};
+use super::places::{ConnectedRegion, places, region};
+use super::{Aggregate, Encoder, Filter, Measure, OfTokens, QuerySource, Resampler};
 use crate::argument::{
-    AGGREGATE, GUIDANCE, HALF, HEADS, KEEP_GOCA, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES, TRACE_NEGATIVE,
+    AGGREGATE, ENCODER, GUIDANCE, HALF, HEADS, KEEP_GOCA, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES,
+    TRACE_NEGATIVE,
 };
-use crate::trace::{AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenKind, Trace, WordInfo};
+use crate::trace::{
+    AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenInfo, TokenKind, Trace, WordInfo,
+};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -66,6 +69,9 @@ pub struct Heatmaps {
     /// the maps are not of the places' attention. Of concepts it is the mean of the token's part of
     /// the map. Of the text's own queries it is what the token gives to the image in all.
     pub own_shares: Option<Vec<f32>>,
+    /// `[T]`: which tokens are another encoder's than the chosen one; empty where both count. Their
+    /// maps and shares are 0, and what they got is in the padding's share.
+    pub silent: Vec<bool>,
 }
 
 /// What the words of a prompt compete for; see [`Aggregate::compete`].
@@ -111,14 +117,20 @@ impl Heatmaps {
     /// [`own_shares`](Self::own_shares).
     pub fn share(&self, word: &WordInfo) -> f32 {
         if let Some(own) = &self.own_shares {
-            let sum: f32 = word.tokens.iter().filter_map(|&token| own.get(token)).sum();
+            let heard = || word.tokens.iter().filter(|&&token| !self.is_silent(token));
+            let sum: f32 = heard().filter_map(|&token| own.get(token)).sum();
             return match self.of_tokens {
                 OfTokens::Sum => sum,
-                OfTokens::Mean => sum / word.tokens.len().max(1) as f32,
+                OfTokens::Mean => sum / heard().count().max(1) as f32,
             };
         }
         let shares = || self.shares.iter().chain(&self.probe_shares);
         word.tokens.iter().filter_map(|&token| shares().nth(token)).sum()
+    }
+
+    /// Whether `token` is another encoder's than the chosen one, so that it has no map.
+    pub fn is_silent(&self, token: usize) -> bool {
+        self.silent.get(token) == Some(&true)
     }
 
     /// Whether `word` is a probe and no word of the prompt.
@@ -166,18 +178,19 @@ impl Heatmaps {
         sum
     }
 
-    /// The map of a channel: a token, or a probe's token; the padding between them has none.
+    /// The map of a channel: a token, or a probe's token. The padding between them has none, nor
+    /// has a silent token.
     fn channel(&self, channel: usize) -> Option<&[f32]> {
         let (cells, count) = (self.grid.cells(), self.token_count());
         match channel.checked_sub(count + 1) {
             Some(probe) => self.probes.chunks_exact(cells).nth(probe),
-            None => self.tokens.chunks_exact(cells).nth(channel),
+            None => self.tokens.chunks_exact(cells).nth(channel).filter(|_| !self.is_silent(channel)),
         }
     }
 
     /// The separate places where one chosen word reaches `threshold` times its maximum, largest
     /// share first.
-    pub fn places(&self, word: usize, threshold: f32) -> Vec<Place> {
+    pub fn places(&self, word: usize, threshold: f32) -> Vec<ConnectedRegion> {
         let map = self.word(word);
         places(&region(map, self.grid, threshold), map)
     }
@@ -196,16 +209,18 @@ impl Heatmaps {
 /// at 0, and all are averaged. With a window of steps the heads come already averaged, since the
 /// trace keeps single steps so. The clamp then acts on their mean. A word's map is made of its
 /// tokens' by [`Aggregate::of_tokens`]; then the words compete where [`Aggregate::compete`] says
-/// so, a probe with the prompt's text.
+/// so, a probe with the prompt's text. With [`Aggregate::encoder`] the other encoder's tokens have
+/// neither map nor share, and their shares are the padding's.
 ///
 /// # Errors
 /// [`Error::Argument`] when no site is left, or when heads and a window of steps are both asked
-/// for. The same when single steps or the half were not recorded, or a head or step does not exist.
-/// [`Error::Trace`] when the trace holds NaN.
+/// for, or one encoder where the prompt has one reading. The same when single steps or the half
+/// were not recorded, or a head or step does not exist. [`Error::Trace`] when the trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
     let (maps, prompt) = half(trace, how)?;
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
     let chosen = how.choose(sites, grid)?;
+    let silent = how.silent(prompt)?;
     let everywhere = |grid: Grid| vec![1.0; grid.cells()];
     let source =
         |stored, channels: &dyn Fn(&Site) -> usize| sources(trace, stored, channels, how, &chosen, &everywhere);
@@ -214,14 +229,20 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
     let count = maps.tokens;
     // Shares are of the places' attention, whatever is mapped.
     let mapped = if how.is_of_places() { count } else { 0 };
-    let (mut tokens, shares) = averaged(trace, &source(&maps.sites, &stored_channels)?, &window, mapped, count + 1)?;
+    let (mut tokens, mut shares) =
+        averaged(trace, &source(&maps.sites, &stored_channels)?, &window, mapped, count + 1)?;
+    silence(&silent, &mut tokens, grid.cells());
+    shares[count] += silence(&silent, &mut shares[..count], 1);
     let (mut probes, mut probe_shares) = match trace.probes(how.half) {
         Some((maps, _)) => averaged(trace, &source(&maps.sites, &|_| maps.tokens)?, &window, maps.tokens, maps.tokens)?,
         None => Default::default(),
     };
     let asked: usize = trace.about.probes.iter().map(|probe| probe.tokens.len()).sum();
     let mut own_shares = None;
-    let takes_part = || -> Vec<bool> { prompt.tokens.iter().map(|token| token.kind == TokenKind::Text).collect() };
+    let takes_part = || -> Vec<bool> {
+        let part = |(at, token): (usize, &TokenInfo)| token.kind == TokenKind::Text && silent.get(at) != Some(&true);
+        prompt.tokens.iter().enumerate().map(part).collect()
+    };
     let goca = match how.measure {
         Measure::Goca => Some(of_goca(trace, how, words, &takes_part())?),
         _ => None,
@@ -239,8 +260,11 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         let mut shares = goca.means(&everywhere);
         shares.resize(count + 1 + asked, 0.0);
         own_shares = Some(shares);
-    } else if how.queries == Queries::Text {
-        let (of_text, means) = averaged(trace, &source(text_queries(trace)?, &|_| count)?, &window, count, count)?;
+    } else if how.queries == QuerySource::Text {
+        let (mut of_text, mut means) =
+            averaged(trace, &source(text_queries(trace)?, &|_| count)?, &window, count, count)?;
+        silence(&silent, &mut of_text, grid.cells());
+        silence(&silent, &mut means, 1);
         tokens = of_text;
         let cells = chosen.first().map_or(0, |&site| sites[site].height * sites[site].width) as f32;
         own_shares = Some(means.into_iter().map(|mean| mean * cells).collect());
@@ -260,10 +284,11 @@ pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<H
         probe_shares,
         sites: chosen,
         // A word's tokens look each for itself, and what they see is not shared out.
-        of_tokens: if how.queries == Queries::Text { OfTokens::Mean } else { how.of_tokens },
+        of_tokens: if how.queries == QuerySource::Text { OfTokens::Mean } else { how.of_tokens },
         competition,
         goca,
         own_shares,
+        silent,
     };
     maps.words = words.iter().flat_map(|word| maps.map_of(word)).collect();
     Ok(maps)
@@ -295,8 +320,9 @@ impl Shares {
 /// # Errors
 /// As [`aggregate()`].
 pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>) -> Result<Shares> {
-    let (maps, _) = half(trace, how)?;
+    let (maps, prompt) = half(trace, how)?;
     let chosen = how.choose(&trace.recording.sites, trace.about.latent)?;
+    let silent = how.silent(prompt)?;
     let window = window(trace, how)?;
     let asked: usize = trace.about.probes.iter().map(|probe| probe.tokens.len()).sum();
     if how.measure == Measure::Concepts {
@@ -312,25 +338,42 @@ pub fn shares(trace: &Trace, how: &Aggregate, region: &dyn Fn(Grid) -> Vec<f32>)
     let of = |stored: &[SiteMaps], stored_channels: &dyn Fn(&Site) -> usize, channels: usize| -> Result<Vec<f32>> {
         Ok(averaged(trace, &sources(trace, stored, stored_channels, how, &chosen, region)?, &window, 0, channels)?.1)
     };
-    if how.queries == Queries::Text {
+    if how.queries == QuerySource::Text {
         let mut tokens = of(text_queries(trace)?, &|_| maps.tokens, maps.tokens)?;
+        silence(&silent, &mut tokens, 1);
         tokens.push(0.0); // padding is not asked
         return Ok(Shares { tokens, probes: vec![0.0; asked] });
     }
+    let mut tokens = of(&maps.sites, &|site| site.channels(maps.tokens), maps.tokens + 1)?;
+    tokens[maps.tokens] += silence(&silent, &mut tokens[..maps.tokens], 1);
     Ok(Shares {
-        tokens: of(&maps.sites, &|site| site.channels(maps.tokens), maps.tokens + 1)?,
+        tokens,
         probes: trace
             .probes(how.half)
             .map_or(Ok(Vec::new()), |(maps, _)| of(&maps.sites, &|_| maps.tokens, maps.tokens))?,
     })
 }
 
+/// Makes the planes of the `silent` tokens, `[T, cells]`, 0, and returns the sum of what they held.
+/// There may be no planes at all.
+fn silence(silent: &[bool], planes: &mut [f32], cells: usize) -> f32 {
+    let mut held = 0.0;
+    for (plane, _) in planes.chunks_exact_mut(cells.max(1)).zip(silent).filter(|(_, silent)| **silent) {
+        held += plane.iter().sum::<f32>();
+        plane.fill(0.0);
+    }
+    held
+}
+
 /// The concepts' maps of the `chosen` sites.
-fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<usize>) -> Result<Concepts> {
-    if how.queries == Queries::Text {
+fn of_concepts(trace: &Trace, how: &Aggregate, chosen: &[usize], window: &Range<usize>) -> Result<ConceptShares> {
+    if how.queries == QuerySource::Text {
         return Err(Error::argument(QUERIES, "concept maps are of attention outputs, and not of either's queries"));
     }
-    Concepts::new(trace, how, chosen, window)
+    if how.encoder != Encoder::Both {
+        return Err(Error::argument(ENCODER, "a concept is no token of the prompt's readings; leave it out"));
+    }
+    ConceptShares::new(trace, how, chosen, window)
 }
 
 /// What GoCA's maps of `words` are made of.
@@ -568,11 +611,17 @@ fn sources<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{About, AttentionKind, Plan, PromptInfo, Recorder, Stage, Step, TokenInfo, TokenKind};
+    use crate::trace::{About, AttentionKind, PromptInfo, Recorder, RecordingPlan, Stage, Step, TokenInfo, TokenKind};
     use crate::trace::{AttentionObserver, Site};
     use candle_core::{Device, Tensor};
 
     fn trace(per_step: bool) -> Trace {
+        trace_of(per_step, &[TokenKind::Start, TokenKind::Text, TokenKind::End], &[1])
+    }
+
+    /// Of a prompt of tokens of these kinds, with a word of some of them, and two keys of padding.
+    fn trace_of(per_step: bool, kinds: &[TokenKind], word: &[usize]) -> Trace {
+        let keys = kinds.len() + 2;
         let site = |index: usize, stage, height, width| Site {
             path: format!("site.{index}"),
             stage,
@@ -584,20 +633,21 @@ mod tests {
             width,
         };
         let sites = [site(0, Stage::Down, 4, 6), site(1, Stage::Mid, 2, 3), site(2, Stage::Up, 2, 3)];
-        let plan = Plan { tokens: 3, unconditional_tokens: Some(2), images: 1, per_step };
+        let plan = RecordingPlan { tokens: kinds.len(), unconditional_tokens: Some(2), images: 1, per_step };
         let mut recorder = Recorder::new(&sites, plan);
         for index in 0..4 {
             recorder.begin_step(&Step { index, count: 4, timestep: 0.0, images: 1, guided: true }).unwrap();
             for site in &sites {
-                let logits = Tensor::arange(0f32, (2 * 2 * site.height * site.width * 5) as f32, &Device::Cpu).unwrap();
+                let numbers = 2 * 2 * site.height * site.width * keys;
+                let logits = Tensor::arange(0f32, numbers as f32, &Device::Cpu).unwrap();
                 let logits = ((logits * 0.37).unwrap() + index as f64).unwrap().sin().unwrap();
-                let logits = logits.reshape((2, 2, site.height * site.width, 5)).unwrap();
+                let logits = logits.reshape((2, 2, site.height * site.width, keys)).unwrap();
                 recorder.observe(site, &candle_nn::ops::softmax_last_dim(&logits).unwrap()).unwrap();
             }
         }
         let token = |kind| TokenInfo { id: 0, text: String::new(), kind, start: 0, end: 0 };
-        let tokens = vec![token(TokenKind::Start), token(TokenKind::Text), token(TokenKind::End)];
-        let word = WordInfo { text: "a".into(), start: 0, end: 1, tokens: vec![1], occurrence: 1 };
+        let tokens = kinds.iter().map(|&kind| token(kind)).collect();
+        let word = WordInfo { text: "a".into(), start: 0, end: 1, tokens: word.to_vec(), occurrence: 1 };
         let prompt = PromptInfo { text: "a".into(), tokens, words: vec![word] };
         let negative =
             PromptInfo { tokens: vec![token(TokenKind::Start), token(TokenKind::End)], ..PromptInfo::default() };
@@ -671,6 +721,68 @@ mod tests {
         for name in ["daam", "all", "mid"] {
             let maps = maps(&trace, &Aggregate::named(name).unwrap());
             assert!((total(&maps.shares) - 1.0).abs() < 1e-5, "{name}: {:?}", maps.shares);
+        }
+    }
+
+    const BOTH: [TokenKind; 6] =
+        [TokenKind::Start, TokenKind::Text, TokenKind::Text, TokenKind::End, TokenKind::Text, TokenKind::End];
+
+    #[test]
+    fn the_readings_of_a_prompt_are_shown_apart_and_together() {
+        let trace = trace_of(true, &BOTH, &[1, 2, 4]);
+        let word = &trace.about.prompt.words[0];
+        let apart = |written: &str| {
+            let how: Aggregate = written.parse().unwrap();
+            [Encoder::Both, Encoder::Clip, Encoder::T5].map(|encoder| {
+                let how = Aggregate { encoder, ..how.clone() };
+                let found = maps(&trace, &how);
+                // Single steps are kept in half precision.
+                assert!((total(&found.shares) - 1.0).abs() < 1e-3, "{how}: {:?}", found.shares);
+                let whole = shares(&trace, &how, &|grid| vec![1.0; grid.cells()]).unwrap();
+                assert_eq!(whole.tokens, found.shares, "{how}");
+                found
+            })
+        };
+        for written in ["all", "all, heads 1", "finest, steps 2-3", "compete"] {
+            let [both, clip, t5] = apart(written);
+            assert!(both.silent.is_empty(), "{written}");
+            let share = clip.share(word) + t5.share(word);
+            assert!((share - both.share(word)).abs() < 1e-6, "{written}: {share} and {}", both.share(word));
+            assert!(clip.share(word) > 0.0 && t5.share(word) > 0.0, "{written}");
+            assert_eq!(clip.shares[4..6], [0.0; 2], "{written}");
+            assert_eq!(t5.shares[..4], [0.0; 4], "{written}");
+            let [both, clip, t5] = [both, clip, t5].map(|maps| maps.attention(&word.tokens));
+            for ((both, clip), t5) in both.iter().zip(&clip).zip(&t5) {
+                assert!((both - clip - t5).abs() < 1e-5, "{written}: {clip} and {t5} make {both}");
+            }
+        }
+        // Without competition a word's map is that sum. With it the chosen reading's text competes.
+        let [_, clip, t5] = apart("all");
+        assert_eq!((clip.word(0), t5.word(0)), (&*clip.attention(&word.tokens), &*t5.attention(&word.tokens)));
+        let [_, clip, _] = apart("compete");
+        let takes_part = &clip.competition.as_ref().unwrap().takes_part;
+        assert_eq!(*takes_part, [false, true, true, false, false, false]);
+        assert!(clip.map_of_tokens(&[4]).iter().all(|value| *value == 0.0));
+        // DAAM's mean is of the tokens that are left.
+        let [both, _, t5] = apart("daam");
+        assert_eq!(t5.word(0), both.token(4));
+    }
+
+    #[test]
+    fn an_encoder_is_refused_where_it_cannot_be_chosen() {
+        let refused = |trace: &Trace, how: &Aggregate, part: &str| {
+            let everywhere = |grid: Grid| vec![1.0; grid.cells()];
+            for error in [aggregate(trace, how, &[]).unwrap_err(), shares(trace, how, &everywhere).unwrap_err()] {
+                let error = error.to_string();
+                assert!(error.starts_with("encoder: ") && error.contains(part), "{error}");
+            }
+        };
+        let of = |name: &str, encoder| Aggregate { encoder, ..Aggregate::named(name).unwrap() };
+        let (one, two) = (trace(false), trace_of(false, &BOTH, &[1, 2, 4]));
+        for encoder in [Encoder::Clip, Encoder::T5] {
+            refused(&one, &of("all", encoder), "one reading");
+            refused(&two, &of("goca", encoder), "leave it out");
+            refused(&two, &Aggregate { measure: Measure::Concepts, ..of("all", encoder) }, "leave it out");
         }
     }
 

@@ -15,7 +15,7 @@ fn none_kept() -> Error {
 }
 
 /// The concepts' maps on the grid of the sites.
-pub(super) struct Concepts {
+pub(super) struct ConceptShares {
     grid: Grid,
     /// `[concepts, height, width]`: the mean over the sites of each concept's share of a place,
     /// summed over the steps.
@@ -25,7 +25,7 @@ pub(super) struct Concepts {
     tokens: Vec<Vec<Vec<usize>>>,
 }
 
-impl Concepts {
+impl ConceptShares {
     /// Of the `chosen` sites of `trace` and the steps of `window`.
     ///
     /// At each place the softmax over the concepts is taken, per site and step, and the mean over

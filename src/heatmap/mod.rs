@@ -16,10 +16,10 @@ mod resample;
 pub use aggregate::{Competition, Heatmaps, Shares, aggregate, heads_and_steps, shares};
 pub use choice::data::SavedAggregate;
 pub use choice::{
-    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens, Queries,
-    Resolution, SiteFilter, StepWindow,
+    Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens,
+    QuerySource, Resolution, SiteFilter, StepWindow,
 };
 pub use goca::{Goca, GocaSites, GocaStep};
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
-pub use places::{Outline, Place, SPECK, otsu, outlines, place_masks, places, region};
+pub use places::{ConnectedRegion, Outline, SPECK, otsu, outlines, place_masks, places, region};
 pub use resample::{Filter, Resampler};

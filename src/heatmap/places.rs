@@ -15,7 +15,7 @@ pub const SPECK: f32 = 0.05;
 /// A separate part of a region: cells that touch each other at a side or corner, and no others of
 /// the region.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ConnectedRegion {
     /// The box around it, edges from 0 to 1 of the image.
     pub bounds: Bounds,
     /// Its share of the image, 0 to 1.
@@ -47,14 +47,14 @@ pub fn region(map: &[f32], grid: Grid, threshold: f32) -> GrayImage {
 
 /// The separate places of a `region`, largest share first, specks left out (see [`SPECK`]). `map`
 /// says what each cell holds.
-pub fn places(region: &GrayImage, map: &[f32]) -> Vec<Place> {
+pub fn places(region: &GrayImage, map: &[f32]) -> Vec<ConnectedRegion> {
     labelled(region, map).into_iter().map(|(place, _)| place).collect()
 }
 
 /// As [`places`], each with its own cells of the region: 255, the others 0.
-pub fn place_masks(region: &GrayImage, map: &[f32]) -> Vec<(Place, GrayImage)> {
+pub fn place_masks(region: &GrayImage, map: &[f32]) -> Vec<(ConnectedRegion, GrayImage)> {
     let labels = connected_components(region, Connectivity::Eight, Luma([0]));
-    let mask = |(place, label): (Place, u32)| {
+    let mask = |(place, label): (ConnectedRegion, u32)| {
         let cell = |x, y| Luma([if labels.get_pixel(x, y).0[0] == label { 255 } else { 0 }]);
         (place, GrayImage::from_fn(region.width(), region.height(), cell))
     };
@@ -62,7 +62,7 @@ pub fn place_masks(region: &GrayImage, map: &[f32]) -> Vec<(Place, GrayImage)> {
 }
 
 /// The places with the label of each among the connected components.
-fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(Place, u32)> {
+fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(ConnectedRegion, u32)> {
     let (width, height) = region.dimensions();
     if width == 0 || height == 0 {
         return Vec::new();
@@ -81,7 +81,7 @@ fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(Place, u32)> {
     }
     let all: f64 = found.iter().map(|(_, _, holds)| holds).sum();
     let share = |part: f64| if all > 0.0 { (part / all) as f32 } else { 0.0 };
-    let place = |&([left, top, right, bottom], count, holds): &Found| Place {
+    let place = |&([left, top, right, bottom], count, holds): &Found| ConnectedRegion {
         bounds: Bounds {
             left: left as f32 / width as f32,
             top: top as f32 / height as f32,
@@ -91,7 +91,7 @@ fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(Place, u32)> {
         area: count as f32 / (width * height) as f32,
         share: share(holds),
     };
-    let mut places: Vec<(Place, u32)> = found.iter().map(place).zip(1..).collect();
+    let mut places: Vec<(ConnectedRegion, u32)> = found.iter().map(place).zip(1..).collect();
     // Labels go from top to bottom, which decides among equals.
     places.sort_by(|(a, _), (b, _)| b.share.total_cmp(&a.share));
     let kept = places.iter().skip(1).take_while(|(place, _)| place.share >= SPECK).count();

@@ -9,7 +9,7 @@ use super::buffer::{Aligned, SharedMut};
 use super::machine::{TILE, shape};
 pub use super::packed::{Format, Packed, panel_width};
 pub use super::tile::{Added, Shift};
-use super::tile::{Block, LeftRows, Plain, Store, even};
+use super::tile::{LeftRows, Plain, ProductBlock, TileOutput, even};
 use super::{gemm_bf16, packed, threads};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -85,7 +85,7 @@ pub(super) unsafe fn product_by(
     let parts = if threads::count() == 1 { 1 } else { (3 * threads::count()).div_ceil(row_blocks.max(1)).min(panels) };
     threads::each(row_blocks * parts, nanoseconds, |task| {
         let (rows_at, part) = (task / parts, task % parts);
-        let op = Block {
+        let op = ProductBlock {
             left,
             right,
             added,
@@ -101,7 +101,7 @@ pub(super) unsafe fn product_by(
     });
 }
 
-impl<L: LeftRows> SimdOp for Block<'_, L> {
+impl<L: LeftRows> SimdOp for ProductBlock<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -171,7 +171,7 @@ pub(super) unsafe fn micro<I: Isa>(
     from: usize,
     depth: usize,
     b: *const f32,
-    store: Store,
+    store: TileOutput,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -192,7 +192,7 @@ unsafe fn micro_of<I: Isa, const MR: usize>(
     from: usize,
     depth: usize,
     mut b: *const f32,
-    store: Store,
+    store: TileOutput,
 ) {
     // Plain loops throughout: a closure would be compiled without the instruction set of its
     // caller.
@@ -251,7 +251,7 @@ unsafe fn micro_of<I: Isa, const MR: usize>(
 
 /// Adds what belongs to a tile that was just stored.
 #[inline(always)]
-unsafe fn add<I: Isa>(isa: I, added: &Added, row: usize, column: usize, store: &Store) {
+unsafe fn add<I: Isa>(isa: I, added: &Added, row: usize, column: usize, store: &TileOutput) {
     let ops = isa.f32();
     let lanes = ops.len();
     let shift = added.shift.values();

@@ -25,9 +25,9 @@ pub(super) fn available() -> bool {
 /// Never called: nothing is packed for it where it is not available.
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
-    use crate::kernels::tile::{Block, LeftRows, Store};
+    use crate::kernels::tile::{LeftRows, ProductBlock, TileOutput};
 
-    pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(_: &Block<L>) {
+    pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(_: &ProductBlock<L>) {
         unreachable!("asked for on a machine where it is not available")
     }
 
@@ -35,7 +35,7 @@ mod elsewhere {
         unreachable!("asked for on a machine where it is not available")
     }
 
-    pub(in crate::kernels) unsafe fn tile(_: *const u16, _: usize, _: usize, _: *const f32, _: Store) {
+    pub(in crate::kernels) unsafe fn tile(_: *const u16, _: usize, _: usize, _: *const f32, _: TileOutput) {
         unreachable!("asked for on a machine where it is not available")
     }
 
@@ -53,7 +53,7 @@ mod elsewhere {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use crate::kernels::tile::{Block, LeftRows, Store, even};
+    use crate::kernels::tile::{LeftRows, ProductBlock, TileOutput, even};
     use std::arch::x86_64::*;
     use std::cell::RefCell;
 
@@ -68,12 +68,12 @@ mod x86 {
         static LEFT: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// A task's block of the product; see [`Block`].
+    /// A task's block of the product; see [`ProductBlock`].
     ///
     /// # Safety
     /// As for the plain form, on a machine where it is available; `block.right` is in bf16.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(block: &Block<L>) {
+    pub(in crate::kernels) unsafe fn product_block<L: LeftRows>(block: &ProductBlock<L>) {
         let (piece, taps) = (block.left.width(), block.left.taps());
         let taps_at_once = (DEPTH / piece.max(1)).clamp(1, taps);
         let parts = if taps_at_once == 1 { piece.div_ceil(DEPTH) } else { 1 };
@@ -149,7 +149,13 @@ mod x86 {
     /// `a` must hold `2 * pairs` values in each of `store.rows` rows. `b` must hold as many lines
     /// of a panel's pairs, aligned to 64 bytes, and `store.out` what it says.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(in crate::kernels) unsafe fn tile(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
+    pub(in crate::kernels) unsafe fn tile(
+        a: *const u16,
+        stride: usize,
+        pairs: usize,
+        b: *const f32,
+        store: TileOutput,
+    ) {
         // SAFETY: the caller's.
         unsafe {
             match store.rows {
@@ -236,7 +242,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn tile_of<const MR: usize>(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: Store) {
+    unsafe fn tile_of<const MR: usize>(a: *const u16, stride: usize, pairs: usize, b: *const f32, store: TileOutput) {
         let mut sum = [[_mm512_setzero_ps(); 2]; MR];
         // SAFETY: the caller's; rows beyond the last repeat it and are not stored.
         unsafe {

@@ -96,7 +96,7 @@ pub struct Added<'a> {
 }
 
 /// The part of a product that one task computes.
-pub(super) struct Block<'a, L> {
+pub(super) struct ProductBlock<'a, L> {
     pub(super) left: &'a L,
     pub(super) right: &'a Packed,
     pub(super) added: Added<'a>,
@@ -105,7 +105,7 @@ pub(super) struct Block<'a, L> {
     pub(super) panels: std::ops::Range<usize>,
 }
 
-impl<L> Block<'_, L> {
+impl<L> ProductBlock<'_, L> {
     /// Where the register tile of `rows` rows from `at` on, counted in this block, goes in `panel`
     /// of `width` columns. The first part of the depth overwrites what is there, and with the last
     /// comes what is added.
@@ -116,11 +116,11 @@ impl<L> Block<'_, L> {
         (panel, width): (usize, usize),
         is_first: bool,
         is_last: bool,
-    ) -> Store<'_> {
+    ) -> TileOutput<'_> {
         let columns = self.right.columns();
         let (row, column) = (self.rows.start + at, panel * width);
         assert!(row < self.rows.end && column < columns, "a tile of the block");
-        Store {
+        TileOutput {
             // SAFETY: inside the output, as row and column are.
             out: unsafe { self.out.get().add(row * columns + column) },
             stride: columns,
@@ -133,7 +133,7 @@ impl<L> Block<'_, L> {
 }
 
 /// Where a register tile goes.
-pub(super) struct Store<'a> {
+pub(super) struct TileOutput<'a> {
     pub out: *mut f32,
     pub stride: usize,
     /// Rows to store, at most a tile.

@@ -10,7 +10,7 @@ use super::buffer::{Aligned, SharedMut, filled};
 use super::gemm::{Added, Format, Packed, micro, panel_width};
 use super::machine::{TILE, shape};
 use super::map::Map;
-use super::tile::Store;
+use super::tile::TileOutput;
 use super::{packed, threads};
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -205,7 +205,7 @@ impl SimdOp for Gather<'_> {
                         // SAFETY: within the rows above; those beyond the last repeat it.
                         *pointer = unsafe { rows.add((row + r).min(count - 1) * input) };
                     }
-                    let store = Store {
+                    let store = TileOutput {
                         // SAFETY: inside `products`.
                         out: unsafe { products.add(place * plane + row * width) },
                         stride: width,

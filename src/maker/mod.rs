@@ -20,7 +20,7 @@ use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
-use crate::trace::{AttentionObserver, By, QUERIES, WordInfo};
+use crate::trace::{AttentionObserver, By, PromptInfo, QUERIES, WordInfo};
 use crate::{Result, report};
 
 /// What all runs of one prompt have in common.
@@ -53,7 +53,7 @@ pub struct Maker<'a> {
 
 /// What is told while a run is made.
 #[derive(Debug)]
-pub enum Progress<'a> {
+pub enum RunEvent<'a> {
     /// What the pipeline tells.
     Event(Event<'a>),
     /// The estimate of the image at a step, counted from 0, where it is kept.
@@ -63,13 +63,15 @@ pub enum Progress<'a> {
 }
 
 impl Maker<'_> {
-    /// Finds a choice of sites that the network does not have now, and not after the last step.
+    /// Finds a choice of sites or encoder that the network does not have before the first step, and
+    /// not after the last.
     ///
     /// # Errors
-    /// As [`Aggregate::choose`].
+    /// As [`Aggregate::choose`] and [`Aggregate::silent`].
     pub fn check(&self, options: &Options) -> Result<()> {
         let sites = self.pipeline.sites(options.height, options.width);
-        self.aggregate.choose(&sites, self.pipeline.latent_grid(options)).map(drop)
+        self.aggregate.choose(&sites, self.pipeline.latent_grid(options))?;
+        self.aggregate.silent(&PromptInfo::from(self.prompt)).map(drop)
     }
 
     /// Makes the run of `options`, which has one seed, at `target`. `observer` is told of attention
@@ -85,11 +87,11 @@ impl Maker<'_> {
         target: &Target,
         command: String,
         observer: &mut dyn AttentionObserver,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        progress: &mut dyn FnMut(RunEvent) -> ControlFlow<()>,
     ) -> Result<(PathBuf, RunRecord)> {
         let mut estimates = Vec::new();
         let (traced, timings) = self.denoise(options, &mut estimates, observer, progress)?;
-        if progress(Progress::Traced(&traced[0])).is_break() {
+        if progress(RunEvent::Traced(&traced[0])).is_break() {
             return Err(crate::Error::Interrupted);
         }
         let Traced { generation, trace, queries } = &traced[0];
@@ -134,7 +136,7 @@ impl Maker<'_> {
         options: &Options,
         estimates: &mut Vec<(usize, RgbImage)>,
         observer: &mut dyn AttentionObserver,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        progress: &mut dyn FnMut(RunEvent) -> ControlFlow<()>,
     ) -> Result<(Vec<Traced>, Timings)> {
         let mut failed = None;
         let mut tell = |event: Event| {
@@ -151,12 +153,12 @@ impl Maker<'_> {
                     return ControlFlow::Break(());
                 }
                 Some(Ok((step, image))) => {
-                    progress(Progress::Estimate(step, &image))?;
+                    progress(RunEvent::Estimate(step, &image))?;
                     estimates.push((step, image));
                 }
                 None => {}
             }
-            progress(Progress::Event(event))
+            progress(RunEvent::Event(event))
         };
         let done = self.pipeline.trace_with(self.prompt, options, self.keep.clone(), observer, &mut tell);
         failed.map_or(done, Err)

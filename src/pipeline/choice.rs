@@ -11,7 +11,7 @@ use crate::run::{RunRecord, Settings};
 
 /// A checkpoint as a user chooses it. [`Default`] is the embedded one, as it is, in f32 on the CPU.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Choice {
+pub struct CheckpointChoice {
     /// Where it comes from.
     pub source: Source,
     /// What is chosen and changed of it.
@@ -20,7 +20,7 @@ pub struct Choice {
     pub load: LoadOptions,
 }
 
-impl Choice {
+impl CheckpointChoice {
     /// The one that made the run of `record`.
     ///
     /// # Errors

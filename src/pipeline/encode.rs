@@ -40,7 +40,7 @@ pub struct States {
 }
 
 /// What encoding some prompts gives.
-pub(super) struct Encoding {
+pub(super) struct EncodedPrompts {
     /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of
     /// two encoders side by side.
     pub(super) hidden_states: Tensor,
@@ -52,7 +52,7 @@ pub(super) struct Encoding {
     outputs: Vec<TextEncoding>,
 }
 
-impl Encoding {
+impl EncodedPrompts {
     /// What each encoder gave.
     pub(super) fn outputs(&self) -> &[TextEncoding] {
         &self.outputs
@@ -299,11 +299,16 @@ impl Pipeline {
 
     /// The prompts' encodings; `watched` on the path that keeps the encoders' self-attention. With
     /// `layers` each encoder ends after so many of them.
-    pub(super) fn encode(&self, prompts: &[&Prompt], watched: bool, layers: Option<&[usize]>) -> Result<Encoding> {
+    pub(super) fn encode(
+        &self,
+        prompts: &[&Prompt],
+        watched: bool,
+        layers: Option<&[usize]>,
+    ) -> Result<EncodedPrompts> {
         let prompts = self.padded(prompts);
         let outputs = self.outputs(&prompts, watched, layers)?;
         let States { encoders, pooled, lengths } = self.gathered(&prompts, &outputs)?;
-        Ok(Encoding { hidden_states: self.side_by_side(&encoders)?, pooled, lengths, outputs })
+        Ok(EncodedPrompts { hidden_states: self.side_by_side(&encoders)?, pooled, lengths, outputs })
     }
 
     /// What each text encoder makes of padded `prompts`; see [`encode`](Self::encode).

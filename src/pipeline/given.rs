@@ -1,8 +1,10 @@
-//! Pictures that runs set out from, as files: read before a checkpoint is loaded, and brought to a
-//! run's size.
+//! What runs set out from, as files: pictures, which are read before a checkpoint is loaded and
+//! brought to a run's size, and latents.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use candle_core::{Device, Tensor, safetensors};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +12,9 @@ use super::init::Init;
 use super::init::{INIT_FILE, MASK_FILE};
 use super::load::Pipeline;
 use super::options::Options;
-use crate::Result;
-use crate::argument::{Argument, INIT, MASK};
-use crate::picture;
+use crate::argument::{Argument, INIT, LATENTS, MASK};
 use crate::trace::Grid;
+use crate::{Error, Result, files, picture};
 
 /// The files of [`Options::init`], as a user names them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +112,24 @@ impl Pipeline {
         let [height, width] = self.defaults.size;
         picture::fit(grid(image), Grid::new(height, width), self.size_factor, argument)
     }
+}
+
+/// The tensor `latents` of the safetensors file at `path`, with or without the leading dimension
+/// of 1: for [`Options::latents`].
+///
+/// # Errors
+/// [`Error::Argument`] on `latents` for a file that cannot be read or has no such tensor.
+pub fn read_latents(path: &Path) -> Result<Tensor> {
+    let refuse = |reason: String| Error::argument(LATENTS, format!("{}: {reason}", path.display()));
+    // First: to open a pipe would wait for its other end.
+    files::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => refuse("no such file".into()),
+        _ => refuse(error.to_string()),
+    })?;
+    let tensors =
+        safetensors::load(path, &Device::Cpu).map_err(|error| refuse(format!("not a safetensors file ({error})")))?;
+    let latents = tensors.get("latents").ok_or_else(|| refuse("it has no tensor named `latents`".into()))?;
+    Ok(if latents.rank() == 3 { latents.unsqueeze(0)? } else { latents.clone() })
 }
 
 fn grid(image: &RgbImage) -> Grid {

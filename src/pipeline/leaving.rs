@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoint, Part, Weights};
 use crate::{Error, Result};
 
 /// A text encoder that reads one prompt at a time.
-pub(super) trait Encoder: Sized {
+pub(super) trait PromptEncoder: Sized {
     /// What it is called in messages.
     const NAME: &'static str;
     /// What its network is built from beside weights.
@@ -35,7 +35,7 @@ pub(super) type IdsOf<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>>;
 
 /// Where a text encoder is.
 #[derive(Debug)]
-pub(super) enum Place<E: Encoder> {
+pub(super) enum Residence<E: PromptEncoder> {
     /// In memory.
     Here(E),
     /// It left memory once it had read some texts.
@@ -54,7 +54,7 @@ pub(super) struct Gone<C> {
     known: Mutex<HashMap<Vec<u32>, Tensor>>,
 }
 
-impl<E: Encoder> Place<E> {
+impl<E: PromptEncoder> Residence<E> {
     /// The encoder in `part` of `checkpoint`, its weights as `dtype`. With `first` it reads the
     /// texts of `options` and the empty one, and leaves.
     ///

@@ -17,9 +17,11 @@ use super::options::Options;
 use super::traced::{Keep, encoders};
 use crate::argument::LEVELS;
 use crate::prompt::{Prompt, Syntax};
-use crate::run::{Look, Run, Settings};
+use crate::run::{NoiseLevels, Run, Settings};
 use crate::scheduler::{self, TorchGenerator};
-use crate::trace::{About, AttentionObserver, Both, Grid, Plan, PromptInfo, Recorder, Step, Trace, Unobserved};
+use crate::trace::{
+    About, AttentionObserver, Both, Grid, PromptInfo, Recorder, RecordingPlan, Step, Trace, Unobserved,
+};
 use crate::{Error, Result};
 
 /// How a picture is looked at.
@@ -142,7 +144,12 @@ impl Pipeline {
             return Err(Error::argument(LEVELS, "none given"));
         };
         let (.., height, width) = first.latent.dims4()?;
-        let plan = Plan { tokens: prompt.tokens.len(), unconditional_tokens: None, images: 1, per_step: keep.per_step };
+        let plan = RecordingPlan {
+            tokens: prompt.tokens.len(),
+            unconditional_tokens: None,
+            images: 1,
+            per_step: keep.per_step,
+        };
         let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan)
             .with_keys(&prompt.keys(), &[])
             .with_probes(self.key_probes(&probes))
@@ -221,7 +228,7 @@ impl Pipeline {
         let flows = self.family.flows();
         let level = |&level: &usize| scheduler::level(&self.scheduler, flows, level).ok().flatten();
         let noise: Option<Vec<f64>> = options.levels.iter().map(|of| Some(level(of)?.noise_share())).collect();
-        settings.look = Some(Look { levels: options.levels.clone(), noise });
+        settings.look = Some(NoiseLevels { levels: options.levels.clone(), noise });
         settings
     }
 }

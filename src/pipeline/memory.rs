@@ -7,7 +7,7 @@ use candle_core::DType;
 use serde::Serialize;
 
 use super::free::free_memory;
-use super::leaving::Encoder;
+use super::leaving::PromptEncoder;
 use super::options::{LoadOptions, vae_dtype};
 use crate::argument::{DTYPE, IGNORE_MEMORY, SIZE};
 use crate::checkpoint::{Checkpoint, Part};

@@ -34,12 +34,12 @@ mod start;
 mod t5;
 mod traced;
 
-pub use choice::Choice;
+pub use choice::CheckpointChoice;
 pub use concepts::{check_joint, concepts_asked, concepts_of};
 pub use encode::States;
 pub use free::free_memory;
 pub use generation::{Event, Generation, Generations, TextAttentions, Timings};
-pub use given::{Given, InitFiles};
+pub use given::{Given, InitFiles, read_latents};
 pub use init::Init;
 pub use load::Pipeline;
 pub use look::{LookOptions, Noised};

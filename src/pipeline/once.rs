@@ -5,8 +5,8 @@ use super::load::Pipeline;
 use super::options::Options;
 use crate::model::{Denoiser, Posterior, PreparedPrompt};
 use crate::prompt::Prompt;
-use crate::scheduler::{self, Level};
-use crate::trace::{About, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Step, Trace};
+use crate::scheduler::{self, NoiseLevel};
+use crate::trace::{About, AttentionObserver, Grid, PromptInfo, Recorder, RecordingPlan, Step, Trace};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -36,7 +36,7 @@ impl Pipeline {
         let (.., height, width) = first.dims4()?;
         let info = PromptInfo::from(prompt);
         let context = self.denoiser.prepare(&self.conditioning(&[prompt], options)?)?;
-        let plan = Plan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
+        let plan = RecordingPlan { tokens: info.tokens.len(), unconditional_tokens: None, images: 1, per_step: false };
         let mut recorder = Recorder::new(&self.denoiser.sites(height, width), plan).with_keys(&prompt.keys(), &[]);
         for (index, (latent, timestep)) in calls.iter().enumerate() {
             let step = Step { index, count: calls.len(), timestep: *timestep, images: 1, guided: false };
@@ -104,7 +104,8 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Argument`] when training had no such timestep.
     pub fn noised(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
-        let Some(Level { signal, noise: amount }) = scheduler::level(&self.scheduler, self.family.flows(), timestep)?
+        let Some(NoiseLevel { signal, noise: amount }) =
+            scheduler::level(&self.scheduler, self.family.flows(), timestep)?
         else {
             return Err(Error::input("timestep", format!("{timestep} is beyond the last timestep of training")));
         };

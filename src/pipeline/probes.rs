@@ -1,7 +1,7 @@
 //! Words that are not in the prompt: how their keys are made, so that a run can be asked about them
 //! without being changed.
 
-use super::encode::Encoding;
+use super::encode::EncodedPrompts;
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::PROBE;
@@ -61,7 +61,7 @@ impl Pipeline {
     pub(super) fn with_probes(
         &self,
         context: PreparedPrompt,
-        prompt: &Encoding,
+        prompt: &EncodedPrompts,
         options: &Options,
     ) -> Result<PreparedPrompt> {
         let images = options.seeds.len();

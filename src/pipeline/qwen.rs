@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
-use super::leaving::{Encoder, IdsOf, Place};
+use super::leaving::{IdsOf, PromptEncoder, Residence};
 use super::options::LoadOptions;
 use crate::checkpoint::{Checkpoint, Part, Qwen3Config};
 use crate::model::Qwen3;
@@ -18,10 +18,10 @@ pub(super) const QWEN_TOKENS: usize = 512;
 #[derive(Debug)]
 pub(super) struct QwenReader {
     pub(super) tokenizer: QwenTokenizer,
-    place: Place<Qwen3>,
+    place: Residence<Qwen3>,
 }
 
-impl Encoder for Qwen3 {
+impl PromptEncoder for Qwen3 {
     const NAME: &'static str = "Qwen3";
     type Config = Qwen3Config;
 
@@ -43,7 +43,7 @@ impl QwenReader {
         let dtype = if options.device.is_cpu() { DType::F32 } else { options.dtype };
         let ids_of = |text: &str| -> Result<Vec<u32>> { Ok(tokenizer.encode(text, QWEN_TOKENS)?.ids) };
         let first = first.then_some(&ids_of as IdsOf);
-        let place = Place::load(checkpoint, Part::TextEncoder, &qwen.config, dtype, options, first)?;
+        let place = Residence::load(checkpoint, Part::TextEncoder, &qwen.config, dtype, options, first)?;
         Ok(Some(Self { tokenizer, place }))
     }
 
@@ -51,7 +51,7 @@ impl QwenReader {
     /// longest, and how many tokens each has.
     ///
     /// # Errors
-    /// As [`Place::states`].
+    /// As [`Residence::states`].
     pub(super) fn states(&self, prompts: &[Prompt]) -> Result<(Tensor, Vec<usize>)> {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
         let most = lengths.iter().copied().max().ok_or_else(|| Error::bug("no prompt"))?;

@@ -16,7 +16,7 @@ pub(super) struct SecondEncoder {
 
 impl SecondEncoder {
     pub(super) fn load(checkpoint: &Checkpoint, first: &Tokenizer, options: &LoadOptions) -> Result<Option<Self>> {
-        let Some(checkpoint::SecondEncoder { text_encoder, tokenizer: files }) = &checkpoint.second else {
+        let Some(checkpoint::SecondEncoderConfig { text_encoder, tokenizer: files }) = &checkpoint.second else {
             return Ok(None);
         };
         let tokenizer = Tokenizer::new(files)?.with_words(&checkpoint.added_words)?;

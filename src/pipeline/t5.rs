@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
-use super::leaving::{Encoder, IdsOf, Place};
+use super::leaving::{IdsOf, PromptEncoder, Residence};
 use super::options::LoadOptions;
 use crate::Result;
 use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS, T5Config};
@@ -14,12 +14,12 @@ use crate::prompt::{Joined, Prompt, T5Tokenizer};
 #[derive(Debug)]
 pub(super) struct T5Reader {
     pub(super) tokenizer: T5Tokenizer,
-    place: Place<T5>,
+    place: Residence<T5>,
     /// Tokens of a prompt, padding included.
     length: usize,
 }
 
-impl Encoder for T5 {
+impl PromptEncoder for T5 {
     const NAME: &'static str = "T5";
     type Config = T5Config;
 
@@ -43,7 +43,7 @@ impl T5Reader {
         };
         let ids_of = |text: &str| -> Result<Vec<u32>> { Ok(tokenizer.encode(text, length)?.ids) };
         let first = first.then_some(&ids_of as IdsOf);
-        let place = Place::load(checkpoint, t5.part, &t5.config, options.dtype, options, first)?;
+        let place = Residence::load(checkpoint, t5.part, &t5.config, options.dtype, options, first)?;
         Ok(Some(Self { tokenizer, place, length }))
     }
 
@@ -67,7 +67,7 @@ impl T5Reader {
     /// `[prompts, tokens, channels]`.
     ///
     /// # Errors
-    /// As [`Place::states`].
+    /// As [`Residence::states`].
     pub(super) fn states(&self, prompts: &[Prompt]) -> Result<Tensor> {
         let row = |prompt: &Prompt| self.place.states(&prompt.reading(Joined::Tokens).unwrap_or(prompt).ids);
         Ok(Tensor::cat(&prompts.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?)

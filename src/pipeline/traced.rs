@@ -13,8 +13,8 @@ use crate::checkpoint::Part;
 use crate::heatmap::{Aggregate, Measure};
 use crate::prompt::{Joined, Prompt};
 use crate::trace::{
-    About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, Plan, PromptInfo, Queries, QueryRecorder,
-    Recorder, SelfAttentionPlan, Site, Trace, Unobserved,
+    About, AttentionObserver, Both, CheckpointInfo, EncoderInfo, Grid, PromptInfo, Queries, QueryRecorder, Recorder,
+    RecordingPlan, SelfAttentionPlan, Site, Trace, Unobserved,
 };
 use crate::{Error, Result};
 
@@ -116,7 +116,7 @@ impl Pipeline {
     ) -> Result<(Vec<Traced>, Timings)> {
         let (prompt, negative) = self.prompts(prompt, options)?;
         let negative = negative.filter(|_| keep.unconditional);
-        let plan = Plan {
+        let plan = RecordingPlan {
             tokens: prompt.tokens.len(),
             unconditional_tokens: negative.as_ref().map(|negative| negative.tokens.len()),
             images: options.seeds.len(),

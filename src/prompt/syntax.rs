@@ -54,7 +54,7 @@ pub fn weight_of(text: &str, syntax: Syntax, at: usize) -> f64 {
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Part {
+pub(super) enum PromptPart {
     /// Text of one weight.
     Text(Stretch),
     /// A new chunk begins.
@@ -94,34 +94,34 @@ impl Stretch {
 
 /// The parts of `text`; never empty, and nothing but one stretch of weight 1 where the syntax is
 /// plain.
-pub(super) fn parse(text: &str, syntax: Syntax) -> Vec<Part> {
+pub(super) fn parse(text: &str, syntax: Syntax) -> Vec<PromptPart> {
     if syntax.is_plain() {
-        return vec![Part::Text(Stretch::new(text, 0..text.len(), 1.0))];
+        return vec![PromptPart::Text(Stretch::new(text, 0..text.len(), 1.0))];
     }
     let entries = if syntax.emphasis { weigh(text) } else { vec![(0..text.len(), 1.0)] };
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<PromptPart> = Vec::new();
     for (range, weight) in entries {
         let mut at = range.start;
         let breaks = if syntax.long { breaks(&text[range.clone()]) } else { Vec::new() };
         for found in breaks {
             push(&mut parts, text, at..range.start + found, weight);
-            parts.push(Part::Break);
+            parts.push(PromptPart::Break);
             at = range.start + found + BREAK.len();
         }
         push(&mut parts, text, at..range.end, weight);
     }
     if parts.is_empty() {
-        parts.push(Part::Text(Stretch::new(text, 0..0, 1.0)));
+        parts.push(PromptPart::Text(Stretch::new(text, 0..0, 1.0)));
     }
     parts
 }
 
 /// Adds text to the stretch before it where that has the same weight.
-fn push(parts: &mut Vec<Part>, source: &str, range: Range<usize>, weight: f64) {
+fn push(parts: &mut Vec<PromptPart>, source: &str, range: Range<usize>, weight: f64) {
     match parts.last_mut() {
         _ if range.is_empty() => {}
-        Some(Part::Text(last)) if last.weight == weight => last.push(source, range),
-        _ => parts.push(Part::Text(Stretch::new(source, range, weight))),
+        Some(PromptPart::Text(last)) if last.weight == weight => last.push(source, range),
+        _ => parts.push(PromptPart::Text(Stretch::new(source, range, weight))),
     }
 }
 
@@ -210,8 +210,8 @@ mod tests {
     /// The text and weight of each part; `BREAK` and -1 for a break, as the web UI writes it.
     fn parts(text: &str, syntax: Syntax) -> Vec<(String, f64)> {
         let plain = |part| match part {
-            Part::Text(stretch) => (stretch.text, stretch.weight),
-            Part::Break => (BREAK.into(), -1.0),
+            PromptPart::Text(stretch) => (stretch.text, stretch.weight),
+            PromptPart::Break => (BREAK.into(), -1.0),
         };
         parse(text, syntax).into_iter().map(plain).collect()
     }
@@ -294,7 +294,7 @@ mod tests {
             for syntax in [WEIGHTED, ALL] {
                 let mut last = 0;
                 for part in parse(&text, syntax) {
-                    let Part::Text(stretch) = part else { continue };
+                    let PromptPart::Text(stretch) = part else { continue };
                     for (at, c) in stretch.text.char_indices() {
                         let source = stretch.source(&(at..at + c.len_utf8()));
                         prop_assert_eq!(text.get(source.clone()).map(str::to_owned), Some(c.to_string()));

@@ -6,7 +6,7 @@
 //! `ftfy`; neither its fast class nor version 5 does.)
 
 use super::chunks::{self, Item, share_out};
-use super::syntax::{self, Part, Stretch, Syntax};
+use super::syntax::{self, PromptPart, Stretch, Syntax};
 use super::tokens::{Prompt, Token, Word};
 use super::words::{fit_to_tokens, segment};
 use crate::argument::EMBEDDING;
@@ -179,8 +179,8 @@ impl Tokenizer {
         let comma = self.pipeline.token_to_id(",</w>");
         for part in syntax::parse(text, syntax) {
             let stretch = match part {
-                Part::Text(stretch) => stretch,
-                Part::Break => {
+                PromptPart::Text(stretch) => stretch,
+                PromptPart::Break => {
                     items.push(Item::Break);
                     continue;
                 }

@@ -4,7 +4,7 @@
 //! *don't*. So its pieces are not the words. They only move a boundary where one token reaches over
 //! it.
 
-use super::syntax::{Part, Syntax, parse};
+use super::syntax::{PromptPart, Syntax, parse};
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
 
@@ -114,7 +114,7 @@ pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
 pub fn word_ranges(text: &str, syntax: Syntax) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for part in parse(text, syntax) {
-        let Part::Text(stretch) = part else { continue };
+        let PromptPart::Text(stretch) = part else { continue };
         let words = segment(&stretch.text).into_iter();
         let told = words.filter(|range| !stretch.text[range.clone()].chars().all(is_punctuation));
         found.extend(told.map(|range| stretch.source(&range)));

@@ -39,7 +39,7 @@ impl std::fmt::Debug for Typesetter {
 }
 
 /// A line of text, or several where it wraps, ready to be drawn.
-pub struct Line {
+pub struct TextLine {
     buffer: Buffer,
     /// The width that it was set for.
     room: f32,
@@ -75,7 +75,7 @@ impl Typesetter {
 
     /// Sets `text` at `size` pixels in at most `lines` lines of at most `width` pixels; what does
     /// not fit ends in an ellipsis. Line breaks and control characters count as spaces.
-    pub fn set(&mut self, text: &str, size: f32, width: f32, lines: usize) -> Line {
+    pub fn set(&mut self, text: &str, size: f32, width: f32, lines: usize) -> TextLine {
         let mut text: String =
             text.chars().take(LONGEST).map(|character| if character.is_control() { ' ' } else { character }).collect();
         if text.trim().is_empty() {
@@ -94,7 +94,7 @@ impl Typesetter {
             widest = widest.max(run.line_w);
             height = height.max(run.line_top + run.line_height);
         }
-        Line { buffer, room: width.max(0.0), overhang: 0.2 * size, width: widest.min(width.max(0.0)), height }
+        TextLine { buffer, room: width.max(0.0), overhang: 0.2 * size, width: widest.min(width.max(0.0)), height }
     }
 
     /// The characters that no font has, of all texts so far.
@@ -154,7 +154,7 @@ impl Typesetter {
     /// Draws `line` with its upper left corner at `(left, top)`; right-to-left text starts there
     /// too. What would reach out of the lines' box by more than a fifth of the text's size is cut
     /// off. A heap of accents is such.
-    pub fn draw(&mut self, canvas: &mut RgbImage, line: &Line, left: f32, top: f32, colour: [u8; 3]) {
+    pub fn draw(&mut self, canvas: &mut RgbImage, line: &TextLine, left: f32, top: f32, colour: [u8; 3]) {
         let over = if line.room > 0.0 { line.overhang } else { 0.0 };
         let (columns, rows) = (left - over..left + line.room + over, top - over..top + line.height + over);
         let inside = |x: i64, y: i64| columns.contains(&(x as f32 + 0.5)) && rows.contains(&(y as f32 + 0.5));
@@ -248,7 +248,7 @@ mod tests {
 
     /// `words` set at 12 pixels, and what they leave on a canvas from (20, 20) on: left, top, right
     /// and bottom, exclusive.
-    fn drawn(text: &mut Typesetter, words: &str, width: f32, lines: usize) -> (Line, Option<[u32; 4]>) {
+    fn drawn(text: &mut Typesetter, words: &str, width: f32, lines: usize) -> (TextLine, Option<[u32; 4]>) {
         let mut canvas = RgbImage::new(200, 60);
         let line = text.set(words, 12.0, width, lines);
         text.draw(&mut canvas, &line, 20.0, 20.0, [255; 3]);

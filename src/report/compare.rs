@@ -3,10 +3,10 @@
 
 use super::align::align;
 use super::assets;
-use super::data::{Official, ReportData, WordInfo};
+use super::data::{Official, PageWord, ReportData};
 use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
-use super::pack::{Block, Planes};
+use super::pack::{PlaneBlock, Planes};
 use crate::argument::RUN;
 use crate::evidence::CHANGED;
 use crate::trace::normalized;
@@ -97,8 +97,8 @@ fn pair_json(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Value 
     json!({"pairs": pairs, "settings": settings, "differences": differences::differences(a, b)})
 }
 
-fn run_json(data: &ReportData, official: &Official, block: &Block) -> Value {
-    let share = |word: &WordInfo| word.tokens.iter().filter_map(|&token| official.shares.get(token)).sum::<f32>();
+fn run_json(data: &ReportData, official: &Official, block: &PlaneBlock) -> Value {
+    let share = |word: &PageWord| word.tokens.iter().filter_map(|&token| official.shares.get(token)).sum::<f32>();
     let words: Vec<Value> = data
         .words
         .iter()

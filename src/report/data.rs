@@ -9,7 +9,7 @@ use serde::Serialize;
 /// What a token of the prompt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TokenKind {
+pub enum PageTokenKind {
     /// The start token, which collects most of the attention.
     Start,
     /// A token of the prompt's text.
@@ -20,16 +20,16 @@ pub enum TokenKind {
 
 /// One token, in the order of the maps' channels.
 #[derive(Debug, Clone, Serialize)]
-pub struct TokenInfo {
+pub struct PageToken {
     /// The token as the vocabulary writes it, or the text that it covers.
     pub text: String,
     /// Start, text or end.
-    pub kind: TokenKind,
+    pub kind: PageTokenKind,
 }
 
 /// One word of the prompt, in prompt order.
 #[derive(Debug, Clone, Serialize)]
-pub struct WordInfo {
+pub struct PageWord {
     /// The word as written.
     pub text: String,
     /// Which of the repeated words this is, from 1; 1 for a word that occurs once.
@@ -75,7 +75,7 @@ pub struct StepImage {
 
 /// The picture that a run set out from.
 #[derive(Debug, Clone)]
-pub struct Start {
+pub struct StartPicture {
     /// What the run calls it, e.g. its file.
     pub name: String,
     /// Share of the steps that were taken, 0 to 1.
@@ -137,6 +137,9 @@ pub struct Official {
     pub compete: Option<f32>,
     /// Whether a word's map is the mean of its tokens' instead of their sum.
     pub mean: bool,
+    /// Positions in [`ReportData::tokens`] of those of the encoder that it leaves out; empty where
+    /// it takes both.
+    pub silent: Vec<usize>,
     /// The heads that it takes, where it does not take all.
     pub heads: Option<Vec<usize>>,
     /// The first and last step that it takes, from 0, where it does not take all.
@@ -151,7 +154,7 @@ pub struct Negative {
     /// The negative prompt cut into words and what lies between, in order.
     pub segments: Vec<Segment>,
     /// Its words; their tokens are positions among those below.
-    pub words: Vec<WordInfo>,
+    pub words: Vec<PageWord>,
     /// `[words, height, width]` on the latent grid: the run's own map of each, mean probability per
     /// step.
     pub maps: Vec<f32>,
@@ -165,7 +168,7 @@ pub struct PromptMatrix {
     /// `text`, or `text_2` for SDXL's second encoder, as the trace names them.
     pub name: String,
     /// The tokens as this encoder's tokenizer cuts them.
-    pub tokens: Vec<TokenInfo>,
+    pub tokens: Vec<PageToken>,
     /// Number of layers.
     pub layers: usize,
     /// Heads a layer.
@@ -287,17 +290,17 @@ pub struct ReportData {
     /// The negative prompt, if one was used.
     pub negative: Option<String>,
     /// Start token, prompt tokens, first end token.
-    pub tokens: Vec<TokenInfo>,
+    pub tokens: Vec<PageToken>,
     /// Number of padding tokens behind the first end token (the maps' last channel).
     pub padding: usize,
     /// Whether attention is joint: the maps' last channel then holds the image's own attention
     /// beside the padding's.
     pub joint: bool,
     /// Words in prompt order.
-    pub words: Vec<WordInfo>,
+    pub words: Vec<PageWord>,
     /// Words that are not in the prompt and that the run was asked about; their tokens are
     /// positions among the channels of the maps.
-    pub probes: Vec<WordInfo>,
+    pub probes: Vec<PageWord>,
     /// The finished image.
     pub image: ImageData,
     /// How the run's own pictures are drawn, and the page's before anything else is chosen.
@@ -309,7 +312,7 @@ pub struct ReportData {
     /// Estimates of the image at some steps.
     pub estimates: Vec<StepImage>,
     /// The picture that the run set out from.
-    pub start: Option<Start>,
+    pub start: Option<StartPicture>,
     /// Rows and columns of the latent grid.
     pub latent: (usize, usize),
     /// Timestep of every step (call of the denoiser).

@@ -2,7 +2,7 @@
 //! looked at more.
 
 use super::align::{Match, Pair, align};
-use super::data::{LayoutRow, ReportData, Start};
+use super::data::{LayoutRow, ReportData, StartPicture};
 use crate::facts::lexicon::{self, Role};
 
 /// A word moved when its centre did so by this much, as a share of the image's sides. It is as much
@@ -111,7 +111,7 @@ fn reworded(a: &ReportData, b: &ReportData) -> String {
 }
 
 /// The mask's bytes, where only a part was drawn.
-fn drawn(start: &Start) -> Option<&[u8]> {
+fn drawn(start: &StartPicture) -> Option<&[u8]> {
     start.mask.as_ref().map(|mask| mask.bytes.as_slice())
 }
 

@@ -26,8 +26,8 @@ pub use align::{Match, Pair, align};
 pub(crate) use assets::{served_script, served_style};
 pub use compare::{MOST_RUNS, compare_page, compare_runs};
 pub use data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
-    SiteData, Start, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData,
+    Segment, SelfAttentionData, SiteData, StartPicture, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
 pub use differences::differences;
 #[cfg(feature = "serve")]

@@ -12,7 +12,7 @@ use std::io::Write;
 /// Planes of one size inside the packed bytes, all little-endian. At `at` lie `planes` f32 scales
 /// (value of one unit), then `planes * height * width` unsigned integers of `bits` bits.
 #[derive(Debug, Clone, Serialize)]
-pub struct Block {
+pub struct PlaneBlock {
     /// Offset in the packed bytes.
     pub at: usize,
     /// Number of planes.
@@ -30,11 +30,11 @@ pub struct Block {
 pub struct PackedSite {
     /// Mean over heads and steps, at the site's own grid: `[channels]` planes, 16 bits where the
     /// run's own maps use the site.
-    pub mean: Block,
+    pub mean: PlaneBlock,
     /// Mean over the steps: `[heads, channels]` planes.
-    pub by_head: Block,
+    pub by_head: PlaneBlock,
     /// Mean over the heads: `[step groups, channels]` planes.
-    pub by_step: Option<Block>,
+    pub by_step: Option<PlaneBlock>,
 }
 
 /// What was left out to keep the page small.
@@ -78,22 +78,22 @@ fn most_cells(image_pixels: usize) -> usize {
 
 /// The packed maps of a run.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub struct PackedMaps {
     /// zlib-compressed bytes in base64.
     pub base64: String,
     /// Where each site's planes lie in the uncompressed bytes.
     pub sites: Vec<PackedSite>,
     /// The run's own maps, 16 bits: a plane each word, then each probe.
-    pub official: Option<Block>,
+    pub official: Option<PlaneBlock>,
     /// The negative prompt's maps, 16 bits: a plane each word.
-    pub negative: Option<Block>,
+    pub negative: Option<PlaneBlock>,
     /// The causal maps, 16 bits: a plane each of [`ReportData::causal`].
-    pub causal: Option<Block>,
+    pub causal: Option<PlaneBlock>,
     /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, a place
     /// each; `None` where it is too large for the page.
-    pub self_attention: Vec<Option<Block>>,
+    pub self_attention: Vec<Option<PlaneBlock>>,
     /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
-    pub matrices: Vec<Block>,
+    pub matrices: Vec<PlaneBlock>,
     /// First and last step of each group.
     pub step_groups: Vec<(usize, usize)>,
     /// What was done to fit.
@@ -104,7 +104,7 @@ pub struct Packed {
 
 /// Packs the maps of `data` into at most `budget` base64 characters where any of the known
 /// reductions can do so.
-pub fn pack(data: &ReportData, budget: usize) -> Packed {
+pub fn pack(data: &ReportData, budget: usize) -> PackedMaps {
     // A cheap bound first: no need to compress what cannot fit even at 2:1 on top of base64's 4:3.
     for (index, detail) in DETAILS.iter().enumerate() {
         let last = index + 1 == DETAILS.len();
@@ -147,7 +147,7 @@ fn raw_size(data: &ReportData, detail: Detail) -> usize {
 }
 
 /// Packs at a stated detail, whatever the size.
-pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
+pub fn pack_with(data: &ReportData, detail: Detail) -> PackedMaps {
     let mut bytes = Vec::new();
     let channels = data.channels();
     let steps = data.timesteps.len();
@@ -223,7 +223,7 @@ pub fn pack_with(data: &ReportData, detail: Detail) -> Packed {
         notes.push(format!("Every {merge} neighbouring {call}s are averaged into one."));
     }
     let base64 = BASE64.encode(compress(&bytes));
-    Packed { base64, sites, official, negative, causal, self_attention, matrices, step_groups, detail, notes }
+    PackedMaps { base64, sites, official, negative, causal, self_attention, matrices, step_groups, detail, notes }
 }
 
 /// Planes of several pictures written one after the other; for pages that hold few.
@@ -232,7 +232,7 @@ pub(super) struct Planes(Vec<u8>);
 
 impl Planes {
     /// Appends `values` as planes of `height x width`.
-    pub(super) fn add(&mut self, values: &[f32], height: usize, width: usize, bits: u8) -> Block {
+    pub(super) fn add(&mut self, values: &[f32], height: usize, width: usize, bits: u8) -> PlaneBlock {
         write_planes(&mut self.0, values, height, width, bits)
     }
 
@@ -284,7 +284,7 @@ fn shrink(values: &[f32], height: usize, width: usize, factor: usize) -> (Vec<f3
 
 /// Appends planes as scales and integers: value = scale * integer, scale = the plane's maximum /
 /// the largest integer. Negative values (bicubic undershoot is clamped upstream) and NaN become 0.
-fn write_planes(bytes: &mut Vec<u8>, values: &[f32], height: usize, width: usize, bits: u8) -> Block {
+fn write_planes(bytes: &mut Vec<u8>, values: &[f32], height: usize, width: usize, bits: u8) -> PlaneBlock {
     let at = bytes.len();
     let plane = (height * width).max(1);
     let top = if bits == 16 { 65535.0 } else { 255.0 };
@@ -303,11 +303,11 @@ fn write_planes(bytes: &mut Vec<u8>, values: &[f32], height: usize, width: usize
             }
         }
     }
-    Block { at, planes: scales.len(), height, width, bits }
+    PlaneBlock { at, planes: scales.len(), height, width, bits }
 }
 
 /// The planes of `block` as the page decodes them; for tests and for other readers of the page.
-pub fn unpack(bytes: &[u8], block: &Block) -> Vec<f32> {
+pub fn unpack(bytes: &[u8], block: &PlaneBlock) -> Vec<f32> {
     let plane = block.height * block.width;
     let width = usize::from(block.bits / 8);
     let units = block.at + 4 * block.planes;

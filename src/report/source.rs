@@ -3,8 +3,8 @@
 use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SelfAttentionData,
-    SiteData, StepImage, SweepLink, TokenInfo, TokenKind, Verdict, WhyAnswer, Without, WordInfo,
+    CausalMap, ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData,
+    Segment, SelfAttentionData, SiteData, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
 use crate::argument::RUN;
 use crate::attribution::{Attributions, RegionAttribution};
@@ -184,7 +184,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     // Sites that the run's aggregate takes; all of them where it cannot be read.
     let used = how.as_ref().and_then(|how| how.choose(&recording.sites, latent).ok());
     let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
-    let negative = NegativeHalf::of(trace);
+    let negative = NegativeHalf::of(trace, how.as_ref());
     let syntax = record.settings.sampling.syntax();
     let sites = recording.sites.iter().enumerate().map(|(index, site)| {
         let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
@@ -363,6 +363,7 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official
         colour: how.colour(),
         compete: how.compete,
         mean: how.of_tokens == OfTokens::Mean,
+        silent: (0..maps.token_count()).filter(|&token| maps.is_silent(token)).collect(),
         heads: how.heads.as_ref().map(|chosen| (0..heads).filter(|&head| chosen.contains(head)).collect()),
         steps: window.filter(|window| *window != (0..trace.steps())).map(|window| [window.start, window.end - 1]),
     })
@@ -376,7 +377,7 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Sy
     Ok(Negative {
         segments: segments(&half.prompt.text, &half.prompt.words, all_read(half.prompt)),
         words: words
-            .map(|word| WordInfo { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
+            .map(|word| PageWord { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
             .collect(),
         maps: maps.words.iter().map(|value| value / steps).collect(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
@@ -390,22 +391,22 @@ fn all_read(prompt: &trace::PromptInfo) -> bool {
     prompt.text.get(end..).is_none_or(|rest| !rest.contains(char::is_alphabetic))
 }
 
-fn token_info(token: &trace::TokenInfo, text: &str) -> TokenInfo {
+fn token_info(token: &trace::TokenInfo, text: &str) -> PageToken {
     let kind = match token.kind {
-        trace::TokenKind::Start => TokenKind::Start,
-        trace::TokenKind::Text => TokenKind::Text,
-        trace::TokenKind::End | trace::TokenKind::Padding => TokenKind::End,
+        trace::TokenKind::Start => PageTokenKind::Start,
+        trace::TokenKind::Text => PageTokenKind::Text,
+        trace::TokenKind::End | trace::TokenKind::Padding => PageTokenKind::End,
     };
     // The user's own letters where the token covers whole ones, else the vocabulary's.
     let own = text.get(token.start..token.end).filter(|own| !own.trim().is_empty());
-    TokenInfo { text: own.map_or_else(|| token.text.replace("</w>", ""), |own| own.trim().to_string()), kind }
+    PageToken { text: own.map_or_else(|| token.text.replace("</w>", ""), |own| own.trim().to_string()), kind }
 }
 
 /// A word of `prompt`, read as `syntax` says.
-fn word_info(word: &trace::WordInfo, prompt: &trace::PromptInfo, syntax: Syntax) -> WordInfo {
+fn word_info(word: &trace::WordInfo, prompt: &trace::PromptInfo, syntax: Syntax) -> PageWord {
     let before = prompt.tokens.iter().take(word.tokens.first().map_or(0, |&first| first + 1));
     let starts = before.filter(|token| token.kind == trace::TokenKind::Start).count();
-    WordInfo {
+    PageWord {
         text: word.text.clone(),
         occurrence: word.occurrence,
         tokens: word.tokens.clone(),
@@ -415,9 +416,9 @@ fn word_info(word: &trace::WordInfo, prompt: &trace::PromptInfo, syntax: Syntax)
 }
 
 /// A probe, without the prefix of its name.
-fn probe_info(probe: &trace::WordInfo) -> WordInfo {
+fn probe_info(probe: &trace::WordInfo) -> PageWord {
     let text = probe.text.strip_prefix(trace::PROBE_PREFIX).unwrap_or(&probe.text);
-    WordInfo { text: text.into(), occurrence: probe.occurrence, tokens: probe.tokens.clone(), weight: 1.0, chunk: 0 }
+    PageWord { text: text.into(), occurrence: probe.occurrence, tokens: probe.tokens.clone(), weight: 1.0, chunk: 0 }
 }
 
 fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {

@@ -1,7 +1,7 @@
 //! Pictures made small enough to travel in the page: what a run set out from and its mask, and the
 //! sheet of its words.
 
-use super::data::{ImageData, Start};
+use super::data::{ImageData, StartPicture};
 use crate::pipeline::Init;
 use image::codecs::jpeg::JpegEncoder;
 use image::{GrayImage, ImageFormat, RgbImage, imageops};
@@ -17,8 +17,8 @@ const SHEET: u32 = 1400;
 const QUALITY: u8 = 88;
 
 /// `init` as the page shows it.
-pub(super) fn start(init: &Init) -> Option<Start> {
-    Some(Start {
+pub(super) fn start(init: &Init) -> Option<StartPicture> {
+    Some(StartPicture {
         name: init.name.clone(),
         strength: init.strength,
         picture: picture(&init.image, LONGEST)?,

@@ -1,7 +1,7 @@
 //! The options of a command line that makes the same maps and pictures again.
 
 use super::quoted;
-use crate::heatmap::{Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Queries, SiteFilter};
+use crate::heatmap::{Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, QuerySource, SiteFilter};
 use crate::render::Display;
 use serde_json::Value;
 use std::fmt::Display as Show;
@@ -33,9 +33,12 @@ pub fn map_options(aggregate: &Aggregate, display: &Display, concepts: bool) -> 
         }
     }
     options.extend(aggregate.heads.as_ref().map(|heads| ("heads".into(), heads.to_string())));
-    if aggregate.queries != Queries::default() {
-        let named = Queries::NAMED.iter().find(|(_, queries)| *queries == aggregate.queries);
+    if aggregate.queries != QuerySource::default() {
+        let named = QuerySource::NAMED.iter().find(|(_, queries)| *queries == aggregate.queries);
         options.extend(named.map(|(name, _)| ("queries".into(), (*name).to_owned())));
+    }
+    if aggregate.encoder != Encoder::default() {
+        options.push(("encoder".into(), aggregate.encoder.name().to_owned()));
     }
     options.extend(aggregate.steps.as_ref().map(|steps| ("steps-window".into(), steps.to_string())));
     let fields = |display: &Display| match serde_json::to_value(display) {
@@ -89,7 +92,10 @@ mod tests {
         assert_eq!(plain(&concept.clone().narrowed(layers())), " --aggregate concept --layers '*.1.attn'");
         let alone = Aggregate { sites: vec![layers()], ..concept };
         assert_eq!(plain(&alone), " --layers '*.1.attn'");
-        let text = Aggregate { queries: Queries::Text, ..Aggregate::default() };
+        let text = Aggregate { queries: QuerySource::Text, ..Aggregate::default() };
         assert_eq!(map_options(&text, &Display::default(), false), " --queries text");
+        let clip = Aggregate { encoder: Encoder::Clip, ..Aggregate::default() };
+        assert_eq!(map_options(&clip, &Display::default(), false), " --encoder clip");
+        assert_eq!(plain(&clip), " --aggregate compete --encoder clip");
     }
 }

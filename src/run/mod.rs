@@ -36,6 +36,6 @@ pub use remake::{Remake, remake, save_regions};
 pub(crate) use remake::{remapped, renewed};
 pub use sampling::{Sampling, parse_point, parse_size};
 pub use self_attention::{SelfAttentionDrawn, SelfAttentionMap, draw_self_attention};
-pub use settings::{Look, Settings};
+pub use settings::{NoiseLevels, Settings};
 pub use versus::{VersusFiles, draw_versus};
 pub use write::{NewRun, write_run};

@@ -3,7 +3,7 @@
 
 use super::record::overlay_file;
 use super::save_heatmaps;
-use crate::heatmap::{Aggregate, Heatmaps, Measure, Queries, aggregate};
+use crate::heatmap::{Aggregate, Encoder, Heatmaps, Measure, QuerySource, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Style, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
@@ -170,18 +170,24 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         0.0 => String::new(),
         share => format!(", the image itself {}", percent(share)),
     };
-    let padded = match padding {
-        0.0 => String::new(),
-        share => format!(", padding {}", percent(share)),
+    let padded = match (how.encoder, padding) {
+        (_, 0.0) => String::new(),
+        (Encoder::Both, share) => format!(", padding {}", percent(share)),
+        (Encoder::Clip, share) => format!(", padding and T5's tokens {}", percent(share)),
+        (Encoder::T5, share) => format!(", padding and CLIP's tokens {}", percent(share)),
     };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
-    let holds = format!("; the start token holds {}{padded}{image}", percent(start));
+    let holds = match (how.encoder, padded.strip_prefix(", ")) {
+        // T5 has no start token.
+        (Encoder::T5, Some(padded)) => format!("; {padded}{image}"),
+        _ => format!("; the start token holds {}{padded}{image}", percent(start)),
+    };
     let mean = format!("mean over the {call}s");
     let right = match (how.measure, how.queries) {
         (Measure::Goca, _) => "its mean share of a place, with heads and layers weighted".to_owned(),
         (Measure::Concepts, _) => "its mean share of a place".to_owned(),
-        (Measure::Attention, Queries::Text) => "what it gives to the image in all".to_owned(),
-        (Measure::Attention, Queries::Image) => format!("its share of all attention{holds}"),
+        (Measure::Attention, QuerySource::Text) => "what it gives to the image in all".to_owned(),
+        (Measure::Attention, QuerySource::Image) => format!("its share of all attention{holds}"),
     };
     // A sheet speaks of any one place, the page of each that is pointed at.
     let colour = how.colour().replace('’', "'").replace("each place's", "a place's");

@@ -4,8 +4,8 @@
 use super::Settings;
 use crate::facts::Facts;
 use crate::facts::expect::{Expectations, Outcome};
-use crate::facts::sweep::About;
-use crate::heatmap::{Aggregate, Heatmaps, Layout, Place, SavedAggregate, otsu};
+use crate::facts::sweep::SweepInfo;
+use crate::heatmap::{Aggregate, ConnectedRegion, Heatmaps, Layout, SavedAggregate, otsu};
 use crate::render::Display;
 use crate::trace::tensors::{self, NamedTensor};
 use crate::trace::{By, CheckpointInfo, EncoderInfo, Grid, PromptInfo, Site, TokenInfo, WordInfo};
@@ -134,7 +134,7 @@ pub struct WordRecord {
     /// The separate places above the threshold, largest share first; absent in runs of versions
     /// that did not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub places: Option<Vec<Place>>,
+    pub places: Option<Vec<ConnectedRegion>>,
     /// Otsu's threshold of the word's map, a share of its maximum as `threshold` is: a second place
     /// to cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,8 +146,8 @@ pub struct WordRecord {
 impl RunRecord {
     /// What a sweep of the same prompt and settings says that it was made of, with maps made as
     /// `how` says.
-    pub fn about(&self, how: SavedAggregate) -> About {
-        About {
+    pub fn about(&self, how: SavedAggregate) -> SweepInfo {
+        SweepInfo {
             prompt: self.prompt.clone(),
             checkpoint: self.checkpoint.clone(),
             how,

@@ -4,7 +4,7 @@
 use super::record::numbered;
 use crate::argument::RUN;
 use crate::files::{check_own, write_file, write_json};
-use crate::heatmap::{Filter, Heatmaps, Outline, Place, Resampler, otsu, outlines, place_masks, region};
+use crate::heatmap::{ConnectedRegion, Filter, Heatmaps, Outline, Resampler, otsu, outlines, place_masks, region};
 use crate::render::{outline_svg, write_gray_png};
 use crate::trace::{Grid, WordInfo};
 use crate::{Error, Result};
@@ -47,7 +47,7 @@ pub struct WordRegion {
     /// Share of the image, 0 to 1.
     pub area: f32,
     /// The separate places, largest share of the region's attention first.
-    pub places: Vec<Place>,
+    pub places: Vec<ConnectedRegion>,
     /// The lines around places and holes, in pixels of the image.
     pub outlines: Vec<Outline>,
     /// White where the region is.
@@ -55,7 +55,7 @@ pub struct WordRegion {
     pub mask: GrayImage,
     /// The places again, each with white where it is.
     #[serde(skip)]
-    pub place_masks: Vec<(Place, GrayImage)>,
+    pub place_masks: Vec<(ConnectedRegion, GrayImage)>,
 }
 
 /// The region of each chosen word of `maps` at the size of `image`: the map is resized (bicubic)

@@ -50,7 +50,7 @@ pub struct Settings {
     pub picture: Option<String>,
     /// The noise levels at which it was shown.
     #[serde(flatten)]
-    pub look: Option<Look>,
+    pub look: Option<NoiseLevels>,
     /// What other programs and later versions say beside it.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
@@ -58,7 +58,7 @@ pub struct Settings {
 
 /// The noise levels at which a picture was shown to the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Look {
+pub struct NoiseLevels {
     /// Timesteps of training.
     pub levels: Vec<usize>,
     /// The share of noise at each, 0 to 1; absent where the scheduler does not tell it.

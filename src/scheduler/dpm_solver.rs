@@ -2,7 +2,7 @@
 //! order 1 to 3, with their SDE variants, `scheduling_dpmsolver_multistep.py`.
 
 use super::lambda::{
-    LambdaLevels, Level, SHORT_RUN, refuse_other_models, spread_over_training, timesteps_before, whole_timesteps,
+    LambdaLevel, LambdaLevels, SHORT_RUN, refuse_other_models, spread_over_training, timesteps_before, whole_timesteps,
 };
 use super::noise::{TorchGenerator, randn_tensor};
 use super::prediction::{Prediction, Range, divide, mix};
@@ -92,8 +92,8 @@ impl Solver {
 
     /// The denoised sample, in range, and what the algorithm integrates: that (`++`), or the noise
     /// that agrees with it.
-    pub(super) fn convert(&self, output: &Tensor, sample: &Tensor, level: Level) -> Result<(Tensor, Tensor)> {
-        let Level { alpha, sigma, .. } = level;
+    pub(super) fn convert(&self, output: &Tensor, sample: &Tensor, level: LambdaLevel) -> Result<(Tensor, Tensor)> {
+        let LambdaLevel { alpha, sigma, .. } = level;
         let denoised = self.range.apply(self.prediction.denoised(output, sample, alpha, sigma)?)?;
         let integrand = if self.algorithm.plus_plus {
             denoised.clone()
@@ -106,8 +106,8 @@ impl Solver {
     }
 
     /// The factors of an update between two levels, `h` apart in lambda.
-    pub(super) fn weights(&self, from: Level, to: Level, h: f32) -> Weights {
-        Weights::new(self.algorithm, from, to, h)
+    pub(super) fn weights(&self, from: LambdaLevel, to: LambdaLevel, h: f32) -> StepWeights {
+        StepWeights::new(self.algorithm, from, to, h)
     }
 
     /// The noise of one step, where the algorithm adds some; it is f32 whatever the model's dtype.
@@ -205,7 +205,7 @@ impl DpmSolver {
 }
 
 /// Factors of the terms of an update over the step `h` in lambda.
-pub(super) struct Weights {
+pub(super) struct StepWeights {
     pub sample: f32,
     /// Of the latest output.
     pub first: f32,
@@ -216,8 +216,8 @@ pub(super) struct Weights {
     pub noise: f32,
 }
 
-impl Weights {
-    fn new(algorithm: Algorithm, from: Level, to: Level, h: f32) -> Self {
+impl StepWeights {
+    fn new(algorithm: Algorithm, from: LambdaLevel, to: LambdaLevel, h: f32) -> Self {
         match algorithm {
             Algorithm { plus_plus: true, sde: false } => {
                 let e = (-h).exp() - 1.0;

@@ -19,13 +19,13 @@ pub(super) const SHORT_RUN: usize = 15;
 
 /// Signal and noise of a variance-preserving sample, and half its log signal-to-noise ratio.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Level {
+pub(super) struct LambdaLevel {
     pub alpha: f32,
     pub sigma: f32,
     pub lambda: f32,
 }
 
-impl Level {
+impl LambdaLevel {
     /// Of the ratio of noise to signal.
     fn of_sigma(sigma: f32) -> Self {
         let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
@@ -55,8 +55,8 @@ impl LambdaLevels {
     }
 
     /// The level at `index`, up to the number of timesteps: where the run ends.
-    pub(super) fn at(&self, index: usize) -> Level {
-        Level::of_sigma(self.sigmas[index])
+    pub(super) fn at(&self, index: usize) -> LambdaLevel {
+        LambdaLevel::of_sigma(self.sigmas[index])
     }
 
     /// `alpha original + sigma noise`.

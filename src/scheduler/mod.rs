@@ -104,14 +104,14 @@ pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: Fl
 
 /// How much signal and how much noise there are in a noisy latent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Level {
+pub struct NoiseLevel {
     /// Factor of the clean latent.
     pub signal: f64,
     /// Factor of standard normal noise.
     pub noise: f64,
 }
 
-impl Level {
+impl NoiseLevel {
     /// The share of noise in the variance, 0 to 1.
     pub fn noise_share(self) -> f64 {
         let (signal, noise) = (self.signal * self.signal, self.noise * self.noise);
@@ -123,12 +123,12 @@ impl Level {
 /// whether the checkpoint was trained by flow matching.
 ///
 /// Errors: as [`alpha_bar`].
-pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<Option<Level>> {
+pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<Option<NoiseLevel>> {
     if flows {
         let share = timestep as f64 / config.num_train_timesteps.unwrap_or(1000) as f64;
-        return Ok((share <= 1.0).then_some(Level { signal: 1.0 - share, noise: share }));
+        return Ok((share <= 1.0).then_some(NoiseLevel { signal: 1.0 - share, noise: share }));
     }
-    let of = |alpha: f64| Level { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() };
+    let of = |alpha: f64| NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() };
     Ok(alpha_bar(config, timestep)?.map(of))
 }
 

@@ -1,6 +1,6 @@
 //! What changed from one run to another, in the few words that stand over the pictures.
 
-use super::side::{Side, Word};
+use super::side::{Side, SideWord};
 use crate::evidence::CHANGED;
 use crate::facts::lexicon::{Role, role};
 use crate::report::{Match, Pair, align};
@@ -30,7 +30,7 @@ pub(super) fn changes(a: &Side, b: &Side) -> Value {
 
 /// The words that were replaced, added and left out.
 fn reworded(pairs: &[Pair], a: &Side, b: &Side) -> Vec<String> {
-    let name = |words: &[Word], at: Option<usize>| at.map(|at| words[at].label()).unwrap_or_default();
+    let name = |words: &[SideWord], at: Option<usize>| at.map(|at| words[at].label()).unwrap_or_default();
     let told = pairs.iter().filter_map(|pair| {
         let (old, new) = (name(&a.words, pair.a), name(&b.words, pair.b));
         match pair.kind {

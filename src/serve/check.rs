@@ -20,14 +20,14 @@ pub(super) struct Typed {
 
 /// What prompts are read with, apart from the checkpoint's networks.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct PromptReader {
     tokenizer: prompt::Reader,
     /// The words that the checkpoint knows, where it says so.
     vocabulary: Option<Vec<String>>,
     near: BTreeMap<String, String>,
 }
 
-impl Reader {
+impl PromptReader {
     /// That of `pipeline`.
     ///
     /// # Errors
@@ -112,12 +112,12 @@ mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, OpenOptions, Source};
 
-    fn reader() -> Reader {
+    fn reader() -> PromptReader {
         let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
         let tokenizer = prompt::Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap();
         let tokenizer = prompt::Reader::Clip(tokenizer);
         let (vocabulary, near) = (checkpoint.defaults.vocabulary.clone(), checkpoint.defaults.near.clone());
-        Reader { tokenizer, vocabulary, near }
+        PromptReader { tokenizer, vocabulary, near }
     }
 
     fn check(prompt: &str, emphasis: bool, long: bool) -> Value {

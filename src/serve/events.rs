@@ -13,14 +13,14 @@ const PAGES: usize = 32;
 
 /// One event: its name and its JSON.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct ServerEvent {
     pub name: &'static str,
     pub data: Arc<str>,
 }
 
 /// Where events come from.
 #[derive(Debug)]
-pub(super) struct Events(Sender<Told>);
+pub(super) struct Events(Sender<ServerEvent>);
 
 impl Default for Events {
     fn default() -> Self {
@@ -31,7 +31,7 @@ impl Default for Events {
 impl Events {
     /// Tells all pages; nobody need listen.
     pub fn tell(&self, name: &'static str, data: &Value) {
-        self.0.send(Told { name, data: data.to_string().into() }).ok();
+        self.0.send(ServerEvent { name, data: data.to_string().into() }).ok();
     }
 
     /// Whether anybody listens, so that pictures for nobody are not made.
@@ -40,7 +40,7 @@ impl Events {
     }
 
     /// The events from now on; `None` where too many pages listen already.
-    pub fn subscribe(&self) -> Option<Receiver<Told>> {
+    pub fn subscribe(&self) -> Option<Receiver<ServerEvent>> {
         (self.0.receiver_count() < PAGES).then(|| self.0.subscribe())
     }
 }

@@ -22,7 +22,7 @@ const QUALITY: u8 = 85;
 
 /// A run of the folder.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct HistoryEntry {
     /// The name of its folder, which is its name here.
     pub name: String,
     pub folder: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct History {
     folder: PathBuf,
-    known: Mutex<Vec<Arc<Entry>>>,
+    known: Mutex<Vec<Arc<HistoryEntry>>>,
     thumbs: Latest<(String, u64), Arc<Vec<u8>>>,
 }
 
@@ -56,21 +56,21 @@ impl History {
     }
 
     /// Looks at the folder again; what was read of a run is kept where its `run.json` is the same.
-    fn look(&self) -> Vec<Arc<Entry>> {
+    fn look(&self) -> Vec<Arc<HistoryEntry>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = newest_runs(&self.folder).into_iter().take(MOST).filter_map(|folder| {
             let drawn = drawn(&folder);
             let same = known.iter().find(|entry| entry.folder == folder && entry.drawn == drawn);
-            same.cloned().or_else(|| Entry::read(folder, drawn).map(Arc::new))
+            same.cloned().or_else(|| HistoryEntry::read(folder, drawn).map(Arc::new))
         });
-        let now: Vec<Arc<Entry>> = now.collect();
+        let now: Vec<Arc<HistoryEntry>> = now.collect();
         known.clone_from(&now);
         now
     }
 
     /// The run of this name.
-    pub fn entry(&self, name: &str) -> Option<Arc<Entry>> {
-        let found = |list: &[Arc<Entry>]| list.iter().find(|entry| entry.name == name).cloned();
+    pub fn entry(&self, name: &str) -> Option<Arc<HistoryEntry>> {
+        let found = |list: &[Arc<HistoryEntry>]| list.iter().find(|entry| entry.name == name).cloned();
         let known = found(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
         match known {
             Some(entry) if entry.drawn == drawn(&entry.folder) => Some(entry),
@@ -111,7 +111,7 @@ impl History {
     }
 }
 
-impl Entry {
+impl HistoryEntry {
     /// What is shown of the run in `folder`; `None` where its `run.json` cannot be read.
     fn read(folder: PathBuf, drawn: u64) -> Option<Self> {
         let record = RunRecord::read(&folder).ok()?;

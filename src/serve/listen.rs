@@ -1,6 +1,6 @@
 //! A page that listens: the state as it is, then every event, as server-sent events.
 
-use super::events::Told;
+use super::events::ServerEvent;
 use super::shared::Shared;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, unfold};
@@ -18,7 +18,7 @@ pub(super) fn listen(shared: Arc<Shared>) -> Option<Sse<impl Stream<Item = Resul
 }
 
 struct Listener {
-    receiver: Receiver<Told>,
+    receiver: Receiver<ServerEvent>,
     shared: Arc<Shared>,
     /// Whether the page has to be given the whole state.
     behind: bool,

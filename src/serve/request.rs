@@ -14,7 +14,7 @@ const MOST_STEPS: usize = 1000;
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum Job {
     /// A run of a prompt.
-    Run(Box<Asked>),
+    Run(Box<RunRequest>),
     /// Four further seeds of a run.
     Seeds {
         /// Its name in the history.
@@ -51,7 +51,7 @@ pub(super) enum Job {
 /// A run as it is asked for; what is not given is the checkpoint's own.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct RunRequest {
     pub prompt: String,
     pub negative: String,
     /// In decimal digits: a page's numbers have too few bits for all seeds.
@@ -94,7 +94,7 @@ impl Job {
     }
 }
 
-impl Asked {
+impl RunRequest {
     /// The seed; 0 where none is given.
     ///
     /// # Errors

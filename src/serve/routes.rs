@@ -3,11 +3,11 @@
 
 use super::check::Typed;
 use super::guard::{MOST_BYTES, guard};
-use super::history::Entry;
+use super::history::HistoryEntry;
 use super::listen::listen;
 use super::request::Job;
 use super::shared::{Shared, no_run};
-use super::side::Choice;
+use super::side::SideChoice;
 use super::{changes, page, tested};
 use crate::{Error, Result, files, report};
 use axum::Router;
@@ -87,7 +87,7 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Error::input("body", error.to_string()))
 }
 
-fn entry(shared: &Shared, name: &str) -> Result<Arc<Entry>> {
+fn entry(shared: &Shared, name: &str) -> Result<Arc<HistoryEntry>> {
     shared.history.entry(name).ok_or_else(|| no_run(name))
 }
 
@@ -164,7 +164,7 @@ async fn pin(State(shared): Server, bytes: Bytes) -> Response {
 struct OfRun {
     run: String,
     #[serde(flatten)]
-    choice: Choice,
+    choice: SideChoice,
     #[serde(default)]
     image: bool,
 }
@@ -190,7 +190,7 @@ struct Two {
 async fn differences(State(shared): Server, bytes: Bytes) -> Response {
     apart(move || {
         let Two { a, b, sentences } = body(&bytes)?;
-        let whole = Choice::default();
+        let whole = SideChoice::default();
         let mut told = changes::changes(&*shared.side(&a, &whole)?, &*shared.side(&b, &whole)?);
         if sentences {
             let [a, b] = [&a, &b].map(|name| entry(&shared, name).and_then(|entry| report::from_run(&entry.folder)));

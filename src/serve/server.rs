@@ -1,7 +1,7 @@
 //! The server: bound to an address first, then given a checkpoint.
 
 use super::address::Address;
-use super::check::Reader;
+use super::check::PromptReader;
 use super::history::History;
 use super::queue::Queue;
 use super::routes::router;
@@ -63,7 +63,7 @@ impl Server {
     pub fn serve(self, pipeline: Pipeline, checkpoint: Checkpoint, load: LoadOptions, out: PathBuf) -> Result<()> {
         let failed = || Error::io("the server");
         let queue = Queue::new(pipeline.interrupt().clone());
-        let (reader, about) = (Reader::new(&pipeline)?, about(&pipeline));
+        let (reader, about) = (PromptReader::new(&pipeline)?, about(&pipeline));
         let shared = Arc::new(Shared::new(self.address, queue, History::new(out), reader, about));
         let worker = Worker { pipeline, checkpoint, load, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("jobs".into()).spawn(move || worker.work()).map_err(failed())?;

@@ -2,11 +2,11 @@
 
 use super::address::Address;
 use super::caches::Latest;
-use super::check::Reader;
+use super::check::PromptReader;
 use super::events::Events;
 use super::history::History;
 use super::queue::Queue;
-use super::side::{Choice, Side};
+use super::side::{Side, SideChoice};
 use crate::run::Run;
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -23,17 +23,17 @@ pub(super) struct Shared {
     pub events: Events,
     pub queue: Queue,
     pub history: History,
-    pub reader: Reader,
+    pub reader: PromptReader,
     /// What the page is told of the checkpoint.
     pub about: Value,
     /// The run that new ones are compared with; the one before them where there is none.
     pinned: Mutex<Option<String>>,
     /// By name, by when it was drawn, and by choice.
-    sides: Latest<(String, u64, Choice), Arc<Side>>,
+    sides: Latest<(String, u64, SideChoice), Arc<Side>>,
 }
 
 impl Shared {
-    pub fn new(address: Address, queue: Queue, history: History, reader: Reader, about: Value) -> Self {
+    pub fn new(address: Address, queue: Queue, history: History, reader: PromptReader, about: Value) -> Self {
         let (events, pinned, sides) = (Events::default(), Mutex::default(), Latest::new(SIDES));
         Self { address, events, queue, history, reader, about, pinned, sides }
     }
@@ -63,7 +63,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`Error::Argument`] where there is no such run; those of [`Run::read`] and [`Side::of`].
-    pub fn side(&self, name: &str, choice: &Choice) -> Result<Arc<Side>> {
+    pub fn side(&self, name: &str, choice: &SideChoice) -> Result<Arc<Side>> {
         let entry = self.history.entry(name).ok_or_else(|| no_run(name))?;
         let key = (entry.name.clone(), entry.drawn, choice.clone());
         if let Some(known) = self.sides.get(&key) {
@@ -79,7 +79,7 @@ impl Shared {
     /// Keeps the side of a run that was just made.
     pub fn keep(&self, name: &str, side: Arc<Side>) {
         if let Some(entry) = self.history.entry(name) {
-            self.sides.put((entry.name.clone(), entry.drawn, Choice::default()), side);
+            self.sides.put((entry.name.clone(), entry.drawn, SideChoice::default()), side);
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Which maps of a run are shown; all of them as `generate` makes them, where nothing is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Choice {
+pub(super) struct SideChoice {
     /// `down`, `mid`, `up` or the path of a layer.
     pub layers: Option<String>,
     /// The first and last step, from 1.
@@ -27,7 +27,7 @@ pub(super) struct Side {
     pub image: RgbImage,
     /// The prompt's words as written, with how often each stood before it, and each one's share of
     /// all attention.
-    pub words: Vec<Word>,
+    pub words: Vec<SideWord>,
     prompt: String,
     /// The latent grid.
     grid: Grid,
@@ -40,20 +40,20 @@ pub(super) struct Side {
 
 /// A word of a side.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Word {
+pub(super) struct SideWord {
     pub text: String,
     pub occurrence: usize,
     pub share: f32,
 }
 
-impl Word {
+impl SideWord {
     /// `frog`, or `frog#2` for the second.
     pub fn label(&self) -> String {
         if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
     }
 }
 
-impl Choice {
+impl SideChoice {
     /// As the library makes maps.
     fn aggregate(&self) -> Result<Aggregate> {
         let how = match &self.layers {
@@ -69,11 +69,11 @@ impl Side {
     ///
     /// # Errors
     /// As [`aggregate`]: a layer or a step that the run does not have.
-    pub fn of(trace: &Trace, image: &RgbImage, choice: &Choice) -> Result<Self> {
+    pub fn of(trace: &Trace, image: &RgbImage, choice: &SideChoice) -> Result<Self> {
         let words = trace.words(Half::Conditional);
         let maps = aggregate(trace, &choice.aggregate()?, &words)?;
         let steps = maps.steps.max(1) as f32;
-        let word = |word: &crate::trace::WordInfo| Word {
+        let word = |word: &crate::trace::WordInfo| SideWord {
             text: word.text.clone(),
             occurrence: word.occurrence,
             share: maps.share(word),

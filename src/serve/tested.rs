@@ -1,6 +1,6 @@
 //! What the tests of a run found, for a page: sentences, and pictures by their place in a list.
 
-use super::history::Entry;
+use super::history::HistoryEntry;
 use crate::evidence::{Evidence, Figure};
 use crate::run::Run;
 use crate::{Error, Result, files, why};
@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 ///
 /// # Errors
 /// As [`Evidence::read`].
-pub(super) fn tests(entry: &Entry) -> Result<Value> {
+pub(super) fn tests(entry: &HistoryEntry) -> Result<Value> {
     let (evidence, answers) = (read(entry)?, why::record::answers(&entry.folder));
     let tested = evidence.iter().flat_map(|evidence| &evidence.words);
     let tested = tested.map(|word| json!({"word": word.word, "sentence": word.sentence}));
@@ -28,7 +28,7 @@ pub(super) fn tests(entry: &Entry) -> Result<Value> {
 ///
 /// # Errors
 /// [`Error::Argument`] where there is none; [`Error::Io`].
-pub(super) fn figure(entry: &Entry, index: usize) -> Result<Vec<u8>> {
+pub(super) fn figure(entry: &HistoryEntry, index: usize) -> Result<Vec<u8>> {
     let none = || Error::input("figure", "the run has no such picture");
     let file = figures(entry)?.into_iter().nth(index).ok_or_else(none)?.file;
     // The file comes from a JSON that others may have written.
@@ -45,7 +45,7 @@ pub(super) fn figure(entry: &Entry, index: usize) -> Result<Vec<u8>> {
 }
 
 /// The pictures of all tests, in the order in which a page shows them.
-fn figures(entry: &Entry) -> Result<Vec<Figure>> {
+fn figures(entry: &HistoryEntry) -> Result<Vec<Figure>> {
     let tested = read(entry)?.map_or_else(Vec::new, |evidence| evidence.figures);
     Ok(tested
         .into_iter()
@@ -53,7 +53,7 @@ fn figures(entry: &Entry) -> Result<Vec<Figure>> {
         .collect())
 }
 
-fn read(entry: &Entry) -> Result<Option<Evidence>> {
+fn read(entry: &HistoryEntry) -> Result<Option<Evidence>> {
     let run = Run::open(&entry.folder)?;
     Ok(Evidence::read(&entry.folder, run.record.latent)?.map(|(evidence, _)| evidence))
 }

@@ -3,15 +3,15 @@
 
 use super::changes::changes;
 use super::live::{Live, Watching};
-use super::request::{Asked, Job};
+use super::request::{Job, RunRequest};
 use super::shared::{Shared, no_run};
-use super::side::{Choice, Side, picture_url};
+use super::side::{Side, SideChoice, picture_url};
 use crate::argument::RUN;
 use crate::checkpoint::Checkpoint;
 use crate::evidence::{Ask, Cut, Explanation, Redraw, Reweight, check_checkpoint, options_of};
 use crate::files::{Target, check_own};
 use crate::heatmap::Aggregate;
-use crate::maker::{Maker, Progress, adapter_warnings, warnings};
+use crate::maker::{Maker, RunEvent, adapter_warnings, warnings};
 use crate::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, free_memory};
 use crate::render::Display;
 use crate::run::{self, Run, RunKind};
@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// Makes the run that is asked for.
-    fn run(&self, number: u64, asked: &Asked) -> Result<()> {
+    fn run(&self, number: u64, asked: &RunRequest) -> Result<()> {
         let options = asked.options(&self.pipeline)?;
         self.make(number, &asked.prompt, &options)
     }
@@ -135,7 +135,7 @@ impl Worker {
         let seed = options.seeds[0];
         let target = Target::generated(shared.history.folder().join(run::run_name(text, seed)), false);
         // Read before the steps, so that nothing is waited for after them.
-        let base = shared.base().and_then(|name| Some((shared.side(&name, &Choice::default()).ok()?, name)));
+        let base = shared.base().and_then(|name| Some((shared.side(&name, &SideChoice::default()).ok()?, name)));
         let compared = base.as_ref().map(|(_, name)| name);
         let told = json!({
             "job": number, "prompt": text, "seed": seed.to_string(), "base": compared, "warnings": warned,
@@ -146,10 +146,10 @@ impl Worker {
         let mut shown = Shown { pipeline, spent: Duration::ZERO, since: Instant::now(), picture: None };
         let mut made = None;
         let mut failed = None;
-        let mut tell = |progress: Progress| -> Result<()> {
+        let mut tell = |progress: RunEvent| -> Result<()> {
             match progress {
-                Progress::Estimate(_, image) => shown.picture = Some(picture_url(image)?),
-                Progress::Event(Event::Stepped { step, denoised, .. }) if shared.events.has_listeners() => {
+                RunEvent::Estimate(_, image) => shown.picture = Some(picture_url(image)?),
+                RunEvent::Event(Event::Stepped { step, denoised, .. }) if shared.events.has_listeners() => {
                     let picture = shown.picture_of(denoised)?;
                     let maps = live.borrow().json();
                     let told = json!({
@@ -157,15 +157,15 @@ impl Worker {
                     });
                     shared.events.tell("step", &told);
                 }
-                Progress::Traced(traced) => {
-                    let side = Arc::new(Side::of(&traced.trace, &traced.generation.image, &Choice::default())?);
+                RunEvent::Traced(traced) => {
+                    let side = Arc::new(Side::of(&traced.trace, &traced.generation.image, &SideChoice::default())?);
                     let compared = base.as_ref().map(|(a, name)| json!({"a": name, "changes": changes(a, &side)}));
                     shared
                         .events
                         .tell("made", &json!({"job": number, "side": side.json(None, true)?, "compared": compared}));
                     made = Some(side);
                 }
-                Progress::Event(_) => {}
+                RunEvent::Event(_) => {}
             }
             if shared.queue.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
         };
@@ -210,9 +210,9 @@ impl Worker {
         if question.known()?.is_none() {
             let folder = &question.run().folder;
             check_own(&folder.join(crate::report::PAGE), RUN)?;
-            let known = pipeline::Choice::of_run(&question.run().record)?;
+            let known = pipeline::CheckpointChoice::of_run(&question.run().record)?;
             let mut plain = |changes| {
-                let choice = pipeline::Choice { changes, ..known.clone() };
+                let choice = pipeline::CheckpointChoice { changes, ..known.clone() };
                 Pipeline::load(&choice.open(None)?, &choice.load)
             };
             let mut steps = Steps::new(&self.shared, number, BUDGET * question.calls());

@@ -66,6 +66,17 @@ impl PromptInfo {
         !self.is_probe(word)
             && word.tokens.iter().all(|&token| self.tokens.get(token).is_none_or(|token| token.kind != TokenKind::Text))
     }
+
+    /// The position of the first token of the second reading: T5's, behind CLIP's, in Stable
+    /// Diffusion 3. `None` where the prompt has one reading.
+    ///
+    /// T5 has no start token. So it begins behind the end token that no chunk of CLIP's follows.
+    pub fn behind(&self) -> Option<usize> {
+        let begins = |pair: &[TokenInfo]| {
+            pair[0].kind == TokenKind::End && matches!(pair[1].kind, TokenKind::Text | TokenKind::End)
+        };
+        self.tokens.windows(2).position(begins).map(|end| end + 1)
+    }
 }
 
 impl WordInfo {
@@ -198,5 +209,31 @@ impl About {
     pub fn noise(&self) -> Option<Vec<f64>> {
         let shares = self.settings.get(NOISE_KEY).and_then(serde_json::Value::as_array);
         self.is_look().then(|| shares.into_iter().flatten().filter_map(serde_json::Value::as_f64).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t5_begins_behind_the_last_chunk_of_clip() {
+        // `s` start, `t` text, `e` end, `p` padding.
+        let behind = |kinds: &str| {
+            let kind = |letter: char| match letter {
+                's' => TokenKind::Start,
+                't' => TokenKind::Text,
+                'e' => TokenKind::End,
+                _ => TokenKind::Padding,
+            };
+            let token = |letter| TokenInfo { id: 0, text: String::new(), kind: kind(letter), start: 0, end: 0 };
+            PromptInfo { tokens: kinds.chars().map(token).collect(), ..PromptInfo::default() }.behind()
+        };
+        for one in ["", "se", "stte", "stesttese", "tte", "e", "stepp"] {
+            assert_eq!(behind(one), None, "{one}");
+        }
+        for (two, first) in [("stettte", 3), ("see", 2), ("stestesete", 8), ("stesee", 5)] {
+            assert_eq!(behind(two), Some(first), "{two}");
+        }
     }
 }

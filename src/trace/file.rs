@@ -4,7 +4,7 @@ use super::concepts::{check_scores, tensor_name};
 use super::goca::{self, GocaInfo, check_goca};
 use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
-use super::tensors::{self, NamedTensor, Reader};
+use super::tensors::{self, NamedTensor, TensorFile};
 use super::{
     About, Buffer, ConceptInfo, ConceptMaps, GocaMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo,
     Recording, SelfAttention, Site, SiteMaps, TextAttention,
@@ -298,7 +298,7 @@ impl Trace {
     /// [`Error::Io`] when the file cannot be opened; [`Error::Trace`] when it is no trace, is
     /// damaged, or was written in a newer format.
     pub fn load(path: &Path) -> Result<Self> {
-        Reader::open(path, |reader| {
+        TensorFile::open(path, |reader| {
             let trace = reader.read(path)?;
             trace.validate()?;
             Ok(trace)
@@ -361,7 +361,7 @@ impl Trace {
     }
 }
 
-impl Reader {
+impl TensorFile {
     fn read(&self, path: &Path) -> Result<Trace, String> {
         self.version("trace", FORMAT_VERSION)?;
         let prompt =

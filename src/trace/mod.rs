@@ -35,7 +35,7 @@ pub use goca::GocaMaps;
 pub use probe::{PROBE_PREFIX, probe_words};
 pub use queries::{EncoderQueries, Queries, QueriesKeys, QueryNeed, QueryPlan, QueryRecorder, SiteQueries};
 pub use queries_file::QUERIES;
-pub use recorder::{Plan, Recorder};
+pub use recorder::{Recorder, RecordingPlan};
 pub use recording::{Half, HalfMaps, ProbeMaps, Recording, SiteMaps, TextAttention};
 pub(crate) use select::bare;
 pub use select::only;

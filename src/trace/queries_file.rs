@@ -1,6 +1,6 @@
 //! The file of a run's queries and keys: `queries.safetensors`.
 
-use super::tensors::{self, NamedTensor, Reader};
+use super::tensors::{self, NamedTensor, TensorFile};
 use super::{EncoderQueries, LARGEST_SIDE, Queries, QueriesKeys, Site, SiteQueries, Trace};
 use crate::Result;
 use safetensors::Dtype;
@@ -84,7 +84,7 @@ impl Queries {
     /// [`Error::Trace`](crate::Error::Trace) when it is none, is damaged, or was written in a newer
     /// format.
     pub fn load(path: &Path) -> Result<Self> {
-        Reader::open(path, Reader::queries)
+        TensorFile::open(path, TensorFile::queries)
     }
 
     /// What does not fit the run that `trace` is of; `None` where all does.
@@ -121,7 +121,7 @@ impl Queries {
     }
 }
 
-impl Reader {
+impl TensorFile {
     fn queries(&self) -> Result<Queries, String> {
         self.version("file of queries", FORMAT_VERSION)?;
         let key_count: usize = self.json("keys")?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// What a [`Recorder`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct RecordingPlan {
     /// `T` of the prompt: start token, prompt tokens, first end token, of every chunk of a long
     /// one. All other keys are summed as padding: those from `T` on, or as [`Recorder::with_keys`]
     /// says.
@@ -33,7 +33,7 @@ pub struct Plan {
 /// count. Per-step maps add `(T + 1) * height * width` f16 per step.
 #[derive(Debug)]
 pub struct Recorder {
-    plan: Plan,
+    plan: RecordingPlan,
     sites: Vec<Site>,
     index: HashMap<String, usize>,
     step: Option<Step>,
@@ -56,7 +56,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder of the prompt sites among `sites` (self-attention sites are left alone).
-    pub fn new(sites: &[Site], plan: Plan) -> Self {
+    pub fn new(sites: &[Site], plan: RecordingPlan) -> Self {
         let sees_text = |site: &&Site| site.kind != AttentionKind::SelfAttention;
         let sites: Vec<Site> = sites.iter().filter(sees_text).cloned().collect();
         let index = sites.iter().enumerate().map(|(index, site)| (site.path.clone(), index)).collect();

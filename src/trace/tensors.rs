@@ -84,13 +84,13 @@ pub fn write(path: &Path, metadata: &[(&str, String)], tensors: &[NamedTensor]) 
 }
 
 /// A safetensors file taken apart. Its numbers stay in the file until they are read.
-pub(super) struct Reader {
+pub(super) struct TensorFile {
     map: Arc<Mmap>,
     pub(super) metadata: HashMap<String, String>,
     pub(super) tensors: HashMap<String, (Dtype, Vec<usize>, Range<usize>)>,
 }
 
-impl Reader {
+impl TensorFile {
     /// Opens the file at `path` and gives what `read` makes of it.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Change {
+pub enum EditKind {
     /// A phrase of place says the opposite.
     Turned,
     /// A phrase of place is taken out.
@@ -27,14 +27,14 @@ pub struct Edit {
     /// The word or phrase, as the prompt has it.
     pub of: String,
     /// What is done with it.
-    pub change: Change,
+    pub change: EditKind,
     /// What it becomes, where it is turned round.
     pub becomes: Option<String>,
     /// The prompt as the text encoders are given it.
     pub prompt: Prompt,
 }
 
-impl Change {
+impl EditKind {
     /// `without “heart”`, or `“left of” turned to “right of”`.
     pub fn in_words(self, of: &str, becomes: Option<&str>) -> String {
         match (self, becomes) {
@@ -64,16 +64,16 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
         let Some(becomes) = turned(&of) else { continue };
         let text = format!("{}{becomes}{}", &prompt.text[..range.start], &prompt.text[range.end..]);
         let prompt = pipeline.prompt(&text, options)?;
-        all.push(Edit { of, change: Change::Turned, becomes: Some(becomes.to_owned()), prompt });
+        all.push(Edit { of, change: EditKind::Turned, becomes: Some(becomes.to_owned()), prompt });
     }
-    let without = |cut: &[&WordInfo], of: String, change: Change| -> Result<Edit> {
+    let without = |cut: &[&WordInfo], of: String, change: EditKind| -> Result<Edit> {
         let row = Row::cut(pipeline, prompt, cut, Cut::Substitute)?;
         Ok(Edit { of, change, becomes: None, prompt: row.prompt().clone() })
     };
     for (_, whole) in &placements {
         let cut: Vec<&WordInfo> = words[whole[0]..whole[1]].iter().collect();
         let of = prompt.text.get(cut[0].start..cut[cut.len() - 1].end).unwrap_or_default().to_owned();
-        all.push(without(&cut, of, Change::WithoutPhrase)?);
+        all.push(without(&cut, of, EditKind::WithoutPhrase)?);
     }
     let inside = |at: usize| placements.iter().any(|(_, whole)| (whole[0]..whole[1]).contains(&at));
     let rank = |word: &WordInfo| match role(&word.text) {
@@ -86,7 +86,7 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
     let mut others: Vec<(u8, &WordInfo)> = others.filter_map(|(_, word)| Some((rank(word)?, word))).collect();
     others.sort_by_key(|(rank, _)| *rank);
     for (_, word) in others {
-        all.push(without(&[word], word.label(), Change::WithoutWord)?);
+        all.push(without(&[word], word.label(), EditKind::WithoutWord)?);
     }
     Ok(all)
 }

@@ -30,7 +30,7 @@ const STRIPS: [(&str, &str); 5] = [
 
 /// The experiment that a picture belongs to, by the name of its strip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shows {
+pub enum PictureSubject {
     /// The run itself, first in every strip.
     Run,
     /// One of the strips that a record names.
@@ -54,14 +54,14 @@ pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
 pub fn keep(
     folder: &Path,
     word: &str,
-    shows: Shows,
+    shows: PictureSubject,
     picture: &RgbImage,
     caption: String,
     kept: &mut Vec<Figure>,
 ) -> Result<()> {
     let name = match shows {
-        Shows::Run => "run",
-        Shows::Strip(name) => name,
+        PictureSubject::Run => "run",
+        PictureSubject::Strip(name) => name,
     };
     let stem = format!("{FOLDER}/{}-{name}-", slug(word));
     let number = kept.iter().filter(|figure| figure.file.starts_with(&stem)).count();

@@ -3,7 +3,7 @@
 
 use super::noise::{self, fresh_seeds, mirrorings};
 use super::record::Findings;
-use super::thresholds::Thresholds;
+use super::thresholds::CauseThresholds;
 use super::time::{self, NOISES, bracket, is_settled, next_step};
 use super::{habit, words};
 
@@ -49,19 +49,19 @@ impl Task {
 /// What the words may cost, with the seeds without LoRAs among them. The run made again, fresh
 /// noise, the check in pixels and three mirrorings come first. Half of the rest is for the steps,
 /// unless any noise puts the thing there, so that no step has to be found.
-fn room_for_words(findings: &Findings, limits: &Thresholds) -> usize {
+fn room_for_words(findings: &Findings, limits: &CauseThresholds) -> usize {
     let rest = findings.budget.saturating_sub(1 + noise::SEEDS + 1 + 3);
     if settled_before(findings, limits) { rest } else { rest / 2 }
 }
 
 /// How many of `edits` the budget has room for.
-pub fn edits_within(findings: &Findings, edits: usize, limits: &Thresholds) -> usize {
+pub fn edits_within(findings: &Findings, edits: usize, limits: &CauseThresholds) -> usize {
     let loras = if findings.loras.is_empty() { 0 } else { habit::SEEDS };
     edits.min(room_for_words(findings, limits).saturating_sub(loras) / FEWEST)
 }
 
 /// What to try next; `None` where all is found, or the runs are spent.
-pub fn next(findings: &Findings, limits: &Thresholds) -> Option<Task> {
+pub fn next(findings: &Findings, limits: &CauseThresholds) -> Option<Task> {
     let own = findings.seeds.first()?;
     let left = findings.budget as f64 - findings.runs;
     let within = |task: Task| Some(task).filter(|task| task.cost(findings) <= left + 1e-9);
@@ -104,7 +104,7 @@ pub fn next(findings: &Findings, limits: &Thresholds) -> Option<Task> {
 
 /// The edit whose shift is the fewest standard errors from the bound, where it is not told yet. An
 /// edit without a shift so far is the least sure.
-fn hardest(findings: &Findings, limits: &Thresholds) -> Option<usize> {
+fn hardest(findings: &Findings, limits: &CauseThresholds) -> Option<usize> {
     let open = findings.effects.iter().enumerate().filter(|(_, effect)| effect.spots.len() < findings.seeds.len());
     let unsure = open.filter_map(|(at, effect)| {
         let moved = effect.moved(&findings.seeds);
@@ -118,7 +118,7 @@ fn hardest(findings: &Findings, limits: &Thresholds) -> Option<usize> {
 const SURE: f64 = 3.0;
 
 /// Whether the thing stays with fresh noise from the beginning.
-pub fn settled_before(findings: &Findings, limits: &Thresholds) -> bool {
+pub fn settled_before(findings: &Findings, limits: &CauseThresholds) -> bool {
     let Some(place) = findings.seeds.first().and_then(|own| own.spot.place()) else { return false };
     let others: Vec<_> = findings.seeds.iter().skip(1).map(|spot| spot.spot).collect();
     is_settled(time::stays(&others, place, limits.near))
@@ -135,7 +135,7 @@ pub fn strongest(findings: &Findings) -> Option<(&words::Effect, words::Moved)> 
 mod tests {
     use super::*;
     use crate::heatmap::Point;
-    use crate::why::edits::Change;
+    use crate::why::edits::EditKind;
     use crate::why::noise::{Mirror, Mirroring};
     use crate::why::record::{Pixels, SeedSpot};
     use crate::why::spot::Spot;
@@ -164,7 +164,7 @@ mod tests {
             }
             Task::Fork(step) => {
                 let x = if *step >= 3 { place(0) } else { 0.9 };
-                findings.forks.push(time::Fork { step: *step, spots: vec![spot(x); NOISES] });
+                findings.forks.push(time::ForkResult { step: *step, spots: vec![spot(x); NOISES] });
             }
         }
     }
@@ -177,17 +177,17 @@ mod tests {
             seeds: vec![SeedSpot { seed: 0, spot: spot(0.2) }],
             ..Findings::default()
         };
-        let within = edits_within(&findings, edits, &Thresholds::default());
+        let within = edits_within(&findings, edits, &CauseThresholds::default());
         Findings { effects: vec![effect(); within], ..findings }
     }
 
     fn effect() -> Effect {
-        Effect { of: "x".into(), change: Change::WithoutWord, becomes: None, spots: Vec::new(), pixels: None }
+        Effect { of: "x".into(), change: EditKind::WithoutWord, becomes: None, spots: Vec::new(), pixels: None }
     }
 
     /// Carries out all that the budget has room for, of so many edits.
     fn carry_out_all(findings: &mut Findings, edits: usize, place: impl Fn(u64) -> f32) {
-        let limits = Thresholds::default();
+        let limits = CauseThresholds::default();
         for _ in 0..200 {
             let within = edits_within(findings, edits, &limits).max(findings.effects.len());
             findings.effects.resize_with(within, effect);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_lies_there_with_any_noise_needs_no_steps() {
-        let limits = Thresholds::default();
+        let limits = CauseThresholds::default();
         let mut findings = begun(40, 2);
         carry_out_all(&mut findings, 2, |_| 0.2);
         assert!(settled_before(&findings, &limits) && findings.forks.is_empty());
@@ -234,7 +234,7 @@ mod tests {
         // Steps are found: seeds are made of the edits that are not told yet, as far as the budget
         // goes.
         let mut found = begun(40, 1);
-        let limits = Thresholds::default();
+        let limits = CauseThresholds::default();
         carry_out_all(&mut found, 1, |seed| if seed.is_multiple_of(2) { 0.2 } else { 0.7 });
         let left = found.budget as f64 - found.runs;
         assert!(left < FEWEST as f64 || hardest(&found, &limits).is_none(), "{left} runs are left: {found:?}");
@@ -261,6 +261,6 @@ mod tests {
         assert_eq!(findings.seeds, before.seeds);
         // A smaller one asks for nothing more.
         findings.budget = 20;
-        assert_eq!(next(&findings, &Thresholds::default()), None);
+        assert_eq!(next(&findings, &CauseThresholds::default()), None);
     }
 }

@@ -5,13 +5,13 @@ use super::bench::{Bench, Drawn, From};
 use super::edits::{Edit, edits};
 use super::habit;
 use super::noise::{Mirror, fresh, fresh_seeds, mirrored, mirrorings};
-use super::pictures::{Shows, keep, outlined, strips};
+use super::pictures::{PictureSubject, keep, outlined, strips};
 use super::pixels::{changed_of_all, changed_share, moved_share, region_of};
 use super::plan::{Task, edits_within, next};
 use super::record::{Answer, FILE, FORMAT_VERSION, Findings, Kept, Pixels};
 use super::spot::{SeedSpot, Spot};
-use super::thresholds::Thresholds;
-use super::time::{Fork, NOISES};
+use super::thresholds::CauseThresholds;
+use super::time::{ForkResult, NOISES};
 use super::verdict::answer;
 use super::words::Effect;
 use crate::argument::{Argument, INIT, RUN, WORD};
@@ -92,7 +92,7 @@ impl Question {
         let kept = self.kept()?.and_then(|kept| kept.answer);
         let there = |file: &String| self.run.folder.join(file).is_file();
         let enough =
-            |answer: &Answer| answer.thresholds == Thresholds::default() && answer.findings.budget >= self.budget;
+            |answer: &Answer| answer.thresholds == CauseThresholds::default() && answer.findings.budget >= self.budget;
         Ok(kept.filter(|answer| enough(answer) && answer.figures.iter().all(|figure| there(&figure.file))))
     }
 
@@ -157,21 +157,24 @@ impl Question {
             batch: self.batch,
         };
         let edits = edits(pipeline, &bench.prompt, &bench.options, &self.word)?;
-        let mut findings = match self.kept()?.filter(|_| !anew) {
+        // An answer of fewer runs stays until there is one of more.
+        let kept = self.kept()?.filter(|_| !anew);
+        let earlier = kept.as_ref().and_then(|kept| kept.answer.clone());
+        let mut findings = match kept {
             Some(kept) => kept.findings,
             None => self.begin(pipeline.changes(), calls_per_step)?,
         };
         findings.budget = self.budget;
         let mut session = Session { question: self, bench: &bench, edits: &edits, plain, calls_per_step, progress };
         let estimates = session.again()?;
-        let limits = Thresholds::default();
+        let limits = CauseThresholds::default();
         loop {
             take_up(&mut findings, &edits, &limits);
             let Some(task) = next(&findings, &limits) else { break };
             let cost = task.cost(&findings);
             session.carry_out(&task, &mut findings, &estimates, &limits)?;
             findings.runs += cost;
-            self.keep(&findings, None)?;
+            self.keep(&findings, earlier.as_ref())?;
         }
         let mut answer = answer(&findings, &limits);
         answer.figures = strips(folder, &self.word(), &findings.pictures)?;
@@ -198,7 +201,7 @@ impl Question {
         };
         let mut pictures = Vec::new();
         let own = outlined(&self.own.image, &self.own.map, record.latent)?;
-        keep(&self.run.folder, &self.word(), Shows::Run, &own, "the run".into(), &mut pictures)?;
+        keep(&self.run.folder, &self.word(), PictureSubject::Run, &own, "the run".into(), &mut pictures)?;
         Ok(Findings {
             word: self.word(),
             budget: self.budget,
@@ -215,7 +218,7 @@ impl Question {
 }
 
 /// Adds the edits that the budget has room for, and names the others.
-fn take_up(findings: &mut Findings, edits: &[Edit], limits: &Thresholds) {
+fn take_up(findings: &mut Findings, edits: &[Edit], limits: &CauseThresholds) {
     let within = edits_within(findings, edits.len(), limits).max(findings.effects.len());
     let effect = |edit: &Edit| Effect {
         of: edit.of.clone(),
@@ -262,7 +265,7 @@ impl Session<'_> {
         task: &Task,
         findings: &mut Findings,
         estimates: &[Tensor],
-        limits: &Thresholds,
+        limits: &CauseThresholds,
     ) -> Result<()> {
         let (bench, own) = (self.bench, &self.question.own);
         let grid = self.question.run.record.latent;
@@ -325,7 +328,7 @@ impl Session<'_> {
                 let estimate = estimate.ok_or_else(|| Error::bug("a run is forked at a call that it does not have"))?;
                 let drawn = bench.draw(&bench.prompt, &seeds, From::Estimate(estimate, call), self.progress)?;
                 let spots = drawn.iter().map(|drawn| drawn.spot).collect();
-                findings.forks.push(Fork { step: *step, spots });
+                findings.forks.push(ForkResult { step: *step, spots });
                 self.keep(findings, "steps", &drawn[0], format!("after step {step}"))?;
             }
         }
@@ -336,7 +339,7 @@ impl Session<'_> {
     fn keep(&self, findings: &mut Findings, strip: &'static str, drawn: &Drawn, caption: String) -> Result<()> {
         let run = &self.question.run;
         let picture = outlined(&drawn.image, &drawn.map, run.record.latent)?;
-        keep(&run.folder, &findings.word, Shows::Strip(strip), &picture, caption, &mut findings.pictures)
+        keep(&run.folder, &findings.word, PictureSubject::Strip(strip), &picture, caption, &mut findings.pictures)
     }
 }
 

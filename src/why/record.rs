@@ -3,8 +3,8 @@
 
 use super::noise::Mirror;
 pub use super::spot::SeedSpot;
-use super::thresholds::{Cause, Thresholds};
-use super::time::Fork;
+use super::thresholds::{Cause, CauseThresholds};
+use super::time::ForkResult;
 use super::words::Effect;
 use crate::argument::RUN;
 use crate::evidence::Figure;
@@ -63,7 +63,7 @@ pub struct Findings {
     /// Where the thing lies without them.
     pub without_loras: Vec<SeedSpot>,
     /// The run gone on from a later step with fresh noise.
-    pub forks: Vec<Fork>,
+    pub forks: Vec<ForkResult>,
     /// The pictures that were kept, from the run folder.
     pub pictures: Vec<Figure>,
 }
@@ -112,7 +112,7 @@ pub struct Answer {
     /// A strip of pictures for each experiment.
     pub figures: Vec<Figure>,
     /// What decided.
-    pub thresholds: Thresholds,
+    pub thresholds: CauseThresholds,
     /// What it cost, in runs.
     pub runs: f64,
     /// All that was found.

@@ -24,7 +24,7 @@ pub const INSIDE: f64 = 0.5;
 
 /// What decides.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Thresholds {
+pub struct CauseThresholds {
     /// As [`SHIFT`].
     pub shift: f64,
     /// As [`SCATTER`].
@@ -33,7 +33,7 @@ pub struct Thresholds {
     pub near: f64,
 }
 
-impl Default for Thresholds {
+impl Default for CauseThresholds {
     fn default() -> Self {
         Self { shift: SHIFT, scatter: SCATTER, near: NEAR }
     }
@@ -51,7 +51,7 @@ pub enum Cause {
     Habit,
 }
 
-impl Thresholds {
+impl CauseThresholds {
     /// The causes, from the shift of the strongest edit, the scatter over the seeds, and the shift
     /// without the LoRAs.
     pub fn causes(&self, edit: Option<f64>, scatter: f64, without_loras: Option<f64>) -> Vec<Cause> {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn causes_are_what_moves_the_thing_and_else_a_habit() {
-        let limits = Thresholds { shift: 0.1, scatter: 0.1, near: 0.1 };
+        let limits = CauseThresholds { shift: 0.1, scatter: 0.1, near: 0.1 };
         assert_eq!(limits.causes(Some(0.4), 0.02, None), [Cause::Words]);
         assert_eq!(limits.causes(Some(0.4), 0.2, None), [Cause::Words, Cause::Noise]);
         assert_eq!(limits.causes(Some(0.02), 0.2, None), [Cause::Noise]);

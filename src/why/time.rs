@@ -11,14 +11,14 @@ const STAYS: f64 = 0.75;
 
 /// The run gone on from its estimate before a step, with fresh noise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fork {
+pub struct ForkResult {
     /// How many steps the run had made.
     pub step: usize,
     /// Where the thing lies in the end, for each noise.
     pub spots: Vec<Spot>,
 }
 
-impl Fork {
+impl ForkResult {
     /// The share of the noises in which the thing lies within `near` of `place`.
     pub fn stays(&self, place: [f64; 2], near: f64) -> f64 {
         stays(&self.spots, place, near)

@@ -3,7 +3,7 @@
 use super::noise::{Mirroring, spread};
 use super::plan::{settled_before, strongest};
 use super::record::{Answer, FORMAT_VERSION, Findings, TableRow};
-pub use super::thresholds::{Cause, Thresholds};
+pub use super::thresholds::{Cause, CauseThresholds};
 use super::thresholds::{FEWEST, INSIDE};
 use super::time::{bracket, is_settled, next_step};
 use super::words::{Moved, moved};
@@ -30,7 +30,7 @@ fn untold(findings: &Findings) -> Option<String> {
 }
 
 /// After how many steps the thing stays; `None` where that was not found within the budget.
-pub fn settled_at(findings: &Findings, limits: &Thresholds) -> Option<usize> {
+pub fn settled_at(findings: &Findings, limits: &CauseThresholds) -> Option<usize> {
     let place = findings.seeds.first()?.spot.place()?;
     let forks: Vec<(usize, bool)> =
         findings.forks.iter().map(|fork| (fork.step, is_settled(fork.stays(place, limits.near)))).collect();
@@ -39,7 +39,7 @@ pub fn settled_at(findings: &Findings, limits: &Thresholds) -> Option<usize> {
 }
 
 /// The answer.
-pub fn answer(findings: &Findings, limits: &Thresholds) -> Answer {
+pub fn answer(findings: &Findings, limits: &CauseThresholds) -> Answer {
     let untold = untold(findings);
     let (scatter, _) = spread(&findings.seeds);
     let edit = strongest(findings).and_then(|(_, moved)| moved.shift);
@@ -139,7 +139,7 @@ fn turning(effect: &super::words::Effect) -> String {
 }
 
 /// A row for each experiment.
-fn table(findings: &Findings, limits: &Thresholds) -> Vec<TableRow> {
+fn table(findings: &Findings, limits: &CauseThresholds) -> Vec<TableRow> {
     let mut rows = Vec::new();
     let mut add = |experiment: String, images: usize, moves: Option<f64>, more: String| {
         rows.push(TableRow { experiment, images, moves, more });
@@ -182,7 +182,7 @@ fn table(findings: &Findings, limits: &Thresholds) -> Vec<TableRow> {
 }
 
 /// What is to be said beside the answer.
-fn notes(findings: &Findings, limits: &Thresholds) -> Vec<String> {
+fn notes(findings: &Findings, limits: &CauseThresholds) -> Vec<String> {
     let mut notes = Vec::new();
     match findings.pixels {
         Some(pixels) if pixels.inside < INSIDE => notes.push(format!(

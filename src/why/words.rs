@@ -1,6 +1,6 @@
 //! The second experiment: how far an edit of the prompt moves the thing, over the same seeds.
 
-use super::edits::Change;
+use super::edits::EditKind;
 use super::spot::{SeedSpot, distance, mean};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ pub struct Effect {
     /// The word or phrase.
     pub of: String,
     /// What was done with it.
-    pub change: Change,
+    pub change: EditKind,
     /// What it became, where it was turned round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub becomes: Option<String>,

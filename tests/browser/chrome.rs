@@ -248,7 +248,9 @@ impl Chrome {
 
     /// Two frames, so that what was changed has been drawn; none of a page that is being left.
     pub fn settle(&mut self) {
-        self.eval_unless_left("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
+        self.eval_unless_left(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))",
+        );
     }
 
     /// Centre of an element in the window, after scrolling it into view.

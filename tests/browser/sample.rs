@@ -3,8 +3,8 @@
 
 use attnmap::render::Display;
 use attnmap::report::{
-    ImageData, LayoutRow, Negative, Official, PromptMatrix, ReportData, Segment, SiteData, TokenInfo, TokenKind,
-    WordInfo,
+    ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, Segment,
+    SiteData,
 };
 use attnmap::trace::Stage;
 
@@ -75,21 +75,21 @@ fn noise(seed: usize) -> f32 {
 
 pub fn sample(plan: &Plan) -> ReportData {
     let mut segments = Vec::new();
-    let mut words: Vec<WordInfo> = Vec::new();
-    let mut tokens = vec![TokenInfo { text: "<|startoftext|>".into(), kind: TokenKind::Start }];
+    let mut words: Vec<PageWord> = Vec::new();
+    let mut tokens = vec![PageToken { text: "<|startoftext|>".into(), kind: PageTokenKind::Start }];
     for piece in plan.prompt.split_inclusive(' ') {
         let text = piece.trim_end();
         if !text.is_empty() {
             let occurrence = 1 + words.iter().filter(|w| w.text == text).count();
             segments.push(Segment { text: text.into(), word: Some(words.len()) });
-            words.push(WordInfo { text: text.into(), occurrence, tokens: vec![tokens.len()], weight: 1.0, chunk: 0 });
-            tokens.push(TokenInfo { text: text.into(), kind: TokenKind::Text });
+            words.push(PageWord { text: text.into(), occurrence, tokens: vec![tokens.len()], weight: 1.0, chunk: 0 });
+            tokens.push(PageToken { text: text.into(), kind: PageTokenKind::Text });
         }
         if piece.len() > text.len() {
             segments.push(Segment { text: " ".into(), word: None });
         }
     }
-    tokens.push(TokenInfo { text: "<|endoftext|>".into(), kind: TokenKind::End });
+    tokens.push(PageToken { text: "<|endoftext|>".into(), kind: PageTokenKind::End });
     let channels = tokens.len() + 1;
 
     // Probabilities of one cell: start token most, words by closeness to their object, the rest
@@ -214,6 +214,7 @@ pub fn sample(plan: &Plan) -> ReportData {
             colour: attnmap::heatmap::Aggregate::default().colour(),
             compete: None,
             mean: false,
+            silent: vec![],
             heads: None,
             steps: None,
         }),
@@ -287,7 +288,7 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
         segments.push(Segment { text: " ".into(), word: None });
     }
     let words = words.iter().enumerate();
-    let words = words.map(|(at, word)| WordInfo {
+    let words = words.map(|(at, word)| PageWord {
         text: (*word).into(),
         occurrence: 1,
         tokens: vec![at],
@@ -300,7 +301,7 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
 }
 
 /// An encoder's attention: most to the start token, the rest to what is near.
-pub fn matrix(name: &str, infos: &[TokenInfo], layers: usize, heads: usize) -> PromptMatrix {
+pub fn matrix(name: &str, infos: &[PageToken], layers: usize, heads: usize) -> PromptMatrix {
     let tokens = infos.len();
     let mut values = Vec::new();
     for plane in 0..layers * heads {

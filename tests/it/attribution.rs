@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use attnmap::attribution::{GradientPlan, Input, Inputs, Method, Question, Target, attribute};
+use attnmap::attribution::{AttributionQuestion, AttributionTarget, GradientPlan, Input, Inputs, Method, attribute};
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::facts::region::Region;
 use attnmap::pipeline::{LoadOptions, Options, Pipeline};
@@ -69,11 +69,11 @@ fn gradients_are_torchs_and_integrated_gradients_captums() {
         let pipeline = load(name, true);
         let Case { options, steps, region } = Case::new(&fixture, pipeline.vae_factor(), &pipeline);
         let prompt = pipeline.prompt(fixture["text"].as_str().unwrap(), &options).unwrap();
-        let target = Target::new(&pipeline, &prompt, &options, &steps, &region).unwrap();
+        let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps, &region).unwrap();
         for (input, expected) in case["inputs"].as_object().unwrap() {
             let inputs = Inputs::new(&pipeline, &prompt, input.parse().unwrap()).unwrap();
             for method in [Method::Gradient, Method::Integrated] {
-                let question = Question {
+                let question = AttributionQuestion {
                     options: &options,
                     target: &target,
                     inputs: &inputs,
@@ -113,10 +113,10 @@ fn values_of_words_sum_and_methods_agree_on_what_they_share() {
     let pipeline = load("tiny-sd1", true);
     let Case { options, steps, region } = Case::new(&fixture, pipeline.vae_factor(), &pipeline);
     let prompt = pipeline.prompt(fixture["text"].as_str().unwrap(), &options).unwrap();
-    let target = Target::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
+    let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
     let inputs = Inputs::new(&pipeline, &prompt, Input::Tokens).unwrap();
     let ask = |method, batch, players: &[usize], budget| {
-        let question = Question {
+        let question = AttributionQuestion {
             options: &options,
             target: &target,
             inputs: &inputs,
@@ -152,9 +152,9 @@ fn fast_layers_have_no_gradient_and_say_so() {
     let pipeline = load("tiny-sd1", false);
     let Case { options, steps, region } = Case::new(&fixture, pipeline.vae_factor(), &pipeline);
     let prompt = pipeline.prompt("a frog", &options).unwrap();
-    let target = Target::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
+    let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
     let inputs = Inputs::new(&pipeline, &prompt, Input::States).unwrap();
-    let question = Question {
+    let question = AttributionQuestion {
         options: &options,
         target: &target,
         inputs: &inputs,

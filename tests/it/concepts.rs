@@ -165,7 +165,7 @@ fn a_run_keeps_concepts_and_is_asked_about_more_of_them_later() {
 
     // What the text's own queries give to the image: below 1 a token, and another map.
     let text = Aggregate::named("all").unwrap();
-    let text = Aggregate { queries: attnmap::heatmap::Queries::Text, ..text };
+    let text = Aggregate { queries: attnmap::heatmap::QuerySource::Text, ..text };
     let of_text = aggregate(&trace, &text, &trace.words(Half::Conditional)).unwrap();
     let frog = of_text.chosen.iter().find(|word| word.text == "frog").unwrap();
     assert!(of_text.share(frog) > 0.0 && of_text.share(frog) < 1.0 && of_text.map_of(frog) != map(&maps, "frog"));

@@ -3,8 +3,8 @@
 
 use attnmap::heatmap::{Aggregate, Filter, Resampler, aggregate};
 use attnmap::trace::{
-    About, AttentionKind, AttentionObserver, Grid, Plan, PromptInfo, Recorder, Site, Stage, Step, TokenInfo, TokenKind,
-    Trace, WordInfo,
+    About, AttentionKind, AttentionObserver, Grid, PromptInfo, Recorder, RecordingPlan, Site, Stage, Step, TokenInfo,
+    TokenKind, Trace, WordInfo,
 };
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -70,7 +70,7 @@ fn daam_equals_daam() {
         width,
     };
     let sites: Vec<Site> = shapes.into_iter().enumerate().map(site).collect();
-    let plan = Plan { tokens: 5, unconditional_tokens: None, images: 2, per_step: true };
+    let plan = RecordingPlan { tokens: 5, unconditional_tokens: None, images: 2, per_step: true };
     let mut recorder = Recorder::new(&sites, plan);
     for index in 0..3 {
         recorder.begin_step(&Step { index, count: 3, timestep: 0.0, images: 2, guided: true }).unwrap();
@@ -106,7 +106,7 @@ fn split(seed: u64, pieces: &[f32]) -> Trace {
     };
     let sites = [site(0, 2, 3), site(1, 4, 6)];
     let tokens = 3 + pieces.len();
-    let plan = Plan { tokens, unconditional_tokens: None, images: 1, per_step: true };
+    let plan = RecordingPlan { tokens, unconditional_tokens: None, images: 1, per_step: true };
     let mut recorder = Recorder::new(&sites, plan);
     let mut state = seed;
     let mut next = || {

@@ -168,7 +168,7 @@ fn the_page_holds_the_runs_own_numbers() {
     let mut bytes = Vec::new();
     let packed = BASE64.decode(element(&html, "maps")).unwrap();
     flate2::read::ZlibDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
-    let block = |value: &serde_json::Value| pack::Block {
+    let block = |value: &serde_json::Value| pack::PlaneBlock {
         at: value["at"].as_u64().unwrap() as usize,
         planes: value["planes"].as_u64().unwrap() as usize,
         height: value["height"].as_u64().unwrap() as usize,

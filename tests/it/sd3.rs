@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{DenoiserConfig, Part, SchedulerConfig};
+use attnmap::heatmap::{Aggregate, Encoder, QuerySource, aggregate};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Sd3, T5, Vae};
 use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
@@ -15,6 +16,7 @@ use attnmap::trace::{AttentionKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use crate::cli::refused;
 use crate::model::{assert_close, checkpoint};
 use crate::pipeline::{distance, tiny, values};
 use crate::program::{attnmap, json};
@@ -323,4 +325,85 @@ fn the_program_makes_and_reads_a_run() {
     assert_eq!(models["sites"].as_array().unwrap().len(), 3);
     assert_eq!(models["parts"].as_array().unwrap().len(), 5);
     assert_eq!(models["factor"], 8);
+}
+
+/// A word's tokens of CLIP and of T5, apart and together.
+#[test]
+fn a_word_is_shown_as_each_encoder_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let small = ["--size", "32x32", "--steps", "2", "--seed", "2", "--out"];
+    let make = |model: &str, out: &str, more: &[&str]| -> Vec<String> {
+        let model = fixture(model).display().to_string();
+        let words = ["generate", "a red apple and a green frog", "--model", &model];
+        [&words[..], &small, &[out], more].concat().into_iter().map(String::from).collect()
+    };
+    let program = |words: &[String]| attnmap(folder.path(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let record = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.path().join(name).join("run.json")).unwrap()).unwrap()
+    };
+    program(&make("tiny-sd3", "run", &["--text-queries"]));
+    let view = |encoder: &[&str]| {
+        attnmap(folder.path(), &[&["view", "run", "--aggregate", "all"], encoder].concat());
+        attnmap(folder.path(), &["check", "run"]);
+        let maps = candle_core::safetensors::load(run.join("heatmaps.safetensors"), &Device::Cpu).unwrap();
+        (record("run"), values(&maps["words"]))
+    };
+    let (unasked, own) = view(&[]);
+    let [both, clip, t5] = ["both", "clip", "t5"].map(|encoder| view(&["--encoder", encoder]));
+    assert!(own == both.1 && unasked["maps"] == both.0["maps"] && unasked["words"] == both.0["words"]);
+    assert!(both.0["maps"].get("encoder").is_none(), "{}", both.0["maps"]);
+    assert_eq!((&clip.0["maps"]["encoder"], &t5.0["maps"]["encoder"]), (&"clip".into(), &"t5".into()));
+    let t5_share = t5.0["words"][2]["share"].clone();
+    let share = |record: &serde_json::Value, word: usize| record["words"][word]["share"].as_f64().unwrap();
+    let words = both.0["words"].as_array().unwrap().len();
+    assert_eq!(words, 7);
+    for word in 0..words {
+        let [both, clip, t5] = [&both.0, &clip.0, &t5.0].map(|record| share(record, word));
+        assert!(clip > 0.0 && clip < both && t5 > 0.0 && t5 < both, "{word}: {clip} and {t5} of {both}");
+        assert!((clip + t5 - both).abs() < 1e-6, "{word}: {clip} and {t5} make {both}");
+    }
+    for ((both, clip), t5) in both.1.iter().zip(&clip.1).zip(&t5.1) {
+        assert!((clip + t5 - both).abs() < 1e-6, "{clip} and {t5} make {both}");
+    }
+
+    // What a word gives to the image is the mean over the tokens that are left.
+    let trace = Trace::load(&run.join("trace.safetensors")).unwrap();
+    let prompt = &trace.about.prompt;
+    let behind = prompt.behind().unwrap();
+    let given = |encoder| {
+        let how = Aggregate { queries: QuerySource::Text, encoder, ..Aggregate::named("all").unwrap() };
+        aggregate(&trace, &how, &prompt.words).unwrap()
+    };
+    let [both, clip, t5] = [Encoder::Both, Encoder::Clip, Encoder::T5].map(given);
+    for word in &prompt.words {
+        let of_clip = word.tokens.iter().filter(|&&token| token < behind).count() as f32;
+        let of_t5 = word.tokens.len() as f32 - of_clip;
+        let sum = of_clip * clip.share(word) + of_t5 * t5.share(word);
+        assert!((sum - (of_clip + of_t5) * both.share(word)).abs() < 1e-5, "{}", word.text);
+    }
+
+    // Other commands take it, and follow the run.
+    let ranked = json(folder.path(), &["ask", "run", "--at", "10,20", "--encoder", "clip", "--json"]);
+    assert!(ranked.as_array().unwrap().iter().any(|part| part["word"] == "<start>"), "{ranked}");
+    let ranked = json(folder.path(), &["ask", "run", "--at", "10,20", "--json"]);
+    assert!(ranked.as_array().unwrap().iter().all(|part| part["word"] != "<start>"), "T5 has none: {ranked}");
+    let facts = json(folder.path(), &["facts", "run", "--json"]);
+    let apple = facts["words"].as_array().unwrap().iter().find(|word| word["word"] == "apple").unwrap();
+    assert_eq!(apple["share"], t5_share);
+    attnmap(folder.path(), &["report", "run"]);
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    let silent = (0..behind).map(|token| token.to_string()).collect::<Vec<_>>().join(",");
+    assert!(page.contains(&format!("\"silent\":[{silent}]")), "the page leaves out what the maps do");
+    program(&make("tiny-sd3", "of-t5", &["--encoder", "t5"]));
+    let made = record("of-t5");
+    assert_eq!((&made["maps"]["name"], &made["maps"]["encoder"]), (&"compete".into(), &"t5".into()));
+    assert!(made["command"].as_str().unwrap().contains("--encoder t5"), "{}", made["command"]);
+
+    // Without T5 there is one reading, which is found before anything is made.
+    let none = folder.path().join("none").display().to_string();
+    let refuses = make("tiny-sd35", &none, &["--encoder", "clip", "--quiet"]);
+    let output = crate::cli::attnmap(&refuses.iter().map(String::as_str).collect::<Vec<_>>());
+    refused(&output, 2, &["--encoder", "one reading", "Stable Diffusion 3 with T5"]);
+    assert!(!Path::new(&none).exists());
 }

@@ -3,8 +3,8 @@
 
 use attnmap::heatmap::{Aggregate, aggregate};
 use attnmap::trace::{
-    About, AttentionKind, AttentionObserver, CheckpointInfo, Grid, Half, Plan, PromptInfo, Recorder, Recording, Site,
-    Stage, Step, TextAttention, TokenInfo, TokenKind, Trace, WordInfo,
+    About, AttentionKind, AttentionObserver, CheckpointInfo, Grid, Half, PromptInfo, Recorder, Recording,
+    RecordingPlan, Site, Stage, Step, TextAttention, TokenInfo, TokenKind, Trace, WordInfo,
 };
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn probabilities(site: &Site, batch: usize, step: usize) -> Tensor {
     candle_nn::ops::softmax_last_dim(&logits.reshape(shape).unwrap()).unwrap()
 }
 
-fn record(plan: Plan, guided: bool) -> Vec<Recording> {
+fn record(plan: RecordingPlan, guided: bool) -> Vec<Recording> {
     let mut recorder = Recorder::new(&sites(), plan);
     let batch = if guided { 2 * plan.images } else { plan.images };
     for index in 0..STEPS {
@@ -51,7 +51,7 @@ fn record(plan: Plan, guided: bool) -> Vec<Recording> {
     recorder.finish().unwrap()
 }
 
-const PLAN: Plan = Plan { tokens: 4, unconditional_tokens: Some(2), images: 2, per_step: true };
+const PLAN: RecordingPlan = RecordingPlan { tokens: 4, unconditional_tokens: Some(2), images: 2, per_step: true };
 
 /// Sum over the steps of one row of the batch, `[heads, tokens + 1, cells]`, and the head mean of
 /// every step.
@@ -95,7 +95,7 @@ fn the_recorder_equals_plain_sums() {
 
 #[test]
 fn rows_that_do_not_sum_to_the_steps_are_found() {
-    let mut recorder = Recorder::new(&sites()[2..], Plan { images: 1, unconditional_tokens: None, ..PLAN });
+    let mut recorder = Recorder::new(&sites()[2..], RecordingPlan { images: 1, unconditional_tokens: None, ..PLAN });
     recorder.begin_step(&Step { index: 0, count: 1, timestep: 0.0, images: 1, guided: false }).unwrap();
     let wrong = (probabilities(&sites()[2], 1, 0) * 1.01).unwrap();
     recorder.observe(&sites()[2], &wrong).unwrap();
@@ -105,7 +105,7 @@ fn rows_that_do_not_sum_to_the_steps_are_found() {
 
 #[test]
 fn a_site_missed_at_a_step_is_found() {
-    let mut recorder = Recorder::new(&sites()[2..], Plan { images: 1, ..PLAN });
+    let mut recorder = Recorder::new(&sites()[2..], RecordingPlan { images: 1, ..PLAN });
     recorder.begin_step(&Step { index: 0, count: 1, timestep: 0.0, images: 1, guided: false }).unwrap();
     assert!(recorder.finish().unwrap_err().to_string().contains("observed at 0 of 1 steps"));
 }

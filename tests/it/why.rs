@@ -71,6 +71,17 @@ fn the_answer_is_a_sentence_with_its_evidence_and_is_kept() {
     assert!(text.starts_with(sentence), "{text}");
     assert!(said.contains("--batch has no effect here") && !said.contains("at most"), "{said}");
 
+    // With more runs it goes on from there; with as many or fewer it is known.
+    let more = attnmap(&["why", &run, "--word", "penguin", "--budget", "24", "--json"]);
+    let said = String::from_utf8_lossy(&more.stderr).into_owned();
+    assert!(more.status.success() && said.contains("going on after"), "{said}");
+    let later: Value = serde_json::from_slice(&more.stdout).unwrap();
+    assert_eq!(later["findings"]["seeds"], answer["findings"]["seeds"]);
+    let runs = |answer: &Value| answer["runs"].as_f64().unwrap();
+    assert!(runs(&later) >= runs(&answer) && runs(&later) <= 24.0, "{later}");
+    let known = ask(&["--word", "penguin", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&known.stdout).unwrap(), later);
+
     // A run that is replaced takes its answers with it.
     let replaced = attnmap(&["generate", "a fox", "--steps", "1", "--force", "--out", &run]);
     assert!(replaced.status.success(), "{}", String::from_utf8_lossy(&replaced.stderr));

@@ -18,19 +18,19 @@ pub(super) enum PerBlock<T> {
 }
 
 /// A named [`PerBlock`] that still has to be matched with the number of blocks.
-pub(super) struct Named<'a> {
+pub(super) struct NamedPerBlock<'a> {
     name: &'a str,
     value: PerBlock<usize>,
 }
 
 impl PerBlock<usize> {
     /// Takes the field `name`.
-    pub(super) fn take<'a>(fields: &mut Fields, name: &'a str, default: usize) -> Result<Named<'a>> {
-        Ok(Named { name, value: fields.take(name, PerBlock::All(default))? })
+    pub(super) fn take<'a>(fields: &mut Fields, name: &'a str, default: usize) -> Result<NamedPerBlock<'a>> {
+        Ok(NamedPerBlock { name, value: fields.take(name, PerBlock::All(default))? })
     }
 }
 
-impl Named<'_> {
+impl NamedPerBlock<'_> {
     /// One entry for each of `blocks` blocks.
     pub(super) fn expand(self, fields: &Fields, blocks: usize) -> Result<Vec<usize>> {
         match self.value {

@@ -8,13 +8,13 @@ use ureq::http::{HeaderMap, StatusCode};
 
 /// Why a request or a download did not succeed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// The server could not be reached at all; the cause.
     Unreachable(String),
     /// An answer ended before it was whole; the cause.
     Interrupted(String),
     /// The server answers with an error.
-    Status(Answer),
+    Status(ServerAnswer),
     /// The server's answer makes no sense; what it says.
     Nonsense(String),
     /// What arrived is not what the server promised; what is wrong.
@@ -27,7 +27,7 @@ pub(super) enum Failure {
 
 /// An error that the server answered with.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ServerAnswer {
     pub(super) status: StatusCode,
     /// The hub's name of the error (`X-Error-Code`), "" for other servers.
     pub(super) code: String,
@@ -37,7 +37,7 @@ pub(super) struct Answer {
     pub(super) wait: Option<Duration>,
 }
 
-impl Answer {
+impl ServerAnswer {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let wait = text("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
@@ -45,7 +45,7 @@ impl Answer {
     }
 }
 
-impl Failure {
+impl RequestFailure {
     /// For `map_err` where the cache is written.
     pub(super) fn cache(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
@@ -72,7 +72,7 @@ impl Failure {
     }
 }
 
-impl From<ureq::Error> for Failure {
+impl From<ureq::Error> for RequestFailure {
     fn from(error: ureq::Error) -> Self {
         match error {
             ureq::Error::Io(error) => error.into(),
@@ -83,7 +83,7 @@ impl From<ureq::Error> for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for RequestFailure {
     /// Of reading from the server.
     fn from(error: io::Error) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};

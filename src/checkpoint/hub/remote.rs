@@ -3,10 +3,10 @@
 
 use super::cache::{Lacking, Local, damage};
 use super::environment;
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use super::needs::{is_commit, optional, required};
 use super::options::HubOptions;
-use super::server::Server;
+use super::server::HubServer;
 use super::transfer;
 use crate::argument::MODEL;
 use crate::checkpoint::config::ModelIndex;
@@ -36,7 +36,7 @@ pub(super) struct Remote<'a> {
     id: String,
     repo: String,
     local: &'a Local<'a>,
-    server: Server,
+    server: HubServer,
     progress: Option<Arc<dyn Progress>>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Remote<'a> {
         let refuse = |reason: String| Error::Hub { repo: id.clone(), reason };
         let endpoint = environment::endpoint(options.endpoint.as_deref()).map_err(refuse)?;
         let token = environment::token(options.token.as_deref()).map_err(refuse)?;
-        Ok(Self { id, repo: repo.to_owned(), local, server: Server::new(endpoint, token), progress })
+        Ok(Self { id, repo: repo.to_owned(), local, server: HubServer::new(endpoint, token), progress })
     }
 
     /// The addresses of `revision` as hf-hub makes them.
@@ -67,14 +67,14 @@ impl<'a> Remote<'a> {
     }
 
     /// The commit of the revision and the names of its files.
-    fn listing(&self) -> Result<Listing, Failure> {
+    fn listing(&self) -> Result<Listing, RequestFailure> {
         let url = format!("{}/api/{}", self.server.endpoint(), self.addresses(self.local.revision).api_url());
         let json = self.server.read(&url, LISTING)?;
         let info: RepoInfo = serde_json::from_slice(&json).map_err(|error| {
-            Failure::Nonsense(format!("a list of files that cannot be read ({})", one_line(&error.to_string())))
+            RequestFailure::Nonsense(format!("a list of files that cannot be read ({})", one_line(&error.to_string())))
         })?;
         if !is_commit(&info.sha) {
-            return Err(Failure::Nonsense("a list of files without a commit".into()));
+            return Err(RequestFailure::Nonsense("a list of files without a commit".into()));
         }
         // A name leads to a place in the cache: never out of it.
         let inside = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
@@ -84,7 +84,7 @@ impl<'a> Remote<'a> {
 
     /// What the cache has, where the server does not answer: that is as good as it was. Else the
     /// failure.
-    fn without_server(&self, failure: Failure, cached: Result<PathBuf, Lacking>) -> Result<PathBuf> {
+    fn without_server(&self, failure: RequestFailure, cached: Result<PathBuf, Lacking>) -> Result<PathBuf> {
         match cached {
             Ok(path) if failure.is_unreachable() => Ok(path),
             Err(problem @ Lacking::Damaged(..)) if failure.is_unreachable() => {
@@ -259,7 +259,7 @@ impl<'a> Remote<'a> {
     }
 
     /// What a failure means for the user; `file` is what was being fetched.
-    fn explain(&self, failure: Failure, file: Option<&str>) -> String {
+    fn explain(&self, failure: RequestFailure, file: Option<&str>) -> String {
         let endpoint = self.server.endpoint();
         let page = format!("{endpoint}/{}", self.repo);
         let revision = self.local.revision;
@@ -271,28 +271,28 @@ impl<'a> Remote<'a> {
             "the repository is gated; accept its licence on {page} and set HF_TOKEN to a token of that account"
         );
         match failure {
-            Failure::Unreachable(cause) => {
+            RequestFailure::Unreachable(cause) => {
                 format!("{endpoint} cannot be reached ({cause}); check the network and HF_ENDPOINT, or give a folder")
             }
-            Failure::Interrupted(cause) => match file {
+            RequestFailure::Interrupted(cause) => match file {
                 Some(file) => format!("the download of {file} was interrupted ({cause}); run the command again"),
                 None => format!("the answer of {endpoint} was cut off ({cause}); run the command again"),
             },
-            Failure::Damaged(problem) => {
+            RequestFailure::Damaged(problem) => {
                 format!("{} arrived damaged ({problem}); run the command again", file.unwrap_or("the list of files"))
             }
-            Failure::Nonsense(what) => {
+            RequestFailure::Nonsense(what) => {
                 format!("{endpoint} answers with {what}; check HF_ENDPOINT, or give a folder")
             }
-            Failure::Cache(path, error) => format!(
+            RequestFailure::Cache(path, error) => format!(
                 "writing to the cache failed ({}: {error}); free space there, or set HF_HOME to another folder",
                 path.display()
             ),
-            Failure::Locked(path) => format!(
+            RequestFailure::Locked(path) => format!(
                 "another program has been fetching the same file; if none is running, delete {}",
                 path.display()
             ),
-            Failure::Status(answer) => match (answer.status.as_u16(), answer.code.as_str()) {
+            RequestFailure::Status(answer) => match (answer.status.as_u16(), answer.code.as_str()) {
                 (401 | 403, "GatedRepo") | (403, "") => gated,
                 (401, "RepoNotFound" | "") | (403, "RepoNotFound") => missing,
                 (status @ (401 | 403), _) => format!(

@@ -1,7 +1,7 @@
 //! Requests to the hub's server: where they go, what they carry, and how far a redirect is
 //! followed.
 
-use super::failure::{Answer, Failure};
+use super::failure::{RequestFailure, ServerAnswer};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -17,7 +17,7 @@ const REDIRECTS: usize = 10;
 const WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
 /// A server of the hub's kind.
-pub(super) struct Server {
+pub(super) struct HubServer {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
@@ -31,7 +31,7 @@ pub(super) struct Head {
     pub(super) length: Option<u64>,
 }
 
-impl Server {
+impl HubServer {
     /// `endpoint` has no slash at its end.
     pub(super) fn new(endpoint: String, token: Option<String>) -> Self {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// What the server says of the file at `url`.
-    pub(super) fn head(&self, url: &str) -> Result<Head, Failure> {
+    pub(super) fn head(&self, url: &str) -> Result<Head, RequestFailure> {
         persistently(|| {
             // The hub answers for a large file with its name and length, and with a redirect to
             // another host that knows neither.
@@ -63,7 +63,7 @@ impl Server {
             // It becomes the name of a file.
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             if etag.is_empty() || etag.starts_with('.') || !etag.bytes().all(plain) {
-                return Err(Failure::Nonsense(format!("no usable ETag for {url}")));
+                return Err(RequestFailure::Nonsense(format!("no usable ETag for {url}")));
             }
             let own = || number("content-length").filter(|_| !response.status().is_redirection());
             Ok(Head { etag: etag.to_owned(), length: number("x-linked-size").or_else(own) })
@@ -72,18 +72,18 @@ impl Server {
 
     /// The body of the file at `url`, from byte `start` on where the server can, and whether it
     /// could.
-    pub(super) fn get(&self, url: &str, start: u64) -> Result<(Response<Body>, bool), Failure> {
+    pub(super) fn get(&self, url: &str, start: u64) -> Result<(Response<Body>, bool), RequestFailure> {
         let response = self.follow(Method::GET, url, (start > 0).then_some(start), true)?;
         let range = text(response.headers(), "content-range").unwrap_or_default();
         let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
         if resumed && !range.trim().starts_with(&format!("bytes {start}-")) {
-            return Err(Failure::Nonsense(format!("bytes `{range}` where those from {start} were asked for")));
+            return Err(RequestFailure::Nonsense(format!("bytes `{range}` where those from {start} were asked for")));
         }
         Ok((response, resumed))
     }
 
     /// The body at `url`, of at most `limit` bytes.
-    pub(super) fn read(&self, url: &str, limit: u64) -> Result<Vec<u8>, Failure> {
+    pub(super) fn read(&self, url: &str, limit: u64) -> Result<Vec<u8>, RequestFailure> {
         persistently(|| {
             let (response, _) = self.get(url, 0)?;
             Ok(response.into_body().into_with_config().limit(limit).read_to_vec()?)
@@ -91,7 +91,13 @@ impl Server {
     }
 
     /// Answers a request, following redirects: all, or those that stay on the same host.
-    fn follow(&self, method: Method, url: &str, start: Option<u64>, anywhere: bool) -> Result<Response<Body>, Failure> {
+    fn follow(
+        &self,
+        method: Method,
+        url: &str,
+        start: Option<u64>,
+        anywhere: bool,
+    ) -> Result<Response<Body>, RequestFailure> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS {
             let response = self.send(method.clone(), &url, start)?;
@@ -99,20 +105,20 @@ impl Server {
             let location = text(response.headers(), "location").filter(|_| status.is_redirection());
             let next = match location {
                 Some(location) => join(&url, location.trim())
-                    .ok_or_else(|| Failure::Nonsense(format!("a redirect to `{location}`")))?,
+                    .ok_or_else(|| RequestFailure::Nonsense(format!("a redirect to `{location}`")))?,
                 None if status.is_success() => return Ok(response),
-                None => return Err(Failure::Status(Answer::new(status, response.headers()))),
+                None => return Err(RequestFailure::Status(ServerAnswer::new(status, response.headers()))),
             };
             if !anywhere && origin(&next) != origin(&url) {
                 return Ok(response);
             }
             url = next;
         }
-        Err(Failure::Nonsense("one redirect after another".into()))
+        Err(RequestFailure::Nonsense("one redirect after another".into()))
     }
 
     /// One request. The token goes to the server that it was given for and to no other.
-    fn send(&self, method: Method, url: &str, start: Option<u64>) -> Result<Response<Body>, Failure> {
+    fn send(&self, method: Method, url: &str, start: Option<u64>) -> Result<Response<Body>, RequestFailure> {
         let mut request = Request::builder().method(method).uri(url).header(header::ACCEPT_ENCODING, "identity");
         if let Some(token) = self.token.as_ref().filter(|_| origin(url) == origin(&self.endpoint)) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -126,7 +132,7 @@ impl Server {
 }
 
 /// Asks again where a failure may be gone in a moment.
-pub(super) fn persistently<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn persistently<T>(mut ask: impl FnMut() -> Result<T, RequestFailure>) -> Result<T, RequestFailure> {
     for wait in WAITS {
         match ask() {
             Err(failure) if failure.may_pass() => std::thread::sleep(wait),

@@ -2,8 +2,8 @@
 //! ended, checked when it is whole.
 
 use super::cache::{Local, damage, hex_of};
-use super::failure::Failure;
-use super::server::{Head, Server, persistently};
+use super::failure::RequestFailure;
+use super::server::{Head, HubServer, persistently};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -21,15 +21,15 @@ const BUFFER: usize = 1 << 17;
 /// `told` hears of the bytes that have arrived and of their number, which is 0 where the server
 /// does not say. Returns the path of the file in the snapshot.
 pub(super) fn fetch(
-    server: &Server,
+    server: &HubServer,
     url: &str,
     (local, commit, name): (&Local, &str, &str),
     told: &dyn Fn(u64, u64),
-) -> Result<PathBuf, Failure> {
+) -> Result<PathBuf, RequestFailure> {
     let head = server.head(url)?;
     let blob = local.blob(&head.etag);
     let folder = blob.parent().unwrap_or(&local.folder);
-    fs::create_dir_all(folder).map_err(Failure::cache(folder))?;
+    fs::create_dir_all(folder).map_err(RequestFailure::cache(folder))?;
     let _lock = lock(local, &head.etag)?;
     // Another program may have fetched it in the meantime, or another commit may have the same
     // content.
@@ -37,12 +37,18 @@ pub(super) fn fetch(
     if there.is_none() || head.length.is_some_and(|length| there != Some(length)) || damage(&blob, name).is_some() {
         download(server, url, &head, &blob, told)?;
     }
-    local.link(&blob, commit, name).map_err(Failure::cache(local.pointer(commit, name)))?;
+    local.link(&blob, commit, name).map_err(RequestFailure::cache(local.pointer(commit, name)))?;
     Ok(local.pointer(commit, name))
 }
 
 /// Fetches what `head` describes into the file `blob`.
-fn download(server: &Server, url: &str, head: &Head, blob: &Path, told: &dyn Fn(u64, u64)) -> Result<(), Failure> {
+fn download(
+    server: &HubServer,
+    url: &str,
+    head: &Head,
+    blob: &Path,
+    told: &dyn Fn(u64, u64),
+) -> Result<(), RequestFailure> {
     let partial = local_partial(blob);
     let total = head.length.unwrap_or(0);
     told(0, total);
@@ -57,7 +63,7 @@ fn download(server: &Server, url: &str, head: &Head, blob: &Path, told: &dyn Fn(
             Err(failure) => return Err(failure),
         }
     }
-    fs::rename(&partial, blob).map_err(Failure::cache(blob))?;
+    fs::rename(&partial, blob).map_err(RequestFailure::cache(blob))?;
     let length = length_of(blob).unwrap_or(total);
     told(length, length);
     Ok(())
@@ -71,7 +77,13 @@ fn local_partial(blob: &Path) -> PathBuf {
 }
 
 /// Fetches what the file `partial` lacks, and checks the whole.
-fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(u64, u64)) -> Result<(), Failure> {
+fn go_on(
+    server: &HubServer,
+    url: &str,
+    head: &Head,
+    partial: &Path,
+    told: &dyn Fn(u64, u64),
+) -> Result<(), RequestFailure> {
     let is_sha256 = head.etag.len() == 64 && head.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut there = length_of(partial).unwrap_or(0);
     // Without a length or a digest nothing would show that two parts do not fit.
@@ -80,7 +92,7 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
     }
     let mut digest = Sha256::new();
     if there > 0 {
-        add_file(partial, &mut digest).map_err(Failure::cache(partial))?;
+        add_file(partial, &mut digest).map_err(RequestFailure::cache(partial))?;
     }
     if there == 0 || head.length != Some(there) {
         let (response, resumed) = server.get(url, there)?;
@@ -89,7 +101,7 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
         }
         let mut how = OpenOptions::new();
         how.create(true).write(true).append(resumed).truncate(!resumed);
-        let mut file = how.open(partial).map_err(Failure::cache(partial))?;
+        let mut file = how.open(partial).map_err(RequestFailure::cache(partial))?;
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -99,9 +111,9 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // That an answer stops in the middle says nothing of whether the server can be
                 // reached.
-                Err(error) => return Err(Failure::Interrupted(crate::one_line(&error.to_string()))),
+                Err(error) => return Err(RequestFailure::Interrupted(crate::one_line(&error.to_string()))),
             };
-            file.write_all(&buffer[..length]).map_err(Failure::cache(partial))?;
+            file.write_all(&buffer[..length]).map_err(RequestFailure::cache(partial))?;
             digest.update(&buffer[..length]);
             there += length as u64;
             // The end is told once the whole has been checked.
@@ -114,11 +126,11 @@ fn go_on(server: &Server, url: &str, head: &Head, partial: &Path, told: &dyn Fn(
         if there > length {
             discard(partial);
         }
-        return Err(Failure::Interrupted(format!("{there} of {length} bytes")));
+        return Err(RequestFailure::Interrupted(format!("{there} of {length} bytes")));
     }
     if is_sha256 && hex_of(digest) != head.etag.to_lowercase() {
         discard(partial);
-        return Err(Failure::Damaged("its SHA-256 is not what the server says".into()));
+        return Err(RequestFailure::Damaged("its SHA-256 is not what the server says".into()));
     }
     Ok(())
 }
@@ -146,12 +158,16 @@ fn length_of(path: &Path) -> Option<u64> {
 
 /// Waits until no other program fetches the content `etag`, as long as it comes forward; the lock
 /// is the same as Python's.
-fn lock(local: &Local, etag: &str) -> Result<File, Failure> {
+fn lock(local: &Local, etag: &str) -> Result<File, RequestFailure> {
     let path = local.lock(etag);
     let folder = path.parent().unwrap_or(&local.folder);
-    fs::create_dir_all(folder).map_err(Failure::cache(folder))?;
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Failure::cache(&path))?;
+    fs::create_dir_all(folder).map_err(RequestFailure::cache(folder))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(RequestFailure::cache(&path))?;
     let arrived = || length_of(&local_partial(&local.blob(etag)));
     let (mut seen, mut since) = (arrived(), Instant::now());
     loop {
@@ -165,7 +181,7 @@ fn lock(local: &Local, etag: &str) -> Result<File, Failure> {
         if now != seen {
             (seen, since) = (now, Instant::now());
         } else if since.elapsed() > PATIENCE {
-            return Err(Failure::Locked(path));
+            return Err(RequestFailure::Locked(path));
         }
         thread::sleep(Duration::from_millis(100));
     }

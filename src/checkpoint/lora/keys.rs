@@ -3,7 +3,7 @@
 
 /// Which factor of a layer's change a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum FactorRole {
     /// The factor that reads the layer's input: `lora_down`, `lora_A`.
     Down,
     /// The factor that makes its output: `lora_up`, `lora_B`.
@@ -29,7 +29,7 @@ pub(super) struct Layer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A factor of a layer's change, or what it is scaled by.
-    Factor(Layer, Role),
+    Factor(Layer, FactorRole),
     /// A part of another kind of adapter, with the layer where the name tells it.
     Other(Option<Layer>, &'static str),
     /// Nothing that attnmap knows.
@@ -38,19 +38,19 @@ pub(super) enum Meaning {
 
 /// Ends of names, longest first where one ends another. PEFT may put an adapter's name before the
 /// last step, which is taken away first.
-const ENDS: [(&str, Role); 12] = [
-    (".lora_linear_layer.down.weight", Role::Down),
-    (".lora_linear_layer.up.weight", Role::Up),
-    (".lora_A.weight", Role::Down),
-    (".lora_B.weight", Role::Up),
-    (".lora_down.weight", Role::Down),
-    (".lora_up.weight", Role::Up),
-    (".lora_mid.weight", Role::Mid),
-    (".lora.down.weight", Role::Down),
-    (".lora.up.weight", Role::Up),
-    ("_lora.down.weight", Role::Down),
-    ("_lora.up.weight", Role::Up),
-    (".alpha", Role::Alpha),
+const ENDS: [(&str, FactorRole); 12] = [
+    (".lora_linear_layer.down.weight", FactorRole::Down),
+    (".lora_linear_layer.up.weight", FactorRole::Up),
+    (".lora_A.weight", FactorRole::Down),
+    (".lora_B.weight", FactorRole::Up),
+    (".lora_down.weight", FactorRole::Down),
+    (".lora_up.weight", FactorRole::Up),
+    (".lora_mid.weight", FactorRole::Mid),
+    (".lora.down.weight", FactorRole::Down),
+    (".lora.up.weight", FactorRole::Up),
+    ("_lora.down.weight", FactorRole::Down),
+    ("_lora.up.weight", FactorRole::Up),
+    (".alpha", FactorRole::Alpha),
 ];
 
 /// Other kinds of adapter, by what their tensors' names hold.
@@ -188,64 +188,74 @@ mod tests {
                 "lora_unet_mid_block_resnets_0_conv1.lora_down.weight",
                 UNET,
                 "mid_block_resnets_0_conv1".into(),
-                Role::Down,
+                FactorRole::Down,
             ),
             (
                 "lora_unet_mid_block_resnets_0_conv1.lora_mid.weight",
                 UNET,
                 "mid_block_resnets_0_conv1".into(),
-                Role::Mid,
+                FactorRole::Mid,
             ),
-            ("lora_te2_text_projection.alpha", "text_encoder_2", "text_projection".into(), Role::Alpha),
-            (&format!("unet.{attention}.to_out.0.lora_B.weight"), UNET, format!("{attention}.to_out.0"), Role::Up),
+            ("lora_te2_text_projection.alpha", "text_encoder_2", "text_projection".into(), FactorRole::Alpha),
+            (
+                &format!("unet.{attention}.to_out.0.lora_B.weight"),
+                UNET,
+                format!("{attention}.to_out.0"),
+                FactorRole::Up,
+            ),
             (
                 &format!("unet.{attention}.processor.to_out_lora.up.weight"),
                 UNET,
                 format!("{attention}.to_out.0"),
-                Role::Up,
+                FactorRole::Up,
             ),
-            (&format!("{attention}.processor.to_q_lora.down.weight"), UNET, format!("{attention}.to_q"), Role::Down),
+            (
+                &format!("{attention}.processor.to_q_lora.down.weight"),
+                UNET,
+                format!("{attention}.to_q"),
+                FactorRole::Down,
+            ),
             (
                 &format!("base_model.model.{attention}.to_k.lora_A.default.weight"),
                 UNET,
                 format!("{attention}.to_k"),
-                Role::Down,
+                FactorRole::Down,
             ),
             (
                 &format!("text_encoder.{text}.self_attn.to_q_lora.up.weight"),
                 "text_encoder",
                 format!("{text}.self_attn.q_proj"),
-                Role::Up,
+                FactorRole::Up,
             ),
             (
                 &format!("base_model.model.{attention}.to_k.lora_B.style.weight"),
                 UNET,
                 format!("{attention}.to_k"),
-                Role::Up,
+                FactorRole::Up,
             ),
             (
                 "base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
                 "text_encoder",
                 format!("{text}.self_attn.q_proj"),
-                Role::Down,
+                FactorRole::Down,
             ),
             (
                 "diffusion_model.input_blocks.1.1.proj_in.lora_up.weight",
                 UNET,
                 "input_blocks.1.1.proj_in".into(),
-                Role::Up,
+                FactorRole::Up,
             ),
             (
                 "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
                 "text_encoder_2",
                 format!("{text}.mlp.fc1"),
-                Role::Down,
+                FactorRole::Down,
             ),
             (
                 "text_encoder.encoder.layers.0.mlp.fc1.lora_linear_layer.down.weight",
                 "text_encoder",
                 format!("{text}.mlp.fc1"),
-                Role::Down,
+                FactorRole::Down,
             ),
         ] {
             assert_eq!(parse(name), Meaning::Factor(Layer { part, path }, role), "{name}");

@@ -10,10 +10,10 @@ mod keys;
 use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
 use super::config::DenoiserConfig;
 use super::single::{self, UnetNames, sd3_originals};
-use super::weights::{Change, LowRank, RowsOf, WeightFile, flux_layers, z_image_layers};
+use super::weights::{LowRank, RowsOf, TensorChange, WeightFile, flux_layers, z_image_layers};
 use crate::Result;
 use crate::argument::LORA;
-use keys::{Layer, Meaning, Role};
+use keys::{FactorRole, Layer, Meaning};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -131,10 +131,10 @@ fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, Factors>, Vec<Misfi
         };
         let factors = layers.entry(layer).or_default();
         let place = match role {
-            Role::Up => &mut factors.up,
-            Role::Down => &mut factors.down,
-            Role::Mid => &mut factors.mid,
-            Role::Alpha => &mut factors.alpha,
+            FactorRole::Up => &mut factors.up,
+            FactorRole::Down => &mut factors.down,
+            FactorRole::Mid => &mut factors.mid,
+            FactorRole::Alpha => &mut factors.alpha,
         };
         if let Some(before) = place.replace(name.to_string()) {
             return Err(file.fault(format!("tensors `{before}` and `{name}` are the same factor of one layer")));
@@ -180,7 +180,7 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &str, file: &WeightFil
 }
 
 /// Changes by the part's folder and the tensor's current name.
-pub(super) type Changes = BTreeMap<&'static str, BTreeMap<String, Vec<Change>>>;
+pub(super) type WeightDeltas = BTreeMap<&'static str, BTreeMap<String, Vec<TensorChange>>>;
 
 impl Lora {
     /// Adds what this LoRA changes of the layers `known` of the checkpoint named `checkpoint` to
@@ -194,7 +194,7 @@ impl Lora {
         &self,
         known: &Layers,
         checkpoint: &str,
-        changes: &mut Changes,
+        changes: &mut WeightDeltas,
     ) -> Result<(Arc<WeightFile>, Option<String>)> {
         let file = adapter::open(&self.file, adapter::LORA.argument)?;
         let fault = |reason: String| file.fault(reason);
@@ -205,7 +205,7 @@ impl Lora {
         let settings = Settings::of(&file).map_err(fault)?;
         // How many layers read the prompt's states, and how many of those are of another width.
         let (mut readers, mut strangers) = (0, 0);
-        let mut fitting: Vec<Vec<(&'static str, String, Change)>> = Vec::new();
+        let mut fitting: Vec<Vec<(&'static str, String, TensorChange)>> = Vec::new();
         let by_own_name: HashSet<&str> =
             layers.keys().filter_map(|layer| known.find_by_own_name(layer)).map(|home| home.name.as_str()).collect();
         for (layer, factors) in &layers {
@@ -233,8 +233,9 @@ impl Lora {
             // In a UNet's transformers that is the attention to the prompt.
             let reads = known.reads_by_attn2 && homes.iter().any(reads);
             readers += usize::from(reads);
-            let change =
-                |home: &Home| Change::LowRank(LowRank { rows: home.rows, swapped: home.swapped, ..low_rank.clone() });
+            let change = |home: &Home| {
+                TensorChange::LowRank(LowRank { rows: home.rows, swapped: home.swapped, ..low_rank.clone() })
+            };
             match homes.iter().find_map(|home| change(home).misfit(&home.shape)) {
                 Some(reason) => {
                     strangers += usize::from(reads);

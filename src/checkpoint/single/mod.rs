@@ -23,11 +23,11 @@ pub(super) use unet::UnetNames;
 use super::config::{TextEncoderConfig, UnetConfig};
 use super::store::{Made, Store};
 use super::weights;
-use super::weights::{Place, WeightFile};
+use super::weights::{TensorLocation, WeightFile};
 use crate::argument::{CONFIG, MODEL};
 use crate::{Error, Result};
 use opened::{Places, summarised};
-use recognise::{Encoder, Kind};
+use recognise::{FoundEncoder, SingleFileKind};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -81,11 +81,11 @@ pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>)
 /// Newer files say so with an empty tensor `v_pred`. SD 2 does not say: the 768-pixel models
 /// predict velocity, the 512-pixel ones noise. ComfyUI's `supported_models.py` tells them apart by
 /// the spread of one bias, and so does this.
-fn predicts_velocity(file: &WeightFile, kind: &Kind) -> Result<bool> {
+fn predicts_velocity(file: &WeightFile, kind: &SingleFileKind) -> Result<bool> {
     if file.info("v_pred").is_some() {
         return Ok(true);
     }
-    if *kind != Kind::Sd2 {
+    if *kind != SingleFileKind::Sd2 {
         return Ok(false);
     }
     let last =
@@ -99,29 +99,34 @@ fn predicts_velocity(file: &WeightFile, kind: &Kind) -> Result<bool> {
 }
 
 /// The JSON files of the folder that this file stands for.
-fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<String, Cow<'static, [u8]>>, String> {
+fn configs(
+    file: &WeightFile,
+    kind: &SingleFileKind,
+    prediction: &str,
+) -> Result<BTreeMap<String, Cow<'static, [u8]>>, String> {
     let velocity = prediction == "v_prediction";
     // Sides of the latent that the published models were trained at.
     let (side, scaling) = match kind {
-        Kind::Sdxl => (128, 0.13025),
-        Kind::Sd2 if velocity => (96, 0.18215),
-        Kind::Sd1 | Kind::Sd2 => (64, 0.18215),
+        SingleFileKind::Sdxl => (128, 0.13025),
+        SingleFileKind::Sd2 if velocity => (96, 0.18215),
+        SingleFileKind::Sd1 | SingleFileKind::Sd2 => (64, 0.18215),
     };
     let encoders = kind.encoders(file);
+    let class = if *kind == SingleFileKind::Sdxl { "StableDiffusionXLPipeline" } else { "StableDiffusionPipeline" };
     let mut index = json!({
-        "_class_name": if *kind == Kind::Sdxl { "StableDiffusionXLPipeline" } else { "StableDiffusionPipeline" },
+        "_class_name": class,
         "scheduler": ["diffusers", scheduler(kind, velocity)],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     });
-    if *kind == Kind::Sdxl {
+    if *kind == SingleFileKind::Sdxl {
         index["force_zeros_for_empty_prompt"] = json!(true);
     }
     let mut files = BTreeMap::new();
     let mut add = |name: String, value: Value| files.insert(name, Cow::Owned(value.to_string().into_bytes()));
     for encoder in &encoders {
-        let Encoder { folder, prefix, naming, .. } = encoder;
-        let config = text::config(&Tensors::new(file, prefix), *naming, *kind == Kind::Sd2)?;
+        let FoundEncoder { folder, prefix, naming, .. } = encoder;
+        let config = text::config(&Tensors::new(file, prefix), *naming, *kind == SingleFileKind::Sd2)?;
         let suffix = folder.trim_start_matches("text_encoder");
         index[format!("tokenizer{suffix}")] = json!(["transformers", "CLIPTokenizer"]);
         index[*folder] = json!(["transformers", encoder.class()]);
@@ -129,7 +134,7 @@ fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<
         add(format!("{folder}/config.json"), config);
     }
     add("model_index.json".into(), index);
-    add("unet/config.json".into(), unet::config(&Tensors::new(file, UNET), side, *kind == Kind::Sdxl)?);
+    add("unet/config.json".into(), unet::config(&Tensors::new(file, UNET), side, *kind == SingleFileKind::Sdxl)?);
     add("vae/config.json".into(), vae::config(&Tensors::new(file, VAE), scaling)?);
     add("scheduler/scheduler_config.json".into(), scheduler_config(kind, prediction, file.info("ztsnr").is_some()));
     for encoder in &encoders {
@@ -140,18 +145,18 @@ fn configs(file: &WeightFile, kind: &Kind, prediction: &str) -> Result<BTreeMap<
     Ok(files)
 }
 
-fn scheduler(kind: &Kind, velocity: bool) -> &'static str {
+fn scheduler(kind: &SingleFileKind, velocity: bool) -> &'static str {
     match kind {
-        Kind::Sdxl => "EulerDiscreteScheduler",
-        Kind::Sd1 | Kind::Sd2 if velocity => "DDIMScheduler",
-        Kind::Sd1 | Kind::Sd2 => "PNDMScheduler",
+        SingleFileKind::Sdxl => "EulerDiscreteScheduler",
+        SingleFileKind::Sd1 | SingleFileKind::Sd2 if velocity => "DDIMScheduler",
+        SingleFileKind::Sd1 | SingleFileKind::Sd2 => "PNDMScheduler",
     }
 }
 
 /// What the repositories of SD 1.5, 2.1 and SDXL have in `scheduler_config.json`. `zero_snr` is the
 /// mark `ztsnr` of models that were trained to the last timestep without any signal (Lin et al.
 /// 2024). They need timesteps that begin there.
-fn scheduler_config(kind: &Kind, prediction: &str, zero_snr: bool) -> Value {
+fn scheduler_config(kind: &SingleFileKind, prediction: &str, zero_snr: bool) -> Value {
     let velocity = prediction == "v_prediction";
     let mut config = json!({
         "_class_name": scheduler(kind, velocity),
@@ -174,7 +179,7 @@ fn scheduler_config(kind: &Kind, prediction: &str, zero_snr: bool) -> Value {
 }
 
 /// Where each part's tensors are, and what else the file has, in words.
-fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<String>)> {
+fn places(file: &WeightFile, kind: &SingleFileKind, store: &Store) -> Result<(Places, Vec<String>)> {
     let config = |name: &str| Ok::<_, Error>((store.read_required(name, "the shape")?, store.path(name)));
     let mut places = Places::new();
     let mut strange: Vec<String> = Vec::new();
@@ -187,7 +192,7 @@ fn places(file: &WeightFile, kind: &Kind, store: &Store) -> Result<(Places, Vec<
         None => strange.push(original),
         Some(pieces) => {
             for (name, third) in pieces {
-                let place = Place::new(0, &original).third(third).transposed(name == "text_projection.weight");
+                let place = TensorLocation::new(0, &original).third(third).transposed(name == "text_projection.weight");
                 places.entry(part).or_default().insert(name, place);
             }
         }

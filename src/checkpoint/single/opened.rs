@@ -4,7 +4,7 @@ use super::tensors::VAE;
 use crate::Result;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::weights::{self, Place, WeightFile, Weights};
+use crate::checkpoint::weights::{self, TensorLocation, WeightFile, Weights};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl Single {
 }
 
 /// Tensors of each part by their current names.
-pub(super) type Places = BTreeMap<&'static str, BTreeMap<String, Place>>;
+pub(super) type Places = BTreeMap<&'static str, BTreeMap<String, TensorLocation>>;
 
 /// Names of tensors, those of one place together: `model_ema.* (688 tensors)`.
 pub(super) fn summarised(names: &[String]) -> Vec<String> {

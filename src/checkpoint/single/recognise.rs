@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// A kind of checkpoint that a single file can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SingleFileKind {
     /// Stable Diffusion 1, or its layout: a CLIP text encoder.
     Sd1,
     /// Stable Diffusion 2, or its layout: an OpenCLIP text encoder, its last layer left out.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 
 /// A text encoder in the file.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(super) struct FoundEncoder {
     /// Its folder in the diffusers layout.
     pub(super) folder: &'static str,
     /// What its tensors' names begin with.
@@ -31,7 +31,7 @@ pub(super) struct Encoder {
     pub(super) projected: bool,
 }
 
-impl Encoder {
+impl FoundEncoder {
     /// transformers' class for it.
     pub(super) fn class(&self) -> &'static str {
         if self.projected { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }
@@ -45,10 +45,10 @@ const SGM_OPEN_CLIP: &str = "conditioner.embedders.0.model.";
 const SDXL_FIRST: &str = "conditioner.embedders.0.transformer.";
 const SDXL_SECOND: &str = "conditioner.embedders.1.model.";
 
-impl Kind {
+impl SingleFileKind {
     /// The text encoders of a file of this kind.
-    pub(super) fn encoders(self, file: &WeightFile) -> Vec<Encoder> {
-        let encoder = |folder, prefix, naming, projected| Encoder { folder, prefix, naming, projected };
+    pub(super) fn encoders(self, file: &WeightFile) -> Vec<FoundEncoder> {
+        let encoder = |folder, prefix, naming, projected| FoundEncoder { folder, prefix, naming, projected };
         match self {
             Self::Sd1 => vec![encoder("text_encoder", CLIP, Naming::Clip, false)],
             Self::Sd2 => {
@@ -86,7 +86,7 @@ folders in the diffusers \
                            layout";
 
 /// The kind of the checkpoint in `file`.
-pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
+pub(super) fn kind(file: &WeightFile) -> Result<SingleFileKind, Refusal> {
     let has = |prefix: &str| has_any(file, prefix);
     refuse_quantised(file)?;
     if file.info(&format!("{UNET}input_blocks.0.0.weight")).is_none() {
@@ -106,16 +106,16 @@ pub(super) fn kind(file: &WeightFile) -> Result<Kind, Refusal> {
     }
     let context = Tensors::new(file, UNET);
     if has(SDXL_FIRST) && has(SDXL_SECOND) {
-        return Ok(Kind::Sdxl);
+        return Ok(SingleFileKind::Sdxl);
     }
     if has(SGM_OPEN_CLIP) && context.shape("label_emb.0.0.weight").is_some() {
         return Err(Refusal::new("SDXL's refiner", "give the base model"));
     }
     if has(OPEN_CLIP) || has(SGM_OPEN_CLIP) {
-        return Ok(Kind::Sd2);
+        return Ok(SingleFileKind::Sd2);
     }
     if has(CLIP) {
-        return Ok(Kind::Sd1);
+        return Ok(SingleFileKind::Sd1);
     }
     Err(Refusal::new(
         "a file without a text encoder (cond_stage_model.*, conditioner.*)",

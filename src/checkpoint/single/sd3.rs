@@ -13,7 +13,7 @@ use crate::argument::CONFIG;
 use crate::checkpoint::config::ModelIndex;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::{Made, Store};
-use crate::checkpoint::weights::{self, Place, WeightFile};
+use crate::checkpoint::weights::{self, TensorLocation, WeightFile};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -185,12 +185,12 @@ fn places(file: &WeightFile, parts: &[Part]) -> Result<(Places, Vec<String>)> {
     let wanted = |part: Part| parts.contains(&part);
     let encoders = [(Part::TextEncoder, CLIPS[0].1), (Part::TextEncoder2, CLIPS[1].1)];
     for name in file.names() {
-        let mut add = |part: Part, current: Option<String>, place: Place| match current {
+        let mut add = |part: Part, current: Option<String>, place: TensorLocation| match current {
             Some(current) if wanted(part) => drop(places.entry(part.folder()).or_default().insert(current, place)),
             Some(_) => ignored.push(name.to_string()),
             None => strange.push(name.to_string()),
         };
-        let plain = Place::new(0, name);
+        let plain = TensorLocation::new(0, name);
         let encoder = encoders.iter().find_map(|(part, prefix)| Some((*part, name.strip_prefix(prefix)?)));
         if let Some((part, rest)) = encoder {
             match text::is_inert(rest, true) {
@@ -220,7 +220,7 @@ fn places(file: &WeightFile, parts: &[Part]) -> Result<(Places, Vec<String>)> {
                 None => add(Part::Transformer, None, plain),
                 Some(pieces) => {
                     for piece in pieces {
-                        let place = Place::new(0, name).third(piece.third).swapped(piece.swapped);
+                        let place = TensorLocation::new(0, name).third(piece.third).swapped(piece.swapped);
                         add(Part::Transformer, Some(format!("{}.{leaf}", piece.layer)), place);
                     }
                 }

@@ -7,17 +7,17 @@ use crate::argument::CONFIG;
 use crate::checkpoint::config::{Family, ModelIndex};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::weights::{self, Transformer, WeightFile};
+use crate::checkpoint::weights::{self, TransformerKind, WeightFile};
 use crate::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Opens `file`, which lies at `path` and holds a transformer of `kind`.
-pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Option<&Path>) -> Result<Single> {
+pub(super) fn open(path: &Path, file: WeightFile, kind: TransformerKind, folder: Option<&Path>) -> Result<Single> {
     recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
     let name = match kind {
-        Transformer::Flux => "FLUX.1",
-        Transformer::ZImage => "Z-Image",
+        TransformerKind::Flux => "FLUX.1",
+        TransformerKind::ZImage => "Z-Image",
     };
     let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
     let Some(folder) = folder else {
@@ -30,8 +30,8 @@ pub(super) fn open(path: &Path, file: WeightFile, kind: Transformer, folder: Opt
     let index = store.read_required("model_index.json", "the pipeline")?;
     let index = ModelIndex::from_json(&index, &store.path("model_index.json"))?;
     let fits = match kind {
-        Transformer::Flux => index.family == Family::Flux,
-        Transformer::ZImage => index.family == Family::ZImage,
+        TransformerKind::Flux => index.family == Family::Flux,
+        TransformerKind::ZImage => index.family == Family::ZImage,
     };
     if !fits {
         return Err(Error::argument(

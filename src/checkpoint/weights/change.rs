@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A change to one tensor.
 #[derive(Debug, Clone)]
-pub(crate) enum Change {
+pub(crate) enum TensorChange {
     /// `W + scale * up (mid) down` (Hu et al. 2021; with `mid` in LyCORIS' Tucker form).
     LowRank(LowRank),
     /// More rows below the table's own.
@@ -68,7 +68,7 @@ pub(crate) struct Rows {
 /// numbers that are not finite.
 pub(super) fn apply_all(
     base: Tensor,
-    changes: &[Change],
+    changes: &[TensorChange],
     wanted: Shape,
     dtype: DType,
     device: &Device,
@@ -82,7 +82,7 @@ pub(super) fn apply_all(
     Ok(changed.to_device(device)?)
 }
 
-impl Change {
+impl TensorChange {
     /// The tensor after this change; f32 on the CPU, like `base`.
     pub(super) fn apply(&self, base: Tensor) -> Result<Tensor, Problem> {
         match self {

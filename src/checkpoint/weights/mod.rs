@@ -21,14 +21,14 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-pub(crate) use change::{Change, LowRank, Rows, RowsOf};
+pub(crate) use change::{LowRank, Rows, RowsOf, TensorChange};
 pub(crate) use entry::Encoding;
 pub(crate) use file::WeightFile;
 pub(crate) use names::{grouped, text_encoder_name};
 pub(crate) use original::{
-    Transformer, flux_layers, places as original_places, transformer as original_transformer, z_image_layers,
+    TransformerKind, flux_layers, places as original_places, transformer as original_transformer, z_image_layers,
 };
-pub(crate) use place::Place;
+pub(crate) use place::TensorLocation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,11 +53,11 @@ struct Inner {
     /// Whether all of the files belong to this part, or only the tensors named here.
     whole_files: bool,
     /// Current name to its place.
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, TensorLocation>,
     /// Tensors of the files that are left out knowingly, by their names there.
     spare: Vec<String>,
     /// What is changed of them as they are read, in order.
-    changes: BTreeMap<String, Vec<Change>>,
+    changes: BTreeMap<String, Vec<TensorChange>>,
     /// Whether missing tensors and wrong shapes are collected for one error, and not returned at
     /// once.
     collect: bool,
@@ -111,7 +111,7 @@ impl Weights {
                     left.push(name.to_string());
                     continue;
                 };
-                if tensors.insert(current.clone(), Place::new(index, name)).is_some() {
+                if tensors.insert(current.clone(), TensorLocation::new(index, name)).is_some() {
                     return Err(file.fault(format!("tensor `{current}` is there twice")));
                 }
             }
@@ -145,11 +145,16 @@ impl Weights {
     }
 
     /// The tensors of `part` in a file that holds other parts too, by their current names.
-    pub(crate) fn of_file(part: Part, file: Arc<WeightFile>, tensors: BTreeMap<String, Place>) -> Self {
+    pub(crate) fn of_file(part: Part, file: Arc<WeightFile>, tensors: BTreeMap<String, TensorLocation>) -> Self {
         Self::new(part, vec![file], false, tensors)
     }
 
-    fn new(part: Part, files: Vec<Arc<WeightFile>>, whole_files: bool, tensors: BTreeMap<String, Place>) -> Self {
+    fn new(
+        part: Part,
+        files: Vec<Arc<WeightFile>>,
+        whole_files: bool,
+        tensors: BTreeMap<String, TensorLocation>,
+    ) -> Self {
         let seen = Mutex::default();
         let changes = BTreeMap::new();
         let spare = Vec::new();
@@ -157,7 +162,7 @@ impl Weights {
     }
 
     /// These weights with `changes` to the tensors that they name.
-    pub(crate) fn changed(self, changes: BTreeMap<String, Vec<Change>>) -> Self {
+    pub(crate) fn changed(self, changes: BTreeMap<String, Vec<TensorChange>>) -> Self {
         match Arc::try_unwrap(self.inner) {
             Ok(inner) => Self { inner: Arc::new(Inner { changes, ..inner }) },
             // Nobody holds weights that were opened just now.
@@ -235,7 +240,7 @@ impl Weights {
     /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as
     /// `dtype`.
     pub fn bytes_as_quantised(&self, dtype: DType) -> u64 {
-        let of = |place: &Place| {
+        let of = |place: &TensorLocation| {
             let (entry, bytes) = self.inner.files[place.file].tensor(&place.name)?;
             let elements: usize = place.shape(&entry.shape).iter().product();
             Some(match entry.encoding {
@@ -253,7 +258,7 @@ impl Weights {
 
     /// Names (in current diffusers naming) and shapes of all tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let shape = |name: &str, place: &Place| {
+        let shape = |name: &str, place: &TensorLocation| {
             let whole = &self.inner.files[place.file].info(&place.name)?.shape;
             Some(self.inner.with_added_rows(name, place.shape(whole)))
         };
@@ -359,7 +364,7 @@ impl Inner {
     }
 
     /// The tensor that `name` stands for, under its current name.
-    fn place(&self, name: &str) -> Option<(&str, &Place)> {
+    fn place(&self, name: &str) -> Option<(&str, &TensorLocation)> {
         let current = names::current_name(self.part, name)?;
         self.tensors.get_key_value(&current).map(|(name, place)| (name.as_str(), place))
     }
@@ -367,7 +372,7 @@ impl Inner {
     /// The shape of the tensor `name` with the rows that changes add to it.
     fn with_added_rows(&self, name: &str, mut shape: Vec<usize>) -> Vec<usize> {
         if let (Some(changes), Some(rows)) = (self.changes.get(name), shape.first_mut()) {
-            *rows += changes.iter().map(Change::added_rows).sum::<usize>();
+            *rows += changes.iter().map(TensorChange::added_rows).sum::<usize>();
         }
         shape
     }

@@ -7,7 +7,7 @@
 
 use super::change::RowsOf;
 use super::file::WeightFile;
-use super::place::Place;
+use super::place::TensorLocation;
 use std::collections::BTreeMap;
 
 /// What some programs put before each name.
@@ -53,22 +53,22 @@ const SINGLE: [(&str, &str); 4] = [
 
 /// Which transformer a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transformer {
+pub(crate) enum TransformerKind {
     Flux,
     ZImage,
 }
 
 /// Tensors by which a transformer is known, in the authors' naming and in diffusers'.
-const MARKS: [(&str, Transformer); 5] = [
-    ("double_blocks.0.img_attn.qkv.weight", Transformer::Flux),
-    ("single_transformer_blocks.0.norm.linear.weight", Transformer::Flux),
-    ("noise_refiner.0.attention.qkv.weight", Transformer::ZImage),
-    ("noise_refiner.0.attention.to_q.weight", Transformer::ZImage),
-    ("layers.0.attention.norm_q.weight", Transformer::ZImage),
+const MARKS: [(&str, TransformerKind); 5] = [
+    ("double_blocks.0.img_attn.qkv.weight", TransformerKind::Flux),
+    ("single_transformer_blocks.0.norm.linear.weight", TransformerKind::Flux),
+    ("noise_refiner.0.attention.qkv.weight", TransformerKind::ZImage),
+    ("noise_refiner.0.attention.to_q.weight", TransformerKind::ZImage),
+    ("layers.0.attention.norm_q.weight", TransformerKind::ZImage),
 ];
 
 /// The transformer that `file` holds, if it is one of these.
-pub(crate) fn transformer(file: &WeightFile) -> Option<Transformer> {
+pub(crate) fn transformer(file: &WeightFile) -> Option<TransformerKind> {
     let has = |name: &str| file.info(name).is_some() || file.info(&format!("{PREFIX}{name}")).is_some();
     MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind)
 }
@@ -76,7 +76,11 @@ pub(crate) fn transformer(file: &WeightFile) -> Option<Transformer> {
 /// Where the tensors of diffusers' naming lie in `file`, which is number `index`. Beside them the
 /// names of tensors of no use: other parts, and what the original keeps beside. Tensors in
 /// diffusers' naming are taken as they are.
-pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTreeMap<String, Place>, Vec<String>) {
+pub(crate) fn places(
+    kind: TransformerKind,
+    index: usize,
+    file: &WeightFile,
+) -> (BTreeMap<String, TensorLocation>, Vec<String>) {
     let prefixed = file.names().any(|name| name.starts_with(PREFIX));
     let (mut places, mut left) = (BTreeMap::new(), Vec::new());
     for full in file.names() {
@@ -89,10 +93,10 @@ pub(crate) fn places(kind: Transformer, index: usize, file: &WeightFile) -> (BTr
             continue;
         };
         let rows = file.info(full).and_then(|entry| entry.shape.first().copied()).unwrap_or(0);
-        let place = Place::new(index, full);
+        let place = TensorLocation::new(index, full);
         let found = match kind {
-            Transformer::Flux => flux(name, rows, place),
-            Transformer::ZImage => z_image(name, place),
+            TransformerKind::Flux => flux(name, rows, place),
+            TransformerKind::ZImage => z_image(name, place),
         };
         places.extend(found);
     }
@@ -157,8 +161,8 @@ fn thirds(path: &str, layers: [&str; 3]) -> Pieces {
 }
 
 /// What the tensor `name` of FLUX.1, with so many rows, is in diffusers' naming.
-fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
-    let as_it_is = |place: Place| vec![(name.to_string(), place)];
+fn flux(name: &str, rows: usize, place: TensorLocation) -> Vec<(String, TensorLocation)> {
+    let as_it_is = |place: TensorLocation| vec![(name.to_string(), place)];
     let Some((layer, leaf)) = name.rsplit_once('.') else { return as_it_is(place) };
     // The scale of a norm is its weight.
     let leaf = if leaf == "scale" { "weight" } else { leaf };
@@ -202,7 +206,7 @@ fn flux(name: &str, rows: usize, place: Place) -> Vec<(String, Place)> {
 }
 
 /// What the tensor `name` of Z-Image is in diffusers' naming.
-fn z_image(name: &str, place: Place) -> Vec<(String, Place)> {
+fn z_image(name: &str, place: TensorLocation) -> Vec<(String, TensorLocation)> {
     if let Some(path) = name.strip_suffix(".attention.qkv.weight") {
         let third = |(third, own)| (format!("{path}.attention.{own}.weight"), place.clone().third(Some(third)));
         return ["to_q", "to_k", "to_v"].into_iter().enumerate().map(third).collect();

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct TensorLocation {
     /// Index into the files.
     pub(super) file: usize,
     /// The name in that file.
@@ -30,7 +30,7 @@ enum Rows {
     Range(Range<usize>),
 }
 
-impl Place {
+impl TensorLocation {
     /// The whole tensor `name` of the file with this index.
     pub(crate) fn new(file: usize, name: &str) -> Self {
         Self { file, name: name.into(), rows: None, transposed: false, swapped: false }
@@ -152,12 +152,12 @@ mod tests {
     fn rows_thirds_and_halves_are_found() {
         let values: Vec<u8> = (0..12u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
         let entry = Entry { encoding: Encoding::Plain(Dtype::F32), shape: vec![6, 2], range: 0..48, scale: Vec::new() };
-        let read = |place: Place| {
+        let read = |place: TensorLocation| {
             let shape = Shape::from(place.shape(&entry.shape));
             let tensor = place.read(&values, &entry, shape, DType::F32, &Device::Cpu);
             tensor.unwrap_or_else(|_| panic!("{place:?}")).flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
-        let whole = || Place::new(0, "a");
+        let whole = || TensorLocation::new(0, "a");
         assert_eq!(read(whole().third(Some(1))), [4.0, 5.0, 6.0, 7.0]);
         assert_eq!(read(whole().rows(5..6)), [10.0, 11.0]);
         assert_eq!(read(whole().swapped(true))[..8], [6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 0.0, 1.0]);
@@ -171,7 +171,7 @@ mod tests {
         let encoding = Encoding::Plain(Dtype::F8_E4M3);
         for (scale, expected) in [(vec![3.0], [3.0, 6.0]), (vec![3.0, 0.5], [0.5, 1.0])] {
             let entry = Entry { encoding, shape: vec![2, 2], range: 0..4, scale };
-            let place = Place::new(0, "a").rows(1..2);
+            let place = TensorLocation::new(0, "a").rows(1..2);
             let tensor = place.read(&bytes, &entry, Shape::from((1, 2)), DType::F32, &Device::Cpu);
             let tensor = tensor.unwrap_or_else(|_| panic!("not read"));
             assert_eq!(tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);

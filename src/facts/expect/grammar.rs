@@ -12,7 +12,7 @@
 //! THING     a word or phrase as --words names it; in quotation marks it is taken as it stands: "no entry"@left
 //! ```
 
-use super::kind::{Expectation, Expectations, Kind, Side, wrong};
+use super::kind::{Expectation, ExpectationKind, Expectations, ImageSide, wrong};
 use crate::argument::EXPECT;
 use crate::facts::lexicon::{PHRASES, Relation};
 use crate::heatmap::Bounds;
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A relation, a thing, or no thing.
-    fn of_pieces(&self, pieces: &[Piece]) -> Result<Kind> {
+    fn of_pieces(&self, pieces: &[Piece]) -> Result<ExpectationKind> {
         let named = |pieces: &[Piece], at: usize, missing: &str| -> Result<String> {
             thing(pieces).ok_or_else(|| self.wrong(at, missing))?.map_err(|(at, reason)| self.wrong(at, reason))
         };
@@ -156,10 +156,14 @@ impl<'a> Reader<'a> {
             if let Some((first, ..)) = relation(&pieces[1..]) {
                 return Err(self.wrong(pieces[1 + first].from, "`no` goes with a thing alone, as in \"no fox\""));
             }
-            return Ok(Kind::Absent(named(&pieces[1..], pieces[0].to, "no what? name a thing, as in \"no fox\"")?));
+            return Ok(ExpectationKind::Absent(named(
+                &pieces[1..],
+                pieces[0].to,
+                "no what? name a thing, as in \"no fox\"",
+            )?));
         }
         let Some((first, last, relation)) = relation(pieces) else {
-            return Ok(Kind::Drawn(named(pieces, start, THINGS)?));
+            return Ok(ExpectationKind::Drawn(named(pieces, start, THINGS)?));
         };
         if let Some((second, ..)) = self::relation(&pieces[last..]) {
             let at = pieces[last + second].from;
@@ -169,20 +173,20 @@ impl<'a> Reader<'a> {
         let subject = named(&pieces[..first - said], start, "no thing stands before the relation")?;
         let after = pieces[last - 1].to;
         let object = named(&pieces[last..], after, "no thing stands after the relation")?;
-        Ok(Kind::Lies { subject, relation, object })
+        Ok(ExpectationKind::Lies { subject, relation, object })
     }
 
     /// What stands after `@`: a side or a box.
-    fn place(&mut self, thing: String) -> Result<Kind> {
+    fn place(&mut self, thing: String) -> Result<ExpectationKind> {
         self.skip_space();
         let start = self.at;
         if self.peek().is_some_and(|c| c.is_ascii_digit() || "+-.".contains(c)) {
-            return Ok(Kind::Within { thing, bounds: self.bounds()? });
+            return Ok(ExpectationKind::Within { thing, bounds: self.bounds()? });
         }
         let pieces = self.pieces()?;
         let names: Vec<String> = pieces.iter().map(|piece| piece.text.to_lowercase()).collect();
         let name = names.join(" ");
-        let side = Side::NAMED.iter().find(|(known, _)| *known == name).map(|(_, side)| *side);
+        let side = ImageSide::NAMED.iter().find(|(known, _)| *known == name).map(|(_, side)| *side);
         let side = side.ok_or_else(|| {
             let sides =
                 "left, right, top, bottom, centre, top left and the like, or a box X,Y,W,H in shares of the image";
@@ -191,7 +195,7 @@ impl<'a> Reader<'a> {
         if self.peek() == Some('@') {
             return Err(self.wrong(self.at, "one place at a time; put a comma between and name the thing again"));
         }
-        Ok(Kind::At { thing, side })
+        Ok(ExpectationKind::At { thing, side })
     }
 
     /// `X,Y,W,H`.
@@ -283,34 +287,34 @@ fn thing(pieces: &[Piece]) -> Option<Result<String, (usize, &'static str)>> {
 mod tests {
     use super::*;
 
-    fn kinds(text: &str) -> Vec<Kind> {
+    fn kinds(text: &str) -> Vec<ExpectationKind> {
         text.parse::<Expectations>().unwrap().0.into_iter().map(|expectation| expectation.kind).collect()
     }
 
-    fn lies(subject: &str, relation: Relation, object: &str) -> Kind {
-        Kind::Lies { subject: subject.into(), relation, object: object.into() }
+    fn lies(subject: &str, relation: Relation, object: &str) -> ExpectationKind {
+        ExpectationKind::Lies { subject: subject.into(), relation, object: object.into() }
     }
 
     #[test]
     fn every_form_is_read() {
         let bounds = Bounds { left: 0.5, top: 0.3, right: 1.0, bottom: 0.8 };
-        let at = |thing: &str, side| Kind::At { thing: thing.into(), side };
+        let at = |thing: &str, side| ExpectationKind::At { thing: thing.into(), side };
         assert_eq!(
             kinds("frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5, no fox,house"),
             [
                 lies("frog", Relation::RightOf, "apple"),
-                at("apple", Side::Left),
-                Kind::Within { thing: "frog".into(), bounds },
-                Kind::Absent("fox".into()),
-                Kind::Drawn("house".into()),
+                at("apple", ImageSide::Left),
+                ExpectationKind::Within { thing: "frog".into(), bounds },
+                ExpectationKind::Absent("fox".into()),
+                ExpectationKind::Drawn("house".into()),
             ]
         );
         assert_eq!(
             kinds(" the green frog is to the right of a red apple ,apple#2 @ Top Left,, \"no entry\"@centre"),
             [
                 lies("green frog", Relation::RightOf, "red apple"),
-                at("apple#2", Side::TopLeft),
-                at("no entry", Side::Centre),
+                at("apple#2", ImageSide::TopLeft),
+                at("no entry", ImageSide::Centre),
             ]
         );
         assert_eq!(kinds("cat on top of fire truck"), [lies("cat", Relation::Above, "fire truck")]);

@@ -1,6 +1,6 @@
 //! Whether the maps of a run are as expected.
 
-use super::kind::{Expectation, Expectations, Kind, wrong};
+use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Relation};
 use crate::facts::things::of_its_things;
@@ -39,16 +39,16 @@ pub struct Outcome {
     /// The figure that decides; absent where there is none, as a map is empty or a word is not
     /// there.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub figure: Option<Figure>,
+    pub figure: Option<Measurement>,
     /// What was found, in words.
     pub says: String,
 }
 
 /// The figure that decides whether an expectation is met.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
+pub struct Measurement {
     /// What was measured.
-    pub measure: Measure,
+    pub measure: Quantity,
     /// How much it is.
     pub value: f32,
     /// From which value on the expectation is met; for an expectation of absence, from which value
@@ -59,7 +59,7 @@ pub struct Figure {
 /// What was measured for an expectation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Measure {
+pub enum Quantity {
     /// How far one centre lies from the other in the expected direction, in shares of the image's
     /// side.
     Offset,
@@ -108,7 +108,7 @@ impl Expectations {
     /// looked at for them, since the maps of a run do not tell it well.
     pub fn looked_for(&self) -> Vec<String> {
         let thing = |expectation: &Expectation| match &expectation.kind {
-            Kind::Drawn(thing) | Kind::Absent(thing) => Some(bare(thing).to_owned()),
+            ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) => Some(bare(thing).to_owned()),
             _ => None,
         };
         self.0.iter().filter_map(thing).collect()
@@ -123,7 +123,7 @@ impl Expectations {
         for expectation in &self.0 {
             for thing in expectation.kind.things() {
                 let found = match &expectation.kind {
-                    Kind::Absent(_) => can_be_told(bare(thing)),
+                    ExpectationKind::Absent(_) => can_be_told(bare(thing)),
                     kind => find(prompt, probes, kind, thing).map(drop),
                 };
                 if let Err(reason) = found {
@@ -141,7 +141,7 @@ impl Expectations {
     /// [`Error::Argument`] on `expect`, pointing at the first that stands in none.
     pub fn check_texts(&self, texts: &[&str]) -> Result<()> {
         let texts: Vec<String> = texts.iter().map(|text| normalized(text)).collect();
-        for expectation in self.0.iter().filter(|expectation| !matches!(expectation.kind, Kind::Absent(_))) {
+        for expectation in self.0.iter().filter(|expectation| !matches!(expectation.kind, ExpectationKind::Absent(_))) {
             for thing in expectation.kind.things() {
                 let bare = normalized(thing.split('#').next().unwrap_or(thing));
                 if texts.iter().all(|text| !text.contains(&bare)) {
@@ -164,7 +164,7 @@ impl Expectations {
         let sighting = |outcome: &Outcome| {
             let one: Self = outcome.expectation.parse().ok()?;
             let thing = one.looked_for().into_iter().next()?;
-            let figure = outcome.figure.filter(|figure| figure.measure == Measure::Gain)?;
+            let figure = outcome.figure.filter(|figure| figure.measure == Quantity::Gain)?;
             Some(Sighting { thing, gain: figure.value })
         };
         outcomes.iter().filter_map(sighting).collect()
@@ -191,8 +191,8 @@ impl Expectations {
         let mut judged_by = Vec::with_capacity(self.0.len());
         for expectation in &self.0 {
             let refuse = |reason: &str| wrong(expectation.character, &in_quotes(&expectation.text), reason);
-            if let Kind::Drawn(thing) | Kind::Absent(thing) = &expectation.kind {
-                if let (Kind::Drawn(_), Err(Unfound(reason, true))) =
+            if let ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) = &expectation.kind {
+                if let (ExpectationKind::Drawn(_), Err(Unfound(reason, true))) =
                     (&expectation.kind, find(prompt, &[], &expectation.kind, thing))
                 {
                     judged_by.push(By::Nothing(reason));
@@ -266,13 +266,13 @@ fn can_be_told(thing: &str) -> Result<(), Unfound> {
 }
 
 /// The one word, phrase or probe that `thing` is.
-fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &Kind, thing: &str) -> Result<WordInfo, Unfound> {
+fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &ExpectationKind, thing: &str) -> Result<WordInfo, Unfound> {
     let words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
         Error::Argument { reason, .. } => Unfound(reason, true),
         other => Unfound(other.to_string(), true),
     })?;
     let word = only(thing, words).map_err(|reason| Unfound(reason, false))?;
-    if matches!(kind, Kind::Drawn(_)) {
+    if matches!(kind, ExpectationKind::Drawn(_)) {
         can_be_told(&word.text)?;
     }
     Ok(of_its_things(prompt, &word))
@@ -285,8 +285,8 @@ impl<'a> Found<'a> {
 }
 
 /// As [`judge`], of whether a thing was drawn, by its sighting.
-fn judge_sighting(kind: &Kind, gain: f32) -> (Option<bool>, Option<Figure>, String) {
-    let figure = Figure { measure: Measure::Gain, value: gain, bound: SEEN };
+fn judge_sighting(kind: &ExpectationKind, gain: f32) -> (Option<bool>, Option<Measurement>, String) {
+    let figure = Measurement { measure: Quantity::Gain, value: gain, bound: SEEN };
     let seen = gain >= SEEN;
     let may = if seen { "may be there" } else { "may not be there" };
     let helps = match gain >= 0.0 {
@@ -298,14 +298,14 @@ fn judge_sighting(kind: &Kind, gain: f32) -> (Option<bool>, Option<Figure>, Stri
          (from {} on it counts as there)",
         percent(SEEN)
     );
-    (Some(seen != matches!(kind, Kind::Absent(_))), Some(figure), says)
+    (Some(seen != matches!(kind, ExpectationKind::Absent(_))), Some(figure), says)
 }
 
 /// Whether an expectation of the things `found` is met, the figure that decides, and both in words.
-fn judge(kind: &Kind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Figure>, String) {
+fn judge(kind: &ExpectationKind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Measurement>, String) {
     let empty = || (Some(false), None, "its map is empty".to_owned());
     match (kind, found) {
-        (Kind::Lies { relation, object, .. }, [subject, other]) => {
+        (ExpectationKind::Lies { relation, object, .. }, [subject, other]) => {
             let (holds, offset) = holds(*relation, &subject.layout, &other.layout);
             let Some(offset) = offset else {
                 let says = match (relation, holds) {
@@ -317,7 +317,7 @@ fn judge(kind: &Kind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Fig
             };
             // Negative for left and up, whichever is expected.
             let value = if matches!(relation, Relation::LeftOf | Relation::Above) { -offset } else { offset };
-            let figure = Figure { measure: Measure::Offset, value, bound: APART };
+            let figure = Measurement { measure: Quantity::Offset, value, bound: APART };
             let side = if matches!(relation, Relation::LeftOf | Relation::RightOf) { "width" } else { "height" };
             let says = format!(
                 "its centre lies {} of the {side} {} that of {object} ({} decide)",
@@ -327,17 +327,17 @@ fn judge(kind: &Kind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Fig
             );
             (Some(holds == Some(true)), Some(figure), says)
         }
-        (Kind::At { side, .. }, [one]) => {
+        (ExpectationKind::At { side, .. }, [one]) => {
             let Some(at) = one.layout.centroid else { return empty() };
             let value = side.margin(at);
-            let figure = Figure { measure: Measure::Margin, value, bound: 0.0 };
+            let figure = Measurement { measure: Quantity::Margin, value, bound: 0.0 };
             let says = format!("its centre lies at {} of the width and {} of the height", percent(at.x), percent(at.y));
             (Some(value >= 0.0), Some(figure), says)
         }
-        (Kind::Within { bounds, .. }, [one]) => {
+        (ExpectationKind::Within { bounds, .. }, [one]) => {
             let Some(box_of_it) = one.layout.bounds else { return empty() };
             let value = share_inside(one.map, grid, one.layout.threshold, *bounds);
-            let figure = Figure { measure: Measure::Inside, value, bound: INSIDE };
+            let figure = Measurement { measure: Quantity::Inside, value, bound: INSIDE };
             let says = format!(
                 "{} of its region lies in the box (half decides); the box around it and this one overlap by {} (IoU)",
                 percent(value),

@@ -21,16 +21,16 @@ pub(super) struct Expectation {
     pub text: String,
     /// Where it begins in the list, in characters from 1.
     pub character: usize,
-    pub kind: Kind,
+    pub kind: ExpectationKind,
 }
 
 /// What is expected.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ExpectationKind {
     /// A thing lies to another like this.
     Lies { subject: String, relation: Relation, object: String },
     /// A thing lies on a side of the image.
-    At { thing: String, side: Side },
+    At { thing: String, side: ImageSide },
     /// A thing lies in a box.
     Within { thing: String, bounds: Bounds },
     /// A thing was drawn.
@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Absent(String),
 }
 
-impl Kind {
+impl ExpectationKind {
     /// The things that it names.
     pub fn things(&self) -> Vec<&str> {
         match self {
@@ -53,7 +53,7 @@ impl Kind {
 
 /// A side of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum ImageSide {
     Left,
     Right,
     Top,
@@ -65,7 +65,7 @@ pub(super) enum Side {
     BottomRight,
 }
 
-impl Side {
+impl ImageSide {
     /// The names that are read; the first of each is its own.
     pub const NAMED: [(&str, Self); 15] = [
         ("left", Self::Left),
@@ -133,7 +133,7 @@ mod tests {
             ("bottom left", at(0.4, 0.6), at(0.6, 0.6)),
             ("bottom right", at(0.6, 0.6), at(0.6, 0.4)),
         ] {
-            let side = Side::NAMED.iter().find(|(known, _)| *known == name).unwrap().1;
+            let side = ImageSide::NAMED.iter().find(|(known, _)| *known == name).unwrap().1;
             assert!(side.margin(inside) >= 0.0 && side.margin(outside) < 0.0, "{name}");
         }
     }

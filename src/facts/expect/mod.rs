@@ -9,5 +9,5 @@ mod grammar;
 mod judge;
 mod kind;
 
-pub use judge::{Figure, INSIDE, Measure, Outcome, SEEN, Sighting};
+pub use judge::{INSIDE, Measurement, Outcome, Quantity, SEEN, Sighting};
 pub use kind::{CENTRE, Expectations};

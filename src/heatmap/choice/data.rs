@@ -1,6 +1,6 @@
 //! An aggregate as data, for `run.json` and other files.
 
-use super::{Aggregate, Queries, SiteFilter};
+use super::{Aggregate, Encoder, QuerySource, SiteFilter};
 use crate::trace::Half;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +21,8 @@ struct Data {
     half: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     queries: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoder: Option<String>,
 }
 
 /// How the half of the negative prompt is called.
@@ -42,7 +44,8 @@ impl Serialize for Aggregate {
             heads: self.heads.as_ref().map(ToString::to_string),
             steps: self.steps.as_ref().map(ToString::to_string),
             half: (self.half == Half::Unconditional).then(|| UNCONDITIONAL.to_owned()),
-            queries: (self.queries == Queries::Text).then(|| TEXT.to_owned()),
+            queries: (self.queries == QuerySource::Text).then(|| TEXT.to_owned()),
+            encoder: (self.encoder != Encoder::Both).then(|| self.encoder.name().to_owned()),
         };
         for filter in &self.sites {
             match filter {
@@ -76,10 +79,12 @@ impl<'de> Deserialize<'de> for Aggregate {
             Some(other) => return Err(D::Error::custom(format!("there is no half {other:?}"))),
         };
         how.queries = match data.queries.as_deref() {
-            None | Some("image") => Queries::Image,
-            Some(TEXT) => Queries::Text,
+            None | Some("image") => QuerySource::Image,
+            Some(TEXT) => QuerySource::Text,
             Some(other) => return Err(D::Error::custom(format!("there are no queries {other:?}"))),
         };
+        let encoder = data.encoder.map(|text| text.parse().map_err(D::Error::custom)).transpose()?;
+        how.encoder = encoder.unwrap_or_default();
         Ok(how)
     }
 }
@@ -149,6 +154,7 @@ mod tests {
             "daam, heads 1",
             "last-up, steps 0.2..0.8",
             "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, unconditional half, queries of the text",
+            "daam, encoder clip",
         ] {
             let how: Aggregate = written.parse().unwrap();
             let json = serde_json::to_string(&how).unwrap();
@@ -156,6 +162,11 @@ mod tests {
         }
         let json = serde_json::to_string(&"all, layers up, heads 0-3".parse::<Aggregate>().unwrap()).unwrap();
         assert_eq!(json, r#"{"name":"all","layers":["up"],"heads":"0-3"}"#);
+        let json = serde_json::to_string(&"all, encoder t5".parse::<Aggregate>().unwrap()).unwrap();
+        assert_eq!(json, r#"{"name":"all","encoder":"t5"}"#);
+        let json = r#"{"name":"all","encoder":"both"}"#;
+        assert_eq!(serde_json::from_str::<Aggregate>(json).unwrap(), Aggregate::named("all").unwrap());
+        assert!(serde_json::from_str::<Aggregate>(r#"{"name":"all","encoder":"bert"}"#).is_err());
         for wrong in [r#"{"name":"best"}"#, r#"{"name":"all","heads":"x"}"#, r#"{"name":"all","half":"third"}"#] {
             assert!(serde_json::from_str::<Aggregate>(wrong).is_err(), "{wrong}");
         }

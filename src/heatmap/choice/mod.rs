@@ -5,8 +5,8 @@ pub(super) mod data;
 mod ranges;
 mod sites;
 
-use crate::argument::{AGGREGATE, Argument, HALF, HEADS, LAYERS, QUERIES, RESOLUTION, STEPS_WINDOW};
-use crate::trace::{Grid, Half, Site, Stage};
+use crate::argument::{AGGREGATE, Argument, ENCODER, HALF, HEADS, LAYERS, QUERIES, RESOLUTION, STEPS_WINDOW};
+use crate::trace::{Grid, Half, PromptInfo, Site, Stage};
 use crate::{Error, Result};
 pub use ranges::{HeadSet, StepWindow};
 use sites::stage_name;
@@ -53,7 +53,7 @@ pub enum Measure {
 
 /// Whose attention a map is of, where text and image attend to each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Queries {
+pub enum QuerySource {
     /// What each place of the image gives to the word.
     #[default]
     Image,
@@ -61,9 +61,43 @@ pub enum Queries {
     Text,
 }
 
-impl Queries {
+impl QuerySource {
     /// Each with its name.
     pub const NAMED: [(&str, Self); 2] = [("image", Self::Image), ("text", Self::Text)];
+}
+
+/// Which text encoder's tokens of a word a map is of, in Stable Diffusion 3, which has a word in
+/// CLIP's text and in T5's. Both are keys of one softmax.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encoder {
+    /// Those of both, together.
+    #[default]
+    Both,
+    /// CLIP's alone. What T5's get counts as the padding's.
+    Clip,
+    /// T5's alone. What CLIP's get counts as the padding's.
+    T5,
+}
+
+impl Encoder {
+    /// Each with its name.
+    pub const NAMED: [(&str, Self); 3] = [("both", Self::Both), ("clip", Self::Clip), ("t5", Self::T5)];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, encoder)| *encoder == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Encoder {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, encoder)| *encoder);
+        found.ok_or_else(|| {
+            Error::argument(ENCODER, format!("{} is unknown; choose clip, t5 or both", crate::in_quotes(text)))
+        })
+    }
 }
 
 /// What the maps of a word's tokens make together.
@@ -222,7 +256,9 @@ pub struct Aggregate {
     /// What the maps measure.
     pub measure: Measure,
     /// Whose attention it is.
-    pub queries: Queries,
+    pub queries: QuerySource,
+    /// Which text encoder's tokens count.
+    pub encoder: Encoder,
 }
 
 impl Default for Aggregate {
@@ -247,8 +283,8 @@ impl Aggregate {
         };
         let (name, sites) = (found.name.to_string(), found.sites.to_vec());
         let NamedAggregate { compete, of_tokens, measure, .. } = *found;
-        let (half, queries) = (Half::Conditional, Queries::Image);
-        Ok(Self { name, sites, heads: None, steps: None, half, compete, of_tokens, measure, queries })
+        let (half, queries, encoder) = (Half::Conditional, QuerySource::Image, Encoder::Both);
+        Ok(Self { name, sites, heads: None, steps: None, half, compete, of_tokens, measure, queries, encoder })
     }
 
     /// This aggregate, taking only sites that `filter` takes too.
@@ -291,6 +327,21 @@ impl Aggregate {
         Ok(chosen)
     }
 
+    /// Which tokens of `prompt` are the other encoder's and left out, `[T]`. Empty where none is.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where one encoder is chosen and the prompt has one reading.
+    pub fn silent(&self, prompt: &PromptInfo) -> Result<Vec<bool>> {
+        if self.encoder == Encoder::Both {
+            return Ok(Vec::new());
+        }
+        let Some(behind) = prompt.behind() else {
+            let reason = "this run's prompt has one reading; leave it out: it is for Stable Diffusion 3 with T5";
+            return Err(Error::argument(ENCODER, reason));
+        };
+        Ok((0..prompt.tokens.len()).map(|token| (token < behind) == (self.encoder == Encoder::T5)).collect())
+    }
+
     /// That nothing is chosen which GoCA weights itself.
     fn check_goca(&self) -> Result<()> {
         let narrowed = match self.sites.first() {
@@ -302,7 +353,8 @@ impl Aggregate {
             narrowed,
             self.heads.as_ref().map(|_| HEADS),
             self.steps.as_ref().map(|_| STEPS_WINDOW),
-            (self.queries == Queries::Text).then_some(QUERIES),
+            (self.queries == QuerySource::Text).then_some(QUERIES),
+            (self.encoder != Encoder::Both).then_some(ENCODER),
             (self.half == Half::Unconditional).then_some(HALF),
         ];
         match chosen.into_iter().flatten().next() {
@@ -320,14 +372,14 @@ impl Aggregate {
         match (self.measure, self.queries) {
             (Measure::Goca, _) => "GoCA’s map of the word, from its lowest place to its highest",
             (Measure::Concepts, _) => "how much of each place is the word’s among the run’s concepts",
-            (Measure::Attention, Queries::Text) => "how much of the word’s own attention goes to each place",
-            (Measure::Attention, Queries::Image) => "how much of each place’s attention goes to the word",
+            (Measure::Attention, QuerySource::Text) => "how much of the word’s own attention goes to each place",
+            (Measure::Attention, QuerySource::Image) => "how much of each place’s attention goes to the word",
         }
     }
 
     /// Whether the maps are of the attention that places pay.
     pub fn is_of_places(&self) -> bool {
-        self.measure == Measure::Attention && self.queries == Queries::Image
+        self.measure == Measure::Attention && self.queries == QuerySource::Image
     }
 
     /// The argument to blame when no site is left.
@@ -350,6 +402,9 @@ const UNCONDITIONAL: &str = "unconditional half";
 /// How the text's own queries are written after the rest.
 const TEXT_QUERIES: &str = "queries of the text";
 
+/// What stands before the encoder whose tokens alone count.
+const ENCODER_IS: &str = "encoder ";
+
 impl fmt::Display for Aggregate {
     /// As in `daam, layers up, heads 0-3`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -370,8 +425,11 @@ impl fmt::Display for Aggregate {
         if self.half == Half::Unconditional {
             write!(f, ", {UNCONDITIONAL}")?;
         }
-        if self.queries == Queries::Text {
+        if self.queries == QuerySource::Text {
             write!(f, ", {TEXT_QUERIES}")?;
+        }
+        if self.encoder != Encoder::Both {
+            write!(f, ", {ENCODER_IS}{}", self.encoder.name())?;
         }
         Ok(())
     }
@@ -398,7 +456,9 @@ impl FromStr for Aggregate {
             } else if part == UNCONDITIONAL {
                 how.half = Half::Unconditional;
             } else if part == TEXT_QUERIES {
-                how.queries = Queries::Text;
+                how.queries = QuerySource::Text;
+            } else if let Some(encoder) = part.strip_prefix(ENCODER_IS) {
+                how.encoder = encoder.parse()?;
             } else {
                 return Err(Error::argument(AGGREGATE, format!("{text:?} cannot be read: {part:?} is unknown")));
             }
@@ -445,10 +505,11 @@ mod tests {
         }
         Aggregate::default();
         let whole = "all, layers up,down_blocks.0.*, resolution 16,24x16, heads 0-3,7, steps 3-9, unconditional half, \
-        queries of the text";
+        queries of the text, encoder t5";
         for written in ["compete", "daam, heads 1", "last-up, steps 0.2..0.8", whole] {
             assert_eq!(written.parse::<Aggregate>().unwrap().to_string(), written);
         }
+        assert!("all, encoder bert".parse::<Aggregate>().is_err());
         assert!("all, heads x".parse::<Aggregate>().is_err() && "best".parse::<Aggregate>().is_err());
         assert!(Aggregate::named("best").unwrap_err().to_string().contains("daam, all"));
     }

@@ -7,7 +7,7 @@ use super::super::buffer::{Aligned, SharedMut};
 use super::super::gemm::micro;
 use super::super::gemm_bf16;
 use super::super::machine::{TILE, shape};
-use super::super::tile::Store;
+use super::super::tile::TileOutput;
 use super::packed_keys::PackedKeys;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
@@ -44,7 +44,7 @@ pub(super) struct Probabilities {
 /// loaded. When a later block of keys holds a higher score, `sums` and `total` are scaled by
 /// `exp(old - new)`. So no matrix of all scores is ever formed. Probabilities need every score of a
 /// row at the end: then `k` is all keys, and `r` is one register tile.
-pub(super) struct Block<'a> {
+pub(super) struct ScoreBlock<'a> {
     pub(super) packed: &'a PackedKeys,
     pub(super) queries: &'a [f32],
     pub(super) count: usize,
@@ -61,7 +61,7 @@ pub(super) struct Block<'a> {
     pub(super) scratch: &'a mut [Aligned; 4],
 }
 
-impl SimdOp for Block<'_> {
+impl SimdOp for ScoreBlock<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -117,7 +117,7 @@ impl SimdOp for Block<'_> {
                 let keys = self.packed.keys.as_ptr().add((self.place * whole + first) * width / share);
                 for at in 0..panels {
                     for (index, pointers) in pointers[..tiles].iter().enumerate() {
-                        let store = Store {
+                        let store = TileOutput {
                             out: scores.add(index * tile * stride + at * panel),
                             stride,
                             rows: tile.min(self.rows - index * tile),

@@ -12,7 +12,7 @@ pub use packed_keys::PackedKeys;
 use super::buffer::{Aligned, SharedMut, filled};
 use super::machine::shape;
 use super::threads;
-use block::{Block, Probabilities, QUERIES};
+use block::{Probabilities, QUERIES, ScoreBlock};
 use rten_simd::SimdOp;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -74,7 +74,7 @@ impl PackedKeys {
             threads::each(self.batch * self.heads * blocks, nanoseconds, |task| {
                 let (place, at) = (task / blocks, task % blocks * block);
                 SCRATCH.with_borrow_mut(|scratch| {
-                    Block {
+                    ScoreBlock {
                         packed: self,
                         queries,
                         count,

@@ -11,14 +11,18 @@ const GRID = RUN.latent;
 // What the calls of the denoiser are: steps, or the noise levels that a picture was shown at.
 const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
+// Tokens of the text encoder that the run's own maps leave out: what they get counts as the padding's.
+const SILENT = RUN.official ? RUN.official.silent : [], isHeard = (token) => !SILENT.includes(token);
+const tokensOf = (kind) => RUN.tokens.flatMap((token, i) => (token.kind === kind && isHeard(i) ? [i] : []));
+
 // What can be shown: the prompt's words, the special tokens, then the probes.
 const ENTRIES = RUN.words.map((word, i) => ({
-  index: i, key: String(i), label: word.text, special: false, little: word.little, channels: word.tokens, occurrence: word.occurrence, weight: word.weight, own: i,
+  index: i, key: String(i), label: word.text, special: false, little: word.little, channels: word.tokens.filter(isHeard), occurrence: word.occurrence, weight: word.weight, own: i,
 }));
 for (const [key, label, channels] of [
-  ['s', 'start', RUN.tokens.flatMap((t, i) => (t.kind === 'start' ? [i] : []))],
-  ['e', 'end', RUN.tokens.flatMap((t, i) => (t.kind === 'end' ? [i] : []))],
-  ['p', RUN.joint ? 'padding and image' : 'padding', RUN.padding > 0 || RUN.joint ? [REST] : []],
+  ['s', 'start', tokensOf('start')],
+  ['e', 'end', tokensOf('end')],
+  ['p', SILENT.length ? 'padding, image and the other encoder' : RUN.joint ? 'padding and image' : 'padding', RUN.padding > 0 || RUN.joint ? [REST, ...SILENT] : []],
 ]) {
   if (channels.length) ENTRIES.push({index: ENTRIES.length, key, label, special: true, channels, occurrence: 1});
 }
@@ -115,15 +119,16 @@ function entryMap(maps, entry) {
   }
   return map;
 }
-// The maps of an entry's channels together; DAAM takes their mean.
+// The maps of an entry's channels together; DAAM takes their mean. A word that the chosen encoder did not read has none.
 function sumOf(own, entry, channel) {
+  if (!entry.channels.length) return channel(REST).slice().fill(0);
   const map = channel(entry.channels[0]).slice();
   for (const other of entry.channels.slice(1)) addInto(map, channel(other), 1);
-  if (own && own.mean) for (let i = 0; i < map.length; i++) map[i] /= entry.channels.length;
+  if (own && own.mean && entry.key !== 'p') for (let i = 0; i < map.length; i++) map[i] /= entry.channels.length;
   return map;
 }
 // The attention to all text of a half together.
-const TEXT = RUN.tokens.flatMap((token, i) => (token.kind === 'text' ? [i] : []));
+const TEXT = tokensOf('text');
 const NEGATIVE_TEXT = NEGATIVE ? NEGATIVE.shares.map((_, t) => NEGATIVE_FROM + t) : [];
 function totalOf(negative, channel) {
   const [first, ...rest] = negative ? NEGATIVE_TEXT : TEXT, total = channel(first).slice();

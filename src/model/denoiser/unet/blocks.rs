@@ -1,6 +1,6 @@
 //! Down, mid and up blocks: resnets, each followed by a transformer where the block attends.
 
-use super::sites::{Pass, Places};
+use super::sites::{BlockPlaces, Pass};
 use super::transformer::{Shape, Transformer};
 use crate::checkpoint::{UnetBlock, UnetConfig};
 use crate::model::layers::{Builder, Downsample, FeatureMap, Upsample};
@@ -25,7 +25,7 @@ fn transformers(
     config: &UnetConfig,
     block: &UnetBlock,
     position: &Position,
-    places: &mut Places,
+    places: &mut BlockPlaces,
     b: &Builder,
 ) -> Result<Vec<Transformer>> {
     let transformer = |(index, &layers): (usize, &usize)| {
@@ -56,7 +56,7 @@ impl DownBlock {
         config: &UnetConfig,
         block: &UnetBlock,
         position: &Position,
-        places: &mut Places,
+        places: &mut BlockPlaces,
         b: &Builder,
     ) -> Result<Self> {
         let layer = |index: usize| {
@@ -107,7 +107,7 @@ impl MidBlock {
         config: &UnetConfig,
         block: &UnetBlock,
         position: &Position,
-        places: &mut Places,
+        places: &mut BlockPlaces,
         b: &Builder,
     ) -> Result<Self> {
         let layer = |index: usize| resnet(config, block.in_channels, block.out_channels, &b.pp("resnets").pp(index));
@@ -141,7 +141,7 @@ impl UpBlock {
         config: &UnetConfig,
         block: &UnetBlock,
         position: &Position,
-        places: &mut Places,
+        places: &mut BlockPlaces,
         b: &Builder,
     ) -> Result<Self> {
         let layer = |index: usize| {

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 use blocks::{DownBlock, MidBlock, Position, UpBlock};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use sites::{Pass, Places};
+use sites::{BlockPlaces, Pass};
 use time::{AddEmbedding, TimeEmbedding};
 use transformer::Transformer;
 
@@ -34,7 +34,7 @@ pub struct Unet {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    places: Places,
+    places: BlockPlaces,
     downsample_padding: usize,
     channels: usize,
     cross_attention_dim: usize,
@@ -58,7 +58,7 @@ impl Unet {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn build(config: &UnetConfig, b: &Builder) -> Result<Self> {
-        let mut places = Places::default();
+        let mut places = BlockPlaces::default();
         let channels = &config.block_out_channels;
         let levels = channels.len();
         let mut down_blocks = Vec::with_capacity(levels);

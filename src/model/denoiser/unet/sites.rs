@@ -20,9 +20,9 @@ struct Place {
 
 /// The transformer blocks in network order; filled while the network is built.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct BlockPlaces(Vec<Place>);
 
-impl Places {
+impl BlockPlaces {
     /// Enters the transformer block at weight path `path` with so many heads of `head_dim`
     /// channels. Its grid is the latent's halved `level` times. Returns its index.
     pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, head_dim: usize, level: usize) -> usize {

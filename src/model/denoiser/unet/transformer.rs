@@ -1,7 +1,7 @@
 //! The transformer between resnets: self-attention, attention to the prompt, and a gated MLP on
 //! every place of the grid.
 
-use super::sites::{Pass, Places};
+use super::sites::{BlockPlaces, Pass};
 use crate::checkpoint::UnetConfig;
 use crate::model::layers::{Attention, Builder, FeatureMap, GeGlu, GroupNorm, KeysValues, LayerNorm, Linear};
 use crate::trace::{AttentionKind, Stage};
@@ -35,7 +35,7 @@ impl Transformer {
         config: &UnetConfig,
         shape: &Shape,
         path: &str,
-        places: &mut Places,
+        places: &mut BlockPlaces,
         b: &Builder,
     ) -> Result<Self> {
         let channels = shape.channels;

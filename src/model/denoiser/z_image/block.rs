@@ -21,7 +21,7 @@ pub(super) struct Attention {
 }
 
 /// Concepts that go beside the sequence, turned by their own places.
-pub(super) struct Asked<'a> {
+pub(super) struct PlacedConcepts<'a> {
     pub(super) concepts: &'a Concepts,
     pub(super) rotary: &'a Rotary,
 }
@@ -49,7 +49,7 @@ impl Attention {
         rotary: &Rotary,
         sequence: &Sequence,
         watch: Option<&mut Watch>,
-        asked: Option<(&Asked, &Tensor)>,
+        asked: Option<(&PlacedConcepts, &Tensor)>,
     ) -> Result<(Tensor, Option<Seen>)> {
         let turned = |x: &Tensor, rotary: &Rotary| -> Result<[Tensor; 3]> {
             let [queries, keys, values] = self.both.all(x)?;
@@ -140,7 +140,7 @@ impl Block {
         x: &Tensor,
         beside: &Beside,
         watch: Option<&mut Watch>,
-        asked: Option<(&Asked, &Tensor)>,
+        asked: Option<(&PlacedConcepts, &Tensor)>,
     ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
         let &Beside { time, rotary, sequence } = beside;
         let parts = match (&self.modulation, time) {

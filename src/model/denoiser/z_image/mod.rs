@@ -17,7 +17,7 @@ use crate::model::Interrupt;
 use crate::model::layers::{Builder, LayerNorm, Linear, MemoryOrder, RmsNorm, RotaryAxes, RotaryTables};
 use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use block::{Asked, Beside, Block};
+use block::{Beside, Block, PlacedConcepts};
 use candle_core::{D, DType, Device, Tensor};
 use embed::TimestepEmbedder;
 
@@ -239,7 +239,7 @@ impl ZImage {
             None => None,
         };
         let asked = match (&prompt.concepts, &own_rotary) {
-            (Some((concepts, _)), Some(rotary)) => Some(Asked { concepts, rotary }),
+            (Some((concepts, _)), Some(rotary)) => Some(PlacedConcepts { concepts, rotary }),
             _ => None,
         };
         let mut concepts = asked.as_ref().map(|asked| asked.concepts.first()).transpose()?;
