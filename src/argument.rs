@@ -85,8 +85,8 @@ arguments! {
     DEVICE = "device": "Where tensors live.";
     DTYPE = "dtype": "The type of the weights.";
     EMBEDDING = "embedding": "A textual inversion.";
-    ENCODER = "encoder": "Whose tokens of a word a map is of.";
     EMPHASIS = "emphasis": "Whether brackets in a prompt are weights.";
+    ENCODER = "encoder": "Whose tokens of a word a map is of.";
     EXPECT = "expect": "What an image should show.";
     FORCE = "force": "Whether a file of that name is replaced.";
     GUIDANCE = "guidance": "The guidance scale.";

@@ -130,9 +130,8 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"], hide_short_help = true)]
     index: Option<PathBuf>,
 
-    /// Pack the gallery for others, as a .zip file or a new folder: its page, its images and the
-    /// pages of its cells. Nothing that only attnmap reads is packed. PROMPTS may be a gallery
-    /// then, which is packed as it is
+    /// Pack the gallery for others, as a .zip file or a new folder, without what only attnmap
+    /// reads. PROMPTS may be a gallery then, which is packed as it is
     #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
     pack: Option<PathBuf>,
 
@@ -146,8 +145,8 @@ pub struct GalleryArgs {
     #[arg(long, help_heading = "Sharing", hide_short_help = true)]
     force: bool,
 
-    /// The gallery's folder; run the same command again to continue an interrupted one
-    /// [default: outputs/<list or first prompt>-gallery, and counts up past other galleries]
+    /// The gallery's folder, where the same command goes on [default: outputs/<list or first
+    /// prompt>-gallery, and counts up past others]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
 

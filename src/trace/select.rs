@@ -251,7 +251,7 @@ mod tests {
         for word in words {
             let start = from + text[from..].find(word).unwrap();
             let end = start + word.len();
-            let occurrence = 1 + infos.iter().filter(|info| info.text == *word).count();
+            let occurrence = 1 + infos.iter().filter(|info| normalized(&info.text) == normalized(word)).count();
             infos.push(WordInfo { text: word.to_string(), start, end, tokens: vec![tokens.len()], occurrence });
             tokens.push(TokenInfo { id: 1, text: String::new(), kind: TokenKind::Text, start, end });
             from = end;

@@ -219,6 +219,10 @@ impl Question {
 
 /// Adds the edits that the budget has room for, and names the others.
 fn take_up(findings: &mut Findings, edits: &[Edit], limits: &CauseThresholds) {
+    // Of a thing that was not drawn none is made.
+    if findings.seeds.first().is_none_or(|own| own.spot.place().is_none()) {
+        return;
+    }
     let within = edits_within(findings, edits.len(), limits).max(findings.effects.len());
     let effect = |edit: &Edit| Effect {
         of: edit.of.clone(),

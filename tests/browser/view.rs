@@ -284,9 +284,9 @@ fn what_was_tested_is_marked_explained_and_opened() {
     let file = write("marked.html", &data);
     chrome.open(&file, "", Look { width: 390, height: 844, ..Look::default() });
     // Marks have a legend that needs no pointer, and words say by name what their marks mean.
-    let [left, _, width, height] = place_of(&mut chrome, ".marks");
+    let [left, _, width, height] = place_of(&mut chrome, ".mark-legend");
     assert!(left >= 0.0 && left + width <= 390.0 && height > 0.0);
-    let legend = chrome.text(".marks");
+    let legend = chrome.text(".mark-legend");
     assert_eq!(legend, "Did it matter?● full circle: much◐ half circle: a little○ empty circle: not at all");
     let name = |word: usize| format!("document.querySelectorAll('.prompt .word')[{word}].getAttribute('aria-label')");
     let named = chrome.eval(&name(FROG));
@@ -322,7 +322,7 @@ fn what_was_tested_is_marked_explained_and_opened() {
     clean(&mut chrome);
     // Without a test there is no legend.
     chrome.open(&write("unmarked.html", &sample(&Plan::default())), "", Look::default());
-    assert_eq!(chrome.eval("document.querySelector('.marks')"), Value::Null);
+    assert_eq!(chrome.eval("document.querySelector('.mark-legend')"), Value::Null);
 }
 
 #[test]

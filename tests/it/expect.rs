@@ -269,7 +269,7 @@ fn two_words_are_held_against_each_other() {
         ("apple", &["--versus", "is not two words"][..]),
         ("apple,apple", &["--versus", "the same word"]),
         ("apple,panda", &["--versus", "panda", "attnmap probe RUN --words"]),
-        ("a,frog", &["--versus", "2 times", "a#1"]),
+        ("a,frog", &["--versus", "2 words", "a#1"]),
     ] {
         refused(&attnmap(&["ask", &path, "--versus", both]), 2, parts);
     }

@@ -366,7 +366,7 @@ fn runs_that_were_there_before_a_sweep_link_to_it() {
     let at = folder.path();
     generate(at, &["--seed", "0"]);
     generate(at, &["--seed", "1"]);
-    generate(at, &["--seed", "2", "--guidance", "3"]);
+    generate(at, &["--seed", "2", "--guidance", "2"]);
     let page = |seed: u64| at.join(format!("outputs/a-red-apple-{seed}/report.html"));
     let linked = |seed: u64| fs::read_to_string(page(seed)).unwrap().contains("../a-red-apple-sweep/index.html");
     let sweep = ["sweep", "a red apple", "--seeds", "0-2", "--steps", "1"];

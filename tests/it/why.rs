@@ -119,11 +119,12 @@ fn what_cannot_be_asked_is_refused_in_one_line() {
 
 #[test]
 fn what_is_interrupted_goes_on() {
-    let (made, _folder, out) = generate("a red apple to the left of a frog", &[]);
-    assert!(made.status.success());
-    let pipeline = pipeline();
+    let folder = TempDir::new().unwrap();
+    let out = PathBuf::from(small(&folder, "a penguin to the left of a fox"));
+    let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
     let mut plain = |_| unreachable!("the run has no LoRA");
-    let question = || Question::new(Run::open(&out).unwrap(), &Subject::Word("frog".into()), 24, 4).unwrap();
+    let question = || Question::new(Run::open(&out).unwrap(), &Subject::Word("penguin".into()), 24, 4).unwrap();
     let whole = question().make(&pipeline, &mut plain, true, &mut |_| ControlFlow::Continue(())).unwrap();
     let mut calls = 0;
     let stopped = question().make(&pipeline, &mut plain, true, &mut |_| {
@@ -139,6 +140,18 @@ fn what_is_interrupted_goes_on() {
     assert_eq!((&rest.findings.seeds, &rest.findings.forks), (&whole.findings.seeds, &whole.findings.forks));
     assert!((rest.runs - whole.runs).abs() < 1e-9, "{} and {}", rest.runs, whole.runs);
     assert_eq!(question().known().unwrap().map(|known| known.sentence), Some(whole.sentence));
+}
+
+#[test]
+fn what_was_not_drawn_is_told_after_fresh_noise() {
+    let (made, _folder, out) = generate("a red apple to the left of a frog", &[]);
+    assert!(made.status.success());
+    let question = Question::new(Run::open(&out).unwrap(), &Subject::Word("frog".into()), 24, 4).unwrap();
+    let mut plain = |_| unreachable!("the run has no LoRA");
+    let answer = question.make(&pipeline(), &mut plain, true, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(answer.place.is_none() && answer.sentence.contains("may not have been drawn"), "{}", answer.sentence);
+    assert_eq!((answer.runs, answer.table.len()), (9.0, 1), "{:?}", answer.table);
+    assert!(answer.notes.is_empty(), "{:?}", answer.notes);
 }
 
 #[test]

@@ -118,6 +118,6 @@ function testedInWords(entry) {
 // What the marks mean, for those who cannot point at them.
 function marksLegend() {
   if (!RUN.verdicts.length) return null;
-  return el('span', {class: 'marks'}, 'Did it matter?',
+  return el('span', {class: 'mark-legend'}, 'Did it matter?',
     MARKS.map(([name, glyph, spoken]) => el('span', {}, el('i', {text: glyph + ' ', 'aria-hidden': 'true'}), el('span', {class: 'unseen', text: spoken + ': '}), name)));
 }
