@@ -68,8 +68,8 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<WordWeights>,
 
-    /// Also without each word that could be drawn, one at a time, or with --by tag each tag. The
-    /// page says how much of the image changes
+    /// Also without each word that could be drawn, or with --by tag each tag: how much of the
+    /// image changes
     #[arg(long, value_name = "EACH", value_parser = ["each"])]
     without: Option<String>,
 
@@ -130,8 +130,8 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prompts", "prompt", "shard", "out"], hide_short_help = true)]
     index: Option<PathBuf>,
 
-    /// Pack the gallery for others, as a .zip file or a new folder, without what only attnmap
-    /// reads. PROMPTS may be a gallery then, which is packed as it is
+    /// Pack the gallery for others, as a .zip file or a new folder. PROMPTS may be a gallery
+    /// then, which is packed as it is
     #[arg(long, value_name = "FILE.zip|DIR", help_heading = "Sharing")]
     pack: Option<PathBuf>,
 
