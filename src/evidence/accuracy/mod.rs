@@ -7,7 +7,7 @@ mod scene;
 mod scene_folder;
 mod scenes;
 
-pub use against_mask::{Accuracy, Interval, THRESHOLDS, average_precision, bootstrap, iou_at, to_image};
+pub use against_mask::{Accuracy, DRAWS, Interval, THRESHOLDS, average_precision, bootstrap, iou_at, to_image};
 pub use classes::{BACKGROUND, ClassIou};
 pub use data_set::{DataSet, PUBLISHED};
 pub use scene::{Object, Scene, TIMESTEPS};
