@@ -250,11 +250,10 @@ impl RegionArgs {
     /// The place in an image of `image` pixels, whose [`mask`](Self::mask) has been read.
     pub fn of_image(&self, image: Grid, mask: Option<&GrayImage>) -> Result<Place> {
         if let Some(text) = &self.at {
-            return Ok(Place::Point(pixels("--at", text, "X,Y", image)?, image));
+            return point_at(text, image);
         }
         if let Some(text) = &self.bounds {
-            let [x, y, width, height] = pixels("--box", text, "X,Y,W,H", image)?;
-            return Ok(Place::Box([x, y, x + width, y + height], image));
+            return box_at(text, image);
         }
         let size = mask.map_or((0, 0), GrayImage::dimensions);
         let inside = mask.map_or_else(Vec::new, |mask| mask.as_raw().iter().map(|&value| value > 0).collect());
@@ -308,7 +307,7 @@ fn numbers<const N: usize>(option: &str, text: &str, form: &str) -> Result<[f64;
 ///
 /// Numbers up to 1 of which one is no whole number are shares of the sides, as `--expect` takes
 /// them. As pixels they would all lie in the top left one.
-pub(super) fn pixels<const N: usize>(option: &str, text: &str, form: &str, image: Grid) -> Result<[f64; N]> {
+fn pixels<const N: usize>(option: &str, text: &str, form: &str, image: Grid) -> Result<[f64; N]> {
     let numbers = numbers::<N>(option, text, form)?;
     let inside = numbers.iter().all(|number| (0.0..=1.0).contains(number));
     if inside && numbers.iter().any(|number| number.fract() != 0.0) {
@@ -320,6 +319,17 @@ pub(super) fn pixels<const N: usize>(option: &str, text: &str, form: &str, image
         return Err(Error::input(option, format!("{text}: places are pixels: {way_out}")));
     }
     Ok(numbers)
+}
+
+/// The point of an image of `image` pixels that `--at` names.
+pub(super) fn point_at(text: &str, image: Grid) -> Result<Place> {
+    Ok(Place::Point(pixels("--at", text, "X,Y", image)?, image))
+}
+
+/// The box of an image of `image` pixels that `--box` names.
+pub(super) fn box_at(text: &str, image: Grid) -> Result<Place> {
+    let [x, y, width, height] = pixels("--box", text, "X,Y,W,H", image)?;
+    Ok(Place::Box([x, y, x + width, y + height], image))
 }
 
 /// The words by how much of what cutting each changes lies here.

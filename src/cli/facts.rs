@@ -133,7 +133,7 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &Aggregate) -> anyhow::Resu
     let own = run.record.about(aggregate.into());
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
-        let beside = run.folder.join("..").join(run::slug(&run.record.prompt) + "-sweep");
+        let beside = run.folder.join("..").join(run::sweep_name(&run.record.prompt));
         let sweeps = Target::generated(beside, false).taken().into_iter().rev();
         return Ok(sweeps.filter_map(|folder| Sweep::read(&folder).ok().flatten()).find(of_run));
     };

@@ -87,7 +87,8 @@ impl Progress for Downloads {
 /// A point of an image of `size`, given as a share of its sides, as the pixel that `--at` takes:
 /// `45,88`.
 pub fn pixel(x: f32, y: f32, size: Grid) -> String {
-    format!("{:.0},{:.0}", (x * size.width as f32).floor(), (y * size.height as f32).floor())
+    let [across, down] = size.pixel(x, y);
+    format!("{across:.0},{down:.0}")
 }
 
 /// What stands below every table with probes.

@@ -96,7 +96,7 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
     let seeds = lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string);
     let mut aggregate = args.maps.aggregate()?;
-    let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::slug(&text) + "-sweep"));
+    let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::sweep_name(&text)));
     target.folder(&SWEEP)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use attnmap::argument::{AT, BOX, RUN};
-use attnmap::facts::region::Place;
 use attnmap::pipeline::{CheckpointChoice, LoadOptions};
 use attnmap::run::Run;
 use attnmap::trace::Grid;
@@ -13,7 +12,7 @@ use attnmap::why::{Answer, Question, Subject};
 use attnmap::{Error, Result};
 use clap::Args;
 
-use super::ask::pixels;
+use super::ask::{box_at, point_at};
 use super::checkpoint::{self, ModelArgs};
 use super::inert;
 use super::newest::run_folder;
@@ -139,11 +138,10 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
 impl SubjectArgs {
     fn subject(&self, image: Grid) -> Result<Subject> {
         if let Some(text) = &self.at {
-            return Ok(Subject::Place(Place::Point(pixels("--at", text, "X,Y", image)?, image), AT));
+            return Ok(Subject::Place(point_at(text, image)?, AT));
         }
         if let Some(text) = &self.bounds {
-            let [x, y, width, height] = pixels("--box", text, "X,Y,W,H", image)?;
-            return Ok(Subject::Place(Place::Box([x, y, x + width, y + height], image), BOX));
+            return Ok(Subject::Place(box_at(text, image)?, BOX));
         }
         Ok(self.word.clone().map_or(Subject::Any, Subject::Word))
     }

@@ -249,12 +249,15 @@ impl WordSweep {
     /// seeds it was probably not drawn. `-` stands where there is none.
     pub fn cells(&self, image: Grid) -> [String; 5] {
         let none = || "-".to_owned();
-        let pixel = |share: f32, pixels: usize| (share * pixels as f32).floor();
+        let centre = |at: Point| {
+            let [across, down] = image.pixel(at.x, at.y);
+            format!("{across:.0},{down:.0}")
+        };
         let seeds = self.centroids.len();
         [
             self.word.clone(),
             percent(self.peak),
-            self.mean.map_or_else(none, |at| format!("{},{}", pixel(at.x, image.width), pixel(at.y, image.height))),
+            self.mean.map_or_else(none, centre),
             self.scatter.map_or_else(none, percent),
             self.neglected.map_or_else(none, |share| format!("in {:.0} of {seeds}", share * seeds as f64)),
         ]

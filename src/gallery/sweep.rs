@@ -18,7 +18,7 @@ use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::run::{RunRecord, map_options, run_name, slug};
+use crate::run::{RunRecord, map_options, run_name, sweep_name};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result};
 
@@ -166,7 +166,12 @@ impl Swept {
         for (seed, image) in seeds.iter().zip(&self.images) {
             write_file(&folder.join(seed_file(*seed)), |file| file.write_all(image))?;
         }
-        let runs: Vec<Option<String>> = seeds.iter().map(|&seed| Some(self.run_beside(place, seed)?.1)).collect();
+        // The sweep's folder is not there yet. A slug has no letter that means something in an
+        // address.
+        let page_of = |&seed: &u64| {
+            self.run_beside(place, seed).map(|_| format!("../{}/report.html", run_name(&self.found.about.prompt, seed)))
+        };
+        let runs: Vec<Option<String>> = seeds.iter().map(page_of).collect();
         let around = Around { size: self.mean.dimensions(), command: &self.command, runs: &runs };
         let page = sweep_page::page(&self.found, &around);
         write_file(&folder.join(PAGE), |file| file.write_all(page.as_bytes()))?;
@@ -178,26 +183,21 @@ impl Swept {
     /// pages look for.
     pub fn runs(&self, folder: &Path) -> Vec<PathBuf> {
         let about = &self.found.about;
-        if folder.file_name() != Some(OsStr::new(&(slug(&about.prompt) + "-sweep"))) {
+        if folder.file_name() != Some(OsStr::new(&sweep_name(&about.prompt))) {
             return Vec::new();
         }
-        let linked = |run: &PathBuf| {
-            RunRecord::read(run).is_ok_and(|record| about.fits(&record.about(record.saved_aggregate())))
-        };
-        let beside = |&seed: &u64| Some(self.run_beside(folder, seed)?.0);
-        self.found.seeds.iter().filter_map(beside).filter(linked).collect()
+        let beside = self.found.seeds.iter().filter_map(|&seed| self.run_beside(folder, seed));
+        let linked = beside.filter(|(_, record)| about.fits(&record.about(record.saved_aggregate())));
+        linked.map(|(run, _)| run).collect()
     }
 
-    /// The run of `seed` that lies beside `folder`, of the same prompt and settings, and the
-    /// address of its page.
-    fn run_beside(&self, folder: &Path, seed: u64) -> Option<(PathBuf, String)> {
+    /// The run of `seed` that lies beside `folder` and has a page, of the same prompt and settings.
+    fn run_beside(&self, folder: &Path, seed: u64) -> Option<(PathBuf, RunRecord)> {
         let name = run_name(&self.found.about.prompt, seed);
-        let run = folder.file_name().and(folder.parent())?.join(&name);
+        let run = folder.file_name().and(folder.parent())?.join(name);
         let record = RunRecord::read(&run).ok()?;
         let same = record.about(self.found.about.how.clone()).fits(&self.found.about);
-        // The sweep's folder is not there yet. A slug has no letter that means something in an
-        // address.
-        (same && run.join("report.html").is_file()).then(|| (run, format!("../{name}/report.html")))
+        (same && run.join("report.html").is_file()).then_some((run, record))
     }
 
     /// The mean image and, over it, each word's mean map.

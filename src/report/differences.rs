@@ -4,6 +4,7 @@
 use super::align::{Match, Pair, align};
 use super::data::{LayoutRow, ReportData, StartPicture};
 use crate::facts::lexicon::{self, Role};
+use crate::trace::WordInfo;
 
 /// A word moved when its centre did so by this much, as a share of the image's sides. It is as much
 /// as makes one thing stand left of another in the facts of a run.
@@ -149,7 +150,7 @@ impl Change {
         let (a_row, b_row) = (row(a, at_a)?, row(b, at_b)?);
         let named = |data: &ReportData, at: usize| {
             let word = &data.words[at];
-            if word.occurrence > 1 { format!("{}#{}", word.text, word.occurrence) } else { word.text.clone() }
+            WordInfo::label_of(&word.text, word.occurrence)
         };
         let (old, new) = (named(a, at_a), named(b, at_b));
         let role = |data: &ReportData, at: usize| lexicon::role(&data.words[at].text) == Role::Filler;

@@ -308,7 +308,7 @@ fn components_data(found: &Components, sites: &[trace::Site]) -> Value {
 /// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep`
 /// gives it.
 fn sweep_beside(run: &Run) -> Option<SweepLink> {
-    let name = crate::run::slug(&run.record.prompt) + "-sweep";
+    let name = crate::run::sweep_name(&run.record.prompt);
     let sweep = Sweep::read(&run.folder.join("..").join(&name)).ok().flatten()?;
     sweep.about.fits(&run.record.about(run.record.saved_aggregate())).then(|| SweepLink {
         // A slug has no letter that means something in an address.
@@ -560,10 +560,10 @@ fn files(list: &Value) -> String {
     files.map_or_else(|| list.to_string(), |files| files.join(", "))
 }
 
-/// A point of an image of `size`, given as a share of its sides, in pixels: across, down.
-/// The pixel that a place lies in, as the command line names it and `--at` takes it.
+/// The pixel that a point lies in, as the command line names it and `--at` takes it.
 fn pixel(x: f32, y: f32, size: trace::Grid) -> String {
-    format!("{:.0}, {:.0} px", (x * size.width as f32).floor(), (y * size.height as f32).floor())
+    let [across, down] = size.pixel(x, y);
+    format!("{across:.0}, {down:.0} px")
 }
 
 #[cfg(test)]

@@ -79,6 +79,11 @@ pub fn run_name(prompt: &str, seed: u64) -> String {
     format!("{}-{seed}", slug(prompt))
 }
 
+/// The folder of a sweep, beside those of runs of its prompt: `<slug>-sweep`.
+pub fn sweep_name(prompt: &str) -> String {
+    slug(prompt) + "-sweep"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

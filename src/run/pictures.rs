@@ -170,18 +170,18 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
         0.0 => String::new(),
         share => format!(", the image itself {}", percent(share)),
     };
-    let padded = match (how.encoder, padding) {
-        (_, 0.0) => String::new(),
-        (Encoder::Both, share) => format!(", padding {}", percent(share)),
-        (Encoder::Clip, share) => format!(", padding and T5's tokens {}", percent(share)),
-        (Encoder::T5, share) => format!(", padding and CLIP's tokens {}", percent(share)),
+    let padded = match how.encoder {
+        Encoder::Both => "padding",
+        Encoder::Clip => "padding and T5's tokens",
+        Encoder::T5 => "padding and CLIP's tokens",
     };
     let half = if how.half == Half::Unconditional { " Unconditional half." } else { "" };
-    let holds = match (how.encoder, padded.strip_prefix(", ")) {
-        // T5 has no start token.
-        (Encoder::T5, Some(padded)) => format!("; {padded}{image}"),
-        _ => format!("; the start token holds {}{padded}{image}", percent(start)),
-    };
+    // T5 has no start token.
+    let started =
+        (how.encoder != Encoder::T5 || padding == 0.0).then(|| format!("the start token holds {}", percent(start)));
+    let padded = (padding != 0.0).then(|| format!("{padded} {}", percent(padding)));
+    let rest: Vec<String> = [started, padded].into_iter().flatten().collect();
+    let holds = format!("; {}{image}", rest.join(", "));
     let mean = format!("mean over the {call}s");
     let right = match (how.measure, how.queries) {
         (Measure::Goca, _) => "its mean share of a place, with heads and layers weighted".to_owned(),

@@ -4,7 +4,7 @@
 use super::live::map_bytes;
 use crate::heatmap::{Aggregate, SiteFilter, StepWindow, aggregate};
 use crate::report::{ImageData, data_url};
-use crate::trace::{Grid, Half, Trace};
+use crate::trace::{Grid, Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
@@ -49,7 +49,7 @@ pub(super) struct SideWord {
 impl SideWord {
     /// `frog`, or `frog#2` for the second.
     pub fn label(&self) -> String {
-        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+        WordInfo::label_of(&self.text, self.occurrence)
     }
 }
 
@@ -73,7 +73,7 @@ impl Side {
         let words = trace.words(Half::Conditional);
         let maps = aggregate(trace, &choice.aggregate()?, &words)?;
         let steps = maps.steps.max(1) as f32;
-        let word = |word: &crate::trace::WordInfo| SideWord {
+        let word = |word: &WordInfo| SideWord {
             text: word.text.clone(),
             occurrence: word.occurrence,
             share: maps.share(word),

@@ -82,7 +82,12 @@ impl PromptInfo {
 impl WordInfo {
     /// The word's name among all words: `apple`, or `apple#2` where the prompt repeats it.
     pub fn label(&self) -> String {
-        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+        Self::label_of(&self.text, self.occurrence)
+    }
+
+    /// The [label](Self::label) of a word that reads `text`, for what holds no more of it.
+    pub(crate) fn label_of(text: &str, occurrence: usize) -> String {
+        if occurrence > 1 { format!("{text}#{occurrence}") } else { text.to_owned() }
     }
 }
 
@@ -147,6 +152,12 @@ impl Grid {
     /// Number of cells.
     pub fn cells(&self) -> usize {
         self.height * self.width
+    }
+
+    /// The cell or pixel that a point lies in, across and down from 0. The point is given in shares
+    /// of the sides.
+    pub fn pixel(&self, x: f32, y: f32) -> [f32; 2] {
+        [(x * self.width as f32).floor(), (y * self.height as f32).floor()]
     }
 }
 

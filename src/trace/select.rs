@@ -10,22 +10,20 @@ use std::ops::Range;
 ///
 /// # Errors
 /// That reason, for an error on whatever argument gave the name.
-pub fn only(name: &str, mut found: Vec<WordInfo>) -> Result<WordInfo, String> {
-    let alike = found.iter().all(|word| normalized(&word.text) == normalized(&found[0].text));
+pub fn only(name: &str, found: Vec<WordInfo>) -> Result<WordInfo, String> {
+    let found = match <[WordInfo; 1]>::try_from(found) {
+        Ok([word]) => return Ok(word),
+        Err(found) => found,
+    };
+    let asked = crate::in_quotes(name);
+    let Some(first) = found.first() else { return Err(format!("{asked} is no word")) };
+    let alike = found.iter().all(|word| normalized(&word.text) == normalized(&first.text));
     let called = |word: &WordInfo| match alike {
         true => format!("{}#{}", word.text, word.occurrence),
         false => word.label(),
     };
-    let asked = crate::in_quotes(name);
-    match (found.pop(), found.is_empty()) {
-        (Some(word), true) => Ok(word),
-        (None, _) => Err(format!("{asked} is no word")),
-        (Some(last), false) => {
-            found.push(last);
-            let names: Vec<String> = found.iter().map(called).collect();
-            Err(format!("{asked} stands for {} words; name one: {}", names.len(), names.join(" or ")))
-        }
-    }
+    let names: Vec<String> = found.iter().map(called).collect();
+    Err(format!("{asked} stands for {} words; name one: {}", names.len(), names.join(" or ")))
 }
 
 /// A word's [label](WordInfo::label) without the number that tells it from others of its name.
