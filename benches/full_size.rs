@@ -199,7 +199,7 @@ fn latents(asked: &Asked) -> Result<()> {
     Ok(())
 }
 
-/// bf16 against f32: final latents, image, and time a step.
+/// bf16 against f32: final latents, image, and time per step.
 fn bf16(asked: &Asked) -> Result<()> {
     let mut done = Vec::new();
     for dtype in [DType::F32, DType::BF16] {

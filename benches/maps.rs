@@ -65,7 +65,7 @@ fn recorder(sites: &[(Site, Tensor)]) -> Recorder {
     Recorder::new(&sites.iter().map(|(site, _)| site.clone()).collect::<Vec<_>>(), PLAN)
 }
 
-/// All sites of one step, the conditional half, with a map a step.
+/// All sites of one step, the conditional half, with one map per step.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn record_one_step(bencher: divan::Bencher) {
     let sites = sites();

@@ -26,7 +26,7 @@ use attnmap::trace::{Grid, PromptInfo};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
 
-/// How often each kind of evidence was right, a group a scene; and the gaps of the complete
+/// How often each kind of evidence was right, one group per scene; and the gaps of the complete
 /// methods.
 #[derive(Default)]
 struct Found {

@@ -30,7 +30,7 @@ use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline};
 use attnmap::render::Display;
 use attnmap::run::{NewRun, Pictures, Run, RunKind, write_run};
-use attnmap::trace::{PromptInfo, Unobserved};
+use attnmap::trace::{By, PromptInfo, Unobserved};
 use attnmap::why::bench::{Bench, From};
 use attnmap::why::edits::{EditKind, edits};
 use attnmap::why::plan::BUDGET;
@@ -283,7 +283,8 @@ impl Pipelines {
         let options = Options { seeds: vec![case.seed], steps: ask.steps.unwrap_or(own.steps), ..own };
         let prompt = pipeline.prompt(&case.prompt, &options)?;
         let thing = PromptInfo::from(&prompt).select(&case.word)?.swap_remove(0);
-        Ok(Bench { pipeline, options, prompt, aggregate: Aggregate::default(), thing, batch: BATCH })
+        let aggregate = Aggregate::default();
+        Ok(Bench { pipeline, options, prompt, aggregate, thing, by: By::Word, batch: BATCH })
     }
 
     /// Where the thing lies with the prompt as it is and with every edit, for `seeds`, but for what
@@ -295,7 +296,7 @@ impl Pipelines {
         let same = |line: &&Dense| line.prompt == case.prompt && line.kind == case.kind && line.steps == steps;
         let known: BTreeSet<(String, u64)> =
             known.iter().filter(same).map(|line| (line.edit.clone(), line.spot.seed)).collect();
-        let edits = edits(bench.pipeline, &bench.prompt, &bench.options, &bench.thing)?;
+        let edits = edits(bench.pipeline, &bench.prompt, &bench.options, &bench.thing, bench.by)?;
         let plain = self.bench(&self.plain, case, ask)?;
         let mut all = vec![(String::new(), None, &bench, &bench.prompt)];
         for edit in &edits {

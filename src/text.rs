@@ -31,7 +31,7 @@ pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `bytes` as digits, two a byte, e.g. of a digest that names something.
+/// `bytes` as digits, two per byte, e.g. of a digest that names something.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -67,6 +67,9 @@ def resize(maps: torch.Tensor, size: int) -> torch.Tensor:
     return maps.clamp(min=0)
 
 
+LITTLE = set("a an the and or of to on in at is with left right above below next beside there".split())
+
+
 def compete(maps: torch.Tensor, power: float = 0.8) -> torch.Tensor:
     """[text tokens, h, w] to each token's share of a cell to a power, with the maximum that it had."""
     shares = (maps / maps.sum(0).clamp(min=1e-30)) ** power
@@ -102,6 +105,8 @@ class Look:
     """Of each colour word its tokens and the number of its object."""
     text: list[int]
     """All text tokens: no start, end, padding."""
+    content: list[int]
+    """Those of them that name, colour or place a thing: not the little words."""
     index: int
     side: int
 
@@ -124,7 +129,9 @@ def looks(pipe: StableDiffusionPipeline, folder: Path) -> Iterator[Look]:
         tokens = [inside(*noun["range"]) for noun in scene["nouns"]]
         files = [noun["mask"] for noun in scene["nouns"]]
         colours = [(inside(*colour["range"]), files.index(colour["mask"])) for colour in scene.get("colours", [])]
-        yield Look(latent, context, masks, tokens, colours, text, index, x.shape[-1])
+        little = lambda k: scene["caption"][slice(*encoded["offset_mapping"][k])].strip() in LITTLE
+        content = [k for k in text if not little(k)]
+        yield Look(latent, context, masks, tokens, colours, text, content, index, x.shape[-1])
 
 
 def planes(probabilities: torch.Tensor, tokens: list[int], grid: int) -> torch.Tensor:

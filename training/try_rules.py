@@ -29,7 +29,7 @@ def sharpened(maps: torch.Tensor, attention: torch.Tensor, times: int) -> torch.
     return maps
 
 
-def rules(cross: dict[str, torch.Tensor], own: dict[str, torch.Tensor], text: list[int], grid: int, heads: list[int]) -> dict[str, torch.Tensor]:
+def rules(cross: dict[str, torch.Tensor], own: dict[str, torch.Tensor], text: list[int], content: list[int], grid: int, heads: list[int]) -> dict[str, torch.Tensor]:
     """Every rule's maps of the text tokens, [tokens, h, w]."""
     names = list(cross)
     up = [name for name in names if name.startswith("up")]
@@ -44,10 +44,12 @@ def rules(cross: dict[str, torch.Tensor], own: dict[str, torch.Tensor], text: li
     share = maps[last].mean(0) / maps[last].mean(0).sum(0).clamp(min=1e-30)
     share_before = maps[before].mean(0) / maps[before].mean(0).sum(0).clamp(min=1e-30)
     attention = own[last.replace("attn2", "attn1")]
+    of_content = maps[last].mean(0)[[text.index(k) for k in content]].sum(0).clamp(min=1e-30)
     out = {
         "the last up block, no competition (`last-up`)": mean(last_block),
         "the last site, no competition": maps[last].mean(0),
         "share, last site (`compete`)": compete(maps[last].mean(0)),
+        "share among the content words alone, last site": (maps[last].mean(0) / of_content) ** 0.8,
         "share, last up block (`compete-up` here)": compete(mean(last_block)),
         "share, all sites on the latent grid": compete(mean(fine)),
         "share, DAAM's sites": compete(mean(daam)),
@@ -95,7 +97,7 @@ def main() -> None:
                 look.call(pipe, t)
                 cross = {name: value for name, value in kept.items() if name.endswith("attn2")}
                 own = {name: value for name, value in kept.items() if name.endswith("attn1")}
-                for rule, maps in rules(cross, own, look.text, look.latent.shape[-1], heads).items():
+                for rule, maps in rules(cross, own, look.text, look.content, look.latent.shape[-1], heads).items():
                     for map_, mask in zip(resize(of_nouns(maps, look), look.side), look.masks):
                         table.setdefault(rule, {}).setdefault(folder, {}).setdefault(t, []).append(compare(map_, mask)[0])
     print("rule |", " | ".join(Path(f).name for f in a.scenes), "| at t =", ", ".join(map(str, TIMESTEPS)), "on the first")

@@ -96,8 +96,8 @@ impl Inputs {
     }
 
     /// The input between the empty prompt's and the prompt's own, a row for each of `shares`. They
-    /// say for every owner how much of the way its tokens have gone, 0 to 1. One tensor a part,
-    /// `[rows, tokens, channels]`.
+    /// say for every owner how much of the way its tokens have gone, 0 to 1. There is one tensor
+    /// per part, `[rows, tokens, channels]`.
     ///
     /// # Errors
     /// When the device is out of memory.
@@ -136,7 +136,7 @@ impl Inputs {
         pipeline.conditioning_of(&states, options)
     }
 
-    /// `gradients` (one `[tokens, channels]` a part) times the prompt's input, summed over the
+    /// `gradients` (one `[tokens, channels]` per part) times the prompt's input, summed over the
     /// channels. With `from_empty` it is times the input's difference to the empty prompt's. There
     /// is a value for each token of each part.
     ///

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct AttributionTarget<'a> {
     steps: &'a [(Tensor, f64)],
-    /// `[1, channels, h, w]`, f32, a step each.
+    /// `[1, channels, h, w]`, f32, one per step.
     unconditional: Vec<Tensor>,
     /// `[1, h, w]`; they sum to 1.
     weights: Tensor,

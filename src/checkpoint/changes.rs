@@ -41,7 +41,7 @@ impl Changes {
         *self == Self::default()
     }
 
-    /// As a run's settings record them: one entry a change.
+    /// As a run's settings record them: one entry per change.
     pub fn record(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields.into_iter().collect(),

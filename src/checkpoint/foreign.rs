@@ -98,9 +98,10 @@ fn part(store: &Store) -> Option<String> {
     let config: Value = serde_json::from_slice(&config).unwrap_or_default();
     let class = config["_class_name"].as_str().or_else(|| config["architectures"][0].as_str()).unwrap_or_default();
     const ABOVE: &str = "give the folder above it, which has model_index.json";
-    const OTHER: &str = "attnmap runs pipelines of Stable Diffusion, SDXL and FLUX.1";
+    const OTHER: &str = "attnmap runs whole pipelines: Stable Diffusion 1 to 3.5, SDXL, FLUX.1 and Z-Image";
     let (what, way_out) = match class {
         "UNet2DConditionModel" => ("a UNet alone", ABOVE),
+        "SD3Transformer2DModel" | "FluxTransformer2DModel" | "ZImageTransformer2DModel" => ("a transformer alone", ABOVE),
         "AutoencoderKL" | "AutoencoderTiny" => ("an autoencoder alone", ABOVE),
         "CLIPTextModel" | "CLIPTextModelWithProjection" => ("a text encoder alone", ABOVE),
         class if class.contains("ControlNet") => {
@@ -109,6 +110,7 @@ fn part(store: &Store) -> Option<String> {
         class if class.contains("T2IAdapter") => {
             ("a T2I-Adapter", "these are not supported; give the checkpoint that it steers")
         }
+        "T5EncoderModel" | "Qwen3Model" | "Qwen3ForCausalLM" => ("a text encoder alone", ABOVE),
         class if class.starts_with("T5") || class.starts_with("UMT5") => ("a T5 text encoder", OTHER),
         class if class.contains("Transformer") && class.contains("Model") => ("a diffusion transformer", OTHER),
         _ => return Some(format!("this folder is one part of a pipeline, {ABOVE}")),

@@ -391,13 +391,16 @@ fn both_words(files: &VersusFiles) -> String {
 /// The words by their attention; of `joint` attention the image takes a part.
 fn table(parts: &[RegionWord], joint: bool) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
-    let head = ["word", "share here", "× image", "in its area"];
-    let mut head = head.map(str::to_owned).to_vec();
+    let mut head = vec!["word".to_owned(), "share here".into()];
+    head.extend(joint.then(|| "of the text's".to_owned()));
+    head.extend(["× image", "in its area"].map(str::to_owned));
     head.extend(tested.then(|| "share of its change".to_owned()));
     let mut rows = vec![head];
     for part in parts {
-        let mut row = vec![print::printable(&part.word), print::percent(part.share), format!("{:.2}×", part.lift)];
         let share = |share: Option<f64>| share.map_or_else(|| "-".into(), print::percent);
+        let mut row = vec![print::printable(&part.word), print::percent(part.share)];
+        row.extend(joint.then(|| share(part.of_text)));
+        row.push(format!("{:.2}×", part.lift));
         row.push(share(part.in_area));
         row.extend(tested.then(|| share(part.causal)));
         rows.push(row);
@@ -405,7 +408,10 @@ fn table(parts: &[RegionWord], joint: bool) -> String {
     let mut text = print::table(&rows);
     let rest = if joint { "start, end, padding and the image itself" } else { "start, end and padding" };
     text += &format!("\nShare here: how much of the attention in this place goes to the word; with {rest} 100 %.\n");
-    text += "× image: that, over the word's share of the whole image.\n";
+    if joint {
+        text += "Of the text's: that, over what all words get here together.\n";
+    }
+    text += "× image: the share here, over the word's share of the whole image.\n";
     text += "In its area: how much of this place lies where the word's map reaches its threshold.\n";
     if parts.iter().any(|part| part.probe) {
         text += &format!("{}\n", print::PROBES);

@@ -71,7 +71,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let factor = pipeline.vae_factor();
     // A choice of sites that the network does not have is found now.
     aggregate.choose(&pipeline.sites(height, width), Grid::new(height / factor, width / factor))?;
-    aggregate.silent(&PromptInfo::from(&pipeline.tokenize("")?))?;
+    aggregate.check_encoder(&PromptInfo::from(&pipeline.tokenize("")?))?;
     std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
     settle(&out, Some(1), (&aggregate, &display), || Ok(1))?;
     let choice = args.model.choice()?;

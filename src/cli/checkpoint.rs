@@ -130,7 +130,7 @@ impl LoadArgs {
             ignore_memory: self.ignore_memory,
             plain: known.plain,
             texts: known.texts,
-            t5_first: known.t5_first,
+            text_encoder_first: known.text_encoder_first,
         })
     }
 }

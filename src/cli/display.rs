@@ -30,7 +30,8 @@ pub struct MapArgs {
     #[arg(help = format!("Which layers are averaged [default: the run's, else {DEFAULT}; with --layers all]"))]
     aggregate: Option<String>,
 
-    /// Only these layers: down, mid, up, or weight paths with * and ?, separated by commas
+    /// Only these layers: down, mid, up, early, middle, late, double, single, or weight paths
+    /// with * and ?, separated by commas
     #[arg(long, value_name = "LAYERS")]
     layers: Option<String>,
 
@@ -104,7 +105,7 @@ pub struct DisplayArgs {
     #[arg(long, value_name = "SHARE", default_value_t = Display::default().opacity, allow_negative_numbers = true)]
     opacity: f32,
 
-    /// One colour scale for all words, or one a word
+    /// One colour scale for all words, or one per word
     #[arg(long, value_name = "NAME", default_value = "shared", value_parser = names(Scale::NAMED))]
     scale: Scale,
 
@@ -225,7 +226,7 @@ fn named_aggregates() -> PossibleValuesParser {
 }
 
 /// A parser of the names of a table, so that help and shell completions list them.
-fn names<T: Copy + Send + Sync + 'static, const N: usize>(
+pub fn names<T: Copy + Send + Sync + 'static, const N: usize>(
     table: [(&'static str, T); N],
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(table.map(|(name, _)| name))

@@ -50,7 +50,7 @@ impl ExpectArgs {
     }
 }
 
-/// What came of each expectation, a line each; nothing where none was made.
+/// What came of the expectations, one line per expectation; nothing where none was made.
 pub fn lines(outcomes: &[Outcome]) -> String {
     outcomes.iter().map(|outcome| format!("{}\n", print::line(&outcome.to_string()))).collect()
 }

@@ -17,7 +17,7 @@ use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, GalleryEvent, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder, continues,
+    Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder, continues,
     fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index, write_sheet,
 };
 use attnmap::heatmap::{Aggregate, QuerySource};
@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt a line), .csv with a header, or .jsonl. Its columns:
+    /// A list of prompts: text (a prompt per line), .csv with a header, or .jsonl. Its columns:
     /// prompt, seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop,
     /// strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
@@ -265,12 +265,21 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let outcome = outcome?;
     let expected = judge(out, &plan, shard, &open)?;
     // What was judged changes what the page says.
-    LiveIndex::new(out, Some(plan.cells.len())).write()?;
+    let mut index = LiveIndex::new(out, Some(plan.cells.len()));
+    index.write()?;
     let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
     let mut facts = serde_json::to_value(outcome)?;
     if args.expect.list().is_some() {
         line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
         facts["expected"] = serde_json::to_value(expected)?;
+    }
+    if args.without.is_some() {
+        let left_out = index.left_out();
+        for LeftOut { cell, without, changed } in &left_out {
+            let changed = changed.map_or_else(|| "-".into(), print::percent);
+            line += &format!("\nwithout {}  {changed} of the image changes  {cell}", print::printable(without));
+        }
+        facts["without"] = serde_json::to_value(left_out)?;
     }
     report(args, out, facts, &line)?;
     if outcome.failed > 0 {
@@ -453,7 +462,7 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// What `generate` says of a prompt too, once a prompt.
+    /// What `generate` says of a prompt too, once per prompt.
     fn warn(&mut self, cell: &Cell, pipeline: &Pipeline, prompt: &Prompt) {
         let negative = cell.sampling.negative.as_deref().unwrap_or_default();
         let of = [&prompt.text, negative, pipeline.digest(), &cell.syntax_label()].map(str::to_owned);

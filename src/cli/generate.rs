@@ -171,7 +171,7 @@ fn grid_sizes(option: &str, sizes: &str) -> Result<Vec<Resolution>> {
 }
 
 /// Runs the command: checks everything that can be checked before work is done, then makes one run
-/// folder an image.
+/// folder per image.
 pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
     let mut aggregate = args.maps.aggregate()?;

@@ -91,7 +91,7 @@ pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(&options))?;
     let prompt = pipeline.prompt(&text, &options)?;
     let info = PromptInfo::from(&prompt);
-    aggregate.silent(&info)?;
+    aggregate.check_encoder(&info)?;
     let words = args.maps.words(&info, &[])?;
     warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);
     adapter_warnings(&pipeline, &[&text, &options.negative], options.syntax)?.iter().for_each(print::warn);

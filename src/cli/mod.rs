@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand; turns flags into plain option structs, prints, shows
+//! The command line: one file per subcommand; turns flags into plain option structs, prints, shows
 //! progress.
 
 mod again;

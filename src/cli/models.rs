@@ -9,7 +9,7 @@ use attnmap::checkpoint::{
     CachedPipeline, Changes, Checkpoint, Description, HubOptions, OpenOptions, Part, PartDescription, Source,
     cached_pipelines,
 };
-use attnmap::pipeline::{LoadOptions, MemoryPlan};
+use attnmap::pipeline::{LoadOptions, MemoryPlan, PartMemory};
 use attnmap::trace::AttentionKind;
 use candle_core::DType;
 use serde_json::{Value, json};
@@ -89,7 +89,18 @@ fn memory([full, half]: &[MemoryPlan; 2]) -> String {
     if let Some(free) = full.free {
         text += &format!("; {} are free", bytes(free));
     }
-    text + "\n"
+    let part = |part: &PartMemory| format!("{} {} in {}", part.part.folder(), bytes(part.bytes), part.dtype);
+    let parts: Vec<String> = full.parts.iter().map(part).collect();
+    text += &format!("\n  {:<12}{}\n", "", parts.join(", "));
+    if let Some(((name, in_f32), (_, in_bf16))) = full.encoder_first().zip(half.encoder_first()) {
+        text += &format!(
+            "  {:<12}where all does not fit, {name} reads the prompt first and leaves: at most {} at once, {} in bf16\n",
+            "",
+            bytes(in_f32),
+            bytes(in_bf16)
+        );
+    }
+    text
 }
 
 /// A line of the list.

@@ -42,7 +42,7 @@ impl Terminal {
         bar
     }
 
-    /// Shows downloads, a bar a file; `None` when nothing is to be shown.
+    /// Shows downloads, one bar per file; `None` when nothing is to be shown.
     pub fn downloads(&self) -> Option<Arc<dyn Progress>> {
         (!self.quiet).then(|| Arc::new(Downloads { bar: self.bar_of_bytes(), file: Mutex::default() }) as _)
     }

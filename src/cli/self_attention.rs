@@ -18,7 +18,7 @@ use super::inert;
 use super::newest::run_folder;
 use super::print::{self, Terminal};
 
-/// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map a
+/// Show what a point, a box or a mask of a run's image is tied to by self-attention, a map per
 /// resolution
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]

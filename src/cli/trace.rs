@@ -172,7 +172,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     // A choice of sites that the network does not have is found now and not after the last call.
     let latent = Grid::new(size.height / factor, size.width / factor);
     aggregate.choose(&pipeline.sites(size.height, size.width), latent)?;
-    aggregate.silent(&info)?;
+    aggregate.check_encoder(&info)?;
     let mut warnings = warnings(&pipeline, &prompt, "", &options.probes)?;
     let texts: Vec<&str> = std::iter::once(caption).chain(options.probes.iter().map(String::as_str)).collect();
     warnings.extend(adapter_warnings(&pipeline, &texts, options.syntax)?);

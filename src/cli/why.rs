@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use attnmap::argument::{AT, BOX, RUN};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions};
 use attnmap::run::Run;
-use attnmap::trace::Grid;
+use attnmap::trace::{By, Grid};
 use attnmap::why::plan::{BUDGET, LEAST};
 use attnmap::why::{Answer, Question, Subject};
 use attnmap::{Error, Result};
@@ -14,6 +14,7 @@ use clap::Args;
 
 use super::ask::{box_at, point_at};
 use super::checkpoint::{self, ModelArgs};
+use super::display::names;
 use super::inert;
 use super::newest::run_folder;
 use super::open;
@@ -29,6 +30,11 @@ pub struct WhyArgs {
 
     #[command(flatten)]
     subject: SubjectArgs,
+
+    /// What a word is: each word, or each tag, that is all between two commas [default: the run's
+    /// own]
+    #[arg(long, value_name = "UNIT", value_parser = names(By::NAMED), help_heading = "The thing")]
+    by: Option<By>,
 
     /// Most runs that the experiments may cost
     #[arg(long, value_name = "RUNS", default_value_t = BUDGET as u32, help_heading = "Experiments")]
@@ -84,6 +90,8 @@ What moves the thing is a cause. The answer is one sentence with the strongest f
 how to read it, and ACCURACY.md how far it has been measured. A run counts as one for all of its steps: going on
 from step 12 of 24 costs half a run. What was found is kept after each batch in the run's folder (why/,
 why.json): a question goes on when it is asked again, after an interrupt or with a larger --budget.
+--by tag asks about what stands between commas as one thing, and takes each other tag out whole. A run of joint
+attention (Stable Diffusion 3, FLUX.1, Z-Image) is refused: its maps do not tell whether a thing was drawn.
 
 Examples:
   attnmap generate \"a red apple to the left of a green frog on the beach\"
@@ -93,7 +101,8 @@ Examples:
 /// Runs the command.
 pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let mut run = Run::open(&run_folder(args.run.as_deref())?)?;
+    run.record.by = args.by.unwrap_or(run.record.by);
     let subject = args.subject.subject(run.record.image)?;
     let question = Question::new(run, &subject, args.budget as usize, usize::from(args.batch))?;
     if !args.force

@@ -17,8 +17,8 @@ pub const MOST: usize = 12;
 /// A map of every head and word on the latent grid.
 #[derive(Debug, Clone)]
 pub struct Maps {
-    /// One row a head and word, a column a cell of the latent grid: attention probability, mean
-    /// over the steps.
+    /// One row per head and word, one column per cell of the latent grid. The values are attention
+    /// probabilities, mean over the steps.
     pub matrix: Matrix,
     /// Of each row: the site by position in the trace, the head, the word by position in `words`.
     pub rows: Vec<(usize, usize, usize)>,

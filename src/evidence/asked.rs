@@ -45,8 +45,9 @@ pub fn check_kind(run: &Run) -> Result<()> {
 /// Makes `run`, whose trace and image these are, again with the checkpoint that made it, and asks
 /// it about `words` too. `progress` is told of every call of the network.
 ///
-/// # Errors [`Error::Argument`] when `pipeline` is another checkpoint, or a word has no token, or
-/// another program recorded the run. [`Error::Trace`] when the run cannot be made again exactly.
+/// # Errors
+/// [`Error::Argument`] when `pipeline` is another checkpoint, or a word has no token, or another
+/// program recorded the run. [`Error::Trace`] when the run cannot be made again exactly.
 /// [`Error::Interrupted`] when `progress` breaks.
 pub fn ask(
     pipeline: &Pipeline,

@@ -542,8 +542,9 @@ pub(crate) fn check_replay(run: &Run, pipeline: &Pipeline, options: &Options) ->
 /// digest of its weights: whoever makes it again compares the images (`check_image`).
 ///
 /// # Errors
-/// [`Error::Argument`] naming both where it is not, and what the run's was changed by where that
-/// alone differs.
+/// [`Error::Argument`] that names both checkpoints. If only the variant, config, prediction, LoRAs
+/// or embeddings differ, it names those. [`Error::Unsupported`] if only the contents of the files
+/// differ.
 pub fn check_checkpoint(record: &RunRecord, pipeline: &Pipeline) -> Result<()> {
     if pipeline.digest() == record.checkpoint.digest || record.kind == RunKind::Record {
         return Ok(());

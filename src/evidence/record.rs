@@ -17,8 +17,8 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The format that this version writes, and the newest that it reads. Format 1 had one `verdict` a
-/// word in place of `mattered`, `changed` and `shows`; it is read by answering anew from its
+/// The format that this version writes, and the newest that it reads. Format 1 had one `verdict`
+/// per word in place of `mattered`, `changed` and `shows`; it is read by answering anew from its
 /// scores.
 pub const FORMAT_VERSION: u32 = 2;
 
@@ -41,7 +41,7 @@ pub struct Evidence {
     pub how: SavedAggregate,
     /// The thresholds of the answers.
     pub thresholds: Thresholds,
-    /// One entry a tested word, in prompt order; their maps lie in `evidence.safetensors` under
+    /// One entry per tested word, in prompt order; their maps lie in `evidence.safetensors` under
     /// `causal`, in the same order.
     pub words: Vec<WordEvidence>,
     /// What each word owes of the effect of all, where that was asked for.
@@ -77,7 +77,7 @@ pub struct ShapleyOfWords {
 }
 
 impl ShapleyOfWords {
-    /// The shares, a line each.
+    /// The shares, one line per share.
     pub fn sentences(&self) -> Vec<String> {
         let head = format!("Shares of the effect of all these words ({} sets tried):", self.found.evaluations);
         let shares = self.words.iter().zip(&self.found.values).zip(&self.found.errors);

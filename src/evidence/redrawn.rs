@@ -233,7 +233,7 @@ impl Reweighted {
         Figure { caption, file: self.strip.clone() }
     }
 
-    /// What came of it: a figure a picture, and why a weight of 0 may leave the thing in the
+    /// What came of it: one figure per picture, and why a weight of 0 may leave the thing in the
     /// picture.
     fn in_words(&self) -> String {
         let changes = self.weights.iter().zip(&self.areas);

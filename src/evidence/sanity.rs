@@ -73,7 +73,7 @@ impl Sanity {
 }
 
 impl Sanity {
-    /// What was found, a line each; `least` as in [`passes`](Self::passes).
+    /// What was found, one line per finding; `least` as in [`passes`](Self::passes).
     pub fn sentences(&self, least: f64) -> Vec<String> {
         let says = if self.passes(least) {
             "the maps have fallen apart at the end, as they must"

@@ -57,7 +57,7 @@ pub fn shapley(
     }
     let mut known: HashMap<Coalition, f64> = HashMap::new();
     let mut generator = Mt::new(seed);
-    // One contribution a word for each pair: the pairs are independent of each other, the two of a
+    // One contribution per word and pair: the pairs are independent of each other, the two of a
     // pair are not.
     let mut pairs: Vec<Vec<f64>> = Vec::new();
     loop {

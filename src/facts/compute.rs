@@ -40,7 +40,7 @@ pub struct Facts {
     /// Whether `filler_peak` is the median over a seed sweep instead of this run's own.
     #[serde(default)]
     pub over_seeds: bool,
-    /// One entry a word, in prompt order.
+    /// One entry per word, in prompt order.
     pub words: Vec<WordFacts>,
     /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1. It is
     /// the sum of the smaller of the two maps, each divided by its sum.
@@ -55,8 +55,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What stands out, a line each: relations that the prompt states, things that were probably
-    /// not drawn, adjectives that may have gone to another thing.
+    /// What stands out, one line per finding. It is relations that the prompt states, things that
+    /// were probably not drawn, and adjectives that may have gone to another thing.
     pub fn sentences(&self) -> Vec<String> {
         let absent = |name: &str| self.words.iter().any(|word| word.word == name && word.neglected == Some(true));
         // Of what was not drawn nothing else is said.

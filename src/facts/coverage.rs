@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Coverage {
     /// How many pictures were looked at.
     pub pictures: usize,
-    /// One entry a word, those of most captions first.
+    /// One entry per word, those of most captions first.
     pub words: Vec<Covered>,
 }
 

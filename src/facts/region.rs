@@ -136,6 +136,10 @@ pub struct RegionWord {
     /// That, over the word's share of the whole image: above 1 the word is looked for here more
     /// than elsewhere.
     pub lift: f64,
+    /// That share among the prompt's text alone, 0 to 1: without start, end and padding, and
+    /// without the image's own keys where attention is joint. Absent for these and for probes.
+    #[serde(default)]
+    pub of_text: Option<f64>,
     /// The share of the region that lies in the word's area, 0 to 1: where its map reaches the
     /// threshold of its top. Absent for the start token, the end token and the padding, and where
     /// the map is zero.
@@ -223,13 +227,22 @@ pub fn rank<'a>(
     let part = |word: String, special: bool, tokens: &[usize]| {
         let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
         let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
-        RegionWord { word, special, probe: false, share, lift, in_area: None, causal: None, change: None, cause: None }
+        let (of_text, in_area) = (None, None);
+        RegionWord { word, special, probe: false, share, lift, of_text, in_area, causal: None, change: None, cause: None }
+    };
+    let is_text = |(at, token): (usize, &TokenInfo)| (token.kind == TokenKind::Text).then_some(at);
+    let text: Vec<usize> = prompt.tokens.iter().enumerate().filter_map(is_text).collect();
+    let all_text = f64::from(here.of(&text));
+    let of_text = |word: &WordInfo| {
+        let is_own = !prompt.is_special(word) && !prompt.is_probe(word) && all_text > 0.0;
+        is_own.then(|| f64::from(here.of(&word.tokens)) / all_text)
     };
     let cut = |index: usize| causal(index).zip(region.as_ref());
     let changes: f64 = (0..words.len()).filter_map(cut).map(|(map, region)| region.mean(map)).sum();
     let word = |(index, word): (usize, &WordInfo)| RegionWord {
         probe: prompt.is_probe(word),
         special: prompt.is_special(word),
+        of_text: of_text(word),
         in_area: in_area(index).filter(|_| !prompt.is_special(word)),
         causal: cut(index).map(|(map, region)| region.share(map)),
         change: cut(index).map(|(map, region)| region.mean(map)),
@@ -238,20 +251,18 @@ pub fn rank<'a>(
     };
     let mut parts: Vec<RegionWord> = words.iter().enumerate().map(word).collect();
     parts.sort_by(|a, b| (a.special, a.probe).cmp(&(b.special, b.probe)).then(b.share.total_cmp(&a.share)));
-    // One of each for every chunk of a long prompt.
-    let mut chunk = 0;
+    // One of each for every chunk of a long prompt, and for each encoder's reading; they are
+    // numbered as they can be chosen.
+    let (mut starts, mut ends) = (0, 0);
     for (token, TokenInfo { kind, .. }) in prompt.tokens.iter().enumerate() {
-        chunk += usize::from(*kind == TokenKind::Start);
-        if maps.is_silent(token) {
-            continue;
-        }
-        let number = if chunk > 1 { format!("#{chunk}") } else { String::new() };
-        let name = match kind {
-            TokenKind::Start => format!("<start>{number}"),
-            TokenKind::End => format!("<end>{number}"),
+        let (name, number) = match kind {
+            TokenKind::Start => ("<start>", &mut starts),
+            TokenKind::End => ("<end>", &mut ends),
             TokenKind::Text | TokenKind::Padding => continue,
         };
-        if !parts.iter().any(|part| part.special && part.word == name) {
+        *number += 1;
+        let name = if *number > 1 { format!("{name}#{number}") } else { name.into() };
+        if !maps.is_silent(token) && !parts.iter().any(|part| part.special && part.word == name) {
             parts.push(part(name, true, &[token]));
         }
     }
@@ -289,6 +300,7 @@ mod tests {
                 probe: false,
                 share: 0.0,
                 lift: 0.0,
+                of_text: None,
                 in_area: None,
                 causal: found.map(|(share, _)| share),
                 change: found.map(|(_, change)| change),

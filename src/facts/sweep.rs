@@ -41,11 +41,11 @@ pub struct Sweep {
     /// can be compared with.
     #[serde(default)]
     pub filler_peaks: Vec<f32>,
-    /// One entry a word, in prompt order.
+    /// One entry per word, in prompt order.
     pub words: Vec<WordSweep>,
-    /// One entry a relation that the prompt states.
+    /// One entry per relation that the prompt states.
     pub stated: Vec<StatedSweep>,
-    /// One entry a thing that was expected; empty where nothing was.
+    /// One entry per thing that was expected; empty where nothing was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expectations: Vec<ExpectedSweep>,
 }
@@ -312,7 +312,7 @@ impl Collector {
         names.iter().enumerate().map(one).collect()
     }
 
-    /// The mean maps, `[words, h, w]`, in mean probability of a step.
+    /// The mean maps, `[words, h, w]`, in mean probability per step.
     pub fn mean_maps(&self) -> Vec<f32> {
         let count = self.runs.len().max(1) as f32;
         self.sums.iter().map(|sum| sum / count).collect()

@@ -16,7 +16,7 @@ pub struct Versus {
     /// The latent grid.
     pub grid: Grid,
     /// `[height, width]`: the map of the first word minus that of the second, in mean attention
-    /// probability of a step. Above 0 the model looked more for the first.
+    /// probability per step. Above 0 the model looked more for the first.
     pub map: Vec<f32>,
     /// `[height, width]`: what cutting the first changes minus what cutting the second does, in
     /// shares of the mean square of the prediction. It is absent where one of them was not tested.

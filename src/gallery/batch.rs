@@ -82,9 +82,9 @@ impl Settled {
     }
 }
 
-/// The batch of the gallery in `folder`: what it was begun with; else `asked`, else `propose`d. It
-/// is kept in `gallery.json` with how maps are made and drawn. The last digits of an image depend
-/// on how many went through the network with it, so a batch that changed would show.
+/// Returns the batch size stored in the `gallery.json` of `folder`. On first use it stores `asked`,
+/// or else what `propose` returns, with how maps are made and drawn. The last digits of an image
+/// depend on how many went through the network with it, so a batch that changed would show.
 ///
 /// # Errors
 /// [`Error::Argument`] when `asked`, `aggregate` or `display` is not what the gallery was begun

@@ -37,7 +37,7 @@ pub struct CellFacts {
 }
 
 /// Writes `cell.json`, `thumb.jpg` and `maps.png` into `folder`, where `record`'s run is. `maps`
-/// are those of the record's words on the latent grid, `[words, h, w]`, mean probability of a step.
+/// are those of the record's words on the latent grid, `[words, h, w]`, mean probability per step.
 ///
 /// # Errors
 /// [`Error::Io`].

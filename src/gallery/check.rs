@@ -10,13 +10,12 @@ use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Opens the checkpoints of cells that are still to be made. So what the user named wrongly is
-/// found before anything is written, and so is what no cell could be made with. What only some
-/// cells fail of is left to them.
+/// Opens the checkpoints of cells that are still to be made. So it fails before anything is written
+/// if an error affects every cell. Errors of single cells are reported when those cells are made.
 ///
 /// # Errors
-/// [`Error::Argument`] for a LoRA, embedding or variant that is not there; where no cell is
-/// finished or can be, what the first fails of.
+/// [`Error::Argument`] for a LoRA, embedding or variant that is not there, even for a single cell.
+/// Where no cell is finished or can be, the error of the first.
 pub fn check_checkpoints(
     folder: &Path,
     plan: &Plan,

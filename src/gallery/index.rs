@@ -10,6 +10,7 @@ use crate::files;
 use crate::run::RunRecord;
 use crate::{Error, Result};
 use rayon::prelude::*;
+use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -107,7 +108,31 @@ pub struct LiveIndex {
     written: Option<(Instant, Duration)>,
 }
 
+/// A cell of which something was left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LeftOut {
+    /// Its folder's name under `cells/`.
+    pub cell: String,
+    /// The word or tag that was left out.
+    pub without: String,
+    /// Which share of the image changes by it, 0 to 1; absent where the whole cell is not there.
+    pub changed: Option<f64>,
+}
+
 impl LiveIndex {
+    /// The cells of which something was left out, in order, as they were read last.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let mut cells: Vec<&IndexCell> =
+            self.known.values().filter(|cell| !cell.facts.cell.without.is_empty()).collect();
+        cells.sort_by_key(|cell| (cell.facts.cell.order, &cell.name));
+        let left_out = |cell: &IndexCell| LeftOut {
+            cell: cell.name.clone(),
+            without: cell.facts.cell.without.clone(),
+            changed: cell.changed,
+        };
+        cells.into_iter().map(left_out).collect()
+    }
+
     /// The least time from one page to the next.
     const PAUSE: Duration = Duration::from_secs(2);
 

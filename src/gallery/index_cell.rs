@@ -26,7 +26,7 @@ pub struct IndexCell {
     pub changed: Option<f64>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
-    /// What stands out of it, in a sentence each with its kind, a place in `NOTES`.
+    /// What stands out of it: per finding its kind, a place in `NOTES`, and a sentence.
     pub notes: Vec<(usize, String)>,
 }
 

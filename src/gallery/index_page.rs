@@ -1,4 +1,4 @@
-//! The data of a gallery's page: a row a cell, in which everything that repeats is named by its
+//! The data of a gallery's page: one row per cell, in which everything that repeats is named by its
 //! place.
 
 use super::cell::{MAPS, THUMB};
@@ -105,8 +105,8 @@ fn word_numbers(cells: &[IndexCell]) -> Vec<&str> {
     names
 }
 
-/// The page of `cells`: one row of plain numbers a cell, so that thousands stay small. `planned` is
-/// how many there will be, where some are still to be made.
+/// The page of `cells`: one row of plain numbers per cell, so that thousands stay small. `planned`
+/// is how many there will be, where some are still to be made.
 pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usize>) -> String {
     let mut axes: Vec<Names> = AXES.iter().map(|_| Names::default()).collect();
     let (mut words, mut numbers, mut notes) = (Names::default(), Names::default(), Names::default());

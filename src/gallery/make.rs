@@ -239,7 +239,7 @@ impl Job<'_> {
         options.concepts = concepts_of_run(pipeline, &prompt, cell.concepts.as_deref(), &cell.probes)?;
         tell(GalleryEvent::Read { cell, pipeline, prompt: &prompt })?;
         let info = PromptInfo::from(&prompt);
-        self.aggregate.silent(&info)?;
+        self.aggregate.check_encoder(&info)?;
         let (unconditional, text_queries) = (cell.trace_negative, cell.text_queries);
         let keep = Keep { unconditional, text_queries, ..Keep::for_maps(self.aggregate) };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);

@@ -36,8 +36,8 @@ pub struct Axes {
     pub weights: Vec<WordWeights>,
     /// Every prompt also without each of its words, or tags, that could be drawn, one at a time.
     pub without: Option<By>,
-    /// Settings of the sampling, a list an axis: all combinations are made, the last list varies
-    /// first. What a line names itself comes before them.
+    /// Settings of the sampling, one list per axis. All combinations are made, and the last list
+    /// varies first. What a line names itself comes before them.
     pub sampling: Vec<Vec<Sampling>>,
     /// Checkpoints as the user names them.
     pub models: Vec<String>,
@@ -387,9 +387,10 @@ impl Plan {
     /// not depend on what was made already. So an image never depends on where an earlier try was
     /// interrupted.
     ///
-    /// # Errors [`Error::Argument`] when there is nothing to make or far too much, a replaced word
-    /// stands in no prompt, or two cells are equal. Also when a prompt has none of the concepts
-    /// that are named.
+    /// # Errors
+    /// [`Error::Argument`] when there is nothing to make or far too much, a replaced word stands in
+    /// no prompt, or two cells are equal. Also when a prompt has none of the concepts that are
+    /// named.
     pub fn new(axes: &Axes, batch: usize) -> Result<Self> {
         if axes.lines.is_empty() {
             return Err(Error::argument(

@@ -1,4 +1,4 @@
-//! Lists of prompts: plain text, CSV or JSON Lines, with settings a line.
+//! Lists of prompts: plain text, CSV or JSON Lines, with settings per line.
 
 use super::seeds::parse_seeds;
 use crate::argument::PROMPTS;

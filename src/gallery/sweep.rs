@@ -65,8 +65,8 @@ pub struct SweepRequest<'a> {
     pub expect: Option<&'a Expectations>,
 }
 
-/// Runs `prompt` once a seed of `options` and collects what is `asked` of its words' maps, those of
-/// the probes of `options` too. `progress` is told of every finished seed.
+/// Runs `prompt` once per seed of `options` and collects what is `asked` of its words' maps, those
+/// of the probes of `options` too. `progress` is told of every finished seed.
 ///
 /// # Errors
 /// [`Error::Argument`] for what [`Pipeline::check`] refuses; [`Error::Interrupted`] when `progress`
@@ -82,7 +82,7 @@ pub fn sweep(
     pipeline.check(options)?;
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(options))?;
     let info = PromptInfo::from(prompt);
-    aggregate.silent(&info)?;
+    aggregate.check_encoder(&info)?;
     let mut every = info.words.clone();
     if aggregate.measure == Measure::Concepts {
         // Words that are no concept have no map.

@@ -1,4 +1,4 @@
-//! From a trace to one map a token and one a word.
+//! From a trace to one map per token and one per word.
 
 use super::concepts::ConceptShares;
 use super::goca::Goca;
@@ -44,7 +44,7 @@ pub struct Heatmaps {
     /// run was asked about any. [`WordInfo::tokens`] numbers them after the tokens and the padding
     /// (see [`probe_words`](crate::trace::probe_words)).
     pub probes: Vec<f32>,
-    /// `[W, height, width]`: one map a word of [`chosen`](Self::chosen), as
+    /// `[W, height, width]`: one map per word of [`chosen`](Self::chosen), as
     /// [`map_of`](Self::map_of) makes it.
     pub words: Vec<f32>,
     /// The words, in the order of [`words`](Self::words).
@@ -214,8 +214,9 @@ impl Heatmaps {
 ///
 /// # Errors
 /// [`Error::Argument`] when no site is left, or when heads and a window of steps are both asked
-/// for, or one encoder where the prompt has one reading. The same when single steps or the half
-/// were not recorded, or a head or step does not exist. [`Error::Trace`] when the trace holds NaN.
+/// for. The same when one encoder is asked for and the prompt has one reading. The same when single
+/// steps or the half were not recorded, or a head or step does not exist. [`Error::Trace`] when the
+/// trace holds NaN.
 pub fn aggregate(trace: &Trace, how: &Aggregate, words: &[WordInfo]) -> Result<Heatmaps> {
     let (maps, prompt) = half(trace, how)?;
     let (sites, grid) = (&trace.recording.sites, trace.about.latent);
@@ -391,7 +392,7 @@ fn of_goca(trace: &Trace, how: &Aggregate, words: &[WordInfo], takes_part: &[boo
     Ok(Goca::new(kept, trace.about.latent, trace.steps(), takes_part))
 }
 
-/// What the prompt's own tokens gave to the image, a site each.
+/// What the prompt's own tokens gave to the image, per site.
 fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
     let kept = trace.recording.text_queries.as_ref();
     let reason = format!("the run kept no queries of its text; make it again with {TEXT_QUERIES}");

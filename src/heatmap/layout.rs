@@ -19,7 +19,7 @@ pub struct Point {
 /// The highest cell of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
-    /// Mean attention probability of a step there, 0 to 1.
+    /// Mean attention probability per step there, 0 to 1.
     pub value: f32,
     /// Row of the latent grid.
     pub row: usize,

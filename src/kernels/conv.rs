@@ -286,7 +286,7 @@ mod tests {
                     prop_assert!(relative(&got, &want) < 1e-5, "{algorithm:?} {}", relative(&got, &want));
                 }
             }
-            // A value a channel of each map, and a residual.
+            // One value per channel of each map, and a residual.
             let shift = noise(batch * output, 3);
             let residual = noise(want.len(), 4);
             let places = oh * ow;

@@ -79,7 +79,7 @@ pub(super) unsafe fn product_by(
     let (_, tile) = shape();
     let block = ROWS.next_multiple_of(tile);
     let row_blocks = rows.div_ceil(block);
-    // 2 * rows * columns * depth operations at some 200 a nanosecond, or twice that.
+    // 2 * rows * columns * depth operations at some 200 per nanosecond, or twice that.
     let nanoseconds = rows * columns * right.depth() / rate;
     // Split columns too when the rows alone would not keep all threads busy.
     let parts = if threads::count() == 1 { 1 } else { (3 * threads::count()).div_ceil(row_blocks.max(1)).min(panels) };

@@ -333,7 +333,7 @@ mod tests {
                 let got = unsafe { crate::kernels::buffer::filled(rows * columns, write) };
                 prop_assert!(relative(&got, &want) < 1e-5, "{products:?} {}", relative(&got, &want));
             }
-            // A value a column and a residual.
+            // One value per column, and a residual.
             let (shift, residual) = (noise(columns, 3), noise(rows * columns, 4));
             let want = reference(&as_multiplied(&left, multiplies(&right)), &weight, depth);
             let want: Vec<f32> =

@@ -7,7 +7,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
 use rten_vecmath::Silu;
 
-/// Weight and bias of a norm, a value a channel each.
+/// Weight and bias of a norm, each of one value per channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Affine<'a> {
     /// Scale.
@@ -94,7 +94,7 @@ fn moments(pivot: &[f32], lines: &[f32], range: std::ops::Range<usize>, places: 
     (mean, (squares / (count * places)).max(0.0))
 }
 
-/// Sums of the values and of their squares, a channel each, after `pivot` is taken off: exact also
+/// Sums of the values and of their squares per channel, after `pivot` is taken off: exact also
 /// where the mean is far from zero.
 struct Moments<'a> {
     pivot: &'a [f32],

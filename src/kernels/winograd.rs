@@ -1,4 +1,4 @@
-//! 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3): 36 products a tile where the plain way
+//! 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3): 36 products per tile where the plain way
 //! takes 144.
 //!
 //! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks". Weights are

@@ -22,7 +22,7 @@ pub struct Lens {
     pub prompt: String,
     /// The seed of every image.
     pub seed: u64,
-    /// One entry a stop, from the first layers on; the last is the run itself.
+    /// One entry per stop, from the first layers on; the last is the run itself.
     pub stops: Vec<Stop>,
 }
 

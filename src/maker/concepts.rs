@@ -1,6 +1,6 @@
 //! Which words are the concepts of a run, named or not.
 
-use crate::argument::CONCEPTS;
+use crate::argument::{CONCEPTS, PROBE};
 use crate::facts::lexicon::{Role, role};
 use crate::pipeline::{Pipeline, concepts_of};
 use crate::prompt::{Prompt, Syntax, word_ranges};
@@ -49,7 +49,22 @@ pub fn concepts_of_run(
         let reason = format!("the prompt has no word that says something; name some, like {CONCEPTS}=apple,frog");
         return Err(Error::argument(CONCEPTS, reason));
     }
+    check_rivals(&concepts, probes)?;
     Ok(concepts)
+}
+
+/// Refuses a concept that no other competes with: each place is shared out among them, so that it
+/// would have all of every place.
+fn check_rivals(concepts: &[String], probes: &[String]) -> Result<()> {
+    let first = normalized(&concepts[0]);
+    if concepts.iter().chain(probes).any(|other| normalized(other) != first) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} alone would have every place, as concepts share places out; name a second, or a rival with {PROBE} background",
+        crate::in_quotes(&concepts[0])
+    );
+    Err(Error::argument(CONCEPTS, reason))
 }
 
 /// The texts that such a run of `prompt` reads, as far as they are known before its checkpoint is:
@@ -66,6 +81,17 @@ pub fn texts_of_run(prompt: &str, named: Option<&[String]>, probes: &[String]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_concept_needs_a_rival() {
+        let list = |text: &str| -> Vec<String> { text.split_whitespace().map(String::from).collect() };
+        for (concepts, probes, fine) in
+            [("frog", "", false), ("frog Frog", "frog", false), ("frog", "background", true), ("red frog", "", true)]
+        {
+            assert_eq!(check_rivals(&list(concepts), &list(probes)).is_ok(), fine, "{concepts}; {probes}");
+        }
+        assert!(check_rivals(&list("frog"), &[]).unwrap_err().to_string().contains("alone would have every place"));
+    }
 
     #[test]
     fn little_words_and_second_times_are_left_out() {

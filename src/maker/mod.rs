@@ -71,7 +71,7 @@ impl Maker<'_> {
     pub fn check(&self, options: &Options) -> Result<()> {
         let sites = self.pipeline.sites(options.height, options.width);
         self.aggregate.choose(&sites, self.pipeline.latent_grid(options))?;
-        self.aggregate.silent(&PromptInfo::from(self.prompt)).map(drop)
+        self.aggregate.check_encoder(&PromptInfo::from(self.prompt))
     }
 
     /// Makes the run of `options`, which has one seed, at `target`. `observer` is told of attention

@@ -173,8 +173,9 @@ impl TextEncoder {
         Ok(self.token_embedding.dim(1)?)
     }
 
-    /// The queries and the keys of each layer that `encoding` went through, f32 `[batch, heads,
-    /// tokens, head_dim]` each, not scaled: of the states that the layer was given.
+    /// The queries and the keys of each layer that `encoding` went through. Each is f32 `[batch,
+    /// heads, tokens, head_dim]`, not scaled. They are computed from the states that the layer was
+    /// given.
     ///
     /// # Errors
     /// Those of the layers.

@@ -26,7 +26,7 @@ fn value_weights(weights: &[f32], context: &PreparedPrompt, images: usize) -> Re
     Ok(Tensor::from_vec(all, (batch, tokens), &Device::Cpu)?)
 }
 
-/// What the denoiser is given of some prompts, a row each, before it is put together: f32.
+/// What the denoiser is given of some prompts, one row per prompt, before it is put together: f32.
 #[derive(Debug, Clone)]
 pub struct States {
     /// The states of each text encoder, weights applied, `[prompts, tokens, channels]`. Those of
@@ -153,9 +153,10 @@ impl Pipeline {
         prompts.iter().map(padded).collect()
     }
 
-    /// What the denoiser is conditioned on by `prompts`, a row each, in a run with `options` (of
-    /// which size and guidance count). Weights are applied (see [`Prompt::weights`]); chunks of
-    /// long prompts stand one after the other, and what has fewer than another gets empty ones.
+    /// What the denoiser is conditioned on by `prompts`, one row per prompt, in a run with
+    /// `options` (of which size and guidance count). Weights are applied (see [`Prompt::weights`]);
+    /// chunks of long prompts stand one after the other, and what has fewer than another gets empty
+    /// ones.
     ///
     /// # Errors
     /// When there are no prompts.
@@ -165,7 +166,7 @@ impl Pipeline {
         Ok(Conditioning { lengths: encoding.lengths, ..conditions })
     }
 
-    /// What the text encoders make of `prompts`, a row each, as in
+    /// What the text encoders make of `prompts`, one row per prompt, as in
     /// [`conditioning`](Self::conditioning).
     ///
     /// # Errors
@@ -175,8 +176,8 @@ impl Pipeline {
         self.gathered(&prompts, &self.outputs(&prompts, false, None)?)
     }
 
-    /// The token embeddings of `prompts`, a row each and one tensor a text encoder: `[prompts,
-    /// tokens, channels]`.
+    /// The token embeddings of `prompts`, one tensor per text encoder: `[prompts, tokens,
+    /// channels]`.
     ///
     /// # Errors
     /// When there are no prompts.
@@ -191,7 +192,7 @@ impl Pipeline {
     }
 
     /// As [`states`](Self::states) of `prompt`, read from other token embeddings than its own, one
-    /// tensor a text encoder and a row each: `[rows, tokens, channels]`.
+    /// tensor per text encoder: `[rows, tokens, channels]`.
     ///
     /// # Errors
     /// When the shapes are not those of [`embeddings`](Self::embeddings).

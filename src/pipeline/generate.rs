@@ -54,7 +54,10 @@ impl Pipeline {
         Ok(self.sampler(options)?.calls_per_step().max(1))
     }
 
-    /// Refuses what cannot be run, before any work is done; errors are [`Error::Argument`].
+    /// Refuses what cannot be run, before any work is done.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] that names the argument and the reason.
     pub fn check(&self, options: &Options) -> Result<()> {
         self.check_size(Grid::new(options.height, options.width))?;
         if options.seeds.is_empty() {
@@ -159,8 +162,8 @@ impl Pipeline {
         scheduler::build_flow(&self.scheduler, options.scheduler, run)
     }
 
-    /// Generates one image a seed from a [`prompt`](Self::prompt) of `options`. `observer` is told
-    /// of every attention site it wants; `progress` of every [`Event`].
+    /// Generates one image per seed from a [`prompt`](Self::prompt) of `options`. `observer` is
+    /// told of every attention site it wants; `progress` of every [`Event`].
     ///
     /// # Errors
     /// [`Error::Argument`] for what [`check`](Self::check) refuses, [`Error::Interrupted`] when

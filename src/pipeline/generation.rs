@@ -68,7 +68,7 @@ pub struct Timings {
     pub decode: f64,
 }
 
-/// The text encoders' own self-attention among a prompt's tokens, a layer each.
+/// The text encoders' own self-attention among a prompt's tokens, per layer.
 #[derive(Debug, Clone, Default)]
 pub struct TextAttentions {
     /// Of the first, or only, text encoder.

@@ -60,7 +60,7 @@ impl InitFiles {
 }
 
 impl Given {
-    /// What the user may not expect of the pictures, a line each.
+    /// What the user may not expect of the pictures, one line per caution.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

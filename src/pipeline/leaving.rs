@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 use super::free::free_memory;
 use super::options::LoadOptions;
 use crate::argument::{DTYPE, IGNORE_MEMORY};
-use crate::checkpoint::{Checkpoint, Part, Weights};
+use crate::checkpoint::{Checkpoint, Part, Quantised, Weights};
 use crate::{Error, Result};
 
 /// A text encoder that reads one prompt at a time.
@@ -23,8 +23,12 @@ pub(super) trait PromptEncoder: Sized {
     /// What its network is built from beside weights.
     type Config: Clone + fmt::Debug;
 
-    /// The network with the weights that `weights` holds.
-    fn build(config: &Self::Config, weights: VarBuilder) -> Result<Self>;
+    /// Whether weights in blocks of quantised numbers stay so in the network.
+    const KEEPS_BLOCKS: bool;
+
+    /// The network with the weights that `weights` holds. Where it keeps blocks, and there are
+    /// some, they are in `quantised`.
+    fn build(config: &Self::Config, weights: VarBuilder, quantised: Option<Quantised>) -> Result<Self>;
 
     /// The states of one prompt, f32 `[1, tokens, channels]`.
     fn read(&self, ids: &[u32]) -> Result<Tensor>;
@@ -69,7 +73,10 @@ impl<E: PromptEncoder> Residence<E> {
         first: Option<IdsOf>,
     ) -> Result<Self> {
         let weights = checkpoint.weights(part)?;
-        let encoder = weights.load(dtype, &options.device, |weights| E::build(config, weights))?;
+        let blocks = E::KEEPS_BLOCKS && weights.is_quantised();
+        let encoder = weights.load_quantised(dtype, &options.device, |weights, quantised| {
+            E::build(config, weights, blocks.then_some(quantised))
+        })?;
         let Some(ids_of) = first else { return Ok(Self::Here(encoder)) };
         let mut known = HashMap::new();
         for text in options.texts.iter().map(String::as_str).chain([""]) {
@@ -90,8 +97,9 @@ impl<E: PromptEncoder> Residence<E> {
 
     /// The states of one prompt, f32 `[1, tokens, channels]`.
     ///
-    /// # Errors [`Error::Unsupported`] where the encoder left memory and has no room to come back,
-    /// and none of the texts that it read has these `ids`.
+    /// # Errors
+    /// [`Error::Unsupported`] where the encoder left memory and has no room to come back, and none
+    /// of the texts that it read has these `ids`.
     pub(super) fn states(&self, ids: &[u32]) -> Result<Tensor> {
         let gone = match self {
             Self::Here(encoder) => return encoder.read(ids),
@@ -101,7 +109,11 @@ impl<E: PromptEncoder> Residence<E> {
         if let Some(states) = known().get(ids) {
             return Ok(states.clone());
         }
-        let needed = gone.weights.summary().parameters * gone.dtype.size_in_bytes() as u64;
+        let blocks = E::KEEPS_BLOCKS && gone.weights.is_quantised();
+        let needed = match blocks {
+            true => gone.weights.bytes_as_quantised(gone.dtype),
+            false => gone.weights.summary().parameters * gone.dtype.size_in_bytes() as u64,
+        };
         let free = if gone.device.is_cpu() { free_memory() } else { None };
         if let Some(free) = free.filter(|free| *free < needed && !gone.ignore_memory) {
             let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
@@ -115,7 +127,8 @@ impl<E: PromptEncoder> Residence<E> {
                 way_out: format!("take {DTYPE} bf16, or a smaller checkpoint; {IGNORE_MEMORY} tries all the same"),
             });
         }
-        let encoder = E::build(&gone.config, gone.weights.var_builder(gone.dtype, &gone.device))?;
+        let weights = gone.weights.var_builder(gone.dtype, &gone.device);
+        let encoder = E::build(&gone.config, weights, blocks.then(|| gone.weights.quantised()))?;
         let states = encoder.read(ids)?;
         known().insert(ids.to_vec(), states.clone());
         Ok(states)

@@ -63,8 +63,8 @@ impl Pipeline {
         if !options.ignore_memory {
             plan.check()?;
         }
-        let t5 = T5Reader::load(checkpoint, options, plan.t5_first)?;
-        let qwen = QwenReader::load(checkpoint, options, plan.t5_first)?;
+        let t5 = T5Reader::load(checkpoint, options, plan.text_encoder_first)?;
+        let qwen = QwenReader::load(checkpoint, options, plan.text_encoder_first)?;
         let tokenizer = match &checkpoint.tokenizer {
             Some(files) => Some(Tokenizer::new(files)?.with_words(&checkpoint.added_words)?),
             None => None,
@@ -268,8 +268,10 @@ impl Pipeline {
         self.latent_channels
     }
 
-    /// Refuses an image size in pixels that has no latent grid; errors are
-    /// [`Error::Argument`](crate::Error::Argument).
+    /// Refuses an image size in pixels that has no latent grid.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for such a size.
     pub fn check_size(&self, size: Grid) -> Result<()> {
         check_size(size, self.size_factor)?;
         let most = self.largest_side.map(|side| side * self.vae_factor);

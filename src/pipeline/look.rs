@@ -1,9 +1,9 @@
 //! An existing picture seen by the network: encoded, noised to some levels, and traced with a
 //! caption.
 //!
-//! The denoiser is called once a level with the caption alone; nothing is denoised and no scheduler
-//! is asked. Guidance is left out: its half is given the empty prompt, and changes nothing of the
-//! attention to the caption's words.
+//! The denoiser is called once per level with the caption alone; nothing is denoised and no
+//! scheduler is asked. Guidance is left out: its half is given the empty prompt, and changes
+//! nothing of the attention to the caption's words.
 
 use std::ops::ControlFlow;
 

@@ -33,7 +33,7 @@ pub struct MemoryPlan {
     pub free: Option<u64>,
     /// Whether T5 or Qwen3 reads the prompts before the other parts come, and leaves memory again.
     /// It does where all together do not fit, and so they do.
-    pub t5_first: bool,
+    pub text_encoder_first: bool,
     /// Which part that is, and what it is called.
     #[serde(skip)]
     large: Option<(Part, &'static str)>,
@@ -47,8 +47,8 @@ pub struct PartMemory {
     /// Its parameters.
     pub parameters: u64,
     /// `f32`, `f16` or `bf16`, as it is kept. On a CPU it is bf16 where `--dtype` asks for it, else
-    /// f32, whatever the files hold. It is `blocks` for a transformer of a GGUF file, whose blocks
-    /// stay.
+    /// f32, whatever the files hold. It is `blocks` for a transformer or T5 of a GGUF file, whose
+    /// blocks stay.
     pub dtype: &'static str,
     /// Bytes of its weights.
     pub bytes: u64,
@@ -77,8 +77,10 @@ impl MemoryPlan {
             // Qwen3 is candle's, which has no product of bf16 there.
             let kept = (dtype == DType::BF16 && Some(part) != qwen_part) || Some(part) == t5_part;
             let dtype = if on_cpu && !kept { DType::F32 } else { dtype };
-            // Blocks of quantised numbers stay as they are in the layers of a transformer.
-            let stay = part == Part::Transformer && !options.plain && weights.is_quantised();
+            // Blocks of quantised numbers stay as they are in the layers of a transformer and in
+            // T5.
+            let keeps = (part == Part::Transformer && !options.plain) || Some(part) == t5_part;
+            let stay = keeps && weights.is_quantised();
             let (bytes, dtype) = match stay {
                 true => (weights.bytes_as_quantised(dtype), "blocks"),
                 false => (parameters * dtype.size_in_bytes() as u64, super::names::dtype_name(dtype)),
@@ -98,16 +100,16 @@ impl MemoryPlan {
             maps(size, *widths.get(1).unwrap_or(&widths[0]) as u64).saturating_mul(HALF_MAPS_OF_DECODING) / 2;
         let free = if on_cpu { free_memory() } else { None };
         let activations = denoising.max(decoding);
-        let plan = Self { parts, size, activations, free, t5_first: false, large };
-        Ok(match options.t5_first && plan.leaving() > 0 {
-            true => Self { t5_first: true, ..plan },
+        let plan = Self { parts, size, activations, free, text_encoder_first: false, large };
+        Ok(match options.text_encoder_first && plan.leaving() > 0 {
+            true => Self { text_encoder_first: true, ..plan },
             false => plan.ordered(),
         })
     }
 
     /// With the large text encoder first, where that makes a run fit which does not otherwise.
     fn ordered(self) -> Self {
-        let first = Self { t5_first: true, ..self.clone() };
+        let first = Self { text_encoder_first: true, ..self.clone() };
         match self.free {
             Some(free) if self.leaving() > 0 && self.peak() > free && first.peak() <= free => first,
             _ => self,
@@ -120,6 +122,13 @@ impl MemoryPlan {
         self.parts.iter().filter(may_leave).map(|part| part.bytes).sum()
     }
 
+    /// T5 or Qwen3, where the checkpoint has one. With it the most that the run holds at once,
+    /// where the encoder reads the prompts first and leaves memory again.
+    pub fn encoder_first(&self) -> Option<(&'static str, u64)> {
+        let (_, name) = self.large?;
+        Some((name, Self { text_encoder_first: true, ..self.clone() }.peak()))
+    }
+
     /// Bytes of all weights.
     pub fn weights(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
@@ -127,7 +136,7 @@ impl MemoryPlan {
 
     /// The most that the run holds at once.
     pub fn peak(&self) -> u64 {
-        let gone = if self.t5_first { self.leaving() } else { 0 };
+        let gone = if self.text_encoder_first { self.leaving() } else { 0 };
         (self.weights() - gone).saturating_add(self.activations).max(gone)
     }
 
@@ -163,7 +172,7 @@ impl fmt::Display for MemoryPlan {
         let [height, width] = self.size;
         let (peak, weights, maps) = (gigabytes(self.peak()), gigabytes(self.weights()), gigabytes(self.activations));
         write!(f, "needs {peak}: weights {weights} ({}), about {maps} for {width}x{height}", parts.join(", "))?;
-        if let Some((_, name)) = self.large.filter(|_| self.t5_first) {
+        if let Some((_, name)) = self.large.filter(|_| self.text_encoder_first) {
             write!(f, "; {name} reads the prompt first and leaves again")?;
         }
         match self.free {
@@ -184,7 +193,7 @@ mod tests {
             size: [1024, 768],
             activations: 3_500_000_000,
             free,
-            t5_first: false,
+            text_encoder_first: false,
             large: None,
         }
     }
@@ -203,12 +212,12 @@ mod tests {
             };
             let rest = 10_269_854_736 + 3_500_000_000;
             let roomy = large(rest + bytes);
-            assert!(!roomy.t5_first && roomy.peak() == rest + bytes, "{roomy}");
+            assert!(!roomy.text_encoder_first && roomy.peak() == rest + bytes, "{roomy}");
             let tight = large(rest.max(bytes));
-            assert!(tight.t5_first && tight.peak() == rest.max(bytes) && tight.check().is_ok(), "{tight}");
+            assert!(tight.text_encoder_first && tight.peak() == rest.max(bytes) && tight.check().is_ok(), "{tight}");
             assert!(tight.to_string().contains(&format!("; {name} reads the prompt first")), "{tight}");
             let vain = large(rest.max(bytes) - 1);
-            assert!(!vain.t5_first && vain.check().is_err(), "{vain}");
+            assert!(!vain.text_encoder_first && vain.check().is_err(), "{vain}");
         }
     }
 

@@ -29,7 +29,7 @@ pub struct LoadOptions {
     /// these (and the empty text) first and leaves memory again.
     pub texts: Vec<String>,
     /// Let T5 or Qwen3 go first and leave again where it would fit, too.
-    pub t5_first: bool,
+    pub text_encoder_first: bool,
 }
 
 impl Default for LoadOptions {
@@ -41,7 +41,7 @@ impl Default for LoadOptions {
             ignore_memory: false,
             plain: false,
             texts: Vec::new(),
-            t5_first: false,
+            text_encoder_first: false,
         }
     }
 }
@@ -66,12 +66,12 @@ pub struct Options {
     /// How the prompt and the negative prompt are read.
     pub syntax: Syntax,
     /// Denoising steps, 1 or more (PNDM makes one denoiser call more; Heun and DPM-Solver-2 make
-    /// two a step).
+    /// two per step).
     pub steps: usize,
     /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in
     /// diffusers).
     pub guidance_scale: f64,
-    /// One image a seed; all of them go through the denoiser in one batch.
+    /// One image per seed; all of them go through the denoiser in one batch.
     pub seeds: Vec<u64>,
     /// Image rows in pixels, a multiple of [`Pipeline::size_factor`](super::Pipeline::size_factor).
     pub height: usize,

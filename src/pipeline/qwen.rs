@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::leaving::{IdsOf, PromptEncoder, Residence};
 use super::options::LoadOptions;
-use crate::checkpoint::{Checkpoint, Part, Qwen3Config};
+use crate::checkpoint::{Checkpoint, Part, Quantised, Qwen3Config};
 use crate::model::Qwen3;
 use crate::prompt::{Prompt, QwenTokenizer};
 use crate::{Error, Result};
@@ -25,7 +25,9 @@ impl PromptEncoder for Qwen3 {
     const NAME: &'static str = "Qwen3";
     type Config = Qwen3Config;
 
-    fn build(config: &Qwen3Config, weights: VarBuilder) -> Result<Self> {
+    const KEEPS_BLOCKS: bool = false;
+
+    fn build(config: &Qwen3Config, weights: VarBuilder, _: Option<Quantised>) -> Result<Self> {
         Self::new(config, weights)
     }
 

@@ -122,8 +122,8 @@ impl Pipeline {
         words.join(" ")
     }
 
-    /// The options of the run that `settings` and the `negative` prompt are of, but for a picture
-    /// that it set out from and probes.
+    /// Builds the options of a run again from its recorded `settings` and `negative` prompt. The
+    /// picture that it set out from and its probes are not restored.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a sampler that attnmap does not have.

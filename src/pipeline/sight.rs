@@ -70,9 +70,9 @@ impl Pipeline {
         Ok(found)
     }
 
-    /// For each but the first of `rows` captions in `context`, `[h, w]`: by how much the error of
-    /// the prediction is lower than with the first. It is in shares of the first's mean over the
-    /// image, and the mean over levels and noises.
+    /// For each but the first of `rows` captions in `context`, a map `[h, w]`. It is by how much
+    /// the error of the prediction is lower than with the first caption. The unit is the first's
+    /// mean error over the image. Levels and noises are averaged.
     fn gains(&self, latent: &Tensor, context: &PreparedPrompt, rows: usize) -> Result<Vec<Vec<f64>>> {
         let (.., height, width) = latent.dims4()?;
         let mut gains = vec![vec![0.0; height * width]; rows - 1];

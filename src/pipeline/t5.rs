@@ -6,7 +6,7 @@ use candle_nn::VarBuilder;
 use super::leaving::{IdsOf, PromptEncoder, Residence};
 use super::options::LoadOptions;
 use crate::Result;
-use crate::checkpoint::{Checkpoint, DenoiserConfig, T5_TOKENS, T5Config};
+use crate::checkpoint::{Checkpoint, DenoiserConfig, Quantised, T5_TOKENS, T5Config};
 use crate::model::T5;
 use crate::prompt::{Joined, Prompt, T5Tokenizer};
 
@@ -23,8 +23,13 @@ impl PromptEncoder for T5 {
     const NAME: &'static str = "T5";
     type Config = T5Config;
 
-    fn build(config: &T5Config, weights: VarBuilder) -> Result<Self> {
-        Self::new(config, weights)
+    const KEEPS_BLOCKS: bool = true;
+
+    fn build(config: &T5Config, weights: VarBuilder, quantised: Option<Quantised>) -> Result<Self> {
+        match quantised {
+            Some(quantised) => Self::with_blocks(config, weights, quantised),
+            None => Self::new(config, weights),
+        }
     }
 
     fn read(&self, ids: &[u32]) -> Result<Tensor> {

@@ -53,8 +53,9 @@ impl Tokenizer {
     /// From the files of a checkpoint's `tokenizer/` folder; `tokenizer.json` is preferred where
     /// both forms are there.
     ///
-    /// Errors: [`Error::Config`] naming the file that is malformed, lacks a special token, or is
-    /// not a CLIP tokenizer.
+    /// # Errors
+    /// [`Error::Config`] naming the file that is malformed, lacks a special token, or is not a CLIP
+    /// tokenizer.
     pub fn new(files: &TokenizerFiles) -> Result<Self> {
         let (file, mut pipeline) = match (&files.tokenizer_json, &files.vocab_json, &files.merges_txt) {
             (Some(json), _, _) => ("tokenizer.json", from_json(json, &files.folder.join("tokenizer.json"))?),
@@ -110,7 +111,8 @@ impl Tokenizer {
     /// of letters and digits counts as a whole word. A name with signs (`<cat>`) counts everywhere.
     /// Upper and lower case are alike, as in the rest of the text.
     ///
-    /// Errors: [`Error::Argument`] for a word that the vocabulary has already.
+    /// # Errors
+    /// [`Error::Argument`] for a word that the vocabulary has already.
     pub fn with_words(mut self, words: &[AddedWord]) -> Result<Self> {
         for AddedWord { word, ids, .. } in words {
             let refuse = |reason: String| Err(Error::argument(EMBEDDING, reason));
@@ -162,8 +164,9 @@ impl Tokenizer {
     /// The prompt of `text`, every character of it text: any text, of any length, empty too. What
     /// does not fit is in [`Prompt::cut_off`].
     ///
-    /// Errors: [`Error::Unsupported`] for a vocabulary that cannot express the text and has no
-    /// token for that.
+    /// # Errors
+    /// [`Error::Unsupported`] for a vocabulary that cannot express the text and has no token for
+    /// that.
     pub fn encode(&self, text: &str) -> Result<Prompt> {
         self.read(text, Syntax::default())
     }
@@ -171,7 +174,8 @@ impl Tokenizer {
     /// As [`encode`](Self::encode), read by `syntax`. What does not fit into 16 chunks of a long
     /// prompt is in [`Prompt::cut_off`].
     ///
-    /// Errors: as [`encode`](Self::encode).
+    /// # Errors
+    /// As [`encode`](Self::encode).
     pub fn read(&self, text: &str, syntax: Syntax) -> Result<Prompt> {
         let mut pieces = Vec::new();
         let mut found = Vec::new();

@@ -201,8 +201,9 @@ impl Prompt {
     /// on its own; `apple#2` is the second alone. `<start>` and `<end>` are the start token and the
     /// first end token of each chunk. A name is only ever found as whole words.
     ///
-    /// Errors: [`Error::Argument`](crate::Error::Argument) for `words` on a name that the prompt
-    /// does not have, listing the words that it has.
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for `words` on a name that the prompt does not
+    /// have, listing the words that it has.
     pub fn select(&self, choice: &str) -> Result<Vec<Word>> {
         let chosen = PromptInfo::from(self).select(choice)?;
         Ok(chosen.into_iter().map(Word::from).collect())

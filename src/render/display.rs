@@ -42,7 +42,7 @@ pub struct Display {
     pub style: Style,
     /// 0 leaves the image as it is, 1 hides it where the style covers it.
     pub opacity: f32,
-    /// One scale for all words, or one a word.
+    /// One scale for all words, or one per word.
     pub scale: Scale,
     /// Pixels of the short side of overlays and of the sheet's tiles, at least; larger images keep
     /// their size.

@@ -19,7 +19,7 @@ pub struct PictureGrid {
     pub note: String,
     /// The name of each column; empty for none.
     pub columns: Vec<String>,
-    /// The name of each row with its pictures, one a column; `None` where there is none.
+    /// The name of each row with its pictures, one per column; `None` where there is none.
     pub rows: Vec<(String, Vec<Option<GridPicture>>)>,
 }
 

@@ -34,7 +34,7 @@ pub struct Base {
 
 impl Base {
     /// `image`, enlarged smoothly when its short side has fewer than `size` pixels. An image whose
-    /// sides differ by more than 16 times has at most 4,096 pixels a side instead.
+    /// sides differ by more than 16 times has at most 4,096 pixels per side instead.
     ///
     /// # Errors
     /// [`Error::Argument`] when the image has no pixels.
@@ -67,7 +67,7 @@ impl Base {
     }
 }
 
-/// `image` at size `to`, bicubic a channel.
+/// `image` at size `to`, bicubic per channel.
 fn enlarge(image: &RgbImage, to: Grid) -> RgbImage {
     let from = Grid::new(image.height() as usize, image.width() as usize);
     let resampler = Resampler::new(from, to, Filter::Bicubic);
@@ -108,7 +108,7 @@ pub fn overlay(base: &Base, map: &[f32], grid: Grid, top: f32, display: &Display
 }
 
 struct Painter<'a> {
-    /// 0 to 1 of the scale, a pixel each.
+    /// 0 to 1 of the scale, one value per pixel.
     values: &'a [f32],
     size: Grid,
     line: f32,
@@ -150,7 +150,7 @@ impl Painter<'_> {
         self.table[(value * 255.0 + 0.5) as usize]
     }
 
-    /// How steep the map is at a pixel, in value a pixel.
+    /// How steep the map is at a pixel, in value per pixel.
     fn slope(&self, row: usize, column: usize) -> f32 {
         let Grid { height, width } = self.size;
         let at = |row: usize, column: usize| self.values[row * width + column];

@@ -1,7 +1,6 @@
 //! The channels of a map on the page: those of the prompt, then of the probes, then of the negative
 //! prompt's words.
 
-use crate::heatmap::Aggregate;
 use crate::trace::{AttentionKind, Buffer, Half, HalfMaps, PromptInfo, SiteMaps, Trace, WordInfo};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -11,19 +10,16 @@ pub(super) struct NegativeHalf<'a> {
     /// The negative prompt.
     pub prompt: &'a PromptInfo,
     /// The tokens that its words have, in order: the channels of its half that the page holds.
-    /// Those of an encoder that the run's own maps leave out are not among them.
     pub kept: Vec<usize>,
     maps: &'a HalfMaps,
 }
 
 impl<'a> NegativeHalf<'a> {
-    pub(super) fn of(trace: &'a Trace, how: Option<&Aggregate>) -> Option<Self> {
+    pub(super) fn of(trace: &'a Trace) -> Option<Self> {
         let (maps, prompt) = trace.half(Half::Unconditional).filter(|(_, prompt)| !prompt.words.is_empty())?;
         let mut kept: Vec<usize> = prompt.words.iter().flat_map(|word| word.tokens.iter().copied()).collect();
         kept.sort_unstable();
         kept.dedup();
-        let silent = how.and_then(|how| how.silent(prompt).ok()).unwrap_or_default();
-        kept.retain(|&token| silent.get(token) != Some(&true));
         Some(Self { prompt, kept, maps })
     }
 

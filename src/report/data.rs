@@ -137,9 +137,11 @@ pub struct Official {
     pub compete: Option<f32>,
     /// Whether a word's map is the mean of its tokens' instead of their sum.
     pub mean: bool,
-    /// Positions in [`ReportData::tokens`] of those of the encoder that it leaves out; empty where
-    /// it takes both.
-    pub silent: Vec<usize>,
+    /// Which encoder's tokens it takes: `both`, `clip` or `t5`.
+    pub encoder: &'static str,
+    /// Where in [`ReportData::tokens`] those of the second encoder begin, where the page can show
+    /// the maps of one encoder alone.
+    pub behind: Option<usize>,
     /// The heads that it takes, where it does not take all.
     pub heads: Option<Vec<usize>>,
     /// The first and last step that it takes, from 0, where it does not take all.
@@ -160,6 +162,8 @@ pub struct Negative {
     pub maps: Vec<f32>,
     /// `[tokens]`: each one's share of all attention of its half.
     pub shares: Vec<f32>,
+    /// How many of the tokens are the first encoder's, where a second one reads the prompt too.
+    pub behind: Option<usize>,
 }
 
 /// A text encoder's own causal self-attention over the prompt's tokens.
@@ -171,7 +175,7 @@ pub struct PromptMatrix {
     pub tokens: Vec<PageToken>,
     /// Number of layers.
     pub layers: usize,
-    /// Heads a layer.
+    /// Heads per layer.
     pub heads: usize,
     /// `[layers, heads, tokens, tokens]`: row = the token that looks, column = the token looked at.
     pub values: Vec<f32>,
@@ -332,9 +336,9 @@ pub struct ReportData {
     pub queries: Option<Queries>,
     /// The self-attention of each text encoder that was recorded.
     pub matrices: Vec<PromptMatrix>,
-    /// Layout statistics, one row a word.
+    /// Layout statistics, one row per word.
     pub layout: Vec<LayoutRow>,
-    /// What stands out in the layout, a sentence each.
+    /// What stands out in the layout, one sentence per finding.
     pub remarks: Vec<String>,
     /// Verdicts of the causal test, where the run has one.
     pub verdicts: Vec<Verdict>,
@@ -344,7 +348,7 @@ pub struct ReportData {
     pub without: Vec<Without>,
     /// A sweep of the same prompt that lies beside the run.
     pub sweep: Option<SweepLink>,
-    /// What else the causal test found, a sentence each.
+    /// What else the causal test found, one sentence per finding.
     pub checks: Vec<String>,
     /// Pictures that the causal test made, with captions.
     pub figures: Vec<(String, ImageData)>,

@@ -84,10 +84,10 @@ pub fn page(data: &ReportData) -> String {
         "official": data.official.as_ref().zip(packed.official.as_ref()).map(|(o, block)| json!({
             "name": o.name, "is_default": o.name == DEFAULT, "description": o.description, "shares": o.shares,
             "block": block, "colour": o.colour, "compete": o.compete,
-            "mean": o.mean, "silent": o.silent, "heads": o.heads, "steps": o.steps,
+            "mean": o.mean, "encoder": o.encoder, "behind": o.behind, "heads": o.heads, "steps": o.steps,
         })),
         "negativeWords": data.negative_words.as_ref().zip(packed.negative.as_ref()).map(|(n, block)| json!({
-            "segments": n.segments, "words": n.words, "shares": n.shares, "block": block,
+            "segments": n.segments, "words": n.words, "shares": n.shares, "behind": n.behind, "block": block,
         })),
         "matrices": data.matrices.iter().zip(&packed.matrices).map(|(m, block)| json!({
             "name": m.name, "tokens": m.tokens, "layers": m.layers, "heads": m.heads, "block": block,

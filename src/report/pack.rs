@@ -83,14 +83,14 @@ pub struct PackedMaps {
     pub base64: String,
     /// Where each site's planes lie in the uncompressed bytes.
     pub sites: Vec<PackedSite>,
-    /// The run's own maps, 16 bits: a plane each word, then each probe.
+    /// The run's own maps, 16 bits: one plane per word, then one per probe.
     pub official: Option<PlaneBlock>,
-    /// The negative prompt's maps, 16 bits: a plane each word.
+    /// The negative prompt's maps, 16 bits: one plane per word.
     pub negative: Option<PlaneBlock>,
-    /// The causal maps, 16 bits: a plane each of [`ReportData::causal`].
+    /// The causal maps, 16 bits: one plane per map of [`ReportData::causal`].
     pub causal: Option<PlaneBlock>,
-    /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, a place
-    /// each; `None` where it is too large for the page.
+    /// Self-attention of each grid in [`ReportData::self_attention`]: `[cells]` planes, one per
+    /// place; `None` where it is too large for the page.
     pub self_attention: Vec<Option<PlaneBlock>>,
     /// Each of [`ReportData::matrices`]: `[layers, heads]` planes of `tokens x tokens`.
     pub matrices: Vec<PlaneBlock>,

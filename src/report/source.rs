@@ -12,7 +12,7 @@ use crate::components::Components;
 use crate::evidence::{Evidence, Figure, Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
-use crate::heatmap::{self, Aggregate, DEFAULT, NAMED, OfTokens};
+use crate::heatmap::{self, Aggregate, DEFAULT, Encoder, Measure, NAMED, OfTokens, QuerySource};
 use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
 use crate::prompt::{Syntax, weight_of};
@@ -184,7 +184,7 @@ pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
     // Sites that the run's aggregate takes; all of them where it cannot be read.
     let used = how.as_ref().and_then(|how| how.choose(&recording.sites, latent).ok());
     let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
-    let negative = NegativeHalf::of(trace, how.as_ref());
+    let negative = NegativeHalf::of(trace);
     let syntax = record.settings.sampling.syntax();
     let sites = recording.sites.iter().enumerate().map(|(index, site)| {
         let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
@@ -343,6 +343,9 @@ fn of_default(trace: &Trace, how: &Aggregate) -> Result<String> {
 fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official> {
     let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
     let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
+    // The page says which encoder's tokens it shows.
+    let of_both = Aggregate { encoder: Encoder::Both, ..how.clone() }.to_string();
+    let attention = how.measure == Measure::Attention && how.queries == QuerySource::Image;
     let heads = trace.recording.sites.iter().map(|site| site.heads).max().unwrap_or(0);
     let named = NAMED.iter().find(|named| named.name == how.name);
     let about = match named {
@@ -351,7 +354,7 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official
     };
     let window = how.steps.as_ref().and_then(|steps| steps.resolve(trace.steps()).ok());
     Ok(Official {
-        description: match name.strip_prefix(how.name.as_str()) {
+        description: match of_both.strip_prefix(how.name.as_str()) {
             Some(more) => format!("{about}{more}"),
             None => about,
         },
@@ -363,7 +366,8 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official
         colour: how.colour(),
         compete: how.compete,
         mean: how.of_tokens == OfTokens::Mean,
-        silent: (0..maps.token_count()).filter(|&token| maps.is_silent(token)).collect(),
+        encoder: how.encoder.name(),
+        behind: trace.about.prompt.behind().filter(|_| attention),
         heads: how.heads.as_ref().map(|chosen| (0..heads).filter(|&head| chosen.contains(head)).collect()),
         steps: window.filter(|window| *window != (0..trace.steps())).map(|window| [window.start, window.end - 1]),
     })
@@ -381,6 +385,7 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Sy
             .collect(),
         maps: maps.words.iter().map(|value| value / steps).collect(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
+        behind: half.prompt.behind().map(|behind| half.kept.partition_point(|&token| token < behind)),
     })
 }
 

@@ -188,7 +188,7 @@ fn frame(picture: &RgbImage, caption: &Caption, animation: &Animation, text: &mu
     canvas
 }
 
-/// An animated PNG that plays for ever, `seconds` a frame and longer on the last.
+/// An animated PNG that plays for ever, `seconds` per frame and longer on the last.
 fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError> {
     let (width, height) = frames.first().map_or((1, 1), RgbImage::dimensions);
     let mut bytes = Vec::new();

@@ -30,7 +30,7 @@ pub struct SelfAttentionDrawn {
     pub attnmap: &'static str,
     /// The place, as it was asked for.
     pub place: String,
-    /// One entry a grid, the coarsest first.
+    /// One entry per grid, the coarsest first.
     pub maps: Vec<SelfAttentionMap>,
     /// The picture.
     #[serde(skip)]

@@ -289,8 +289,8 @@ fn visited(config: &SchedulerConfig, schedule: &TrainSchedule, steps: usize) -> 
     Ok((timesteps, sigmas))
 }
 
-/// The number of training timesteps below which a run stays: the last of them, with a lambda below
-/// `lambda_min_clipped`, are not visited.
+/// The exclusive upper bound of a run's timesteps. Those whose lambda is below `lambda_min_clipped`
+/// are skipped.
 pub(super) fn last_visited(config: &SchedulerConfig, schedule: &TrainSchedule) -> Result<usize> {
     let least = config.lambda_min_clipped.map_or(f64::NEG_INFINITY, |number| number.0);
     let lambda = |alpha: f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();

@@ -20,7 +20,7 @@ const CLASS: ClassDefaults = ClassDefaults { beta_start: 0.00085, beta_end: 0.01
 pub(super) struct Heun {
     prediction: Prediction,
     range: Range,
-    /// One entry a call.
+    /// One entry per call.
     levels: SigmaLevels,
     /// What the first call of a step leaves for the second.
     begun: Option<Begun>,

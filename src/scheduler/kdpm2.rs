@@ -23,7 +23,7 @@ const CLASS: ClassDefaults = ClassDefaults { beta_start: 0.00085, beta_end: 0.01
 #[derive(Debug)]
 pub(super) struct Kdpm2 {
     prediction: Prediction,
-    /// One entry a call; the sigma of a call in the middle is that of the end of its step, which
+    /// One entry per call; the sigma of a call in the middle is that of the end of its step, which
     /// noise is added to.
     levels: SigmaLevels,
     steps: Vec<Step>,

@@ -131,8 +131,9 @@ samplers! {
 impl SchedulerKind {
     /// The kind that a config asks for by its class.
     ///
-    /// Errors: [`Error::Unsupported`] naming a class that attnmap does not have and the way out
-    /// (`--scheduler`).
+    /// # Errors
+    /// [`Error::Unsupported`] naming a class that attnmap does not have. Its way out is to choose a
+    /// kind by the argument [`SCHEDULER`].
     pub fn of_config(config: &SchedulerConfig) -> Result<Self> {
         let kind = Self::ALL.into_iter().find(|kind| kind.class_name() == config.class_name);
         match kind {

@@ -45,8 +45,8 @@ pub(super) struct LambdaLevels {
 impl LambdaLevels {
     /// From timesteps, the sigmas there and the final one.
     ///
-    /// Errors: [`Error::Argument`](crate::Error::Argument) for `steps` where two sigmas would be
-    /// the same.
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for `steps` where two sigmas would be the same.
     pub(super) fn new(timesteps: Vec<f64>, sigmas: Vec<f64>, last: f32) -> Result<Self> {
         let steps = timesteps.len();
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([last]).collect();
@@ -71,7 +71,8 @@ impl LambdaLevels {
 /// Timesteps and sigmas of a run of DEIS, UniPC or singlestep DPM-Solver, without the final sigma;
 /// timesteps lie below `last`.
 ///
-/// Errors: [`Error::Argument`](crate::Error::Argument) for an impossible number of steps,
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) for an impossible number of steps,
 /// [`Error::Config`](crate::Error::Config) for contradictory spacings.
 pub(super) fn visited(
     config: &SchedulerConfig,

@@ -62,10 +62,10 @@ use crate::{Error, Result};
 /// `Class.from_config(other.config)` does. Fields that the class does not have are passed over, and
 /// absent ones get that class's defaults.
 ///
-/// Errors: [`Error::Argument`] for `steps` of 0, more than training had, or
-/// otherwise impossible for this sampler. [`Error::Config`] names a field
-/// whose value is not supported. [`Error::Unsupported`] names an unknown
-/// class.
+/// # Errors
+/// [`Error::Argument`] for `steps` of 0, more than training had, or otherwise impossible for this
+/// sampler. [`Error::Config`] names a field whose value is not supported. [`Error::Unsupported`]
+/// names an unknown class.
 pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
         Some(kind) => kind,
@@ -78,16 +78,16 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
 /// `LatentConsistencyModelImg2ImgPipeline` has it. All of `steps` are taken. They are chosen from
 /// the last `strength` (above 0, at most 1) of the timesteps of distillation.
 ///
-/// Errors: as [`build`], and [`Error::Argument`] when the share holds fewer
-/// timesteps than `steps`.
+/// # Errors
+/// As [`build`], and [`Error::Argument`] when the share holds fewer timesteps than `steps`.
 pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
 }
 
 /// The scheduler of a flow matching checkpoint, whose noise levels may depend on the image's size.
 ///
-/// Errors: as [`build`], and [`Error::Argument`] for a `kind` that is no
-/// sampler of flow matching.
+/// # Errors
+/// As [`build`], and [`Error::Argument`] for a `kind` that is no sampler of flow matching.
 pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
     let kind = match kind {
         Some(kind) => kind,
@@ -122,7 +122,8 @@ impl NoiseLevel {
 /// The level of a noisy latent at a timestep of training; `None` beyond the last one. `flows` is
 /// whether the checkpoint was trained by flow matching.
 ///
-/// Errors: as [`alpha_bar`].
+/// # Errors
+/// As [`alpha_bar`].
 pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<Option<NoiseLevel>> {
     if flows {
         let share = timestep as f64 / config.num_train_timesteps.unwrap_or(1000) as f64;
@@ -135,7 +136,8 @@ pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<O
 /// The share of signal in a noisy latent at a timestep of training, 0 to 1. It is the cumulative
 /// product of `1 - beta` up to it (diffusers' `alphas_cumprod`). `None` beyond the last timestep.
 ///
-/// Errors: [`Error::Config`] naming a field whose value is not supported.
+/// # Errors
+/// [`Error::Config`] naming a field whose value is not supported.
 pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
     ddim::alpha_bar(config, timestep)
 }

@@ -142,7 +142,8 @@ impl TorchGenerator {
 /// generators as rows of the first dimension draw one row each. Then a row does not depend on what
 /// else is in the batch.
 ///
-/// Errors: any other number of generators, or a dtype other than f32, f16 and bf16.
+/// # Errors
+/// For any other number of generators, or a dtype other than f32, f16 and bf16.
 pub fn randn_tensor(
     shape: impl Into<Shape>,
     generators: &mut [TorchGenerator],

@@ -166,8 +166,9 @@ impl TrainSchedule {
 
     /// The timesteps of a run of `steps`, largest first, whole numbers.
     ///
-    /// Errors: [`Error::Argument`] for `steps` where there are none, more than training had, or a
-    /// timestep beyond training.
+    /// # Errors
+    /// [`Error::Argument`] for `steps` where there are none, more than training had, or a timestep
+    /// beyond training.
     pub(super) fn timesteps(&self, steps: usize) -> Result<Vec<f64>> {
         self.check_steps(steps)?;
         let train = self.train_steps as f64;

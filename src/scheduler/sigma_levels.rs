@@ -74,7 +74,7 @@ impl<T: SigmaSampler> Scheduler for T {
 #[derive(Debug)]
 pub(super) struct SigmaLevels {
     pub timesteps: Vec<f64>,
-    /// One sigma a timestep and at least one more: where the run ends.
+    /// One sigma per timestep and at least one more: where the run ends.
     pub sigmas: Vec<f32>,
     pub init_noise_sigma: f64,
 }

@@ -25,7 +25,8 @@ pub(super) enum SigmaSpacing {
 impl SigmaSpacing {
     /// Reads the three flags.
     ///
-    /// Errors: [`Error::Config`] where more than one is set.
+    /// # Errors
+    /// [`Error::Config`] where more than one is set.
     pub(super) fn new(config: &SchedulerConfig) -> Result<Option<Self>> {
         let flags = [
             (config.use_karras_sigmas, Self::Karras),

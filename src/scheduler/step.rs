@@ -14,7 +14,7 @@ use std::fmt;
 pub trait Scheduler: Send + fmt::Debug {
     /// The timesteps to call the model at, in order, in training steps; fractional for Euler with
     /// linspace spacing. There may be more than the steps asked for: PNDM makes one call more, Heun
-    /// and DPM-Solver-2 two calls a step.
+    /// and DPM-Solver-2 make two calls per step.
     fn timesteps(&self) -> &[f64];
 
     /// Calls of the model for each step but the last, which may have fewer: diffusers' `order`. A
@@ -39,9 +39,10 @@ pub trait Scheduler: Send + fmt::Debug {
     ///
     /// `output` and `sample` have the same shape `[B, C, h, w]`. The arithmetic is f32; the results
     /// have `sample`'s dtype. Samplers that add noise draw it in `sample`'s dtype from `noise`: one
-    /// generator for the batch, or one a row (see [`randn_tensor`]).
+    /// generator for the batch, or one per row (see [`randn_tensor`]).
     ///
-    /// Errors: [`Error::Tensor`] for differing shapes, an index past the end, or a wrong number of
+    /// # Errors
+    /// [`Error::Tensor`] for differing shapes, an index past the end, or a wrong number of
     /// generators.
     fn step(&mut self, output: &Tensor, index: usize, sample: &Tensor, noise: &mut [TorchGenerator])
     -> Result<Stepped>;

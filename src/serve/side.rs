@@ -31,7 +31,7 @@ pub(super) struct Side {
     prompt: String,
     /// The latent grid.
     grid: Grid,
-    /// `[words, height, width]`, mean probability of a step.
+    /// `[words, height, width]`, mean probability per step.
     maps: Vec<f32>,
     /// The paths of the layers, in network order.
     layers: Vec<String>,

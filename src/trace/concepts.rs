@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct ConceptMaps {
     /// Number of concepts.
     pub concepts: usize,
-    /// One entry a site, in the order of [`Recording::sites`](super::Recording::sites): scores
+    /// One entry per site, in the order of [`Recording::sites`](super::Recording::sites): scores
     /// `[steps, concepts, height, width]`, dot products before any softmax. Nothing where the
     /// concepts do not go.
     pub sites: Vec<Option<Buffer<f32>>>,
@@ -20,7 +20,7 @@ pub(super) fn tensor_name(site: &Site) -> String {
     format!("concept/{}", site.path)
 }
 
-/// The scores of one image while it is made: a site each, step after step.
+/// The scores of one image while it is made, per site, step after step.
 #[derive(Debug)]
 pub(super) struct ConceptScores {
     concepts: usize,

@@ -45,9 +45,9 @@ pub(crate) const LARGEST_SIDE: usize = 8192;
 ///
 /// In the header's metadata, JSON where not plain text: `format_version`, `writer`, `prompt`
 /// (plain), `tokens`, `words`, `negative`, `probes`, `self`, `sites`. Then `timesteps`, `latent`,
-/// `image`, `settings` and `checkpoint`. SDXL has `encoders`: how each of the two encoders'
-/// tokenizers cuts the prompt. Their states at one position are one key. `<site>` is the diffusers
-/// weight path.
+/// `image`, `settings` and `checkpoint`. SDXL has `encoders`, the tokenization of the prompt per
+/// encoder. The states of both encoders at equal positions are concatenated into one key. `<site>`
+/// is the diffusers weight path.
 ///
 /// The channels of `sum` add up to the number of steps whether there are probes or not. A probe's
 /// token `i` holds `exp(s_i - logsumexp(s))`, what it would get as one more key. The scores `s` are

@@ -86,7 +86,7 @@ pub struct EncoderQueries {
     pub name: String,
     /// Tokens of each chunk of the prompt, from its start to its first end token.
     pub chunks: Vec<usize>,
-    /// One entry a layer. Places and keys are the tokens of all chunks.
+    /// One entry per layer. Places and keys are the tokens of all chunks.
     pub layers: Vec<QueriesKeys>,
 }
 

@@ -1,4 +1,4 @@
-//! The recorder: an observer that keeps sums over the steps and, when asked, a map a step.
+//! The recorder: an observer that keeps sums over the steps and, when asked, a map per step.
 
 use super::concepts::ConceptScores;
 use super::recording::{HalfMaps, ProbeMaps, Recording, SiteMaps};
@@ -22,7 +22,7 @@ pub struct RecordingPlan {
     pub unconditional_tokens: Option<usize>,
     /// Images in the batch.
     pub images: usize,
-    /// Whether to keep a head-mean map a step (f16) beside the sums.
+    /// Whether to keep a head-mean map per step (f16) beside the sums.
     pub per_step: bool,
 }
 
@@ -48,9 +48,9 @@ pub struct Recorder {
     probe_tokens: usize,
     /// `[image][site]`, of the text's own queries; no images where they are not asked.
     text_queries: Vec<Vec<Sums>>,
-    /// One an image; none without concepts.
+    /// One per image; none without concepts.
     concepts: Vec<ConceptScores>,
-    /// Self-attention, a grid each; empty unless it was asked for.
+    /// Self-attention, one sum per grid; empty unless it was asked for.
     self_attention: Vec<SelfAttentionSum>,
 }
 
@@ -131,7 +131,7 @@ impl Recorder {
         Self { self_attention: SelfAttentionSum::of(sites, self.plan.images), ..self }
     }
 
-    /// Ends the recording: one [`Recording`] an image of the batch, in batch order. The
+    /// Ends the recording: one [`Recording`] per image of the batch, in batch order. The
     /// unconditional half is missing where the run was not guided.
     ///
     /// # Errors

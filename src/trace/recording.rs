@@ -34,10 +34,10 @@ pub struct Recording {
     pub concepts: Option<ConceptMaps>,
     /// What GoCA's maps are made of, where it was asked for.
     pub goca: Option<GocaMaps>,
-    /// What each place is tied to by self-attention, a grid each, the coarsest first; empty unless
-    /// it was asked for.
+    /// What each place is tied to by self-attention, one map per grid, the coarsest first; empty
+    /// unless it was asked for.
     pub self_attention: Vec<SelfAttention>,
-    /// The text encoder's own self-attention, a layer each; empty when it was not kept.
+    /// The text encoder's own self-attention per layer; empty when it was not kept.
     pub text: Vec<TextAttention>,
     /// The same of SDXL's second text encoder, among its own tokens
     /// ([`EncoderInfo`](super::EncoderInfo)).
@@ -49,7 +49,7 @@ pub struct Recording {
 pub struct HalfMaps {
     /// `T`: tokens of this half's prompt from the start token to the first end token.
     pub tokens: usize,
-    /// One entry a site, in the order of [`Recording::sites`].
+    /// One entry per site, in the order of [`Recording::sites`].
     pub sites: Vec<SiteMaps>,
 }
 
@@ -59,7 +59,7 @@ pub struct HalfMaps {
 pub struct ProbeMaps {
     /// `P`: tokens of all probes, one probe after the other.
     pub tokens: usize,
-    /// One entry a site, in the order of [`Recording::sites`], of `P` channels.
+    /// One entry per site, in the order of [`Recording::sites`], of `P` channels.
     pub sites: Vec<SiteMaps>,
 }
 

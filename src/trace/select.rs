@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::trace::TokenInfo;
 
-    /// A prompt with a token a word, and the given words at their places in the text.
+    /// A prompt with one token per word, and the given words at their places in the text.
     fn prompt(text: &str, words: &[&str]) -> PromptInfo {
         let mut tokens = vec![TokenInfo { id: 0, text: String::new(), kind: TokenKind::Start, start: 0, end: 0 }];
         let mut infos: Vec<WordInfo> = Vec::new();

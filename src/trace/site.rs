@@ -116,11 +116,11 @@ pub trait AttentionObserver {
     /// There a row sums to less than 1: the rest, `1 - sum`, is what the image's own keys got.
     fn observe(&mut self, site: &Site, probabilities: &Tensor) -> Result<()>;
 
-    /// Called after `observe` when the run has probes: the attention that the same queries would
-    /// give to words absent from the prompt
-    /// ([`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)). f32
-    /// `[conditional rows, heads, height * width, tokens of all probes]`. Each probe's tokens
-    /// compete with the prompt's alone.
+    /// Called after `observe` when the run has probes
+    /// ([`PreparedPrompt::with_probes`](crate::model::PreparedPrompt::with_probes)).
+    /// `probabilities` is the attention that the same queries would give to words absent from the
+    /// prompt. It is f32 `[conditional rows, heads, height * width, tokens of all probes]`. Each
+    /// probe's tokens compete with the prompt's alone.
     fn observe_probes(&mut self, _site: &Site, _probabilities: &Tensor) -> Result<()> {
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::spot::Spot;
 use crate::heatmap::Aggregate;
 use crate::pipeline::{Event, Fork, Keep, Options, Pipeline};
 use crate::prompt::Prompt;
-use crate::trace::{PromptInfo, WordInfo};
+use crate::trace::{By, PromptInfo, WordInfo};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use image::RgbImage;
@@ -23,6 +23,8 @@ pub struct Bench<'a> {
     pub aggregate: Aggregate,
     /// The word whose thing is watched, in [`prompt`](Self::prompt).
     pub thing: WordInfo,
+    /// What the words of the prompt are, the thing's among them.
+    pub by: By,
     /// Most images in one pass.
     pub batch: usize,
 }
@@ -55,8 +57,8 @@ impl Bench<'_> {
         self.options.seeds.first().copied().unwrap_or(0)
     }
 
-    /// Draws `prompt` once a seed. `progress` is told of every call of the network with the number
-    /// of images in it.
+    /// Draws `prompt` once per seed. `progress` is told of every call of the network with the
+    /// number of images in it.
     ///
     /// # Errors
     /// Those of [`Pipeline::trace`]; [`Error::Interrupted`] when `progress` breaks.
@@ -93,12 +95,21 @@ impl Bench<'_> {
         Ok(drawn)
     }
 
-    /// The thing's word in a prompt that may have been read again, by its name.
+    /// The thing's word in a prompt that may have been read again: a tag by its place among the
+    /// tags, a word by its name.
     fn thing_in(&self, prompt: &Prompt) -> Result<WordInfo> {
         if prompt.text == self.prompt.text {
             return Ok(self.thing.clone());
         }
-        let info = PromptInfo::from(prompt);
+        let info = PromptInfo::from(prompt).by(self.by);
+        if self.by == By::Tag {
+            // A phrase that is turned round within the thing's own tag changes the tag's name.
+            let own = PromptInfo::from(&self.prompt).by(self.by).words;
+            let place = own.iter().position(|tag| (tag.start, tag.end) == (self.thing.start, self.thing.end));
+            if let Some(tag) = place.and_then(|place| info.words.get(place)) {
+                return Ok(tag.clone());
+            }
+        }
         let found = info.select(&self.thing.label())?;
         let same = found.iter().find(|word| word.occurrence == self.thing.occurrence);
         same.or(found.first())

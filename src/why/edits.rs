@@ -6,8 +6,9 @@ use crate::evidence::{Cut, Row};
 use crate::facts::lexicon::{Role, names_a_thing, placements, role, turned};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
-use crate::trace::{PromptInfo, WordInfo};
+use crate::trace::{By, PromptInfo, WordInfo};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// What is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub enum EditKind {
     Turned,
     /// A phrase of place is taken out.
     WithoutPhrase,
-    /// Another word is taken out.
+    /// Another word, or tag, is taken out.
     WithoutWord,
 }
 
@@ -47,12 +48,20 @@ impl EditKind {
 /// Every edit of a prompt that might move the thing of `thing`, the likeliest first. The order is
 /// phrases of place turned round, then taken out, other things, words for the scene, adjectives.
 /// Words are taken out by substitution ([`Cut::Substitute`]), which keeps all positions; a phrase
-/// that is turned round is text, read again.
+/// that is turned round is text, read again. By tags each other tag is taken out whole; phrases of
+/// place are found within tags too.
 ///
 /// # Errors
 /// Those of the tokenizer.
-pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &WordInfo) -> Result<Vec<Edit>> {
-    let words = PromptInfo::from(prompt).words;
+pub fn edits(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &Options,
+    thing: &WordInfo,
+    by: By,
+) -> Result<Vec<Edit>> {
+    let info = PromptInfo::from(prompt);
+    let words = &info.words;
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let own = |word: &WordInfo| word.start < thing.end && thing.start < word.end;
     let placements = placements(&texts);
@@ -75,15 +84,18 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
         let of = prompt.text.get(cut[0].start..cut[cut.len() - 1].end).unwrap_or_default().to_owned();
         all.push(without(&cut, of, EditKind::WithoutPhrase)?);
     }
-    let inside = |at: usize| placements.iter().any(|(_, whole)| (whole[0]..whole[1]).contains(&at));
+    let place = |whole: &[usize; 2]| words[whole[0]].start..words[whole[1] - 1].end;
+    let places: Vec<Range<usize>> = placements.iter().map(|(_, whole)| place(whole)).collect();
+    let inside = |word: &WordInfo| places.iter().any(|place| place.start <= word.start && word.end <= place.end);
     let rank = |word: &WordInfo| match role(&word.text) {
         Role::Content if names_a_thing(&word.text) => Some(0),
         Role::Content => Some(1),
         Role::Adjective => Some(2),
         Role::Filler | Role::Probe => None,
     };
-    let others = words.iter().enumerate().filter(|(at, word)| !own(word) && !inside(*at));
-    let mut others: Vec<(u8, &WordInfo)> = others.filter_map(|(_, word)| Some((rank(word)?, word))).collect();
+    let all_words = info.by(by).words;
+    let others = all_words.iter().filter(|word| !own(word) && !inside(word));
+    let mut others: Vec<(u8, &WordInfo)> = others.filter_map(|word| Some((rank(word)?, word))).collect();
     others.sort_by_key(|(rank, _)| *rank);
     for (_, word) in others {
         all.push(without(&[word], word.label(), EditKind::WithoutWord)?);

@@ -31,6 +31,7 @@ pub fn without_loras(
         prompt,
         aggregate: bench.aggregate.clone(),
         thing: bench.thing.clone(),
+        by: bench.by,
         batch: bench.batch,
     };
     fresh(&bench, &bench.prompt, seeds, progress)

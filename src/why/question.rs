@@ -23,7 +23,7 @@ use crate::files::{check_own, write_json};
 use crate::heatmap::{Aggregate, THRESHOLD};
 use crate::pipeline::{Event, Pipeline};
 use crate::run::{Run, RunKind};
-use crate::trace::{Half, Trace, Unobserved, WordInfo, only};
+use crate::trace::{AttentionKind, Half, Trace, Unobserved, WordInfo, only};
 use crate::{Error, Result, in_quotes};
 use candle_core::Tensor;
 use std::ops::ControlFlow;
@@ -54,11 +54,13 @@ pub struct Question {
 
 impl Question {
     /// Reads what is needed of `run` and finds the word. The experiments may cost `budget` runs; at
-    /// most `batch` images go through the network at once.
+    /// most `batch` images go through the network at once. What the words of the prompt are is the
+    /// run's `record.by`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a run that cannot be drawn again, a word that the prompt does not
-    /// have, or a place with nothing at it. [`Error::Trace`] when the run is damaged.
+    /// [`Error::Argument`] for a run that cannot be drawn again or has joint attention, a word that
+    /// the prompt does not have, or a place with nothing at it. [`Error::Trace`] when the run is
+    /// damaged.
     pub fn new(run: Run, subject: &Subject, budget: usize, batch: usize) -> Result<Self> {
         refuse(&run)?;
         check_own(&run.folder.join(FILE), RUN)?;
@@ -116,13 +118,15 @@ impl Question {
         Some(run * self.budget as f64)
     }
 
-    /// What is kept of this question: of the same thing at the same place, with the same maps. The
-    /// budget may have been another.
+    /// What is kept of this question: of the same thing at the same place, with the same maps and
+    /// the same words. The budget may have been another.
     fn kept(&self) -> Result<Option<Kept>> {
         let kept = Kept::read(&self.run.folder, &self.word())?;
         Ok(kept.filter(|Kept { findings, .. }| {
             let own = SeedSpot { seed: self.run.record.settings.seed, spot: self.own.spot };
-            findings.how.is_same(&(&self.aggregate).into()) && findings.seeds.first() == Some(&own)
+            findings.by == self.run.record.by
+                && findings.how.is_same(&(&self.aggregate).into())
+                && findings.seeds.first() == Some(&own)
         }))
     }
 
@@ -154,9 +158,10 @@ impl Question {
             prompt,
             aggregate: self.aggregate.clone(),
             thing: self.word.clone(),
+            by: record.by,
             batch: self.batch,
         };
-        let edits = edits(pipeline, &bench.prompt, &bench.options, &self.word)?;
+        let edits = edits(pipeline, &bench.prompt, &bench.options, &self.word, record.by)?;
         // An answer of fewer runs stays until there is one of more.
         let kept = self.kept()?.filter(|_| !anew);
         let earlier = kept.as_ref().and_then(|kept| kept.answer.clone());
@@ -204,6 +209,7 @@ impl Question {
         keep(&self.run.folder, &self.word(), PictureSubject::Run, &own, "the run".into(), &mut pictures)?;
         Ok(Findings {
             word: self.word(),
+            by: record.by,
             budget: self.budget,
             how: (&self.aggregate).into(),
             steps: self.calls.div_ceil(calls_per_step),
@@ -347,11 +353,22 @@ impl Session<'_> {
     }
 }
 
-/// Refuses runs that cannot be drawn again.
+/// Refuses runs that cannot be drawn again, and those of joint attention. Whether a thing was drawn
+/// is told by a bound that was set on cross-attention; what a drawn thing reaches in joint
+/// attention is not known.
 fn refuse(run: &Run) -> Result<()> {
     let folder = run.folder.display();
     let record = &run.record;
+    let joint = record.sites.iter().any(|site| site.kind == AttentionKind::Joint);
     let reason = match record.kind {
+        RunKind::Trace => {
+            "is a look at a picture that was there; make a run with `attnmap generate` and ask about that".to_owned()
+        }
+        _ if joint => {
+            "has joint attention, whose maps do not tell whether a thing was drawn; ask about a run of Stable \
+             Diffusion 1, 2 or XL, or test its words with `attnmap explain RUN`"
+                .to_owned()
+        }
         RunKind::Generate if record.settings.sampling.strength.is_some() => {
             format!(
                 "set out from a picture, which decides where things lie; ask about a run from noise, made with \
@@ -360,9 +377,6 @@ fn refuse(run: &Run) -> Result<()> {
         }
         RunKind::Generate => return Ok(()),
         RunKind::Record => return run.check_can_draw("why"),
-        RunKind::Trace => {
-            "is a look at a picture that was there; make a run with `attnmap generate` and ask about that".to_owned()
-        }
     };
     Err(Error::argument(RUN, format!("{folder} {reason}")))
 }

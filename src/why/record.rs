@@ -11,6 +11,7 @@ use crate::evidence::Figure;
 use crate::files::{check_own, write_json};
 use crate::heatmap::SavedAggregate;
 use crate::run::slug;
+use crate::trace::By;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ pub struct Pixels {
 pub struct Findings {
     /// The word.
     pub word: String,
+    /// What the words of the prompt were.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
     /// Most runs that the experiments may cost.
     pub budget: usize,
     /// How the maps were made.

@@ -3,7 +3,7 @@
 use super::spot::{Spot, distance};
 use serde::{Deserialize, Serialize};
 
-/// Fresh noises a step.
+/// Fresh noises per step.
 pub const NOISES: usize = 4;
 
 /// Of [`NOISES`] the thing must stay in so many.

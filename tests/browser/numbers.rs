@@ -3,7 +3,8 @@
 
 use crate::chrome::{Chrome, Look};
 use crate::program::{attnmap, json};
-use crate::report::table;
+use crate::report::{generate_with, table};
+use crate::view::overlay_pixels;
 use crate::{browser, clean};
 use serde_json::Value;
 use std::path::Path;
@@ -95,5 +96,54 @@ fn the_page_and_the_command_line_say_the_same() {
     let daam = asked(folder, &words, &["--box", "69,49,40,31"]);
     assert!(daam.iter().zip(&boxed).any(|(a, b)| (a - b).abs() > 0.01), "DAAM takes other layers");
     same(&shown(&mut chrome, &page, "#little=1&special=1&box=69,49,40,31"), &daam, 1e-3, "daam");
+    clean(&mut chrome);
+}
+
+/// Stable Diffusion 3 reads a word with CLIP and with T5. Whose tokens count is chosen on the page
+/// as `--encoder` chooses, and the address has it.
+#[test]
+fn the_page_shows_one_encoders_tokens_as_view_does() {
+    let Some(mut chrome) = browser() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let page = generate_with("tiny-sd3", folder.path(), &[]).join("report.html");
+    let words: Vec<String> = ["a", "red", "apple"].map(String::from).to_vec();
+    let of_words = |parts: &[f64]| parts[..words.len()].to_vec();
+    let picture = |chrome: &mut Chrome| overlay_pixels(chrome).pixels().map(|pixel| pixel.0).collect::<Vec<_>>();
+    let mut switched = Vec::new();
+    for (encoder, of) in [("clip", "CLIP"), ("t5", "T5")] {
+        let asked = asked(folder.path(), &words, &["--box", "0,0,96,64", "--encoder", encoder]);
+        let shown = shown(&mut chrome, &page, &format!("#encoder={encoder}&box=0,0,96,64"));
+        for (page, command) in of_words(&shown).iter().zip(&asked) {
+            assert!((page - command).abs() <= 0.006, "{encoder}: the page has {shown:?}, ask {asked:?}");
+        }
+        assert!((shown.iter().sum::<f64>() - 1.0).abs() < 0.02, "{encoder}: {shown:?} make a whole");
+        // Chosen by hand, the address says it, and the rest of the address stays.
+        chrome.open(&page, "#w=2", Look::default());
+        let opened = picture(&mut chrome);
+        chrome.eval(&format!(
+            "(() => {{ const s = [...document.querySelectorAll('.toolbar select')].find((s) => s.value === 'both'), \
+             root = document.documentElement; root.dataset.left = 'true'; \
+             setTimeout(() => {{ s.value = '{encoder}'; s.dispatchEvent(new Event('change')); }}); return true; }})()"
+        ));
+        let data = "document.documentElement?.dataset";
+        chrome.wait(&format!("{data}.ready === 'true' && {data}.left === undefined"));
+        chrome.settle();
+        let hash = chrome.eval("location.hash");
+        assert_eq!(hash, Value::from(format!("#w=2&encoder={encoder}")));
+        assert!(chrome.text(".caption").contains(&format!("{of}’s tokens alone")), "{}", chrome.text(".caption"));
+        assert!(picture(&mut chrome) != opened, "{encoder} has another map");
+        switched.push((encoder, picture(&mut chrome)));
+    }
+    // `view` makes the same maps.
+    for (encoder, switched) in switched {
+        attnmap(folder.path(), &["view", "run", "--encoder", encoder]);
+        chrome.open(&page, "#w=2", Look::default());
+        assert!(chrome.text(".caption").contains("tokens alone"), "{}", chrome.text(".caption"));
+        let viewed = picture(&mut chrome);
+        let off: Vec<u8> =
+            viewed.iter().flatten().zip(switched.iter().flatten()).map(|(a, b)| a.abs_diff(*b)).collect();
+        let mean = off.iter().map(|off| f64::from(*off)).sum::<f64>() / off.len() as f64;
+        assert!(mean < 2.0, "{encoder}: {mean} of 255 levels off on average");
+    }
     clean(&mut chrome);
 }

@@ -214,7 +214,8 @@ pub fn sample(plan: &Plan) -> ReportData {
             colour: attnmap::heatmap::Aggregate::default().colour(),
             compete: None,
             mean: false,
-            silent: vec![],
+            encoder: "both",
+            behind: None,
             heads: None,
             steps: None,
         }),
@@ -254,7 +255,7 @@ pub fn sample(plan: &Plan) -> ReportData {
     }
 }
 
-/// The same run with the words of a negative prompt recorded, a token each.
+/// The same run with the words of a negative prompt recorded, one token per word.
 pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
     let (before, steps) = (data.channels(), data.timesteps.len());
     let spot = |word: usize, group: usize, height: usize, width: usize| -> Vec<f32> {
@@ -295,8 +296,13 @@ pub fn with_negative(mut data: ReportData, words: &[&str]) -> ReportData {
         weight: 1.0,
         chunk: 0,
     });
-    data.negative_words =
-        Some(Negative { segments, words: words.collect(), shares: shares.collect(), maps: tokens.clone() });
+    data.negative_words = Some(Negative {
+        segments,
+        words: words.collect(),
+        shares: shares.collect(),
+        maps: tokens.clone(),
+        behind: None,
+    });
     data
 }
 

@@ -54,7 +54,7 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
     assert_eq!(cells[0], json!("apple"));
     assert_eq!(cells[2], json!(format!("{},{}", (x * 96.0).floor(), (y * 64.0).floor())));
     assert!(cells[4].as_str().unwrap().ends_with(" of 9"), "{cells}");
-    // A dot a seed, where the word landed, over the mean image.
+    // One dot per seed, where the word landed, over the mean image.
     let dots = chrome.eval(
         "[...document.querySelectorAll('.plot')].map((p) => \
     [p.querySelectorAll('circle:not(.mean)').length, p.querySelector('img').naturalWidth])",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// How far a picture may be from its truth: fonts and browsers differ a little, drawings do not.
 pub struct Tolerance {
-    /// Mean absolute difference of a channel, of 255.
+    /// Mean absolute difference per channel, of 255.
     pub mean: f64,
     /// Share of pixels that may differ by more than 48 of 255 in some channel.
     pub outliers: f64,

@@ -33,7 +33,7 @@ fn on_image(chrome: &mut Chrome, x: f64, y: f64) -> (f64, f64) {
 }
 
 /// Red, green and blue of every pixel of the overlay as it is painted.
-fn overlay_pixels(chrome: &mut Chrome) -> image::RgbImage {
+pub(crate) fn overlay_pixels(chrome: &mut Chrome) -> image::RgbImage {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let url = chrome.eval(
         "(() => { const from = document.querySelector('.overlay'), to = document.createElement('canvas'); \
@@ -88,6 +88,15 @@ fn the_image_is_large_and_stays_in_sight() {
         chrome.settle();
         let [_, top, _, h] = place_of(&mut chrome, ".frame");
         assert!(top >= 0.0 && top + h <= f64::from(height), "{width}: from {top}, {h} high");
+    }
+    // A section that is jumped to is not under the image.
+    for (width, height) in [(390, 844), (844, 390)] {
+        chrome.open(&scratch("size-few.html"), "", Look { width, height, ..Look::default() });
+        chrome.eval("document.getElementById('evidence').scrollIntoView({block: 'start', behavior: 'instant'})");
+        chrome.settle();
+        let ([_, top, _, h], [_, section, ..]) = (place_of(&mut chrome, ".frame"), place_of(&mut chrome, "#evidence"));
+        assert!(section >= 0.0 && (section >= top + h || top + h <= 0.0), "{width}: {section} under {top} + {h}");
+        assert!(section <= f64::from(height) / 2.0 + 20.0, "{width}: the section is at {section}");
     }
     // What a tile shows is seen on pointing at it, and gone again.
     chrome.open(&scratch("size-few.html"), "#w=9", Look::default());

@@ -203,7 +203,7 @@ fn the_command_keeps_what_it_finds_beside_attention() {
     let text = found(&["--at", "3,3", "--method", "occlusion"]);
     assert!(text.contains("pixel 3, 3") && text.contains("attention here"), "{text}");
     found(&["--at", "3,3", "--method", "occlusion"]);
-    // One entry a question; the page has them.
+    // One entry per question; the page has them.
     let kept: Value = serde_json::from_slice(&fs::read(run.join("attribution.json")).unwrap()).unwrap();
     assert_eq!(kept["regions"].as_array().unwrap().len(), 2);
     let page = fs::read_to_string(run.join("report.html")).unwrap();

@@ -163,7 +163,7 @@ fn a_run_keeps_concepts_and_is_asked_about_more_of_them_later() {
     let sum: Vec<f32> = red.iter().zip(&apple).map(|(red, apple)| red + apple).collect();
     assert!(maps.map_of(phrase).iter().zip(&sum).all(|(a, b)| (a - b).abs() < 1e-5));
 
-    // What the text's own queries give to the image: below 1 a token, and another map.
+    // What the text's own queries give to the image: below 1 per token, and another map.
     let text = Aggregate::named("all").unwrap();
     let text = Aggregate { queries: attnmap::heatmap::QuerySource::Text, ..text };
     let of_text = aggregate(&trace, &text, &trace.words(Half::Conditional)).unwrap();

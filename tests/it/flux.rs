@@ -6,19 +6,23 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{
-    Changes, Checkpoint, DenoiserConfig, FluxConfig, Lora, OpenOptions, Part, Source, ZImageConfig,
+    Changes, Checkpoint, DenoiserConfig, FluxConfig, Lora, OpenOptions, Part, Qwen3Config, Source, VaeConfig,
+    ZImageConfig,
 };
 use attnmap::model::layers::{Builder, MemoryOrder};
-use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5};
+use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5, Vae};
 use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
 use attnmap::prompt::QwenTokenizer;
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use crate::model::assert_close;
 use crate::pipeline::{distance, tiny, values};
 use crate::program::{attnmap, json};
+use crate::single;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -227,10 +231,20 @@ fn gguf_files_are_what_other_programs_make_of_them() {
     std::fs::copy(fixture("flux/schnell.gguf"), folder.path().join("transformer/schnell.gguf")).unwrap();
     let checkpoint = Checkpoint::open(&Source::Folder(folder.path().into()), &OpenOptions::default()).unwrap();
     let own = checkpoint.t5.as_ref().unwrap();
-    let weights = checkpoint.weights(own.part).unwrap();
-    let t5 = weights.load(DType::F32, &Device::Cpu, |weights| T5::new(&own.config, weights)).unwrap();
     let ids = numbers["t5/ids"].to_dtype(DType::U32).unwrap();
-    assert_close("T5", &t5.forward(&ids).unwrap(), &numbers["t5/states"], 1e-4);
+    let t5 = |blocks: bool| {
+        let weights = checkpoint.weights(own.part).unwrap();
+        let read = weights.load_quantised(DType::F32, &Device::Cpu, |weights, quantised| match blocks {
+            true => T5::with_blocks(&own.config, weights, quantised),
+            false => T5::new(&own.config, weights),
+        });
+        read.unwrap().forward(&ids).unwrap()
+    };
+    assert_close("T5", &t5(false), &numbers["t5/states"], 1e-4);
+    assert_close("T5 in its blocks", &t5(true), &numbers["t5/states"], 1e-4);
+    let plan = MemoryPlan::new(&checkpoint, &LoadOptions::default()).unwrap();
+    let part = plan.parts.iter().find(|part| part.part == own.part).unwrap();
+    assert!(part.dtype == "blocks" && part.bytes < part.parameters * 2, "{part:?}");
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
     let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
     let prompt = pipeline.prompt("a red frog", &options).unwrap();
@@ -246,6 +260,83 @@ fn gguf_files_are_what_other_programs_make_of_them() {
     let latent = numbers["flux/latent"].narrow(0, 0, 1).unwrap();
     let out = network.forward(&latent, 700.0, &prompt, &mut Unobserved).unwrap();
     assert_close("Z-Image", &out, &numbers["z-image/out"], 1e-4);
+}
+
+/// The tensors of a file of f16 with the weights of all layers in float8, and the same weights in
+/// f32 as they then are. The factors beside them have both of ComfyUI's namings: one of a layer, or
+/// one of each row.
+fn scaled(file: &str, of_rows: bool) -> [single::Tensors; 2] {
+    let bytes = std::fs::read(fixture(file)).unwrap();
+    let (mut small, mut plain) = (single::Tensors::new(), single::Tensors::new());
+    for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
+        assert_eq!(view.dtype(), Dtype::F16);
+        let (name, shape) = (name.to_string(), view.shape().to_vec());
+        let Some(layer) = name.strip_suffix(".weight").filter(|_| shape.len() == 2) else {
+            for tensors in [&mut small, &mut plain] {
+                tensors.insert(name.clone(), (Dtype::F16, shape.clone(), view.data().to_vec()));
+            }
+            continue;
+        };
+        let (rows, columns) = (shape[0], shape[1]);
+        let count = if of_rows { rows } else { 1 };
+        let factors: Vec<f32> = (0..count).map(|row| 0.7 + 0.01 * (row % 60) as f32).collect();
+        // The upper half of an f16 is a float8 of the kind e5m2.
+        let codes: Vec<u8> = view.data().iter().skip(1).step_by(2).copied().collect();
+        let value = |(index, code): (usize, &u8)| {
+            let factor = factors[index / columns % count];
+            (half::f16::from_le_bytes([0, *code]).to_f32() * factor).to_le_bytes()
+        };
+        let values: Vec<u8> = codes.iter().enumerate().flat_map(value).collect();
+        let factors: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+        if of_rows {
+            let format = br#"{"format": "float8_e5m2"}"#.to_vec();
+            small.insert(format!("{layer}.weight_scale"), (Dtype::F32, vec![rows, 1], factors));
+            small.insert(format!("{layer}.comfy_quant"), (Dtype::U8, vec![format.len()], format));
+        } else {
+            small.insert(format!("{layer}.scale_weight"), (Dtype::F32, Vec::new(), factors));
+            small.insert("scaled_fp8".into(), (Dtype::F8_E5M2, vec![0], Vec::new()));
+        }
+        plain.insert(name.clone(), (Dtype::F32, shape.clone(), values));
+        small.insert(name, (Dtype::F8_E5M2, shape, codes));
+    }
+    [small, plain]
+}
+
+/// Layers that are thirds of one have their own rows' factors.
+#[test]
+fn scaled_float8_files_are_their_weights_times_the_factors() {
+    let folder = tempfile::tempdir().unwrap();
+    let same = |part: Part, small: &Checkpoint, plain: &Checkpoint| {
+        let dtypes = small.weights(part).unwrap().summary().dtypes;
+        assert!(dtypes.contains(&"F8_E5M2".to_string()), "{dtypes:?}");
+        let shapes = plain.weights(part).unwrap().shapes();
+        assert_eq!(single::load(small, part, &shapes), single::load(plain, part, &shapes), "{part:?}");
+        let latent = |checkpoint: &Checkpoint| {
+            let pipeline = Pipeline::load(checkpoint, &LoadOptions::default()).unwrap();
+            let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
+            let prompt = pipeline.tokenize("a red frog").unwrap();
+            values(&pipeline.generate(&prompt, &options, &mut Unobserved, &mut quiet).unwrap().images[0].latent)
+        };
+        assert_eq!(latent(small), latent(plain), "{part:?}");
+    };
+    for of_rows in [false, true] {
+        let [small, plain] = scaled("flux/schnell-original.safetensors", of_rows);
+        let [small, plain] = [("small", small), ("plain", plain)].map(|(name, tensors)| {
+            let path = folder.path().join(format!("{name}-{of_rows}.safetensors"));
+            single::write(&path, &tensors);
+            let changes = Changes { config: Some(fixture("tiny-flux-schnell")), ..Changes::default() };
+            Checkpoint::open(&Source::File(path), &OpenOptions { changes, ..OpenOptions::default() }).unwrap()
+        });
+        same(Part::Transformer, &small, &plain);
+        let [small, plain] = scaled("tiny-flux-schnell/text_encoder_2/model.safetensors", of_rows);
+        let [small, plain] = [("small", small), ("plain", plain)].map(|(name, tensors)| {
+            let own = folder.path().join(format!("{name}-{of_rows}"));
+            copy(&fixture("tiny-flux-schnell"), &own);
+            single::write(&own.join("text_encoder_2/model.safetensors"), &tensors);
+            Checkpoint::open(&Source::Folder(own), &OpenOptions::default()).unwrap()
+        });
+        same(small.t5.as_ref().unwrap().part, &small, &plain);
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -267,13 +358,13 @@ struct FullSize {
     weights: HashMap<String, Vec<usize>>,
 }
 
-/// The networks of the released configurations ask for exactly the tensors that diffusers makes of
-/// them.
+/// The networks of the released configurations ask for exactly the tensors that diffusers and
+/// transformers make of them.
 #[test]
 fn full_size_networks_ask_for_the_weights_of_diffusers() {
     let all: HashMap<String, FullSize> =
         serde_json::from_slice(&std::fs::read(fixture("full-size/transformers.json")).unwrap()).unwrap();
-    assert_eq!(all.len(), 3);
+    assert_eq!(all.len(), 5);
     for (name, FullSize { config, tensors, weights }) in all {
         let mut expected = crate::model_shapes::Shapes::new();
         for (kind, shape) in weights {
@@ -286,11 +377,31 @@ fn full_size_networks_ask_for_the_weights_of_diffusers() {
         }
         assert_eq!(expected.len(), tensors, "{name}");
         let (json, file) = (config.to_string(), Path::new("config.json"));
-        let config = match name.starts_with("flux") {
-            true => DenoiserConfig::Flux(FluxConfig::from_json(json.as_bytes(), file).unwrap()),
-            false => DenoiserConfig::ZImage(ZImageConfig::from_json(json.as_bytes(), file).unwrap()),
+        let denoiser = |config: DenoiserConfig| crate::model_shapes::asked_for(|b| Denoiser::build(&config, b));
+        let asked = match name.as_str() {
+            "flux-dev" | "flux-schnell" => {
+                denoiser(DenoiserConfig::Flux(FluxConfig::from_json(json.as_bytes(), file).unwrap()))
+            }
+            "z-image-turbo" => {
+                denoiser(DenoiserConfig::ZImage(ZImageConfig::from_json(json.as_bytes(), file).unwrap()))
+            }
+            "vae" => {
+                let config = VaeConfig::from_json(json.as_bytes(), file).unwrap();
+                let numbers = (config.latent_channels, config.scaling_factor, config.shift_factor);
+                assert_eq!(numbers, (16, 0.3611, 0.1159));
+                crate::model_shapes::asked_for(|b| Vae::build(&config, b))
+            }
+            "qwen3-4b" => {
+                let config = Qwen3Config::from_json(json.as_bytes(), file).unwrap();
+                assert_eq!((config.rope_theta, config.head_dim), (1e6, 128));
+                // transformers' own names begin with `layers`, those of the files with `model`. The
+                // states are taken before the norm.
+                let read = expected.into_iter().filter(|(name, _)| name != "norm.weight");
+                expected = read.map(|(name, shape)| (format!("model.{name}"), shape)).collect();
+                crate::model_shapes::asked_of_weights(|weights| Qwen3::new(&config, weights))
+            }
+            other => panic!("{other}"),
         };
-        let asked = crate::model_shapes::asked_for(|b| Denoiser::build(&config, b));
         let differ: Vec<_> = asked.iter().filter(|(name, shape)| expected.get(*name) != Some(*shape)).collect();
         assert!(differ.is_empty() && asked.len() == expected.len(), "{name}: {differ:?}");
     }

@@ -1,4 +1,4 @@
-//! All integration tests, in one binary: one file a module.
+//! All integration tests, in one binary: one file per module.
 
 mod advice;
 mod agree;

@@ -298,10 +298,14 @@ fn a_large_text_encoder_may_leave_memory_before_the_denoiser_comes() {
     let known = "a red apple to the left of a green frog";
     for (name, encoder) in [("tiny-sd3", "T5"), ("tiny-flux-schnell", "T5"), ("tiny-z-image", "Qwen3")] {
         let checkpoint = crate::model::checkpoint(name);
-        let options = |t5_first| LoadOptions { t5_first, texts: vec![known.into()], ..LoadOptions::default() };
-        let plan = |t5_first| MemoryPlan::new(&checkpoint, &options(t5_first)).unwrap();
+        let options = |text_encoder_first| LoadOptions {
+            text_encoder_first,
+            texts: vec![known.into()],
+            ..LoadOptions::default()
+        };
+        let plan = |text_encoder_first| MemoryPlan::new(&checkpoint, &options(text_encoder_first)).unwrap();
         let (leaves, stays) = (plan(true), plan(false));
-        assert!(leaves.t5_first && !stays.t5_first && leaves.peak() < stays.peak(), "{name}");
+        assert!(leaves.text_encoder_first && !stays.text_encoder_first && leaves.peak() < stays.peak(), "{name}");
         let said = format!("; {encoder} reads the prompt first and leaves again");
         assert!(leaves.to_string().contains(&said) && !stays.to_string().contains(&said), "{leaves}");
         let [leaves, stays] = [true, false].map(|first| Pipeline::load(&checkpoint, &options(first)).unwrap());

@@ -202,7 +202,7 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     run_folder(folder.path());
     let data = from_run(folder.path()).unwrap();
     assert!(data.verdicts.is_empty() && data.estimates.is_empty());
-    // As the first format has it: one verdict a word.
+    // As the first format has it: one verdict per word.
     let score = serde_json::json!({"spearman": 0.4, "iou_top": 0.5, "drop": 0.8});
     let low = serde_json::json!({"spearman": null, "iou_top": 0.1, "drop": 0.1});
     let controls = serde_json::json!({"centre_blob": low, "other_word": null, "equal_mass_token": null, "edges": low});

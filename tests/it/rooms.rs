@@ -223,6 +223,32 @@ fn lines_fit() {
     assert!(long.is_empty(), "code has at most 120 columns, comments have 100:\n{}", long.join("\n"));
 }
 
+/// Whether a line of a doc comment has text behind the heading `# Errors` or begins with
+/// `Errors:`.
+fn hides_its_errors(line: &str) -> bool {
+    let line = line.trim_start();
+    let Some(text) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim) else { return false };
+    text.starts_with("Errors:") || text.strip_prefix("# Errors").is_some_and(|behind| !behind.is_empty())
+}
+
+/// rustdoc lists what lies under the heading; text on its line would be part of the heading.
+#[test]
+fn errors_have_a_heading_of_their_own() {
+    assert!(hides_its_errors("    /// # Errors When it is full.") && hides_its_errors("//! Errors: as `build`."));
+    let plain = ["    /// # Errors", "//! Errors are one enum.", "let x = 1; // Errors: none"];
+    assert!(!plain.iter().any(|line| hides_its_errors(line)));
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for file in crate::cli::walk(&src).iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+        for (number, line) in fs::read_to_string(file).unwrap().lines().enumerate() {
+            if hides_its_errors(line) {
+                found.push(format!("{}:{}: {}", file.strip_prefix(&src).unwrap().display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "put the text on the line below `# Errors`:\n{}", found.join("\n"));
+}
+
 /// Files of the library that write command lines for users to run: on pages, in `run.json`, to
 /// cargo.
 const COMMAND_LINES: [&str; 10] = [

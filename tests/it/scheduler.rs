@@ -67,7 +67,7 @@ impl Draw {
 }
 
 /// Every draw equal to torch's in every bit: small, large, uneven, mixed, large seeds, half
-/// precision, one generator a row.
+/// precision, one generator per row.
 #[test]
 fn noise_is_torchs_bit_for_bit() {
     let file: NoiseFile = serde_json::from_str(include_str!("../fixtures/noise.json")).unwrap();

@@ -384,6 +384,14 @@ fn a_word_is_shown_as_each_encoder_reads_it() {
     }
 
     // Other commands take it, and follow the run.
+    // Each reading's end token is told apart, by the name by which it can be chosen.
+    let ends = |encoder: &str| -> Vec<String> {
+        let ranked = json(folder.path(), &["ask", "run", "--at", "10,20", "--encoder", encoder, "--json"]);
+        let words = ranked.as_array().unwrap().iter().map(|part| part["word"].as_str().unwrap().to_owned());
+        words.filter(|word| word.starts_with("<end>")).collect()
+    };
+    assert_eq!(ends("both"), ["<end>", "<end>#2"]);
+    assert_eq!((ends("clip"), ends("t5")), (vec!["<end>".to_owned()], vec!["<end>#2".to_owned()]));
     let ranked = json(folder.path(), &["ask", "run", "--at", "10,20", "--encoder", "clip", "--json"]);
     assert!(ranked.as_array().unwrap().iter().any(|part| part["word"] == "<start>"), "{ranked}");
     let ranked = json(folder.path(), &["ask", "run", "--at", "10,20", "--json"]);
@@ -393,8 +401,8 @@ fn a_word_is_shown_as_each_encoder_reads_it() {
     assert_eq!(apple["share"], t5_share);
     attnmap(folder.path(), &["report", "run"]);
     let page = std::fs::read_to_string(run.join("report.html")).unwrap();
-    let silent = (0..behind).map(|token| token.to_string()).collect::<Vec<_>>().join(",");
-    assert!(page.contains(&format!("\"silent\":[{silent}]")), "the page leaves out what the maps do");
+    let chosen = format!("\"behind\":{behind},");
+    assert!(page.contains(&chosen) && page.contains("\"encoder\":\"t5\""), "the page knows whose maps it has");
     program(&make("tiny-sd3", "of-t5", &["--encoder", "t5"]));
     let made = record("of-t5");
     assert_eq!((&made["maps"]["name"], &made["maps"]["encoder"]), (&"compete".into(), &"t5".into()));

@@ -1,5 +1,5 @@
-//! Stable Diffusion 3 as people have it: single files with some of the parts, and LoRAs in the
-//! namings that are about (`tests/fixtures/make_sd3.py`).
+//! Stable Diffusion 3 as people have it: single files with some of the parts, a transformer as
+//! GGUF, and LoRAs in the namings that are about (`tests/fixtures/make_sd3.py`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,16 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Changes, Checkpoint, DenoiserConfig, Lora, OpenOptions, Part, Source};
-use attnmap::pipeline::{LoadOptions, Options, Pipeline};
+use attnmap::model::layers::{Builder, MemoryOrder};
+use attnmap::model::{AddedConditions, Conditioning, Denoiser};
+use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline};
 use attnmap::trace::Unobserved;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
-use crate::model::checkpoint;
+use crate::model::{assert_close, checkpoint};
 use crate::pipeline::{distance, values};
 use crate::single::load;
 
@@ -177,6 +179,38 @@ fn configs_are_read_from_the_shapes_of_full_size_files() {
         assert_eq!((file.defaults.size, file.defaults.steps), ([1024, 1024], 28));
         assert_eq!(file.scheduler.shift, Some(3.0));
     }
+}
+
+/// As `flux::gguf_files_are_what_other_programs_make_of_them`: the same blocks as numbers, and in
+/// candle's products. The last norm of the text and that of the end are swapped as they are read.
+#[test]
+fn a_gguf_file_is_what_diffusers_makes_of_it() {
+    let file = fixture("sd3/tiny-sd3.gguf");
+    let numbers = candle_core::safetensors::load(fixture("sd3/quantised.safetensors"), &Device::Cpu).unwrap();
+    let checkpoint = open(&file, Some(fixture("tiny-sd3"))).unwrap();
+    let plan = MemoryPlan::new(&checkpoint, &LoadOptions::default()).unwrap();
+    let part = plan.parts.iter().find(|part| part.part == Part::Transformer).unwrap();
+    assert!(part.dtype == "blocks" && part.bytes < part.parameters * 2, "{part:?}");
+    for (layout, limit) in [(MemoryOrder::Nchw, 1e-4), (MemoryOrder::Nhwc, 0.03)] {
+        let weights = checkpoint.weights(Part::Transformer).unwrap();
+        let network = weights
+            .load_quantised(DType::F32, &Device::Cpu, |vb, quantised| {
+                Denoiser::build(&checkpoint.denoiser, &Builder::with_layout(vb, layout).with_quantised(quantised))
+            })
+            .unwrap();
+        let added = Some(AddedConditions { pooled: numbers["pooled"].clone(), time_ids: [0.0; 6] });
+        let conditioning = Conditioning { added, ..Conditioning::new(numbers["states"].clone()) };
+        let prompt = network.prepare(&conditioning).unwrap();
+        let out = network.forward(&numbers["latent"], 700.0, &prompt, &mut Unobserved).unwrap();
+        assert_close(&format!("Stable Diffusion 3 {layout:?}"), &out, &numbers["out"], limit);
+    }
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
+    let prompt = pipeline.prompt("a red frog", &options).unwrap();
+    let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+    pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap().0[0].trace.verify().unwrap();
+    let error = open(&file, None).unwrap_err().to_string();
+    assert!(error.contains("has no text_encoder, text_encoder_2, vae") && error.contains("`config`"), "{error}");
 }
 
 #[test]

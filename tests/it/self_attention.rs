@@ -127,7 +127,7 @@ fn a_place_is_shown_at_every_grid() {
     refused(&attnmap(&["self-attention", &run, "--at", "96,0"]), 2, &["--at", "96x64"]);
     refused(&attnmap(&["self-attention", &run]), 2, &["--at"]);
 
-    // The page holds what fits it, a place a plane.
+    // The page holds what fits it, one plane per place.
     let data = attnmap::report::from_run(&out).unwrap();
     let packed = attnmap::report::pack::pack(&data, usize::MAX);
     let sizes: Vec<_> =

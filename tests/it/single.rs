@@ -215,7 +215,7 @@ fn tiny(name: &str) -> Tensors {
     tensors
 }
 
-fn write(path: &Path, tensors: &Tensors) {
+pub(crate) fn write(path: &Path, tensors: &Tensors) {
     let views = tensors
         .iter()
         .map(|(name, (dtype, shape, bytes))| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));

@@ -105,3 +105,24 @@ fn explain_ends_with_the_dead_tags_and_draws_the_image_without_all_of_them() {
     let last = text.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
     assert!(last.contains("tag"), "{last}");
 }
+
+/// `gallery --without each` says of every cell what was left out and how much of the image that
+/// changes, as the page does.
+#[test]
+fn a_gallery_tells_what_each_word_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all").display().to_string();
+    let words = ["gallery", "a red apple and a frog", "--without", "each", "--steps", "2", "--out", &out];
+    let made = printed(&[&words[..], &["--json"]].concat());
+    let cells = made["facts"]["without"].as_array().unwrap();
+    let named: Vec<&str> = cells.iter().map(|cell| cell["without"].as_str().unwrap()).collect();
+    assert_eq!(named, ["red", "apple", "frog"]);
+    for cell in cells {
+        let changed = cell["changed"].as_f64().unwrap();
+        assert!(changed > 0.0 && changed <= 1.0, "{cell}");
+        assert!(folder.path().join("all/cells").join(cell["cell"].as_str().unwrap()).is_dir());
+    }
+    let again = String::from_utf8(attnmap(&words).stdout).unwrap();
+    assert!(again.contains("without frog  ") && again.contains("% of the image changes"), "{again}");
+    refused(&attnmap(&["gallery", "a frog", "--without", "every"]), 2, &["--without", "each"]);
+}

@@ -84,11 +84,12 @@ impl DenoiserConfig {
         match self {
             Self::Unet(unet) => unet.block_out_channels[0] as u64 * MAPS_AN_IMAGE,
             // The feed-forward's four widths before and after its activation, queries, keys, values
-            // and what stands around them, of two rows.
+            // and what stands around them, of two rows. Rotary tables have a sine and a cosine for
+            // each pair of channels, which is one width; Z-Image has up to four.
             Self::Sd3(sd3) => (2 * 24 * sd3.width() as u64).div_ceil((sd3.patch_size * sd3.patch_size) as u64),
-            Self::Flux(flux) => (2 * 24 * flux.width() as u64).div_ceil((PATCH * PATCH) as u64),
+            Self::Flux(flux) => ((2 * 24 + 1) * flux.width() as u64).div_ceil((PATCH * PATCH) as u64),
             Self::ZImage(z_image) => {
-                (2 * 24 * z_image.dim as u64).div_ceil((z_image.patch_size * z_image.patch_size) as u64)
+                ((2 * 24 + 4) * z_image.dim as u64).div_ceil((z_image.patch_size * z_image.patch_size) as u64)
             }
         }
     }

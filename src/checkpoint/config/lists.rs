@@ -1,17 +1,17 @@
-//! Config values that are a scalar for all blocks or a list with one entry a block.
+//! Config values that are a scalar for all blocks or a list with one entry per block.
 
 use super::fields::Fields;
 use crate::Result;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A scalar for all blocks, or a list with one entry a block.
+/// A scalar for all blocks, or a list with one entry per block.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum PerBlock<T> {
     // The list comes first: where `T` is itself a scalar or a list, a list of lists must not be
     // taken for one `T`.
-    /// One value a block.
+    /// One value per block.
     Each(Vec<T>),
     /// One value for every block.
     All(T),

@@ -81,9 +81,8 @@ impl Refusal {
     }
 }
 
-const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x, 3, 3.5 and SDXL in the original naming are, and \
-folders in the diffusers \
-                           layout";
+const CHECKPOINTS: &str = "single files of Stable Diffusion 1.x, 2.x, 3, 3.5 and SDXL in the original naming are, \
+transformers of FLUX.1 and Z-Image beside the folder that has the rest, and folders in the diffusers layout";
 
 /// The kind of the checkpoint in `file`.
 pub(super) fn kind(file: &WeightFile) -> Result<SingleFileKind, Refusal> {

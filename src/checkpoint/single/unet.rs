@@ -220,7 +220,7 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Resul
     Ok(config)
 }
 
-/// The path of the first attention on the way down; levels before it have one block a layer and a
+/// The path of the first attention on the way down; levels before it have one block per layer and a
 /// sampler.
 fn first_attention(down: &[Level], level: usize) -> Option<String> {
     let before: usize = down[..level].iter().map(|level| level.depths.len() + 1).sum();

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::sync::OnceLock;
 
-/// The 48,894 merges that CLIP uses, best first, one a line (Radford et al. 2021; MIT,
+/// The 48,894 merges that CLIP uses, best first, one per line (Radford et al. 2021; MIT,
 /// `models/clip/LICENSE`).
 static MERGES: &[u8] = include_bytes!("../../../models/clip/merges.txt.gz");
 

@@ -203,7 +203,7 @@ impl Weights {
             Err(inner) => Self { inner },
         };
         weights.inner.files.iter().for_each(|file| file.prefetch());
-        let built = build(weights.var_builder(dtype, device), Quantised(weights.inner.clone()));
+        let built = build(weights.var_builder(dtype, device), weights.quantised());
         // A fault that was met on the way explains whatever error `build` made of it.
         weights.problems()?;
         let built = built?;
@@ -220,6 +220,12 @@ impl Weights {
         VarBuilder::from_backend(Box::new(Backend(self.inner.clone())), dtype, device.clone())
     }
 
+    /// The tensors that lie in blocks of quantised numbers, beside a
+    /// [`var_builder`](Self::var_builder).
+    pub fn quantised(&self) -> Quantised {
+        Quantised(self.inner.clone())
+    }
+
     /// The weights in one file of a folder, for tests of other rooms.
     #[cfg(test)]
     pub(crate) fn of_folder(folder: &Path, part: Part, file: &str) -> Result<Self> {
@@ -229,7 +235,7 @@ impl Weights {
     /// The builder, and the tensors in blocks, of [`load_quantised`](Self::load_quantised).
     #[cfg(test)]
     pub(crate) fn parts(&self, dtype: DType, device: &Device) -> (VarBuilder<'static>, Quantised) {
-        (self.var_builder(dtype, device), Quantised(self.inner.clone()))
+        (self.var_builder(dtype, device), self.quantised())
     }
 
     /// Whether some tensor lies in blocks of quantised numbers (GGUF).

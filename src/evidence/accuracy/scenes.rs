@@ -64,7 +64,7 @@ pub struct Evaluation {
 /// All figures of one rule.
 #[derive(Debug, Clone, Default)]
 struct Measured {
-    /// One group a scene of (timestep, word, figures).
+    /// One group per scene of (timestep, word, figures).
     groups: Vec<Vec<(usize, String, Accuracy)>>,
     classes: Classes,
 }
@@ -78,7 +78,7 @@ impl Measured {
             by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
             by_word.entry(normalized(word)).or_default().push(accuracy.iou_04);
         }
-        // A baseline does not depend on the noise: it is measured once a scene, at level 0.
+        // A baseline does not depend on the noise: it is measured once per scene, at level 0.
         by_timestep.remove(&0);
         let groups = self.groups.iter().map(|scene| scene.iter().map(|(.., accuracy)| accuracy.iou_04).collect());
         let Interval { low, high, .. } = bootstrap(&groups.collect::<Vec<_>>(), SEED);
@@ -117,7 +117,7 @@ pub fn standard_rules(sites: &[Site], latent: Grid) -> Vec<Rule> {
     rules
 }
 
-/// One rule a site, named by its path.
+/// One rule per site, named by its path.
 pub fn site_rules(sites: &[Site]) -> Vec<Rule> {
     let rule = |site: &Site| {
         let path = site.path.trim_end_matches(".transformer_blocks.0.attn2");
@@ -139,6 +139,11 @@ pub struct Look {
     pub words: Vec<WordInfo>,
 }
 
+/// What competes with the things for each place where attention is joint, so that a lone thing does
+/// not have all places. These are the words of ConceptAttention's experiments on VOC (its authors'
+/// code, `experiments/pascal_voc_segmentation`).
+const BACKGROUNDS: [&str; 5] = ["background", "floor", "grass", "tree", "sky"];
+
 /// As [`look_at`] at [`TIMESTEPS`].
 ///
 /// # Errors
@@ -159,10 +164,14 @@ pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;
-    // Where attention is joint, the things are the concepts that share each place out.
+    // Where attention is joint, the things and backgrounds are the concepts that share each place
+    // out.
     let joint = pipeline.has_joint_attention();
-    let concepts = scene.objects.iter().filter(|_| joint).map(|object| object.word.clone()).collect();
-    let options = LookOptions { levels: levels.to_vec(), seed: index as u64, concepts, ..LookOptions::default() };
+    let concepts: Vec<String> = scene.objects.iter().filter(|_| joint).map(|object| object.word.clone()).collect();
+    let is_new = |name: &&&str| joint && !concepts.iter().any(|word| normalized(word) == **name);
+    let probes = BACKGROUNDS.iter().filter(is_new).map(|name| (*name).to_owned()).collect();
+    let seed = index as u64;
+    let options = LookOptions { levels: levels.to_vec(), seed, concepts, probes, ..LookOptions::default() };
     let run = pipeline.look_run(Grid::new(scene.image.height() as usize, scene.image.width() as usize), &options);
     let look = |noised: &Noised| -> Result<Look> {
         let once = std::slice::from_ref(noised);

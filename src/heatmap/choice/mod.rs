@@ -342,6 +342,14 @@ impl Aggregate {
         Ok((0..prompt.tokens.len()).map(|token| (token < behind) == (self.encoder == Encoder::T5)).collect())
     }
 
+    /// That one encoder is chosen only where `prompt` has two readings.
+    ///
+    /// # Errors
+    /// As [`silent`](Self::silent).
+    pub fn check_encoder(&self, prompt: &PromptInfo) -> Result<()> {
+        self.silent(prompt).map(drop)
+    }
+
     /// That nothing is chosen which GoCA weights itself.
     fn check_goca(&self) -> Result<()> {
         let narrowed = match self.sites.first() {

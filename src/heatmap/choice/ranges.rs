@@ -95,7 +95,9 @@ impl FromStr for StepWindow {
             );
             Error::argument(STEPS_WINDOW, reason)
         };
-        if let Some((from, to)) = text.split_once("..") {
+        // No step is a fraction: `0.2-0.8` are shares too.
+        let dash = || text.split_once('-').filter(|_| text.contains('.'));
+        if let Some((from, to)) = text.split_once("..").or_else(dash) {
             let share = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
             let (from, to) = (share(from)?, share(to)?);
             return if 0.0 <= from && from < to && to <= 1.0 { Ok(Self::Shares(from, to)) } else { Err(wrong()) };
@@ -129,8 +131,10 @@ mod tests {
         assert_eq!(window("0..0.01", 4).unwrap(), 0..1);
         assert_eq!(window("1-20", 20).unwrap(), 0..20);
         assert_eq!(window("3", 20).unwrap(), 2..3);
+        assert_eq!(window("0.2-0.8", 50).unwrap(), 10..40);
+        assert_eq!(window("0-0.5", 50).unwrap(), 0..25);
         assert!(window("1-21", 20).is_err());
-        for wrong in ["", "0-3", "5-3", "0.8..0.2", "0..2", "a..b", "-1", "nan..1"] {
+        for wrong in ["", "0-3", "5-3", "0.8..0.2", "0..2", "a..b", "-1", "nan..1", "0.8-0.2", "1.5", "1.5-3", "0-1"] {
             assert!(wrong.parse::<StepWindow>().is_err(), "{wrong}");
         }
     }

@@ -87,9 +87,11 @@ impl SiteFilter {
     }
 }
 
+/// How the weight paths of blocks with streams of their own for text and image begin.
+const DOUBLE: &str = "transformer_blocks.";
+
 /// See [`SiteFilter::Concepts`].
 fn takes_concepts(site: &Site, sites: &[Site]) -> bool {
-    const DOUBLE: &str = "transformer_blocks.";
     const LAST: usize = 10;
     if site.stage != Stage::Transformer {
         return false;
@@ -102,13 +104,21 @@ fn takes_concepts(site: &Site, sites: &[Site]) -> bool {
     double == sites.len() || site.index + LAST >= double
 }
 
-/// A pattern of `--layers`: `down`, `mid` or `up`, or a diffusers weight path. `*` stands for any
-/// run of its characters and `?` for one. A path pattern matches whole names from the start:
-/// `up_blocks.1` takes all of `up_blocks.1.*`, and nothing of `up_blocks.10`.
+/// A pattern of `--layers`: a stage, a third of the depth, a kind of block, or a diffusers weight
+/// path. `*` stands for any run of its characters and `?` for one. A path pattern matches whole
+/// names from the start: `up_blocks.1` takes all of `up_blocks.1.*`, and nothing of `up_blocks.10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerPattern {
-    /// A third of the network.
+    /// `down`, `mid` or `up`; in a transformer a third of its depth.
     Stage(Stage),
+    /// `early`, `middle` or `late`: the first (0), second (1) or last (2) third of any network.
+    Third(u8),
+    /// Of a transformer's blocks those that keep text and image in streams of their own (`double`),
+    /// or in one stream (`single`). FLUX.1 has both.
+    Streams {
+        /// Whether text and image share one stream.
+        single: bool,
+    },
     /// A weight path with `*` and `?`.
     Path(String),
 }
@@ -118,6 +128,10 @@ impl LayerPattern {
     pub fn matches(&self, site: &Site) -> bool {
         match self {
             Self::Stage(stage) => in_stage(site, *stage),
+            Self::Third(third) => third_of(site) == *third,
+            Self::Streams { single } => {
+                site.stage == Stage::Transformer && site.path.starts_with(DOUBLE) != *single
+            }
             Self::Path(pattern) => {
                 let pattern = WildMatch::new(pattern);
                 let ends = site.path.match_indices('.').map(|(at, _)| at).chain([site.path.len()]);
@@ -135,6 +149,11 @@ impl FromStr for LayerPattern {
             "down" => Self::Stage(Stage::Down),
             "mid" => Self::Stage(Stage::Mid),
             "up" => Self::Stage(Stage::Up),
+            "early" => Self::Third(0),
+            "middle" => Self::Third(1),
+            "late" => Self::Third(2),
+            "double" => Self::Streams { single: false },
+            "single" => Self::Streams { single: true },
             "" => return Err(Error::argument(LAYERS, "an empty pattern; write `up`, `mid` or `up_blocks.1.*`")),
             path => Self::Path(path.trim_end_matches('.').to_string()),
         })
@@ -145,6 +164,8 @@ impl fmt::Display for LayerPattern {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Stage(stage) => f.write_str(stage_name(*stage)),
+            Self::Third(third) => f.write_str(["early", "middle", "late"][usize::from(*third).min(2)]),
+            Self::Streams { single } => f.write_str(if *single { "single" } else { "double" }),
             Self::Path(path) => f.write_str(path),
         }
     }
@@ -152,12 +173,21 @@ impl fmt::Display for LayerPattern {
 
 /// Whether `site` lies in `stage`, which a transformer has by thirds of its depth.
 fn in_stage(site: &Site, stage: Stage) -> bool {
-    const THIRD: f32 = 1.0 / 3.0;
     match (site.stage, stage) {
-        (Stage::Transformer, Stage::Down) => site.depth < THIRD,
-        (Stage::Transformer, Stage::Mid) => (THIRD..2.0 * THIRD).contains(&site.depth),
-        (Stage::Transformer, Stage::Up) => site.depth >= 2.0 * THIRD,
+        (Stage::Transformer, Stage::Down) => third_of(site) == 0,
+        (Stage::Transformer, Stage::Mid) => third_of(site) == 1,
+        (Stage::Transformer, Stage::Up) => third_of(site) == 2,
         (own, stage) => own == stage,
+    }
+}
+
+/// Which third of the network's depth `site` lies in: 0, 1 or 2.
+fn third_of(site: &Site) -> u8 {
+    const THIRD: f32 = 1.0 / 3.0;
+    match site.depth {
+        depth if depth < THIRD => 0,
+        depth if depth < 2.0 * THIRD => 1,
+        _ => 2,
     }
 }
 
@@ -242,6 +272,13 @@ pub(super) mod tests {
         assert!(!matches("up_blocks.1.*", "up_blocks.2.attentions.1"));
         assert!(matches("up_blocks.?.attentions.2", "up_blocks.3.attentions.2"));
         assert!("".parse::<LayerPattern>().is_err());
+        for name in ["down", "mid", "up", "early", "middle", "late", "double", "single", "up_blocks.?"] {
+            assert_eq!(name.parse::<LayerPattern>().unwrap().to_string(), name);
+        }
+        // A UNet's layers have a depth too, and no streams.
+        let late = Site { depth: 0.9, ..site("up_blocks.3.attentions.0", Stage::Up, 4, 4) };
+        let takes = |name: &str| name.parse::<LayerPattern>().unwrap().matches(&late);
+        assert!(takes("late") && !takes("early") && !takes("middle") && !takes("double") && !takes("single"));
     }
 
     #[test]
@@ -268,6 +305,11 @@ pub(super) mod tests {
         let taken = |filter: SiteFilter, sites: &[Site]| -> Vec<usize> {
             (0..sites.len()).filter(|&index| filter.takes(&sites[index], sites, Grid::new(8, 8))).collect()
         };
+        let layers = |text: &str| SiteFilter::Layers(text.split(',').map(|name| name.parse().unwrap()).collect());
+        assert_eq!(taken(layers("double"), &flux), (0..19).collect::<Vec<_>>());
+        assert_eq!(taken(layers("single"), &flux), (19..57).collect::<Vec<_>>());
+        assert_eq!(taken(layers("early"), &flux), taken(SiteFilter::Stage(Stage::Down), &flux));
+        assert_eq!(taken(layers("middle,late"), &flux), (19..57).collect::<Vec<_>>());
         assert_eq!(taken(SiteFilter::Concepts, &flux), (9..19).collect::<Vec<_>>());
         assert_eq!(taken(SiteFilter::Ninth, &flux), [8]);
         let layer = |index: usize| Site { path: format!("layers.{index}.attention"), ..flux[index].clone() };

@@ -73,7 +73,8 @@ impl PreparedPrompt {
 
     /// This prompt with words to ask about that are not in it; see [`UnetPrompt::with_probes`].
     ///
-    /// # Errors When a probe has no token, more than its prompt has, or more rows than the batch.
+    /// # Errors
+    /// When a probe has no token, more than its prompt has, or more rows than the batch.
     /// [`Error::Unsupported`] for a network in which text that is read would change the image.
     pub fn with_probes(self, probes: Vec<(Self, usize)>) -> Result<Self> {
         if probes.is_empty() {

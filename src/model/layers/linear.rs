@@ -63,8 +63,8 @@ impl Linear {
         Self::from_weights(weight, Some(b.get(output, "bias")?), b)
     }
 
-    /// A convolution of `patch` x `patch` cells that moves by whole patches, stored as `[out, in,
-    /// patch, patch]`, applied to tokens of the patches' `in * patch * patch` values.
+    /// A convolution of `patch` x `patch` cells that moves by whole patches. It is stored as `[out,
+    /// in, patch, patch]`. It is applied to one token per patch, of `in * patch * patch` values.
     ///
     /// # Errors
     /// When the weights are not there in these shapes.

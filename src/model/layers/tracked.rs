@@ -164,8 +164,9 @@ fn reach(x: &Tensor, dim: usize, before: usize, count: usize) -> Result<Tensor> 
     x.pad_with_zeros(dim, before, 0)
 }
 
-/// `x` `[batch, channels, height, width]` at another size by nearest neighbour: source index
-/// `floor(i * in / out)`. candle's own has no gradient at sizes that are no multiples.
+/// `x` `[batch, channels, height, width]` at another size by nearest neighbour, whose source index
+/// is `floor(i * in / out)`. It is here because candle's own has no gradient at sizes that are no
+/// multiples.
 ///
 /// # Errors
 /// When the device is out of memory.

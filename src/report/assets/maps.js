@@ -11,8 +11,13 @@ const GRID = RUN.latent;
 // What the calls of the denoiser are: steps, or the noise levels that a picture was shown at.
 const LOOK = RUN.noise !== null, CALL = LOOK ? 'noise level' : 'step';
 
-// Tokens of the text encoder that the run's own maps leave out: what they get counts as the padding's.
-const SILENT = RUN.official ? RUN.official.silent : [], isHeard = (token) => !SILENT.includes(token);
+// Where a second text encoder reads the prompt too: whose tokens count, by the address or as in the run's own maps. What the others
+// get counts as the padding's.
+const OWN = RUN.official, BEHIND = OWN ? OWN.behind : null, ENCODERS = BEHIND === null ? [] : [['both', 'CLIP and T5'], ['clip', 'CLIP alone'], ['t5', 'T5 alone']];
+const encoderAsked = () => { const asked = /(?:^|[#&])encoder=(\w+)/.exec(location.hash); return asked && ENCODERS.some(([name]) => name === asked[1]) ? asked[1] : OWN ? OWN.encoder : 'both'; };
+const ENCODER = encoderAsked(), isRuns = !OWN || ENCODER === OWN.encoder;
+const isOf = (token, behind) => ENCODER === 'both' || behind === null || (token >= behind) === (ENCODER === 't5');
+const isHeard = (token) => isOf(token, BEHIND), SILENT = RUN.tokens.flatMap((_, i) => (isHeard(i) ? [] : [i]));
 const tokensOf = (kind) => RUN.tokens.flatMap((token, i) => (token.kind === kind && isHeard(i) ? [i] : []));
 
 // What can be shown: the prompt's words, the special tokens, then the probes.
@@ -31,7 +36,7 @@ RUN.probes.forEach((probe, i) => ENTRIES.push(
 const PROBES = ENTRIES.filter((entry) => entry.probe);
 for (const [i, word] of (NEGATIVE ? NEGATIVE.words : []).entries()) {
   ENTRIES.push({index: ENTRIES.length, key: 'n' + i, label: word.text, special: false, negative: true,
-    channels: word.tokens.map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence, weight: word.weight, own: i});
+    channels: word.tokens.filter((t) => isOf(t, NEGATIVE.behind)).map((t) => NEGATIVE_FROM + t), occurrence: word.occurrence, weight: word.weight, own: i});
 }
 const NEGATIVES = ENTRIES.filter((entry) => entry.negative);
 const WORDS = ENTRIES.filter((entry) => !entry.special && !entry.negative && !entry.probe);
@@ -41,7 +46,6 @@ const weightOf = (entry) => (entry.weight === undefined || entry.weight === 1 ? 
 const nameOf = (entry) => (entry.probe ? 'probe:' : '') + entry.label + (entry.occurrence > 1 ? '#' + entry.occurrence : '') + (entry.negative ? ' (negative)' : ''); // as on the command line
 
 // A selection is a list of head sets, one a site, or null for the run's own choice of maps, which may be of some heads or steps.
-const OWN = RUN.official;
 const ownHeads = () => RUN.sites.map((site) => (!site.used ? [] : OWN && OWN.heads ? OWN.heads.filter((h) => h < site.heads) : allHeads(site)));
 const allHeads = (site) => Array.from({length: site.heads}, (_, i) => i);
 const headsOf = (selection) => selection || ownHeads();
@@ -88,7 +92,7 @@ function aggregate(selection, a, b) {
   let maps = aggregates.get(key);
   if (!maps) {
     const [from, to] = groupsOf(selection, a, b);
-    maps = {key, heads: headsOf(selection), from, to, own, packed: own && whole, words: new Map(), channels: new Map(), totals: new Map()};
+    maps = {key, heads: headsOf(selection), from, to, own, packed: own && whole && isRuns, words: new Map(), channels: new Map(), totals: new Map()};
     if (aggregates.size > 24) aggregates.delete(aggregates.keys().next().value);
     aggregates.set(key, maps);
   }
@@ -129,7 +133,7 @@ function sumOf(own, entry, channel) {
 }
 // The attention to all text of a half together.
 const TEXT = tokensOf('text');
-const NEGATIVE_TEXT = NEGATIVE ? NEGATIVE.shares.map((_, t) => NEGATIVE_FROM + t) : [];
+const NEGATIVE_TEXT = NEGATIVE ? NEGATIVE.shares.flatMap((_, t) => (isOf(t, NEGATIVE.behind) ? [NEGATIVE_FROM + t] : [])) : [];
 function totalOf(negative, channel) {
   const [first, ...rest] = negative ? NEGATIVE_TEXT : TEXT, total = channel(first).slice();
   for (const other of rest) addInto(total, channel(other), 1);

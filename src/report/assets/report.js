@@ -51,7 +51,10 @@ async function start() {
     else return;
     if (event.key !== 'Escape') event.preventDefault();
   });
-  window.addEventListener('hashchange', () => { if (location.hash.slice(1) !== written) set(readHash()); });
+  window.addEventListener('hashchange', () => {
+    if (encoderAsked() !== ENCODER) location.reload();
+    else if (location.hash.slice(1) !== written) set(readHash());
+  });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => set({}));
   Object.assign(S, readHash());
   if (!S.locked.length) openedOn(S.show); // an address that names a word shows that word

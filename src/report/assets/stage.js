@@ -177,7 +177,7 @@ function stagePanel() {
     'aria-label': 'Image. Arrow keys move a point, shift and arrows stretch a box, Enter keeps it, Escape lets go; the words there are ranked in the table.',
   }, source, overlay, without, border, marks);
   frame.style.aspectRatio = RUN.image.width + ' / ' + RUN.image.height;
-  frame.style.setProperty('--ratio', RUN.image.width / RUN.image.height);
+  document.documentElement.style.setProperty('--ratio', RUN.image.width / RUN.image.height);
   frame.append(...pointerParts(frame));
   const bar = el('canvas', {class: 'colourbar', width: 512, height: 1, 'aria-hidden': 'true'});
   const ticks = el('div', {class: 'ticks'}), legend = el('div', {class: 'legend'});

@@ -103,8 +103,9 @@ const sharedOut = () => looking().selection === null && Boolean(RUN.official && 
 // What is chosen, in words.
 function sitesInWords() {
   const {selection, a, b} = looking();
-  if (selection !== null) return describeHeads(selection);
-  return RUN.official && isWhole(a, b) ? (RUN.official.is_default ? 'the default map: ' : 'the run’s own map: ') + RUN.official.description : describeHeads(ownHeads());
+  const whose = ENCODER === 'both' ? '' : ', ' + (ENCODER === 'clip' ? 'CLIP' : 'T5') + '’s tokens alone';
+  if (selection !== null) return describeHeads(selection) + whose;
+  return (RUN.official && isWhole(a, b) ? (RUN.official.is_default ? 'the default map: ' : 'the run’s own map: ') + RUN.official.description : describeHeads(ownHeads())) + whose;
 }
 function describeHeads(heads) {
   const chosen = RUN.sites.map((site, s) => ({site, s, heads: heads[s]})).filter((c) => c.heads.length);
@@ -236,6 +237,7 @@ function hash() {
   add('token', S.token, 0);
   add('sorted', Number(S.sorted), 1);
   add('start', Number(S.begun), 0);
+  if (OWN) add('encoder', ENCODER, OWN.encoder);
   return parts.join('&');
 }
 let written = null;

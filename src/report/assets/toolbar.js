@@ -14,6 +14,9 @@ function toolbar(source) {
   const cells = check('Raw grid', S.cells, (v) => set({cells: v}), 'Show the grid’s own cells instead of the bicubic upsampling');
   const estimate = RUN.estimates.length ? check('Image at the step', S.estimate, (v) => set({estimate: v}), 'With a part of the steps chosen, show the image as the model then saw it') : null;
   const begun = RUN.start ? check('Start picture', S.begun, (v) => set({begun: v}), 'Show the picture that the run set out from in place of the image') : null;
+  // What is shown of whom is settled when the page opens: the address says the rest.
+  const encoders = ENCODERS.length ? el('select', {onchange: (e) => { const rest = hash().replace(/&?encoder=\w+/, ''); location.hash = (rest ? rest + '&' : '') + 'encoder=' + e.target.value; }},
+    ENCODERS.map(([k, text]) => el('option', {value: k, text, selected: k === ENCODER}))) : null;
   const button = (text, title, act) => { const node = el('button', {class: 'quiet', type: 'button', text, title, onclick: () => act(node)}); return node; };
   const link = button('Copy link', 'The address of this page with everything that is chosen', (node) => copyText(location.href, node));
   const command = button('Copy command', 'The command that draws this view into the run’s folder', (node) => copyText(viewCommand(), node));
@@ -28,6 +31,7 @@ function toolbar(source) {
     if (begun) begun.show(S.begun);
   });
   const panel = el('div', {class: 'toolbar'}, style, el('label', {}, el('span', {text: 'Colours'}), palettes),
+    encoders ? el('label', {title: 'Whose tokens of a word its map is of'}, el('span', {text: 'Tokens'}), encoders) : null,
     el('label', {}, el('span', {text: 'Scale'}), scale), el('label', {}, el('span', {text: 'Opacity'}), opacity), cuts, cells, estimate, begun, tiesButton(), link, command, save);
   const more = el('details', {class: 'more'}, el('summary', {class: 'quiet', text: 'Display'}), panel);
   more.addEventListener('keydown', (event) => {
@@ -55,6 +59,7 @@ function viewCommand() {
     if (!whole) parts.push('--heads', ranges(chosen[0].heads).replaceAll('–', '-').replaceAll(' ', ''));
     if (!isWhole(S.a, S.b)) parts.push('--steps-window', firstStep(S.a) + '-' + lastStep(S.b));
   }
+  if (!isRuns) parts.push('--encoder', ENCODER);
   const display = [['--style', S.style, 'heat'], ['--colormap', S.palette, 'magma'], ['--scale', S.scale === 'word' ? 'word' : 'shared', 'shared'],
     ['--opacity', String(S.opacity), String(STYLE_DEFAULTS.opacity)], ['--threshold', String(S.threshold), String(STYLE_DEFAULTS.threshold)]];
   for (const [option, value, usual] of display) if (value !== usual) parts.push(option, value);

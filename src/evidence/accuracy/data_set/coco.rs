@@ -261,8 +261,8 @@ mod tests {
             assert!(of(Counts::Plain(bad)).is_err());
         }
         assert!(Shape::Runs { counts: Counts::Plain(vec![]), size: [4, 3] }.cells(grid).is_err());
-        // The runs 5, 1, 40, 2, 3 as pycocotools packs them. 5 and 1 are as they are, 40 has two
-        // characters, 2 - 1 and 3 - 40 are differences.
+        // The runs 5, 1, 40, 2, 3 as pycocotools packs them. The first three are as they are, and
+        // 40 has two characters. The last two are packed as the differences 2 - 1 and 3 - 40.
         assert_eq!(unpacked("51X11kN").unwrap(), [5, 1, 40, 2, 3]);
         for bad in ["\u{1}", "o", "oooooooooooooooo", "é"] {
             assert!(unpacked(bad).is_err(), "{bad}");

@@ -129,7 +129,8 @@ impl Sd3 {
     ///
     /// At each attention `observer` is asked first, then told.
     ///
-    /// # Errors When the batch of `latent` is not the prompt's, or the observer's own.
+    /// # Errors
+    /// When the batch of `latent` is not the prompt's, or the observer's own.
     /// [`Error::Unsupported`] for a latent that is no whole patches or larger than the table of
     /// positions. [`Error::Interrupted`] where its [`interrupt`](Self::interrupt) asks for the end.
     pub fn forward(

@@ -30,7 +30,7 @@ impl BlockPlaces {
         self.0.len() - 1
     }
 
-    /// Channels of each head, a block each.
+    /// Channels of a head, one value per site.
     pub(super) fn head_dims(&self) -> Vec<usize> {
         self.0.iter().map(|place| place.head_dim).collect()
     }
@@ -54,7 +54,7 @@ impl BlockPlaces {
 pub(super) struct Pass<'a> {
     /// SiLU of the timestep embedding, `[1 or batch, width]`.
     pub(super) time: &'a Tensor,
-    /// Keys and values of the prompt, one entry a transformer block.
+    /// Keys and values of the prompt, one entry per transformer block.
     pub(super) prompt: &'a [KeysValues],
     /// Added to the cross-attention scores, `[batch, 1, 1, tokens]`.
     pub(super) key_bias: Option<&'a Tensor>,

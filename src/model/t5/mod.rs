@@ -1,19 +1,31 @@
-//! T5's encoder: candle-transformers' network, which computes in f32 whatever its weights are kept
-//! in.
+//! T5's encoder: candle-transformers' network, or one over weights in blocks of quantised numbers.
+//! Both compute in f32, whatever their weights are kept in.
 
-use crate::checkpoint::T5Config;
+mod blocks;
+
+use crate::checkpoint::{Quantised, T5Config};
 use crate::{Error, Result};
+use blocks::BlocksT5;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::t5::{ActivationWithOptionalGating, Config, T5EncoderModel};
 use std::fmt;
 
+/// The two names of the table of token embeddings.
+const TABLES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
+
 /// A T5 text encoder.
 #[derive(Clone)]
 pub struct T5 {
-    model: T5EncoderModel,
+    form: Form,
     vocab_size: usize,
     device: Device,
+}
+
+#[derive(Clone)]
+enum Form {
+    Whole(Box<T5EncoderModel>),
+    Blocks(Box<BlocksT5>),
 }
 
 impl fmt::Debug for T5 {
@@ -28,7 +40,6 @@ impl T5 {
     /// # Errors
     /// When a weight is not there in the shape that `config` gives it.
     pub fn new(config: &T5Config, weights: VarBuilder) -> Result<Self> {
-        const TABLES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
         // Some files hold the one table of embeddings under both of its names.
         if TABLES.iter().all(|name| weights.contains_tensor(name)) {
             weights.get((config.vocab_size, config.d_model), TABLES[1])?;
@@ -57,7 +68,18 @@ impl T5 {
                 T5EncoderModel::load(weights, &candles)?
             }
         };
-        Ok(Self { model, vocab_size: config.vocab_size, device })
+        Ok(Self { form: Form::Whole(Box::new(model)), vocab_size: config.vocab_size, device })
+    }
+
+    /// As [`new`](Self::new), with the weights that lie in blocks of quantised numbers kept so.
+    /// Each is made into f32 for its product alone.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn with_blocks(config: &T5Config, weights: VarBuilder, quantised: Quantised) -> Result<Self> {
+        let device = weights.device().clone();
+        let form = Form::Blocks(Box::new(BlocksT5::new(config, weights, quantised)?));
+        Ok(Self { form, vocab_size: config.vocab_size, device })
     }
 
     /// The last hidden states of `ids` (u32 `[batch, tokens]`), after the final norm: f32 `[batch,
@@ -74,7 +96,15 @@ impl T5 {
             });
         }
         let ids = ids.to_device(&self.device)?.to_dtype(DType::U32)?.contiguous()?;
-        // A clone shares the weights; candle's forward pass wants to change its (empty) cache.
-        Ok(self.model.clone().forward_dt(&ids, Some(DType::F32))?.to_dtype(DType::F32)?)
+        match &self.form {
+            // A clone shares the weights; candle's forward pass wants to change its (empty) cache.
+            Form::Whole(model) => {
+                Ok(model.as_ref().clone().forward_dt(&ids, Some(DType::F32))?.to_dtype(DType::F32)?)
+            }
+            Form::Blocks(model) => {
+                let rows = (0..rows.len()).map(|row| model.forward(&ids.get(row)?)).collect::<Result<Vec<_>>>()?;
+                Ok(Tensor::stack(&rows, 0)?)
+            }
+        }
     }
 }
