@@ -8,7 +8,7 @@
 //! Each line says what it measured and how. Nothing is asserted.
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::pipeline::{Generation, Keep, LoadOptions, Options, Pipeline};
+use attnmap::pipeline::{Generation, LoadOptions, Options, Pipeline, RecordOptions};
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
 use std::error::Error;
@@ -134,7 +134,8 @@ fn recording(asked: &Asked) -> Result<()> {
         asked.run(&pipeline)?;
         let plain = [start.elapsed().as_secs_f64(), processor() - busy];
         let (start, busy) = (Instant::now(), processor());
-        let (runs, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut |_| ControlFlow::Continue(()))?;
+        let (runs, _) =
+            pipeline.trace(&prompt, &options, RecordOptions::default(), &mut |_| ControlFlow::Continue(()))?;
         runs[0].trace.save(&folder.path().join("trace.safetensors"))?;
         let traced = [start.elapsed().as_secs_f64(), processor() - busy];
         if round > 0 {

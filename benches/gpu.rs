@@ -10,7 +10,7 @@
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{Aggregate, aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced, device_named, dtype_named};
+use attnmap::pipeline::{LoadOptions, Options, Pipeline, RecordOptions, Traced, device_named, dtype_named};
 use attnmap::trace::{Half, Unobserved};
 use candle_core::{DType, Device};
 use std::error::Error;
@@ -57,7 +57,7 @@ fn open(folder: &Path, device: Device, dtype: DType) -> Result<Pipeline> {
 fn run(pipeline: &Pipeline, options: &Options) -> Result<Traced> {
     let prompt = pipeline.tokenize(PROMPT)?;
     let go_on = &mut |_: attnmap::pipeline::Event<'_>| ControlFlow::Continue(());
-    Ok(pipeline.trace(&prompt, options, Keep::default(), go_on)?.0.swap_remove(0))
+    Ok(pipeline.trace(&prompt, options, RecordOptions::default(), go_on)?.0.swap_remove(0))
 }
 
 /// Every tiny checkpoint of the tests, two steps: latents, image and maps against the CPU's in f32.
@@ -129,7 +129,7 @@ fn time(folder: &Path, (device, dtype): (&str, &str), size: usize, steps: usize)
         calls = done.timesteps.len().max(1);
         let once = [done.timings.steps / calls as f64, start.elapsed().as_secs_f64()];
         let start = Instant::now();
-        let (_traced, timings) = pipeline.trace(&prompt, &options, Keep::default(), go_on)?;
+        let (_traced, timings) = pipeline.trace(&prompt, &options, RecordOptions::default(), go_on)?;
         let traced = [timings.steps / calls as f64, start.elapsed().as_secs_f64()];
         if round > 0 {
             plain = [0, 1].map(|at| plain[at].min(once[at]));

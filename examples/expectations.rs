@@ -17,7 +17,7 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{Object, TIMESTEPS, read_scenes};
 use attnmap::facts::expect::{Expectations, Sighting};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
-use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Pipeline};
+use attnmap::pipeline::{LoadOptions, LookOptions, Pipeline, RecordOptions};
 use attnmap::trace::{Grid, Trace};
 use attnmap::{Error, Result};
 use image::RgbImage;
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
 /// What the network makes of `image` with `caption`.
 fn look(pipeline: &Pipeline, index: usize, image: &RgbImage, caption: &str) -> Result<Trace> {
     let look = LookOptions { levels: TIMESTEPS.to_vec(), seed: index as u64, ..LookOptions::default() };
-    let keep = Keep { per_step: false, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
     pipeline.trace_picture(image, &pipeline.tokenize(caption)?, &look, &keep, &mut || ControlFlow::Continue(()))
 }
 

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, Pipeline};
+use attnmap::pipeline::{LoadOptions, Pipeline, RecordOptions};
 
 fn main() -> attnmap::Result<()> {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
     let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach")?;
     let options = pipeline.default_options();
-    let (runs, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut |_| ControlFlow::Continue(()))?;
+    let (runs, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut |_| ControlFlow::Continue(()))?;
     let trace = &runs[0].trace;
     let maps = heatmap::aggregate(trace, &Aggregate::default(), &trace.about.prompt.words)?;
 

@@ -19,10 +19,10 @@ use std::path::Path;
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{TIMESTEPS, read_scenes};
-use attnmap::facts::lexicon::{self, Relation, Role};
+use attnmap::facts::lexicon::{self, Direction, Role};
 use attnmap::facts::{self, APART, Facts};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
-use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Options, Pipeline};
+use attnmap::pipeline::{LoadOptions, LookOptions, Options, Pipeline, RecordOptions};
 use attnmap::trace::{Grid, PromptInfo, Trace};
 use attnmap::{Error, Result};
 use candle_core::Tensor;
@@ -219,7 +219,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let things: Vec<usize> = (0..words.len()).filter(|&at| is_thing(words[at])).collect();
         for stated in told.stated.iter().filter(|_| drawn) {
             let denied = format!("relation denied, {part}");
-            let opposite = stated.claim.relation != Relation::Inside && stated.agrees == Some(true);
+            let opposite = stated.claim.relation != Direction::Inside && stated.agrees == Some(true);
             match image["relation"].as_bool() {
                 Some(true) => {
                     counts.right(&denied, stated.agrees == Some(false));
@@ -283,7 +283,7 @@ const DESCRIBED: [(&str, &str); 5] =
 fn run(pipeline: &Pipeline, prompt: &str, seed: u64) -> Result<Trace> {
     let options = Options { seeds: vec![seed], ..pipeline.default_options() };
     let prompt = pipeline.prompt(prompt, &options)?;
-    let keep = Keep { per_step: false, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
     let (mut runs, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
     Ok(runs.swap_remove(0).trace)
 }

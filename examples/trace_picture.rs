@@ -9,7 +9,7 @@ use std::path::Path;
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::picture;
-use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Pipeline};
+use attnmap::pipeline::{LoadOptions, LookOptions, Pipeline, RecordOptions};
 use attnmap::trace::Grid;
 
 fn main() -> attnmap::Result<()> {
@@ -29,7 +29,7 @@ fn main() -> attnmap::Result<()> {
 
     let prompt = pipeline.tokenize(&caption)?;
     let options = LookOptions::default();
-    let keep = Keep { per_step: false, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
     let trace = pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || ControlFlow::Continue(()))?;
     let maps = heatmap::aggregate(&trace, &Aggregate::default(), &trace.about.prompt.words)?;
     for (index, word) in maps.chosen.iter().enumerate() {

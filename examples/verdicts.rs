@@ -22,7 +22,7 @@ use attnmap::evidence::{
 };
 use attnmap::facts::lexicon::{Role, role, sets_the_scene};
 use attnmap::heatmap::{Aggregate, aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, LookOptions, Options, Pipeline};
+use attnmap::pipeline::{LoadOptions, LookOptions, Options, Pipeline, RecordOptions};
 use attnmap::prompt::Prompt;
 use attnmap::trace::{Grid, PromptInfo, WordInfo};
 use attnmap::{Error, Result};
@@ -249,7 +249,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
 fn explained(pipeline: &Pipeline, text: &str, seed: u64) -> Result<Vec<(&'static str, WordEvidence)>> {
     let prompt = pipeline.tokenize(text)?;
     let options = Options { seeds: vec![seed], ..pipeline.default_options() };
-    let keep = Keep { per_step: false, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
     let (traced, _) = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(()))?;
     let trajectory = replay(pipeline, &prompt, &options, &mut || ControlFlow::Continue(()))?;
     let words = &traced[0].trace.about.prompt.words;

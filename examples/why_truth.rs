@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use attnmap::checkpoint::{Changes, Checkpoint, Lora, OpenOptions as Open, Source};
 use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline};
+use attnmap::pipeline::{Event, LoadOptions, Options, Pipeline, RecordOptions};
 use attnmap::render::Display;
 use attnmap::run::{NewRun, Pictures, Run, RunKind, write_run};
 use attnmap::trace::{By, PromptInfo, Unobserved};
@@ -391,7 +391,7 @@ fn make_run(bench: &Bench, folder: &Path) -> Result<Run> {
     let (traced, _) = bench.pipeline.trace(
         &bench.prompt,
         &bench.options,
-        Keep { per_step: false, ..Keep::default() },
+        RecordOptions { per_step: false, ..RecordOptions::default() },
         &mut |_| ControlFlow::Continue(()),
     )?;
     let new = NewRun {

@@ -14,7 +14,7 @@
 //! ```
 //! use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 //! use attnmap::heatmap::{Aggregate, aggregate};
-//! use attnmap::pipeline::{Keep, LoadOptions, Pipeline};
+//! use attnmap::pipeline::{RecordOptions, LoadOptions, Pipeline};
 //! use attnmap::trace::Half;
 //! use std::ops::ControlFlow;
 //!
@@ -27,7 +27,7 @@
 //! let mut options = pipeline.default_options();
 //! options.steps = 4;
 //! let prompt = pipeline.prompt("a red apple to the left of a green frog", &options)?;
-//! let (mut images, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut |_| ControlFlow::Continue(()))?;
+//! let (mut images, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut |_| ControlFlow::Continue(()))?;
 //! let run = images.remove(0);
 //!
 //! // One map per word, on the latent grid.

@@ -101,7 +101,9 @@ fn part(store: &Store) -> Option<String> {
     const OTHER: &str = "attnmap runs whole pipelines: Stable Diffusion 1 to 3.5, SDXL, FLUX.1 and Z-Image";
     let (what, way_out) = match class {
         "UNet2DConditionModel" => ("a UNet alone", ABOVE),
-        "SD3Transformer2DModel" | "FluxTransformer2DModel" | "ZImageTransformer2DModel" => ("a transformer alone", ABOVE),
+        "SD3Transformer2DModel" | "FluxTransformer2DModel" | "ZImageTransformer2DModel" => {
+            ("a transformer alone", ABOVE)
+        }
         "AutoencoderKL" | "AutoencoderTiny" => ("an autoencoder alone", ABOVE),
         "CLIPTextModel" | "CLIPTextModelWithProjection" => ("a text encoder alone", ABOVE),
         class if class.contains("ControlNet") => {

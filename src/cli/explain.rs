@@ -7,7 +7,7 @@ use attnmap::argument::RUN;
 use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
 use attnmap::files::{Target, check_own};
 use attnmap::maker::Maker;
-use attnmap::pipeline::{CheckpointChoice, Keep, Pipeline};
+use attnmap::pipeline::{CheckpointChoice, Pipeline, RecordOptions};
 use attnmap::prompt::WordWeights;
 use attnmap::render::Display;
 use attnmap::run::{self, Remake, Run};
@@ -302,7 +302,7 @@ fn make(
     let maker = Maker {
         pipeline,
         prompt: &prompt,
-        keep: Keep::for_maps(&aggregate),
+        keep: RecordOptions::for_maps(&aggregate),
         keep_steps: None,
         aggregate,
         display: Display::default(),

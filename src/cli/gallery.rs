@@ -17,8 +17,9 @@ use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::Target;
 use attnmap::gallery::{
-    Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder, continues,
-    fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index, write_sheet,
+    Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder,
+    continues, fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index,
+    write_sheet,
 };
 use attnmap::heatmap::{Aggregate, QuerySource};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Options, Pipeline};

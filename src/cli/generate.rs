@@ -6,7 +6,7 @@ use std::time::Instant;
 use attnmap::files::Target;
 use attnmap::heatmap::Resolution;
 use attnmap::maker::Maker;
-use attnmap::pipeline::{Given, Keep, Options, Pipeline, read_latents};
+use attnmap::pipeline::{LoadedInit, Options, Pipeline, RecordOptions, read_latents};
 use attnmap::prompt::Prompt;
 use attnmap::run;
 use attnmap::trace::{PromptInfo, Site};
@@ -216,7 +216,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     warnings.extend(inert::in_run(&terminal.given, made, Some(&display), args.keep_steps));
     warnings.iter().for_each(print::warn);
-    let keep = Keep {
+    let keep = RecordOptions {
         per_step: !args.output.no_step_maps,
         unconditional: args.trace_negative,
         text_queries: args.text_queries(&pipeline)?,
@@ -265,7 +265,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
 impl GenerateArgs {
     /// The options of one run with one seed after another, each setting out from the picture that
     /// was given.
-    fn options(&self, pipeline: &Pipeline, given: Option<&Given>) -> Result<Vec<Options>> {
+    fn options(&self, pipeline: &Pipeline, given: Option<&LoadedInit>) -> Result<Vec<Options>> {
         let latents = self.latents.as_deref().map(read_latents).transpose()?;
         let one = |index: u64| -> Result<Options> {
             let seed = self.seed.checked_add(index);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use attnmap::Result;
-use attnmap::pipeline::{Given, InitFiles};
+use attnmap::pipeline::{InitFiles, LoadedInit};
 use clap::Args;
 
 use super::print;
@@ -62,15 +62,15 @@ impl InitAxes {
     }
 }
 
-fn read(files: Option<&InitFiles>) -> Result<Option<Given>> {
+fn read(files: Option<&InitFiles>) -> Result<Option<LoadedInit>> {
     let given = files.map(InitFiles::read).transpose()?;
-    given.iter().flat_map(Given::warnings).for_each(print::warn);
+    given.iter().flat_map(LoadedInit::warnings).for_each(print::warn);
     Ok(given)
 }
 
 impl InitArgs {
     /// The picture, read, if there is to be one.
-    pub fn read(&self) -> Result<Option<Given>> {
+    pub fn read(&self) -> Result<Option<LoadedInit>> {
         read(self.picture.files(self.strength).as_ref())
     }
 }

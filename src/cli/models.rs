@@ -94,7 +94,8 @@ fn memory([full, half]: &[MemoryPlan; 2]) -> String {
     text += &format!("\n  {:<12}{}\n", "", parts.join(", "));
     if let Some(((name, in_f32), (_, in_bf16))) = full.encoder_first().zip(half.encoder_first()) {
         text += &format!(
-            "  {:<12}where all does not fit, {name} reads the prompt first and leaves: at most {} at once, {} in bf16\n",
+            "  {:<12}where all does not fit, {name} reads the prompt first and leaves: at most {} at once, \
+             {} in bf16\n",
             "",
             bytes(in_f32),
             bytes(in_bf16)

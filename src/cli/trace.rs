@@ -9,7 +9,7 @@ use attnmap::argument::IMAGE;
 use attnmap::facts::expect::Expectations;
 use attnmap::gallery::is_many;
 use attnmap::picture::{self, METADATA_KEY, Metadata};
-use attnmap::pipeline::{Keep, LookOptions};
+use attnmap::pipeline::{LookOptions, RecordOptions};
 use attnmap::prompt::Syntax;
 use attnmap::report;
 use attnmap::run::{self, NewRun, Pictures, RunKind, parse_size};
@@ -189,7 +189,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     warnings.iter().for_each(print::warn);
 
     let image = picture::resize(&given, size.width as u32, size.height as u32);
-    let keep = Keep { per_step: !args.output.no_step_maps, goca, ..Keep::default() };
+    let keep = RecordOptions { per_step: !args.output.no_step_maps, goca, ..RecordOptions::default() };
     let started = Instant::now();
     let bar = terminal.bar(options.levels.len() as u64, "levels");
     let trace = pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || {

@@ -2,7 +2,7 @@
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::explain::{check_checkpoint, check_image, options_of};
-use crate::pipeline::{Event, Keep, LookOptions, Options, Pipeline, concepts_asked};
+use crate::pipeline::{Event, LookOptions, Options, Pipeline, RecordOptions, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
 use crate::{Error, Result};
@@ -68,12 +68,12 @@ pub fn ask(
     let (again, drawn) = match run.record.kind {
         RunKind::Trace => {
             let noised = pipeline.noise_picture(image, &LookOptions::of_run(run)?)?;
-            let keep = Keep { per_step, ..Keep::default() };
+            let keep = RecordOptions { per_step, ..RecordOptions::default() };
             (pipeline.trace_noised(&prompt, &noised, &options, &keep, progress)?.recording, None)
         }
         _ => {
             let unconditional = trace.recording.unconditional.is_some();
-            let keep = Keep { per_step, unconditional, ..Keep::default() };
+            let keep = RecordOptions { per_step, unconditional, ..RecordOptions::default() };
             let (mut traced, _) = pipeline.trace(&prompt, &options, keep, &mut |event| match event {
                 Event::Stepped { .. } => progress(),
                 _ => ControlFlow::Continue(()),

@@ -1,7 +1,7 @@
 //! Facts of a layout: how much a word holds, where and since when, how words lie to each other,
 //! what was neglected and what leaked.
 
-use super::lexicon::{self, Claim, Relation, Role};
+use super::lexicon::{self, Claim, Direction, Role};
 use super::percentile::percentile;
 use super::things::of_its_things;
 use crate::argument::{BIND, EMPHASIS};
@@ -47,7 +47,7 @@ pub struct Facts {
     pub overlap: Vec<Vec<f32>>,
     /// How things lie to each other, each pair once: the left one to the right one, the upper one
     /// to the lower one. Words for the whole scene lie nowhere.
-    pub relations: Vec<Lies>,
+    pub relations: Vec<Relation>,
     /// The relations that the prompt states between things, and whether the maps agree.
     pub stated: Vec<Stated>,
     /// Adjectives of things, and the things that they follow.
@@ -62,7 +62,7 @@ impl Facts {
         // Of what was not drawn nothing else is said.
         let drawn = self.stated.iter().filter(|stated| !absent(&stated.claim.subject) && !absent(&stated.claim.object));
         let stated = drawn.map(|stated| {
-            let Lies { subject, relation, object } = &stated.claim;
+            let Relation { subject, relation, object } = &stated.claim;
             let claim = format!("{subject} {} {object}", relation.words());
             match (stated.agrees, relation.opposite()) {
                 (Some(true), _) => format!("{claim}, as the prompt says"),
@@ -163,11 +163,11 @@ pub struct Placed {
 
 /// One thing lies to another like this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Lies {
+pub struct Relation {
     /// The one.
     pub subject: String,
     /// How.
-    pub relation: Relation,
+    pub relation: Direction,
     /// The other.
     pub object: String,
 }
@@ -177,7 +177,7 @@ pub struct Lies {
 pub struct Stated {
     /// Subject, relation, object as the prompt has them.
     #[serde(flatten)]
-    pub claim: Lies,
+    pub claim: Relation,
     /// Whether the maps agree; absent when they are too close to call or a map is empty.
     pub agrees: Option<bool>,
     /// The subject's centroid minus the object's along the relation's axis, negative for left and
@@ -276,7 +276,7 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
 
 /// What maps say of words to each other.
 struct Between {
-    relations: Vec<Lies>,
+    relations: Vec<Relation>,
     stated: Vec<Stated>,
     leakage: Vec<Leakage>,
 }
@@ -293,7 +293,7 @@ fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], bind: Option<&[(
     for &subject in &content {
         for &object in &content {
             let lies = relations_of(&layouts[subject], &layouts[object]).into_iter();
-            let lies = lies.filter(|_| subject != object).map(|relation| Lies {
+            let lies = lies.filter(|_| subject != object).map(|relation| Relation {
                 subject: names[subject].clone(),
                 relation,
                 object: names[object].clone(),
@@ -477,21 +477,21 @@ pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
 
 /// How two words lie to each other that nothing was said of. Whether one lies inside the other is
 /// told only where the prompt states it: boxes of things side by side may lie in each other.
-fn relations_of(subject: &Layout, object: &Layout) -> Vec<Relation> {
-    let relations = [Relation::LeftOf, Relation::Above];
+fn relations_of(subject: &Layout, object: &Layout) -> Vec<Direction> {
+    let relations = [Direction::LeftOf, Direction::Above];
     relations.into_iter().filter(|&relation| holds(relation, subject, object).0 == Some(true)).collect()
 }
 
 /// Whether `relation` holds (absent: too close to call), and the offset along its axis.
-pub(super) fn holds(relation: Relation, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
+pub(super) fn holds(relation: Direction, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
     let (Some(s), Some(o)) = (subject.centroid, object.centroid) else { return (None, None) };
     let clear = |offset: f32, wanted: f32| (offset.abs() >= APART).then_some(offset * wanted > 0.0);
     match relation {
-        Relation::LeftOf => (clear(s.x - o.x, -1.0), Some(s.x - o.x)),
-        Relation::RightOf => (clear(s.x - o.x, 1.0), Some(s.x - o.x)),
-        Relation::Above => (clear(s.y - o.y, -1.0), Some(s.y - o.y)),
-        Relation::Below => (clear(s.y - o.y, 1.0), Some(s.y - o.y)),
-        Relation::Inside => {
+        Direction::LeftOf => (clear(s.x - o.x, -1.0), Some(s.x - o.x)),
+        Direction::RightOf => (clear(s.x - o.x, 1.0), Some(s.x - o.x)),
+        Direction::Above => (clear(s.y - o.y, -1.0), Some(s.y - o.y)),
+        Direction::Below => (clear(s.y - o.y, 1.0), Some(s.y - o.y)),
+        Direction::Inside => {
             let (Some(s), Some(o)) = (subject.bounds, object.bounds) else { return (None, None) };
             let width = (s.right.min(o.right) - s.left.max(o.left)).max(0.0);
             let height = (s.bottom.min(o.bottom) - s.top.max(o.top)).max(0.0);
@@ -504,8 +504,11 @@ pub(super) fn holds(relation: Relation, subject: &Layout, object: &Layout) -> (O
 
 fn stated(claim: &Claim, layouts: &[Layout], names: &[String]) -> Stated {
     let (agrees, offset) = holds(claim.relation, &layouts[claim.subject], &layouts[claim.object]);
-    let claim =
-        Lies { subject: names[claim.subject].clone(), relation: claim.relation, object: names[claim.object].clone() };
+    let claim = Relation {
+        subject: names[claim.subject].clone(),
+        relation: claim.relation,
+        object: names[claim.object].clone(),
+    };
     Stated { claim, agrees, offset }
 }
 
@@ -570,7 +573,7 @@ mod tests {
     fn relations_between_things_are_told_in_one_direction() {
         let found =
             facts(&maps(&[("dog", 31, 1.0), ("cat", 0, 1.0), ("beach", 16, 1.0)]), &Context::default()).relations;
-        let text = |lies: &Lies| format!("{} {} {}", lies.subject, lies.relation.words(), lies.object);
+        let text = |lies: &Relation| format!("{} {} {}", lies.subject, lies.relation.words(), lies.object);
         let found: Vec<_> = found.iter().map(text).collect();
         assert_eq!(found, ["cat left of dog", "cat above dog"]);
     }

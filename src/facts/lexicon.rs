@@ -101,7 +101,7 @@ pub fn names_a_thing(text: &str) -> bool {
 /// How one thing lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Relation {
+pub enum Direction {
     /// Further left in the picture.
     LeftOf,
     /// Further right in the picture.
@@ -114,7 +114,7 @@ pub enum Relation {
     Inside,
 }
 
-impl Relation {
+impl Direction {
     /// The words, as in `left of`.
     pub fn words(self) -> &'static str {
         match self {
@@ -139,19 +139,19 @@ impl Relation {
 }
 
 /// Phrases that state a relation; of two that match, the longer one is meant.
-pub(super) const PHRASES: &[(&str, Relation)] = &[
-    ("left of", Relation::LeftOf),
-    ("right of", Relation::RightOf),
-    ("above", Relation::Above),
-    ("over", Relation::Above),
-    ("on top of", Relation::Above),
-    ("atop", Relation::Above),
-    ("below", Relation::Below),
-    ("under", Relation::Below),
-    ("underneath", Relation::Below),
-    ("beneath", Relation::Below),
-    ("inside", Relation::Inside),
-    ("inside of", Relation::Inside),
+pub(super) const PHRASES: &[(&str, Direction)] = &[
+    ("left of", Direction::LeftOf),
+    ("right of", Direction::RightOf),
+    ("above", Direction::Above),
+    ("over", Direction::Above),
+    ("on top of", Direction::Above),
+    ("atop", Direction::Above),
+    ("below", Direction::Below),
+    ("under", Direction::Below),
+    ("underneath", Direction::Below),
+    ("beneath", Direction::Below),
+    ("inside", Direction::Inside),
+    ("inside of", Direction::Inside),
 ];
 
 /// A relation that a prompt states: positions in the list of words that was read.
@@ -160,7 +160,7 @@ pub struct Claim {
     /// The thing that lies somewhere.
     pub subject: usize,
     /// Where.
-    pub relation: Relation,
+    pub relation: Direction,
     /// The thing that it is seen from.
     pub object: usize,
     /// The first word of the phrase that states it, and the word after its last.

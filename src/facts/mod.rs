@@ -14,7 +14,7 @@ mod things;
 pub mod versus;
 
 pub use compute::{
-    APART, Context, Distance, Facts, Leakage, Lies, NEAR, NEGLECT, Placed, Stated, WordFacts, bindings, contrast,
+    APART, Context, Distance, Facts, Leakage, NEAR, NEGLECT, Placed, Relation, Stated, WordFacts, bindings, contrast,
     facts, of_trace, overlap, spread, symmetric_kl,
 };
 pub use coverage::{Coverage, Covered};

@@ -228,7 +228,18 @@ pub fn rank<'a>(
         let (share, everywhere) = (f64::from(here.of(tokens)), f64::from(whole.of(tokens)));
         let lift = if everywhere > 0.0 { share / everywhere } else { 0.0 };
         let (of_text, in_area) = (None, None);
-        RegionWord { word, special, probe: false, share, lift, of_text, in_area, causal: None, change: None, cause: None }
+        RegionWord {
+            word,
+            special,
+            probe: false,
+            share,
+            lift,
+            of_text,
+            in_area,
+            causal: None,
+            change: None,
+            cause: None,
+        }
     };
     let is_text = |(at, token): (usize, &TokenInfo)| (token.kind == TokenKind::Text).then_some(at);
     let text: Vec<usize> = prompt.tokens.iter().enumerate().filter_map(is_text).collect();

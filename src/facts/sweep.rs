@@ -4,7 +4,7 @@
 use super::compute::filler_peak;
 use super::expect::Outcome;
 use super::lexicon::{self, Role};
-use super::{Context, Facts, Lies, facts};
+use super::{Context, Facts, Relation, facts};
 use crate::heatmap::{Heatmaps, Point, SavedAggregate};
 use crate::trace::{CheckpointInfo, Grid, bare};
 use crate::{Error, Result, percent};
@@ -130,7 +130,7 @@ pub struct WordSweep {
 pub struct StatedSweep {
     /// The relation.
     #[serde(flatten)]
-    pub claim: Lies,
+    pub claim: Relation,
     /// Share of the seeds whose maps agree.
     pub agrees: f64,
     /// Share of the seeds whose maps disagree; the rest is too close to call.
@@ -267,7 +267,7 @@ impl WordSweep {
 impl fmt::Display for StatedSweep {
     /// `stated: apple left of frog: holds in 75 % of the seeds, fails in 25 %`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Lies { subject, relation, object } = &self.claim;
+        let Relation { subject, relation, object } = &self.claim;
         let (holds, fails) = (100.0 * self.agrees, 100.0 * self.fails);
         let relation = relation.words();
         write!(f, "stated: {subject} {relation} {object}: holds in {holds:.0} % of the seeds, fails in {fails:.0} %")

@@ -5,7 +5,7 @@ use super::folder::{CELLS, is_finished};
 use super::plan::{Cell, Plan};
 use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
-use crate::pipeline::{CheckpointChoice, Given, InitFiles, check_conditions, check_joint, check_size};
+use crate::pipeline::{CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_joint, check_size};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
@@ -68,8 +68,8 @@ pub fn check_checkpoints(
 /// # Errors
 /// [`Error::Argument`] for what is no picture, and when finished cells in `folder` set out from
 /// another picture of the same name.
-pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'a InitFiles, Given)>> {
-    let mut pictures: Vec<(&InitFiles, Given)> = Vec::new();
+pub(super) fn read_pictures<'a>(folder: &Path, plan: &'a Plan) -> Result<Vec<(&'a InitFiles, LoadedInit)>> {
+    let mut pictures: Vec<(&InitFiles, LoadedInit)> = Vec::new();
     for files in plan.cells.iter().filter_map(|cell| cell.init.as_ref()) {
         if pictures.iter().all(|(known, _)| *known != files) {
             pictures.push((files, files.read()?));

@@ -14,7 +14,7 @@ use crate::facts::Coverage;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
-use crate::pipeline::{CheckpointChoice, Keep, LookOptions, Pipeline};
+use crate::pipeline::{CheckpointChoice, LookOptions, Pipeline, RecordOptions};
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, Remake, Run, RunKind, RunRecord, Sampling, Threshold};
 use crate::trace::{By, Grid, PromptInfo};
@@ -231,7 +231,7 @@ impl Looks<'_> {
         let prompt = pipeline.prompt(&cell.prompt, &run)?;
         let image = picture::resize(image, size.width as u32, size.height as u32);
         let mut stopped = false;
-        let keep = Keep { per_step: self.per_level, ..Keep::for_maps(self.aggregate) };
+        let keep = RecordOptions { per_step: self.per_level, ..RecordOptions::for_maps(self.aggregate) };
         let trace =
             pipeline.trace_picture(&image, &prompt, &options, &keep, &mut || match tell(GalleryEvent::Stepped) {
                 Ok(()) => ControlFlow::Continue(()),

@@ -12,7 +12,7 @@ use crate::facts::expect::Expectations;
 use crate::files::{self, Partial, Target};
 use crate::heatmap::{self, Aggregate};
 use crate::maker::concepts_of_run;
-use crate::pipeline::{CheckpointChoice, Event, Given, Keep, Options, Pipeline, Traced};
+use crate::pipeline::{CheckpointChoice, Event, LoadedInit, Options, Pipeline, RecordOptions, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RunKind, RunRecord};
@@ -221,7 +221,7 @@ struct Job<'a> {
     /// depends on what was there.
     missing: &'a [usize],
     /// The picture that they set out from.
-    given: Option<&'a Given>,
+    given: Option<&'a LoadedInit>,
     /// What is expected of each image.
     expect: Option<&'a Expectations>,
 }
@@ -241,7 +241,7 @@ impl Job<'_> {
         let info = PromptInfo::from(&prompt);
         self.aggregate.check_encoder(&info)?;
         let (unconditional, text_queries) = (cell.trace_negative, cell.text_queries);
-        let keep = Keep { unconditional, text_queries, ..Keep::for_maps(self.aggregate) };
+        let keep = RecordOptions { unconditional, text_queries, ..RecordOptions::for_maps(self.aggregate) };
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
         let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
             let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };

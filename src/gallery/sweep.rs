@@ -15,7 +15,7 @@ use crate::facts::expect::Expectations;
 use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
 use crate::files::{Kind, Staging, Target, write_file, write_json};
 use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
-use crate::pipeline::{Event, Keep, Options, Pipeline};
+use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use crate::run::{RunRecord, map_options, run_name, sweep_name};
@@ -104,7 +104,7 @@ pub fn sweep(
     for &seed in &options.seeds {
         let one = Options { seeds: vec![seed], ..options.clone() };
         let (per_step, text_queries) = (aggregate.steps.is_some(), aggregate.queries == QuerySource::Text);
-        let keep = Keep { per_step, text_queries, ..Keep::for_maps(aggregate) };
+        let keep = RecordOptions { per_step, text_queries, ..RecordOptions::for_maps(aggregate) };
         let (mut traced, _) = pipeline.trace(prompt, &one, keep, &mut |_: Event| ControlFlow::Continue(()))?;
         let traced = traced.swap_remove(0);
         let maps = heatmap::aggregate(&traced.trace, aggregate, words)?;

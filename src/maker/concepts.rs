@@ -61,7 +61,8 @@ fn check_rivals(concepts: &[String], probes: &[String]) -> Result<()> {
         return Ok(());
     }
     let reason = format!(
-        "{} alone would have every place, as concepts share places out; name a second, or a rival with {PROBE} background",
+        "{} alone would have every place, as concepts share places out; name a second, or a rival with \
+         {PROBE} background",
         crate::in_quotes(&concepts[0])
     );
     Err(Error::argument(CONCEPTS, reason))

@@ -16,7 +16,7 @@ use image::RgbImage;
 use crate::facts::expect::Expectations;
 use crate::files::Target;
 use crate::heatmap::Aggregate;
-use crate::pipeline::{Event, Keep, Options, Pipeline, Timings, Traced};
+use crate::pipeline::{Event, Options, Pipeline, RecordOptions, Timings, Traced};
 use crate::prompt::Prompt;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, RunKind, RunRecord, Threshold};
@@ -30,7 +30,7 @@ pub struct Maker<'a> {
     /// The prompt, as [`Pipeline::prompt`] reads it.
     pub prompt: &'a Prompt,
     /// What is recorded beside the sums over the steps.
-    pub keep: Keep,
+    pub keep: RecordOptions,
     /// Keep the estimate of the image at every so many steps.
     pub keep_steps: Option<u32>,
     /// How the maps are made.

@@ -31,7 +31,7 @@ pub struct InitFiles {
 
 /// A picture to set out from, as it was given.
 #[derive(Debug, Clone)]
-pub struct Given {
+pub struct LoadedInit {
     image: RgbImage,
     name: String,
     strength: f64,
@@ -45,7 +45,7 @@ impl InitFiles {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) on `init` or `mask` for what is no picture, or a
     /// mask of another shape.
-    pub fn read(&self) -> Result<Given> {
+    pub fn read(&self) -> Result<LoadedInit> {
         let (image, warning) = picture::read_opaque(&self.init, INIT)?;
         let mask = self.mask.as_deref().map(|path| picture::read_mask(path, grid(&image), MASK)).transpose()?;
         let mut warnings: Vec<String> = warning.into_iter().collect();
@@ -55,11 +55,11 @@ impl InitFiles {
         });
         let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
         let name = self.init.display().to_string();
-        Ok(Given { image, name, strength, mask, warnings })
+        Ok(LoadedInit { image, name, strength, mask, warnings })
     }
 }
 
-impl Given {
+impl LoadedInit {
     /// What the user may not expect of the pictures, one line per caution.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -87,7 +87,7 @@ impl Given {
     }
 }
 
-impl Given {
+impl LoadedInit {
     /// Which of `init`, `mask` differs from the picture stored in `run`, compared at that run's
     /// size. `None` if both match, or the folder keeps none.
     pub fn changed_since(&self, run: &Path) -> Option<Argument> {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::generation::Event;
 use super::load::Pipeline;
 use super::options::Options;
-use super::traced::{Keep, Traced};
+use super::traced::{RecordOptions, Traced};
 use crate::argument::SEED;
 use crate::prompt::Prompt;
 use crate::{Error, Result};
@@ -62,7 +62,7 @@ impl Pipeline {
         }
         let run = |layers: &Vec<usize>| {
             let options = Options { text_layers: Some(layers.clone()), ..options.clone() };
-            let keep = Keep { per_step: false, ..Keep::default() };
+            let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
             let (mut traced, _) = self.trace(prompt, &options, keep, &mut |event| match event {
                 Event::Stepped { .. } => progress(),
                 _ => ControlFlow::Continue(()),

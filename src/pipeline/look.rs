@@ -14,7 +14,7 @@ use super::generation::TextAttentions;
 use super::goca::GocaRecorder;
 use super::load::Pipeline;
 use super::options::Options;
-use super::traced::{Keep, encoders};
+use super::traced::{RecordOptions, encoders};
 use crate::argument::LEVELS;
 use crate::prompt::{Prompt, Syntax};
 use crate::run::{NoiseLevels, Run, Settings};
@@ -135,7 +135,7 @@ impl Pipeline {
         prompt: &Prompt,
         noised: &[Noised],
         run: &Options,
-        keep: &Keep,
+        keep: &RecordOptions,
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Trace> {
         let (context, TextAttentions { first: text, second: text_2 }) = self.context(prompt, run)?;
@@ -195,7 +195,7 @@ impl Pipeline {
         image: &RgbImage,
         prompt: &Prompt,
         options: &LookOptions,
-        keep: &Keep,
+        keep: &RecordOptions,
         progress: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Trace> {
         self.check_look(options)?;

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// What is recorded beside the sums over the steps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Keep {
+pub struct RecordOptions {
     /// A head-mean map for every step (needed for step windows and animations).
     pub per_step: bool,
     /// The unconditional half of the guidance batch too, so that the negative prompt's words have
@@ -38,7 +38,7 @@ pub struct Keep {
     pub queries: Vec<Site>,
 }
 
-impl Default for Keep {
+impl Default for RecordOptions {
     fn default() -> Self {
         Self {
             per_step: true,
@@ -51,7 +51,7 @@ impl Default for Keep {
     }
 }
 
-impl Keep {
+impl RecordOptions {
     /// What `how` is made of beside the sums: what GoCA's maps need, where it is theirs.
     pub fn for_maps(how: &Aggregate) -> Self {
         Self { goca: how.measure == Measure::Goca, ..Self::default() }
@@ -96,7 +96,7 @@ impl Pipeline {
         &self,
         prompt: &Prompt,
         options: &Options,
-        keep: Keep,
+        keep: RecordOptions,
         progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<(Vec<Traced>, Timings)> {
         self.trace_with(prompt, options, keep, &mut Unobserved, progress)
@@ -110,7 +110,7 @@ impl Pipeline {
         &self,
         prompt: &Prompt,
         options: &Options,
-        keep: Keep,
+        keep: RecordOptions,
         observer: &mut dyn AttentionObserver,
         progress: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<(Vec<Traced>, Timings)> {

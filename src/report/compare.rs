@@ -3,7 +3,7 @@
 
 use super::align::align;
 use super::assets;
-use super::data::{Official, PageWord, ReportData};
+use super::data::{PageWord, ReportData, RunMaps};
 use super::differences;
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{PlaneBlock, Planes};
@@ -97,7 +97,7 @@ fn pair_json(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Value 
     json!({"pairs": pairs, "settings": settings, "differences": differences::differences(a, b)})
 }
 
-fn run_json(data: &ReportData, official: &Official, block: &PlaneBlock) -> Value {
+fn run_json(data: &ReportData, official: &RunMaps, block: &PlaneBlock) -> Value {
     let share = |word: &PageWord| word.tokens.iter().filter_map(|&token| official.shares.get(token)).sum::<f32>();
     let words: Vec<Value> = data
         .words

@@ -115,7 +115,7 @@ pub struct SiteData {
 
 /// The run's own maps: what its overlays show.
 #[derive(Debug, Clone)]
-pub struct Official {
+pub struct RunMaps {
     /// The aggregate as `run.json` has it, e.g. `compete` or `all, heads 0-3`.
     pub name: String,
     /// What it averages, in words, e.g. `up blocks, 16x16, all heads, all steps`.
@@ -327,7 +327,7 @@ pub struct ReportData {
     /// Sites in network order.
     pub sites: Vec<SiteData>,
     /// The run's own maps.
-    pub official: Option<Official>,
+    pub official: Option<RunMaps>,
     /// The negative prompt's words, where they were recorded.
     pub negative_words: Option<Negative>,
     /// Self-attention, the coarsest grid first, where the run kept it.

@@ -26,7 +26,7 @@ pub use align::{Match, Pair, align};
 pub(crate) use assets::{served_script, served_style};
 pub use compare::{MOST_RUNS, compare_page, compare_runs};
 pub use data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData,
+    CausalMap, ImageData, LayoutRow, Negative, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, RunMaps,
     Segment, SelfAttentionData, SiteData, StartPicture, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
 pub use differences::differences;

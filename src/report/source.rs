@@ -3,7 +3,7 @@
 use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
-    CausalMap, ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData,
+    CausalMap, ImageData, LayoutRow, Negative, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, RunMaps,
     Segment, SelfAttentionData, SiteData, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
 use crate::argument::RUN;
@@ -340,7 +340,7 @@ fn of_default(trace: &Trace, how: &Aggregate) -> Result<String> {
 
 /// The run's own maps of every word of the prompt and every probe, whichever of them it was asked
 /// to draw.
-fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official> {
+fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<RunMaps> {
     let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
     let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
     // The page says which encoder's tokens it shows.
@@ -353,7 +353,7 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<Official
         named => named.map_or("the run’s choice of layers", |named| named.about).to_owned(),
     };
     let window = how.steps.as_ref().and_then(|steps| steps.resolve(trace.steps()).ok());
-    Ok(Official {
+    Ok(RunMaps {
         description: match of_both.strip_prefix(how.name.as_str()) {
             Some(more) => format!("{about}{more}"),
             None => about,

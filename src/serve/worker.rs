@@ -12,7 +12,7 @@ use crate::evidence::{Ask, Cut, Explanation, Redraw, Reweight, check_checkpoint,
 use crate::files::{Target, check_own};
 use crate::heatmap::Aggregate;
 use crate::maker::{Maker, RunEvent, adapter_warnings, warnings};
-use crate::pipeline::{Event, Keep, LoadOptions, MemoryPlan, Options, Pipeline, free_memory};
+use crate::pipeline::{Event, LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, free_memory};
 use crate::render::Display;
 use crate::run::{self, Run, RunKind};
 use crate::trace::WordInfo;
@@ -122,7 +122,7 @@ impl Worker {
             by: Default::default(),
             pipeline,
             prompt: &prompt,
-            keep: Keep::default(),
+            keep: RecordOptions::default(),
             keep_steps: run::kept_by_default(options.height, options.width, options.steps),
             aggregate,
             display: Display::default(),

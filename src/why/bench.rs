@@ -3,7 +3,7 @@
 
 use super::spot::Spot;
 use crate::heatmap::Aggregate;
-use crate::pipeline::{Event, Fork, Keep, Options, Pipeline};
+use crate::pipeline::{Event, Fork, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
 use crate::trace::{By, PromptInfo, WordInfo};
 use crate::{Error, Result};
@@ -82,7 +82,7 @@ impl Bench<'_> {
                 From::Noise(noise) => options.latents = Some(noise.narrow(0, first, some.len())?),
                 From::Estimate(denoised, call) => options.fork = Some(Fork { denoised: denoised.clone(), call }),
             }
-            let keep = Keep { per_step: aggregate.steps.is_some(), ..Keep::for_maps(&aggregate) };
+            let keep = RecordOptions { per_step: aggregate.steps.is_some(), ..RecordOptions::for_maps(&aggregate) };
             let (traced, _) = self.pipeline.trace(prompt, &options, keep, &mut |event: Event| match event {
                 Event::Stepped { .. } => progress(some.len()),
                 _ => ControlFlow::Continue(()),

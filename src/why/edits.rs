@@ -53,13 +53,7 @@ impl EditKind {
 ///
 /// # Errors
 /// Those of the tokenizer.
-pub fn edits(
-    pipeline: &Pipeline,
-    prompt: &Prompt,
-    options: &Options,
-    thing: &WordInfo,
-    by: By,
-) -> Result<Vec<Edit>> {
+pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &WordInfo, by: By) -> Result<Vec<Edit>> {
     let info = PromptInfo::from(prompt);
     let words = &info.words;
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();

@@ -58,9 +58,9 @@ impl Question {
     /// run's `record.by`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a run that cannot be drawn again or has joint attention, a word that
-    /// the prompt does not have, or a place with nothing at it. [`Error::Trace`] when the run is
-    /// damaged.
+    /// [`Error::Argument`] for a run that cannot be drawn again or has joint attention. The same
+    /// for a word that the prompt does not have, or a place with nothing at it. [`Error::Trace`]
+    /// when the run is damaged.
     pub fn new(run: Run, subject: &Subject, budget: usize, batch: usize) -> Result<Self> {
         refuse(&run)?;
         check_own(&run.folder.join(FILE), RUN)?;
@@ -354,7 +354,7 @@ impl Session<'_> {
 }
 
 /// Refuses runs that cannot be drawn again, and those of joint attention. Whether a thing was drawn
-/// is told by a bound that was set on cross-attention; what a drawn thing reaches in joint
+/// is told by a bound that was set on cross-attention. What a drawn thing reaches in joint
 /// attention is not known.
 fn refuse(run: &Run) -> Result<()> {
     let folder = run.folder.display();

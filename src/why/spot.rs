@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// A thing seems drawn where one place was looked at for it at least so many times as much as the
 /// image on average. Set by hand, below the bound of `facts` ([`NEGLECT`](crate::facts::NEGLECT)).
-/// A thing that is drawn but large, or drawn in few steps, may fall short of that.
+/// A thing that is drawn but large, or drawn in few steps, may fall short of that. It is of
+/// cross-attention alone: a [`Question`](super::Question) refuses runs of joint attention.
 pub const DRAWN: f32 = 4.0;
 
 /// Where a word's thing lies in an image. Lengths are shares of the image's sides, `y` from the

@@ -21,6 +21,7 @@ mod serve;
 mod sweep;
 mod truth;
 mod view;
+mod why;
 
 use attnmap::report::{ReportData, page};
 use chrome::Chrome;

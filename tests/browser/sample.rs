@@ -3,7 +3,7 @@
 
 use attnmap::render::Display;
 use attnmap::report::{
-    ImageData, LayoutRow, Negative, Official, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, Segment,
+    ImageData, LayoutRow, Negative, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, RunMaps, Segment,
     SiteData,
 };
 use attnmap::trace::Stage;
@@ -204,7 +204,7 @@ pub fn sample(plan: &Plan) -> ReportData {
         latent: (side, side),
         timesteps: (0..plan.steps).map(|s| 999.0 - 999.0 * s as f64 / plan.steps as f64).collect(),
         noise: None,
-        official: Some(Official {
+        official: Some(RunMaps {
             name: "attnmap".into(),
             description: format!("up blocks, {side}×{side}, all heads, all steps"),
             height: side,

@@ -7,7 +7,7 @@ use attnmap::evidence::accuracy::{Accuracy, bootstrap};
 use attnmap::evidence::{Agreement, Change, Cut, Mattered, Row, SHOWN, Shows, changes, edges, judge};
 use attnmap::facts::{overlap, spread, symmetric_kl};
 use attnmap::heatmap::{Aggregate, aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline};
+use attnmap::pipeline::{LoadOptions, Options, Pipeline, RecordOptions};
 use attnmap::scheduler::TorchGenerator;
 use attnmap::trace::{Grid, PromptInfo};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -153,7 +153,7 @@ fn without_cross_attention_nothing_matters() {
     let pipeline = load(folder.path());
     let prompt = pipeline.tokenize("a red apple and a green frog").unwrap();
     let options = Options { steps: 2, height: 32, width: 48, ..pipeline.default_options() };
-    let keep = Keep { per_step: false, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
     let traced = pipeline.trace(&prompt, &options, keep, &mut |_| ControlFlow::Continue(())).unwrap().0.remove(0);
     let words = &traced.trace.about.prompt.words;
     let maps = aggregate(&traced.trace, &Aggregate::named("all").unwrap(), words).unwrap();

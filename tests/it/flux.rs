@@ -11,7 +11,7 @@ use attnmap::checkpoint::{
 };
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5, Vae};
-use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
+use attnmap::pipeline::{LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, Traced};
 use attnmap::prompt::QwenTokenizer;
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
@@ -142,7 +142,7 @@ impl Case {
     fn check(&self, name: &str, pipeline: &Pipeline) {
         let (options, expected) = (self.options(pipeline), tensors(name));
         let prompt = pipeline.prompt(&self.prompt, &options).unwrap();
-        let (mut traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap();
+        let (mut traced, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut quiet).unwrap();
         let Traced { generation, trace, .. } = traced.remove(0);
         for (got, want) in trace.recording.timesteps.iter().zip(&self.timesteps) {
             assert!((got - want).abs() <= 1e-4, "{name}: timestep {got} for {want}");
@@ -248,7 +248,7 @@ fn gguf_files_are_what_other_programs_make_of_them() {
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
     let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
     let prompt = pipeline.prompt("a red frog", &options).unwrap();
-    pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap().0[0].trace.verify().unwrap();
+    pipeline.trace(&prompt, &options, RecordOptions::default(), &mut quiet).unwrap().0[0].trace.verify().unwrap();
     std::fs::copy(fixture("flux/t5.gguf"), folder.path().join("text_encoder_2/other.gguf")).unwrap();
     let error = Checkpoint::open(&Source::Folder(folder.path().into()), &OpenOptions::default()).unwrap_err();
     assert!(error.to_string().contains("several GGUF files"), "{error}");

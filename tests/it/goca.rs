@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use attnmap::heatmap::{Aggregate, Filter, Resampler, aggregate, shares};
-use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
+use attnmap::pipeline::{Options, Pipeline, RecordOptions, Traced};
 use attnmap::trace::{GocaMaps, Grid, Trace};
 use candle_core::{Device, Tensor};
 use half::f16;
@@ -37,7 +37,7 @@ impl Case {
             width: self.width,
             ..pipeline.default_options()
         };
-        traced(pipeline, &self.prompt, &options, Keep { goca, ..Keep::default() })
+        traced(pipeline, &self.prompt, &options, RecordOptions { goca, ..RecordOptions::default() })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::pipeline::{self, distance, fixtures, tiny, values};
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::picture;
-use attnmap::pipeline::{Init, Keep, LoadOptions, LookOptions, Options, Pipeline};
+use attnmap::pipeline::{Init, LoadOptions, LookOptions, Options, Pipeline, RecordOptions};
 use attnmap::trace::{Trace, Unobserved};
 use candle_core::{Device, Tensor};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
@@ -257,7 +257,7 @@ fn looks_at_a_picture_equal_the_networks_called_by_hand() {
         assert!(error < 1e-5, "{name}: the noised latents are off by {error:e}");
 
         let quiet = &mut || ControlFlow::Continue(());
-        let trace = pipeline.trace_picture(&image, &prompt, &options, &Keep::default(), quiet).unwrap();
+        let trace = pipeline.trace_picture(&image, &prompt, &options, &RecordOptions::default(), quiet).unwrap();
         trace.verify().unwrap();
         let timesteps: Vec<f64> = options.levels.iter().map(|&level| level as f64).collect();
         assert_eq!(trace.recording.timesteps, timesteps);

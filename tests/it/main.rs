@@ -36,6 +36,7 @@ mod model_shapes;
 mod models;
 mod odd;
 mod options;
+mod oracle;
 mod outputs;
 mod pictures;
 mod pipeline;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline, Traced};
+use attnmap::pipeline::{LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, Traced};
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -55,7 +55,7 @@ impl Settings {
         let prompt = pipeline.tokenize(&self.prompt).unwrap();
         assert_eq!(prompt.tokens.len(), self.tokens, "{name}: tokens");
         let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-        let (traced, _) = pipeline.trace(&prompt, options, Keep::default(), quiet).unwrap();
+        let (traced, _) = pipeline.trace(&prompt, options, RecordOptions::default(), quiet).unwrap();
         let Traced { generation, trace, .. } = &traced[0];
 
         assert_eq!(trace.recording.timesteps, self.timesteps, "{name}: timesteps");
@@ -132,7 +132,7 @@ fn an_observer_changes_nothing_and_a_batch_equals_single_runs() {
         width: 96,
         ..pipeline.default_options()
     };
-    let (pair, _) = pipeline.trace(&prompt, &options(&[3, 4]), Keep::default(), quiet).unwrap();
+    let (pair, _) = pipeline.trace(&prompt, &options(&[3, 4]), RecordOptions::default(), quiet).unwrap();
     for (seed, traced) in [3, 4].into_iter().zip(&pair) {
         let alone = pipeline.generate(&prompt, &options(&[seed]), &mut Unobserved, quiet).unwrap();
         assert_eq!(traced.generation.seed, seed);
@@ -171,7 +171,8 @@ fn bf16_changes_little() {
         let pipeline = Pipeline::load(&checkpoint, &LoadOptions { dtype, ..LoadOptions::default() }).unwrap();
         let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach").unwrap();
         let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-        let (mut traced, _) = pipeline.trace(&prompt, &pipeline.default_options(), Keep::default(), quiet).unwrap();
+        let (mut traced, _) =
+            pipeline.trace(&prompt, &pipeline.default_options(), RecordOptions::default(), quiet).unwrap();
         let Traced { generation, trace, .. } = traced.remove(0);
         let maps = heatmap::aggregate(&trace, &Aggregate::default(), &trace.about.prompt.words).unwrap();
         (generation.image, maps.tokens)
@@ -201,7 +202,7 @@ fn traces_name_the_tokens_of_both_encoders() {
     assert!(prompt.ids.len() == 77 && second.ids.len() == 77 && second.ids.last() == Some(&0));
     let options = Options { steps: 2, height: 32, width: 32, ..pipeline.default_options() };
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-    let (traced, _) = pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap();
+    let (traced, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), quiet).unwrap();
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("trace.safetensors");
     traced[0].trace.save(&file).unwrap();
@@ -283,11 +284,11 @@ fn a_run_ends_within_a_step_and_the_next_is_whole() {
     assert!(sites > 5);
     let mut observer = Ends { interrupt: pipeline.interrupt().clone(), told: 0 };
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-    let ended = pipeline.trace_with(&prompt, &options, Keep::default(), &mut observer, quiet);
+    let ended = pipeline.trace_with(&prompt, &options, RecordOptions::default(), &mut observer, quiet);
     assert!(matches!(ended, Err(attnmap::Error::Interrupted)) && observer.told == 5, "told {}", observer.told);
     pipeline.interrupt().clear();
     observer.told = 6;
-    let (runs, _) = pipeline.trace_with(&prompt, &options, Keep::default(), &mut observer, quiet).unwrap();
+    let (runs, _) = pipeline.trace_with(&prompt, &options, RecordOptions::default(), &mut observer, quiet).unwrap();
     assert_eq!(observer.told, 6 + 2 * sites, "the other observer is told of what the recorder is");
     runs[0].trace.verify().unwrap();
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use attnmap::heatmap::{Aggregate, aggregate};
-use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
+use attnmap::pipeline::{Options, Pipeline, RecordOptions, Traced};
 use attnmap::trace::{Half, TokenKind, Trace};
 use candle_core::Device;
 use serde::Deserialize;
@@ -29,7 +29,7 @@ struct Case {
 }
 
 fn run(pipeline: &Pipeline, prompt: &str, options: &Options) -> Vec<Traced> {
-    traced(pipeline, prompt, options, Keep::default())
+    traced(pipeline, prompt, options, RecordOptions::default())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
+use attnmap::pipeline::{Options, Pipeline, RecordOptions, Traced};
 use attnmap::trace::{Queries, QueriesKeys, Site, Trace};
 use candle_core::{Device, Tensor};
 use half::f16;
@@ -42,7 +42,7 @@ impl Case {
             ..pipeline.default_options()
         };
         let queries = if kept { pipeline.query_sites(&options, None).unwrap() } else { Vec::new() };
-        traced(pipeline, &self.prompt, &options, Keep { queries, ..Keep::default() })
+        traced(pipeline, &self.prompt, &options, RecordOptions { queries, ..RecordOptions::default() })
     }
 }
 

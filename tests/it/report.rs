@@ -203,19 +203,8 @@ fn verdicts_and_kept_steps_are_picked_up_where_they_are() {
     let data = from_run(folder.path()).unwrap();
     assert!(data.verdicts.is_empty() && data.estimates.is_empty());
     // As the first format has it: one verdict per word.
-    let score = serde_json::json!({"spearman": 0.4, "iou_top": 0.5, "drop": 0.8});
-    let low = serde_json::json!({"spearman": null, "iou_top": 0.1, "drop": 0.1});
-    let controls = serde_json::json!({"centre_blob": low, "other_word": null, "equal_mass_token": null, "edges": low});
-    let word = |word: &str| {
-        serde_json::json!({"word": word, "verdict": "supported", "sentence": "It \
-        does.", "effect": 0.2, "attention": score,
-                           "controls": controls})
-    };
-    let thresholds = serde_json::json!({"least_effect": 1.6e-4, "supported": 0.38, "partly": 0.27});
-    let evidence = serde_json::json!({"format_version": 1, "cut": "substitute", "steps": [0], "aggregate": "daam",
-                                      "thresholds": thresholds,
-        "words": [word("frog"), word("gone")], "shapley": null});
-    std::fs::write(folder.path().join("evidence.json"), evidence.to_string()).unwrap();
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/records");
+    std::fs::copy(records.join("evidence-1.json"), folder.path().join("evidence.json")).unwrap();
     let causal = candle_core::Tensor::zeros((2, 4, 6), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
     let tensors = std::collections::HashMap::from([("causal", causal)]);
     candle_core::safetensors::save(&tensors, folder.path().join("evidence.safetensors")).unwrap();

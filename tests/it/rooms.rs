@@ -197,11 +197,21 @@ fn lines_fit() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut long = Vec::new();
     for folder in ["src", "tests", "examples", "benches"] {
-        for file in crate::cli::walk(&root.join(folder)).iter().filter(|f| f.extension().is_some_and(|e| e == "rs")) {
-            let mut is_listing = false;
+        for file in &crate::cli::walk(&root.join(folder)) {
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            if !matches!(extension, Some("rs" | "js" | "css")) {
+                continue;
+            }
+            let (mut is_listing, mut is_block) = (false, false);
             for (number, line) in fs::read_to_string(file).unwrap().lines().enumerate() {
                 let text = line.trim_start();
-                let comment = text.strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start());
+                // Comments of styles may go on over lines.
+                is_block |= extension != Some("rs") && text.starts_with("/*");
+                let comment = match text.strip_prefix("//") {
+                    Some(text) => Some(text.trim_start_matches(['/', '!']).trim_start()),
+                    None => is_block.then_some(text),
+                };
+                is_block &= !text.contains("*/");
                 is_listing = match comment {
                     Some(text) => is_listing != text.starts_with("```"),
                     None => false,

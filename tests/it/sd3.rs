@@ -9,7 +9,7 @@ use attnmap::checkpoint::{DenoiserConfig, Part, SchedulerConfig};
 use attnmap::heatmap::{Aggregate, Encoder, QuerySource, aggregate};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Sd3, T5, Vae};
-use attnmap::pipeline::{Keep, Options, Pipeline, Traced};
+use attnmap::pipeline::{Options, Pipeline, RecordOptions, Traced};
 use attnmap::prompt::{Joined, Syntax, T5Tokenizer};
 use attnmap::scheduler::{FlowLevels, FlowRun, build_flow};
 use attnmap::trace::{AttentionKind, Trace, Unobserved};
@@ -191,7 +191,7 @@ fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
         let pipeline = tiny(&case.checkpoint);
         let options = case.options(&pipeline);
         let prompt = pipeline.prompt(&case.prompt, &options).unwrap();
-        let (mut traced, _) = pipeline.trace(&prompt, &options, Keep::default(), &mut quiet).unwrap();
+        let (mut traced, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut quiet).unwrap();
         let Traced { generation, trace, .. } = traced.remove(0);
         for (got, want) in trace.recording.timesteps.iter().zip(&case.timesteps) {
             assert!((got - want).abs() <= 1e-4, "{name}: timestep {got} for {want}");
@@ -244,7 +244,7 @@ fn a_batch_of_both_halves() {
     let prompt = pipeline.prompt("a red frog", &options).unwrap();
     let self_sites = pipeline.plan_self_attention(&options, None, 1 << 30).unwrap();
     assert_eq!(self_sites.sites.len(), 2, "the second attentions of 3.5 medium");
-    let keep = Keep { unconditional: true, self_attention: self_sites.sites, ..Keep::default() };
+    let keep = RecordOptions { unconditional: true, self_attention: self_sites.sites, ..RecordOptions::default() };
     let (traced, _) = pipeline.trace(&prompt, &options, keep, &mut quiet).unwrap();
     for (seed, traced) in [1, 2].into_iter().zip(&traced) {
         traced.trace.verify().unwrap();

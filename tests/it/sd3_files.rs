@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use attnmap::checkpoint::{Changes, Checkpoint, DenoiserConfig, Lora, OpenOptions, Part, Source};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Denoiser};
-use attnmap::pipeline::{Keep, LoadOptions, MemoryPlan, Options, Pipeline};
+use attnmap::pipeline::{LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions};
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device};
 use safetensors::SafeTensors;
@@ -208,7 +208,7 @@ fn a_gguf_file_is_what_diffusers_makes_of_it() {
     let options = Options { steps: 1, height: 16, width: 24, ..pipeline.default_options() };
     let prompt = pipeline.prompt("a red frog", &options).unwrap();
     let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
-    pipeline.trace(&prompt, &options, Keep::default(), quiet).unwrap().0[0].trace.verify().unwrap();
+    pipeline.trace(&prompt, &options, RecordOptions::default(), quiet).unwrap().0[0].trace.verify().unwrap();
     let error = open(&file, None).unwrap_err().to_string();
     assert!(error.contains("has no text_encoder, text_encoder_2, vae") && error.contains("`config`"), "{error}");
 }

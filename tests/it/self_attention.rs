@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use attnmap::pipeline::{Keep, Options};
+use attnmap::pipeline::{Options, RecordOptions};
 use attnmap::trace::{Grid, Trace};
 use candle_core::Device;
 use serde::Deserialize;
@@ -42,8 +42,9 @@ fn ties_equal_torch() {
             ..pipeline.default_options()
         };
         let self_attention = pipeline.plan_self_attention(&options, None, 1 << 30).unwrap().sites;
-        let with = traced(&pipeline, &case.prompt, &options, Keep { self_attention, ..Keep::default() });
-        let without = traced(&pipeline, &case.prompt, &options, Keep::default());
+        let with =
+            traced(&pipeline, &case.prompt, &options, RecordOptions { self_attention, ..RecordOptions::default() });
+        let without = traced(&pipeline, &case.prompt, &options, RecordOptions::default());
 
         let trace = &with[0].trace;
         assert_eq!(trace.recording.self_attention.len(), case.sites.len(), "{name}");

@@ -8,7 +8,7 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::{Cut, Row, context};
 use attnmap::files::Target;
 use attnmap::heatmap::{self, Aggregate};
-use attnmap::pipeline::{Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{LoadOptions, Options, Pipeline, RecordOptions, Traced};
 use attnmap::prompt::{Prompt, Syntax};
 use attnmap::render::Display;
 use attnmap::report;
@@ -58,7 +58,7 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn trace(pipeline: &Pipeline, prompt: &Prompt, options: &Options) -> Traced {
-    let keep = Keep { unconditional: true, ..Keep::default() };
+    let keep = RecordOptions { unconditional: true, ..RecordOptions::default() };
     let (mut traced, _) = pipeline.trace(prompt, options, keep, &mut |_| ControlFlow::Continue(())).unwrap();
     traced.swap_remove(0)
 }

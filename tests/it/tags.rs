@@ -106,6 +106,36 @@ fn explain_ends_with_the_dead_tags_and_draws_the_image_without_all_of_them() {
     assert!(last.contains("tag"), "{last}");
 }
 
+#[test]
+fn why_asks_about_tags_as_the_run_has_them_or_as_it_is_told() {
+    let (made, _folder, run) = generate(PROMPT, &["--by", "tag"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let at = run.to_str().unwrap();
+    let part = ["--word", "\"frog\" is a part of a tag", "--by word", "green frog"];
+    refused(&attnmap(&["why", at, "--word", "frog"]), 2, &part);
+    refused(&attnmap(&["why", at, "--word", "on the beach"]), 2, &["--word", "whole scene"]);
+    refused(&attnmap(&["why", at, "--word", "a"]), 2, &["--word", "draws nothing"]);
+    refused(&attnmap(&["why", at, "--by", "line"]), 2, &["--by", "word", "tag"]);
+    let ask = |more: &[&str]| printed(&[&["why", at, "--budget", "20", "--json"], more].concat());
+    let own = ask(&["--word", "green frog"]);
+    let found = &own["findings"];
+    assert_eq!((&own["word"], &found["by"]), (&"green frog".into(), &"tag".into()));
+    // Each other tag is taken out whole, if the thing was drawn at all.
+    let tested = found["effects"].as_array().unwrap().iter().map(|effect| effect["of"].as_str().unwrap());
+    let tested = tested.map(|tag| format!("without “{tag}”"));
+    let untested = found["untested"].as_array().unwrap().iter().map(|edit| edit.as_str().unwrap().to_owned());
+    let edits: Vec<String> = tested.chain(untested).collect();
+    match own["place"].is_null() {
+        true => assert!(edits.is_empty(), "{own}"),
+        false => assert_eq!(edits, ["without “a red apple”", "without “on the beach”"]),
+    }
+    // Words can be had again, and what is known of a tag is no answer to a phrase of that name.
+    let phrase = ask(&["--word", "green frog", "--by", "word"]);
+    assert!(phrase["word"] == "green frog" && phrase["findings"].get("by").is_none(), "{phrase}");
+    assert_eq!(ask(&["--word", "frog", "--by", "word"])["word"], "frog");
+    assert_eq!(json(&run.join("run.json"))["by"], "tag", "the run is as it was");
+}
+
 /// `gallery --without each` says of every cell what was left out and how much of the image that
 /// changes, as the page does.
 #[test]

@@ -164,20 +164,12 @@ fn a_trace_survives_its_file() {
     after.verify().unwrap();
 }
 
-/// A trace of the format before joint attention, whose sites say `attends` and have no depth
-/// (tests/fixtures/make_trace_1.py).
-#[test]
-fn a_trace_of_format_1_is_read() {
+/// The trace `name` of tests/fixtures/records, of which is read what numpy made of it.
+fn recorded(name: &str) -> Trace {
     let records = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/records");
-    let trace = Trace::load(&PathBuf::from(format!("{records}/trace-1.safetensors"))).unwrap();
+    let trace = Trace::load(&PathBuf::from(format!("{records}/{name}.safetensors"))).unwrap();
     trace.verify().unwrap();
-    let sites: Vec<_> = trace.recording.sites.iter().map(|site| (site.stage, site.depth, site.kind)).collect();
-    assert_eq!(sites, [(Stage::Down, 0.25, AttentionKind::Cross), (Stage::Mid, 0.75, AttentionKind::Cross)]);
-    assert!(trace.half(Half::Unconditional).is_some() && trace.probes(Half::Conditional).is_some());
-    let kept = &trace.recording;
-    assert_eq!((kept.self_attention.len(), kept.text.len(), kept.text_2.len()), (1, 1, 0));
-
-    let read = std::fs::read_to_string(format!("{records}/trace-1.json")).unwrap();
+    let read = std::fs::read_to_string(format!("{records}/{name}.json")).unwrap();
     let read: serde_json::Value = serde_json::from_str(&read).unwrap();
     let apple = trace.about.prompt.words.iter().filter(|word| word.text == "apple").cloned().collect::<Vec<_>>();
     let maps = aggregate(&trace, &Aggregate::named("finest").unwrap(), &apple).unwrap();
@@ -188,6 +180,34 @@ fn a_trace_of_format_1_is_read() {
         assert_eq!(ours.len(), numpy.len());
         assert!(ours.iter().zip(numpy).all(|(ours, numpy)| (ours - numpy).abs() < 1e-5), "{ours:?}\n{numpy:?}");
     }
+    trace
+}
+
+/// A trace of the format before joint attention, whose sites say `attends` and have no depth
+/// (tests/fixtures/make_trace_1.py).
+#[test]
+fn a_trace_of_format_1_is_read() {
+    let trace = recorded("trace-1");
+    let sites: Vec<_> = trace.recording.sites.iter().map(|site| (site.stage, site.depth, site.kind)).collect();
+    assert_eq!(sites, [(Stage::Down, 0.25, AttentionKind::Cross), (Stage::Mid, 0.75, AttentionKind::Cross)]);
+    assert!(trace.half(Half::Unconditional).is_some() && trace.probes(Half::Conditional).is_some());
+    let kept = &trace.recording;
+    assert_eq!((kept.self_attention.len(), kept.text.len(), kept.text_2.len()), (1, 1, 0));
+}
+
+/// A trace as attnmap 0.1.0 wrote it (tests/fixtures/make_trace_2.py).
+#[test]
+fn a_trace_of_format_2_is_read() {
+    let trace = recorded("trace-2");
+    let sites = &trace.recording.sites;
+    assert!(sites.iter().all(|site| site.kind == AttentionKind::Cross) && sites.len() == 11);
+    assert_eq!((sites[0].stage, sites[4].stage, sites[10].stage), (Stage::Down, Stage::Mid, Stage::Up));
+    assert!(sites.is_sorted_by(|one, next| one.depth < next.depth) && sites[10].depth < 1.0);
+    assert_eq!((trace.about.checkpoint.id.as_str(), trace.recording.timesteps.len()), ("tiny-sd1", 1));
+    assert!(trace.recording.conditional.sites.iter().all(|site| site.steps.is_some()));
+    assert!(trace.half(Half::Unconditional).is_some() && trace.probes(Half::Conditional).is_some());
+    let kept = &trace.recording;
+    assert_eq!((kept.self_attention.len(), kept.text.len(), kept.text_2.len()), (0, 3, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
-use attnmap::pipeline::{Event, Keep, LoadOptions, Options, Pipeline, Traced};
+use attnmap::pipeline::{Event, LoadOptions, Options, Pipeline, RecordOptions, Traced};
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -17,7 +17,7 @@ pub fn load(name: &str) -> Pipeline {
 }
 
 /// The images of `prompt` and their traces with what `keep` names.
-pub fn traced(pipeline: &Pipeline, prompt: &str, options: &Options, keep: Keep) -> Vec<Traced> {
+pub fn traced(pipeline: &Pipeline, prompt: &str, options: &Options, keep: RecordOptions) -> Vec<Traced> {
     let quiet = &mut |_: Event| ControlFlow::Continue(());
     pipeline.trace(&pipeline.tokenize(prompt).unwrap(), options, keep, quiet).unwrap().0
 }

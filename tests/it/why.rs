@@ -9,7 +9,9 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::pipeline::{Event, Fork, LoadOptions, Options, Pipeline};
 use attnmap::run::Run;
 use attnmap::scheduler::TorchGenerator;
-use attnmap::trace::Unobserved;
+use attnmap::trace::{By, PromptInfo, Unobserved};
+use attnmap::why::bench::{Bench, From as Start};
+use attnmap::why::edits::edits;
 use attnmap::why::{Question, Subject};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
@@ -17,8 +19,12 @@ use tempfile::TempDir;
 
 use crate::cli::{attnmap, generate, refused};
 
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1")
+    fixture("tiny-sd1")
 }
 
 fn pipeline() -> Pipeline {
@@ -115,6 +121,89 @@ fn what_cannot_be_asked_is_refused_in_one_line() {
     }
     fs::write(out.join("run.json"), record.replace("\"settings\": {", "\"settings\": {\"strength\": 0.5,")).unwrap();
     refused(&ask(&["--word", "apple"]), 2, &["set out from a picture", "--init"]);
+}
+
+/// What a drawn thing reaches in joint attention is not known, so that nothing is drawn to ask.
+#[test]
+fn a_run_of_joint_attention_is_refused_before_it_is_drawn_again() {
+    let folder = TempDir::new().unwrap();
+    for name in ["tiny-sd3", "tiny-flux-schnell", "tiny-z-image"] {
+        let (model, out) = (fixture(name).display().to_string(), folder.path().join(name));
+        let run = out.display().to_string();
+        let small = ["--model", &model, "--size", "56x32", "--steps", "2", "--out", &run];
+        let made = attnmap(&[&["generate", "a red apple beside a green frog"], &small[..]].concat());
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for asked in [&["--word", "frog"][..], &[]] {
+            let output = attnmap(&[&["why", &run], asked].concat());
+            refused(&output, 2, &["RUN", &run, "joint attention", "attnmap explain RUN"]);
+        }
+        assert!(!out.join("why.json").exists() && !out.join("why").exists());
+        let refusal = Question::new(Run::open(&out).unwrap(), &Subject::Any, 24, 4).unwrap_err();
+        assert!(refusal.to_string().contains("joint attention"), "{refusal}");
+    }
+}
+
+/// The runs without the LoRA are made and shown, whatever they say.
+#[test]
+fn a_run_with_a_lora_is_also_drawn_without_it() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("run");
+    let run = out.display().to_string();
+    let name = "stand-left.safetensors";
+    let lora = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lora").join(name).display().to_string();
+    let made =
+        attnmap(&["generate", "a penguin", "--lora", &lora, "--steps", "2", "--seed", "3", "--out", &run, "--quiet"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output = attnmap(&["why", &run, "--word", "penguin", "--budget", "20", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer, json(&out.join("why.json")));
+    let kept: attnmap::why::Answer = serde_json::from_value(answer.clone()).unwrap();
+    assert_eq!((kept.word.as_str(), kept.steps), ("penguin", 2));
+    assert_eq!(kept.findings.loras, [name]);
+    assert!(kept.place.is_some() && !kept.sentence.is_empty() && kept.runs <= 20.0, "{answer}");
+    // Over the same seeds as with it.
+    let seeds: Vec<u64> = kept.findings.without_loras.iter().map(|spot| spot.seed).collect();
+    assert_eq!(seeds, kept.findings.seeds.iter().take(4).map(|spot| spot.seed).collect::<Vec<_>>());
+    let row = kept.table.iter().find(|row| row.experiment == format!("without {name}")).unwrap();
+    assert_eq!(row.images, 4);
+    assert!(out.join("why/penguin-loras.png").is_file(), "{:?}", kept.figures);
+    // Who puts it there is named only where a habit is a cause.
+    assert!(kept.loras.is_empty() || kept.cause.contains(&attnmap::why::Cause::Habit), "{answer}");
+}
+
+#[test]
+fn tags_are_taken_out_whole_and_a_phrase_within_one_is_turned() {
+    let pipeline = pipeline();
+    let options = Options { seeds: vec![0], steps: 2, height: 64, width: 64, ..pipeline.default_options() };
+    let prompt = pipeline.prompt("a red apple, a fox on the left, on the beach, green frog", &options).unwrap();
+    let thing = |by: By, name: &str| PromptInfo::from(&prompt).by(by).select(name).unwrap().swap_remove(0);
+    let of = |by: By, name: &str| -> Vec<String> {
+        let edits = edits(&pipeline, &prompt, &options, &thing(by, name), by).unwrap();
+        edits.iter().map(|edit| edit.change.in_words(&edit.of, edit.becomes.as_deref())).collect()
+    };
+    let phrase = ["“left” turned to “right”", "without “on the left”"];
+    let tags = ["without “a red apple”", "without “a fox on the left”", "without “on the beach”"];
+    assert_eq!(of(By::Tag, "green frog"), [&phrase[..], &tags].concat());
+    let words = ["apple", "fox", "beach", "red", "green"].map(|word| format!("without “{word}”"));
+    assert_eq!(of(By::Word, "frog"), [&phrase.map(str::to_owned)[..], &words].concat());
+
+    // A tag that is renamed by turning the phrase within it is still the same thing.
+    let fox = thing(By::Tag, "a fox on the left");
+    let edits = edits(&pipeline, &prompt, &options, &fox, By::Tag).unwrap();
+    let bench = Bench {
+        pipeline: &pipeline,
+        options: options.clone(),
+        prompt: prompt.clone(),
+        aggregate: attnmap::heatmap::Aggregate::default(),
+        thing: fox,
+        by: By::Tag,
+        batch: 2,
+    };
+    assert!(edits[0].prompt.text.contains("a fox on the right"), "{}", edits[0].prompt.text);
+    let drawn = bench.draw(&edits[0].prompt, &[0], Start::Seed, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(drawn.len(), 1);
+    assert!(drawn[0].spot.centre.is_some());
 }
 
 #[test]

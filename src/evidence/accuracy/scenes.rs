@@ -6,7 +6,7 @@ use super::classes::{ClassIou, Classes};
 use super::data_set::DataSet;
 use super::scene::{Object, Scene, TIMESTEPS};
 use crate::heatmap::{Aggregate, Measure, Resolution, SiteFilter, aggregate};
-use crate::pipeline::{Keep, LookOptions, Noised, Pipeline};
+use crate::pipeline::{LookOptions, Noised, Pipeline, RecordOptions};
 use crate::trace::{Grid, PromptInfo, Site, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -160,7 +160,7 @@ pub fn look(pipeline: &Pipeline, scene: &Scene, index: usize) -> Result<Vec<Look
 /// # Errors
 /// [`Error::Argument`] when an object's bytes are no word of the caption; those of the networks.
 pub fn look_at(pipeline: &Pipeline, scene: &Scene, index: usize, levels: &[usize], goca: bool) -> Result<Vec<Look>> {
-    let keep = Keep { per_step: false, goca, ..Keep::default() };
+    let keep = RecordOptions { per_step: false, goca, ..RecordOptions::default() };
     let prompt = pipeline.tokenize(&scene.caption)?;
     let info = PromptInfo::from(&prompt);
     let words = scene.objects.iter().map(|object| word_at(&info, object, &scene.name)).collect::<Result<Vec<_>>>()?;

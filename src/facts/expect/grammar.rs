@@ -14,7 +14,7 @@
 
 use super::kind::{Expectation, ExpectationKind, Expectations, ImageSide, wrong};
 use crate::argument::EXPECT;
-use crate::facts::lexicon::{PHRASES, Relation};
+use crate::facts::lexicon::{Direction, PHRASES};
 use crate::heatmap::Bounds;
 use crate::{Error, Result, in_quotes};
 use std::str::FromStr;
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         let subject = named(&pieces[..first - said], start, "no thing stands before the relation")?;
         let after = pieces[last - 1].to;
         let object = named(&pieces[last..], after, "no thing stands after the relation")?;
-        Ok(ExpectationKind::Lies { subject, relation, object })
+        Ok(ExpectationKind::Relation { subject, relation, object })
     }
 
     /// What stands after `@`: a side or a box.
@@ -255,7 +255,7 @@ fn negated(pieces: &[Piece]) -> Option<usize> {
 }
 
 /// The first relation of `pieces`: the pieces that say it, from and to, and which it is.
-fn relation(pieces: &[Piece]) -> Option<(usize, usize, Relation)> {
+fn relation(pieces: &[Piece]) -> Option<(usize, usize, Direction)> {
     (0..pieces.len()).find_map(|at| {
         let says = |phrase: &str| {
             let mut words = phrase.split(' ').enumerate();
@@ -291,8 +291,8 @@ mod tests {
         text.parse::<Expectations>().unwrap().0.into_iter().map(|expectation| expectation.kind).collect()
     }
 
-    fn lies(subject: &str, relation: Relation, object: &str) -> ExpectationKind {
-        ExpectationKind::Lies { subject: subject.into(), relation, object: object.into() }
+    fn lies(subject: &str, relation: Direction, object: &str) -> ExpectationKind {
+        ExpectationKind::Relation { subject: subject.into(), relation, object: object.into() }
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(
             kinds("frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5, no fox,house"),
             [
-                lies("frog", Relation::RightOf, "apple"),
+                lies("frog", Direction::RightOf, "apple"),
                 at("apple", ImageSide::Left),
                 ExpectationKind::Within { thing: "frog".into(), bounds },
                 ExpectationKind::Absent("fox".into()),
@@ -312,13 +312,13 @@ mod tests {
         assert_eq!(
             kinds(" the green frog is to the right of a red apple ,apple#2 @ Top Left,, \"no entry\"@centre"),
             [
-                lies("green frog", Relation::RightOf, "red apple"),
+                lies("green frog", Direction::RightOf, "red apple"),
                 at("apple#2", ImageSide::TopLeft),
                 at("no entry", ImageSide::Centre),
             ]
         );
-        assert_eq!(kinds("cat on top of fire truck"), [lies("cat", Relation::Above, "fire truck")]);
-        assert_eq!(kinds("fish inside of bowl"), [lies("fish", Relation::Inside, "bowl")]);
+        assert_eq!(kinds("cat on top of fire truck"), [lies("cat", Direction::Above, "fire truck")]);
+        assert_eq!(kinds("fish inside of bowl"), [lies("fish", Direction::Inside, "bowl")]);
     }
 
     #[test]

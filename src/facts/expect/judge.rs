@@ -2,7 +2,7 @@
 
 use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::compute::{APART, holds};
-use crate::facts::lexicon::{self, Relation};
+use crate::facts::lexicon::{self, Direction};
 use crate::facts::things::of_its_things;
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, bare, normalized, only};
@@ -305,20 +305,20 @@ fn judge_sighting(kind: &ExpectationKind, gain: f32) -> (Option<bool>, Option<Me
 fn judge(kind: &ExpectationKind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Measurement>, String) {
     let empty = || (Some(false), None, "its map is empty".to_owned());
     match (kind, found) {
-        (ExpectationKind::Lies { relation, object, .. }, [subject, other]) => {
+        (ExpectationKind::Relation { relation, object, .. }, [subject, other]) => {
             let (holds, offset) = holds(*relation, &subject.layout, &other.layout);
             let Some(offset) = offset else {
                 let says = match (relation, holds) {
                     (_, Some(true)) => format!("its box lies within that of {object}"),
-                    (Relation::Inside, _) => format!("its box does not lie within that of {object}"),
+                    (Direction::Inside, _) => format!("its box does not lie within that of {object}"),
                     _ => "a map is empty".to_owned(),
                 };
                 return (Some(holds == Some(true)), None, says);
             };
             // Negative for left and up, whichever is expected.
-            let value = if matches!(relation, Relation::LeftOf | Relation::Above) { -offset } else { offset };
+            let value = if matches!(relation, Direction::LeftOf | Direction::Above) { -offset } else { offset };
             let figure = Measurement { measure: Quantity::Offset, value, bound: APART };
-            let side = if matches!(relation, Relation::LeftOf | Relation::RightOf) { "width" } else { "height" };
+            let side = if matches!(relation, Direction::LeftOf | Direction::RightOf) { "width" } else { "height" };
             let says = format!(
                 "its centre lies {} of the {side} {} that of {object} ({} decide)",
                 percent(value.abs()),

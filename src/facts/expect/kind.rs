@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::argument::EXPECT;
-use crate::facts::lexicon::Relation;
+use crate::facts::lexicon::Direction;
 use crate::heatmap::{Bounds, Point};
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub(super) struct Expectation {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ExpectationKind {
     /// A thing lies to another like this.
-    Lies { subject: String, relation: Relation, object: String },
+    Relation { subject: String, relation: Direction, object: String },
     /// A thing lies on a side of the image.
     At { thing: String, side: ImageSide },
     /// A thing lies in a box.
@@ -43,7 +43,7 @@ impl ExpectationKind {
     /// The things that it names.
     pub fn things(&self) -> Vec<&str> {
         match self {
-            Self::Lies { subject, object, .. } => vec![subject, object],
+            Self::Relation { subject, object, .. } => vec![subject, object],
             Self::At { thing, .. } | Self::Within { thing, .. } | Self::Drawn(thing) | Self::Absent(thing) => {
                 vec![thing]
             }

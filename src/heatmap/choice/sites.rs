@@ -129,9 +129,7 @@ impl LayerPattern {
         match self {
             Self::Stage(stage) => in_stage(site, *stage),
             Self::Third(third) => third_of(site) == *third,
-            Self::Streams { single } => {
-                site.stage == Stage::Transformer && site.path.starts_with(DOUBLE) != *single
-            }
+            Self::Streams { single } => site.stage == Stage::Transformer && site.path.starts_with(DOUBLE) != *single,
             Self::Path(pattern) => {
                 let pattern = WildMatch::new(pattern);
                 let ends = site.path.match_indices('.').map(|(at, _)| at).chain([site.path.len()]);

@@ -1,16 +1,29 @@
-// The way from the page of a gallery's cell back to the gallery, and to the cells beside it. The gallery knows the order: it is
-// asked for the neighbour, and goes there. The word that is lit goes with it.
+// The way from the page of a gallery's cell back to the gallery, and to the cells beside it. The
+// gallery knows the order: it is asked for the neighbour, and goes there. The word that is lit goes
+// with it.
 function cellLinks() {
   if (!RUN.cell) return null;
-  const to = (text, label, fragment) => el('a', {href: '../../index.html#' + fragment(''), text, 'aria-label': label, onclick: (event) => {
-    const entry = S.locked.length ? ENTRIES[S.locked[0]] : null;
-    const word = entry ? wordKey(entry) : '';
-    event.currentTarget.href = '../../index.html#' + fragment(word ? '&word=' + encodeURIComponent(word) : '');
-  }});
+  const to = (text, label, fragment) =>
+    el('a', {
+      href: '../../index.html#' + fragment(''),
+      text,
+      'aria-label': label,
+      onclick: (event) => {
+        const entry = S.locked.length ? ENTRIES[S.locked[0]] : null;
+        const word = entry ? wordKey(entry) : '';
+        event.currentTarget.href = '../../index.html#' + fragment(word ? '&word=' + encodeURIComponent(word) : '');
+      },
+    });
   const name = encodeURIComponent(RUN.cell);
-  return el('nav', {class: 'cells', 'aria-label': 'Gallery'}, to('← Gallery', 'Back to the gallery', (word) => 'at=' + name + word), ' · ',
-    to('‹ previous', 'Previous image of the gallery', (word) => 'beside=' + name + '&step=-1' + word), ' · ',
-    to('next ›', 'Next image of the gallery', (word) => 'beside=' + name + '&step=1' + word));
+  return el(
+    'nav',
+    {class: 'cells', 'aria-label': 'Gallery'},
+    to('← Gallery', 'Back to the gallery', (word) => 'at=' + name + word),
+    ' · ',
+    to('‹ previous', 'Previous image of the gallery', (word) => 'beside=' + name + '&step=-1' + word),
+    ' · ',
+    to('next ›', 'Next image of the gallery', (word) => 'beside=' + name + '&step=1' + word),
+  );
 }
 // A word as galleries name it: in lower case, the second of its kind with its number.
-const wordKey = (entry) => entry.label.normalize('NFC').toLowerCase() + (entry.occurrence > 1 ? '#' + entry.occurrence : '');
+const wordKey = (entry) => numbered(entry.label.normalize('NFC').toLowerCase(), entry.occurrence);

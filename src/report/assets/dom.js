@@ -1,5 +1,5 @@
-// Small helpers for building elements, writing numbers and speaking to screen readers. Text enters the page through
-// textContent alone, so that nothing in a prompt is ever read as markup.
+// Small helpers for building elements, writing numbers and speaking to screen readers. Text enters
+// the page through textContent alone, so that nothing in a prompt is ever read as markup.
 const $ = (id) => document.getElementById(id);
 
 function el(tag, props, ...children) {
@@ -31,7 +31,10 @@ function percent(value) {
 }
 
 // The same in at most five characters, for places of fixed width.
-const shortPercent = (value) => { const p = 100 * value; return (p >= 9.95 ? p.toFixed(0) : p >= 0.095 ? p.toFixed(1) : p > 0 ? '<0.1' : '0') + ' %'; };
+const shortPercent = (value) => {
+  const p = 100 * value;
+  return (p >= 9.95 ? p.toFixed(0) : p >= 0.095 ? p.toFixed(1) : p > 0 ? '<0.1' : '0') + ' %';
+};
 
 // A factor with two significant digits: 12, 3.4, 0.56.
 const factor = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2));
@@ -48,11 +51,15 @@ function ranges(numbers) {
   return parts.join(', ');
 }
 
+// A word as `--words` takes it: the second of its kind as frog#2.
+const numbered = (text, occurrence) => text + (occurrence > 1 ? '#' + occurrence : '');
+
 const plural = (n, one, many) => n + ' ' + (n === 1 ? one : many || one + 's');
 
 // Says a sentence to screen readers, without repeating itself.
 const announce = (() => {
-  let region, last = '';
+  let region;
+  let last = '';
   return (text) => {
     if (!region) document.body.append((region = el('p', {class: 'unseen', role: 'status', 'aria-live': 'polite'})));
     if (text !== last) region.textContent = last = text;
@@ -70,13 +77,19 @@ async function copyText(text, button) {
     const area = el('textarea', {class: 'unseen', value: text});
     document.body.append(area);
     area.select();
-    try { done = document.execCommand('copy'); } catch { /* the message below says so */ }
+    try {
+      done = document.execCommand('copy');
+    } catch {
+      /* the message below says so */
+    }
     area.remove();
     button.focus();
   }
   button.textContent = done ? 'Copied' : 'Select and copy by hand';
   announce(button.textContent);
-  setTimeout(() => { button.textContent = said; }, 1600);
+  setTimeout(() => {
+    button.textContent = said;
+  }, 1600);
 }
 
 function commandLine(text, label) {
@@ -88,19 +101,33 @@ function commandLine(text, label) {
 // A row of mutually exclusive choices, as native radio buttons.
 function choice(legend, name, options, value, onchange) {
   const inputs = new Map();
-  const set = el('fieldset', {class: 'choice'}, el('legend', {text: legend}),
+  const set = el(
+    'fieldset',
+    {class: 'choice'},
+    el('legend', {text: legend}),
     options.map(([key, text, title]) => {
-      const input = el('input', {type: 'radio', name, value: key, checked: key === value, onchange: () => onchange(key)});
+      const input = el('input', {
+        type: 'radio',
+        name,
+        value: key,
+        checked: key === value,
+        onchange: () => onchange(key),
+      });
       inputs.set(key, input);
       return el('label', {title: title || null}, input, el('span', {text}));
-    }));
-  set.show = (key) => { for (const [k, input] of inputs) input.checked = k === key; };
+    }),
+  );
+  set.show = (key) => {
+    for (const [k, input] of inputs) input.checked = k === key;
+  };
   return set;
 }
 
 function check(label, value, onchange, title) {
   const input = el('input', {type: 'checkbox', checked: value, onchange: () => onchange(input.checked)});
   const node = el('label', {class: 'check', title: title || null}, input, el('span', {text: label}));
-  node.show = (v) => { input.checked = v; };
+  node.show = (v) => {
+    input.checked = v;
+  };
   return node;
 }

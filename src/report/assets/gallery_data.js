@@ -10,14 +10,33 @@ const CELLS = G.cells.map((row, index) => {
   const byWord = new Map();
   words.forEach((word, i) => byWord.set(word[0], {at: i, numbers: word.slice(1)}));
   const [w, h] = SIZES[texts[TEXTS.size.at]];
-  return {index, name, texts, seed, steps, guidance, ratio: h / w, top, mapH, numbers, count: words.length, byWord, notes,
-    unmet: expected.filter(([, met]) => met === false).map(([at]) => at), expected: expected.filter(([, met]) => met !== null).map(([at]) => at),
-    path: G.files.cells + '/' + encodeURIComponent(name) + '/'};
+  return {
+    index,
+    name,
+    texts,
+    seed,
+    steps,
+    guidance,
+    ratio: h / w,
+    top,
+    mapH,
+    numbers,
+    count: words.length,
+    byWord,
+    notes,
+    unmet: expected.filter(([, met]) => met === false).map(([at]) => at),
+    expected: expected.filter(([, met]) => met !== null).map(([at]) => at),
+    path: G.files.cells + '/' + encodeURIComponent(name) + '/',
+  };
 });
 const TOP = Math.max(1e-12, ...CELLS.map((c) => c.top));
 const promptOf = (cell) => textOf(cell, 'prompt');
 
-const axis = (name, label, text) => ({label, of: (c) => c.texts[TEXTS[name].at], text: (k) => text(TEXTS[name].texts[k])});
+const axis = (name, label, text) => ({
+  label,
+  of: (c) => c.texts[TEXTS[name].at],
+  text: (k) => text(TEXTS[name].texts[k]),
+});
 const plain = (value) => value;
 const AXES = {
   prompt: axis('prompt', 'prompt', plain),
@@ -38,7 +57,11 @@ const AXES = {
   original_size: axis('original_size', 'original size', (t) => (t ? 'said to be ' + t : 'own original size')),
   crop: axis('crop', 'crop', (t) => (t ? 'crop ' + t : 'no crop')),
   strength: axis('strength', 'strength', (t) => (t ? 'strength ' + t : 'own strength')),
-  expected: {label: 'as expected', of: (c) => Number(c.unmet.length > 0), text: (k) => (k ? 'not as expected' : 'as expected')},
+  expected: {
+    label: 'as expected',
+    of: (c) => Number(c.unmet.length > 0),
+    text: (k) => (k ? 'not as expected' : 'as expected'),
+  },
   init: axis('init', 'picture to start from', (t) => (t ? 'from ' + t : 'from noise')),
 };
 const variety = (name) => new Set(CELLS.map(AXES[name].of)).size;
@@ -48,8 +71,11 @@ if (OFFERED.includes('base') && variety('base') === variety('prompt')) OFFERED.s
 const TOLD = OFFERED.filter((name) => !['prompt', 'base', 'replaced', 'weighted', 'expected'].includes(name));
 const tell = (axes, cell) => axes.map((name) => AXES[name].text(AXES[name].of(cell))).filter(Boolean);
 // What is the same in all cells, for the head of the page.
-const COMMON = CELLS.length ? ['model', 'lora', 'steps', 'guidance', 'scheduler', 'size', 'strength', 'negative', 'seed']
-  .filter((name) => !OFFERED.includes(name)).filter((name) => !(name in TEXTS) || textOf(CELLS[0], name)) : [];
+const COMMON = CELLS.length
+  ? ['model', 'lora', 'steps', 'guidance', 'scheduler', 'size', 'strength', 'negative', 'seed']
+      .filter((name) => !OFFERED.includes(name))
+      .filter((name) => !(name in TEXTS) || textOf(CELLS[0], name))
+  : [];
 
 // Words by how many cells have them.
 const frequency = new Map();
@@ -58,11 +84,28 @@ const WORDS = [...frequency.keys()].sort((p, q) => frequency.get(q) - frequency.
 
 // Numbers by the names of their fields, in plain words; those of no use to sort by are left out.
 const PLAIN = {
-  'start token share': 'share of the start token', 'number of words': 'number of words', 'padding share': 'share of the padding',
-  'image share': 'share of the image itself', 'facts filler peak': 'highest peak of a little word', seed: 'seed', steps: 'steps',
-  'changed share': 'share of the image that changed', 'guidance scale': 'guidance', strength: 'strength', share: 'share of all attention', peak: 'peak', 'peak x': 'peak, from the left',
-  'peak y': 'peak, from the top', 'centroid x': 'centre, from the left', 'centroid y': 'centre, from the top', area: 'area',
-  entropy: 'how spread out (entropy)', 'bounds left': 'left edge', 'bounds right': 'right edge', 'bounds top': 'upper edge', 'bounds bottom': 'lower edge',
+  'start token share': 'share of the start token',
+  'number of words': 'number of words',
+  'padding share': 'share of the padding',
+  'image share': 'share of the image itself',
+  'facts filler peak': 'highest peak of a little word',
+  seed: 'seed',
+  steps: 'steps',
+  'changed share': 'share of the image that changed',
+  'guidance scale': 'guidance',
+  strength: 'strength',
+  share: 'share of all attention',
+  peak: 'peak',
+  'peak x': 'peak, from the left',
+  'peak y': 'peak, from the top',
+  'centroid x': 'centre, from the left',
+  'centroid y': 'centre, from the top',
+  area: 'area',
+  entropy: 'how spread out (entropy)',
+  'bounds left': 'left edge',
+  'bounds right': 'right edge',
+  'bounds top': 'upper edge',
+  'bounds bottom': 'lower edge',
 };
 const USELESS = /^(max length|latent|image (height|width)|width|height|facts (threshold|over)|places)/;
 const plainly = (name) => PLAIN[name] || name;
@@ -73,13 +116,19 @@ const SHARE = WORD_NUMBERS.indexOf('share');
 const PER_CENT = /share$|^peak$|^area$/;
 
 // Kinds of things that may be wrong, those that some cell has, and how many cells have them.
-const KINDS = G.kinds.map((text, kind) => ({text, kind, count: CELLS.filter((c) => c.notes.some((note) => note[0] === kind)).length})).filter((k) => k.count);
+const KINDS = G.kinds
+  .map((text, kind) => ({text, kind, count: CELLS.filter((c) => c.notes.some((note) => note[0] === kind)).length}))
+  .filter((k) => k.count);
 
 // What the filter offers: kinds of notes, and what was expected.
 const FILTERS = {'': {label: 'all images', fits: () => true}};
 if (KINDS.length) {
-  FILTERS.any = {label: 'something noted (' + CELLS.filter((c) => c.notes.length).length + ')', fits: (c) => c.notes.length > 0};
-  for (const {text, kind, count} of KINDS) FILTERS[kind] = {label: text + ' (' + count + ')', fits: (c) => c.notes.some((note) => note[0] === kind)};
+  FILTERS.any = {
+    label: 'something noted (' + CELLS.filter((c) => c.notes.length).length + ')',
+    fits: (c) => c.notes.length > 0,
+  };
+  for (const {text, kind, count} of KINDS)
+    FILTERS[kind] = {label: text + ' (' + count + ')', fits: (c) => c.notes.some((note) => note[0] === kind)};
   FILTERS.none = {label: 'nothing noted', fits: (c) => !c.notes.length};
 }
 if (G.expectations.length) {

@@ -2,33 +2,93 @@
 function start() {
   const prompt = promptPanel();
   const queue = el('p', {class: 'queue'});
-  const load = (entry) => { prompt.load(entry); prompt.area.focus(); announce('Loaded into the prompt'); };
+  const load = (entry) => {
+    prompt.load(entry);
+    prompt.area.focus();
+    announce('Loaded into the prompt');
+  };
   const trio = el('div', {class: 'trio'}, picture('a'), between(), picture('b'));
-  document.body.append(el('main', {class: 'page'},
-    el('header', {class: 'masthead'}, el('h1', {class: 'unseen', text: 'attnmap serve'}), el('p', {class: 'meta'}, el('span', {class: 'mark', text: 'attnmap'}), el('span', {text: ABOUT.checkpoint}),
-      el('span', {class: 'keys'}, el('kbd', {text: 'Ctrl Enter'}), ' run ', el('kbd', {text: 'p'}), ' pin ', el('kbd', {text: '['}), el('kbd', {text: ']'}), ' steps ', el('kbd', {text: '←'}), el('kbd', {text: '→'}), ' history'))),
-    prompt, queue, trio, choices(), historyPanel(load), testsPanel(), pageOfB()));
+  document.body.append(
+    el(
+      'main',
+      {class: 'page'},
+      el(
+        'header',
+        {class: 'masthead'},
+        el('h1', {class: 'unseen', text: 'attnmap serve'}),
+        el(
+          'p',
+          {class: 'meta'},
+          el('span', {class: 'mark', text: 'attnmap'}),
+          el('span', {text: ABOUT.checkpoint}),
+          el(
+            'span',
+            {class: 'keys'},
+            el('kbd', {text: 'Ctrl Enter'}),
+            ' run ',
+            el('kbd', {text: 'p'}),
+            ' pin ',
+            el('kbd', {text: '['}),
+            el('kbd', {text: ']'}),
+            ' steps ',
+            el('kbd', {text: '←'}),
+            el('kbd', {text: '→'}),
+            ' history',
+          ),
+        ),
+      ),
+      prompt,
+      queue,
+      trio,
+      choices(),
+      historyPanel(load),
+      testsPanel(),
+      pageOfB(),
+    ),
+  );
   prompt.area.focus();
 
   listeners.push(() => {
-    const {running, waiting, progress} = S, parts = [];
+    const {running, waiting, progress} = S;
+    const parts = [];
     if (running) {
       const at = progress && progress.job === running.job && progress.of ? `, ${progress.step} of ${progress.of}` : '';
       parts.push(el('span', {text: running.title + at}));
     }
-    for (const job of waiting) parts.push(el('span', {class: 'waits'}, ' · waits: ' + job.title + ' ', el('button', {class: 'quiet', type: 'button', text: 'Drop', 'aria-label': 'Drop ' + job.title, onclick: () => ask('stop', {job: job.job}).catch((problem) => complain(problem.message))})));
+    for (const job of waiting)
+      parts.push(
+        el(
+          'span',
+          {class: 'waits'},
+          ' · waits: ' + job.title + ' ',
+          el('button', {
+            class: 'quiet',
+            type: 'button',
+            text: 'Drop',
+            'aria-label': 'Drop ' + job.title,
+            onclick: () => ask('stop', {job: job.job}).catch((problem) => complain(problem.message)),
+          }),
+        ),
+      );
     const key = parts.map((part) => part.textContent).join();
-    if (queue.dataset.key !== key) { queue.dataset.key = key; queue.replaceChildren(...parts); }
+    if (queue.dataset.key !== key) {
+      queue.dataset.key = key;
+      queue.replaceChildren(...parts);
+    }
   });
 
   const events = new EventSource('events');
-  // One event after the other: what is done for one may wait for a picture, and the next sets out from it.
+  // One event after the other: what is done for one may wait for a picture, and the next sets out
+  // from it.
   let last = Promise.resolve();
-  const on = (name, then) => events.addEventListener(name, (event) => {
-    const data = JSON.parse(event.data);
-    last = last.then(() => then(data)).catch((problem) => complain(problem.message));
-  });
-  events.addEventListener('error', () => complain('attnmap serve does not answer; start it again and open the address that it prints'));
+  const on = (name, then) =>
+    events.addEventListener(name, (event) => {
+      const data = JSON.parse(event.data);
+      last = last.then(() => then(data)).catch((problem) => complain(problem.message));
+    });
+  events.addEventListener('error', () =>
+    complain('attnmap serve does not answer; start it again and open the address that it prints'),
+  );
   events.addEventListener('open', () => complain(''));
   let first = true;
   on('state', (state) => {
@@ -36,13 +96,29 @@ function start() {
     if (first) {
       first = false;
       const newest = visible()[0];
-      if (newest) { if (!prompt.area.value) prompt.load(newest); look(newest.run); }
+      if (newest) {
+        if (!prompt.area.value) prompt.load(newest);
+        look(newest.run);
+      }
       document.documentElement.dataset.ready = 'true';
     }
   });
   on('queue', ({running, waiting}) => set({running, waiting}));
-  on('pinned', ({run}) => { set({pinned: run}); if (run && S.b && S.b.run !== run) show(run, S.b.run); });
-  const forming = (job) => ({job, prompt: '', words: [], maps: new Float32Array(0), grid: [1, 1], picture: null, step: 0, of: 0, run: null});
+  on('pinned', ({run}) => {
+    set({pinned: run});
+    if (run && S.b && S.b.run !== run) show(run, S.b.run);
+  });
+  const forming = (job) => ({
+    job,
+    prompt: '',
+    words: [],
+    maps: new Float32Array(0),
+    grid: [1, 1],
+    picture: null,
+    step: 0,
+    of: 0,
+    run: null,
+  });
   on('begun', ({job, base, warnings}) => {
     // What B will be compared with is A already.
     const a = S.b && S.b.run && S.b.run === base ? S.b : S.a;
@@ -55,18 +131,34 @@ function start() {
     if (!maps) return;
     if (!S.live || S.live.job !== job) set({live: forming(job)}); // the page was opened in the middle of a run
     const picture = image ? await loaded(image) : S.live.picture;
-    const {naturalWidth: width, naturalHeight: height} = picture || {naturalWidth: ABOUT.width, naturalHeight: ABOUT.height};
+    const {naturalWidth: width, naturalHeight: height} = picture || {
+      naturalWidth: ABOUT.width,
+      naturalHeight: ABOUT.height,
+    };
     const words = maps.words.map((label) => ({label, text: label}));
     const live = {...S.live, step, of, picture, width, height, grid: maps.grid, words, maps: floats(maps.maps)};
     set({live, word: indexIn(live, S.word) >= 0 || !words.length ? S.word : S.a ? S.word : tallest(live)});
     if (Math.floor((4 * step) / of) > Math.floor((4 * (step - 1)) / of)) announce(`Step ${step} of ${of}`);
   });
   on('made', async ({job, side, compared}) => {
-    const b = {...(await sideOf(side, null)), job}, base = compared ? compared.a : null;
-    const a = base === null ? null : S.a && S.a.run === base && S.step === null && S.layers === null ? S.a : await fetchSideWhole(base);
+    const b = {...(await sideOf(side, null)), job};
+    const base = compared ? compared.a : null;
+    const a =
+      base === null
+        ? null
+        : S.a && S.a.run === base && S.step === null && S.layers === null
+          ? S.a
+          : await fetchSideWhole(base);
     asked++;
     Object.assign(S, {step: null, layers: null});
-    set({live: null, a, b, compared: compared ? compared.changes : null, word: keep(b, compared && compared.changes, a), tests: null});
+    set({
+      live: null,
+      a,
+      b,
+      compared: compared ? compared.changes : null,
+      word: keep(b, compared && compared.changes, a),
+      tests: null,
+    });
     announce(compared ? 'B is there. Changed: ' + compared.changes.line : 'B is there');
   });
   on('saved', ({job, run, history}) => {
@@ -79,22 +171,54 @@ function start() {
   });
   on('tested', async ({run}) => {
     if (!S.b || S.b.run !== run) return;
-    try { const tests = await ask(runPath(run, 'tests')); if (S.b && S.b.run === run) set({tests}); announce('The test is done'); } catch (problem) { complain(problem.message); }
+    try {
+      const tests = await ask(runPath(run, 'tests'));
+      if (S.b && S.b.run === run) set({tests});
+      announce('The test is done');
+    } catch (problem) {
+      complain(problem.message);
+    }
   });
-  const over = (job) => { if (S.live && S.live.job === job) set({live: null}); set({progress: null}); };
+  const over = (job) => {
+    if (S.live && S.live.job === job) set({live: null});
+    set({progress: null});
+  };
   on('done', ({job}) => over(job));
-  on('stopped', ({job}) => { over(job); announce('Stopped; nothing of it is kept'); });
-  on('failed', ({job, error}) => { over(job); complain(error); });
+  on('stopped', ({job}) => {
+    over(job);
+    announce('Stopped; nothing of it is kept');
+  });
+  on('failed', ({job, error}) => {
+    over(job);
+    complain(error);
+  });
 
   document.addEventListener('keydown', (event) => {
-    if (event.ctrlKey && event.key === 'Enter') { event.preventDefault(); prompt.go(); return; }
-    const target = event.target, typing = target.closest('input, textarea, select, [contenteditable]');
+    if (event.ctrlKey && event.key === 'Enter') {
+      event.preventDefault();
+      prompt.go();
+      return;
+    }
+    const target = event.target;
+    const typing = target.closest('input, textarea, select, [contenteditable]');
     if (event.ctrlKey || event.altKey || event.metaKey || typing) return;
-    const side = S.b || S.a, keys = {
-      p: pin, l: () => { const entry = S.b && entryOf(S.b.run); if (entry) load(entry); }, Backspace: hide, Delete: hide,
-      ArrowLeft: () => walk(-1), ArrowRight: () => walk(1),
-      '[': () => { if (side) choose({step: S.step === null ? side.steps : S.step > 1 ? S.step - 1 : null}); },
-      ']': () => { if (side) choose({step: S.step === null ? 1 : S.step < side.steps ? S.step + 1 : null}); },
+    const side = S.b || S.a;
+    const keys = {
+      p: pin,
+      l: () => {
+        const entry = S.b && entryOf(S.b.run);
+        if (entry) load(entry);
+      },
+      Backspace: hide,
+      Delete: hide,
+      ArrowLeft: () => walk(-1),
+      ArrowRight: () => walk(1),
+      '[': () => {
+        if (side) choose({step: S.step === null ? side.steps : S.step > 1 ? S.step - 1 : null});
+      },
+      ']': () => {
+        if (side) choose({step: S.step === null ? 1 : S.step < side.steps ? S.step + 1 : null});
+      },
     };
     if (!keys[event.key]) return;
     event.preventDefault();

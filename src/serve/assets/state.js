@@ -1,14 +1,25 @@
-// What is looked at: two runs, one word, one choice of steps and layers, one box, all of them the same for both.
+// What is looked at: two runs, one word, one choice of steps and layers, one box, all of them the
+// same for both.
 const S = {
-  a: null, b: null, // runs: {run, prompt, words, picture, width, height, grid, maps, layers, steps}
+  // Runs: {run, prompt, words, picture, width, height, grid, maps, layers, steps}.
+  a: null,
+  b: null,
   live: null, // the run that forms now, like b, with {step, of}
   compared: null, // {pairs, line, sentences}
-  word: null, hover: null, // the kept word, and that under the pointer, by their names in B
-  step: null, layers: null, // one step from 1, or all; a layer, or the run's own choice
+  word: null, // the kept word, by its name in B
+  hover: null, // that under the pointer
+  step: null, // one step from 1, or all
+  layers: null, // a layer, or the run's own choice
   box: null, // {x, y, w, h} as shares of the image
-  show: 'slider', split: 50,
-  running: null, waiting: [], progress: null, // jobs
-  pinned: null, history: [], hidden: new Set(),
+  show: 'slider',
+  split: 50,
+  // Jobs.
+  running: null,
+  waiting: [],
+  progress: null,
+  pinned: null,
+  history: [],
+  hidden: new Set(),
   tests: null,
 };
 const listeners = [];
@@ -18,7 +29,10 @@ function set(patch) {
   Object.assign(S, patch);
   if (queued) return;
   queued = true;
-  requestAnimationFrame(() => { queued = false; for (const listener of listeners) listener(); });
+  requestAnimationFrame(() => {
+    queued = false;
+    for (const listener of listeners) listener();
+  });
 }
 
 const shownB = () => S.live || S.b;
@@ -29,14 +43,16 @@ function wordIn(which) {
   const word = litWord();
   if (which === 'b') return indexIn(shownB(), word);
   if (!S.live && S.compared && S.b) {
-    const at = indexIn(S.b, word), pair = S.compared.pairs.find((p) => p.b === at && at >= 0);
+    const at = indexIn(S.b, word);
+    const pair = S.compared.pairs.find((p) => p.b === at && at >= 0);
     if (pair) return pair.a === null ? -1 : pair.a;
   }
   return indexIn(S.a, word);
 }
 function mapOf(side, at) {
   if (!side || at < 0) return null;
-  const [height, width] = side.grid, cells = height * width;
+  const [height, width] = side.grid;
+  const cells = height * width;
   return side.maps.subarray(at * cells, (at + 1) * cells);
 }
 // The top of the colours: one scale for both runs and all words.
@@ -47,17 +63,29 @@ function topOf(...sides) {
 }
 // The word that is kept before any is chosen: that with the highest map.
 function tallest(side) {
-  let best = null, height = -1;
-  side.words.forEach((word, i) => { const top = maxOf(mapOf(side, i)); if (top > height) { height = top; best = word.label; } });
+  let best = null;
+  let height = -1;
+  side.words.forEach((word, i) => {
+    const top = maxOf(mapOf(side, i));
+    if (top > height) {
+      height = top;
+      best = word.label;
+    }
+  });
   return best;
 }
 
 // A run from what the server says of it.
 async function sideOf(json, known) {
-  const picture = json.image ? await loaded(json.image) : known && known.run === json.run ? known.picture : await loaded(runPath(json.run, 'image'));
+  const picture = json.image
+    ? await loaded(json.image)
+    : known && known.run === json.run
+      ? known.picture
+      : await loaded(runPath(json.run, 'image'));
   return {...json, picture, maps: floats(json.maps)};
 }
-const fetchSide = async (run, known) => sideOf(await ask('side', {run, layers: S.layers, steps: S.step === null ? null : [S.step, S.step]}), known);
+const fetchSide = async (run, known) =>
+  sideOf(await ask('side', {run, layers: S.layers, steps: S.step === null ? null : [S.step, S.step]}), known);
 
 let asked = 0; // the last request wins
 // Shows two runs by their names.
@@ -70,22 +98,32 @@ async function show(a, b) {
     if (now !== asked) return;
     set({a: sideA, b: sideB, compared, word: keep(sideB, compared, sideA), tests: null});
     if (b) {
-      ask(runPath(b, 'tests')).then((tests) => { if (S.b && S.b.run === b) set({tests}); }, () => {});
+      ask(runPath(b, 'tests')).then(
+        (tests) => {
+          if (S.b && S.b.run === b) set({tests});
+        },
+        () => {},
+      );
       if (a) sentences(a, b);
     }
-  } catch (error) { complain(error.message); }
+  } catch (error) {
+    complain(error.message);
+  }
 }
 async function sentences(a, b) {
   try {
     const whole = await ask('changes', {a, b, sentences: true});
     if (S.a && S.b && S.a.run === a && S.b.run === b) set({compared: whole});
-  } catch { /* the pictures are there without them */ }
+  } catch {
+    /* the pictures are there without them */
+  }
 }
 // The kept word in a new B: the same, what stands in its place, or the one that stands out.
 function keep(b, compared, a) {
   if (!b) return S.word;
   if (indexIn(b, S.word) >= 0) return S.word;
-  const at = a ? indexIn(a, S.word) : -1, pair = compared && at >= 0 ? compared.pairs.find((p) => p.a === at) : null;
+  const at = a ? indexIn(a, S.word) : -1;
+  const pair = compared && at >= 0 ? compared.pairs.find((p) => p.a === at) : null;
   return pair && pair.b !== null ? b.words[pair.b].label : b.words.length ? tallest(b) : null;
 }
 // Other steps or layers, for both.
@@ -94,9 +132,14 @@ async function choose(patch) {
   set({});
   const now = ++asked;
   try {
-    const [a, b] = await Promise.all([S.a && S.a.run ? fetchSide(S.a.run, S.a) : S.a, S.b && S.b.run ? fetchSide(S.b.run, S.b) : S.b]);
+    const [a, b] = await Promise.all([
+      S.a && S.a.run ? fetchSide(S.a.run, S.a) : S.a,
+      S.b && S.b.run ? fetchSide(S.b.run, S.b) : S.b,
+    ]);
     if (now === asked) set({a, b});
-  } catch (error) { complain(error.message); }
+  } catch (error) {
+    complain(error.message);
+  }
 }
 
 // What went wrong, in sight and for screen readers.

@@ -1,9 +1,13 @@
-// Talking with the server. The page's address ends in the token, so that all addresses are relative to it.
+// Talking with the server. The page's address ends in the token, so that all addresses are relative
+// to it.
 const ABOUT = JSON.parse($('about').textContent);
 
 // What the server answers to a request, as JSON; an error has the server's own sentence.
 async function ask(path, body) {
-  const options = body === undefined ? {} : {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)};
+  const options =
+    body === undefined
+      ? {}
+      : {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)};
   let answer;
   try {
     answer = await fetch(path, options);
@@ -12,7 +16,11 @@ async function ask(path, body) {
   }
   const text = await answer.text();
   let value = null;
-  try { value = JSON.parse(text); } catch { /* a refusal is plain text */ }
+  try {
+    value = JSON.parse(text);
+  } catch {
+    /* a refusal is plain text */
+  }
   if (!answer.ok) throw new Error((value && value.error) || text.trim() || 'the server answered ' + answer.status);
   return value;
 }
@@ -21,7 +29,8 @@ const runPath = (run, what) => 'runs/' + encodeURIComponent(run) + '/' + what;
 
 // Numbers as the server writes them: 32-bit floats in base64.
 function floats(base64) {
-  const text = atob(base64), bytes = new Uint8Array(text.length);
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return new Float32Array(bytes.buffer);
 }
