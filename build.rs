@@ -20,7 +20,7 @@ fn main() {
     files.sort();
     let mut code = String::from("[\n");
     for (name, path) in &files {
-        writeln!(code, "    ({name:?}, &Aligned(*include_bytes!({:?})).0),", path.display().to_string())
+        writeln!(code, "    ({name:?}, &AlignedBytes(*include_bytes!({:?})).0),", path.display().to_string())
             .expect("writing to a string");
     }
     code.push(']');

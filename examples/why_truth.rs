@@ -15,8 +15,9 @@
 //!
 //! The figures are printed from the files at the end, over the cases that are there. `--select`
 //! measures the other cases, those that chose the thresholds, and prints what their effects choose;
-//! none of them is in a figure. `--seeds N` (64), `--noises N` (16), `--cases N` (60) and `--steps
-//! N` (the checkpoint's own) cut the measurement short; `--report` measures nothing.
+//! none of them is in a figure. `--again N` asks about other runs of the same prompts, with the
+//! seeds N further on. `--seeds N` (64), `--noises N` (16), `--cases N` (60) and `--steps N` (the
+//! checkpoint's own) cut the measurement short; `--report` measures nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -36,6 +37,7 @@ use attnmap::why::edits::{EditKind, edits};
 use attnmap::why::plan::BUDGET;
 use attnmap::why::record::{Findings, SeedSpot};
 use attnmap::why::spot::{Spot, scatter};
+use attnmap::why::thresholds::LEAST_CHANGED;
 use attnmap::why::time::{is_settled, stays};
 use attnmap::why::verdict::{CauseThresholds, answer};
 use attnmap::why::words::moved;
@@ -167,6 +169,14 @@ struct Asked {
     findings: Findings,
 }
 
+impl Asked {
+    /// Whether it is about this run.
+    fn is_of(&self, case: &Case) -> bool {
+        let seed = self.findings.seeds.first().map(|own| own.seed);
+        self.prompt == case.prompt && self.kind == case.kind && seed == Some(case.seed)
+    }
+}
+
 /// A line of `steps.jsonl`: how often the thing stays after one step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Steps {
@@ -188,16 +198,18 @@ struct Ask {
     noises: usize,
     cases: usize,
     steps: Option<usize>,
+    again: u64,
 }
 
 fn main() -> Result<()> {
     let ask = ask()?;
-    let cases: Vec<Case> = cases(ask.select).into_iter().take(ask.cases).collect();
+    let further = |case: Case| Case { seed: case.seed + ask.again, ..case };
+    let cases: Vec<Case> = cases(ask.select).into_iter().take(ask.cases).map(further).collect();
     fs::create_dir_all(&ask.data).map_err(Error::io(&ask.data))?;
     if !ask.report {
         let pipelines = Pipelines::load()?;
         // Answers first: they need no more than the budget.
-        for case in cases.iter().filter(|_| !ask.select) {
+        for case in &cases {
             pipelines.asked(case, &ask)?;
         }
         // A round of seeds over all cases, then the next.
@@ -219,11 +231,12 @@ fn ask() -> Result<Ask> {
     let wrong = || {
         Error::input(
             "why_truth",
-            "give a folder, and --select, --report, --seeds N, --noises N, --cases N or --steps N",
+            "give a folder, and --select, --report, --again N, --seeds N, --noises N, --cases N or --steps N",
         )
     };
-    let mut ask =
-        Ask { data: PathBuf::new(), select: false, report: false, seeds: 64, noises: 16, cases: 60, steps: None };
+    let (seeds, noises, cases) = (64, 16, 60);
+    let (data, select, report) = (PathBuf::new(), false, false);
+    let mut ask = Ask { data, select, report, seeds, noises, cases, steps: None, again: 0 };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<usize>().ok()).ok_or_else(wrong);
@@ -234,6 +247,7 @@ fn ask() -> Result<Ask> {
             "--noises" => ask.noises = number()?,
             "--cases" => ask.cases = number()?,
             "--steps" => ask.steps = Some(number()?),
+            "--again" => ask.again = number()? as u64,
             folder if !folder.starts_with('-') => ask.data = folder.into(),
             _ => return Err(wrong()),
         }
@@ -330,7 +344,7 @@ impl Pipelines {
         let bench = self.bench(self.of(case), case, ask)?;
         let steps = bench.options.steps;
         let known: Vec<Asked> = lines(ask, "asked.jsonl");
-        if known.iter().any(|line| line.prompt == case.prompt && line.kind == case.kind && line.steps == steps) {
+        if known.iter().any(|line| line.is_of(case) && line.steps == steps) {
             return Ok(());
         }
         let folder = ask.data.join("run");
@@ -485,6 +499,21 @@ fn choose(ask: &Ask, cases: &[Case]) -> Result<()> {
         shifts.extend(found.edit.into_iter().chain(found.lora));
         scatters.push(found.scatter);
     }
+    let asked: Vec<Asked> = lines(ask, "asked.jsonl");
+    println!("| case | of its region changes | of the image | odds |\n| --- | --- | --- | --- |");
+    let mut odds = Vec::new();
+    for case in cases {
+        let Some(pixels) = asked.iter().find(|line| line.is_of(case)).and_then(|line| line.findings.pixels) else {
+            continue;
+        };
+        let (of_case, image) = (format!("{:?}: {}", case.kind, case.prompt), pixels.image);
+        println!("| {of_case} | {:.3} | {image:.4} | {:.2} |", pixels.inside, pixels.odds());
+        if image >= LEAST_CHANGED {
+            odds.push(pixels.odds());
+        }
+    }
+    let lowest = odds.iter().copied().fold(f64::INFINITY, f64::min);
+    println!("odds: {lowest:.2} at least, of {} cases whose image changes", odds.len());
     for (name, values) in [("shift", shifts), ("scatter", scatters)] {
         if let Some((below, above)) = widest_gap(values) {
             println!(
@@ -508,11 +537,11 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
         own
     };
     let mut counts: BTreeMap<Kind, [usize; 5]> = BTreeMap::new();
+    // Answers that name a cause and those of them that agree: away from the bounds, and near one.
+    let mut told_by_near = [[0usize; 2]; 2];
     let (mut within, mut timed, mut least_seeds) = (0, 0, usize::MAX);
     for case in cases {
-        let same = |line: &&Asked| {
-            line.prompt == case.prompt && line.kind == case.kind && ask.steps.is_none_or(|steps| line.steps == steps)
-        };
+        let same = |line: &&Asked| line.is_of(case) && ask.steps.is_none_or(|steps| line.steps == steps);
         let Some(asked) = asked.iter().find(same) else { continue };
         let answer = answer(&asked.findings, &limits);
         let [told, untold, right, cases, agrees] = counts.entry(case.kind).or_default();
@@ -539,6 +568,11 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
         let agree = answer.cause == truth;
         *cases += 1;
         *agrees += usize::from(agree);
+        if !answer.cause.is_empty() {
+            let [told, right] = &mut told_by_near[usize::from(answer.near_bound)];
+            *told += 1;
+            *right += usize::from(agree);
+        }
         least_seeds = least_seeds.min(found.seeds);
         if !agree || !by_construction {
             println!(
@@ -574,6 +608,8 @@ fn report(ask: &Ask, cases: &[Case]) -> Result<()> {
     }
     let total = |at: usize| counts.values().map(|counts| counts[at]).sum::<usize>();
     println!("| all | {} | {} | {} | {} | {} |", total(0), total(1), total(2), total(3), total(4));
+    let [[far, far_right], [near, near_right]] = told_by_near;
+    println!("causes named: {far_right} of {far} agree away from the bounds, {near_right} of {near} near one");
     println!("dense: at least {least_seeds} seeds; settled within 2 steps: {within} of {timed}");
     Ok(())
 }

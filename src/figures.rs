@@ -1,4 +1,7 @@
-//! How a figure is written for people, alike in tables, sentences, pictures and pages.
+//! How a figure is written for people, alike in tables, sentences, pictures and pages; and the
+//! largest of several.
+
+use bytesize::ByteSize;
 
 /// A share (1 for the whole) as per cent with two significant digits: `71 %`, `4.2 %`, `0.31 %`,
 /// `0.004 %`; never `0 %` for what is not. The page writes it alike (`percent` in
@@ -16,9 +19,19 @@ pub fn percent(share: impl Into<f64>) -> String {
     }
 }
 
+/// `bytes` in units of 10^9: `13.9 GB`.
+pub(crate) fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", ByteSize(bytes).as_gb())
+}
+
+/// The largest of `values`; 0 where none is above it. Passes over NaN.
+pub(crate) fn largest<T: Default + PartialOrd>(values: impl IntoIterator<Item = T>) -> T {
+    values.into_iter().fold(T::default(), |most, value| if value > most { value } else { most })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::percent;
+    use super::{gigabytes, largest, percent};
 
     #[test]
     fn two_digits_tell_and_nothing_small_is_nought() {
@@ -30,5 +43,11 @@ mod tests {
             (percent(-0.042), percent(0.5_f32), percent(f64::NAN)),
             ("-4.2 %".into(), "50 %".into(), "-".into())
         );
+    }
+
+    #[test]
+    fn the_largest_is_no_nan_and_bytes_have_one_digit_behind_the_point() {
+        assert_eq!((largest([0.5_f32, f32::NAN, 2.0, 1.0]), largest([-1.0_f64]), largest::<f32>([])), (2.0, 0.0, 0.0));
+        assert_eq!((gigabytes(13_949_000_000), gigabytes(0)), ("13.9 GB".into(), "0.0 GB".into()));
     }
 }

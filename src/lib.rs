@@ -62,6 +62,7 @@ mod figures;
 pub mod files;
 pub mod gallery;
 pub mod heatmap;
+#[doc(hidden)]
 pub mod kernels;
 pub mod lens;
 pub mod maker;

@@ -54,6 +54,23 @@ shoot "frog-and-apple/report.html" 1280,800 "$here/report.png"
 
 # The pictures of docs/.
 cp -r "$here/../../examples/captioned" .
+# A run's image with a text as AUTOMATIC1111's web UI writes it.
+"$attnmap" generate "$prompt" --seed 3 --out fruit -q >/dev/null
+"$python" - fruit/image.png "$here/../../examples/pictures/web-ui.png" <<'PY'
+import sys
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+texts = PngInfo()
+texts.add_text("parameters", (
+    "a (red:1.2) apple to the left of a green frog on the beach <lora:style:0.8>\nNegative prompt: blurry\n"
+    "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 7, Size: 128x128, Model hash: 6ce0161689, "
+    "Model: v1-5-pruned-emaonly, Clip skip: 2, Version: v1.10.1"
+))
+Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], pnginfo=texts, optimize=True)
+PY
+"$attnmap" trace "$here/../../examples/pictures/web-ui.png" --out metadata -q >/dev/null
+shoot "metadata/report.html#word=frog" 1000,835 "$here/features/metadata.png"
 "$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 \
   --expect "frog right of apple" --out expected -q >/dev/null || [ $? = 3 ]
 shoot "expected/index.html#rows=expected&size=88" 1000,400 "$here/features/expected.png"

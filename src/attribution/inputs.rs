@@ -22,7 +22,7 @@ pub struct Owner {
 
 /// One tensor of the input.
 #[derive(Debug, Clone)]
-struct Part {
+struct InputPart {
     /// `[1, tokens, channels]`, f32.
     own: Tensor,
     /// The empty prompt's, of the same shape.
@@ -36,7 +36,7 @@ struct Part {
 pub struct Inputs {
     kind: Input,
     prompt: Prompt,
-    parts: Vec<Part>,
+    parts: Vec<InputPart>,
     has_pooled: bool,
     owners: Vec<Owner>,
 }
@@ -76,11 +76,11 @@ impl Inputs {
         let mut parts = Vec::new();
         for (both, reading) in tensors.iter().zip(readings) {
             let owners = owners_of(reading, &words, both.dim(1)?);
-            parts.push(Part { own: row(both, 0)?, empty: row(both, 1)?, owners });
+            parts.push(InputPart { own: row(both, 0)?, empty: row(both, 1)?, owners });
         }
         if let Some(pooled) = &pooled {
             let pooled = pooled.unsqueeze(1)?;
-            parts.push(Part { own: row(&pooled, 0)?, empty: row(&pooled, 1)?, owners: vec![owners.len() - 1] });
+            parts.push(InputPart { own: row(&pooled, 0)?, empty: row(&pooled, 1)?, owners: vec![owners.len() - 1] });
         }
         Ok(Self { kind, prompt: prompt.clone(), parts, has_pooled: pooled.is_some(), owners })
     }
@@ -102,7 +102,7 @@ impl Inputs {
     /// # Errors
     /// When the device is out of memory.
     pub(super) fn mixed(&self, shares: &[Vec<f32>]) -> Result<Vec<Tensor>> {
-        let mixed = |part: &Part| -> Result<Tensor> {
+        let mixed = |part: &InputPart| -> Result<Tensor> {
             let of_row = |share: &Vec<f32>| part.owners.iter().map(|&owner| share[owner]).collect::<Vec<f32>>();
             let all: Vec<f32> = shares.iter().flat_map(of_row).collect();
             let all = Tensor::from_vec(all, (shares.len(), part.owners.len(), 1), part.own.device())?;
@@ -143,7 +143,7 @@ impl Inputs {
     /// # Errors
     /// When the shapes differ.
     pub(super) fn times(&self, gradients: &[Tensor], from_empty: bool) -> Result<Vec<Vec<f64>>> {
-        let times = |(part, gradient): (&Part, &Tensor)| -> Result<Vec<f64>> {
+        let times = |(part, gradient): (&InputPart, &Tensor)| -> Result<Vec<f64>> {
             let way = if from_empty { (&part.own - &part.empty)? } else { part.own.clone() };
             let values = (way.squeeze(0)?.to_dtype(DType::F64)? * gradient.to_dtype(DType::F64)?)?;
             Ok(values.sum(1)?.to_vec1()?)

@@ -1,9 +1,8 @@
 //! What a gradient takes of memory, known before it is taken.
 
-use bytesize::ByteSize;
-
 use crate::argument::{IGNORE_MEMORY, METHOD, SIZE};
 use crate::checkpoint::{UnetBlock, UnetConfig};
+use crate::figures::gigabytes;
 use crate::pipeline::free_memory;
 use crate::trace::Grid;
 use crate::{Error, Result};
@@ -55,7 +54,6 @@ impl GradientPlan {
         let Some(free) = self.free else { return Ok(asked.max(1)) };
         let fit = free / 4 * 3 / self.bytes_a_row.max(1);
         if fit == 0 {
-            let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
             let (needs, free) = (gigabytes(self.bytes_a_row / 3 * 4), gigabytes(free));
             return Err(Error::Unsupported {
                 what: format!("a gradient that needs about {needs} of memory beside the weights ({free} are free)"),

@@ -1,13 +1,13 @@
 //! What a checkpoint is, in numbers: for `attnmap models` and scripts. Read from configs and
 //! headers alone.
 
-use super::config::{DenoiserConfig, Family, UnetBlock, UnetConfig};
+use super::config::{DenoiserConfig, Family, UnetConfig};
 use super::configs::T5_TOKENS;
 use super::embedding::AddedWord;
 use super::open::Checkpoint;
 use super::part::Part;
 use crate::Result;
-use crate::trace::{AttentionKind, Site, Stage};
+use crate::trace::Site;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -207,44 +207,5 @@ fn kind_of_unet(unet: &UnetConfig) -> &'static str {
         2048 if large => "SDXL, fewer transformer blocks (SSD-1B, Vega, KOALA)",
         _ if unet.addition.is_some() => "SDXL layout, own shape",
         _ => "Stable Diffusion layout, own shape",
-    }
-}
-
-impl UnetConfig {
-    /// The cross-attention sites of a UNet of this shape for a latent of `[height, width]`, in
-    /// network order, without its weights.
-    pub fn cross_attention_sites(&self, latent: [usize; 2]) -> Vec<Site> {
-        // As the down-samplers' convolutions round: up with padding 1, down without.
-        let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
-        let levels = self.block_out_channels.len();
-        let grids: Vec<[usize; 2]> =
-            std::iter::successors(Some(latent), |grid| Some(grid.map(half))).take(levels).collect();
-        let mut sites = Vec::new();
-        let mut add = |path: &str, stage: Stage, block: &UnetBlock, [height, width]: [usize; 2]| {
-            for (attention, depth) in block.transformer_layers.iter().enumerate() {
-                for layer in 0..*depth {
-                    sites.push(Site {
-                        path: format!("{path}.attentions.{attention}.transformer_blocks.{layer}.attn2"),
-                        stage,
-                        depth: 0.0,
-                        kind: AttentionKind::Cross,
-                        index: sites.len(),
-                        heads: block.heads,
-                        height,
-                        width,
-                    });
-                }
-            }
-        };
-        for (level, block) in self.down_blocks().iter().enumerate() {
-            add(&format!("down_blocks.{level}"), Stage::Down, block, grids[level]);
-        }
-        if let Some(block) = self.mid_block() {
-            add("mid_block", Stage::Mid, &block, grids[levels - 1]);
-        }
-        for (index, block) in self.up_blocks().iter().enumerate() {
-            add(&format!("up_blocks.{index}"), Stage::Up, block, grids[levels - 1 - index]);
-        }
-        Site::with_depths(sites)
     }
 }

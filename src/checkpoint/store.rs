@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Gives its content an alignment that every tensor element type can live with.
 #[repr(C, align(64))]
 #[allow(dead_code, reason = "unused where there is no default checkpoint to embed")]
-struct Aligned<T: ?Sized>(T);
+struct AlignedBytes<T: ?Sized>(T);
 
 /// The files of `models/default` at build time, empty where there was no such folder or feature.
 static EMBEDDED: &[(&str, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/default_model.rs"));

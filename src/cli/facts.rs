@@ -108,7 +108,7 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     match args.json {
-        true => print::json(&Told { facts: &found, expectations: &outcomes })?,
+        true => print::json(&FactsJson { facts: &found, expectations: &outcomes })?,
         false => {
             let mut told = expect::lines(&outcomes);
             told += if told.is_empty() { "" } else { "\n" };
@@ -120,7 +120,7 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Told<'a> {
+struct FactsJson<'a> {
     #[serde(flatten)]
     facts: &'a Facts,
     #[serde(skip_serializing_if = "<[Outcome]>::is_empty")]

@@ -248,7 +248,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     check_checkpoints(out, &single, &open)?;
     let batch = settle(out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan { expect: args.expect.list().cloned(), ..Plan::new(&axes, batch)? };
-    let (mut told, mut heard) = (Told::new(terminal, &known), BTreeSet::new());
+    let (mut told, mut heard) = (GalleryProgress::new(terminal, &known), BTreeSet::new());
     let (done, place, planned) = (Arc::clone(&told.done), out.clone(), plan.cells.len());
     signals::say_at_end(move || done.last_words(&place, planned));
     let mut progress = |event: GalleryEvent| {
@@ -414,7 +414,7 @@ fn of_checkpoint(given: &TypedArguments, pipeline: &Pipeline, plan: &Plan) -> Ve
 }
 
 /// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
-struct Told<'a> {
+struct GalleryProgress<'a> {
     bar: ProgressBar,
     done: Arc<Done>,
     /// Warnings that were given, each once.
@@ -427,7 +427,7 @@ struct Told<'a> {
     made: u32,
 }
 
-impl<'a> Told<'a> {
+impl<'a> GalleryProgress<'a> {
     /// How often a log is told.
     const EVERY: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,8 @@
 //! Options that have no effect in the combination given: which, when, and what is said of it, for
 //! all commands.
 //!
-//! What a user typed is known by [`TypedArguments`]. A [`Rule`] says of one option when it does
-//! nothing.
+//! What a user typed is known by [`TypedArguments`]. An [`InertRule`] says of one option when it
+//! does nothing.
 //! Every rule is tried before a command begins ([`at_once`]), or where it makes runs once the
 //! checkpoint is loaded ([`in_run`]). Each says so once.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use attnmap::heatmap::{Aggregate, Measure, SiteFilter};
 use attnmap::pipeline::{CheckpointChoice, Options, Pipeline};
 use attnmap::prompt::Prompt;
-use attnmap::render::{Display, Style};
+use attnmap::render::Display;
 use attnmap::trace::{PromptInfo, WordInfo, normalized};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -60,7 +60,7 @@ pub struct PlannedRun<'a> {
 }
 
 /// What decides whether an option does anything.
-struct Scene<'a> {
+struct OptionScene<'a> {
     given: &'a TypedArguments,
     display: Option<&'a Display>,
     made: Option<PlannedRun<'a>>,
@@ -68,39 +68,39 @@ struct Scene<'a> {
 }
 
 /// When one option does nothing.
-struct Rule {
+struct InertRule {
     /// Its long name.
     option: &'static str,
     /// Why it has no effect, and the way out; `None` where it has one, or where it cannot be told
     /// yet.
-    inert: fn(&Scene) -> Option<String>,
+    inert: fn(&OptionScene) -> Option<String>,
 }
 
-const RULES: &[Rule] = &[
-    Rule { option: "negative", inert: |scene| no_unconditional_half(scene, "to steer away from") },
-    Rule { option: "trace-negative", inert: |scene| no_unconditional_half(scene, "to record") },
-    Rule { option: "spacing", inert: same_timesteps },
-    Rule { option: "prediction", inert: same_prediction },
-    Rule { option: "lora", inert: no_weight },
-    Rule { option: "seed", inert: no_noise },
-    Rule { option: "images", inert: no_noise },
-    Rule { option: "keep-steps", inert: too_few_calls },
-    Rule { option: "probe", inert: probes_of_the_prompt },
-    Rule { option: "words", inert: every_word },
-    Rule { option: "layers", inert: |scene| every_site(scene, |filter| matches!(filter, SiteFilter::Layers(_))) },
-    Rule {
+const RULES: &[InertRule] = &[
+    InertRule { option: "negative", inert: |scene| no_unconditional_half(scene, "to steer away from") },
+    InertRule { option: "trace-negative", inert: |scene| no_unconditional_half(scene, "to record") },
+    InertRule { option: "spacing", inert: same_timesteps },
+    InertRule { option: "prediction", inert: same_prediction },
+    InertRule { option: "lora", inert: no_weight },
+    InertRule { option: "seed", inert: no_noise },
+    InertRule { option: "images", inert: no_noise },
+    InertRule { option: "keep-steps", inert: too_few_calls },
+    InertRule { option: "probe", inert: probes_of_the_prompt },
+    InertRule { option: "words", inert: every_word },
+    InertRule { option: "layers", inert: |scene| every_site(scene, |filter| matches!(filter, SiteFilter::Layers(_))) },
+    InertRule {
         option: "resolution",
         inert: |scene| every_site(scene, |filter| matches!(filter, SiteFilter::Resolutions(_))),
     },
-    Rule { option: "heads", inert: every_head },
-    Rule { option: "steps-window", inert: every_step },
-    Rule { option: "opacity", inert: drawn_without_opacity },
-    Rule { option: "colormap", inert: drawn_without_colours },
-    Rule { option: "scale", inert: one_scale_a_grid },
-    Rule { option: "overlay-size", inert: larger_already },
-    Rule { option: "budget", inert: sets_of_words },
-    Rule { option: "keep-goca", inert: kept_already },
-    Rule { option: "self-memory", inert: bounds_nothing },
+    InertRule { option: "heads", inert: every_head },
+    InertRule { option: "steps-window", inert: every_step },
+    InertRule { option: "opacity", inert: drawn_without_opacity },
+    InertRule { option: "colormap", inert: drawn_without_colours },
+    InertRule { option: "scale", inert: one_scale_a_grid },
+    InertRule { option: "overlay-size", inert: larger_already },
+    InertRule { option: "budget", inert: sets_of_words },
+    InertRule { option: "keep-goca", inert: kept_already },
+    InertRule { option: "self-memory", inert: bounds_nothing },
 ];
 
 /// Options that `gallery --index`, which makes nothing, still heeds.
@@ -137,7 +137,7 @@ pub fn at_once(given: &TypedArguments, display: Option<&Display>) -> Vec<String>
         let inert = OF_A_CHECKPOINT.iter().filter(|option| given.has(option));
         return inert.map(|option| say(option, &format!("no checkpoint is needed; {way_out}"))).collect();
     }
-    told(&Scene { given, display, made: None, keep_steps: None })
+    told(&OptionScene { given, display, made: None, keep_steps: None })
 }
 
 /// That all options but those of `heeded` do nothing here, for `reason`.
@@ -153,10 +153,10 @@ pub fn in_run(
     display: Option<&Display>,
     keep_steps: Option<u32>,
 ) -> Vec<String> {
-    told(&Scene { given, display, made: Some(made), keep_steps })
+    told(&OptionScene { given, display, made: Some(made), keep_steps })
 }
 
-fn told(scene: &Scene) -> Vec<String> {
+fn told(scene: &OptionScene) -> Vec<String> {
     let typed = RULES.iter().filter(|rule| scene.given.has(rule.option));
     typed.filter_map(|rule| Some(say(rule.option, &(rule.inert)(scene)?))).collect()
 }
@@ -165,22 +165,22 @@ fn say(option: &str, reason: &str) -> String {
     format!("--{option} has no effect here: {reason}")
 }
 
-fn without(scene: &Scene, other: &str, what: &str) -> Option<String> {
+fn without(scene: &OptionScene, other: &str, what: &str) -> Option<String> {
     let alone = scene.made.is_none() && !scene.given.has(other);
     alone.then(|| format!("it {what}, which is not given"))
 }
 
 /// `why` has a budget of another kind.
-fn sets_of_words(scene: &Scene) -> Option<String> {
+fn sets_of_words(scene: &OptionScene) -> Option<String> {
     (scene.given.command == "explain").then(|| without(scene, "shapley", "limits --shapley")).flatten()
 }
 
-fn kept_already(scene: &Scene) -> Option<String> {
+fn kept_already(scene: &OptionScene) -> Option<String> {
     let goca = scene.made?.aggregate.measure == Measure::Goca;
     goca.then(|| "--aggregate goca keeps the same itself; leave it out".into())
 }
 
-fn bounds_nothing(scene: &Scene) -> Option<String> {
+fn bounds_nothing(scene: &OptionScene) -> Option<String> {
     let PlannedRun { aggregate, .. } = scene.made?;
     let kept = ["self-attention", "keep-goca"].iter().any(|option| scene.given.has(option));
     let nothing = !kept && aggregate.measure != Measure::Goca;
@@ -188,7 +188,7 @@ fn bounds_nothing(scene: &Scene) -> Option<String> {
         .then(|| "it bounds what --self-attention and --keep-goca keep, and none of them is given; leave it out".into())
 }
 
-fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
+fn no_unconditional_half(scene: &OptionScene, what: &str) -> Option<String> {
     let PlannedRun { pipeline, options, .. } = scene.made?;
     if pipeline.guided(options) {
         return None;
@@ -208,7 +208,7 @@ fn no_unconditional_half(scene: &Scene, what: &str) -> Option<String> {
     })
 }
 
-fn same_timesteps(scene: &Scene) -> Option<String> {
+fn same_timesteps(scene: &OptionScene) -> Option<String> {
     let PlannedRun { pipeline, options, .. } = scene.made?;
     let spacing = options.spacing?;
     let without = Options { spacing: None, ..options.clone() };
@@ -217,7 +217,7 @@ fn same_timesteps(scene: &Scene) -> Option<String> {
     same.then(|| format!("{sampler} takes the same timesteps without {}; leave it out", spacing.name()))
 }
 
-fn same_prediction(scene: &Scene) -> Option<String> {
+fn same_prediction(scene: &OptionScene) -> Option<String> {
     let PlannedRun { choice, .. } = scene.made?;
     let asked = choice.changes.prediction.as_deref()?;
     let mut own = choice.clone();
@@ -226,14 +226,14 @@ fn same_prediction(scene: &Scene) -> Option<String> {
     (own.as_deref().unwrap_or("epsilon") == asked).then(|| "the checkpoint says the same itself; leave it out".into())
 }
 
-fn no_weight(scene: &Scene) -> Option<String> {
+fn no_weight(scene: &OptionScene) -> Option<String> {
     let loras = &scene.made?.choice.changes.loras;
     let none = loras.iter().find(|lora| lora.weight == 0.0)?;
     Some(format!("the weight of {} is 0; give another weight, or leave it out", none.file.display()))
 }
 
 /// Given latents and a sampler that draws nothing leave nothing for a seed to decide.
-fn no_noise(scene: &Scene) -> Option<String> {
+fn no_noise(scene: &OptionScene) -> Option<String> {
     let PlannedRun { pipeline, options, .. } = scene.made?;
     let sampler = pipeline.sampler_kind(options).ok()?;
     let drawn = options.latents.is_none() || options.init.is_some() || sampler.draws_noise();
@@ -242,14 +242,14 @@ fn no_noise(scene: &Scene) -> Option<String> {
     })
 }
 
-fn too_few_calls(scene: &Scene) -> Option<String> {
+fn too_few_calls(scene: &OptionScene) -> Option<String> {
     let PlannedRun { pipeline, options, .. } = scene.made?;
     let (every, calls) = (scene.keep_steps?, pipeline.timesteps(options).ok()?.len());
     (every as usize > calls)
         .then(|| format!("the run has {calls} steps, so that none is the {every}th; give a smaller number"))
 }
 
-fn probes_of_the_prompt(scene: &Scene) -> Option<String> {
+fn probes_of_the_prompt(scene: &OptionScene) -> Option<String> {
     let PlannedRun { options, prompt, .. } = scene.made?;
     let info = PromptInfo::from(prompt);
     let there: Vec<&str> =
@@ -263,14 +263,14 @@ fn probes_of_the_prompt(scene: &Scene) -> Option<String> {
     })
 }
 
-fn every_word(scene: &Scene) -> Option<String> {
+fn every_word(scene: &OptionScene) -> Option<String> {
     let PlannedRun { prompt, words, .. } = scene.made?;
     let shown: Vec<String> = words?.iter().map(|word| normalized(&word.text)).collect();
     let all: Vec<String> = prompt.default_words().iter().map(|word| normalized(&word.text)).collect();
     (shown == all).then(|| "it names every word of the prompt, which all are shown without it".into())
 }
 
-fn every_site(scene: &Scene, is_own: fn(&SiteFilter) -> bool) -> Option<String> {
+fn every_site(scene: &OptionScene, is_own: fn(&SiteFilter) -> bool) -> Option<String> {
     let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let (sites, latent) = (pipeline.sites(options.height, options.width), pipeline.latent_grid(options));
     let mut wider = aggregate.clone();
@@ -279,7 +279,7 @@ fn every_site(scene: &Scene, is_own: fn(&SiteFilter) -> bool) -> Option<String> 
     same.then(|| format!("it leaves out no layer of those that --aggregate {} takes", wider.name))
 }
 
-fn every_head(scene: &Scene) -> Option<String> {
+fn every_head(scene: &OptionScene) -> Option<String> {
     let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let (sites, latent) = (pipeline.sites(options.height, options.width), pipeline.latent_grid(options));
     let heads = aggregate.heads.as_ref()?;
@@ -288,28 +288,28 @@ fn every_head(scene: &Scene) -> Option<String> {
     all.then(|| "it names every head, which all are taken without it".into())
 }
 
-fn every_step(scene: &Scene) -> Option<String> {
+fn every_step(scene: &OptionScene) -> Option<String> {
     let PlannedRun { pipeline, options, aggregate, .. } = scene.made?;
     let calls = pipeline.timesteps(options).ok()?.len();
     let window = aggregate.steps.as_ref()?.resolve(calls).ok()?;
     (window == (0..calls)).then(|| "it names every step, which all are taken without it".into())
 }
 
-fn drawn_without_opacity(scene: &Scene) -> Option<String> {
+fn drawn_without_opacity(scene: &OptionScene) -> Option<String> {
     let display = scene.display.filter(|_| scene.made.is_none())?;
-    (display.style == Style::Contour).then(|| "--style contour draws lines over the image as it is".into())
+    display.style.without_opacity().map(|instead| format!("--style {} {instead}", display.style.name()))
 }
 
-fn drawn_without_colours(scene: &Scene) -> Option<String> {
+fn drawn_without_colours(scene: &OptionScene) -> Option<String> {
     let display = scene.display.filter(|_| scene.made.is_none())?;
-    (display.style == Style::Spotlight).then(|| "--style spotlight shows the image's own colours".into())
+    display.style.without_palette().map(|instead| format!("--style {} {instead}", display.style.name()))
 }
 
-fn one_scale_a_grid(scene: &Scene) -> Option<String> {
+fn one_scale_a_grid(scene: &OptionScene) -> Option<String> {
     (scene.given.command == "self-attention").then(|| "each resolution of self-attention has its own scale".into())
 }
 
-fn larger_already(scene: &Scene) -> Option<String> {
+fn larger_already(scene: &OptionScene) -> Option<String> {
     let (PlannedRun { options, .. }, display) = (scene.made?, scene.display?);
     let short = options.width.min(options.height);
     (short >= display.overlay_size)

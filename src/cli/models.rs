@@ -51,7 +51,7 @@ pub fn run(args: &ModelsArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         None => {
             let entries = entries();
-            if args.json { pretty(&Value::from_iter(entries.iter().map(Entry::json)))? } else { table(&entries) }
+            if args.json { pretty(&Value::from_iter(entries.iter().map(ListedModel::json)))? } else { table(&entries) }
         }
     };
     super::print::stdout(text.as_bytes())
@@ -105,14 +105,14 @@ fn memory([full, half]: &[MemoryPlan; 2]) -> String {
 }
 
 /// A line of the list.
-struct Entry {
+struct ListedModel {
     id: String,
     variant: Option<&'static str>,
     /// What it is, or why it cannot be used.
     found: Result<Description, String>,
 }
 
-impl Entry {
+impl ListedModel {
     fn json(&self) -> Value {
         match &self.found {
             Ok(found) => json!({
@@ -124,16 +124,16 @@ impl Entry {
     }
 }
 
-fn entries() -> Vec<Entry> {
+fn entries() -> Vec<ListedModel> {
     let embedded = open("embedded", Changes::default())
         .and_then(|checkpoint| checkpoint.describe())
         .map_err(|error| error.to_string());
-    let mut entries = vec![Entry { id: "embedded".into(), variant: None, found: embedded }];
+    let mut entries = vec![ListedModel { id: "embedded".into(), variant: None, found: embedded }];
     entries.extend(cached_pipelines(&HubOptions::default()).iter().map(cached_entry));
     entries
 }
 
-fn cached_entry(cached: &CachedPipeline) -> Entry {
+fn cached_entry(cached: &CachedPipeline) -> ListedModel {
     let open = |variant: Option<&str>| {
         let changes = Changes { variant: variant.map(String::from), ..Default::default() };
         let options = OpenOptions { changes, ..Default::default() };
@@ -147,11 +147,11 @@ fn cached_entry(cached: &CachedPipeline) -> Entry {
         },
         found => (None, found.map_err(|error| error.to_string())),
     };
-    Entry { id: cached.id(), variant, found }
+    ListedModel { id: cached.id(), variant, found }
 }
 
-fn table(entries: &[Entry]) -> String {
-    let name = |entry: &Entry| match entry.variant {
+fn table(entries: &[ListedModel]) -> String {
+    let name = |entry: &ListedModel| match entry.variant {
         None => entry.id.clone(),
         Some(variant) => format!("{} --variant {variant}", entry.id),
     };
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_cannot_be_used_says_why() {
-        let entry = Entry { id: "owner/xl".into(), variant: None, found: Err("SDXL is not supported".into()) };
+        let entry = ListedModel { id: "owner/xl".into(), variant: None, found: Err("SDXL is not supported".into()) };
         assert!(table(&[entry]).contains("owner/xl  cannot be used: SDXL is not supported"));
     }
 }

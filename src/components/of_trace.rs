@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::nmf::{self, Matrix};
 use crate::argument::{K, WORDS};
+use crate::figures::largest;
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::{Grid, Half, Trace, WordInfo};
 use crate::{Error, Result};
@@ -131,7 +132,7 @@ pub fn factorise(maps: &Maps, sites: &[String], count: usize, progress: &mut dyn
             by_head.into_iter().map(|((site, head), part)| (sites[site].clone(), head, share(part))).collect();
         // A stable order where shares are equal.
         heads.sort_by(|a, b| b.2.total_cmp(&a.2));
-        let top = map.iter().copied().fold(0.0, f64::max);
+        let top = largest(map.iter().copied());
         let map = map.iter().map(|value| if top > 0.0 { (value / top) as f32 } else { 0.0 }).collect();
         let words: Vec<_> = words.iter().zip(&by_word).map(|(word, &part)| (word.label(), share(part))).collect();
         let most = words.iter().fold(&words[0], |most, word| if word.1 > most.1 { word } else { most });

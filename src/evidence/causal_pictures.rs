@@ -3,6 +3,7 @@
 use super::record::Evidence;
 use super::redrawn::{CAUSAL, Picture};
 use crate::Result;
+use crate::figures::largest;
 use crate::render::{Base, Display, Scale, overlay};
 use crate::run::slug;
 use crate::trace::Grid;
@@ -28,8 +29,8 @@ pub fn draw(
     order: &[String],
 ) -> Result<Vec<Picture>> {
     let base = Base::new(image, display.overlay_size)?;
-    let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
-    let shared = causal.iter().map(|map| highest(map)).fold(0.0, f32::max);
+    let highest = |map: &[f32]| largest(map.iter().copied());
+    let shared = largest(causal.iter().map(|map| highest(map)));
     let mut pictures = Vec::with_capacity(causal.len());
     for (word, map) in evidence.words.iter_mut().zip(causal) {
         let place = order.iter().position(|name| *name == word.word).unwrap_or(0);

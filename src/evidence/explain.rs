@@ -69,7 +69,7 @@ impl Default for Ask {
 pub enum Redraw {
     /// Never; whether a word mattered is told from the prediction alone.
     Never,
-    /// Where it takes no more than [`CHEAP`] seconds at the run's own speed.
+    /// Where it takes no more than a minute at the run's own speed.
     #[default]
     Cheap,
     /// Always.
@@ -77,7 +77,7 @@ pub enum Redraw {
 }
 
 /// Seconds that images without a word may take without being asked for.
-pub const CHEAP: f64 = 60.0;
+const CHEAP: f64 = 60.0;
 
 /// What an explanation takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -461,7 +461,7 @@ pub fn options_of(pipeline: &Pipeline, run: &Run) -> Result<Options> {
 /// # Errors
 /// [`Error::Argument`] when `pipeline` is another checkpoint; [`Error::Trace`] when the run was
 /// made in a way that cannot be replayed.
-pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
+pub(crate) fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
     check_checkpoint(&run.record, pipeline)?;
     let options = options_of(pipeline, run)?;
     check_replay(run, pipeline, &options)?;
@@ -476,7 +476,7 @@ pub fn remade(run: &Run, pipeline: &Pipeline) -> Result<(Prompt, Options)> {
 /// # Errors
 /// [`Error::Trace`] when the run cannot be made again exactly; [`Error::Interrupted`] when
 /// `progress` breaks.
-pub fn shown(
+pub(crate) fn shown(
     run: &Run,
     image: &RgbImage,
     pipeline: &Pipeline,

@@ -19,16 +19,12 @@ pub mod shapley;
 mod verdict;
 
 pub use causal::{Change, Cut, Row, Trajectory, changes, context, replay, spread_steps};
-pub use explain::{Ask, CHEAP, Cost, Explanation, Redraw, check_checkpoint, judge_again, options_of, remade, shown};
-pub(crate) use explain::{check_image, check_replay};
+pub use explain::{Ask, Cost, Explanation, Redraw, check_checkpoint, judge_again, options_of};
+pub(crate) use explain::{check_image, check_replay, remade, shown};
 pub use figure::Figure;
 pub use record::{Evidence, FORMAT_VERSION, ShapleyOfWords};
-pub use redrawn::{
-    CAUSAL, CHANGED, Counterfactual, Dead, Picture, Reweight, Reweighted, changed_pixels, changed_share, without,
-};
+pub(crate) use redrawn::changed_pixels;
+pub use redrawn::{CAUSAL, CHANGED, Counterfactual, Dead, Picture, Reweight, Reweighted, changed_share, without};
 pub use sanity::{Level, Likeness, Sanity};
 pub use scores::{Agreement, edges};
-pub use verdict::{
-    Controls, LEAST_CHANGED, LEAST_EFFECT, MUCH_CHANGED, MUCH_EFFECT, Mattered, PARTLY, SHOWN, Shows, Thresholds,
-    WordEvidence, judge,
-};
+pub use verdict::{Controls, Mattered, SHOWN, Shows, Thresholds, WordEvidence, judge};

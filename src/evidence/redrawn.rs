@@ -443,7 +443,7 @@ impl Changed {
 }
 
 /// White where a channel of two images of one size differs by [`CHANGED`] or more, else black.
-pub fn changed_pixels(a: &RgbImage, b: &RgbImage) -> GrayImage {
+pub(crate) fn changed_pixels(a: &RgbImage, b: &RgbImage) -> GrayImage {
     reaching(&difference(a, b).0)
 }
 

@@ -146,6 +146,7 @@ pub fn edges(luminance: &[f32], image: Grid, grid: Grid) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::largest;
 
     #[test]
     fn ties_share_their_ranks() {
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn the_blob_is_in_the_middle_of_any_shape() {
         let blob = centre_blob(Grid::new(3, 5));
-        assert_eq!(blob.iter().copied().fold(0.0, f32::max), blob[7]);
+        assert_eq!(largest(blob.iter().copied()), blob[7]);
         assert_eq!(blob[0], blob[14]);
     }
 }

@@ -2,6 +2,7 @@
 //! does its map show where.
 
 use super::scores::{Agreement, centre_blob, edges};
+use crate::figures::largest;
 use crate::heatmap::Heatmaps;
 use crate::percent;
 use crate::trace::Grid;
@@ -17,18 +18,18 @@ use serde::{Deserialize, Serialize};
 
 /// Below this share of the prediction that the cut moved, the word did not matter: what parts
 /// articles from nouns with the fewest errors.
-pub const LEAST_EFFECT: f64 = 1.6e-4;
+const LEAST_EFFECT: f64 = 1.6e-4;
 
 /// From this share of the prediction on, the word mattered much: nine tenths of the nouns do.
-pub const MUCH_EFFECT: f64 = 1.4e-3;
+const MUCH_EFFECT: f64 = 1.4e-3;
 
 /// Below this share of the image that changes without the word, it did not matter. On the first 70
 /// held-out prompts it parts articles from things with the fewest errors.
-pub const LEAST_CHANGED: f64 = 0.003;
+const LEAST_CHANGED: f64 = 0.003;
 
 /// From this share of the image on, the word mattered much: three quarters of the things do, of the
 /// same prompts.
-pub const MUCH_CHANGED: f64 = 0.04;
+const MUCH_CHANGED: f64 = 0.04;
 
 /// From this IoU of the highest fifths on, a map that also beats its controls shows where. It parts
 /// the nouns' own maps from swapped ones with the fewest errors.
@@ -36,26 +37,26 @@ pub const SHOWN: f64 = 0.38;
 
 /// Below this IoU of the highest fifths a map does not show where: nine tenths of the swapped maps
 /// lie below.
-pub const PARTLY: f64 = 0.27;
+const PARTLY: f64 = 0.27;
 
 /// What decides both answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
-    /// As [`LEAST_EFFECT`].
+    /// Below this share of the prediction that the cut moved, a word did not matter.
     pub least_effect: f64,
-    /// As [`MUCH_EFFECT`].
+    /// From this share of the prediction on, it mattered much.
     #[serde(default)]
     pub much_effect: f64,
-    /// As [`LEAST_CHANGED`].
+    /// Below this share of the image that changes without it, a word did not matter.
     #[serde(default)]
     pub least_changed: f64,
-    /// As [`MUCH_CHANGED`].
+    /// From this share of the image on, it mattered much.
     #[serde(default)]
     pub much_changed: f64,
     /// As [`SHOWN`].
     #[serde(alias = "supported")]
     pub shown: f64,
-    /// As [`PARTLY`].
+    /// Below this IoU of the highest fifths a map does not show where.
     pub partly: f64,
 }
 
@@ -175,7 +176,7 @@ impl Controls {
     /// The best IoU of the highest fifths among them.
     pub fn best_iou(&self) -> f64 {
         let all = [Some(self.centre_blob), self.other_word, self.equal_mass_token, Some(self.edges)];
-        all.into_iter().flatten().map(|agreement| agreement.iou_top).fold(0.0, f64::max)
+        largest(all.into_iter().flatten().map(|agreement| agreement.iou_top))
     }
 }
 

@@ -5,6 +5,7 @@ use super::lexicon::{self, Claim, Direction, Role};
 use super::percentile::percentile;
 use super::things::of_its_things;
 use crate::argument::{BIND, EMPHASIS};
+use crate::figures::largest;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
 use crate::trace::{AttentionKind, Grid, Half, Trace, WordInfo, normalized};
 use crate::{Error, Result};
@@ -417,7 +418,7 @@ fn is_thing(role: Role, word: &str) -> bool {
 pub fn contrast(maps: &Heatmaps, word: &WordInfo) -> Option<f32> {
     let attention = maps.attention(&word.tokens);
     let mean = attention.iter().sum::<f32>() / attention.len().max(1) as f32;
-    (mean > 0.0).then(|| attention.iter().copied().fold(0.0, f32::max) / mean)
+    (mean > 0.0).then(|| largest(attention.iter().copied()) / mean)
 }
 
 /// Whether a contrast is neglect.

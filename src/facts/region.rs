@@ -2,6 +2,7 @@
 
 use super::lexicon;
 use crate::Result;
+use crate::figures::largest;
 use crate::heatmap::{self, Aggregate};
 use crate::trace::{Grid, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
@@ -181,7 +182,7 @@ pub fn by_cause(parts: &mut [RegionWord], words: &[WordInfo]) {
         let own = most.entry(group(part)).or_insert([-1.0; 2]);
         *own = [own[0].max(part.change.unwrap_or(-1.0)), own[1].max(share(part))];
     }
-    let largest = most.values().map(|own| own[0]).fold(0.0, f64::max);
+    let largest = largest(most.values().map(|own| own[0]));
     // Counted, faint, not tested; and the share.
     let of_group = |part: &RegionWord| match most.get(&group(part)) {
         Some(&[change, share]) if share >= 0.0 => (u8::from(change < FAINT * largest), share),
@@ -220,7 +221,7 @@ pub fn rank<'a>(
     let maps = heatmap::aggregate(trace, how, words)?;
     let in_area = |index: usize| {
         let (map, region) = (maps.word(index), region.as_ref()?);
-        let top = map.iter().copied().fold(0.0, f32::max);
+        let top = largest(map.iter().copied());
         let area: Vec<f32> = map.iter().map(|&value| f32::from(u8::from(value >= threshold * top))).collect();
         (top > 0.0).then(|| region.mean(&area))
     };
@@ -272,7 +273,7 @@ pub fn rank<'a>(
             TokenKind::Text | TokenKind::Padding => continue,
         };
         *number += 1;
-        let name = if *number > 1 { format!("{name}#{number}") } else { name.into() };
+        let name = WordInfo::label_of(name, *number);
         if !maps.is_silent(token) && !parts.iter().any(|part| part.special && part.word == name) {
             parts.push(part(name, true, &[token]));
         }

@@ -3,6 +3,7 @@
 
 use super::region::{Place, Region};
 use crate::argument::VERSUS;
+use crate::figures::largest;
 use crate::heatmap::{self, Aggregate};
 use crate::trace::{Grid, Trace, WordInfo};
 use crate::{Error, Result};
@@ -79,8 +80,8 @@ pub fn versus(
         }
         None => {
             let prevails = |word: usize| {
-                let sign = if word == 0 { 1.0 } else { -1.0 };
-                let top = map.iter().map(|value| sign * value).fold(0.0, f32::max);
+                let sign: f32 = if word == 0 { 1.0 } else { -1.0 };
+                let top = largest(map.iter().map(|value| sign * value));
                 let inside = map.iter().map(|value| top > 0.0 && sign * value >= threshold * top).collect();
                 let region = Place::Mask(inside, maps.grid).on(maps.grid)?;
                 Some(in_region(format!("more to {}", names[word]), &region))

@@ -8,6 +8,7 @@ mod own;
 mod remove;
 mod staging;
 mod target;
+pub(crate) mod tensors;
 
 pub(crate) use atomic::Partial;
 pub use atomic::{abandon, write_file, write_json, write_new_file};

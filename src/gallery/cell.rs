@@ -2,6 +2,7 @@
 //! words' maps as one picture.
 
 use super::plan::Cell;
+use crate::figures::largest;
 use crate::run::RunRecord;
 use crate::trace::Grid;
 use crate::{Error, Result};
@@ -53,7 +54,7 @@ pub fn write_cell_files(folder: &Path, cell: &Cell, record: &RunRecord, image: &
     let grid = record.latent;
     let factor = grid.height.max(grid.width).div_ceil(MAP_SIDE).max(1);
     let map = Grid::new(grid.height.div_ceil(factor), grid.width.div_ceil(factor));
-    let top = maps.iter().copied().fold(0.0, f32::max);
+    let top = largest(maps.iter().copied());
     // Each map has its first and last row twice, so that a browser that smooths it never sees its
     // neighbour.
     let tall = map.height + 2;
@@ -85,7 +86,8 @@ fn write(file: &Path, bytes: image::ImageResult<Vec<u8>>) -> Result<()> {
 }
 
 /// `values` on `grid` averaged over blocks of `factor x factor`; those cut by the border average
-/// what there is.
+/// what there is. Sums go cell by cell; those of pages (`report/pack.rs`) go row by row, and round
+/// otherwise.
 fn mean_cells(values: &[f32], grid: Grid, map: Grid, factor: usize) -> Vec<f32> {
     let mut out = vec![(0.0f32, 0u32); map.cells()];
     for (cell, &value) in values.iter().enumerate() {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be read; [`Error::Argument`] when it is no gallery.
-pub fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
+pub(super) fn read_cells(folder: &Path) -> Result<(Vec<IndexCell>, Vec<Failure>)> {
     let mut cells = HashMap::new();
     read_new(folder, &mut cells)?;
     add_changes(folder, &mut cells);
@@ -92,8 +92,8 @@ fn read_failures(folder: &Path) -> Vec<Failure> {
 /// cells.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Argument`] when a page is there that attnmap did not write;
-/// [`Error::Io`].
+/// [`Error::Argument`] when the folder is no gallery, or a page is there that attnmap did not
+/// write; [`Error::Io`].
 pub fn write_index(folder: &Path) -> Result<usize> {
     LiveIndex::new(folder, None).write()
 }

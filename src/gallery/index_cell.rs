@@ -4,7 +4,7 @@
 use super::cell::CellFacts;
 use crate::facts::Facts;
 use crate::run::RunRecord;
-use crate::trace::normalized;
+use crate::trace::{WordInfo, normalized};
 use serde_json::Value;
 
 /// A cell as the page needs it.
@@ -77,10 +77,10 @@ impl IndexCell {
         ];
         collect(&json(serde_json::to_value(record)), "", &mut numbers);
         let words = record.words.iter().map(|word| {
-            let suffix = if word.word.occurrence > 1 { format!("#{}", word.word.occurrence) } else { String::new() };
+            let name = WordInfo::label_of(&normalized(&word.word.text), word.word.occurrence);
             let mut numbers = Vec::new();
             collect(&json(serde_json::to_value(word)), "", &mut numbers);
-            IndexWord { name: normalized(&word.word.text) + &suffix, numbers }
+            IndexWord { name, numbers }
         });
         let words = words.collect();
         let expected = record.expectations.iter();

@@ -138,7 +138,8 @@ pub fn make(
         let Some((_, pipeline)) = &loaded else { continue };
         let given = pictures.iter().find(|(files, _)| first.init.as_ref() == Some(*files)).map(|(_, given)| given);
         let expect = plan.expect.as_ref();
-        let job = Job { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given, expect };
+        let job =
+            SeedPass { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given, expect };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
             Err(error) => Err(Error::input("checkpoint", error.to_string())),
@@ -211,7 +212,7 @@ pub(super) fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> 
 }
 
 /// One pass: cells that differ in their seed alone.
-struct Job<'a> {
+struct SeedPass<'a> {
     folder: &'a Path,
     hidden: &'a Path,
     aggregate: &'a Aggregate,
@@ -226,7 +227,7 @@ struct Job<'a> {
     expect: Option<&'a Expectations>,
 }
 
-impl Job<'_> {
+impl SeedPass<'_> {
     fn run(
         &self,
         pipeline: &Pipeline,

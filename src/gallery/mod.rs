@@ -32,7 +32,7 @@ pub use cell::{CellFacts, write_cell_files};
 pub use check::check_checkpoints;
 pub use expect::{Expected, judge};
 pub use folder::{Failure, check_folder};
-pub use index::{LeftOut, LiveIndex, read_cells, write_index};
+pub use index::{LeftOut, LiveIndex, write_index};
 pub use index_cell::{IndexCell, IndexWord};
 pub use index_page::index_page;
 pub use looks::{COVERAGE, CoverageFile, Looks};

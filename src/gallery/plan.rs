@@ -12,7 +12,7 @@ use crate::maker::texts_of_run;
 use crate::pipeline::{CheckpointChoice, InitFiles, LoadOptions, device_named, dtype_named};
 use crate::prompt::{Syntax, WordWeights, word_ranges};
 use crate::run::Sampling;
-use crate::trace::{By, normalized, tags, without_tags, without_word};
+use crate::trace::{By, WordInfo, normalized, tags, without_tags, without_word};
 use crate::{Error, Result};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -587,7 +587,7 @@ fn parts(variant: Variant, by: Option<By>, syntax: Syntax) -> Vec<Variant> {
         let text = prompt[range.clone()].to_owned();
         let same = |other: &&Range<usize>| normalized(&prompt[(*other).clone()]) == normalized(&text);
         let occurrence = 1 + told[..at].iter().filter(same).count();
-        let without = if occurrence > 1 { format!("{text}#{occurrence}") } else { text };
+        let without = WordInfo::label_of(&text, occurrence);
         let left = match by {
             By::Word => without_word(prompt, range.clone()),
             By::Tag => without_tags(prompt, std::slice::from_ref(range)),

@@ -30,9 +30,9 @@ pub struct Line {
 pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
     let kind = file.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
     let kind = match kind.as_deref() {
-        None | Some("txt" | "text") => Kind::Text,
-        Some("csv") => Kind::Csv,
-        Some("jsonl" | "ndjson") => Kind::Json,
+        None | Some("txt" | "text") => ListFormat::Text,
+        Some("csv") => ListFormat::Csv,
+        Some("jsonl" | "ndjson") => ListFormat::Json,
         Some(other) => {
             let reason = format!(
                 "{} ends in .{other}; prompts are read from .txt (a prompt a line), .csv (a header, commas) and \
@@ -47,14 +47,14 @@ pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let at = |line: usize, reason: String| Error::input(format!("{}:{line}", file.display()), reason);
     match kind {
-        Kind::Csv => csv_lines(text, &at),
-        Kind::Json => json_lines(text, &at),
-        Kind::Text => text_lines(text, &at),
+        ListFormat::Csv => csv_lines(text, &at),
+        ListFormat::Json => json_lines(text, &at),
+        ListFormat::Text => text_lines(text, &at),
     }
 }
 
 /// How a list is written.
-enum Kind {
+enum ListFormat {
     Text,
     Csv,
     Json,

@@ -18,7 +18,7 @@ const MOST: usize = 4_000;
 /// pictures.
 ///
 /// # Errors
-/// Those of [`read_cells`]; [`Error::Argument`] when there is nothing to show, or far too much;
+/// [`Error::Argument`] when the folder is no gallery, or there is nothing to show, or far too much;
 /// [`Error::Io`].
 pub fn write_sheet(folder: &Path, path: &Path) -> Result<usize> {
     let (cells, _) = read_cells(folder)?;

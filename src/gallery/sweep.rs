@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
 use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
+use crate::figures::largest;
 use crate::files::{Kind, Staging, Target, write_file, write_json};
 use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
@@ -205,7 +206,7 @@ impl Swept {
         let display = Display::default();
         let base = Base::new(&self.mean, display.overlay_size)?;
         let (maps, grid) = (self.collector.mean_maps(), self.collector.grid());
-        let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
+        let highest = |map: &[f32]| largest(map.iter().copied());
         let top = highest(&maps);
         let maps: Vec<&[f32]> = maps.chunks_exact(grid.cells()).collect();
         let overlays: Vec<RgbImage> = maps.iter().map(|map| overlay(&base, map, grid, top, &display)).collect();

@@ -9,6 +9,7 @@ use crate::argument::{
     AGGREGATE, ENCODER, GUIDANCE, HALF, HEADS, KEEP_GOCA, NO_STEP_MAPS, QUERIES, STEPS_WINDOW, TEXT_QUERIES,
     TRACE_NEGATIVE,
 };
+use crate::figures::largest;
 use crate::trace::{
     AttentionKind, Grid, Half, HalfMaps, PromptInfo, Site, SiteMaps, TokenInfo, TokenKind, Trace, WordInfo,
 };
@@ -425,7 +426,7 @@ fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a Prom
 /// come the shares of all `channels` in the region that the sources were made for.
 fn averaged(
     trace: &Trace,
-    sources: &[Source],
+    sources: &[MapSource],
     window: &Range<usize>,
     mapped: usize,
     channels: usize,
@@ -467,11 +468,11 @@ fn averaged(
 
 /// `map` as its share of `total` to a power, scaled so that its highest value is what it was.
 fn share_out(map: &mut [f32], total: &[f32], power: f32) {
-    let highest = map.iter().copied().fold(0.0, f32::max);
+    let highest = largest(map.iter().copied());
     let shared =
         |(value, total): (&mut f32, &f32)| *value = if *total > 0.0 { (*value / total).powf(power) } else { 0.0 };
     map.iter_mut().zip(total).for_each(shared);
-    let top = map.iter().copied().fold(0.0, f32::max);
+    let top = largest(map.iter().copied());
     if top > 0.0 {
         map.iter_mut().for_each(|value| *value *= highest / top);
     }
@@ -479,7 +480,7 @@ fn share_out(map: &mut [f32], total: &[f32], power: f32) {
 
 /// One thing that is resized and averaged: a head of a site's sum, or a site's head mean over a
 /// window of steps.
-struct Source<'a> {
+struct MapSource<'a> {
     values: Values<'a>,
     channels: usize,
     pixels: usize,
@@ -513,7 +514,7 @@ struct WindowSum {
     step: Vec<f32>,
 }
 
-impl Source<'_> {
+impl MapSource<'_> {
     /// One channel of the source, `[pixels]`, summed over the steps.
     fn plane<'a>(&'a self, channel: usize, window: &Range<usize>, scratch: &'a mut WindowSum) -> &'a [f32] {
         match self.values {
@@ -545,7 +546,7 @@ fn sources<'a>(
     how: &Aggregate,
     chosen: &[usize],
     region: &dyn Fn(Grid) -> Vec<f32>,
-) -> Result<Vec<Source<'a>>> {
+) -> Result<Vec<MapSource<'a>>> {
     let (sites, latent) = (&trace.recording.sites, trace.about.latent);
     let pixels = |site: &Site| site.height * site.width;
     let resampler = |site: &Site| Resampler::new(Grid::new(site.height, site.width), latent, Filter::Bicubic);
@@ -567,7 +568,7 @@ fn sources<'a>(
             };
             let (pixels, channels, weight) = (pixels(site), channels(site), site.heads as f32);
             let (region, covered) = region(site);
-            Ok(Source {
+            Ok(MapSource {
                 values: Values::Steps(steps),
                 channels,
                 pixels,
@@ -592,7 +593,7 @@ fn sources<'a>(
         let (resampler, (region, covered)) = (resampler(site), region(site));
         let heads = stored[index].sum.chunks_exact(channels * pixels).enumerate();
         let wanted = heads.filter(|(head, _)| how.heads.as_ref().is_none_or(|heads| heads.contains(*head)));
-        sources.extend(wanted.map(|(_, values)| Source {
+        sources.extend(wanted.map(|(_, values)| MapSource {
             values: Values::Head(values),
             channels,
             pixels,

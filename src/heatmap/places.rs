@@ -2,6 +2,7 @@
 //! threshold.
 
 use super::layout::Bounds;
+use crate::figures::largest;
 use crate::trace::Grid;
 use image::{GrayImage, Luma};
 use imageproc::contours::{BorderType, find_contours};
@@ -37,7 +38,7 @@ pub struct Outline {
 /// The cells of `map` `[grid.height, grid.width]` that reach `threshold` times its maximum: 255,
 /// the others 0. None of a map of zeros.
 pub fn region(map: &[f32], grid: Grid, threshold: f32) -> GrayImage {
-    let top = map.iter().copied().fold(0.0, f32::max);
+    let top = largest(map.iter().copied());
     let level = threshold * top;
     GrayImage::from_fn(grid.width as u32, grid.height as u32, |x, y| {
         let value = map[y as usize * grid.width + x as usize];
@@ -127,7 +128,7 @@ fn corners(points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
 /// Otsu's threshold of a map, as a share of its maximum: where what is above and what is below
 /// differ most (Otsu 1979). It is found on 256 levels; 0 for a map of zeros.
 pub fn otsu(map: &[f32]) -> f32 {
-    let top = map.iter().copied().fold(0.0, f32::max);
+    let top = largest(map.iter().copied());
     if top <= 0.0 {
         return 0.0;
     }

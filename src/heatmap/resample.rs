@@ -24,13 +24,13 @@ pub enum Filter {
 pub struct Resampler {
     from: Grid,
     to: Grid,
-    rows: Vec<Tap>,
-    columns: Vec<Tap>,
+    rows: Vec<GridTap>,
+    columns: Vec<GridTap>,
 }
 
 /// Where one output index reads: four source indices and their weights.
 #[derive(Debug, Clone, Copy)]
-struct Tap {
+struct GridTap {
     index: [usize; 4],
     weight: [f32; 4],
 }
@@ -82,19 +82,19 @@ impl Resampler {
     }
 }
 
-fn taps(from: usize, to: usize, filter: Filter) -> Vec<Tap> {
+fn taps(from: usize, to: usize, filter: Filter) -> Vec<GridTap> {
     let scale = from as f64 / to as f64;
     let clamp = |index: i64| index.clamp(0, from as i64 - 1) as usize;
     let tap = |out: usize| {
         let centre = scale * (out as f64 + 0.5);
         if filter == Filter::Nearest {
             let index = clamp(centre.floor() as i64);
-            return Tap { index: [index; 4], weight: [1.0, 0.0, 0.0, 0.0] };
+            return GridTap { index: [index; 4], weight: [1.0, 0.0, 0.0, 0.0] };
         }
         let source = centre - 0.5;
         let (floor, t) = (source.floor() as i64, source - source.floor());
         let weight = if filter == Filter::Bicubic { cubic(t) } else { [0.0, 1.0 - t, t, 0.0] };
-        Tap { index: [-1, 0, 1, 2].map(|offset| clamp(floor + offset)), weight: weight.map(|weight| weight as f32) }
+        GridTap { index: [-1, 0, 1, 2].map(|offset| clamp(floor + offset)), weight: weight.map(|weight| weight as f32) }
     };
     (0..to).map(tap).collect()
 }

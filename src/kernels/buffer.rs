@@ -4,27 +4,27 @@ use std::ops::{Deref, DerefMut};
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
 /// A fixed number of f32 values that start at a 64-byte boundary, so that no vector load straddles
 /// two cache lines.
 #[derive(Debug, Clone, Default)]
 pub struct Aligned {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     len: usize,
 }
 
 impl Aligned {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+        Self { lines: vec![CacheLine([0.0; 16]); len.div_ceil(16)], len }
     }
 
     /// At least `len` values in whatever state earlier use left them: scratch space that is written
     /// before it is read.
     pub fn at_least(&mut self, len: usize) -> &mut [f32] {
         if self.lines.len() * 16 < len {
-            self.lines = vec![Line([0.0; 16]); len.div_ceil(16)];
+            self.lines = vec![CacheLine([0.0; 16]); len.div_ceil(16)];
         }
         self.len = self.len.max(len);
         &mut self[..len]
@@ -35,8 +35,8 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is exactly 16 contiguous f32 (repr(C), size 64) and `len` never exceeds
-        // the lines held.
+        // SAFETY: `CacheLine` is exactly 16 contiguous f32 (repr(C), size 64) and `len` never
+        // exceeds the lines held.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }

@@ -120,7 +120,7 @@ impl Conv {
                 added,
             );
         }
-        let taps = Taps {
+        let taps = TapRows {
             map,
             geometry: self.geometry,
             size: (oh, ow),
@@ -165,7 +165,7 @@ impl Conv {
 }
 
 /// A convolution's input as rows of taps.
-struct Taps<'a> {
+struct TapRows<'a> {
     map: Map<'a>,
     geometry: Geometry,
     size: (usize, usize),
@@ -174,7 +174,7 @@ struct Taps<'a> {
     zeros: &'a [f32],
 }
 
-impl LeftRows for Taps<'_> {
+impl LeftRows for TapRows<'_> {
     fn rows(&self) -> usize {
         self.map.batch * self.size.0 * self.size.1
     }

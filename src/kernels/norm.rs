@@ -175,7 +175,7 @@ pub fn layer_norm(data: &[f32], eps: f64, affine: Affine) -> Vec<f32> {
     let rows = data.len() / channels.max(1);
     let write = |out: SharedMut| {
         threads::ranges(rows, 1, data.len() / 3, |range| {
-            Rows {
+            NormRows {
                 input: &data[range.start * channels..range.end * channels],
                 affine,
                 eps: eps as f32,
@@ -189,14 +189,14 @@ pub fn layer_norm(data: &[f32], eps: f64, affine: Affine) -> Vec<f32> {
     unsafe { filled(data.len(), write) }
 }
 
-struct Rows<'a> {
+struct NormRows<'a> {
     input: &'a [f32],
     affine: Affine<'a>,
     eps: f32,
     out: *mut f32,
 }
 
-impl SimdOp for Rows<'_> {
+impl SimdOp for NormRows<'_> {
     type Output = ();
 
     #[inline(always)]

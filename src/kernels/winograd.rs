@@ -47,7 +47,7 @@ pub(super) fn forward(
     let tiles = map.batch * down * across;
     let (input, output) = (map.channels, weights.columns());
     let panels = output.div_ceil(panel_width());
-    let job = Job { weights, map, sources, size: (height, width), tiles: (down, across), added };
+    let job = WinogradConv { weights, map, sources, size: (height, width), tiles: (down, across), added };
     let block = (HELD / (PLACES * input)).max(TILES).next_multiple_of(TILES).min(tiles);
     let write = |out: SharedMut| {
         MAPS.with_borrow_mut(|maps| {
@@ -75,7 +75,7 @@ pub(super) fn forward(
     unsafe { filled(map.batch * height * width * output, write) }
 }
 
-struct Job<'a> {
+struct WinogradConv<'a> {
     weights: &'a Packed,
     map: Map<'a>,
     sources: (&'a [Option<usize>], &'a [Option<usize>]),
@@ -84,7 +84,7 @@ struct Job<'a> {
     added: Added<'a>,
 }
 
-impl Job<'_> {
+impl WinogradConv<'_> {
     /// Batch, top and left of a tile in the output.
     fn place(&self, tile: usize) -> (usize, usize, usize) {
         let (down, across) = self.tiles;
@@ -94,7 +94,7 @@ impl Job<'_> {
 
 /// Transforms input tiles: `B^T d B`.
 struct Scatter<'a> {
-    job: &'a Job<'a>,
+    job: &'a WinogradConv<'a>,
     range: Range<usize>,
     first: usize,
     maps: SharedMut,
@@ -164,7 +164,7 @@ impl Scatter<'_> {
 
 /// The 36 products of some tiles with one panel of outputs, and their way back: `A^T m A`.
 struct Gather<'a> {
-    job: &'a Job<'a>,
+    job: &'a WinogradConv<'a>,
     panel: usize,
     range: Range<usize>,
     first: usize,
@@ -233,10 +233,10 @@ impl Gather<'_> {
     /// `depth` channels of the panel's weights from `channel` on; through `unpacked` where they lie
     /// in bf16.
     #[inline(always)]
-    fn weights(&self, channel: usize, depth: usize, width: usize, unpacked: &mut Aligned) -> Weights {
+    fn weights(&self, channel: usize, depth: usize, width: usize, unpacked: &mut Aligned) -> PanelWeights {
         let (packed, input) = (self.job.weights, self.job.map.channels);
         if packed.format() == Format::F32 {
-            return Weights { taps: packed.panel(self.panel, channel), stride: input, depth };
+            return PanelWeights { taps: packed.panel(self.panel, channel), stride: input, depth };
         }
         let taps = unpacked.as_mut_ptr();
         for tap in 0..9 {
@@ -251,18 +251,18 @@ impl Gather<'_> {
                 );
             }
         }
-        Weights { taps, stride: depth, depth }
+        PanelWeights { taps, stride: depth, depth }
     }
 }
 
 /// Some channels of a panel of weights: nine taps, `stride` lines apart.
-struct Weights {
+struct PanelWeights {
     taps: *const f32,
     stride: usize,
     depth: usize,
 }
 
-impl Weights {
+impl PanelWeights {
     /// `G g G^T`, to `[place][channel][column]`.
     #[inline(always)]
     unsafe fn transform<I: Isa>(&self, isa: I, out: *mut f32) {
@@ -295,7 +295,7 @@ impl Weights {
 
 /// The way back from products to outputs for the columns of one panel.
 struct Back<'a> {
-    job: &'a Job<'a>,
+    job: &'a WinogradConv<'a>,
     column: usize,
     plane: usize,
     out: *mut f32,

@@ -6,6 +6,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 use serde::{Deserialize, Serialize};
 
+use crate::figures::largest;
 use crate::files::{Target, write_json};
 use crate::heatmap::{Aggregate, aggregate};
 use crate::pipeline::Traced;
@@ -70,7 +71,7 @@ pub fn draw_lens(
     let mut size = runs[0].1.generation.image.dimensions();
     for (index, word) in words.iter().enumerate() {
         // One scale for a word, so that its pictures can be held against each other.
-        let top = maps.iter().flat_map(|maps| maps.word(index)).copied().fold(0.0, f32::max);
+        let top = largest(maps.iter().flat_map(|maps| maps.word(index)).copied());
         let drawn = runs.iter().zip(&maps).map(|((_, run), maps)| -> Result<(RgbImage, String)> {
             let base = Base::new(&run.generation.image, display.overlay_size)?;
             let share = crate::render::percent(maps.share(word));

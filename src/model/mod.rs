@@ -8,6 +8,7 @@ mod denoiser;
 #[cfg(test)]
 mod fixture;
 mod interrupt;
+#[doc(hidden)]
 pub mod layers;
 mod qwen3;
 mod resnet;

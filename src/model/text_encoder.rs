@@ -15,7 +15,7 @@ use candle_nn::VarBuilder;
 pub struct TextEncoder {
     token_embedding: Tensor,
     position_embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos_token_id: u32,
@@ -80,7 +80,7 @@ impl TextEncoder {
         let width = config.hidden_size;
         let token = embeddings.pp("token_embedding").get((config.vocab_size, width), "weight")?;
         let position = embeddings.pp("position_embedding").get((config.max_position_embeddings, width), "weight")?;
-        let layer = |index: usize| Layer::new(config, &b.pp("encoder").pp("layers").pp(index));
+        let layer = |index: usize| ClipLayer::new(config, &b.pp("encoder").pp("layers").pp(index));
         let projection = || Linear::without_bias(width, config.projection_dim, &root.pp("text_projection"));
         Ok(Self {
             token_embedding: token,
@@ -240,7 +240,7 @@ fn causal_mask(tokens: usize, device: &Device) -> Result<Tensor> {
 
 /// transformers `CLIPEncoderLayer`.
 #[derive(Debug, Clone)]
-struct Layer {
+struct ClipLayer {
     layer_norm1: LayerNorm,
     q_proj: Linear,
     k_proj: Linear,
@@ -253,7 +253,7 @@ struct Layer {
     fc2: Linear,
 }
 
-impl Layer {
+impl ClipLayer {
     fn new(config: &TextEncoderConfig, b: &Builder) -> Result<Self> {
         let (width, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let attention = b.pp("self_attn");

@@ -15,10 +15,10 @@ const EPS: f64 = 1e-6;
 /// to what the denoiser sees, and nobody else scales or shifts.
 #[derive(Debug, Clone)]
 pub struct Vae {
-    encoder: Encoder,
+    encoder: VaeEncoder,
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
-    decoder: Decoder,
+    decoder: VaeDecoder,
     scale: f64,
     shift: f64,
     layout: MemoryOrder,
@@ -68,10 +68,10 @@ impl Vae {
             wanted.then(|| Conv2d::new(channels, channels, 1, &b.pp(name))).transpose()
         };
         Ok(Self {
-            encoder: Encoder::new(config, &b.pp("encoder"))?,
+            encoder: VaeEncoder::new(config, &b.pp("encoder"))?,
             quant_conv: quant(config.use_quant_conv, 2 * latent, "quant_conv")?,
             post_quant_conv: quant(config.use_post_quant_conv, latent, "post_quant_conv")?,
-            decoder: Decoder::new(config, &b.pp("decoder"))?,
+            decoder: VaeDecoder::new(config, &b.pp("decoder"))?,
             scale: config.scaling_factor,
             shift: config.shift_factor,
             layout: b.layout(),
@@ -141,27 +141,27 @@ impl Vae {
 }
 
 #[derive(Debug, Clone)]
-struct Encoder {
+struct VaeEncoder {
     conv_in: Conv2d,
-    down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    down_blocks: Vec<EncoderBlock>,
+    mid_block: VaeMidBlock,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
 }
 
-impl Encoder {
+impl VaeEncoder {
     fn new(config: &VaeConfig, b: &Builder) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (first, last) = ends(channels);
         let block = |index: usize| {
             let input = channels[index.saturating_sub(1)];
             let halves = index + 1 < channels.len();
-            DownBlock::new(config, input, channels[index], halves, &b.pp("down_blocks").pp(index))
+            EncoderBlock::new(config, input, channels[index], halves, &b.pp("down_blocks").pp(index))
         };
         Ok(Self {
             conv_in: Conv2d::new(config.in_channels, first, 3, &b.pp("conv_in"))?,
             down_blocks: (0..channels.len()).map(block).collect::<Result<_>>()?,
-            mid_block: MidBlock::new(config, last, &b.pp("mid_block"))?,
+            mid_block: VaeMidBlock::new(config, last, &b.pp("mid_block"))?,
             conv_norm_out: GroupNorm::new(last, config.norm_num_groups, EPS, &b.pp("conv_norm_out"))?,
             conv_out: Conv2d::new(last, 2 * config.latent_channels, 3, &b.pp("conv_out"))?,
         })
@@ -178,26 +178,26 @@ impl Encoder {
 }
 
 #[derive(Debug, Clone)]
-struct Decoder {
+struct VaeDecoder {
     conv_in: Conv2d,
-    mid_block: MidBlock,
-    up_blocks: Vec<UpBlock>,
+    mid_block: VaeMidBlock,
+    up_blocks: Vec<DecoderBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
 }
 
-impl Decoder {
+impl VaeDecoder {
     fn new(config: &VaeConfig, b: &Builder) -> Result<Self> {
         let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let (last, first) = ends(&channels);
         let block = |index: usize| {
             let input = channels[index.saturating_sub(1)];
             let doubles = index + 1 < channels.len();
-            UpBlock::new(config, input, channels[index], doubles, &b.pp("up_blocks").pp(index))
+            DecoderBlock::new(config, input, channels[index], doubles, &b.pp("up_blocks").pp(index))
         };
         Ok(Self {
             conv_in: Conv2d::new(config.latent_channels, last, 3, &b.pp("conv_in"))?,
-            mid_block: MidBlock::new(config, last, &b.pp("mid_block"))?,
+            mid_block: VaeMidBlock::new(config, last, &b.pp("mid_block"))?,
             up_blocks: (0..channels.len()).map(block).collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::new(first, config.norm_num_groups, EPS, &b.pp("conv_norm_out"))?,
             conv_out: Conv2d::new(first, config.out_channels, 3, &b.pp("conv_out"))?,
@@ -228,12 +228,12 @@ fn resnets(config: &VaeConfig, input: usize, output: usize, count: usize, b: &Bu
 
 /// diffusers `DownEncoderBlock2D`.
 #[derive(Debug, Clone)]
-struct DownBlock {
+struct EncoderBlock {
     resnets: Vec<Resnet>,
     downsampler: Option<Downsample>,
 }
 
-impl DownBlock {
+impl EncoderBlock {
     fn new(config: &VaeConfig, input: usize, output: usize, halves: bool, b: &Builder) -> Result<Self> {
         Ok(Self {
             resnets: resnets(config, input, output, config.layers_per_block, b)?,
@@ -254,12 +254,12 @@ impl DownBlock {
 
 /// diffusers `UpDecoderBlock2D`.
 #[derive(Debug, Clone)]
-struct UpBlock {
+struct DecoderBlock {
     resnets: Vec<Resnet>,
     upsampler: Option<Upsample>,
 }
 
-impl UpBlock {
+impl DecoderBlock {
     fn new(config: &VaeConfig, input: usize, output: usize, doubles: bool, b: &Builder) -> Result<Self> {
         Ok(Self {
             resnets: resnets(config, input, output, config.layers_per_block + 1, b)?,
@@ -280,12 +280,12 @@ impl UpBlock {
 
 /// diffusers `UNetMidBlock2D`: resnet, single-head self-attention over the grid, resnet.
 #[derive(Debug, Clone)]
-struct MidBlock {
+struct VaeMidBlock {
     resnets: Vec<Resnet>,
     attention: Option<(GroupNorm, Attention)>,
 }
 
-impl MidBlock {
+impl VaeMidBlock {
     fn new(config: &VaeConfig, channels: usize, b: &Builder) -> Result<Self> {
         let attention = || -> Result<(GroupNorm, Attention)> {
             let b = b.pp("attentions").pp(0);

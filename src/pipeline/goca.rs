@@ -69,7 +69,7 @@ impl Pipeline {
             return Err(Error::argument(KEEP_GOCA, "GoCA's maps are of a UNet's layers"));
         };
         let cells = plan.grid.cells();
-        let image = || Kept {
+        let image = || ImageSums {
             shares: vec![0.0; (prompt.tokens.len() + 1) * cells],
             self_attention: vec![0.0; cells * cells],
             weights: vec![0.0; sites.len()],
@@ -90,7 +90,7 @@ impl Pipeline {
 
 /// Sums over the steps of one image.
 #[derive(Debug)]
-struct Kept {
+struct ImageSums {
     shares: Vec<f32>,
     self_attention: Vec<f32>,
     weights: Vec<f32>,
@@ -121,7 +121,7 @@ pub(super) struct GocaRecorder {
     /// The prompt's half of a site's probabilities, until its heads are weighted.
     probabilities: HashMap<usize, Tensor>,
     now: Now,
-    kept: Vec<Kept>,
+    kept: Vec<ImageSums>,
 }
 
 impl GocaRecorder {

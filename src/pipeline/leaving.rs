@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use bytesize::ByteSize;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
@@ -14,6 +13,7 @@ use super::free::free_memory;
 use super::options::LoadOptions;
 use crate::argument::{DTYPE, IGNORE_MEMORY};
 use crate::checkpoint::{Checkpoint, Part, Quantised, Weights};
+use crate::figures::gigabytes;
 use crate::{Error, Result};
 
 /// A text encoder that reads one prompt at a time.
@@ -116,7 +116,6 @@ impl<E: PromptEncoder> Residence<E> {
         };
         let free = if gone.device.is_cpu() { free_memory() } else { None };
         if let Some(free) = free.filter(|free| *free < needed && !gone.ignore_memory) {
-            let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
             return Err(Error::Unsupported {
                 what: format!(
                     "another text for {}, which needs {} beside the denoiser where {} are free,",

@@ -11,6 +11,7 @@ use super::leaving::PromptEncoder;
 use super::options::{LoadOptions, vae_dtype};
 use crate::argument::{DTYPE, IGNORE_MEMORY, SIZE};
 use crate::checkpoint::{Checkpoint, Part};
+use crate::figures::gigabytes;
 use crate::model::{Qwen3, T5};
 use crate::{Error, Result};
 
@@ -165,7 +166,6 @@ impl fmt::Display for MemoryPlan {
     /// `needs 18.6 GB: weights 13.9 GB (text_encoder 0.5, unet 10.3, vae 0.3; f32), about 4.7 GB
     /// for 1024x1024; 19.0 GB are free`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gigabytes = |bytes: u64| format!("{:.1} GB", ByteSize(bytes).as_gb());
         let part =
             |part: &PartMemory| format!("{} {:.1} in {}", part.part.folder(), ByteSize(part.bytes).as_gb(), part.dtype);
         let parts: Vec<String> = self.parts.iter().map(part).collect();

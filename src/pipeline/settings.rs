@@ -10,7 +10,8 @@ use crate::scheduler::SchedulerKind;
 
 impl Sampling {
     /// The options of a run of seed 0 with `pipeline`'s checkpoint; what is not asked for is the
-    /// checkpoint's own. The strength is a picture's ([`LoadedInit::put_into`](super::LoadedInit::put_into)).
+    /// checkpoint's own. The strength is a picture's
+    /// ([`LoadedInit::put_into`](super::LoadedInit::put_into)).
     pub fn resolve(&self, pipeline: &Pipeline) -> Options {
         let own = pipeline.default_options();
         let [height, width] = self.size.unwrap_or([own.height, own.width]);

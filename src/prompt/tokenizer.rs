@@ -195,7 +195,7 @@ impl Tokenizer {
             for (id, range) in ids.into_iter().zip(&ranges) {
                 items.extend(self.vectors.get(&id).map(|count| Item::Together(*count)));
                 items.push(if Some(id) == comma { Item::Comma } else { Item::Token });
-                pieces.push(Piece { id, range: stretch.source(range), weight: stretch.weight as f32 });
+                pieces.push(TokenPiece { id, range: stretch.source(range), weight: stretch.weight as f32 });
             }
         }
         let room = self.length - 2;
@@ -247,7 +247,7 @@ impl Tokenizer {
 
     /// Adds start, `pieces`, end and padding to `prompt`; start and end stand at these bytes of its
     /// text.
-    fn add_chunk(&self, prompt: &mut Prompt, pieces: &[Piece], start: usize, end: usize) {
+    fn add_chunk(&self, prompt: &mut Prompt, pieces: &[TokenPiece], start: usize, end: usize) {
         let first = prompt.ids.len();
         let mut add = |id, kind, range, weight| {
             let (index, position) = (prompt.tokens.len(), prompt.ids.len());
@@ -272,7 +272,7 @@ impl Tokenizer {
 
 /// A token of the text, before it has a place in a chunk.
 #[derive(Debug, Clone)]
-struct Piece {
+struct TokenPiece {
     id: u32,
     /// Bytes of the text as typed.
     range: Range<usize>,
@@ -281,14 +281,14 @@ struct Piece {
 
 /// A word of the text with all of its tokens, numbered through the text without start, end and
 /// padding.
-struct Found {
+struct TextWord {
     word: String,
     range: Range<usize>,
     tokens: Range<usize>,
 }
 
 /// The words of `stretch`, whose tokens cover `ranges` of it and are numbered from `first`.
-fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<Found> {
+fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<TextWord> {
     let mut position = 0;
     let word = |range: Range<usize>| {
         let start = position;
@@ -296,7 +296,7 @@ fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<Found>
             position += 1;
         }
         let word = stretch.text[range.clone()].to_owned();
-        Found { word, range: stretch.source(&range), tokens: first + start..first + position }
+        TextWord { word, range: stretch.source(&range), tokens: first + start..first + position }
     };
     fit_to_tokens(segment(&stretch.text), ranges).into_iter().map(word).collect()
 }
@@ -304,11 +304,11 @@ fn words(stretch: &Stretch, ranges: &[Range<usize>], first: usize) -> Vec<Found>
 impl Prompt {
     /// Puts in the words with at least one of the first `kept` tokens of the text, and the names of
     /// those with a token beyond.
-    fn name_words(&mut self, found: Vec<Found>, kept: usize) {
+    fn name_words(&mut self, found: Vec<TextWord>, kept: usize) {
         let own = self.tokens.iter().filter(|token| token.kind == TokenKind::Text);
         let places: Vec<usize> = own.map(|token| token.index).collect();
         let mut occurrences: HashMap<String, usize> = HashMap::new();
-        for Found { word, range, tokens } in found {
+        for TextWord { word, range, tokens } in found {
             if tokens.end > kept {
                 // These are for messages, where control characters have no place.
                 let shown: String = word.chars().filter(|c| !c.is_control()).collect();

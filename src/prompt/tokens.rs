@@ -104,7 +104,7 @@ impl Word {
 
     /// `apple`, or `apple#2` for the second one: the name that [`Prompt::select`] knows it by.
     pub fn label(&self) -> String {
-        if self.occurrence > 1 { format!("{}#{}", self.text, self.occurrence) } else { self.text.clone() }
+        WordInfo::label_of(&self.text, self.occurrence)
     }
 }
 

@@ -10,7 +10,7 @@ use unicode_normalization::char::is_combining_mark;
 
 /// What a character does in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CharacterKind {
     Space,
     /// Letters and digits: a run of them is a word.
     Letter,
@@ -25,19 +25,19 @@ enum Kind {
     Symbol,
 }
 
-fn kind(c: char) -> Kind {
+fn kind(c: char) -> CharacterKind {
     if c.is_whitespace() {
-        Kind::Space
+        CharacterKind::Space
     } else if is_katakana(c) {
-        Kind::Katakana
+        CharacterKind::Katakana
     } else if is_ideograph(c) {
-        Kind::Ideograph
+        CharacterKind::Ideograph
     } else if c.is_alphanumeric() {
-        Kind::Letter
+        CharacterKind::Letter
     } else if is_punctuation(c) {
-        Kind::Punctuation
+        CharacterKind::Punctuation
     } else {
-        Kind::Symbol
+        CharacterKind::Symbol
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn is_punctuation(c: char) -> bool {
 /// one.
 pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
     let mut words: Vec<Range<usize>> = Vec::new();
-    let mut last = Kind::Space;
+    let mut last = CharacterKind::Space;
     // Flags are pairs of regional indicators.
     let mut open_flag = false;
     let mut joined = false;
@@ -79,29 +79,29 @@ pub(super) fn segment(text: &str) -> Vec<Range<usize>> {
     while let Some((start, c)) = chars.next() {
         let end = start + c.len_utf8();
         let next = chars.peek().map(|&(_, c)| c);
-        if is_extension(c) && last != Kind::Space {
+        if is_extension(c) && last != CharacterKind::Space {
             joined = c == '\u{200d}';
             extend(&mut words, end);
             continue;
         }
         let mut kind = kind(c);
         if is_combining_mark(c) {
-            kind = Kind::Letter;
+            kind = CharacterKind::Letter;
         }
         // An apostrophe between letters is part of the word: don't, l'eau.
-        if matches!(c, '\'' | '\u{2019}') && last == Kind::Letter && next.is_some_and(char::is_alphabetic) {
-            kind = Kind::Letter;
+        if matches!(c, '\'' | '\u{2019}') && last == CharacterKind::Letter && next.is_some_and(char::is_alphabetic) {
+            kind = CharacterKind::Letter;
         }
         let indicator = matches!(c, '\u{1f1e6}'..='\u{1f1ff}');
         let continues = match kind {
-            Kind::Space | Kind::Ideograph => false,
-            Kind::Letter | Kind::Punctuation | Kind::Katakana => last == kind,
-            Kind::Symbol => last == kind && (joined || (indicator && open_flag)),
+            CharacterKind::Space | CharacterKind::Ideograph => false,
+            CharacterKind::Letter | CharacterKind::Punctuation | CharacterKind::Katakana => last == kind,
+            CharacterKind::Symbol => last == kind && (joined || (indicator && open_flag)),
         };
         open_flag = indicator && !(continues && open_flag);
         joined = false;
         last = kind;
-        if kind == Kind::Space {
+        if kind == CharacterKind::Space {
             continue;
         }
         if continues { extend(&mut words, end) } else { words.push(start..end) }

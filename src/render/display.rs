@@ -2,7 +2,7 @@
 
 use super::colormap::Colormap;
 use super::names::by_name;
-use super::style::Style;
+use super::styles::Style;
 use crate::argument::{OPACITY, OVERLAY_SIZE, SCALE, THRESHOLD};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ mod overlay;
 mod png;
 mod sheet;
 mod strip;
-mod style;
+mod styles;
 mod text;
 
 pub use canvas::{fill, frame};
@@ -23,5 +23,5 @@ pub use overlay::{Base, overlay, signed};
 pub use png::{png_text, write_gray_png, write_png};
 pub use sheet::{Sheet, Tile, contact_sheet, percent};
 pub use strip::strip;
-pub use style::Style;
+pub use styles::Style;
 pub use text::{Typesetter, missing_glyphs};

@@ -1,17 +1,13 @@
 //! One map over one image.
 
 use super::canvas::{luma, mix};
-use super::colormap::Colormap;
 use super::display::Display;
-use super::style::Style;
+use super::styles::{LaidMap, LaidPixel};
 use crate::heatmap::{Filter, Resampler};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
-
-/// The shares of the scale that `contour` draws lines at.
-pub(super) const LEVELS: [f32; 4] = [0.2, 0.4, 0.6, 0.8];
 
 /// How many times longer than wide an image may be whose short side alone says how large it is
 /// drawn.
@@ -19,9 +15,6 @@ pub(super) const THIN: usize = 16;
 
 /// Pixels of a side of the overlays of thinner images, at most.
 pub(super) const LONGEST: usize = 4096;
-
-/// The share of the scale from which on `alpha` is as dense as it gets.
-const COVERED: f32 = 0.6;
 
 /// An image at the size that overlays are drawn at.
 #[derive(Debug, Clone)]
@@ -94,91 +87,24 @@ pub fn overlay(base: &Base, map: &[f32], grid: Grid, top: f32, display: &Display
     let mut values = Resampler::new(grid, size, Filter::Bicubic).resize(map);
     let scale = if top > 0.0 { 1.0 / top } else { 0.0 };
     values.iter_mut().for_each(|value| *value = (*value * scale).clamp(0.0, 1.0));
-    // Line widths follow the size of the picture.
-    let line = size.height.min(size.width) as f32 / 256.0;
-    let painter = Painter { values: &values, size, line, display, table: display.colormap.table() };
+    let map = LaidMap {
+        values: &values,
+        size,
+        line: size.height.min(size.width) as f32 / 256.0,
+        opacity: display.opacity,
+        threshold: display.threshold,
+        table: display.colormap.table(),
+    };
+    let paint = display.style.painter().paint;
     let mut out = base.image.clone();
     let width = size.width;
     out.par_chunks_mut(3 * width).zip(base.grey.par_chunks(width)).enumerate().for_each(|(row, (pixels, grey))| {
         for (column, (pixel, &grey)) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(grey).enumerate() {
-            *pixel = painter.paint(row, column, *pixel, grey);
+            let value = map.values[row * width + column];
+            *pixel = paint(&map, &LaidPixel { row, column, image: *pixel, grey, value });
         }
     });
     out
-}
-
-struct Painter<'a> {
-    /// 0 to 1 of the scale, one value per pixel.
-    values: &'a [f32],
-    size: Grid,
-    line: f32,
-    display: &'a Display,
-    table: [[u8; 3]; 256],
-}
-
-impl Painter<'_> {
-    fn paint(&self, row: usize, column: usize, pixel: [u8; 3], grey: u8) -> [u8; 3] {
-        let value = self.values[row * self.size.width + column];
-        let opacity = self.display.opacity;
-        match self.display.style {
-            Style::Heat => {
-                // Grey below the colours: a hue then always means the scale and never the picture.
-                let under = mix(pixel, [grey; 3], opacity.sqrt());
-                mix(under, self.colour(value), opacity)
-            }
-            Style::Alpha => mix(pixel, self.colour(value), opacity * (value / COVERED).min(1.0)),
-            Style::Spotlight => mix([0; 3], pixel, 1.0 - opacity * (1.0 - value)),
-            Style::Contour => {
-                let slope = self.slope(row, column);
-                LEVELS.iter().fold(pixel, |pixel, &level| {
-                    let (near, far) = (self.stroke(value, level, slope, 1.3), self.stroke(value, level, slope, 2.9));
-                    mix(mix(pixel, [0; 3], 0.7 * far), self.colour(line_shade(level)), near)
-                })
-            }
-            Style::Mask => {
-                let threshold = self.display.threshold;
-                let dim = mix(mix(pixel, [grey; 3], opacity), [16; 3], 0.85 * opacity);
-                let inside = if value >= threshold && value > 0.0 { pixel } else { dim };
-                let edge =
-                    if threshold > 0.0 { self.stroke(value, threshold, self.slope(row, column), 1.0) } else { 0.0 };
-                mix(inside, self.colour(0.85), edge)
-            }
-        }
-    }
-
-    fn colour(&self, value: f32) -> [u8; 3] {
-        self.table[(value * 255.0 + 0.5) as usize]
-    }
-
-    /// How steep the map is at a pixel, in value per pixel.
-    fn slope(&self, row: usize, column: usize) -> f32 {
-        let Grid { height, width } = self.size;
-        let at = |row: usize, column: usize| self.values[row * width + column];
-        let dx = at(row, (column + 1).min(width - 1)) - at(row, column.saturating_sub(1));
-        let dy = at((row + 1).min(height - 1), column) - at(row.saturating_sub(1), column);
-        0.5 * dx.hypot(dy)
-    }
-
-    /// How much of a pixel a line at `level` covers: the distance to the line is the difference in
-    /// value over the slope.
-    fn stroke(&self, value: f32, level: f32, slope: f32, width: f32) -> f32 {
-        let distance = (value - level).abs() / slope.max(1e-4);
-        (0.5 * width * self.line + 0.5 - distance).clamp(0.0, 1.0)
-    }
-}
-
-/// Where on the colour scale the line at `level` has its colour: the lower part is too dark for
-/// lines.
-pub(super) fn line_shade(level: f32) -> f32 {
-    0.4 + 0.6 * level
-}
-
-impl Colormap {
-    /// A strip of the scale, left 0 and right 1.
-    pub(super) fn strip(self, width: u32, height: u32) -> RgbImage {
-        let last = (width.max(2) - 1) as f32;
-        RgbImage::from_fn(width, height, |x, _| Rgb(self.at(x as f32 / last)))
-    }
 }
 
 /// The colours of [`signed`]: above 0, and below. Okabe and Ito (2008).

@@ -3,8 +3,8 @@
 
 use super::canvas::{fill, mix, paste};
 use super::display::Display;
-use super::overlay::{Base, LEVELS, THIN, line_shade};
-use super::style::Style;
+use super::overlay::{Base, THIN};
+use super::styles::ScaleBar;
 use super::text::Typesetter;
 use image::{Rgb, RgbImage, imageops};
 use rayon::prelude::*;
@@ -50,7 +50,7 @@ pub struct Tile<'a> {
 /// `display` is how the overlays were drawn: below those that show the scale's colours stands the
 /// scale.
 pub fn contact_sheet(base: &Base, tiles: &[Tile], sheet: &Sheet, display: &Display, text: &mut Typesetter) -> RgbImage {
-    let plan = Plan::new(base, tiles.len() + 1);
+    let plan = SheetSizes::new(base, tiles.len() + 1);
     let pictures: Vec<&RgbImage> = [&base.image].into_iter().chain(tiles.iter().map(|tile| tile.overlay)).collect();
     let size = (plan.width as u32, plan.height as u32);
     let fit = |&picture: &&'_ RgbImage| -> RgbImage {
@@ -92,7 +92,7 @@ pub fn contact_sheet(base: &Base, tiles: &[Tile], sheet: &Sheet, display: &Displ
 }
 
 /// Sizes of a sheet in pixels.
-struct Plan {
+struct SheetSizes {
     columns: usize,
     rows: usize,
     /// Of a tile's picture.
@@ -109,7 +109,7 @@ struct Plan {
     radius: f32,
 }
 
-impl Plan {
+impl SheetSizes {
     fn new(base: &Base, cells: usize) -> Self {
         let (full_width, full_height) = (base.image.width() as usize, base.image.height() as usize);
         let short = full_width.min(full_height);
@@ -160,27 +160,19 @@ impl Plan {
         }
     }
 
-    /// The scale from 0 on the left to its top on the right, as the overlays show it. It has the
-    /// colours of `heat`, the lines of `contour`, and the part that `mask` leaves as it is. Nothing
-    /// is told by colours where the image alone is lit, so that the scale is a plain one.
+    /// The scale from 0 on the left to its top on the right, as the style of the overlays shows it.
     fn scale(&self, display: &Display, width: u32, height: u32) -> RgbImage {
         let (width, height) = (width.max(1), height.max(1));
         let last = (width.max(2) - 1) as f32;
-        match display.style {
-            Style::Heat | Style::Alpha => display.colormap.strip(width, height),
-            Style::Spotlight => RgbImage::from_fn(width, height, |x, _| Rgb(mix(DIM, FAINT, x as f32 / last))),
-            Style::Mask => RgbImage::from_fn(width, height, |x, _| {
-                let value = x as f32 / last;
-                Rgb(if value >= display.threshold && value > 0.0 { FAINT } else { DIM })
-            }),
-            Style::Contour => {
-                let half = (0.09 * self.size).max(1.0) / last;
-                RgbImage::from_fn(width, height, |x, _| {
-                    let near = LEVELS.iter().find(|level| (x as f32 / last - **level).abs() <= half);
-                    Rgb(near.map_or(DIM, |&level| display.colormap.at(line_shade(level))))
-                })
-            }
-        }
+        let bar = ScaleBar {
+            colormap: display.colormap,
+            threshold: display.threshold,
+            half_line: (0.09 * self.size).max(1.0) / last,
+            dim: DIM,
+            lit: FAINT,
+        };
+        let colour = display.style.painter().scale;
+        RgbImage::from_fn(width, height, |x, _| Rgb(colour(&bar, x as f32 / last)))
     }
 
     /// The scale below the word: its two ends in numbers, and a mark where the word's own peak

@@ -4,6 +4,7 @@ use super::canvas::paste;
 use super::overlay::{LONGEST, THIN};
 use super::sheet::{FAINT, INK, PAPER};
 use super::text::Typesetter;
+use crate::figures::largest;
 use image::{Rgb, RgbImage, imageops};
 
 /// The short side of a picture of a strip, at least.
@@ -33,7 +34,7 @@ pub fn strip(pictures: &[(&RgbImage, String)], title: &str, text: &mut Typesette
     let title = text.set(title, 1.1 * size, inner, 2);
     let head = margin + title.height + 0.5 * size;
     let captions: Vec<_> = pictures.iter().map(|(_, caption)| text.set(caption, size, cell, LINES)).collect();
-    let tallest = captions.iter().map(|caption| caption.height).fold(0.0, f32::max);
+    let tallest = largest(captions.iter().map(|caption| caption.height));
     let more = tallest - text.set("", size, cell, 1).height;
     let total = head + height as f32 + 1.9 * size + more + 0.5 * margin;
     let mut canvas = RgbImage::from_pixel((inner + 2.0 * margin).ceil() as u32, total.ceil() as u32, Rgb(PAPER));

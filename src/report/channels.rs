@@ -44,13 +44,13 @@ pub(super) fn of_site(
     let joint = stored.kind == AttentionKind::Joint;
     let with_image = joint.then(|| merged(trace, &own.sites[site], stored.channels(own.tokens), stored.heads));
     let maps = with_image.as_ref().unwrap_or(&own.sites[site]);
-    let mut parts = vec![Part { maps, channels: own.tokens + 1, taken: every(own.tokens + 1) }];
+    let mut parts = vec![ChannelPart { maps, channels: own.tokens + 1, taken: every(own.tokens + 1) }];
     if let Some(probes) = &recording.probes {
-        parts.push(Part { maps: &probes.sites[site], channels: probes.tokens, taken: every(probes.tokens) });
+        parts.push(ChannelPart { maps: &probes.sites[site], channels: probes.tokens, taken: every(probes.tokens) });
     }
     if let Some(negative) = negative {
         let (maps, channels) = (&negative.maps.sites[site], stored.channels(negative.maps.tokens));
-        parts.push(Part { maps, channels, taken: negative.kept.clone() });
+        parts.push(ChannelPart { maps, channels, taken: negative.kept.clone() });
     }
     if let [only] = &parts[..] {
         return (only.maps.sum.clone(), only.maps.steps.clone());
@@ -85,7 +85,7 @@ fn last_two_as_one(values: &[f32], channels: usize, groups: usize) -> Vec<f32> {
 }
 
 /// Channels that stand beside others.
-struct Part<'a> {
+struct ChannelPart<'a> {
     maps: &'a SiteMaps,
     channels: usize,
     taken: Vec<usize>,
@@ -93,7 +93,7 @@ struct Part<'a> {
 
 /// The `values` of `parts`, each of `groups` groups of channels, as groups that hold the taken
 /// channels of all.
-fn beside<T: Copy>(parts: &[Part], values: &[&[T]], groups: usize) -> Buffer<T> {
+fn beside<T: Copy>(parts: &[ChannelPart], values: &[&[T]], groups: usize) -> Buffer<T> {
     let mut out = Vec::new();
     for group in 0..groups {
         for (part, values) in parts.iter().zip(values) {

@@ -53,7 +53,7 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     });
     let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
     let pairs = align(&names(a), &names(b));
-    let mut words: Vec<Change> = pairs.iter().filter_map(|&pair| Change::of(pair, a, b)).collect();
+    let mut words: Vec<WordChange> = pairs.iter().filter_map(|&pair| WordChange::of(pair, a, b)).collect();
     let in_both = words.len();
     if words.is_empty() {
         return sentences;
@@ -61,7 +61,8 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     // The largest change first; little words follow what stands beside them and come together at
     // the end.
     words.sort_by(|p, q| p.filler.cmp(&q.filler).then(q.size().total_cmp(&p.size())));
-    let (told, rest): (Vec<&Change>, Vec<&Change>) = words.iter().partition(|word| !word.filler && word.tells());
+    let (told, rest): (Vec<&WordChange>, Vec<&WordChange>) =
+        words.iter().partition(|word| !word.filler && word.tells());
     sentences.extend(told.iter().take(TOLD).map(|word| word.sentence()));
     let followed: Vec<&str> = rest.iter().filter(|word| word.moved()).map(|word| word.label.as_str()).collect();
     if !followed.is_empty() {
@@ -71,7 +72,7 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     if more > 0 {
         sentences.push(format!("{more} more words changed; the table has them."));
     }
-    let placed: Vec<&Change> = words.iter().filter(|word| !word.diffuse).collect();
+    let placed: Vec<&WordChange> = words.iter().filter(|word| !word.diffuse).collect();
     let still = placed.iter().filter(|word| !word.moved()).count();
     if still > 0 {
         let lie = if still == 1 { "word lies" } else { "words lie" };
@@ -127,7 +128,7 @@ pub(super) fn settings(a: &[(String, String)], b: &[(String, String)]) -> Vec<[S
 }
 
 /// A word of both prompts, or a word and what stands in its place, first in A and then in B.
-struct Change {
+struct WordChange {
     label: String,
     filler: bool,
     /// Whether either map lies all over the image.
@@ -139,7 +140,7 @@ struct Change {
     pixels: [f32; 2],
 }
 
-impl Change {
+impl WordChange {
     /// `None` for what stands in one prompt alone, and where a run has no layout of the word, or
     /// its map is empty.
     fn of(pair: Pair, a: &ReportData, b: &ReportData) -> Option<Self> {
@@ -246,9 +247,9 @@ impl Change {
 mod tests {
     use super::*;
 
-    fn change(centres: [[f32; 2]; 2], shares: [f32; 2]) -> Change {
+    fn change(centres: [[f32; 2]; 2], shares: [f32; 2]) -> WordChange {
         let (label, pixels) = ("frog".into(), [128.0, 64.0]);
-        Change { label, filler: false, diffuse: false, centres, areas: [0.1, 0.1], shares, pixels }
+        WordChange { label, filler: false, diffuse: false, centres, areas: [0.1, 0.1], shares, pixels }
     }
 
     #[test]
@@ -264,9 +265,9 @@ mod tests {
 
     #[test]
     fn a_map_that_lies_everywhere_does_not_move() {
-        let diffuse = Change { diffuse: true, ..change([[0.6, 0.5], [0.25, 0.5]], [0.03, 0.031]) };
+        let diffuse = WordChange { diffuse: true, ..change([[0.6, 0.5], [0.25, 0.5]], [0.03, 0.031]) };
         assert!(!diffuse.moved() && !diffuse.tells());
-        let less = Change { shares: [0.09, 0.012], ..diffuse };
+        let less = WordChange { shares: [0.09, 0.012], ..diffuse };
         assert!(less.tells() && less.sentence().starts_with("“frog” is looked at less: -7.8 points"));
     }
 

@@ -3,6 +3,7 @@
 //! merged until the page fits its budget.
 
 use super::data::{ReportData, SiteData};
+use crate::figures::largest;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use flate2::{Compression, write::ZlibEncoder};
 use half::slice::HalfFloatSliceExt;
@@ -147,7 +148,7 @@ fn raw_size(data: &ReportData, detail: Detail) -> usize {
 }
 
 /// Packs at a stated detail, whatever the size.
-pub fn pack_with(data: &ReportData, detail: Detail) -> PackedMaps {
+fn pack_with(data: &ReportData, detail: Detail) -> PackedMaps {
     let mut bytes = Vec::new();
     let channels = data.channels();
     let steps = data.timesteps.len();
@@ -288,8 +289,7 @@ fn write_planes(bytes: &mut Vec<u8>, values: &[f32], height: usize, width: usize
     let at = bytes.len();
     let plane = (height * width).max(1);
     let top = if bits == 16 { 65535.0 } else { 255.0 };
-    let scales: Vec<f32> =
-        values.chunks_exact(plane).map(|p| p.iter().fold(0f32, |max, &v| max.max(v)) / top).collect();
+    let scales: Vec<f32> = values.chunks_exact(plane).map(|plane| largest(plane.iter().copied()) / top).collect();
     for scale in &scales {
         bytes.extend_from_slice(&scale.to_le_bytes());
     }

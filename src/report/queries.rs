@@ -31,7 +31,7 @@ pub struct PackedQueries {
 }
 
 /// One site on the page.
-struct Kept<'a> {
+struct ShownSite<'a> {
     own: &'a SiteQueries,
     /// Its position among the page's sites.
     position: usize,
@@ -40,7 +40,7 @@ struct Kept<'a> {
     factor: usize,
 }
 
-impl Kept<'_> {
+impl ShownSite<'_> {
     fn grid(&self) -> [usize; 2] {
         [self.own.site.height.div_ceil(self.factor), self.own.site.width.div_ceil(self.factor)]
     }
@@ -70,12 +70,12 @@ pub fn pack(queries: &Queries, data: &ReportData, budget: usize) -> PackedQuerie
         let largest = (0..encoders.len()).max_by_key(|&at| numbers(encoders[at])).unwrap_or(0);
         left_out.push(format!("the text encoder {}", encoders.remove(largest).name));
     }
-    let mut sites: Vec<Kept> = queries
+    let mut sites: Vec<ShownSite> = queries
         .sites
         .iter()
         .filter_map(|own| {
             let position = data.sites.iter().position(|site| site.path == own.site.path)?;
-            Some(Kept { own, position, used: data.sites[position].used, factor: 1 })
+            Some(ShownSite { own, position, used: data.sites[position].used, factor: 1 })
         })
         .collect();
     let most = budget - encoders.iter().map(|encoder| numbers(encoder)).sum::<usize>();
@@ -134,7 +134,7 @@ pub fn pack(queries: &Queries, data: &ReportData, budget: usize) -> PackedQuerie
 
 /// The queries of a site, averaged down, and the logarithm of the sum of the exponentials of each
 /// head's and cell's scores over all keys.
-fn reduced(layer: &QueriesKeys, site: &Kept, key_count: usize) -> (Vec<f16>, Vec<f32>) {
+fn reduced(layer: &QueriesKeys, site: &ShownSite, key_count: usize) -> (Vec<f16>, Vec<f32>) {
     let QueriesKeys { heads, head_dim, .. } = *layer;
     let ([rows, columns], [height, width]) = ([site.own.site.height, site.own.site.width], site.grid());
     let (queries, keys) = (layer.queries.to_f32_vec(), layer.keys.to_f32_vec());

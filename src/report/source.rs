@@ -1,4 +1,4 @@
-//! From a run's folder (or what `generate` still holds of it) to [`ReportData`].
+//! From a run's folder to [`ReportData`].
 
 use super::causal;
 use super::channels::{self, NegativeHalf};
@@ -27,44 +27,44 @@ use std::path::{Path, PathBuf};
 /// The page's file in a run folder.
 pub const FILE: &str = "report.html";
 
-/// What the page is made of, as `generate` holds it in memory and [`from_run`] reads it.
-pub struct Parts<'a> {
+/// What the page is made of, as [`from_run`] reads it.
+struct Parts<'a> {
     /// Name of the run folder.
-    pub name: &'a str,
+    name: &'a str,
     /// Where the run folder lies, as the user writes it.
-    pub place: &'a Path,
+    place: &'a Path,
     /// The content of `run.json`.
-    pub record: &'a RunRecord,
+    record: &'a RunRecord,
     /// The recorded attention.
-    pub trace: &'a Trace,
+    trace: &'a Trace,
     /// The bytes of `image.png`.
-    pub image: Vec<u8>,
+    image: Vec<u8>,
     /// Estimates of the image by 0-based step, as PNG bytes.
-    pub estimates: Vec<(usize, Vec<u8>)>,
+    estimates: Vec<(usize, Vec<u8>)>,
     /// The picture that the run set out from.
-    pub start: Option<Init>,
+    start: Option<Init>,
     /// What `attnmap explain` wrote, if it was run.
-    pub evidence: Option<Evidence>,
+    evidence: Option<Evidence>,
     /// Pictures that it made, as captions and PNG bytes.
-    pub figures: Vec<(String, Vec<u8>)>,
+    figures: Vec<(String, Vec<u8>)>,
     /// The causal maps that it made.
-    pub causal: Vec<CausalMap>,
+    causal: Vec<CausalMap>,
     /// The same seed without words.
-    pub without: Vec<Without>,
+    without: Vec<Without>,
     /// What `attnmap why` answered.
-    pub why: Vec<WhyAnswer>,
+    why: Vec<WhyAnswer>,
     /// The bytes of `words.png`, where it is there.
-    pub sheet: Option<Vec<u8>>,
+    sheet: Option<Vec<u8>>,
     /// What `attnmap attribute` found.
-    pub attributions: Vec<RegionAttribution>,
+    attributions: Vec<RegionAttribution>,
     /// What `attnmap components` found.
-    pub components: Option<Components>,
+    components: Option<Components>,
     /// Queries and keys, where the run kept them.
-    pub queries: Option<Queries>,
+    queries: Option<Queries>,
     /// A sweep of the prompt beside the run.
-    pub sweep: Option<SweepLink>,
+    sweep: Option<SweepLink>,
     /// Whether the run is a cell of a gallery, two folders above its own.
-    pub is_cell: bool,
+    is_cell: bool,
 }
 
 /// Writes `report.html` into a run folder, whole or not at all, and returns its path and size in
@@ -167,11 +167,11 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
     })
 }
 
-/// Everything the page shows of a run that is still in memory.
+/// Everything the page shows of a run, from its parts.
 ///
 /// # Errors
 /// [`Error::Trace`] when the parts do not fit each other.
-pub fn gather(parts: Parts<'_>) -> Result<ReportData> {
+fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
     let Parts { causal, without, why, sheet, sweep, attributions, components, queries, is_cell, .. } = parts;
     // Numbers of an older format are made again, as the maps are.

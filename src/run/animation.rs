@@ -1,16 +1,14 @@
 //! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of
 //! stills.
 
-use super::Run;
-use super::folder::read_png;
+use crate::figures::largest;
 use crate::files::{MARK, Target};
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
 use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, fill, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::{Rgb, RgbImage, imageops};
-use rayon::prelude::*;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const PAPER: [u8; 3] = [0x17, 0x17, 0x1b];
 const INK: [u8; 3] = [0xf2, 0xf0, 0xec];
@@ -73,8 +71,8 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
     // The scale needs every word, also those that are not drawn.
     let all: Vec<WordInfo> = every.iter().chain(chosen).cloned().collect();
     let steps = (0..trace.steps()).map(|step| step_maps(animation, step, &all)).collect::<Result<Vec<_>>>()?;
-    let highest = |map: &[f32]| map.iter().copied().fold(0.0, f32::max);
-    let shared = steps.iter().flat_map(|step| &step.maps[..every.len()]).map(|map| highest(map)).fold(0.0, f32::max);
+    let highest = |map: &[f32]| largest(map.iter().copied());
+    let shared = largest(steps.iter().flat_map(|step| &step.maps[..every.len()]).map(|map| highest(map)));
 
     std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let base = Base::new(image, display.overlay_size)?;
@@ -92,7 +90,7 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
     let mut files = Vec::new();
     for (index, (word, [file, stills])) in chosen.iter().zip(places).enumerate() {
         let at = every.len() + index;
-        let own = steps.iter().map(|step| highest(&step.maps[at])).fold(0.0, f32::max);
+        let own = largest(steps.iter().map(|step| highest(&step.maps[at])));
         let top = if display.scale == Scale::Shared { shared } else { own };
         let label = word.label();
         let pictures: Vec<RgbImage> = steps
@@ -209,70 +207,9 @@ fn apng(frames: &[RgbImage], seconds: f32) -> Result<Vec<u8>, png::EncodingError
     Ok(bytes)
 }
 
-/// The image estimates that a run kept, `steps/NN.png` counted from 1, as 0-based step and picture;
-/// none where there are none.
-///
-/// # Errors
-/// [`Error::Trace`] when a file there is no whole picture.
-pub fn kept_steps(run: &Run) -> Result<Vec<(usize, RgbImage)>> {
-    let decode = |(step, path): (usize, PathBuf)| Ok((step, read_png(&path)?.0));
-    kept_step_files(&run.folder).into_iter().map(decode).collect()
-}
-
-/// Pixels of an image whose estimates are kept unless said otherwise: decoding one takes a
-/// hundredth of the run, or less.
-const SMALL: usize = 256 * 256;
-
-/// How many estimates are kept, about.
-const ESTIMATES: usize = 8;
-
-/// At every how many of `steps` the estimate of an image of `height` x `width` pixels is kept
-/// unless said otherwise. It is about eight times, and never for a large image. Eight of the
-/// default run's 128x128 take 0.15 s and 0.2 MB.
-pub fn kept_by_default(height: usize, width: usize, steps: usize) -> Option<u32> {
-    let every = u32::try_from((steps / ESTIMATES).max(1)).ok()?;
-    (height * width <= SMALL).then_some(every)
-}
-
-/// Writes `images`, each with its 0-based step, where [`kept_steps`] finds them: `steps/NN.png`,
-/// numbered from 1.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn save_steps(run: &Path, images: &[(usize, RgbImage)]) -> Result<()> {
-    if images.is_empty() {
-        return Ok(());
-    }
-    let folder = run.join("steps");
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    images
-        .par_iter()
-        .try_for_each(|(step, image)| write_png(&folder.join(format!("{:02}.png", step + 1)), image, &[], true))
-}
-
-/// The files that [`kept_steps`] reads, in step order; other files in the folder are left alone.
-pub(crate) fn kept_step_files(run: &Path) -> Vec<(usize, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(run.join("steps")) else { return Vec::new() };
-    let number = |path: &Path| -> Option<usize> {
-        (path.extension()? == "png").then_some(())?;
-        path.file_stem()?.to_str()?.parse::<usize>().ok()?.checked_sub(1)
-    };
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut steps: Vec<(usize, PathBuf)> = files.filter_map(|path| Some((number(&path)?, path))).collect();
-    steps.sort();
-    steps
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn about_eight_estimates_of_small_images_are_kept() {
-        let kept = |steps: usize| steps / kept_by_default(128, 128, steps).unwrap() as usize;
-        assert_eq!([1, 4, 8, 15, 25, 50, 100].map(kept), [1, 4, 8, 15, 8, 8, 8]);
-        assert_eq!((kept_by_default(256, 256, 25), kept_by_default(264, 256, 25)), (Some(3), None));
-    }
 
     #[test]
     fn an_apng_says_how_many_frames_it_has_and_how_long_they_last() {

@@ -54,7 +54,7 @@ pub struct ListedRun {
 
 /// What a list needs of `run.json`, whatever version wrote it.
 #[derive(Deserialize)]
-struct Known {
+struct RecordSummary {
     #[serde(default)]
     kind: RunKind,
     prompt: String,
@@ -67,7 +67,7 @@ struct Known {
 /// `run.json` cannot be read are left out.
 pub fn list_runs(folder: &Path, most: usize) -> Vec<ListedRun> {
     let listed = |run: PathBuf| -> Option<ListedRun> {
-        let known: Known = serde_json::from_slice(&crate::files::read(&run.join(super::RECORD)).ok()?).ok()?;
+        let known: RecordSummary = serde_json::from_slice(&crate::files::read(&run.join(super::RECORD)).ok()?).ok()?;
         let made = fs::metadata(run.join("trace.safetensors")).or_else(|_| fs::metadata(run.join(super::RECORD)));
         let made = made.and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         Some(ListedRun {

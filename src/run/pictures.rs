@@ -3,8 +3,9 @@
 
 use super::record::overlay_file;
 use super::save_heatmaps;
+use crate::figures::largest;
 use crate::heatmap::{Aggregate, Encoder, Heatmaps, Measure, QuerySource, aggregate};
-use crate::render::{Base, Display, Scale, Sheet, Style, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
+use crate::render::{Base, Display, Scale, Sheet, Tile, Typesetter, contact_sheet, overlay, percent, write_png};
 use crate::trace::{Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -52,9 +53,9 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     if beside {
         let how = Aggregate { half: Half::Unconditional, ..how.clone() };
         let (_, _, others) = draw_words(trace, &how, display, &base, &negative)?;
-        drawn.extend(others.into_iter().map(|word| Drawn { label: format!("negative: {}", word.label), ..word }));
+        drawn.extend(others.into_iter().map(|word| DrawnWord { label: format!("negative: {}", word.label), ..word }));
     }
-    let tiles: Vec<Tile> = drawn.iter().map(Drawn::tile).collect();
+    let tiles: Vec<Tile> = drawn.iter().map(DrawnWord::tile).collect();
     let own = &tiles[..chosen.len()];
 
     let subfolder = folder.join("overlays");
@@ -84,7 +85,7 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
 }
 
 /// A word as it was drawn; values are mean attention probabilities of a step.
-struct Drawn {
+struct DrawnWord {
     label: String,
     overlay: RgbImage,
     top: f32,
@@ -92,7 +93,7 @@ struct Drawn {
     share: f32,
 }
 
-impl Drawn {
+impl DrawnWord {
     fn tile(&self) -> Tile<'_> {
         Tile { label: &self.label, overlay: &self.overlay, top: self.top, peak: self.peak, share: self.share }
     }
@@ -106,17 +107,17 @@ fn draw_words(
     display: &Display,
     base: &Base,
     chosen: &[WordInfo],
-) -> Result<(Heatmaps, f32, Vec<Drawn>)> {
+) -> Result<(Heatmaps, f32, Vec<DrawnWord>)> {
     let maps = aggregate(trace, how, chosen)?;
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let steps = maps.steps.max(1) as f32;
     let shared = shared_top(&maps, |word| prompt.is_special(word)) / steps;
     let draw = |(map, word): (&[f32], &WordInfo)| {
         let map: Vec<f32> = map.iter().map(|value| value / steps).collect();
-        let peak = map.iter().copied().fold(0.0, f32::max);
+        let peak = largest(map.iter().copied());
         let top = if display.scale == Scale::Shared { shared } else { peak };
         let overlay = overlay(base, &map, maps.grid, top, display);
-        Drawn { label: word.label(), overlay, top, peak, share: maps.share(word) }
+        DrawnWord { label: word.label(), overlay, top, peak, share: maps.share(word) }
     };
     let drawn = maps.words.par_chunks_exact(maps.grid.cells()).zip(chosen).map(draw).collect();
     Ok((maps, shared, drawn))
@@ -126,10 +127,10 @@ fn draw_words(
 /// and end tokens are left out: they hold most of the attention and would leave every word dark. In
 /// the unit of the maps.
 fn shared_top(maps: &Heatmaps, special: impl Fn(&WordInfo) -> bool) -> f32 {
-    let highest = |word: &WordInfo| maps.map_of(word).into_iter().fold(0.0, f32::max);
+    let highest = |word: &WordInfo| largest(maps.map_of(word));
     let words = || maps.chosen.iter();
-    let top = words().filter(|word| !special(word)).map(highest).fold(0.0, f32::max);
-    if top > 0.0 { top } else { words().map(highest).fold(0.0, f32::max) }
+    let top = largest(words().filter(|word| !special(word)).map(highest));
+    if top > 0.0 { top } else { largest(words().map(highest)) }
 }
 
 /// What a sheet with probes says of them.
@@ -155,10 +156,7 @@ fn words_about(trace: &Trace, maps: &Heatmaps, how: &Aggregate, display: &Displa
     );
     let (start, padding) = (maps.shares.first().copied().unwrap_or(0.0), maps.shares.last().copied().unwrap_or(0.0));
     let scale = match display.scale {
-        Scale::Shared if shared > 0.0 && display.style == Style::Contour => {
-            "one scale for all words, with lines at 20, 40, 60 and 80 % of it"
-        }
-        Scale::Shared if shared > 0.0 => "one colour scale for all words",
+        Scale::Shared if shared > 0.0 => display.style.shared_scale(),
         Scale::Shared => "no word has any attention",
         Scale::Word => "each word has its own colour scale, so colours cannot be compared between words",
     };

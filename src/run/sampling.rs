@@ -188,14 +188,14 @@ struct Written {
     steps: Option<usize>,
     #[serde(alias = "guidance_scale")]
     guidance: Option<f64>,
-    size: Option<Pair>,
+    size: Option<NumberPair>,
     /// `run.json` has the sides of the image apart.
     height: Option<usize>,
     width: Option<usize>,
     scheduler: Option<SchedulerKind>,
     spacing: Option<String>,
-    original_size: Option<Pair>,
-    crop: Option<Pair>,
+    original_size: Option<NumberPair>,
+    crop: Option<NumberPair>,
     strength: Option<f64>,
 }
 
@@ -203,12 +203,12 @@ struct Written {
 /// it.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Pair {
+enum NumberPair {
     Text(String),
     List([usize; 2]),
 }
 
-impl Pair {
+impl NumberPair {
     fn read<E: serde::de::Error>(self, parse: fn(&str) -> Result<[usize; 2], String>) -> Result<[usize; 2], E> {
         match self {
             Self::List([first, second]) => Ok([second, first]),

@@ -1,5 +1,6 @@
 //! What a place of a run's image is tied to by self-attention, as a picture and as numbers.
 
+use crate::figures::largest;
 use crate::files::Target;
 use crate::heatmap::Layout;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, frame, overlay, write_png};
@@ -66,7 +67,7 @@ pub fn draw_self_attention(
     std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let mut base = Base::new(image, display.overlay_size)?;
     let shown = maps.iter().map(|tied| {
-        let peak = tied.map.iter().copied().fold(0.0, f32::max);
+        let peak = largest(tied.map.iter().copied());
         let mut picture = overlay(&base, &tied.map, tied.grid, peak, display);
         frame_place(&mut picture, trace.about.image, bounds);
         (format!("{}x{}, {} sites", tied.grid.width, tied.grid.height, tied.sites), picture, peak)

@@ -1,6 +1,7 @@
 //! One word against another, as a picture and as numbers in the run's folder.
 
 use crate::facts::versus::Versus;
+use crate::figures::largest;
 use crate::files::{Target, write_json};
 use crate::render::{Base, Display, Typesetter, signed, strip, write_png};
 use crate::trace::Trace;
@@ -42,7 +43,7 @@ pub fn draw_versus(
     let [picture, numbers] = target.within(super::slug(&format!("{first} {second}"))).files([".png", ".json"])?;
     std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let base = Base::new(image, display.overlay_size)?;
-    let top = |map: &[f32]| map.iter().map(|value| value.abs()).fold(0.0, f32::max);
+    let top = |map: &[f32]| largest(map.iter().map(|value| value.abs()));
     let mut pictures = vec![(base.image.clone(), "the run".to_owned())];
     let attention = format!("looked at, up to {} more", crate::percent(top(&versus.map)));
     pictures.push((signed(&base, &versus.map, versus.grid, top(&versus.map)), attention));

@@ -23,7 +23,7 @@ const CLASS: ClassDefaults = ClassDefaults { rescales: true, ..DIFFUSERS };
 
 /// Which integral is approximated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Algorithm {
+struct DpmAlgorithm {
     /// Over the denoised sample (`++`) and not over the noise.
     plus_plus: bool,
     /// Of the SDE and not of the ODE: noise is drawn in each step.
@@ -49,7 +49,7 @@ pub(super) struct DpmSolver {
 pub(super) struct Solver {
     prediction: Prediction,
     range: Range,
-    algorithm: Algorithm,
+    algorithm: DpmAlgorithm,
     /// Heun's second-order formula in place of the midpoint one.
     pub heun: bool,
 }
@@ -60,10 +60,10 @@ impl Solver {
         let range = Range::new(config, None)?;
         let algorithm = match config.algorithm_type.as_deref() {
             // A config written by the DEIS class is read as this one.
-            None | Some("dpmsolver++" | "deis") => Algorithm { plus_plus: true, sde: false },
-            Some("dpmsolver") => Algorithm { plus_plus: false, sde: false },
-            Some("sde-dpmsolver++") => Algorithm { plus_plus: true, sde: true },
-            Some("sde-dpmsolver") => Algorithm { plus_plus: false, sde: true },
+            None | Some("dpmsolver++" | "deis") => DpmAlgorithm { plus_plus: true, sde: false },
+            Some("dpmsolver") => DpmAlgorithm { plus_plus: false, sde: false },
+            Some("sde-dpmsolver++") => DpmAlgorithm { plus_plus: true, sde: true },
+            Some("sde-dpmsolver") => DpmAlgorithm { plus_plus: false, sde: true },
             Some(other) => {
                 let accepted = "dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver";
                 return Err(refuse(config, "algorithm_type", other, accepted));
@@ -217,9 +217,9 @@ pub(super) struct StepWeights {
 }
 
 impl StepWeights {
-    fn new(algorithm: Algorithm, from: LambdaLevel, to: LambdaLevel, h: f32) -> Self {
+    fn new(algorithm: DpmAlgorithm, from: LambdaLevel, to: LambdaLevel, h: f32) -> Self {
         match algorithm {
-            Algorithm { plus_plus: true, sde: false } => {
+            DpmAlgorithm { plus_plus: true, sde: false } => {
                 let e = (-h).exp() - 1.0;
                 Self {
                     sample: to.sigma / from.sigma,
@@ -229,7 +229,7 @@ impl StepWeights {
                     noise: 0.0,
                 }
             }
-            Algorithm { plus_plus: false, sde: false } => {
+            DpmAlgorithm { plus_plus: false, sde: false } => {
                 let e = h.exp() - 1.0;
                 Self {
                     sample: to.alpha / from.alpha,
@@ -239,7 +239,7 @@ impl StepWeights {
                     noise: 0.0,
                 }
             }
-            Algorithm { plus_plus: true, sde: true } => {
+            DpmAlgorithm { plus_plus: true, sde: true } => {
                 let e = 1.0 - (-2.0 * h).exp();
                 Self {
                     sample: to.sigma / from.sigma * (-h).exp(),
@@ -249,7 +249,7 @@ impl StepWeights {
                     noise: to.sigma * e.max(0.0).sqrt(),
                 }
             }
-            Algorithm { plus_plus: false, sde: true } => {
+            DpmAlgorithm { plus_plus: false, sde: true } => {
                 let e = h.exp() - 1.0;
                 Self {
                     sample: to.alpha / from.alpha,

@@ -26,7 +26,7 @@ pub(super) struct Kdpm2 {
     /// One entry per call; the sigma of a call in the middle is that of the end of its step, which
     /// noise is added to.
     levels: SigmaLevels,
-    steps: Vec<Step>,
+    steps: Vec<StepLevels>,
     ancestral: bool,
     /// The sample that a step set out from, once its first call is done.
     origin: Option<Tensor>,
@@ -34,7 +34,7 @@ pub(super) struct Kdpm2 {
 
 /// The levels of one step; it begins at [`SigmaLevels::sigmas`].
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct StepLevels {
     /// Where the second call is made; 0 for the last step, which has none.
     middle: f32,
     /// Where the step ends, before noise is added.
@@ -53,7 +53,7 @@ impl Kdpm2 {
         }
         let single = SigmaLevels::to_zero(schedule.spacing, timesteps, &sigmas)?;
         let ends = single.sigmas.windows(2);
-        let steps: Vec<Step> = ends
+        let steps: Vec<StepLevels> = ends
             .map(|ends| {
                 let (from, to) = (ends[0], ends[1]);
                 let (down, up) = if ancestral_form { ancestral(from, to) } else { (to, 0.0) };
@@ -67,7 +67,7 @@ impl Kdpm2 {
                     false => above - (above - below) * 0.5,
                 };
                 let middle = if to == 0.0 { 0.0 } else { middle.exp() };
-                Step { middle, down, up }
+                StepLevels { middle, down, up }
             })
             .collect();
 

@@ -80,7 +80,7 @@ pub fn build(config: &SchedulerConfig, kind: Option<SchedulerKind>, steps: usize
 ///
 /// # Errors
 /// As [`build`], and [`Error::Argument`] when the share holds fewer timesteps than `steps`.
-pub fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
+pub(crate) fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
     Ok(Box::new(lcm::Lcm::new(config, steps, strength)?))
 }
 
@@ -123,7 +123,7 @@ impl NoiseLevel {
 /// whether the checkpoint was trained by flow matching.
 ///
 /// # Errors
-/// As [`alpha_bar`].
+/// [`Error::Config`] naming a field whose value is not supported.
 pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<Option<NoiseLevel>> {
     if flows {
         let share = timestep as f64 / config.num_train_timesteps.unwrap_or(1000) as f64;
@@ -138,7 +138,7 @@ pub fn level(config: &SchedulerConfig, flows: bool, timestep: usize) -> Result<O
 ///
 /// # Errors
 /// [`Error::Config`] naming a field whose value is not supported.
-pub fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
+pub(crate) fn alpha_bar(config: &SchedulerConfig, timestep: usize) -> Result<Option<f64>> {
     ddim::alpha_bar(config, timestep)
 }
 
@@ -163,7 +163,7 @@ pub fn as_stable_diffusion(config: &SchedulerConfig, kind: Option<SchedulerKind>
 
 /// As [`as_stable_diffusion`], for diffusers' `StableDiffusionInpaintPipeline`: it leaves
 /// `clip_sample` as it is, and sets `skip_prk_steps` to true.
-pub fn as_inpainting(config: &SchedulerConfig, kind: Option<SchedulerKind>) -> SchedulerConfig {
+pub(crate) fn as_inpainting(config: &SchedulerConfig, kind: Option<SchedulerKind>) -> SchedulerConfig {
     let own_class = kind.is_none_or(|kind| kind.class_name() == config.class_name);
     let skips = own_class || config.skip_prk_steps.is_some();
     SchedulerConfig {

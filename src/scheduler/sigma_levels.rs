@@ -11,6 +11,7 @@ use super::sigmas::{SigmaSpacing, check_falling, timestep_of_sigma};
 use super::step::{Scheduler, Stepped, in_f32};
 use crate::Result;
 use crate::checkpoint::SchedulerConfig;
+use crate::figures::largest;
 use candle_core::Tensor;
 use std::fmt;
 
@@ -138,7 +139,7 @@ impl SigmaLevels {
     /// From timesteps and their sigmas, the final one included.
     pub(super) fn new(spacing: Spacing, timesteps: Vec<f64>, sigmas: Vec<f32>, steps: usize) -> Result<Self> {
         check_falling(&sigmas[..timesteps.len()], steps)?;
-        let largest = sigmas.iter().copied().fold(0f32, f32::max);
+        let largest = largest(sigmas.iter().copied());
         let init_noise_sigma = match spacing {
             Spacing::Linspace | Spacing::Trailing => largest,
             // Leading runs start below the full noise level, as if the sample had a signal.

@@ -47,7 +47,7 @@ impl PromptReader {
         let Typed { prompt: text, emphasis, long } = typed;
         let syntax = Syntax { emphasis: *emphasis, long: *long };
         let prompt = self.tokenizer.read(text, syntax)?;
-        let places = Places::of(text);
+        let places = Utf16Places::of(text);
         let own = prompt.tokens.iter().filter(|token| token.kind == TokenKind::Text);
         let tokens: Vec<[usize; 2]> = own.clone().map(|token| places.range(&token.range)).collect();
         let starts = prompt.tokens.iter().enumerate().filter(|(_, token)| token.kind == TokenKind::Start).skip(1);
@@ -84,9 +84,9 @@ fn same(a: Option<&str>, b: &str) -> bool {
 }
 
 /// Bytes of a text as UTF-16 units.
-struct Places(Vec<usize>);
+struct Utf16Places(Vec<usize>);
 
-impl Places {
+impl Utf16Places {
     fn of(text: &str) -> Self {
         let mut units = vec![0; text.len() + 1];
         let mut count = 0;

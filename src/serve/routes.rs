@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-type Server = State<Arc<Shared>>;
+type SharedState = State<Arc<Shared>>;
 
 /// All that the server answers.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -91,18 +91,18 @@ fn entry(shared: &Shared, name: &str) -> Result<Arc<HistoryEntry>> {
     shared.history.entry(name).ok_or_else(|| no_run(name))
 }
 
-async fn the_page(State(shared): Server) -> Response {
+async fn the_page(State(shared): SharedState) -> Response {
     html(page::page(&shared.about))
 }
 
-async fn events(State(shared): Server) -> Response {
+async fn events(State(shared): SharedState) -> Response {
     match listen(shared) {
         Some(events) => events.into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response(),
     }
 }
 
-async fn check(State(shared): Server, bytes: Bytes) -> Response {
+async fn check(State(shared): SharedState, bytes: Bytes) -> Response {
     apart(move || {
         let typed: Typed = body(&bytes)?;
         Ok(json(&shared.reader.check(&typed)?))
@@ -110,7 +110,7 @@ async fn check(State(shared): Server, bytes: Bytes) -> Response {
     .await
 }
 
-async fn add(State(shared): Server, bytes: Bytes) -> Response {
+async fn add(State(shared): SharedState, bytes: Bytes) -> Response {
     let job = match body::<Job>(&bytes).and_then(|job| job.check().map(|()| job)) {
         Ok(job) => job,
         Err(error) => return refused(&error),
@@ -129,13 +129,13 @@ async fn add(State(shared): Server, bytes: Bytes) -> Response {
 
 /// The number of a job.
 #[derive(Deserialize)]
-struct Number {
+struct JobNumber {
     job: u64,
 }
 
-async fn stop(State(shared): Server, bytes: Bytes) -> Response {
-    match body::<Number>(&bytes) {
-        Ok(Number { job }) => {
+async fn stop(State(shared): SharedState, bytes: Bytes) -> Response {
+    match body::<JobNumber>(&bytes) {
+        Ok(JobNumber { job }) => {
             let stopped = shared.queue.stop(job);
             shared.events.tell("queue", &shared.queue.state());
             json(&json!({"stopped": stopped}))
@@ -150,7 +150,7 @@ struct Pin {
     run: Option<String>,
 }
 
-async fn pin(State(shared): Server, bytes: Bytes) -> Response {
+async fn pin(State(shared): SharedState, bytes: Bytes) -> Response {
     apart(move || {
         let Pin { run } = body(&bytes)?;
         let name = run.clone().unwrap_or_default();
@@ -169,7 +169,7 @@ struct OfRun {
     image: bool,
 }
 
-async fn side(State(shared): Server, bytes: Bytes) -> Response {
+async fn side(State(shared): SharedState, bytes: Bytes) -> Response {
     apart(move || {
         let OfRun { run, choice, image } = body(&bytes)?;
         Ok(json(&shared.side(&run, &choice)?.json(Some(&run), image)?))
@@ -187,7 +187,7 @@ struct Two {
     sentences: bool,
 }
 
-async fn differences(State(shared): Server, bytes: Bytes) -> Response {
+async fn differences(State(shared): SharedState, bytes: Bytes) -> Response {
     apart(move || {
         let Two { a, b, sentences } = body(&bytes)?;
         let whole = SideChoice::default();
@@ -201,7 +201,7 @@ async fn differences(State(shared): Server, bytes: Bytes) -> Response {
     .await
 }
 
-async fn thumb(State(shared): Server, Path((_, run)): Path<(String, String)>) -> Response {
+async fn thumb(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {
     apart(move || {
         let bytes = shared.history.thumb(&run).ok_or_else(|| no_run(&run))?;
         Ok(picture("image/jpeg", bytes.to_vec()))
@@ -209,7 +209,7 @@ async fn thumb(State(shared): Server, Path((_, run)): Path<(String, String)>) ->
     .await
 }
 
-async fn image(State(shared): Server, Path((_, run)): Path<(String, String)>) -> Response {
+async fn image(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {
     apart(move || {
         let path = entry(&shared, &run)?.folder.join("image.png");
         let bytes = files::read(&path).map_err(Error::io(&path))?;
@@ -223,19 +223,19 @@ async fn image(State(shared): Server, Path((_, run)): Path<(String, String)>) ->
 }
 
 /// The page of a run, made anew: a file of this name may hold the script of another.
-async fn report_of(State(shared): Server, Path((_, run)): Path<(String, String)>) -> Response {
+async fn report_of(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {
     apart(move || Ok(html(report::page(&report::from_run(&entry(&shared, &run)?.folder)?)))).await
 }
 
-async fn tests(State(shared): Server, Path((_, run)): Path<(String, String)>) -> Response {
+async fn tests(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {
     apart(move || Ok(json(&tested::tests(&*entry(&shared, &run)?)?))).await
 }
 
-async fn figure(State(shared): Server, Path((_, run, index)): Path<(String, String, usize)>) -> Response {
+async fn figure(State(shared): SharedState, Path((_, run, index)): Path<(String, String, usize)>) -> Response {
     apart(move || Ok(picture("image/png", tested::figure(&*entry(&shared, &run)?, index)?))).await
 }
 
-async fn compare(State(shared): Server, Path((_, a, b)): Path<(String, String, String)>) -> Response {
+async fn compare(State(shared): SharedState, Path((_, a, b)): Path<(String, String, String)>) -> Response {
     apart(move || {
         let data = |name: &str| report::from_run(&entry(&shared, name)?.folder);
         Ok(html(report::compare_page(&data(&a)?, &data(&b)?, [None, None])?))

@@ -9,6 +9,7 @@ use super::side::{Side, SideChoice, picture_url};
 use crate::argument::RUN;
 use crate::checkpoint::Checkpoint;
 use crate::evidence::{Ask, Cut, Explanation, Redraw, Reweight, check_checkpoint, options_of};
+use crate::figures::gigabytes;
 use crate::files::{Target, check_own};
 use crate::heatmap::Aggregate;
 use crate::maker::{Maker, RunEvent, adapter_warnings, warnings};
@@ -247,8 +248,7 @@ impl Worker {
         let needed = plan.peak().saturating_sub(plan.weights());
         match free_memory() {
             Some(free) if needed > free => {
-                let reason =
-                    format!("it needs {:.1} GB of memory, and {:.1} GB are free", gigabytes(needed), gigabytes(free));
+                let reason = format!("it needs {} of memory, and {} are free", gigabytes(needed), gigabytes(free));
                 Err(Error::input("size", reason))
             }
             _ => Ok(()),
@@ -286,10 +286,6 @@ const BATCH: usize = 4;
 
 /// Images of a word times 0 to 2.
 const TIMES: [f32; 5] = [0.0, 0.5, 1.0, 1.5, 2.0];
-
-fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
-}
 
 /// The estimates of an image that are shown while it forms: those that the run keeps, and others
 /// while they cost little.

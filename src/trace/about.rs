@@ -87,7 +87,12 @@ impl WordInfo {
 
     /// The [label](Self::label) of a word that reads `text`, for what holds no more of it.
     pub(crate) fn label_of(text: &str, occurrence: usize) -> String {
-        if occurrence > 1 { format!("{text}#{occurrence}") } else { text.to_owned() }
+        if occurrence > 1 { Self::numbered(text, occurrence) } else { text.to_owned() }
+    }
+
+    /// The label with its number also where that is 1, among words that read alike.
+    pub(super) fn numbered(text: &str, occurrence: usize) -> String {
+        format!("{text}#{occurrence}")
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 /// A slice of plain numbers, owned or memory-mapped; reads as `&[T]`.
 #[derive(Debug, Clone)]
-pub struct Buffer<T>(Kind<T>);
+pub struct Buffer<T>(BufferStorage<T>);
 
 #[derive(Debug, Clone)]
-enum Kind<T> {
+enum BufferStorage<T> {
     Owned(Arc<Vec<T>>),
     /// Bytes of the map, checked at construction to be aligned and a whole number of `T`.
     Mapped(Arc<Mmap>, Range<usize>),
@@ -25,7 +25,7 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
     pub(crate) fn mapped(map: &Arc<Mmap>, bytes: Range<usize>) -> Self {
         let slice = &map[bytes.clone()];
         if cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(slice).is_ok() {
-            return Self(Kind::Mapped(map.clone(), bytes));
+            return Self(BufferStorage::Mapped(map.clone(), bytes));
         }
         let size = size_of::<T>();
         let numbers = slice.chunks_exact(size).map(|chunk| {
@@ -35,13 +35,13 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
             }
             bytemuck::pod_read_unaligned(&chunk)
         });
-        Self(Kind::Owned(Arc::new(numbers.collect())))
+        Self(BufferStorage::Owned(Arc::new(numbers.collect())))
     }
 }
 
 impl<T> From<Vec<T>> for Buffer<T> {
     fn from(numbers: Vec<T>) -> Self {
-        Self(Kind::Owned(Arc::new(numbers)))
+        Self(BufferStorage::Owned(Arc::new(numbers)))
     }
 }
 
@@ -50,8 +50,8 @@ impl<T: bytemuck::AnyBitPattern> Deref for Buffer<T> {
 
     fn deref(&self) -> &[T] {
         match &self.0 {
-            Kind::Owned(numbers) => numbers,
-            Kind::Mapped(map, bytes) => bytemuck::cast_slice(&map[bytes.clone()]),
+            BufferStorage::Owned(numbers) => numbers,
+            BufferStorage::Mapped(map, bytes) => bytemuck::cast_slice(&map[bytes.clone()]),
         }
     }
 }

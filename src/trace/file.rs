@@ -4,12 +4,13 @@ use super::concepts::{check_scores, tensor_name};
 use super::goca::{self, GocaInfo, check_goca};
 use super::self_attention::{SelfAttentionInfo, check_self_attention};
 use super::sums::{check_probabilities, check_rows, check_shares};
-use super::tensors::{self, NamedTensor, TensorFile};
+use super::tensor_file::TensorFile;
 use super::{
     About, Buffer, ConceptInfo, ConceptMaps, GocaMaps, Grid, Half, HalfMaps, ProbeInfo, ProbeMaps, PromptInfo,
     Recording, SelfAttention, Site, SiteMaps, TextAttention,
 };
 use super::{WordInfo, probe_words};
+use crate::files::tensors::{self, NamedTensor};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use safetensors::Dtype;

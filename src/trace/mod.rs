@@ -21,7 +21,7 @@ mod site;
 mod spelling;
 mod sums;
 mod tags;
-pub mod tensors;
+mod tensor_file;
 
 pub use about::{
     About, CheckpointInfo, ConceptInfo, EncoderInfo, Grid, LEVELS_KEY, NOISE_KEY, ProbeInfo, PromptInfo, TokenInfo,

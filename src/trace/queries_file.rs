@@ -1,8 +1,9 @@
 //! The file of a run's queries and keys: `queries.safetensors`.
 
-use super::tensors::{self, NamedTensor, TensorFile};
+use super::tensor_file::TensorFile;
 use super::{EncoderQueries, LARGEST_SIDE, Queries, QueriesKeys, Site, SiteQueries, Trace};
 use crate::Result;
+use crate::files::tensors::{self, NamedTensor};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -26,7 +27,7 @@ struct SiteInfo {
 
 /// A text encoder as the metadata has it.
 #[derive(Serialize, Deserialize)]
-struct EncoderInfo {
+struct EncoderMetadata {
     name: String,
     chunks: Vec<usize>,
     layers: usize,
@@ -42,7 +43,7 @@ impl Queries {
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = |value: serde_json::Result<String>| value.expect("plain data has a JSON form");
         let site = |own: &SiteQueries| SiteInfo { site: own.site.clone(), head_dim: own.layer.head_dim };
-        let encoder = |own: &EncoderQueries| EncoderInfo {
+        let encoder = |own: &EncoderQueries| EncoderMetadata {
             name: own.name.clone(),
             chunks: own.chunks.clone(),
             layers: own.layers.len(),
@@ -131,7 +132,7 @@ impl TensorFile {
             return Err(format!("tokens {runs:?} are no runs of {key_count} keys"));
         }
         let sites: Vec<SiteInfo> = self.json("sites")?;
-        let encoders: Vec<EncoderInfo> = self.json("encoders")?;
+        let encoders: Vec<EncoderMetadata> = self.json("encoders")?;
         Ok(Queries {
             prompt: self.text("prompt")?.into(),
             steps: self.json("steps")?,
@@ -153,8 +154,8 @@ impl TensorFile {
         Ok(SiteQueries { layer: QueriesKeys { heads, head_dim, queries, keys }, site })
     }
 
-    fn encoder_queries(&self, info: EncoderInfo) -> Result<EncoderQueries, String> {
-        let EncoderInfo { name, chunks, layers, heads, head_dim } = info;
+    fn encoder_queries(&self, info: EncoderMetadata) -> Result<EncoderQueries, String> {
+        let EncoderMetadata { name, chunks, layers, heads, head_dim } = info;
         // Each chunk has tokens, which are keys; more are damage.
         let tokens = chunks.iter().try_fold(0usize, |sum, &chunk| sum.checked_add(chunk));
         let tokens = tokens.filter(|_| layers <= self.tensors.len());

@@ -19,7 +19,7 @@ pub fn only(name: &str, found: Vec<WordInfo>) -> Result<WordInfo, String> {
     let Some(first) = found.first() else { return Err(format!("{asked} is no word")) };
     let alike = found.iter().all(|word| normalized(&word.text) == normalized(&first.text));
     let called = |word: &WordInfo| match alike {
-        true => format!("{}#{}", word.text, word.occurrence),
+        true => WordInfo::numbered(&word.text, word.occurrence),
         false => word.label(),
     };
     let names: Vec<String> = found.iter().map(called).collect();

@@ -4,6 +4,7 @@
 use super::record::FOLDER;
 use crate::argument::RUN;
 use crate::evidence::Figure;
+use crate::figures::largest;
 use crate::files::check_own;
 use crate::heatmap::THRESHOLD;
 use crate::render::{Base, Display, Style, Typesetter, overlay, strip, write_png};
@@ -43,7 +44,7 @@ pub enum PictureSubject {
 /// [`Error::Argument`] when the image has no pixels.
 pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
     let display = Display { style: Style::Mask, opacity: 0.0, threshold: THRESHOLD, ..Display::default() };
-    let top = map.iter().copied().fold(0.0, f32::max);
+    let top = largest(map.iter().copied());
     Ok(overlay(&Base::new(image, SIDE)?, map, grid, top, &display))
 }
 

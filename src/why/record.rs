@@ -4,6 +4,7 @@
 use super::noise::Mirror;
 pub use super::spot::SeedSpot;
 use super::thresholds::{Cause, CauseThresholds};
+use super::thresholds::{LEAST_CHANGED, ODDS};
 use super::time::ForkResult;
 use super::words::Effect;
 use crate::argument::RUN;
@@ -32,6 +33,20 @@ pub struct Pixels {
     pub inside: f64,
     /// The share of the whole image that changes.
     pub image: f64,
+}
+
+impl Pixels {
+    /// The odds that a pixel of the map's region changes, over those of any pixel of the image: 1
+    /// where the change lies anywhere.
+    pub fn odds(&self) -> f64 {
+        let of = |share: f64| share / (1.0 - share).max(1e-3);
+        of(self.inside) / of(self.image).max(1e-9)
+    }
+
+    /// Whether the picture changes, and where the map says.
+    pub(super) fn agree_with_map(&self) -> bool {
+        self.image >= LEAST_CHANGED && self.odds() >= ODDS
+    }
 }
 
 /// All that was found of one word so far.
@@ -96,6 +111,10 @@ pub struct Answer {
     pub word: String,
     /// What put the thing there; empty where it cannot be told.
     pub cause: Vec<Cause>,
+    /// Whether a figure lies within a quarter of its bound, so that other seeds might say
+    /// otherwise: the sentence then says *may*.
+    #[serde(default)]
+    pub near_bound: bool,
     /// After how many steps the thing stays whatever the noise; 0 where any noise puts it there;
     /// absent where that was not found.
     pub settled_at: Option<usize>,
@@ -176,4 +195,19 @@ pub fn answers(folder: &Path) -> Vec<Answer> {
     let mut answers: Vec<Answer> = kept.filter_map(|kept| kept.answer).collect();
     answers.sort_by(|a, b| a.word.cmp(&b.word));
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_has_to_lie_where_the_map_says() {
+        for (inside, image, agrees) in
+            [(0.9, 0.1, true), (0.3, 0.05, true), (0.9, 0.4, true), (0.3, 0.3, false), (0.001, 1e-4, false)]
+        {
+            assert_eq!(Pixels { inside, image }.agree_with_map(), agrees, "{inside} of {image}");
+        }
+        assert!((Pixels { inside: 0.25, image: 0.25 }.odds() - 1.0).abs() < 1e-9);
+    }
 }

@@ -19,7 +19,17 @@ pub const NEAR: f64 = 0.1;
 /// Fewest seeds, the run's own among them, in which the thing must be drawn.
 pub const FEWEST: usize = 5;
 
-/// Below this share of changed pixels, the map and the picture disagree about where the thing lies.
+/// Below these odds the map and the picture disagree about where the thing lies: those of a change
+/// in the map's region without the word, over those anywhere. Set by hand: 1 is a change that lies
+/// anywhere, and of the cases that `--select` asks about none has less than 4.8.
+pub const ODDS: f64 = 2.0;
+
+/// Below this share of the image that changes without the word, there is no picture to agree with:
+/// the word did not matter, as `explain` has it.
+pub const LEAST_CHANGED: f64 = 0.003;
+
+/// Below this share of changed pixels in its old and new place, a move of the map is not seen in
+/// the picture.
 pub const INSIDE: f64 = 0.5;
 
 /// What decides.

@@ -19,12 +19,13 @@ fn untold(findings: &Findings) -> Option<String> {
     if drawn < FEWEST || scatter.is_none() {
         return Some(format!("it seems drawn in only {drawn} of {} seeds", findings.seeds.len()));
     }
-    let pixels = findings.pixels.filter(|pixels| pixels.inside < INSIDE);
+    let pixels = findings.pixels.filter(|pixels| !pixels.agree_with_map());
     pixels.map(|pixels| {
         format!(
             "the map and the picture disagree about where it lies: without the word {} of the map's region \
-            changes",
-            percent(pixels.inside)
+            changes, and {} of the image",
+            percent(pixels.inside),
+            percent(pixels.image)
         )
     })
 }
@@ -50,14 +51,16 @@ pub fn answer(findings: &Findings, limits: &CauseThresholds) -> Answer {
         _ => Vec::new(),
     };
     let settled = settled_at(findings, limits);
+    let near_bound = is_near_bound(findings, limits);
     let by_lora = shift.is_some_and(|shift| shift >= limits.shift);
     let loras = if cause.contains(&Cause::Habit) && by_lora { findings.loras.clone() } else { Vec::new() };
     Answer {
         attnmap: env!("CARGO_PKG_VERSION").into(),
         format_version: FORMAT_VERSION,
         word: findings.word.clone(),
-        sentence: sentence(findings, &cause, &loras, settled, untold.as_deref()),
+        sentence: sentence(findings, (&cause, near_bound), &loras, settled, untold.as_deref()),
         cause,
+        near_bound,
         settled_at: settled,
         steps: findings.steps,
         place: findings.seeds.first().and_then(|own| own.spot.place()),
@@ -95,7 +98,7 @@ fn by(moved: &Moved) -> String {
 /// One sentence with the causes, the strongest figure for each, and the step.
 fn sentence(
     findings: &Findings,
-    cause: &[Cause],
+    (cause, near_bound): (&[Cause], bool),
     loras: &[String],
     settled: Option<usize>,
     untold: Option<&str>,
@@ -127,8 +130,9 @@ fn sentence(
         Some(step) if step == findings.steps => "it was not settled before the last step".to_owned(),
         Some(step) => format!("it was settled after {step} of {} steps", findings.steps),
     };
-    // It is right often, and not surely: ACCURACY.md. So it says "may".
-    format!("“{word}” may lie where it does because of {}: {figures}; {when}.", names.join(" and "))
+    // Near a bound it is right often, and not surely: ACCURACY.md. So it says "may" there.
+    let lies = if near_bound { "may lie" } else { "lies" };
+    format!("“{word}” {lies} where it does because of {}: {figures}; {when}.", names.join(" and "))
 }
 
 fn turning(effect: &super::words::Effect) -> String {
@@ -181,14 +185,24 @@ fn table(findings: &Findings, limits: &CauseThresholds) -> Vec<TableRow> {
     rows
 }
 
+/// Whether a figure that decides lies within a quarter of its bound.
+fn is_near_bound(findings: &Findings, limits: &CauseThresholds) -> bool {
+    const QUARTER: f64 = 0.25;
+    let near = |value: Option<f64>, bound: f64| value.is_some_and(|value| (value / bound - 1.0).abs() < QUARTER);
+    let edit = strongest(findings).and_then(|(_, moved)| moved.shift);
+    let lora = lora_shift(findings).and_then(|moved| moved.shift);
+    near(spread(&findings.seeds).0, limits.scatter) || near(edit, limits.shift) || near(lora, limits.shift)
+}
+
 /// What is to be said beside the answer.
 fn notes(findings: &Findings, limits: &CauseThresholds) -> Vec<String> {
     let mut notes = Vec::new();
     match findings.pixels {
-        Some(pixels) if pixels.inside < INSIDE => notes.push(format!(
-            "The map and the picture disagree: without “{}” {} of the region of its map changes.",
+        Some(pixels) if !pixels.agree_with_map() => notes.push(format!(
+            "The map and the picture disagree: without “{}” {} of the region of its map changes, and {} of the image.",
             findings.word,
-            percent(pixels.inside)
+            percent(pixels.inside),
+            percent(pixels.image)
         )),
         Some(pixels) => notes.push(format!(
             "Checked in pixels: without “{}” {} of the region of its map changes, and {} of the image.",
@@ -214,10 +228,7 @@ fn notes(findings: &Findings, limits: &CauseThresholds) -> Vec<String> {
             findings.untested.join(", ")
         ));
     }
-    let (scatter, _) = spread(&findings.seeds);
-    let near = |value: Option<f64>, bound: f64| value.is_some_and(|value| (value / bound - 1.0).abs() < 0.25);
-    let edit = strongest(findings).and_then(|(_, moved)| moved.shift);
-    if near(scatter, limits.scatter) || near(edit, limits.shift) {
+    if is_near_bound(findings, limits) {
         notes.push("A figure lies within a quarter of its bound: another choice of seeds might say otherwise.".into());
     }
     notes

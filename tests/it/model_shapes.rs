@@ -7,6 +7,7 @@
 use attnmap::checkpoint::{Sd3Config, T5Config, TextEncoderConfig, UnetConfig, VaeConfig};
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{Sd3, T5, TextEncoder, Unet, Vae};
+use attnmap::trace::Site;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
@@ -189,15 +190,25 @@ fn the_other_parts_of_stable_diffusion_3_ask_for_every_weight() {
     assert_same(&asked_of_weights(|weights| T5::new(&t5, weights)), &expected);
 }
 
-/// Heads, depths and grids of SDXL and SSD-1B at 1024x1024.
+/// Heads, depths and grids of SDXL and SSD-1B at 1024x1024. The sites are the attentions that the
+/// network asks weights for.
 #[test]
 fn sdxl_sites() {
     let sites = |name: &str| {
         let (json, file) = config(name, "unet");
         let config = UnetConfig::from_json(&json, &file).unwrap();
-        let weights = VarBuilder::from_backend(Box::new(Recording::default()), DType::F32, Device::Cpu);
-        let sites = Unet::build(&config, &Builder::with_layout(weights, MemoryOrder::Nchw)).unwrap().sites(128, 128);
-        assert_eq!(config.cross_attention_sites([128, 128]), sites);
+        let asked = asked_for(|b| Unet::build(&config, b));
+        let assert_asked = |layer: &str, sites: &[Site]| {
+            let queries = |name: &String| Some(name.strip_suffix(".to_q.weight")?.to_owned());
+            let mut weights: Vec<String> = asked.keys().filter_map(queries).filter(|at| at.ends_with(layer)).collect();
+            let mut paths: Vec<String> = sites.iter().map(|site| site.path.clone()).collect();
+            weights.sort();
+            paths.sort();
+            assert_eq!(paths, weights, "{name}");
+        };
+        let sites = config.cross_attention_sites([128, 128]);
+        assert_asked(".attn2", &sites);
+        assert_asked(".attn1", &config.self_attention_sites([128, 128]));
         sites.iter().map(|site| (site.height, site.heads)).collect::<Vec<_>>()
     };
     let (fine, coarse) = ((64, 10), (32, 20));

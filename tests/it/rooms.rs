@@ -310,3 +310,57 @@ fn the_library_names_arguments_and_no_options() {
     }
     assert!(found.is_empty(), "name the argument, as `argument::STEPS`:\n{}", found.join("\n"));
 }
+
+/// Types of `src/model/denoiser/` that are named as the parts of their checkpoints are, or as what
+/// every network has: each stands once in the folder of its network.
+const OF_EACH_NETWORK: [&str; 5] = ["Attention", "Block", "Pass", "Streams", "TimeTextEmbed"];
+
+/// The name of the type that a line of code declares. An alias with space before it is a function's
+/// own, or is named by the trait of its `impl` (`type Err`).
+fn type_declared(line: &str) -> Option<&str> {
+    let text = line.trim_start();
+    let text = match text.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(')')?.1.trim_start(),
+        Some(rest) => rest.trim_start(),
+        None => text,
+    };
+    let (word, rest) = text.strip_prefix("unsafe ").unwrap_or(text).split_once(' ')?;
+    let declares = match word {
+        "struct" | "enum" | "trait" | "union" => true,
+        "type" => !line.starts_with(' '),
+        _ => false,
+    };
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    (declares && name.starts_with(|c: char| c.is_ascii_uppercase())).then_some(name)
+}
+
+/// Private ones count too. These do not: types of tests, [`OF_EACH_NETWORK`] in the folder of the
+/// networks, types that belong to a trait, and an alias `Result`, which every Rust crate may have.
+#[test]
+fn no_type_name_stands_for_two_things() {
+    let declare = ["struct A;", "pub enum B<T> {", "    pub(super) struct C<'a> {", "pub unsafe trait D: Send {"];
+    assert_eq!(declare.map(type_declared), ["A", "B", "C", "D"].map(Some));
+    assert_eq!(type_declared("pub(crate) type E = Vec<u8>;"), Some("E"));
+    let plain = ["    type Err = String;", "// struct A;", "let a = A { b };", "pub(super) fn a() {"];
+    assert!(!plain.iter().any(|line| type_declared(line).is_some()));
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in crate::cli::walk(&src).iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+        let path = file.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
+        if path.ends_with("/tests.rs") {
+            continue;
+        }
+        let code = fs::read_to_string(file).unwrap();
+        let code = code.split("]\nmod tests {").next().unwrap_or_default();
+        for name in code.lines().filter_map(type_declared) {
+            let of_a_network = path.starts_with("model/denoiser/") && OF_EACH_NETWORK.contains(&name);
+            if !of_a_network && name != "Result" {
+                declared.entry(name.to_string()).or_default().push(path.clone());
+            }
+        }
+    }
+    assert!(declared.len() > 400, "{} types", declared.len());
+    let twice = declared.iter().filter(|(_, files)| files.len() > 1);
+    let twice: Vec<String> = twice.map(|(name, files)| format!("{name}: {}", files.join(", "))).collect();
+    assert!(twice.is_empty(), "give all but one of these another name:\n{}", twice.join("\n"));
+}

@@ -142,7 +142,7 @@ fn why_asks_about_tags_as_the_run_has_them_or_as_it_is_told() {
 fn a_gallery_tells_what_each_word_changes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("all").display().to_string();
-    let words = ["gallery", "a red apple and a frog", "--without", "each", "--steps", "2", "--out", &out];
+    let words = ["gallery", "--prompt", "a red apple and a frog", "--without", "each", "--steps", "2", "--out", &out];
     let made = printed(&[&words[..], &["--json"]].concat());
     let cells = made["facts"]["without"].as_array().unwrap();
     let named: Vec<&str> = cells.iter().map(|cell| cell["without"].as_str().unwrap()).collect();
@@ -154,5 +154,5 @@ fn a_gallery_tells_what_each_word_changes() {
     }
     let again = String::from_utf8(attnmap(&words).stdout).unwrap();
     assert!(again.contains("without frog  ") && again.contains("% of the image changes"), "{again}");
-    refused(&attnmap(&["gallery", "a frog", "--without", "every"]), 2, &["--without", "each"]);
+    refused(&attnmap(&["gallery", "--prompt", "a frog", "--without", "every"]), 2, &["--without", "each"]);
 }

@@ -102,12 +102,13 @@ fn folders() {
     let config = |class: &str| format!("{{\"_class_name\": \"{class}\"}}");
     let architecture = |class: &str| format!("{{\"architectures\": [\"{class}\"]}}");
     const ABOVE: &str = "the folder above it";
-    let cases: [(&str, String, &[&str]); 12] = [
+    let cases: [(&str, String, &[&str]); 13] = [
         ("config.json", config("ControlNetModel"), &["a ControlNet", "the checkpoint that it steers"]),
         ("config.json", config("AutoencoderKL"), &["an autoencoder alone", ABOVE]),
         ("config.json", config("UNet2DConditionModel"), &["a UNet alone", ABOVE]),
-        ("config.json", config("FluxTransformer2DModel"), &["diffusion transformer", "SDXL"]),
-        ("config.json", architecture("T5EncoderModel"), &["a T5 text encoder", "SDXL"]),
+        ("config.json", config("FluxTransformer2DModel"), &["a transformer alone", ABOVE]),
+        ("config.json", config("PixArtTransformer2DModel"), &["diffusion transformer", "SDXL", "Z-Image"]),
+        ("config.json", architecture("T5EncoderModel"), &["a text encoder alone", ABOVE]),
         ("config.json", architecture("CLIPTextModel"), &["a text encoder alone", ABOVE]),
         ("pytorch_lora_weights.safetensors", String::new(), &["holds a LoRA", "--lora"]),
         ("Unet.mlmodelc/model.mil", String::new(), &["Unet.mlmodelc", "Core ML", "safetensors"]),

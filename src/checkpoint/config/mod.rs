@@ -14,6 +14,7 @@ mod t5_tokenizer;
 mod text_encoder;
 mod tokenizer;
 mod unet;
+mod unet_sites;
 mod vae;
 mod z_image;
 

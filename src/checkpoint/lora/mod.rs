@@ -61,7 +61,7 @@ impl fmt::Display for Lora {
 
 /// The tensors of one layer's change, by their names in the file.
 #[derive(Debug, Default)]
-struct Factors {
+struct LayerFactors {
     up: Option<String>,
     down: Option<String>,
     mid: Option<String>,
@@ -108,8 +108,8 @@ impl Misfit {
 }
 
 /// The layers of `file` with their tensors, and the tensors that belong to none.
-fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, Factors>, Vec<Misfit>)> {
-    let mut layers: BTreeMap<Layer, Factors> = BTreeMap::new();
+fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, LayerFactors>, Vec<Misfit>)> {
+    let mut layers: BTreeMap<Layer, LayerFactors> = BTreeMap::new();
     let mut misfits = Vec::new();
     for name in file.names() {
         let (layer, role) = match keys::parse(name) {
@@ -202,7 +202,7 @@ impl Lora {
         if layers.is_empty() && misfits.is_empty() {
             return Err(fault("holds no tensor; fetch it again".into()));
         }
-        let settings = Settings::of(&file).map_err(fault)?;
+        let settings = PeftSettings::of(&file).map_err(fault)?;
         // How many layers read the prompt's states, and how many of those are of another width.
         let (mut readers, mut strangers) = (0, 0);
         let mut fitting: Vec<Vec<(&'static str, String, TensorChange)>> = Vec::new();
@@ -275,8 +275,8 @@ impl Lora {
         &self,
         file: &Arc<WeightFile>,
         layer: &Layer,
-        factors: &Factors,
-        settings: &Settings,
+        factors: &LayerFactors,
+        settings: &PeftSettings,
     ) -> Result<LowRank> {
         let (Some(up), Some(down)) = (&factors.up, &factors.down) else {
             let other = if factors.up.is_none() { "up" } else { "down" };
@@ -298,7 +298,7 @@ impl Lora {
     }
 }
 
-impl Factors {
+impl LayerFactors {
     /// One of the names, for messages.
     fn any(&self) -> &str {
         [&self.first, &self.down, &self.up, &self.mid, &self.alpha]
@@ -335,10 +335,10 @@ pub(super) struct Layers {
 
 /// A layer in diffusers' naming, which rows of the authors' layer are its own, and whether the
 /// halves of these have changed places.
-type Piece = (String, Option<RowsOf>, bool);
+type LayerPiece = (String, Option<RowsOf>, bool);
 
 /// The layers of a transformer by its authors' names, with those of diffusers that each is made of.
-fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<Piece>)> {
+fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<LayerPiece>)> {
     let layers = match denoiser {
         DenoiserConfig::Unet(_) => return Vec::new(),
         DenoiserConfig::Sd3(sd3) => {
@@ -387,7 +387,7 @@ impl Layers {
                 }
             }
             for (original, pieces) in originals.iter().filter(|_| folder == "transformer") {
-                let home = |&(ref layer, rows, swapped): &Piece| Some(Home { rows, swapped, ..home(layer)? });
+                let home = |&(ref layer, rows, swapped): &LayerPiece| Some(Home { rows, swapped, ..home(layer)? });
                 // Not every block has every layer.
                 if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
                     add(folder, original, homes);
@@ -439,9 +439,9 @@ const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or witho
 /// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`):
 /// `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
 #[derive(Debug, Default)]
-struct Settings(serde_json::Map<String, Value>);
+struct PeftSettings(serde_json::Map<String, Value>);
 
-impl Settings {
+impl PeftSettings {
     fn of(file: &WeightFile) -> Result<Self, String> {
         let Some(text) = file.metadata("lora_adapter_metadata") else { return Self::beside(file.path()) };
         let settings: serde_json::Map<String, Value> = serde_json::from_str(text)
@@ -509,12 +509,12 @@ mod tests {
     #[test]
     fn peft_settings_give_the_scale() {
         let layer = |path: &str| Layer { part: "unet", path: path.into() };
-        let settings = |json: Value| Settings(json.as_object().unwrap().clone());
+        let settings = |json: Value| PeftSettings(json.as_object().unwrap().clone());
         let plain = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2}}));
         assert_eq!(plain.scale(&layer("mid_block.attn1.to_k"), 4.0), 2.0);
         assert_eq!(plain.scale(&layer("mid_block.attn1.to_q"), 4.0), 0.5);
         let root = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.use_rslora": true}));
         assert_eq!(root.scale(&layer("mid_block.attn1.to_k"), 4.0), 4.0);
-        assert_eq!(Settings::default().scale(&layer("mid_block.attn1.to_k"), 4.0), 1.0);
+        assert_eq!(PeftSettings::default().scale(&layer("mid_block.attn1.to_k"), 4.0), 1.0);
     }
 }

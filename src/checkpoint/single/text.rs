@@ -14,14 +14,14 @@ pub(super) enum Naming {
 }
 
 /// A tensor's name in transformers, and which third of the file's tensor it is.
-type Piece = (String, Option<usize>);
+type TensorPiece = (String, Option<usize>);
 
 /// What the tensor `original` of OpenCLIP's text tower is in transformers: one tensor, or three
 /// that lie on each other. `None` where the encoder has no such tensor.
 ///
 /// As `convert_open_clip_checkpoint` in diffusers' `loaders/single_file_utils.py` (0.42).
 /// `text_projection` is transposed there.
-pub(super) fn open_clip_pieces(original: &str) -> Option<Vec<Piece>> {
+pub(super) fn open_clip_pieces(original: &str) -> Option<Vec<TensorPiece>> {
     let whole = |name: &str| Some(vec![(name.to_string(), None)]);
     match original {
         "positional_embedding" => return whole("text_model.embeddings.position_embedding.weight"),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// The same module under two names.
 #[derive(Debug)]
-struct Pair {
+struct NamePair {
     original: String,
     diffusers: String,
     /// Whether the layers inside are named differently too.
@@ -20,7 +20,7 @@ struct Pair {
 
 /// Names of a UNet's modules in both namings.
 #[derive(Debug)]
-pub(crate) struct UnetNames(Vec<Pair>);
+pub(crate) struct UnetNames(Vec<NamePair>);
 
 /// Layers of a resnet: original, then diffusers'.
 const RESNET: [(&str, &str); 6] = [
@@ -46,9 +46,9 @@ const OUTSIDE: [(&str, &str); 7] = [
 impl UnetNames {
     /// The names of a UNet of this shape.
     pub(crate) fn new(config: &UnetConfig) -> Self {
-        let mut pairs: Vec<Pair> = Vec::new();
+        let mut pairs: Vec<NamePair> = Vec::new();
         let mut add =
-            |original: String, diffusers: String, resnet: bool| pairs.push(Pair { original, diffusers, resnet });
+            |original: String, diffusers: String, resnet: bool| pairs.push(NamePair { original, diffusers, resnet });
         for (original, diffusers) in OUTSIDE {
             add(original.into(), diffusers.into(), false);
         }
@@ -135,13 +135,13 @@ fn renamed(
 
 /// What a level of the UNet is seen to have.
 #[derive(Debug, Default)]
-struct Level {
+struct UnetLevel {
     channels: usize,
     /// Transformer blocks in each layer; 0 for a resnet alone.
     depths: Vec<usize>,
 }
 
-impl Level {
+impl UnetLevel {
     fn attends(&self) -> bool {
         self.depths.iter().any(|depth| *depth > 0)
     }
@@ -156,7 +156,7 @@ impl Level {
 /// embedding of `sdxl` is its size condition.
 pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Result<Value, String> {
     let (down, up) = (down_levels(tensors)?, up_levels(tensors)?);
-    let same = |(down, up): (&Level, &Level)| down.channels == up.channels && down.attends() == up.attends();
+    let same = |(down, up): (&UnetLevel, &UnetLevel)| down.channels == up.channels && down.attends() == up.attends();
     if down.len() != up.len() || !down.iter().zip(up.iter().rev()).all(same) {
         return Err("its UNet has blocks in an order that diffusers' UNet2DConditionModel does not have".into());
     }
@@ -164,7 +164,7 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Resul
     let mid = depth(tensors, "middle_block.1");
     let attention = down
         .iter()
-        .position(Level::attends)
+        .position(UnetLevel::attends)
         .and_then(|level| first_attention(&down, level))
         .or_else(|| (mid > 0).then(|| "middle_block.1".into()))
         .ok_or("its UNet has no cross-attention: there are no words to trace")?;
@@ -174,11 +174,11 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Resul
     let linear = projection == Some(2);
     let heads: Vec<usize> = channels.iter().map(|c| if linear { (c / 64).max(1) } else { 8 }).collect();
     let kind =
-        |level: &Level, attends: &'static str, plain: &'static str| if level.attends() { attends } else { plain };
+        |level: &UnetLevel, attends: &'static str, plain: &'static str| if level.attends() { attends } else { plain };
     let down_types: Vec<&str> = down.iter().map(|l| kind(l, "CrossAttnDownBlock2D", "DownBlock2D")).collect();
     let up_types: Vec<&str> = up.iter().map(|l| kind(l, "CrossAttnUpBlock2D", "UpBlock2D")).collect();
     // A level without attention still needs numbers; those of the deepest one are the mid block's.
-    let depths = |(index, level): (usize, &Level)| match level.attends() {
+    let depths = |(index, level): (usize, &UnetLevel)| match level.attends() {
         true => level.depths.clone(),
         false if index + 1 == down.len() => vec![mid.max(1); level.depths.len()],
         false => vec![1; level.depths.len()],
@@ -222,7 +222,7 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, sdxl: bool) -> Resul
 
 /// The path of the first attention on the way down; levels before it have one block per layer and a
 /// sampler.
-fn first_attention(down: &[Level], level: usize) -> Option<String> {
+fn first_attention(down: &[UnetLevel], level: usize) -> Option<String> {
     let before: usize = down[..level].iter().map(|level| level.depths.len() + 1).sum();
     let layer = down[level].depths.iter().position(|depth| *depth > 0)?;
     Some(format!("input_blocks.{}.1", 1 + before + layer))
@@ -234,13 +234,13 @@ fn depth(tensors: &Tensors, path: &str) -> usize {
         .count()
 }
 
-fn down_levels(tensors: &Tensors) -> Result<Vec<Level>, String> {
-    let mut levels = vec![Level::default()];
+fn down_levels(tensors: &Tensors) -> Result<Vec<UnetLevel>, String> {
+    let mut levels = vec![UnetLevel::default()];
     for index in 1.. {
         let path = format!("input_blocks.{index}");
         let level = levels.last_mut().expect("one from the start");
         if tensors.shape(&format!("{path}.0.op.weight")).is_some() {
-            levels.push(Level::default());
+            levels.push(UnetLevel::default());
         } else if tensors.shape(&format!("{path}.0.out_layers.3.weight")).is_some() {
             level.channels = tensors.dim(&format!("{path}.0.out_layers.3.weight"), 0)?;
             level.depths.push(depth(tensors, &format!("{path}.1")));
@@ -251,8 +251,8 @@ fn down_levels(tensors: &Tensors) -> Result<Vec<Level>, String> {
     check(levels)
 }
 
-fn up_levels(tensors: &Tensors) -> Result<Vec<Level>, String> {
-    let mut levels = vec![Level::default()];
+fn up_levels(tensors: &Tensors) -> Result<Vec<UnetLevel>, String> {
+    let mut levels = vec![UnetLevel::default()];
     for index in 0.. {
         let path = format!("output_blocks.{index}");
         let weight = format!("{path}.0.out_layers.3.weight");
@@ -263,13 +263,13 @@ fn up_levels(tensors: &Tensors) -> Result<Vec<Level>, String> {
         level.channels = tensors.dim(&weight, 0)?;
         level.depths.push(depth(tensors, &format!("{path}.1")));
         if [1, 2].iter().any(|place| tensors.shape(&format!("{path}.{place}.conv.weight")).is_some()) {
-            levels.push(Level::default());
+            levels.push(UnetLevel::default());
         }
     }
     check(levels)
 }
 
-fn check(levels: Vec<Level>) -> Result<Vec<Level>, String> {
+fn check(levels: Vec<UnetLevel>) -> Result<Vec<UnetLevel>, String> {
     match levels.iter().any(|level| level.depths.is_empty()) {
         true => Err("its UNet lacks blocks (input_blocks, output_blocks)".into()),
         false => Ok(levels),

@@ -116,11 +116,11 @@ impl WeightFile {
     }
 }
 
-/// The tensors of a file by name, and the notes in its header.
-type Header = (BTreeMap<String, Entry>, BTreeMap<String, String>);
+/// The tensors of a safetensors file by name, and the notes in its header.
+type SafetensorsHeader = (BTreeMap<String, Entry>, BTreeMap<String, String>);
 
 /// The tensors of a safetensors file and the notes in its header.
-fn safetensors_header(bytes: &[u8]) -> Result<Header, String> {
+fn safetensors_header(bytes: &[u8]) -> Result<SafetensorsHeader, String> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| explain(&error, bytes))?;
     let data = header + LENGTH_FIELD;
     let mut entries = BTreeMap::new();

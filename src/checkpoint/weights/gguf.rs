@@ -31,7 +31,7 @@ pub(super) struct Header {
 
 /// Reads the header of the file `bytes`; the error reads on from the file's name.
 pub(super) fn read(bytes: &[u8]) -> Result<Header, String> {
-    let mut reader = Reader { bytes, at: MAGIC.len() };
+    let mut reader = HeaderReader { bytes, at: MAGIC.len() };
     let version = reader.u32()?;
     if ![2, 3].contains(&version) {
         let order = if version.swap_bytes() <= 3 { ", in big-endian order" } else { "" };
@@ -144,12 +144,12 @@ enum Value<'a> {
 }
 
 /// Goes through the header; each step checks that the file has that many bytes.
-struct Reader<'a> {
+struct HeaderReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> HeaderReader<'a> {
     fn take(&mut self, count: u64) -> Result<&'a [u8], String> {
         let end = usize::try_from(count).ok().and_then(|count| self.at.checked_add(count));
         let taken = end.and_then(|end| self.bytes.get(self.at..end));

@@ -61,12 +61,12 @@ struct Inner {
     /// Whether missing tensors and wrong shapes are collected for one error, and not returned at
     /// once.
     collect: bool,
-    seen: Mutex<Seen>,
+    seen: Mutex<AskedTensors>,
 }
 
 /// What was asked for so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct AskedTensors {
     used: BTreeSet<String>,
     missing: BTreeSet<String>,
     /// First problem with a tensor that is there: file and reason.
@@ -132,7 +132,7 @@ impl Weights {
 
     /// What nobody else holds yet.
     fn into_inner(self) -> Result<Inner> {
-        Arc::try_unwrap(self.inner).map_err(|_| candle_core::Error::Msg("weights are in use".into()).into())
+        Arc::try_unwrap(self.inner).map_err(|_| Error::bug("weights are in use"))
     }
 
     /// Names of tensors in the files that nothing reads, those of one place together:
@@ -364,7 +364,7 @@ impl Weights {
 }
 
 impl Inner {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, AskedTensors> {
         // The set stays meaningful even if a thread died while it held the lock.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@ pub(crate) struct TensorLocation {
     /// The name in that file.
     pub(super) name: String,
     /// Which rows of that tensor's first axis, where it is not all.
-    rows: Option<Rows>,
+    rows: Option<RowSelection>,
     /// Whether the file has its two axes the other way round.
     transposed: bool,
     /// Whether the file has the two halves of its first axis the other way round.
@@ -23,7 +23,7 @@ pub(crate) struct TensorLocation {
 
 /// Some rows of a tensor's first axis.
 #[derive(Debug, Clone, PartialEq)]
-enum Rows {
+enum RowSelection {
     /// The third with this index, from 0.
     Third(usize),
     /// These.
@@ -38,12 +38,12 @@ impl TensorLocation {
 
     /// Third `index` (from 0) of its first axis, if one is named.
     pub(crate) fn third(self, index: Option<usize>) -> Self {
-        Self { rows: index.map(Rows::Third), ..self }
+        Self { rows: index.map(RowSelection::Third), ..self }
     }
 
     /// These rows of its first axis.
     pub(crate) fn rows(self, rows: Range<usize>) -> Self {
-        Self { rows: Some(Rows::Range(rows)), ..self }
+        Self { rows: Some(RowSelection::Range(rows)), ..self }
     }
 
     /// With its two axes the other way round, if so.
@@ -65,8 +65,8 @@ impl TensorLocation {
     fn range(&self, count: usize) -> Range<usize> {
         match &self.rows {
             None => 0..count,
-            Some(Rows::Third(index)) => index * (count / 3)..(index + 1) * (count / 3),
-            Some(Rows::Range(range)) => range.start.min(count)..range.end.min(count),
+            Some(RowSelection::Third(index)) => index * (count / 3)..(index + 1) * (count / 3),
+            Some(RowSelection::Range(range)) => range.start.min(count)..range.end.min(count),
         }
     }
 
@@ -120,7 +120,7 @@ impl TensorLocation {
         if self.transposed {
             whole.reverse();
         }
-        if let (Some(Rows::Third(_)), Some(rows)) = (&self.rows, whole.first_mut()) {
+        if let (Some(RowSelection::Third(_)), Some(rows)) = (&self.rows, whole.first_mut()) {
             *rows *= 3;
         }
         whole

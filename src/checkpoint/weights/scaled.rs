@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What belongs to a weight in float8.
-enum Beside {
+enum Float8Companion {
     /// Its factor.
     Factor,
     /// The name of its format.
@@ -21,14 +21,14 @@ enum Beside {
 }
 
 /// The weight that the tensor `name` lies beside, and as what.
-fn beside(name: &str) -> Option<(String, Beside)> {
+fn beside(name: &str) -> Option<(String, Float8Companion)> {
     let of = |path: &str, what| Some((format!("{path}.weight"), what));
     let (path, last) = name.rsplit_once('.').unwrap_or(("", name));
     match last {
-        "scale_weight" | "weight_scale" => of(path, Beside::Factor),
-        "comfy_quant" => of(path, Beside::Format),
-        "scale_input" | "input_scale" => of(path, Beside::Inert),
-        "scaled_fp8" => Some((String::new(), Beside::Inert)),
+        "scale_weight" | "weight_scale" => of(path, Float8Companion::Factor),
+        "comfy_quant" => of(path, Float8Companion::Format),
+        "scale_input" | "input_scale" => of(path, Float8Companion::Inert),
+        "scaled_fp8" => Some((String::new(), Float8Companion::Inert)),
         _ => None,
     }
 }
@@ -41,8 +41,8 @@ pub(super) fn attach(entries: &mut BTreeMap<String, Entry>, bytes: &[u8]) -> Res
         let (Some(entry), Some((weight, what))) = (entries.remove(&name), beside(&name)) else { continue };
         let own = bytes.get(entry.range.clone()).unwrap_or_default();
         match what {
-            Beside::Inert => {}
-            Beside::Format => {
+            Float8Companion::Inert => {}
+            Float8Companion::Format => {
                 let format = serde_json::from_slice::<Value>(own).unwrap_or_default()["format"].clone();
                 if !["float8_e4m3fn", "float8_e5m2"].iter().any(|known| format == *known) {
                     let format = format.as_str().unwrap_or("an unknown format");
@@ -52,7 +52,7 @@ pub(super) fn attach(entries: &mut BTreeMap<String, Entry>, bytes: &[u8]) -> Res
                     ));
                 }
             }
-            Beside::Factor => {
+            Float8Companion::Factor => {
                 let factors =
                     factors(&entry, own).ok_or_else(|| format!("has no finite numbers in `{name}`; fetch it again"))?;
                 let Some(target) = entries.get_mut(&weight) else {

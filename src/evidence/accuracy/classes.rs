@@ -23,13 +23,13 @@ pub struct ClassIou {
 }
 
 /// Pixels of one class: what map and mask share, and what either has.
-type Counts = BTreeMap<String, [u64; 2]>;
+type ClassCounts = BTreeMap<String, [u64; 2]>;
 
 /// Pixels of all scenes so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Classes {
-    argmax: Counts,
-    with_background: Counts,
+    argmax: ClassCounts,
+    with_background: ClassCounts,
 }
 
 impl Classes {
@@ -59,7 +59,7 @@ impl Classes {
     }
 
     pub fn iou(&self) -> ClassIou {
-        let mean = |counts: &Counts| {
+        let mean = |counts: &ClassCounts| {
             let all = counts.values().map(|[both, either]| *both as f64 / (*either).max(1) as f64);
             all.sum::<f64>() / counts.len().max(1) as f64
         };
@@ -67,7 +67,7 @@ impl Classes {
     }
 }
 
-fn count(counts: &mut Counts, truth: &str, seen: &str) {
+fn count(counts: &mut ClassCounts, truth: &str, seen: &str) {
     let mut add = |class: &str, both: u64| match counts.get_mut(class) {
         Some(found) => *found = [found[0] + both, found[1] + 1],
         None => drop(counts.insert(class.to_owned(), [both, 1])),

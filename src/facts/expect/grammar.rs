@@ -37,7 +37,7 @@ impl FromStr for Expectations {
     /// [`Error::Argument`] on `expect` with the place of the first character that cannot be read,
     /// counted from 1.
     fn from_str(text: &str) -> Result<Self> {
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = ExpectationReader { text, at: 0 };
         let mut all: Vec<Expectation> = Vec::new();
         loop {
             reader.skip_space();
@@ -63,7 +63,7 @@ impl FromStr for Expectations {
 
 /// A piece of an expectation: a word, or what stands in quotation marks.
 #[derive(Debug, Clone, Copy)]
-struct Piece<'a> {
+struct ExpectationPiece<'a> {
     text: &'a str,
     /// Its bytes in the list, quotation marks with them.
     from: usize,
@@ -71,12 +71,12 @@ struct Piece<'a> {
     quoted: bool,
 }
 
-struct Reader<'a> {
+struct ExpectationReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ExpectationReader<'a> {
     fn peek(&self) -> Option<char> {
         self.text[self.at..].chars().next()
     }
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The words up to the next comma, `@` or the end.
-    fn pieces(&mut self) -> Result<Vec<Piece<'a>>> {
+    fn pieces(&mut self) -> Result<Vec<ExpectationPiece<'a>>> {
         let mut pieces = Vec::new();
         loop {
             self.skip_space();
@@ -134,21 +134,21 @@ impl<'a> Reader<'a> {
                     if text.is_empty() {
                         return Err(self.wrong(from, "nothing stands between the quotation marks"));
                     }
-                    pieces.push(Piece { text, from, to: self.at, quoted: true });
+                    pieces.push(ExpectationPiece { text, from, to: self.at, quoted: true });
                 }
                 Some(_) => {
                     let rest = &self.text[from..];
                     let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '@' | '"');
                     self.at = from + rest.find(ends).unwrap_or(rest.len());
-                    pieces.push(Piece { text: &self.text[from..self.at], from, to: self.at, quoted: false });
+                    pieces.push(ExpectationPiece { text: &self.text[from..self.at], from, to: self.at, quoted: false });
                 }
             }
         }
     }
 
     /// A relation, a thing, or no thing.
-    fn of_pieces(&self, pieces: &[Piece]) -> Result<ExpectationKind> {
-        let named = |pieces: &[Piece], at: usize, missing: &str| -> Result<String> {
+    fn of_pieces(&self, pieces: &[ExpectationPiece]) -> Result<ExpectationKind> {
+        let named = |pieces: &[ExpectationPiece], at: usize, missing: &str| -> Result<String> {
             thing(pieces).ok_or_else(|| self.wrong(at, missing))?.map_err(|(at, reason)| self.wrong(at, reason))
         };
         let start = pieces.first().map_or(self.at, |piece| piece.from);
@@ -245,17 +245,17 @@ impl<'a> Reader<'a> {
 
 const THINGS: &str = "name a word or phrase of the prompt";
 
-fn is_one_of(piece: &Piece, list: &[&str]) -> bool {
+fn is_one_of(piece: &ExpectationPiece, list: &[&str]) -> bool {
     !piece.quoted && list.iter().any(|word| piece.text.eq_ignore_ascii_case(word))
 }
 
 /// The byte of the `no` that begins an expectation.
-fn negated(pieces: &[Piece]) -> Option<usize> {
+fn negated(pieces: &[ExpectationPiece]) -> Option<usize> {
     pieces.first().filter(|first| is_one_of(first, &["no"])).map(|first| first.from)
 }
 
 /// The first relation of `pieces`: the pieces that say it, from and to, and which it is.
-fn relation(pieces: &[Piece]) -> Option<(usize, usize, Direction)> {
+fn relation(pieces: &[ExpectationPiece]) -> Option<(usize, usize, Direction)> {
     (0..pieces.len()).find_map(|at| {
         let says = |phrase: &str| {
             let mut words = phrase.split(' ').enumerate();
@@ -268,7 +268,7 @@ fn relation(pieces: &[Piece]) -> Option<(usize, usize, Direction)> {
 
 /// The thing that `pieces` name, as it is looked up among the words; `None` where they name none.
 /// The error is a byte and a reason.
-fn thing(pieces: &[Piece]) -> Option<Result<String, (usize, &'static str)>> {
+fn thing(pieces: &[ExpectationPiece]) -> Option<Result<String, (usize, &'static str)>> {
     let pieces = match pieces {
         [first, rest @ ..] if !rest.is_empty() && is_one_of(first, &ARTICLES) => rest,
         all => all,

@@ -4,6 +4,7 @@ use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Direction};
 use crate::facts::things::of_its_things;
+use crate::figures::largest;
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, bare, normalized, only};
 use crate::{Error, Result, in_quotes, percent};
@@ -88,13 +89,13 @@ impl fmt::Display for Outcome {
 }
 
 /// Where a word was found.
-struct Found<'a> {
+struct FoundWord<'a> {
     layout: Layout,
     map: &'a [f32],
 }
 
 /// What an expectation is judged by.
-enum By {
+enum Basis {
     /// Words, by their positions in the maps.
     Words(Vec<usize>),
     /// The gain of a sighting.
@@ -195,18 +196,18 @@ impl Expectations {
                 if let (ExpectationKind::Drawn(_), Err(Unfound(reason, true))) =
                     (&expectation.kind, find(prompt, &[], &expectation.kind, thing))
                 {
-                    judged_by.push(By::Nothing(reason));
+                    judged_by.push(Basis::Nothing(reason));
                     continue;
                 }
                 can_be_told(bare(thing)).map_err(|reason| refuse(&reason.0))?;
                 let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(bare(thing)));
                 let sighting = sighting.ok_or_else(|| refuse("the image was not looked at for it"))?;
-                judged_by.push(By::Sighting(sighting.gain));
+                judged_by.push(Basis::Sighting(sighting.gain));
                 continue;
             }
             judged_by.push(match places(trace, expectation, &mut words) {
-                Ok(places) => By::Words(places),
-                Err(Unfound(reason, true)) => By::Nothing(reason),
+                Ok(places) => Basis::Words(places),
+                Err(Unfound(reason, true)) => Basis::Nothing(reason),
                 Err(Unfound(reason, false)) => return Err(refuse(&reason)),
             });
         }
@@ -214,15 +215,15 @@ impl Expectations {
             true => Heatmaps::default(),
             false => heatmap::aggregate(trace, &how, &words)?,
         };
-        let found: Vec<Found> = (0..words.len()).map(|word| Found::of(&maps, word, threshold)).collect();
+        let found: Vec<FoundWord> = (0..words.len()).map(|word| FoundWord::of(&maps, word, threshold)).collect();
         let judged = self.0.iter().zip(judged_by).map(|(expectation, by)| {
             let (met, figure, says) = match by {
-                By::Words(places) => {
-                    let found: Vec<&Found> = places.iter().map(|&place| &found[place]).collect();
+                Basis::Words(places) => {
+                    let found: Vec<&FoundWord> = places.iter().map(|&place| &found[place]).collect();
                     judge(&expectation.kind, &found, maps.grid)
                 }
-                By::Sighting(gain) => judge_sighting(&expectation.kind, gain),
-                By::Nothing(reason) => (None, None, reason),
+                Basis::Sighting(gain) => judge_sighting(&expectation.kind, gain),
+                Basis::Nothing(reason) => (None, None, reason),
             };
             Outcome { expectation: expectation.text.clone(), met, figure, says }
         });
@@ -278,7 +279,7 @@ fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &ExpectationKind, thing:
     Ok(of_its_things(prompt, &word))
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundWord<'a> {
     fn of(maps: &'a Heatmaps, word: usize, threshold: f32) -> Self {
         Self { layout: maps.layout(word, threshold), map: maps.word(word) }
     }
@@ -302,7 +303,7 @@ fn judge_sighting(kind: &ExpectationKind, gain: f32) -> (Option<bool>, Option<Me
 }
 
 /// Whether an expectation of the things `found` is met, the figure that decides, and both in words.
-fn judge(kind: &ExpectationKind, found: &[&Found], grid: Grid) -> (Option<bool>, Option<Measurement>, String) {
+fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bool>, Option<Measurement>, String) {
     let empty = || (Some(false), None, "its map is empty".to_owned());
     match (kind, found) {
         (ExpectationKind::Relation { relation, object, .. }, [subject, other]) => {
@@ -356,7 +357,7 @@ fn share_inside(map: &[f32], grid: Grid, threshold: f32, bounds: Bounds) -> f32 
         let (start, end) = (index as f32 / count as f32, (index + 1) as f32 / count as f32);
         ((to.min(end) - from.max(start)).max(0.0) * count as f32).min(1.0)
     };
-    let level = threshold * map.iter().copied().fold(0.0, f32::max);
+    let level = threshold * largest(map.iter().copied());
     let (mut inside, mut all) = (0.0, 0.0);
     for (cell, _) in map.iter().enumerate().filter(|(_, value)| **value >= level) {
         let (row, column) = (cell / grid.width, cell % grid.width);

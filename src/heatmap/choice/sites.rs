@@ -1,6 +1,7 @@
 //! Which attention sites a heat map is made of: by DAAM's rule, by layer, by resolution.
 
 use crate::argument::{LAYERS, RESOLUTION};
+use crate::figures::largest;
 use crate::trace::{Grid, Site, Stage};
 use crate::{Error, Result};
 use std::fmt;
@@ -50,7 +51,7 @@ impl SiteFilter {
             }
             Self::Stage(stage) => in_stage(site, *stage),
             Self::LastUp if site.stage == Stage::Transformer => {
-                sites.iter().map(|site| site.depth).fold(0.0, f32::max) == site.depth
+                largest(sites.iter().map(|site| site.depth)) == site.depth
             }
             Self::UpNear(_) if site.stage == Stage::Transformer => (0.25..=0.75).contains(&site.depth),
             Self::LastUp => {

@@ -136,7 +136,7 @@ impl SimdOp for ScoreBlock<'_> {
                 }
                 let bias = self.bias.map(|bias| bias.as_ptr().add(row * tokens + first));
                 for r in 0..self.rows {
-                    let line = Line { scores: scores.add(r * stride), keys: here, padded: panels * panel, bias };
+                    let line = ScoreLine { scores: scores.add(r * stride), keys: here, padded: panels * panel, bias };
                     let (new, sum) = line.softmax(isa, highest[r]);
                     let keep = if highest[r] == new { 1.0 } else { (highest[r] - new).exp() };
                     total[r] = total[r] * keep + sum;
@@ -193,14 +193,14 @@ unsafe fn scale<I: Isa>(isa: I, values: *mut f32, len: usize, factor: f32) {
 }
 
 /// The scores of one query with a block of keys.
-struct Line {
+struct ScoreLine {
     scores: *mut f32,
     keys: usize,
     padded: usize,
     bias: Option<*const f32>,
 }
 
-impl Line {
+impl ScoreLine {
     /// Replaces scores by `exp(score - highest)`, zeros beyond the last key; returns the highest
     /// score so far and the sum.
     #[inline(always)]

@@ -45,10 +45,10 @@ pub type Draw<'a> = &'a mut dyn FnMut(usize) -> Vec<f32>;
 
 /// Keys and values of a context, split into heads: computed once for a prompt, used at every step.
 #[derive(Debug, Clone)]
-pub struct KeysValues(Seen);
+pub struct KeysValues(KeysValuesForm);
 
 #[derive(Debug, Clone)]
-enum Seen {
+enum KeysValuesForm {
     Plain { keys: Tensor, values: Tensor },
     Fast(Arc<PackedKeys>),
 }
@@ -60,8 +60,8 @@ impl KeysValues {
     /// Those of the tensors.
     pub fn keys(&self) -> Result<Tensor> {
         match &self.0 {
-            Seen::Plain { keys, .. } => Ok(keys.to_dtype(DType::F32)?),
-            Seen::Fast(context) => {
+            KeysValuesForm::Plain { keys, .. } => Ok(keys.to_dtype(DType::F32)?),
+            KeysValuesForm::Fast(context) => {
                 let shape = (context.batch(), context.heads(), context.tokens(), context.width());
                 fast::tensor(context.keys(), shape)
             }
@@ -75,17 +75,17 @@ impl KeysValues {
     pub fn weighted(&self, weights: &Tensor) -> Result<Self> {
         let (batch, tokens) = weights.dims2()?;
         Ok(Self(match &self.0 {
-            Seen::Plain { keys, values } => {
+            KeysValuesForm::Plain { keys, values } => {
                 let weights = weights.to_device(values.device())?.to_dtype(values.dtype())?;
                 let values = values.broadcast_mul(&weights.reshape((batch, 1, tokens, 1))?)?;
-                Seen::Plain { keys: keys.clone(), values }
+                KeysValuesForm::Plain { keys: keys.clone(), values }
             }
-            Seen::Fast(context) => {
+            KeysValuesForm::Fast(context) => {
                 if (batch, tokens) != (context.batch(), context.tokens()) {
                     let reason = format!("weights of {batch} rows and {tokens} tokens for another prompt");
                     return Err(Error::bug(reason));
                 }
-                Seen::Fast(Arc::new(context.weighted(&weights.flatten_all()?.to_vec1::<f32>()?)))
+                KeysValuesForm::Fast(Arc::new(context.weighted(&weights.flatten_all()?.to_vec1::<f32>()?)))
             }
         }))
     }
@@ -158,9 +158,9 @@ impl Attention {
             let (batch, tokens, _) = keys.dims3()?;
             let packed =
                 |[keys, values]: [&[f32]; 2]| PackedKeys::new_as(format, keys, values, batch, tokens, self.heads);
-            Seen::Fast(Arc::new(fast::read([&keys, &values], packed)?))
+            KeysValuesForm::Fast(Arc::new(fast::read([&keys, &values], packed)?))
         } else {
-            Seen::Plain { keys: split_heads(&keys, self.heads)?, values: split_heads(&values, self.heads)? }
+            KeysValuesForm::Plain { keys: split_heads(&keys, self.heads)?, values: split_heads(&values, self.heads)? }
         }))
     }
 
@@ -181,8 +181,8 @@ impl Attention {
     ) -> Result<Tensor> {
         let queries = self.to_q.forward(x)?;
         let seen = match &context.0 {
-            Seen::Fast(context) => self.attend_fast(&queries, context, bias, tap)?,
-            Seen::Plain { keys, values } => {
+            KeysValuesForm::Fast(context) => self.attend_fast(&queries, context, bias, tap)?,
+            KeysValuesForm::Plain { keys, values } => {
                 merge_heads(&attend(&split_heads(&queries, self.heads)?, keys, values, bias, self.upcast, tap)?)?
             }
         };
@@ -208,8 +208,8 @@ impl Attention {
     pub fn head_shares(&self, x: &Tensor, context: &KeysValues, bias: Option<&Tensor>) -> Result<Tensor> {
         let queries = self.to_q.forward(x)?;
         let seen = match &context.0 {
-            Seen::Fast(context) => self.attend_fast(&queries, context, bias, None)?,
-            Seen::Plain { keys, values } => {
+            KeysValuesForm::Fast(context) => self.attend_fast(&queries, context, bias, None)?,
+            KeysValuesForm::Plain { keys, values } => {
                 merge_heads(&attend(&split_heads(&queries, self.heads)?, keys, values, bias, self.upcast, None)?)?
             }
         };
@@ -250,8 +250,8 @@ impl Attention {
                 Ok(())
             };
             match &context.0 {
-                Seen::Fast(context) => drop(self.attend_fast(&queries, context, *bias, Some(&mut tap))?),
-                Seen::Plain { keys, values } => {
+                KeysValuesForm::Fast(context) => drop(self.attend_fast(&queries, context, *bias, Some(&mut tap))?),
+                KeysValuesForm::Plain { keys, values } => {
                     let queries = split_heads(&queries, self.heads)?;
                     drop(attend(&queries, keys, values, *bias, self.upcast, Some(&mut tap))?);
                 }

@@ -20,10 +20,10 @@ pub enum Padding {
 
 /// A convolution over the grid: weight `[out, in, kernel, kernel]`, bias `[out]`.
 #[derive(Debug, Clone)]
-pub struct Conv2d(Form);
+pub struct Conv2d(ConvForm);
 
 #[derive(Debug, Clone)]
-enum Form {
+enum ConvForm {
     Plain { weight: Tensor, bias: Tensor, stride: usize, padding: Padding },
     Fast(FastConv),
 }
@@ -56,8 +56,8 @@ impl Conv2d {
             Padding::RightBottom => (0, 1),
         };
         Ok(Self(match FastConv::new(&weight, &bias, Geometry { kernel, stride, before, after }, b)? {
-            Some(fast) => Form::Fast(fast),
-            None => Form::Plain { weight, bias, stride, padding },
+            Some(fast) => ConvForm::Fast(fast),
+            None => ConvForm::Plain { weight, bias, stride, padding },
         }))
     }
 
@@ -72,8 +72,8 @@ impl Conv2d {
     /// The convolution of `x` brought to another size first, by nearest neighbour.
     fn forward_enlarged(&self, x: &FeatureMap, size: Option<(usize, usize)>) -> Result<FeatureMap> {
         let (weight, bias, stride, padding) = match &self.0 {
-            Form::Fast(fast) => return on_fast(fast, x, size, None, None),
-            Form::Plain { weight, bias, stride, padding } => (weight, bias, *stride, *padding),
+            ConvForm::Fast(fast) => return on_fast(fast, x, size, None, None),
+            ConvForm::Plain { weight, bias, stride, padding } => (weight, bias, *stride, *padding),
         };
         let mut input = x.to_nchw()?;
         if let Some(size) = size {
@@ -98,8 +98,8 @@ impl Conv2d {
     /// As [`forward`](Self::forward).
     pub fn forward_shifted(&self, x: &FeatureMap, shift: &Tensor) -> Result<FeatureMap> {
         match &self.0 {
-            Form::Fast(fast) => on_fast(fast, x, None, Some(shift), None),
-            Form::Plain { .. } => self.forward(x)?.add_channels(shift),
+            ConvForm::Fast(fast) => on_fast(fast, x, None, Some(shift), None),
+            ConvForm::Plain { .. } => self.forward(x)?.add_channels(shift),
         }
     }
 
@@ -109,8 +109,8 @@ impl Conv2d {
     /// As [`forward`](Self::forward).
     pub fn forward_plus(&self, x: &FeatureMap, residual: &FeatureMap) -> Result<FeatureMap> {
         match &self.0 {
-            Form::Fast(fast) => on_fast(fast, x, None, None, Some(residual)),
-            Form::Plain { .. } => self.forward(x)?.add(residual),
+            ConvForm::Fast(fast) => on_fast(fast, x, None, None, Some(residual)),
+            ConvForm::Plain { .. } => self.forward(x)?.add(residual),
         }
     }
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 /// `x W^T + b` over the last dimension: weight `[out, in]`.
 #[derive(Debug, Clone)]
-pub struct Linear(Form);
+pub struct Linear(LinearForm);
 
 #[derive(Debug, Clone)]
-enum Form {
+enum LinearForm {
     Plain {
         weight: Tensor,
         bias: Option<Tensor>,
@@ -51,7 +51,7 @@ impl Linear {
     }
 
     fn from_blocks(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self(Form::Quantised { weight: QMatMul::from_arc(weight)?, bias }))
+        Ok(Self(LinearForm::Quantised { weight: QMatMul::from_arc(weight)?, bias }))
     }
 
     /// A 1x1 convolution, stored as `[out, in, 1, 1]`, that is applied to tokens.
@@ -75,8 +75,8 @@ impl Linear {
 
     fn from_weights(weight: Tensor, bias: Option<Tensor>, b: &Builder) -> Result<Self> {
         Ok(Self(match FastLinear::new(&weight, bias.as_ref(), b)? {
-            Some(fast) => Form::Fast(fast),
-            None => Form::Plain { weight, bias },
+            Some(fast) => LinearForm::Fast(fast),
+            None => LinearForm::Plain { weight, bias },
         }))
     }
 
@@ -86,8 +86,8 @@ impl Linear {
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = match &self.0 {
-            Form::Fast(fast) => return fast.forward(x, None),
-            Form::Quantised { weight, bias } => {
+            LinearForm::Fast(fast) => return fast.forward(x, None),
+            LinearForm::Quantised { weight, bias } => {
                 // candle's CUDA products of blocks take f32 alone.
                 let y = weight.forward(&x.to_dtype(DType::F32)?.contiguous()?)?;
                 let y = match bias {
@@ -96,7 +96,7 @@ impl Linear {
                 };
                 return Ok(y.to_dtype(x.dtype())?);
             }
-            Form::Plain { weight, bias } => (weight, bias),
+            LinearForm::Plain { weight, bias } => (weight, bias),
         };
         let weight = weight.to_dtype(x.dtype())?;
         let rows = x.elem_count() / x.dim(D::Minus1)?.max(1);
@@ -118,8 +118,8 @@ impl Linear {
     /// As [`forward`](Self::forward), or when `residual` has another shape.
     pub fn forward_plus(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.0 {
-            Form::Fast(fast) => fast.forward(x, Some(residual)),
-            Form::Plain { .. } | Form::Quantised { .. } => Ok((self.forward(x)? + residual)?),
+            LinearForm::Fast(fast) => fast.forward(x, Some(residual)),
+            LinearForm::Plain { .. } | LinearForm::Quantised { .. } => Ok((self.forward(x)? + residual)?),
         }
     }
 }
@@ -147,7 +147,7 @@ impl GeGlu {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let both = self.proj.forward(x)?;
         let half = both.dim(D::Minus1)? / 2;
-        if let Form::Fast(_) = self.proj.0 {
+        if let LinearForm::Fast(_) = self.proj.0 {
             let shape: Vec<usize> = both.dims()[..both.rank() - 1].iter().copied().chain([half]).collect();
             return fast::tensor(fast::read([&both], |[both]| geglu(both, half))?, shape);
         }
@@ -185,7 +185,7 @@ mod tests {
                 let (builder, quantised) = weights.parts(DType::F32, &Device::Cpu);
                 let b = Builder::with_layout(builder, layout).with_quantised(quantised);
                 let layer = Linear::without_bias(256, 6, &b.pp(name.trim_end_matches(".weight"))).unwrap();
-                assert_eq!(matches!(layer.0, Form::Quantised { .. }), layout == MemoryOrder::Nhwc, "{name}");
+                assert_eq!(matches!(layer.0, LinearForm::Quantised { .. }), layout == MemoryOrder::Nhwc, "{name}");
                 let y = layer.forward(&x).unwrap();
                 assert_eq!(y.dims(), [3, 5, 6]);
                 let exact = x.reshape((15, 256)).unwrap().matmul(&weight.t().unwrap()).unwrap();

@@ -71,7 +71,7 @@ impl Rotary {
 }
 
 /// Where each token of each row of a batch stands.
-type Rows = Vec<Vec<[u32; 3]>>;
+type TokenPlaces = Vec<Vec<[u32; 3]>>;
 
 /// The [`Rotary`] of one network. The last ones are kept: all steps of a run stand at the same
 /// places. A clone has the same ones.
@@ -83,7 +83,7 @@ pub struct RotaryTables {
     /// How many are kept: those of one step.
     most: usize,
     /// The one that was asked for last is at the end.
-    kept: Arc<Mutex<VecDeque<(Rows, Rotary)>>>,
+    kept: Arc<Mutex<VecDeque<(TokenPlaces, Rotary)>>>,
 }
 
 impl RotaryTables {
@@ -96,7 +96,7 @@ impl RotaryTables {
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub fn of(&self, mut rows: Rows) -> Result<Rotary> {
+    pub fn of(&self, mut rows: TokenPlaces) -> Result<Rotary> {
         if rows.windows(2).all(|pair| pair[0] == pair[1]) {
             rows.truncate(1);
         }

@@ -5,7 +5,6 @@
 //! Files that people have use llama.cpp's names, and attnmap checks their headers itself. Products
 //! of whole numbers, and not candle's of blocks, keep the states exact: a prompt is read once.
 
-use super::TABLES;
 use crate::Result;
 use crate::checkpoint::{Quantised, T5Config};
 use candle_core::quantized::QTensor;
@@ -13,6 +12,9 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::softmax_last_dim;
 use std::sync::Arc;
+
+/// The two names of the table of token embeddings.
+pub(super) const TABLES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 /// A weight `[out, in]`.
 #[derive(Clone)]
@@ -36,13 +38,13 @@ impl Weight {
 }
 
 /// Where weights come from.
-struct Store<'a> {
+struct T5Weights<'a> {
     weights: VarBuilder<'a>,
     quantised: Quantised,
     epsilon: f64,
 }
 
-impl Store<'_> {
+impl T5Weights<'_> {
     fn weight(&self, shape: [usize; 2], name: &str) -> Result<Weight> {
         let name = format!("{name}.weight");
         Ok(match self.quantised.get(&name, &shape, self.weights.device())? {
@@ -73,7 +75,7 @@ impl Norm {
 
 /// Self-attention and feed-forward, each on top of a norm (transformers `T5Block`).
 #[derive(Clone)]
-struct Block {
+struct T5Block {
     attention_norm: Norm,
     q: Weight,
     k: Weight,
@@ -85,8 +87,8 @@ struct Block {
     wo: Weight,
 }
 
-impl Block {
-    fn new(store: &Store, config: &T5Config, at: usize) -> Result<Self> {
+impl T5Block {
+    fn new(store: &T5Weights, config: &T5Config, at: usize) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
         let attention = format!("encoder.block.{at}.layer.0");
         let forward = format!("encoder.block.{at}.layer.1");
@@ -133,7 +135,7 @@ pub(super) struct BlocksT5 {
     table: Weight,
     /// `[buckets, heads]`.
     relative_attention_bias: Weight,
-    blocks: Vec<Block>,
+    blocks: Vec<T5Block>,
     norm: Norm,
     buckets: usize,
     max_distance: usize,
@@ -145,14 +147,14 @@ impl BlocksT5 {
     /// # Errors
     /// When a weight is not there in the shape that `config` gives it.
     pub(super) fn new(config: &T5Config, weights: VarBuilder, quantised: Quantised) -> Result<Self> {
-        let store = Store { weights, quantised, epsilon: config.layer_norm_epsilon };
+        let store = T5Weights { weights, quantised, epsilon: config.layer_norm_epsilon };
         // The table's other name, where the file has that one alone.
         let table = TABLES.iter().find(|name| store.weights.contains_tensor(name)).unwrap_or(&TABLES[0]);
         let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias";
         Ok(Self {
             table: store.weight([config.vocab_size, config.d_model], table.trim_end_matches(".weight"))?,
             relative_attention_bias: store.weight([config.relative_attention_num_buckets, config.num_heads], bias)?,
-            blocks: (0..config.num_layers).map(|at| Block::new(&store, config, at)).collect::<Result<_>>()?,
+            blocks: (0..config.num_layers).map(|at| T5Block::new(&store, config, at)).collect::<Result<_>>()?,
             norm: store.norm(config.d_model, "encoder.final_layer_norm")?,
             buckets: config.relative_attention_num_buckets,
             max_distance: config.relative_attention_max_distance,
@@ -219,7 +221,7 @@ mod tests {
         assert!(own.blocks.iter().all(|block| in_blocks(&block.q) && in_blocks(&block.wo)));
         let candles = T5::new(&config, weights().var_builder(DType::F32, &Device::Cpu)).unwrap();
         for tokens in [1, 12, 300] {
-            let ids = Tensor::from_iter((0..tokens).map(|at| 3 + at * 7 % 150), &Device::Cpu).unwrap();
+            let ids = Tensor::from_iter((0..tokens).map(|at| 3 + at * 7 % 150u32), &Device::Cpu).unwrap();
             let whole = candles.forward(&ids.unsqueeze(0).unwrap()).unwrap();
             let off = (own.forward(&ids).unwrap() - whole.squeeze(0).unwrap()).unwrap().abs().unwrap();
             let most = off.max_all().unwrap().to_scalar::<f32>().unwrap();

@@ -5,25 +5,22 @@ mod blocks;
 
 use crate::checkpoint::{Quantised, T5Config};
 use crate::{Error, Result};
-use blocks::BlocksT5;
+use blocks::{BlocksT5, TABLES};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::t5::{ActivationWithOptionalGating, Config, T5EncoderModel};
 use std::fmt;
 
-/// The two names of the table of token embeddings.
-const TABLES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
-
 /// A T5 text encoder.
 #[derive(Clone)]
 pub struct T5 {
-    form: Form,
+    form: T5Form,
     vocab_size: usize,
     device: Device,
 }
 
 #[derive(Clone)]
-enum Form {
+enum T5Form {
     Whole(Box<T5EncoderModel>),
     Blocks(Box<BlocksT5>),
 }
@@ -68,7 +65,7 @@ impl T5 {
                 T5EncoderModel::load(weights, &candles)?
             }
         };
-        Ok(Self { form: Form::Whole(Box::new(model)), vocab_size: config.vocab_size, device })
+        Ok(Self { form: T5Form::Whole(Box::new(model)), vocab_size: config.vocab_size, device })
     }
 
     /// As [`new`](Self::new), with the weights that lie in blocks of quantised numbers kept so.
@@ -78,7 +75,7 @@ impl T5 {
     /// As `new`.
     pub fn with_blocks(config: &T5Config, weights: VarBuilder, quantised: Quantised) -> Result<Self> {
         let device = weights.device().clone();
-        let form = Form::Blocks(Box::new(BlocksT5::new(config, weights, quantised)?));
+        let form = T5Form::Blocks(Box::new(BlocksT5::new(config, weights, quantised)?));
         Ok(Self { form, vocab_size: config.vocab_size, device })
     }
 
@@ -98,10 +95,10 @@ impl T5 {
         let ids = ids.to_device(&self.device)?.to_dtype(DType::U32)?.contiguous()?;
         match &self.form {
             // A clone shares the weights; candle's forward pass wants to change its (empty) cache.
-            Form::Whole(model) => {
+            T5Form::Whole(model) => {
                 Ok(model.as_ref().clone().forward_dt(&ids, Some(DType::F32))?.to_dtype(DType::F32)?)
             }
-            Form::Blocks(model) => {
+            T5Form::Blocks(model) => {
                 let rows = (0..rows.len()).map(|row| model.forward(&ids.get(row)?)).collect::<Result<Vec<_>>>()?;
                 Ok(Tensor::stack(&rows, 0)?)
             }

@@ -47,12 +47,12 @@ fn class(node: &Value) -> &str {
 
 /// Which of a sampler's two prompts is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum PromptSide {
     Positive,
     Negative,
 }
 
-impl Side {
+impl PromptSide {
     /// The input that has it.
     fn input(self) -> &'static str {
         match self {
@@ -79,8 +79,8 @@ impl<'a> Graph<'a> {
     fn read(&self) -> Result<Metadata, String> {
         let sampler = self.sampler().ok_or("the graph of ComfyUI has no sampler that is known here")?;
         let guider = self.linked(sampler, "guider").unwrap_or(sampler);
-        let prompt = self.prompt(sampler, guider, Side::Positive)?;
-        let negative = self.prompt(sampler, guider, Side::Negative);
+        let prompt = self.prompt(sampler, guider, PromptSide::Positive)?;
+        let negative = self.prompt(sampler, guider, PromptSide::Negative);
         let negative = negative.map_err(|reason| self.leave(format!("the negative prompt: {reason}"))).ok();
         let source = |name: &str, through: &str| {
             let own = self.input(sampler, name).and_then(|value| self.number(value, 0));
@@ -195,19 +195,19 @@ impl<'a> Graph<'a> {
     }
 
     /// One of the two prompts of `sampler`, whose guidance is that of `guider`.
-    fn prompt(&self, sampler: Id<'a>, guider: Id<'a>, side: Side) -> Result<String, String> {
+    fn prompt(&self, sampler: Id<'a>, guider: Id<'a>, side: PromptSide) -> Result<String, String> {
         let own = ["basic_pipe", "pipe"].into_iter().find_map(|name| self.input(sampler, name));
-        let single = self.input(guider, "conditioning").filter(|_| side == Side::Positive);
+        let single = self.input(guider, "conditioning").filter(|_| side == PromptSide::Positive);
         match self.input(guider, side.input()).or(single).or(own) {
             Some(value) => self.conditioning(value, side, 0),
             // A guider without one has no guidance.
-            None if side == Side::Negative => Ok(String::new()),
+            None if side == PromptSide::Negative => Ok(String::new()),
             None => Err(format!("{} has no prompt", self.name(sampler))),
         }
     }
 
     /// The text of the conditioning that `value` is.
-    fn conditioning(&self, value: &'a Value, side: Side, depth: usize) -> Result<String, String> {
+    fn conditioning(&self, value: &'a Value, side: PromptSide, depth: usize) -> Result<String, String> {
         // Loaders of some packages hold both prompts themselves.
         if let Some(text) = value.as_str() {
             return Ok(text.to_owned());

@@ -32,7 +32,7 @@ struct Image {
 struct Annotation {
     image_id: u64,
     category_id: u64,
-    segmentation: Shape,
+    segmentation: Segmentation,
     #[serde(default)]
     iscrowd: u8,
 }
@@ -46,16 +46,16 @@ struct Category {
 /// Where a thing is, in pixels of its picture.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Shape {
+enum Segmentation {
     /// Corners `x, y, x, y, ...`, several outlines.
     Polygons(Vec<Vec<f64>>),
     /// Lengths of runs down the columns, of what is not the thing first.
-    Runs { counts: Counts, size: [usize; 2] },
+    Runs { counts: RunLengths, size: [usize; 2] },
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Counts {
+enum RunLengths {
     Plain(Vec<u64>),
     Packed(String),
 }
@@ -158,7 +158,7 @@ fn list_of(folder: &Path) -> Option<(PathBuf, String)> {
     lists.into_iter().next()
 }
 
-impl Shape {
+impl Segmentation {
     /// The cells of `grid` that it covers.
     fn cells(&self, grid: Grid) -> Result<Vec<usize>, String> {
         match self {
@@ -174,8 +174,8 @@ impl Shape {
                     return Err(format!("its run lengths are of {size:?} and not of the picture's height and width"));
                 }
                 let counts = match counts {
-                    Counts::Plain(counts) => counts.clone(),
-                    Counts::Packed(text) => unpacked(text)?,
+                    RunLengths::Plain(counts) => counts.clone(),
+                    RunLengths::Packed(text) => unpacked(text)?,
                 };
                 let (mut cells, mut at) = (Vec::new(), 0usize);
                 for (index, &count) in counts.iter().enumerate() {
@@ -255,12 +255,12 @@ mod tests {
     #[test]
     fn run_lengths_go_down_the_columns() {
         let grid = Grid::new(3, 4);
-        let of = |counts| Shape::Runs { counts, size: [3, 4] }.cells(grid);
-        assert_eq!(of(Counts::Plain(vec![1, 2, 4, 1, 4])).unwrap(), [4, 8, 6]);
+        let of = |counts| Segmentation::Runs { counts, size: [3, 4] }.cells(grid);
+        assert_eq!(of(RunLengths::Plain(vec![1, 2, 4, 1, 4])).unwrap(), [4, 8, 6]);
         for bad in [vec![1, 99], vec![u64::MAX, u64::MAX]] {
-            assert!(of(Counts::Plain(bad)).is_err());
+            assert!(of(RunLengths::Plain(bad)).is_err());
         }
-        assert!(Shape::Runs { counts: Counts::Plain(vec![]), size: [4, 3] }.cells(grid).is_err());
+        assert!(Segmentation::Runs { counts: RunLengths::Plain(vec![]), size: [4, 3] }.cells(grid).is_err());
         // The runs 5, 1, 40, 2, 3 as pycocotools packs them. The first three are as they are, and
         // 40 has two characters. The last two are packed as the differences 2 - 1 and 3 - 40.
         assert_eq!(unpacked("51X11kN").unwrap(), [5, 1, 40, 2, 3]);
@@ -272,12 +272,12 @@ mod tests {
     #[test]
     fn polygons_cover_the_pixels_whose_middles_they_hold() {
         let grid = Grid::new(4, 5);
-        let square = Shape::Polygons(vec![vec![1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]]);
+        let square = Segmentation::Polygons(vec![vec![1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]]);
         assert_eq!(square.cells(grid).unwrap(), [6, 7, 8, 11, 12, 13]);
-        let outside = Shape::Polygons(vec![vec![-9.0, -9.0, 90.0, -9.0, 90.0, 90.0, -9.0, 90.0]]);
+        let outside = Segmentation::Polygons(vec![vec![-9.0, -9.0, 90.0, -9.0, 90.0, 90.0, -9.0, 90.0]]);
         assert_eq!(outside.cells(grid).unwrap().len(), 20);
         for bad in [vec![], vec![1.0; 5], vec![0.0, 0.0, f64::NAN, 1.0, 2.0, 2.0]] {
-            assert!(Shape::Polygons(vec![bad]).cells(grid).is_err());
+            assert!(Segmentation::Polygons(vec![bad]).cells(grid).is_err());
         }
     }
 }

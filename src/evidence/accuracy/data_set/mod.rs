@@ -22,10 +22,10 @@ pub const PUBLISHED: [usize; 2] = [100, 500];
 
 /// A folder of pictures whose masks are known.
 #[derive(Debug)]
-pub struct DataSet(Layout);
+pub struct DataSet(DataSetLayout);
 
 #[derive(Debug)]
-enum Layout {
+enum DataSetLayout {
     Scenes(Vec<Scene>),
     Voc(Voc),
     Coco(Coco),
@@ -38,37 +38,37 @@ impl DataSet {
     /// [`crate::Error::Argument`] on `SCENES` that names the file at fault; [`crate::Error::Io`].
     pub fn open(folder: &Path) -> Result<Self> {
         if let Some(found) = Voc::open(folder)? {
-            return Ok(Self(Layout::Voc(found)));
+            return Ok(Self(DataSetLayout::Voc(found)));
         }
         if let Some(found) = Coco::open(folder)? {
-            return Ok(Self(Layout::Coco(found)));
+            return Ok(Self(DataSetLayout::Coco(found)));
         }
-        Ok(Self(Layout::Scenes(read_scenes(folder)?)))
+        Ok(Self(DataSetLayout::Scenes(read_scenes(folder)?)))
     }
 
     /// How the layout is called.
     pub fn layout(&self) -> &'static str {
         match &self.0 {
-            Layout::Scenes(_) => "scenes",
-            Layout::Voc(_) => "VOC",
-            Layout::Coco(_) => "COCO",
+            DataSetLayout::Scenes(_) => "scenes",
+            DataSetLayout::Voc(_) => "VOC",
+            DataSetLayout::Coco(_) => "COCO",
         }
     }
 
     /// The timesteps of training that its pictures are noised to.
     pub fn levels(&self) -> Vec<usize> {
         match &self.0 {
-            Layout::Scenes(_) => TIMESTEPS.to_vec(),
-            Layout::Voc(_) | Layout::Coco(_) => PUBLISHED.to_vec(),
+            DataSetLayout::Scenes(_) => TIMESTEPS.to_vec(),
+            DataSetLayout::Voc(_) | DataSetLayout::Coco(_) => PUBLISHED.to_vec(),
         }
     }
 
     /// Number of pictures.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Layout::Scenes(scenes) => scenes.len(),
-            Layout::Voc(voc) => voc.len(),
-            Layout::Coco(coco) => coco.len(),
+            DataSetLayout::Scenes(scenes) => scenes.len(),
+            DataSetLayout::Voc(voc) => voc.len(),
+            DataSetLayout::Coco(coco) => coco.len(),
         }
     }
 
@@ -84,9 +84,9 @@ impl DataSet {
     /// [`crate::Error::Argument`] on `SCENES` that names the file that is missing or damaged.
     pub fn scene(&self, index: usize, size: Grid) -> Result<Scene> {
         match &self.0 {
-            Layout::Scenes(scenes) => Ok(scenes[index].clone()),
-            Layout::Voc(voc) => voc.scene(index, size),
-            Layout::Coco(coco) => coco.scene(index, size),
+            DataSetLayout::Scenes(scenes) => Ok(scenes[index].clone()),
+            DataSetLayout::Voc(voc) => voc.scene(index, size),
+            DataSetLayout::Coco(coco) => coco.scene(index, size),
         }
     }
 }

@@ -1,44 +1,26 @@
 //! Down, mid and up blocks: resnets, each followed by a transformer where the block attends.
 
-use super::sites::{BlockPlaces, Pass};
+use super::pass::Pass;
 use super::transformer::{Shape, Transformer};
 use crate::checkpoint::{UnetBlock, UnetConfig};
 use crate::model::layers::{Builder, Downsample, FeatureMap, Upsample};
 use crate::model::resnet::Resnet;
-use crate::trace::Stage;
 use crate::{Error, Result};
-
-/// Where a block stands in the network.
-pub(super) struct Position<'a> {
-    pub(super) stage: Stage,
-    /// Its weight path, e.g. `down_blocks.1`.
-    pub(super) path: &'a str,
-    /// How often the latent has been halved when it gets here.
-    pub(super) level: usize,
-}
 
 fn resnet(config: &UnetConfig, input: usize, output: usize, b: &Builder) -> Result<Resnet> {
     Resnet::new(input, output, Some(config.time_embed_dim), config.norm_num_groups, config.norm_eps, b)
 }
 
-fn transformers(
-    config: &UnetConfig,
-    block: &UnetBlock,
-    position: &Position,
-    places: &mut BlockPlaces,
-    b: &Builder,
-) -> Result<Vec<Transformer>> {
+/// `sites` counts the transformer blocks of the network so far.
+fn transformers(config: &UnetConfig, block: &UnetBlock, sites: &mut usize, b: &Builder) -> Result<Vec<Transformer>> {
     let transformer = |(index, &layers): (usize, &usize)| {
         let shape = Shape {
-            stage: position.stage,
-            level: position.level,
             channels: block.out_channels,
             heads: block.heads,
             cross_attention_dim: block.cross_attention_dim,
             layers,
         };
-        let path = format!("{}.attentions.{index}", position.path);
-        Transformer::new(config, &shape, &path, places, &b.pp("attentions").pp(index))
+        Transformer::new(config, &shape, sites, &b.pp("attentions").pp(index))
     };
     block.transformer_layers.iter().enumerate().map(transformer).collect()
 }
@@ -52,13 +34,7 @@ pub(super) struct DownBlock {
 }
 
 impl DownBlock {
-    pub(super) fn new(
-        config: &UnetConfig,
-        block: &UnetBlock,
-        position: &Position,
-        places: &mut BlockPlaces,
-        b: &Builder,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UnetConfig, block: &UnetBlock, sites: &mut usize, b: &Builder) -> Result<Self> {
         let layer = |index: usize| {
             let input = if index == 0 { block.in_channels } else { block.out_channels };
             resnet(config, input, block.out_channels, &b.pp("resnets").pp(index))
@@ -67,7 +43,7 @@ impl DownBlock {
             || Downsample::new(block.out_channels, config.downsample_padding, &b.pp("downsamplers").pp(0));
         Ok(Self {
             resnets: (0..block.layers).map(layer).collect::<Result<_>>()?,
-            attentions: transformers(config, block, position, places, b)?,
+            attentions: transformers(config, block, sites, b)?,
             downsampler: block.sampler.then(downsampler).transpose()?,
         })
     }
@@ -103,17 +79,11 @@ pub(super) struct MidBlock {
 }
 
 impl MidBlock {
-    pub(super) fn new(
-        config: &UnetConfig,
-        block: &UnetBlock,
-        position: &Position,
-        places: &mut BlockPlaces,
-        b: &Builder,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UnetConfig, block: &UnetBlock, sites: &mut usize, b: &Builder) -> Result<Self> {
         let layer = |index: usize| resnet(config, block.in_channels, block.out_channels, &b.pp("resnets").pp(index));
         Ok(Self {
             resnets: (0..=block.layers).map(layer).collect::<Result<_>>()?,
-            attentions: transformers(config, block, position, places, b)?,
+            attentions: transformers(config, block, sites, b)?,
         })
     }
 
@@ -137,13 +107,7 @@ pub(super) struct UpBlock {
 }
 
 impl UpBlock {
-    pub(super) fn new(
-        config: &UnetConfig,
-        block: &UnetBlock,
-        position: &Position,
-        places: &mut BlockPlaces,
-        b: &Builder,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UnetConfig, block: &UnetBlock, sites: &mut usize, b: &Builder) -> Result<Self> {
         let layer = |index: usize| {
             let running = if index == 0 { block.in_channels } else { block.out_channels };
             let skip = if index + 1 == block.layers { block.skip_channels } else { block.out_channels };
@@ -152,7 +116,7 @@ impl UpBlock {
         let upsampler = || Upsample::new(block.out_channels, &b.pp("upsamplers").pp(0));
         Ok(Self {
             resnets: (0..block.layers).map(layer).collect::<Result<_>>()?,
-            attentions: transformers(config, block, position, places, b)?,
+            attentions: transformers(config, block, sites, b)?,
             upsampler: block.sampler.then(upsampler).transpose()?,
         })
     }

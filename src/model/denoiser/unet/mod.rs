@@ -2,9 +2,9 @@
 //! every attention.
 
 mod blocks;
+mod pass;
 mod prompt;
 mod redraw;
-mod sites;
 mod time;
 mod transformer;
 
@@ -14,12 +14,12 @@ use super::conditioning::{AddedConditions, Conditioning};
 use crate::checkpoint::UnetConfig;
 use crate::model::Interrupt;
 use crate::model::layers::{Builder, Conv2d, FeatureMap, GroupNorm, MemoryOrder};
-use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
+use crate::trace::{AttentionObserver, Site};
 use crate::{Error, Result};
-use blocks::{DownBlock, MidBlock, Position, UpBlock};
+use blocks::{DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use sites::{BlockPlaces, Pass};
+use pass::Pass;
 use time::{AddEmbedding, TimeEmbedding};
 use transformer::Transformer;
 
@@ -34,10 +34,7 @@ pub struct Unet {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    places: BlockPlaces,
-    downsample_padding: usize,
-    channels: usize,
-    cross_attention_dim: usize,
+    config: Box<UnetConfig>,
     layout: MemoryOrder,
     device: Device,
     dtype: DType,
@@ -58,29 +55,22 @@ impl Unet {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn build(config: &UnetConfig, b: &Builder) -> Result<Self> {
-        let mut places = BlockPlaces::default();
+        // Transformer blocks so far: the index of the next one's sites.
+        let mut sites = 0;
         let channels = &config.block_out_channels;
-        let levels = channels.len();
-        let mut down_blocks = Vec::with_capacity(levels);
+        let mut down_blocks = Vec::with_capacity(channels.len());
         for (index, block) in config.down_blocks().iter().enumerate() {
-            let path = format!("down_blocks.{index}");
-            let position = Position { stage: Stage::Down, path: &path, level: index };
             let b = b.pp("down_blocks").pp(index);
-            down_blocks.push(DownBlock::new(config, block, &position, &mut places, &b)?);
+            down_blocks.push(DownBlock::new(config, block, &mut sites, &b)?);
         }
         let mid_block = match config.mid_block() {
-            Some(block) => {
-                let position = Position { stage: Stage::Mid, path: "mid_block", level: levels - 1 };
-                Some(MidBlock::new(config, &block, &position, &mut places, &b.pp("mid_block"))?)
-            }
+            Some(block) => Some(MidBlock::new(config, &block, &mut sites, &b.pp("mid_block"))?),
             None => None,
         };
-        let mut up_blocks = Vec::with_capacity(levels);
+        let mut up_blocks = Vec::with_capacity(channels.len());
         for (index, block) in config.up_blocks().iter().enumerate() {
-            let path = format!("up_blocks.{index}");
-            let position = Position { stage: Stage::Up, path: &path, level: levels - 1 - index };
             let b = b.pp("up_blocks").pp(index);
-            up_blocks.push(UpBlock::new(config, block, &position, &mut places, &b)?);
+            up_blocks.push(UpBlock::new(config, block, &mut sites, &b)?);
         }
         let add_embedding = |addition| AddEmbedding::new(config, addition, &b.pp("add_embedding"));
         Ok(Self {
@@ -97,10 +87,7 @@ impl Unet {
                 &b.pp("conv_norm_out"),
             )?,
             conv_out: Conv2d::new(channels[0], config.out_channels, 3, &b.pp("conv_out"))?,
-            places,
-            downsample_padding: config.downsample_padding,
-            channels: config.in_channels,
-            cross_attention_dim: config.cross_attention_dim[0],
+            config: Box::new(config.clone()),
             layout: b.layout(),
             device: b.device().clone(),
             dtype: b.activations(),
@@ -115,24 +102,24 @@ impl Unet {
 
     /// Channels of the latent that it takes.
     pub fn channels(&self) -> usize {
-        self.channels
+        self.config.in_channels
     }
 
     /// The cross-attention sites in network order, with the grids they have for a latent of this
     /// size.
     pub fn sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
-        self.places.sites(AttentionKind::Cross, &self.grids(latent_height, latent_width))
+        self.config.cross_attention_sites([latent_height, latent_width])
     }
 
     /// The self-attention sites in network order, with the grids they have for a latent of this
     /// size.
     pub fn self_sites(&self, latent_height: usize, latent_width: usize) -> Vec<Site> {
-        self.places.sites(AttentionKind::SelfAttention, &self.grids(latent_height, latent_width))
+        self.config.self_attention_sites([latent_height, latent_width])
     }
 
     /// Channels of each head of [`sites`](Self::sites), in that order.
     pub fn head_dims(&self) -> Vec<usize> {
-        self.places.head_dims()
+        self.config.head_dims()
     }
 
     /// Whether the guidance scale is an input of the network ([`Conditioning::guidance`]): then it
@@ -149,9 +136,10 @@ impl Unet {
     /// width.
     pub fn prepare(&self, conditioning: &Conditioning) -> Result<UnetPrompt> {
         let (batch, tokens, width) = conditioning.hidden_states.dims3()?;
-        if width != self.cross_attention_dim {
+        let expected = self.config.cross_attention_dim[0];
+        if width != expected {
             return Err(Error::Unsupported {
-                what: format!("a text encoder of width {width} with a UNet for width {}", self.cross_attention_dim),
+                what: format!("a text encoder of width {width} with a UNet for width {expected}"),
                 way_out: "use the text encoder that belongs to this UNet".into(),
             });
         }
@@ -203,16 +191,16 @@ impl Unet {
         observer: &mut dyn AttentionObserver,
     ) -> Result<Tensor> {
         let (batch, channels, height, width) = latent.dims4()?;
-        if batch != context.batch || channels != self.channels {
+        if batch != context.batch || channels != self.config.in_channels {
             return Err(Error::bug(format!(
                 "a latent of shape {:?} for a UNet of {} channels and a prompt of {} rows",
                 latent.dims(),
-                self.channels,
+                self.config.in_channels,
                 context.batch
             )));
         }
-        let grids = self.grids(height, width);
-        if grids.iter().any(|(height, width)| height.min(width) == &0) {
+        let grids = self.config.grids([height, width]);
+        if grids.as_flattened().contains(&0) {
             return Err(Error::Unsupported {
                 what: format!("a latent of {width}x{height}"),
                 way_out: format!("this UNet halves it {} times; choose a larger image", grids.len() - 1),
@@ -229,8 +217,8 @@ impl Unet {
             prompt: &context.keys_values,
             key_bias: context.key_bias.as_ref(),
             probes: &context.probes,
-            cross_sites: self.places.sites(AttentionKind::Cross, &grids),
-            self_sites: self.places.sites(AttentionKind::SelfAttention, &grids),
+            cross_sites: self.sites(height, width),
+            self_sites: self.self_sites(height, width),
             observer,
             interrupt: &self.interrupt,
         };
@@ -255,14 +243,6 @@ impl Unet {
         let mid = self.mid_block.iter().flat_map(|block| &block.attentions);
         let up = self.up_blocks.iter().flat_map(|block| &block.attentions);
         down.chain(mid).chain(up)
-    }
-
-    /// The grid at each level. A down-sampler rounds odd sides up, or down where its padding is on
-    /// one side alone.
-    fn grids(&self, height: usize, width: usize) -> Vec<(usize, usize)> {
-        let half = |side: usize| if self.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
-        let next = |&(height, width): &(usize, usize)| Some((half(height), half(width)));
-        std::iter::successors(Some((height, width)), next).take(self.down_blocks.len()).collect()
     }
 }
 

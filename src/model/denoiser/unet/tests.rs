@@ -15,14 +15,13 @@ fn with_pass<T>(
     run: impl FnOnce(&mut Pass) -> Result<T>,
 ) -> T {
     let context = unet.prepare(&Conditioning::new(prompt.clone())).unwrap();
-    let grids = unet.grids(sample.0, sample.1);
     let mut pass = Pass {
         time: &time.silu().unwrap(),
         prompt: &context.keys_values,
         key_bias: None,
         probes: &[],
-        cross_sites: unet.places.sites(AttentionKind::Cross, &grids),
-        self_sites: unet.places.sites(AttentionKind::SelfAttention, &grids),
+        cross_sites: unet.sites(sample.0, sample.1),
+        self_sites: unet.self_sites(sample.0, sample.1),
         observer: &mut Unobserved,
         interrupt: &Interrupt::default(),
     };
@@ -81,14 +80,4 @@ fn blocks_equal_diffusers() {
             up(last, &unet.up_blocks[last], layers, "down_blocks.0/in/0");
         }
     }
-}
-
-#[test]
-fn grids_round_as_the_down_samplers_do() {
-    let fixture = Fixture::new("tiny-sd2");
-    let b = fixture.builder(Part::Unet, MemoryOrder::Nchw);
-    let mut unet = Unet::build(fixture.checkpoint.denoiser.unet().unwrap(), &b).unwrap();
-    assert_eq!(unet.grids(9, 1), [(9, 1), (5, 1), (3, 1), (2, 1)]);
-    unet.downsample_padding = 0;
-    assert_eq!(unet.grids(9, 16), [(9, 16), (4, 8), (2, 4), (1, 2)]);
 }

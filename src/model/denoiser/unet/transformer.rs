@@ -1,18 +1,15 @@
 //! The transformer between resnets: self-attention, attention to the prompt, and a gated MLP on
 //! every place of the grid.
 
-use super::sites::{BlockPlaces, Pass};
+use super::pass::Pass;
 use crate::checkpoint::UnetConfig;
 use crate::model::layers::{Attention, Builder, FeatureMap, GeGlu, GroupNorm, KeysValues, LayerNorm, Linear};
-use crate::trace::{AttentionKind, Stage};
+use crate::trace::AttentionKind;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
 /// Which transformer is built: what differs from block to block.
 pub(super) struct Shape {
-    pub(super) stage: Stage,
-    /// How often the latent has been halved here.
-    pub(super) level: usize,
     pub(super) channels: usize,
     pub(super) heads: usize,
     pub(super) cross_attention_dim: usize,
@@ -30,14 +27,8 @@ pub(super) struct Transformer {
 }
 
 impl Transformer {
-    /// `path` is the weight path of this transformer from the UNet's root.
-    pub(super) fn new(
-        config: &UnetConfig,
-        shape: &Shape,
-        path: &str,
-        places: &mut BlockPlaces,
-        b: &Builder,
-    ) -> Result<Self> {
+    /// `sites` counts the transformer blocks of the network so far.
+    pub(super) fn new(config: &UnetConfig, shape: &Shape, sites: &mut usize, b: &Builder) -> Result<Self> {
         let channels = shape.channels;
         // A 1x1 convolution (SD 1) is a linear layer on tokens (SD 2) whose weight has two more
         // dimensions.
@@ -46,8 +37,8 @@ impl Transformer {
             false => Linear::from_conv(channels, channels, &b.pp(name)),
         };
         let block = |index: usize| {
-            let path = format!("{path}.transformer_blocks.{index}");
-            let site = places.add(path, shape.stage, shape.heads, channels / shape.heads.max(1), shape.level);
+            let site = *sites;
+            *sites += 1;
             TransformerBlock::new(config, shape, site, &b.pp("transformer_blocks").pp(index))
         };
         Ok(Self {
@@ -92,7 +83,7 @@ pub(super) struct TransformerBlock {
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
-    ff: FeedForward,
+    ff: GeGluFeedForward,
     /// Index of the block among all of the network.
     site: usize,
 }
@@ -108,7 +99,7 @@ impl TransformerBlock {
             norm2: LayerNorm::new(channels, 1e-5, &b.pp("norm2"))?,
             attn2: attention(shape.cross_attention_dim, "attn2")?,
             norm3: LayerNorm::new(channels, 1e-5, &b.pp("norm3"))?,
-            ff: FeedForward::new(channels, &b.pp("ff"))?,
+            ff: GeGluFeedForward::new(channels, &b.pp("ff"))?,
             site,
         })
     }
@@ -130,12 +121,12 @@ impl TransformerBlock {
 
 /// GEGLU to four times the channels and back (diffusers `FeedForward`: `net.0.proj`, `net.2`).
 #[derive(Debug, Clone)]
-struct FeedForward {
+struct GeGluFeedForward {
     gate: GeGlu,
     out: Linear,
 }
 
-impl FeedForward {
+impl GeGluFeedForward {
     fn new(channels: usize, b: &Builder) -> Result<Self> {
         let net = b.pp("net");
         Ok(Self {

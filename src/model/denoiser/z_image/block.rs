@@ -74,13 +74,13 @@ impl Attention {
 
 /// `w2(silu(w1 x) * w3 x)`.
 #[derive(Debug, Clone)]
-struct FeedForward {
+struct SwiGluFeedForward {
     w1: Linear,
     w2: Linear,
     w3: Linear,
 }
 
-impl FeedForward {
+impl SwiGluFeedForward {
     fn new(dim: usize, inner: usize, b: &Builder) -> Result<Self> {
         Ok(Self {
             w1: Linear::without_bias(dim, inner, &b.pp("w1"))?,
@@ -108,7 +108,7 @@ pub(super) struct Beside<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub(super) attention: Attention,
-    feed_forward: FeedForward,
+    feed_forward: SwiGluFeedForward,
     attention_norm1: RmsNorm,
     attention_norm2: RmsNorm,
     ffn_norm1: RmsNorm,
@@ -124,7 +124,7 @@ impl Block {
         let modulation = modulated.then(|| Linear::new(config.time_width(), 4 * dim, &b.pp("adaLN_modulation").pp(0)));
         Ok(Self {
             attention: Attention::new(config, &b.pp("attention"))?,
-            feed_forward: FeedForward::new(dim, config.feed_forward_width(), &b.pp("feed_forward"))?,
+            feed_forward: SwiGluFeedForward::new(dim, config.feed_forward_width(), &b.pp("feed_forward"))?,
             attention_norm1: norm("attention_norm1")?,
             attention_norm2: norm("attention_norm2")?,
             ffn_norm1: norm("ffn_norm1")?,

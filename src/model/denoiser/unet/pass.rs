@@ -1,54 +1,11 @@
-//! The attention sites of a UNet in network order, and the grid that each has for a given latent.
+//! What is handed down a UNet in one forward pass, the observer among it.
 
 use super::prompt::Probe;
 use crate::Result;
 use crate::model::Interrupt;
 use crate::model::layers::{Attention, KeysValues};
-use crate::trace::{AttentionKind, AttentionObserver, Site, Stage};
+use crate::trace::{AttentionKind, AttentionObserver, Site};
 use candle_core::{D, Tensor};
-
-/// Where a transformer block stands: all of its [`Site`] but the grid's size.
-#[derive(Debug, Clone)]
-struct Place {
-    path: String,
-    stage: Stage,
-    heads: usize,
-    /// Channels of each head.
-    head_dim: usize,
-    level: usize,
-}
-
-/// The transformer blocks in network order; filled while the network is built.
-#[derive(Debug, Clone, Default)]
-pub(super) struct BlockPlaces(Vec<Place>);
-
-impl BlockPlaces {
-    /// Enters the transformer block at weight path `path` with so many heads of `head_dim`
-    /// channels. Its grid is the latent's halved `level` times. Returns its index.
-    pub(super) fn add(&mut self, path: String, stage: Stage, heads: usize, head_dim: usize, level: usize) -> usize {
-        self.0.push(Place { path, stage, heads, head_dim, level });
-        self.0.len() - 1
-    }
-
-    /// Channels of a head, one value per site.
-    pub(super) fn head_dims(&self) -> Vec<usize> {
-        self.0.iter().map(|place| place.head_dim).collect()
-    }
-
-    /// The sites of one kind for a latent whose grid at each level is in `grids`.
-    pub(super) fn sites(&self, kind: AttentionKind, grids: &[(usize, usize)]) -> Vec<Site> {
-        let layer = match kind {
-            AttentionKind::Cross | AttentionKind::Joint => "attn2",
-            AttentionKind::SelfAttention => "attn1",
-        };
-        let site = |(index, place): (usize, &Place)| {
-            let (height, width) = grids[place.level];
-            let path = format!("{}.{layer}", place.path);
-            Site { path, stage: place.stage, depth: 0.0, kind, index, heads: place.heads, height, width }
-        };
-        Site::with_depths(self.0.iter().enumerate().map(site).collect())
-    }
-}
 
 /// What is handed down the network in one forward pass.
 pub(super) struct Pass<'a> {
