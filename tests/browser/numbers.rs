@@ -111,10 +111,15 @@ fn the_page_shows_one_encoders_tokens_as_view_does() {
     let picture = |chrome: &mut Chrome| overlay_pixels(chrome).pixels().map(|pixel| pixel.0).collect::<Vec<_>>();
     let mut switched = Vec::new();
     for (encoder, of) in [("clip", "CLIP"), ("t5", "T5")] {
-        let asked = asked(folder.path(), &words, &["--box", "0,0,96,64", "--encoder", encoder]);
-        let shown = shown(&mut chrome, &page, &format!("#encoder={encoder}&box=0,0,96,64"));
+        let parts = json(folder.path(), &["ask", "run", "--json", "--box", "0,0,96,64", "--encoder", encoder]);
+        let share = |name: &String| {
+            let part = parts.as_array().unwrap().iter().find(|part| part["word"] == name.as_str()).unwrap();
+            part["share"].as_f64().unwrap()
+        };
+        let asked: Vec<f64> = words.iter().map(share).collect();
+        let shown = shown(&mut chrome, &page, &format!("#encoder={encoder}&box=0,0,96,64&little=1&special=1"));
         for (page, command) in of_words(&shown).iter().zip(&asked) {
-            assert!((page - command).abs() <= 0.006, "{encoder}: the page has {shown:?}, ask {asked:?}");
+            assert!((page - command).abs() <= 1e-4, "{encoder}: the page has {shown:?}, ask {asked:?}");
         }
         assert!((shown.iter().sum::<f64>() - 1.0).abs() < 0.02, "{encoder}: {shown:?} make a whole");
         // Chosen by hand, the address says it, and the rest of the address stays.
@@ -143,7 +148,9 @@ fn the_page_shows_one_encoders_tokens_as_view_does() {
         let off: Vec<u8> =
             viewed.iter().flatten().zip(switched.iter().flatten()).map(|(a, b)| a.abs_diff(*b)).collect();
         let mean = off.iter().map(|off| f64::from(*off)).sum::<f64>() / off.len() as f64;
-        assert!(mean < 2.0, "{encoder}: {mean} of 255 levels off on average");
+        // The page makes them of planes that are packed coarser than the run's own maps.
+        println!("{encoder}: {mean:.1} of 255 levels off on average");
+        assert!(mean < 5.0, "{encoder}: {mean} of 255 levels off on average");
     }
     clean(&mut chrome);
 }
