@@ -11,6 +11,7 @@ use crate::run::RunRecord;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -74,8 +75,12 @@ fn add_changes(folder: &Path, cells: &mut HashMap<String, IndexCell>) {
     }
 }
 
-fn in_order(mut cells: Vec<IndexCell>) -> Vec<IndexCell> {
-    cells.sort_by(|a, b| (a.facts.cell.order, &a.name).cmp(&(b.facts.cell.order, &b.name)));
+fn in_order<C: Borrow<IndexCell>>(mut cells: Vec<C>) -> Vec<C> {
+    let place = |cell: &C| -> (usize, String) {
+        let cell: &IndexCell = cell.borrow();
+        (cell.facts.cell.order, cell.name.clone())
+    };
+    cells.sort_by_cached_key(place);
     cells
 }
 
@@ -122,15 +127,13 @@ pub struct LeftOut {
 impl LiveIndex {
     /// The cells of which something was left out, in order, as they were read last.
     pub fn left_out(&self) -> Vec<LeftOut> {
-        let mut cells: Vec<&IndexCell> =
-            self.known.values().filter(|cell| !cell.facts.cell.without.is_empty()).collect();
-        cells.sort_by_key(|cell| (cell.facts.cell.order, &cell.name));
+        let cells: Vec<&IndexCell> = self.known.values().filter(|cell| !cell.facts.cell.without.is_empty()).collect();
         let left_out = |cell: &IndexCell| LeftOut {
             cell: cell.name.clone(),
             without: cell.facts.cell.without.clone(),
             changed: cell.changed,
         };
-        cells.into_iter().map(left_out).collect()
+        in_order(cells).into_iter().map(left_out).collect()
     }
 
     /// The least time from one page to the next.

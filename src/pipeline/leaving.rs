@@ -110,10 +110,7 @@ impl<E: PromptEncoder> Residence<E> {
             return Ok(states.clone());
         }
         let blocks = E::KEEPS_BLOCKS && gone.weights.is_quantised();
-        let needed = match blocks {
-            true => gone.weights.bytes_as_quantised(gone.dtype),
-            false => gone.weights.summary().parameters * gone.dtype.size_in_bytes() as u64,
-        };
+        let needed = gone.weights.bytes_in_memory(gone.dtype, blocks);
         let free = if gone.device.is_cpu() { free_memory() } else { None };
         if let Some(free) = free.filter(|free| *free < needed && !gone.ignore_memory) {
             return Err(Error::Unsupported {

@@ -82,10 +82,8 @@ impl MemoryPlan {
             // T5.
             let keeps = (part == Part::Transformer && !options.plain) || Some(part) == t5_part;
             let stay = keeps && weights.is_quantised();
-            let (bytes, dtype) = match stay {
-                true => (weights.bytes_as_quantised(dtype), "blocks"),
-                false => (parameters * dtype.size_in_bytes() as u64, super::names::dtype_name(dtype)),
-            };
+            let bytes = weights.bytes_in_memory(dtype, stay);
+            let dtype = if stay { "blocks" } else { super::names::dtype_name(dtype) };
             parts.push(PartMemory { part, parameters, dtype, bytes });
         }
         let factor = checkpoint.vae.factor();

@@ -243,9 +243,18 @@ impl Weights {
         self.inner.files.iter().any(|file| file.is_quantised())
     }
 
+    /// Bytes of all tensors in memory: as `dtype`, or with `blocks` those that lie in blocks as
+    /// they are.
+    pub fn bytes_in_memory(&self, dtype: DType, blocks: bool) -> u64 {
+        match blocks {
+            true => self.bytes_as_quantised(dtype),
+            false => self.summary().parameters * dtype.size_in_bytes() as u64,
+        }
+    }
+
     /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as
     /// `dtype`.
-    pub fn bytes_as_quantised(&self, dtype: DType) -> u64 {
+    fn bytes_as_quantised(&self, dtype: DType) -> u64 {
         let of = |place: &TensorLocation| {
             let (entry, bytes) = self.inner.files[place.file].tensor(&place.name)?;
             let elements: usize = place.shape(&entry.shape).iter().product();

@@ -54,6 +54,38 @@ function ranges(numbers) {
 // A word as `--words` takes it: the second of its kind as frog#2.
 const numbered = (text, occurrence) => text + (occurrence > 1 ? '#' + occurrence : '');
 
+// A table that scrolls by itself where it is wider than the page: the cells of its head, its rows.
+const plainTable = (head, rows) =>
+  el(
+    'div',
+    {class: 'scroller'},
+    el('table', {class: 'plain-table'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows)),
+  );
+
+// Lets the border between two pictures be dragged over `target`. `to` is told where it is: in per
+// cent from the left of what `measured` gives.
+function dragBorder(target, border, measured, to) {
+  let dragged = false;
+  const drag = (event) => {
+    const r = measured().getBoundingClientRect();
+    to(Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - r.left)) / r.width))));
+  };
+  target.addEventListener('pointerdown', (event) => {
+    if (!border.hidden && event.button === 0) {
+      dragged = true;
+      target.setPointerCapture(event.pointerId);
+      drag(event);
+    }
+  });
+  target.addEventListener('pointermove', (event) => {
+    if (dragged) drag(event);
+  });
+  for (const end of ['pointerup', 'pointercancel'])
+    target.addEventListener(end, () => {
+      dragged = false;
+    });
+}
+
 const plural = (n, one, many) => n + ' ' + (n === 1 ? one : many || one + 's');
 
 // Says a sentence to screen readers, without repeating itself.

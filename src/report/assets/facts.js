@@ -47,38 +47,22 @@ function factsPanel() {
         'section',
         {class: 'panel layout'},
         el('header', {}, el('h2', {text: 'Layout'})),
-        el(
-          'div',
-          {class: 'scroller'},
-          el(
-            'table',
-            {class: 'plain-table'},
+        plainTable(
+          [
+            el('th', {scope: 'col', text: 'Word'}),
+            ...RUN.layout[0].facts.map(([key]) => el('th', {scope: 'col', class: 'number', text: key})),
+          ],
+          RUN.layout.map((row) =>
             el(
-              'thead',
-              {},
-              el(
-                'tr',
-                {},
-                el('th', {scope: 'col', text: 'Word'}),
-                RUN.layout[0].facts.map(([key]) => el('th', {scope: 'col', class: 'number', text: key})),
-              ),
-            ),
-            el(
-              'tbody',
-              {},
-              RUN.layout.map((row) =>
-                el(
-                  'tr',
-                  {
-                    onpointerenter: (e) => {
-                      if (e.pointerType !== 'touch') lightUp(row.word);
-                    },
-                    onpointerleave: () => letGo(row.word),
-                  },
-                  el('th', {scope: 'row', text: name(row.word), dir: 'auto'}),
-                  row.facts.map(([, value]) => el('td', {class: 'number', text: value})),
-                ),
-              ),
+              'tr',
+              {
+                onpointerenter: (e) => {
+                  if (e.pointerType !== 'touch') lightUp(row.word);
+                },
+                onpointerleave: () => letGo(row.word),
+              },
+              el('th', {scope: 'row', text: name(row.word), dir: 'auto'}),
+              row.facts.map(([, value]) => el('td', {class: 'number', text: value})),
             ),
           ),
         ),

@@ -240,25 +240,12 @@ large.addEventListener('keydown', (event) => {
   } else if (event.key === 'c') keepCell(S.open);
   else if (event.key === 'Enter' && event.target === large) location.href = pageOf(CELLS[S.open]);
 });
-let sliding = false;
-const slide = (event) => {
-  const r = largeOpen.node.getBoundingClientRect();
-  set({split: Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - r.left)) / r.width)))});
-};
-stage.addEventListener('pointerdown', (event) => {
-  if (!border.hidden && event.button === 0) {
-    sliding = true;
-    stage.setPointerCapture(event.pointerId);
-    slide(event);
-  }
-});
-stage.addEventListener('pointermove', (event) => {
-  if (sliding) slide(event);
-});
-for (const end of ['pointerup', 'pointercancel'])
-  stage.addEventListener(end, () => {
-    sliding = false;
-  });
+dragBorder(
+  stage,
+  border,
+  () => largeOpen.node,
+  (split) => set({split}),
+);
 new ResizeObserver(() => {
   if (S.open >= 0) set({});
 }).observe(stage);

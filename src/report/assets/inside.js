@@ -120,23 +120,9 @@ function channelBars(name) {
         ['query', 'key', 'product'].map((kind) => el('td', {class: 'number', text: signed(parts[kind][c], 3)})),
       );
     table.append(
-      el(
-        'div',
-        {class: 'scroller'},
-        el(
-          'table',
-          {class: 'plain-table'},
-          el(
-            'thead',
-            {},
-            el(
-              'tr',
-              {},
-              ['channel', 'query', 'key', 'gives'].map((text) => el('th', {scope: 'col', text})),
-            ),
-          ),
-          el('tbody', {}, order.map(row)),
-        ),
+      plainTable(
+        ['channel', 'query', 'key', 'gives'].map((text) => el('th', {scope: 'col', text})),
+        order.map(row),
       ),
     );
   };

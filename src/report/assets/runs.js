@@ -212,25 +212,12 @@ function refresh() {
   }
 }
 const quote = (word) => (/^[\w./=:,@+%-]+$/.test(word) ? word : "'" + word.replaceAll("'", "'\\''") + "'");
-let sliding = false;
-const slide = (event) => {
-  const r = stage.getBoundingClientRect();
-  set({split: Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - r.left)) / r.width)))});
-};
-stage.addEventListener('pointerdown', (event) => {
-  if (!border.hidden && event.button === 0) {
-    sliding = true;
-    stage.setPointerCapture(event.pointerId);
-    slide(event);
-  }
-});
-stage.addEventListener('pointermove', (event) => {
-  if (sliding) slide(event);
-});
-for (const end of ['pointerup', 'pointercancel'])
-  stage.addEventListener(end, () => {
-    sliding = false;
-  });
+dragBorder(
+  stage,
+  border,
+  () => stage,
+  (split) => set({split}),
+);
 function readHash() {
   const given = new URLSearchParams(location.hash.slice(1));
   const at = (key) => RUNS.findIndex((run) => run.name === given.get(key));

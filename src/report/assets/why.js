@@ -15,33 +15,17 @@ function whyPanel() {
           el('figcaption', {text: figure.caption, dir: 'auto'}),
         ),
       ),
-      el(
-        'div',
-        {class: 'scroller'},
-        el(
-          'table',
-          {class: 'plain-table'},
+      plainTable(
+        [
+          el('th', {scope: 'col', text: 'Experiment'}),
+          ...['images', 'moves', ''].map((text) => el('th', {scope: 'col', class: text ? 'number' : '', text})),
+        ],
+        one.rows.map(([name, ...cells]) =>
           el(
-            'thead',
+            'tr',
             {},
-            el(
-              'tr',
-              {},
-              el('th', {scope: 'col', text: 'Experiment'}),
-              ['images', 'moves', ''].map((text) => el('th', {scope: 'col', class: text ? 'number' : '', text})),
-            ),
-          ),
-          el(
-            'tbody',
-            {},
-            one.rows.map(([name, ...cells]) =>
-              el(
-                'tr',
-                {},
-                el('th', {scope: 'row', text: name, dir: 'auto'}),
-                cells.map((text, at) => el('td', {class: at < 2 ? 'number' : '', text, dir: 'auto'})),
-              ),
-            ),
+            el('th', {scope: 'row', text: name, dir: 'auto'}),
+            cells.map((text, at) => el('td', {class: at < 2 ? 'number' : '', text, dir: 'auto'})),
           ),
         ),
       ),
