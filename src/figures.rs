@@ -19,6 +19,19 @@ pub fn percent(share: impl Into<f64>) -> String {
     }
 }
 
+/// `share` as [`percent`] writes it, with as many more digits as tell it from `bound`: what falls
+/// short of a bound by little must not read as if it reached it.
+pub(crate) fn percent_beside(share: impl Into<f64>, bound: impl Into<f64>) -> String {
+    let (share, bound) = (share.into(), bound.into());
+    let plain = percent(share);
+    if share == bound || plain != percent(bound) {
+        return plain;
+    }
+    let written = |value: f64, digits: usize| format!("{:.digits$} %", 100.0 * value);
+    let told = (1..6).find(|&digits| written(share, digits) != written(bound, digits));
+    told.map_or(plain, |digits| written(share, digits))
+}
+
 /// `bytes` in units of 10^9: `13.9 GB`.
 pub(crate) fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", ByteSize(bytes).as_gb())
@@ -31,7 +44,7 @@ pub(crate) fn largest<T: Default + PartialOrd>(values: impl IntoIterator<Item = 
 
 #[cfg(test)]
 mod tests {
-    use super::{gigabytes, largest, percent};
+    use super::{gigabytes, largest, percent, percent_beside};
 
     #[test]
     fn two_digits_tell_and_nothing_small_is_nought() {
@@ -43,6 +56,13 @@ mod tests {
             (percent(-0.042), percent(0.5_f32), percent(f64::NAN)),
             ("-4.2 %".into(), "50 %".into(), "-".into())
         );
+    }
+
+    #[test]
+    fn what_falls_short_of_a_bound_does_not_read_as_the_bound() {
+        let told = [(0.0997, 0.1), (0.1, 0.1), (0.42, 0.1), (0.4998, 0.5), (0.3296, 0.33), (0.5 - 1e-12, 0.5)];
+        let said = ["9.97 %", "10 %", "42 %", "49.98 %", "32.96 %", "50 %"];
+        assert_eq!(told.map(|(share, bound)| percent_beside(share, bound)), said);
     }
 
     #[test]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._errors import RecordError
-from ._words import Range, fit_to_tokens, is_punctuation_alone, segment
+from ._words import Range, fit_to_tokens, is_extension, is_punctuation_alone, segment
 
 
 @dataclass
@@ -289,7 +289,10 @@ def _read(prompt: str, encoders: Sequence[Encoder], found: dict[str, Encoding], 
     out.words = _words(prompt, covered, out.tokens)
     seen_ends = [word[1] for word in covered]
     last = max(seen_ends, default=0)
-    cut = [prompt[a:b] for a, b in whole if a >= last]
+    # A word of which the tokenizer had no room for the end is not all seen either.
+    full = any(all(found[encoder.tokenizer].mask) for encoder in encoders)
+    read = max((token.range[1] for token in out.tokens if token.kind == "text"), default=0) if full else last
+    cut = [prompt[a:b] for a, b in whole if a >= last or (a < read < b and not all(map(is_extension, prompt[read:b])))]
     out.cut_off = [word for word in cut if not is_punctuation_alone(word)]
     lost = [prompt[a:b] for a, b in whole if a < last and not any(a < end and first < b for first, end in covered)]
     lost = [word for word in lost if not is_punctuation_alone(word)]

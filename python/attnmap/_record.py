@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import _trace
+from . import _own, _trace
 from ._capture import WORKSPACE, AttentionMode, shares
 from ._errors import RecordError
 from ._families import Call, Family, State, family_of, unet_grid
@@ -27,14 +27,22 @@ from ._words import slug
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
 
+#: Arguments that change the image and are no settings of attnmap's, with the value at which they do nothing.
+_FURTHER = {
+    "eta": 0.0, "guidance_rescale": 0.0, "clip_skip": None, "denoising_start": None, "denoising_end": None,
+    "true_cfg_scale": 1.0,
+}  # fmt: skip
+
 
 class _Site:
     """One attention layer: its place in the network and the running sums of each image."""
 
     def __init__(self, path: str, heads: int, grid: tuple[int, int]):
         self.path, self.heads, self.grid = path, heads, grid
-        #: Image to f32 `[heads, channels, cells]` on the network's device.
+        #: Image to f32 `[heads, channels, cells]` on the network's device, while the pipeline runs.
         self.sums: dict[int, torch.Tensor] = {}
+        #: Image to the place of its sums in the spool, and their shape, once it has run.
+        self.kept: dict[int, tuple[int, torch.Size]] = {}
         #: Image to the places of its single steps in the spool, f16 `[channels, cells]` each.
         self.steps: dict[int, list[tuple[int, int]]] = {}
 
@@ -44,7 +52,8 @@ class Recording:
 
     def __init__(self, owner: Recorder, pipe: Any, arguments: dict[str, Any]):
         self.owner, self.pipe, self.arguments = owner, pipe, arguments
-        self.tokenizers = {n: getattr(pipe, n) for n in _TOKENIZERS if getattr(pipe, n, None) is not None}
+        # A pipeline may be loaded without one of its encoders, and have the tokenizer of it all the same.
+        self.tokenizers = {n: getattr(pipe, n) for n in _TOKENIZERS if _is_used(pipe, n)}
         self.watch = TokenizerWatch(self.tokenizers)
         self.sites: dict[str, _Site] = {}
         self.timesteps: list[float] = []
@@ -61,10 +70,15 @@ class Recording:
         self._pending: list[tuple[_Site, int, torch.Tensor]] = []
         #: Calls of the denoiser, and those of them that were given the prompt.
         self._calls = 0
+        self._guided = False
         self.device, self.dtype = "cpu", "f32"
         given = arguments.get("generator")
-        #: Per generator, whether it stood at its start when the pipeline was called.
-        self._fresh = [_is_fresh(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+        generators = list(given) if isinstance(given, (list, tuple)) else [given]
+        #: Per generator, whether it stood at its start when the pipeline was called, and its seed.
+        self._fresh = [_is_fresh(one) for one in generators]
+        # Noted now: the same generator, scheduler or adapters may be others at the next call.
+        self._seeds = [None if one is None else int(one.initial_seed()) for one in generators]
+        self.scheduler, self.adapters = pipe.scheduler, _adapters(pipe)
 
     # What the pipeline was asked for
 
@@ -129,7 +143,9 @@ class Recording:
         self._call = self.owner.family.call(denoiser, bound.arguments, self.state)
         self._seen.clear()
         if self._call is None:
+            self._guided = True
             return False
+        self._guided |= any(row is None for row in self._call.rows)
         if not self.prompts:
             self._read_prompts(self._call)
         if self.latent not in (None, self._call.latent):
@@ -235,13 +251,22 @@ class Recording:
         if images is None:
             images = output[0] if isinstance(output, tuple) else []
         self.images = _pictures(images, self.arguments.get("output_type"))
+        # To the disk: the sums of many calls together are more than the device has.
+        for site in self.sites.values():
+            for image, values in site.sums.items():
+                site.kept[image] = (self.spool.seek(0, os.SEEK_END), values.shape)
+                self.spool.write(values.cpu().numpy().tobytes())
+            site.sums.clear()
+        self._keys.clear()
 
     # The folders
 
     def sums(self, site: _Site, image: int) -> np.ndarray:
         """f32 `[heads, channels, height, width]`."""
-        values = site.sums[image].float().cpu().numpy()
-        return values.reshape(values.shape[0], values.shape[1], *site.grid)
+        at, shape = site.kept[image]
+        self.spool.seek(at)
+        values = np.frombuffer(self.spool.read(4 * shape.numel()), np.float32)
+        return values.reshape(shape[0], shape[1], *site.grid)
 
     def single_steps(self, site: _Site, image: int) -> np.ndarray | None:
         """f16 `[steps, channels, height, width]`."""
@@ -256,12 +281,16 @@ class Recording:
     def settings(self, image: int) -> dict[str, Any]:
         arguments, picture = self.arguments, self.images[image]
         scale = arguments.get("guidance_scale")
+        if scale is None and self._guided:
+            scale = arguments.get("true_cfg_scale")
         prompt = self.prompt(image)
+        # Steps that are given one by one come before their number.
+        given = next((name for name in ("timesteps", "sigmas") if arguments.get(name) is not None), None)
         settings = {
             "seed": self.seed(image),
-            "steps": int(arguments.get("num_inference_steps") or len(self.timesteps)),
+            "steps": len(arguments[given]) if given else int(arguments.get("num_inference_steps") or len(self.timesteps)),
             "guidance_scale": float(scale) if scale is not None else 1.0,
-            "scheduler": type(self.pipe.scheduler).__name__,
+            "scheduler": type(self.scheduler).__name__,
             "width": picture.width,
             "height": picture.height,
             "dtype": self.dtype,
@@ -272,6 +301,9 @@ class Recording:
         lengths = [row.text_len for row in (self._call.rows if self._call else []) if row is not None]
         if lengths:
             settings["max_length"] = max(lengths)
+        if given:
+            settings[given] = "given"
+        settings.update(self._further())
         if arguments.get("strength") is not None:
             settings["strength"] = float(arguments["strength"])
         if self.owner.heads == "mean":
@@ -280,10 +312,18 @@ class Recording:
             settings["latents"] = "given"
         if self.arguments.get("prompt_embeds") is not None:
             settings["prompt_embeds"] = "given"
-        adapters = _adapters(self.pipe)
-        if adapters:
-            settings["adapters"] = adapters
+        if self.adapters:
+            settings["adapters"] = self.adapters
         return settings
+
+    def _further(self) -> dict[str, float]:
+        """What else changed the image, so that it is not drawn again without."""
+        found = {name: self.arguments.get(name) for name in _FURTHER}
+        if "eta" not in inspect.signature(self.scheduler.step).parameters:
+            del found["eta"]
+        if not self._guided:
+            found = {name: value for name, value in found.items() if name not in ("guidance_rescale", "true_cfg_scale")}
+        return {name: value for name, value in found.items() if value is not None and value != _FURTHER[name]}
 
     def seeds_own_noise(self, image: int) -> bool:
         """Whether the first noise is what the seed gives on the CPU, so that it can be drawn again from the seed."""
@@ -296,20 +336,28 @@ class Recording:
 
     def warnings(self, image: int) -> list[str]:
         """What a reader of the run must know."""
-        given = self._generator(image)
-        unknown = "no generator was given, so the seed is not known and stands as 0"
-        return [*self.prompt(image).warnings, *([] if given is not None else [unknown])]
+        found = list(self.prompt(image).warnings)
+        if self._seed(image) is None:
+            found.append("no generator was given, so the seed is not known and stands as 0")
+        if self.negative(image) and not self._guided:
+            found.append("the negative prompt had no effect, as guidance was off")
+        return found
 
-    def _generator(self, image: int) -> torch.Generator | None:
-        """The generator that an image's noise was drawn with."""
-        given = self.arguments.get("generator")
+    def negative(self, image: int) -> str | None:
+        """The negative prompt of an image."""
+        given = self.arguments.get("negative_prompt")
         if isinstance(given, (list, tuple)):
-            return given[image] if image < len(given) else None
-        return given
+            given = given[image // self.per_prompt]
+        return given or None
+
+    def _seed(self, image: int) -> int | None:
+        """The seed of the generator that an image's noise was drawn with."""
+        if isinstance(self.arguments.get("generator"), (list, tuple)):
+            return self._seeds[image] if image < len(self._seeds) else None
+        return self._seeds[0]
 
     def seed(self, image: int) -> int:
-        generator = self._generator(image)
-        return int(generator.initial_seed()) if generator is not None else 0
+        return self._seed(image) or 0
 
 
 class Recorder:
@@ -375,9 +423,7 @@ class Recorder:
         def call_pipeline(pipe: Any, *args: Any, **kwargs: Any) -> Any:
             if recorder._current is not None:
                 return own.__call__(pipe, *args, **kwargs)  # type: ignore[misc]
-            bound = inspect.signature(own.__call__).bind(pipe, *args, **kwargs)
-            bound.apply_defaults()
-            recording = Recording(recorder, pipe, dict(bound.arguments))
+            recording = Recording(recorder, pipe, _arguments(own, pipe, args, kwargs))
             recorder._current = recording
             try:
                 with recording.watch:
@@ -417,12 +463,12 @@ class Recorder:
 
         Args:
             folder: where the run folders go, each named after its prompt and seed.
-            force: replace run folders that are there already.
+            force: replace run folders that are there already; what the user put into them stays.
             report: make the interactive page too.
 
         Raises:
             RecordError: when nothing was recorded, or the pipeline returned no pictures.
-            FileExistsError: when a folder is there already and `force` is not set.
+            FileExistsError: when a folder is there already and `force` is not set, or it is no run.
         """
         if not self.recordings:
             raise RecordError("nothing was recorded: call the pipeline inside of `with attnmap.record(pipe)`")
@@ -434,7 +480,9 @@ class Recorder:
             for image in range(len(recording.images)):
                 wanted.append((recording, image, self._target(parent, recording, image, {t for _, _, t in wanted})))
         for _, _, target in wanted:
-            if target.exists() and not (force and (target / "run.json").is_file()):
+            if target.exists() and not _own.is_run(target):
+                raise FileExistsError(f"{target} is there and no run of attnmap; give another folder")
+            if target.exists() and not force:
                 raise FileExistsError(f"{target} exists; give force=True to replace a run, or another folder")
         parent.mkdir(parents=True, exist_ok=True)
         return [self._save_one(target, recording, image, report) for recording, image, target in wanted]
@@ -453,12 +501,20 @@ class Recorder:
             inner = Path(partial) / target.name
             inner.mkdir()
             _trace.write(inner, recording, image)
-            call("view", str(inner))
-            if report:
-                call("report", str(inner))
+            call("view", str(inner))  # which makes the page too
+            if not report:
+                (inner / "report.html").unlink(missing_ok=True)
             if target.exists():
-                shutil.move(target, Path(partial) / "old")
-            os.rename(inner, target)
+                _take_over(target, inner)
+                old = Path(partial) / "old"
+                os.rename(target, old)
+                try:
+                    os.rename(inner, target)
+                except OSError:
+                    os.rename(old, target)
+                    raise
+            else:
+                os.rename(inner, target)
         return Run(target)
 
 
@@ -484,6 +540,50 @@ def record(
         raise ValueError("heads is 'all' or 'mean'")
     options = {"per_step": per_step, "heads": heads, "memory": _size(memory), "workspace": workspace}
     return Recorder(pipe, **options)._watching()  # type: ignore[arg-type]
+
+
+def _arguments(own: type, pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a pipeline is called with, by name. A class derived from it may hand on what it does not name itself."""
+    found: dict[str, Any] = {}
+    for call in [cls.__dict__["__call__"] for cls in own.__mro__ if "__call__" in cls.__dict__]:
+        signature = inspect.signature(call)
+        names = {parameter.kind: parameter.name for parameter in signature.parameters.values()}
+        positions, words = (names.get(kind) for kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
+        try:
+            if found:
+                known = {name: value for name, value in kwargs.items() if words or name in signature.parameters}
+                bound = signature.bind_partial(pipe, *args, **known)
+            else:
+                bound = signature.bind(pipe, *args, **kwargs)
+        except TypeError:
+            if found:  # the derived class hands on something else
+                break
+            raise
+        bound.apply_defaults()
+        found = {name: value for name, value in bound.arguments.items() if name not in (positions, words)} | found
+        if positions is None and words is None:
+            break
+        args = args if positions else ()
+    return found
+
+
+def _take_over(old: Path, new: Path) -> None:
+    """Copies what the user put into the folder `old` to its successor `new`."""
+    theirs = _own.foreign(old)
+    taken = next((path for path in theirs if os.path.lexists(new / path)), None)
+    if taken is not None:
+        raise FileExistsError(f"{old / taken} is there and not attnmap's; move it, or give another folder")
+    for path in theirs:
+        if (old / path).is_dir() and not (old / path).is_symlink():
+            (new / path).mkdir(parents=True, exist_ok=True)
+        else:
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(old / path, new / path, follow_symlinks=False)
+
+
+def _is_used(pipe: Any, tokenizer: str) -> bool:
+    encoder = tokenizer.replace("tokenizer", "text_encoder")
+    return getattr(pipe, tokenizer, None) is not None and getattr(pipe, encoder, tokenizer) is not None
 
 
 def _sees_text(module: Any) -> bool:

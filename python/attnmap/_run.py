@@ -129,7 +129,13 @@ class Run:
         return json.loads(done.stdout)[0]["faults"]
 
     def show(self) -> Any:
-        """The page: inside a notebook, else in the browser."""
+        """The page: inside a notebook, else in the browser.
+
+        Raises:
+            FileNotFoundError: when the run was saved without its page.
+        """
+        if not self.report.is_file():
+            raise FileNotFoundError(f"{self.report} is not there: `attnmap report {self.folder}` makes it")
         try:
             from IPython import get_ipython
             from IPython.display import IFrame

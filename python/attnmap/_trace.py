@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,17 +92,16 @@ def write(folder: Path, recording: Recording, image: int) -> None:
         if steps is not None:
             tensors[f"step/{site.path}"] = steps
     save_file(tensors, folder / "trace.safetensors", metadata)
+    # safetensors lets the owner alone read what it writes.
+    shutil.copymode(folder / "image.png", folder / "trace.safetensors")
 
-    negative = recording.arguments.get("negative_prompt")
-    if isinstance(negative, (list, tuple)):
-        negative = negative[image // recording.per_prompt]
     run = {
         "format_version": FORMAT_VERSION,
         "attnmap": _version(),
         "kind": "record",
         "command": "",
         "prompt": prompt.text,
-        "negative": negative or None,
+        "negative": recording.negative(image),
         "checkpoint": checkpoint,
         "settings": settings,
         "latent": latent,

@@ -46,7 +46,8 @@ def is_punctuation(c: str) -> bool:
     return (latin and not _is_alphanumeric(c)) or _among(c, _PUNCTUATION)
 
 
-def _is_extension(c: str) -> bool:
+def is_extension(c: str) -> bool:
+    """Whether `c` belongs to the character before it, as a mark or a selector does."""
     own = c in "\u200c\u200d" or _among(c, ((0xFE00, 0xFE0F), (0x1F3FB, 0x1F3FF), (0xE0020, 0xE007F)))
     return _is_mark(c) or own
 
@@ -68,7 +69,7 @@ def segment(text: str) -> list[Range]:
     words: list[list[int]] = []
     last, open_flag, joined = "space", False, False
     for at, c in enumerate(text):
-        if _is_extension(c) and last != "space":
+        if is_extension(c) and last != "space":
             joined = c == "\u200d"
             words[-1][1] = at + 1
             continue
@@ -112,7 +113,7 @@ def fit_to_tokens(words: list[Range], tokens: Iterable[Range]) -> list[Range]:
 
 def is_punctuation_alone(word: str) -> bool:
     """Whether `word` is left out of the words that are mapped."""
-    return all(is_punctuation(c) or _is_extension(c) for c in word)
+    return all(is_punctuation(c) or is_extension(c) for c in word)
 
 
 def _is_sign(c: str) -> bool:

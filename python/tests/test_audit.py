@@ -11,7 +11,7 @@ import torch
 from accelerate import cpu_offload
 from diffusers.models import attention_processor
 from reference import FullMatrices
-from test_run import PROMPT, load
+from test_run import PROMPT, load, refusal
 from tiny import build
 
 SIZE = {"height": 32, "width": 48}
@@ -158,6 +158,51 @@ def test_the_second_prompt_of_flux_is_the_one_that_is_seen():
     assert words(recorder.recordings[0]) == ["a", "red", "apple"]
 
 
+def test_an_encoder_that_was_left_out(fixtures):
+    pipe = load(fixtures / "tiny-sd3")
+    pipe.text_encoder_3 = None  # its tokenizer stays
+    with attnmap.record(pipe) as recorder:
+        call(pipe, height=64, width=64)
+    assert words(recorder.recordings[0]) == PROMPT.split()
+
+
+def test_guidance_that_skips_layers(fixtures):
+    """Its further call has no part in the maps."""
+    pipe = load(fixtures / "tiny-sd3")
+    skip = {"skip_guidance_layers": [0], "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
+    with attnmap.record(pipe) as recorder:
+        call(pipe, height=64, width=64, num_inference_steps=3, **skip)
+    [recording] = recorder.recordings
+    assert len(recording.timesteps) == 3 < recording._calls
+
+
+def test_a_derived_class_hands_on_what_it_is_given(pipe):
+    class All(diffusers.StableDiffusionPipeline):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    class Rest(diffusers.StableDiffusionPipeline):
+        def __call__(self, prompt, **kwargs):
+            return super().__call__(prompt, **kwargs)
+
+    for cls in (All, Rest):
+        mine = cls(**pipe.components, requires_safety_checker=False)
+        with attnmap.record(mine) as recorder:
+            call(mine, negative_prompt="blue", num_images_per_prompt=2)
+        [recording] = recorder.recordings
+        assert recording.seed(0) == 3 and words(recording, 1) == PROMPT.split() and recording.negative(1) == "blue"
+        assert recording.settings(0)["guidance_scale"] == 7.5
+
+
+def test_sums_of_many_calls_do_not_stay_on_the_device(pipe, tmp_path):
+    with attnmap.record(pipe) as recorder:
+        call(pipe, output_type="pil")
+        call(pipe, output_type="pil")
+    assert not any(site.sums for recording in recorder.recordings for site in recording.sites.values())
+    assert np.array_equal(*(sums(recording) for recording in recorder.recordings))
+    assert all(run.check() == [] for run in recorder.save(tmp_path, report=False))
+
+
 def test_both_halves_with_one_text_are_told_apart():
     pipe, arguments = build("chroma")
     with attnmap.record(pipe) as recorder:
@@ -279,3 +324,71 @@ def test_runs_of_one_name_stand_beside_each_other(pipe, tmp_path):
         pass
     with pytest.raises(attnmap.RecordError, match="nothing was recorded"):
         recorder.save(tmp_path)
+
+
+def test_force_keeps_what_the_user_put_into_a_run(pipe, tmp_path):
+    with attnmap.record(pipe) as recorder:
+        call(pipe)
+    [run] = recorder.save(tmp_path)
+    (run.folder / "notes.txt").write_text("mine")
+    (run.folder / "sketches" / "old").mkdir(parents=True)
+    (run.folder / "overlays" / "mine.png").write_bytes(b"mine")
+    (run.folder / "overlays" / "99-stale.png").write_bytes((run.folder / "words.png").read_bytes())
+    recorder.save(tmp_path, force=True)
+    assert (run.folder / "notes.txt").read_text() == "mine" and (run.folder / "sketches" / "old").is_dir()
+    assert (run.folder / "overlays" / "mine.png").read_bytes() == b"mine"
+    assert not (run.folder / "overlays" / "99-stale.png").exists() and run.check() == []
+    assert [path.name for path in tmp_path.iterdir()] == [run.folder.name]
+    # A page of the user's is not written over, nor a folder whose run.json is of another program.
+    run.report.write_text("<p>mine</p>")
+    with pytest.raises(FileExistsError, match=r"report\.html is there and not attnmap's"):
+        recorder.save(tmp_path, force=True)
+    assert run.report.read_text() == "<p>mine</p>"
+    (run.folder / "run.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="no run of attnmap"):
+        recorder.save(tmp_path, force=True)
+
+
+def test_a_run_is_as_readable_as_other_files(pipe, tmp_path):
+    with attnmap.record(pipe) as recorder:
+        call(pipe)
+    [run] = recorder.save(tmp_path, report=False)
+    modes = {path.name: path.stat().st_mode for path in run.folder.iterdir() if path.is_file()}
+    assert modes["trace.safetensors"] == modes["run.json"], modes
+    with pytest.raises(FileNotFoundError, match=r"report\.html is not there: `attnmap report"):
+        run.show()
+
+
+def test_settings_are_what_the_image_was_drawn_with(fixtures, tmp_path):
+    pipe = load(fixtures / "tiny-sd1")
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    with attnmap.record(pipe) as recorder:
+        call(pipe, eta=0.5, guidance_rescale=0.7)
+        call(pipe, guidance_scale=1.0, guidance_rescale=0.7, negative_prompt="blue")
+    further, off = recorder.recordings
+    settings = further.settings(0)
+    assert (settings["eta"], settings["guidance_rescale"]) == (0.5, 0.7)
+    assert "guidance_rescale" not in off.settings(0) and "eta" not in off.settings(0)
+    assert further.warnings(0) == [] and "negative prompt had no effect" in off.warnings(0)[0]
+    run = recorder.save(tmp_path)[0]
+    assert run.check() == [] and "was made with `eta`" in refusal("explain", str(run.folder), "--words", "frog")
+    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config)
+    with attnmap.record(pipe) as recorder:
+        call(pipe, timesteps=[900, 500, 100], num_inference_steps=50)
+    settings = recorder.recordings[0].settings(0)
+    assert settings["steps"] == 3 and settings["timesteps"] == "given"
+
+
+def test_each_call_has_its_own_seed_and_sampler(fixtures, tmp_path):
+    """One generator that is seeded anew, and another scheduler at each call, as loops over seeds have them."""
+    pipe = load(fixtures / "tiny-sd1")
+    generator, given = torch.Generator(), {"num_inference_steps": 1, **SIZE}
+    first = type(pipe.scheduler).__name__
+    with attnmap.record(pipe) as recorder:
+        pipe(PROMPT, generator=generator.manual_seed(5), **given)
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+        pipe(PROMPT, generator=generator.manual_seed(6), **given)
+    settings = [run.record["settings"] for run in recorder.save(tmp_path, report=False)]
+    assert [setting["seed"] for setting in settings] == [5, 6]
+    assert [setting["scheduler"] for setting in settings] == [first, "DDIMScheduler"] and first != "DDIMScheduler"
+    assert not any("latents" in setting for setting in settings)

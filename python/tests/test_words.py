@@ -84,7 +84,9 @@ def test_a_long_prompt_says_what_was_cut_off(kind):
     text = " ".join(f"frog apple{i % 7}" for i in range(150))
     prompt = mapped(kind, text)
     assert prompt.words and prompt.cut_off
-    assert len(prompt.words) + len(prompt.cut_off) == 300
+    # A word whose end alone was cut off is in both lists, as `attnmap generate` has it.
+    half = prompt.words[-1]["text"] == prompt.cut_off[0]
+    assert len(prompt.words) + len(prompt.cut_off) == 300 + half
     assert max(prompt.keys) < 77
 
 

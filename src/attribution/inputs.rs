@@ -1,6 +1,6 @@
 //! What the target is attributed to: tensors with a row for each token, and whose each token is.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::method::Input;
 use crate::model::Conditioning;
@@ -50,13 +50,21 @@ impl Inputs {
     /// # Errors
     /// Those of the text encoders.
     pub fn new(pipeline: &Pipeline, prompt: &Prompt, kind: Input) -> Result<Self> {
+        Self::of_words(pipeline, prompt, &PromptInfo::from(prompt).words, kind)
+    }
+
+    /// As [`new`](Self::new), with these `words` in the place of the prompt's single ones. A run by
+    /// tags is asked about its tags.
+    ///
+    /// # Errors
+    /// Those of the text encoders.
+    pub fn of_words(pipeline: &Pipeline, prompt: &Prompt, words: &[WordInfo], kind: Input) -> Result<Self> {
         if pipeline.family().flows() {
             return Err(Error::Unsupported {
                 what: "attributing places to words with a checkpoint of flow matching".into(),
                 way_out: "`attnmap explain` measures what its words change".into(),
             });
         }
-        let words = PromptInfo::from(prompt).words;
         let mut owners: Vec<Owner> =
             words.iter().map(|word| Owner { name: word.label(), word: Some(word.clone()) }).collect();
         owners.extend(AROUND.map(|name| Owner { name: name.into(), word: None }));
@@ -75,7 +83,7 @@ impl Inputs {
         };
         let mut parts = Vec::new();
         for (both, reading) in tensors.iter().zip(readings) {
-            let owners = owners_of(reading, &words, both.dim(1)?);
+            let owners = owners_of(reading, words, both.dim(1)?);
             parts.push(InputPart { own: row(both, 0)?, empty: row(both, 1)?, owners });
         }
         if let Some(pooled) = &pooled {
@@ -145,7 +153,9 @@ impl Inputs {
     pub(super) fn times(&self, gradients: &[Tensor], from_empty: bool) -> Result<Vec<Vec<f64>>> {
         let times = |(part, gradient): (&InputPart, &Tensor)| -> Result<Vec<f64>> {
             let way = if from_empty { (&part.own - &part.empty)? } else { part.own.clone() };
-            let values = (way.squeeze(0)?.to_dtype(DType::F64)? * gradient.to_dtype(DType::F64)?)?;
+            // Metal has no f64.
+            let exact = |values: &Tensor| values.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+            let values = (exact(&way.squeeze(0)?)? * exact(gradient)?)?;
             Ok(values.sum(1)?.to_vec1()?)
         };
         self.parts.iter().zip(gradients).map(times).collect()

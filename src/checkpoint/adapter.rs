@@ -11,6 +11,7 @@ use super::weights::WeightFile;
 use crate::argument::{self, Argument};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,28 +62,43 @@ impl AdapterKind {
                 _ => return Ok(path.to_path_buf()),
             },
         };
+        if let Named::File(HubFile { file, .. }) = &named
+            && kind_of_file(Path::new(file)) != "safetensors"
+        {
+            return Err(Error::argument(self.argument, format!("{text} is no .safetensors file; give such a file")));
+        }
         let found = self.fetch(&named, hub, progress);
         found.map_err(|error| if address::parse(text).is_some() { error } else { not_here(error, text) })
     }
 
     fn fetch(self, named: &Named, options: &HubOptions, progress: Told) -> Result<PathBuf> {
         let repository = |repo, revision| hub::Repository { repo, revision };
-        let (repo, revision, path) = match named {
+        let (repo, revision, name, path) = match named {
             Named::File(HubFile { repo, revision, file }) => {
                 let at = repository(repo, revision.as_deref());
-                (repo, revision, hub::file(at, file, options, progress.clone())?)
+                (repo, revision, file.clone(), hub::file(at, file, options, progress.clone())?)
             }
             Named::Repository { repo, revision } => {
                 let at = repository(repo, revision.as_deref());
                 let end = hub_name::at(revision.as_deref());
                 let form = |name: &str| format!("{repo}/{name}{end}");
-                let pick = |names: &[String]| self.pick(names, &form);
-                (repo, revision, hub::picked(at, &pick, options, progress.clone())?)
+                let picked = RefCell::new(String::new());
+                let pick = |names: &[String]| -> Result<String, String> {
+                    let name = self.pick(names, &form)?;
+                    picked.borrow_mut().clone_from(&name);
+                    Ok(name)
+                };
+                let path = hub::picked(at, &pick, options, progress.clone())?;
+                (repo, revision, picked.into_inner(), path)
             }
         };
         // PEFT keeps the scale in a file beside its own; where it has none, all scales are 1.
-        if path.file_name().is_some_and(|name| name == PEFT_FILE) && !path.with_file_name(PEFT_CONFIG).is_file() {
-            let _ = hub::file(repository(repo, revision.as_deref()), PEFT_CONFIG, options, progress);
+        let folder = name.strip_suffix(PEFT_FILE).filter(|folder| folder.is_empty() || folder.ends_with('/'));
+        if let Some(folder) = folder
+            && !path.with_file_name(PEFT_CONFIG).is_file()
+        {
+            let config = format!("{folder}{PEFT_CONFIG}");
+            let _ = hub::file(repository(repo, revision.as_deref()), &config, options, progress);
         }
         Ok(path)
     }

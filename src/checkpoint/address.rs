@@ -88,7 +88,7 @@ fn named(text: &str, steps: &[&str]) -> Result<Named, String> {
     match (kind, path) {
         ("tree" | "commit", []) | ("blob", ["model_index.json"]) => Ok(Named::Repository { repo, revision }),
         ("tree" | "blob" | "resolve" | "raw", [.., last]) => match last.rsplit_once('.').map(|(_, kind)| kind) {
-            Some("safetensors") => match HubFile::parse(&format!("{repo}/{}{at}", path.join("/"))) {
+            Some("safetensors" | "gguf") => match HubFile::parse(&format!("{repo}/{}{at}", path.join("/"))) {
                 Some(file) => Ok(Named::File(file)),
                 None => unclear("names no file that can be fetched"),
             },
@@ -145,6 +145,7 @@ mod tests {
             (format!("{site}/blob/main/model_index.json"), repository(None)),
             (format!("{site}/blob/main/x.safetensors"), file("x.safetensors", None)),
             (format!("{site}/resolve/main/a/x.safetensors?download=true"), file("a/x.safetensors", None)),
+            (format!("{site}/blob/main/x-Q8_0.gguf"), file("x-Q8_0.gguf", None)),
             (format!("{site}/blob/v1/x%20y.safetensors#L1"), file("x y.safetensors", Some("v1"))),
             ("huggingface.co/owner/name".into(), repository(None)),
             ("http://hf.co/owner/name/blob/main/x.safetensors".into(), file("x.safetensors", None)),

@@ -12,7 +12,8 @@ pub(super) struct HubFile {
 }
 
 impl HubFile {
-    /// Reads `owner/name/path/to/file.safetensors[@revision]`; `None` for what is not written so.
+    /// Reads `owner/name/path/to/file.safetensors[@revision]`, or the same of a `.gguf` file;
+    /// `None` for what is not written so.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (path, revision) = match text.split_once('@') {
             Some((path, revision)) => (path, Some(revision)),
@@ -21,7 +22,8 @@ impl HubFile {
         let mut parts = path.splitn(3, '/');
         let (owner, name, file) = (parts.next()?, parts.next()?, parts.next()?);
         let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
-        if !file.to_ascii_lowercase().ends_with(".safetensors") || !file.split('/').all(plain) {
+        let lower = file.to_ascii_lowercase();
+        if ![".safetensors", ".gguf"].iter().any(|kind| lower.ends_with(kind)) || !file.split('/').all(plain) {
             return None;
         }
         let id = format!("{owner}/{name}{}", at(revision));

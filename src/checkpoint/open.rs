@@ -143,12 +143,13 @@ impl Checkpoint {
 
     /// Opens a single-file checkpoint.
     fn open_file(path: &Path, source: &Source, options: &OpenOptions) -> Result<Self> {
-        if options.changes.variant.is_some() {
-            return Err(Error::argument(VARIANT, format!("a single file has one set of weights; leave {VARIANT} out")));
-        }
-        let single = single::open(path, options.changes.config.as_deref(), options.changes.prediction.as_deref())?;
+        let Changes { variant, config, prediction, .. } = &options.changes;
+        let single = single::open(path, config.as_deref(), prediction.as_deref(), variant.as_deref())?;
         let mut checkpoint = Self::new(single.store.clone(), source.to_string())?;
         checkpoint.index.ignored_parts = single.ignored.clone();
+        if let Some((_, files)) = &single.folder {
+            checkpoint.files.clone_from(files);
+        }
         checkpoint.single = Some(single);
         checkpoint.change(options)?;
         Ok(checkpoint)

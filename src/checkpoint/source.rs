@@ -26,8 +26,8 @@ pub enum Source {
         repo: String,
         /// A branch, tag or commit; `main` where `None`.
         revision: Option<String>,
-        /// A `.safetensors` file in it that holds a whole checkpoint; the repository itself is one
-        /// in the diffusers layout where `None`.
+        /// A file in it, as [`File`](Self::File) is one; the repository itself is a checkpoint in
+        /// the diffusers layout where `None`.
         file: Option<String>,
     },
 }
@@ -37,8 +37,8 @@ impl FromStr for Source {
 
     /// `embedded` or `default`, a `.safetensors` or `.gguf` file, or an existing folder. What is
     /// written like a path is one: it starts with `.`, `/` or `~`, or holds a backslash. Else
-    /// `owner/name` or `owner/name/file.safetensors`, either with `@revision`, or the address of
-    /// its page on the hub.
+    /// `owner/name` or `owner/name/file.safetensors` (or `.gguf`), either with `@revision`, or the
+    /// address of its page on the hub.
     ///
     /// # Errors
     /// [`Error::Argument`] for what is none of these, and for weight files of other formats.
@@ -144,6 +144,7 @@ mod tests {
         };
         assert_eq!(parse("owner/name/model.safetensors"), hub("model.safetensors", None));
         assert_eq!(parse("owner/name/a/b.SafeTensors@refs/pr/3"), hub("a/b.SafeTensors", Some("refs/pr/3")));
+        assert_eq!(parse("owner/name/x-Q8_0.gguf"), hub("x-Q8_0.gguf", None));
         let here = "tests/fixtures/adapters/kohya-sd1.safetensors";
         assert_eq!(parse(here), Source::File(here.into()), "a file that is there is meant");
         for path in ["./owner/name/x.safetensors", "name/x.safetensors", "x.safetensors", "a/../b/x.safetensors"] {

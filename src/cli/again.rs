@@ -57,6 +57,9 @@ fn options(command: &Command, typed: &ArgMatches, without: &[&str]) -> Vec<Strin
         }
         match is_switch(arg) {
             true => words.push(long),
+            false if arg.is_require_equals_set() => {
+                words.extend(values(arg, typed).iter().map(|value| bound_word(&long, value)));
+            }
             false => words.extend(values(arg, typed).iter().map(|value| option_word(&long, value))),
         }
     }
@@ -74,19 +77,21 @@ fn values(arg: &Arg, typed: &ArgMatches) -> Vec<OsString> {
     raw.map(|values| values.collect::<Vec<&OsStr>>().join(OsStr::new(&delimiter))).collect()
 }
 
-/// Options whose value is taken with `=` alone.
-const EQUALS: [&str; 2] = ["--self-attention", "--keep-queries"];
-
 /// `--name value`, or `--name=value` where the value could be taken for something else.
 fn option_word(name: &str, value: &OsStr) -> String {
     let text = value.to_string_lossy();
-    if text.is_empty() || text.starts_with('-') || EQUALS.contains(&name) {
-        let mut whole = OsString::from(format!("{name}="));
-        whole.push(value);
-        quoted_os(&whole)
+    if text.is_empty() || text.starts_with('-') {
+        bound_word(name, value)
     } else {
         format!("{name} {}", quoted_os(value))
     }
+}
+
+/// `--name=value`.
+fn bound_word(name: &str, value: &OsStr) -> String {
+    let mut whole = OsString::from(format!("{name}="));
+    whole.push(value);
+    quoted_os(&whole)
 }
 
 /// `word` as a word of a command line; what is no UTF-8, in the way of POSIX's `$'...'`.

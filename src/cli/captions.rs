@@ -3,16 +3,20 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use attnmap::Error;
 use attnmap::facts::{Coverage, Covered};
-use attnmap::gallery::{GalleryEvent, Looks, check_folder, read_captioned, settle};
+use attnmap::files::Target;
+use attnmap::gallery::{Captioned, GalleryEvent, Looks, check_folder, goes_on, read_captioned, settle};
+use attnmap::heatmap::Aggregate;
+use attnmap::render::Display;
 use attnmap::run;
 use attnmap::trace::{Grid, PromptInfo};
 
 use super::expect::Unmet;
 use super::inert;
+use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
@@ -47,7 +51,12 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let display = args.display.display()?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let regions = args.regions.chosen(display.threshold)?;
+    // A picture may have several captions, each once.
     let pictures = read_captioned(&args.image, !args.no_metadata)?;
+    let pictures = lists::once("IMAGE", pictures, |picture: &Captioned| match &picture.caption {
+        Ok(caption) => format!("{} ({caption})", picture.picture.display()),
+        Err(_) => picture.picture.display().to_string(),
+    });
     let uncaptioned: Vec<&String> = pictures.iter().filter_map(|picture| picture.caption.as_ref().err()).collect();
     if uncaptioned.len() == pictures.len() {
         let reason = uncaptioned.first().map_or("", |reason| reason.as_str());
@@ -57,9 +66,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let captions: Vec<&str> = pictures.iter().filter_map(|picture| picture.caption.as_deref().ok()).collect();
         expect.check_texts(&captions)?;
     }
-    let name = args.image.file_stem().map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
-    let out = args.output.out.clone();
-    let out = out.unwrap_or_else(|| Path::new(OUTPUTS).join(format!("trace-{}", run::slug(&name))));
+    let out = args.output.out.clone().unwrap_or_else(|| place(&args.image, &pictures, (&aggregate, &display)));
     check_folder(&out)?;
     let pipeline = args.model.load(args.size, terminal)?;
     let options = args.look_at_each();
@@ -126,6 +133,18 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         anyhow::bail!("{} pictures could not be looked at; the same command tries them again", outcome.failed);
     }
     Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures", "as expected")
+}
+
+/// The folder that is named after `image`. There, a look at the same pictures goes on; past any
+/// other folder the name counts up.
+fn place(image: &Path, pictures: &[Captioned], maps: (&Aggregate, &Display)) -> PathBuf {
+    let name = image.file_stem().map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
+    let target = Target::generated(Path::new(OUTPUTS).join(format!("trace-{}", run::slug(&name))), false);
+    let taken = target.taken();
+    match taken.iter().find(|folder| goes_on(folder, pictures, maps)) {
+        Some(known) => known.clone(),
+        None => target.counted(taken.len() + 1),
+    }
 }
 
 fn table(coverage: &Coverage) -> String {

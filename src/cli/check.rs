@@ -12,8 +12,8 @@ use super::print;
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct CheckArgs {
-    /// Run folders; `last` is the newest run in outputs/
-    #[arg(required = true, value_name = "RUN")]
+    /// Run folders [default: the newest run in outputs/, also called `last`]
+    #[arg(value_name = "RUN")]
     runs: Vec<PathBuf>,
 
     /// Print what is wrong as JSON
@@ -33,8 +33,11 @@ Examples:
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut checked = Vec::new();
     let (mut lines, mut wrong) = (String::new(), 0);
-    for given in &args.runs {
-        let folder = &run_folder(Some(given))?;
+    let folders = match args.runs.as_slice() {
+        [] => vec![run_folder(None)?],
+        given => given.iter().map(|given| run_folder(Some(given))).collect::<Result<_, _>>()?,
+    };
+    for folder in &folders {
         let faults = run::check(folder)?;
         wrong += faults.len();
         for fault in &faults {

@@ -60,6 +60,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         None => Target::generated(Path::new(OUTPUTS).join("compare"), args.force).files([".html"])?,
     };
     let folders = folders(&args.runs)?;
+    folders.iter().try_for_each(|run| args.has_its_words(run))?;
     let words = args.words(&folders)?;
     let how = args.maps.is_chosen().then(|| args.maps.aggregate()).transpose()?;
     let folder = out.parent().unwrap_or(Path::new(""));
@@ -116,6 +117,20 @@ fn read(run: &Path, how: Option<&Aggregate>) -> Result<ReportData> {
 }
 
 impl CompareArgs {
+    /// Refuses words of another kind than those of the run in `folder`, which are compared as they
+    /// are.
+    fn has_its_words(&self, folder: &Path) -> Result<()> {
+        let run = Run::open(folder)?;
+        let own = run.record.by;
+        let asked = self.maps.by_of(run).record.by;
+        if asked == own {
+            return Ok(());
+        }
+        let (own, asked, folder) = (own.name(), asked.name(), folder.display());
+        let way_out = format!("`attnmap view {folder} --by {asked}` first, or leave it out");
+        Err(Error::input("--by", format!("{folder} is a run by {own}, and runs are compared as they are; {way_out}")))
+    }
+
     /// The chosen words, in lower case; they stand in one of the prompts at least.
     fn words(&self, runs: &[PathBuf]) -> Result<Option<Vec<String>>> {
         let mut refused = None;

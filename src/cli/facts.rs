@@ -83,6 +83,11 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let fillers = sweep.as_ref().map_or(&[][..], |sweep| &sweep.filler_peaks);
     let mut probes = args.maps.words_of(&trace, Half::Conditional)?.unwrap_or_default();
     probes.retain(|word| trace.about.prompt.is_probe(word));
+    if terminal.given.has("words") && probes.is_empty() {
+        print::warn(
+            "--words has no effect here: facts are of every word of the prompt, and it names no probe; leave it out",
+        );
+    }
     let found = facts::of_trace(&trace, &aggregate, threshold, args.bind.as_deref(), fillers, &probes)?;
     let outcomes = match args.expect.list() {
         Some(expect) => {

@@ -201,9 +201,10 @@ fn no_unconditional_half(scene: &OptionScene, what: &str) -> Option<String> {
     } else {
         let scale = options.guidance_scale;
         let whose = if scene.given.has("guidance") { "" } else { ", the checkpoint's own," };
+        let none = pipeline.no_guidance();
         format!(
-            "guidance is off ({scale}{whose} is not above 1), so that there is no unconditional half {what}; raise \
-            --guidance"
+            "guidance is off ({scale}{whose} is not above {none}), so that there is no unconditional half {what}; \
+             raise --guidance"
         )
     })
 }

@@ -90,7 +90,7 @@ pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
     pipeline.check(&options)?;
     aggregate.choose(&pipeline.sites(options.height, options.width), pipeline.latent_grid(&options))?;
     let prompt = pipeline.prompt(&text, &options)?;
-    let info = PromptInfo::from(&prompt);
+    let info = PromptInfo::from(&prompt).by(args.maps.by());
     aggregate.check_encoder(&info)?;
     let words = args.maps.words(&info, &[])?;
     warnings(&pipeline, &prompt, &options.negative, &[])?.iter().for_each(print::warn);

@@ -56,7 +56,7 @@ pub struct SamplingArgs {
 
     /// Weight of classifier-free guidance; 1 or less turns it off [default: the checkpoint's own]
     ///
-    /// 7.5 for most, 5 for SDXL.
+    /// 7.5 for most, 5 for SDXL. In Z-Image, which counts from 0, 0 or less turns it off.
     #[arg(long, alias = "guidance-scale", value_name = "WEIGHT", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 

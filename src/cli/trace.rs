@@ -142,7 +142,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let regions = args.regions.chosen(display.threshold)?;
     let (given, warning) = picture::read_opaque(&args.image, IMAGE)?;
     warning.iter().for_each(print::warn);
-    let taken = args.take(typed, picture::read_metadata(&args.image, IMAGE)?)?;
+    let mut taken = args.take(typed, picture::read_metadata(&args.image, IMAGE)?)?;
     let caption = &*taken.caption;
     let name = format!("trace-{}", run::run_name(caption, taken.seed));
     let target = args.output.target(&name);
@@ -153,6 +153,13 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let pipeline = args.model.load_for(&texts, args.size, terminal)?;
     let loading = started.elapsed().as_secs_f64();
 
+    // What the program of the picture meant by brackets is nothing to a family that has none.
+    let typed_syntax = args.syntax.syntax();
+    if pipeline.family().flows() && taken.syntax != typed_syntax {
+        let switches = taken.switches(args.syntax);
+        print::note(format!("read without{switches} after all, as only Stable Diffusion 1, 2 and XL take it"));
+        taken.syntax = typed_syntax;
+    }
     let mut options = args.look(&taken);
     pipeline.check_look(&options)?;
     let size = match args.size {

@@ -12,14 +12,16 @@
 //! word moved: its *effect*.
 
 use crate::argument::CUT;
+use crate::checkpoint::Family;
 use crate::model::PreparedPrompt;
 use crate::pipeline::{Event, Generation, Options, Pipeline};
 use crate::prompt::{Joined, Prompt, Token};
-use crate::trace::{Unobserved, WordInfo};
+use crate::trace::{TokenKind, Unobserved, WordInfo};
 use crate::{Error, Result};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use std::cmp::Reverse;
+use std::ops::{ControlFlow, Range};
 use std::str::FromStr;
 
 /// How a word is taken out. They answer different questions.
@@ -100,19 +102,39 @@ impl Row {
             }
             Cut::Substitute => {
                 let article = |text: &str| -> Result<u32> {
-                    // The end token where a vocabulary writes the article in pieces.
-                    let tokens = pipeline.tokenize(text)?.tokens;
-                    Ok(if tokens.len() == 3 { tokens[1].id } else { tokens[tokens.len() - 1].id })
+                    // Those of the first reading: what follows are another vocabulary's.
+                    let read = pipeline.tokenize(text)?;
+                    let own = read.tokens.iter().filter(|token| token.position < read.ids.len());
+                    let (text, around): (Vec<&Token>, Vec<&Token>) =
+                        own.partition(|token| token.kind == TokenKind::Text);
+                    match (&text[..], around.last()) {
+                        ([article], _) => Ok(article.id),
+                        // The end token where a vocabulary writes the article in pieces.
+                        (_, Some(end)) => Ok(end.id),
+                        _ => Err(Error::bug("a text without an end token")),
+                    }
                 };
-                let (a, the) = (article("a")?, article("the")?);
+                // With a space before it, as within a sentence. Some vocabularies tell the two
+                // apart.
+                let (a, the, first) = (article(" a")?, article(" the")?, article("a")?);
                 let substitute = |ids: &mut [u32], position: usize| {
                     if let Some(id) = ids.get_mut(position) {
-                        *id = if *id == a { the } else { a };
+                        *id = if [a, first].contains(id) { the } else { a };
                     }
                 };
                 positions.for_each(|position| substitute(&mut row.prompt.ids, position));
                 if let Some(second) = row.prompt.reading_mut(Joined::Channels) {
                     own_positions(second, words).into_iter().for_each(|position| substitute(&mut second.ids, position));
+                }
+                // In FLUX.1 CLIP reads the text itself, for its summary of the prompt.
+                if pipeline.family() == Family::Flux {
+                    let mut ranges: Vec<Range<usize>> = words.iter().map(|word| word.start..word.end).collect();
+                    ranges.sort_by_key(|range| Reverse(range.start));
+                    for range in ranges {
+                        let Some(own) = row.prompt.text.get(range.clone()) else { continue };
+                        let article = if own.eq_ignore_ascii_case("a") { "the" } else { "a" };
+                        row.prompt.text.replace_range(range, article);
+                    }
                 }
                 if let Some(behind) = row.prompt.reading_mut(Joined::Tokens) {
                     // Articles as T5's tokenizer writes them.

@@ -2,18 +2,20 @@
 
 use super::explain::{Ask, Explanation, Redraw};
 use super::record::Evidence;
-use crate::Result;
+use crate::argument::{BY, RUN};
 use crate::facts::lexicon::{Role, role};
 use crate::heatmap::Aggregate;
 use crate::run::Run;
 use crate::trace::WordInfo;
+use crate::{Error, Result};
 
 /// The test that gives each of `words` of `run` a causal map, or all that could be drawn where
 /// `None`. It is `None` where the run has them all. It cuts as the run's evidence did, so that what
 /// that found stays; no image is drawn anew.
 ///
 /// # Errors
-/// As [`Evidence::read`] and [`Explanation::new`].
+/// As [`Evidence::read`] and [`Explanation::new`]. [`Error::Argument`] where that found something
+/// that the test would replace, as it is of words and the test of tags.
 pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result<Option<Explanation>> {
     let known = Evidence::read(&run.folder, run.record.latent)?.map(|(known, _)| known);
     let wanted: Vec<WordInfo> = match words {
@@ -37,5 +39,15 @@ pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result
         ask.at = known.steps.len();
         ask.aggregate = known.how.how().unwrap_or(ask.aggregate);
     }
-    Explanation::new(run.clone(), ask).map(Some)
+    let explanation = Explanation::new(run.clone(), ask)?;
+    // A question takes nothing away: what was drawn for `explain` may have taken hours.
+    if let Some(replaced) = explanation.replaces() {
+        let (by, name) = (BY.option(), run.record.by.name());
+        let reason = format!(
+            "a test by {name} would replace its tests of {replaced}; `attnmap explain RUN {by} {name}` does that, \
+            or ask in the words that were tested"
+        );
+        return Err(Error::argument(RUN, reason));
+    }
+    Ok(Some(explanation))
 }

@@ -190,8 +190,12 @@ impl Explanation {
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten().map(|(known, _)| known);
         known.filter(|known| !self.same_test(known)).map(|known| {
             let words: Vec<&str> = known.words.iter().map(|word| word.word.as_str()).collect();
-            let (cut, steps) = (known.cut.name(), known.steps.len());
-            format!("{} (cut: {cut}, {steps} steps, maps: {})", words.join(", "), known.how.aggregate)
+            let cut = known.cut.name();
+            let steps = match known.steps.len() {
+                1 => "1 step".to_owned(),
+                count => format!("{count} steps"),
+            };
+            format!("{} (cut: {cut}, {steps}, maps: {})", words.join(", "), known.how.aggregate)
         })
     }
 

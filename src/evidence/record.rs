@@ -12,7 +12,7 @@ use crate::files::write_json;
 use crate::heatmap::SavedAggregate;
 use crate::run::quoted;
 use crate::trace::{By, Grid};
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -79,11 +79,16 @@ pub struct ShapleyOfWords {
 impl ShapleyOfWords {
     /// The shares, one line per share.
     pub fn sentences(&self) -> Vec<String> {
-        let head = format!("Shares of the effect of all these words ({} sets tried):", self.found.evaluations);
+        // They are shares of the prediction and sum to what cutting all words moves, not to 100 %.
+        let together = percent(self.found.values.iter().sum::<f64>());
+        let head = format!(
+            "Cutting all these words moves {together} of the prediction. Each word's part in that ({} sets tried):",
+            self.found.evaluations
+        );
         let shares = self.words.iter().zip(&self.found.values).zip(&self.found.errors);
         let line = |((word, value), error): ((&String, &f64), &Option<f64>)| {
-            let error = error.map_or_else(String::new, |error| format!(" ± {:.2}", 100.0 * error));
-            format!("{word} {:.2}{error} %", 100.0 * value)
+            let error = error.filter(|error| *error > 0.0).map(|error| format!(" ± {}", percent(error)));
+            format!("{word} {}{}", percent(*value), error.unwrap_or_default())
         };
         std::iter::once(head).chain(shares.map(line)).collect()
     }
@@ -157,5 +162,19 @@ impl Evidence {
             return Err(damaged("`causal` holds NaN or infinity".into()));
         }
         Ok(Some((evidence, values.chunks(grid.cells().max(1)).map(<[f32]>::to_vec).collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_an_effect_say_what_they_are_of() {
+        let errors = vec![Some(0.0), Some(0.02)];
+        let found = Shapley { values: vec![1.2, 0.74], errors, permutations: 0, evaluations: 4 };
+        let says = ShapleyOfWords { words: vec!["apple".into(), "frog".into()], found }.sentences();
+        let head = "Cutting all these words moves 194 % of the prediction. Each word's part in that (4 sets tried):";
+        assert_eq!(says, [head, "apple 120 %", "frog 74 % ± 2.0 %"]);
     }
 }

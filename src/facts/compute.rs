@@ -237,6 +237,8 @@ pub struct Context<'a> {
     /// Adjective and noun pairs by position in the words; found by [`lexicon::bindings`] when
     /// absent.
     pub bind: Option<&'a [(usize, usize)]>,
+    /// The prompt's text, whose commas part what is said; none is known of where it is empty.
+    pub text: &'a str,
 }
 
 /// The facts of `maps`, whose words ([`Heatmaps::chosen`]) are the prompt's in order, with any
@@ -249,7 +251,9 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let layouts: Vec<Layout> = (0..names.len()).map(|word| maps.layout(word, threshold)).collect();
     let filler_peak = filler_peak(context.filler_peaks)
         .or_else(|| highest_filler(layouts.iter().zip(&roles).map(|(layout, &role)| (layout.peak_value(), role))));
-    let contrast = |word: usize| contrast(maps, &maps.chosen[word]);
+    // In joint attention a word shares its row with the image, and the bound says nothing.
+    let joint = maps.image_share > 0.0;
+    let contrast = |word: usize| contrast(maps, &maps.chosen[word]).filter(|_| !joint);
     let words = (0..names.len()).map(|word| {
         let layout = layouts[word];
         let compared = filler_peak.filter(|_| !matches!(roles[word], Role::Filler | Role::Probe));
@@ -270,7 +274,7 @@ pub fn facts(maps: &Heatmaps, context: &Context) -> Facts {
     let words = words.collect();
     let common = |a: usize, b: usize| (overlap(maps.word(a), maps.word(b)) as f32).min(1.0);
     let overlap = (0..names.len()).map(|a| (0..names.len()).map(|b| common(a, b)).collect()).collect();
-    let Between { relations, stated, leakage } = between(maps, &roles, &layouts, context.bind);
+    let Between { relations, stated, leakage } = between(maps, &roles, &layouts, context);
     let over_seeds = !context.filler_peaks.is_empty();
     Facts { threshold, filler_peak, over_seeds, words, overlap, relations, stated, leakage }
 }
@@ -282,13 +286,29 @@ struct Between {
     leakage: Vec<Leakage>,
 }
 
-/// What `maps` say of their words to each other; `roles` and `layouts` are of the words, and `bind`
-/// is as in [`Context`].
-fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], bind: Option<&[(usize, usize)]>) -> Between {
+/// The texts of `words`, and for each text its place among the words. A [`lexicon::MARK`] stands
+/// before each word that `prompt` parts from the one before it.
+fn with_marks<'a>(prompt: &str, words: &[&'a WordInfo]) -> (Vec<&'a str>, Vec<usize>) {
+    let (mut texts, mut places) = (Vec::new(), Vec::new());
+    for (place, word) in words.iter().enumerate() {
+        let before = place.checked_sub(1).and_then(|before| prompt.get(words[before].end..word.start));
+        if before.is_some_and(lexicon::ends_what_is_said) {
+            texts.push(lexicon::MARK);
+            places.push(place);
+        }
+        texts.push(word.text.as_str());
+        places.push(place);
+    }
+    (texts, places)
+}
+
+/// What `maps` say of their words to each other; `roles` and `layouts` are of the words. Of
+/// `context` the text and the bindings count.
+fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], context: &Context) -> Between {
     let names: Vec<String> = maps.chosen.iter().map(WordInfo::label).collect();
     // What the prompt states and binds concerns its own words; probes come after them.
-    let texts: Vec<&str> =
-        maps.chosen.iter().filter(|word| !maps.is_probe(word)).map(|word| word.text.as_str()).collect();
+    let own: Vec<&WordInfo> = maps.chosen.iter().filter(|word| !maps.is_probe(word)).collect();
+    let (texts, places) = with_marks(context.text, &own);
     let content: Vec<usize> = (0..names.len()).filter(|&word| is_thing(roles[word], &maps.chosen[word].text)).collect();
     let mut relations = Vec::new();
     for &subject in &content {
@@ -305,9 +325,13 @@ fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], bind: Option<&[(
     // Words for the whole scene lie nowhere, and no adjective can go to them.
     let scene = |word: usize| !lexicon::names_a_thing(texts[word]);
     let claims = lexicon::claims(&texts).into_iter().filter(|claim| !scene(claim.subject) && !scene(claim.object));
-    let stated = claims.map(|claim| stated(&claim, layouts, &names)).collect();
-    let of_things = || lexicon::bindings(&texts).into_iter().filter(|&(_, noun)| !scene(noun)).collect();
-    let bindings = bind.map_or_else(of_things, <[_]>::to_vec);
+    let of_words = |claim: Claim| Claim { subject: places[claim.subject], object: places[claim.object], ..claim };
+    let stated = claims.map(|claim| stated(&of_words(claim), layouts, &names)).collect();
+    let of_things = || {
+        let pairs = lexicon::bindings(&texts).into_iter().filter(|&(_, noun)| !scene(noun));
+        pairs.map(|(adjective, noun)| (places[adjective], places[noun])).collect()
+    };
+    let bindings = context.bind.map_or_else(of_things, <[_]>::to_vec);
     Between { relations, stated, leakage: leakage(maps, &names, &bindings, roles) }
 }
 
@@ -339,17 +363,17 @@ pub fn of_trace(
         false => Vec::new(),
     };
     let bind = bind.map(|bind| bindings(bind, own)).transpose()?;
-    let context = Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref() };
+    let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
+    let context = Context { threshold, steps: &steps, filler_peaks, bind: bind.as_deref(), text: &prompt.text };
     let mut found = facts(&maps, &context);
     // What is said of a phrase or a tag is told of its things. The map of "a red apple" is as wide
     // as that of "a".
-    let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let things: Vec<WordInfo> = words.iter().map(|word| of_its_things(prompt, word)).collect();
     if things != *words {
         let of_things = heatmap::aggregate(trace, how, &things)?;
         let roles: Vec<Role> = found.words.iter().map(|word| word.role).collect();
         let layouts: Vec<Layout> = (0..things.len()).map(|word| of_things.layout(word, found.threshold)).collect();
-        let of_things = between(&of_things, &roles, &layouts, bind.as_deref());
+        let of_things = between(&of_things, &roles, &layouts, &context);
         (found.relations, found.stated, found.leakage) = (of_things.relations, of_things.stated, of_things.leakage);
     }
     // The bound was measured on the default maps of cross-attention, and whatever maps were chosen
@@ -422,7 +446,7 @@ pub fn contrast(maps: &Heatmaps, word: &WordInfo) -> Option<f32> {
 }
 
 /// Whether a contrast is neglect.
-fn is_neglect(contrast: f32) -> bool {
+pub(super) fn is_neglect(contrast: f32) -> bool {
     contrast < NEGLECT
 }
 
@@ -568,6 +592,30 @@ mod tests {
         assert_eq!((of(0, 7).agrees, of(0, 7).offset), (Some(true), Some(-0.875)));
         assert_eq!(of(7, 0).agrees, Some(false));
         assert_eq!(of(0, 8).agrees, None, "one above the other: too close to call");
+    }
+
+    #[test]
+    fn a_comma_ends_what_is_stated() {
+        let text = "frog left of apple, house";
+        let words = [("frog", 0, 1.0), ("left", 1, 0.1), ("of", 1, 0.1), ("apple", 7, 1.0), ("house", 8, 1.0)];
+        let mut maps = maps(&words);
+        for word in &mut maps.chosen {
+            word.start = text.find(&word.text).unwrap();
+            word.end = word.start + word.text.len();
+        }
+        let said = |text: &str| facts(&maps, &Context { text, ..Context::default() }).sentences();
+        assert_eq!(said(text), ["frog left of apple, as the prompt says"]);
+        assert_eq!(said(""), ["the prompt says frog left of house; the maps are too close to call"]);
+    }
+
+    #[test]
+    fn of_joint_attention_the_bound_says_nothing() {
+        let mut maps = maps(&[("cat", 3, 0.18)]);
+        maps.tokens = vec![1.0; maps.tokens.len()];
+        let told = |maps: &Heatmaps| facts(maps, &Context::default()).words[0].neglected;
+        assert_eq!(told(&maps), Some(true));
+        maps.image_share = 0.6;
+        assert_eq!(told(&maps), None);
     }
 
     #[test]

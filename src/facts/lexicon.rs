@@ -154,6 +154,19 @@ pub(super) const PHRASES: &[(&str, Direction)] = &[
     ("inside of", Direction::Inside),
 ];
 
+/// Stands in a list of words for a mark that ends what is said before it: a comma, a full stop, the
+/// end of a line.
+pub const MARK: &str = ",";
+
+/// Whether `between`, what a prompt has between two words, ends what is said before it. A full stop
+/// within a number (`1.3`) does not.
+pub(super) fn ends_what_is_said(between: &str) -> bool {
+    let marks = [',', ';', '!', '?', '\n', '\u{ff0c}', '\u{3001}', '\u{3002}', '\u{ff1b}', '\u{60c}'];
+    between.contains(marks)
+        || between.contains("BREAK")
+        || between.split('.').skip(1).any(|after| after.starts_with(char::is_whitespace))
+}
+
 /// A relation that a prompt states: positions in the list of words that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -226,7 +239,7 @@ fn is_side(word: &str) -> bool {
 
 /// The relations that `words`, in prompt order, state. The subject is the nearest content word
 /// before the phrase. The object is the next content word after it, or the last of several in a row
-/// ("above a fire truck").
+/// ("above a fire truck"), up to the next [`MARK`].
 pub fn claims(words: &[&str]) -> Vec<Claim> {
     let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
     let content = |&index: &usize| role(words[index]) == Role::Content;
@@ -243,6 +256,7 @@ pub fn claims(words: &[&str]) -> Vec<Claim> {
         let end = at + phrase.split(' ').count();
         let subject = (0..at).rev().find(content);
         let object = (end..words.len())
+            .take_while(|&index| words[index] != MARK)
             .find(content)
             .map(|first| (first..words.len()).take_while(content).last().unwrap_or(first));
         if let (Some(subject), Some(object)) = (subject, object) {
@@ -254,13 +268,18 @@ pub fn claims(words: &[&str]) -> Vec<Claim> {
 }
 
 /// Pairs of an adjective and the noun that it stands before. The noun is the first content word
-/// after it with nothing but adjectives between, or the last of several in a row. Positions in
-/// `words`.
+/// after it with nothing but adjectives between, or the last of several in a row. A [`MARK`] parts
+/// them, but for a comma among adjectives that an article begins ("a small, red apple"). Positions
+/// in `words`.
 pub fn bindings(words: &[&str]) -> Vec<(usize, usize)> {
     let is = |role_wanted: Role| move |&index: &usize| role(words[index]) == role_wanted;
     let adjectives = (0..words.len()).filter(is(Role::Adjective)).filter(|&index| !is_number(words[index]));
     let noun = |adjective: usize| {
-        let first = (adjective + 1..words.len()).find(|index| !is(Role::Adjective)(index)).filter(is(Role::Content))?;
+        let before = words[..adjective].iter().rev().find(|word| **word != MARK && role(word) != Role::Adjective);
+        let led = before.is_some_and(|word| ["a", "an", "the"].contains(&word.to_lowercase().as_str()));
+        let describes = |at: usize| words.get(at).is_some_and(|word| role(word) == Role::Adjective);
+        let goes_on = |at: usize| describes(at) || (led && words[at] == MARK && describes(at + 1));
+        let first = (adjective + 1..words.len()).find(|&at| !goes_on(at)).filter(is(Role::Content))?;
         (first..words.len()).take_while(is(Role::Content)).last()
     };
     adjectives.filter_map(|adjective| Some((adjective, noun(adjective)?))).collect()
@@ -296,6 +315,18 @@ mod tests {
         assert!(of("above everything").is_empty());
         assert!(of("turn left now").is_empty());
         assert!(of("a frog above").is_empty());
+        assert_eq!(of("a frog left of an apple , house"), ["frog left of apple"]);
+        assert!(of("a frog , game over , a cat").is_empty());
+    }
+
+    #[test]
+    fn marks_end_what_is_said_and_numbers_do_not() {
+        for marked in [", ", ". ", ";", "\n", ":1.3), (", "\u{3001}", " BREAK "] {
+            assert!(ends_what_is_said(marked), "{marked:?}");
+        }
+        for plain in ["", " ", "-", ":1.3) ", ") (", "'", "."] {
+            assert!(!ends_what_is_said(plain), "{plain:?}");
+        }
     }
 
     #[test]
@@ -332,5 +363,10 @@ mod tests {
         // How many there are is no quality that could pass to another thing.
         assert_eq!(role("three"), Role::Adjective);
         assert_eq!(of("two red apples and three frogs"), ["red apples"]);
+        // A comma ends what is said, but among the adjectives of one thing.
+        assert_eq!(of("a cat that is red , green fox"), ["green fox"]);
+        assert!(of("red , apple , green , frog").is_empty());
+        assert_eq!(of("a frog , smiling , blue eyes"), ["blue eyes"]);
+        assert_eq!(of("a small , old , red apple"), ["small apple", "old apple", "red apple"]);
     }
 }

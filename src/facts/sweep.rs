@@ -1,12 +1,12 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a
 //! stated relation fails.
 
-use super::compute::filler_peak;
+use super::compute::{contrast, filler_peak, is_neglect};
 use super::expect::Outcome;
 use super::lexicon::{self, Role};
 use super::{Context, Facts, Relation, facts};
-use crate::heatmap::{Heatmaps, Point, SavedAggregate};
-use crate::trace::{CheckpointInfo, Grid, bare};
+use crate::heatmap::{Aggregate, Heatmaps, Point, SavedAggregate};
+use crate::trace::{CheckpointInfo, Grid, WordInfo, bare};
 use crate::{Error, Result, percent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,7 +121,8 @@ pub struct WordSweep {
     /// Mean peak.
     pub peak: f32,
     /// Share of the seeds in which its contrast stays below [`NEGLECT`](super::NEGLECT); absent for
-    /// what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected).
+    /// what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected), and
+    /// for maps other than the default ones.
     pub neglected: Option<f64>,
 }
 
@@ -288,10 +289,18 @@ impl Collector {
         self.sums.resize(maps.words.len(), 0.0);
         let steps = maps.steps.max(1) as f32;
         self.sums.iter_mut().zip(&maps.words).for_each(|(sum, value)| *sum += value / steps);
-        let context = Context::default();
+        let context = Context { text: &self.about.prompt, ..Context::default() };
         let mut own = facts(maps, &context);
         if let Some(whole) = whole {
             own.filler_peak = facts(whole, &context).filler_peak;
+        }
+        // As of a run: of a phrase or a tag by its things, and by the maps that the bound was
+        // measured on.
+        let usual = self.about.how.maps.as_ref().is_none_or(|how| *how == Aggregate::default());
+        for (found, word) in own.words.iter_mut().zip(&maps.chosen).filter(|(found, _)| found.neglected.is_some()) {
+            let things = whole.map_or_else(|| word.clone(), |whole| of_things(word, &whole.chosen));
+            found.contrast = contrast(maps, &things);
+            found.neglected = found.contrast.filter(|_| usual).map(is_neglect);
         }
         self.runs.push((seed, own));
     }
@@ -367,6 +376,16 @@ impl Collector {
     }
 }
 
+/// `word` with the tokens of its things alone, among the prompt's single `words`; the word as it is
+/// where none of them is one.
+fn of_things(word: &WordInfo, words: &[WordInfo]) -> WordInfo {
+    let within = |single: &&WordInfo| word.start <= single.start && single.end <= word.end;
+    let things = words.iter().filter(within).filter(|single| lexicon::names_a_thing(&single.text));
+    let of_things: Vec<usize> = things.flat_map(|thing| thing.tokens.iter().copied()).collect();
+    let tokens: Vec<usize> = word.tokens.iter().filter(|token| of_things.contains(token)).copied().collect();
+    WordInfo { tokens: if tokens.is_empty() { word.tokens.clone() } else { tokens }, ..word.clone() }
+}
+
 /// How likely it is that of `count` fair coins as many as `there`, or more, fall on one side,
 /// whichever.
 fn sign_test(there: usize, count: usize) -> f64 {
@@ -395,7 +414,6 @@ fn scatter(points: &[Option<Point>]) -> (Option<Point>, Option<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::WordInfo;
 
     fn landed(points: &[(f32, f32)]) -> WordSweep {
         let centroids: Vec<Option<Point>> = points.iter().map(|&(x, y)| Some(Point { x, y })).collect();
@@ -435,6 +453,37 @@ mod tests {
             let share = told.count() as f64 / 4000.0;
             assert!(share <= 0.05 + 0.01, "{seeds} seeds: {share}");
         }
+    }
+
+    #[test]
+    fn what_was_not_drawn_is_told_as_of_a_run() {
+        let word = |text: &str, start: usize, tokens: &[usize]| WordInfo {
+            text: text.into(),
+            start,
+            end: start + text.len(),
+            tokens: tokens.to_vec(),
+            occurrence: 1,
+        };
+        // The colour is looked for everywhere, the apple in one place.
+        let attention = |token: usize, at: usize| if token == 1 || (token == 2 && at == 3) { 1e3 } else { 1.0 };
+        let maps = |chosen: &[WordInfo]| Heatmaps {
+            grid: Grid::new(1, 8),
+            steps: 1,
+            tokens: (0..4).flat_map(|token| (0..8).map(move |at| attention(token, at))).collect(),
+            words: vec![1.0; 8 * chosen.len()],
+            chosen: chosen.to_vec(),
+            shares: vec![0.1; 5],
+            sites: vec![0],
+            ..Heatmaps::default()
+        };
+        let whole = maps(&[word("red", 0, &[1]), word("apple", 4, &[2])]);
+        let told = |how: &Aggregate| {
+            let mut collector = Collector::new(SweepInfo { how: how.into(), ..SweepInfo::default() });
+            collector.add(0, &maps(&[word("red apple", 0, &[1, 2])]), Some(&whole));
+            collector.finish().words[0].neglected
+        };
+        assert_eq!(told(&Aggregate::default()), Some(0.0), "a phrase by its thing");
+        assert_eq!(told(&Aggregate::named("daam").unwrap()), None, "the bound is of other maps");
     }
 
     #[test]

@@ -99,14 +99,6 @@ impl Partial {
         Self(path)
     }
 
-    /// The place `path` itself, which nobody else uses; what lies there from an earlier try is
-    /// removed first.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        remove(path)?;
-        PARTIALS.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf());
-        Ok(Self(path.to_path_buf()))
-    }
-
     /// The hidden place.
     pub fn path(&self) -> &Path {
         &self.0

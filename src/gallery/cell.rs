@@ -75,9 +75,29 @@ pub fn write_cell_files(folder: &Path, cell: &Cell, record: &RunRecord, image: &
     let encoded = picture.write_to(&mut png, image::ImageFormat::Png);
     write(&folder.join(MAPS), encoded.map(|()| png.into_inner()))?;
 
-    let facts = CellFacts { cell: cell.clone(), top, map };
-    let json = serde_json::to_vec_pretty(&facts).expect("plain data has a JSON form");
+    write_facts(folder, &CellFacts { cell: cell.clone(), top, map })
+}
+
+fn write_facts(folder: &Path, facts: &CellFacts) -> Result<()> {
+    let json = serde_json::to_vec_pretty(facts).expect("plain data has a JSON form");
     crate::files::write_file(&folder.join(FILE), |out| out.write_all(&json))
+}
+
+/// Gives the finished cell in `folder` the place that `cell` has in the gallery now. More seeds,
+/// prompts or pictures move those that are there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn place_anew(folder: &Path, cell: &Cell) -> Result<()> {
+    let known = crate::files::read(&folder.join(FILE)).ok();
+    // What cannot be read is told where the page is made of it.
+    match known.and_then(|bytes| serde_json::from_slice::<CellFacts>(&bytes).ok()) {
+        Some(mut facts) if facts.cell.order != cell.order => {
+            facts.cell.order = cell.order;
+            write_facts(folder, &facts)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write(file: &Path, bytes: image::ImageResult<Vec<u8>>) -> Result<()> {

@@ -17,6 +17,8 @@ pub(super) const CELLS: &str = "cells";
 pub(super) const FAILURES: &str = "failures";
 /// The folder of how long each cell took; nothing else in a gallery depends on the clock.
 pub(super) const TIMINGS: &str = "timings";
+/// What the hidden folder is named after in which a process makes its cells.
+pub(super) const MAKING: &str = "making";
 
 /// A cell that could not be made, as `failures/NAME.json` records it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! A gallery of captioned pictures that are there already: each is looked at with its caption, and
 //! a table tells which words are found.
 
+use super::batch::begun_with;
 use super::captions::Captioned;
-use super::cell::{CellFacts, FILE, write_cell_files};
+use super::cell::{CellFacts, FILE, place_anew, write_cell_files};
 use super::coverage_page;
 use super::expect::{Expected, judge_cell};
-use super::folder::{CELLS, FAILURES, Failure, is_finished};
+use super::folder::{CELLS, FAILURES, Failure, MAKING, is_finished, is_gallery};
 use super::index::write_index;
 use super::make::{GalleryEvent, GalleryOutcome, check_digest, place_cell};
 use super::plan::{Cell, PictureLook};
@@ -15,15 +16,16 @@ use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{CheckpointChoice, LookOptions, Pipeline, RecordOptions};
+use crate::prompt::Syntax;
 use crate::render::Display;
 use crate::run::{self, NewRun, Pictures, RegionFiles, Remake, Run, RunKind, RunRecord, Sampling, Threshold};
 use crate::trace::{By, Grid, PromptInfo};
 use crate::{Error, Result, picture, report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The table's file in the gallery's folder.
 pub const COVERAGE: &str = "coverage.json";
@@ -112,12 +114,12 @@ impl Looks<'_> {
         pipeline: &Pipeline,
         progress: &mut dyn FnMut(GalleryEvent) -> ControlFlow<()>,
     ) -> Result<(GalleryOutcome, Coverage, Expected)> {
-        let hidden = folder.join(".making-1-of-1");
-        // Removed when this ends, and by the interrupt handler.
-        let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
-        for path in [&hidden, &folder.join(CELLS)] {
+        // Removed when this ends, and by the interrupt handler. Two processes may look at the same.
+        let making = Partial::beside(&folder.join(MAKING));
+        for path in [making.path(), folder.join(CELLS).as_path()] {
             std::fs::create_dir_all(path).map_err(Error::io(path))?;
         }
+        files::sweep(folder);
         files::sweep(&folder.join(CELLS));
         let mut tell = |event: GalleryEvent| match progress(event) {
             ControlFlow::Continue(()) => Ok(()),
@@ -125,9 +127,14 @@ impl Looks<'_> {
         };
         tell(GalleryEvent::Planned { cells: pictures.len(), finished: 0 })?;
         let (mut outcome, mut names, mut checked) = (GalleryOutcome::default(), Vec::new(), false);
-        let mut expected = Expected::default();
+        let (mut expected, mut failed) = (Expected::default(), HashSet::new());
         for (order, captioned) in pictures.iter().enumerate() {
-            let (cell, done) = match self.read(captioned, order) {
+            let mut captioned = captioned.clone();
+            // Such a family knows neither brackets nor chunks, whatever the picture's program does.
+            if pipeline.family().flows() {
+                captioned.syntax = Syntax::default();
+            }
+            let (cell, done) = match self.read(&captioned, order) {
                 Ok((cell, image)) => {
                     let done = match is_finished(folder, &cell) {
                         // One tells of all: they are of one checkpoint.
@@ -139,7 +146,7 @@ impl Looks<'_> {
                         false => true,
                     };
                     let made =
-                        if done { self.look(folder, &hidden, &cell, &image, pipeline, &mut tell) } else { Ok(()) };
+                        if done { self.look(folder, &making, &cell, &image, pipeline, &mut tell) } else { Ok(()) };
                     let complete = made.and_then(|()| self.complete(folder, &cell, pipeline, &mut expected));
                     (cell, complete.map(|()| done))
                 }
@@ -159,20 +166,22 @@ impl Looks<'_> {
                     outcome.failed += 1;
                     std::fs::create_dir_all(folder.join(FAILURES)).map_err(Error::io(&failure))?;
                     files::write_json(&failure, &Failure { cell: cell.clone(), error: error.to_string() })?;
+                    failed.insert(failure);
                     tell(GalleryEvent::Failed(&cell, &error))?;
                 }
             }
         }
-        std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
+        forget_failures(folder, pictures, &failed);
         let coverage = write_coverage(folder, &names, self.by)?;
         write_index(folder)?;
         Ok((outcome, coverage, expected))
     }
 
-    /// Judges the finished `cell` and gives it the files of its regions, where an earlier try did
-    /// not.
+    /// Judges the finished `cell` and gives it its place and the files of its regions, where an
+    /// earlier try did not.
     fn complete(&self, folder: &Path, cell: &Cell, pipeline: &Pipeline, expected: &mut Expected) -> Result<()> {
         let place = folder.join(CELLS).join(cell.name());
+        place_anew(&place, cell)?;
         if let Some(expect) = self.expect {
             let unmet = judge_cell(&place, expect, &mut |image, things| pipeline.look_for(image, things))?;
             *(if unmet { &mut expected.unmet } else { &mut expected.met }) += 1;
@@ -215,7 +224,7 @@ impl Looks<'_> {
     fn look(
         &self,
         folder: &Path,
-        hidden: &Path,
+        making: &Partial,
         cell: &Cell,
         image: &image::RgbImage,
         pipeline: &Pipeline,
@@ -267,7 +276,7 @@ impl Looks<'_> {
             timings: BTreeMap::new(),
         };
         let name = cell.name();
-        place_cell(folder, hidden, &name, &new, &|folder, record| {
+        place_cell(folder, making, &name, &new, &|folder, record| {
             let maps = heatmap::aggregate(&trace, self.aggregate, &words)?;
             let steps = maps.steps.max(1) as f32;
             let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
@@ -297,6 +306,35 @@ impl Looks<'_> {
         words.push(format!("--no-metadata --seed {}", cell.seed));
         words.join(" ") + &run::map_options(self.aggregate, self.display, false)
     }
+}
+
+/// Removes what earlier tries could not look at, but for the files `failed` of this one. Without a
+/// caption a picture has another name, and one that is gone is not asked for any more.
+fn forget_failures(folder: &Path, pictures: &[Captioned], failed: &HashSet<PathBuf>) {
+    let asked: HashSet<&Path> = pictures.iter().map(|captioned| captioned.picture.as_path()).collect();
+    let over = |file: &PathBuf| -> Option<bool> {
+        let failure: Failure = serde_json::from_slice(&files::read(file).ok()?).ok()?;
+        let picture = failure.cell.look?.picture;
+        Some(asked.contains(picture.as_path()) || !picture.exists())
+    };
+    let there = std::fs::read_dir(folder.join(FAILURES)).into_iter().flatten().flatten().map(|entry| entry.path());
+    for file in there.filter(|file| !failed.contains(file) && over(file) == Some(true)) {
+        std::fs::remove_file(file).ok();
+    }
+    std::fs::remove_dir(folder.join(FAILURES)).ok(); // only when it is empty
+}
+
+/// Whether the gallery in `folder` is one that a look at `pictures` goes on with: its maps are made
+/// in the same way, and it has one of them, or none yet.
+pub fn goes_on(folder: &Path, pictures: &[Captioned], maps: (&Aggregate, &Display)) -> bool {
+    let asked: HashSet<&Path> = pictures.iter().map(|captioned| captioned.picture.as_path()).collect();
+    let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten();
+    let cells = cells.filter_map(|entry| {
+        let facts: CellFacts = serde_json::from_slice(&files::read(&entry.path().join(FILE)).ok()?).ok()?;
+        Some(facts.cell.look.is_some_and(|look| asked.contains(look.picture.as_path())))
+    });
+    let mut cells = cells.peekable();
+    is_gallery(folder) && begun_with(folder, maps) && (cells.peek().is_none() || cells.any(|own| own))
 }
 
 /// Writes `coverage.json` and the page of the table from the cells `names` of the gallery in

@@ -1,9 +1,9 @@
 //! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and
 //! continued.
 
-use super::cell::{FILE, write_cell_files};
+use super::cell::{FILE, place_anew, write_cell_files};
 use super::check::read_pictures;
-use super::folder::{CELLS, FAILURES, Failure, TIMINGS, is_finished, is_gallery};
+use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery};
 use super::index::LiveIndex;
 use super::plan::{Cell, Plan, Shard};
 use crate::argument::OUT;
@@ -71,8 +71,8 @@ pub struct GalleryOutcome {
 /// called once for each that has cells to make, and must give the one that finished cells of it
 /// were made with. A cell that fails is recorded and the rest go on.
 ///
-/// Every cell is made in a hidden folder of the shard's own and renamed into `cells/` when it is
-/// complete. What an interrupted try left in the hidden folder is removed first. The page is there
+/// Every cell is made in a hidden folder of the process's own and renamed into `cells/` when it is
+/// complete. The hidden folders that killed processes left are removed first. The page is there
 /// from the first cell and comes up to date as others do.
 ///
 /// # Errors
@@ -88,10 +88,9 @@ pub fn make(
     progress: &mut dyn FnMut(GalleryEvent) -> ControlFlow<()>,
 ) -> Result<GalleryOutcome> {
     let pictures = read_pictures(folder, plan)?;
-    let hidden = folder.join(format!(".making-{}-of-{}", shard.index + 1, shard.count));
-    // Removed when this ends, and by the interrupt handler.
-    let _hidden = Partial::at(&hidden).map_err(Error::io(&hidden))?;
-    std::fs::create_dir_all(&hidden).map_err(Error::io(&hidden))?;
+    // Removed when this ends, and by the interrupt handler. Two processes may make the same shard.
+    let making = Partial::beside(&folder.join(MAKING));
+    std::fs::create_dir_all(making.path()).map_err(Error::io(folder))?;
     for name in [CELLS, TIMINGS] {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
@@ -105,7 +104,9 @@ pub fn make(
     let finished = |cell: &Cell| is_finished(folder, cell);
     let mine: Vec<&Vec<usize>> = plan.passes_of(shard).collect();
     let all = mine.iter().flat_map(|pass| pass.iter());
-    let kept = all.clone().filter(|&&index| finished(&plan.cells[index])).count();
+    let there: Vec<&Cell> = all.clone().map(|&index| &plan.cells[index]).filter(|cell| finished(cell)).collect();
+    there.iter().try_for_each(|cell| place_anew(&folder.join(CELLS).join(cell.name()), cell))?;
+    let kept = there.len();
     let mut outcome = GalleryOutcome { kept, ..GalleryOutcome::default() };
     tell(GalleryEvent::Planned { cells: all.count(), finished: kept })?;
     let mut index = LiveIndex::new(folder, Some(plan.cells.len()));
@@ -139,7 +140,7 @@ pub fn make(
         let given = pictures.iter().find(|(files, _)| first.init.as_ref() == Some(*files)).map(|(_, given)| given);
         let expect = plan.expect.as_ref();
         let job =
-            SeedPass { folder, hidden: &hidden, aggregate, display, cells: &cells, missing: &missing, given, expect };
+            SeedPass { folder, making: &making, aggregate, display, cells: &cells, missing: &missing, given, expect };
         let result = match pipeline {
             Ok(pipeline) => job.run(pipeline, &mut tell),
             Err(error) => Err(Error::input("checkpoint", error.to_string())),
@@ -214,7 +215,7 @@ pub(super) fn check_digest(folder: &Path, known: &Cell, pipeline: &Pipeline) -> 
 /// One pass: cells that differ in their seed alone.
 struct SeedPass<'a> {
     folder: &'a Path,
-    hidden: &'a Path,
+    making: &'a Partial,
     aggregate: &'a Aggregate,
     display: &'a Display,
     cells: &'a [&'a Cell],
@@ -338,7 +339,7 @@ impl SeedPass<'_> {
             warnings: Vec::new(),
             timings: BTreeMap::new(),
         };
-        place_cell(self.folder, self.hidden, &name, &new, &|folder, record| {
+        place_cell(self.folder, self.making, &name, &new, &|folder, record| {
             run::save_steps(folder, estimates)?;
             options.init.iter().try_for_each(|init| init.save(folder))?;
             let maps = heatmap::aggregate(&traced.trace, self.aggregate, &prompt.words)?;
@@ -351,17 +352,18 @@ impl SeedPass<'_> {
     }
 }
 
-/// Writes the run `new` of the cell `name` into the folder `hidden`, with what `finish` adds, and
-/// moves it into the gallery in `folder`.
+/// Writes the run `new` of the cell `name` into the hidden folder `making`, with what `finish`
+/// adds, and moves it into the gallery in `folder`.
 pub(super) fn place_cell(
     folder: &Path,
-    hidden: &Path,
+    making: &Partial,
     name: &str,
     new: &NewRun,
     finish: &dyn Fn(&Path, &RunRecord) -> Result<()>,
 ) -> Result<()> {
-    let made = hidden.join(name);
-    run::write_run(&Target::named(&made, true), new, |folder, _, record| finish(folder, record))?;
+    let made = making.path().join(name);
+    run::write_run(&Target::named(&made, true), new, |folder, _, record| finish(folder, record))
+        .map_err(|error| making.in_place(error, &folder.join(CELLS)))?;
     let place = folder.join(CELLS).join(name);
     match std::fs::rename(&made, &place) {
         // Another process of the same shard was faster; its cell is the same.

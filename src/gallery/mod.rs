@@ -35,7 +35,7 @@ pub use folder::{Failure, check_folder};
 pub use index::{LeftOut, LiveIndex, write_index};
 pub use index_cell::{IndexCell, IndexWord};
 pub use index_page::index_page;
-pub use looks::{COVERAGE, CoverageFile, Looks};
+pub use looks::{COVERAGE, CoverageFile, Looks, goes_on};
 pub use make::{GalleryEvent, GalleryOutcome, continues, make};
 pub use pack::{PackedGallery, pack};
 pub use plan::{Axes, Cell, PictureLook, Plan, Replacement, Shard, parse_loras};

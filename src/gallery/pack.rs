@@ -5,7 +5,7 @@ use super::cell::{FILE, MAPS, THUMB};
 use super::folder::{CELLS, INDEX, is_gallery};
 use super::index::write_index;
 use crate::argument::PACK;
-use crate::files::{Kind, MARK, Staging, Target, link, write_file};
+use crate::files::{Kind, MARK, Staging, Target, is_own, link, write_file};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::ffi::OsStr;
@@ -21,7 +21,8 @@ const SHOWN: [&str; 4] = [THUMB, MAPS, "image.png", "report.html"];
 /// A gallery without what only attnmap reads.
 const LEAN: Kind = Kind {
     name: "a gallery to be shared",
-    is: |folder| folder.join(INDEX).is_file() && !is_gallery(folder),
+    // Many folders have a page of this name: the user's own site, a sweep, the list of runs.
+    is: |folder| is_own(&folder.join(INDEX)) && folder.join(CELLS).is_dir() && !is_gallery(folder),
     owns: |_| Box::new(owns),
 };
 

@@ -119,16 +119,20 @@ fn csv_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line
     if !header.iter().any(|name| name == "prompt") {
         return Err(at(1, "the header has no column `prompt`; commas separate the columns".into()));
     }
-    once(header.iter()).map_err(|reason| at(1, reason))?;
+    // Spreadsheets write empty columns and rows behind the list.
+    once(header.iter().filter(|name| !name.is_empty())).map_err(|reason| at(1, reason))?;
     let mut lines = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| at(e.position().map_or(0, |p| p.line() as usize), e.to_string()))?;
         let number = record.position().map_or(0, |p| p.line() as usize);
+        if record.iter().all(str::is_empty) {
+            continue;
+        }
         let mut line = Line::default();
         for (name, value) in header.iter().zip(&record).filter(|(_, value)| !value.is_empty()) {
             set(&mut line, name, value).map_err(|reason| at(number, reason))?;
         }
-        lines.push(line);
+        lines.push(said(line).map_err(|reason| at(number, reason))?);
     }
     Ok(lines)
 }
@@ -153,14 +157,31 @@ fn json_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Lin
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
                 Value::Bool(on) => on.to_string(),
-                Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+                Value::Array(_) if TEXTS.contains(&name.as_str()) => {
+                    return Err(at(number, format!("`{name}` is a list; write one text")));
+                }
+                Value::Array(items) => {
+                    let item = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                    items.iter().map(item).collect::<Vec<_>>().join(",")
+                }
                 other => return Err(at(number, format!("`{name}` cannot be {other}"))),
             };
             set(&mut line, name, &text).map_err(|reason| at(number, reason))?;
         }
-        lines.push(line);
+        lines.push(said(line).map_err(|reason| at(number, reason))?);
     }
     Ok(lines)
+}
+
+/// Settings that are texts: a list of them is none.
+const TEXTS: [&str; 2] = ["prompt", "negative"];
+
+/// `line`, unless its prompt is empty; the error is the reason alone.
+fn said(line: Line) -> Result<Line, String> {
+    match line.prompt.trim().is_empty() {
+        true => Err("the prompt is empty; say what the image should show, or leave the line out".into()),
+        false => Ok(line),
+    }
 }
 
 /// Sets one named value of a line; the error is the reason alone.
@@ -209,6 +230,16 @@ mod tests {
     }
 
     #[test]
+    fn what_spreadsheets_and_scripts_write_beside_is_passed_over() {
+        let csv = read("p.csv", "\u{feff}prompt,seeds,,\r\n\"a \"\"green\"\"\nfrog\",\"0,2\",,\r\n,,,\r\n").unwrap();
+        let json =
+            read("p.jsonl", "{\"prompt\": \"a \\\"green\\\"\\nfrog\", \"seeds\": [\"0\", 2], \"steps\": null}\n");
+        assert_eq!(csv, json.unwrap());
+        assert_eq!((csv[0].prompt.as_str(), csv[0].seeds.clone()), ("a \"green\"\nfrog", Some(vec![0, 2])));
+        assert_eq!(csv.len(), 1);
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         for (name, text, needle) in [
             ("p.csv", "text\nx\n", "p.csv:1: the header has no column `prompt`"),
@@ -227,6 +258,10 @@ mod tests {
             ("p.yaml", "- prompt: x\n", "ends in .yaml"),
             ("p.md", "- x\n", "ends in .md"),
             ("p.txt", "# a list\n{\"prompt\": \"x\"}\n", "p.txt:2: a JSON object, not a prompt"),
+            ("p.jsonl", "{\"prompt\": [\"a frog\", \"a cat\"]}\n", "p.jsonl:1: `prompt` is a list; write one text"),
+            ("p.jsonl", "{\"prompt\": \"x\", \"negative\": [\"rain\"]}\n", "p.jsonl:1: `negative` is a list"),
+            ("p.jsonl", "{\"prompt\": \"x\"}\n{\"prompt\": null}\n", "p.jsonl:2: the prompt is empty"),
+            ("p.csv", "prompt,seeds\nx,1\n,2\n", "p.csv:3: the prompt is empty"),
         ] {
             let error = read(name, text).unwrap_err().to_string();
             assert!(error.contains(needle), "{error}");

@@ -4,7 +4,7 @@
 use super::layout::Bounds;
 use crate::figures::largest;
 use crate::trace::Grid;
-use image::{GrayImage, Luma};
+use image::{GrayImage, ImageBuffer, Luma};
 use imageproc::contours::{BorderType, find_contours};
 use imageproc::contrast::otsu_level;
 use imageproc::region_labelling::{Connectivity, connected_components};
@@ -54,12 +54,22 @@ pub fn places(region: &GrayImage, map: &[f32]) -> Vec<ConnectedRegion> {
 
 /// As [`places`], each with its own cells of the region: 255, the others 0.
 pub fn place_masks(region: &GrayImage, map: &[f32]) -> Vec<(ConnectedRegion, GrayImage)> {
-    let labels = connected_components(region, Connectivity::Eight, Luma([0]));
+    let labels = components(region);
     let mask = |(place, label): (ConnectedRegion, u32)| {
         let cell = |x, y| Luma([if labels.get_pixel(x, y).0[0] == label { 255 } else { 0 }]);
         (place, GrayImage::from_fn(region.width(), region.height(), cell))
     };
     labelled(region, map).into_iter().map(mask).collect()
+}
+
+/// For each cell of a `region` the label of its connected component, 0 outside of the region.
+fn components(region: &GrayImage) -> ImageBuffer<Luma<u32>, Vec<u32>> {
+    match region.dimensions() {
+        (0, _) | (_, 0) => ImageBuffer::new(0, 0),
+        // imageproc refuses a picture of one cell.
+        (1, 1) => ImageBuffer::from_pixel(1, 1, Luma([u32::from(region.get_pixel(0, 0).0[0] > 0)])),
+        _ => connected_components(region, Connectivity::Eight, Luma([0])),
+    }
 }
 
 /// The places with the label of each among the connected components.
@@ -71,7 +81,7 @@ fn labelled(region: &GrayImage, map: &[f32]) -> Vec<(ConnectedRegion, u32)> {
     /// Left, top, right and bottom in cells, number of cells, and what they hold.
     type Found = ([u32; 4], u32, f64);
     let mut found: Vec<Found> = Vec::new();
-    for (x, y, label) in connected_components(region, Connectivity::Eight, Luma([0])).enumerate_pixels() {
+    for (x, y, label) in components(region).enumerate_pixels() {
         let Some(index) = (label.0[0] as usize).checked_sub(1) else { continue };
         if found.len() <= index {
             found.resize(index + 1, ([width, height, 0, 0], 0, 0.0));
@@ -161,6 +171,15 @@ mod tests {
         );
         assert_eq!((places[0].area, places[1].area), (0.1, 0.06));
         assert!((places[0].share - 45.0 / 57.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_map_of_one_cell_has_one_place_or_none() {
+        let of = |value: f32| {
+            let region = region(&[value], Grid::new(1, 1), 0.4);
+            (places(&region, &[value]).len(), place_masks(&region, &[value]).len(), outlines(&region).len())
+        };
+        assert_eq!((of(1.0).0, of(1.0).1, of(0.0)), (1, 1, (0, 0, 0)));
     }
 
     #[test]

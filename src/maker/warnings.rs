@@ -31,7 +31,7 @@ pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[
     if !prompt.cut_off.is_empty() {
         let tokens = behind.map_or(prompt.ids.len(), |behind| behind.ids.len());
         let words = some_of(&prompt.cut_off);
-        let hint = if prompt.syntax.long || behind.is_some() {
+        let hint = if prompt.syntax.long || behind.is_some() || pipeline.family().flows() {
             String::new()
         } else {
             format!("; {LONG} gives it a longer prompt in chunks")

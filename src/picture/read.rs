@@ -4,6 +4,7 @@ use super::metadata::{Metadata, metadata};
 use super::whole;
 use crate::argument::Argument;
 use crate::{Error, Result, files};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
@@ -104,8 +105,11 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
         let (width, height) = decoder.dimensions();
         return Err(format!("{width}x{height} pixels are too many; make it smaller first"));
     }
-    let orientation = decoder.orientation().map_err(damaged)?;
+    // WebP files of some programs have JPEG's marker before the TIFF header. The decoder's own rule
+    // finds no orientation there.
+    let exif = decoder.exif_metadata().map_err(damaged)?.unwrap_or_default();
+    let orientation = Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif));
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    image.apply_orientation(orientation);
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     Ok(image)
 }

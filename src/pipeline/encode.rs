@@ -408,10 +408,12 @@ fn joined(states: &Tensor, prompts: &[Prompt]) -> Result<Tensor> {
             .collect();
         let weights = Tensor::from_vec(weights, (rows, tokens, 1), states.device())?;
         let scaled = states.broadcast_mul(&weights.to_dtype(states.dtype())?)?;
-        // The means are near 0 beside the numbers that they are means of.
-        let mean =
-            |states: &Tensor| states.to_dtype(DType::F64)?.flatten_from(1)?.mean_keepdim(D::Minus1)?.unsqueeze(1);
-        let restore = (mean(states)? / mean(&scaled)?)?.to_dtype(states.dtype())?;
+        // The means are near 0 beside the numbers that they are means of. Metal has no f64.
+        let mean = |states: &Tensor| {
+            let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            states.flatten_from(1)?.mean_keepdim(D::Minus1)?.unsqueeze(1)
+        };
+        let restore = (mean(states)? / mean(&scaled)?)?.to_dtype(states.dtype())?.to_device(states.device())?;
         let restored = scaled.broadcast_mul(&restore)?;
         let plain =
             |row: usize| weights.i(row)?.flatten_all()?.to_vec1::<f32>().map(|row| row.iter().all(|&w| w == 1.0));

@@ -41,6 +41,9 @@ impl Pipeline {
     /// As [`check`](Self::check).
     pub fn timesteps(&self, options: &Options) -> Result<Vec<f64>> {
         let sampler = self.sampler(options)?;
+        // Else more calls might be left out than there are.
+        self.check_init(options)?;
+        self.check_fork(options, &*sampler)?;
         let skipped = options.init.as_ref().map_or(0, |init| self.skipped(init, options));
         let first = options.fork.as_ref().map_or(skipped * sampler.calls_per_step(), |fork| fork.call);
         Ok(sampler.timesteps()[first..].to_vec())
@@ -144,7 +147,7 @@ impl Pipeline {
     /// What the difference of both halves is multiplied by. Z-Image's pipeline in diffusers adds it
     /// to the conditional half, all others to the unconditional one.
     fn applied_guidance(&self, options: &Options) -> f64 {
-        options.guidance_scale + if self.family == Family::ZImage { 1.0 } else { 0.0 }
+        options.guidance_scale + (1.0 - self.no_guidance())
     }
 
     /// The scheduler of a run with a flow matching checkpoint.
@@ -237,11 +240,12 @@ impl Pipeline {
     /// generator as diffusers does with a list.
     pub(super) fn initial_noise(&self, options: &Options, noise: &mut [TorchGenerator]) -> Result<Tensor> {
         let device = &self.options.device;
-        if let Some(given) = &options.latents {
-            return Ok(given.to_dtype(DType::F32)?.to_device(device)?);
+        let mut drawn = || scheduler::randn_tensor(&self.latent_shape(options), noise, DType::F32, device);
+        let Some(given) = &options.latents else { return drawn() };
+        if options.latents_as_drawn {
+            drawn()?;
         }
-        let shape = self.latent_shape(options);
-        scheduler::randn_tensor(&shape, noise, DType::F32, device)
+        Ok(given.to_dtype(DType::F32)?.to_device(device)?)
     }
 
     pub(super) fn latent_shape(&self, options: &Options) -> [usize; 4] {

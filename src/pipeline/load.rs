@@ -142,6 +142,7 @@ impl Pipeline {
             original_size: None,
             crop: [0, 0],
             latents: None,
+            latents_as_drawn: false,
             init: None,
             value_weights: None,
             fork: None,
@@ -181,11 +182,12 @@ impl Pipeline {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn words_not_in(&self, texts: &[&str], syntax: Syntax) -> Result<Vec<&AddedWord>> {
-        if self.added_words.is_empty() {
+        // CLIP alone is taught words, and its tokenizer reads chunks whatever the denoiser takes.
+        let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| !self.added_words.is_empty()) else {
             return Ok(Vec::new());
-        }
+        };
         let syntax = Syntax { long: true, ..syntax };
-        let prompts = texts.iter().map(|text| self.read(text, syntax)).collect::<Result<Vec<_>>>()?;
+        let prompts = texts.iter().map(|text| tokenizer.read(text, syntax)).collect::<Result<Vec<_>>>()?;
         let has = |word: &&AddedWord| prompts.iter().flat_map(|prompt| &prompt.ids).any(|id| word.ids.contains(id));
         Ok(self.added_words.iter().filter(|word| !has(word)).collect())
     }
@@ -239,7 +241,13 @@ impl Pipeline {
     /// Whether a run with `options` has an unconditional half: with guidance, where the denoiser
     /// was not trained to take the scale as an input.
     pub fn guided(&self, options: &Options) -> bool {
-        options.guidance_scale > 1.0 && !self.denoiser.embeds_guidance()
+        options.guidance_scale > self.no_guidance() && !self.denoiser.embeds_guidance()
+    }
+
+    /// The largest scale at which there is no guidance. In Z-Image, where the prompt's half has the
+    /// difference of both added, it is 0, and 1 in all others, as in diffusers.
+    pub fn no_guidance(&self) -> f64 {
+        if self.family == Family::ZImage { 0.0 } else { 1.0 }
     }
 
     /// Whether the checkpoint takes the guidance scale as an input, and so has no unconditional

@@ -213,7 +213,7 @@ impl Pipeline {
     pub fn look_run(&self, size: Grid, options: &LookOptions) -> Options {
         let own = self.default_options();
         // A network that embeds guidance was never shown less than its own.
-        let guidance_scale = if self.guided(&own) { 1.0 } else { own.guidance_scale };
+        let guidance_scale = if self.guided(&own) { self.no_guidance() } else { own.guidance_scale };
         let Grid { height, width } = size;
         let LookOptions { seed, ref probes, ref concepts, syntax, .. } = *options;
         let (probes, concepts) = (probes.clone(), concepts.clone());

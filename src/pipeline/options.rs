@@ -68,8 +68,8 @@ pub struct Options {
     /// Denoising steps, 1 or more (PNDM makes one denoiser call more; Heun and DPM-Solver-2 make
     /// two per step).
     pub steps: usize,
-    /// Classifier-free guidance; at 1 or below the unconditional half is not computed (as in
-    /// diffusers).
+    /// Classifier-free guidance; at 1 or below (Z-Image: at 0 or below) the unconditional half is
+    /// not computed (as in diffusers).
     pub guidance_scale: f64,
     /// One image per seed; all of them go through the denoiser in one batch.
     pub seeds: Vec<u64>,
@@ -102,6 +102,9 @@ pub struct Options {
     /// Standard normal noise in place of the seeds' own, f32 `[images, channels, height / factor,
     /// width / factor]`.
     pub latents: Option<Tensor>,
+    /// Whether samplers that draw noise in their steps go on as if the seeds had drawn the given
+    /// latents. In diffusers, and by default, such a run draws its first noise anew.
+    pub latents_as_drawn: bool,
     /// A picture to set out from; noise alone where there is none.
     pub init: Option<Init>,
     /// What each token's values are multiplied by in every cross-attention of the conditional half,

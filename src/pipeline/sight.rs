@@ -101,8 +101,12 @@ impl Pipeline {
     }
 
     /// What the network was trained to say of `latent` with `noise` at a timestep of training. It
-    /// is the noise, the velocity (Salimans and Ho, 2022) or the latent itself.
+    /// is the noise, the velocity (Salimans and Ho, 2022) or the latent itself. In flow matching it
+    /// is the way from the latent to the noise.
     fn target(&self, latent: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
+        if self.family.flows() {
+            return Ok((noise - latent)?);
+        }
         let alpha = scheduler::alpha_bar(&self.scheduler, timestep)?.unwrap_or(1.0);
         match self.scheduler.prediction_type.as_deref() {
             Some("v_prediction") => Ok(((noise * alpha.sqrt())? - (latent * (1.0 - alpha).sqrt())?)?),
@@ -130,6 +134,33 @@ fn highest_window(map: &[f64], grid: Grid) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Checkpoint, OpenOptions, Source};
+    use crate::pipeline::options::LoadOptions;
+    use std::path::Path;
+
+    /// The target, taken as the network's output, gives the picture's latent back.
+    #[test]
+    fn the_target_leads_from_the_noised_latent_to_the_latent() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        for name in ["tiny-sd1", "tiny-sd2", "tiny-sd3"] {
+            let checkpoint = Checkpoint::open(&Source::Folder(fixtures.join(name)), &OpenOptions::default()).unwrap();
+            let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+            let latent = Tensor::new(&[[[[0.5f32, -1.25], [2.0, 0.0]]]], &Device::Cpu).unwrap();
+            let noise = Tensor::new(&[[[[-0.75f32, 1.5], [0.25, 1.0]]]], &Device::Cpu).unwrap();
+            let noised = pipeline.noised(&latent, &noise, 600).unwrap();
+            let target = pipeline.target(&latent, &noise, 600).unwrap();
+            let level = scheduler::level(&pipeline.scheduler, pipeline.family.flows(), 600).unwrap().unwrap();
+            // As the samplers take an output: DDIM in both of its predictions, and Euler's flow.
+            let (scaled, away) = match name {
+                "tiny-sd1" => (1.0 / level.signal, level.noise / level.signal),
+                "tiny-sd2" => (level.signal, level.noise),
+                _ => (1.0, level.noise),
+            };
+            let back = ((noised * scaled).unwrap() - (target * away).unwrap()).unwrap();
+            let off = (back - latent).unwrap().abs().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(off.iter().all(|off| *off < 1e-4), "{name}: {off:?}");
+        }
+    }
 
     #[test]
     fn the_window_is_the_best_place_within_the_image() {

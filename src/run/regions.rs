@@ -121,6 +121,15 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
     for (path, value) in &json {
         write_json(path, value)?;
     }
+    // Those of words that were chosen before would pass for this choice's.
+    let kinds = [(files.masks, "png"), (files.svg, "svg")];
+    let asked =
+        |path: &Path| kinds.iter().any(|(asked, kind)| *asked && path.extension().is_some_and(|has| has == *kind));
+    for path in fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if asked(&path) && !paths.contains(&path) && check_own(&path, RUN).is_ok() {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
     Ok(paths)
 }
 

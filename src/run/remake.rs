@@ -4,7 +4,7 @@ use super::folder::Run;
 use super::own;
 use super::pictures::{Pictures, render_run};
 use super::record::{FILE as RECORD, FORMAT_VERSION, RunRecord};
-use super::regions::{RegionFiles, Threshold, word_regions, write_regions};
+use super::regions::{REGIONS, RegionFiles, Threshold, word_regions, write_regions};
 use crate::argument::{HALF, RUN};
 use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
@@ -18,13 +18,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+const MAPS: &str = "heatmaps.safetensors";
 const OVERLAYS: &str = "overlays";
 const PAGE: &str = "report.html";
 const TRACE: &str = "trace.safetensors";
 
 /// What is made again. `run.json`, which names the overlays, comes after them, and the page, which
 /// is made of all, last.
-const MADE_AGAIN: [&str; 5] = ["heatmaps.safetensors", "words.png", OVERLAYS, RECORD, PAGE];
+const MADE_AGAIN: [&str; 5] = [MAPS, "words.png", OVERLAYS, RECORD, PAGE];
 
 /// Other choices for the maps and pictures of a run.
 #[derive(Debug, Clone)]
@@ -101,7 +102,10 @@ pub fn remake(
         }
         record.display = display.clone();
         record.format_version = FORMAT_VERSION;
-        share(&run.folder, folder, &own::owns(&run.folder), Path::new(""))?;
+        // Masks and outlines are of the run's own maps.
+        let [old, new] = [run.folder.as_path(), folder].map(|folder| crate::files::read(&folder.join(MAPS)).ok());
+        let (owns, same) = (own::owns(&run.folder), old == new);
+        share(&run.folder, folder, &|name: &Path| owns(name) && (same || !name.starts_with(REGIONS)), Path::new(""))?;
         if let Some(command) = asked {
             // Its second name here goes, and the run's own file stays as it is.
             let file = folder.join(TRACE);

@@ -6,7 +6,7 @@ use super::guard::{MOST_BYTES, guard};
 use super::history::HistoryEntry;
 use super::listen::listen;
 use super::request::Job;
-use super::shared::{Shared, no_run};
+use super::shared::{Shared, no_run, said};
 use super::side::SideChoice;
 use super::{changes, page, tested};
 use crate::{Error, Result, files, report};
@@ -54,12 +54,7 @@ fn refused(error: &Error) -> Response {
         Error::Argument { .. } | Error::Input { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    // The page has fields and no options, of whatever program serves it.
-    let said = match error {
-        Error::Argument { argument, reason } => format!("{}: {reason}", argument.name().replace('_', " ")),
-        other => other.to_string(),
-    };
-    (status, json(&json!({"error": said}))).into_response()
+    (status, json(&json!({"error": said(error)}))).into_response()
 }
 
 fn json(value: &Value) -> Response {
@@ -224,7 +219,12 @@ async fn image(State(shared): SharedState, Path((_, run)): Path<(String, String)
 
 /// The page of a run, made anew: a file of this name may hold the script of another.
 async fn report_of(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {
-    apart(move || Ok(html(report::page(&report::from_run(&entry(&shared, &run)?.folder)?)))).await
+    apart(move || {
+        let data = report::from_run(&entry(&shared, &run)?.folder)?;
+        // Pages beside the run's are not served: a link to one would lead nowhere.
+        Ok(html(report::page(&report::ReportData { sweep: None, cell: None, ..data })))
+    })
+    .await
 }
 
 async fn tests(State(shared): SharedState, Path((_, run)): Path<(String, String)>) -> Response {

@@ -92,6 +92,14 @@ impl Shared {
     }
 }
 
+/// An error as a page says it: it has fields and no options, of whatever program serves it.
+pub(super) fn said(error: &Error) -> String {
+    match error {
+        Error::Argument { argument, reason } => format!("{}: {reason}", argument.name().replace('_', " ")),
+        other => other.to_string(),
+    }
+}
+
 /// That there is no run of this name.
 pub(super) fn no_run(name: &str) -> Error {
     Error::input("run", format!("there is no run {} in the folder", crate::in_quotes(name)))

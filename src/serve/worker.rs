@@ -4,7 +4,7 @@
 use super::changes::changes;
 use super::live::{Live, Watching};
 use super::request::{Job, RunRequest};
-use super::shared::{Shared, no_run};
+use super::shared::{Shared, no_run, said};
 use super::side::{Side, SideChoice, picture_url};
 use crate::argument::RUN;
 use crate::checkpoint::Checkpoint;
@@ -57,7 +57,7 @@ impl Worker {
             match done.unwrap_or_else(|_| Err(Error::bug("a job ended in a panic"))) {
                 Ok(()) => shared.events.tell("done", &json!({"job": number})),
                 Err(Error::Interrupted) => shared.events.tell("stopped", &json!({"job": number})),
-                Err(error) => shared.events.tell("failed", &json!({"job": number, "error": error.to_string()})),
+                Err(error) => shared.events.tell("failed", &json!({"job": number, "error": said(&error)})),
             }
             shared.events.tell("queue", &shared.queue.state());
         }

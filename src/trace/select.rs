@@ -1,7 +1,7 @@
 //! Choosing words and phrases of a prompt: `red apple,apple#2,<start>`.
 
 use super::{PROBE_PREFIX, PromptInfo, TokenKind, WordInfo, normalized};
-use crate::argument::{BY, WORDS};
+use crate::argument::{BY, LONG, WORDS};
 use crate::{Error, Result};
 use std::ops::Range;
 
@@ -111,6 +111,10 @@ impl PromptInfo {
         let asked = crate::in_quotes(name);
         let reason = match self.is_part_of_a_tag(name) {
             true => format!("{asked} is a part of a tag; read words with {BY} word, or ask for a tag: {}", self.have()),
+            false if self.is_cut_off(name) => format!(
+                "{asked} is cut off: the prompt is longer than what the text encoder reads; shorten it, or on Stable \
+                 Diffusion 1, 2 and XL make the run with {LONG}"
+            ),
             false => format!("{asked} is not in the prompt; {}", self.have()),
         };
         Err(Error::argument(WORDS, reason + &probes))
@@ -121,6 +125,18 @@ impl PromptInfo {
         let name = normalized(name);
         let several = self.words.iter().map(|word| &word.text).filter(|text| text.contains(char::is_whitespace));
         several.flat_map(|text| text.split_whitespace()).any(|part| normalized(part) == name)
+    }
+
+    /// Whether `name` stands behind the last token that the text encoder was given.
+    fn is_cut_off(&self, name: &str) -> bool {
+        let read = self.tokens.iter().filter(|token| token.kind == TokenKind::Text).map(|token| token.end).max();
+        let rest = read.and_then(|read| self.text.get(read..)).unwrap_or_default();
+        let name = normalized(name);
+        let apart = |c: char| !c.is_alphanumeric();
+        let rest = normalized(rest);
+        rest.match_indices(&name).any(|(at, _)| {
+            rest[..at].chars().next_back().is_none_or(apart) && rest[at + name.len()..].chars().next().is_none_or(apart)
+        })
     }
 
     /// The positions of the tokens that lie within a range of the prompt's bytes, special tokens
@@ -178,7 +194,33 @@ impl PromptInfo {
                 }
             }
         }
-        if found.is_empty() { self.punctuation(&name) } else { found }
+        if found.is_empty() {
+            found = self.punctuation(&name);
+        }
+        if found.is_empty() { self.with_signs(&name) } else { found }
+    }
+
+    /// Every place where tokens read `name` and cut no word in two: names with signs, like `C++` or
+    /// `100%`.
+    fn with_signs(&self, name: &str) -> Vec<WordInfo> {
+        let in_word = |at: usize| self.words.iter().any(|word| word.start < at && at < word.end);
+        let text: Vec<_> = self.tokens.iter().filter(|token| token.kind == TokenKind::Text).collect();
+        let mut found: Vec<WordInfo> = Vec::new();
+        for (first, begin) in text.iter().enumerate().filter(|(_, token)| !in_word(token.start)) {
+            for end in &text[first..] {
+                let Some(here) = self.text.get(begin.start..end.end) else { continue };
+                let read = normalized(here);
+                if read == name && !in_word(end.end) && found.last().is_none_or(|last| last.end <= begin.start) {
+                    let tokens = self.tokens_within(&(begin.start..end.end));
+                    let occurrence = found.len() + 1;
+                    found.push(WordInfo { text: here.into(), start: begin.start, end: end.end, tokens, occurrence });
+                }
+                if read.len() >= name.len() {
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// Adds to `text` what was read of the bytes `range`: spaces, and characters that a token
@@ -288,6 +330,29 @@ mod tests {
         // What is named can be asked for.
         assert_eq!(one("Apple#1"), Ok(vec![2]));
         assert_eq!([bare("apple#2"), bare("apple"), bare("#2"), bare("a#b")], ["apple", "apple", "#2", "a#b"]);
+    }
+
+    /// Signs are no words, and are asked for as they are written all the same.
+    #[test]
+    fn a_name_with_signs_is_found_as_it_is_written() {
+        let mut info = prompt("a C++ book, 100% red", &["a", "C", "++", "book", ",", "100", "%", "red"]);
+        info.words.retain(|word| word.text.chars().all(char::is_alphanumeric));
+        let tokens = |name: &str| info.select(name).map(|words| words[0].tokens.clone()).map_err(|e| e.to_string());
+        assert_eq!(tokens("c++"), Ok(vec![2, 3]));
+        assert_eq!(tokens("100%"), Ok(vec![6, 7]));
+        // Within a phrase of words the sign between them is passed over.
+        assert_eq!(tokens("100% red"), Ok(vec![6, 8]));
+        for part in ["++ boo", "00%", "oo"] {
+            assert!(tokens(part).is_err(), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_word_beyond_the_last_token_is_cut_off() {
+        let info = prompt("a red apple and a zebra", &["a", "red", "apple"]);
+        let reason = |name: &str| info.select(name).unwrap_err().to_string();
+        assert!(reason("Zebra").contains("\"Zebra\" is cut off"), "{}", reason("Zebra"));
+        assert!(reason("zeb").contains("is not in the prompt") && reason("frog").contains("is not in the prompt"));
     }
 
     #[test]

@@ -79,7 +79,11 @@ impl Bench<'_> {
             let mut options = Options { seeds: some.to_vec(), ..self.options.clone() };
             match from {
                 From::Seed => {}
-                From::Noise(noise) => options.latents = Some(noise.narrow(0, first, some.len())?),
+                From::Noise(noise) => {
+                    options.latents = Some(noise.narrow(0, first, some.len())?);
+                    // The noise of the steps stays the run's own: only its first noise is another.
+                    options.latents_as_drawn = true;
+                }
                 From::Estimate(denoised, call) => options.fork = Some(Fork { denoised: denoised.clone(), call }),
             }
             let keep = RecordOptions { per_step: aggregate.steps.is_some(), ..RecordOptions::for_maps(&aggregate) };

@@ -107,8 +107,8 @@ fn sentence(
     if let Some(reason) = untold {
         return format!("Why “{word}” lies where it does cannot be told: {reason}.");
     }
-    let scatter = spread(&findings.seeds).0.unwrap_or_default();
-    let seeds = findings.seeds.len();
+    // Of the seeds in which it seems drawn: elsewhere it has no place.
+    let (scatter, seeds) = spread(&findings.seeds);
     let names: Vec<String> = cause
         .iter()
         .map(|cause| match cause {
@@ -118,9 +118,18 @@ fn sentence(
             Cause::Habit => format!("a habit that {} gives the model", loras.join(" and ")),
         })
         .collect();
-    let strongest = strongest(findings).map(|(effect, moved)| format!("{} {}", turning(effect), by(&moved)));
-    let words = strongest.unwrap_or_else(|| "the prompt has no other word to test".into());
-    let noise = format!("over {seeds} seeds it scatters by {}", percent(scatter));
+    let gone = || findings.effects.iter().find(|effect| effect.moved(&findings.seeds).vanishes > 0.0);
+    let words = match strongest(findings) {
+        Some((effect, moved)) => format!("{} {}", turning(effect), by(&moved)),
+        None => match gone() {
+            Some(effect) => format!("{} takes it away", turning(effect)),
+            None if findings.effects.is_empty() && findings.untested.is_empty() => {
+                "the prompt has no other word to test".into()
+            }
+            None => "no other word was tested within the budget".into(),
+        },
+    };
+    let noise = format!("over {seeds} seeds it scatters by {}", percent(scatter.unwrap_or_default()));
     let taken = lora_shift(findings).filter(|_| !loras.is_empty());
     let habit = taken.map(|moved| format!("taking out {} {}", loras.join(" and "), by(&moved)));
     let figures = [Some(words), Some(noise), habit].into_iter().flatten().collect::<Vec<_>>().join(", ");
@@ -232,4 +241,34 @@ fn notes(findings: &Findings, limits: &CauseThresholds) -> Vec<String> {
         notes.push("A figure lies within a quarter of its bound: another choice of seeds might say otherwise.".into());
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heatmap::Point;
+    use crate::why::edits::EditKind;
+    use crate::why::record::SeedSpot;
+    use crate::why::spot::Spot;
+    use crate::why::words::Effect;
+
+    fn spot(seed: u64, drawn: bool) -> SeedSpot {
+        SeedSpot { seed, spot: Spot { centre: Some(Point { x: 0.2, y: 0.5 }), bounds: None, drawn } }
+    }
+
+    #[test]
+    fn a_sentence_counts_the_seeds_that_scatter_and_says_what_was_tested() {
+        let seeds: Vec<SeedSpot> = (0..9).map(|seed| spot(seed, seed < 7)).collect();
+        let none = Findings { word: "frog".into(), budget: 40, steps: 25, seeds, ..Findings::default() };
+        let says = |findings: &Findings| answer(findings, &CauseThresholds::default()).sentence;
+        let only = says(&none);
+        assert!(only.contains("the prompt has no other word to test, over 7 seeds it scatters by "), "{only}");
+        let untested = says(&Findings { untested: vec!["without “hat”".into()], ..none.clone() });
+        assert!(untested.contains("no other word was tested within the budget"), "{untested}");
+        let spots = vec![spot(0, false), spot(1, false)];
+        let change = EditKind::WithoutWord;
+        let effect = Effect { of: "hat".into(), change, becomes: None, spots, pixels: None };
+        let gone = says(&Findings { effects: vec![effect], ..none.clone() });
+        assert!(gone.contains("taking out “hat” takes it away"), "{gone}");
+    }
 }

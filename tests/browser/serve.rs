@@ -182,6 +182,53 @@ fn a_word_is_changed_and_compared_by_keys_alone() {
     server.clean(&mut chrome);
 }
 
+#[test]
+fn fields_that_hold_no_number_are_said() {
+    let Some(mut chrome) = browser() else { return };
+    let server = Server::start();
+    chrome.open_url(&server.url, Look::default());
+    typed(&mut chrome, "a red apple");
+    chrome.eval("document.querySelector('.settings').open = true");
+    let wrong = [("steps", "3.5", "Steps: "), ("width", "-64", "Width: "), ("guidance", "-", "Guidance: ")];
+    for (field, text, said) in wrong {
+        chrome.eval(&format!("document.getElementById('{field}').focus()"));
+        typed(&mut chrome, text);
+        ctrl(&mut chrome, "Enter", 13);
+        let complaint = chrome.text("[role='alert']");
+        assert!(complaint.starts_with(said) && complaint.contains("number"), "{field}: {complaint}");
+        chrome.eval(&format!("document.getElementById('{field}').value = ''"));
+    }
+    server.clean(&mut chrome);
+}
+
+#[test]
+fn a_tab_out_of_sight_frees_its_connection_and_catches_up() {
+    let Some(mut chrome) = browser() else { return };
+    let server = Server::start();
+    chrome.open_url(&server.url, Look::default());
+    let seen = |chrome: &mut Chrome, hidden: bool| {
+        chrome.eval(&format!(
+            "Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {hidden}}}); \
+             document.dispatchEvent(new Event('visibilitychange'))"
+        ));
+    };
+    seen(&mut chrome, true);
+    // Another tab has a run made meanwhile.
+    let heard = chrome.eval(
+        "(async () => { const events = new EventSource('events'); \
+         await new Promise((done) => events.addEventListener('state', done)); \
+         const over = new Promise((done) => events.addEventListener('done', done, {once: true})); \
+         await fetch('jobs', {method: 'POST', headers: {'content-type': 'application/json'}, \
+           body: JSON.stringify({kind: 'run', prompt: 'a frog', seed: '0', steps: 2})}); \
+         await over; events.close(); return document.querySelectorAll('.history li').length; })()",
+    );
+    assert_eq!(heard, json!(0), "the tab out of sight listens to nothing");
+    seen(&mut chrome, false);
+    chrome.wait(WHOLE);
+    assert_eq!(chrome.eval("document.querySelectorAll('.history li').length"), json!(1));
+    server.clean(&mut chrome);
+}
+
 /// Milliseconds, the middle one of an odd number of them.
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);

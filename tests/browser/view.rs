@@ -236,6 +236,10 @@ fn what_mattered_and_the_image_without_a_word_are_seen_on_the_image() {
     let clip = "getComputedStyle(document.querySelector('.without')).clipPath";
     assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 30%)"));
     assert!(chrome.text(".caption").contains("23 % of the image changed"), "{}", chrome.text(".caption"));
+    // Arrows on the image set out from where the border stands, also before it was ever moved.
+    chrome.eval("document.querySelector('.frame').focus()");
+    chrome.key("ArrowRight", false);
+    assert_eq!(chrome.eval(clip), json!("inset(0px 0px 0px 32%)"));
     let at = on_image(&mut chrome, 0.25, 0.5);
     let from = on_image(&mut chrome, 0.5, 0.5);
     chrome.drag(from, at);
@@ -433,6 +437,94 @@ fn links_and_commands_of_the_view_can_be_taken_along() {
     // The heading says the prompt, and the sweep beside the run is linked.
     assert!(chrome.text("h1").contains("a red apple to the left of a green frog"));
     assert_eq!(chrome.eval("document.querySelector('.meta a').getAttribute('href')"), json!("../a-sweep/index.html"));
+    clean(&mut chrome);
+}
+
+#[test]
+fn commands_draw_the_maps_that_the_page_shows() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("commands.html", &sample(&Plan::default()));
+    let button = "[...document.querySelectorAll('.toolbar button')].find((b) => b.textContent === 'Copy command')";
+    // The run's own maps at some steps are no average of chosen layers.
+    for (fragment, end) in [
+        ("#w=9&steps=2-3", " --words frog --steps-window 2-3"),
+        ("#w=9&at=8&steps=2-3", " --layers up_blocks.8.attentions.0.transformer_blocks.0.attn2 --steps-window 2-3"),
+        ("#w=s", " --words '<start>'"),
+    ] {
+        chrome.open(&file, fragment, Look::default());
+        chrome.eval(
+            "window.copied = ''; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) \
+        => { window.copied = text; }}})",
+        );
+        chrome.eval(&format!("{button}.click()"));
+        chrome.settle();
+        let command = chrome.eval("window.copied");
+        assert!(command.as_str().unwrap().ends_with(end), "{fragment}: {command}");
+    }
+    // `view` knows no word for the padding.
+    chrome.open(&file, "#w=p", Look::default());
+    assert_eq!(chrome.eval(&format!("{button}.disabled")), json!(true));
+    clean(&mut chrome);
+}
+
+#[test]
+fn steps_of_a_run_with_heads_of_its_own_are_said_to_be_of_all_heads() {
+    let Some(mut chrome) = browser() else { return };
+    let mut data = sample(&Plan::default());
+    data.official.as_mut().unwrap().heads = Some(vec![0, 1]);
+    let file = write("own-heads.html", &data);
+    let chosen = "document.querySelector('.layers .chosen').textContent";
+    chrome.open(&file, "#w=9", Look::default());
+    chrome.key("]", false);
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&at=8,9&steps=1-1"));
+    let said = chrome.eval(chosen);
+    assert!(said.as_str().unwrap().contains("all heads; step 1"), "{said}");
+    // So does an address.
+    chrome.open(&file, "#w=9&steps=2-2", Look::default());
+    let said = chrome.eval(chosen);
+    assert!(said.as_str().unwrap().contains("all heads; step 2"), "{said}");
+    clean(&mut chrome);
+}
+
+#[test]
+fn an_exported_picture_says_whose_scale_it_has() {
+    let Some(mut chrome) = browser() else { return };
+    let file = write("export.html", &sample(&Plan::default()));
+    for (fragment, said) in [
+        ("#w=9", ", one scale for all words. "),
+        ("#w=9&scale=steps", ", one scale for all words and steps. "),
+        ("#w=s", ", the token’s own scale. "),
+        ("#w=9,s", "0 to the top of the scale of each, which are not the same. "),
+        ("#w=9,2&scale=word", "0 to the top of the scale of each, which are not the same. "),
+    ] {
+        chrome.open(&file, fragment, Look::default());
+        chrome.eval(
+            "window.told = ''; \
+             CanvasRenderingContext2D.prototype.fillText = (text) => { window.told += text + '|'; }; \
+             HTMLCanvasElement.prototype.toBlob = () => {}",
+        );
+        chrome.key("e", false);
+        let told = chrome.eval("window.told");
+        assert!(told.as_str().unwrap().contains(said), "{fragment}: {told}");
+    }
+    clean(&mut chrome);
+}
+
+#[test]
+fn the_matrix_says_what_the_chosen_head_gives_the_start_token() {
+    let Some(mut chrome) = browser() else { return };
+    let mut data = sample(&Plan::default());
+    let matrix = &mut data.matrices[0];
+    let count = matrix.tokens.len();
+    for (at, value) in matrix.values[..count * count].iter_mut().enumerate() {
+        *value = if at % count == 0 { 1.0 } else { 0.0 };
+    }
+    let file = write("sink.html", &data);
+    let note = ".prompt-matrix .note";
+    chrome.open(&file, "#matrix=0.0", Look::default());
+    assert!(chrome.text(note).contains("On average a token gives 100 % to the start token"), "{}", chrome.text(note));
+    chrome.open(&file, "", Look::default());
+    assert!(!chrome.text(note).contains("gives 100 %"), "{}", chrome.text(note));
     clean(&mut chrome);
 }
 

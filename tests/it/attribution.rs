@@ -9,7 +9,7 @@ use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::facts::region::Region;
 use attnmap::pipeline::{LoadOptions, Options, Pipeline};
 use attnmap::scheduler::TorchGenerator;
-use attnmap::trace::Grid;
+use attnmap::trace::{By, Grid, PromptInfo};
 use candle_core::{DType, Device, IndexOp, Shape, Tensor};
 use serde_json::Value;
 
@@ -223,4 +223,17 @@ fn the_command_keeps_what_it_finds_beside_attention() {
         fs::read_to_string(run.join("run.json")).unwrap().replace("\"kind\": \"generate\"", "\"kind\": \"record\"");
     fs::write(run.join("run.json"), record).unwrap();
     refused(&ask(&["--at", "3,3"]), 2, &["another program", "attnmap generate"]);
+}
+
+/// A run by tags is asked about its tags. The place of each among owners is that among the tags.
+#[test]
+fn tags_own_the_tokens_of_their_words() {
+    let pipeline = load("tiny-sd1", false);
+    let prompt = pipeline.prompt("a red apple, green frog", &pipeline.default_options()).unwrap();
+    let tags = PromptInfo::from(&prompt).by(By::Tag).words;
+    let inputs = Inputs::of_words(&pipeline, &prompt, &tags, Input::States).unwrap();
+    let names: Vec<&str> = inputs.owners().iter().map(|owner| owner.name.as_str()).collect();
+    assert_eq!(names, ["a red apple", "green frog", "<start>", "<end>", "<padding>", "<other>", "<pooled>"]);
+    // The comma is no tag's.
+    assert_eq!((0..7).filter(|&owner| inputs.has(owner)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
 }

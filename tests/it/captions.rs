@@ -145,3 +145,55 @@ fn what_is_for_one_picture_is_refused_for_many() {
     fs::write(out.join("mine.txt"), "x").unwrap();
     refused(&trace(&set, &out, &[]), 2, &["--out", "other things in it"]);
 }
+
+#[test]
+fn a_picture_counts_once_and_a_failure_goes_once_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, out) = (folder.path().join("set"), folder.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    for (name, red) in [("one.png", 10), ("two.png", 90), ("three.png", 170)] {
+        image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([red, x as u8, y as u8])).save(set.join(name)).unwrap();
+    }
+    let list = set.join("list.csv");
+    // Two captions of one picture are two looks.
+    fs::write(&list, "file_name,text\none.png,a frog\none.png,a frog\none.png,a fox\n").unwrap();
+    let output = trace(&list, &out, &["--json"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors.matches("given more than once, counted once: ").count(), 1, "{errors}");
+    let told = json_of(&output);
+    assert_eq!((&told["facts"]["made"], &told["coverage"]["pictures"]), (&json!(2), &json!(2)), "{told}");
+
+    let failures = || fs::read_dir(out.join("failures")).map_or(0, |files| files.count());
+    fs::write(set.join("one.txt"), "a frog").unwrap();
+    assert_eq!(trace(&set, &out, &[]).status.code(), Some(1));
+    assert_eq!(failures(), 2);
+    // One gets its caption, the other goes.
+    fs::write(set.join("two.txt"), "a red apple").unwrap();
+    fs::remove_file(set.join("three.png")).unwrap();
+    let output = trace(&set, &out, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(failures(), 0);
+}
+
+#[test]
+fn pictures_of_two_folders_of_one_name_have_a_gallery_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let look = |place: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attnmap"));
+        command.current_dir(at).env("HF_HUB_OFFLINE", "1").args(["trace", place, "--levels", "300", "--json"]);
+        command.args(["--size", "64x64", "--overlay-size", "64", "--model"]).arg(fixtures().join("tiny-sd1"));
+        let told = json_of(&command.output().unwrap());
+        (told["page"].as_str().unwrap().to_owned(), told["facts"]["kept"].as_u64().unwrap())
+    };
+    for (place, red) in [("a/set", 10), ("b/set", 90)] {
+        fs::create_dir_all(at.join(place)).unwrap();
+        image::RgbImage::from_pixel(64, 64, image::Rgb([red, 0, 0])).save(at.join(place).join("one.png")).unwrap();
+        fs::write(at.join(place).join("one.txt"), "a frog").unwrap();
+    }
+    let page = |folder: &str| format!("outputs/{folder}/coverage.html");
+    assert_eq!(look("a/set"), (page("trace-set"), 0));
+    assert_eq!(look("b/set"), (page("trace-set-2"), 0));
+    assert_eq!(look("a/set"), (page("trace-set"), 1), "the same pictures go on");
+    assert_eq!(look("b/set"), (page("trace-set-2"), 1));
+}

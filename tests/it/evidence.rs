@@ -128,6 +128,32 @@ fn cut(pipeline: &Pipeline, text: &str, word: &str, how: Cut) -> Change {
     changes(pipeline, &options, &whole, &rows, &steps, 8, &mut || ControlFlow::Continue(())).unwrap().remove(0)
 }
 
+/// A word becomes the article of its own vocabulary, and no end token, whichever encoder reads it.
+#[test]
+fn a_word_becomes_the_article_of_each_vocabulary() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let text = "a frog on a moon";
+    for name in ["tiny-sd1", "tiny-sdxl", "tiny-sd3", "tiny-flux-schnell", "tiny-z-image"] {
+        let pipeline = load(&fixtures.join(name));
+        let prompt = pipeline.tokenize(text).unwrap();
+        let first = |position: usize| position < prompt.ids.len();
+        let article =
+            prompt.tokens.iter().rev().find(|token| first(token.position) && &text[token.range.clone()] == "a");
+        let article = article.unwrap().id;
+        let info = PromptInfo::from(&prompt);
+        let frog = info.words.iter().find(|word| word.text == "frog").unwrap();
+        let positions: Vec<usize> = frog.tokens.iter().map(|&token| prompt.tokens[token].position).collect();
+        let row = Row::cut(&pipeline, &prompt, &[frog], Cut::Substitute).unwrap();
+        for (position, (now, was)) in row.prompt().ids.iter().zip(&prompt.ids).enumerate() {
+            let expected = if positions.contains(&position) { article } else { *was };
+            assert_eq!(*now, expected, "{name}: token {position}");
+        }
+        // CLIP's summary of the prompt is of the text itself there.
+        let said = if name == "tiny-flux-schnell" { "a a on a moon" } else { text };
+        assert_eq!(row.prompt().text, said, "{name}");
+    }
+}
+
 #[test]
 fn cuts_change_what_they_change_in_diffusers() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/causal.json");

@@ -211,3 +211,28 @@ fn links_of_the_documents_lead_somewhere() {
     }
     assert!(links > 40, "{links}");
 }
+
+/// Every command of the program is in README's table, and in that of docs/COMMANDS.md.
+#[test]
+fn every_command_is_in_the_tables() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = run(repository, &["--help"]);
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let names: Vec<&str> = commands
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(names.len() > 18, "{names:?}");
+    for page in ["README.md", "docs/COMMANDS.md"] {
+        let text = std::fs::read_to_string(repository.join(page)).unwrap();
+        let rows: String = text.lines().filter(|line| line.starts_with('|')).collect();
+        let missing: Vec<&&str> = names
+            .iter()
+            .filter(|name| !rows.contains(&format!("`{name} ")) && !rows.contains(&format!("`{name}`")))
+            .collect();
+        assert!(missing.is_empty(), "{page}: {missing:?}");
+    }
+}

@@ -64,3 +64,44 @@ fn a_run_holds_its_facts_and_a_sweep_changes_what_peaks_are_compared_with() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("another prompt, checkpoint or aggregate"));
 }
+
+/// A comma ends what a prompt says of a thing: what follows is neither its object nor described.
+#[test]
+fn a_comma_ends_what_the_prompt_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let prompt = "a frog left of an apple, house, a cat that is red, green fox";
+    attnmap(folder, &["generate", prompt, "--steps", "2", "--out", "run"]);
+    let facts = json(folder, &["facts", "run", "--json"]);
+    assert_eq!(facts["stated"].as_array().unwrap().len(), 1, "{facts}");
+    assert_eq!([&facts["stated"][0]["subject"], &facts["stated"][0]["object"]], ["frog", "apple"]);
+    let leaks = facts["leakage"].as_array().unwrap();
+    let pairs: Vec<_> = leaks.iter().map(|leak| [leak["adjective"].as_str(), leak["noun"].as_str()]).collect();
+    assert_eq!(pairs, [[Some("green"), Some("fox")]]);
+}
+
+/// A sweep says of a thing that it was probably not drawn where `facts` says it of a run.
+#[test]
+fn a_sweep_and_a_run_call_the_same_things_not_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-sd3");
+    let sweep = |prompt: &str, more: &[&str]| {
+        let own = ["sweep", prompt, "--seeds", "0..1", "--json", "--force", "--out", "swept"];
+        json(folder, &[&own[..], more].concat())
+    };
+    let joint = sweep("a red apple left of a green frog", &["--model", model, "--size", "56x32", "--steps", "1"]);
+    let silent = |sweep: &Value| sweep["words"].as_array().unwrap().iter().all(|word| word["neglected"].is_null());
+    assert!(silent(&joint), "the bound is of cross-attention: {joint}");
+    let prompt = "a red apple, a frog";
+    attnmap(folder, &["generate", prompt, "--by", "tag", "--steps", "4", "--seed", "0", "--out", "run"]);
+    let facts = json(folder, &["facts", "run", "--json"]);
+    let tags = sweep(prompt, &["--by", "tag", "--steps", "4"]);
+    let (told, swept) = (facts["words"].as_array().unwrap(), tags["words"].as_array().unwrap());
+    assert_eq!((told.len(), swept.len()), (2, 2));
+    for (told, swept) in told.iter().zip(swept) {
+        let share = told["neglected"].as_bool().map(|absent| f64::from(u8::from(absent)));
+        assert_eq!((&told["word"], share), (&swept["word"], swept["neglected"].as_f64()));
+    }
+    assert!(silent(&sweep(prompt, &["--aggregate", "daam", "--steps", "4"])), "the bound is of other maps");
+}

@@ -11,9 +11,9 @@ use attnmap::checkpoint::{
 };
 use attnmap::model::layers::{Builder, MemoryOrder};
 use attnmap::model::{AddedConditions, Conditioning, Denoiser, Qwen3, T5, Vae};
-use attnmap::pipeline::{LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, Traced};
+use attnmap::pipeline::{LoadOptions, LookOptions, MemoryPlan, Options, Pipeline, RecordOptions, Traced};
 use attnmap::prompt::QwenTokenizer;
-use attnmap::trace::{AttentionKind, Trace, Unobserved};
+use attnmap::trace::{AttentionKind, Grid, Trace, Unobserved};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -173,10 +173,22 @@ impl Case {
 
 #[test]
 fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
-    for name in ["dev", "dev-wide", "schnell", "z-turbo", "z-wide"] {
+    for name in ["dev", "dev-wide", "schnell", "z-turbo", "z-wide", "z-one"] {
         let case = Case::read(name);
         case.check(name, &tiny(&case.checkpoint));
     }
+}
+
+/// Z-Image is guided from above 0 on, and a look at a picture never is.
+#[test]
+fn a_look_is_not_guided() {
+    let source = Source::Folder(fixture("tiny-z-image"));
+    let mut checkpoint = Checkpoint::open(&source, &OpenOptions::default()).unwrap();
+    checkpoint.defaults.guidance_scale = 0.5;
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    assert!(pipeline.guided(&pipeline.default_options()));
+    let run = pipeline.look_run(Grid::new(32, 32), &LookOptions::default());
+    assert!(!pipeline.guided(&run), "{}", run.guidance_scale);
 }
 
 fn open(file: &str, config: Option<&str>) -> attnmap::Result<Checkpoint> {

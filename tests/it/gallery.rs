@@ -129,10 +129,7 @@ fn a_gallery_goes_on_as_it_was_begun() {
     {
         let mut killed = command(at, &["prompts.txt", "--seeds", "0..64", "--out", "g"]);
         let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        while !at.join("g/.making-1-of-1").exists() {
-            assert!(killed.try_wait().unwrap().is_none(), "64 cells take longer");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        being_made(&at.join("g"), &mut killed);
         killed.kill().unwrap();
         killed.wait().unwrap();
         let again = command(at, &["prompts.txt", "--seeds", "0..4", "--out", "g"]).output().unwrap();
@@ -141,6 +138,58 @@ fn a_gallery_goes_on_as_it_was_begun() {
             files(&at.join("g")).into_keys().filter(|name| name.contains("/.") || name.starts_with('.')).collect();
         assert!(hidden.is_empty(), "{hidden:?}");
     }
+}
+
+/// Waits for the hidden folder in which `child` makes the cells of the gallery `folder`.
+#[cfg(target_os = "linux")]
+fn being_made(folder: &Path, child: &mut std::process::Child) -> std::path::PathBuf {
+    loop {
+        let mut entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let hidden = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(".making");
+        if let Some(found) = entries.find(hidden) {
+            return found;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "so many cells take longer");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same command in two windows, or one job started twice.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_processes_in_one_gallery_leave_each_other_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut first = command(at, &["--prompt", "a frog", "--seeds", "0..4000", "--out", "g"]);
+    let mut first = first.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let hidden = being_made(&at.join("g"), &mut first);
+    fs::write(hidden.join("half made"), "x").unwrap();
+    let second = command(at, &["--prompt", "a frog", "--seeds", "0..2", "--out", "g"]).output().unwrap();
+    let still = hidden.join("half made").is_file();
+    let working = first.try_wait().unwrap().is_none();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(second.status.success(), "{}", text(&second));
+    assert!(still && working, "what the first was making is gone");
+}
+
+#[test]
+fn cells_that_are_there_take_the_place_that_a_longer_list_gives_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let make = |seeds: &str| {
+        let axes = ["--prompt", "a frog", "--prompt", "a fox", "--seeds", seeds, "--out", "g"];
+        let made = command(at, &axes).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+    };
+    make("0..1");
+    make("0..3");
+    let told = |record: &serde_json::Value| {
+        (record["prompt"].as_str().unwrap().to_owned(), record["settings"]["seed"].as_u64().unwrap())
+    };
+    let found: Vec<_> = cells(&at.join("g")).iter().map(|(_, record)| told(record)).collect();
+    let expected = ["a frog", "a fox"].into_iter().flat_map(|prompt| (0..3).map(move |seed| (prompt.to_owned(), seed)));
+    assert_eq!(found, expected.collect::<Vec<_>>());
 }
 
 #[test]
@@ -451,4 +500,13 @@ fn settings_are_axes_and_a_gallery_is_shared() {
         let output = share(&[place, "--force"]);
         assert!(output.status.success(), "{place}: {}", text(&output));
     }
+    // A folder with a page of the user's own is none of ours.
+    fs::create_dir_all(at.join("site/cells")).unwrap();
+    fs::write(at.join("site/index.html"), "MY HOMEPAGE").unwrap();
+    for more in [&["site"][..], &["site", "--force"]] {
+        let output = share(more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", text(&output));
+        assert!(text(&output).contains("other things in it"), "{}", text(&output));
+    }
+    assert_eq!(fs::read_to_string(at.join("site/index.html")).unwrap(), "MY HOMEPAGE");
 }

@@ -526,6 +526,30 @@ fn a_single_file_is_fetched_alone_and_found_again() {
     assert!(message.contains(listed) && !message.contains("unet"), "{message}");
 }
 
+/// Repositories of quantised transformers hold nothing else; the rest is the folder's.
+#[test]
+fn a_gguf_file_is_fetched_as_a_single_file_is() {
+    let world = World::new();
+    let name = "schnell-Q8_0.gguf";
+    fs::copy(fixture("flux/schnell.gguf"), world.files.path().join(name)).unwrap();
+    let id = format!("owner/tiny/{name}");
+    let changes = Changes { config: Some(fixture("tiny-flux-schnell")), ..Default::default() };
+    let options = OpenOptions { changes, ..world.options() };
+    let checkpoint = world.open_as(&id, &options).unwrap();
+    load(&checkpoint);
+    assert_eq!(checkpoint.id, id);
+    let home = Checkpoint::open(&Source::File(fixture("flux/schnell.gguf")), &options).unwrap();
+    assert_eq!(checkpoint.digest().unwrap(), home.digest().unwrap());
+
+    world.server.set(Behaviour { hidden: vec!["model_index.json"], ..Default::default() });
+    let message = world.refusal(REPO);
+    assert!(message.contains(&format!("but single files: give one with `model` {id}")), "{message}");
+    let changes = Changes { loras: vec![id.parse().unwrap()], ..Default::default() };
+    let options = OpenOptions { changes, ..world.options() };
+    let error = Checkpoint::open(&Source::Folder(fixture("tiny-sd1")), &options).unwrap_err();
+    assert!(error.to_string().contains("is no .safetensors file") && error.exit_code() == 2, "{error}");
+}
+
 #[test]
 fn adapters_come_from_the_hub_where_they_are_not_here() {
     let (world, _) = singles();
@@ -586,6 +610,38 @@ fn a_repository_of_one_adapter_is_that_adapter() {
     }
     let message = open("owner/none", false).unwrap_err().to_string();
     assert!(message.contains("nor is there a file owner/none here"), "{message}");
+}
+
+/// An adapter may lie in a folder of its repository, and PEFT's scale then lies beside it there.
+#[test]
+fn an_adapter_in_a_folder_of_its_repository_is_found_with_its_scale() {
+    let world = World::new();
+    let folder = world.files.path().join("checkpoint-500");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(fixture("adapters/kohya-sd1.safetensors"), folder.join("adapter_model.safetensors")).unwrap();
+    fs::write(folder.join("adapter_config.json"), "{\"peft_type\": \"LORA\", \"use_dora\": true}").unwrap();
+    let parts = [UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"];
+    let hidden = parts.into_iter().chain(["safety_checker/model.safetensors"]).collect();
+    world.server.set(Behaviour { hidden, ..Default::default() });
+    let open = |lora: &str, cache: &Path, offline: bool| {
+        let changes = Changes { loras: vec![lora.parse().unwrap()], ..Default::default() };
+        let mut options = OpenOptions { changes, ..world.options() };
+        options.hub = HubOptions { cache: Some(cache.into()), offline: Some(offline), ..options.hub };
+        Checkpoint::open(&Source::Folder(fixture("tiny-sd1")), &options)
+    };
+    // The config was read: it says what is refused.
+    for name in ["owner/tiny", "owner/tiny/checkpoint-500/adapter_model.safetensors"] {
+        let cache = TempDir::new().unwrap();
+        for offline in [false, true] {
+            let message = open(name, cache.path(), offline).unwrap_err().to_string();
+            assert!(message.contains("checkpoint-500") && message.contains("DoRA"), "{name}, {offline}: {message}");
+        }
+    }
+    fs::write(folder.join("adapter_config.json"), "{\"peft_type\": \"LORA\", \"lora_alpha\": 2}").unwrap();
+    let cache = TempDir::new().unwrap();
+    let fetched = open("owner/tiny", cache.path(), false).unwrap();
+    let again = open("owner/tiny", cache.path(), true).unwrap();
+    assert_eq!(again.digest().unwrap(), fetched.digest().unwrap());
 }
 
 #[test]

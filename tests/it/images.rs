@@ -9,7 +9,8 @@ use attnmap::picture;
 use attnmap::pipeline::{Init, LoadOptions, LookOptions, Options, Pipeline, RecordOptions};
 use attnmap::trace::{Trace, Unobserved};
 use candle_core::{Device, Tensor};
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use image::codecs::webp::WebPEncoder;
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, Rgb, RgbImage};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs;
@@ -118,6 +119,17 @@ fn a_batch_from_a_picture_equals_single_runs() {
     assert_ne!(pair.images[0].image, pair.images[1].image);
 }
 
+/// Of Heun's calls there are fewer than two a step, and leaving out every step must not panic.
+#[test]
+fn timesteps_of_a_run_without_steps_are_refused() {
+    let pipeline = tiny("tiny-sd1");
+    let init = Some(Init { image: RgbImage::new(64, 64), name: String::new(), strength: 0.1, mask: None });
+    let scheduler = Some("heun".parse().unwrap());
+    let options = Options { steps: 3, height: 64, width: 64, scheduler, init, ..pipeline.default_options() };
+    let error = pipeline.timesteps(&options).unwrap_err().to_string();
+    assert!(error.contains("less than one"), "{error}");
+}
+
 /// A picture file of `width` x `height` pixels in `folder`.
 fn picture_file(folder: &Path, name: &str, width: u32, height: u32) -> String {
     let image = RgbImage::from_fn(width, height, |x, y| Rgb([(4 * x) as u8, (3 * y) as u8, 80]));
@@ -187,6 +199,16 @@ fn pictures_stand_upright_as_their_exif_says() {
     let read = picture::read(&path, attnmap::argument::INIT).unwrap();
     assert_eq!(read.dimensions(), (16, 32));
     assert!(read.get_pixel(8, 4).0[0] > 200 && read.get_pixel(8, 28).0[2] > 200, "red is above");
+
+    // Some programs write JPEG's marker before the same block into WebP files.
+    let plain = RgbImage::new(32, 16);
+    for marker in [&b""[..], b"Exif\0\0"] {
+        let mut webp = Vec::new();
+        let mut encoder = WebPEncoder::new_lossless(&mut webp);
+        encoder.set_exif_metadata([marker, &exif[10..]].concat()).unwrap();
+        encoder.write_image(plain.as_raw(), 32, 16, ExtendedColorType::Rgb8).unwrap();
+        assert_eq!(picture::decode(&webp).unwrap().to_rgb8().dimensions(), (16, 32), "{marker:?}");
+    }
 }
 
 #[test]

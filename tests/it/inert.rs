@@ -109,6 +109,11 @@ fn the_causes_name_nothing_that_was_not_given() {
     let (output, ..) = generate("a red apple", &["--guidance", "1", "--negative", "rain"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("guidance is off (1 is not above 1)"), "{told}");
+    // Z-Image counts from 0.
+    let z_image = fixture("tiny-z-image");
+    let (output, ..) = generate("a red apple", &["--model", &z_image, "--guidance", "0", "--negative", "rain"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("guidance is off (0 is not above 0)"), "{told}");
     // The last --model counts.
     let (output, ..) = generate("a red apple", &["--model", &lcm, "--negative", "rain"]);
     let told = String::from_utf8(output.stderr).unwrap();

@@ -172,7 +172,11 @@ fn a_single_file_takes_loras() {
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 fn read(name: &str) -> Tensors {
-    let bytes = fs::read(fixture("adapters").join(format!("{name}.safetensors"))).unwrap();
+    read_file(&fixture("adapters").join(format!("{name}.safetensors")))
+}
+
+fn read_file(path: &Path) -> Tensors {
+    let bytes = fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensor = |(name, view): (&str, TensorView)| {
         (name.to_string(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
@@ -241,6 +245,72 @@ fn what_does_not_fit_is_named() {
         }
         let error = open("tiny-sd1", vec![Lora { file: folder.path().join(file), weight: 1.0 }]).unwrap_err();
         assert!(error.to_string().contains(expected) && error.exit_code() == 2, "{error}");
+    }
+}
+
+/// The weights of a part, and what opening its checkpoint warned of.
+type Merged = (BTreeMap<String, Vec<f32>>, Vec<String>);
+
+/// The weights of `part` of a tiny checkpoint with the LoRA `file`, whose tensors have other names.
+fn renamed(checkpoint: &str, part: Part, file: &Path, rename: impl Fn(&str) -> String) -> Merged {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("renamed.safetensors");
+    let tensors = read_file(file);
+    write(&path, &tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect());
+    let checkpoint = open(checkpoint, vec![Lora { file: path, weight: 1.0 }]).unwrap();
+    let shapes = checkpoint.weights(part).unwrap().shapes();
+    (crate::single::load(&checkpoint, part, &shapes), checkpoint.warnings)
+}
+
+/// OneTrainer writes diffusers' layers after `lora_transformer_`, and DiffSynth-Studio after
+/// nothing.
+#[test]
+fn namings_of_other_trainers_are_read() {
+    let file = fixture("flux/lora-peft.safetensors");
+    let onetrainer = |name: &str| {
+        let (layer, factor) = name.split_once(".lora_").unwrap();
+        let layer = layer.strip_prefix("transformer.").unwrap().replace('.', "_");
+        let factor = factor.replace("A.", "down.").replace("B.", "up.");
+        format!("lora_transformer_{layer}.lora_{factor}")
+    };
+    let bare = |name: &str| name.strip_prefix("transformer.").unwrap().replace(".weight", ".default.weight");
+    let check = |checkpoint: &str, file: &Path, rename: &dyn Fn(&str) -> String| {
+        let expected = renamed(checkpoint, Part::Transformer, file, str::to_string);
+        assert_eq!(renamed(checkpoint, Part::Transformer, file, rename), expected, "{checkpoint}");
+        assert!(expected.1.is_empty(), "{:?}", expected.1);
+    };
+    check("tiny-flux-schnell", &file, &onetrainer);
+    check("tiny-flux-schnell", &file, &bare);
+    check("tiny-z-image", &fixture("flux/z-lora-peft.safetensors"), &bare);
+}
+
+/// FLUX.1's T5 is its second encoder, and kohya's scripts and ComfyUI call it as they call the
+/// third of Stable Diffusion 3.
+#[test]
+fn t5_is_found_whatever_its_number_is() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("t5.safetensors");
+    let down = (Dtype::F16, vec![2, 32], [7u8, 0x38].repeat(64));
+    let up = (Dtype::F16, vec![32, 2], [3u8, 0x34].repeat(64));
+    write(&file, &BTreeMap::from([("lora_down".to_string(), down), ("lora_up".to_string(), up)]));
+    let layer = "encoder.block.0.layer.0.SelfAttention.q";
+    let flat = layer.replace('.', "_");
+    let weights = |layer: &str| {
+        let part = Part::TextEncoder2;
+        renamed("tiny-flux-schnell", part, &file, |factor| format!("{layer}.{factor}.weight"))
+    };
+    let expected = weights(&format!("lora_te2_{flat}"));
+    let plain = open("tiny-flux-schnell", vec![]).unwrap();
+    let shapes = plain.weights(Part::TextEncoder2).unwrap().shapes();
+    let plain = crate::single::load(&plain, Part::TextEncoder2, &shapes);
+    let name = format!("{layer}.weight");
+    assert_ne!(plain[&name], expected.0[&name]);
+    for layer in [
+        format!("lora_te3_{flat}"),
+        format!("text_encoder_2.{layer}"),
+        format!("text_encoders.t5xxl.transformer.{layer}"),
+    ] {
+        assert_eq!(weights(&layer), expected, "{layer}");
     }
 }
 

@@ -133,6 +133,144 @@ fn what_says_nothing_is_told_from_what_cannot_be_read() {
     }
 }
 
+/// What a picture says that has `text` under `keyword`.
+fn of_text(keyword: &str, text: &str) -> Metadata {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+    encoder.add_itxt_chunk(keyword.into(), text.into()).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[0]).unwrap();
+    writer.finish().unwrap();
+    metadata(&bytes).unwrap().unwrap()
+}
+
+/// What a graph of ComfyUI says: a sampler with its two prompts, and `changed` nodes.
+fn of_graph(changed: &Value) -> Metadata {
+    let mut graph = json!({
+        "3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "cfg": 1, "sampler_name": "dpmpp_2m",
+            "scheduler": "normal", "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0],
+            "latent_image": ["5", 0]}},
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small.safetensors"}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a frog", "clip": ["4", 1]}},
+        "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "rain", "clip": ["4", 1]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+    });
+    graph.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+    of_text("prompt", &graph.to_string())
+}
+
+#[test]
+fn a_comment_is_read_whichever_type_it_is_written_as() {
+    let mut bytes = fs::read(fixture("a1111.jpg")).unwrap();
+    let undefined = bytes.windows(4).position(|entry| entry == [0x92, 0x86, 0, 7]).unwrap();
+    // As Pillow writes it: bytes.
+    bytes[undefined + 3] = 1;
+    assert_eq!(metadata(&bytes), read("a1111.jpg"));
+}
+
+#[test]
+fn the_guidance_of_flux_is_the_one_that_it_is_told() {
+    let told = |found: Metadata| (found.guidance, found.not_taken);
+    let sampler = |cfg: f64| {
+        json!({"class_type": "KSampler", "inputs": {"cfg": cfg, "positive": ["8", 0], "negative": ["7", 0],
+            "latent_image": ["5", 0]}})
+    };
+    let guided = json!({"class_type": "FluxGuidance", "inputs": {"conditioning": ["6", 0], "guidance": 3.5}});
+    assert_eq!(told(of_graph(&json!({"3": sampler(1.0), "8": guided}))), (Some(3.5), vec![]));
+    let both = told(of_graph(&json!({"3": sampler(2.0), "8": guided})));
+    assert_eq!(both, (Some(3.5), vec!["the guidance by a negative prompt (cfg 2)".to_owned()]));
+    // The text that is given to T5 is the one whose tokens FLUX's maps are of.
+    let two = json!({"clip_l": "frog, photo", "t5xxl": "a frog on a stone", "guidance": 2.5, "clip": ["4", 1]});
+    let found = of_graph(&json!({"3": sampler(1.0), "8": {"class_type": "CLIPTextEncodeFlux", "inputs": two}}));
+    assert_eq!((found.prompt.as_str(), found.guidance), ("a frog on a stone", Some(2.5)));
+    assert_eq!(found.not_taken, ["another encoder's prompt \"frog, photo\""]);
+
+    let forge = "a frog\nSteps: 20, CFG scale: 1, Distilled CFG Scale: 3.5, Size: 64x64, Version: f2.0.1v1.10.1";
+    assert_eq!(told(of_text("parameters", forge)), (Some(3.5), vec![]));
+    let invoke = json!({"positive_prompt": "a frog", "cfg_scale": 1, "guidance": 4.0}).to_string();
+    assert_eq!(told(of_text("invokeai_metadata", &invoke)), (Some(4.0), vec![]));
+}
+
+#[test]
+fn noise_of_a_gpu_is_told_of_invokeai_too() {
+    let left = |device: &str| {
+        let text = json!({"positive_prompt": "a frog", "seed": 3, "rand_device": device}).to_string();
+        of_text("invokeai_metadata", &text).not_taken
+    };
+    assert_eq!(left("cpu"), Vec::<String>::new());
+    assert_eq!(left("cuda"), ["the noise of the GPU's generator (the same seed gives another one here)"]);
+}
+
+#[test]
+fn a_schedule_is_that_of_the_node_that_makes_the_levels() {
+    let of = |made: Value, sigmas: Value| {
+        of_graph(&json!({
+            "3": {"class_type": "SamplerCustom", "inputs": {"noise_seed": 4, "cfg": 6, "positive": ["6", 0],
+                "negative": ["7", 0], "sampler": ["10", 0], "sigmas": ["11", 0], "latent_image": ["5", 0]}},
+            "10": made,
+            "11": sigmas,
+            "12": {"class_type": "BasicScheduler", "inputs": {"scheduler": "karras", "steps": 20}},
+        }))
+    };
+    let select = || json!({"class_type": "KSamplerSelect", "inputs": {"sampler_name": "dpmpp_2m"}});
+    let split = || json!({"class_type": "SplitSigmas", "inputs": {"step": 12, "sigmas": ["12", 0]}});
+    let found = of(select(), split());
+    assert_eq!((found.scheduler.map(|kind| kind.name()), found.steps), (Some("dpm++2m-karras"), Some(20)));
+    let found = of(select(), json!({"class_type": "KarrasScheduler", "inputs": {"steps": 20, "rho": 3.0}}));
+    assert_eq!((found.scheduler, found.steps), (None, Some(20)));
+    assert_eq!(found.not_taken, ["the sampler dpmpp_2m with schedule KarrasScheduler"]);
+    let found = of(json!({"class_type": "SamplerDPMPP_2M_SDE", "inputs": {"eta": 1.0}}), split());
+    assert_eq!((found.scheduler, found.not_taken), (None, vec!["the sampler of node 10 (SamplerDPMPP_2M_SDE)".into()]));
+}
+
+#[test]
+fn a_node_of_both_prompts_gives_each_its_own() {
+    let encode = |output: usize| json!({"class_type": "CLIPTextEncode", "inputs": {"text": ["8", output], "clip": 0}});
+    for (class, positive, negative) in
+        [("easy stylesSelector", "positive", "negative"), ("SDXLPromptStyler", "text_positive", "text_negative")]
+    {
+        let both = json!({"class_type": class, "inputs": {"style": "x", positive: "a frog", negative: "snow"}});
+        let found = of_graph(&json!({"6": encode(0), "7": encode(1), "8": both}));
+        assert_eq!((found.prompt.as_str(), found.negative.as_deref()), ("a frog", Some("snow")), "{class}");
+        assert_eq!(found.not_taken, [format!("what node 8 ({class}) makes of the text")]);
+    }
+}
+
+#[test]
+fn loras_of_every_loader_are_told() {
+    for (class, inputs, expected) in [
+        (
+            "Power Lora Loader (rgthree)",
+            json!({
+                "header": {"type": "x"}, "lora_1": {"on": true, "lora": "style.safetensors", "strength": 0.8},
+                "lora_2": {"on": false, "lora": "off.safetensors", "strength": 1},
+                "lora_3": {"on": true, "lora": "None", "strength": 1},
+            }),
+            "LoRA style.safetensors (give it with `lora` FILE:0.8)",
+        ),
+        (
+            "CR LoRA Stack",
+            json!({
+                "switch_1": "Off", "lora_name_1": "off.safetensors", "model_weight_1": 1.0,
+                "switch_2": "On", "lora_name_2": "ink.safetensors", "model_weight_2": 0.5, "clip_weight_2": 1.0,
+                "switch_3": "On", "lora_name_3": "None", "model_weight_3": 1.0, "lora_count": 3,
+            }),
+            "LoRA ink.safetensors (give it with `lora` FILE:0.5)",
+        ),
+        (
+            "Lora Loader Stack (rgthree)",
+            json!({"lora_01": "a.safetensors", "strength_01": 0.25, "lora_02": "None", "strength_02": 1}),
+            "LoRA a.safetensors (give it with `lora` FILE:0.25)",
+        ),
+    ] {
+        let sampler = json!({"class_type": "KSampler", "inputs": {"positive": ["6", 0], "negative": ["7", 0],
+            "latent_image": ["5", 0], "model": ["8", 0]}});
+        let found = of_graph(&json!({"3": sampler, "8": {"class_type": class, "inputs": inputs}}));
+        assert_eq!(found.not_taken, [expected], "{class}");
+    }
+}
+
 /// `attnmap trace` of `image` with the tiny checkpoint, one level and a fresh `--out`.
 fn trace(image: &str, more: &[&str]) -> (Output, TempDir) {
     let folder = tempfile::tempdir().unwrap();

@@ -75,6 +75,18 @@ fn one_checkpoint_is_described_without_a_download() {
     assert_eq!((bytes("f32"), bytes("bf16")), (4 * 459_571, 2 * 459_571));
 }
 
+/// Python writes `-Infinity` bare, and in a cache without links no name is a digest that says so.
+#[test]
+fn what_python_writes_is_no_damage() {
+    let home = TempDir::new().unwrap();
+    let copy = Copy::of("tiny-sd1");
+    let file = copy.path().join("scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen('{', "{\"lambda_min_clipped\": -Infinity,", 1)).unwrap();
+    cache(home.path(), "owner/tiny", &copy);
+    models(home.path()).arg("owner/tiny").assert().success().stdout(contains("owner/tiny"));
+}
+
 #[test]
 fn what_is_no_checkpoint_is_a_usage_error() {
     let home = TempDir::new().unwrap();

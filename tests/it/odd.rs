@@ -240,6 +240,48 @@ fn a_variant_is_taken_where_a_part_has_it() {
     assert!(message.contains("vae") && message.contains("neither a `non_ema` variant nor"), "{message}");
 }
 
+/// A weight that a LoRA changes does not stay in its blocks, and the plan of memory counts it so.
+#[test]
+fn changed_blocks_are_counted_as_the_numbers_that_they_become() {
+    let bytes = |loras: Vec<Lora>, blocks: bool| {
+        let changes = Changes { loras, config: Some(fixture("tiny-flux-schnell")), ..Default::default() };
+        let options = OpenOptions { changes, ..Default::default() };
+        let checkpoint = Checkpoint::open(&Source::File(fixture("flux/schnell.gguf")), &options).unwrap();
+        checkpoint.weights(Part::Transformer).unwrap().bytes_in_memory(DType::F32, blocks)
+    };
+    let lora = || vec![Lora { file: fixture("flux/lora-peft.safetensors"), weight: 1.0 }];
+    assert_eq!(bytes(lora(), false), bytes(vec![], false));
+    assert!(bytes(vec![], true) < bytes(lora(), true) && bytes(lora(), true) < bytes(lora(), false));
+}
+
+/// The parts that a transformer's own file lacks may have variants in the folder beside it.
+#[test]
+fn a_variant_is_taken_of_the_parts_beside_a_transformer() {
+    let copy = Copy::of("tiny-flux-schnell");
+    let vae = copy.path().join("vae");
+    let fp16 = "diffusion_pytorch_model.fp16.safetensors";
+    fs::rename(vae.join("diffusion_pytorch_model.safetensors"), vae.join(fp16)).unwrap();
+    let open = |file: &Path, name: Option<&str>| {
+        let variant = name.map(String::from);
+        let changes = Changes { variant, config: Some(copy.path().into()), ..Default::default() };
+        Checkpoint::open(&Source::File(file.into()), &OpenOptions { changes, ..Default::default() })
+    };
+    let transformer = fixture("flux/schnell.gguf");
+    let message = open(&transformer, None).unwrap_err().to_string();
+    assert!(message.contains("give `variant` fp16"), "{message}");
+    let checkpoint = open(&transformer, Some("fp16")).unwrap();
+    let files = checkpoint.weight_files();
+    assert!(files.contains(&format!("vae/{fp16}")), "{files:?}");
+    assert!(files.contains(&"text_encoder/model.safetensors".to_string()), "{files:?}");
+    load(&checkpoint);
+    let message = open(&transformer, Some("bf16")).unwrap_err().to_string();
+    assert!(message.contains("no part has a `bf16` variant"), "{message}");
+    // A file that has all parts has no variants.
+    let (_kept, whole) = crate::single::tiny_file("tiny-sd1", |_| {});
+    let message = open(&whole, Some("fp16")).unwrap_err().to_string();
+    assert!(message.contains("one set of weights; leave `variant` out"), "{message}");
+}
+
 fn lora(path: &Path) -> Changes {
     Changes { loras: vec![Lora { file: path.into(), weight: 0.8 }], ..Default::default() }
 }
@@ -646,5 +688,23 @@ fn numbers_in_a_header_are_named() {
         let message = open(&fixture("tiny-sd1"), lora(&path)).unwrap_err().to_string();
         assert!(message.contains("`__metadata__`") && message.contains(expected), "{message}");
         assert!(!message.contains("fetch it again") && message.lines().count() == 1, "{message}");
+    }
+}
+/// CLIP is taught words in Stable Diffusion 3 and FLUX.1 too, which read no prompts in chunks.
+#[test]
+fn checkpoints_that_read_no_chunks_are_taught_words_too() {
+    let folder = TempDir::new().unwrap();
+    let vectors =
+        |name: &str, width: usize| (name.to_string(), Dtype::F16, vec![2, width], [7u8, 0x38].repeat(2 * width));
+    for (model, tensors) in [
+        ("tiny-flux-schnell", vec![vectors("clip_l", 32)]),
+        ("tiny-sd3", vec![vectors("clip_g", 40), vectors("clip_l", 32)]),
+    ] {
+        let file = folder.path().join(format!("{model}.safetensors"));
+        write_tensors(&file, &tensors);
+        let embeddings = vec![Embedding { file, word: Some("<zat>".into()) }];
+        let pipeline = load(&open(&fixture(model), Changes { embeddings, ..Default::default() }).unwrap());
+        let missing = |text: &str| pipeline.words_not_in(&[text], Syntax::default()).unwrap().len();
+        assert_eq!((missing("a <zat> frog"), missing("a frog")), (0, 1), "{model}");
     }
 }

@@ -203,3 +203,27 @@ fn a_file_is_explained_as_a_prompt() {
     succeeds(folder.path(), &[&["explain", "--prompt-file", "prompt.txt"], &more[..]].concat());
     assert_eq!(json(&folder.path().join("outputs/an-apple-0/run.json"))["prompt"], "an apple");
 }
+
+#[test]
+fn by_tag_and_words_are_heard_or_it_is_said_that_they_are_not() {
+    let folder = TempDir::new().unwrap();
+    let model = fixture("tiny-sd1");
+    let more = ["--model", &model, "--steps", "1", "--size", "64x64"];
+    let prompt = "a red apple, a green frog";
+    let lens = ["lens", prompt, "--by", "tag", "--every", "99", "--out", "lens", "--json"];
+    let lens: Value = serde_json::from_slice(&succeeds(folder.path(), &[&lens[..], &more].concat())).unwrap();
+    let words = lens["stops"][0]["words"].as_array().unwrap();
+    let words: Vec<&str> = words.iter().map(|word| word[0].as_str().unwrap()).collect();
+    assert_eq!(words, ["a red apple", "a green frog"]);
+    for (run, by) in [("words", "word"), ("tags", "tag"), ("more-tags", "tag")] {
+        succeeds(folder.path(), &[&["generate", prompt, "--by", by, "--out", run], &more[..]].concat());
+    }
+    let compare =
+        |runs: [&str; 2]| attnmap(folder.path(), &["compare", runs[0], runs[1], "--by", "tag", "--out", "a.html"]);
+    refused(&compare(["tags", "words"]), 2, &["--by", "words is a run by word", "`attnmap view words --by tag`"]);
+    assert!(compare(["tags", "more-tags"]).status.success());
+    // Facts are of all words; --words adds probes.
+    let said = attnmap(folder.path(), &["facts", "words", "--words", "frog"]).stderr;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("--words has no effect here") && said.contains("leave it out"), "{said}");
+}

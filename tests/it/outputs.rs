@@ -299,6 +299,12 @@ fn a_recorded_command_makes_the_same_run_again() {
     let line = record(&at.join("looked"))["command"].as_str().unwrap().to_owned();
     again(at, &line, " --out again");
     same(&at.join("looked"), &at.join("again"), &line);
+    // Concepts are named behind an equals sign.
+    let model = crate::pipeline::fixtures().join("tiny-sd3").display().to_string();
+    generate(at, &["--model", &model, "--concepts=apple,red", "--out", "concepts"]);
+    let line = record(&at.join("concepts"))["command"].as_str().unwrap().to_owned();
+    again(at, &line, " --out concepts-again");
+    same(&at.join("concepts"), &at.join("concepts-again"), &line);
     generate(at, &["--images", "2", "--seed", "8", "--out", "many"]);
     let run = at.join("many/a-red-apple-9");
     let line = record(&run)["command"].as_str().unwrap().to_owned();

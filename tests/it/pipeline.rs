@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::heatmap::{self, Aggregate};
 use attnmap::pipeline::{LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, Traced};
+use attnmap::scheduler::TorchGenerator;
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -321,4 +322,34 @@ fn a_large_text_encoder_may_leave_memory_before_the_denoiser_comes() {
             assert_eq!(latent(&leaves, text), latent(&stays, text), "{name}: {text}");
         }
     }
+}
+
+/// Samplers that draw noise in their steps: latents that stand for the seed's own leave them the
+/// noise of the run, and diffusers' way draws the first noise a second time.
+#[test]
+fn given_latents_leave_the_steps_their_noise_where_they_stand_for_drawn_ones() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-sd1");
+    let checkpoint = Checkpoint::open(&Source::Folder(folder), &OpenOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let options = Options {
+        steps: 3,
+        seeds: vec![4],
+        height: 64,
+        width: 64,
+        scheduler: Some("euler-a".parse().unwrap()),
+        ..pipeline.default_options()
+    };
+    let latent = pipeline.latent_grid(&options);
+    let own = TorchGenerator::new(4)
+        .randn_tensor((1, pipeline.latent_channels(), latent.height, latent.width), DType::F32, &Device::Cpu)
+        .unwrap();
+    let prompt = pipeline.prompt("a red apple", &options).unwrap();
+    let run = |options: &Options| {
+        let quiet = &mut |_: attnmap::pipeline::Event| ControlFlow::Continue(());
+        let mut done = pipeline.generate(&prompt, options, &mut Unobserved, quiet).unwrap();
+        done.images.remove(0).latent.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let given = |latents_as_drawn| run(&Options { latents: Some(own.clone()), latents_as_drawn, ..options.clone() });
+    let plain = run(&options);
+    assert!(plain == given(true) && plain != given(false));
 }

@@ -136,6 +136,24 @@ fn another_folder_becomes_a_run_of_its_own() {
 }
 
 #[test]
+fn masks_of_other_maps_do_not_go_with_a_run() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("run");
+    make(&folder);
+    view(&folder, None, None, false).unwrap();
+    fs::create_dir(folder.join("regions")).unwrap();
+    fs::write(folder.join("regions/coco.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
+    let beside = |name: &str, words: Option<&[WordInfo]>| {
+        let out = place.path().join(name);
+        view(&folder, words, Some(&out), false).unwrap();
+        out.join("regions/coco.json").is_file()
+    };
+    assert!(beside("same", None), "those of the same maps do");
+    let trace = trace(&WORDS);
+    assert!(!beside("other", Some(&trace.about.prompt.words[..1])));
+}
+
+#[test]
 fn an_error_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     make(folder.path());

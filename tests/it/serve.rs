@@ -433,6 +433,31 @@ fn a_run_is_stopped_and_goes_on_without_its_page() {
 }
 
 #[test]
+fn a_page_reads_of_fields_and_has_no_links_that_lead_nowhere() {
+    let server = Server::start();
+    let mut events = server.events();
+    events.next("state");
+    let asked = json!({"kind": "run", "prompt": "a frog", "seed": "0", "steps": 2, "scheduler": "none such"});
+    assert_eq!(server.post("jobs", &asked).status, 200);
+    let error = events.next("failed")["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("scheduler: "), "{error}");
+
+    // A sweep beside a run is linked from the page in the folder. The server has no address for it.
+    let small = ["--steps", "2", "--out"];
+    for (args, out) in [
+        (["sweep", "a red apple", "--seeds", "0..2"], "runs/a-red-apple-sweep"),
+        (["generate", "a red apple", "--seed", "0"], "runs/a-red-apple-0"),
+    ] {
+        crate::program::attnmap(server.folder.path(), &[&args[..], &small[..], &[out]].concat());
+    }
+    let run = server.folder.path().join("runs/a-red-apple-0");
+    let in_folder = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(in_folder.contains("../a-red-apple-sweep/index.html"));
+    let served = server.get("runs/a-red-apple-0/report");
+    assert!(served.status == 200 && !served.body.contains("a-red-apple-sweep"), "{}", served.status);
+}
+
+#[test]
 fn bad_options_are_said_before_anything_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let attnmap = |args: &[&str]| {

@@ -342,6 +342,7 @@ fn tensors_that_are_in_the_way_are_named() {
     assert!(message.contains("cond_stage_model.transformer.text_model.other.weight"), "{message}");
     assert!(add("control_model.input_blocks.0.0.weight").contains("ControlNet"));
     assert!(add("edm_mean").contains("Playground"));
+    assert!(add("edm_vpred.sigma_max").contains("CosXL"));
 
     let remove = |prefix: &'static str| refusal(&move |tensors| tensors.retain(|name, _| !name.starts_with(prefix)));
     assert!(remove("first_stage_model.").contains("without an autoencoder"));

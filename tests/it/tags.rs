@@ -106,6 +106,21 @@ fn explain_ends_with_the_dead_tags_and_draws_the_image_without_all_of_them() {
     assert!(last.contains("tag"), "{last}");
 }
 
+/// What `explain` found and drew of words stays: a question by tags is refused, and says what would
+/// take its place.
+#[test]
+fn a_question_by_tags_takes_nothing_away() {
+    let (made, _folder, run) = generate(PROMPT, &[]);
+    assert!(made.status.success());
+    let at = run.to_str().unwrap();
+    printed(&["explain", at, "--words", "frog", "--test-steps", "1", "--no-counterfactual", "--json"]);
+    let before = std::fs::read(run.join("evidence.json")).unwrap();
+    let asked = attnmap(&["ask", at, "--by", "tag", "--at", "3,3", "--cause"]);
+    refused(&asked, 2, &["its tests of frog", "`attnmap explain RUN --by tag`"]);
+    assert_eq!(std::fs::read(run.join("evidence.json")).unwrap(), before);
+    assert!(attnmap(&["ask", at, "--at", "3,3", "--cause"]).status.success());
+}
+
 #[test]
 fn why_asks_about_tags_as_the_run_has_them_or_as_it_is_told() {
     let (made, _folder, run) = generate(PROMPT, &["--by", "tag"]);

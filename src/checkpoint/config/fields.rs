@@ -18,9 +18,7 @@ impl Fields {
     /// The object in `json`, which was read from `file`.
     pub(crate) fn parse(file: &Path, json: &[u8]) -> Result<Self> {
         let refuse = |reason: String| Error::Config { file: file.to_path_buf(), reason };
-        // Some editors put a byte order mark before the text.
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        match serde_json::from_slice(&quote_non_finite(json)) {
+        match parse_json(json) {
             Ok(Value::Object(map)) => Ok(Self { file: file.to_path_buf(), map: without_defaults(map) }),
             Ok(_) => Err(refuse("not a JSON object".into())),
             Err(error) => Err(refuse(format!("not valid JSON ({error}); fetch the file again"))),
@@ -114,6 +112,14 @@ impl Fields {
         serde_json::from_value(value)
             .map_err(|error| self.refuse(format!("`{name}` is {shown}, which cannot be used ({error})")))
     }
+}
+
+/// The value in `json` as the Python programs that write configs read it: `NaN` and `Infinity`,
+/// which JSON does not have, become text.
+pub(crate) fn parse_json(json: &[u8]) -> serde_json::Result<Value> {
+    // Some editors put a byte order mark before the text.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+    serde_json::from_slice(&quote_non_finite(json))
 }
 
 /// Fields that any part's config may have and that change no number. They are the counters of

@@ -32,5 +32,5 @@ pub use unet::{Addition, BlockType, UnetBlock, UnetConfig};
 pub use vae::VaeConfig;
 pub use z_image::ZImageConfig;
 
-pub(super) use fields::Fields;
+pub(super) use fields::{Fields, parse_json};
 pub(super) use tokenizer::{missing_vocabulary, refuse_added_tokens_file};

@@ -3,7 +3,7 @@
 
 use super::needs::{is_commit, optional, required};
 use super::options::HubOptions;
-use crate::checkpoint::config::ModelIndex;
+use crate::checkpoint::config::{ModelIndex, parse_json};
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{WeightFile, part_files};
 use crate::{Error, Result, files};
@@ -85,6 +85,18 @@ fn references(folder: &Path) -> Vec<(String, String)> {
     walk(folder, "", &mut found);
     found.sort();
     found
+}
+
+/// Adds the names of all files below `folder`, with `/`, each after `prefix`.
+fn files_below(folder: &Path, prefix: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            files_below(&entry.path(), &format!("{name}/"), found);
+        } else if entry.path().is_file() {
+            found.push(name);
+        }
+    }
 }
 
 /// What the cache has of one repository.
@@ -177,10 +189,12 @@ impl<'a> Local<'a> {
         if path.is_file() { Ok(path) } else { Err(Lacking::File(name.to_owned())) }
     }
 
-    /// The file that `pick` chooses among those at the top of the revision's snapshot.
+    /// The file that `pick` chooses among those of the revision's snapshot.
     pub(super) fn picked(&self, pick: &dyn Fn(&[String]) -> Result<String, String>) -> Result<PathBuf, Lacking> {
         let folder = self.snapshot().ok_or(Lacking::All)?;
-        let names = Store::Folder(folder.clone()).list("").map_err(Lacking::Some)?;
+        let mut names = Vec::new();
+        files_below(&folder, "", &mut names);
+        names.sort();
         match pick(&names) {
             Ok(name) => sound(&folder, &name).map(|()| folder.join(name)),
             Err(_) => Err(Lacking::File("the file of it that is meant".into())),
@@ -325,16 +339,21 @@ pub(super) fn hex_of(digest: impl Digest) -> String {
 
 /// Why `content` cannot be what `name` says, as far as a look at it tells.
 fn unreadable(content: &Path, name: &str) -> Option<String> {
-    if name.ends_with(".safetensors") {
+    const AGAIN: &str = "; fetch it again";
+    let quantised = name.ends_with(".gguf");
+    if quantised || name.ends_with(".safetensors") {
         let store = Store::Folder(content.parent()?.to_path_buf());
         return match WeightFile::open(&store, content.file_name()?.to_str()?) {
-            Err(Error::Weights { reason, .. }) => Some(reason.trim_end_matches("; fetch it again").into()),
+            // A kind of GGUF that is not read is whole all the same.
+            Err(Error::Weights { reason, .. }) if !quantised || reason.ends_with(AGAIN) => {
+                Some(reason.trim_end_matches(AGAIN).into())
+            }
             _ => None,
         };
     }
     if name.ends_with(".json") {
         let text = fs::read(content).ok()?;
-        return serde_json::from_slice::<serde_json::Value>(&text).err().map(|error| format!("is not JSON ({error})"));
+        return parse_json(&text).err().map(|error| format!("is not JSON ({error})"));
     }
     None
 }
@@ -362,6 +381,10 @@ mod tests {
         content.pop();
         let problem = damage(&store(&name, &content), "x.safetensors").unwrap();
         assert!(problem.contains("truncated") && !problem.contains("fetch"), "{problem}");
+        let mut quantised = [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &0u64.to_le_bytes()].concat();
+        quantised.resize(SMALL as usize + 1, 0xff);
+        let problem = damage(&store(&name, &quantised), "x.gguf").unwrap();
+        assert!(problem.contains("truncated") && !problem.contains("fetch"), "{problem}");
         // What the server itself has so is not fetched for ever.
         let digest = hex_of(Sha256::new_with_prefix(&content));
         assert_eq!(damage(&store(&digest, &content), "x.safetensors"), None);
@@ -383,6 +406,9 @@ mod tests {
         // Where files lie without links, their names are no digests.
         let path = folder.path().join("config.json");
         fs::write(&path, "{}").unwrap();
+        assert_eq!(damage(&path, "config.json"), None);
+        // As Python writes a number without bounds, and editors begin a text.
+        fs::write(&path, "\u{feff}{\"lambda_min_clipped\": -Infinity}").unwrap();
         assert_eq!(damage(&path, "config.json"), None);
         fs::write(&path, "{").unwrap();
         assert!(damage(&path, "config.json").unwrap().contains("not JSON"));

@@ -189,7 +189,7 @@ impl<'a> Remote<'a> {
         let has = |kind: &str| names.iter().find(|name| name.ends_with(kind));
         let other = if let Some(name) = PICKLES.iter().find_map(|kind| has(&format!(".{kind}"))) {
             format!("; {name} is a Python pickle, which can run any code when read")
-        } else if let Some(name) = has(".gguf").or_else(|| has(".onnx")) {
+        } else if let Some(name) = has(".onnx") {
             format!("; {name} is of another program's format")
         } else {
             String::new()
@@ -197,8 +197,8 @@ impl<'a> Remote<'a> {
         Err(self.refuse(format!("has no model_index.json{other}: give a repository in the diffusers layout")))
     }
 
-    /// The safetensors files that may each be a whole checkpoint or an adapter, as they are given
-    /// on the command line.
+    /// The files that may each be a whole checkpoint, a transformer or an adapter, as they are
+    /// given on the command line.
     fn single_files(&self, names: &[String]) -> String {
         const SHOWN: usize = 4;
         // Folders of a pipeline's parts, and its shards, hold no more than a part.
@@ -214,7 +214,9 @@ impl<'a> Remote<'a> {
         ];
         let single = |name: &&String| {
             let (folder, stem) = name.rsplit_once('/').unwrap_or(("", name));
-            stem.ends_with(".safetensors") && !PARTS.contains(&folder) && !stem.contains("-of-0")
+            [".safetensors", ".gguf"].iter().any(|kind| stem.ends_with(kind))
+                && !PARTS.contains(&folder)
+                && !stem.contains("-of-0")
         };
         let mut found: Vec<&String> = names.iter().filter(single).collect();
         found.sort_by_key(|name| (name.matches('/').count(), *name));

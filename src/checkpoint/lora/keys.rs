@@ -101,12 +101,14 @@ fn without_adapter(name: &str) -> String {
 }
 
 fn layer(path: &str) -> Option<Layer> {
-    const PREFIXES: [(&str, &str); 18] = [
+    const PREFIXES: [(&str, &str); 19] = [
         ("lora_unet_", UNET),
         ("lora_te_", FIRST),
         ("lora_te1_", FIRST),
         ("lora_te2_", SECOND),
         ("lora_te3_", THIRD),
+        // OneTrainer's.
+        ("lora_transformer_", TRANSFORMER),
         ("transformer.", TRANSFORMER),
         ("text_encoder_3.", THIRD),
         ("text_encoders.t5xxl.transformer.", THIRD),
@@ -123,8 +125,8 @@ fn layer(path: &str) -> Option<Layer> {
         ("clip_g.transformer.", SECOND),
     ];
     // diffusers' first files had the UNet's layers without a prefix, and PEFT's own files hold one
-    // model.
-    const BARE: [(&str, &str); 12] = [
+    // model. So do those of DiffSynth-Studio for Z-Image.
+    const BARE: [(&str, &str); 16] = [
         ("down_blocks.", UNET),
         ("mid_block.", UNET),
         ("up_blocks.", UNET),
@@ -132,6 +134,10 @@ fn layer(path: &str) -> Option<Layer> {
         ("middle_block.", UNET),
         ("output_blocks.", UNET),
         ("transformer_blocks.", UNET),
+        ("single_transformer_blocks.", UNET),
+        ("layers.", UNET),
+        ("noise_refiner.", UNET),
+        ("context_refiner.", UNET),
         ("joint_blocks.", UNET),
         ("double_blocks.", UNET),
         ("single_blocks.", UNET),
@@ -147,8 +153,8 @@ fn layer(path: &str) -> Option<Layer> {
 }
 
 const FIRST: &str = "text_encoder";
-const SECOND: &str = "text_encoder_2";
-const THIRD: &str = "text_encoder_3";
+pub(super) const SECOND: &str = "text_encoder_2";
+pub(super) const THIRD: &str = "text_encoder_3";
 const TRANSFORMER: &str = "transformer";
 
 pub(super) const UNET: &str = "unet";
@@ -172,7 +178,8 @@ fn current(part: &str, path: &str) -> String {
         "to_out" => format!("{attention}.out_proj"),
         _ => path,
     };
-    if path.starts_with("encoder.") { format!("text_model.{path}") } else { path }
+    // T5's encoder has blocks, and no such prefix.
+    if path.starts_with("encoder.layers.") { format!("text_model.{path}") } else { path }
 }
 
 #[cfg(test)]
@@ -249,6 +256,19 @@ mod tests {
                 "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
                 "text_encoder_2",
                 format!("{text}.mlp.fc1"),
+                FactorRole::Down,
+            ),
+            ("layers.3.attention.to_q.lora_A.default.weight", UNET, "layers.3.attention.to_q".into(), FactorRole::Down),
+            (
+                "lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight",
+                TRANSFORMER,
+                "transformer_blocks_0_attn_to_q".into(),
+                FactorRole::Down,
+            ),
+            (
+                "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight",
+                "text_encoder_2",
+                "encoder.block.0.layer.0.SelfAttention.q".into(),
                 FactorRole::Down,
             ),
             (

@@ -331,6 +331,8 @@ pub(super) struct Layers {
     reads_by_attn2: bool,
     /// Folder of the denoiser, which LoRAs call `unet` or `transformer`.
     denoiser: &'static str,
+    /// Folder of T5, which kohya's scripts and ComfyUI call the third encoder wherever it is.
+    t5: &'static str,
 }
 
 /// A layer in diffusers' naming, which rows of the authors' layer are its own, and whether the
@@ -368,6 +370,10 @@ impl Layers {
             DenoiserConfig::Unet(_) => "unet",
             DenoiserConfig::Sd3(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => "transformer",
         };
+        let t5 = match denoiser {
+            DenoiserConfig::Flux(_) => keys::SECOND,
+            DenoiserConfig::Unet(_) | DenoiserConfig::Sd3(_) | DenoiserConfig::ZImage(_) => keys::THIRD,
+        };
         let originals = originals(denoiser);
         for (folder, shapes) in parts {
             let home = |layer: &str| {
@@ -394,12 +400,13 @@ impl Layers {
                 }
             }
         }
-        Self { layers, reads_by_attn2: denoiser.unet().is_some(), denoiser: folder_of_denoiser }
+        Self { layers, reads_by_attn2: denoiser.unet().is_some(), denoiser: folder_of_denoiser, t5 }
     }
 
     fn find(&self, layer: &Layer) -> &[Home] {
         let part = match layer.part {
             keys::UNET if self.denoiser != keys::UNET => self.denoiser,
+            keys::THIRD => self.t5,
             part => part,
         };
         let homes = |path: String| self.layers.get(&(part, path));

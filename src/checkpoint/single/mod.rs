@@ -26,7 +26,7 @@ use super::weights;
 use super::weights::{TensorLocation, WeightFile};
 use crate::argument::{CONFIG, MODEL};
 use crate::{Error, Result};
-use opened::{Places, summarised};
+use opened::{Places, refuse_variant, summarised};
 use recognise::{FoundEncoder, SingleFileKind};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -37,8 +37,14 @@ use tensors::{Tensors, UNET, VAE};
 
 /// Opens the file at `path`. A part whose folder `config` has (`unet/`, `text_encoder/`,
 /// `scheduler/`, `tokenizer/` ...) takes its configs from there. `prediction` is what the UNet
-/// predicts, if the user says so.
-pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>) -> Result<Single> {
+/// predicts, if the user says so. `variant` is which weights to take of the parts that the file
+/// lacks, and that folder has.
+pub(super) fn open(
+    path: &Path,
+    config: Option<&Path>,
+    prediction: Option<&str>,
+    variant: Option<&str>,
+) -> Result<Single> {
     if !path.is_file() {
         return Err(Error::argument(MODEL, format!("no file {}", path.display())));
     }
@@ -46,13 +52,14 @@ pub(super) fn open(path: &Path, config: Option<&Path>, prediction: Option<&str>)
     let file = WeightFile::open(&Store::Folder(path.parent().unwrap_or(Path::new("")).into()), &name)?;
     if sd3::holds(&file) {
         recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
-        return sd3::open(path, file, config);
+        return sd3::open(path, file, config, variant);
     }
     if let Some(kind) = weights::original_transformer(&file) {
-        return transformer::open(path, file, kind, config);
+        return transformer::open(path, file, kind, config, variant);
     }
     let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
     let kind = recognise::kind(&file).map_err(|refusal| refusal.about(path))?;
+    refuse_variant(variant)?;
     let prediction = match prediction {
         Some(prediction) => prediction,
         None if predicts_velocity(&file, &kind)? => "v_prediction",

@@ -1,10 +1,11 @@
 //! A single file once its kind is known: where its configs and the tensors of its parts are.
 
 use super::tensors::VAE;
-use crate::Result;
+use crate::argument::VARIANT;
 use crate::checkpoint::part::Part;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{self, TensorLocation, WeightFile, Weights};
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(crate) struct Single {
     /// By the part's folder.
     pub(super) places: Places,
     /// The folder that has the parts which the file has not, and their weight files.
-    pub(super) folder: Option<(Store, BTreeMap<&'static str, Vec<String>>)>,
+    pub(crate) folder: Option<(Store, BTreeMap<&'static str, Vec<String>>)>,
 }
 
 impl Single {
@@ -32,6 +33,14 @@ impl Single {
         }
         let places = self.places.get(part.folder()).cloned().unwrap_or_default();
         Ok(Weights::of_file(part, self.file.clone(), places))
+    }
+}
+
+/// Refuses a `variant` where the file has all parts, so that no other weights are read.
+pub(super) fn refuse_variant(variant: Option<&str>) -> Result<()> {
+    match variant {
+        None => Ok(()),
+        Some(_) => Err(Error::argument(VARIANT, format!("a single file has one set of weights; leave {VARIANT} out"))),
     }
 }
 

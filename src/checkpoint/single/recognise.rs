@@ -97,6 +97,9 @@ pub(super) fn kind(file: &WeightFile) -> Result<SingleFileKind, Refusal> {
     if has("edm_mean") {
         return Err(Refusal::new("Playground v2.5 (an EDM schedule)", CHECKPOINTS));
     }
+    if has("edm_vpred.") {
+        return Err(Refusal::new("CosXL (an EDM schedule)", CHECKPOINTS));
+    }
     if !has(VAE) {
         return Err(Refusal::new(
             "a file without an autoencoder (first_stage_model.*)",

@@ -5,7 +5,7 @@
 //! that have all is ComfyUI's (`text_encoders.clip_l`, `clip_g`, `t5xxl`), as diffusers'
 //! `loaders/single_file_utils.py` (0.42) reads it.
 
-use super::opened::{Places, Single, summarised};
+use super::opened::{Places, Single, refuse_variant, summarised};
 use super::tensors::{Tensors, UNET, VAE};
 use super::text::{self, Naming};
 use super::{sd3_names, vae, vocabulary};
@@ -45,8 +45,9 @@ fn prefix(file: &WeightFile) -> &'static str {
     if file.info(MARK).is_some() { "" } else { UNET }
 }
 
-/// Opens `file`, which lies at `path`; `folder` is where to read what it does not have.
-pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Result<Single> {
+/// Opens `file`, which lies at `path`; `folder` is where to read what it does not have, in its
+/// `variant`.
+pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>, variant: Option<&str>) -> Result<Single> {
     let fault = |reason: String| Error::Weights { file: path.to_path_buf(), reason };
     let files = configs(&file, folder).map_err(fault)?;
     let made = Made { path: path.into(), files, folder: folder.map(Into::into) };
@@ -73,10 +74,13 @@ pub(super) fn open(path: &Path, file: WeightFile, folder: Option<&Path>) -> Resu
     let (places, ignored) = places(&file, index.parts())?;
     let missing: Vec<Part> = index.parts().iter().copied().filter(|part| !places.contains_key(part.folder())).collect();
     let folder = match (missing.as_slice(), folder) {
-        ([], _) => None,
+        ([], _) => {
+            refuse_variant(variant)?;
+            None
+        }
         (missing, Some(folder)) => {
             let store = Store::Folder(folder.into());
-            let files = weights::part_files(&store, missing, None)?;
+            let files = weights::part_files(&store, missing, variant)?;
             Some((store, files))
         }
         (missing, None) => {

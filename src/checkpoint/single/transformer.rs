@@ -12,8 +12,15 @@ use crate::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens `file`, which lies at `path` and holds a transformer of `kind`.
-pub(super) fn open(path: &Path, file: WeightFile, kind: TransformerKind, folder: Option<&Path>) -> Result<Single> {
+/// Opens `file`, which lies at `path` and holds a transformer of `kind`. All other parts are those
+/// of `folder`, in its `variant`.
+pub(super) fn open(
+    path: &Path,
+    file: WeightFile,
+    kind: TransformerKind,
+    folder: Option<&Path>,
+    variant: Option<&str>,
+) -> Result<Single> {
     recognise::refuse_quantised(&file).map_err(|refusal| refusal.about(path))?;
     let name = match kind {
         TransformerKind::Flux => "FLUX.1",
@@ -44,7 +51,7 @@ pub(super) fn open(path: &Path, file: WeightFile, kind: TransformerKind, folder:
         ));
     }
     let others: Vec<Part> = index.parts().iter().copied().filter(|part| *part != Part::Transformer).collect();
-    let files = weights::part_files(&store, &others, None)?;
+    let files = weights::part_files(&store, &others, variant)?;
     let (transformer, left) = weights::original_places(kind, 0, &file);
     Ok(Single {
         store: store.clone(),

@@ -253,17 +253,18 @@ impl Weights {
     }
 
     /// Bytes of all tensors where those in blocks stay as they are, and all others are kept as
-    /// `dtype`.
+    /// `dtype`. A changed tensor is of these (see [`Quantised::get`]).
     fn bytes_as_quantised(&self, dtype: DType) -> u64 {
-        let of = |place: &TensorLocation| {
+        let of = |(name, place): (&String, &TensorLocation)| {
+            let stays = place.in_order() && !self.inner.changes.contains_key(name);
             let (entry, bytes) = self.inner.files[place.file].tensor(&place.name)?;
             let elements: usize = place.shape(&entry.shape).iter().product();
             Some(match entry.encoding {
-                Encoding::Blocks(_) => place.bytes(bytes, &entry.shape)?.len(),
-                Encoding::Plain(_) => elements * dtype.size_in_bytes(),
+                Encoding::Blocks(_) if stays => place.bytes(bytes, &entry.shape)?.len(),
+                Encoding::Blocks(_) | Encoding::Plain(_) => elements * dtype.size_in_bytes(),
             } as u64)
         };
-        self.inner.tensors.values().filter_map(of).sum()
+        self.inner.tensors.iter().filter_map(of).sum()
     }
 
     /// Whether the files have `name` (in current diffusers naming).

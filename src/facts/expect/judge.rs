@@ -4,7 +4,7 @@ use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Direction};
 use crate::facts::things::of_its_things;
-use crate::figures::largest;
+use crate::figures::{largest, percent_beside};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, bare, normalized, only};
 use crate::{Error, Result, in_quotes, percent};
@@ -290,13 +290,15 @@ fn judge_sighting(kind: &ExpectationKind, gain: f32) -> (Option<bool>, Option<Me
     let figure = Measurement { measure: Quantity::Gain, value: gain, bound: SEEN };
     let seen = gain >= SEEN;
     let may = if seen { "may be there" } else { "may not be there" };
+    // In shares of the image's mean error, which one window may exceed. So more than 100 % can come
+    // off.
     let helps = match gain >= 0.0 {
-        true => format!("{} less wrong", percent(gain)),
-        false => format!("no less, but {} more wrong", percent(-gain)),
+        true => format!("lower by {}", percent_beside(gain, SEEN)),
+        false => format!("nowhere lower, and higher by {}", percent(-gain)),
     };
     let says = format!(
-        "it {may}: told of this thing alone, the model is {helps} about the noised image where that helps most \
-         (from {} on it counts as there)",
+        "it {may}: told of this thing alone, the model's error about the noised image is {helps} of its mean where \
+         that helps most (from {} on it counts as there)",
         percent(SEEN)
     );
     (Some(seen != matches!(kind, ExpectationKind::Absent(_))), Some(figure), says)
@@ -322,7 +324,7 @@ fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bo
             let side = if matches!(relation, Direction::LeftOf | Direction::RightOf) { "width" } else { "height" };
             let says = format!(
                 "its centre lies {} of the {side} {} that of {object} ({} decide)",
-                percent(value.abs()),
+                percent_beside(value.abs(), APART),
                 if value >= 0.0 { relation.words() } else { relation.opposite().unwrap_or(*relation).words() },
                 percent(APART)
             );
@@ -332,7 +334,8 @@ fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bo
             let Some(at) = one.layout.centroid else { return empty() };
             let value = side.margin(at);
             let figure = Measurement { measure: Quantity::Margin, value, bound: 0.0 };
-            let says = format!("its centre lies at {} of the width and {} of the height", percent(at.x), percent(at.y));
+            let [across, down] = [at.x, at.y].map(|share| percent_beside(share, 0.5));
+            let says = format!("its centre lies at {across} of the width and {down} of the height");
             (Some(value >= 0.0), Some(figure), says)
         }
         (ExpectationKind::Within { bounds, .. }, [one]) => {
@@ -341,7 +344,7 @@ fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bo
             let figure = Measurement { measure: Quantity::Inside, value, bound: INSIDE };
             let says = format!(
                 "{} of its region lies in the box (half decides); the box around it and this one overlap by {} (IoU)",
-                percent(value),
+                percent_beside(value, INSIDE),
                 percent(intersection_over_union(box_of_it, *bounds))
             );
             (Some(value >= INSIDE), Some(figure), says)
@@ -383,6 +386,14 @@ fn intersection_over_union(a: Bounds, b: Bounds) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_met_does_not_read_as_if_it_were() {
+        let drawn = ExpectationKind::Drawn("frog".into());
+        let (met, _, says) = judge_sighting(&drawn, 0.3296);
+        assert!(met == Some(false) && says.contains("lower by 32.96 %") && says.contains("from 33 % on"), "{says}");
+        assert!(judge_sighting(&drawn, SEEN).2.contains("lower by 33 % of its mean"));
+    }
 
     #[test]
     fn a_region_lies_in_a_box_by_its_cells() {

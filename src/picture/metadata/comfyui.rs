@@ -60,6 +60,14 @@ impl PromptSide {
             Self::Negative => "negative",
         }
     }
+
+    /// The input that has its text, of a node that holds both.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Positive => "text_positive",
+            Self::Negative => "text_negative",
+        }
+    }
 }
 
 /// A node's name in the graph.
@@ -68,12 +76,14 @@ type Id<'a> = &'a str;
 struct Graph<'a> {
     nodes: &'a Map<String, Value>,
     links: Cell<usize>,
+    /// The guidance that FLUX takes as an input, which its prompt carries.
+    distilled: Cell<Option<f64>>,
     not_taken: RefCell<Vec<String>>,
 }
 
 impl<'a> Graph<'a> {
     fn new(nodes: &'a Map<String, Value>) -> Self {
-        Self { nodes, links: Cell::new(0), not_taken: RefCell::default() }
+        Self { nodes, links: Cell::new(0), distilled: Cell::new(None), not_taken: RefCell::default() }
     }
 
     fn read(&self) -> Result<Metadata, String> {
@@ -82,17 +92,24 @@ impl<'a> Graph<'a> {
         let prompt = self.prompt(sampler, guider, PromptSide::Positive)?;
         let negative = self.prompt(sampler, guider, PromptSide::Negative);
         let negative = negative.map_err(|reason| self.leave(format!("the negative prompt: {reason}"))).ok();
-        let source = |name: &str, through: &str| {
+        let source = |name: &str, through: Option<Id<'a>>| {
             let own = self.input(sampler, name).and_then(|value| self.number(value, 0));
-            own.or_else(|| self.number(self.input(self.linked(sampler, through)?, name)?, 0))
+            own.or_else(|| self.number(self.input(through?, name)?, 0))
         };
-        let seed = source("seed", "noise").or_else(|| source("noise_seed", "noise"));
-        let steps = source("steps", "sigmas").or_else(|| source("total_steps", "sigmas"));
+        let (noise, sigmas) = (self.linked(sampler, "noise"), self.sigmas(sampler));
+        let seed = source("seed", noise).or_else(|| source("noise_seed", noise));
+        let steps = source("steps", sigmas).or_else(|| source("total_steps", sigmas));
+        let cfg = source("cfg", Some(guider)).as_ref().and_then(json::number);
+        // FLUX is told its guidance; a cfg of 1 beside it does nothing.
+        let distilled = self.distilled.get();
+        if let Some(cfg) = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0) {
+            self.leave(format!("the guidance by a negative prompt (cfg {cfg})"));
+        }
         let mut found = Metadata {
             program: "ComfyUI".into(),
             seed: seed.as_ref().and_then(json::whole),
             steps: steps.as_ref().and_then(json::count),
-            guidance: source("cfg", "guider").as_ref().and_then(json::number),
+            guidance: distilled.or(cfg),
             ..Metadata::default()
         };
         self.take_sampler(sampler, &mut found);
@@ -220,15 +237,24 @@ impl<'a> Graph<'a> {
         if class.contains("ZeroOut") {
             return Ok(String::new());
         }
-        // Texts of several encoders. The first is CLIP-L, whose tokens the maps are of.
-        for (first, others) in [("text_l", &["text_g"][..]), ("clip_l", &["clip_g", "t5xxl"])] {
+        let guidance = input("guidance").filter(|_| class.contains("Flux") && side == PromptSide::Positive);
+        let guidance = guidance.and_then(|value| json::number(&self.number(value, 0)?));
+        self.distilled.set(self.distilled.get().or(guidance));
+        // Texts of several encoders. The first is the one whose tokens the maps are of: CLIP-L, or
+        // T5 in FLUX.
+        let is_flux = input("t5xxl").is_some() && input("clip_g").is_none();
+        for (first, others, whose) in [
+            ("text_l", &["text_g"][..], "the second"),
+            (if is_flux { "t5xxl" } else { "clip_l" }, &["clip_l", "clip_g", "t5xxl"], "another"),
+        ] {
             if let Some(value) = input(first) {
-                return self.of_several(value, others.iter().filter_map(|name| input(name)), depth);
+                let others = others.iter().filter(|name| **name != first).filter_map(|name| input(name));
+                return self.of_several((value, side), others, whose, depth);
             }
         }
-        let text = ["text", "prompt", "text_positive"].into_iter().find_map(input);
+        let text = ["text", "prompt", side.text()].into_iter().find_map(input);
         if let Some(text) = text.filter(|_| class.contains("Encode") || input("clip").is_some()) {
-            return self.text(text, depth + 1);
+            return self.text(text, side, depth + 1);
         }
         // Side by side, as chunks of a long prompt are.
         if let (Some(to), Some(from)) = (input("conditioning_to"), input("conditioning_from")) {
@@ -246,7 +272,7 @@ impl<'a> Graph<'a> {
         }
         let pipes = ["basic_pipe", "pipe"].into_iter().find_map(input);
         if let Some(value) = input(side.input()).or_else(|| input("conditioning")).or(pipes) {
-            if class != "Reroute" && pipes.is_none() && value.as_str().is_none() {
+            if class != "Reroute" && pipes.is_none() && guidance.is_none() && value.as_str().is_none() {
                 self.leave(format!("what {} does to the prompt", self.name(id)));
             }
             return on(value);
@@ -260,27 +286,30 @@ impl<'a> Graph<'a> {
         self.inputs(id).map(|(_, value)| value).find(|value| is_reroute && self.link(value).is_some())
     }
 
-    /// The text `value` of the first of several encoders; what `others` have beside it is left out.
+    /// The text `value` of the first of several encoders; what `others` have beside it, the prompt
+    /// of `whose` encoder, is left out.
     fn of_several(
         &self,
-        value: &'a Value,
+        (value, side): (&'a Value, PromptSide),
         others: impl Iterator<Item = &'a Value>,
+        whose: &str,
         depth: usize,
     ) -> Result<String, String> {
-        let mut first = self.text(value, depth + 1)?;
+        let mut first = self.text(value, side, depth + 1)?;
         for other in others {
-            let other = self.text(other, depth + 1)?;
+            let other = self.text(other, side, depth + 1)?;
             if first.trim().is_empty() {
                 first = other;
             } else if other.trim() != first.trim() && !other.trim().is_empty() {
-                self.leave(format!("the second encoder's prompt {}", crate::in_quotes(other)));
+                self.leave(format!("{whose} encoder's prompt {}", crate::in_quotes(other)));
             }
         }
         Ok(first)
     }
 
-    /// The text that `value` is, followed through nodes that hold, hand on or join texts.
-    fn text(&self, value: &'a Value, depth: usize) -> Result<String, String> {
+    /// The text that `value` is, followed through nodes that hold, hand on or join texts. Of a node
+    /// that holds both prompts it is that of `side`.
+    fn text(&self, value: &'a Value, side: PromptSide, depth: usize) -> Result<String, String> {
         if let Some(text) = value.as_str() {
             return Ok(text.to_owned());
         }
@@ -289,11 +318,11 @@ impl<'a> Graph<'a> {
         let input = |name: &str| self.input(id, name);
         let class = self.class(id);
         if class.contains("Concat") || class.contains("Join") {
-            return self.joined(id, depth);
+            return self.joined(id, side, depth);
         }
-        const HELD: [&str; 9] =
-            ["populated_text", "text", "value", "string", "STRING", "prompt", "positive", "any", "anything"];
-        let held = HELD.into_iter().find_map(|name| Some((name, input(name)?)));
+        const HELD: [&str; 8] = ["text", "value", "string", "STRING", "prompt", "positive", "any", "anything"];
+        let own = ["populated_text", side.text(), side.input()];
+        let held = own.into_iter().chain(HELD).find_map(|name| Some((name, input(name)?)));
         if let Some((name, held)) = held {
             // Others may change it; what a wildcard node populated is what came out.
             let holds = ["Primitive", "String", "Text", "Show", "CR Prompt Text", "Reroute", "easy showAnything"];
@@ -302,14 +331,14 @@ impl<'a> Graph<'a> {
             if !plain && name != "populated_text" {
                 self.leave(format!("what {} makes of the text", self.name(id)));
             }
-            return self.text(held, depth + 1);
+            return self.text(held, side, depth + 1);
         }
         self.passed(id)
-            .map_or_else(|| Err(format!("{} makes the text", self.name(id))), |held| self.text(held, depth + 1))
+            .map_or_else(|| Err(format!("{} makes the text", self.name(id))), |held| self.text(held, side, depth + 1))
     }
 
     /// The texts that a node joins, in the order of its inputs.
-    fn joined(&self, id: Id, depth: usize) -> Result<String, String> {
+    fn joined(&self, id: Id, side: PromptSide, depth: usize) -> Result<String, String> {
         let between = ["delimiter", "separator"].into_iter().find_map(|name| self.input(id, name)?.as_str());
         let mut whole = String::new();
         for (name, value) in self.inputs(id) {
@@ -317,7 +346,7 @@ impl<'a> Graph<'a> {
             if !is_part || !(value.is_string() || value.is_array()) {
                 continue;
             }
-            let part = self.text(value, depth + 1)?;
+            let part = self.text(value, side, depth + 1)?;
             if !whole.is_empty() && !part.is_empty() {
                 whole.push_str(&between.unwrap_or(" ").replace("\\n", "\n"));
             }
@@ -341,15 +370,30 @@ impl<'a> Graph<'a> {
         self.number(held, depth + 1)
     }
 
-    /// The name that `value` is, of a node or of one that it links to.
-    fn named(&self, id: Id, name: &str, through: &str) -> Option<String> {
-        let direct = self.input(id, name).and_then(|value| self.text(value, 0).ok());
-        direct.or_else(|| self.text(self.input(self.linked(id, through)?, name)?, 0).ok())
+    /// The node that makes the noise levels of `sampler`, behind those that cut or turn them.
+    fn sigmas(&self, sampler: Id<'a>) -> Option<Id<'a>> {
+        let first = self.linked(sampler, "sigmas")?;
+        let mut all = std::iter::once(first).chain(self.upstream(first));
+        all.find(|id| self.class(id).contains("Scheduler")).or(Some(first))
+    }
+
+    /// The name under `name` of a node, or of another where the node has none.
+    fn named(&self, id: Id<'a>, name: &str, other: Option<Id<'a>>) -> Option<String> {
+        let of = |id| self.text(self.input(id, name)?, PromptSide::Positive, 0).ok();
+        of(id).or_else(|| of(other?))
     }
 
     fn take_sampler(&self, id: Id<'a>, found: &mut Metadata) {
-        let Some(name) = self.named(id, "sampler_name", "sampler") else { return };
-        let schedule = self.named(id, "scheduler", "sigmas").unwrap_or_else(|| "normal".into());
+        let (made, sigmas) = (self.linked(id, "sampler"), self.sigmas(id));
+        let Some(name) = self.named(id, "sampler_name", made) else {
+            if let Some(made) = made {
+                self.leave(format!("the sampler of {}", self.name(made)));
+            }
+            return;
+        };
+        // A node that makes levels by a rule of its own has no schedule's name.
+        let own = || sigmas.map_or("normal", |sigmas| self.class(sigmas)).to_owned();
+        let schedule = self.named(id, "scheduler", sigmas).unwrap_or_else(own);
         found.scheduler = sampler(&name, &schedule);
         if found.scheduler.is_none() {
             self.leave(format!("the sampler {name} with schedule {schedule}"));
@@ -366,10 +410,7 @@ impl<'a> Graph<'a> {
                 found.size = side("width").zip(side("height"));
             }
             found.model = found.model.take().or_else(|| text("ckpt_name")).or_else(|| text("unet_name"));
-            if let Some(name) = text("lora_name").filter(|name| name != "None") {
-                let weight = self.input(id, "strength_model").and_then(json::number);
-                self.leave(lora(&name, weight));
-            }
+            self.loras(id).into_iter().for_each(|(name, weight)| self.leave(lora(name, weight)));
             for network in ["ControlNet", "IPAdapter"] {
                 if class.contains(network) {
                     self.leave(network.to_owned());
@@ -385,6 +426,28 @@ impl<'a> Graph<'a> {
                 self.leave("the picture that it was drawn from".into());
             }
         }
+    }
+
+    /// The LoRAs that a node loads, with their weights. Stacks of some packages number their inputs
+    /// (`lora_name_1`, `lora_01`); rgthree's have an object for each.
+    fn loras(&self, id: Id) -> Vec<(&'a str, Option<f64>)> {
+        let one = |(key, value): (&str, &'a Value)| {
+            if let (Some(name), Some(on)) = (value.get("lora").and_then(json::text), value.get("on")) {
+                let weight = value.get("strength").and_then(json::number);
+                return (*on == Value::Bool(true) && name != "None").then_some((name, weight));
+            }
+            let number = key.strip_prefix("lora_name").or_else(|| key.strip_prefix("lora"))?;
+            let is_numbered = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            if !(key == "lora_name" || number.strip_prefix('_').is_some_and(is_numbered)) {
+                return None;
+            }
+            let beside = |name: &str| self.input(id, &format!("{name}{number}"));
+            let weights = ["strength_model", "model_weight", "lora_strength", "strength", "lora_wt"];
+            let weight = weights.into_iter().find_map(|name| json::number(beside(name)?));
+            let off = beside("switch").and_then(json::text) == Some("Off");
+            json::text(value).filter(|name| *name != "None" && !off).map(|name| (name, weight))
+        };
+        self.inputs(id).map(|(key, value)| (key.as_str(), value)).filter_map(one).collect()
     }
 }
 

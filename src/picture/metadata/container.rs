@@ -82,7 +82,9 @@ fn exif_texts(raw: Vec<u8>, found: &mut Texts) {
         return;
     }
     let Ok(exif) = exif::Reader::new().read_raw(raw) else { return };
-    if let Some(Value::Undefined(comment, _)) = exif.get_field(Tag::UserComment, In::PRIMARY).map(|field| &field.value)
+    // Undefined is its type by the standard; Pillow writes it as bytes.
+    let comment = exif.get_field(Tag::UserComment, In::PRIMARY).map(|field| &field.value);
+    if let Some(Value::Undefined(comment, _) | Value::Byte(comment)) = comment
         && let Some(text) = user_comment(comment, exif.little_endian())
     {
         found.entry(USER_COMMENT.to_owned()).or_insert(text);

@@ -75,6 +75,9 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
+/// What is said of a picture whose noise was drawn on a GPU.
+pub(super) const GPU_NOISE: &str = "the noise of the GPU's generator (the same seed gives another one here)";
+
 /// What is said of a LoRA that the picture was drawn with.
 pub(super) fn lora(name: &str, weight: Option<f64>) -> String {
     let weight = weight.map_or_else(String::new, |weight| format!(":{weight}"));

@@ -3,7 +3,7 @@
 //! 2.
 
 use super::container::Texts;
-use super::found::{Metadata, lora};
+use super::found::{GPU_NOISE, Metadata, lora};
 use super::json;
 use crate::scheduler::SchedulerKind;
 use serde_json::{Map, Value};
@@ -26,16 +26,20 @@ fn third(object: &Map<String, Value>) -> Result<Metadata, String> {
     let field = |name: &str| object.get(name).filter(|value| !value.is_null());
     let text = |name: &str| field(name).and_then(json::text).map(str::to_owned);
     let prompt = text("positive_prompt").ok_or("the metadata of InvokeAI has no positive_prompt")?;
+    // FLUX is told its guidance; a cfg_scale of 1 beside it does nothing.
+    let (cfg, distilled) = (field("cfg_scale").and_then(json::number), field("guidance").and_then(json::number));
     let mut found = Metadata {
         program: "InvokeAI".into(),
         negative: text("negative_prompt"),
         seed: field("seed").and_then(json::whole),
         steps: field("steps").and_then(json::count),
-        guidance: field("cfg_scale").and_then(json::number),
+        guidance: distilled.or(cfg),
         size: field("width").and_then(json::count).zip(field("height").and_then(json::count)),
         model: field("model").and_then(model_name),
         ..Metadata::default()
     };
+    let second = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0);
+    found.not_taken.extend(second.map(|cfg| format!("the guidance by a negative prompt (cfg_scale {cfg})")));
     take_sampler(&mut found, field("scheduler"));
     for (name, of) in [("positive_style_prompt", &Some(prompt.clone())), ("negative_style_prompt", &found.negative)] {
         let style = text(name).filter(|style| Some(style) != of.as_ref());
@@ -54,6 +58,8 @@ fn third(object: &Map<String, Value>) -> Result<Metadata, String> {
     let skip = field("clip_skip").and_then(json::whole).filter(|skip| *skip > 0);
     found.not_taken.extend(skip.map(|skip| format!("clip skip {skip}")));
     found.not_taken.extend(field("refiner_model").map(|_| "the refiner".to_owned()));
+    let on_gpu = found.seed.is_some() && text("rand_device").is_some_and(|device| device != "cpu");
+    found.not_taken.extend(on_gpu.then(|| GPU_NOISE.to_owned()));
     found
         .not_taken
         .extend(field("hrf_enabled").filter(|on| **on == Value::Bool(true)).map(|_| "high resolution fix".into()));

@@ -5,7 +5,7 @@
 //! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
 
 use super::container::{Texts, USER_COMMENT};
-use super::found::{Metadata, lora};
+use super::found::{GPU_NOISE, Metadata, lora};
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 
@@ -57,7 +57,12 @@ fn parameters(text: &str) -> Metadata {
     }
     found.seed = value("Seed").and_then(|seed| seed.parse().ok());
     found.steps = value("Steps").and_then(|steps| steps.parse().ok());
-    found.guidance = value("CFG scale").and_then(|scale| scale.parse().ok());
+    // FLUX is told its guidance (Forge); a CFG scale of 1 beside it does nothing.
+    let number = |name: &str| value(name).and_then(|scale| scale.parse::<f64>().ok());
+    let (cfg, distilled) = (number("CFG scale"), number("Distilled CFG Scale"));
+    found.guidance = distilled.or(cfg);
+    let second = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0);
+    found.not_taken.extend(second.map(|cfg| format!("the guidance by a negative prompt (CFG scale {cfg})")));
     found.size = value("Size").and_then(|size| {
         let (width, height) = size.split_once('x')?;
         Some((width.parse().ok()?, height.parse().ok()?))
@@ -86,7 +91,7 @@ fn parameters(text: &str) -> Metadata {
     found.not_taken.extend(control.then(|| "ControlNet".to_owned()));
     // Its noise is that of the GPU's generator where nothing else is said.
     if found.seed.is_some() && value("RNG") != Some("CPU") {
-        found.not_taken.push("the noise of the GPU's generator (the same seed gives another one here)".into());
+        found.not_taken.push(GPU_NOISE.into());
     }
     found
 }

@@ -56,16 +56,28 @@ function exportPng(source) {
     31,
     'italic',
   );
-  const max = tiesOn() ? tiedMap()?.max || 0 : S.show === 'mattered' ? causalTop(list[0]) : scaleMax(list[0] || null);
+  const max = tiesOn()
+    ? tiedMap()?.max || 0
+    : S.show === 'mattered' && list.length
+      ? causalTop(list[0])
+      : scaleMax(list[0] || null);
+  // Special tokens and the two halves have scales of their own, so that no one number is their top.
+  const painted = list.filter((entry) => layerOf(entry));
+  const scaleOf = (entry) => (entry.special ? entry.key : Boolean(entry.negative));
+  const apart = painted.length > 1 && (S.scale === 'word' || new Set(painted.map(scaleOf)).size > 1);
+  const steps = S.scale === 'steps' ? ' and ' + CALL + 's' : '';
   const whose = tiesOn()
     ? ', on the place’s own scale'
     : S.scale === 'word'
       ? ', each word on its own scale'
-      : onlyNegative(list)
-        ? ', one scale for the negative prompt’s words'
-        : ', one scale for all words';
+      : list.some((entry) => entry.special)
+        ? ', the token’s own scale'
+        : onlyNegative(list)
+          ? ', one scale for the negative prompt’s words' + steps
+          : ', one scale for all words' + steps;
+  const top = apart && !tiesOn() ? 'the top of the scale of each, which are not the same' : percent(max) + whose;
   line(
-    (bare ? '' : '0 to ' + percent(max) + whose + '. ') +
+    (bare ? '' : '0 to ' + top + '. ') +
       (S.show === 'looked' ? 'Attention shows where the model looked, not why.' : ''),
     11,
     48,

@@ -220,7 +220,7 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
     tokens.forEach((_, i) => {
       if (!isStart(i)) {
         looking++;
-        for (const p of values) sunk += p[i * count + chunks.indexOf(chunks[i])];
+        sunk += current[i * count + chunks.indexOf(chunks[i])];
       }
     });
     note.replaceChildren(
@@ -229,7 +229,7 @@ function matrixOf({name, tokens, layers, heads, block}, index) {
         `${S.head < 0 ? 'mean of all heads' : 'head ' + S.head}. ` +
         (S.sink
           ? 'The start token is left out and each row scaled to sum to 1 again. '
-          : `On average a token gives ${percent(sunk / Math.max(1, looking * values.length))} to the start token. `),
+          : `On average a token gives ${percent(sunk / Math.max(1, looking))} to the start token. `),
       honest(),
     );
   });

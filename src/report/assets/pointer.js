@@ -118,7 +118,7 @@ function pointerParts(frame) {
   frame.addEventListener('keydown', (event) => {
     const move = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
     if (move && differing() && !S.differ && move[0]) {
-      set({split: clamp(S.split + 2 * move[0], 0, 100)});
+      set({split: clamp(splitOf(differing()) + 2 * move[0], 0, 100)});
       event.preventDefault();
       return;
     }

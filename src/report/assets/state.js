@@ -221,8 +221,15 @@ const onlyNegative = (list) => list.length > 0 && list.every((entry) => entry.ne
 
 // Heads are stored summed over the steps, and steps averaged over the heads. So a choice of heads
 // means all steps, and a window of steps means all heads.
+
+// A choice with all heads of its layers, as steps are kept; the choice itself where it has them.
+function widened(selection) {
+  const heads = headsOf(selection);
+  const all = heads.map((chosen, s) => (chosen.length ? allHeads(RUN.sites[s]) : []));
+  return heads.every((chosen, s) => chosen.length === all[s].length) ? selection : all;
+}
 function chooseHeads(selection) {
-  const some = selection !== null && selection.some((heads, s) => heads.length && heads.length < RUN.sites[s].heads);
+  const some = widened(selection) !== selection;
   const patch = {selection};
   if (some && !isWhole(S.a, S.b)) {
     Object.assign(patch, {a: 0, b: GROUPS - 1});
@@ -232,28 +239,20 @@ function chooseHeads(selection) {
 }
 function chooseSteps(a, b) {
   const patch = {a: Math.min(a, b), b: Math.max(a, b)};
-  if (!isWhole(patch.a, patch.b) && S.selection !== null) {
-    const widened = S.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
-    if (JSON.stringify(widened) !== JSON.stringify(S.selection)) {
-      patch.selection = widened;
-      notice('Single ' + CALL + 's are kept for all heads together: all heads of the chosen layers are shown.');
-    }
+  const all = isWhole(patch.a, patch.b) ? S.selection : widened(S.selection);
+  if (all !== S.selection) {
+    patch.selection = all;
+    notice('Single ' + CALL + 's are kept for all heads together: all heads of the chosen layers are shown.');
   }
   set(patch);
 }
 // What a choice of heads or of steps would show, for the tile or picture under the pointer.
 function previewHeads(selection) {
-  const some = selection !== null && selection.some((heads, s) => heads.length && heads.length < RUN.sites[s].heads);
+  const some = widened(selection) !== selection;
   set({preview: some ? {selection, a: 0, b: GROUPS - 1} : {selection, a: S.a, b: S.b}});
 }
 function previewSteps(a, b) {
-  set({
-    preview: {
-      selection: S.selection && S.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : [])),
-      a,
-      b,
-    },
-  });
+  set({preview: {selection: isWhole(a, b) ? S.selection : widened(S.selection), a, b}});
 }
 let noticeText = '';
 function notice(text) {
@@ -427,8 +426,7 @@ function readHash() {
         Object.assign(patch, {encoder, layer: Math.max(-1, layer), head: Math.max(-1, head)});
     }
   }
-  if (patch.selection && !isWhole(patch.a, patch.b))
-    patch.selection = patch.selection.map((heads, s) => (heads.length ? allHeads(RUN.sites[s]) : []));
+  if (!isWhole(patch.a, patch.b)) patch.selection = widened(patch.selection);
   if (patch.locked.some((i) => ENTRIES[i].special)) patch.specials = true;
   if (patch.locked.some((i) => ENTRIES[i].probe)) patch.probes = true;
   if (patch.locked.some((i) => ENTRIES[i].little)) patch.little = true;

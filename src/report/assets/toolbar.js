@@ -134,13 +134,15 @@ function viewCommand() {
   const parts = [explainCommand().replace('attnmap explain', 'attnmap view')];
   const list = shown();
   const kept = list.filter((entry) => !entry.negative);
-  if (kept.length !== list.length) return null;
+  // The command line has no name for the padding.
+  if (kept.length !== list.length || kept.some((entry) => entry.key === 'p')) return null;
   if (kept.length)
     parts.push(
       '--words',
       quotedWord(kept.map((entry) => (entry.special ? '<' + entry.label + '>' : nameOf(entry))).join(',')),
     );
-  if (S.selection !== null || !isWhole(S.a, S.b)) {
+  // Without a choice of layers `view` has the run's own maps at the chosen steps, as the page has.
+  if (S.selection !== null || (!OWN && !isWhole(S.a, S.b))) {
     const chosen = headsOf(S.selection)
       .map((heads, s) => ({heads, site: RUN.sites[s]}))
       .filter((c) => c.heads.length);
@@ -152,8 +154,8 @@ function viewCommand() {
       quotedWord(chosen.length === RUN.sites.length ? 'down,mid,up' : chosen.map((c) => c.site.path).join(',')),
     );
     if (!whole) parts.push('--heads', ranges(chosen[0].heads).replaceAll('–', '-').replaceAll(' ', ''));
-    if (!isWhole(S.a, S.b)) parts.push('--steps-window', firstStep(S.a) + '-' + lastStep(S.b));
   }
+  if (!isWhole(S.a, S.b)) parts.push('--steps-window', firstStep(S.a) + '-' + lastStep(S.b));
   if (!isRuns) parts.push('--encoder', ENCODER);
   const display = [
     ['--style', S.style, 'heat'],

@@ -212,8 +212,16 @@ function promptPanel() {
   });
 
   const number = (node) => (node.input.value === '' ? null : Number(node.input.value));
+  // A field of numbers says '' of what is none, and the run would be made without it.
+  const misread = () => {
+    const whole = [steps, width, height].find(({input}) => input.validity.badInput || !/^\d*$/.test(input.value));
+    if (whole) return whole.textContent + ': a whole number, or nothing for the checkpoint’s own';
+    return guidance.input.validity.badInput ? 'Guidance: a number, or nothing for the checkpoint’s own' : '';
+  };
   async function go() {
-    complain('');
+    const wrong = misread();
+    complain(wrong);
+    if (wrong) return;
     try {
       await ask('jobs', {
         kind: 'run',

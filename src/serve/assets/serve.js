@@ -77,22 +77,46 @@ function start() {
     }
   });
 
-  const events = new EventSource('events');
+  const heard = [];
+  const on = (name, then) => heard.push([name, then]);
   // One event after the other: what is done for one may wait for a picture, and the next sets out
   // from it.
   let last = Promise.resolve();
-  const on = (name, then) =>
-    events.addEventListener(name, (event) => {
-      const data = JSON.parse(event.data);
-      last = last.then(() => then(data)).catch((problem) => complain(problem.message));
+  let events = null;
+  let lost = false;
+  // A browser has six connections to a server for all its tabs. If each tab listened for ever, none
+  // would be left for the seventh. So tabs out of sight listen only while jobs run.
+  const listen = () => {
+    if (document.hidden && !S.running && !S.waiting.length) {
+      if (events) events.close();
+      events = null;
+      return;
+    }
+    if (events) return;
+    events = new EventSource('events');
+    for (const [name, then] of heard)
+      events.addEventListener(name, (event) => {
+        const data = JSON.parse(event.data);
+        last = last.then(() => then(data)).catch((problem) => complain(problem.message));
+      });
+    events.addEventListener('error', () => {
+      lost = true;
+      complain('attnmap serve does not answer; start it again and open the address that it prints');
     });
-  events.addEventListener('error', () =>
-    complain('attnmap serve does not answer; start it again and open the address that it prints'),
-  );
-  events.addEventListener('open', () => complain(''));
+    events.addEventListener('open', () => {
+      if (lost) complain('');
+      lost = false;
+    });
+  };
   let first = true;
   on('state', (state) => {
-    set({...state});
+    const before = S.history.length ? S.history[0].run : null;
+    // What ended while this page did not hear of it is not forming any more.
+    const ended = S.live && !(state.running && state.running.job === S.live.job);
+    set({...state, live: ended ? null : S.live});
+    listen();
+    const newer = !first && visible()[0];
+    if (newer && newer.run !== before) look(newer.run);
     if (first) {
       first = false;
       const newest = visible()[0];
@@ -103,7 +127,10 @@ function start() {
       document.documentElement.dataset.ready = 'true';
     }
   });
-  on('queue', ({running, waiting}) => set({running, waiting}));
+  on('queue', ({running, waiting}) => {
+    set({running, waiting});
+    listen();
+  });
   on('pinned', ({run}) => {
     set({pinned: run});
     if (run && S.b && S.b.run !== run) show(run, S.b.run);
@@ -192,6 +219,8 @@ function start() {
     over(job);
     complain(error);
   });
+  document.addEventListener('visibilitychange', listen);
+  listen();
 
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey && event.key === 'Enter') {
