@@ -4,6 +4,7 @@
 use super::compute::{contrast, filler_peak, is_neglect};
 use super::expect::Outcome;
 use super::lexicon::{self, Role};
+use super::things::with_tokens;
 use super::{Context, Facts, Relation, facts};
 use crate::heatmap::{Aggregate, Heatmaps, Point, SavedAggregate};
 use crate::trace::{CheckpointInfo, Grid, WordInfo, bare};
@@ -382,8 +383,7 @@ fn of_things(word: &WordInfo, words: &[WordInfo]) -> WordInfo {
     let within = |single: &&WordInfo| word.start <= single.start && single.end <= word.end;
     let things = words.iter().filter(within).filter(|single| lexicon::names_a_thing(&single.text));
     let of_things: Vec<usize> = things.flat_map(|thing| thing.tokens.iter().copied()).collect();
-    let tokens: Vec<usize> = word.tokens.iter().filter(|token| of_things.contains(token)).copied().collect();
-    WordInfo { tokens: if tokens.is_empty() { word.tokens.clone() } else { tokens }, ..word.clone() }
+    with_tokens(word, &of_things)
 }
 
 /// How likely it is that of `count` fair coins as many as `there`, or more, fall on one side,

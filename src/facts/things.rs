@@ -15,7 +15,12 @@ pub(crate) fn of_its_things(prompt: &PromptInfo, word: &WordInfo) -> WordInfo {
     };
     let things: Vec<_> = text.split_whitespace().filter(|piece| names_a_thing(piece)).map(place).collect();
     let of_things: Vec<usize> = things.iter().flat_map(|thing| prompt.tokens_within(thing)).collect();
-    let tokens: Vec<usize> = word.tokens.iter().filter(|token| of_things.contains(token)).copied().collect();
+    with_tokens(word, &of_things)
+}
+
+/// `word` with those of its tokens that are among `some`; as it is where none of them is.
+pub(super) fn with_tokens(word: &WordInfo, some: &[usize]) -> WordInfo {
+    let tokens: Vec<usize> = word.tokens.iter().filter(|token| some.contains(token)).copied().collect();
     WordInfo { tokens: if tokens.is_empty() { word.tokens.clone() } else { tokens }, ..word.clone() }
 }
 

@@ -6,7 +6,7 @@
 //! its texts and numbers.
 
 use super::container::{Texts, USER_COMMENT};
-use super::found::{LONGEST, Metadata, lora};
+use super::found::{self, LONGEST, Metadata, lora};
 use super::json;
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
@@ -100,16 +100,13 @@ impl<'a> Graph<'a> {
         let seed = source("seed", noise).or_else(|| source("noise_seed", noise));
         let steps = source("steps", sigmas).or_else(|| source("total_steps", sigmas));
         let cfg = source("cfg", Some(guider)).as_ref().and_then(json::number);
-        // FLUX is told its guidance; a cfg of 1 beside it does nothing.
-        let distilled = self.distilled.get();
-        if let Some(cfg) = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0) {
-            self.leave(format!("the guidance by a negative prompt (cfg {cfg})"));
-        }
+        let (guidance, second) = found::guidance(cfg, self.distilled.get(), "cfg");
+        second.into_iter().for_each(|second| self.leave(second));
         let mut found = Metadata {
             program: "ComfyUI".into(),
             seed: seed.as_ref().and_then(json::whole),
             steps: steps.as_ref().and_then(json::count),
-            guidance: distilled.or(cfg),
+            guidance,
             ..Metadata::default()
         };
         self.take_sampler(sampler, &mut found);

@@ -75,6 +75,13 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
+/// The guidance of a picture, and what of it is not taken. FLUX is told its guidance (`distilled`);
+/// a `cfg` of 1 beside it does nothing. `name` is what the program calls that one.
+pub(super) fn guidance(cfg: Option<f64>, distilled: Option<f64>, name: &str) -> (Option<f64>, Option<String>) {
+    let second = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0);
+    (distilled.or(cfg), second.map(|cfg| format!("the guidance by a negative prompt ({name} {cfg})")))
+}
+
 /// What is said of a picture whose noise was drawn on a GPU.
 pub(super) const GPU_NOISE: &str = "the noise of the GPU's generator (the same seed gives another one here)";
 

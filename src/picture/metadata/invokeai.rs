@@ -3,7 +3,7 @@
 //! 2.
 
 use super::container::Texts;
-use super::found::{GPU_NOISE, Metadata, lora};
+use super::found::{self, GPU_NOISE, Metadata, lora};
 use super::json;
 use crate::scheduler::SchedulerKind;
 use serde_json::{Map, Value};
@@ -26,20 +26,19 @@ fn third(object: &Map<String, Value>) -> Result<Metadata, String> {
     let field = |name: &str| object.get(name).filter(|value| !value.is_null());
     let text = |name: &str| field(name).and_then(json::text).map(str::to_owned);
     let prompt = text("positive_prompt").ok_or("the metadata of InvokeAI has no positive_prompt")?;
-    // FLUX is told its guidance; a cfg_scale of 1 beside it does nothing.
-    let (cfg, distilled) = (field("cfg_scale").and_then(json::number), field("guidance").and_then(json::number));
+    let number = |name: &str| field(name).and_then(json::number);
+    let (guidance, second) = found::guidance(number("cfg_scale"), number("guidance"), "cfg_scale");
     let mut found = Metadata {
         program: "InvokeAI".into(),
         negative: text("negative_prompt"),
         seed: field("seed").and_then(json::whole),
         steps: field("steps").and_then(json::count),
-        guidance: distilled.or(cfg),
+        guidance,
         size: field("width").and_then(json::count).zip(field("height").and_then(json::count)),
         model: field("model").and_then(model_name),
         ..Metadata::default()
     };
-    let second = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0);
-    found.not_taken.extend(second.map(|cfg| format!("the guidance by a negative prompt (cfg_scale {cfg})")));
+    found.not_taken.extend(second);
     take_sampler(&mut found, field("scheduler"));
     for (name, of) in [("positive_style_prompt", &Some(prompt.clone())), ("negative_style_prompt", &found.negative)] {
         let style = text(name).filter(|style| Some(style) != of.as_ref());

@@ -5,7 +5,7 @@
 //! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
 
 use super::container::{Texts, USER_COMMENT};
-use super::found::{GPU_NOISE, Metadata, lora};
+use super::found::{self, GPU_NOISE, Metadata, lora};
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 
@@ -57,12 +57,10 @@ fn parameters(text: &str) -> Metadata {
     }
     found.seed = value("Seed").and_then(|seed| seed.parse().ok());
     found.steps = value("Steps").and_then(|steps| steps.parse().ok());
-    // FLUX is told its guidance (Forge); a CFG scale of 1 beside it does nothing.
     let number = |name: &str| value(name).and_then(|scale| scale.parse::<f64>().ok());
-    let (cfg, distilled) = (number("CFG scale"), number("Distilled CFG Scale"));
-    found.guidance = distilled.or(cfg);
-    let second = cfg.filter(|cfg| distilled.is_some() && *cfg != 1.0);
-    found.not_taken.extend(second.map(|cfg| format!("the guidance by a negative prompt (CFG scale {cfg})")));
+    let (guidance, second) = found::guidance(number("CFG scale"), number("Distilled CFG Scale"), "CFG scale");
+    found.guidance = guidance;
+    found.not_taken.extend(second);
     found.size = value("Size").and_then(|size| {
         let (width, height) = size.split_once('x')?;
         Some((width.parse().ok()?, height.parse().ok()?))

@@ -271,25 +271,12 @@ function between() {
     oninput: () => set({split: Number(slider.value)}),
   });
   const ends = el('div', {class: 'ab'}, el('span', {text: 'A'}), slider, el('span', {text: 'B'}));
-  let dragging = false;
-  const drag = (event) => {
-    const r = frame.getBoundingClientRect();
-    set({split: Math.round(Math.min(100, Math.max(0, (100 * (event.clientX - r.left)) / r.width)))});
-  };
-  frame.addEventListener('pointerdown', (event) => {
-    if (showing() === 'slider' && event.button === 0) {
-      dragging = true;
-      frame.setPointerCapture(event.pointerId);
-      drag(event);
-    }
-  });
-  frame.addEventListener('pointermove', (event) => {
-    if (dragging) drag(event);
-  });
-  for (const end of ['pointerup', 'pointercancel'])
-    frame.addEventListener(end, () => {
-      dragging = false;
-    });
+  dragBorder(
+    frame,
+    border,
+    () => frame,
+    (split) => set({split}),
+  );
   const apart = () => {
     const [a, b] = SIDES.map((side) => sample(side, W, H));
     const values = new Float32Array(W * H);
