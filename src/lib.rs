@@ -82,4 +82,4 @@ pub mod why;
 
 pub use error::{Error, Result};
 pub use figures::percent;
-pub use text::{in_quotes, one_line, printable};
+pub use text::{in_quotes, one_line, plural, printable};

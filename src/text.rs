@@ -31,6 +31,15 @@ pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// How many of the `thing`, whose plural ends in `s`.
+///
+/// ```
+/// assert_eq!((attnmap::plural(1, "seed"), attnmap::plural(0, "seed")), ("1 seed".into(), "0 seeds".into()));
+/// ```
+pub fn plural(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `bytes` as digits, two per byte, e.g. of a digest that names something.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -11,7 +11,6 @@ use super::weights::WeightFile;
 use crate::argument::{self, Argument};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,33 +71,24 @@ impl AdapterKind {
     }
 
     fn fetch(self, named: &Named, options: &HubOptions, progress: Told) -> Result<PathBuf> {
-        let repository = |repo, revision| hub::Repository { repo, revision };
-        let (repo, revision, name, path) = match named {
-            Named::File(HubFile { repo, revision, file }) => {
-                let at = repository(repo, revision.as_deref());
-                (repo, revision, file.clone(), hub::file(at, file, options, progress.clone())?)
-            }
-            Named::Repository { repo, revision } => {
-                let at = repository(repo, revision.as_deref());
-                let end = hub_name::at(revision.as_deref());
-                let form = |name: &str| format!("{repo}/{name}{end}");
-                let picked = RefCell::new(String::new());
-                let pick = |names: &[String]| -> Result<String, String> {
-                    let name = self.pick(names, &form)?;
-                    picked.borrow_mut().clone_from(&name);
-                    Ok(name)
-                };
-                let path = hub::picked(at, &pick, options, progress.clone())?;
-                (repo, revision, picked.into_inner(), path)
-            }
+        let (Named::File(HubFile { repo, revision, .. }) | Named::Repository { repo, revision }) = named;
+        let at = hub::Repository { repo, revision: revision.as_deref() };
+        let form = |name: &str| format!("{repo}/{name}{}", hub_name::at(revision.as_deref()));
+        let meant = |names: &[String]| match named {
+            Named::File(HubFile { file, .. }) => Ok(file.clone()),
+            Named::Repository { .. } => self.pick(names, &form),
         };
-        // PEFT keeps the scale in a file beside its own; where it has none, all scales are 1.
-        let folder = name.strip_suffix(PEFT_FILE).filter(|folder| folder.is_empty() || folder.ends_with('/'));
-        if let Some(folder) = folder
-            && !path.with_file_name(PEFT_CONFIG).is_file()
-        {
-            let config = format!("{folder}{PEFT_CONFIG}");
-            let _ = hub::file(repository(repo, revision.as_deref()), &config, options, progress);
+        let path = match named {
+            Named::File(HubFile { file, .. }) => hub::file(at, file, options, progress.clone())?,
+            Named::Repository { .. } => hub::picked(at, &meant, options, progress.clone())?,
+        };
+        // PEFT keeps the scale in a file beside its own.
+        if path.ends_with(PEFT_FILE) && !path.with_file_name(PEFT_CONFIG).is_file() {
+            let beside = |names: &[String]| {
+                let name = meant(names).ok()?;
+                Some(format!("{}{PEFT_CONFIG}", name.strip_suffix(PEFT_FILE)?))
+            };
+            hub::picked_if_any(at, &beside, options, progress)?;
         }
         Ok(path)
     }
@@ -164,14 +154,15 @@ pub(super) fn open(path: &Path, argument: Argument) -> Result<Arc<WeightFile>> {
     Ok(Arc::new(WeightFile::open(&folder, &name)?))
 }
 
-/// What tells adapters apart in a digest.
-pub(super) fn fingerprint(file: &WeightFile, weight: f64) -> Vec<u8> {
+/// What tells adapters apart in a digest; `settings` are those of a file beside it, if any.
+pub(super) fn fingerprint(file: &WeightFile, weight: f64, settings: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
     file.fingerprint(file.names(), &mut |bytes| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     });
     hash.update(weight.to_le_bytes());
+    hash.update(settings);
     hash.finalize().to_vec()
 }
 

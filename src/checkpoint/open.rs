@@ -201,15 +201,15 @@ impl Checkpoint {
         let layers = if changes.loras.is_empty() { Layers::default() } else { self.layers() };
         for lora in &changes.loras {
             let found = Lora { file: find(adapter::LORA, &lora.file)?, ..*lora };
-            let (file, warning) = found.changes(&layers, &self.id, &mut adapters)?;
-            self.warnings.extend(warning);
-            self.adapted.push(adapter::fingerprint(&file, lora.weight));
+            let applied = found.changes(&layers, &self.id, &mut adapters)?;
+            self.warnings.extend(applied.warnings);
+            self.adapted.push(adapter::fingerprint(&applied.file, lora.weight, &applied.beside));
         }
         for embedding in &changes.embeddings {
             let found = Embedding { file: find(adapter::EMBEDDING, &embedding.file)?, ..embedding.clone() };
             let (word, file) = found.changes(&mut self.embedding_targets(), &mut adapters)?;
             let word = AddedWord { file: embedding.file.clone(), ..word };
-            self.adapted.push(adapter::fingerprint(&file, 1.0));
+            self.adapted.push(adapter::fingerprint(&file, 1.0, &[]));
             if let Some(known) = &mut self.defaults.vocabulary {
                 known.push(word.word.clone());
             }

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::argument::{Argument, MASK, REGION, RUN};
+use attnmap::argument::{Argument, MASK, REGION};
 use attnmap::evidence::Evidence;
 use attnmap::evidence::cause;
 use attnmap::facts::region::{Place, Region, RegionWord, by_cause, rank};
 use attnmap::facts::versus::versus;
-use attnmap::files::{Target, check_own};
+use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::picture;
 use attnmap::run::{Run, VersusFiles, draw_versus};
@@ -204,7 +204,7 @@ fn test(
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let Some(explanation) = cause::missing(run, how, words)? else { return Ok(()) };
-    check_own(&run.folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(&run.folder)?;
     let mut pipeline = args.model.load_of(&run.record, terminal)?;
     let cost = explanation.cost(&pipeline);
     print::note(format!("testing words first, {cost}"));

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use attnmap::argument::{Argument, RUN, WORD};
+use attnmap::argument::{Argument, WORD};
 use attnmap::attribution::{
     AttributionQuestion, AttributionTarget, Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method,
     POINTS, RegionAttribution, RemadeRun, attribute, check_run, rows, seen, word_place,
@@ -12,7 +12,6 @@ use attnmap::evidence::Evidence;
 use attnmap::evidence::shapley::MOST;
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::{Place, rank};
-use attnmap::files::check_own;
 use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Pipeline};
 use attnmap::run::Run;
@@ -139,7 +138,7 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     let players = players(args, &prompt.words, |text| prompt.select(text))?;
     let mut known = Attributions::read(&run.folder)?;
-    check_own(&run.folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(&run.folder)?;
 
     let choice = args.model.over(CheckpointChoice::of_run(&run.record)?)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;

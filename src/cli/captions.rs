@@ -10,6 +10,7 @@ use attnmap::facts::{Coverage, Covered};
 use attnmap::files::Target;
 use attnmap::gallery::{Captioned, GalleryEvent, Looks, check_folder, goes_on, read_captioned, settle};
 use attnmap::heatmap::Aggregate;
+use attnmap::plural;
 use attnmap::render::Display;
 use attnmap::run;
 use attnmap::trace::{Grid, PromptInfo};
@@ -130,7 +131,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         print::stdout(format!("{}\n{line}\n{files}\n", table(&coverage)).as_bytes())?;
     }
     if outcome.failed > 0 {
-        anyhow::bail!("{} pictures could not be looked at; the same command tries them again", outcome.failed);
+        anyhow::bail!("{} could not be looked at; the same command tries again", plural(outcome.failed, "picture"));
     }
     Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures", "as expected")
 }

@@ -1,6 +1,6 @@
 //! `attnmap check`: run folders against their written format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attnmap::run;
 use clap::Args;
@@ -33,12 +33,21 @@ Examples:
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut checked = Vec::new();
     let (mut lines, mut wrong) = (String::new(), 0);
-    let folders = match args.runs.as_slice() {
-        [] => vec![run_folder(None)?],
-        given => given.iter().map(|given| run_folder(Some(given))).collect::<Result<_, _>>()?,
+    let given: Vec<Option<&Path>> = match args.runs.as_slice() {
+        [] => vec![None],
+        given => given.iter().map(|given| Some(given.as_path())).collect(),
     };
-    for folder in &folders {
-        let faults = run::check(folder)?;
+    // What is no run is told of at the end: what was found of the others is not lost.
+    let mut refused = Vec::new();
+    for given in given {
+        let found = run_folder(given).and_then(|folder| Ok((run::check(&folder)?, folder)));
+        let (faults, folder) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                refused.push(error);
+                continue;
+            }
+        };
         wrong += faults.len();
         for fault in &faults {
             let line = format!("{}: {}", folder.join(&fault.file).display(), fault.reason);
@@ -54,7 +63,13 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     if args.json {
         lines = serde_json::to_string_pretty(&checked)? + "\n";
     }
-    print::stdout(lines.as_bytes())?;
+    if !checked.is_empty() {
+        print::stdout(lines.as_bytes())?;
+    }
+    if let Some(last) = refused.pop() {
+        refused.iter().for_each(|error| print::warn(error.to_string()));
+        return Err(last.into());
+    }
     match wrong {
         0 => Ok(()),
         1 => Err(anyhow::anyhow!("one thing is wrong")),

@@ -7,6 +7,7 @@ use attnmap::argument::LORA;
 use attnmap::checkpoint::{AddedWord, Changes, Embedding, Lora, PREDICTIONS, Source};
 use attnmap::evidence::check_checkpoint;
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, MemoryPlan, Pipeline, device_named, dtype_named};
+use attnmap::plural;
 use attnmap::run::RunRecord;
 use candle_core::DType;
 use clap::Args;
@@ -205,7 +206,7 @@ pub fn load(choice: &CheckpointChoice, size: Option<[usize; 2]>, terminal: &Term
     spinner.finish_and_clear();
     let pipeline = pipeline?;
     for AddedWord { word, ids, file } in pipeline.added_words() {
-        let vectors = if ids.len() == 1 { "1 vector".to_owned() } else { format!("{} vectors", ids.len()) };
+        let vectors = plural(ids.len(), "vector");
         print::note(format!("--embedding {}: its word in prompts is {word} ({vectors})", file.display()));
     }
     Ok(pipeline)

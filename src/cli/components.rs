@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use attnmap::argument::RUN;
 use attnmap::components::{Component, Components, MOST, factorise, head_maps};
-use attnmap::files::check_own;
 use attnmap::run::{Run, write_components};
 use attnmap::trace::Half;
 use attnmap::{Error, Result};
@@ -50,7 +48,7 @@ Examples:
 /// Runs the command.
 pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
-    check_own(&run.folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(&run.folder)?;
     let (trace, image) = run.read()?;
     let words = match &args.words {
         Some(words) => trace.select(Half::Conditional, words)?,

@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use attnmap::argument::RUN;
 use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
-use attnmap::files::{Target, check_own};
+use attnmap::files::Target;
 use attnmap::maker::Maker;
 use attnmap::pipeline::{CheckpointChoice, Pipeline, RecordOptions};
 use attnmap::prompt::WordWeights;
@@ -170,7 +169,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         return show(args, folder, &known);
     }
-    check_own(&folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(folder)?;
     explanation.check_room()?;
     let replaced = explanation.replaces();
     if explanation.run().record.by != own {

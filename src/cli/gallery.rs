@@ -23,6 +23,7 @@ use attnmap::gallery::{
 };
 use attnmap::heatmap::{Aggregate, QuerySource};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Options, Pipeline};
+use attnmap::plural;
 use attnmap::prompt::{Prompt, Syntax, WordWeights};
 use attnmap::render::Display;
 use attnmap::run::{self, Sampling};
@@ -206,7 +207,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     if let Some(folder) = &args.index {
         let cells = write_index(folder)?;
-        return report(args, folder, json!({"cells": cells}), &format!("{cells} cells"));
+        return report(args, folder, json!({"cells": cells}), &plural(cells, "cell"));
     }
     if let Some(folder) = args.prompts.as_ref().filter(|folder| args.shares() && folder.is_dir()) {
         inert::alone(&terminal.given, &SHARING, "a gallery is shared as it is; leave it out")
@@ -285,8 +286,8 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     report(args, out, facts, &line)?;
     if outcome.failed > 0 {
         anyhow::bail!(
-            "{} cells could not be made; the page lists them, and the same command tries them again",
-            outcome.failed
+            "{} could not be made; the page has why, and the same command tries again",
+            plural(outcome.failed, "cell")
         );
     }
     Unmet::count(expected.unmet, expected.met + expected.unmet, "images", "as expected")
@@ -310,7 +311,7 @@ fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow
     if let Some(file) = &args.sheet {
         let [file] = Target::named(file, args.force).files([""]).map_err(|error| error.named(SHEET))?;
         let count = write_sheet(folder, &file)?;
-        lines.push(format!("{}  {count} images", file.display()));
+        lines.push(format!("{}  {}", file.display(), plural(count, "image")));
         all["sheet"] = json!(file);
     }
     if let Some(file) = &args.pack {

@@ -10,6 +10,7 @@ use attnmap::checkpoint::{
     cached_pipelines,
 };
 use attnmap::pipeline::{LoadOptions, MemoryPlan, PartMemory};
+use attnmap::plural;
 use attnmap::trace::AttentionKind;
 use candle_core::DType;
 use serde_json::{Value, json};
@@ -226,7 +227,7 @@ fn page(found: &Description) -> String {
         row("not used", unused.join(", "));
     }
     for word in &found.words {
-        let vectors = if word.vectors == 1 { "1 vector".to_owned() } else { format!("{} vectors", word.vectors) };
+        let vectors = plural(word.vectors, "vector");
         row("word", format!("{} ({vectors}), from --embedding {}", word.word, word.file));
     }
     for warning in &found.warnings {

@@ -3,10 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use attnmap::argument::{RUN, WORDS};
+use attnmap::argument::WORDS;
 use attnmap::evidence::asked;
 use attnmap::evidence::options_of;
-use attnmap::files::check_own;
 use attnmap::report;
 use attnmap::run::Run;
 use clap::Args;
@@ -62,7 +61,7 @@ pub fn run(args: &ProbeCommandArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return show(args, &run);
     }
     asked::check_kind(&run)?;
-    check_own(&run.folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(&run.folder)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;
     for probe in &new {
         pipeline.probe(probe).map_err(|error| error.named(WORDS))?;

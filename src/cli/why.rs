@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use attnmap::argument::{AT, BOX, RUN};
+use attnmap::argument::{AT, BOX};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions};
 use attnmap::run::Run;
 use attnmap::trace::{By, Grid};
@@ -114,7 +114,7 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
         }
         return show(args, &question, &known);
     }
-    attnmap::files::check_own(&question.run().folder.join("report.html"), RUN)?;
+    attnmap::report::check_room(&question.run().folder)?;
     let pipeline = args.model.load_of(&question.run().record, terminal)?;
     let made = if args.force { 0.0 } else { question.made()? };
     print::note(cost(&question, args.budget, made));

@@ -41,6 +41,16 @@ pub fn write_file(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<(
     write().map_err(Error::io(path))
 }
 
+/// Checks that files can be made in `folder`, before long work whose outcome goes there.
+///
+/// # Errors
+/// [`Error::Io`] naming `folder`.
+pub fn check_writable(folder: &Path) -> Result<()> {
+    let partial = Partial::beside(&folder.join("room"));
+    let _open = GATE.read().unwrap_or_else(PoisonError::into_inner);
+    File::create_new(&partial.0).map(drop).map_err(Error::io(folder))
+}
+
 /// Writes `value` as indented JSON with a line end, as [`write_file`] does.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ mod target;
 pub(crate) mod tensors;
 
 pub(crate) use atomic::Partial;
-pub use atomic::{abandon, write_file, write_json, write_new_file};
+pub use atomic::{abandon, check_writable, write_file, write_json, write_new_file};
 pub use input::{open, read};
 pub(crate) use leftover::sweep;
 pub(crate) use own::page_mark;

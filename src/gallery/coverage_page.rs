@@ -8,7 +8,7 @@ use crate::argument::OUT;
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};
 use crate::report::sweep_document;
-use crate::{Result, files};
+use crate::{Result, files, plural};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeMap;
@@ -32,7 +32,6 @@ pub(super) fn write(folder: &Path, coverage: &Coverage, cells: &BTreeMap<String,
 }
 
 fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
-    let count = coverage.pictures;
     let rows: String = coverage.words.iter().map(row).collect();
     let missing: String =
         coverage.words.iter().filter(|word| !word.missing.is_empty()).map(|word| lacking(word, cells)).collect();
@@ -40,10 +39,10 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
         true => "<p>Every word that is judged was found in each picture of its captions.</p>".to_owned(),
         false => missing,
     };
-    let pictures = if count == 1 { "picture" } else { "pictures" };
+    let pictures = plural(coverage.pictures, "picture");
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
-         <span>{count} {pictures} · <a href=\"index.html\">all of them</a></span></p>\
+         <span>{pictures} · <a href=\"index.html\">all of them</a></span></p>\
          <h1>Which caption words are found</h1></header>\n\
          <section><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in numbers\"><table>\
          <caption>How many captions have a word, in how many of their pictures it is found, and where its map lies; \
@@ -60,7 +59,7 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
         limit = crate::facts::NEGLECT,
         version = env!("CARGO_PKG_VERSION"),
     );
-    sweep_document(&format!("Coverage of {count} {pictures} · attnmap"), &body)
+    sweep_document(&format!("Coverage of {pictures} · attnmap"), &body)
 }
 
 fn row(word: &Covered) -> String {

@@ -6,6 +6,7 @@ use super::folder::{CELLS, Failure};
 use super::index_cell::{IndexCell, NOTES};
 use super::plan::Cell;
 use crate::files::MARK;
+use crate::plural;
 use crate::report::{embed_json, gallery_document};
 use crate::run::Sampling;
 use serde_json::{Map, Value, json};
@@ -171,7 +172,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usi
         "version": MARK,
         "coverage": cells.iter().any(|cell| cell.facts.cell.look.is_some()).then_some(super::coverage_page::PAGE),
     });
-    gallery_document(&format!("{} images · attnmap", cells.len()), &embed_json(&data))
+    gallery_document(&format!("{} · attnmap", plural(cells.len(), "image")), &embed_json(&data))
 }
 
 /// Four significant digits; `null` for what is no number.

@@ -288,7 +288,8 @@ impl Looks<'_> {
 
     /// The command that looks at one picture alone.
     fn command(&self, cell: &Cell, file: &str) -> String {
-        let mut words = vec!["attnmap trace".to_owned(), run::quoted(file)];
+        let file = if file.starts_with('-') { format!("./{file}") } else { file.to_owned() };
+        let mut words = vec!["attnmap trace".to_owned(), run::quoted(&file)];
         words.push(format!("--caption {}", run::quoted(&cell.prompt)));
         if cell.model != "embedded" {
             words.push(format!("--model {}", run::quoted(&cell.model)));

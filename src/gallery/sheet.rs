@@ -7,7 +7,7 @@ use super::index_cell::IndexCell;
 use super::index_page::differing;
 use crate::argument::SHEET;
 use crate::render::{GridPicture, PictureGrid, Typesetter, picture_grid, write_png};
-use crate::{Error, Result, picture};
+use crate::{Error, Result, picture, plural};
 use std::path::Path;
 
 /// Pictures of a sheet, at most: beyond that nobody can look at it, and no program opens it.
@@ -23,7 +23,7 @@ const MOST: usize = 4_000;
 pub fn write_sheet(folder: &Path, path: &Path) -> Result<usize> {
     let (cells, _) = read_cells(folder)?;
     if cells.is_empty() || cells.len() > MOST {
-        let reason = format!("{} has {} cells; a sheet shows 1 to {MOST}", folder.display(), cells.len());
+        let reason = format!("{} has {}; a sheet shows 1 to {MOST}", folder.display(), plural(cells.len(), "cell"));
         return Err(Error::argument(SHEET, reason));
     }
     let grid = arrange(&cells, |cell| {
@@ -68,7 +68,7 @@ fn arrange(cells: &[IndexCell], picture: impl Fn(&IndexCell) -> Result<GridPictu
         row[across] = Some(picture(cell)?);
     }
     let one_prompt = !axes.iter().any(|axis| axis.name == "prompt");
-    let title = if one_prompt { cells[0].facts.cell.prompt.clone() } else { format!("{} images", cells.len()) };
+    let title = if one_prompt { cells[0].facts.cell.prompt.clone() } else { plural(cells.len(), "image") };
     let subtitle = cells[0].facts.cell.checkpoint_label();
     let note = "Made by attnmap".to_owned();
     Ok(PictureGrid { title, subtitle, note, columns, rows })

@@ -21,7 +21,7 @@ use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use crate::run::{RunRecord, map_options, run_name, sweep_name};
 use crate::trace::{CheckpointInfo, PromptInfo, WordInfo, probe_words};
-use crate::{Error, Result};
+use crate::{Error, Result, plural};
 
 /// A sweep's folder: one whose `sweep.json` reads as one.
 pub const SWEEP: Kind = Kind {
@@ -214,7 +214,8 @@ impl Swept {
         let tiles: Vec<Tile> = tiles
             .map(|(((label, share), overlay), map)| Tile { label, overlay, top, peak: highest(map), share: *share })
             .collect();
-        let subtitle = format!("mean over {} seeds  ·  {}", self.found.seeds.len(), self.found.about.how.aggregate);
+        let subtitle =
+            format!("mean over {}  ·  {}", plural(self.found.seeds.len(), "seed"), self.found.about.how.aggregate);
         let note = "Image and maps are means over all seeds; one colour scale for all words. Attention shows where \
         the model looked, not why.";
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };

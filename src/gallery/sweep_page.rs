@@ -3,6 +3,7 @@
 
 use crate::facts::lexicon::Role;
 use crate::facts::sweep::{Sweep, WordSweep};
+use crate::plural;
 use crate::report::sweep_document;
 use crate::trace::Grid;
 use html_escape::{encode_double_quoted_attribute, encode_text};
@@ -27,7 +28,7 @@ pub(super) struct Around<'a> {
 
 /// The whole page.
 pub(super) fn page(found: &Sweep, around: &Around) -> String {
-    let (prompt, count) = (encode_text(&found.about.prompt), found.seeds.len());
+    let (prompt, drawn) = (encode_text(&found.about.prompt), plural(found.seeds.len(), "seed"));
     let told = || found.words.iter().filter(|word| word.role != Role::Filler);
     let habits: String = told()
         .filter(|word| word.has_a_place())
@@ -49,7 +50,7 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let rows: String = found.words.iter().map(|word| row(word, around)).collect();
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
-         <span>{count} seeds · {checkpoint} · {width}×{height}</span></p><h1 dir=\"auto\">{prompt}</h1></header>\n\
+         <span>{drawn} · {checkpoint} · {width}×{height}</span></p><h1 dir=\"auto\">{prompt}</h1></header>\n\
          <section><h2>A habit of the prompt, or an accident of the seed</h2><ul \
 class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"note\">A word has a habit where its map lies on one side more often than chance would put it there \
@@ -76,7 +77,7 @@ class=\"habits\">{expected}{habits}{stated}</ul>\
         command = encode_text(around.command),
         version = env!("CARGO_PKG_VERSION"),
     );
-    sweep_document(&format!("{} · {count} seeds · attnmap", found.about.prompt), &body)
+    sweep_document(&format!("{} · {drawn} · attnmap", found.about.prompt), &body)
 }
 
 /// One word's centres over the mean image.

@@ -118,10 +118,13 @@ impl Tokenizer {
             let refuse = |reason: String| Err(Error::argument(EMBEDDING, reason));
             let known = |token: &str| self.pipeline.token_to_id(token).is_some();
             if known(word) || known(&format!("{}</w>", normalized(word))) {
-                return refuse(format!(
-                    "the vocabulary has {} already; name another word: FILE.safetensors:<{word}>",
-                    crate::in_quotes(word)
-                ));
+                let free = if word.starts_with('<') {
+                    format!("<{}-2>", word.trim_matches(['<', '>']))
+                } else {
+                    format!("<{word}>")
+                };
+                let word = crate::in_quotes(word);
+                return refuse(format!("the vocabulary has {word} already; name another: FILE.safetensors:{free}"));
             }
             let whole = word.chars().all(|c| c.is_alphanumeric() || c == '_');
             let token = AddedToken::from(word.clone(), false).single_word(whole).normalized(true);

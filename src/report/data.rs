@@ -291,8 +291,6 @@ pub struct ReportData {
     pub segments: Vec<Segment>,
     /// Words beyond the tokenizer's length that the model never read.
     pub cut_off: Vec<String>,
-    /// The negative prompt, if one was used.
-    pub negative: Option<String>,
     /// Start token, prompt tokens, first end token.
     pub tokens: Vec<PageToken>,
     /// Number of padding tokens behind the first end token (the maps' last channel).

@@ -74,7 +74,7 @@ pub fn page(data: &ReportData) -> String {
         .collect();
     let run = json!({
         "name": data.name, "prompt": data.prompt, "segments": data.segments, "cutOff": data.cut_off,
-        "negative": data.negative, "tokens": data.tokens, "padding": data.padding, "joint": data.joint,
+        "tokens": data.tokens, "padding": data.padding, "joint": data.joint,
         "words": words, "probes": data.probes,
         "image": {"width": data.image.width, "height": data.image.height}, "estimates": estimates, "start": start,
         "display": data.display, "threshold": data.threshold, "causal": causal, "without": without,

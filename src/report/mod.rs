@@ -36,4 +36,4 @@ pub use html::{embed_json, page};
 pub(crate) use html::{gallery_document, sweep_document};
 pub use links::relative_address;
 pub use runs::{RUNS_FILE, write_runs};
-pub use source::{FILE as PAGE, from_run, from_run_as, write, write_as};
+pub use source::{FILE as PAGE, check_room, from_run, from_run_as, write, write_as};

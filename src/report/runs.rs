@@ -4,6 +4,7 @@ use super::html::{embed_json, runs_document};
 use crate::Result;
 use crate::argument::OUT;
 use crate::files::{MARK, check_own, write_file};
+use crate::plural;
 use crate::run::list_runs;
 use serde_json::json;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub fn write_runs(folder: &Path) -> Result<usize> {
     let data = json!({
         "runs": runs, "common": common.unwrap_or_default(), "folder": folder.to_string_lossy(), "version": MARK,
     });
-    let html = runs_document(&format!("{} runs · attnmap", runs.len()), &embed_json(&data));
+    let html = runs_document(&format!("{} · attnmap", plural(runs.len(), "run")), &embed_json(&data));
     write_file(&file, |out| out.write_all(html.as_bytes()))?;
     Ok(runs.len())
 }

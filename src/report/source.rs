@@ -95,6 +95,16 @@ fn explain_command(place: &Path) -> String {
     format!("attnmap explain {}", quoted(&place.to_string_lossy()))
 }
 
+/// Checks, before long work on the run in `folder`, that its page can be written.
+///
+/// # Errors
+/// [`Error::Argument`] on `run` where a page is there that attnmap did not write; [`Error::Io`]
+/// where no file can be made.
+pub fn check_room(folder: &Path) -> Result<()> {
+    crate::files::check_own(&folder.join(FILE), RUN)?;
+    crate::files::check_writable(folder)
+}
+
 fn save(folder: &Path, data: &ReportData) -> Result<(PathBuf, usize)> {
     let file = folder.join(FILE);
     crate::files::check_own(&file, RUN)?;
@@ -244,7 +254,6 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
         prompt: record.prompt.clone(),
         segments: segments(&prompt.text, &prompt.words, record.cut_off.is_empty()),
         cut_off: record.cut_off.clone(),
-        negative: record.negative.clone(),
         tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
         padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
         joint: record.image_share.is_some(),

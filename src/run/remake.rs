@@ -133,6 +133,9 @@ pub fn remake(
             let record = fill(partial.path()).and_then(|record| finish(partial.path(), &run.folder).map(|()| record));
             let record = record.map_err(|error| partial.in_place(error, &run.folder))?;
             replace_overlays(&run.folder, partial.path())?;
+            if run.record.how().is_ok_and(|how| how != *aggregate) {
+                remove_regions(&run.folder)?;
+            }
             // A trace with more words than `run.json` tells of is still the run's.
             for name in asked.map(|_| TRACE).into_iter().chain(MADE_AGAIN).filter(|name| *name != OVERLAYS) {
                 let (new, target) = (partial.path().join(name), run.folder.join(name));
@@ -216,5 +219,19 @@ fn replace_overlays(run: &Path, new: &Path) -> Result<()> {
     for stale in old.difference(&made).filter(|name| owns(name)) {
         fs::remove_file(run.join(stale)).map_err(Error::io(run.join(stale)))?;
     }
+    Ok(())
+}
+
+/// Removes the masks and outlines of the run folder `run`, once its maps are made another way: they
+/// would pass for those of the new maps. What the user has put among them stays.
+fn remove_regions(run: &Path) -> Result<()> {
+    let (owns, folder) = (own::owns(run), run.join(REGIONS));
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        if owns(&Path::new(REGIONS).join(entry.file_name())) {
+            fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
+        }
+    }
+    // Not empty where the user has files there.
+    let _ = fs::remove_dir(&folder);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::argument::RUN;
 use crate::checkpoint::Checkpoint;
 use crate::evidence::{Ask, Cut, Explanation, Redraw, Reweight, check_checkpoint, options_of};
 use crate::figures::gigabytes;
-use crate::files::{Target, check_own};
+use crate::files::Target;
 use crate::heatmap::Aggregate;
 use crate::maker::{Maker, RunEvent, adapter_warnings, warnings};
 use crate::pipeline::{Event, LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, free_memory};
@@ -195,7 +195,7 @@ impl Worker {
         let explanation = Explanation::new(run, Ask { aggregate, cut: Cut::default(), ..ask })?;
         let folder = explanation.run().folder.clone();
         if explanation.known()?.is_none() {
-            check_own(&folder.join(crate::report::PAGE), RUN)?;
+            report::check_room(&folder)?;
             let cost = explanation.cost(&self.pipeline);
             let mut steps = Steps::new(&self.shared, number, cost.steps + cost.calls);
             explanation.make(&mut self.pipeline, &mut || steps.add(1))?;
@@ -210,7 +210,7 @@ impl Worker {
         let question = Question::new(self.open(name)?, &Subject::Word(word.to_owned()), BUDGET, BATCH)?;
         if question.known()?.is_none() {
             let folder = &question.run().folder;
-            check_own(&folder.join(crate::report::PAGE), RUN)?;
+            report::check_room(folder)?;
             let known = pipeline::CheckpointChoice::of_run(&question.run().record)?;
             let mut plain = |changes| {
                 let choice = pipeline::CheckpointChoice { changes, ..known.clone() };

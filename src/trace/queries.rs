@@ -5,7 +5,7 @@ use super::recorder::with_f32;
 use super::self_attention::in_units;
 use super::{AttentionObserver, Buffer, Site, Step};
 use crate::argument::{KEEP_QUERIES, QUERY_MEMORY};
-use crate::{Error, Result};
+use crate::{Error, Result, plural};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use std::ops::Range;
@@ -212,7 +212,7 @@ impl QueryPlan {
             let reason = format!(
                 "queries of {} take {}, more than the {} that {QUERY_MEMORY} allows; keep fewer, such as \
                  {KEEP_QUERIES}={}, or allow more",
-                plural(sites.len()),
+                plural(sites.len(), "layer"),
                 in_units(bytes),
                 in_units(budget),
                 sites.iter().map(|(site, _)| site.height.min(site.width)).min().unwrap_or(8),
@@ -224,13 +224,9 @@ impl QueryPlan {
 
     /// What is kept and what it takes, in a sentence.
     pub fn describe(&self) -> String {
-        let (sites, bytes, file) = (plural(self.sites), in_units(self.bytes), in_units(self.file));
+        let (sites, bytes, file) = (plural(self.sites, "layer"), in_units(self.bytes), in_units(self.file));
         format!("queries and keys of {sites} take up to {bytes}, and {file} in the run's folder")
     }
-}
-
-fn plural(sites: usize) -> String {
-    if sites == 1 { "1 layer".into() } else { format!("{sites} layers") }
 }
 
 /// Watches the queries of some sites in a run. Keys of a prompt do not change over the steps, so

@@ -375,7 +375,6 @@ fn hostile_and_foreign_prompts_are_only_text() {
     ] {
         let mut data = sample(&Plan { prompt: prompt.into(), ..Plan::default() });
         data.name = prompt.into();
-        data.negative = Some(prompt.into());
         data.cut_off = vec![prompt.into()];
         data.settings.push((prompt.into(), prompt.into()));
         // Its bullet stands on the other side where it is read from right to left.

@@ -192,7 +192,6 @@ pub fn sample(plan: &Plan) -> ReportData {
         prompt: plan.prompt.clone(),
         segments,
         cut_off: vec![],
-        negative: Some(String::new()),
         padding: 77 - tokens.len(),
         joint: false,
         image: picture(size),

@@ -486,11 +486,15 @@ fn with_loras(case: &Case, loras: &[PathBuf]) -> (Vec<f32>, Vec<String>) {
 }
 
 /// Kohya's scripts', the authors' own, where queries, keys and values are one layer (and FLUX.1's
-/// feed-forward), and Anime-Z's (`tests/fixtures/make_flux_lora.py`, `make_z_image_lora.py`).
+/// feed-forward), XLabs' and Anime-Z's (`tests/fixtures/make_flux_lora.py`,
+/// `make_z_image_lora.py`).
 #[test]
 fn loras_of_every_naming_change_the_same_and_give_the_latents_of_diffusers() {
-    let namings: [(&str, &str, &[&str]); 2] =
-        [("schnell", "lora", &["peft", "kohya", "bfl"]), ("z-turbo", "z-lora", &["peft", "kohya", "authors", "dots"])];
+    let namings: [(&str, &str, &[&str]); 3] = [
+        ("schnell", "lora", &["peft", "kohya", "bfl"]),
+        ("schnell", "xlabs", &["processors"]),
+        ("z-turbo", "z-lora", &["peft", "kohya", "authors", "dots"]),
+    ];
     for (case, lora, namings) in namings {
         let (case, expected) = (Case::read(case), values(&tensors(lora)["latents"]));
         for naming in namings {

@@ -621,8 +621,8 @@ fn an_adapter_in_a_folder_of_its_repository_is_found_with_its_scale() {
     fs::copy(fixture("adapters/kohya-sd1.safetensors"), folder.join("adapter_model.safetensors")).unwrap();
     fs::write(folder.join("adapter_config.json"), "{\"peft_type\": \"LORA\", \"use_dora\": true}").unwrap();
     let parts = [UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"];
-    let hidden = parts.into_iter().chain(["safety_checker/model.safetensors"]).collect();
-    world.server.set(Behaviour { hidden, ..Default::default() });
+    let hidden: Vec<_> = parts.into_iter().chain(["safety_checker/model.safetensors"]).collect();
+    world.server.set(Behaviour { hidden: hidden.clone(), ..Default::default() });
     let open = |lora: &str, cache: &Path, offline: bool| {
         let changes = Changes { loras: vec![lora.parse().unwrap()], ..Default::default() };
         let mut options = OpenOptions { changes, ..world.options() };
@@ -642,6 +642,12 @@ fn an_adapter_in_a_folder_of_its_repository_is_found_with_its_scale() {
     let fetched = open("owner/tiny", cache.path(), false).unwrap();
     let again = open("owner/tiny", cache.path(), true).unwrap();
     assert_eq!(again.digest().unwrap(), fetched.digest().unwrap());
+    // Where the config is listed and does not come, the scale is not known.
+    fs::remove_file(folder.join("adapter_config.json")).unwrap();
+    let extra = vec!["checkpoint-500/adapter_config.json"];
+    world.server.set(Behaviour { hidden, extra, ..Default::default() });
+    let message = open("owner/tiny", TempDir::new().unwrap().path(), false).unwrap_err().to_string();
+    assert!(message.contains("adapter_config.json is listed but not there"), "{message}");
 }
 
 #[test]

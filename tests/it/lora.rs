@@ -373,6 +373,10 @@ fn an_embedding_that_does_not_fit_is_named() {
     assert!(message.contains("its vectors have 32 numbers, and text_encoder takes 40"), "{message}");
     let message = refusal("tiny-sd1", embedding("one-vector", Some("frog")));
     assert!(message.contains("embedding: the vocabulary has \"frog\" already"), "{message}");
+    let twice = vec![embedding("one-vector", Some("<x>")); 2];
+    let twice = open_changed("tiny-sd1", Changes { embeddings: twice, ..Default::default() });
+    let message = twice.and_then(|twice| Pipeline::load(&twice, &LoadOptions::default())).err().unwrap().to_string();
+    assert!(message.contains("\"<x>\" already; name another: FILE.safetensors:<x-2>"), "{message}");
     assert!(refusal("tiny-sd1", embedding("one-vector", Some("a b"))).contains("is no word"));
     assert!(refusal("tiny-sd1", embedding("kohya-sd1", None)).contains("is no embedding"));
     let folder = TempDir::new().unwrap();

@@ -502,8 +502,14 @@ fn an_adapter_of_peft_is_scaled_by_its_config() {
     write(json!({"peft_type": "LORA", "r": 2, "lora_alpha": 5, "target_modules": ["to_k"], "use_dora": false}));
     assert_eq!(weight(folder.path()), expected);
     assert_eq!(weight(&file), expected);
+    let opened = || open(&fixture("tiny-sd1"), lora(folder.path())).unwrap();
+    let scaled = opened();
     write(json!({"peft_type": "LORA", "r": 2, "lora_alpha": 2}));
     assert_ne!(weight(folder.path()), expected);
+    assert_ne!(opened().digest().unwrap(), scaled.digest().unwrap(), "another scale is another checkpoint");
+    assert!(opened().warnings.is_empty(), "{:?}", opened().warnings);
+    fs::remove_file(&config).unwrap();
+    assert!(opened().warnings[0].contains("adapter_config.json is not beside it, so its scale counts as 1"));
     let refusal = |value: Value| {
         write(value);
         open(&fixture("tiny-sd1"), lora(folder.path())).unwrap_err().to_string()

@@ -151,6 +151,21 @@ fn masks_of_other_maps_do_not_go_with_a_run() {
     assert!(beside("same", None), "those of the same maps do");
     let trace = trace(&WORDS);
     assert!(!beside("other", Some(&trace.about.prompt.words[..1])));
+
+    // In place they are gone once the maps are made another way, and the user's own files are not.
+    fs::write(folder.join("regions/notes.txt"), "mine").unwrap();
+    let again = |aggregate: &Aggregate| {
+        let run = Run::open(&folder).unwrap();
+        let (trace, image) = run.read().unwrap();
+        let choices = Remake { aggregate, display: &Display::default(), words: None, asked: None };
+        remake(&run, (&trace, &image), &choices, None, |_, _| Ok(())).unwrap();
+    };
+    let left = |name: &str| folder.join("regions").join(name).is_file();
+    let all = Aggregate::named("all").unwrap();
+    again(&all);
+    assert!(left("coco.json"));
+    again(&Aggregate { compete: Some(0.5), ..all });
+    assert!(!left("coco.json") && left("notes.txt"));
 }
 
 #[test]

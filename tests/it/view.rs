@@ -183,3 +183,15 @@ fn regions_go_out_as_masks_outlines_and_coco() {
     let (output, _none, _) = generate("an apple", &["--otsu"]);
     refused(&output, 2, &["--otsu", "add --masks or --outline svg"]);
 }
+
+#[test]
+fn what_was_checked_is_told_beside_what_is_no_run() {
+    let (made, _folder, run) = generate("a red apple", &["--size", "64x64"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output = attnmap(&["check", "nowhere", run.to_str().unwrap(), "elsewhere", "--json"]);
+    assert!(!output.status.success());
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((checked.as_array().unwrap().len(), &checked[0]["faults"]), (1, &serde_json::json!([])));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.lines().count() == 2 && told.contains("nowhere") && told.contains("elsewhere"), "{told}");
+}

@@ -28,6 +28,7 @@ use super::hub_name::at;
 use super::progress::Progress;
 use crate::{Error, Result};
 use cache::{Lacking, Local};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -99,6 +100,25 @@ pub(super) fn picked(
     progress: Option<Arc<dyn Progress>>,
 ) -> Result<PathBuf> {
     get(repository, Wanted::Picked(pick), options, progress)
+}
+
+/// As [`picked`], or `None` where `pick` names no file of the repository.
+pub(super) fn picked_if_any(
+    repository: Repository,
+    pick: &dyn Fn(&[String]) -> Option<String>,
+    options: &HubOptions,
+    progress: Option<Arc<dyn Progress>>,
+) -> Result<Option<PathBuf>> {
+    let none = Cell::new(false);
+    let pick = |names: &[String]| {
+        let name = pick(names).filter(|name| names.contains(name));
+        none.set(name.is_none());
+        name.ok_or_else(String::new)
+    };
+    match picked(repository, &pick, options, progress) {
+        Err(_) if none.get() => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// What the cache has where that is enough, else what the server has.

@@ -74,8 +74,22 @@ const OTHERS: [(&str, &str); 17] = [
     ("bundle_emb.", "embeddings bundled into a LoRA"),
 ];
 
+/// Ends of names in XLabs' files for FLUX.1, whose attention processors hold the layers, and the
+/// authors' names of these (diffusers' `_convert_xlabs_flux_lora_to_diffusers`).
+const XLABS: [(&str, &str); 6] = [
+    (".processor.qkv_lora1.", ".img_attn.qkv.lora_"),
+    (".processor.qkv_lora2.", ".txt_attn.qkv.lora_"),
+    (".processor.proj_lora1.", ".img_attn.proj.lora_"),
+    (".processor.proj_lora2.", ".txt_attn.proj.lora_"),
+    (".processor.qkv_lora.", ".qkv.lora_"),
+    (".processor.proj_lora.", ".linear2.lora_"),
+];
+
 /// What the tensor `name` is.
 pub(super) fn parse(name: &str) -> Meaning {
+    if let Some((theirs, authors)) = XLABS.iter().find(|(theirs, _)| name.contains(theirs)) {
+        return parse(&name.replacen(theirs, authors, 1));
+    }
     if let Some((at, kind)) = OTHERS.iter().find_map(|(part, kind)| Some((name.find(part)?, *kind))) {
         return Meaning::Other(layer(&name[..at]), kind);
     }
@@ -256,6 +270,18 @@ mod tests {
                 "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
                 "text_encoder_2",
                 format!("{text}.mlp.fc1"),
+                FactorRole::Down,
+            ),
+            (
+                "double_blocks.3.processor.proj_lora2.up.weight",
+                UNET,
+                "double_blocks.3.txt_attn.proj".into(),
+                FactorRole::Up,
+            ),
+            (
+                "diffusion_model.single_blocks.3.processor.qkv_lora.down.weight",
+                UNET,
+                "single_blocks.3.qkv".into(),
                 FactorRole::Down,
             ),
             ("layers.3.attention.to_q.lora_A.default.weight", UNET, "layers.3.attention.to_q".into(), FactorRole::Down),

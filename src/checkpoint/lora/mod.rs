@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -182,20 +183,23 @@ fn refusal(misfits: &[Misfit], layers: usize, checkpoint: &str, file: &WeightFil
 /// Changes by the part's folder and the tensor's current name.
 pub(super) type WeightDeltas = BTreeMap<&'static str, BTreeMap<String, Vec<TensorChange>>>;
 
+/// A LoRA that has been added to the changes of a checkpoint.
+pub(super) struct AppliedLora {
+    pub(super) file: Arc<WeightFile>,
+    /// The settings of PEFT's file beside it, which its scale hangs on; empty where there is none.
+    pub(super) beside: Vec<u8>,
+    /// What was left out because it does not fit, and what had to be assumed.
+    pub(super) warnings: Vec<String>,
+}
+
 impl Lora {
     /// Adds what this LoRA changes of the layers `known` of the checkpoint named `checkpoint` to
-    /// `changes`. Returns its file, with a warning where some of its layers were left out because
-    /// they do not fit.
+    /// `changes`.
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) naming what is not a LoRA's, what is not whole,
     /// and layers that do not fit, where these are most of the file.
-    pub(super) fn changes(
-        &self,
-        known: &Layers,
-        checkpoint: &str,
-        changes: &mut WeightDeltas,
-    ) -> Result<(Arc<WeightFile>, Option<String>)> {
+    pub(super) fn changes(&self, known: &Layers, checkpoint: &str, changes: &mut WeightDeltas) -> Result<AppliedLora> {
         let file = adapter::open(&self.file, adapter::LORA.argument)?;
         let fault = |reason: String| file.fault(reason);
         let (layers, mut misfits) = read_layers(&file)?;
@@ -247,11 +251,22 @@ impl Lora {
         if misfits.len() > fitting.len() || (strangers > 1 && strangers == readers) {
             return Err(fault(refusal(&misfits, layers.len(), checkpoint, &file)));
         }
-        let warning = (!misfits.is_empty()).then(|| self.warning(&misfits, fitting.len(), checkpoint));
+        let mut warnings = Vec::new();
+        if !misfits.is_empty() {
+            warnings.push(self.warning(&misfits, fitting.len(), checkpoint));
+        }
+        if file.path().ends_with(PEFT_FILE)
+            && settings.fields.is_empty()
+            && layers.values().all(|factors| factors.alpha.is_none())
+        {
+            let file = self.file.display();
+            warnings.push(format!("{LORA:#} {file}: {PEFT_CONFIG} is not beside it, so its scale counts as 1"));
+        }
         for (part, home, change) in fitting.into_iter().flatten() {
             changes.entry(part).or_default().entry(home).or_default().push(change);
         }
-        Ok((file, warning))
+        let beside = if settings.beside { Value::Object(settings.fields).to_string().into_bytes() } else { Vec::new() };
+        Ok(AppliedLora { file, beside, warnings })
     }
 
     /// What is said of the layers that are left out.
@@ -446,7 +461,11 @@ const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or witho
 /// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`):
 /// `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
 #[derive(Debug, Default)]
-struct PeftSettings(serde_json::Map<String, Value>);
+struct PeftSettings {
+    fields: serde_json::Map<String, Value>,
+    /// Whether they come from a file beside the LoRA's own.
+    beside: bool,
+}
 
 impl PeftSettings {
     fn of(file: &WeightFile) -> Result<Self, String> {
@@ -455,7 +474,7 @@ impl PeftSettings {
             .map_err(|error| format!("`lora_adapter_metadata` in its header is not valid JSON ({error})"))?;
         match settings.iter().find(|(name, value)| name.ends_with(".use_dora") && **value == Value::Bool(true)) {
             Some(_) => Err(DORA.into()),
-            None => Ok(Self(settings)),
+            None => Ok(Self { fields: settings, beside: false }),
         }
     }
 
@@ -465,7 +484,10 @@ impl PeftSettings {
         if path.file_name().is_none_or(|name| name != PEFT_FILE) {
             return Ok(Self::default());
         }
-        let Ok(json) = std::fs::read(path.with_file_name(PEFT_CONFIG)) else { return Ok(Self::default()) };
+        let json = match std::fs::read(path.with_file_name(PEFT_CONFIG)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(|error| format!("{PEFT_CONFIG} beside it cannot be read ({error})"))?,
+        };
         let config: serde_json::Map<String, Value> = serde_json::from_slice(&json)
             .map_err(|error| format!("{PEFT_CONFIG} beside it is not valid JSON ({error}); fetch that again"))?;
         let text = |name: &str| config.get(name).and_then(Value::as_str);
@@ -479,12 +501,12 @@ impl PeftSettings {
         let parts = ["unet", "transformer", "text_encoder", "text_encoder_2"];
         let fields =
             config.iter().flat_map(|(name, value)| parts.map(|part| (format!("{part}.{name}"), value.clone())));
-        Ok(Self(fields.collect()))
+        Ok(Self { fields: fields.collect(), beside: true })
     }
 
     /// Alpha over the rank (over its root, where so trained): 1 where nothing is said.
     fn scale(&self, layer: &Layer, rank: f64) -> f64 {
-        let get = |name: &str| self.0.get(&format!("{}.{name}", layer.part));
+        let get = |name: &str| self.fields.get(&format!("{}.{name}", layer.part));
         // A pattern names layers by the end of their path (PEFT's `get_pattern_key`).
         let special = get("alpha_pattern").and_then(Value::as_object).and_then(|patterns| {
             let ends = |pattern: &str| layer.path == pattern || layer.path.ends_with(&format!(".{pattern}"));
@@ -516,7 +538,7 @@ mod tests {
     #[test]
     fn peft_settings_give_the_scale() {
         let layer = |path: &str| Layer { part: "unet", path: path.into() };
-        let settings = |json: Value| PeftSettings(json.as_object().unwrap().clone());
+        let settings = |json: Value| PeftSettings { fields: json.as_object().unwrap().clone(), beside: false };
         let plain = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2}}));
         assert_eq!(plain.scale(&layer("mid_block.attn1.to_k"), 4.0), 2.0);
         assert_eq!(plain.scale(&layer("mid_block.attn1.to_q"), 4.0), 0.5);

@@ -16,7 +16,7 @@ mod variant;
 
 use super::part::Part;
 use super::store::Store;
-use crate::{Error, Result};
+use crate::{Error, Result, plural};
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -300,7 +300,7 @@ impl Weights {
                 let names: Vec<&str> = unused.values().flatten().copied().collect();
                 let reason = format!(
                     "{} that this model does not have: {}; the config does not fit the weights",
-                    count(names.len()),
+                    plural(names.len(), "tensor"),
                     enumerate(&names)
                 );
                 Err(self.inner.files[file].fault(reason))
@@ -325,7 +325,7 @@ impl Weights {
                 file: self.inner.whole(),
                 reason: format!(
                     "{} {verb} missing: {}; the config does not fit the weights, or the file is of another model",
-                    count(names.len()),
+                    plural(names.len(), "tensor"),
                     enumerate(&names)
                 ),
             });
@@ -531,10 +531,6 @@ pub(crate) fn values(file: &WeightFile, name: &str) -> Result<Option<Vec<f32>>> 
     let count = info.shape.iter().product::<usize>();
     let tensor = convert::to_tensor(bytes, info.encoding, &[], Shape::from(count), DType::F32, &Device::Cpu);
     Ok(tensor.ok().map(|tensor| tensor.to_vec1()).transpose()?)
-}
-
-fn count(names: usize) -> String {
-    if names == 1 { "1 tensor".into() } else { format!("{names} tensors") }
 }
 
 /// The first names, so that a wholly different file still gives one readable line.

@@ -134,6 +134,8 @@ pub(crate) fn flux_layers(double: usize, single: usize) -> Vec<(String, Pieces)>
         layers.extend(whole.map(|(original, own)| (format!("{from}.{original}"), vec![(format!("{to}.{own}"), None)])));
         let share =
             |&(own, first, count): &(&str, usize, usize)| (format!("{to}.{own}"), Some(RowsOf { first, count, of: 7 }));
+        // What XLabs trains of `linear1`.
+        layers.push((format!("{from}.qkv"), thirds(&to, ["attn.to_q", "attn.to_k", "attn.to_v"])));
         layers.push((format!("{from}.linear1"), LINEAR1.iter().map(share).collect()));
     }
     layers

@@ -133,9 +133,6 @@ function factsPanel() {
       'dl',
       {},
       RUN.settings.map(([key, value]) => el('div', {}, el('dt', {text: key}), el('dd', {text: value, dir: 'auto'}))),
-      RUN.negative !== null
-        ? el('div', {}, el('dt', {text: 'negative prompt'}), el('dd', {text: RUN.negative, dir: 'auto'}))
-        : null,
     ),
     el('p', {text: 'To make it again:'}),
     commandLine(RUN.command, 'the command that reproduces the run'),
