@@ -1,7 +1,8 @@
 //! What a gallery holds to for ever: how many seeds go through the network together, and how maps
 //! are made and drawn. It is as many seeds as memory holds when the gallery is begun.
 
-use super::plan::{Axes, Cell, Plan};
+use super::cell::Cell;
+use super::plan::{Axes, Plan};
 use crate::argument::{self, BATCH, OUT};
 use crate::checkpoint::Checkpoint;
 use crate::files::write_new_file;

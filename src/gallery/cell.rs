@@ -1,118 +1,270 @@
-//! What a cell's run folder holds beside the run: its place in the gallery, a thumbnail, and its
-//! words' maps as one picture.
+//! One image of a gallery: everything that decides its bytes, its form in `cell.json`, and its name.
 
-use super::plan::Cell;
-use crate::figures::largest;
-use crate::run::RunRecord;
-use crate::trace::Grid;
+use crate::argument::{EMPHASIS, INIT, STRENGTH, WEIGHT};
+use crate::checkpoint::{Changes, Lora};
+use crate::pipeline::{CheckpointChoice, InitFiles, LoadOptions, device_named, dtype_named};
+use crate::run::Sampling;
+use crate::trace::By;
 use crate::{Error, Result};
-use image::codecs::jpeg::JpegEncoder;
-use image::{ImageEncoder, RgbImage, imageops};
-use serde::{Deserialize, Serialize};
-use std::io::Cursor;
-use std::path::Path;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 
-/// The file that makes a run folder a cell.
-pub const FILE: &str = "cell.json";
-/// The thumbnail.
-pub const THUMB: &str = "thumb.jpg";
-/// The words' maps, one below the other, each with its first and last row doubled.
-pub const MAPS: &str = "maps.png";
+/// One image to be made. Everything that decides its bytes is here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Cell {
+    /// The prompt, replacements made.
+    pub prompt: String,
+    /// The prompt as it stood in the list.
+    pub base: String,
+    /// What was replaced, e.g. `apple=pear`; empty where nothing was.
+    pub replaced: String,
+    /// Which words were given a weight, e.g. `frog 1.5`; empty where none was.
+    #[serde(default)]
+    pub weighted: String,
+    /// What was left out of the prompt; empty where nothing was.
+    #[serde(default)]
+    pub without: String,
+    /// The checkpoint as the user names it.
+    pub model: String,
+    /// What is chosen and changed of it.
+    #[serde(default)]
+    pub changes: Changes,
+    /// Number type of the networks; `None` for f32.
+    #[serde(default)]
+    pub dtype: Option<String>,
+    /// Where they run; `None` for the CPU.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// What is asked for of the sampling; a strength stands in `init`.
+    #[serde(flatten)]
+    pub sampling: Sampling,
+    /// The picture that the run sets out from.
+    #[serde(default)]
+    pub init: Option<InitFiles>,
+    /// Words and phrases that it is asked about beside its prompt.
+    #[serde(default)]
+    pub probes: Vec<String>,
+    /// The concepts that it keeps; nothing in it stands for its prompt's own words.
+    #[serde(default)]
+    pub concepts: Option<Vec<String>>,
+    /// Whether what the prompt's own tokens look at is kept.
+    #[serde(default)]
+    pub text_queries: bool,
+    /// Whether the unconditional half is recorded too.
+    #[serde(default)]
+    pub trace_negative: bool,
+    /// Every how many steps the estimate of the image is kept; `None` for never.
+    #[serde(default)]
+    pub keep_steps: Option<u32>,
+    /// The picture that is looked at, where none is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<PictureLook>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Place in the gallery.
+    pub order: usize,
+}
 
-/// Pixels of a thumbnail's longer side.
-const THUMB_SIDE: u32 = 256;
-/// Cells of a map's longer side in [`MAPS`].
-const MAP_SIDE: usize = 32;
-/// The colour that maps are drawn in; how strong a cell is lies in its alpha.
-const HUE: [u8; 3] = [213, 94, 0];
+impl Serialize for Cell {
+    /// The form of `cell.json`. The names of cells are digests of it. What is there keeps its place
+    /// and its form, and what is new is written only where it is asked for.
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let asked = &self.sampling;
+        // The width first, and the left.
+        let turned = |pair: Option<[usize; 2]>| pair.map(|[second, first]| [first, second]);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("prompt", &self.prompt)?;
+        map.serialize_entry("base", &self.base)?;
+        map.serialize_entry("replaced", &self.replaced)?;
+        if !self.weighted.is_empty() {
+            map.serialize_entry("weighted", &self.weighted)?;
+        }
+        if !self.without.is_empty() {
+            map.serialize_entry("without", &self.without)?;
+        }
+        map.serialize_entry("negative", asked.negative.as_deref().unwrap_or_default())?;
+        if !asked.syntax().is_plain() {
+            map.serialize_entry("syntax", &asked.syntax())?;
+        }
+        map.serialize_entry("model", &self.model)?;
+        if !self.changes.is_plain() {
+            map.serialize_entry("changes", &self.changes)?;
+        }
+        if let Some(dtype) = &self.dtype {
+            map.serialize_entry("dtype", dtype)?;
+        }
+        if let Some(device) = &self.device {
+            map.serialize_entry("device", device)?;
+        }
+        map.serialize_entry("steps", &asked.steps)?;
+        map.serialize_entry("guidance", &asked.guidance)?;
+        map.serialize_entry("size", &turned(asked.size))?;
+        map.serialize_entry("scheduler", &asked.scheduler)?;
+        if let Some(spacing) = asked.spacing {
+            map.serialize_entry("spacing", spacing.name())?;
+        }
+        if asked.original_size.is_some() {
+            map.serialize_entry("original_size", &turned(asked.original_size))?;
+        }
+        if asked.crop.is_some() {
+            map.serialize_entry("crop", &turned(asked.crop))?;
+        }
+        if let Some(init) = &self.init {
+            map.serialize_entry("init", init)?;
+        }
+        if !self.probes.is_empty() {
+            map.serialize_entry("probes", &self.probes)?;
+        }
+        if let Some(concepts) = &self.concepts {
+            map.serialize_entry("concepts", concepts)?;
+        }
+        if self.text_queries {
+            map.serialize_entry("text_queries", &true)?;
+        }
+        if self.trace_negative {
+            map.serialize_entry("trace_negative", &true)?;
+        }
+        if let Some(every) = self.keep_steps {
+            map.serialize_entry("keep_steps", &every)?;
+        }
+        if let Some(look) = &self.look {
+            map.serialize_entry("look", look)?;
+        }
+        map.serialize_entry("seed", &self.seed)?;
+        map.serialize_entry("order", &self.order)?;
+        map.end()
+    }
+}
 
-/// The content of `cell.json`.
+/// A look at a picture that is there already, as a cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CellFacts {
-    /// What was asked for.
-    pub cell: Cell,
-    /// The mean probability that alpha 255 stands for in `maps.png`.
-    pub top: f32,
-    /// Rows and columns of one map in `maps.png`.
-    pub map: Grid,
+pub struct PictureLook {
+    /// The picture's file.
+    pub picture: PathBuf,
+    /// The first half of the SHA-256 of its pixels, so that another picture of that name is another
+    /// cell.
+    pub sha256: String,
+    /// Timesteps of training that it is noised to.
+    pub levels: Vec<usize>,
+    /// What the words of its caption are.
+    #[serde(default, skip_serializing_if = "By::is_word")]
+    pub by: By,
 }
 
-/// Writes `cell.json`, `thumb.jpg` and `maps.png` into `folder`, where `record`'s run is. `maps`
-/// are those of the record's words on the latent grid, `[words, h, w]`, mean probability per step.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn write_cell_files(folder: &Path, cell: &Cell, record: &RunRecord, image: &RgbImage, maps: &[f32]) -> Result<()> {
-    let long = image.width().max(image.height()).max(1);
-    let side = |pixels: u32| (pixels * THUMB_SIDE.min(long) / long).max(1);
-    let small = imageops::resize(image, side(image.width()), side(image.height()), imageops::FilterType::Lanczos3);
-    let mut jpeg = Vec::new();
-    let encoder = JpegEncoder::new_with_quality(&mut jpeg, 86);
-    let encoded = encoder.write_image(small.as_raw(), small.width(), small.height(), image::ExtendedColorType::Rgb8);
-    write(&folder.join(THUMB), encoded.map(|()| jpeg))?;
+impl Cell {
+    /// This cell with the settings `asked` for, setting out from `init` where there is a picture.
+    pub(super) fn sampled(&self, asked: Sampling, init: Option<&InitFiles>) -> Result<Self> {
+        let strength = asked.strength;
+        // A word's weight is written with brackets, which must be read then; other brackets would
+        // be, too.
+        let weighted = !self.weighted.is_empty();
+        if weighted && asked.emphasis != Some(true) && self.base.contains(['(', ')', '[', ']', '\\']) {
+            let reason = format!(
+                "writes a weight in brackets, and {} has brackets that are text; read all as weights with {EMPHASIS}",
+                crate::in_quotes(&self.base)
+            );
+            return Err(Error::argument(WEIGHT, reason));
+        }
+        let emphasis = if weighted { Some(true) } else { asked.emphasis };
+        if strength.is_some() && init.is_none() {
+            return Err(Error::argument(STRENGTH, format!("is of a picture to start from; give one with {INIT}")));
+        }
+        let init = init.map(|files| InitFiles { strength: strength.or(files.strength), ..files.clone() });
+        Ok(Self { sampling: Sampling { strength: None, emphasis, ..asked }, init, ..self.clone() })
+    }
 
-    let grid = record.latent;
-    let factor = grid.height.max(grid.width).div_ceil(MAP_SIDE).max(1);
-    let map = Grid::new(grid.height.div_ceil(factor), grid.width.div_ceil(factor));
-    let top = largest(maps.iter().copied());
-    // Each map has its first and last row twice, so that a browser that smooths it never sees its
-    // neighbour.
-    let tall = map.height + 2;
-    let mut picture = image::RgbaImage::new(map.width as u32, (tall * record.words.len().max(1)) as u32);
-    for (word, values) in maps.chunks_exact(grid.cells().max(1)).enumerate().take(record.words.len()) {
-        let mean = mean_cells(values, grid, map, factor);
-        for y in 0..tall {
-            let row = y.saturating_sub(1).min(map.height - 1);
-            for x in 0..map.width {
-                let value = mean[row * map.width + x];
-                let alpha = if top > 0.0 { (255.0 * value / top).round().clamp(0.0, 255.0) as u8 } else { 0 };
-                let colour = image::Rgba([HUE[0], HUE[1], HUE[2], alpha]);
-                picture.put_pixel(x as u32, (word * tall + y) as u32, colour);
-            }
+    /// The name of its folder: prompt and seed to be read by people, and a digest of everything
+    /// else.
+    pub fn name(&self) -> String {
+        let identity = self.unplaced();
+        let text = serde_json::to_string(&identity).expect("plain data has a JSON form");
+        let digest = Sha256::digest(text.as_bytes());
+        let hex = crate::text::hex(&digest[..4]);
+        format!("{}-{hex}", crate::run::run_name(&self.prompt, self.seed))
+    }
+
+    /// The checkpoint that makes it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a name that is none.
+    pub fn choice(&self) -> Result<CheckpointChoice> {
+        let dtype = self.dtype.as_deref().map(dtype_named).transpose()?;
+        let device = self.device.as_deref().map(device_named).transpose()?;
+        let own = LoadOptions::default();
+        let (dtype, device) = (dtype.unwrap_or(own.dtype), device.unwrap_or(own.device));
+        let load = LoadOptions { dtype, device, size: self.sampling.size, ..own };
+        Ok(CheckpointChoice { source: self.model.parse()?, changes: self.changes.clone(), load })
+    }
+
+    /// Whether the same checkpoint makes `other`, changes included.
+    pub(super) fn same_checkpoint(&self, other: &Self) -> bool {
+        (&self.model, &self.changes, &self.dtype, &self.device)
+            == (&other.model, &other.changes, &other.dtype, &other.device)
+    }
+
+    /// The checkpoint in words, without its LoRAs: its name, and what else is chosen of it.
+    pub fn checkpoint_label(&self) -> String {
+        let Changes { variant, config, prediction, loras: _, embeddings } = &self.changes;
+        let mut chosen: Vec<String> =
+            [variant, prediction, &self.dtype, &self.device].into_iter().flatten().cloned().collect();
+        chosen.extend(config.iter().map(|folder| folder.display().to_string()));
+        chosen.extend(embeddings.iter().map(ToString::to_string));
+        if chosen.is_empty() { self.model.clone() } else { format!("{} ({})", self.model, chosen.join(", ")) }
+    }
+
+    /// Its LoRAs in words, such as `style:0.8`; empty where it has none.
+    pub fn lora_label(&self) -> String {
+        let name = |lora: &Lora| lora.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let label = |lora: &Lora| format!("{}:{}", name(lora), lora.weight);
+        self.changes.loras.iter().map(label).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// How its prompts are read, in words: the names of the options; empty for plain text.
+    pub fn syntax_label(&self) -> String {
+        self.sampling.syntax().switches().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether one pass can make this cell and `other` together: all but the seed is equal.
+    pub(super) fn same_pass(&self, other: &Self) -> bool {
+        let plain = |cell: &Self| Self { seed: 0, ..cell.unplaced() };
+        plain(self) == plain(other)
+    }
+
+    /// Without what says only how it came into the gallery.
+    fn unplaced(&self) -> Self {
+        let none = String::new;
+        Self { order: 0, base: none(), replaced: none(), weighted: none(), without: none(), ..self.clone() }
+    }
+
+    /// Whether this cell is `whole` with something left out of its prompt.
+    pub(super) fn is_part_of(&self, whole: &Self) -> bool {
+        let plain = |cell: &Self| Self { prompt: String::new(), without: String::new(), order: 0, ..cell.clone() };
+        !self.without.is_empty() && whole.without.is_empty() && plain(self) == plain(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cells as version 0.1 wrote them, and the names of their folders: a gallery of it goes on.
+    #[test]
+    fn cells_keep_their_form_and_their_names() {
+        for (text, name) in [
+            (
+                r#"{"prompt":"a frog","base":"a frog","replaced":"","negative":"","model":"embedded","steps":null,"guidance":null,"size":null,"scheduler":null,"seed":7,"order":3}"#,
+                "a-frog-7-6230b8f6",
+            ),
+            (
+                r#"{"prompt":"a (red:1.4) frog","base":"a (red:1.4) frog","replaced":"","negative":"rain","syntax":{"emphasis":true},"model":"m","changes":{"variant":"fp16","loras":[{"file":"style.safetensors","weight":0.5}]},"dtype":"bf16","steps":8,"guidance":3.5,"size":[640,512],"scheduler":"euler-a","spacing":"trailing","original_size":[1024,768],"crop":[40,16],"init":{"init":"a.png","mask":"m.png","strength":0.4},"seed":0,"order":0}"#,
+                "a-red-1-4-frog-0-86d972b1",
+            ),
+        ] {
+            let cell: Cell = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&cell).unwrap(), text);
+            assert_eq!(cell.name(), name);
         }
     }
-    let mut png = Cursor::new(Vec::new());
-    let encoded = picture.write_to(&mut png, image::ImageFormat::Png);
-    write(&folder.join(MAPS), encoded.map(|()| png.into_inner()))?;
-
-    write_facts(folder, &CellFacts { cell: cell.clone(), top, map })
-}
-
-fn write_facts(folder: &Path, facts: &CellFacts) -> Result<()> {
-    let json = serde_json::to_vec_pretty(facts).expect("plain data has a JSON form");
-    crate::files::write_file(&folder.join(FILE), |out| out.write_all(&json))
-}
-
-/// Gives the finished cell in `folder` the place that `cell` has in the gallery now. More seeds,
-/// prompts or pictures move those that are there.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(super) fn place_anew(folder: &Path, cell: &Cell) -> Result<()> {
-    let known = crate::files::read(&folder.join(FILE)).ok();
-    // What cannot be read is told where the page is made of it.
-    match known.and_then(|bytes| serde_json::from_slice::<CellFacts>(&bytes).ok()) {
-        Some(mut facts) if facts.cell.order != cell.order => {
-            facts.cell.order = cell.order;
-            write_facts(folder, &facts)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write(file: &Path, bytes: image::ImageResult<Vec<u8>>) -> Result<()> {
-    let bytes = bytes.map_err(|error| Error::io(file)(std::io::Error::other(error)))?;
-    crate::files::write_file(file, |out| out.write_all(&bytes))
-}
-
-/// `values` on `grid` averaged over blocks of `factor x factor`; those cut by the border average
-/// what there is. Sums go cell by cell; those of pages (`report/pack.rs`) go row by row, and round
-/// otherwise.
-fn mean_cells(values: &[f32], grid: Grid, map: Grid, factor: usize) -> Vec<f32> {
-    let mut out = vec![(0.0f32, 0u32); map.cells()];
-    for (cell, &value) in values.iter().enumerate() {
-        let to = (cell / grid.width / factor) * map.width + cell % grid.width / factor;
-        out[to] = (out[to].0 + value, out[to].1 + 1);
-    }
-    out.into_iter().map(|(sum, count)| sum / count.max(1) as f32).collect()
 }

@@ -1,8 +1,9 @@
 //! What is found wrong before a gallery makes anything.
 
-use super::cell::{CellFacts, FILE};
+use super::cell::Cell;
+use super::cell_files::{CellFacts, FILE};
 use super::folder::{CELLS, is_finished};
-use super::plan::{Cell, Plan};
+use super::plan::Plan;
 use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::pipeline::{CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_joint, check_size};

@@ -1,9 +1,9 @@
 //! The page of a coverage table: which caption words are found, where, and how often; and the
 //! pictures where one is not.
 
-use super::cell::THUMB;
+use super::cell::Cell;
+use super::cell_files::THUMB;
 use super::folder::CELLS;
-use super::plan::Cell;
 use crate::argument::OUT;
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};

@@ -1,8 +1,9 @@
 //! What was expected of a gallery's images: cells that were made before it was asked are judged
 //! from their traces.
 
+use super::cell::Cell;
 use super::folder::{CELLS, is_finished};
-use super::plan::{Cell, Plan, Shard};
+use super::plan::{Plan, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::{Expectations, Sighting};
 use crate::pipeline::{CheckpointChoice, Pipeline};

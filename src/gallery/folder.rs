@@ -1,8 +1,8 @@
 //! What a gallery's folder holds, and whether a folder is one.
 
 use super::batch::is_settled;
-use super::cell::FILE;
-use super::plan::Cell;
+use super::cell::Cell;
+use super::cell_files::FILE;
 use crate::argument::OUT;
 use crate::files;
 use crate::{Error, Result};

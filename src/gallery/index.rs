@@ -1,6 +1,6 @@
 //! The gallery's page, made from whatever cells are there.
 
-use super::cell::{CellFacts, FILE};
+use super::cell_files::{CellFacts, FILE};
 use super::folder::{CELLS, FAILURES, Failure, INDEX};
 use super::index_cell::{CHANGED, IndexCell};
 use super::index_page::index_page;

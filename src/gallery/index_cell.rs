@@ -1,7 +1,7 @@
 //! A cell as the gallery's page needs it: its numbers by name, its words, and what stands out of
 //! it.
 
-use super::cell::CellFacts;
+use super::cell_files::CellFacts;
 use crate::facts::Facts;
 use crate::run::RunRecord;
 use crate::trace::{WordInfo, normalized};

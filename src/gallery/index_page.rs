@@ -1,10 +1,10 @@
 //! The data of a gallery's page: one row per cell, in which everything that repeats is named by its
 //! place.
 
-use super::cell::{MAPS, THUMB};
+use super::cell::Cell;
+use super::cell_files::{MAPS, THUMB};
 use super::folder::{CELLS, Failure};
 use super::index_cell::{IndexCell, NOTES};
-use super::plan::Cell;
 use crate::files::MARK;
 use crate::plural;
 use crate::report::{embed_json, gallery_document};

@@ -3,13 +3,13 @@
 
 use super::batch::begun_with;
 use super::captions::Captioned;
-use super::cell::{CellFacts, FILE, place_anew, write_cell_files};
+use super::cell::{Cell, PictureLook};
+use super::cell_files::{CellFacts, FILE, place_anew, write_cell_files};
 use super::coverage_page;
 use super::expect::{Expected, judge_cell};
 use super::folder::{CELLS, FAILURES, Failure, MAKING, is_finished, is_gallery};
 use super::index::write_index;
 use super::make::{GalleryEvent, GalleryOutcome, check_digest, place_cell};
-use super::plan::{Cell, PictureLook};
 use crate::argument::IMAGE;
 use crate::facts::Coverage;
 use crate::facts::expect::Expectations;

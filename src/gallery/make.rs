@@ -1,11 +1,12 @@
 //! Making a gallery's cells, one pass after the other, so that it can be killed at any moment and
 //! continued.
 
-use super::cell::{FILE, place_anew, write_cell_files};
+use super::cell::Cell;
+use super::cell_files::{FILE, place_anew, write_cell_files};
 use super::check::read_pictures;
 use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery};
 use super::index::LiveIndex;
-use super::plan::{Cell, Plan, Shard};
+use super::plan::{Plan, Shard};
 use crate::argument::OUT;
 use crate::checkpoint::Checkpoint;
 use crate::facts::expect::Expectations;

@@ -1,7 +1,7 @@
 //! A gallery to be sent to somebody: its pages with what they show, and nothing that only attnmap
 //! reads.
 
-use super::cell::{FILE, MAPS, THUMB};
+use super::cell_files::{FILE, MAPS, THUMB};
 use super::folder::{CELLS, INDEX, is_gallery};
 use super::index::write_index;
 use crate::argument::PACK;

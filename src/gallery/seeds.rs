@@ -50,3 +50,19 @@ pub fn listed_seeds(text: &str) -> Result<Vec<u64>> {
     }
     if seeds.is_empty() { Err(wrong(text)) } else { Ok(seeds) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_numbers_and_ranges() {
+        assert_eq!(parse_seeds("0..3, 7,10..12").unwrap(), [0, 1, 2, 7, 10, 11]);
+        assert_eq!(parse_seeds("0-2,7, 10-11").unwrap(), [0, 1, 2, 7, 10, 11], "A-B has both ends");
+        assert_eq!(parse_seeds("5,0,0..3,5,1").unwrap(), [5, 0, 1, 2]);
+        assert_eq!(listed_seeds("0,0,1").unwrap(), [0, 0, 1]);
+        for wrong in ["", "x", "3..1", "1..", "-1", "0..99999999999"] {
+            assert!(parse_seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

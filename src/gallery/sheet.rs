@@ -1,6 +1,6 @@
 //! A gallery as one picture: what differs most in the columns, all else in the names of the rows.
 
-use super::cell::THUMB;
+use super::cell_files::THUMB;
 use super::folder::CELLS;
 use super::index::read_cells;
 use super::index_cell::IndexCell;
