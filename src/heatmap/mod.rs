@@ -10,10 +10,12 @@ mod choice;
 mod concepts;
 mod goca;
 mod layout;
+mod maps;
 mod places;
 mod resample;
+mod source;
 
-pub use aggregate::{Competition, Heatmaps, Shares, aggregate, heads_and_steps, shares};
+pub use aggregate::{Shares, aggregate, shares};
 pub use choice::data::SavedAggregate;
 pub use choice::{
     Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, HeadSet, LayerPattern, Measure, NAMED, NamedAggregate, OfTokens,
@@ -21,5 +23,7 @@ pub use choice::{
 };
 pub use goca::{Goca, GocaSites, GocaStep};
 pub use layout::{Bounds, Layout, Peak, Point, THRESHOLD};
+pub use maps::{Competition, Heatmaps};
 pub use places::{ConnectedRegion, Outline, SPECK, otsu, outlines, place_masks, places, region};
 pub use resample::{Filter, Resampler};
+pub use source::heads_and_steps;
