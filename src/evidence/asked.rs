@@ -1,7 +1,7 @@
 //! Words asked later: a run made again exactly, with probes beside its prompt. Its trace tells of
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
-use super::explain::{check_checkpoint, check_image, options_of};
+use super::replay::{check_checkpoint, check_image, options_of};
 use crate::pipeline::{Event, LookOptions, Options, Pipeline, RecordOptions, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
