@@ -1,228 +1,14 @@
-//! Facts of a layout: how much a word holds, where and since when, how words lie to each other,
-//! what was neglected and what leaked.
+//! The facts of a run's maps: how much a word holds, where and since when, how words lie to each
+//! other, what was neglected and what leaked.
 
 use super::lexicon::{self, Claim, Direction, Role};
-use super::percentile::percentile;
+use super::measures::{NEAR, contrast, filler_peak, highest_filler, holds, is_neglect, overlap, spread, symmetric_kl};
+use super::record::{Distance, Facts, Leakage, Placed, Relation, Stated, WordFacts};
 use super::things::of_its_things;
-use crate::argument::{BIND, EMPHASIS};
-use crate::figures::largest;
+use crate::argument::BIND;
 use crate::heatmap::{self, Aggregate, Heatmaps, Layout, Point, StepWindow};
-use crate::trace::{AttentionKind, Grid, Half, Trace, WordInfo, normalized};
+use crate::trace::{AttentionKind, Half, Trace, WordInfo, normalized};
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-
-/// A word counts as placed once its centroid stays this near its last position, as a share of the
-/// image's sides.
-pub const NEAR: f32 = 0.1;
-
-/// Centroids must lie this far apart along an axis before one is left of or above the other, as a
-/// share of the image's side.
-pub const APART: f32 = 0.1;
-
-/// How much of a box must lie in another before it is called inside.
-const WITHIN: f32 = 0.9;
-
-/// A thing was probably not drawn when attention to it is nowhere more than so many times its mean
-/// over the image. What is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
-pub const NEGLECT: f32 = 5.5;
-
-/// Two maps are alike below this symmetric KL divergence, in nats.
-pub const ALIKE: f32 = 0.5;
-
-/// Everything that the maps of one run tell about its words. Lengths are shares of the image's
-/// sides, `y` from the top.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
-    /// The share of a map's own maximum above which a cell belongs to a word's area, box and
-    /// centroid.
-    pub threshold: f32,
-    /// The peak of the highest filler word; absent where the prompt has none.
-    pub filler_peak: Option<f32>,
-    /// Whether `filler_peak` is the median over a seed sweep instead of this run's own.
-    #[serde(default)]
-    pub over_seeds: bool,
-    /// One entry per word, in prompt order.
-    pub words: Vec<WordFacts>,
-    /// `[words][words]`: how much of two words' attention lies in the same places, 0 to 1. It is
-    /// the sum of the smaller of the two maps, each divided by its sum.
-    pub overlap: Vec<Vec<f32>>,
-    /// How things lie to each other, each pair once: the left one to the right one, the upper one
-    /// to the lower one. Words for the whole scene lie nowhere.
-    pub relations: Vec<Relation>,
-    /// The relations that the prompt states between things, and whether the maps agree.
-    pub stated: Vec<Stated>,
-    /// Adjectives of things, and the things that they follow.
-    pub leakage: Vec<Leakage>,
-}
-
-impl Facts {
-    /// What stands out, one line per finding. It is relations that the prompt states, things that
-    /// were probably not drawn, and adjectives that may have gone to another thing.
-    pub fn sentences(&self) -> Vec<String> {
-        let absent = |name: &str| self.words.iter().any(|word| word.word == name && word.neglected == Some(true));
-        // Of what was not drawn nothing else is said.
-        let drawn = self.stated.iter().filter(|stated| !absent(&stated.claim.subject) && !absent(&stated.claim.object));
-        let stated = drawn.map(|stated| {
-            let Relation { subject, relation, object } = &stated.claim;
-            let claim = format!("{subject} {} {object}", relation.words());
-            match (stated.agrees, relation.opposite()) {
-                (Some(true), _) => format!("{claim}, as the prompt says"),
-                (Some(false), Some(opposite)) => {
-                    format!("the prompt says {claim}; the maps have {subject} {} {object}", opposite.words())
-                }
-                (Some(false), None) => format!("the prompt says {claim}; the maps do not"),
-                (None, _) => format!("the prompt says {claim}; the maps are too close to call"),
-            }
-        });
-        let neglected: Vec<&WordFacts> = self.words.iter().filter(|word| word.neglected == Some(true)).collect();
-        let neglected: Vec<String> = match &neglected[..] {
-            [] => Vec::new(),
-            [word] => {
-                let (name, contrast) = (&word.word, below_neglect(word.contrast.unwrap_or_default()));
-                vec![format!(
-                    "{name} was probably not drawn: no place was looked at for it more than {contrast} times as \
-                    much as the image on \
-                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or {EMPHASIS} with \
-({name}:1.3)"
-                )]
-            }
-            words => {
-                let names: Vec<&str> = words.iter().map(|word| word.word.as_str()).collect();
-                vec![format!(
-                    "{} were probably not drawn: no place was looked at for them {NEGLECT} times as much as the \
-                    image on average; try \
-                     other seeds, or a shorter prompt",
-                    and(&names)
-                )]
-            }
-        };
-        let leakage = self
-            .leakage
-            .iter()
-            .filter(|leak| leak.tells() && !absent(&leak.noun) && !absent(&leak.follows))
-            .map(|leak| format!("{} may colour {} rather than {}", leak.adjective, leak.follows, leak.noun));
-        stated.chain(neglected).chain(leakage).collect()
-    }
-}
-
-/// A contrast below [`NEGLECT`] with as many digits as show that it is.
-fn below_neglect(contrast: f32) -> String {
-    let digits = (1..4).find(|&digits| format!("{contrast:.digits$}") != format!("{NEGLECT:.digits$}"));
-    format!("{contrast:.0$}", digits.unwrap_or(4))
-}
-
-/// `a, b and c`.
-fn and(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [name] => (*name).to_owned(),
-        [names @ .., last] => format!("{} and {last}", names.join(", ")),
-    }
-}
-
-/// What one word's map tells.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WordFacts {
-    /// The word, `apple#2` where the prompt repeats it.
-    pub word: String,
-    /// What it does in the prompt, by a small word list.
-    pub role: Role,
-    /// Positions of its tokens.
-    pub tokens: Vec<usize>,
-    /// Share, peak, centroid, box, area, entropy.
-    #[serde(flatten)]
-    pub layout: Layout,
-    /// 1 minus the entropy: 0 a flat map, 1 a single cell.
-    pub concentration: f32,
-    /// Root mean square distance of the word's attention from its centre, 0 a single point; 0.41
-    /// for a flat map of a square image.
-    pub spread: Option<f32>,
-    /// Since when it is where it ended up; absent without per-step maps.
-    pub placed: Option<Placed>,
-    /// Whether its contrast stays below [`NEGLECT`]. Absent for what this cannot tell of: fillers,
-    /// adjectives, words that [set the scene](lexicon::sets_the_scene), words that nothing looked
-    /// for, and all words of joint attention.
-    pub neglected: Option<bool>,
-    /// The highest attention to it in one place over that of the image on average; 1 where it is
-    /// the same everywhere. Of the default maps before the words compete. Absent for joint
-    /// attention.
-    #[serde(default)]
-    pub contrast: Option<f32>,
-    /// Its peak as a share of [`Facts::filler_peak`]; absent for fillers and where there is none.
-    #[serde(default)]
-    pub of_filler_peak: Option<f32>,
-}
-
-/// When a word found its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
-    /// The first step, from 1, from which the centroid stays within [`NEAR`] of the last one.
-    pub step: usize,
-    /// Number of steps.
-    pub steps: usize,
-}
-
-/// One thing lies to another like this.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Relation {
-    /// The one.
-    pub subject: String,
-    /// How.
-    pub relation: Direction,
-    /// The other.
-    pub object: String,
-}
-
-/// A relation that the prompt states.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Stated {
-    /// Subject, relation, object as the prompt has them.
-    #[serde(flatten)]
-    pub claim: Relation,
-    /// Whether the maps agree; absent when they are too close to call or a map is empty.
-    pub agrees: Option<bool>,
-    /// The subject's centroid minus the object's along the relation's axis, negative for left and
-    /// up; absent for `inside`.
-    pub offset: Option<f32>,
-}
-
-/// Where an adjective's attention went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Leakage {
-    /// The adjective.
-    pub adjective: String,
-    /// The noun that it belongs to.
-    pub noun: String,
-    /// Symmetric KL divergence of its map from its own noun's, in nats; 0 the same map.
-    pub own: f32,
-    /// The same from each other noun.
-    pub others: Vec<Distance>,
-    /// The noun whose map is nearest.
-    pub follows: String,
-}
-
-impl Leakage {
-    /// Whether another thing is nearer than the adjective's own noun.
-    pub fn leaks(&self) -> bool {
-        self.follows != self.noun
-    }
-
-    /// Whether it is worth saying that it may have gone to another thing. Its map must be like that
-    /// thing's (`ALIKE`), and less like its own noun's by as much again.
-    pub fn tells(&self) -> bool {
-        let nearest = self.others.iter().map(|other| other.divergence).fold(f32::INFINITY, f32::min);
-        self.leaks() && nearest < ALIKE && self.own > 2.0 * nearest
-    }
-}
-
-/// How far an adjective's map is from a noun's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Distance {
-    /// The noun.
-    pub noun: String,
-    /// Symmetric KL divergence in nats.
-    pub divergence: f32,
-}
 
 /// What beside the maps goes into [`facts`].
 #[derive(Debug, Clone, Default)]
@@ -335,6 +121,16 @@ fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], context: &Contex
     Between { relations, stated, leakage: leakage(maps, &names, &bindings, roles) }
 }
 
+/// Since when the centroid of `word` lies where it lies at the last of `steps`; `None` without steps,
+/// or where its last map is empty.
+fn placed(steps: &[Heatmaps], word: usize, threshold: f32) -> Option<Placed> {
+    let centroids: Vec<Option<Point>> = steps.iter().map(|maps| maps.layout(word, threshold).centroid).collect();
+    let last = (*centroids.last()?)?;
+    let near = |point: &Option<Point>| point.is_some_and(|p| (p.x - last.x).hypot(p.y - last.y) <= NEAR);
+    let staying = centroids.iter().rev().take_while(|point| near(point)).count();
+    Some(Placed { step: centroids.len() - staying + 1, steps: centroids.len() })
+}
+
 /// The facts of a trace's words and of `probes` after them, maps by `how`. `bind` as in
 /// `red:apple,green:frog`; `filler_peaks` as in [`Context`].
 ///
@@ -416,88 +212,10 @@ pub fn bindings(text: &str, words: &[WordInfo]) -> Result<Vec<(usize, usize)>> {
     text.split(',').map(pair).collect()
 }
 
-/// The highest peak of the filler words among `words`, (peak, role) each; `None` where there is
-/// none, or none that was looked for.
-fn highest_filler(words: impl Iterator<Item = (f32, Role)>) -> Option<f32> {
-    let fillers = words.filter(|(_, role)| *role == Role::Filler).map(|(peak, _)| peak);
-    fillers.max_by(f32::total_cmp).filter(|&peak| peak > 0.0)
-}
-
-/// The median of a sweep's peaks; `None` where there are none.
-pub(super) fn filler_peak(peaks: &[f32]) -> Option<f32> {
-    let mut sorted: Vec<f64> = peaks.iter().map(|&peak| f64::from(peak)).collect();
-    sorted.sort_by(f64::total_cmp);
-    (!sorted.is_empty()).then(|| percentile(&sorted, 0.5) as f32)
-}
-
 /// Whether the peak of a word of this kind can tell whether the word was heeded. A probe was not
 /// asked of the picture.
 fn is_thing(role: Role, word: &str) -> bool {
     role != Role::Probe && lexicon::names_a_thing(word)
-}
-
-/// The highest attention to `word` in one place over its mean over the image, before the words
-/// compete, 1 and more. What is below [`NEGLECT`] was probably not drawn. `None` where nothing
-/// looked for it.
-pub fn contrast(maps: &Heatmaps, word: &WordInfo) -> Option<f32> {
-    let attention = maps.attention(&word.tokens);
-    let mean = attention.iter().sum::<f32>() / attention.len().max(1) as f32;
-    (mean > 0.0).then(|| largest(attention.iter().copied()) / mean)
-}
-
-/// Whether a contrast is neglect.
-pub(super) fn is_neglect(contrast: f32) -> bool {
-    contrast < NEGLECT
-}
-
-/// Root mean square distance of `map`'s mass from its centre, in shares of the image's sides;
-/// `None` for a map of zeros.
-pub fn spread(map: &[f32], grid: Grid) -> Option<f32> {
-    let point = |cell: usize| {
-        let (row, column) = (cell / grid.width, cell % grid.width);
-        ((column as f64 + 0.5) / grid.width as f64, (row as f64 + 0.5) / grid.height as f64)
-    };
-    let mean = |of: &dyn Fn(usize) -> f64| {
-        let (mut sum, mut mass) = (0.0, 0.0);
-        for (cell, &value) in map.iter().enumerate() {
-            sum += f64::from(value) * of(cell);
-            mass += f64::from(value);
-        }
-        (mass > 0.0).then(|| sum / mass)
-    };
-    let (x, y) = (mean(&|cell| point(cell).0)?, mean(&|cell| point(cell).1)?);
-    let distance = |cell| (point(cell).0 - x).powi(2) + (point(cell).1 - y).powi(2);
-    Some(mean(&distance)?.sqrt() as f32)
-}
-
-fn placed(steps: &[Heatmaps], word: usize, threshold: f32) -> Option<Placed> {
-    let centroids: Vec<Option<Point>> = steps.iter().map(|maps| maps.layout(word, threshold).centroid).collect();
-    let last = (*centroids.last()?)?;
-    let near = |point: &Option<Point>| point.is_some_and(|p| (p.x - last.x).hypot(p.y - last.y) <= NEAR);
-    let staying = centroids.iter().rev().take_while(|point| near(point)).count();
-    Some(Placed { step: centroids.len() - staying + 1, steps: centroids.len() })
-}
-
-/// The common mass of two maps, each divided by its sum, 0 to 1; 0 when one is zero everywhere.
-pub fn overlap(a: &[f32], b: &[f32]) -> f64 {
-    let sum = |map: &[f32]| map.iter().map(|&value| f64::from(value)).sum::<f64>();
-    let (sum_a, sum_b) = (sum(a), sum(b));
-    if sum_a <= 0.0 || sum_b <= 0.0 {
-        return 0.0;
-    }
-    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) / sum_a).min(f64::from(b) / sum_b)).sum()
-}
-
-/// KL(a, b) + KL(b, a) in nats of two maps as distributions. A millionth of its mean is added to
-/// every cell of a map first, so that empty cells make the divergence large and not infinite.
-pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
-    let distribution = |map: &[f32]| -> Vec<f64> {
-        let mean = map.iter().map(|&value| f64::from(value)).sum::<f64>() / map.len().max(1) as f64;
-        let floor = if mean > 0.0 { 1e-6 * mean } else { 1.0 };
-        let total = (mean + floor) * map.len() as f64;
-        map.iter().map(|&value| (f64::from(value) + floor) / total).collect()
-    };
-    distribution(a).iter().zip(distribution(b)).map(|(a, b)| (a - b) * (a / b).ln()).sum()
 }
 
 /// How two words lie to each other that nothing was said of. Whether one lies inside the other is
@@ -505,26 +223,6 @@ pub fn symmetric_kl(a: &[f32], b: &[f32]) -> f64 {
 fn relations_of(subject: &Layout, object: &Layout) -> Vec<Direction> {
     let relations = [Direction::LeftOf, Direction::Above];
     relations.into_iter().filter(|&relation| holds(relation, subject, object).0 == Some(true)).collect()
-}
-
-/// Whether `relation` holds (absent: too close to call), and the offset along its axis.
-pub(super) fn holds(relation: Direction, subject: &Layout, object: &Layout) -> (Option<bool>, Option<f32>) {
-    let (Some(s), Some(o)) = (subject.centroid, object.centroid) else { return (None, None) };
-    let clear = |offset: f32, wanted: f32| (offset.abs() >= APART).then_some(offset * wanted > 0.0);
-    match relation {
-        Direction::LeftOf => (clear(s.x - o.x, -1.0), Some(s.x - o.x)),
-        Direction::RightOf => (clear(s.x - o.x, 1.0), Some(s.x - o.x)),
-        Direction::Above => (clear(s.y - o.y, -1.0), Some(s.y - o.y)),
-        Direction::Below => (clear(s.y - o.y, 1.0), Some(s.y - o.y)),
-        Direction::Inside => {
-            let (Some(s), Some(o)) = (subject.bounds, object.bounds) else { return (None, None) };
-            let width = (s.right.min(o.right) - s.left.max(o.left)).max(0.0);
-            let height = (s.bottom.min(o.bottom) - s.top.max(o.top)).max(0.0);
-            let own = (s.right - s.left) * (s.bottom - s.top);
-            let smaller = own < (o.right - o.left) * (o.bottom - o.top);
-            (Some(smaller && width * height >= WITHIN * own), None)
-        }
-    }
 }
 
 fn stated(claim: &Claim, layouts: &[Layout], names: &[String]) -> Stated {
@@ -559,6 +257,7 @@ fn leakage(maps: &Heatmaps, names: &[String], bindings: &[(usize, usize)], roles
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Grid;
 
     /// Maps of one cell each on a 4 x 8 grid, over two steps.
     fn maps(words: &[(&str, usize, f32)]) -> Heatmaps {
@@ -709,13 +408,5 @@ mod tests {
         (frog.neglected, frog.contrast) = (Some(true), Some(5.46));
         let [only] = &found.sentences()[..] else { panic!("{:?}", found.sentences()) };
         assert!(only.contains("more than 5.46 times") && only.contains("reaches 5.5 and more"), "{only}");
-    }
-
-    #[test]
-    fn overlap_and_spread() {
-        assert_eq!(overlap(&[1.0, 1.0, 0.0], &[0.0, 3.0, 1.0]), 0.5);
-        assert_eq!(overlap(&[1.0], &[0.0]), 0.0);
-        assert_eq!(spread(&[0.0, 1.0, 0.0, 0.0], Grid::new(2, 2)), Some(0.0));
-        assert_eq!(spread(&[0.0; 4], Grid::new(2, 2)), None);
     }
 }

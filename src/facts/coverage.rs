@@ -1,7 +1,7 @@
 //! Which words of many captions are found in their pictures: where, and how often.
 
-use super::compute::{Facts, WordFacts};
 use super::lexicon::Role;
+use super::record::{Facts, WordFacts};
 use crate::heatmap::Point;
 use crate::trace::normalized;
 use serde::{Deserialize, Serialize};

@@ -7,16 +7,17 @@ mod compute;
 mod coverage;
 pub mod expect;
 pub mod lexicon;
+mod measures;
 mod percentile;
+mod record;
 pub mod region;
 pub mod sweep;
 mod things;
 pub mod versus;
 
-pub use compute::{
-    APART, Context, Distance, Facts, Leakage, NEAR, NEGLECT, Placed, Relation, Stated, WordFacts, bindings, contrast,
-    facts, of_trace, overlap, spread, symmetric_kl,
-};
+pub use compute::{Context, bindings, facts, of_trace};
 pub use coverage::{Coverage, Covered};
+pub use measures::{APART, NEAR, NEGLECT, contrast, overlap, spread, symmetric_kl};
 pub(crate) use percentile::percentile;
+pub use record::{Distance, Facts, Leakage, Placed, Relation, Stated, WordFacts};
 pub(crate) use things::of_its_things;

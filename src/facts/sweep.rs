@@ -1,14 +1,14 @@
 //! A prompt's habits over many seeds: where each word lands, how often it is neglected, how often a
 //! stated relation fails.
 
-use super::compute::{contrast, filler_peak, is_neglect};
 use super::expect::Outcome;
 use super::lexicon::{self, Role};
+use super::measures::{contrast, filler_peak, is_neglect};
 use super::things::with_tokens;
 use super::{Context, Facts, Relation, facts};
 use crate::heatmap::{Aggregate, Heatmaps, Point, SavedAggregate};
 use crate::trace::{CheckpointInfo, Grid, WordInfo, bare};
-use crate::{Error, Result, percent};
+use crate::{Error, Result, percent, plural};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -161,7 +161,8 @@ impl fmt::Display for ExpectedSweep {
     /// `expected: frog right of apple: met in 6 of 8 seeds (75 %)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (all, share) = (self.met.len(), 100.0 * self.share);
-        write!(f, "expected: {}: met in {} of {all} seeds ({share:.0} %)", self.expectation, all - self.unmet())
+        let (met, all) = (all - self.unmet(), plural(all, "seed"));
+        write!(f, "expected: {}: met in {met} of {all} ({share:.0} %)", self.expectation)
     }
 }
 
@@ -241,7 +242,8 @@ impl WordSweep {
             Habit::Accident => format!("Where “{word}” lands is an accident of the seed: now here, now there."),
             Habit::Middle => format!("“{word}” has no side: its map lies around the middle in all {seeds} seeds."),
             Habit::Few => {
-                format!("“{word}”: {FEWEST} seeds or more tell a habit from an accident; here {seeds} have a map.")
+                let have = if seeds == 1 { "has" } else { "have" };
+                format!("“{word}”: {FEWEST} seeds or more tell a habit from an accident; here {seeds} {have} a map.")
             }
         }
     }
@@ -435,6 +437,10 @@ mod tests {
         // Everything a little to the right of the middle is no side.
         assert_eq!(landed(&[(0.53, 0.5); 12]).habit(), Habit::Middle);
         assert_eq!(landed(&right[..6]).habit(), Habit::Few);
+        assert!(landed(&right[..1]).sentence().ends_with("here 1 has a map."));
+        let expected = |met: &[bool]| ExpectedSweep { expectation: "frog".into(), share: 1.0, met: met.to_vec() };
+        assert_eq!(expected(&[true]).to_string(), "expected: frog: met in 1 of 1 seed (100 %)");
+        assert_eq!(expected(&[true; 2]).to_string(), "expected: frog: met in 2 of 2 seeds (100 %)");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Whether the maps of a run are as expected.
 
 use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
-use crate::facts::compute::{APART, holds};
 use crate::facts::lexicon::{self, Direction};
+use crate::facts::measures::{APART, holds};
 use crate::facts::things::of_its_things;
 use crate::figures::{largest, percent_beside};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
