@@ -82,7 +82,7 @@ fn measure(pipeline: &Pipeline, folder: &Path, counts: &mut BTreeMap<String, Cou
                 let mut parts = rank(&trace, &Aggregate::default(), &info.words, &place, THRESHOLD, &causal)?;
                 let by_attention = parts.iter().find(|part| role(&part.word) != Role::Filler);
                 let attention = by_attention.is_some_and(|part| part.word == noun.text);
-                by_cause(&mut parts, &info.words);
+                by_cause(&mut parts, &info);
                 let cause = parts.first().is_some_and(|part| part.word == noun.text);
                 for (what, is_first) in [("by cause", cause), ("by attention, of words that could be drawn", attention)]
                 {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._errors import RecordError
-from ._words import Range, fit_to_tokens, is_extension, is_punctuation_alone, segment
+from ._words import Range, fit_to_tokens, is_extension, is_punctuation_alone, normalized, segment
 
 
 @dataclass
@@ -371,7 +371,7 @@ def _words(prompt: str, ranges: list[Range], tokens: list[Token]) -> list[dict[s
         ]
         if not own:
             continue
-        key = text.lower()
+        key = normalized(text)
         times[key] = times.get(key, 0) + 1
         if not is_punctuation_alone(text):
             word = {"text": text, "start": at[first], "end": at[end], "tokens": own, "occurrence": times[key]}

@@ -116,6 +116,20 @@ def is_punctuation_alone(word: str) -> bool:
     return all(is_punctuation(c) or is_extension(c) for c in word)
 
 
+def _is_selector(c: str) -> bool:
+    return _among(c, ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF)))
+
+
+def _lower(text: str) -> str:
+    # One by one: for a whole text Python lets a sigma's lower case depend on its place.
+    return "".join(c.lower() for c in unicodedata.normalize("NFC", text))
+
+
+def normalized(text: str) -> str:
+    """`text` as words are compared, by the rules of ``src/trace/spelling.rs``."""
+    return " ".join(_lower("".join(c for c in text if not _is_selector(c))).split())
+
+
 def _is_sign(c: str) -> bool:
     return _among(c, ((0x2190, 0x27BF), (0x2900, 0x2BFF), (0x1F000, 0x1FBFF)))
 
@@ -134,8 +148,8 @@ def slug(text: str) -> str:
 
 def _shortened(text: str, numbered: Callable[[str], bool]) -> str:
     parts: list[str] = []
-    for c in unicodedata.normalize("NFC", text).lower():
-        if 0xFE00 <= ord(c) <= 0xFE0F:
+    for c in _lower(text):
+        if _is_selector(c):
             continue
         parts.append(f"-u{ord(c):x}-" if numbered(c) else c)
     out = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from attnmap._prompt import Encoder, TokenizerWatch, read, token_infos
-from attnmap._words import fit_to_tokens, segment, slug
+from attnmap._words import fit_to_tokens, normalized, segment, slug
 from tiny import bert_tokenizer, clip_tokenizer, metaspace_tokenizer, qwen_tokenizer
 
 TOKENIZERS = {
@@ -96,9 +96,33 @@ def test_a_template_is_not_the_prompt():
     assert prompt.tokens[-1].kind == "end" and prompt.keys[0] > 3
 
 
+# The same cases as the tests of src/trace/spelling.rs.
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("cafe\u0301", "CAF\u00c9", True),
+        ("\u212b", "\u00e5", True),
+        ("red\u3000apple", "Red apple", True),
+        ("\u845b\U000e0100", "\u845b", True),
+        ("\u2764\ufe0f", "\u2764", True),
+        ("\ufb01sh", "fish", False),
+        ("o", "\u00f6", False),
+        ("\u039f\u03a3", "\u03bf\u03c2", False),
+    ],
+)
+def test_words_are_compared_as_in_the_program(one, other, same):
+    assert (normalized(one) == normalized(other)) == same
+
+
+def test_a_word_in_another_form_is_its_second_time():
+    words = mapped("qwen", "caf\u00e9 cafe\u0301").words
+    assert [word["occurrence"] for word in words] == [1, 2]
+
+
 def test_folder_names():
     assert slug("A red apple, on ../the beach!") == "a-red-apple-on-the-beach"
     assert slug("a 🐸") == "a-u1f438"
+    assert slug("\u039f\u03a3 \u845b\U000e0100") == "\u03bf\u03c3-\u845b"
     assert slug("?!") == "u3f-u21" and slug(" \u200b") == "untitled"
 
 

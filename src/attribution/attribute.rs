@@ -59,6 +59,9 @@ pub struct Attribution {
     pub values: Vec<f64>,
     /// The standard error of each, where values are sampled and that is known.
     pub errors: Vec<Option<f64>>,
+    /// The owners without a value of their own, by position in [`Inputs::owners`]. With
+    /// [`Method::Shapley`] all that is no player joins as one, and `<other>` has their value.
+    pub joined: Vec<usize>,
     /// The values of the tokens, where the method has such.
     pub scored: Option<Scored>,
     /// The target of the prompt.
@@ -119,8 +122,9 @@ pub fn attribute(
 
 fn of_tokens(inputs: &Inputs, tokens: Vec<Vec<f64>>, evaluations: usize) -> Attribution {
     let values = inputs.by_owner(&tokens);
-    let scored = Some(Scored { tokens });
-    Attribution { errors: vec![None; values.len()], values, scored, whole: 0.0, empty: 0.0, gap: None, evaluations }
+    let (errors, scored) = (vec![None; values.len()], Some(Scored { tokens }));
+    let (joined, gap) = (Vec::new(), None);
+    Attribution { values, errors, joined, scored, whole: 0.0, empty: 0.0, gap, evaluations }
 }
 
 /// Calls of the networks for one question.
@@ -203,8 +207,8 @@ impl Calls<'_> {
         let targets = self.targets(&there.iter().map(without).collect::<Vec<Vec<f32>>>())?;
         let mut values = vec![0.0; count];
         there.iter().zip(targets).for_each(|(&owner, target)| values[owner] = whole - target);
-        let errors = vec![None; count];
-        Ok(Attribution { values, errors, scored: None, whole, empty: 0.0, gap: None, evaluations: there.len() })
+        let (errors, joined, evaluations) = (vec![None; count], Vec::new(), there.len());
+        Ok(Attribution { values, errors, joined, scored: None, whole, empty: 0.0, gap: None, evaluations })
     }
 
     /// Shapley values of the players; the value of all others together goes to `<other>`.
@@ -224,9 +228,11 @@ impl Calls<'_> {
         for (place, owner) in players.iter().copied().chain([others]).enumerate() {
             (values[owner], errors[owner]) = (found.values[place], found.errors[place]);
         }
+        let joined = (0..count).filter(|owner| *owner != others && !players.contains(owner)).collect();
         Ok(Attribution {
             values,
             errors,
+            joined,
             scored: None,
             whole: 0.0,
             empty: 0.0,

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The word, `apple#2` where repeated, or `<start>`, `<end>`, `<padding>`, `<other>` or
-    /// `<pooled>`. `<other>` are tokens of the text that are no word's, as punctuation is.
-    /// `<pooled>` is SDXL's summary of the prompt.
+    /// `<pooled>`. `<other>` are tokens of the text that are no word's, as punctuation is; of
+    /// Shapley values it is all that joins as one. `<pooled>` is SDXL's summary of the prompt.
     pub name: String,
     /// The word, where it is one.
     pub word: Option<WordInfo>,

@@ -75,10 +75,12 @@ pub struct AttributedWord {
     pub cut: Option<f64>,
 }
 
-/// What was found as rows: the words by value, highest first, then what surrounds them.
+/// What was found as rows: the words by value, highest first, then what surrounds them. What
+/// [joined](Attribution::joined) others has no row of its own.
 pub fn rows(inputs: &Inputs, found: &Attribution) -> Vec<AttributedWord> {
     let added = found.whole - found.empty;
-    let all = inputs.owners().iter().enumerate().filter(|(place, _)| inputs.has(*place) || found.values[*place] != 0.0);
+    let told = |place: usize| !found.joined.contains(&place) && (inputs.has(place) || found.values[place] != 0.0);
+    let all = inputs.owners().iter().enumerate().filter(|(place, _)| told(*place));
     let row = |(place, owner): (usize, &super::inputs::Owner)| AttributedWord {
         word: owner.name.clone(),
         special: owner.word.is_none(),

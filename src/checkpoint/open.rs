@@ -203,7 +203,7 @@ impl Checkpoint {
             let found = Lora { file: find(adapter::LORA, &lora.file)?, ..*lora };
             let applied = found.changes(&layers, &self.id, &mut adapters)?;
             self.warnings.extend(applied.warnings);
-            self.adapted.push(adapter::fingerprint(&applied.file, lora.weight, &applied.beside));
+            self.adapted.push(adapter::fingerprint(&applied.file, lora.weight, &applied.settings));
         }
         for embedding in &changes.embeddings {
             let found = Embedding { file: find(adapter::EMBEDDING, &embedding.file)?, ..embedding.clone() };

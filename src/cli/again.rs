@@ -111,7 +111,9 @@ fn quoted_os(word: &OsStr) -> String {
 /// What is wrong with `word`, a number or list that was typed behind an option which takes no
 /// value, or takes one with `=` alone. Other words may be those of a prompt.
 pub fn value_of_a_switch(word: &str) -> Option<String> {
-    if !word.starts_with(|c: char| c.is_ascii_digit()) {
+    let number = word.starts_with(|c: char| c.is_ascii_digit());
+    let list = word.contains(',') && !word.contains(' ');
+    if !number && !list {
         return None;
     }
     let typed: Vec<OsString> = std::env::args_os().collect();
@@ -121,10 +123,10 @@ pub fn value_of_a_switch(word: &str) -> Option<String> {
     all.build();
     let command = all.find_subcommand(typed.get(1)?)?;
     let arg = command.get_arguments().find(|arg| arg.get_long() == Some(&option[2..]))?;
-    Some(match is_switch(arg) {
-        true => format!("{option} takes no value; leave {word} out"),
-        false => format!("{option} takes a value behind an equals sign: {option}={word}"),
-    })
+    match is_switch(arg) {
+        true => number.then(|| format!("{option} takes no value; leave {word} out")),
+        false => Some(format!("{option} takes a value behind an equals sign: {option}={word}")),
+    }
 }
 
 /// What was meant where a prompt was typed without quotes: the command line with them.

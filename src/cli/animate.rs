@@ -60,8 +60,10 @@ pub fn run(args: &AnimateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let run = args.maps.by_of(Run::open(&run_folder(args.run.as_deref())?)?);
     let chosen = args.maps.aggregate_of(&run.record)?;
     let own = run.record.saved_aggregate().is_same(&(&chosen).into());
-    // A run whose own maps are of some heads or steps is animated over all of them.
-    let aggregate = if own { Aggregate { heads: None, steps: None, ..chosen } } else { chosen };
+    // A run whose own maps are of some heads or steps is animated over all of them, unless they are
+    // asked for.
+    let asked = ["heads", "steps-window"].iter().any(|option| terminal.given.has(option));
+    let aggregate = if own && !asked { Aggregate { heads: None, steps: None, ..chosen } } else { chosen };
     if aggregate.steps.is_some() || aggregate.heads.is_some() {
         let reason = "an animation shows every step, and single steps are kept for all heads together; leave it out";
         let option = if aggregate.steps.is_some() { "--steps-window" } else { "--heads" };

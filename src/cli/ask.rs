@@ -11,7 +11,7 @@ use attnmap::facts::versus::versus;
 use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::picture;
-use attnmap::run::{Run, VersusFiles, draw_versus};
+use attnmap::run::{Run, VersusFiles, draw_versus, quoted};
 use attnmap::trace::{Grid, Half, Trace, WordInfo, only};
 use attnmap::{Error, Result, in_quotes};
 use clap::Args;
@@ -157,12 +157,12 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let causal = |index: usize| causal_map(evidence.as_ref(), &words[index]);
     let mut parts = rank(&trace, &how, &words, &place, threshold, &causal)?;
     if args.cause {
-        by_cause(&mut parts, &trace.about.prompt.words);
+        by_cause(&mut parts, &trace.about.prompt);
     }
     match args.json {
         true => print::json(&parts),
         false if args.cause => print::stdout(causes(&parts).as_bytes()),
-        false => print::stdout(table(&parts, run.record.image_share.is_some()).as_bytes()),
+        false => print::stdout(table(&parts, run.record.image_share.is_some(), how.half).as_bytes()),
     }
 }
 
@@ -184,14 +184,19 @@ fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
     let one = |name: &str| -> Result<WordInfo> {
         let words = trace.select(Half::Conditional, name).map_err(|error| match error {
             Error::Argument { reason, .. } => {
-                let way_out = format!("; `attnmap probe RUN --words {name:?}` asks the run about it");
+                let way_out = format!("; `attnmap probe RUN --words {}` asks the run about it", quoted(name));
                 Error::input("--versus", reason + &way_out)
             }
             other => other,
         })?;
         only(name, words).map_err(|reason| Error::input("--versus", reason))
     };
-    Ok([one(first)?, one(second)?])
+    let [first, second] = [one(first)?, one(second)?];
+    // Refused here too: words are tested before they are held against each other.
+    if first == second {
+        return Err(Error::input("--versus", "both are the same word; name two, such as red,green"));
+    }
+    Ok([first, second])
 }
 
 /// Tests those of `words` that the run has no causal map of, and keeps what is found in its folder.
@@ -388,8 +393,8 @@ fn both_words(files: &VersusFiles) -> String {
     )
 }
 
-/// The words by their attention; of `joint` attention the image takes a part.
-fn table(parts: &[RegionWord], joint: bool) -> String {
+/// The words of a half by their attention; of `joint` attention the image takes a part.
+fn table(parts: &[RegionWord], joint: bool, half: Half) -> String {
     let tested = parts.iter().any(|part| part.causal.is_some());
     let mut head = vec!["word".to_owned(), "share here".into()];
     head.extend(joint.then(|| "of the text's".to_owned()));
@@ -416,9 +421,13 @@ fn table(parts: &[RegionWord], joint: bool) -> String {
     if parts.iter().any(|part| part.probe) {
         text += &format!("{}\n", print::PROBES);
     }
-    text += match tested {
-        true => "Share of its change: how much of what cutting the word changes lies in this place.\n",
-        false => "Attention shows where, not why; `attnmap explain RUN` tests whether the words mattered here.\n",
+    text += match (tested, half) {
+        (true, _) => "Share of its change: how much of what cutting the word changes lies in this place.\n",
+        (false, Half::Conditional) => {
+            "Attention shows where, not why; `attnmap explain RUN` tests whether the words mattered here.\n"
+        }
+        // Words of the negative prompt are not cut.
+        (false, Half::Unconditional) => "Attention shows where, not why.\n",
     };
     text
 }

@@ -16,7 +16,7 @@ use attnmap::heatmap::Aggregate;
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Pipeline};
 use attnmap::run::Run;
 use attnmap::trace::{Half, WordInfo, only};
-use attnmap::{Error, Result};
+use attnmap::{Error, Result, plural};
 use clap::Args;
 
 use super::ask::RegionArgs;
@@ -315,16 +315,20 @@ fn table(region: &RegionAttribution) -> String {
     let mut text = format!("{}, by {} of {}\n\n", print::line(&region.place), method, region.input);
     text += &print::table(&lines);
     text += &format!(
-        "\nThe prompt moves the prediction there by {:.3e}, the empty prompt by {:.3e} (squared, mean of {} steps).\n",
+        "\nThe prompt moves the prediction there by {:.3e}, the empty prompt by {:.3e} (squared, mean of {}).\n",
         region.target,
         region.empty,
-        region.steps.len()
+        plural(region.steps.len(), "step")
     );
-    text += match region.method.is_complete() {
-        true => "Share: the value over what the prompt adds; all shares sum to 100 %",
-        false => "Share: the value over what the prompt adds; the shares of this method need not sum to 100 %",
+    text += match (region.method.is_complete(), region.gap.is_some_and(|gap| gap > COMPLETE)) {
+        (true, false) => "Share: the value over what the prompt adds; all shares sum to 100 %",
+        (true, true) => "Share: the value over what the prompt adds; all shares should sum to 100 % and miss it",
+        (false, _) => "Share: the value over what the prompt adds; the shares of this method need not sum to 100 %",
     };
     text += &region.gap.map_or_else(|| ".\n".to_owned(), |gap| format!(" (gap {}).\n", print::percent(gap)));
+    if region.method == Method::Shapley {
+        text += "<other>: all that has no line of its own, which joined as one.\n";
+    }
     text += "Attention here: the share of the attention in the place that goes to the word.\n";
     if tested {
         text += "Share of its change: how much of what cutting the word changes lies in the place.\n";

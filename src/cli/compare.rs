@@ -3,10 +3,10 @@
 use super::display::MapArgs;
 use super::newest::{OUTPUTS, run_folder, two_runs};
 use super::open;
-use attnmap::files::{self, Target};
+use attnmap::files::{self, Form, Target};
 use attnmap::heatmap::Aggregate;
 use attnmap::report::{MOST_RUNS, ReportData, compare_runs, differences, from_run_as, relative_address};
-use attnmap::run::Run;
+use attnmap::run::{self, Run};
 use attnmap::trace::normalized;
 use attnmap::{Error, Result};
 use clap::Args;
@@ -55,9 +55,12 @@ each run shows, unless an option chooses others, for all of them; the runs stay 
 
 /// Writes the page.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    let [out] = match &args.out {
-        Some(out) => Target::named(out, args.force).files([""])?,
-        None => Target::generated(Path::new(OUTPUTS).join("compare"), args.force).files([".html"])?,
+    let out = match &args.out {
+        Some(out) => Target::named(out, args.force).file(Form::Page, &run::KIND)?,
+        None => {
+            let [out] = Target::generated(Path::new(OUTPUTS).join("compare"), args.force).files([".html"])?;
+            out
+        }
     };
     let folders = folders(&args.runs)?;
     folders.iter().try_for_each(|run| args.has_its_words(run))?;
@@ -68,9 +71,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let data: Vec<ReportData> = folders.iter().map(|run| read(run, how.as_ref())).collect::<Result<_>>()?;
     let runs: Vec<_> = data.iter().zip(&folders).map(|(data, run)| (data, page_of(run))).collect();
     let html = compare_runs(&runs, words.as_deref())?;
-    if args.out.is_none() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    }
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
     if args.open {
         open::open(&out);

@@ -192,6 +192,11 @@ impl MapArgs {
         self.words.as_deref().map(|words| Ok(once(prompt.select_with(words, probes)?))).transpose()
     }
 
+    /// Refuses chosen words that `prompt` lacks.
+    pub fn check_words(&self, prompt: &PromptInfo) -> Result<()> {
+        self.words.as_deref().map_or(Ok(()), |words| prompt.select_with(words, &[]).map(drop))
+    }
+
     /// The chosen words and probes of one half of a trace; `None` for all of them.
     pub fn words_of(&self, trace: &Trace, half: Half) -> Result<Option<Vec<WordInfo>>> {
         self.words.as_deref().map(|words| Ok(once(trace.select(half, words)?))).transpose()

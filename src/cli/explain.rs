@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use attnmap::evidence::shapley::Shapley;
 use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
 use attnmap::files::Target;
 use attnmap::maker::Maker;
@@ -10,6 +11,7 @@ use attnmap::pipeline::{CheckpointChoice, Pipeline, RecordOptions};
 use attnmap::prompt::WordWeights;
 use attnmap::render::Display;
 use attnmap::run::{self, Remake, Run};
+use attnmap::trace::PromptInfo;
 use attnmap::{Error, Result};
 use clap::Args;
 
@@ -125,7 +127,8 @@ probabilities stay. 1 is the run itself, 0 the cut `mask`. --by tag tests what s
 word. It ends with the dead tags: those whose absence changes under 0.3 % of the image. The image without all of
 them at once is drawn too, with the figure beside it. The result is kept in the run's folder (evidence.json,
 evidence.safetensors, causal/, counterfactual/, weights/) and shown in its report. Words that are tested one
-after the other stand side by side there; another --cut, --at or choice of maps replaces them, and says so.
+after the other stand side by side there; another --cut, --test-steps or choice of maps replaces them, and says
+so.
 
 Examples:
   attnmap explain \"a red apple to the left of a green frog on the beach\"
@@ -158,7 +161,7 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let explanation = Explanation::new(run, ask)?;
     let folder = &explanation.run().folder;
     if !args.force
-        && let Some(known) = explanation.known()?
+        && let Some(known) = explanation.known()?.filter(|known| !can_try_more(args, known))
     {
         let unused = ["model", "lora", "embedding", "dtype", "device", "batch"]
             .map(|option| (option, terminal.given.has(option)));
@@ -201,6 +204,13 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
     show(args, folder, &evidence)
 }
 
+/// Whether `known` shared the effect by a sample of the sets, and `--budget` now pays for more of
+/// them. Sampling ends where the next two orders of the words would exceed its budget.
+fn can_try_more(args: &ExplainArgs, known: &Evidence) -> bool {
+    let more = |found: &Shapley, words: usize| found.permutations > 0 && args.budget > found.evaluations + 2 * words;
+    args.shapley && known.shapley.as_ref().is_some_and(|shared| more(&shared.found, shared.words.len()))
+}
+
 /// Makes the maps and the page of `run` again with its words as they are tested, as `view --by`
 /// does.
 fn in_its_words(run: &Run) -> anyhow::Result<()> {
@@ -223,12 +233,14 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
     if args.prompt_file.is_none()
         && (path.exists() || subject.contains(std::path::MAIN_SEPARATOR) && !subject.contains(' '))
     {
+        // First: what lies there may be a sweep, or a folder of the user's.
+        let run = Run::open(path)?;
         if args.run != RunArgs::default() || terminal.given.has("seed") {
             let reason =
                 "is a run, made as it is; how a run is made (--seed, --steps, --size, --emphasis ...) is for prompts";
             return Err(Error::input("RUN", format!("{subject} {reason}")).into());
         }
-        return Ok((Run::open(path)?, None));
+        return Ok((run, None));
     }
     let text = match &args.prompt_file {
         Some(file) => read_text(file)?,
@@ -283,6 +295,10 @@ fn make(
     let options = args.run.options(pipeline, args.seed);
     pipeline.check(&options)?;
     let prompt = pipeline.prompt(text, &options)?;
+    // Before the work: what is asked of the run must be in its prompt.
+    let info = PromptInfo::from(&prompt).by(args.maps.by());
+    args.maps.check_words(&info)?;
+    args.weight.iter().try_for_each(|asked| Reweight::of(asked, &info).map(drop))?;
     let mut warnings = warnings(pipeline, &prompt, &options.negative, &options.probes)?;
     let probes = options.probes.iter().map(String::as_str);
     let texts: Vec<&str> = [text, &*options.negative].into_iter().chain(probes).collect();
@@ -313,8 +329,10 @@ fn make(
         loading: None,
     };
     maker.check(&options)?;
+    let by = if maker.by.is_word() { String::new() } else { format!(" --by {}", maker.by.name()) };
     let command = pipeline.command(text, &options)
-        + &run::map_options(&maker.aggregate, &maker.display, !options.concepts.is_empty());
+        + &run::map_options(&maker.aggregate, &maker.display, !options.concepts.is_empty())
+        + &by;
     Ok(progress::make(&maker, &options, target, command, terminal)?.0)
 }
 

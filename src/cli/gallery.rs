@@ -13,9 +13,9 @@ use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syn
 use super::sampling::AxesArgs;
 use super::signals;
 use attnmap::Error;
-use attnmap::argument::SHEET;
+use attnmap::argument::{PACK, SHEET};
 use attnmap::checkpoint::{Lora, Source};
-use attnmap::files::Target;
+use attnmap::files::{Form, Target};
 use attnmap::gallery::{
     Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder,
     continues, fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index,
@@ -234,6 +234,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
     let out = &folder(args, &single, (&aggregate, &display));
     check_folder(out)?;
+    args.check_shares()?;
     own_settings(terminal, &axes.lines).iter().for_each(print::warn);
     let known = RefCell::new(BTreeSet::new());
     let open = |choice: &CheckpointChoice| {
@@ -242,7 +243,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         checkpoint.warnings.iter().filter(new).for_each(print::warn);
         Ok(checkpoint)
     };
-    for warning in texts(&single).into_iter().flat_map(|(syntax, texts)| unread_syntax(texts, syntax)) {
+    for warning in texts(&single).into_iter().flat_map(|(syntax, texts)| unread_syntax(texts, syntax, true)) {
         print::warn(&warning);
         known.borrow_mut().insert(warning);
     }
@@ -300,6 +301,29 @@ impl GalleryArgs {
     fn shares(&self) -> bool {
         self.pack.is_some() || self.sheet.is_some()
     }
+
+    /// Where `--sheet` is to be written.
+    fn sheet_at(&self, file: &Path) -> attnmap::Result<PathBuf> {
+        Target::named(file, self.force).file(Form::Picture, &run::KIND).map_err(|error| error.named(SHEET))
+    }
+
+    /// Refuses files of `--sheet` and `--pack` that are in the way, before cells are made.
+    fn check_shares(&self) -> attnmap::Result<()> {
+        if let Some(file) = &self.sheet {
+            self.sheet_at(file)?;
+        }
+        let zip = |file: &&PathBuf| file.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
+        if let Some(file) = self.pack.as_ref().filter(zip) {
+            Target::named(file, self.force).files([""]).map_err(|error| error.named(PACK))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the folder that `file` lies in.
+fn with_folder(file: &Path) -> attnmap::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))
 }
 
 /// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`,
@@ -309,12 +333,14 @@ fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow
     let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
     let mut all = json!({"page": page, "facts": facts});
     if let Some(file) = &args.sheet {
-        let [file] = Target::named(file, args.force).files([""]).map_err(|error| error.named(SHEET))?;
+        let file = args.sheet_at(file)?;
+        with_folder(&file)?;
         let count = write_sheet(folder, &file)?;
         lines.push(format!("{}  {}", file.display(), plural(count, "image")));
         all["sheet"] = json!(file);
     }
     if let Some(file) = &args.pack {
+        with_folder(file)?;
         let packed = pack(folder, file, args.force)?;
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         let (bytes, of) = (megabytes(packed.bytes), megabytes(packed.of));
@@ -474,7 +500,7 @@ impl<'a> GalleryProgress<'a> {
         let mut all = warnings(pipeline, prompt, negative, &[]).unwrap_or_default();
         all.extend(pipeline.warnings().iter().cloned());
         // The plan's prompts were looked at for these together, with one example each.
-        let of_syntax = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
+        let of_syntax = unread_syntax([prompt.text.as_str(), negative], prompt.syntax, true);
         for warning in all.into_iter().filter(|warning| !of_syntax.contains(warning)) {
             if self.known.borrow_mut().insert(warning.clone()) {
                 self.bar.suspend(|| print::warn(&warning));

@@ -49,7 +49,8 @@ pub struct GenerateArgs {
 
     /// Start from the tensor `latents` of this safetensors file
     ///
-    /// Standard normal noise of the shape [1, 4, height / 8, width / 8].
+    /// Standard normal noise of the shape [1, channels, height / 8, width / 8]: 4 channels, 16 in
+    /// Stable Diffusion 3, FLUX.1 and Z-Image.
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
 
@@ -193,7 +194,7 @@ pub fn run(args: &GenerateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let concepts = args.concepts.of(&pipeline, &prompt, probes)?;
     aggregate = args.maps.of_concepts(aggregate, !concepts.is_empty());
     runs.iter_mut().for_each(|options| options.concepts.clone_from(&concepts));
-    args.expect.check(&pipeline, &info, probes)?;
+    args.expect.check(&pipeline, &info.by(args.maps.by()), probes)?;
     let words = shown_words(&args.maps, &pipeline, &info.by(args.maps.by()), probes)?;
     let targets: Vec<_> = runs.iter().map(|options| args.target(&text, options.seeds[0])).collect();
     for target in &targets {
@@ -292,6 +293,12 @@ impl GenerateArgs {
         let sizes = grid_sizes("--self-attention", sizes)?;
         let wanted = |site: &Site| sizes.iter().any(|size| size.matches(site));
         let wanted = (!sizes.is_empty()).then_some(&wanted as &dyn Fn(&Site) -> bool);
+        // Whatever memory it may take: no grid could be named then.
+        if pipeline.plan_self_attention(options, None, u64::MAX).is_err() {
+            let reason = "the image's places look at each other and at the text in one softmax here, and no layer has \
+                self-attention alone; leave it out";
+            return Err(Error::input("--self-attention", reason));
+        }
         let plan = pipeline.plan_self_attention(options, wanted, self.goca.self_memory)?;
         print::note(plan.describe());
         Ok(plan.sites)

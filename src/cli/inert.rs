@@ -86,7 +86,7 @@ const RULES: &[InertRule] = &[
     InertRule { option: "images", inert: no_noise },
     InertRule { option: "keep-steps", inert: too_few_calls },
     InertRule { option: "probe", inert: probes_of_the_prompt },
-    InertRule { option: "words", inert: every_word },
+    InertRule { option: "words", inert: |scene| named_otherwise(scene).or_else(|| every_word(scene)) },
     InertRule { option: "layers", inert: |scene| every_site(scene, |filter| matches!(filter, SiteFilter::Layers(_))) },
     InertRule {
         option: "resolution",
@@ -264,6 +264,12 @@ fn probes_of_the_prompt(scene: &OptionScene) -> Option<String> {
     })
 }
 
+/// `ask` is about the words of `--versus` alone, where that is given.
+fn named_otherwise(scene: &OptionScene) -> Option<String> {
+    let named = scene.made.is_none() && scene.given.command == "ask" && scene.given.has("versus");
+    named.then(|| "--versus names the words; leave it out".into())
+}
+
 fn every_word(scene: &OptionScene) -> Option<String> {
     let PlannedRun { prompt, words, .. } = scene.made?;
     let shown: Vec<String> = words?.iter().map(|word| normalized(&word.text)).collect();
@@ -424,6 +430,8 @@ mod tests {
             (&["self-attention", "run", "--at", "1,1", "--scale", "word"], &["--scale"]),
             (&["ask", "run", "--at", "1,1", "--model", "embedded"], &["--model"]),
             (&["ask", "run", "--at", "1,1", "--cause", "--model", "embedded"], &[]),
+            (&["ask", "run", "--versus", "red,green", "--words", "beach"], &["--words"]),
+            (&["ask", "run", "--at", "1,1", "--words", "beach"], &[]),
         ] {
             let told = at_once_of(arguments);
             let said: Vec<&str> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();

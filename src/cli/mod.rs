@@ -79,8 +79,8 @@ Examples:
   attnmap view --words frog --style contour
   attnmap models
 
-The default checkpoint is a small demonstration model with a small world of its own. Give a real one with
---model, a folder or a hub name: --model stable-diffusion-v1-5/stable-diffusion-v1-5";
+The default checkpoint is a small demonstration model with a small world of its own. Give a real
+one with --model, a folder or a hub name: --model stable-diffusion-v1-5/stable-diffusion-v1-5";
 
 #[derive(Debug, Subcommand)]
 enum Command {

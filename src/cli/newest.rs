@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attnmap::run::newest_runs;
+use attnmap::run::{folder_of, newest_runs};
 use attnmap::{Error, Result};
 
 use super::print;
@@ -18,10 +18,11 @@ pub fn is_last(named: &Path) -> bool {
     named == Path::new(LAST) && !named.exists()
 }
 
-/// The folder of the run that is meant: `named`, or the newest where none is or it is `last`.
+/// The folder of the run that is meant: `named`, or where the file lies that is named. It is the
+/// newest where none is named, or `last` is.
 pub fn run_folder(named: Option<&Path>) -> Result<PathBuf> {
     match named {
-        Some(path) if !is_last(path) => Ok(path.to_path_buf()),
+        Some(path) if !is_last(path) => Ok(folder_of(path).to_path_buf()),
         _ => newest(None),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::newest::run_folder;
 use super::open;
+use super::print;
 use attnmap::report;
 use clap::Args;
 use std::path::PathBuf;
@@ -28,18 +29,39 @@ pub struct ReportArgs {
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let mut written = Vec::new();
     let mut lines = String::new();
+    let mut first = None;
     let named = args.runs.iter().map(|run| run_folder(Some(run)));
     let runs = if args.runs.is_empty() { vec![run_folder(None)?] } else { named.collect::<Result<_, _>>()? };
+    // What is no run is told of at the end: `outputs/*/` may hold sweeps and galleries too.
+    let mut refused = Vec::new();
     for folder in &runs {
-        let (file, bytes) = report::write(folder)?;
+        let (file, bytes) = match report::write(folder) {
+            Ok(made) => made,
+            Err(error) => {
+                refused.push(error);
+                continue;
+            }
+        };
         lines += &format!("{}  {:.1} MB\n", file.display(), bytes as f64 / 1e6);
         written.push(serde_json::json!({"run": folder, "report": file, "bytes": bytes}));
+        first.get_or_insert(file);
     }
-    if args.open {
-        open::open(&runs[0].join("report.html"));
+    if args.open
+        && let Some(page) = &first
+    {
+        open::open(page);
     }
     if args.json {
         lines = serde_json::to_string_pretty(&written)? + "\n";
     }
-    super::print::stdout(lines.as_bytes())
+    if !written.is_empty() {
+        print::stdout(lines.as_bytes())?;
+    }
+    match refused.pop() {
+        Some(last) => {
+            refused.iter().for_each(|error| print::warn(error.to_string()));
+            Err(last.into())
+        }
+        None => Ok(()),
+    }
 }

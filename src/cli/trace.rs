@@ -104,7 +104,7 @@ const HELP: &str = "\
 Examples:
   attnmap trace outputs/*frog-on-the-beach-0/image.png --out outputs/its-own-caption
   attnmap trace outputs/*frog-on-the-beach-0/image.png \"a red apple and a frog\"
-  attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5 --words \"dog,sofa\"
+  attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5
   attnmap trace photo.jpg \"a dog on a sofa\" --words dog --masks
   attnmap trace photo.jpg \"a dog on a sofa\" --expect \"dog@left, no cat\"
   attnmap trace ./pictures --by tag --out outputs/coverage
@@ -169,7 +169,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     pipeline.check_size(size)?;
     let prompt = pipeline.prompt(caption, &pipeline.look_run(size, &options))?;
     let info = PromptInfo::from(&prompt);
-    args.expect.check(&pipeline, &info, &options.probes)?;
+    args.expect.check(&pipeline, &info.by(args.maps.by()), &options.probes)?;
     options.concepts = args.concepts.of(&pipeline, &prompt, &options.probes)?;
     aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
     let run = pipeline.look_run(size, &options);

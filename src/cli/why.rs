@@ -9,7 +9,7 @@ use attnmap::run::Run;
 use attnmap::trace::{By, Grid};
 use attnmap::why::plan::{BUDGET, LEAST};
 use attnmap::why::{Answer, Question, Subject};
-use attnmap::{Error, Result};
+use attnmap::{Error, Result, plural};
 use clap::Args;
 
 use super::ask::{box_at, point_at};
@@ -165,8 +165,10 @@ fn cost(question: &Question, budget: u32, made: f64) -> String {
         Some(seconds) => format!("about {:.0} min", seconds / 60.0),
         None => "an unknown time".to_owned(),
     };
-    let goes_on = if made > 0.0 { format!("going on after {made:.0} runs; ") } else { String::new() };
-    format!("“{}”: {goes_on}at most {left:.0} runs of {} steps, {long}", question.word(), question.calls())
+    let runs = |count: f64| plural(count.round() as usize, "run");
+    let goes_on = if made > 0.0 { format!("going on after {}; ", runs(made)) } else { String::new() };
+    let (left, steps) = (runs(left), plural(question.calls(), "step"));
+    format!("“{}”: {goes_on}at most {left} of {steps}, {long}", question.word())
 }
 
 fn show(args: &WhyArgs, question: &Question, answer: &Answer) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::replay::{check_checkpoint, check_image, options_of};
+use crate::heatmap::{Aggregate, DEFAULT_OF_CONCEPTS};
 use crate::pipeline::{Event, LookOptions, Options, Pipeline, RecordOptions, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
@@ -126,8 +127,13 @@ pub fn keep(
 ) -> Result<RunRecord> {
     let Run { folder, record } = run;
     // Of a version that knows other aggregates: the default.
-    let aggregate = record.how().unwrap_or_default();
+    let mut aggregate = record.how().unwrap_or_default();
     let trace = &asked.trace;
+    // Where attention is joint a word beside the prompt has no map but that of a concept.
+    let first = !trace.about.concepts.is_empty() && run.trace()?.about.concepts.is_empty();
+    if first && aggregate == Aggregate::default() {
+        aggregate = Aggregate::named(DEFAULT_OF_CONCEPTS)?;
+    }
     let shown: Vec<WordInfo> = record.words.iter().map(|word| word.word.clone()).collect();
     let own = trace.half(aggregate.half).map_or(&[][..], |(_, prompt)| &prompt.words);
     // Whoever asks about a word wants to see it, whatever else is shown.

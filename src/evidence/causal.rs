@@ -173,11 +173,12 @@ fn own_positions(prompt: &Prompt, words: &[&WordInfo]) -> Vec<usize> {
 pub fn context(pipeline: &Pipeline, rows: &[Row], options: &Options) -> Result<PreparedPrompt> {
     let prompts: Vec<&Prompt> = rows.iter().map(Row::prompt).collect();
     let conditioning = pipeline.conditioning(&prompts, options)?;
-    let (batch, tokens, _) = conditioning.hidden_states.dims3()?;
     let context = pipeline.denoiser().prepare(&conditioning)?;
     if rows.iter().all(|row| row.without.is_empty()) {
         return Ok(context);
     }
+    // A network may fill the text up: Z-Image has more keys than the encoder has states.
+    let (batch, tokens) = (context.batch(), context.tokens());
     let weight = |row: &Row, token: usize| if row.without.contains(&token) { 0f32 } else { 1.0 };
     let weights = rows.iter().flat_map(|row| (0..tokens).map(move |token| weight(row, token))).collect();
     context.weighted(&Tensor::from_vec(weights, (batch, tokens), &Device::Cpu)?)

@@ -36,7 +36,8 @@ pub fn draw(
         let place = order.iter().position(|name| *name == word.word).unwrap_or(0);
         let file = file(place, &word.word);
         let top = if display.scale == Scale::Shared { shared } else { highest(map) };
-        let about = format!("How much the prediction of each place changed when {:?} was cut", word.word);
+        let name = crate::in_quotes(&word.word);
+        let about = format!("How much the prediction of each place changed when {name} was cut");
         pictures.push(Picture { file: file.clone(), about, image: overlay(&base, map, grid, top, display) });
         word.picture = Some(file);
     }

@@ -342,13 +342,20 @@ impl Explanation {
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
         let order: Vec<String> = self.maps.chosen.iter().map(WordInfo::label).collect();
-        if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
+        let known = known.filter(|(known, _)| self.same_test(known));
+        let dead_before = known.as_ref().and_then(|(known, _)| known.dead.clone());
+        if let Some((known, maps)) = known {
             evidence.keep(known, (&mut causal, maps), &order);
         }
         evidence.answer();
         let mut pictures = redrawn.pictures;
         if !record.by.is_word() {
-            let (found, more) = self.dead(&evidence, pipeline, &options, progress)?;
+            let (mut found, more) = self.dead(&evidence, pipeline, &options, progress)?;
+            // The image without the same tags, where none was drawn now.
+            if let Some(before) = dead_before.filter(|before| found.changed.is_none() && before.prompt == found.prompt)
+            {
+                (found.changed, found.strip) = (before.changed, before.strip);
+            }
             evidence.dead = Some(found);
             pictures.extend(more);
         }

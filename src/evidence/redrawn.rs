@@ -123,9 +123,11 @@ impl Dead {
     pub fn sentences(&self, least: f64) -> Vec<String> {
         let (count, tested) = (self.tags.len(), self.tested);
         if count == 0 {
-            return vec![format!("No tag is dead: without each of the {tested} tested, the image changes.")];
+            let all = if tested == 1 { "the one tested".to_owned() } else { format!("each of the {tested} tested") };
+            return vec![format!("No tag is dead: {all} mattered.")];
         }
         let names = self.tags.iter().map(crate::in_quotes).collect::<Vec<_>>().join(", ");
+        let them = if count == 1 { "it" } else { "them" };
         let said = match self.changed {
             Some(changed) if changed < least => {
                 let share = percent(changed);
@@ -139,18 +141,24 @@ impl Dead {
             }
             Some(changed) => {
                 let share = percent(changed);
-                format!(
-                    "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once \
-                    {share} of the image \
-                     changes, so that not all can be cut."
-                )
+                match count {
+                    1 => format!(
+                        "Tested in its place, 1 of {tested} tags changes nothing: {names}. With the prompt without it \
+                        {share} of the image changes, so that it cannot be cut."
+                    ),
+                    _ => format!(
+                        "One by one, {count} of {tested} tags change nothing: {names}. Without all of them at once \
+                        {share} of the image \
+                         changes, so that not all can be cut."
+                    ),
+                }
             }
+            // Each alone may have been left out of an image all the same.
             None => format!(
-                "{count} of {tested} tags may be dead: {names}. That is told from the prediction alone; no image \
-                was drawn without them."
+                "{count} of {tested} tags may be dead: {names}. The image of the prompt without {them} was not drawn."
             ),
         };
-        vec![said, format!("The prompt without them: {}", self.prompt)]
+        vec![said, format!("The prompt without {them}: {}", self.prompt)]
     }
 
     /// For the report.
@@ -236,10 +244,12 @@ impl Reweighted {
     /// What came of it: one figure per picture, and why a weight of 0 may leave the thing in the
     /// picture.
     fn in_words(&self) -> String {
-        let changes = self.weights.iter().zip(&self.areas);
+        let weights = written(&self.weights);
+        let changes = weights.iter().zip(&self.areas);
         let changes: Vec<String> =
-            changes.map(|(weight, &area)| format!("x{weight:.2} changes {} of the image", percent(area))).collect();
-        let mut text = format!("What {:?} adds in cross-attention, scaled; 1 is the run itself", self.word);
+            changes.map(|(weight, &area)| format!("x{weight} changes {} of the image", percent(area))).collect();
+        let word = crate::in_quotes(&self.word);
+        let mut text = format!("What {word} adds in cross-attention, scaled; 1 is the run itself");
         if !changes.is_empty() {
             text += &format!(": {}", changes.join(", "));
         }
@@ -337,7 +347,7 @@ pub fn reweighted(
         let options = Options { value_weights: Some(weights_of(prompt, &asked.word, weight)), ..options.clone() };
         images.push(replay(pipeline, prompt, &options, progress)?.generation.image);
     }
-    let captions = images.iter().zip(&weights).map(|(image, weight)| (image, format!("{name} x {weight:.2}")));
+    let captions = images.iter().zip(written(&weights)).map(|(image, weight)| (image, format!("{name} x {weight}")));
     let title = format!("What {} adds in cross-attention, scaled", crate::in_quotes(&name));
     let strip_image = strip(&captions.collect::<Vec<_>>(), &title, &mut Typesetter::new());
     let mut files = files_scaled(&name, &weights);
@@ -366,8 +376,19 @@ pub(super) fn files_without(place: usize, name: &str) -> [String; 4] {
 
 /// The files of a word scaled: one for each weight, and all side by side at the end.
 pub(super) fn files_scaled(name: &str, weights: &[f32]) -> Vec<String> {
-    let parts = weights.iter().map(|weight| format!("-x{weight:.2}")).chain([String::new()]);
+    let parts = written(weights).into_iter().map(|weight| format!("-x{weight}")).chain([String::new()]);
     parts.map(|part| format!("weights/{}{part}.png", slug(name))).collect()
+}
+
+/// Weights as they are shown and as files are named: with two digits behind the point, or as many
+/// more as tell them apart.
+fn written(weights: &[f32]) -> Vec<String> {
+    let with = |digits: usize| weights.iter().map(|weight| format!("{weight:.digits$}")).collect::<Vec<String>>();
+    let tells = |texts: &Vec<String>| {
+        let same = |at: usize, other: usize| texts[at] == texts[other] && weights[at] != weights[other];
+        (0..texts.len()).all(|at| (0..at).all(|other| !same(at, other)))
+    };
+    (2..10).map(with).find(tells).unwrap_or_else(|| with(2))
 }
 
 /// Whether none of the user's files in the run `folder` has one of these names.
@@ -505,6 +526,39 @@ mod tests {
         for wrong in ["cat=-1..1", "cat=0,101", "frog=0..2", "dog=0..2"] {
             assert_eq!(of(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn each_weight_has_a_file_of_its_own() {
+        let files = |weights: &[f32]| files_scaled("frog", weights);
+        let at = |weight: &str| format!("weights/frog{weight}.png");
+        assert_eq!(files(&[0.5, 2.0]), [at("-x0.50"), at("-x2.00"), at("")]);
+        assert_eq!(files(&[0.501, 0.504]), [at("-x0.501"), at("-x0.504"), at("")]);
+        assert_eq!(files(&[0.5, 0.5]), [at("-x0.50"), at("-x0.50"), at("")]);
+    }
+
+    #[test]
+    fn of_dead_tags_no_more_is_said_than_was_drawn() {
+        let dead = |tags: &[&str], tested, changed| {
+            let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            Dead { tags, tested, prompt: "a frog".into(), changed, strip: None }.sentences(0.003)
+        };
+        assert_eq!(dead(&[], 4, None), ["No tag is dead: each of the 4 tested mattered."]);
+        assert_eq!(dead(&[], 1, None), ["No tag is dead: the one tested mattered."]);
+        let one = dead(&["on the beach"], 4, None);
+        assert!(one[0].ends_with("The image of the prompt without it was not drawn."), "{}", one[0]);
+        assert_eq!(one[1], "The prompt without it: a frog");
+        let two = dead(&["on the beach", "a"], 4, Some(0.5));
+        assert!(two[0].starts_with("One by one, 2 of 4 tags change nothing"), "{}", two[0]);
+        let shown = dead(&["a"], 4, Some(0.5));
+        assert!(shown[0].contains("1 of 4 tags changes nothing") && shown[0].contains("50 %"), "{}", shown[0]);
+    }
+
+    #[test]
+    fn a_word_is_shown_by_its_own_characters() {
+        let (word, images, strip) = ("नमस्ते".to_owned(), Vec::new(), String::new());
+        let found = Reweighted { word, weights: vec![0.5], images, strip, means: vec![0.1], areas: vec![0.1] };
+        assert!(found.in_words().starts_with("What \"नमस्ते\" adds"), "{}", found.in_words());
     }
 
     #[test]

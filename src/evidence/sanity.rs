@@ -66,19 +66,29 @@ impl Likeness {
 
 impl Sanity {
     /// Whether attention and causal maps have fallen apart at the end: their highest fifths share
-    /// less than `least`.
+    /// less than `least`. Attention maps that are the same everywhere do not count.
     pub fn passes(&self, least: f64) -> bool {
-        self.levels.last().is_some_and(|level| level.attention.iou_top.max(level.causal.iou_top) < least)
+        let attention = |level: &Level| if self.is_flat() { 0.0 } else { level.attention.iou_top };
+        self.levels.last().is_some_and(|level| attention(level).max(level.causal.iou_top) < least)
+    }
+
+    /// Whether the attention maps are the same everywhere, as those of a prompt's only word are
+    /// once the words compete.
+    fn is_flat(&self) -> bool {
+        self.levels.iter().all(|level| level.attention.spearman.is_none())
     }
 }
 
 impl Sanity {
     /// What was found, one line per finding; `least` as in [`passes`](Self::passes).
     pub fn sentences(&self, least: f64) -> Vec<String> {
-        let says = if self.passes(least) {
-            "the maps have fallen apart at the end, as they must"
-        } else {
-            "THE MAPS DO NOT FALL APART"
+        let says = match (self.passes(least), self.is_flat()) {
+            (true, false) => "the maps have fallen apart at the end, as they must",
+            (true, true) => {
+                "the causal maps have fallen apart at the end, as they must; the attention maps are the same \
+                everywhere and tell nothing"
+            }
+            (false, _) => "THE MAPS DO NOT FALL APART",
         };
         let head = format!(
             "Sanity: with random cross-attention weights, block by block from the output, {says} (likeness to the \
@@ -182,5 +192,18 @@ mod tests {
         assert_eq!((same.spearman.map(|value| (value * 1e9).round()), same.iou_top), (Some(1e9), 1.0));
         let other = Likeness::of(&[falling, vec![0.0; 25]], &[ramp.clone(), ramp]);
         assert_eq!((other.spearman.map(|value| (value * 1e9).round()), other.iou_top), (Some(-1e9), 0.0));
+    }
+
+    #[test]
+    fn maps_that_are_the_same_everywhere_have_nothing_to_lose() {
+        let likeness = |spearman, iou_top| Likeness { spearman, iou_top };
+        let of = |attention, causal| {
+            let level = Level { block: "mid_block".into(), attention, causal };
+            Sanity { seed: SEED, levels: vec![level] }
+        };
+        let flat = of(likeness(None, 1.0), likeness(Some(0.1), 0.1));
+        assert!(flat.passes(0.38) && flat.sentences(0.38)[0].contains("the attention maps are the same everywhere"));
+        assert!(!of(likeness(None, 1.0), likeness(Some(0.9), 0.9)).passes(0.38));
+        assert!(!of(likeness(Some(0.9), 0.9), likeness(Some(0.1), 0.1)).passes(0.38));
     }
 }

@@ -227,7 +227,9 @@ impl WordEvidence {
         let limits = Thresholds::default();
         self.changed = changed;
         self.mattered = limits.mattered(self.effect, changed);
-        self.shows = limits.shows(self.mattered, self.attention.iou_top, self.controls.best_iou());
+        // Of a map that is the same everywhere no fifth is the highest.
+        let iou = if self.is_flat() { 0.0 } else { self.attention.iou_top };
+        self.shows = limits.shows(self.mattered, iou, self.controls.best_iou());
         self.sentence = self.in_words();
     }
 
@@ -238,6 +240,7 @@ impl WordEvidence {
         let map = match self.shows {
             Shows::Nothing => "There is nothing that its map could show.".to_owned(),
             Shows::Yes => format!("Its map shows where: {}.", lights()),
+            Shows::No if self.is_flat() => "Its map does not show where: it is the same everywhere.".to_owned(),
             Shows::No => format!("Its map does not show where: {}.", lights()),
             Shows::Partly if self.is_matched() => format!("Its map shows where {NO_BETTER}."),
             Shows::Partly => format!("Its map shows a part of where: {}.", lights()),
@@ -249,6 +252,7 @@ impl WordEvidence {
     pub fn measured(&self) -> String {
         let map = match self.shows {
             Shows::Nothing => String::new(),
+            _ if self.is_flat() => " The map is the same everywhere.".to_owned(),
             Shows::Partly if self.is_matched() => format!(" The map does {NO_BETTER}."),
             _ => format!(" The fifth of the image that its map lights {}.", self.holds()),
         };
@@ -256,14 +260,21 @@ impl WordEvidence {
     }
 
     fn changes(&self) -> String {
+        let word = crate::in_quotes(&self.word);
         match self.changed {
-            Some(changed) => format!("Without {:?} {} of the image changes", self.word, percent(changed)),
-            None => format!("Cutting {:?} moves {} of the prediction", self.word, percent(self.effect)),
+            Some(changed) => format!("Without {word} {} of the image changes", percent(changed)),
+            None => format!("Cutting {word} moves {} of the prediction", percent(self.effect)),
         }
     }
 
     fn holds(&self) -> String {
         format!("holds {} of the change", percent(self.attention.drop))
+    }
+
+    /// Whether its map is the same everywhere, as that of a prompt's only word is once the words
+    /// compete.
+    fn is_flat(&self) -> bool {
+        self.attention.spearman.is_none()
     }
 
     /// Whether a control shows where as well as its map does.
@@ -312,6 +323,32 @@ fn luminance([red, green, blue]: [u8; 3]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The only word of a prompt gets all of every place where the words compete.
+    #[test]
+    fn a_flat_map_lights_no_fifth() {
+        let agreement = |spearman, iou_top| Agreement { spearman, iou_top, drop: 0.9 };
+        let blob = agreement(Some(0.1), 0.1);
+        let controls = Controls { centre_blob: blob, other_word: None, equal_mass_token: None, edges: blob };
+        let judged = |word: &str, spearman| {
+            let (word, picture, sentence) = (word.to_owned(), None, String::new());
+            let (mattered, shows) = (not_at_all(), nothing());
+            let attention = agreement(spearman, 0.9);
+            let (changed, effect) = (None, 0.1);
+            let mut one =
+                WordEvidence { word, mattered, changed, shows, sentence, effect, attention, controls, picture };
+            one.answer(None);
+            one
+        };
+        let flat = judged("apple", None);
+        assert_eq!(flat.shows, Shows::No);
+        assert!(flat.sentence.ends_with("does not show where: it is the same everywhere."), "{}", flat.sentence);
+        assert!(flat.measured().ends_with("The map is the same everywhere."), "{}", flat.measured());
+        let other = judged("नमस्ते", Some(0.9));
+        assert_eq!(other.shows, Shows::Yes);
+        // A word is shown by its own characters.
+        assert!(other.sentence.starts_with("Cutting \"नमस्ते\" moves 10 %"), "{}", other.sentence);
+    }
 
     #[test]
     fn what_did_not_matter_has_nothing_to_show() {

@@ -1,10 +1,11 @@
 //! Which words a region of the image belongs to.
 
+use super::compute::with_marks;
 use super::lexicon;
 use crate::Result;
 use crate::figures::largest;
 use crate::heatmap::{self, Aggregate};
-use crate::trace::{Grid, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
+use crate::trace::{Grid, PromptInfo, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -163,16 +164,17 @@ pub struct RegionWord {
 /// among the causes.
 const FAINT: f64 = 0.05;
 
-/// Orders `parts`, which are of `words`, the words of a prompt in order. The order is by which
-/// share of all that cutting the word changes lies in the place, the highest first. A colour or the
+/// Orders `parts`, which are of the words of `prompt`. The order is by which share of all that
+/// cutting the word changes lies in the place, the highest first. A colour or the
 /// like works through its noun: it follows that, and both come where the higher share of the two
 /// is. Words that change hardly anything here come after the others, and words that were not tested
 /// after those, as they were.
-pub fn by_cause(parts: &mut [RegionWord], words: &[WordInfo]) {
-    let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-    let pairs = lexicon::bindings(&texts);
-    let pairs: Vec<(String, String)> =
-        pairs.into_iter().map(|(adjective, noun)| (words[adjective].label(), words[noun].label())).collect();
+pub fn by_cause(parts: &mut [RegionWord], prompt: &PromptInfo) {
+    let words: Vec<&WordInfo> = prompt.words.iter().collect();
+    let (texts, places) = with_marks(&prompt.text, &words);
+    let label = |at: usize| words[places[at]].label();
+    let pairs = lexicon::bindings(&texts).into_iter();
+    let pairs: Vec<(String, String)> = pairs.map(|(adjective, noun)| (label(adjective), label(noun))).collect();
     let noun_of = |word: &str| pairs.iter().find(|(adjective, _)| adjective == word).map(|(_, noun)| noun.clone());
     let group = |part: &RegionWord| noun_of(&part.word).unwrap_or_else(|| part.word.clone());
     let share = |part: &RegionWord| part.causal.unwrap_or(-1.0);
@@ -301,11 +303,19 @@ mod tests {
 
     #[test]
     fn a_colour_follows_its_noun_and_both_rank_by_the_higher_share() {
-        let words: Vec<WordInfo> = ["a", "red", "apple", "and", "frog"]
-            .into_iter()
-            .map(|text| WordInfo { text: text.into(), start: 0, end: 0, tokens: Vec::new(), occurrence: 1 })
-            .collect();
-        let order = |found: [Option<(f64, f64)>; 5]| -> Vec<String> {
+        let prompt = |text: &str| {
+            let start = |word: &str| text.find(word).unwrap();
+            let word = |word: &str| WordInfo {
+                text: word.into(),
+                start: start(word),
+                end: start(word) + word.len(),
+                tokens: Vec::new(),
+                occurrence: 1,
+            };
+            let words = text.split([' ', ',']).filter(|word| !word.is_empty()).map(word).collect();
+            PromptInfo { text: text.into(), words, ..PromptInfo::default() }
+        };
+        let order_of = |text: &str, found: [Option<(f64, f64)>; 5]| -> Vec<String> {
             let part = |(word, found): (&WordInfo, Option<(f64, f64)>)| RegionWord {
                 word: word.text.clone(),
                 special: false,
@@ -318,10 +328,12 @@ mod tests {
                 change: found.map(|(_, change)| change),
                 cause: None,
             };
-            let mut parts: Vec<RegionWord> = words.iter().zip(found).map(part).collect();
-            by_cause(&mut parts, &words);
+            let prompt = prompt(text);
+            let mut parts: Vec<RegionWord> = prompt.words.iter().zip(found).map(part).collect();
+            by_cause(&mut parts, &prompt);
             parts.into_iter().map(|part| part.word).collect()
         };
+        let order = |found| order_of("a red apple and frog", found);
         let even = |shares: [Option<f64>; 5]| order(shares.map(|share| share.map(|share| (share, 0.2))));
         assert_eq!(even([None, Some(0.5), Some(0.3), None, Some(0.4)]), ["apple", "red", "frog", "a", "and"]);
         assert_eq!(even([None, Some(0.1), Some(0.3), None, Some(0.4)]), ["frog", "apple", "red", "a", "and"]);
@@ -333,6 +345,9 @@ mod tests {
         let apple = Some((0.9, 0.004));
         let red = Some((0.2, 0.1));
         assert_eq!(order([None, red, apple, None, Some((0.4, 0.1))]), ["apple", "red", "frog", "a", "and"]);
+        // Behind a comma it is another's.
+        let apart = [Some((0.1, 0.1)), Some((0.2, 0.1)), None, Some((0.3, 0.1)), Some((0.6, 0.1))];
+        assert_eq!(order_of("blue, frog, a red apple", apart), ["apple", "red", "frog", "blue", "a"]);
     }
 
     #[test]

@@ -3,6 +3,11 @@
 use super::lexicon::names_a_thing;
 use crate::trace::{PromptInfo, WordInfo};
 
+/// Signs that may stand at a word and are no part of it: brackets, quotation marks, what ends a
+/// clause.
+const SIGNS: [char; 20] =
+    ['(', ')', '[', ']', '{', '}', '<', '>', '"', '“', '”', '„', ':', ';', ',', '.', '!', '?', '/', '|'];
+
 /// `word` with the tokens of its things alone: "red apple" lies where "apple" does.
 ///
 /// Colours and little words have wide maps and do not count where there is a thing. A word without
@@ -13,7 +18,9 @@ pub(crate) fn of_its_things(prompt: &PromptInfo, word: &WordInfo) -> WordInfo {
         let start = word.start + piece.as_ptr() as usize - text.as_ptr() as usize;
         start..start + piece.len()
     };
-    let things: Vec<_> = text.split_whitespace().filter(|piece| names_a_thing(piece)).map(place).collect();
+    // A colour in brackets or quotation marks is a colour still.
+    let pieces = text.split(|c: char| c.is_whitespace() || SIGNS.contains(&c));
+    let things: Vec<_> = pieces.filter(|piece| names_a_thing(piece)).map(place).collect();
     let of_things: Vec<usize> = things.iter().flat_map(|thing| prompt.tokens_within(thing)).collect();
     with_tokens(word, &of_things)
 }
@@ -53,5 +60,19 @@ mod tests {
         assert_eq!(of(word(0, 11, &[0, 1, 2, 3])), [2, 3], "both tokens of the thing");
         assert_eq!(of(word(2, 5, &[1])), [1], "a colour alone");
         assert_eq!(of(word(13, 25, &[5, 6, 7])), [5, 6, 7], "a scene lies nowhere");
+    }
+
+    #[test]
+    fn signs_at_a_word_make_no_thing_of_it() {
+        let text = "a (red:1.3) \"shiny\" apple";
+        let token = |name: &str| {
+            let start = text.find(name).unwrap();
+            TokenInfo { id: 0, text: name.into(), kind: TokenKind::Text, start, end: start + name.len() }
+        };
+        let tokens = ["a", "red", "shiny", "apple"].map(token).to_vec();
+        let prompt = PromptInfo { text: text.into(), tokens, words: Vec::new() };
+        let (text, tokens) = ("a red shiny apple".into(), vec![0, 1, 2, 3]);
+        let tag = WordInfo { text, start: 0, end: prompt.text.len(), tokens, occurrence: 1 };
+        assert_eq!(of_its_things(&prompt, &tag).tokens, [3]);
     }
 }

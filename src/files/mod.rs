@@ -15,6 +15,6 @@ pub use atomic::{abandon, check_writable, write_file, write_json, write_new_file
 pub use input::{open, read};
 pub(crate) use leftover::sweep;
 pub(crate) use own::page_mark;
-pub use own::{MARK, is_own};
+pub use own::{Form, MARK, is_own};
 pub use staging::{Staging, link};
-pub use target::{Kind, Target, check_own};
+pub use target::{Kind, Target, check_own, check_part};

@@ -59,6 +59,36 @@ fn has_mark(path: &Path) -> io::Result<bool> {
     Ok(head.starts_with("<!doctype html>") && marks.into_iter().any(|mark| head.contains(mark)))
 }
 
+/// A form of file that attnmap writes under a name of the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A page.
+    Page,
+    /// A PNG.
+    Picture,
+}
+
+impl Form {
+    /// What messages call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Page => "a page",
+            Self::Picture => "a picture",
+        }
+    }
+
+    /// Whether the file at `path` begins as every file of this form does.
+    pub(super) fn is_of(self, path: &Path) -> bool {
+        let begin: &[u8] = match self {
+            Self::Page => b"<!doctype html>",
+            Self::Picture => PNG,
+        };
+        let mut head = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(begin.len() as u64).read_to_end(&mut head));
+        read.is_ok() && head == begin
+    }
+}
+
 /// A JSON file of attnmap, whatever else it holds.
 #[derive(serde::Deserialize)]
 struct Marked {

@@ -4,7 +4,7 @@
 //! (`--out`) and that has something of attnmap's own is refused, unless `--force` is given. A place
 //! that attnmap names itself counts up: `apple-0`, `apple-0-2`, `apple-0-3`.
 
-use super::own::is_own;
+use super::own::{Form, is_own};
 use crate::argument::{Argument, FORCE, OUT};
 use crate::{Error, Result};
 use std::ffi::OsString;
@@ -84,9 +84,24 @@ impl Target {
             Err(error) => Err(Error::io(path)(error)),
             Ok(found) if found.is_dir() => refuse(format!("{shown} is a folder; choose another name")),
             Ok(_) if !is_own(path) => refuse(format!("{shown} is there and not attnmap's; choose another name")),
-            Ok(_) if !self.force => refuse(format!("{shown} exists; {FORCE} replaces it, {OUT} writes elsewhere")),
+            Ok(_) if !self.force => refuse(format!("{shown} exists; {FORCE} replaces it; or choose another name")),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// One file of `form` under the place's own name: where it is to be written. A file of another
+    /// form stays, and so does a part of a folder of `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] on `out` when one is there that may not be replaced.
+    pub fn file(&self, form: Form, kind: &Kind) -> Result<PathBuf> {
+        let [path] = self.files([""])?;
+        check_part(&path, kind)?;
+        if fs::symlink_metadata(&path).is_ok() && !form.is_of(&path) {
+            let reason = format!("{} is there and not {}; choose another name", path.display(), form.name());
+            return Err(Error::argument(OUT, reason));
+        }
+        Ok(path)
     }
 
     /// Where a folder of `kind` is to be made: nothing is there, or an empty folder, or (with
@@ -177,6 +192,22 @@ pub fn check_own(path: &Path, argument: Argument) -> Result<()> {
     Err(Error::argument(argument, format!("{} is not attnmap's and stays; move it away", path.display())))
 }
 
+/// Refuses to write a file at `path` where a folder of `kind` has one of its own parts: those are
+/// replaced with the folder alone.
+///
+/// # Errors
+/// [`Error::Argument`] on `out`.
+pub fn check_part(path: &Path, kind: &Kind) -> Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let is_there = fs::symlink_metadata(path).is_ok();
+    if is_there && (kind.is)(folder) && (kind.owns)(folder)(Path::new(name)) {
+        let reason = format!("{} is a part of {}; choose another name", path.display(), kind.name);
+        return Err(Error::argument(OUT, reason));
+    }
+    Ok(())
+}
+
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut inside| inside.next().is_none())
 }
@@ -216,6 +247,36 @@ mod tests {
         let error = Target::named(at("a-2.png"), true).files([""]).unwrap_err();
         assert!(error.to_string().contains("not attnmap's") && error.exit_code() == 2, "{error}");
         assert!(check_own(&at("a-2.png"), OUT).is_err() && check_own(&at("a.json"), OUT).is_ok());
+    }
+
+    #[test]
+    fn one_file_is_replaced_by_its_like_and_a_part_of_a_folder_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        const KIND: Kind = Kind {
+            name: "a thing",
+            is: |folder| folder.join("it").is_file(),
+            owns: |_| Box::new(|path: &Path| path == Path::new("part.html")),
+        };
+        let page = "<!doctype html>\n<meta name=\"generator\" content=\"attnmap 0.1.0\">\n";
+        fs::create_dir(at("thing")).unwrap();
+        for name in ["page.html", "thing/part.html", "thing/other.html"] {
+            fs::write(at(name), page).unwrap();
+        }
+        fs::write(at("thing/it"), "").unwrap();
+        fs::write(at("numbers.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
+        let ask = |name: &str, form: Form| Target::named(at(name), true).file(form, &KIND);
+        for name in ["page.html", "new.html", "thing/other.html", "thing/new.html"] {
+            assert_eq!(ask(name, Form::Page).unwrap(), at(name));
+        }
+        for (name, form, reason) in [
+            ("thing/part.html", Form::Page, "is a part of a thing"),
+            ("page.html", Form::Picture, "is there and not a picture"),
+            ("numbers.json", Form::Page, "is there and not a page"),
+        ] {
+            let error = ask(name, form).unwrap_err();
+            assert!(error.to_string().contains(reason) && error.exit_code() == 2, "{error}");
+        }
     }
 
     #[test]

@@ -32,18 +32,12 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let told = || found.words.iter().filter(|word| word.role != Role::Filler);
     let habits: String = told()
         .filter(|word| word.has_a_place())
-        .map(|word| format!("<li dir=\"auto\">{}</li>", encode_text(&word.sentence())))
+        .map(|word| format!("<li>{}</li>", encode_text(&word.sentence())))
         .collect();
-    let stated: String = found
-        .stated
-        .iter()
-        .map(|stated| format!("<li dir=\"auto\">{}</li>", encode_text(&stated.to_string())))
-        .collect();
-    let expected: String = found
-        .expectations
-        .iter()
-        .map(|expected| format!("<li dir=\"auto\">{}</li>", encode_text(&expected.to_string())))
-        .collect();
+    let stated: String =
+        found.stated.iter().map(|stated| format!("<li>{}</li>", encode_text(&stated.to_string()))).collect();
+    let expected: String =
+        found.expectations.iter().map(|expected| format!("<li>{}</li>", encode_text(&expected.to_string()))).collect();
     let plots: String = told().map(|word| plot(word, found, around)).collect();
     let seeds: String =
         found.seeds.iter().zip(around.runs).map(|(seed, run)| thumbnail(*seed, run.as_deref(), around)).collect();

@@ -9,15 +9,16 @@ use crate::{Result, in_quotes, printable};
 use std::collections::{BTreeMap, HashSet};
 
 /// What `texts` (prompts, and with them negative prompts) have of other programs' syntax, each kind
-/// once.
-pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Syntax) -> Vec<String> {
+/// once. `has_syntax` is whether the checkpoint reads weights and chunks where it is told to.
+pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Syntax, has_syntax: bool) -> Vec<String> {
     let mut found: Vec<Unread> = Vec::new();
-    for unread in texts.into_iter().flat_map(|text| unread(text, syntax)) {
+    let all = texts.into_iter().flat_map(|text| unread(text, syntax));
+    for unread in all.map(|unread| if has_syntax { unread } else { unread.of_plain_text() }) {
         if found.iter().all(|other| other.advice != unread.advice) {
             found.push(unread);
         }
     }
-    found.iter().map(|Unread { piece, advice }| format!("{} {advice}", in_quotes(piece))).collect()
+    found.iter().map(|Unread { piece, advice, .. }| format!("{} {advice}", in_quotes(piece))).collect()
 }
 
 /// What the user should know before waiting: syntax that is not read, words that were cut off,
@@ -26,7 +27,7 @@ pub fn unread_syntax<'a>(texts: impl IntoIterator<Item = &'a str>, syntax: Synta
 /// # Errors
 /// As [`Pipeline::probe`].
 pub fn warnings(pipeline: &Pipeline, prompt: &Prompt, negative: &str, probes: &[String]) -> Result<Vec<String>> {
-    let mut warnings = unread_syntax([prompt.text.as_str(), negative], prompt.syntax);
+    let mut warnings = unread_syntax([prompt.text.as_str(), negative], prompt.syntax, !pipeline.family().flows());
     let (beside, behind) = (prompt.reading(Joined::Channels), prompt.reading(Joined::Tokens));
     if !prompt.cut_off.is_empty() {
         let tokens = behind.map_or(prompt.ids.len(), |behind| behind.ids.len());

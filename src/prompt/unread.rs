@@ -12,6 +12,21 @@ pub struct Unread {
     pub piece: String,
     /// What becomes of it, and the way out.
     pub advice: String,
+    /// Whether the way out is a [`Syntax`], which transformers do not have.
+    by_syntax: bool,
+}
+
+impl Unread {
+    /// As a checkpoint has it that reads no [`Syntax`].
+    #[must_use]
+    pub fn of_plain_text(self) -> Self {
+        match self.by_syntax {
+            true => {
+                Self { advice: "is plain text here; this checkpoint reads no weights and no chunks".into(), ..self }
+            }
+            false => self,
+        }
+    }
 }
 
 /// What becomes of a piece of other programs' syntax.
@@ -26,6 +41,7 @@ enum Advice {
     And,
     Brackets,
     Stress,
+    Behind,
     Break,
     Option,
 }
@@ -48,6 +64,9 @@ impl Advice {
             Self::And => "joins prompts in other programs; it is a word here".into(),
             Self::Brackets => format!("has brackets, which are plain text; {EMPHASIS} reads them as weights"),
             Self::Stress => format!("is plain text here; with {EMPHASIS} write (word:1.1)"),
+            Self::Behind => {
+                format!("has its weight behind the bracket, where it is plain text; with {EMPHASIS} write (word:1.3)")
+            }
             Self::Break => format!("is a word here; {LONG} makes it begin a new chunk"),
             Self::Option => "is plain text here; options stand outside of the prompt's quotes".into(),
         }
@@ -68,7 +87,12 @@ pub fn unread(text: &str, syntax: Syntax) -> Vec<Unread> {
             each.push((piece, advice));
         }
     }
-    each.into_iter().map(|(piece, advice)| Unread { piece: piece.to_owned(), advice: advice.text() }).collect()
+    let unread = |(piece, advice): (&str, Advice)| Unread {
+        piece: piece.to_owned(),
+        advice: advice.text(),
+        by_syntax: matches!(advice, Advice::Brackets | Advice::Stress | Advice::Behind | Advice::Break),
+    };
+    each.into_iter().map(unread).collect()
 }
 
 /// `<lora:NAME:WEIGHT>` and its kin.
@@ -109,6 +133,10 @@ fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, Advice)> {
                 let start = open[depth].1;
                 open.truncate(depth);
                 let inner = &text[start + 1..at];
+                let called = text[..start].ends_with(char::is_alphanumeric);
+                if let Some(length) = weight_behind(&text[at + 1..]).filter(|_| c == ')' && !called) {
+                    found.push((start, &text[start..at + 1 + length], Advice::Behind));
+                }
                 let advice = match c {
                     ']' if inner.contains('|') => Some(Advice::Alternating),
                     ']' if is_editing(inner) => Some(Advice::Editing),
@@ -121,6 +149,15 @@ fn pairs(text: &str, syntax: Syntax) -> Vec<(usize, &str, Advice)> {
         }
     }
     found
+}
+
+/// The length of the number that `rest` begins with, such as `1.3`, where no word goes on there:
+/// InvokeAI and compel have weights so.
+fn weight_behind(rest: &str) -> Option<usize> {
+    let length = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
+    let number = rest[..length].trim_end_matches('.');
+    let goes_on = rest[number.len()..].starts_with(char::is_alphanumeric);
+    (!goes_on && number.parse::<f64>().is_ok()).then_some(number.len())
 }
 
 /// Whether `[inner]` is `[from:to:when]`, `[to:when]` or `[from::when]`, where `when` is a number
@@ -198,6 +235,8 @@ mod tests {
             ("a __animal__ there", "__animal__", Advice::Chance),
             ("a frog AND a fox", "AND", Advice::And),
             ("a frog++ there", "frog++", Advice::Stress),
+            ("a (green frog)1.3, there", "(green frog)1.3", Advice::Behind),
+            ("a (frog)0.5.", "(frog)0.5", Advice::Behind),
             ("a frog --ar 16:9", "--ar", Advice::Option),
         ] {
             for syntax in [PLAIN, ALL] {
@@ -207,6 +246,13 @@ mod tests {
                     found(text, syntax)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_number_behind_a_bracket_may_be_text() {
+        for text in ["f(x)2", "(frog) 2", "(frog)2nd", "(frog)1.2.3", "[frog]2", "(frog)."] {
+            assert_eq!(found(text, ALL), [], "{text}");
         }
     }
 

@@ -29,13 +29,23 @@ pub struct Run {
     pub record: RunRecord,
 }
 
+/// The folder of the run that `path` names: itself, or where the file at `path` lies.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent().filter(|_| path.is_file()) {
+        // A bare name lies in the working folder.
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
 impl Run {
     /// Opens the run at `path`: its folder, or any file in it.
     ///
     /// # Errors
     /// [`Error::Trace`] when it is no run, is damaged, or was made by a newer attnmap.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+        let folder = folder_of(path);
         if !folder.is_dir() {
             let reason = "no such folder; give one that `attnmap generate` made";
             return Err(Error::Trace { file: path.to_path_buf(), reason: reason.into() });

@@ -301,6 +301,9 @@ pub fn save_heatmaps(path: &Path, heatmaps: &Heatmaps, aggregate: &str, prompt: 
     if !heatmaps.probes.is_empty() {
         let count = heatmaps.probe_shares.len();
         tensors.push(NamedTensor::f32("probe_tokens", &[count, height, width], &heatmaps.probes));
+    }
+    // Also where the aggregate has nothing of their tokens, as in joint attention.
+    if !probes.is_empty() || !heatmaps.probes.is_empty() {
         tensors.push(NamedTensor::f32("probes", &[probes.len(), height, width], &probe_maps));
     }
     tensors::write(path, &metadata, &tensors)

@@ -1,10 +1,12 @@
 //! A prompt while it is typed: what the tokenizer makes of it, without a network. Places are
 //! counted in UTF-16 units, as pages count them.
 
-use crate::Result;
+use crate::argument::{EMPHASIS, LONG};
+use crate::checkpoint::{Checkpoint, Family, T5_TOKENS};
 use crate::pipeline::Pipeline;
-use crate::prompt::{self, Syntax, nearest, unread, weight_of};
+use crate::prompt::{self, Prompt, Syntax, T5Tokenizer, nearest, unread, weight_of};
 use crate::trace::TokenKind;
+use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,31 +24,52 @@ pub(super) struct Typed {
 #[derive(Debug)]
 pub(super) struct PromptReader {
     tokenizer: prompt::Reader,
+    /// T5's, which reads further than CLIP's (Stable Diffusion 3).
+    behind: Option<prompt::Reader>,
+    /// Whether brackets may be weights, and long prompts go into chunks.
+    syntax: bool,
     /// The words that the checkpoint knows, where it says so.
     vocabulary: Option<Vec<String>>,
     near: BTreeMap<String, String>,
 }
 
 impl PromptReader {
-    /// That of `pipeline`.
+    /// That of `pipeline`, which was loaded from `checkpoint`.
     ///
     /// # Errors
-    /// As [`Pipeline::reader`].
-    pub fn new(pipeline: &Pipeline) -> Result<Self> {
+    /// As [`Pipeline::reader`] and [`T5Tokenizer::new`].
+    pub fn new(pipeline: &Pipeline, checkpoint: &Checkpoint) -> Result<Self> {
         let defaults = pipeline.defaults();
         let (vocabulary, near) = (defaults.vocabulary.clone(), defaults.near.clone());
-        Ok(Self { tokenizer: pipeline.reader()?, vocabulary, near })
+        let behind = match (&checkpoint.t5, pipeline.family()) {
+            (Some(t5), Family::StableDiffusion3) => {
+                Some(prompt::Reader::T5(T5Tokenizer::new(&t5.tokenizer)?, T5_TOKENS))
+            }
+            _ => None,
+        };
+        let syntax = !pipeline.family().flows();
+        Ok(Self { tokenizer: pipeline.reader()?, behind, syntax, vocabulary, near })
     }
 
     /// How a prompt is read: its tokens, chunks, what is cut off, weights, words that the
     /// checkpoint never saw, syntax of other programs.
     ///
     /// # Errors
-    /// As [`Tokenizer::read`].
+    /// As [`prompt::Reader::read`]; [`Error::Argument`] for weights and chunks, which not all
+    /// networks have.
     pub fn check(&self, typed: &Typed) -> Result<Value> {
         let Typed { prompt: text, emphasis, long } = typed;
         let syntax = Syntax { emphasis: *emphasis, long: *long };
-        let prompt = self.tokenizer.read(text, syntax)?;
+        if !self.syntax && syntax != Syntax::default() {
+            let argument = if *emphasis { EMPHASIS } else { LONG };
+            return Err(Error::argument(argument, "is for Stable Diffusion 1, 2 and XL; leave it out"));
+        }
+        let reader = self.behind.as_ref().unwrap_or(&self.tokenizer);
+        let prompt = reader.read(text, syntax)?;
+        let alone = match self.behind {
+            Some(_) => self.tokenizer.read(text, syntax)?.cut_off.len().saturating_sub(prompt.cut_off.len()),
+            None => 0,
+        };
         let places = Utf16Places::of(text);
         let own = prompt.tokens.iter().filter(|token| token.kind == TokenKind::Text);
         let tokens: Vec<[usize; 2]> = own.clone().map(|token| places.range(&token.range)).collect();
@@ -69,14 +92,37 @@ impl PromptReader {
                 json!({"at": places.range(&word.range), "label": word.label(), "weight": weight, "never": strange})
             })
             .collect();
-        let unread: Vec<Value> =
-            unread(text, syntax).iter().map(|unread| json!({"piece": unread.piece, "advice": unread.advice})).collect();
-        let of_a_chunk = self.tokenizer.length().saturating_sub(2);
+        let advised = unread(text, syntax).into_iter();
+        let advised = advised.map(|unread| if self.syntax { unread } else { unread.of_plain_text() });
+        let advised = advised.map(|unread| json!({"piece": unread.piece, "advice": in_fields(&unread.advice)}));
+        let unread: Vec<Value> = advised.collect();
+        let (used, room) = places_of(reader, &prompt)?;
         Ok(json!({
-            "tokens": tokens, "room": of_a_chunk * prompt.chunks().len().max(1), "chunks": chunks, "cut": cut,
-            "cutOff": prompt.cut_off, "words": words, "never": never, "unread": unread,
+            "tokens": tokens, "used": used, "room": room, "chunks": chunks, "cut": cut, "cutOff": prompt.cut_off,
+            "alone": alone, "words": words, "never": never, "unread": unread,
         }))
     }
+}
+
+/// Advice as a page gives it, which has fields for two of the arguments.
+fn in_fields(advice: &str) -> String {
+    let [emphasis, long] = [EMPHASIS, LONG].map(|argument| argument.to_string());
+    advice.replace(&emphasis, "the field “Brackets are weights”").replace(&long, "the field “Long”")
+}
+
+/// How many places the text of `prompt` takes, and how many there are for it.
+fn places_of(reader: &prompt::Reader, prompt: &Prompt) -> Result<(usize, usize)> {
+    let text = prompt.tokens.iter().filter(|token| token.kind == TokenKind::Text);
+    if let prompt::Reader::Clip(tokenizer) = reader {
+        return Ok((text.count(), tokenizer.length().saturating_sub(2) * prompt.chunks().len().max(1)));
+    }
+    // Places are taken by marks of spaces too. Qwen's template begins before the text, and T5's end
+    // token has a place.
+    let before = reader.read("", Syntax::default())?.tokens.first().map_or(0, |end| end.position);
+    let end = usize::from(matches!(reader, prompt::Reader::T5(..)));
+    let room = reader.length().saturating_sub(before + end);
+    let used = text.map(|token| token.position + 1).max().unwrap_or(before).saturating_sub(before);
+    Ok((if prompt.cut_off.is_empty() { used } else { room }, room))
 }
 
 fn same(a: Option<&str>, b: &str) -> bool {
@@ -110,14 +156,45 @@ impl Utf16Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, OpenOptions, Source};
+    use crate::checkpoint::{OpenOptions, Source};
+    use crate::pipeline::LoadOptions;
+    use std::path::Path;
 
     fn reader() -> PromptReader {
         let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default()).unwrap();
         let tokenizer = prompt::Tokenizer::new(checkpoint.tokenizer.as_ref().unwrap()).unwrap();
         let tokenizer = prompt::Reader::Clip(tokenizer);
         let (vocabulary, near) = (checkpoint.defaults.vocabulary.clone(), checkpoint.defaults.near.clone());
-        PromptReader { tokenizer, vocabulary, near }
+        PromptReader { tokenizer, behind: None, syntax: true, vocabulary, near }
+    }
+
+    /// That of a fixture.
+    fn reader_of(name: &str) -> PromptReader {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        let checkpoint = Checkpoint::open(&Source::Folder(folder), &OpenOptions::default()).unwrap();
+        let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default()).unwrap();
+        PromptReader::new(&pipeline, &checkpoint).unwrap()
+    }
+
+    #[test]
+    fn transformers_have_rooms_of_their_own_and_no_weights() {
+        // Qwen's template takes as many places as its vocabulary has pieces for.
+        for (name, rooms) in [("tiny-sd3", 255..=255), ("tiny-flux-dev", 511..=511), ("tiny-z-image", 490..=509)] {
+            let reader = reader_of(name);
+            let read = |prompt: String, emphasis| reader.check(&Typed { prompt, emphasis, long: false });
+            let found = read("a (red:1.3) fox".into(), false).unwrap();
+            let room = found["room"].as_u64().unwrap();
+            assert!(rooms.contains(&room), "{name}: {room}");
+            assert_eq!((&found["cut"], &found["alone"]), (&Value::Null, &json!(0)), "{name}");
+            let advice = found["unread"][0]["advice"].as_str().unwrap();
+            assert!(advice.contains("no weights"), "{name}: {advice}");
+            let cut = read("fox ".repeat(600), false).unwrap();
+            assert_eq!(cut["used"], cut["room"], "{name}");
+            assert!(matches!(read("a (red:1.3) fox".into(), true), Err(Error::Argument { .. })), "{name}");
+        }
+        // T5 reads what CLIP does not see, so that nothing is cut off.
+        let found = reader_of("tiny-sd3").check(&Typed { prompt: "a ".repeat(100), ..Typed::default() }).unwrap();
+        assert_eq!((&found["cutOff"], &found["cut"], &found["alone"]), (&json!([]), &Value::Null, &json!(25)));
     }
 
     fn check(prompt: &str, emphasis: bool, long: bool) -> Value {
@@ -155,7 +232,7 @@ mod tests {
         let weight = |found: Value| found["words"][1]["weight"].as_f64();
         assert_eq!(weight(check(text, true, false)), Some(1.5));
         let plain = check(text, false, false);
-        assert!(plain["unread"][0]["advice"].as_str().unwrap().contains("`emphasis`"));
+        assert!(plain["unread"][0]["advice"].as_str().unwrap().contains("the field “Brackets are weights”"));
         assert_eq!(weight(plain), Some(1.0));
     }
 }

@@ -63,7 +63,7 @@ impl Server {
     pub fn serve(self, pipeline: Pipeline, checkpoint: Checkpoint, load: LoadOptions, out: PathBuf) -> Result<()> {
         let failed = || Error::io("the server");
         let queue = Queue::new(pipeline.interrupt().clone());
-        let (reader, about) = (PromptReader::new(&pipeline)?, about(&pipeline));
+        let (reader, about) = (PromptReader::new(&pipeline, &checkpoint)?, about(&pipeline));
         let shared = Arc::new(Shared::new(self.address, queue, History::new(out), reader, about));
         let worker = Worker { pipeline, checkpoint, load, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("jobs".into()).spawn(move || worker.work()).map_err(failed())?;

@@ -318,9 +318,12 @@ impl Shown<'_> {
 /// What a page is told of the checkpoint.
 pub(super) fn about(pipeline: &Pipeline) -> Value {
     let own = pipeline.default_options();
+    // Whether brackets may be weights, and long prompts go into chunks.
+    let syntax = !pipeline.family().flows();
     json!({
         "checkpoint": pipeline.id(), "digest": pipeline.digest(), "steps": own.steps, "guidance": own.guidance_scale,
         "width": own.width, "height": own.height, "factor": pipeline.size_factor(),
+        "syntax": syntax,
         "scheduler": pipeline.sampler_kind(&own).map(|kind| kind.name()).unwrap_or_default(),
         "samplers": crate::scheduler::SchedulerKind::ALL.map(crate::scheduler::SchedulerKind::name),
     })

@@ -45,6 +45,26 @@ fn words_are_linked_and_maps_subtracted() {
 }
 
 #[test]
+fn words_from_right_to_left_keep_their_order_beside_an_arrow() {
+    let Some(mut chrome) = browser() else { return };
+    let a = sample(&Plan { prompt: "\u{5ea}\u{5e4}\u{5d5}\u{5d7} apple".into(), ..Plan::default() });
+    let b = sample(&Plan { prompt: "\u{5d0}\u{5d3}\u{5d5}\u{5dd} apple".into(), ..Plan::default() });
+    let file = scratch("compare-rtl.html");
+    std::fs::write(&file, compare_page(&a, &b, [None, None]).unwrap()).unwrap();
+    chrome.open(&file, "", Look { width: 390, height: 844, ..Look::default() });
+    assert_eq!(chrome.overflow(), json!([]));
+    // Where the first letters of both words of the first pair stand, from the left.
+    let places = chrome.eval(
+        "(() => { const text = document.querySelector('tr[data-pair=\"0\"] th').firstChild, range = new Range(); \
+         return [0, text.data.lastIndexOf(' ') + 1].map((at) => { range.setStart(text, at); range.setEnd(text, at + 1); \
+         return range.getBoundingClientRect().x; }); })()",
+    );
+    let [old, new] = [0, 1].map(|at: usize| places[at].as_f64().unwrap());
+    assert!(old < new, "{places}: what was comes before what is");
+    clean(&mut chrome);
+}
+
+#[test]
 fn the_images_are_compared_in_one_place() {
     let Some(mut chrome) = browser() else { return };
     let a = sample(&Plan::default());
@@ -209,6 +229,10 @@ fn the_list_of_runs_compares_two() {
     chrome.click(".card:nth-child(2) button");
     assert!(chrome.text(".command code").contains("attnmap compare"), "{}", chrome.text(".pair"));
     assert!(chrome.text(".pair .note").contains("→"));
+    // A link has where the slider stands.
+    chrome.open(&file, "#a=older&b=newer&mode=slider&split=20", Look::default());
+    assert_eq!(chrome.eval("document.querySelector('.pair input[type=range]').value"), json!("20"));
+    assert!(chrome.eval("location.hash").as_str().unwrap().ends_with("&mode=slider&split=20"));
     chrome.eval(
         "(() => { const f = document.querySelector('input[type=search]'); f.value = 'beach'; \
     f.dispatchEvent(new Event('input')); })()",

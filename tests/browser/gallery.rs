@@ -213,6 +213,16 @@ done(t); })); })",
     chrome.settle();
     assert_eq!(chrome.eval("document.querySelector('dialog.large').open"), json!(false));
     assert!(chrome.eval("document.querySelector('.view').scrollTop").as_f64().unwrap() > 4000.0);
+    // What was kept and lit while an image was large stays on the way back from it.
+    chrome.eval("document.querySelector('.cell a').click()");
+    chrome.settle();
+    chrome.key("c", false);
+    chrome.eval("document.querySelector('dialog.large .chips button').click()");
+    chrome.settle();
+    let kept = "document.querySelector('.basket').hidden === false && /word=.+&at=.+&kept=/.test(location.hash)";
+    chrome.key("Escape", false);
+    chrome.wait(kept);
+    assert_eq!(chrome.eval("document.querySelector('dialog.large').open"), json!(false));
 
     // Two are compared on the spot.
     chrome.open(&file, "#kept=cell-3&open=cell-4&mode=slider&split=25", Look::default());

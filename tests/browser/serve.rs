@@ -153,6 +153,11 @@ fn a_word_is_changed_and_compared_by_keys_alone() {
     chrome.key("Enter", false);
     chrome.wait("document.querySelectorAll('.found img').length > 0");
     assert_eq!(std::fs::read_dir(server.folder.path().join("runs")).unwrap().count(), 2, "it is kept in the run");
+    // Arrows on its picture scroll it, and do not walk through the history.
+    chrome.eval("document.querySelector('.found .scroller').focus()");
+    chrome.key("ArrowRight", false);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(chrome.eval("document.querySelectorAll('.history button')[0].getAttribute('aria-current')"), "true");
     // What was said to screen readers last.
     assert!(!chrome.text("[role='status']").is_empty());
     server.clean(&mut chrome);
@@ -201,29 +206,114 @@ fn fields_that_hold_no_number_are_said() {
     server.clean(&mut chrome);
 }
 
+/// Puts the tab out of sight, or back.
+fn hide(chrome: &mut Chrome, hidden: bool) {
+    chrome.eval(&format!(
+        "Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {hidden}}}); \
+         document.dispatchEvent(new Event('visibilitychange'))"
+    ));
+}
+
+/// Has a run made as another tab does; how many runs this one then shows.
+fn made_elsewhere(chrome: &mut Chrome, steps: usize) -> serde_json::Value {
+    chrome.eval(&format!(
+        "(async () => {{ const events = new EventSource('events'); \
+         await new Promise((done) => events.addEventListener('state', done)); \
+         const over = new Promise((done) => events.addEventListener('done', done, {{once: true}})); \
+         await fetch('jobs', {{method: 'POST', headers: {{'content-type': 'application/json'}}, \
+           body: JSON.stringify({{kind: 'run', prompt: 'a frog', seed: '0', steps: {steps}}})}}); \
+         await over; events.close(); return document.querySelectorAll('.history li').length; }})()"
+    ))
+}
+
+#[test]
+fn a_weight_that_stands_there_is_gone_on_from() {
+    let Some(mut chrome) = browser() else { return };
+    let server = Server::start();
+    chrome.open_url(&server.url, Look::default());
+    typed(&mut chrome, "a (frog:1.3) b");
+    // Brackets are text until a weight is given; within the word, at its number, and all of it.
+    for [from, to] in [[4, 4], [9, 9], [2, 12]] {
+        chrome.eval("document.querySelectorAll('.settings input[type=checkbox]')[0].checked = false");
+        chrome.eval("document.getElementById('prompt').select()");
+        typed(&mut chrome, "a (frog:1.3) b");
+        chrome.eval(&format!("document.getElementById('prompt').setSelectionRange({from}, {to})"));
+        ctrl(&mut chrome, "ArrowUp", 38);
+        assert_eq!(chrome.eval("document.getElementById('prompt').value"), json!("a (frog:1.4) b"), "{from}..{to}");
+    }
+    server.clean(&mut chrome);
+}
+
+#[test]
+fn steps_are_of_both_runs_and_what_is_hidden_does_not_come_back() {
+    let Some(mut chrome) = browser() else { return };
+    let server = Server::start();
+    chrome.open_url(&server.url, Look::default());
+    let shows = |name: &str| format!("document.querySelector('.picture.b').dataset.run === '{name}'");
+    let says = |text: &str| format!("document.querySelector('.controls .soft').textContent === '{text}'");
+    for (steps, name) in [(1, "a-frog-0"), (3, "a-frog-0-2"), (3, "a-frog-0-3")] {
+        made_elsewhere(&mut chrome, steps);
+        chrome.wait(&shows(name));
+    }
+    chrome.wait("document.querySelector('.between').dataset.compared === 'a-frog-0-2|a-frog-0-3'");
+    tab_to(&mut chrome, ".go");
+    for step in ["step 1 of 3", "step 2 of 3", "step 3 of 3"] {
+        chrome.key("]", false);
+        chrome.wait(&says(step));
+    }
+    server.clean(&mut chrome);
+    // The next older run is compared with one that has no third step: both are shown whole.
+    chrome.key("ArrowRight", false);
+    chrome.wait(&shows("a-frog-0-2"));
+    chrome.wait(&says("all steps"));
+    // A step that one of them has not is said, and not chosen.
+    chrome.key("]", false);
+    chrome.wait(&says("step 1 of 3"));
+    chrome.key("]", false);
+    chrome.wait("document.querySelector('[role=alert]').textContent.includes('goes beyond the run')");
+    chrome.wait(&says("step 1 of 3"));
+    chrome.key("[", false);
+    chrome.wait(&says("all steps"));
+    chrome.wait("document.querySelector('[role=alert]').hidden");
+
+    // A run that is stopped leaves both as they were, and what was said of them.
+    chrome.eval("document.querySelectorAll('.history button')[0].click()");
+    chrome.wait("document.querySelector('.between').dataset.compared === 'a-frog-0-2|a-frog-0-3'");
+    chrome.eval(
+        "(async () => { const ask = async (path, body) => (await fetch(path, {method: 'POST', \
+         headers: {'content-type': 'application/json'}, body: JSON.stringify(body)})).json(); \
+         const events = new EventSource('events'); \
+         const heard = (name) => new Promise((done) => events.addEventListener(name, done, {once: true})); \
+         await heard('state'); const [step, over] = [heard('step'), heard('stopped')]; \
+         const {job} = await ask('jobs', {kind: 'run', prompt: 'a', seed: '0', steps: 900}); \
+         await step; await ask('stop', {job}); await over; events.close(); return true; })()",
+    );
+    chrome.wait("document.querySelector('.between').dataset.compared === 'a-frog-0-2|a-frog-0-3'");
+    assert!(!chrome.faults().iter().any(|fault| fault.starts_with("exception")), "{:#?}", chrome.faults());
+
+    // The newest is hidden, and the oldest looked at; it stays so when the tab comes back.
+    let click = |at: usize| format!("document.querySelectorAll('.history button')[{at}].click()");
+    chrome.eval(&click(0));
+    chrome.wait(&shows("a-frog-0-3"));
+    chrome.eval("[...document.querySelectorAll('.tools button')].find((b) => b.textContent === 'Hide').click()");
+    chrome.wait("document.querySelectorAll('.history li').length === 2");
+    chrome.eval(&click(1));
+    chrome.wait(&shows("a-frog-0"));
+    hide(&mut chrome, true);
+    hide(&mut chrome, false);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(chrome.eval(&shows("a-frog-0")), json!(true), "it jumps to another run");
+}
+
 #[test]
 fn a_tab_out_of_sight_frees_its_connection_and_catches_up() {
     let Some(mut chrome) = browser() else { return };
     let server = Server::start();
     chrome.open_url(&server.url, Look::default());
-    let seen = |chrome: &mut Chrome, hidden: bool| {
-        chrome.eval(&format!(
-            "Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {hidden}}}); \
-             document.dispatchEvent(new Event('visibilitychange'))"
-        ));
-    };
-    seen(&mut chrome, true);
+    hide(&mut chrome, true);
     // Another tab has a run made meanwhile.
-    let heard = chrome.eval(
-        "(async () => { const events = new EventSource('events'); \
-         await new Promise((done) => events.addEventListener('state', done)); \
-         const over = new Promise((done) => events.addEventListener('done', done, {once: true})); \
-         await fetch('jobs', {method: 'POST', headers: {'content-type': 'application/json'}, \
-           body: JSON.stringify({kind: 'run', prompt: 'a frog', seed: '0', steps: 2})}); \
-         await over; events.close(); return document.querySelectorAll('.history li').length; })()",
-    );
-    assert_eq!(heard, json!(0), "the tab out of sight listens to nothing");
-    seen(&mut chrome, false);
+    assert_eq!(made_elsewhere(&mut chrome, 2), json!(0), "the tab out of sight listens to nothing");
+    hide(&mut chrome, false);
     chrome.wait(WHOLE);
     assert_eq!(chrome.eval("document.querySelectorAll('.history li').length"), json!(1));
     server.clean(&mut chrome);

@@ -401,6 +401,22 @@ fn steps_are_chosen_without_stumbling() {
     chrome.wait("document.querySelector('.says').textContent.startsWith('step 2 ')");
     chrome.key("p", false);
     clean(&mut chrome);
+    // A link has whether the image is shown as it was at the step.
+    chrome.open(&file, "#w=9&steps=3-3&estimate=0", Look::default());
+    assert!(!chrome.text(".caption").contains("estimate"), "{}", chrome.text(".caption"));
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9&steps=3-3&estimate=0"));
+    clean(&mut chrome);
+}
+
+#[test]
+fn a_gallery_of_tags_names_a_word_with_signs() {
+    let Some(mut chrome) = browser() else { return };
+    let mut data = sample(&Plan::default());
+    data.words[FROG].text = "R&B".into();
+    chrome.open(&write("signs.html", &data), "#word=r%26b", Look::default());
+    assert!(chrome.text(".caption").contains("“R&B”"), "{}", chrome.text(".caption"));
+    assert_eq!(chrome.eval("location.hash"), json!("#w=9"));
+    clean(&mut chrome);
 }
 
 fn base64_of(bytes: &[u8]) -> String {

@@ -208,6 +208,13 @@ fn the_command_keeps_what_it_finds_beside_attention() {
     assert_eq!(kept["regions"].as_array().unwrap().len(), 2);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("the region of frog") && page.contains("occlusion"));
+    // What joins as one has no value of its own, not one of 0.
+    let shapley = ["--at", "9,9", "--method", "shapley", "--words", "frog"];
+    let said: Value = serde_json::from_str(&found(&[&shapley[..], &["--json"]].concat())).unwrap();
+    let names: Vec<&str> = said["words"].as_array().unwrap().iter().map(|row| row["word"].as_str().unwrap()).collect();
+    assert_eq!(names, ["frog", "<other>"]);
+    let text = found(&shapley);
+    assert!(text.contains("mean of 1 step)") && text.contains("joined as one"), "{text}");
 
     for (wrong, says) in [
         (&["--at", "3,3", "--word", "frog"][..], "--word"),

@@ -292,7 +292,7 @@ fn what_a_config_asks_for_and_attnmap_does_not_do_is_refused_by_name() {
         ("text_encoder/config.json", "architectures", json!(["T5EncoderModel"]), "T5EncoderModel"),
         ("text_encoder/config.json", "model_type", json!("t5"), "clip_text_model"),
         ("text_encoder/config.json", "num_attention_heads", json!(0), "out of range"),
-        ("text_encoder/config.json", "quantization_config", json!({"load_in_8bit": true}), "quantization_config"),
+        ("text_encoder/config.json", "quantization_config", json!({"load_in_8bit": true}), "quantised weights"),
         ("scheduler/scheduler_config.json", "beta_start", json!("low"), "low"),
         ("scheduler/scheduler_config.json", "use_magic", json!(true), "use_magic"),
         ("tokenizer/tokenizer_config.json", "padding_side", json!("left"), "left"),

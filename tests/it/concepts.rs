@@ -208,6 +208,16 @@ fn a_run_keeps_concepts_and_is_asked_about_more_of_them_later() {
     assert_eq!(first.about.concepts, later.about.concepts);
     let scores = |trace: &Trace| trace.recording.concepts.as_ref().unwrap().sites[1].as_ref().unwrap().to_vec();
     assert_eq!(scores(&first), scores(&later));
+
+    // Of a run that kept no concepts: what is asked later has a map, as what is asked at first has.
+    let (_plain, plain) = made("tiny-flux-schnell", &[]);
+    let probed = json(&["probe", &plain, "--words", "sky", "--json"]);
+    assert_eq!(probed["maps"]["name"], "concept");
+    let maps = aggregate(&Trace::load(&Path::new(&plain).join("trace.safetensors")).unwrap(), &how, &[]).unwrap();
+    assert!(maps.own_shares.unwrap().last().is_some_and(|share| *share > 0.0));
+    // A list behind a switch that takes one with `=` alone is no word of the prompt.
+    let list = attnmap(&["generate", PROMPT, "--concepts", "apple,frog"]);
+    refused(&list, 2, &["--concepts takes a value behind an equals sign: --concepts=apple,frog"]);
 }
 
 fn map_of(trace: &Trace, word: &str) -> Vec<f32> {

@@ -154,6 +154,27 @@ fn a_word_becomes_the_article_of_each_vocabulary() {
     }
 }
 
+/// Z-Image fills the text up, so that it has more keys than its encoder has states.
+#[test]
+fn a_word_is_masked_in_every_network() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for name in ["tiny-sd1", "tiny-sdxl", "tiny-sd3", "tiny-flux-schnell", "tiny-z-image"] {
+        let pipeline = load(&fixtures.join(name));
+        let options = pipeline.default_options();
+        let prompt = pipeline.prompt("a frog on a moon", &options).unwrap();
+        let info = PromptInfo::from(&prompt);
+        let frog = info.words.iter().find(|word| word.text == "frog").unwrap();
+        let rows = [Row::cut(&pipeline, &prompt, &[frog], Cut::Mask).unwrap()];
+        let (grid, channels) = (pipeline.latent_grid(&options), pipeline.latent_channels());
+        let shape = (1, channels, grid.height, grid.width);
+        let noise = TorchGenerator::new(9).randn_tensor(shape, DType::F32, &Device::Cpu).unwrap();
+        let (whole, steps) = (Row::whole(&prompt), [(&noise, 700.0)]);
+        let found = changes(&pipeline, &options, &whole, &rows, &steps, 8, &mut || ControlFlow::Continue(()));
+        let effect = found.unwrap().remove(0).effect;
+        assert!(effect > 0.0 && effect < 1.0, "{name}: {effect}");
+    }
+}
+
 #[test]
 fn cuts_change_what_they_change_in_diffusers() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/causal.json");
@@ -412,4 +433,22 @@ fn a_folder_of_the_users_own_is_measured() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
     assert!(message.contains("two.txt has a caption and no picture") && message.lines().count() == 1, "{message}");
+}
+
+/// A second question with a larger budget is answered by more sets; one with a smaller takes
+/// nothing away.
+#[test]
+fn a_larger_budget_shares_the_effect_among_the_words_anew() {
+    let (made, _folder, run) = crate::cli::generate("a red apple and a green frog", &["--quiet"]);
+    assert!(made.status.success());
+    let run = run.display().to_string();
+    let sets = |budget: &str| -> Value {
+        let asked = ["explain", &run, "--shapley", "--budget", budget, "--test-steps", "1"];
+        let output = crate::cli::attnmap(&[&asked[..], &["--no-counterfactual", "--json"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["shapley"]["evaluations"].clone()
+    };
+    // Of four words: one order and its reverse, then all sets.
+    assert_eq!([sets("1"), sets("64"), sets("1")], [8, 16, 16]);
 }

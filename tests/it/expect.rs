@@ -121,6 +121,13 @@ fn a_run_that_exists_is_judged_by_other_expectations() {
     let make = |expect: &str| attnmap(&["generate", "a frog", "--steps", "2", "--out", &out, "--expect", expect]);
     refused(&make("frog@"), 2, &["at character 6", "no side"]);
     refused(&make("frog@left, hat left of frog"), 2, &["at character 12", "hat", "is not in the prompt"]);
+    // What is judged by tags is looked for among the tags.
+    let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/scenes/final/02.png");
+    let by_tag = ["--by", "tag", "--expect", "frog@left", "--out", &out];
+    for command in [&["generate"][..], &["trace", picture]] {
+        let output = attnmap(&[command, &["a frog, a house"], &by_tag[..]].concat());
+        refused(&output, 2, &["--expect", "is a part of a tag"]);
+    }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -265,6 +272,11 @@ fn two_words_are_held_against_each_other() {
         table.contains("box 64, 0, 64, 128") && table.contains("probe:fox") && table.contains("was not cut"),
         "{table}"
     );
+    // What a run was asked about can be expected by either name, and the image is looked at for it.
+    let expected = attnmap(&["facts", &path, "--expect", "probe:fox, fox", "--json"]);
+    let told: Value = serde_json::from_slice(&expected.stdout).unwrap();
+    let [marked, bare] = [0, 1].map(|at: usize| told["expectations"][at].clone());
+    assert_eq!((&marked["measure"], &marked["value"]), (&"gain".into(), &bare["value"]), "{told}");
     for (both, parts) in [
         ("apple", &["--versus", "is not two words"][..]),
         ("apple,apple", &["--versus", "the same word"]),

@@ -314,6 +314,27 @@ fn t5_is_found_whatever_its_number_is() {
     }
 }
 
+/// The last norm of FLUX.1 has shift before scale at its authors', and scale before shift in
+/// diffusers (`swap_scale_shift`).
+#[test]
+fn the_last_norm_of_flux_has_its_halves_in_order() {
+    let folder = TempDir::new().unwrap();
+    let weights = |layer: &str, up: Vec<u8>| {
+        let file = folder.path().join("norm.safetensors");
+        let down = (Dtype::F16, vec![2, 32], [7u8, 0x38].repeat(64));
+        let up = (Dtype::F16, vec![64, 2], up);
+        let names = ["down", "up"].map(|factor| format!("{layer}.lora_{factor}.weight"));
+        write(&file, &names.into_iter().zip([down, up]).collect());
+        renamed("tiny-flux-schnell", Part::Transformer, &file, str::to_string)
+    };
+    let (shift, scale) = ([3u8, 0x34].repeat(64), [5u8, 0x38].repeat(64));
+    let (authors, own) = ([&shift[..], &scale[..]].concat(), [&scale[..], &shift[..]].concat());
+    let expected = weights("transformer.norm_out.linear", own);
+    assert!(expected.1.is_empty(), "{:?}", expected.1);
+    assert_eq!(weights("lora_unet_final_layer_adaLN_modulation_1", authors.clone()), expected);
+    assert_ne!(weights("transformer.norm_out.linear", authors), expected);
+}
+
 #[test]
 fn the_command_line_takes_several() {
     let out = TempDir::new().unwrap();

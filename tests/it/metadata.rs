@@ -238,6 +238,101 @@ fn a_node_of_both_prompts_gives_each_its_own() {
 }
 
 #[test]
+fn a_text_is_followed_through_every_join_and_switch() {
+    let encode = || json!({"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0], "clip": ["4", 1]}});
+    let held = || json!({"class_type": "PrimitiveString", "inputs": {"value": "a red apple"}});
+    for (class, inputs, expected) in [
+        (
+            "easy promptConcat",
+            json!({"prompt1": ["10", 0], "prompt2": "a frog", "separator": ", "}),
+            "a red apple, a frog",
+        ),
+        ("ttN concat", json!({"text1": ["10", 0], "text2": "a frog", "delimiter": " and "}), "a red apple and a frog"),
+        (
+            "StringFunction|pysssss",
+            json!({"action": "append", "tidy_tags": "yes", "text_a": ["10", 0], "text_b": "", "text_c": "a frog"}),
+            "a red apple, a frog",
+        ),
+        ("ImpactSwitch", json!({"select": 2, "input1": ["11", 0], "input2": ["10", 0]}), "a red apple"),
+        ("CR Text Input Switch", json!({"Input": 1, "text1": "a frog", "text2": ["10", 0]}), "a frog"),
+        ("easy textIndexSwitch", json!({"index": 0, "text0": ["10", 0], "text1": "a frog"}), "a red apple"),
+        ("Any Switch (rgthree)", json!({"any_02": ["10", 0], "any_03": ["11", 0]}), "a red apple"),
+    ] {
+        let node = json!({"class_type": class, "inputs": inputs});
+        let other = json!({"class_type": "PrimitiveString", "inputs": {"value": "a stone"}});
+        let found = of_graph(&json!({"6": encode(), "8": node, "10": held(), "11": other}));
+        assert_eq!((found.prompt.as_str(), found.not_taken), (expected, vec![]), "{class}");
+    }
+    // What the wildcards became is the prompt, without the LoRAs that the node loads.
+    let inputs = json!({"model": ["4", 0], "clip": ["4", 1], "wildcard_text": "a {frog|stone} <lora:ink:0.5>",
+        "populated_text": "a frog <lora:ink:0.5>", "mode": "populate", "seed": 3});
+    let found = of_graph(&json!({"6": {"class_type": "ImpactWildcardEncode", "inputs": inputs}}));
+    assert_eq!(found.prompt, "a frog");
+    assert_eq!(found.not_taken, ["LoRA ink (give it with `lora` FILE:0.5)"]);
+}
+
+#[test]
+fn what_draws_the_picture_again_is_told() {
+    for class in ["FaceDetailer", "UltimateSDUpscale"] {
+        let found = of_graph(&json!({
+            "9": {"class_type": "SaveImage", "inputs": {"images": ["20", 0]}},
+            "20": {"class_type": class, "inputs": {"image": ["21", 0], "positive": ["6", 0], "negative": ["7", 0],
+                "seed": 8, "steps": 20, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.5}},
+            "21": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        }));
+        assert_eq!((found.prompt.as_str(), found.seed), ("a frog", Some(5)), "{class}");
+        assert_eq!(found.not_taken, [format!("the later pass of node 20 ({class})")]);
+    }
+    let web_ui = |more: &str| of_text("parameters", &format!("a frog\nSteps: 4, CFG scale: 7, {more}")).not_taken;
+    assert_eq!(web_ui("ADetailer model: face.pt, ADetailer confidence: 0.3"), ["what ADetailer drew anew"]);
+    // The second pass of 2022 drew from no other picture.
+    let old = web_ui("Denoising strength: 0.7, First pass size: 0x0");
+    assert_eq!(old, ["the second pass at a higher resolution (Hires)"]);
+}
+
+#[test]
+fn a_loader_of_everything_says_size_and_clip_skip() {
+    let loader = json!({"ckpt_name": "small.safetensors", "clip_skip": -2, "lora_name": "None", "positive": "an apple",
+        "negative": "snow", "empty_latent_width": 96, "empty_latent_height": 64});
+    let sampler = json!({"seed": 4, "steps": 9, "cfg": 7, "sampler_name": "euler", "scheduler": "normal",
+        "model": ["8", 0], "positive": ["8", 1], "negative": ["8", 2], "latent_image": ["8", 3]});
+    let found = of_graph(&json!({
+        "3": {"class_type": "KSampler (Efficient)", "inputs": sampler},
+        "8": {"class_type": "Efficient Loader", "inputs": loader},
+    }));
+    assert_eq!((found.prompt.as_str(), found.negative.as_deref()), ("an apple", Some("snow")));
+    assert_eq!((found.size, found.not_taken), (Some((96, 64)), vec!["clip skip 2".to_owned()]));
+}
+
+#[test]
+fn other_programs_that_write_the_web_uis_lines_are_named() {
+    let of = |version: &str| {
+        let lines = format!("a frog\nSteps: 4, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 64x64, Version: {version}");
+        let found = of_text("parameters", &lines);
+        (found.program, found.not_taken.len())
+    };
+    // Their noise is that of the CPU.
+    assert_eq!(of("ComfyUI"), ("ComfyUI".to_owned(), 0));
+    assert_eq!(of("Fooocus v2.5.5"), ("Fooocus".to_owned(), 0));
+    assert_eq!(of("f2.0.1v1.10.1"), ("Forge".to_owned(), 1));
+    assert_eq!(of("v1.10.1"), ("AUTOMATIC1111".to_owned(), 1));
+}
+
+#[test]
+fn weights_are_read_by_the_rule_that_the_web_ui_names() {
+    let of = |rule: &str| {
+        let found = of_text("parameters", &format!("a (frog:1.3)\nSteps: 4, CFG scale: 7, Emphasis: {rule}"));
+        (found.syntax.emphasis, found.not_taken)
+    };
+    assert_eq!(of("Original"), (true, vec![]));
+    assert_eq!(of("None"), (false, vec![]));
+    assert_eq!(
+        of("No norm"),
+        (true, vec!["the rule for weights No norm (they are applied by the usual one)".to_owned()])
+    );
+}
+
+#[test]
 fn loras_of_every_loader_are_told() {
     for (class, inputs, expected) in [
         (

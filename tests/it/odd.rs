@@ -8,7 +8,7 @@ use attnmap::pipeline::{LoadOptions, Options, Pipeline};
 use attnmap::prompt::Syntax;
 use attnmap::trace::Unobserved;
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
@@ -483,6 +483,13 @@ fn a_folder_that_holds_an_adapter_is_that_adapter() {
     assert_eq!(taught(&format!("{text}:<y>")).unwrap().added_words[0].word, "<y>");
 }
 
+/// A layer of `tiny-sd1` with the LoRA `path`, one that `peft.safetensors` changes.
+fn keys_with_lora(path: &Path) -> Vec<f32> {
+    let name = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let weights = open(&fixture("tiny-sd1"), lora(path)).unwrap().weights(Part::Unet).unwrap();
+    values(&weights.var_builder(DType::F32, &Device::Cpu).get_unchecked_dtype(name, DType::F32).unwrap())
+}
+
 /// PEFT's own file has no scale in it: `adapter_config.json` has. `peft.safetensors` says the same
 /// in its header: 5 over 2.
 #[test]
@@ -492,11 +499,7 @@ fn an_adapter_of_peft_is_scaled_by_its_config() {
     let mut tensors = read_tensors(&fixture("adapters/peft.safetensors"));
     tensors.iter_mut().for_each(|tensor| tensor.0 = tensor.0.replace("unet.", "base_model.model."));
     write_tensors(&file, &tensors);
-    let name = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-    let weight = |path: &Path| {
-        let weights = open(&fixture("tiny-sd1"), lora(path)).unwrap().weights(Part::Unet).unwrap();
-        values(&weights.var_builder(DType::F32, &Device::Cpu).get_unchecked_dtype(name, DType::F32).unwrap())
-    };
+    let weight = keys_with_lora;
     let expected = weight(&fixture("adapters/peft.safetensors"));
     let write = |value: Value| fs::write(&config, value.to_string()).unwrap();
     write(json!({"peft_type": "LORA", "r": 2, "lora_alpha": 5, "target_modules": ["to_k"], "use_dora": false}));
@@ -519,6 +522,79 @@ fn an_adapter_of_peft_is_scaled_by_its_config() {
     fs::write(&config, "{").unwrap();
     let message = open(&fixture("tiny-sd1"), lora(folder.path())).unwrap_err().to_string();
     assert!(message.contains("adapter_config.json beside it") && message.lines().count() == 1, "{message}");
+}
+
+/// `save_lora_adapter` of diffusers writes a UNet's settings into the header without its name.
+#[test]
+fn a_file_of_one_network_is_scaled_by_its_header() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("unet.safetensors");
+    let mut tensors = read_tensors(&fixture("adapters/peft.safetensors"));
+    tensors.iter_mut().for_each(|tensor| tensor.0 = tensor.0.replace("unet.", ""));
+    let write = |settings: Value| {
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+        let header = HashMap::from([("lora_adapter_metadata".to_string(), settings.to_string())]);
+        fs::write(&file, safetensors::serialize(views, Some(header)).unwrap()).unwrap();
+    };
+    let expected = keys_with_lora(&fixture("adapters/peft.safetensors"));
+    write(json!({"peft_type": "LORA", "r": 2, "lora_alpha": 5, "use_dora": false}));
+    assert_eq!(keys_with_lora(&file), expected);
+    // What diffusers makes of ranks that differ.
+    let whole = "^up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k";
+    write(json!({"r": 4, "lora_alpha": 4, "alpha_pattern": {whole: 5}}));
+    assert_eq!(keys_with_lora(&file), expected);
+    write(json!({"r": 2, "lora_alpha": 2, "use_dora": true}));
+    assert!(open(&fixture("tiny-sd1"), lora(&file)).unwrap_err().to_string().contains("DoRA"));
+}
+
+/// diffusers takes its own naming of a layer that stands there twice.
+#[test]
+fn a_layer_in_two_namings_is_changed_once() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("both.safetensors");
+    let mut tensors = read_tensors(&fixture("adapters/peft.safetensors"));
+    for tensor in &mut tensors {
+        tensor.0 = tensor.0.replace("lora_A", "lora_down").replace("lora_B", "lora_up");
+    }
+    write_tensors(&file, &tensors);
+    let expected = keys_with_lora(&file);
+    let flat = |(name, dtype, shape, bytes): &(String, Dtype, Vec<usize>, Vec<u8>)| {
+        let (layer, factor) = name.strip_prefix("unet.").unwrap().split_once(".lora").unwrap();
+        (format!("lora_unet_{}.lora{factor}", layer.replace('.', "_")), *dtype, shape.clone(), bytes.clone())
+    };
+    let twice: Tensors = tensors.iter().map(flat).chain(tensors.iter().cloned()).collect();
+    write_tensors(&file, &twice);
+    assert_eq!(keys_with_lora(&file), expected);
+    let alone: Tensors = tensors.iter().map(flat).collect();
+    write_tensors(&file, &alone);
+    assert_eq!(keys_with_lora(&file), expected);
+}
+
+/// Files of FLUX.1 have differences of zeros for every bias.
+#[test]
+fn differences_of_zeros_change_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("style.safetensors");
+    let layers = |tensors: &Tensors| -> Vec<String> {
+        tensors.iter().filter_map(|tensor| tensor.0.strip_suffix(".lora_up.weight")).map(String::from).collect()
+    };
+    let mut tensors = kohya();
+    for layer in layers(&kohya()) {
+        tensors.push((format!("{layer}.diff_b"), Dtype::F16, vec![2], vec![0; 4]));
+    }
+    tensors.push(("lora_unet_conv_norm_out.w_norm".into(), Dtype::F16, vec![2], vec![0; 4]));
+    write_tensors(&path, &tensors);
+    let checkpoint = open(&fixture("tiny-sd1"), lora(&path)).unwrap();
+    assert_merged(&checkpoint, "zeros");
+    assert!(checkpoint.warnings.is_empty(), "{:?}", checkpoint.warnings);
+    // Others are named.
+    let last = tensors.last_mut().unwrap();
+    last.3 = half::f16::ONE.to_le_bytes().repeat(2);
+    write_tensors(&path, &tensors);
+    let checkpoint = open(&fixture("tiny-sd1"), lora(&path)).unwrap();
+    assert!(checkpoint.warnings[0].contains("conv_norm_out.w_norm` (norm differences"), "{:?}", checkpoint.warnings);
 }
 
 fn eight() -> Changes {

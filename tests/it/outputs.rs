@@ -222,6 +222,45 @@ fn with_force_only_what_attnmap_wrote_is_replaced() {
     succeeds(at, &["animate", "copy", "--words", "apple", "--overlay-size", "64", "--out", "moving"]);
 }
 
+/// What a run is made of is attnmap's own, but no other command's to replace.
+#[test]
+fn a_part_of_a_run_stays_whatever_is_forced() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    let files = ["image.png", "run.json", "words.png", "report.html"].map(|name| at.join("run").join(name));
+    let before = files.each_ref().map(|file| fs::read(file).unwrap());
+    let forced = |arguments: &[&str], parts: &[&str]| {
+        refused(&attnmap(at, &[arguments, &["--force"]].concat()), 2, parts);
+        assert!(files.each_ref().map(|file| fs::read(file).unwrap()) == before, "{arguments:?}");
+    };
+    for name in ["run/image.png", "run/report.html"] {
+        forced(&["compare", "run", "run", "--out", name], &["--out", name, "is a part of a run"]);
+    }
+    forced(&["lens", "a red apple", "--steps", "1", "--out", "run/words"], &["--out", "words.png is a part of a run"]);
+    let gallery = ["gallery", "--prompt", "a frog", "--seeds", "0", "--steps", "1", "--out", "g", "--sheet"];
+    forced(&[&gallery[..], &["run/run.json"]].concat(), &["--sheet", "run.json is a part of a run"]);
+    succeeds(at, &["compare", "run", "run", "--out", "new/page.html"]);
+    forced(&[&gallery[..], &["new/page.html"]].concat(), &["--sheet", "page.html is there and not a picture"]);
+    assert!(!at.join("g/cells").exists(), "before any cell is made");
+    succeeds(at, &["compare", "run", "run", "--out", "new/page.html", "--force"]);
+    succeeds(at, &[&gallery[..], &["sheets/s.png"]].concat());
+}
+
+#[test]
+fn what_is_asked_of_a_prompt_is_looked_for_before_its_run_is_made() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    for (option, value) in [("--words", "zebra"), ("--weight", "zebra=1")] {
+        let output = attnmap(at, &["explain", "a red apple", "--steps", "1", option, value]);
+        refused(&output, 2, &[option, "zebra"]);
+        assert!(!at.join("outputs").exists(), "{option}");
+    }
+    succeeds(at, &["explain", "a red apple, a frog", "--by", "tag", "--steps", "1", "--no-counterfactual"]);
+    let made = record(&at.join("outputs/a-red-apple-a-frog-0"));
+    assert!(made["command"].as_str().unwrap().contains(" --by tag"), "the same words again: {}", made["command"]);
+}
+
 /// A mask that the user keeps beside the run would be in the way of the run's own.
 #[test]
 fn a_file_that_is_in_the_way_is_named_before_the_work() {

@@ -46,6 +46,12 @@ fn a_place_is_asked_about_in_either_half_and_within_areas() {
         parts.iter().filter(|part| part["special"] == false).map(|part| part["word"].as_str().unwrap().into()).collect()
     };
     assert_eq!(words(&ask(&["--half", "unconditional"])), ["rain"]);
+    // The negative prompt's words are not cut, so that no test is offered.
+    for (half, offered) in [("conditional", true), ("unconditional", false)] {
+        let asked = attnmap(&["ask", &run, "--at", "1,1", "--half", half]);
+        let text = String::from_utf8(asked.stdout).unwrap();
+        assert!(text.contains("not why") && text.contains("attnmap explain RUN") == offered, "{text}");
+    }
     let record: Value = serde_json::from_slice(&fs::read(Path::new(&run).join("run.json")).unwrap()).unwrap();
     // Of everything, the part in a word's area is the word's area.
     let parts = ask(&[]);

@@ -127,6 +127,11 @@ fn a_place_is_shown_at_every_grid() {
     assert!(table.contains("24x16") && table.contains("pixel-50-20.png"), "{table}");
     refused(&attnmap(&["self-attention", &run, "--at", "96,0"]), 2, &["--at", "96x64"]);
     refused(&attnmap(&["self-attention", &run]), 2, &["--at"]);
+    for name in ["tiny-sd3", "tiny-flux-schnell"] {
+        let model = fixtures().join(name).display().to_string();
+        let none = ["generate", "a red apple", "--model", &model, "--steps", "1", "--self-attention", "--out", &run];
+        refused(&attnmap(&[&none[..], &["--force"]].concat()), 2, &["--self-attention", "no layer has"]);
+    }
 
     // The page holds what fits it, one plane per place.
     let data = attnmap::report::from_run(&out).unwrap();

@@ -432,6 +432,17 @@ fn files_of_other_kinds_are_named() {
         let message = open(&path, Changes::default()).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains("model.safetensors"), "{name}: {message}");
     }
+    // Their blocks are named as FLUX.1's are.
+    for (mark, expected) in
+        [("single_stream_modulation.lin.weight", "FLUX.2"), ("distilled_guidance_layer.in_proj.bias", "Chroma")]
+    {
+        for prefix in ["", "model.diffusion_model."] {
+            let names = ["double_blocks.0.img_attn.qkv.weight", mark];
+            sparse(&path, &BTreeMap::from(names.map(|name| (format!("{prefix}{name}"), vec![2]))));
+            let message = open(&path, Changes::default()).unwrap_err().to_string();
+            assert!(message.contains(&format!("{expected} is not supported")), "{message}");
+        }
+    }
     fs::write(&path, b"x").unwrap();
     assert!(open(&path, Changes::default()).unwrap_err().to_string().contains("truncated"));
     let missing = open(&folder.path().join("no.safetensors"), Changes::default()).unwrap_err();

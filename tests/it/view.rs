@@ -185,6 +185,39 @@ fn regions_go_out_as_masks_outlines_and_coco() {
 }
 
 #[test]
+fn what_an_animation_or_a_question_cannot_heed_is_refused() {
+    let (made, _folder, run) = generate("a red apple and a frog", &[]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = run.to_str().unwrap();
+    for (option, value) in [("--heads", "0"), ("--steps-window", "1-1")] {
+        assert!(attnmap(&["view", path, option, value]).status.success());
+        // Also where the run's own maps are of them.
+        refused(&attnmap(&["animate", path, "--words", "frog", option, value]), 2, &[option, "every step"]);
+        assert!(attnmap(&["animate", path, "--words", "frog"]).status.success());
+    }
+    // One line: before any word is tested.
+    refused(&attnmap(&["ask", path, "--versus", "frog,frog"]), 2, &["--versus", "both are the same word"]);
+    assert!(!run.join("evidence.json").exists());
+}
+
+#[test]
+fn pages_are_made_of_all_runs_that_are_named() {
+    let (made, folder, run) = generate("a red apple", &["--size", "64x64"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::remove_file(run.join("report.html")).unwrap();
+    // A sweep or a gallery beside the runs is none.
+    let other = folder.path().join("a-sweep");
+    fs::create_dir(&other).unwrap();
+    let in_run = run.join("run.json");
+    let output = attnmap(&["report", other.to_str().unwrap(), in_run.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(written[0]["run"], run.to_str().unwrap());
+    assert!(run.join("report.html").is_file());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a-sweep"));
+}
+
+#[test]
 fn what_was_checked_is_told_beside_what_is_no_run() {
     let (made, _folder, run) = generate("a red apple", &["--size", "64x64"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

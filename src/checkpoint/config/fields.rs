@@ -97,6 +97,10 @@ impl Fields {
         let harmless = |name: &str| name.starts_with('_') || HARMLESS.contains(&name);
         match self.map.iter().find(|(name, value)| !harmless(name) && !is_nothing(value)) {
             None => Ok(()),
+            Some((name, value)) if name == "quantization_config" => Err(self.refuse(format!(
+                "`{name}` is {}: quantised weights, which are not supported; take them in f16, bf16, float8 or GGUF",
+                brief(value)
+            ))),
             Some((name, value)) => {
                 let value = brief(value);
                 Err(self.refuse(format!(

@@ -54,14 +54,13 @@ const ENDS: [(&str, FactorRole); 12] = [
 ];
 
 /// Other kinds of adapter, by what their tensors' names hold.
-const OTHERS: [(&str, &str); 17] = [
+const OTHERS: [(&str, &str); 16] = [
     (".dora_scale", "DoRA (a scale for each weight's length)"),
     (".lora_magnitude_vector", "DoRA (a scale for each weight's length)"),
     (".hada_w", "LoHa"),
     (".hada_t", "LoHa"),
     (".lokr_", "LoKr"),
     (".oft_", "OFT"),
-    (".diff", "full weight differences (LyCORIS `full`)"),
     (".w_norm", "norm differences (LyCORIS `norm`)"),
     (".b_norm", "norm differences (LyCORIS `norm`)"),
     (".a1.weight", "GLoRA"),
@@ -74,6 +73,9 @@ const OTHERS: [(&str, &str); 17] = [
     ("bundle_emb.", "embeddings bundled into a LoRA"),
 ];
 
+/// Ends of the names of full weight differences. `.diffusion_model` begins as they do.
+const DIFFERENCES: [&str; 2] = [".diff", ".diff_b"];
+
 /// Ends of names in XLabs' files for FLUX.1, whose attention processors hold the layers, and the
 /// authors' names of these (diffusers' `_convert_xlabs_flux_lora_to_diffusers`).
 const XLABS: [(&str, &str); 6] = [
@@ -85,10 +87,21 @@ const XLABS: [(&str, &str); 6] = [
     (".processor.proj_lora.", ".linear2.lora_"),
 ];
 
+/// Ends of the names of tensors that are added to a bias or a norm as they are.
+const ADDED: [&str; 6] = [".diff", ".diff_b", ".w_norm", ".b_norm", ".lora_B.bias", ".lora_up.bias"];
+
+/// Whether the numbers of the tensor `name` are added as they are, so that zeros change nothing.
+pub(super) fn is_added(name: &str) -> bool {
+    ADDED.iter().any(|end| name.ends_with(end))
+}
+
 /// What the tensor `name` is.
 pub(super) fn parse(name: &str) -> Meaning {
     if let Some((theirs, authors)) = XLABS.iter().find(|(theirs, _)| name.contains(theirs)) {
         return parse(&name.replacen(theirs, authors, 1));
+    }
+    if let Some(path) = DIFFERENCES.iter().find_map(|end| name.strip_suffix(*end)) {
+        return Meaning::Other(layer(path), "full weight differences (LyCORIS `full`)");
     }
     if let Some((at, kind)) = OTHERS.iter().find_map(|(part, kind)| Some((name.find(part)?, *kind))) {
         return Meaning::Other(layer(&name[..at]), kind);
@@ -96,7 +109,8 @@ pub(super) fn parse(name: &str) -> Meaning {
     let name = without_adapter(name);
     let found = ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)));
     if let Some((path, role)) = found {
-        return layer(path).map_or(Meaning::Unknown, |layer| Meaning::Factor(layer, role));
+        let layer = layer(path).or_else(|| outside(path));
+        return layer.map_or(Meaning::Unknown, |layer| Meaning::Factor(layer, role));
     }
     // What else belongs to a layer may change what its factors mean.
     match name.rsplit_once('.').and_then(|(path, _)| layer(path)) {
@@ -164,6 +178,41 @@ fn layer(path: &str) -> Option<Layer> {
     let bare = || BARE.iter().find(|(start, _)| path.starts_with(start)).map(|(_, part)| (*part, path));
     let (part, path) = found.or_else(bare).or(peft.map(|path| (UNET, path)))?;
     Some(Layer { part, path: current(part, path) })
+}
+
+/// A layer outside of the denoiser's blocks, in a file of its layers without a prefix. Such names
+/// are too plain to be known by but on a factor.
+fn outside(path: &str) -> Option<Layer> {
+    const LAYERS: [&str; 24] = [
+        // The UNet's.
+        "conv_in",
+        "conv_out",
+        "time_embedding",
+        "add_embedding",
+        "time_embed",
+        "label_emb",
+        "out",
+        // Those of transformers, in diffusers' naming and in the authors'.
+        "x_embedder",
+        "context_embedder",
+        "time_text_embed",
+        "pos_embed",
+        "norm_out",
+        "proj_out",
+        "cap_embedder",
+        "t_embedder",
+        "y_embedder",
+        "all_x_embedder",
+        "all_final_layer",
+        "final_layer",
+        "img_in",
+        "txt_in",
+        "time_in",
+        "vector_in",
+        "guidance_in",
+    ];
+    let first = path.split('.').next()?;
+    LAYERS.contains(&first).then(|| Layer { part: UNET, path: path.to_string() })
 }
 
 const FIRST: &str = "text_encoder";
@@ -267,6 +316,12 @@ mod tests {
                 FactorRole::Up,
             ),
             (
+                "model.diffusion_model.output_blocks.1.1.proj_in.lora_down.weight",
+                UNET,
+                "output_blocks.1.1.proj_in".into(),
+                FactorRole::Down,
+            ),
+            (
                 "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
                 "text_encoder_2",
                 format!("{text}.mlp.fc1"),
@@ -285,6 +340,8 @@ mod tests {
                 FactorRole::Down,
             ),
             ("layers.3.attention.to_q.lora_A.default.weight", UNET, "layers.3.attention.to_q".into(), FactorRole::Down),
+            ("conv_in.lora_A.weight", UNET, "conv_in".into(), FactorRole::Down),
+            ("time_in.in_layer.lora_B.weight", UNET, "time_in.in_layer".into(), FactorRole::Up),
             (
                 "lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight",
                 TRANSFORMER,
@@ -322,6 +379,11 @@ mod tests {
             ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", flat(), "LoHa"),
             ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", flat(), "LoKr"),
             ("lora_unet_mid_block_attentions_0_proj_in.diff_b", flat(), "full weight differences"),
+            (
+                "model.diffusion_model.mid_block.attentions.0.proj_in.diff",
+                projection("mid_block.attentions.0.proj_in"),
+                "full weight differences",
+            ),
             ("lora_unet_mid_block_attentions_0_proj_in.scalar", flat(), "no factor that attnmap knows"),
             ("bundle_emb.cat.string_to_param.*", None, "embeddings bundled"),
         ] {

@@ -22,6 +22,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use tokenizers::utils::SysRegex;
 
 /// A LoRA that the user names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,11 +109,23 @@ impl Misfit {
     }
 }
 
+/// Whether the tensor `name` is a difference of a bias or a norm, all of it zeros. Some programs
+/// write such for every layer.
+fn changes_nothing(file: &WeightFile, name: &str) -> Result<bool> {
+    if !keys::is_added(name) || file.info(name).is_none_or(|info| info.shape.len() > 1) {
+        return Ok(false);
+    }
+    Ok(super::weights::values(file, name)?.is_some_and(|values| values.iter().all(|value| *value == 0.0)))
+}
+
 /// The layers of `file` with their tensors, and the tensors that belong to none.
 fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, LayerFactors>, Vec<Misfit>)> {
     let mut layers: BTreeMap<Layer, LayerFactors> = BTreeMap::new();
     let mut misfits = Vec::new();
     for name in file.names() {
+        if changes_nothing(file, name)? {
+            continue;
+        }
         let (layer, role) = match keys::parse(name) {
             Meaning::Factor(layer, role) => (layer, role),
             Meaning::Other(Some(layer), kind) => {
@@ -186,8 +199,8 @@ pub(super) type WeightDeltas = BTreeMap<&'static str, BTreeMap<String, Vec<Tenso
 /// A LoRA that has been added to the changes of a checkpoint.
 pub(super) struct AppliedLora {
     pub(super) file: Arc<WeightFile>,
-    /// The settings of PEFT's file beside it, which its scale hangs on; empty where there is none.
-    pub(super) beside: Vec<u8>,
+    /// The settings of its one model, which its scale hangs on; empty where there are none.
+    pub(super) settings: Vec<u8>,
     /// What was left out because it does not fit, and what had to be assumed.
     pub(super) warnings: Vec<String>,
 }
@@ -203,7 +216,7 @@ impl Lora {
         let file = adapter::open(&self.file, adapter::LORA.argument)?;
         let fault = |reason: String| file.fault(reason);
         let (layers, mut misfits) = read_layers(&file)?;
-        if layers.is_empty() && misfits.is_empty() {
+        if file.names().next().is_none() {
             return Err(fault("holds no tensor; fetch it again".into()));
         }
         let settings = PeftSettings::of(&file).map_err(fault)?;
@@ -212,6 +225,12 @@ impl Lora {
         let mut fitting: Vec<Vec<(&'static str, String, TensorChange)>> = Vec::new();
         let by_own_name: HashSet<&str> =
             layers.keys().filter_map(|layer| known.find_by_own_name(layer)).map(|home| home.name.as_str()).collect();
+        let with_dots: HashSet<(&str, &str)> = layers
+            .keys()
+            .filter(|layer| layer.path.contains('.'))
+            .filter_map(|layer| known.find_by_own_name(layer))
+            .map(|home| (home.part, home.name.as_str()))
+            .collect();
         for (layer, factors) in &layers {
             let name = factors.any().to_string();
             if let Some(kind) = factors.other {
@@ -227,8 +246,13 @@ impl Lora {
                 misfits.push(Misfit { name, why: Why::Absent });
                 continue;
             }
-            // Anime-Z's trainer writes joined layers once more beside the split ones.
-            if known.find_by_own_name(layer).is_none() && homes.iter().all(|home| by_own_name.contains(&*home.name)) {
+            // Anime-Z's trainer writes joined layers once more beside the split ones. Other files
+            // have each layer in two namings, of which diffusers takes its own.
+            let again = match known.find_by_own_name(layer) {
+                Some(home) => !layer.path.contains('.') && with_dots.contains(&(home.part, home.name.as_str())),
+                None => homes.iter().all(|home| by_own_name.contains(&*home.name)),
+            };
+            if again {
                 continue;
             }
             let low_rank = self.low_rank(&file, layer, factors, &settings)?;
@@ -265,8 +289,11 @@ impl Lora {
         for (part, home, change) in fitting.into_iter().flatten() {
             changes.entry(part).or_default().entry(home).or_default().push(change);
         }
-        let beside = if settings.beside { Value::Object(settings.fields).to_string().into_bytes() } else { Vec::new() };
-        Ok(AppliedLora { file, beside, warnings })
+        let settings = match settings.of_one_model {
+            true => Value::Object(settings.fields).to_string().into_bytes(),
+            false => Vec::new(),
+        };
+        Ok(AppliedLora { file, settings, warnings })
     }
 
     /// What is said of the layers that are left out.
@@ -301,7 +328,7 @@ impl Lora {
         };
         let rank = file.info(down).and_then(|info| info.shape.first()).copied().unwrap_or(0).max(1) as f64;
         let scale = match &factors.alpha {
-            None => settings.scale(layer, rank),
+            None => settings.scale(layer, rank).map_err(|reason| file.fault(reason))?,
             Some(name) => match super::weights::scalar(file, name)? {
                 Some(alpha) if alpha.is_finite() => alpha / rank,
                 _ => return Err(file.fault(format!("tensor `{name}` is not one number"))),
@@ -367,7 +394,13 @@ fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<LayerPiece>)> {
         DenoiserConfig::ZImage(z_image) => z_image_layers(z_image.n_layers, z_image.n_refiner_layers),
     };
     let pieces = |pieces: Vec<(String, Option<RowsOf>)>| pieces.into_iter().map(|(layer, rows)| (layer, rows, false));
-    layers.into_iter().map(|(original, all)| (original, pieces(all).collect())).collect()
+    let mut all: Vec<(String, Vec<LayerPiece>)> =
+        layers.into_iter().map(|(original, all)| (original, pieces(all).collect())).collect();
+    if let DenoiserConfig::Flux(_) = denoiser {
+        // Scale and shift have changed places.
+        all.push(("final_layer.adaLN_modulation.1".into(), vec![("norm_out.linear".into(), None, true)]));
+    }
+    all
 }
 
 impl Layers {
@@ -463,8 +496,8 @@ const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or witho
 #[derive(Debug, Default)]
 struct PeftSettings {
     fields: serde_json::Map<String, Value>,
-    /// Whether they come from a file beside the LoRA's own.
-    beside: bool,
+    /// Whether they are of one model, from its header or from the file beside it.
+    of_one_model: bool,
 }
 
 impl PeftSettings {
@@ -472,9 +505,13 @@ impl PeftSettings {
         let Some(text) = file.metadata("lora_adapter_metadata") else { return Self::beside(file.path()) };
         let settings: serde_json::Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| format!("`lora_adapter_metadata` in its header is not valid JSON ({error})"))?;
+        // `save_lora_adapter` of a network writes the settings of that alone, without its name.
+        if settings.contains_key("lora_alpha") {
+            return Self::of_one_model(&settings);
+        }
         match settings.iter().find(|(name, value)| name.ends_with(".use_dora") && **value == Value::Bool(true)) {
             Some(_) => Err(DORA.into()),
-            None => Ok(Self { fields: settings, beside: false }),
+            None => Ok(Self { fields: settings, of_one_model: false }),
         }
     }
 
@@ -490,6 +527,11 @@ impl PeftSettings {
         };
         let config: serde_json::Map<String, Value> = serde_json::from_slice(&json)
             .map_err(|error| format!("{PEFT_CONFIG} beside it is not valid JSON ({error}); fetch that again"))?;
+        Self::of_one_model(&config)
+    }
+
+    /// Those of a file that holds one model, whichever it is, as PEFT's `config` has them.
+    fn of_one_model(config: &serde_json::Map<String, Value>) -> Result<Self, String> {
         let text = |name: &str| config.get(name).and_then(Value::as_str);
         if let Some(kind) = text("peft_type").filter(|kind| *kind != "LORA") {
             return Err(format!("is of PEFT's kind {kind}, which is not supported; LORA is"));
@@ -497,27 +539,47 @@ impl PeftSettings {
         if config.get("use_dora") == Some(&Value::Bool(true)) {
             return Err(DORA.into());
         }
-        // The file holds one model, whichever it is.
         let parts = ["unet", "transformer", "text_encoder", "text_encoder_2"];
         let fields =
             config.iter().flat_map(|(name, value)| parts.map(|part| (format!("{part}.{name}"), value.clone())));
-        Ok(Self { fields: fields.collect(), beside: true })
+        Ok(Self { fields: fields.collect(), of_one_model: true })
     }
 
-    /// Alpha over the rank (over its root, where so trained): 1 where nothing is said.
-    fn scale(&self, layer: &Layer, rank: f64) -> f64 {
+    /// Alpha over the rank (over its root, where so trained): 1 where nothing is said. The error
+    /// says what is wrong with a pattern.
+    fn scale(&self, layer: &Layer, rank: f64) -> Result<f64, String> {
         let get = |name: &str| self.fields.get(&format!("{}.{name}", layer.part));
-        // A pattern names layers by the end of their path (PEFT's `get_pattern_key`).
-        let special = get("alpha_pattern").and_then(Value::as_object).and_then(|patterns| {
-            let ends = |pattern: &str| layer.path == pattern || layer.path.ends_with(&format!(".{pattern}"));
-            patterns.iter().find(|(pattern, _)| ends(pattern)).map(|(_, alpha)| alpha)
-        });
-        let Some(alpha) = special.or(get("lora_alpha")).and_then(Value::as_f64) else { return 1.0 };
+        let mut alpha = get("lora_alpha");
+        for (pattern, special) in get("alpha_pattern").and_then(Value::as_object).into_iter().flatten() {
+            if is_named(&layer.path, pattern)? {
+                alpha = Some(special);
+                break;
+            }
+        }
+        let Some(alpha) = alpha.and_then(Value::as_f64) else { return Ok(1.0) };
         match get("use_rslora") == Some(&Value::Bool(true)) {
-            true => alpha / rank.sqrt(),
-            false => alpha / rank,
+            true => Ok(alpha / rank.sqrt()),
+            false => Ok(alpha / rank),
         }
     }
+}
+
+/// Whether `pattern` names the layer at `path`, by the end of its path too (PEFT's
+/// `get_pattern_key`). It is a regular expression. Most are a plain path, and diffusers writes `^`
+/// before a whole one.
+fn is_named(path: &str, pattern: &str) -> Result<bool, String> {
+    let (plain, whole) = match pattern.strip_prefix('^') {
+        Some(plain) => (plain, true),
+        None => (pattern, false),
+    };
+    if plain.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) {
+        return Ok(path == plain || (!whole && path.ends_with(&format!(".{plain}"))));
+    }
+    let regex = SysRegex::new(&format!(r"^(.*\.)?({pattern})$")).map_err(|error| {
+        let (pattern, error) = (crate::in_quotes(pattern), crate::one_line(&error.to_string()));
+        format!("{pattern} in its `alpha_pattern` is no regular expression ({error})")
+    })?;
+    Ok(regex.find_iter(path).next().is_some())
 }
 
 #[cfg(test)]
@@ -538,12 +600,30 @@ mod tests {
     #[test]
     fn peft_settings_give_the_scale() {
         let layer = |path: &str| Layer { part: "unet", path: path.into() };
-        let settings = |json: Value| PeftSettings { fields: json.as_object().unwrap().clone(), beside: false };
+        let settings = |json: Value| PeftSettings { fields: json.as_object().unwrap().clone(), of_one_model: false };
         let plain = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2}}));
-        assert_eq!(plain.scale(&layer("mid_block.attn1.to_k"), 4.0), 2.0);
-        assert_eq!(plain.scale(&layer("mid_block.attn1.to_q"), 4.0), 0.5);
+        let scale = |settings: &PeftSettings, path: &str| settings.scale(&layer(path), 4.0).unwrap();
+        assert_eq!(scale(&plain, "mid_block.attn1.to_k"), 2.0);
+        assert_eq!(scale(&plain, "mid_block.attn1.to_q"), 0.5);
         let root = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.use_rslora": true}));
-        assert_eq!(root.scale(&layer("mid_block.attn1.to_k"), 4.0), 4.0);
-        assert_eq!(PeftSettings::default().scale(&layer("mid_block.attn1.to_k"), 4.0), 1.0);
+        assert_eq!(scale(&root, "mid_block.attn1.to_k"), 4.0);
+        assert_eq!(scale(&PeftSettings::default(), "mid_block.attn1.to_k"), 1.0);
+    }
+
+    #[test]
+    fn patterns_name_layers_as_in_peft() {
+        for (pattern, path, named) in [
+            ("to_q", "mid.attn1.to_q", true),
+            ("attn1.to_q", "mid.attn1.to_q", true),
+            ("o_q", "mid.attn1.to_q", false),
+            ("^mid.attn1.to_q", "mid.attn1.to_q", true),
+            ("^attn1.to_q", "mid.attn1.to_q", false),
+            (r"mid\..*\.to_(q|k)", "mid.attn1.to_k", true),
+            (r"attn\d\.to_[qk]", "mid.attn1.to_k", true),
+            (r"attn\d\.to_[qk]", "mid.attn1.to_v", false),
+        ] {
+            assert_eq!(is_named(path, pattern), Ok(named), "{pattern} of {path}");
+        }
+        assert!(is_named("to_q", "to_(q").unwrap_err().contains("no regular expression"));
     }
 }

@@ -162,6 +162,10 @@ fn other_kind(file: &WeightFile) -> Refusal {
         || (file.info("tokens").is_some() && file.info("words").is_some())
     {
         Refusal::new("a run's maps, not a checkpoint,", "`attnmap view` shows the folder that the file lies in")
+    } else if any("single_stream_modulation.") {
+        Refusal::new("FLUX.2", CHECKPOINTS)
+    } else if any("distilled_guidance_layer.") {
+        Refusal::new("Chroma", CHECKPOINTS)
     } else if any("double_blocks.") {
         Refusal::new("Flux", CHECKPOINTS)
     } else if any("joint_blocks.") {

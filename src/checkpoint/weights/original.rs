@@ -67,9 +67,16 @@ const MARKS: [(&str, TransformerKind); 5] = [
     ("layers.0.attention.norm_q.weight", TransformerKind::ZImage),
 ];
 
+/// Tensors of FLUX.2 and Chroma, whose blocks are named as FLUX.1's are (diffusers'
+/// `CHECKPOINT_KEY_NAMES`).
+const OTHERS: [&str; 2] = ["single_stream_modulation.lin.weight", "distilled_guidance_layer.in_proj.bias"];
+
 /// The transformer that `file` holds, if it is one of these.
 pub(crate) fn transformer(file: &WeightFile) -> Option<TransformerKind> {
     let has = |name: &str| file.info(name).is_some() || file.info(&format!("{PREFIX}{name}")).is_some();
+    if OTHERS.iter().any(|name| has(name)) {
+        return None;
+    }
     MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind)
 }
 
@@ -112,7 +119,8 @@ const LINEAR1: [(&str, usize, usize); 4] =
 pub(crate) type Pieces = Vec<(String, Option<RowsOf>)>;
 
 /// FLUX.1's layers that a LoRA may change, by the authors' names: of `double` blocks of two streams
-/// and `single` of one. A layer whose halves lie the other way round is not among them.
+/// and `single` of one. The one whose halves lie the other way round, the last norm's, is not among
+/// them.
 pub(crate) fn flux_layers(double: usize, single: usize) -> Vec<(String, Pieces)> {
     let outside = FLUX.iter().filter(|(original, _)| !original.ends_with("adaLN_modulation.1"));
     let mut layers: Vec<(String, Pieces)> =

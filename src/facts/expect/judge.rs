@@ -6,7 +6,7 @@ use crate::facts::measures::{APART, holds};
 use crate::facts::things::of_its_things;
 use crate::figures::{largest, percent_beside};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
-use crate::trace::{Grid, Half, PromptInfo, Trace, WordInfo, bare, normalized, only};
+use crate::trace::{Grid, Half, PROBE_PREFIX, PromptInfo, Trace, WordInfo, bare, normalized, only};
 use crate::{Error, Result, in_quotes, percent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -109,7 +109,7 @@ impl Expectations {
     /// looked at for them, since the maps of a run do not tell it well.
     pub fn looked_for(&self) -> Vec<String> {
         let thing = |expectation: &Expectation| match &expectation.kind {
-            ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) => Some(bare(thing).to_owned()),
+            ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) => Some(plain(thing).to_owned()),
             _ => None,
         };
         self.0.iter().filter_map(thing).collect()
@@ -124,7 +124,7 @@ impl Expectations {
         for expectation in &self.0 {
             for thing in expectation.kind.things() {
                 let found = match &expectation.kind {
-                    ExpectationKind::Absent(_) => can_be_told(bare(thing)),
+                    ExpectationKind::Absent(_) => can_be_told(plain(thing)),
                     kind => find(prompt, probes, kind, thing).map(drop),
                 };
                 if let Err(reason) = found {
@@ -187,20 +187,21 @@ impl Expectations {
         sightings: &[Sighting],
     ) -> Result<Vec<Outcome>> {
         let how = Aggregate { half: Half::Conditional, ..how.clone() };
-        let prompt = &trace.about.prompt;
+        let (prompt, probes) = (&trace.about.prompt, trace.probe_words(Half::Conditional));
         let mut words: Vec<WordInfo> = Vec::new();
         let mut judged_by = Vec::with_capacity(self.0.len());
         for expectation in &self.0 {
             let refuse = |reason: &str| wrong(expectation.character, &in_quotes(&expectation.text), reason);
             if let ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) = &expectation.kind {
                 if let (ExpectationKind::Drawn(_), Err(Unfound(reason, true))) =
-                    (&expectation.kind, find(prompt, &[], &expectation.kind, thing))
+                    (&expectation.kind, find(prompt, &probes, &expectation.kind, thing))
                 {
                     judged_by.push(Basis::Nothing(reason));
                     continue;
                 }
-                can_be_told(bare(thing)).map_err(|reason| refuse(&reason.0))?;
-                let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(bare(thing)));
+                let thing = plain(thing);
+                can_be_told(thing).map_err(|reason| refuse(&reason.0))?;
+                let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(thing));
                 let sighting = sighting.ok_or_else(|| refuse("the image was not looked at for it"))?;
                 judged_by.push(Basis::Sighting(sighting.gain));
                 continue;
@@ -246,6 +247,12 @@ fn places(trace: &Trace, expectation: &Expectation, words: &mut Vec<WordInfo>) -
     Ok(places)
 }
 
+/// What a caption calls `thing`: without the number and the mark of a probe that it may be named
+/// with.
+fn plain(thing: &str) -> &str {
+    bare(thing.strip_prefix(PROBE_PREFIX).unwrap_or(thing))
+}
+
 /// How `thing` is asked for among words, which are separated by commas there.
 fn name(thing: &str) -> String {
     thing.replace(',', " ")
@@ -274,7 +281,7 @@ fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &ExpectationKind, thing:
     })?;
     let word = only(thing, words).map_err(|reason| Unfound(reason, false))?;
     if matches!(kind, ExpectationKind::Drawn(_)) {
-        can_be_told(&word.text)?;
+        can_be_told(plain(&word.text))?;
     }
     Ok(of_its_things(prompt, &word))
 }

@@ -8,6 +8,7 @@
 use super::container::{Texts, USER_COMMENT};
 use super::found::{self, LONGEST, Metadata, lora};
 use super::json;
+use super::web_ui::without_networks;
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 use serde_json::{Map, Value};
@@ -195,17 +196,30 @@ impl<'a> Graph<'a> {
         let ids = || self.nodes.keys().map(String::as_str);
         let nearest = |id: Id<'a>| self.upstream(id).into_iter().find(|id| self.is_sampler(id));
         for kind in ["Save", "Preview"] {
-            let saving: Vec<Id> =
-                ids().filter(|id| self.class(id).contains(kind)).take(64).filter_map(nearest).collect();
-            let Some(&first) = saving.first() else { continue };
-            if saving.iter().any(|other| *other != first) {
+            let kept = ids().filter(|id| self.class(id).contains(kind)).take(64);
+            let saving: Vec<(Id, Id)> = kept.filter_map(|id| Some((id, nearest(id)?))).collect();
+            let Some(&(saver, first)) = saving.first() else { continue };
+            if saving.iter().any(|(_, other)| *other != first) {
                 self.leave(format!("the other samplers of the graph than {}", self.name(first)));
             }
+            self.leave_later(saver, first);
             return Some(first);
         }
         let samplers: Vec<Id> = ids().filter(|id| self.is_sampler(id)).take(64).collect();
         let before: HashSet<Id> = samplers.iter().flat_map(|id| self.upstream(id)).collect();
         samplers.iter().find(|id| !before.contains(**id)).or(samplers.first()).copied()
+    }
+
+    /// Tells of the nodes between `sampler` and `saver` that draw the picture, or a part of it,
+    /// again: detailers and upscalers.
+    fn leave_later(&self, saver: Id<'a>, sampler: Id<'a>) {
+        let before: HashSet<Id> = self.upstream(sampler).into_iter().collect();
+        for id in self.upstream(saver) {
+            let draws = self.input(id, "sampler_name").is_some() && self.input(id, "denoise").is_some();
+            if draws && !before.contains(id) && !self.is_sampler(id) {
+                self.leave(format!("the later pass of {}", self.name(id)));
+            }
+        }
     }
 
     /// One of the two prompts of `sampler`, whose guidance is that of `guider`.
@@ -249,8 +263,14 @@ impl<'a> Graph<'a> {
                 return self.of_several((value, side), others, whose, depth);
             }
         }
+        let encodes = class.contains("Encode") || input("clip").is_some();
+        // What wildcards became; the node loads the LoRAs that its text names.
+        if let Some(text) = input("populated_text").filter(|_| encodes) {
+            let text = self.text(text, side, depth + 1)?;
+            return Ok(without_networks(&text, &mut self.not_taken.borrow_mut()));
+        }
         let text = ["text", "prompt", side.text()].into_iter().find_map(input);
-        if let Some(text) = text.filter(|_| class.contains("Encode") || input("clip").is_some()) {
+        if let Some(text) = text.filter(|_| encodes) {
             return self.text(text, side, depth + 1);
         }
         // Side by side, as chunks of a long prompt are.
@@ -277,10 +297,22 @@ impl<'a> Graph<'a> {
         self.passed(id).map_or_else(|| Err(format!("{} makes the prompt", self.name(id))), on)
     }
 
-    /// The input of a node that hands on what it is given.
+    /// The input that a node hands on: the one of a reroute, and of a switch the one that it is
+    /// set to.
     fn passed(&self, id: Id) -> Option<&'a Value> {
-        let is_reroute = self.class(id).to_lowercase().contains("reroute");
-        self.inputs(id).map(|(_, value)| value).find(|value| is_reroute && self.link(value).is_some())
+        let class = self.class(id);
+        let set_to = |name: &str| self.input(id, name).and_then(json::whole);
+        let chosen = match class {
+            "ImpactSwitch" => format!("input{}", set_to("select")?),
+            "easy textIndexSwitch" => format!("text{}", set_to("index")?),
+            _ if class.starts_with("CR Text Input Switch") => format!("text{}", set_to("Input")?),
+            // rgthree's takes the first that there is.
+            _ if class.starts_with("Any Switch") || class.to_lowercase().contains("reroute") => {
+                return self.inputs(id).map(|(_, value)| value).find(|value| self.link(value).is_some());
+            }
+            _ => return None,
+        };
+        self.input(id, &chosen)
     }
 
     /// The text `value` of the first of several encoders; what `others` have beside it, the prompt
@@ -314,7 +346,9 @@ impl<'a> Graph<'a> {
         self.follow(depth)?;
         let input = |name: &str| self.input(id, name);
         let class = self.class(id);
-        if class.contains("Concat") || class.contains("Join") {
+        let lower = class.to_lowercase();
+        let appends = class.starts_with("StringFunction") && input("action").and_then(json::text) == Some("append");
+        if appends || lower.contains("concat") || lower.contains("join") {
             return self.joined(id, side, depth);
         }
         const HELD: [&str; 8] = ["text", "value", "string", "STRING", "prompt", "positive", "any", "anything"];
@@ -336,10 +370,13 @@ impl<'a> Graph<'a> {
 
     /// The texts that a node joins, in the order of its inputs.
     fn joined(&self, id: Id, side: PromptSide, depth: usize) -> Result<String, String> {
-        let between = ["delimiter", "separator"].into_iter().find_map(|name| self.input(id, name)?.as_str());
+        let given = ["delimiter", "separator"].into_iter().find_map(|name| self.input(id, name)?.as_str());
+        // One of pysssss has a switch in their place.
+        let tidy = self.input(id, "tidy_tags").and_then(Value::as_str);
+        let between = given.or(tidy.map(|tidy| if tidy == "yes" { ", " } else { "" }));
         let mut whole = String::new();
         for (name, value) in self.inputs(id) {
-            let is_part = ["text", "string"].iter().any(|part| name.to_lowercase().starts_with(part));
+            let is_part = ["text", "string", "prompt"].iter().any(|part| name.to_lowercase().starts_with(part));
             if !is_part || !(value.is_string() || value.is_array()) {
                 continue;
             }
@@ -406,6 +443,7 @@ impl<'a> Graph<'a> {
             if found.size.is_none() && class.contains("Latent") {
                 found.size = side("width").zip(side("height"));
             }
+            found.size = found.size.or_else(|| side("empty_latent_width").zip(side("empty_latent_height")));
             found.model = found.model.take().or_else(|| text("ckpt_name")).or_else(|| text("unet_name"));
             self.loras(id).into_iter().for_each(|(name, weight)| self.leave(lora(name, weight)));
             for network in ["ControlNet", "IPAdapter"] {
@@ -413,7 +451,9 @@ impl<'a> Graph<'a> {
                     self.leave(network.to_owned());
                 }
             }
-            if let Some(layer) = self.input(id, "stop_at_clip_layer").and_then(json::number).filter(|at| *at < -1.0) {
+            let mut ends = ["stop_at_clip_layer", "clip_skip"].into_iter();
+            let layer = ends.find_map(|name| json::number(self.input(id, name)?));
+            if let Some(layer) = layer.filter(|at| *at < -1.0) {
                 self.leave(format!("clip skip {}", -layer));
             }
             if self.is_sampler(id) {

@@ -17,7 +17,8 @@ pub const METADATA_KEY: &str = "metadata";
 /// [`not_taken`](Self::not_taken) tells both apart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// The program that wrote it: `attnmap`, `AUTOMATIC1111`, `Forge`, `ComfyUI` or `InvokeAI`.
+    /// The program that wrote it: `attnmap`, `AUTOMATIC1111`, `Forge`, `Fooocus`, `ComfyUI` or
+    /// `InvokeAI`.
     pub program: String,
     /// The prompt, never empty; without what the program itself takes out of it before the text
     /// encoder, such as `<lora:NAME:WEIGHT>`.

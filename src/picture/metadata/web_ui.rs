@@ -1,5 +1,5 @@
-//! The `parameters` of AUTOMATIC1111's web UI and of Forge: a PNG text chunk, or EXIF's
-//! `UserComment` in JPEG and WebP files.
+//! The `parameters` of AUTOMATIC1111's web UI, of Forge and of what writes as they do: a PNG text
+//! chunk, or EXIF's `UserComment` in JPEG and WebP files.
 //!
 //! The grammar is that of the web UI's `modules/infotext_utils.py`. There is the prompt, a line
 //! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
@@ -51,8 +51,14 @@ fn parameters(text: &str) -> Metadata {
     found.negative = Some(without_networks(&negative.join("\n"), &mut found.not_taken));
     let settings = settings.map_or_else(Vec::new, |at| pairs(lines[at]));
     let value = |name: &str| settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    // Forge numbers its versions f1.0, f2.0 ...
-    if value("Version").is_some_and(|version| version.starts_with('f')) {
+    let version = value("Version").unwrap_or_default();
+    let is_of = |name: &&str| version.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    // They write the same lines (ComfyUI by nodes of some packages), and draw noise on the CPU.
+    let other = ["ComfyUI", "Fooocus"].into_iter().find(is_of);
+    if let Some(name) = other {
+        found.program = name.into();
+    } else if version.starts_with('f') {
+        // Forge numbers its versions f1.0, f2.0 ...
         found.program = "Forge".into();
     }
     found.seed = value("Seed").and_then(|seed| seed.parse().ok());
@@ -76,19 +82,35 @@ fn parameters(text: &str) -> Metadata {
     }
     let skip = value("Clip skip").filter(|skip| *skip != "1");
     found.not_taken.extend(skip.map(|skip| format!("clip skip {skip}")));
-    let hires = settings.iter().any(|(key, _)| key == "Hires upscale" || key.starts_with("Hires resize"));
+    // The last is that of 2022.
+    let second_pass = |key: &str| key == "Hires upscale" || key.starts_with("Hires resize") || key == "First pass size";
+    let hires = settings.iter().any(|(key, _)| second_pass(key));
     found.not_taken.extend(hires.then(|| "the second pass at a higher resolution (Hires)".to_owned()));
     let strength = value("Denoising strength").filter(|_| !hires);
     found
         .not_taken
         .extend(strength.map(|strength| format!("the picture that it was drawn from (denoising strength {strength})")));
-    for (key, what) in [("Variation seed", "the variation seed"), ("VAE", "the VAE"), ("Refiner", "the refiner")] {
+    for (key, what) in [
+        ("Variation seed", "the variation seed"),
+        ("ENSD", "the offset of the seed in the steps (ENSD)"),
+        ("VAE", "the VAE"),
+        ("Refiner", "the refiner"),
+    ] {
         found.not_taken.extend(value(key).map(|name| format!("{what} {name}")));
     }
-    let control = settings.iter().any(|(key, _)| key.starts_with("ControlNet"));
-    found.not_taken.extend(control.then(|| "ControlNet".to_owned()));
-    // Its noise is that of the GPU's generator where nothing else is said.
-    if found.seed.is_some() && value("RNG") != Some("CPU") {
+    for (key, what) in [("ControlNet", "ControlNet"), ("ADetailer model", "what ADetailer drew anew")] {
+        let there = settings.iter().any(|(name, _)| name.starts_with(key));
+        found.not_taken.extend(there.then(|| what.to_owned()));
+    }
+    // The web UI names its rule for weights where that is another than the usual one.
+    match value("Emphasis") {
+        None | Some("Original") => {}
+        // Brackets are text.
+        Some("None") => found.syntax.emphasis = false,
+        Some(rule) => found.not_taken.push(format!("the rule for weights {rule} (they are applied by the usual one)")),
+    }
+    // A web UI's noise is that of the GPU's generator where nothing else is said.
+    if found.seed.is_some() && other.is_none() && value("RNG") != Some("CPU") {
         found.not_taken.push(GPU_NOISE.into());
     }
     found
@@ -137,18 +159,23 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 /// `text` without the networks that it names, `<lora:NAME:WEIGHT>` and its kin, which the web UI
-/// takes out before the text encoder. They are told in `left`.
-fn without_networks(text: &str, left: &mut Vec<String>) -> String {
+/// takes out before the text encoder, whichever kind they are. They are told in `left`.
+pub(super) fn without_networks(text: &str, left: &mut Vec<String>) -> String {
     let (mut kept, mut rest) = (String::new(), text);
     while let Some(at) = rest.find('<') {
         let end = rest[at..].find('>').map(|length| at + length);
-        let inner: Option<Vec<&str>> = end.map(|end| rest[at + 1..end].split(':').collect());
-        match (end, inner.as_deref()) {
-            (Some(end), Some([kind @ ("lora" | "lyco" | "hypernet"), name, weights @ ..])) => {
+        let inner = end.and_then(|end| rest[at + 1..end].split_once(':'));
+        let is_word = |kind: &str| !kind.is_empty() && kind.chars().all(|c| c.is_alphanumeric() || c == '_');
+        match (end, inner) {
+            (Some(end), Some((kind, arguments))) if is_word(kind) && !arguments.is_empty() => {
                 kept.push_str(&rest[..at]);
-                left.push(match *kind {
+                let (name, weights) = arguments.split_once(':').unwrap_or((arguments, ""));
+                left.push(match kind {
+                    "lora" | "lyco" => {
+                        lora(name, weights.split(':').next().and_then(|weight| weight.trim().parse().ok()))
+                    }
                     "hypernet" => format!("hypernetwork {name}"),
-                    _ => lora(name, weights.first().and_then(|weight| weight.trim().parse().ok())),
+                    _ => format!("the extra network {kind} {name}"),
                 });
                 rest = &rest[end + 1..];
             }
@@ -244,5 +271,10 @@ mod tests {
         assert_eq!(kept, "a <b> frog, ,  < lora");
         assert_eq!(left, ["LoRA style (give it with `lora` FILE:0.8)", "hypernetwork h"]);
         assert_eq!(without_networks("a frog, <lora:x:1>", &mut left), "a frog");
+        // Kinds of extensions are taken out too.
+        let mut left = Vec::new();
+        let kept = without_networks("a frog <wildcards:b> <lora:x:te=1> <3 <:d> <e:>", &mut left);
+        assert_eq!(kept, "a frog   <3 <:d> <e:>");
+        assert_eq!(left, ["the extra network wildcards b", "LoRA x (give it with `lora` FILE)"]);
     }
 }

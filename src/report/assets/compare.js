@@ -460,7 +460,7 @@ async function start() {
           if (S.hover === pair.index) set({hover: -1});
         },
       },
-      el('th', {scope: 'row', dir: 'auto', text: name}),
+      el('th', {scope: 'row', dir: pair.kind === 'replaced' ? 'ltr' : 'auto', text: inOrder(name)}),
       el('td', {class: 'soft', text: KINDS[pair.kind]}),
       SIDES.map((side, i) => el('td', {class: 'number', text: shares[i] === null ? '–' : percent(shares[i])})),
       el('td', {
@@ -579,7 +579,7 @@ async function start() {
         el(
           'ul',
           {},
-          RUN.differences.map((text) => el('li', {text, dir: 'auto'})),
+          RUN.differences.map((text) => el('li', {text: inOrder(text)})),
         ),
       ),
       el('section', {}, el('h2', {text: 'Word by word'}), table),

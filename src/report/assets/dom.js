@@ -51,6 +51,11 @@ function ranges(numbers) {
   return parts.join(', ');
 }
 
+// A sentence of the page, in which words may run from right to left: those on both sides of an arrow
+// keep their order.
+const inOrder = (text) =>
+  /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(text) ? text.replaceAll('→', '\u200e→\u200e') : text;
+
 // A word as `--words` takes it: the second of its kind as frog#2.
 const numbered = (text, occurrence) => text + (occurrence > 1 ? '#' + occurrence : '');
 

@@ -70,7 +70,7 @@ function factsPanel() {
           ? el(
               'ul',
               {class: 'remarks'},
-              RUN.remarks.map((text) => el('li', {text, dir: 'auto'})),
+              RUN.remarks.map((text) => el('li', {text: inOrder(text)})),
             )
           : null,
         el('p', {class: 'note'}, 'Of the run’s own maps, as in run.json. ', honest()),
@@ -112,7 +112,7 @@ function factsPanel() {
       ? el(
           'ul',
           {class: 'remarks'},
-          RUN.checks.map((text) => el('li', {text, dir: 'auto'})),
+          RUN.checks.map((text) => el('li', {text: inOrder(text)})),
         )
       : null,
     RUN.figures.map((figure) =>

@@ -355,9 +355,11 @@ addEventListener('pagehide', () => {
     /* no storage, no memory */
   }
 });
-addEventListener('popstate', () => {
-  Object.assign(S, readHash(), {hover: -1});
-  written = hashText();
+addEventListener('popstate', (event) => {
+  // The way back from a large image closes it alone: what was kept and lit there stays.
+  const closes = S.open >= 0 && event.state !== null && !event.state.large;
+  Object.assign(S, closes ? {open: -1} : readHash(), {hover: -1});
+  written = closes ? null : hashText();
   set({});
 });
 view.addEventListener('keydown', (event) => {

@@ -199,6 +199,7 @@ function refresh() {
     S.a >= 0 && 'a=' + name(S.a),
     S.b >= 0 && 'b=' + name(S.b),
     S.mode !== 'beside' && 'mode=' + S.mode,
+    S.split !== 50 && 'split=' + S.split,
   ]
     .filter(Boolean)
     .join('&');
@@ -222,11 +223,13 @@ function readHash() {
   const given = new URLSearchParams(location.hash.slice(1));
   const at = (key) => RUNS.findIndex((run) => run.name === given.get(key));
   const mode = given.get('mode');
+  const split = given.has('split') ? Number(given.get('split')) : 50;
   return {
     find: given.get('find') || '',
     a: at('a'),
     b: at('b'),
     mode: MODES.some(([name]) => name === mode) ? mode : 'beside',
+    split: split >= 0 && split <= 100 ? split : 50,
   };
 }
 addEventListener('hashchange', () => {

@@ -334,6 +334,7 @@ function hash() {
   add('token', S.token, 0);
   add('sorted', Number(S.sorted), 1);
   add('start', Number(S.begun), 0);
+  add('estimate', Number(S.estimate), 1);
   if (OWN) add('encoder', ENCODER, OWN.encoder);
   return parts.join('&');
 }
@@ -353,16 +354,16 @@ function readHash() {
   delete patch.hover;
   delete patch.probe;
   delete patch.preview;
-  let text = location.hash.slice(1);
-  try {
-    text = decodeURIComponent(text);
-  } catch {
-    /* as it is */
-  }
-  for (const part of text.split('&')) {
+  for (const part of location.hash.slice(1).split('&')) {
     const at = part.indexOf('=');
     const key = part.slice(0, at);
-    const value = part.slice(at + 1);
+    // Each value for itself: a word may have the sign that stands between two.
+    let value = part.slice(at + 1);
+    try {
+      value = decodeURIComponent(value);
+    } catch {
+      /* as it is */
+    }
     const number = (min, max) => {
       const n = Number(value);
       return Number.isFinite(n) ? Math.min(max, Math.max(min, n)) : null;
@@ -404,6 +405,7 @@ function readHash() {
     else if (key === 'token') patch.token = number(0, 76) ?? 0;
     else if (key === 'sorted') patch.sorted = value === '1';
     else if (key === 'start') patch.begun = value === '1' && RUN.start !== null;
+    else if (key === 'estimate') patch.estimate = value === '1';
     else if (key === 'box') {
       const n = value.split(',').map(Number);
       const {width, height} = RUN.image;

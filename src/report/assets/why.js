@@ -6,7 +6,7 @@ function whyPanel() {
     el(
       'div',
       {class: 'why'},
-      el('p', {text: one.sentence, dir: 'auto'}),
+      el('p', {text: inOrder(one.sentence)}),
       one.figures.map((figure) =>
         el(
           'figure',
@@ -33,7 +33,7 @@ function whyPanel() {
         ? el(
             'ul',
             {class: 'remarks'},
-            one.notes.map((text) => el('li', {text, dir: 'auto'})),
+            one.notes.map((text) => el('li', {text: inOrder(text)})),
           )
         : null,
     );

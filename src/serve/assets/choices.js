@@ -42,7 +42,7 @@ function choices() {
     return own.concat(gone.map((word) => ({label: word.label, text: word.label, kind: 'onlya', share: word.share})));
   };
   listeners.push(() => {
-    line.textContent = S.live ? '' : S.compared ? 'changed: ' + S.compared.line : '';
+    line.textContent = S.live ? '' : S.compared ? 'changed: ' + inOrder(S.compared.line) : '';
     const all = words();
     const key = JSON.stringify(all.map(({text, kind, share}) => [text, kind, share]));
     if (key !== built) {
@@ -65,7 +65,7 @@ function choices() {
                 if (S.hover === label) set({hover: null});
               },
             },
-            el('span', {dir: 'auto', text}),
+            el('span', {dir: kind === 'replaced' ? 'ltr' : 'auto', text: inOrder(text)}),
             share === undefined ? null : el('small', {dir: 'ltr', text: percent(share)}),
           ),
         ),

@@ -99,6 +99,8 @@ function promptPanel() {
     '--emphasis: (cat:1.3) and [cat], as other programs read them',
   );
   const long = check('Long', false, () => look(), '--long: what does not fit goes on in a further chunk');
+  // Weights and chunks are CLIP's in Stable Diffusion 1, 2 and XL: others are not offered them.
+  const syntax = ABOUT.syntax ? [emphasis, long] : [];
   const box = (node) => node.querySelector('input');
   const error = (complaint = el('p', {class: 'warn', role: 'alert', hidden: true}));
   let found = null;
@@ -119,11 +121,13 @@ function promptPanel() {
       if (now !== asks) return;
       found = {...answer, of: text};
       const parts = [
-        el('span', {class: found.cut === null ? null : 'warn', text: `${found.tokens.length} of ${found.room} tokens`}),
+        el('span', {class: found.cut === null ? null : 'warn', text: `${found.used} of ${found.room} tokens`}),
       ];
       if (found.chunks.length) parts.push(' · ' + plural(found.chunks.length + 1, 'chunk'));
       if (found.cutOff.length)
         parts.push(' · ', el('span', {class: 'warn', text: plural(found.cutOff.length, 'word') + ' cut off'}));
+      if (found.alone)
+        parts.push(' · ', el('span', {class: 'warn', text: plural(found.alone, 'word') + ' read by T5 alone'}));
       const weighted = found.words.filter((word) => word.weight !== 1);
       if (weighted.length)
         parts.push(
@@ -173,17 +177,22 @@ function promptPanel() {
       typed();
     }
   };
-  // Makes the word at the cursor, or what is selected, weigh a tenth more or less.
+  // Makes the word at the cursor, or what is selected, weigh a tenth more or less. That has brackets
+  // read as weights, so that one that stands there is gone on from.
   function weigh(by) {
+    if (!ABOUT.syntax) {
+      complain('This checkpoint reads no weights');
+      return;
+    }
     const {value, selectionStart: from, selectionEnd: to} = area;
-    const group = [...value.matchAll(/\(([^()]*):\s*([+-]?\d*\.?\d+)\s*\)/g)].find(
+    const group = [...value.matchAll(/(?<!\\)\(([^()]*):\s*([+-]?\d*\.?\d+)\s*\)/g)].find(
       (m) => m.index <= from && to <= m.index + m[0].length,
     );
     let start = from;
     let end = to;
     let text;
     let weight = 1;
-    if (group && box(emphasis).checked) {
+    if (group) {
       [start, end, text, weight] = [group.index, group.index + group[0].length, group[1], Number(group[2])];
     } else {
       if (from === to) {
@@ -278,8 +287,7 @@ function promptPanel() {
         el('span', {text: '×'}),
         height,
         sampler,
-        emphasis,
-        long,
+        syntax,
       ),
     ),
   );
@@ -295,8 +303,8 @@ function promptPanel() {
     width.input.value = own(made.width, ABOUT.width);
     height.input.value = own(made.height, ABOUT.height);
     sampler.value = ABOUT.samplers.includes(made.scheduler) && made.scheduler !== ABOUT.scheduler ? made.scheduler : '';
-    emphasis.show(made.emphasis === true);
-    long.show(made.long === true);
+    emphasis.show(ABOUT.syntax && made.emphasis === true);
+    long.show(ABOUT.syntax && made.long === true);
     complain('');
     look();
   };

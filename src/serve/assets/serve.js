@@ -108,15 +108,20 @@ function start() {
       lost = false;
     });
   };
+  // A had become what the run that was forming would be compared with: B has its own again.
+  const again = () => {
+    if (S.b && S.b.run) look(S.b.run);
+  };
   let first = true;
   on('state', (state) => {
-    const before = S.history.length ? S.history[0].run : null;
+    const before = visible().length ? visible()[0].run : null;
     // What ended while this page did not hear of it is not forming any more.
     const ended = S.live && !(state.running && state.running.job === S.live.job);
     set({...state, live: ended ? null : S.live});
     listen();
     const newer = !first && visible()[0];
     if (newer && newer.run !== before) look(newer.run);
+    else if (ended) again();
     if (first) {
       first = false;
       const newest = visible()[0];
@@ -149,7 +154,7 @@ function start() {
   on('begun', ({job, base, warnings}) => {
     // What B will be compared with is A already.
     const a = S.b && S.b.run && S.b.run === base ? S.b : S.a;
-    set({live: forming(job), a, progress: null});
+    set({live: forming(job), a, compared: null, progress: null});
     complain(warnings.join(' · '));
     announce('The run begins');
   });
@@ -177,7 +182,8 @@ function start() {
           ? S.a
           : await fetchSideWhole(base);
     asked++;
-    Object.assign(S, {step: null, layers: null});
+    there = WHOLE;
+    Object.assign(S, WHOLE);
     set({
       live: null,
       a,
@@ -207,7 +213,10 @@ function start() {
     }
   });
   const over = (job) => {
-    if (S.live && S.live.job === job) set({live: null});
+    if (S.live && S.live.job === job) {
+      set({live: null});
+      again();
+    }
     set({progress: null});
   };
   on('done', ({job}) => over(job));
@@ -231,6 +240,8 @@ function start() {
     const target = event.target;
     const typing = target.closest('input, textarea, select, [contenteditable]');
     if (event.ctrlKey || event.altKey || event.metaKey || typing) return;
+    // Arrows scroll pictures that are wider than the page.
+    if (target.matches('.scroller') && event.key.startsWith('Arrow')) return;
     const side = S.b || S.a;
     const keys = {
       p: pin,

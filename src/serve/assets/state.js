@@ -88,14 +88,30 @@ const fetchSide = async (run, known) =>
   sideOf(await ask('side', {run, layers: S.layers, steps: S.step === null ? null : [S.step, S.step]}), known);
 
 let asked = 0; // the last request wins
+// The choice of steps and layers whose maps are there, which both runs have.
+const WHOLE = {step: null, layers: null};
+let there = WHOLE;
 // Shows two runs by their names.
 async function show(a, b) {
   const now = ++asked;
+  const fetchBoth = () => Promise.all([a ? fetchSide(a, S.a) : null, b ? fetchSide(b, S.b) : null]);
   try {
-    const [sideA, sideB] = await Promise.all([a ? fetchSide(a, S.a) : null, b ? fetchSide(b, S.b) : null]);
+    let sides;
+    try {
+      sides = await fetchBoth();
+    } catch (error) {
+      if (now !== asked) return;
+      if (S.step === null && S.layers === null) throw error;
+      // One of them has fewer steps or other layers.
+      Object.assign(S, WHOLE);
+      sides = await fetchBoth();
+      announce('All steps, and each run’s own choice of layers');
+    }
     if (now !== asked) return;
+    const [sideA, sideB] = sides;
     const compared = a && b ? await ask('changes', {a, b}) : null;
     if (now !== asked) return;
+    there = {step: S.step, layers: S.layers};
     set({a: sideA, b: sideB, compared, word: keep(sideB, compared, sideA), tests: null});
     if (b) {
       ask(runPath(b, 'tests')).then(
@@ -107,6 +123,7 @@ async function show(a, b) {
       if (a) sentences(a, b);
     }
   } catch (error) {
+    if (now === asked) set(there);
     complain(error.message);
   }
 }
@@ -126,7 +143,8 @@ function keep(b, compared, a) {
   const pair = compared && at >= 0 ? compared.pairs.find((p) => p.a === at) : null;
   return pair && pair.b !== null ? b.words[pair.b].label : b.words.length ? tallest(b) : null;
 }
-// Other steps or layers, for both.
+// Other steps or layers, for both; what one of them has not is said, and not chosen.
+let refusal = '';
 async function choose(patch) {
   Object.assign(S, patch);
   set({});
@@ -136,9 +154,16 @@ async function choose(patch) {
       S.a && S.a.run ? fetchSide(S.a.run, S.a) : S.a,
       S.b && S.b.run ? fetchSide(S.b.run, S.b) : S.b,
     ]);
-    if (now === asked) set({a, b});
+    if (now !== asked) return;
+    there = {step: S.step, layers: S.layers};
+    set({a, b});
+    if (refusal && complaint && complaint.textContent === refusal) complain('');
+    refusal = '';
   } catch (error) {
-    complain(error.message);
+    if (now !== asked) return;
+    set(there);
+    refusal = error.message;
+    complain(refusal);
   }
 }
 

@@ -48,7 +48,7 @@ function testsPanel() {
     const said = JSON.stringify(sentences);
     if (said !== told) {
       told = said;
-      says.replaceChildren(...sentences.map((text) => el('li', {text, dir: 'auto'})));
+      says.replaceChildren(...sentences.map((text) => el('li', {text: inOrder(text)})));
     }
     without.textContent = word ? `Without “${word}”` : 'Without a word';
     times.textContent = word ? `“${word}” × 0 … 2` : 'A word × 0 … 2';
@@ -90,8 +90,8 @@ function testsPanel() {
     if (now === built) return;
     built = now;
     found.replaceChildren(
-      ...tests.words.map(({sentence}) => el('p', {text: sentence, dir: 'auto'})),
-      ...tests.notes.map((text) => el('p', {class: 'note', text, dir: 'auto'})),
+      ...tests.words.map(({sentence}) => el('p', {text: inOrder(sentence)})),
+      ...tests.notes.map((text) => el('p', {class: 'note', text: inOrder(text)})),
       ...tests.figures.map((caption, i) =>
         el(
           'figure',
