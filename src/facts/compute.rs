@@ -121,8 +121,8 @@ fn between(maps: &Heatmaps, roles: &[Role], layouts: &[Layout], context: &Contex
     Between { relations, stated, leakage: leakage(maps, &names, &bindings, roles) }
 }
 
-/// Since when the centroid of `word` lies where it lies at the last of `steps`; `None` without steps,
-/// or where its last map is empty.
+/// Since when the centroid of `word` lies where it lies at the last of `steps`; `None` without
+/// steps, or where its last map is empty.
 fn placed(steps: &[Heatmaps], word: usize, threshold: f32) -> Option<Placed> {
     let centroids: Vec<Option<Point>> = steps.iter().map(|maps| maps.layout(word, threshold).centroid).collect();
     let last = (*centroids.last()?)?;

@@ -120,8 +120,8 @@ pub struct WordFacts {
     /// Since when it is where it ended up; absent without per-step maps.
     pub placed: Option<Placed>,
     /// Whether its contrast stays below [`NEGLECT`]. Absent for what this cannot tell of: fillers,
-    /// adjectives, words that [set the scene](super::lexicon::sets_the_scene), words that nothing looked
-    /// for, and all words of joint attention.
+    /// adjectives, words that [set the scene](super::lexicon::sets_the_scene), words that nothing
+    /// looked for, and all words of joint attention.
     pub neglected: Option<bool>,
     /// The highest attention to it in one place over that of the image on average; 1 where it is
     /// the same everywhere. Of the default maps before the words compete. Absent for joint
@@ -136,7 +136,8 @@ pub struct WordFacts {
 /// When a word found its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
-    /// The first step, from 1, from which the centroid stays within [`NEAR`](super::NEAR) of the last one.
+    /// The first step, from 1, from which the centroid stays within [`NEAR`](super::NEAR) of the
+    /// last one.
     pub step: usize,
     /// Number of steps.
     pub steps: usize,

@@ -1,4 +1,5 @@
-//! One image of a gallery: everything that decides its bytes, its form in `cell.json`, and its name.
+//! One image of a gallery: everything that decides its bytes, its form in `cell.json`, and its
+//! name.
 
 use crate::argument::{EMPHASIS, INIT, STRENGTH, WEIGHT};
 use crate::checkpoint::{Changes, Lora};

@@ -56,7 +56,8 @@ fn words_from_right_to_left_keep_their_order_beside_an_arrow() {
     // Where the first letters of both words of the first pair stand, from the left.
     let places = chrome.eval(
         "(() => { const text = document.querySelector('tr[data-pair=\"0\"] th').firstChild, range = new Range(); \
-         return [0, text.data.lastIndexOf(' ') + 1].map((at) => { range.setStart(text, at); range.setEnd(text, at + 1); \
+         return [0, text.data.lastIndexOf(' ') + 1].map((at) => { \
+         range.setStart(text, at); range.setEnd(text, at + 1); \
          return range.getBoundingClientRect().x; }); })()",
     );
     let [old, new] = [0, 1].map(|at: usize| places[at].as_f64().unwrap());

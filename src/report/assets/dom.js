@@ -51,8 +51,8 @@ function ranges(numbers) {
   return parts.join(', ');
 }
 
-// A sentence of the page, in which words may run from right to left: those on both sides of an arrow
-// keep their order.
+// A sentence of the page, in which words may run from right to left: those on both sides of an
+// arrow keep their order.
 const inOrder = (text) =>
   /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(text) ? text.replaceAll('→', '\u200e→\u200e') : text;
 

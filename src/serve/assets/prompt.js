@@ -177,8 +177,8 @@ function promptPanel() {
       typed();
     }
   };
-  // Makes the word at the cursor, or what is selected, weigh a tenth more or less. That has brackets
-  // read as weights, so that one that stands there is gone on from.
+  // Makes the word at the cursor, or what is selected, weigh a tenth more or less. That has
+  // brackets read as weights, so that one that stands there is gone on from.
   function weigh(by) {
     if (!ABOUT.syntax) {
       complain('This checkpoint reads no weights');
