@@ -6,23 +6,23 @@
 //! (0.42) reads them.
 
 mod keys;
+mod layers;
+mod peft;
 
 use super::adapter::{self, PEFT_CONFIG, PEFT_FILE};
-use super::config::DenoiserConfig;
-use super::single::{self, UnetNames, sd3_originals};
-use super::weights::{LowRank, RowsOf, TensorChange, WeightFile, flux_layers, z_image_layers};
+use super::weights::{LowRank, TensorChange, WeightFile};
 use crate::Result;
 use crate::argument::LORA;
 use keys::{FactorRole, Layer, Meaning};
+use layers::Home;
+pub(super) use layers::Layers;
+use peft::PeftSettings;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use tokenizers::utils::SysRegex;
 
 /// A LoRA that the user names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -280,7 +280,7 @@ impl Lora {
             warnings.push(self.warning(&misfits, fitting.len(), checkpoint));
         }
         if file.path().ends_with(PEFT_FILE)
-            && settings.fields.is_empty()
+            && settings.is_empty()
             && layers.values().all(|factors| factors.alpha.is_none())
         {
             let file = self.file.display();
@@ -289,11 +289,7 @@ impl Lora {
         for (part, home, change) in fitting.into_iter().flatten() {
             changes.entry(part).or_default().entry(home).or_default().push(change);
         }
-        let settings = match settings.of_one_model {
-            true => Value::Object(settings.fields).to_string().into_bytes(),
-            false => Vec::new(),
-        };
-        Ok(AppliedLora { file, settings, warnings })
+        Ok(AppliedLora { file, settings: settings.of_one_model(), warnings })
     }
 
     /// What is said of the layers that are left out.
@@ -351,126 +347,6 @@ impl LayerFactors {
     }
 }
 
-/// A tensor that a layer of a LoRA changes, or changes a part of.
-#[derive(Debug, Clone)]
-struct Home {
-    part: &'static str,
-    /// The tensor's name.
-    name: String,
-    shape: Vec<usize>,
-    /// Which of the LoRA's rows are its own, where the LoRA has several layers in one.
-    rows: Option<RowsOf>,
-    /// Whether the halves of the LoRA's rows have changed places.
-    swapped: bool,
-}
-
-/// The layers that can be changed, by every name that a LoRA may call them.
-#[derive(Default)]
-pub(super) struct Layers {
-    /// By part and name.
-    layers: HashMap<(&'static str, String), Vec<Home>>,
-    /// Whether `attn2` reads the prompt's states.
-    reads_by_attn2: bool,
-    /// Folder of the denoiser, which LoRAs call `unet` or `transformer`.
-    denoiser: &'static str,
-    /// Folder of T5, which kohya's scripts and ComfyUI call the third encoder wherever it is.
-    t5: &'static str,
-}
-
-/// A layer in diffusers' naming, which rows of the authors' layer are its own, and whether the
-/// halves of these have changed places.
-type LayerPiece = (String, Option<RowsOf>, bool);
-
-/// The layers of a transformer by its authors' names, with those of diffusers that each is made of.
-fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<LayerPiece>)> {
-    let layers = match denoiser {
-        DenoiserConfig::Unet(_) => return Vec::new(),
-        DenoiserConfig::Sd3(sd3) => {
-            let piece = |piece: single::Piece| (piece.layer, piece.third.map(RowsOf::third), piece.swapped);
-            let pieces = |pieces: Vec<single::Piece>| pieces.into_iter().map(piece).collect();
-            return sd3_originals(sd3).into_iter().map(|(original, all)| (original, pieces(all))).collect();
-        }
-        DenoiserConfig::Flux(flux) => flux_layers(flux.num_layers, flux.num_single_layers),
-        DenoiserConfig::ZImage(z_image) => z_image_layers(z_image.n_layers, z_image.n_refiner_layers),
-    };
-    let pieces = |pieces: Vec<(String, Option<RowsOf>)>| pieces.into_iter().map(|(layer, rows)| (layer, rows, false));
-    let mut all: Vec<(String, Vec<LayerPiece>)> =
-        layers.into_iter().map(|(original, all)| (original, pieces(all).collect())).collect();
-    if let DenoiserConfig::Flux(_) = denoiser {
-        // Scale and shift have changed places.
-        all.push(("final_layer.adaLN_modulation.1".into(), vec![("norm_out.linear".into(), None, true)]));
-    }
-    all
-}
-
-impl Layers {
-    /// The layers of `parts`: folders with the names and shapes of their tensors.
-    pub(super) fn new(
-        denoiser: &DenoiserConfig,
-        parts: impl Iterator<Item = (&'static str, BTreeMap<String, Vec<usize>>)>,
-    ) -> Self {
-        let mut layers: HashMap<(&'static str, String), Vec<Home>> = HashMap::new();
-        let mut add = |part: &'static str, known: &str, homes: Vec<Home>| {
-            layers.insert((part, known.replace('.', "_")), homes.clone());
-            layers.insert((part, known.to_string()), homes);
-        };
-        let folder_of_denoiser = match denoiser {
-            DenoiserConfig::Unet(_) => "unet",
-            DenoiserConfig::Sd3(_) | DenoiserConfig::Flux(_) | DenoiserConfig::ZImage(_) => "transformer",
-        };
-        let t5 = match denoiser {
-            DenoiserConfig::Flux(_) => keys::SECOND,
-            DenoiserConfig::Unet(_) | DenoiserConfig::Sd3(_) | DenoiserConfig::ZImage(_) => keys::THIRD,
-        };
-        let originals = originals(denoiser);
-        for (folder, shapes) in parts {
-            let home = |layer: &str| {
-                let name = format!("{layer}.weight");
-                let shape = shapes.get(&name)?.clone();
-                Some(Home { part: folder, name, shape, rows: None, swapped: false })
-            };
-            for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
-                add(folder, layer, home(layer).into_iter().collect());
-            }
-            if let (DenoiserConfig::Unet(unet), "unet") = (denoiser, folder) {
-                let names = UnetNames::new(unet);
-                for layer in shapes.keys().filter_map(|name| name.strip_suffix(".weight")) {
-                    if let Some(original) = names.original(layer) {
-                        add(folder, &original, home(layer).into_iter().collect());
-                    }
-                }
-            }
-            for (original, pieces) in originals.iter().filter(|_| folder == "transformer") {
-                let home = |&(ref layer, rows, swapped): &LayerPiece| Some(Home { rows, swapped, ..home(layer)? });
-                // Not every block has every layer.
-                if let Some(homes) = pieces.iter().map(home).collect::<Option<Vec<_>>>() {
-                    add(folder, original, homes);
-                }
-            }
-        }
-        Self { layers, reads_by_attn2: denoiser.unet().is_some(), denoiser: folder_of_denoiser, t5 }
-    }
-
-    fn find(&self, layer: &Layer) -> &[Home] {
-        let part = match layer.part {
-            keys::UNET if self.denoiser != keys::UNET => self.denoiser,
-            keys::THIRD => self.t5,
-            part => part,
-        };
-        let homes = |path: String| self.layers.get(&(part, path));
-        // Some trainers write dots in place of a name's own underscores: `to.q`.
-        let found = homes(layer.path.clone()).or_else(|| homes(layer.path.replace('.', "_")));
-        found.map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// The one tensor that is named as `layer` is, with dots or underscores.
-    fn find_by_own_name(&self, layer: &Layer) -> Option<&Home> {
-        let [home] = self.find(layer) else { return None };
-        let own = home.name.strip_suffix(".weight")?;
-        (own.replace('.', "_") == layer.path.replace('.', "_")).then_some(home)
-    }
-}
-
 /// Whose LoRA it may be, where the layers' names show it.
 fn made_for(file: &WeightFile) -> Option<&'static str> {
     let any = |parts: &[&str]| file.names().any(|name| parts.iter().any(|part| name.contains(part)));
@@ -489,99 +365,6 @@ fn made_for(file: &WeightFile) -> Option<&'static str> {
     }
 }
 
-const DORA: &str = "is a DoRA, which is not supported; plain LoRA (with or without convolutions) is";
-
-/// What PEFT scales by, which diffusers writes into the header (`lora_adapter_metadata`):
-/// `{"unet.lora_alpha": 8, "unet.r": 4, ...}`.
-#[derive(Debug, Default)]
-struct PeftSettings {
-    fields: serde_json::Map<String, Value>,
-    /// Whether they are of one model, from its header or from the file beside it.
-    of_one_model: bool,
-}
-
-impl PeftSettings {
-    fn of(file: &WeightFile) -> Result<Self, String> {
-        let Some(text) = file.metadata("lora_adapter_metadata") else { return Self::beside(file.path()) };
-        let settings: serde_json::Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| format!("`lora_adapter_metadata` in its header is not valid JSON ({error})"))?;
-        // `save_lora_adapter` of a network writes the settings of that alone, without its name.
-        if settings.contains_key("lora_alpha") {
-            return Self::of_one_model(&settings);
-        }
-        match settings.iter().find(|(name, value)| name.ends_with(".use_dora") && **value == Value::Bool(true)) {
-            Some(_) => Err(DORA.into()),
-            None => Ok(Self { fields: settings, of_one_model: false }),
-        }
-    }
-
-    /// Those of `adapter_config.json`, which PEFT writes beside its own
-    /// `adapter_model.safetensors`.
-    fn beside(path: &Path) -> Result<Self, String> {
-        if path.file_name().is_none_or(|name| name != PEFT_FILE) {
-            return Ok(Self::default());
-        }
-        let json = match std::fs::read(path.with_file_name(PEFT_CONFIG)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            read => read.map_err(|error| format!("{PEFT_CONFIG} beside it cannot be read ({error})"))?,
-        };
-        let config: serde_json::Map<String, Value> = serde_json::from_slice(&json)
-            .map_err(|error| format!("{PEFT_CONFIG} beside it is not valid JSON ({error}); fetch that again"))?;
-        Self::of_one_model(&config)
-    }
-
-    /// Those of a file that holds one model, whichever it is, as PEFT's `config` has them.
-    fn of_one_model(config: &serde_json::Map<String, Value>) -> Result<Self, String> {
-        let text = |name: &str| config.get(name).and_then(Value::as_str);
-        if let Some(kind) = text("peft_type").filter(|kind| *kind != "LORA") {
-            return Err(format!("is of PEFT's kind {kind}, which is not supported; LORA is"));
-        }
-        if config.get("use_dora") == Some(&Value::Bool(true)) {
-            return Err(DORA.into());
-        }
-        let parts = ["unet", "transformer", "text_encoder", "text_encoder_2"];
-        let fields =
-            config.iter().flat_map(|(name, value)| parts.map(|part| (format!("{part}.{name}"), value.clone())));
-        Ok(Self { fields: fields.collect(), of_one_model: true })
-    }
-
-    /// Alpha over the rank (over its root, where so trained): 1 where nothing is said. The error
-    /// says what is wrong with a pattern.
-    fn scale(&self, layer: &Layer, rank: f64) -> Result<f64, String> {
-        let get = |name: &str| self.fields.get(&format!("{}.{name}", layer.part));
-        let mut alpha = get("lora_alpha");
-        for (pattern, special) in get("alpha_pattern").and_then(Value::as_object).into_iter().flatten() {
-            if is_named(&layer.path, pattern)? {
-                alpha = Some(special);
-                break;
-            }
-        }
-        let Some(alpha) = alpha.and_then(Value::as_f64) else { return Ok(1.0) };
-        match get("use_rslora") == Some(&Value::Bool(true)) {
-            true => Ok(alpha / rank.sqrt()),
-            false => Ok(alpha / rank),
-        }
-    }
-}
-
-/// Whether `pattern` names the layer at `path`, by the end of its path too (PEFT's
-/// `get_pattern_key`). It is a regular expression. Most are a plain path, and diffusers writes `^`
-/// before a whole one.
-fn is_named(path: &str, pattern: &str) -> Result<bool, String> {
-    let (plain, whole) = match pattern.strip_prefix('^') {
-        Some(plain) => (plain, true),
-        None => (pattern, false),
-    };
-    if plain.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) {
-        return Ok(path == plain || (!whole && path.ends_with(&format!(".{plain}"))));
-    }
-    let regex = SysRegex::new(&format!(r"^(.*\.)?({pattern})$")).map_err(|error| {
-        let (pattern, error) = (crate::in_quotes(pattern), crate::one_line(&error.to_string()));
-        format!("{pattern} in its `alpha_pattern` is no regular expression ({error})")
-    })?;
-    Ok(regex.find_iter(path).next().is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -595,35 +378,5 @@ mod tests {
         assert_eq!(parse("c:/a.safetensors"), lora("c:/a.safetensors", 1.0));
         assert!(parse("").is_err() && parse(":1").is_err() && parse("a:inf").is_err());
         assert!(parse("style.safetensors:strong").unwrap_err().contains("must be a number"));
-    }
-
-    #[test]
-    fn peft_settings_give_the_scale() {
-        let layer = |path: &str| Layer { part: "unet", path: path.into() };
-        let settings = |json: Value| PeftSettings { fields: json.as_object().unwrap().clone(), of_one_model: false };
-        let plain = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2}}));
-        let scale = |settings: &PeftSettings, path: &str| settings.scale(&layer(path), 4.0).unwrap();
-        assert_eq!(scale(&plain, "mid_block.attn1.to_k"), 2.0);
-        assert_eq!(scale(&plain, "mid_block.attn1.to_q"), 0.5);
-        let root = settings(serde_json::json!({"unet.lora_alpha": 8, "unet.use_rslora": true}));
-        assert_eq!(scale(&root, "mid_block.attn1.to_k"), 4.0);
-        assert_eq!(scale(&PeftSettings::default(), "mid_block.attn1.to_k"), 1.0);
-    }
-
-    #[test]
-    fn patterns_name_layers_as_in_peft() {
-        for (pattern, path, named) in [
-            ("to_q", "mid.attn1.to_q", true),
-            ("attn1.to_q", "mid.attn1.to_q", true),
-            ("o_q", "mid.attn1.to_q", false),
-            ("^mid.attn1.to_q", "mid.attn1.to_q", true),
-            ("^attn1.to_q", "mid.attn1.to_q", false),
-            (r"mid\..*\.to_(q|k)", "mid.attn1.to_k", true),
-            (r"attn\d\.to_[qk]", "mid.attn1.to_k", true),
-            (r"attn\d\.to_[qk]", "mid.attn1.to_v", false),
-        ] {
-            assert_eq!(is_named(path, pattern), Ok(named), "{pattern} of {path}");
-        }
-        assert!(is_named("to_q", "to_(q").unwrap_err().contains("no regular expression"));
     }
 }
