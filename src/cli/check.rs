@@ -66,10 +66,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     if !checked.is_empty() {
         print::stdout(lines.as_bytes())?;
     }
-    if let Some(last) = refused.pop() {
-        refused.iter().for_each(|error| print::warn(error.to_string()));
-        return Err(last.into());
-    }
+    print::tell_refused(refused)?;
     match wrong {
         0 => Ok(()),
         1 => Err(anyhow::anyhow!("one thing is wrong")),

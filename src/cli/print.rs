@@ -122,6 +122,13 @@ pub fn warn(message: impl AsRef<str>) {
     stderr(&format!("warning: {}", message.as_ref()));
 }
 
+/// Fails where some of several things that were asked for are `refused`, with a line for each.
+pub fn tell_refused(mut refused: Vec<attnmap::Error>) -> attnmap::Result<()> {
+    let Some(last) = refused.pop() else { return Ok(()) };
+    refused.iter().for_each(|error| warn(error.to_string()));
+    Err(last)
+}
+
 /// Why the command failed: one line on stderr.
 pub fn complain(message: &str) {
     stderr(message);

@@ -57,11 +57,5 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     if !written.is_empty() {
         print::stdout(lines.as_bytes())?;
     }
-    match refused.pop() {
-        Some(last) => {
-            refused.iter().for_each(|error| print::warn(error.to_string()));
-            Err(last.into())
-        }
-        None => Ok(()),
-    }
+    Ok(print::tell_refused(refused)?)
 }
