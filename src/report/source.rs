@@ -3,9 +3,11 @@
 use super::causal;
 use super::channels::{self, NegativeHalf};
 use super::data::{
-    CausalMap, ImageData, LayoutRow, Negative, PageToken, PageTokenKind, PageWord, PromptMatrix, ReportData, RunMaps,
-    Segment, SelfAttentionData, SiteData, StepImage, SweepLink, Verdict, WhyAnswer, Without,
+    CausalMap, ImageData, LayoutRow, Negative, PageWord, PromptMatrix, ReportData, RunMaps, SelfAttentionData,
+    SiteData, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
+use super::prompt::{all_read, probe_info, segments, token_info, word_info};
+use super::settings::settings;
 use crate::argument::RUN;
 use crate::attribution::{Attributions, RegionAttribution};
 use crate::components::Components;
@@ -13,10 +15,9 @@ use crate::evidence::{Evidence, Figure, Shows, WordEvidence};
 use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, DEFAULT, Encoder, Measure, NAMED, OfTokens, QuerySource};
-use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::Init;
-use crate::prompt::{Syntax, weight_of};
-use crate::run::{Run, RunRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
+use crate::prompt::Syntax;
+use crate::run::{Run, RunRecord, WordRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
 use crate::trace::{self, Half, Queries, Stage, Trace};
 use crate::{Error, Result, percent};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -196,8 +197,64 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
     let negative = NegativeHalf::of(trace);
     let syntax = record.settings.sampling.syntax();
-    let sites = recording.sites.iter().enumerate().map(|(index, site)| {
-        let (by_head, by_step) = channels::of_site(trace, negative.as_ref(), index);
+    let count = prompt.tokens.len();
+    let padded = record.settings.max_length.unwrap_or(77);
+    let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
+    let padded = padded * chunks;
+    let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
+    shares.push(record.padding_share + record.image_share.unwrap_or(0.0));
+    // Maps that `view --half unconditional` made are the negative prompt's.
+    let of_prompt = how.as_ref().filter(|how| how.half == Half::Conditional && shares.len() == count + 1);
+    let official = of_prompt.map(|how| official(trace, how, shares)).transpose()?;
+    Ok(ReportData {
+        name: name.to_string(),
+        cell: is_cell.then(|| name.to_owned()),
+        prompt: record.prompt.clone(),
+        segments: segments(&prompt.text, &prompt.words, record.cut_off.is_empty()),
+        cut_off: record.cut_off.clone(),
+        tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
+        padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
+        joint: record.image_share.is_some(),
+        words: prompt.words.iter().map(|word| word_info(word, prompt, syntax)).collect(),
+        probes: trace.probe_words(Half::Conditional).iter().map(probe_info).collect(),
+        image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
+        estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
+        display: record.display.clone(),
+        threshold: record.threshold(),
+        sheet: sheet.as_deref().and_then(super::start::sheet),
+        start: start.as_ref().and_then(super::start::start),
+        latent: (latent.height, latent.width),
+        timesteps: recording.timesteps.clone(),
+        noise: trace.about.noise(),
+        sites: sites(trace, negative.as_ref(), &used),
+        official,
+        negative_words: negative
+            .map(|half| negative_words(trace, &half, how.unwrap_or_default(), syntax))
+            .transpose()?,
+        self_attention: recording.self_attention.iter().map(self_attention_data).collect(),
+        queries,
+        matrices: matrices(trace),
+        layout: layout_rows(trace, record),
+        remarks: remarks(record),
+        causal,
+        without,
+        why,
+        attributions,
+        components: components.map(|found| components_data(&found, &recording.sites)),
+        sweep,
+        checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
+        figures,
+        verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
+        explain_command: explain_command(place),
+        settings: settings(record, trace.about.levels()),
+        command: record.command.clone(),
+    })
+}
+
+/// Every site with its maps by head and by step; `used` are those that the run's maps take.
+fn sites(trace: &Trace, negative: Option<&NegativeHalf>, used: &[usize]) -> Vec<SiteData> {
+    let site = |(index, site): (usize, &trace::Site)| {
+        let (by_head, by_step) = channels::of_site(trace, negative, index);
         SiteData {
             path: site.path.clone(),
             stage: site.stage,
@@ -208,22 +265,19 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
             by_head,
             by_step,
         }
-    });
-    let count = prompt.tokens.len();
-    let padded = record.settings.max_length.unwrap_or(77);
-    let chunks = prompt.tokens.iter().filter(|token| token.kind == trace::TokenKind::Start).count();
-    let padded = padded * chunks;
-    let mut shares: Vec<f32> = record.tokens.iter().map(|token| token.share).collect();
-    shares.push(record.padding_share + record.image_share.unwrap_or(0.0));
-    // Maps that `view --half unconditional` made are the negative prompt's.
-    let of_prompt = how.as_ref().filter(|how| how.half == Half::Conditional && shares.len() == count + 1);
-    let official = of_prompt.map(|how| official(trace, how, shares)).transpose()?;
+    };
+    trace.recording.sites.iter().enumerate().map(site).collect()
+}
+
+/// Where the map of each shown word of the prompt lies, in numbers and as the page writes them.
+fn layout_rows(trace: &Trace, record: &RunRecord) -> Vec<LayoutRow> {
+    let prompt = &trace.about.prompt;
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
     let placed = |word: &trace::WordInfo| {
         let facts = record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)?;
         facts.placed
     };
-    let layout = record.words.iter().filter_map(|word| {
+    let row = |word: &WordRecord| {
         let l = &word.layout;
         let mut facts = vec![
             ("share", percent(l.share)),
@@ -247,50 +301,8 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
             entropy: l.entropy,
             facts,
         })
-    });
-    Ok(ReportData {
-        name: name.to_string(),
-        cell: is_cell.then(|| name.to_owned()),
-        prompt: record.prompt.clone(),
-        segments: segments(&prompt.text, &prompt.words, record.cut_off.is_empty()),
-        cut_off: record.cut_off.clone(),
-        tokens: prompt.tokens.iter().map(|token| token_info(token, &prompt.text)).collect(),
-        padding: if record.padding_share > 0.0 { padded.saturating_sub(count).max(1) } else { 0 },
-        joint: record.image_share.is_some(),
-        words: prompt.words.iter().map(|word| word_info(word, prompt, syntax)).collect(),
-        probes: trace.probe_words(Half::Conditional).iter().map(probe_info).collect(),
-        image: ImageData { mime: "image/png", bytes: image, width: record.image.width, height: record.image.height },
-        estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
-        display: record.display.clone(),
-        threshold: record.threshold(),
-        sheet: sheet.as_deref().and_then(super::start::sheet),
-        start: start.as_ref().and_then(super::start::start),
-        latent: (latent.height, latent.width),
-        timesteps: recording.timesteps.clone(),
-        noise: trace.about.noise(),
-        sites: sites.collect(),
-        official,
-        negative_words: negative
-            .map(|half| negative_words(trace, &half, how.unwrap_or_default(), syntax))
-            .transpose()?,
-        self_attention: recording.self_attention.iter().map(self_attention_data).collect(),
-        queries,
-        matrices: matrices(trace),
-        layout: layout.collect(),
-        remarks: remarks(record),
-        causal,
-        without,
-        why,
-        attributions,
-        components: components.map(|found| components_data(&found, &recording.sites)),
-        sweep,
-        checks: evidence.as_ref().map_or_else(Vec::new, |evidence| evidence.notes.clone()),
-        figures,
-        verdicts: evidence.as_ref().map_or_else(Vec::new, |evidence| verdicts(evidence, prompt)),
-        explain_command: explain_command(place),
-        settings: settings(record, trace.about.levels()),
-        command: record.command.clone(),
-    })
+    };
+    record.words.iter().filter_map(row).collect()
 }
 
 /// What the maps say of the run in sentences, and first what came of what was expected.
@@ -398,65 +410,8 @@ fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Sy
     })
 }
 
-/// Whether no letters stand behind the last word, which would be words beyond the model's length.
-/// A run's record lists those of its prompt alone.
-fn all_read(prompt: &trace::PromptInfo) -> bool {
-    let end = prompt.words.last().map_or(0, |word| word.end);
-    prompt.text.get(end..).is_none_or(|rest| !rest.contains(char::is_alphabetic))
-}
-
-fn token_info(token: &trace::TokenInfo, text: &str) -> PageToken {
-    let kind = match token.kind {
-        trace::TokenKind::Start => PageTokenKind::Start,
-        trace::TokenKind::Text => PageTokenKind::Text,
-        trace::TokenKind::End | trace::TokenKind::Padding => PageTokenKind::End,
-    };
-    // The user's own letters where the token covers whole ones, else the vocabulary's.
-    let own = text.get(token.start..token.end).filter(|own| !own.trim().is_empty());
-    PageToken { text: own.map_or_else(|| token.text.replace("</w>", ""), |own| own.trim().to_string()), kind }
-}
-
-/// A word of `prompt`, read as `syntax` says.
-fn word_info(word: &trace::WordInfo, prompt: &trace::PromptInfo, syntax: Syntax) -> PageWord {
-    let before = prompt.tokens.iter().take(word.tokens.first().map_or(0, |&first| first + 1));
-    let starts = before.filter(|token| token.kind == trace::TokenKind::Start).count();
-    PageWord {
-        text: word.text.clone(),
-        occurrence: word.occurrence,
-        tokens: word.tokens.clone(),
-        weight: weight_of(&prompt.text, syntax, word.start),
-        chunk: starts.saturating_sub(1),
-    }
-}
-
-/// A probe, without the prefix of its name.
-fn probe_info(probe: &trace::WordInfo) -> PageWord {
-    let text = probe.text.strip_prefix(trace::PROBE_PREFIX).unwrap_or(&probe.text);
-    PageWord { text: text.into(), occurrence: probe.occurrence, tokens: probe.tokens.clone(), weight: 1.0, chunk: 0 }
-}
-
 fn self_attention_data(kept: &trace::SelfAttention) -> SelfAttentionData {
     SelfAttentionData { height: kept.grid.height, width: kept.grid.width, sites: kept.sites, mean: kept.mean.clone() }
-}
-
-/// Cuts `text` into the words and what lies between them. What follows the last word is kept where
-/// all of it was read, `to_the_end`, and it is short. Words beyond the model's length are listed
-/// apart.
-fn segments(text: &str, words: &[trace::WordInfo], to_the_end: bool) -> Vec<Segment> {
-    let mut out = Vec::new();
-    let mut at = 0;
-    for (index, word) in words.iter().enumerate() {
-        let (Some(between), Some(own)) = (text.get(at..word.start), text.get(word.start..word.end)) else { continue };
-        if !between.is_empty() {
-            out.push(Segment { text: between.into(), word: None });
-        }
-        out.push(Segment { text: own.into(), word: Some(index) });
-        at = word.end;
-    }
-    if let Some(rest) = text.get(at..).filter(|rest| to_the_end && !rest.is_empty() && rest.len() < 200) {
-        out.push(Segment { text: rest.into(), word: None });
-    }
-    out
 }
 
 /// The attention of each text encoder; without those that were not recorded or whose layers differ
@@ -509,110 +464,8 @@ fn figures(folder: &Path, evidence: &Evidence) -> Result<Vec<(String, Vec<u8>)>>
     there.map(|(caption, path)| Ok((caption, read_png(&path)?.1))).collect()
 }
 
-/// What a traced picture's metadata says of how it was made, in a line.
-fn metadata(value: &Value) -> String {
-    let Ok(found) = serde_json::from_value::<Metadata>(value.clone()) else { return value.to_string() };
-    let seed = found.seed.map(|seed| format!("seed {seed}"));
-    let settings: Vec<String> = seed.into_iter().chain(found.settings()).collect();
-    format!("{}: {}", found.program, settings.join(", "))
-}
-
-/// Settings as the page lists them, with the noise levels of a look in words.
-fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(String, String)> {
-    let s = &record.settings;
-    let [height, width] = s.size();
-    let calls = levels.map_or(("steps", s.steps().to_string()), |levels| ("noise levels", levels));
-    let mut list = vec![
-        ("checkpoint", record.checkpoint.id.clone()),
-        ("digest", record.checkpoint.digest.clone()),
-        ("seed", s.seed.to_string()),
-        calls,
-        ("guidance scale", s.guidance().to_string()),
-        ("scheduler", s.scheduler.clone()),
-        ("size", format!("{width}×{height}")),
-        ("number type", s.dtype.clone()),
-        ("device", s.device.clone()),
-        ("maps", record.aggregate.clone()),
-        ("attnmap", record.attnmap.clone()),
-    ];
-    list.retain(|(_, value)| !value.is_empty());
-    let named = [trace::LEVELS_KEY, trace::NOISE_KEY];
-    let more = s.further();
-    let more = more.iter().filter(|(key, value)| !value.is_null() && !named.contains(&key.as_str()));
-    let more = more.map(|(key, value)| {
-        let value = match key.as_str() {
-            "loras" | "embeddings" => files(value),
-            METADATA_KEY => metadata(value),
-            _ => value.as_str().map_or_else(|| value.to_string(), str::to_string),
-        };
-        let name = match key.as_str() {
-            "loras" => "LoRA".to_string(),
-            "embeddings" => "embedding".to_string(),
-            METADATA_KEY => "the picture's metadata".to_string(),
-            _ => key.replace('_', " "),
-        };
-        (name, value)
-    });
-    let probes: Vec<&str> = record.probes.iter().map(|probe| probe.word.text.trim_start_matches("probe:")).collect();
-    let beside = [("negative prompt", record.negative.clone().unwrap_or_default()), ("probes", probes.join(", "))];
-    let beside =
-        beside.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_string(), value));
-    let warnings = record.warnings.iter().map(|warning| ("warning".to_string(), warning.clone()));
-    list.into_iter().map(|(key, value)| (key.to_string(), value)).chain(beside).chain(more).chain(warnings).collect()
-}
-
-/// LoRAs or embeddings as `run.json` records them, in words: `style.safetensors at 0.8`,
-/// `cat.safetensors as <cat>`.
-fn files(list: &Value) -> String {
-    let file = |entry: &Value| -> Option<String> {
-        let name = Path::new(entry.get("file")?.as_str()?).file_name()?.to_string_lossy().into_owned();
-        let weight = entry.get("weight").and_then(Value::as_f64).map(|weight| format!(" at {weight}"));
-        let word = entry.get("word").and_then(Value::as_str).map(|word| format!(" as {word}"));
-        Some(name + &weight.or(word).unwrap_or_default())
-    };
-    let files: Option<Vec<String>> = list.as_array().and_then(|list| list.iter().map(file).collect());
-    files.map_or_else(|| list.to_string(), |files| files.join(", "))
-}
-
 /// The pixel that a point lies in, as the command line names it and `--at` takes it.
 fn pixel(x: f32, y: f32, size: trace::Grid) -> String {
     let [across, down] = size.pixel(x, y);
     format!("{across:.0}, {down:.0} px")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn word(text: &str, start: usize) -> trace::WordInfo {
-        trace::WordInfo { text: text.into(), start, end: start + text.len(), tokens: vec![], occurrence: 1 }
-    }
-
-    #[test]
-    fn segments_put_together_are_the_prompt() {
-        let text = "  सेब, \"red\" apple!\n";
-        let place = |of: &str| text.find(of).unwrap();
-        let words = [word("सेब", 2), word("red", place("red")), word("apple", place("apple"))];
-        let cut = segments(text, &words, true);
-        assert_eq!(cut.iter().map(|s| s.text.as_str()).collect::<String>(), text);
-        assert_eq!(cut.iter().filter_map(|s| s.word).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(segments(text, &words, false).last().map(|s| s.text.as_str()), Some("apple"));
-    }
-
-    #[test]
-    fn letters_behind_the_last_word_were_not_read() {
-        let prompt = |text: &str| trace::PromptInfo {
-            text: text.into(),
-            words: vec![word("red", 0)],
-            ..trace::PromptInfo::default()
-        };
-        assert!(["red", "red!\n", "red:1.2)"].iter().all(|text| all_read(&prompt(text))));
-        assert!(["red frog", "red सेब"].iter().all(|text| !all_read(&prompt(text))));
-    }
-
-    #[test]
-    fn ranges_that_do_not_fit_the_text_are_left_out() {
-        assert_eq!(segments("é", &[word("x", 1)], true).len(), 1);
-        assert!(segments("", &[], true).is_empty());
-    }
 }
