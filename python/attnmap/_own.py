@@ -32,6 +32,8 @@ def foreign(folder: Path) -> list[Path]:
     named = {word.get("overlay") for word in words if isinstance(word, dict)}
     settings = record.get("settings")
     has_start = isinstance(settings, dict) and isinstance(settings.get("strength"), (int, float))
+    # What another program drew keeps no picture that it set out from.
+    has_start = has_start and record.get("kind") != "record"
     try:
         evidence = (folder / "evidence.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

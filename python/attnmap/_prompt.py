@@ -124,7 +124,7 @@ class TokenizerWatch:
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not all(isinstance(text, str) for text in texts):
             return
-        again = {k: v for k, v in kwargs.items() if k not in ("text", "return_tensors")}
+        again = {k: v for k, v in kwargs.items() if k not in ("text", "return_tensors", "return_offsets_mapping")}
         try:
             cut = original(tokenizer, texts, *rest, **again, return_offsets_mapping=True)
             offsets = cut["offset_mapping"]

@@ -30,8 +30,12 @@ _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
 #: Arguments that change the image and are no settings of attnmap's, with the value at which they do nothing.
 _FURTHER = {
     "eta": 0.0, "guidance_rescale": 0.0, "clip_skip": None, "denoising_start": None, "denoising_end": None,
-    "true_cfg_scale": 1.0,
+    "true_cfg_scale": 1.0, "cfg_normalization": False, "cfg_truncation": 1.0, "mu": None,
 }  # fmt: skip
+
+
+#: Arguments that change the image where something is given.
+_GIVEN = ("cross_attention_kwargs", "joint_attention_kwargs", "skip_guidance_layers")
 
 
 class _Site:
@@ -51,7 +55,14 @@ class Recording:
     """What was seen in one call of the pipeline."""
 
     def __init__(self, owner: Recorder, pipe: Any, arguments: dict[str, Any]):
-        self.owner, self.pipe, self.arguments = owner, pipe, arguments
+        self.owner, self.pipe = owner, pipe
+        # Pipelines write into lists that they are given: Z-Image's puts a chat template around each prompt.
+        self.arguments = {name: list(value) if isinstance(value, list) else value for name, value in arguments.items()}
+        if arguments.get("padding_mask_crop") is not None:
+            raise RecordError(
+                "padding_mask_crop draws a part of the picture alone, and the maps of that part would be shown on all of it; "
+                "leave it out to record, or crop the picture yourself"
+            )
         # A pipeline may be loaded without one of its encoders, and have the tokenizer of it all the same.
         self.tokenizers = {n: getattr(pipe, n) for n in _TOKENIZERS if _is_used(pipe, n)}
         self.watch = TokenizerWatch(self.tokenizers)
@@ -121,8 +132,9 @@ class Recording:
     def _read_prompts(self, call: Call) -> None:
         texts = self._texts()
         if texts is None:
-            row = next(row for row in call.rows if row is not None)
-            self.prompts = [without_words(row.text_len)] * (self.state.images // self.per_prompt)  # type: ignore[union-attr]
+            lengths = {row.image: row.text_len for row in call.rows if row is not None}
+            first_images = range(0, self.state.images, self.per_prompt)  # type: ignore[union-attr]
+            self.prompts = [without_words(lengths[image]) for image in first_images]
             return
         encoders = self.owner.family.encoders(self.pipe)
         self.prompts = read(texts, encoders, self.watch.seen, self.tokenizers)
@@ -316,14 +328,43 @@ class Recording:
             settings["adapters"] = self.adapters
         return settings
 
-    def _further(self) -> dict[str, float]:
+    def _further(self) -> dict[str, Any]:
         """What else changed the image, so that it is not drawn again without."""
-        found = {name: self.arguments.get(name) for name in _FURTHER}
+        arguments = self.arguments
+        found = {name: arguments.get(name) for name in _FURTHER}
         if "eta" not in inspect.signature(self.scheduler.step).parameters:
             del found["eta"]
         if not self._guided:
-            found = {name: value for name, value in found.items() if name not in ("guidance_rescale", "true_cfg_scale")}
-        return {name: value for name, value in found.items() if value is not None and value != _FURTHER[name]}
+            of_guidance = ("guidance_rescale", "true_cfg_scale", "cfg_normalization", "cfg_truncation")
+            found = {name: value for name, value in found.items() if name not in of_guidance}
+        further = {name: value for name, value in found.items() if value is not None and value != _FURTHER[name]}
+        # A scale of 1 is what LoRAs have unasked.
+        given = [name for name in _GIVEN if arguments.get(name) and arguments[name] != {"scale": 1.0}]
+        steps = arguments.get("original_inference_steps")
+        if steps is not None and steps != getattr(self.scheduler.config, "original_inference_steps", None):
+            given.append("original_inference_steps")
+        if self._guided:
+            own = arguments.get("negative_prompt") or ""
+            others = ("negative_prompt_2", "negative_prompt_3")
+            given += [name for name in others if arguments.get(name) and arguments[name] != own]
+            if None not in (arguments.get("negative_original_size"), arguments.get("negative_target_size")):
+                given.append("negative_original_size")
+        return further | self._said_sizes() | dict.fromkeys(given, "given")
+
+    def _said_sizes(self) -> dict[str, str]:
+        """What SDXL was told of sizes, as attnmap writes them: the width and the left first."""
+        found: dict[str, str] = {}
+        for name in ("original_size", "target_size"):
+            if self.arguments.get(name) is not None:
+                height, width = self.arguments[name]
+                found[name] = f"{width}x{height}"
+        top, left = self.arguments.get("crops_coords_top_left") or (0, 0)
+        if (top, left) != (0, 0):
+            found["crop"] = f"{left},{top}"
+        size = self.images[0]
+        if found.get("target_size") == f"{size.width}x{size.height}":
+            del found["target_size"]
+        return found
 
     def seeds_own_noise(self, image: int) -> bool:
         """Whether the first noise is what the seed gives on the CPU, so that it can be drawn again from the seed."""
@@ -341,6 +382,12 @@ class Recording:
             found.append("no generator was given, so the seed is not known and stands as 0")
         if self.negative(image) and not self._guided:
             found.append("the negative prompt had no effect, as guidance was off")
+        (height, width), picture = self.latent or (1, 1), self.images[image]
+        if self.latent and picture.height * width != picture.width * height:
+            found.append(
+                "the image was cut to another shape after it was drawn, so maps lie beside their places; "
+                "use_resolution_binning=False keeps the shape"
+            )
         return found
 
     def negative(self, image: int) -> str | None:
@@ -515,11 +562,13 @@ class Recorder:
                     raise
             else:
                 os.rename(inner, target)
+        if report:
+            call("report", str(target))  # the page names the folder, which had another name before
         return Run(target)
 
 
 def record(
-    pipe: Any, *, per_step: bool = True, heads: str = "all", memory: str | int = "4 GiB", workspace: int = WORKSPACE
+    pipe: Any, *, per_step: bool = True, heads: str = "all", memory: str | float = "4 GiB", workspace: int = WORKSPACE
 ) -> Any:
     """Records the calls of a diffusers pipeline.
 
@@ -527,7 +576,7 @@ def record(
         pipe: a pipeline of diffusers; see the README for the families.
         per_step: keep each step's maps too (mean over the heads), in a temporary file.
         heads: `all`, or `mean` to keep the mean over the heads alone.
-        memory: what the sums may take on the network's device.
+        memory: what the sums may take on the network's device: bytes, or a text like `4 GiB`.
         workspace: bytes of attention scores that are formed at a time.
 
     Returns:
@@ -591,9 +640,9 @@ def _sees_text(module: Any) -> bool:
     return getattr(module, "is_cross_attention", False) is True or getattr(module, "added_kv_proj_dim", None) is not None
 
 
-def _size(text: str | int) -> int:
-    if isinstance(text, int):
-        return text
+def _size(text: str | float) -> int:
+    if isinstance(text, (int, float)):
+        return int(text)
     units = {"MiB": 1 << 20, "GiB": 1 << 30, "MB": 10**6, "GB": 10**9}
     for unit, size in units.items():
         if text.strip().endswith(unit):

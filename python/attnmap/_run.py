@@ -52,6 +52,7 @@ def call(*arguments: str) -> str:
 class Words(Mapping[str, np.ndarray]):
     """A run's maps by word: `words["frog"]` is f32 `[height, width]` on the latent grid, mean attention probability of a step.
 
+    They are made as the run's `aggregate` says: `concept` and `goca` have other units (docs/NUMBERS.md).
     A word that the prompt repeats is `apple`, then `apple#2`.
     """
 

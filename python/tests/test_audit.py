@@ -151,6 +151,26 @@ def test_latent_consistency(fixtures):
     watched(pipe, num_inference_steps=2)
 
 
+def test_prompts_are_those_that_were_given():
+    """Z-Image's pipeline writes its chat template into the list that it is given."""
+    pipe, arguments = build("z_image")
+    prompts = ["a red apple", "a green frog"]
+    with attnmap.record(pipe) as recorder:
+        call(pipe, prompts, negative_prompt=["rain", "snow"], **arguments)
+    [recording] = recorder.recordings
+    assert [words(recording, image) for image in range(2)] == [["a", "red", "apple"], ["a", "green", "frog"]]
+    assert [recording.negative(image) for image in range(2)] == ["rain", "snow"]
+
+
+def test_embeddings_of_different_lengths():
+    pipe, arguments = build("z_image")
+    embeds, negative = pipe.encode_prompt([f"{PROMPT} on the beach " * 2, "frog"], device="cpu")
+    assert len(embeds[0]) > 32 >= len(embeds[1])
+    with attnmap.record(pipe) as recorder:
+        call(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=negative, **arguments)
+    assert [len(prompt.keys) for prompt in recorder.recordings[0].prompts] == [64, 32]
+
+
 def test_the_second_prompt_of_flux_is_the_one_that_is_seen():
     pipe, arguments = build("flux")
     with attnmap.record(pipe) as recorder:
@@ -293,6 +313,14 @@ def test_pipelines_that_are_not_known(fixtures):
     watched(Mine(**parts))
 
 
+def test_a_part_of_the_picture(fixtures):
+    from tiny import picture
+
+    pipe = diffusers.StableDiffusionInpaintPipeline.from_pipe(load(fixtures / "tiny-sd1"))
+    given = {"image": picture(SIZE), "mask_image": picture(SIZE, "L"), "padding_mask_crop": 4}
+    refused("padding_mask_crop.*leave it out", pipe, **given)
+
+
 def test_two_texts(fixtures):
     pipe = load(fixtures / "tiny-sdxl")
     refused("prompt_2 is another text than prompt.*leave prompt_2 out", pipe, prompt_2="a green frog")
@@ -349,6 +377,27 @@ def test_force_keeps_what_the_user_put_into_a_run(pipe, tmp_path):
         recorder.save(tmp_path, force=True)
 
 
+def test_the_page_names_the_folder_that_it_lies_in(pipe, tmp_path):
+    with attnmap.record(pipe) as recorder:
+        call(pipe)
+    [run] = recorder.save(tmp_path)
+    page = run.report.read_text()
+    assert f"attnmap explain {run.folder}" in page and ".partial" not in page
+
+
+def test_force_keeps_the_picture_that_a_run_set_out_from(fixtures, tmp_path):
+    """The recorder writes none, so that it is the user's."""
+    from tiny import picture
+
+    pipe = diffusers.StableDiffusionImg2ImgPipeline.from_pipe(load(fixtures / "tiny-sd1"))
+    with attnmap.record(pipe) as recorder:
+        call(pipe, image=picture(SIZE), strength=0.6, num_inference_steps=3)
+    [run] = recorder.save(tmp_path, report=False)
+    picture(SIZE).save(run.folder / "init.png")
+    recorder.save(tmp_path, force=True, report=False)
+    assert (run.folder / "init.png").is_file()
+
+
 def test_a_run_is_as_readable_as_other_files(pipe, tmp_path):
     with attnmap.record(pipe) as recorder:
         call(pipe)
@@ -377,6 +426,29 @@ def test_settings_are_what_the_image_was_drawn_with(fixtures, tmp_path):
         call(pipe, timesteps=[900, 500, 100], num_inference_steps=50)
     settings = recorder.recordings[0].settings(0)
     assert settings["steps"] == 3 and settings["timesteps"] == "given"
+
+
+def test_what_sdxl_was_told_of_sizes(fixtures, tmp_path):
+    pipe = load(fixtures / "tiny-sdxl")
+    with attnmap.record(pipe) as recorder:
+        call(pipe, original_size=(512, 384), crops_coords_top_left=(0, 64), target_size=(32, 48), num_inference_steps=2)
+        call(pipe, target_size=(64, 48), negative_prompt_2="rain", cross_attention_kwargs={"scale": 0.5})
+    told, others = (recording.settings(0) for recording in recorder.recordings)
+    assert (told["original_size"], told["crop"]) == ("384x512", "64,0") and "target_size" not in told
+    assert others["target_size"] == "48x64" and "original_size" not in others and "crop" not in others
+    assert others["negative_prompt_2"] == others["cross_attention_kwargs"] == "given"
+    told, others = recorder.save(tmp_path, report=False)
+    assert attnmap._run.call("explain", str(told.folder), "--words", "frog", "--quiet")
+    assert "which cannot be replayed" in refusal("explain", str(others.folder), "--words", "frog")
+
+
+def test_an_image_of_another_shape_is_told(pipe):
+    with attnmap.record(pipe) as recorder:
+        call(pipe, output_type="pil")
+    [recording] = recorder.recordings
+    assert recording.warnings(0) == []
+    recording.images = [recording.images[0].resize((48, 40))]
+    assert "cut to another shape" in recording.warnings(0)[0]
 
 
 def test_each_call_has_its_own_seed_and_sampler(fixtures, tmp_path):

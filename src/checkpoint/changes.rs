@@ -22,7 +22,7 @@ pub struct Changes {
     pub variant: Option<String>,
     /// For a single file: a folder in the diffusers layout. Its configs and tokenizer are read,
     /// part by part, in place of those that the file implies. It needs no weights.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::files::any_as_shown")]
     pub config: Option<PathBuf>,
     /// What the UNet predicts, in place of what the checkpoint says: one of [`PREDICTIONS`].
     #[serde(skip_serializing_if = "Option::is_none")]

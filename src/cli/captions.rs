@@ -117,7 +117,9 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         open::open(&page);
     }
     if args.output.json {
-        let (gallery, mut facts) = (out.join("index.html"), serde_json::to_value(outcome)?);
+        // A name that is no text is written as it is shown.
+        let [page, gallery] = [page, out.join("index.html")].map(|file| file.display().to_string());
+        let mut facts = serde_json::to_value(outcome)?;
         if args.expect.list().is_some() {
             facts["expected"] = serde_json::to_value(expected)?;
         }

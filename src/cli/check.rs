@@ -58,7 +58,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         if faults.is_empty() {
             lines += &format!("{}: nothing wrong\n", folder.display());
         }
-        checked.push(serde_json::json!({"run": folder, "faults": faults}));
+        checked.push(serde_json::json!({"run": folder.display().to_string(), "faults": faults}));
     }
     if args.json {
         lines = serde_json::to_string_pretty(&checked)? + "\n";

@@ -78,12 +78,14 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     }
     let said: Vec<Vec<String>> = data[1..].iter().map(|other| differences(&data[0], other)).collect();
     if args.json {
-        let others =
-            folders[1..].iter().zip(&said).map(|(run, differences)| json!({"run": run, "differences": differences}));
+        // A name that is no text is written as it is shown.
+        let shown = |path: &PathBuf| path.display().to_string();
+        let others = folders[1..].iter().zip(&said);
+        let others = others.map(|(run, differences)| json!({"run": shown(run), "differences": differences}));
         let others: Vec<Value> = others.collect();
-        let mut value = json!({"page": out, "bytes": html.len(), "differences": said[0]});
+        let mut value = json!({"page": shown(&out), "bytes": html.len(), "differences": said[0]});
         if data.len() > 2 {
-            (value["base"], value["others"]) = (json!(folders[0]), json!(others));
+            (value["base"], value["others"]) = (json!(shown(&folders[0])), json!(others));
         }
         return super::print::json(&value);
     }

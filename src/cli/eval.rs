@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::checkpoint::ModelArgs;
+use super::lists;
 use super::print::{self, Terminal};
 
 /// Measure how well the maps find objects whose masks are known
@@ -89,7 +90,11 @@ pub fn run(args: &EvalArgs, terminal: &Terminal) -> anyhow::Result<()> {
         pipeline.plan_goca(&look, args.self_memory)?;
         rules.push(Rule { name: "goca".into(), aggregate: Aggregate::named("goca")? });
     }
-    let levels = if args.levels.is_empty() { data.levels() } else { args.levels.clone() };
+    let levels = match &args.levels[..] {
+        [] => data.levels(),
+        own => lists::once("--levels", own.to_vec(), ToString::to_string),
+    };
+    pipeline.check_look(&LookOptions { levels: levels.clone(), ..LookOptions::default() })?;
     let extent = Extent { levels, pictures: args.limit.map_or(data.len(), |limit| data.len().min(limit as usize)) };
     let bar = terminal.bar(extent.pictures as u64, "pictures");
     let found = accuracy::measure(&pipeline, &data, &extent, &rules, &mut |done| {

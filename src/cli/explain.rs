@@ -205,9 +205,14 @@ pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {
 }
 
 /// Whether `known` shared the effect by a sample of the sets, and `--budget` now pays for more of
-/// them. Sampling ends where the next two orders of the words would exceed its budget.
+/// them. Sampling ends where the next two orders of the words would exceed its budget. No set and
+/// all words are known by then.
 fn can_try_more(args: &ExplainArgs, known: &Evidence) -> bool {
-    let more = |found: &Shapley, words: usize| found.permutations > 0 && args.budget > found.evaluations + 2 * words;
+    let more = |found: &Shapley, words: usize| {
+        let next = found.evaluations + 2 * words.saturating_sub(1);
+        let all = 1usize.checked_shl(words as u32).unwrap_or(usize::MAX);
+        found.permutations > 0 && args.budget >= next.min(all)
+    };
     args.shapley && known.shapley.as_ref().is_some_and(|shared| more(&shared.found, shared.words.len()))
 }
 

@@ -117,7 +117,11 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
         false => {
             let mut told = expect::lines(&outcomes);
             told += if told.is_empty() { "" } else { "\n" };
-            print::stdout((told + &text(&found, trace.about.image)).as_bytes())?;
+            let sentences = match run.record.kind {
+                RunKind::Trace => found.sentences_of_picture(),
+                RunKind::Generate | RunKind::Record => found.sentences(),
+            };
+            print::stdout((told + &text(&found, &sentences, trace.about.image)).as_bytes())?;
         }
     }
     Unmet::of(&outcomes)
@@ -153,10 +157,10 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &Aggregate) -> anyhow::Resu
 /// Relations that are listed, at most.
 const RELATIONS: usize = 12;
 
-fn text(found: &Facts, image: Grid) -> String {
+fn text(found: &Facts, sentences: &[String], image: Grid) -> String {
     let mut text = String::new();
-    for sentence in found.sentences() {
-        text += &format!("{}\n", print::line(&sentence));
+    for sentence in sentences {
+        text += &format!("{}\n", print::line(sentence));
     }
     if !text.is_empty() {
         text.push('\n');

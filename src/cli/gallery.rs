@@ -13,13 +13,13 @@ use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syn
 use super::sampling::AxesArgs;
 use super::signals;
 use attnmap::Error;
-use attnmap::argument::{PACK, SHEET};
+use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::{Form, Target};
 use attnmap::gallery::{
     Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder,
-    continues, fitting_batch, judge, listed_seeds, make, pack, parse_loras, read_lines, settle, write_index,
-    write_sheet,
+    continues, fitting_batch, judge, listed_seeds, make, pack, pack_place, parse_loras, read_lines, settle,
+    write_index, write_sheet,
 };
 use attnmap::heatmap::{Aggregate, QuerySource};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Options, Pipeline};
@@ -307,14 +307,13 @@ impl GalleryArgs {
         Target::named(file, self.force).file(Form::Picture, &run::KIND).map_err(|error| error.named(SHEET))
     }
 
-    /// Refuses files of `--sheet` and `--pack` that are in the way, before cells are made.
+    /// Refuses what is in the way of `--sheet` and `--pack`, before cells are made.
     fn check_shares(&self) -> attnmap::Result<()> {
         if let Some(file) = &self.sheet {
             self.sheet_at(file)?;
         }
-        let zip = |file: &&PathBuf| file.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
-        if let Some(file) = self.pack.as_ref().filter(zip) {
-            Target::named(file, self.force).files([""]).map_err(|error| error.named(PACK))?;
+        if let Some(place) = &self.pack {
+            pack_place(place, self.force)?;
         }
         Ok(())
     }
@@ -331,13 +330,13 @@ fn with_folder(file: &Path) -> attnmap::Result<()> {
 fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow::Result<()> {
     let page = folder.join("index.html");
     let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
-    let mut all = json!({"page": page, "facts": facts});
+    let mut all = json!({"page": page.display().to_string(), "facts": facts});
     if let Some(file) = &args.sheet {
         let file = args.sheet_at(file)?;
         with_folder(&file)?;
         let count = write_sheet(folder, &file)?;
         lines.push(format!("{}  {}", file.display(), plural(count, "image")));
-        all["sheet"] = json!(file);
+        all["sheet"] = json!(file.display().to_string());
     }
     if let Some(file) = &args.pack {
         with_folder(file)?;

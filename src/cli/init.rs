@@ -1,6 +1,6 @@
 //! The options for a picture that runs set out from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attnmap::Result;
 use attnmap::pipeline::{InitFiles, LoadedInit};
@@ -72,5 +72,10 @@ impl InitArgs {
     /// The picture, read, if there is to be one.
     pub fn read(&self) -> Result<Option<LoadedInit>> {
         read(self.picture.files(self.strength).as_ref())
+    }
+
+    /// The mask's file.
+    pub fn mask(&self) -> Option<&Path> {
+        self.picture.mask.as_deref()
     }
 }

@@ -57,8 +57,8 @@ pub fn read_text(file: &Path) -> Result<String> {
         }
         _ => Error::input("--prompt-file", format!("{} cannot be read ({error})", file.display())),
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::input("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
+    let text = attnmap::files::text(bytes)
+        .ok_or_else(|| Error::input("--prompt-file", format!("{} is not UTF-8 text", file.display())))?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end().to_owned())
 }
 
@@ -189,8 +189,11 @@ mod tests {
         let file = folder.path().join("prompt.txt");
         std::fs::write(&file, "\u{feff}a red apple,\na green frog\n\n").unwrap();
         assert_eq!(read_text(&file).unwrap(), "a red apple,\na green frog");
-        std::fs::write(&file, b"\xff\xfe").unwrap();
-        assert!(read_text(&file).unwrap_err().to_string().contains("is not UTF-8 text"));
+        let utf_16 = b"a\0 \0f\0o\0x\0";
+        for bytes in [b"\xff\xfe".as_slice(), utf_16.as_slice()] {
+            std::fs::write(&file, bytes).unwrap();
+            assert!(read_text(&file).unwrap_err().to_string().contains("is not UTF-8 text"));
+        }
         assert!(read_text(&folder.path().join("none.txt")).is_err());
         let error = read_text(folder.path()).unwrap_err();
         assert!(

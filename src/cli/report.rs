@@ -34,6 +34,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let runs = if args.runs.is_empty() { vec![run_folder(None)?] } else { named.collect::<Result<_, _>>()? };
     // What is no run is told of at the end: `outputs/*/` may hold sweeps and galleries too.
     let mut refused = Vec::new();
+    let shown = |path: &PathBuf| path.display().to_string();
     for folder in &runs {
         let (file, bytes) = match report::write(folder) {
             Ok(made) => made,
@@ -43,7 +44,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
             }
         };
         lines += &format!("{}  {:.1} MB\n", file.display(), bytes as f64 / 1e6);
-        written.push(serde_json::json!({"run": folder, "report": file, "bytes": bytes}));
+        written.push(serde_json::json!({"run": shown(folder), "report": shown(&file), "bytes": bytes}));
         first.get_or_insert(file);
     }
     if args.open

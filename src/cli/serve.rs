@@ -84,7 +84,7 @@ pub fn run(args: &ServeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let checkpoint = choice.open(None)?;
     let url = server.url();
     match args.json {
-        true => print::json(&json!({"url": url, "out": out}))?,
+        true => print::json(&json!({"url": url, "out": out.display().to_string()}))?,
         false => print::stdout(format!("{url}\n").as_bytes())?,
     }
     print::note("the page is at this address until Ctrl-C");

@@ -135,7 +135,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     };
     inert::in_run(&terminal.given, made, None, None).iter().for_each(print::warn);
     let bar = terminal.bar(seeds.len() as u64, "seeds");
-    let asked = SweepRequest { words: words.as_deref(), expect: args.expect.list() };
+    let (expect, mask, by) = (args.expect.list(), args.init.mask(), args.maps.by());
+    let asked = SweepRequest { words: words.as_deref(), expect, mask, by };
     let swept = sweep(&pipeline, &prompt, &options, &aggregate, asked, &mut |_| {
         bar.inc(1);
         ControlFlow::Continue(())

@@ -7,6 +7,7 @@ use super::regions::RegionFileArgs;
 use super::{inert, open, output, print};
 use attnmap::evidence::judge_again;
 use attnmap::files::Target;
+use attnmap::heatmap::DEFAULT;
 use attnmap::render::missing_glyphs;
 use attnmap::report;
 use attnmap::run::{self, Remake, Run, remake};
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Make a run's maps and pictures again, with other choices and without the checkpoint
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("aggregate", |arg| {
+    arg.help(format!("Which layers are averaged, whatever the run has [default: {DEFAULT}; with --layers all]"))
+}))]
 pub struct ViewArgs {
     /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]

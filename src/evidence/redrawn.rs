@@ -397,7 +397,8 @@ fn written(weights: &[f32]) -> Vec<String> {
 /// [`Error::Argument`] naming the file that is in the way.
 pub(super) fn check_room(folder: &Path, files: &[String]) -> Result<()> {
     // Pictures of before they had a mark are named by the evidence.
-    let known = std::fs::read_to_string(folder.join(JSON)).unwrap_or_default();
+    let known = crate::files::read(&folder.join(JSON)).unwrap_or_default();
+    let known = String::from_utf8(known).unwrap_or_default();
     let unknown = files.iter().filter(|file| !known.contains(&format!("\"{file}\"")));
     unknown.into_iter().try_for_each(|file| crate::files::check_own(&folder.join(file), RUN))
 }

@@ -80,8 +80,9 @@ pub(crate) fn check_image(run: &Run, again: &RgbImage, image: &RgbImage, else_: 
     }
     let cause = match recorded {
         true => {
-            "the checkpoint draws another image from its settings: its weights or its sampler were changed in Python, \
-            its device or number type rounds otherwise, or the checkpoint is another one"
+            "the checkpoint draws another image from its settings: its weights, its sampler or its steps (a callback) \
+            were changed in Python, noise of its steps was drawn for several images at once, its device or number type \
+            rounds otherwise, or the checkpoint is another one"
                 .to_owned()
         }
         false => format!("it was made with {LATENTS}, on another machine or by another version"),

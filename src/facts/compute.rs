@@ -341,6 +341,10 @@ mod tests {
         assert_eq!(neglected, [None, Some(true), None, None, Some(false), None]);
         assert!((found.words[1].contrast.unwrap() - 4.0 * 32.0 / 35.0).abs() < 1e-5);
         assert!(found.sentences()[0].starts_with("cat was probably not drawn"), "{:?}", found.sentences());
+        // A picture that is there already is drawn by no other seed.
+        let [made, there] = [found.sentences(), found.sentences_of_picture()].map(|mut told| told.remove(0));
+        assert!(made.ends_with(" with (cat:1.3)"), "{made}");
+        assert!(made.starts_with(&there) && there.ends_with("and more)"), "{there}");
         // Over a sweep's seeds the fillers are compared with still.
         let sweep = Context { filler_peaks: &[0.1, 0.24, 0.3], ..Context::default() };
         let share = facts(&maps, &sweep).words[1].of_filler_peak.unwrap();

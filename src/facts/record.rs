@@ -39,6 +39,17 @@ impl Facts {
     /// What stands out, one line per finding. It is relations that the prompt states, things that
     /// were probably not drawn, and adjectives that may have gone to another thing.
     pub fn sentences(&self) -> Vec<String> {
+        self.told(true)
+    }
+
+    /// As [`sentences`](Self::sentences), of a picture that was there before the run: no other seed
+    /// would change it.
+    pub fn sentences_of_picture(&self) -> Vec<String> {
+        self.told(false)
+    }
+
+    /// The sentences, with what may help where the run drew the image.
+    fn told(&self, drawn_by_run: bool) -> Vec<String> {
         let absent = |name: &str| self.words.iter().any(|word| word.word == name && word.neglected == Some(true));
         // Of what was not drawn nothing else is said.
         let drawn = self.stated.iter().filter(|stated| !absent(&stated.claim.subject) && !absent(&stated.claim.object));
@@ -59,19 +70,21 @@ impl Facts {
             [] => Vec::new(),
             [word] => {
                 let (name, contrast) = (&word.word, below_neglect(word.contrast.unwrap_or_default()));
+                let advice = match drawn_by_run {
+                    true => format!("; try other seeds, or {EMPHASIS} with ({name}:1.3)"),
+                    false => String::new(),
+                };
                 vec![format!(
                     "{name} was probably not drawn: no place was looked at for it more than {contrast} times as \
-                    much as the image on \
-                     average (what is drawn reaches {NEGLECT} and more); try other seeds, or {EMPHASIS} with \
-({name}:1.3)"
+                    much as the image on average (what is drawn reaches {NEGLECT} and more){advice}"
                 )]
             }
             words => {
                 let names: Vec<&str> = words.iter().map(|word| word.word.as_str()).collect();
+                let advice = if drawn_by_run { "; try other seeds, or a shorter prompt" } else { "" };
                 vec![format!(
                     "{} were probably not drawn: no place was looked at for them {NEGLECT} times as much as the \
-                    image on average; try \
-                     other seeds, or a shorter prompt",
+                    image on average{advice}",
                     and(&names)
                 )]
             }

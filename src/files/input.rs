@@ -73,6 +73,14 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// `bytes` as the text of a file that a person wrote; `None` where they are not UTF-8.
+///
+/// UTF-16 without a mark at its beginning is valid UTF-8, with a NUL beside each letter. No text
+/// holds one.
+pub fn text(bytes: Vec<u8>) -> Option<String> {
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;

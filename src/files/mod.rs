@@ -4,16 +4,18 @@
 mod atomic;
 mod input;
 mod leftover;
+mod names;
 mod own;
 mod remove;
 mod staging;
 mod target;
 pub(crate) mod tensors;
 
-pub(crate) use atomic::Partial;
+pub(crate) use atomic::{Partial, unless_abandoned};
 pub use atomic::{abandon, check_writable, write_file, write_json, write_new_file};
-pub use input::{open, read};
+pub use input::{open, read, text};
 pub(crate) use leftover::sweep;
+pub(crate) use names::{any_as_shown, as_shown};
 pub(crate) use own::page_mark;
 pub use own::{Form, MARK, is_own};
 pub use staging::{Staging, link};

@@ -9,7 +9,7 @@ use crate::files::write_new_file;
 use crate::heatmap::Aggregate;
 use crate::pipeline::{CheckpointChoice, LoadOptions, MemoryPlan, free_memory};
 use crate::render::Display;
-use crate::{Error, Result};
+use crate::{Error, Result, plural};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -113,8 +113,9 @@ pub fn settle(
     match asked {
         Some(asked) if asked != batch => {
             let reason = format!(
-                "{} was begun with {batch} seeds a pass, on which the last digits of its images depend; leave it out",
-                folder.display()
+                "{} was begun with {} a pass, on which the last digits of its images depend; leave it out",
+                folder.display(),
+                plural(batch, "seed")
             );
             Err(Error::argument(BATCH, reason))
         }

@@ -40,11 +40,12 @@ pub struct Captioned {
 
 /// The pictures that `path` names with their captions, in order.
 ///
-/// Of a folder they are its png, jpeg and webp files by name. A caption is the text of the `.txt`
-/// or `.caption` file beside a picture. Else it is that of the folder's `metadata.jsonl` or
-/// `metadata.csv`, else what the picture's own metadata says. A list is a `.txt` file with a
-/// picture per line, or a `.csv` or `.jsonl` file. Those have a column of pictures (`file_name`)
-/// and one of captions (`text`). Without `metadata` nothing is taken from the pictures themselves.
+/// Of a folder they are its png, jpeg and webp files by name, and those of folders within that its
+/// list names. A caption is the text of the `.txt` or `.caption` file beside a picture. Else it is
+/// that of the folder's `metadata.jsonl` or `metadata.csv`, else what the picture's own metadata
+/// says. A list is a `.txt` file with a picture per line, or a `.csv` or `.jsonl` file. Those have
+/// a column of pictures (`file_name`) and one of captions (`text`). Without `metadata` nothing is
+/// taken from the pictures themselves.
 ///
 /// # Errors
 /// [`Error::Argument`] on `IMAGE` for a folder without pictures and for a list that cannot be read.
@@ -54,9 +55,15 @@ pub fn read_captioned(path: &Path, metadata: bool) -> Result<Vec<Captioned>> {
         true => {
             let lists = LISTS.map(|name| path.join(name)).into_iter().find(|list| list.is_file());
             let listed = lists.map(|list| read_list(&list)).transpose()?.unwrap_or_default();
+            let mut pictures = pictures_in(path)?;
+            // A row may name a picture of a folder within.
+            let is_picture = |picture: &&PathBuf| PICTURES.contains(&ending(picture).as_str()) && picture.is_file();
+            pictures.extend(listed.iter().map(|(picture, _)| picture).filter(is_picture).cloned());
+            pictures.sort();
+            pictures.dedup();
             let captions: BTreeMap<PathBuf, String> =
                 listed.into_iter().filter_map(|(picture, caption)| Some((picture, caption?))).collect();
-            let found = pictures_in(path)?.into_iter().map(|picture| {
+            let found = pictures.into_iter().map(|picture| {
                 let caption = captions.get(&picture).cloned();
                 (picture, caption)
             });
@@ -125,7 +132,7 @@ fn caption_file(file: &Path) -> Result<String, String> {
     if bytes.len() > LONGEST {
         return Err(format!("{name} has {} bytes, which is no caption", bytes.len()));
     }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8 text"))?;
+    let text = files::text(bytes).ok_or_else(|| format!("{name} is not UTF-8 text"))?;
     whole(&text).ok_or_else(|| format!("{name} is empty"))
 }
 
@@ -142,7 +149,7 @@ fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
         std::io::ErrorKind::NotFound => refuse("no such file".into()),
         _ => refuse(format!("cannot be read ({error})")),
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8 text".into()))?;
+    let text = files::text(bytes).ok_or_else(|| refuse("not UTF-8 text".into()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let folder = list.parent().unwrap_or(Path::new(""));
     let line = |number: usize, reason: &str| refuse(format!("line {number}: {reason}"));
@@ -166,6 +173,11 @@ fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
             let caption = column(&COLUMNS[1]);
             for row in rows.records() {
                 let row = row.map_err(|error| refuse(error.to_string()))?;
+                // A caption with commas that is not in quotes would lose all behind the first.
+                if row.iter().skip(header.len()).any(|field| !field.trim().is_empty()) {
+                    let at = row.position().map_or(0, |position| position.line() as usize);
+                    return Err(line(at, "more fields than columns; a caption with commas stands in quotes"));
+                }
                 let Some(name) = row.get(picture).filter(|name| !name.trim().is_empty()) else { continue };
                 let caption = caption.and_then(|caption| row.get(caption)).map(str::to_owned);
                 found.push((folder.join(name.trim()), caption.filter(|caption| !caption.trim().is_empty())));
@@ -208,10 +220,25 @@ mod tests {
         assert!(found.iter().zip(captions).all(|((_, caption), expected)| caption.as_deref() == Ok(expected)));
         assert!(found[3].1.as_ref().unwrap_err().contains("d.txt is not UTF-8"));
         assert!(found[4].1.as_ref().unwrap_err().contains("no .txt file lies beside it"));
+        // UTF-16.
+        fs::write(at("d.txt"), "a\0 \0f\0o\0x\0").unwrap();
+        assert!(read(folder.path())[3].1.as_ref().unwrap_err().contains("d.txt is not UTF-8"));
+        // The list's rows may name pictures of folders within.
+        fs::create_dir(at("more")).unwrap();
+        fs::write(at("more/f.png"), "x").unwrap();
+        let row = |name: &str, text: &str| format!("{}\n", serde_json::json!({"file_name": name, "text": text}));
+        let rows = [row("./c.webp", "a fox"), row("more/f.png", "a cat"), row("more/gone.png", "x")];
+        fs::write(at("metadata.jsonl"), rows.concat()).unwrap();
+        let found = read(folder.path());
+        assert_eq!((found.len(), found[2].1.as_deref()), (6, Ok("a fox")));
+        assert_eq!((found[5].0.as_str(), found[5].1.as_deref()), ("f.png", Ok("a cat")));
         fs::write(at("list.csv"), "caption,image\n\"a, b\",b.png\n,c.webp\n").unwrap();
         let found = read(&at("list.csv"));
         // A file beside a picture comes first.
         assert_eq!((found[0].1.as_deref(), found.len()), (Ok("an apple"), 2));
+        // Spreadsheets end rows with empty fields.
+        fs::write(at("list.csv"), "caption,image\n\"a, b\",c.webp,,\n").unwrap();
+        assert_eq!(read(&at("list.csv"))[0].1.as_deref(), Ok("a, b"));
         fs::write(at("list.txt"), "# some\na.JPG\n\nb.png\n").unwrap();
         assert_eq!(read(&at("list.txt")).len(), 2);
     }
@@ -228,8 +255,10 @@ mod tests {
         refused("a.jsonl", b"[1]\n", "line 1: not a JSON object");
         refused("a.jsonl", b"{\"text\": \"x\"}\n", "no `file_name`");
         refused("a.csv", b"a,b\n1,2\n", "no column `file_name`");
+        refused("a.csv", b"image,text\nb.png,a red apple, a frog\n", "line 2: more fields than columns");
         refused("a.txt", b"\n# none\n", "names no picture");
         refused("a.txt", b"\xff", "not UTF-8");
+        refused("a.txt", b"b\0.\0p\0n\0g\0", "not UTF-8");
         let empty = tempfile::tempdir().unwrap();
         assert!(read_captioned(empty.path(), true).unwrap_err().to_string().contains("no png, jpeg or webp"));
     }

@@ -143,6 +143,7 @@ impl Serialize for Cell {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureLook {
     /// The picture's file.
+    #[serde(serialize_with = "crate::files::as_shown")]
     pub picture: PathBuf,
     /// The first half of the SHA-256 of its pixels, so that another picture of that name is another
     /// cell.
@@ -159,12 +160,14 @@ impl Cell {
     pub(super) fn sampled(&self, asked: Sampling, init: Option<&InitFiles>) -> Result<Self> {
         let strength = asked.strength;
         // A word's weight is written with brackets, which must be read then; other brackets would
-        // be, too.
+        // be, too, those of the negative prompt among them.
         let weighted = !self.weighted.is_empty();
-        if weighted && asked.emphasis != Some(true) && self.base.contains(['(', ')', '[', ']', '\\']) {
+        let texts = [self.base.as_str(), self.replaced.as_str(), asked.negative.as_deref().unwrap_or_default()];
+        let plain = texts.into_iter().find(|text| text.contains(['(', ')', '[', ']', '\\']));
+        if let Some(plain) = plain.filter(|_| weighted && asked.emphasis != Some(true)) {
             let reason = format!(
                 "writes a weight in brackets, and {} has brackets that are text; read all as weights with {EMPHASIS}",
-                crate::in_quotes(&self.base)
+                crate::in_quotes(plain)
             );
             return Err(Error::argument(WEIGHT, reason));
         }
@@ -237,6 +240,12 @@ impl Cell {
     fn unplaced(&self) -> Self {
         let none = String::new;
         Self { order: 0, base: none(), replaced: none(), weighted: none(), without: none(), ..self.clone() }
+    }
+
+    /// This cell, come into the gallery as `other` did.
+    pub(super) fn placed_as(&self, other: &Self) -> Self {
+        let Self { order, base, replaced, weighted, without, .. } = other.clone();
+        Self { order, base, replaced, weighted, without, ..self.clone() }
     }
 
     /// Whether this cell is `whole` with something left out of its prompt.

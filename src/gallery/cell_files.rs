@@ -84,7 +84,8 @@ fn write_facts(folder: &Path, facts: &CellFacts) -> Result<()> {
 }
 
 /// Gives the finished cell in `folder` the place that `cell` has in the gallery now. More seeds,
-/// prompts or pictures move those that are there.
+/// prompts or pictures move those that are there. A prompt that was a line's own may now be another
+/// with a word replaced, weighted or left out.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -92,9 +93,8 @@ pub(super) fn place_anew(folder: &Path, cell: &Cell) -> Result<()> {
     let known = crate::files::read(&folder.join(FILE)).ok();
     // What cannot be read is told where the page is made of it.
     match known.and_then(|bytes| serde_json::from_slice::<CellFacts>(&bytes).ok()) {
-        Some(mut facts) if facts.cell.order != cell.order => {
-            facts.cell.order = cell.order;
-            write_facts(folder, &facts)
+        Some(facts) if facts.cell != facts.cell.placed_as(cell) => {
+            write_facts(folder, &CellFacts { cell: facts.cell.placed_as(cell), ..facts })
         }
         _ => Ok(()),
     }

@@ -6,7 +6,9 @@ use super::folder::{CELLS, is_finished};
 use super::plan::Plan;
 use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
-use crate::pipeline::{CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_joint, check_size};
+use crate::pipeline::{
+    CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_guidance, check_joint, check_size, check_strength,
+};
 use crate::trace::Grid;
 use crate::{Error, Result};
 use std::path::Path;
@@ -47,9 +49,12 @@ pub fn check_checkpoints(
         };
         let Some((factor, family)) = shape else { continue };
         let sized = cell.sampling.size.map_or(Ok(()), |[height, width]| check_size(Grid::new(height, width), factor));
+        let guided = sized.and_then(|()| cell.sampling.guidance.map_or(Ok(()), check_guidance));
+        let strength = cell.init.as_ref().and_then(|files| files.strength);
+        let taken = guided.and_then(|()| strength.map_or(Ok(()), check_strength));
         let cropped = cell.sampling.crop.is_some_and(|crop| crop != [0, 0]);
         let (original, conditioned) = (cell.sampling.original_size.is_some(), family == Family::StableDiffusionXl);
-        let conditions = sized.and_then(|()| check_conditions(original, cropped, conditioned));
+        let conditions = taken.and_then(|()| check_conditions(original, cropped, conditioned));
         match conditions.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries)) {
             Ok(()) => possible = true,
             Err(error) => {

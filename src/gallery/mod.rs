@@ -40,7 +40,7 @@ pub use index_cell::{IndexCell, IndexWord};
 pub use index_page::index_page;
 pub use looks::{COVERAGE, CoverageFile, Looks, goes_on};
 pub use make::{GalleryEvent, GalleryOutcome, continues, make};
-pub use pack::{PackedGallery, pack};
+pub use pack::{PackedGallery, pack, pack_place};
 pub use plan::{Axes, Plan, Shard, parse_loras};
 pub use prompts::{Line, read_lines};
 pub use seeds::{listed_seeds, parse_seeds};

@@ -2,6 +2,7 @@
 //! reads.
 
 use super::cell_files::{FILE, MAPS, THUMB};
+use super::coverage_page::PAGE;
 use super::folder::{CELLS, INDEX, is_gallery};
 use super::index::write_index;
 use crate::argument::PACK;
@@ -18,6 +19,9 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 /// large, and its own page.
 const SHOWN: [&str; 4] = [THUMB, MAPS, "image.png", "report.html"];
 
+/// The pages in the gallery's folder; that of pictures that are looked at has a table too.
+const PAGES: [&str; 2] = [INDEX, PAGE];
+
 /// A gallery without what only attnmap reads.
 const LEAN: Kind = Kind {
     name: "a gallery to be shared",
@@ -30,7 +34,7 @@ const LEAN: Kind = Kind {
 fn owns(path: &Path) -> bool {
     let parts: Vec<_> = path.iter().filter_map(OsStr::to_str).collect();
     match parts.as_slice() {
-        [file] => *file == INDEX,
+        [file] => PAGES.contains(file),
         [cells, _, file] => *cells == CELLS && SHOWN.contains(file),
         _ => false,
     }
@@ -40,6 +44,7 @@ fn owns(path: &Path) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PackedGallery {
     /// Where it is.
+    #[serde(serialize_with = "crate::files::as_shown")]
     pub path: PathBuf,
     /// How many files it holds.
     pub files: usize,
@@ -47,6 +52,23 @@ pub struct PackedGallery {
     pub bytes: u64,
     /// How many bytes the gallery has.
     pub of: u64,
+}
+
+/// Where [`pack`] writes to `path`, a zip file or a folder.
+///
+/// # Errors
+/// [`Error::Argument`] when something is there that may not be replaced.
+pub fn pack_place(path: &Path, force: bool) -> Result<PathBuf> {
+    let target = Target::named(path, force);
+    let place = match is_zip(path) {
+        true => target.files([""]).map(|[file]| file),
+        false => target.folder(&LEAN),
+    };
+    place.map_err(|error| error.named(PACK))
+}
+
+fn is_zip(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"))
 }
 
 /// Packs the gallery in `folder` into `path`: a zip file where the name ends in `.zip`, else a
@@ -57,13 +79,7 @@ pub struct PackedGallery {
 /// Those of [`write_index`](super::write_index); [`Error::Argument`] when something is at `path`;
 /// [`Error::Io`].
 pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<PackedGallery> {
-    let target = Target::named(path, force);
-    let zip = path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("zip"));
-    let blamed = |error: Error| error.named(PACK);
-    let place = match zip {
-        true => target.files([""]).map_err(blamed)?[0].clone(),
-        false => target.folder(&LEAN).map_err(blamed)?,
-    };
+    let place = pack_place(path, force)?;
     write_index(folder)?;
     let files = shown(folder)?;
     let mut bytes = 0;
@@ -71,11 +87,12 @@ pub fn pack(folder: &Path, path: &Path, force: bool) -> Result<PackedGallery> {
         let file = folder.join(file);
         bytes += fs::metadata(&file).map_err(Error::io(&file))?.len();
     }
-    if zip {
+    if is_zip(path) {
         let name = path.file_stem().unwrap_or(OsStr::new("gallery")).to_string_lossy().into_owned();
         write_file(&place, |out| write_zip(out, folder, &files, &name))?;
     } else {
-        let staging = Staging::new(&target, &LEAN).map_err(blamed)?;
+        let target = Target::named(path, force);
+        let staging = Staging::new(&target, &LEAN).map_err(|error| error.named(PACK))?;
         for file in &files {
             let to = staging.path().join(file);
             let made = to.parent().map_or(Ok(()), fs::create_dir_all);
@@ -95,7 +112,8 @@ fn shown(folder: &Path) -> Result<Vec<PathBuf>> {
     names.sort();
     let of_cell = |name: &std::ffi::OsString| SHOWN.map(|file| Path::new(CELLS).join(name).join(file));
     let of_cells = names.iter().flat_map(of_cell).filter(|file| folder.join(file).is_file());
-    Ok([PathBuf::from(INDEX)].into_iter().chain(of_cells).collect())
+    let pages = PAGES.map(PathBuf::from).into_iter().filter(|page| is_own(&folder.join(page)));
+    Ok(pages.chain(of_cells).collect())
 }
 
 /// Writes a zip file in which `files` of `folder` lie in a folder called `name`. Its comment is

@@ -11,7 +11,7 @@ use crate::maker::texts_of_run;
 use crate::pipeline::{CheckpointChoice, InitFiles, LoadOptions};
 use crate::prompt::WordWeights;
 use crate::run::Sampling;
-use crate::trace::By;
+use crate::trace::{By, normalized};
 use crate::{Error, Result};
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -245,7 +245,8 @@ impl Plan {
     }
 }
 
-/// Whether there is a prompt, and every word that is replaced or weighted stands in one.
+/// Whether there is a prompt, and every word that is replaced or weighted stands in one. A word is
+/// weighted once.
 fn check_words(axes: &Axes) -> Result<()> {
     if axes.lines.is_empty() {
         return Err(Error::argument(PROMPTS, format!("no prompt is given; name a file of prompts or use {PROMPT}")));
@@ -255,6 +256,14 @@ fn check_words(axes: &Axes) -> Result<()> {
     for (argument, word) in replaced.chain(weighted) {
         if !axes.lines.iter().any(|line| replace_word(&line.prompt, word, str::to_owned).is_some()) {
             return Err(Error::argument(argument, format!("{} stands in no prompt", crate::in_quotes(word))));
+        }
+    }
+    // Brackets in brackets multiply, and a cell is told by the weights that are given.
+    for (at, weights) in axes.weights.iter().enumerate() {
+        let same = |other: &WordWeights| normalized(&other.word) == normalized(&weights.word);
+        if axes.weights[..at].iter().any(same) {
+            let word = crate::in_quotes(&weights.word);
+            return Err(Error::argument(WEIGHT, format!("{word} is given twice; give all weights of a word at once")));
         }
     }
     Ok(())

@@ -43,7 +43,8 @@ pub fn read_lines(file: &Path) -> Result<Vec<Line>> {
         }
     };
     let text = crate::files::read(file).map_err(Error::io(file))?;
-    let text = String::from_utf8(text).map_err(|_| Error::input(file.display().to_string(), "is not UTF-8 text"))?;
+    let text = crate::files::text(text);
+    let text = text.ok_or_else(|| Error::input(file.display().to_string(), "is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let at = |line: usize, reason: String| Error::input(format!("{}:{line}", file.display()), reason);
     match kind {
@@ -212,6 +213,8 @@ mod tests {
         let text = read("p.txt", "\u{feff}# a list\n\n a frog, green \nसेब\n").unwrap();
         assert_eq!(text.iter().map(|l| l.prompt.as_str()).collect::<Vec<_>>(), ["a frog, green", "सेब"]);
         assert_eq!(read("prompts", "# a list\n\n a frog, green \nसेब\n").unwrap(), text);
+        let utf_16 = read("p.txt", "a\0 \0f\0o\0x\0").unwrap_err();
+        assert!(utf_16.to_string().contains("is not UTF-8 text"), "{utf_16}");
         let csv =
             read("p.csv", "prompt,steps,size,seeds,emphasis\n\"a frog, green\",5,64x32,0..2,yes\nसेब,,,,\n").unwrap();
         let json = read(

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, RgbImage};
 use serde_json::Value;
 
+use super::make::mask_option;
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
 use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
@@ -20,7 +21,7 @@ use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
 use crate::run::{RunRecord, map_options, run_name, sweep_name};
-use crate::trace::{CheckpointInfo, PromptInfo, WordInfo, probe_words};
+use crate::trace::{By, CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result, plural};
 
 /// A sweep's folder: one whose `sweep.json` reads as one.
@@ -64,6 +65,10 @@ pub struct SweepRequest<'a> {
     pub words: Option<&'a [WordInfo]>,
     /// What is expected.
     pub expect: Option<&'a Expectations>,
+    /// The file of the mask of [`Options::init`], for the command line of a seed.
+    pub mask: Option<&'a Path>,
+    /// What the words are, for that command line.
+    pub by: By,
 }
 
 /// Runs `prompt` once per seed of `options` and collects what is `asked` of its words' maps, those
@@ -77,7 +82,7 @@ pub fn sweep(
     prompt: &Prompt,
     options: &Options,
     aggregate: &Aggregate,
-    SweepRequest { words, expect }: SweepRequest,
+    SweepRequest { words, expect, mask, by }: SweepRequest,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Swept> {
     pipeline.check(options)?;
@@ -136,7 +141,8 @@ pub fn sweep(
     let first = Options { seeds: options.seeds.iter().copied().take(1).collect(), ..options.clone() };
     let text_queries = if aggregate.queries == QuerySource::Text { " --text-queries" } else { "" };
     let maps = map_options(aggregate, &Display::default(), !options.concepts.is_empty());
-    let command = pipeline.command(&prompt.text, &first) + text_queries + &maps;
+    let by = if by.is_word() { String::new() } else { format!(" --by {}", by.name()) };
+    let command = pipeline.command(&prompt.text, &first) + &mask_option(mask) + &by + text_queries + &maps;
     Ok(Swept { found: collector.finish(), mean, images, command, collector, words: shares })
 }
 

@@ -213,7 +213,8 @@ fn text_queries(trace: &Trace) -> Result<&[SiteMaps]> {
 fn half<'a>(trace: &'a Trace, how: &Aggregate) -> Result<(&'a HalfMaps, &'a PromptInfo)> {
     if how.half == Half::Unconditional && !how.is_of_places() {
         let argument = if how.measure == Measure::Attention { QUERIES } else { AGGREGATE };
-        return Err(Error::argument(argument, format!("is kept of the prompt's half alone; leave out {HALF}")));
+        let reason = format!("is kept of the prompt's half alone; choose another, or leave out {HALF}");
+        return Err(Error::argument(argument, reason));
     }
     trace.half(how.half).ok_or_else(|| {
         let guidance = trace.about.settings["guidance_scale"].as_f64();

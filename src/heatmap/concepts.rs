@@ -3,7 +3,7 @@
 
 use super::{Aggregate, Filter, Resampler};
 use crate::argument::{AGGREGATE, CONCEPTS, HEADS, LAYERS};
-use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, Trace};
+use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -116,18 +116,51 @@ fn add_softmax(scores: &[f32], cells: usize, weight: f32, sum: &mut [f32]) {
     }
 }
 
-/// The tokens of `text` for each time that it stands in `prompt`, also where a word of the prompt
-/// is a whole tag.
+/// The tokens of `text` for each time that it stands in `prompt`, also within a word that is a
+/// whole tag.
 fn standing(prompt: &PromptInfo, text: &str) -> Vec<Vec<usize>> {
-    if let Ok(words) = prompt.select(text) {
-        return words.into_iter().map(|word| word.tokens).collect();
+    let words = prompt.select(text).unwrap_or_default();
+    let mut found: Vec<Vec<usize>> = words.into_iter().map(|word| word.tokens).collect();
+    let none = found.is_empty();
+    for range in read_as(&prompt.text, &normalized(text)) {
+        let in_tag = |word: &WordInfo| {
+            word.start <= range.start && range.end <= word.end && word.text.contains(char::is_whitespace)
+        };
+        let tokens = prompt.tokens_within(&range);
+        // What is a word of its own was found as one.
+        let is_new = !tokens.iter().any(|token| found.iter().any(|other| other.contains(token)));
+        if !tokens.is_empty() && is_new && (none || prompt.words.iter().any(in_tag)) {
+            found.push(tokens);
+        }
     }
+    found
+}
+
+/// The bytes of each place of `text` that reads `name`, which is [`normalized`], and cuts no run of
+/// letters in two.
+fn read_as(text: &str, name: &str) -> Vec<Range<usize>> {
     let ends = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-    let whole = |at: &usize| {
-        ends(prompt.text[..*at].chars().next_back()) && ends(prompt.text[at + text.len()..].chars().next())
-    };
-    let places = prompt.text.match_indices(text).map(|(at, _)| at).filter(whole);
-    places.map(|at| prompt.tokens_within(&(at..at + text.len()))).filter(|tokens| !tokens.is_empty()).collect()
+    let mut found = Vec::new();
+    for (start, first) in text.char_indices() {
+        if first.is_whitespace() || !ends(text[..start].chars().next_back()) {
+            continue;
+        }
+        for (at, last) in text[start..].char_indices() {
+            let end = start + at + last.len_utf8();
+            if !ends(text[end..].chars().next()) {
+                continue;
+            }
+            let read = normalized(&text[start..end]);
+            if read == name {
+                found.push(start..end);
+                break;
+            }
+            if read.len() > name.len() {
+                break;
+            }
+        }
+    }
+    found
 }
 
 /// Where each concept stands in the prompt or among the probes.
@@ -145,7 +178,8 @@ fn tokens(trace: &Trace, kept: &ConceptMaps) -> Vec<Vec<Vec<usize>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::add_softmax;
+    use super::{add_softmax, standing};
+    use crate::trace::{PromptInfo, TokenInfo, TokenKind, WordInfo};
 
     #[test]
     fn concepts_share_each_cell_out() {
@@ -155,5 +189,26 @@ mod tests {
         add_softmax(&scores, 3, 0.5, &mut sum);
         let expected = [0.25, 0.5, 1.0 / 3.0, 0.25, 0.0, 1.0 / 6.0];
         assert!(sum.iter().zip(expected).all(|(sum, expected)| (sum - expected).abs() < 1e-6), "{sum:?}");
+    }
+
+    /// In whatever case it is typed, and beside a tag that is the concept alone.
+    #[test]
+    fn a_concept_stands_in_every_tag_that_has_it() {
+        let text = "frog, a green Frog, a bullfrog";
+        let token = |start, end| TokenInfo { id: 1, text: String::new(), kind: TokenKind::Text, start, end };
+        let tokens = vec![token(0, 4), token(6, 7), token(8, 13), token(14, 18), token(20, 21), token(22, 30)];
+        let word = |range: std::ops::Range<usize>, tokens: &[usize]| WordInfo {
+            text: text[range.clone()].into(),
+            start: range.start,
+            end: range.end,
+            tokens: tokens.to_vec(),
+            occurrence: 1,
+        };
+        let tags = vec![word(0..4, &[0]), word(6..18, &[1, 2, 3]), word(20..30, &[4, 5])];
+        let prompt = PromptInfo { text: text.into(), tokens, words: tags };
+        assert_eq!(standing(&prompt, "frog"), [vec![0], vec![3]]);
+        assert_eq!(standing(&prompt, "GREEN  frog"), [vec![2, 3]]);
+        assert_eq!(standing(&prompt, "Bullfrog"), [vec![5]]);
+        assert!(standing(&prompt, "bull").is_empty());
     }
 }

@@ -2,9 +2,9 @@
 
 use super::generation::{Event, Generation, Generations, Timings};
 use super::load::Pipeline;
-use super::options::{Options, check_conditions};
+use super::options::{Options, check_conditions, check_guidance};
 use super::start::Start;
-use crate::argument::{GUIDANCE, IMAGES, LATENTS, PREDICTION, SCHEDULER, SPACING};
+use crate::argument::{IMAGES, LATENTS, PREDICTION, SCHEDULER, SPACING};
 use crate::checkpoint::{Family, SchedulerConfig};
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
@@ -15,9 +15,6 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use image::RgbImage;
 use std::ops::ControlFlow;
 use std::time::Instant;
-
-/// The most guidance: far beyond what makes images, and far below what overflows.
-const MOST_GUIDANCE: f64 = 1e4;
 
 /// The most that a value of given latents may be: standard normal noise hardly goes beyond 6.
 const MOST_LATENT: f32 = 1e4;
@@ -66,16 +63,7 @@ impl Pipeline {
         if options.seeds.is_empty() {
             return Err(Error::argument(IMAGES, "must be 1 or more"));
         }
-        if !options.guidance_scale.is_finite() {
-            return Err(Error::argument(GUIDANCE, "must be a finite number"));
-        }
-        if options.guidance_scale.abs() > MOST_GUIDANCE {
-            let reason = format!(
-                "{:?} is beyond what numbers hold in a run; 1 to 20 are usual, {MOST_GUIDANCE} is the most",
-                options.guidance_scale
-            );
-            return Err(Error::argument(GUIDANCE, reason));
-        }
+        check_guidance(options.guidance_scale)?;
         self.check_joint(!options.concepts.is_empty(), false)?;
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         let sized = self.family == Family::StableDiffusionXl;
@@ -117,7 +105,8 @@ impl Pipeline {
             return self.flow_sampler(options);
         }
         if options.scheduler.is_some_and(SchedulerKind::flows) {
-            let reason = "flow-euler is for checkpoints trained by flow matching (Stable Diffusion 3); choose another";
+            let reason = "flow-euler is for checkpoints trained by flow matching \
+                          (Stable Diffusion 3, FLUX.1, Z-Image); choose another";
             return Err(Error::argument(SCHEDULER, reason));
         }
         if let Some(spacing) = options.spacing {

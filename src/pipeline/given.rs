@@ -20,9 +20,10 @@ use crate::{Error, Result, files, picture};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InitFiles {
     /// The picture: png, jpeg or webp.
+    #[serde(serialize_with = "files::as_shown")]
     pub init: PathBuf,
     /// Only where this picture is white it is drawn anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "files::any_as_shown")]
     pub mask: Option<PathBuf>,
     /// See [`Init::strength`]; 0.8 where `None`, and 1 with a mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]

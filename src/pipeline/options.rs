@@ -1,13 +1,16 @@
 //! What a run is asked to do, and how a checkpoint is brought into memory.
 
 use super::init::Init;
-use crate::argument::{CROP, ORIGINAL_SIZE, SIZE};
+use crate::argument::{CROP, GUIDANCE, ORIGINAL_SIZE, SIZE, STRENGTH};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::prompt::Syntax;
 use crate::scheduler::{SchedulerKind, Spacing};
 use crate::trace::{Grid, LARGEST_SIDE};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+
+/// The most guidance: far beyond what makes images, and far below what overflows.
+const MOST_GUIDANCE: f64 = 1e4;
 
 /// How a checkpoint is brought into memory.
 #[derive(Debug, Clone)]
@@ -137,6 +140,27 @@ pub(crate) fn check_size(size: Grid, factor: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a guidance that no image can be made with.
+pub(crate) fn check_guidance(scale: f64) -> Result<()> {
+    if !scale.is_finite() {
+        return Err(Error::argument(GUIDANCE, "must be a finite number"));
+    }
+    if scale.abs() > MOST_GUIDANCE {
+        let reason =
+            format!("{scale:?} is beyond what numbers hold in a run; 1 to 20 are usual, {MOST_GUIDANCE} is the most");
+        return Err(Error::argument(GUIDANCE, reason));
+    }
+    Ok(())
+}
+
+/// Refuses what is no share of the steps.
+pub(crate) fn check_strength(share: f64) -> Result<()> {
+    match share > 0.0 && share <= 1.0 {
+        true => Ok(()),
+        false => Err(Error::argument(STRENGTH, format!("must be above 0 and at most 1; {share} given"))),
+    }
 }
 
 /// Refuses SDXL's conditions for checkpoints that do not take them.

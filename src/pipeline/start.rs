@@ -11,7 +11,7 @@
 
 use super::init::Init;
 use super::load::Pipeline;
-use super::options::Options;
+use super::options::{Options, check_strength};
 use super::paint::Paint;
 use crate::argument::{INIT, LATENTS, STEPS, STRENGTH};
 use crate::checkpoint::Family;
@@ -42,9 +42,7 @@ impl Pipeline {
             );
             return Err(Error::argument(INIT, reason));
         }
-        if !(init.strength > 0.0 && init.strength <= 1.0) {
-            return Err(Error::argument(STRENGTH, format!("must be above 0 and at most 1; {} given", init.strength)));
-        }
+        check_strength(init.strength)?;
         if self.skipped(init, options) == options.steps && options.steps > 0 {
             let reason = format!("{} of {} steps is less than one; raise it, or {STEPS}", init.strength, options.steps);
             return Err(Error::argument(STRENGTH, reason));

@@ -169,7 +169,7 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         without,
         why: super::why::why(folder)?,
         // Pages of runs whose sheet was moved away do without it.
-        sheet: std::fs::read(folder.join("words.png")).ok(),
+        sheet: crate::files::read(&folder.join("words.png")).ok(),
         attributions: Attributions::read(folder).map(|found| found.regions).unwrap_or_default(),
         components: read_components(folder).ok().flatten(),
         queries: run.queries(&trace).ok().flatten(),
@@ -195,7 +195,8 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
     // Sites that the run's aggregate takes; all of them where it cannot be read.
     let used = how.as_ref().and_then(|how| how.choose(&recording.sites, latent).ok());
     let used = used.unwrap_or_else(|| (0..recording.sites.len()).collect());
-    let negative = NegativeHalf::of(trace);
+    // That half has nothing of what maps of concepts, GoCA's and those of the text are made of.
+    let negative = NegativeHalf::of(trace).filter(|_| how.as_ref().is_none_or(Aggregate::is_of_places));
     let syntax = record.settings.sampling.syntax();
     let count = prompt.tokens.len();
     let padded = record.settings.max_length.unwrap_or(77);

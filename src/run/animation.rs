@@ -37,8 +37,10 @@ pub struct Animated {
     /// The word's name.
     pub word: String,
     /// The animated PNG.
+    #[serde(serialize_with = "crate::files::as_shown")]
     pub animation: PathBuf,
     /// The sheet of stills.
+    #[serde(serialize_with = "crate::files::as_shown")]
     pub stills: PathBuf,
     /// Number of steps shown.
     pub steps: usize,

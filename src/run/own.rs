@@ -67,8 +67,9 @@ impl Known {
         words.filter_map(|word| word["overlay"].as_str().map(str::to_owned)).collect()
     }
 
+    /// What another program drew keeps no picture that it set out from.
     fn has_start(&self) -> bool {
-        self.rest["settings"]["strength"].is_number()
+        self.rest["settings"]["strength"].is_number() && self.rest["kind"] != "record"
     }
 }
 
@@ -76,7 +77,8 @@ impl Known {
 pub(super) fn owns(folder: &Path) -> Box<dyn Fn(&Path) -> bool> {
     let Some(known) = Known::read(folder) else { return Box::new(|_| false) };
     // Pictures of before they had a mark are named there.
-    let evidence = std::fs::read_to_string(folder.join("evidence.json")).unwrap_or_default();
+    let evidence = crate::files::read(&folder.join("evidence.json")).unwrap_or_default();
+    let evidence = String::from_utf8(evidence).unwrap_or_default();
     let (overlays, has_start, folder) = (known.overlays(), known.has_start(), folder.to_path_buf());
     Box::new(move |path| {
         let parts: Vec<&str> = path.components().filter_map(name).collect();
@@ -148,5 +150,8 @@ mod tests {
         fs::write(folder.path().join(FILE), json.replace(r#""settings": {}"#, r#""settings": {"strength": 0.8}"#))
             .unwrap();
         assert!(super::owns(folder.path())(Path::new("mask.png")), "a run that set out from a picture has its mask");
+        let recorded = r#""kind": "record", "settings": {"strength": 0.8}"#;
+        fs::write(folder.path().join(FILE), json.replace(r#""settings": {}"#, recorded)).unwrap();
+        assert!(!super::owns(folder.path())(Path::new("mask.png")), "a recorded run keeps no picture of its own");
     }
 }

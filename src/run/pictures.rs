@@ -29,8 +29,8 @@ pub struct Pictures<'a> {
 
 /// Draws everything into `folder`, which must be there: `heatmaps.safetensors`,
 /// `overlays/NN-word.png` and `words.png`. The sheet also has the negative prompt's words, on a
-/// scale of their own, where both halves were recorded and the maps are the prompt's. Returns the
-/// maps.
+/// scale of their own, where both halves were recorded and the maps are the prompt's. They are left
+/// out where that half has nothing of what the maps are made of. Returns the maps.
 ///
 /// # Errors
 /// As [`aggregate`]; [`Error::Argument`] when a display value is out of range; [`Error::Io`] when a
@@ -49,7 +49,7 @@ pub fn render_run(folder: &Path, pictures: &Pictures) -> Result<Heatmaps> {
     save_heatmaps(&folder.join("heatmaps.safetensors"), &maps, &how.to_string(), prompt)?;
 
     let negative = trace.words(Half::Unconditional);
-    let beside = how.half == Half::Conditional && !negative.is_empty();
+    let beside = how.half == Half::Conditional && how.is_of_places() && !negative.is_empty();
     if beside {
         let how = Aggregate { half: Half::Unconditional, ..how.clone() };
         let (_, _, others) = draw_words(trace, &how, display, &base, &negative)?;

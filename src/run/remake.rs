@@ -8,7 +8,7 @@ use super::regions::{REGIONS, RegionFiles, Threshold, word_regions, write_region
 use crate::argument::{HALF, RUN};
 use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
-use crate::files::{Partial, Staging, Target, check_own, link};
+use crate::files::{Partial, Staging, Target, check_own, link, unless_abandoned};
 use crate::heatmap::{self, Aggregate};
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
@@ -132,17 +132,22 @@ pub fn remake(
             fs::create_dir(partial.path()).map_err(Error::io(&run.folder))?;
             let record = fill(partial.path()).and_then(|record| finish(partial.path(), &run.folder).map(|()| record));
             let record = record.map_err(|error| partial.in_place(error, &run.folder))?;
-            replace_overlays(&run.folder, partial.path())?;
-            if run.record.how().is_ok_and(|how| how != *aggregate) {
-                remove_regions(&run.folder)?;
-            }
-            // A trace with more words than `run.json` tells of is still the run's.
-            for name in asked.map(|_| TRACE).into_iter().chain(MADE_AGAIN).filter(|name| *name != OVERLAYS) {
-                let (new, target) = (partial.path().join(name), run.folder.join(name));
-                if new.exists() {
-                    fs::rename(&new, &target).map_err(Error::io(&target))?;
+            // An interrupt comes before all of it, or after: pictures of other maps than `run.json`
+            // tells of would stay.
+            unless_abandoned(|| -> Result<()> {
+                replace_overlays(&run.folder, partial.path())?;
+                if run.record.how().is_ok_and(|how| how != *aggregate) {
+                    remove_regions(&run.folder)?;
                 }
-            }
+                // A trace with more words than `run.json` tells of is still the run's.
+                for name in asked.map(|_| TRACE).into_iter().chain(MADE_AGAIN).filter(|name| *name != OVERLAYS) {
+                    let (new, target) = (partial.path().join(name), run.folder.join(name));
+                    if new.exists() {
+                        fs::rename(&new, &target).map_err(Error::io(&target))?;
+                    }
+                }
+                Ok(())
+            })?;
             Ok((run.folder.clone(), record))
         }
     }

@@ -5,7 +5,8 @@ use unicode_normalization::UnicodeNormalization;
 
 /// `text` as CLIP's tokenizer normalises it, so that two spellings of one word are equal: NFC, each
 /// character in lower case, single spaces. Variation selectors, which only choose how a character
-/// is drawn, are left out as well.
+/// is drawn, are left out as well. A sigma at the end of a word is a sigma, as capitals have one
+/// form alone.
 ///
 /// ```
 /// use attnmap::trace::normalized;
@@ -15,7 +16,7 @@ use unicode_normalization::UnicodeNormalization;
 /// ```
 pub fn normalized(text: &str) -> String {
     let plain = text.chars().filter(|c| !is_variation_selector(*c));
-    let lower: String = plain.nfc().flat_map(char::to_lowercase).collect();
+    let lower: String = plain.nfc().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c }).collect();
     lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -37,6 +38,7 @@ mod tests {
             ("\u{212b}", "\u{e5}"),
             ("red\u{3000}apple", "Red apple"),
             ("\u{845b}\u{e0100}", "\u{845b}"),
+            ("ΟΔΟΣ", "οδος"),
         ] {
             assert_eq!(normalized(one), normalized(other), "{one} {other}");
         }

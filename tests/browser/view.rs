@@ -419,6 +419,19 @@ fn a_gallery_of_tags_names_a_word_with_signs() {
     clean(&mut chrome);
 }
 
+#[test]
+fn a_gallery_names_a_word_however_it_was_typed() {
+    let Some(mut chrome) = browser() else { return };
+    for typed in ["\u{2764}\u{fe0f}", "CAFE\u{301}", "\u{39f}\u{394}\u{39f}\u{3a3}", "\u{3bf}\u{3b4}\u{3bf}\u{3c2}"] {
+        let mut data = sample(&Plan::default());
+        data.words[FROG].text = typed.into();
+        let name = attnmap::trace::normalized(typed);
+        chrome.open(&write("typed.html", &data), &format!("#word={name}"), Look::default());
+        assert_eq!(chrome.eval("location.hash"), json!("#w=9"), "{typed}");
+    }
+    clean(&mut chrome);
+}
+
 fn base64_of(bytes: &[u8]) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.encode(bytes)

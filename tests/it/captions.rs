@@ -65,6 +65,10 @@ fn captioned_pictures_become_a_gallery_that_goes_on() {
     let page = fs::read_to_string(out.join("coverage.html")).unwrap();
     assert!(page.contains("Which caption words are found") && page.contains("index.html"));
     assert!(fs::read_to_string(out.join("index.html")).unwrap().contains("coverage.html"));
+    // What it links to is packed with it.
+    let (whole, lean) = (out.display().to_string(), folder.path().join("lean").display().to_string());
+    assert!(attnmap(&["gallery", &whole, "--pack", &lean]).status.success());
+    assert_eq!(fs::read_to_string(Path::new(&lean).join("coverage.html")).unwrap(), page);
 
     // What is there is kept; a changed picture, or caption, is another cell; what has no caption is
     // told and the rest made.
@@ -196,4 +200,21 @@ fn pictures_of_two_folders_of_one_name_have_a_gallery_each() {
     assert_eq!(look("b/set"), (page("trace-set-2"), 0));
     assert_eq!(look("a/set"), (page("trace-set"), 1), "the same pictures go on");
     assert_eq!(look("b/set"), (page("trace-set-2"), 1));
+}
+
+/// JSON holds text alone, and a file's name need not be text.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_whose_name_is_no_text_is_looked_at() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (set, out) = (folder.path().join("set"), folder.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    let named = |ending: &[u8]| set.join(std::ffi::OsStr::from_bytes(&[&b"b\xff."[..], ending].concat()));
+    image::RgbImage::from_pixel(64, 64, image::Rgb([90, 0, 0])).save(set.join("one.png")).unwrap();
+    fs::rename(set.join("one.png"), named(b"png")).unwrap();
+    fs::write(named(b"txt"), "a frog").unwrap();
+    let look = || json_of(&trace(&set, &out, &["--json"]))["facts"].clone();
+    assert_eq!(look(), json!({"made": 1, "kept": 0, "failed": 0}));
+    assert_eq!(look(), json!({"made": 0, "kept": 1, "failed": 0}));
 }

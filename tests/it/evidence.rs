@@ -428,6 +428,15 @@ fn a_folder_of_the_users_own_is_measured() {
     let found = json(folder.path(), &["eval", "mine", "--json"]);
     assert_eq!((&found["scenes"]["objects"], &found["default"]), (&Value::from(1), &Value::from("compete")));
     assert!(found["aggregates"]["compete"]["iou_0.4"].as_f64().unwrap() > 0.7, "{found}");
+    // A level counts once, also the one without noise; baselines have none.
+    let found = json(folder.path(), &["eval", "mine", "--levels", "0,0", "--json"]);
+    assert_eq!(found["timesteps"], serde_json::json!([0]));
+    let (compete, whole) = (&found["aggregates"]["compete"], &found["baselines"]["whole image"]);
+    assert_eq!((&compete["iou_0.4_at_timestep"]["0"], &compete["count"]), (&compete["iou_0.4"], &Value::from(1)));
+    assert!(whole["iou_0.4_at_timestep"].is_null() && whole["count"] == 1, "{whole}");
+    let output = attnmap(folder.path(), &["eval", "mine", "--levels", "5000"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && message.contains("--levels: 5000 is beyond"), "{message}");
     std::fs::write(mine.join("two.txt"), "a fox").unwrap();
     let output = attnmap(folder.path(), &["eval", "mine"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -449,6 +458,6 @@ fn a_larger_budget_shares_the_effect_among_the_words_anew() {
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         found["shapley"]["evaluations"].clone()
     };
-    // Of four words: one order and its reverse, then all sets.
-    assert_eq!([sets("1"), sets("64"), sets("1")], [8, 16, 16]);
+    // Of four words: one order and its reverse, then all sets, which the second budget just pays for.
+    assert_eq!([sets("1"), sets("16"), sets("64"), sets("1")], [8, 16, 16, 16]);
 }

@@ -193,6 +193,26 @@ fn cells_that_are_there_take_the_place_that_a_longer_list_gives_them() {
 }
 
 #[test]
+fn cells_that_are_there_are_told_as_they_are_asked_for_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let make = |axes: &[&str]| {
+        let made = command(at, &[axes, &["--seeds", "0", "--out", "g"]].concat()).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        text(&made)
+    };
+    make(&["--prompt", "a frog", "--prompt", "a fox"]);
+    make(&["--prompt", "a frog", "--replace", "frog=fox"]);
+    let second = fs::read(cells(&at.join("g"))[1].0.join("cell.json")).unwrap();
+    let second = serde_json::from_slice::<serde_json::Value>(&second).unwrap();
+    let told = ["prompt", "base", "replaced"].map(|name| second["cell"][name].as_str().unwrap().to_owned());
+    assert_eq!(told, ["a fox", "a frog", "frog=fox"]);
+    // What was a prompt of its own is now another without a word.
+    let said = make(&["--prompt", "a red frog", "--without", "each"]);
+    assert!(said.contains("2 made, 1 kept") && said.contains("without red  "), "{said}");
+}
+
+#[test]
 fn without_a_name_the_same_gallery_goes_on_and_another_has_a_folder_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -374,6 +394,7 @@ fn mistakes_are_named_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     fs::write(at.join("p.txt"), "a frog\n").unwrap();
+    image::RgbImage::new(64, 64).save(at.join("init.png")).unwrap();
     fs::create_dir(at.join("full")).unwrap();
     fs::write(at.join("full/mine.txt"), "x").unwrap();
     for (arguments, needle) in [
@@ -382,9 +403,12 @@ fn mistakes_are_named_before_anything_is_made() {
         (&["--seeds", "1"], "no prompt"),
         (&["p.txt", "--out", "full"], "other things in it"),
         (&["p.txt", "--shard", "0/2"], "I/N"),
+        (&["p.txt", "--pack", "full", "--out", "g"], "--pack: full is a folder with other things in it"),
         (&["p.txt", "--words", "frog"], "--words"),
         (&["p.txt", "--lora", "style.safetensors:NaN"], "--lora"),
         (&["p.txt", "--init", "none.png"], "--init"),
+        (&["p.txt", "--weight", "frog=2", "--weight", "Frog=3"], "\"Frog\" is given twice"),
+        (&["p.txt", "--weight", "frog=0.5", "--negative", "rain (bad)"], "\"rain (bad)\" has brackets that are text"),
     ] {
         let output = command(at, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
@@ -395,6 +419,8 @@ fn mistakes_are_named_before_anything_is_made() {
         (&["--lora", "none", "--lora", "nope.safetensors"], "--lora: no file nope"),
         (&["--embedding", "nope.safetensors"], "--embedding: no file nope"),
         (&["--size", "100x100"], "--size: the width must be a multiple of 8"),
+        (&["--guidance", "nan"], "--guidance: must be a finite number"),
+        (&["--init", "init.png", "--strength", "2"], "--strength: must be above 0 and at most 1; 2 given"),
         (&["--crop", "1,1"], "--crop: only SDXL"),
         (&["--variant", "fp16"], "--variant: the embedded"),
     ] {
@@ -404,7 +430,7 @@ fn mistakes_are_named_before_anything_is_made() {
         assert!(text(&output).contains(needle), "{arguments:?}: {}", text(&output));
         assert_eq!(text(&output).lines().count(), 1, "{arguments:?}: {}", text(&output));
     }
-    assert!(!at.join("gallery").exists());
+    assert!(!at.join("gallery").exists() && !at.join("g").exists());
 }
 
 /// Ctrl-C says how far it came, and the page is there already.

@@ -136,6 +136,10 @@ fn maps_by_goca_are_made_and_asked_about() {
     attnmap(here, &["ask", "goca", "--at", "32,32"]);
     attnmap(here, &["check", "goca"]);
     attnmap(here, &["view", "goca", "--aggregate", "daam", "--out", "other"]);
+    // The other half has nothing of what GoCA's maps are made of, so that its words are left out.
+    let guided = run("a frog", "guided", &["--aggregate", "goca", "--negative", "rain", "--trace-negative"]);
+    assert!(guided.status.success(), "{guided:?}");
+    attnmap(here, &["view", "guided", "--half", "unconditional", "--aggregate", "daam", "--out", "negative"]);
     // Before the run, each with its way out.
     for (more, told) in [
         (&["--aggregate", "goca", "--heads", "0"][..], "--heads"),

@@ -89,6 +89,7 @@ fn words_are_found_in_whatever_unicode_form_they_are_typed() {
         ("\u{c0ac}\u{acfc} on a beach", "\u{1109}\u{1161}\u{1100}\u{116a}"),
         ("a \u{2764}\u{fe0f} here", "\u{2764}"),
         ("a \u{2764} here", "\u{2764}\u{fe0f}"),
+        ("a \u{39f}\u{394}\u{39f}\u{3a3} here", "\u{3bf}\u{3b4}\u{3bf}\u{3c2}"),
     ];
     for (prompt, word) in same {
         let (made, folder, run) = generate(prompt, &["--words", word]);

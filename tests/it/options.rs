@@ -85,6 +85,22 @@ fn a_sweep_is_made_with_what_generate_takes() {
 }
 
 #[test]
+fn the_command_on_a_sweeps_page_has_the_mask_and_what_words_are() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    image::RgbImage::from_pixel(64, 64, image::Rgb([90, 120, 40])).save(at.join("init.png")).unwrap();
+    image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if x < 32 { 255 } else { 0 }]))
+        .save(at.join("mask.png"))
+        .unwrap();
+    let model = fixture("tiny-sd1");
+    let sweep = ["sweep", "a red apple, a frog", "--model", &model, "--steps", "2", "--seeds", "7", "--by", "tag"];
+    let picture = ["--size", "64x64", "--init", "init.png", "--mask", "mask.png", "--out", "swept"];
+    succeeds(at, &[&sweep[..], &picture[..]].concat());
+    let page = fs::read_to_string(at.join("swept/index.html")).unwrap();
+    assert!(page.contains(" --seed 7 --mask mask.png --by tag</code>"), "{page}");
+}
+
+#[test]
 fn a_gallery_is_made_with_what_generate_takes() {
     let folder = TempDir::new().unwrap();
     let unusual = unusual();

@@ -53,6 +53,53 @@ fn all_that_is_printed_goes_through_one_place() {
     }
 }
 
+#[test]
+fn all_that_is_read_goes_through_one_place() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // What the system tells of itself, and the cache of the hub, whose files other programs lay.
+    let apart = [src.join("files"), src.join("pipeline/free.rs"), src.join("checkpoint/hub")];
+    for file in walk(&src).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
+        if apart.iter().any(|place| file.starts_with(place)) {
+            continue;
+        }
+        let code = fs::read_to_string(&file).unwrap();
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for reader in ["fs::read(", "fs::read_to_string("] {
+                assert!(!line.contains(reader), "{}: {line:?} waits for a pipe for ever", file.display());
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_among_the_files_of_a_run_is_not_waited_for() {
+    use std::time::{Duration, Instant};
+    let (made, folder, run) = crate::cli::generate("a red apple", &[]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let cases: [(&str, &[&str]); 2] =
+        [("words.png", &["report", "run"]), ("evidence.json", &["ask", "run", "--at", "9,9", "--cause"])];
+    for (name, arguments) in cases {
+        let file = run.join(name);
+        fs::remove_file(&file).ok();
+        let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+        // SAFETY: a C string that lives on, and no pointer is kept.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let quiet = (Stdio::null(), Stdio::null());
+        let mut child = command(folder.path(), arguments).stdout(quiet.0).stderr(quiet.1).spawn().unwrap();
+        let since = Instant::now();
+        let mut ended = false;
+        while !ended && since.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
+            ended = child.try_wait().unwrap().is_some();
+        }
+        child.kill().ok();
+        child.wait().unwrap();
+        assert!(ended, "{name}: {arguments:?} waits for a pipe");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_said_on_stderr_changes_nothing() {

@@ -41,7 +41,7 @@ impl PeftSettings {
         if path.file_name().is_none_or(|name| name != PEFT_FILE) {
             return Ok(Self::default());
         }
-        let json = match std::fs::read(path.with_file_name(PEFT_CONFIG)) {
+        let json = match crate::files::read(&path.with_file_name(PEFT_CONFIG)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             read => read.map_err(|error| format!("{PEFT_CONFIG} beside it cannot be read ({error})"))?,
         };

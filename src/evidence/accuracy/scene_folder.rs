@@ -74,8 +74,8 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
     for (name, path) in texts {
         let text = folder.join(&path);
         let caption = files::read(&text).map_err(Error::io(&text))?;
-        let wrong = |_| Error::argument(SCENES, format!("{} is not UTF-8 text", text.display()));
-        let caption = String::from_utf8(caption).map_err(wrong)?.trim().to_owned();
+        let wrong = || Error::argument(SCENES, format!("{} is not UTF-8 text", text.display()));
+        let caption = files::text(caption).ok_or_else(wrong)?.trim().to_owned();
         let Some((_, image)) = pictures.iter().find(|(stem, _)| *stem == name) else {
             return Err(Error::argument(SCENES, format!("{} has a caption and no picture beside it", text.display())));
         };

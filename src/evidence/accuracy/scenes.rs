@@ -61,11 +61,15 @@ pub struct Evaluation {
     pub baselines: Vec<(String, Figures)>,
 }
 
+/// What one scene gave: (timestep, word, figures). A baseline that does not depend on the noise has
+/// no timestep.
+type OfScene = Vec<(Option<usize>, String, Accuracy)>;
+
 /// All figures of one rule.
 #[derive(Debug, Clone, Default)]
 struct Measured {
-    /// One group per scene of (timestep, word, figures).
-    groups: Vec<Vec<(usize, String, Accuracy)>>,
+    /// One group per scene.
+    groups: Vec<OfScene>,
     classes: Classes,
 }
 
@@ -75,11 +79,11 @@ impl Measured {
         let of = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let (mut by_timestep, mut by_word) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
         for (timestep, word, accuracy) in self.groups.iter().flatten() {
-            by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
+            if let Some(timestep) = timestep {
+                by_timestep.entry(*timestep).or_default().push(accuracy.iou_04);
+            }
             by_word.entry(normalized(word)).or_default().push(accuracy.iou_04);
         }
-        // A baseline does not depend on the noise: it is measured once per scene, at level 0.
-        by_timestep.remove(&0);
         let groups = self.groups.iter().map(|scene| scene.iter().map(|(.., accuracy)| accuracy.iou_04).collect());
         let Interval { low, high, .. } = bootstrap(&groups.collect::<Vec<_>>(), SEED);
         Figures {
@@ -241,7 +245,7 @@ pub fn measure(
         let image = Grid::new(scene.image.height() as usize, scene.image.width() as usize);
         let looks = look_at(pipeline, &scene, index, &extent.levels, goca)?;
         let latent = looks[0].trace.about.latent;
-        let judge = |measured: &mut Measured, timestep: usize, maps: &[Vec<f32>]| {
+        let judge = |measured: &mut Measured, timestep: Option<usize>, maps: &[Vec<f32>]| {
             let one =
                 |(map, object): (&Vec<f32>, &Object)| (timestep, object.word.clone(), Accuracy::of(map, &object.mask));
             measured.classes.add(&scene, maps);
@@ -253,7 +257,7 @@ pub fn measure(
                 let maps = aggregate(&look.trace, &rule.aggregate, &look.words)?;
                 let maps: Vec<_> =
                     (0..scene.objects.len()).map(|word| to_image(maps.word(word), latent, image)).collect();
-                group.extend(judge(measured, look.timestep, &maps));
+                group.extend(judge(measured, Some(look.timestep), &maps));
             }
             measured.groups.push(group);
         }
@@ -262,7 +266,7 @@ pub fn measure(
         let exact = |object: &Object| to_image(&cells(&object.mask, image, latent), latent, image);
         let exact: Vec<_> = scene.objects.iter().map(exact).collect();
         for (at, maps) in [(0, everywhere), (1, middle), (3, exact)] {
-            let group = judge(&mut baselines[at], 0, &maps);
+            let group = judge(&mut baselines[at], None, &maps);
             baselines[at].groups.push(group);
         }
         let mut group = Vec::new();
@@ -270,7 +274,7 @@ pub fn measure(
             let Ok(maps) = aggregate(&look.trace, &other, &look.words) else { continue };
             let next = |word: usize| to_image(maps.word((word + 1) % scene.objects.len()), latent, image);
             let maps: Vec<_> = (0..scene.objects.len()).map(next).collect();
-            group.extend(judge(&mut baselines[2], look.timestep, &maps));
+            group.extend(judge(&mut baselines[2], Some(look.timestep), &maps));
         }
         baselines[2].groups.push(group);
     }

@@ -25,5 +25,10 @@ function cellLinks() {
     to('next ›', 'Next image of the gallery', (word) => 'beside=' + name + '&step=1' + word),
   );
 }
-// A word as galleries name it: in lower case, the second of its kind with its number.
-const wordKey = (entry) => numbered(entry.label.normalize('NFC').toLowerCase(), entry.occurrence);
+// A word as galleries name it (`trace::normalized`): without variation selectors, each letter in
+// lower case, a final sigma as any other, single spaces; the second of its kind with its number.
+const wordKey = (entry) => {
+  const letters = [...entry.label.replace(/[\u{fe00}-\u{fe0f}\u{e0100}-\u{e01ef}]/gu, '').normalize('NFC')];
+  const lower = letters.map((letter) => letter.toLowerCase().replace('ς', 'σ')).join('');
+  return numbered(lower.trim().split(/\s+/).join(' '), entry.occurrence);
+};
