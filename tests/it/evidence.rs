@@ -458,6 +458,7 @@ fn a_larger_budget_shares_the_effect_among_the_words_anew() {
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         found["shapley"]["evaluations"].clone()
     };
-    // Of four words: one order and its reverse, then all sets, which the second budget just pays for.
+    // Of four words: one order and its reverse, then all sets, which the second budget just pays
+    // for.
     assert_eq!([sets("1"), sets("16"), sets("64"), sets("1")], [8, 16, 16, 16]);
 }

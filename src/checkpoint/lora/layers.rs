@@ -22,7 +22,7 @@ pub(super) struct Home {
 
 /// The layers that can be changed, by every name that a LoRA may call them.
 #[derive(Default)]
-pub(in crate::checkpoint) struct Layers {
+pub(crate) struct Layers {
     /// By part and name.
     layers: HashMap<(&'static str, String), Vec<Home>>,
     /// Whether `attn2` reads the prompt's states.
@@ -61,7 +61,7 @@ fn originals(denoiser: &DenoiserConfig) -> Vec<(String, Vec<LayerPiece>)> {
 
 impl Layers {
     /// The layers of `parts`: folders with the names and shapes of their tensors.
-    pub(in crate::checkpoint) fn new(
+    pub(crate) fn new(
         denoiser: &DenoiserConfig,
         parts: impl Iterator<Item = (&'static str, BTreeMap<String, Vec<usize>>)>,
     ) -> Self {
