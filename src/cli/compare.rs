@@ -71,7 +71,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let data: Vec<ReportData> = folders.iter().map(|run| read(run, how.as_ref())).collect::<Result<_>>()?;
     let runs: Vec<_> = data.iter().zip(&folders).map(|(data, run)| (data, page_of(run))).collect();
     let html = compare_runs(&runs, words.as_deref())?;
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    files::make_folder_of(&out)?;
     files::write_file(&out, |file| file.write_all(html.as_bytes()))?;
     if args.open {
         open::open(&out);

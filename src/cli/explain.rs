@@ -334,10 +334,9 @@ fn make(
         loading: None,
     };
     maker.check(&options)?;
-    let by = if maker.by.is_word() { String::new() } else { format!(" --by {}", maker.by.name()) };
     let command = pipeline.command(text, &options)
         + &run::map_options(&maker.aggregate, &maker.display, !options.concepts.is_empty())
-        + &by;
+        + &run::by_option(maker.by);
     Ok(progress::make(&maker, &options, target, command, terminal)?.0)
 }
 

@@ -117,10 +117,7 @@ pub fn run(args: &FactsArgs, terminal: &Terminal) -> anyhow::Result<()> {
         false => {
             let mut told = expect::lines(&outcomes);
             told += if told.is_empty() { "" } else { "\n" };
-            let sentences = match run.record.kind {
-                RunKind::Trace => found.sentences_of_picture(),
-                RunKind::Generate | RunKind::Record => found.sentences(),
-            };
+            let sentences = run.record.sentences(&found);
             print::stdout((told + &text(&found, &sentences, trace.about.image)).as_bytes())?;
         }
     }

@@ -15,7 +15,7 @@ use super::signals;
 use attnmap::Error;
 use attnmap::argument::SHEET;
 use attnmap::checkpoint::{Lora, Source};
-use attnmap::files::{Form, Target};
+use attnmap::files::{Form, Target, make_folder_of};
 use attnmap::gallery::{
     Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder,
     continues, fitting_batch, judge, listed_seeds, make, pack, pack_place, parse_loras, read_lines, settle,
@@ -319,12 +319,6 @@ impl GalleryArgs {
     }
 }
 
-/// Makes the folder that `file` lies in.
-fn with_folder(file: &Path) -> attnmap::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new(""));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))
-}
-
 /// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`,
 /// or `line`.
 fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow::Result<()> {
@@ -333,13 +327,13 @@ fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow
     let mut all = json!({"page": page.display().to_string(), "facts": facts});
     if let Some(file) = &args.sheet {
         let file = args.sheet_at(file)?;
-        with_folder(&file)?;
+        make_folder_of(&file)?;
         let count = write_sheet(folder, &file)?;
         lines.push(format!("{}  {}", file.display(), plural(count, "image")));
         all["sheet"] = json!(file.display().to_string());
     }
     if let Some(file) = &args.pack {
-        with_folder(file)?;
+        make_folder_of(file)?;
         let packed = pack(folder, file, args.force)?;
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         let (bytes, of) = (megabytes(packed.bytes), megabytes(packed.of));

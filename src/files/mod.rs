@@ -19,4 +19,4 @@ pub(crate) use names::{any_as_shown, as_shown};
 pub(crate) use own::page_mark;
 pub use own::{Form, MARK, is_own};
 pub use staging::{Staging, link};
-pub use target::{Kind, Target, check_own, check_part};
+pub use target::{Kind, Target, check_own, check_part, make_folder_of};

@@ -208,6 +208,15 @@ pub fn check_part(path: &Path, kind: &Kind) -> Result<()> {
     Ok(())
 }
 
+/// Makes the folder that the file at `path` goes into, where it is not there.
+///
+/// # Errors
+/// [`Error::Io`] naming the folder.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder).map_err(Error::io(folder))
+}
+
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut inside| inside.next().is_none())
 }

@@ -3,7 +3,7 @@
 
 use super::cell_files::CellFacts;
 use crate::facts::Facts;
-use crate::run::{RunKind, RunRecord};
+use crate::run::RunRecord;
 use crate::trace::{WordInfo, normalized};
 use serde_json::Value;
 
@@ -46,12 +46,8 @@ pub(super) const NOTES: [&str; 3] =
 /// The number of a cell that says how much of the image changed without what was left out.
 pub(super) const CHANGED: &str = "changed share";
 
-/// What stands out of `facts` of a run of this `kind`.
-fn notes(facts: &Facts, kind: RunKind) -> Vec<(usize, String)> {
-    let sentences = match kind {
-        RunKind::Trace => Facts::sentences_of_picture,
-        RunKind::Generate | RunKind::Record => Facts::sentences,
-    };
+/// What stands out of `facts`, those of `record`.
+fn notes(record: &RunRecord, facts: &Facts) -> Vec<(usize, String)> {
     let without = |kind: usize| match kind {
         0 => Facts { words: Vec::new(), leakage: Vec::new(), ..facts.clone() },
         1 => Facts { stated: Vec::new(), leakage: Vec::new(), ..facts.clone() },
@@ -61,7 +57,7 @@ fn notes(facts: &Facts, kind: RunKind) -> Vec<(usize, String)> {
     for kind in 0..NOTES.len() {
         let mut of_kind = without(kind);
         of_kind.stated.retain(|stated| stated.agrees == Some(false));
-        found.extend(sentences(&of_kind).into_iter().map(|sentence| (kind, sentence)));
+        found.extend(record.sentences(&of_kind).into_iter().map(|sentence| (kind, sentence)));
     }
     found
 }
@@ -89,7 +85,7 @@ impl IndexCell {
         let words = words.collect();
         let expected = record.expectations.iter();
         let expected = expected.map(|outcome| (outcome.expectation.clone(), outcome.met)).collect();
-        let notes = record.facts.as_ref().map_or_else(Vec::new, |facts| notes(facts, record.kind));
+        let notes = record.facts.as_ref().map_or_else(Vec::new, |facts| notes(record, facts));
         let mut facts = facts;
         // The checkpoint's own, where none was asked for.
         facts.cell.sampling.steps = Some(record.settings.steps());

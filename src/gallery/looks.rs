@@ -301,8 +301,7 @@ impl Looks<'_> {
         words.extend(cell.device.iter().map(|name| format!("--device {name}")));
         words.extend(cell.sampling.get("size").map(|size| format!("--size {size}")));
         let levels: Vec<String> = self.options.levels.iter().map(ToString::to_string).collect();
-        words.push(format!("--levels {}", levels.join(",")));
-        words.extend((!self.by.is_word()).then(|| format!("--by {}", self.by.name())));
+        words.push(format!("--levels {}{}", levels.join(","), run::by_option(self.by)));
         words.extend(cell.sampling.syntax().switches().map(|name| format!("--{name}")));
         words.push(format!("--no-metadata --seed {}", cell.seed));
         words.join(" ") + &run::map_options(self.aggregate, self.display, false)

@@ -20,7 +20,7 @@ use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::run::{RunRecord, map_options, run_name, sweep_name};
+use crate::run::{RunRecord, by_option, map_options, run_name, sweep_name};
 use crate::trace::{By, CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result, plural};
 
@@ -141,8 +141,7 @@ pub fn sweep(
     let first = Options { seeds: options.seeds.iter().copied().take(1).collect(), ..options.clone() };
     let text_queries = if aggregate.queries == QuerySource::Text { " --text-queries" } else { "" };
     let maps = map_options(aggregate, &Display::default(), !options.concepts.is_empty());
-    let by = if by.is_word() { String::new() } else { format!(" --by {}", by.name()) };
-    let command = pipeline.command(&prompt.text, &first) + &mask_option(mask) + &by + text_queries + &maps;
+    let command = pipeline.command(&prompt.text, &first) + &mask_option(mask) + &by_option(by) + text_queries + &maps;
     Ok(Swept { found: collector.finish(), mean, images, command, collector, words: shares })
 }
 

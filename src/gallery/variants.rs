@@ -3,11 +3,10 @@
 use crate::argument::REPLACE;
 use crate::facts::lexicon::{Role, role};
 use crate::prompt::{Syntax, WordWeights, word_ranges};
-use crate::trace::{By, WordInfo, normalized, tags, without_tags, without_word};
+use crate::trace::{By, WordInfo, normalized, tags, whole_words, without_tags, without_word};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::str::FromStr;
-use unicode_normalization::char::is_combining_mark;
 
 /// A word of the prompts and what stands in its place, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,48 +113,13 @@ fn with_each(
 /// `text` with every whole word or phrase that is `word`, in any spelling, replaced by what `by`
 /// makes of it. `None` where there is none.
 pub(super) fn replace_word(text: &str, word: &str, by: impl Fn(&str) -> String) -> Option<String> {
-    let word = normalized(word);
-    let (first, last) = (word.chars().next()?, word.chars().next_back()?);
-    // A mark belongs to the letter before it: "cafe" is no word of "cafe\u{301}".
-    let goes_on = |c: char| is_combining_mark(c) || c.is_alphanumeric();
-    let (mut out, mut at, mut found) = (String::new(), 0, false);
-    while let Some(c) = text[at..].chars().next() {
-        let inside = goes_on(first) && text[..at].chars().next_back().is_some_and(goes_on);
-        let end = if inside || c.is_whitespace() { None } else { end_of(&text[at..], &word) };
-        let whole = |end: &usize| {
-            let next = text[at + end..].chars().next();
-            !next.is_some_and(|next| is_combining_mark(next) || (goes_on(last) && goes_on(next)))
-        };
-        match end.filter(whole) {
-            Some(end) => {
-                out.push_str(&by(&text[at..at + end]));
-                (at, found) = (at + end, true);
-            }
-            None => {
-                out.push(c);
-                at += c.len_utf8();
-            }
-        }
+    let (mut out, mut at) = (String::new(), 0);
+    for range in whole_words(text, word) {
+        out.push_str(&text[at..range.start]);
+        out.push_str(&by(&text[range.clone()]));
+        at = range.end;
     }
-    found.then_some(out)
-}
-
-/// The longest beginning of `text`, in bytes, that is `word` (as [`normalized`] gives it) in some
-/// spelling, without white space after it.
-fn end_of(text: &str, word: &str) -> Option<usize> {
-    let length = word.chars().count();
-    let mut found = None;
-    for (at, c) in text.char_indices() {
-        let end = at + c.len_utf8();
-        let here = normalized(&text[..end]);
-        if here.chars().count() > length {
-            break;
-        }
-        if here == word && !c.is_whitespace() {
-            found = Some(end);
-        }
-    }
-    found
+    (at > 0).then(|| out + &text[at..])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::{Aggregate, Filter, Resampler};
 use crate::argument::{AGGREGATE, CONCEPTS, HEADS, LAYERS};
-use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, Trace, WordInfo, normalized};
+use crate::trace::{ConceptMaps, Grid, PromptInfo, Site, Trace, WordInfo, whole_words};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -122,7 +122,7 @@ fn standing(prompt: &PromptInfo, text: &str) -> Vec<Vec<usize>> {
     let words = prompt.select(text).unwrap_or_default();
     let mut found: Vec<Vec<usize>> = words.into_iter().map(|word| word.tokens).collect();
     let none = found.is_empty();
-    for range in read_as(&prompt.text, &normalized(text)) {
+    for range in whole_words(&prompt.text, text) {
         let in_tag = |word: &WordInfo| {
             word.start <= range.start && range.end <= word.end && word.text.contains(char::is_whitespace)
         };
@@ -131,33 +131,6 @@ fn standing(prompt: &PromptInfo, text: &str) -> Vec<Vec<usize>> {
         let is_new = !tokens.iter().any(|token| found.iter().any(|other| other.contains(token)));
         if !tokens.is_empty() && is_new && (none || prompt.words.iter().any(in_tag)) {
             found.push(tokens);
-        }
-    }
-    found
-}
-
-/// The bytes of each place of `text` that reads `name`, which is [`normalized`], and cuts no run of
-/// letters in two.
-fn read_as(text: &str, name: &str) -> Vec<Range<usize>> {
-    let ends = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-    let mut found = Vec::new();
-    for (start, first) in text.char_indices() {
-        if first.is_whitespace() || !ends(text[..start].chars().next_back()) {
-            continue;
-        }
-        for (at, last) in text[start..].char_indices() {
-            let end = start + at + last.len_utf8();
-            if !ends(text[end..].chars().next()) {
-                continue;
-            }
-            let read = normalized(&text[start..end]);
-            if read == name {
-                found.push(start..end);
-                break;
-            }
-            if read.len() > name.len() {
-                break;
-            }
         }
     }
     found

@@ -7,7 +7,7 @@ use image::imageops::{FilterType, resize};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::largest;
-use crate::files::{Target, write_json};
+use crate::files::{Target, make_folder_of, write_json};
 use crate::heatmap::{Aggregate, aggregate};
 use crate::pipeline::Traced;
 use crate::render::{Base, Display, Typesetter, overlay, strip, write_png};
@@ -55,8 +55,7 @@ pub fn draw_lens(
     display.check()?;
     let Some((_, last)) = runs.last() else { return Err(Error::bug("a lens without a stop")) };
     let [picture, numbers] = target.files([".png", ".json"])?;
-    let folder = picture.parent().map(PathBuf::from).unwrap_or_default();
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    make_folder_of(&picture)?;
     let prompt = last.trace.about.prompt.clone();
     let maps = runs.iter().map(|(_, run)| aggregate(&run.trace, how, words)).collect::<Result<Vec<_>>>()?;
 

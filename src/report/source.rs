@@ -12,7 +12,6 @@ use crate::argument::RUN;
 use crate::attribution::{Attributions, RegionAttribution};
 use crate::components::Components;
 use crate::evidence::{Evidence, Figure, Shows, WordEvidence};
-use crate::facts::Facts;
 use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, DEFAULT, Encoder, Measure, NAMED, OfTokens, QuerySource};
 use crate::pipeline::Init;
@@ -309,7 +308,7 @@ fn layout_rows(trace: &Trace, record: &RunRecord) -> Vec<LayoutRow> {
 /// What the maps say of the run in sentences, and first what came of what was expected.
 fn remarks(record: &RunRecord) -> Vec<String> {
     let expected = record.expectations.iter().map(|outcome| format!("Expected: {outcome}"));
-    expected.chain(record.facts.iter().flat_map(Facts::sentences)).collect()
+    expected.chain(record.facts.iter().flat_map(|facts| record.sentences(facts))).collect()
 }
 
 /// The components as the page takes them: sites by position, maps as bytes of their own scale.

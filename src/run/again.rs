@@ -3,8 +3,14 @@
 use super::quoted;
 use crate::heatmap::{Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, QuerySource, SiteFilter};
 use crate::render::Display;
+use crate::trace::By;
 use serde_json::Value;
 use std::fmt::Display as Show;
+
+/// What the words are, as an option with a space before; empty where they are words.
+pub fn by_option(by: By) -> String {
+    if by.is_word() { String::new() } else { format!(" --by {}", by.name()) }
+}
 
 /// How maps are made and drawn, as options with a space before each; empty where all of it is what
 /// a command does unasked. `concepts` says whether the run keeps concepts, of which the maps are

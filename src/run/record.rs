@@ -156,6 +156,14 @@ impl RunRecord {
         }
     }
 
+    /// What stands out of `facts` of this run, one line per finding.
+    pub fn sentences(&self, facts: &Facts) -> Vec<String> {
+        match self.kind {
+            RunKind::Trace => facts.sentences_of_picture(),
+            RunKind::Generate | RunKind::Record => facts.sentences(),
+        }
+    }
+
     /// How the maps were made.
     ///
     /// # Errors

@@ -41,5 +41,5 @@ pub(crate) use select::bare;
 pub use select::only;
 pub use self_attention::{SelfAttention, SelfAttentionPlan};
 pub use site::{AttentionKind, AttentionObserver, Both, Site, Stage, Step, Unobserved};
-pub use spelling::{is_variation_selector, normalized};
+pub use spelling::{is_variation_selector, normalized, whole_words};
 pub use tags::{By, tags, without_tags, without_word};

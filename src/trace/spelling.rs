@@ -1,7 +1,9 @@
 //! How words are compared: as the tokenizer reads them, in whatever Unicode form, case and spacing
 //! they were typed.
 
+use std::ops::Range;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 /// `text` as CLIP's tokenizer normalises it, so that two spellings of one word are equal: NFC, each
 /// character in lower case, single spaces. Variation selectors, which only choose how a character
@@ -23,6 +25,50 @@ pub fn normalized(text: &str) -> String {
 /// Characters that choose a form of the character before them.
 pub fn is_variation_selector(c: char) -> bool {
     matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Each place of `text` in bytes where whole words read `name` in some spelling, one behind the
+/// other.
+pub fn whole_words(text: &str, name: &str) -> Vec<Range<usize>> {
+    let name = normalized(name);
+    let (Some(first), Some(last)) = (name.chars().next(), name.chars().next_back()) else { return Vec::new() };
+    // A mark belongs to the letter before it: "cafe" is no word of "cafe\u{301}".
+    let goes_on = |c: char| is_combining_mark(c) || c.is_alphanumeric();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(c) = text[at..].chars().next() {
+        let inside = goes_on(first) && text[..at].chars().next_back().is_some_and(goes_on);
+        let end = if inside || c.is_whitespace() { None } else { end_of(&text[at..], &name) };
+        let whole = |end: &usize| {
+            let next = text[at + end..].chars().next();
+            !next.is_some_and(|next| is_combining_mark(next) || (goes_on(last) && goes_on(next)))
+        };
+        match end.filter(whole) {
+            Some(end) => {
+                found.push(at..at + end);
+                at += end;
+            }
+            None => at += c.len_utf8(),
+        }
+    }
+    found
+}
+
+/// The longest beginning of `text`, in bytes, that is `word` (as [`normalized`] gives it) in some
+/// spelling, without white space after it.
+fn end_of(text: &str, word: &str) -> Option<usize> {
+    let length = word.chars().count();
+    let mut found = None;
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        let here = normalized(&text[..end]);
+        if here.chars().count() > length {
+            break;
+        }
+        if here == word && !c.is_whitespace() {
+            found = Some(end);
+        }
+    }
+    found
 }
 
 #[cfg(test)]
