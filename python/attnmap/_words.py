@@ -127,7 +127,9 @@ def _lower(text: str) -> str:
 
 def normalized(text: str) -> str:
     """`text` as words are compared, by the rules of ``src/trace/spelling.rs``."""
-    return " ".join(_lower("".join(c for c in text if not _is_selector(c))).split())
+    lower = _lower("".join(c for c in text if not _is_selector(c)))
+    # A sigma at the end of a word is a sigma, as capitals have one form alone.
+    return " ".join(lower.replace("ς", "σ").split())
 
 
 def _is_sign(c: str) -> bool:
