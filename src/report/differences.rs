@@ -51,6 +51,13 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
         [] => "Nothing else differs in how they were made.".to_owned(),
         some => format!("Made differently: {}.", some.join("; ")),
     });
+    // What differs between them may be what the maps are of, and nothing that the runs did.
+    if rest.iter().any(|[name, ..]| name == "maps") {
+        sentences.push(
+            "Their maps are of different kinds, so words are not compared; --aggregate chooses one for both.".into(),
+        );
+        return sentences;
+    }
     let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
     let pairs = align(&names(a), &names(b));
     let mut words: Vec<WordChange> = pairs.iter().filter_map(|&pair| WordChange::of(pair, a, b)).collect();

@@ -100,6 +100,25 @@ fn maps_of_the_other_half_are_not_compared() {
     refused(&compare(), 2, &["it has no maps of its prompt"]);
 }
 
+/// What differs between two kinds of maps is nothing that a run did.
+#[test]
+fn words_of_different_kinds_of_maps_are_not_compared() {
+    let (output, folder, run) = generate("a frog", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (path, other, page) = (run.to_str().unwrap(), folder.path().join("other"), folder.path().join("page.html"));
+    let (other, page) = (other.to_str().unwrap(), page.to_str().unwrap());
+    assert!(attnmap(&["view", path, "--aggregate", "daam", "--out", other]).status.success());
+    let said = |more: &[&str]| {
+        let output = attnmap(&[&["compare", path, other, "--force", "--out", page], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = said(&[]);
+    assert!(text.contains("maps compete in A, daam in B") && text.contains("words are not compared"), "{text}");
+    assert!(!text.contains("looked at"), "{text}");
+    assert!(!said(&["--aggregate", "daam"]).contains("not compared"));
+}
+
 #[test]
 fn regions_go_out_as_masks_outlines_and_coco() {
     let (made, _folder, run) = generate("a red apple and a red frog", &["--size", "128x64"]);
