@@ -54,7 +54,7 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     // What differs between them may be what the maps are of, and nothing that the runs did.
     if rest.iter().any(|[name, ..]| name == "maps") {
         sentences.push(
-            "Their maps are of different kinds, so words are not compared; --aggregate chooses one for both.".into(),
+            "Their maps are of different kinds, so words are not compared; with one kind for both they are.".into(),
         );
         return sentences;
     }
