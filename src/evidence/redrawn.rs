@@ -412,9 +412,7 @@ pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
     check_room(folder, &files)?;
     for picture in pictures {
         let path = folder.join(&picture.file);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        }
+        crate::files::make_folder_of(&path)?;
         write_png(&path, &picture.image, &[("Description", picture.about.as_str())], false)?;
     }
     Ok(())

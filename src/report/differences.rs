@@ -26,9 +26,11 @@ const TOLD: usize = 6;
 /// The settings in which the runs differ and what became of the words that both prompts have, a
 /// sentence each.
 pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
+    let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+    let pairs = align(&names(a), &names(b));
     let mut sentences = Vec::new();
     if a.prompt != b.prompt {
-        sentences.push(reworded(a, b));
+        sentences.push(reworded(a, b, &pairs));
     }
     let differing: Vec<[String; 3]> =
         settings(&a.settings, &b.settings).into_iter().filter(|[name, a, b]| a != b && name != "warning").collect();
@@ -58,8 +60,6 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
         );
         return sentences;
     }
-    let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
-    let pairs = align(&names(a), &names(b));
     let mut words: Vec<WordChange> = pairs.iter().filter_map(|&pair| WordChange::of(pair, a, b)).collect();
     let in_both = words.len();
     if words.is_empty() {
@@ -94,10 +94,8 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
     sentences
 }
 
-/// What stands in one prompt and not in the other.
-fn reworded(a: &ReportData, b: &ReportData) -> String {
-    let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
-    let pairs = align(&names(a), &names(b));
+/// What stands in one prompt and not in the other, whose words are aligned as `pairs`.
+fn reworded(a: &ReportData, b: &ReportData, pairs: &[Pair]) -> String {
     let of =
         |data: &ReportData, at: Option<usize>| at.map_or_else(String::new, |at| format!("“{}”", data.words[at].text));
     let mut parts = Vec::new();

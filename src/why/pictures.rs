@@ -2,15 +2,15 @@
 //! experiment.
 
 use super::record::FOLDER;
+use crate::Result;
 use crate::argument::RUN;
 use crate::evidence::Figure;
 use crate::figures::largest;
-use crate::files::check_own;
+use crate::files::{check_own, make_folder_of};
 use crate::heatmap::THRESHOLD;
 use crate::render::{Base, Display, Style, Typesetter, overlay, strip, write_png};
 use crate::run::{read_png, slug};
 use crate::trace::Grid;
-use crate::{Error, Result};
 use image::RgbImage;
 use std::path::Path;
 
@@ -41,7 +41,7 @@ pub enum PictureSubject {
 /// `image` with the outline of the region of `map`.
 ///
 /// # Errors
-/// [`Error::Argument`] when the image has no pixels.
+/// [`Error::Argument`](crate::Error::Argument) when the image has no pixels.
 pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
     let display = Display { style: Style::Mask, opacity: 0.0, threshold: THRESHOLD, ..Display::default() };
     let top = largest(map.iter().copied());
@@ -51,7 +51,8 @@ pub fn outlined(image: &RgbImage, map: &[f32], grid: Grid) -> Result<RgbImage> {
 /// Keeps a picture in the folder of a run, for the strips. `kept` are those that are there.
 ///
 /// # Errors
-/// [`Error::Argument`] where a file of the user's is in the way; [`Error::Io`].
+/// [`Error::Argument`](crate::Error::Argument) where a file of the user's is in the way;
+/// [`Error::Io`](crate::Error::Io).
 pub fn keep(
     folder: &Path,
     word: &str,
@@ -78,7 +79,8 @@ pub fn keep(
 /// Draws the strip of each experiment from the pictures that were kept.
 ///
 /// # Errors
-/// [`Error::Trace`] or [`Error::Io`] when a picture is missing or damaged; as [`keep`].
+/// [`Error::Trace`](crate::Error::Trace) or [`Error::Io`](crate::Error::Io) when a picture is
+/// missing or damaged; as [`keep`].
 pub fn strips(folder: &Path, word: &str, kept: &[Figure]) -> Result<Vec<Figure>> {
     let of = |name: &str| -> Result<Vec<(RgbImage, String)>> {
         let stem = format!("{FOLDER}/{}-{name}-", slug(word));
@@ -105,8 +107,6 @@ pub fn strips(folder: &Path, word: &str, kept: &[Figure]) -> Result<Vec<Figure>>
 fn write(folder: &Path, file: &str, picture: &RgbImage, about: &str) -> Result<()> {
     let path = folder.join(file);
     check_own(&path, RUN)?;
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    }
+    make_folder_of(&path)?;
     write_png(&path, picture, &[("Description", about)], false)
 }
