@@ -187,7 +187,10 @@ fn table(entries: &[ListedModel]) -> String {
 fn page(found: &Description) -> String {
     let mut text = String::new();
     line(&mut text, &found.id);
-    let mut row = |name: &str, value: String| line(&mut text, &format!("  {name:<12}{value}"));
+    let words = known_words(found);
+    // Room for the longest kind of words that a checkpoint names, within reason.
+    let width = words.iter().map(|(kind, _)| kind.chars().count() + 2).max().unwrap_or(0).clamp(12, 32);
+    let mut row = |name: &str, value: String| line(&mut text, &format!("  {name:<width$}{value}"));
     row("kind", found.kind.clone());
     if let Some(about) = &found.about {
         row("about", about.clone());
@@ -212,8 +215,8 @@ fn page(found: &Description) -> String {
     row("image", format!("{} unless told otherwise; any multiple of {}", size(found.size), found.factor));
     let t5 = found.t5_tokens.map_or_else(String::new, |tokens| format!(", and {tokens} of T5's"));
     row("prompt", format!("{} tokens of a vocabulary of {}{t5}", found.prompt_tokens, found.vocabulary));
-    for (name, words) in known_words(found) {
-        for (index, line) in wrapped(&words, 84).iter().enumerate() {
+    for (name, words) in &words {
+        for (index, line) in wrapped(words, 84).iter().enumerate() {
             row(if index == 0 { name.as_str() } else { "" }, line.clone());
         }
     }

@@ -1,6 +1,7 @@
 //! Captioned pictures as data sets for training have them: a folder with a text file beside each
 //! picture, or a list.
 
+use super::quotes;
 use crate::argument::IMAGE;
 use crate::picture;
 use crate::prompt::Syntax;
@@ -166,6 +167,9 @@ fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
             }
         }
         "csv" => {
+            if let Some(at) = quotes::unclosed(text) {
+                return Err(line(at, quotes::UNCLOSED));
+            }
             let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
             let header = rows.headers().map_err(|error| refuse(error.to_string()))?.clone();
             let column = |names: &[&str]| header.iter().position(|name| names.contains(&name.trim()));
@@ -256,6 +260,7 @@ mod tests {
         refused("a.jsonl", b"{\"text\": \"x\"}\n", "no `file_name`");
         refused("a.csv", b"a,b\n1,2\n", "no column `file_name`");
         refused("a.csv", b"image,text\nb.png,a red apple, a frog\n", "line 2: more fields than columns");
+        refused("a.csv", b"image,text\nb.png,\"a red apple\na.png,a frog\n", "line 2: a quotation mark opens here");
         refused("a.txt", b"\n# none\n", "names no picture");
         refused("a.txt", b"\xff", "not UTF-8");
         refused("a.txt", b"b\0.\0p\0n\0g\0", "not UTF-8");

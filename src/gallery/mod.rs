@@ -22,6 +22,7 @@ mod make;
 mod pack;
 mod plan;
 mod prompts;
+mod quotes;
 mod seeds;
 mod sheet;
 mod sweep;

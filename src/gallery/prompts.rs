@@ -1,5 +1,6 @@
 //! Lists of prompts: plain text, CSV or JSON Lines, with settings per line.
 
+use super::quotes;
 use super::seeds::parse_seeds;
 use crate::argument::PROMPTS;
 use crate::run::Sampling;
@@ -115,6 +116,9 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 fn csv_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line>> {
+    if let Some(line) = quotes::unclosed(text) {
+        return Err(at(line, quotes::UNCLOSED.into()));
+    }
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| at(1, e.to_string()))?.clone();
     if !header.iter().any(|name| name == "prompt") {
@@ -265,6 +269,7 @@ mod tests {
             ("p.jsonl", "{\"prompt\": \"x\", \"negative\": [\"rain\"]}\n", "p.jsonl:1: `negative` is a list"),
             ("p.jsonl", "{\"prompt\": \"x\"}\n{\"prompt\": null}\n", "p.jsonl:2: the prompt is empty"),
             ("p.csv", "prompt,seeds\nx,1\n,2\n", "p.csv:3: the prompt is empty"),
+            ("p.csv", "prompt,seeds\nx,1\n\"a fox,2\na dog,3\n", "p.csv:3: a quotation mark opens here"),
         ] {
             let error = read(name, text).unwrap_err().to_string();
             assert!(error.contains(needle), "{error}");

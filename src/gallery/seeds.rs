@@ -40,8 +40,12 @@ pub fn listed_seeds(text: &str) -> Result<Vec<u64>> {
         };
         match range {
             Some((from, to)) => {
-                if from >= to || to - from > MOST_CELLS as u64 {
+                if from >= to {
                     return Err(wrong(part));
+                }
+                if to - from > MOST_CELLS as u64 {
+                    let reason = format!("{} are {} seeds, more than {MOST_CELLS}", crate::in_quotes(part), to - from);
+                    return Err(Error::argument(SEEDS, reason + "; make the range shorter"));
                 }
                 seeds.extend(from..to);
             }
@@ -64,5 +68,7 @@ mod tests {
         for wrong in ["", "x", "3..1", "1..", "-1", "0..99999999999"] {
             assert!(parse_seeds(wrong).is_err(), "{wrong}");
         }
+        let long = parse_seeds("0..99999999999").unwrap_err().to_string();
+        assert!(long.contains("99999999999 seeds, more than 1000000"), "{long}");
     }
 }
