@@ -1,6 +1,6 @@
 //! Quotation marks of a CSV list that nobody closed.
 
-/// The line, from 1, of a quotation mark that opens a field and is not closed until the end of `text`.
+/// The line, from 1, of a quotation mark that opens a field and that `text` never closes.
 ///
 /// The csv crate takes all that follows for that one field, and says nothing.
 pub(super) fn unclosed(text: &str) -> Option<usize> {
