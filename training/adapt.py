@@ -11,7 +11,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import world
-from device import autocast
 from train_unet import timesteps, weights
 
 BIAS, FLOOR = 1.5, 0.5  # of the timesteps and of the weights, as the checkpoint was trained at the end
@@ -49,9 +48,8 @@ class Checkpoint:
         t = timesteps(len(x), BIAS, g)
         noise = torch.randn(x.shape, generator=g)
         target = self.scheduler.get_velocity(x, noise, t)
-        with autocast():
-            v = self.unet(self.scheduler.add_noise(x, noise, t), t, states).sample
-        error = F.mse_loss(v.float(), target, reduction="none").mean((1, 2, 3))
+        v = self.unet(self.scheduler.add_noise(x, noise, t), t, states).sample
+        error = F.mse_loss(v, target, reduction="none").mean((1, 2, 3))
         return (error * weights(t, self.scheduler.alphas_cumprod, FLOOR)).mean()
 
 

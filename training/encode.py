@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 
 import world
-from device import DEVICE, autocast
+from device import DEVICE
 
 
 @torch.inference_mode()
@@ -32,9 +32,8 @@ def main() -> None:
     for i in range(0, a.count, 100):
         images = np.stack([world.render(s)[0] for s in scenes[i : i + 100]])
         x = torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2) * 2 - 1
-        with autocast():
-            mean = vae.encode(x).latent_dist.mean
-        latents.append(mean.float().cpu().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
+        mean = vae.encode(x).latent_dist.mean
+        latents.append(mean.cpu().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
         if i % 500 == 0:
             print(f"{i} scenes, {time.time() - start:.0f} s", flush=True)
     part = Path(a.out).with_suffix(".tmp.npz")  # whole or not at all

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import ranks as processes
 import world
-from device import DEVICE, autocast
+from device import DEVICE
 
 PARTS = ("alone", "left", "right", "above", "below", "above left", "above right", "below left", "below right")
 NOUNS = list(world.NOUNS)
@@ -77,10 +77,9 @@ def main() -> None:
         words = [world.caption_words(s, rng) for s in scenes]
         text = [world.text_of(w) for w in words]
         ids = tokenizer(text, padding="max_length", return_tensors="pt").input_ids.to(DEVICE)
-        with autocast():
-            hidden = new(ids).last_hidden_state.float()
-        with torch.no_grad(), autocast():
-            before = old(ids).last_hidden_state.float()
+        hidden = new(ids).last_hidden_state
+        with torch.no_grad():
+            before = old(ids).last_hidden_state
         behind = ids == end
         slots = torch.tensor([targets(s) for s in scenes], device=DEVICE)[:, None].expand(-1, ids.shape[1], -1)[behind]
         logits = what(hidden[behind]).unflatten(-1, (len(PARTS), -1))

@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import ranks as processes
 import world
-from device import DEVICE, LAYOUT, autocast
+from device import DEVICE, LAYOUT
 
 EMPTY = 0.1  # share of samples with the empty caption, for classifier-free guidance
 
@@ -164,9 +164,8 @@ def main() -> None:
         noisy = scheduler.add_noise(x, noise, t).to(memory_format=LAYOUT)
         target = scheduler.get_velocity(x, noise, t)
         ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(DEVICE)
-        with autocast():
-            v = denoise(noisy, t, text_encoder(ids).last_hidden_state).sample
-        error = focused(F.mse_loss(v.float(), target, reduction="none"), things, t, a.focus)
+        v = denoise(noisy, t, text_encoder(ids).last_hidden_state).sample
+        error = focused(F.mse_loss(v, target, reduction="none"), things, t, a.focus)
         loss = (error * weights(t, alpha_bar, a.floor)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL
 
 import ranks as processes
 import world
-from device import DEVICE, autocast
+from device import DEVICE
 
 CROP = 64
 CONFIG = dict(
@@ -108,10 +108,9 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = a.lr * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / a.steps))
         x = crops(a.batch // ranks, rng).to(DEVICE, memory_format=torch.channels_last)
-        with autocast():
-            posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample()).sample.float()
-        loss = reconstruction_loss(y, x) + 3e-4 * posterior.kl().float().mean() / x[0].numel()
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample
+        loss = reconstruction_loss(y, x) + 3e-4 * posterior.kl().mean() / x[0].numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         processes.average_gradients(params, ranks)
