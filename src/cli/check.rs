@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use attnmap::run;
+use attnmap::report;
+use attnmap::run::{self, Run};
 use clap::Args;
 
 use super::newest::run_folder;
@@ -23,7 +24,8 @@ pub struct CheckArgs {
 
 const HELP: &str = "\
 Every number is read: the rows of a trace must sum to the number of steps, shapes and words must be those of
-run.json, and every picture must be there. Exit code 0 when nothing is wrong, 1 when something is.
+run.json, and every picture must be there. What explain, why, attribute and components left is read too. Exit code
+0 when nothing is wrong, 1 when something is.
 
 Examples:
   attnmap check last
@@ -41,13 +43,16 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut refused = Vec::new();
     for given in given {
         let found = run_folder(given).and_then(|folder| Ok((run::check(&folder)?, folder)));
-        let (faults, folder) = match found {
+        let (mut faults, folder) = match found {
             Ok(found) => found,
             Err(error) => {
                 refused.push(error);
                 continue;
             }
         };
+        if let Ok(run) = Run::open(&folder) {
+            faults.extend(report::faults(&run));
+        }
         wrong += faults.len();
         for fault in &faults {
             let line = format!("{}: {}", folder.join(&fault.file).display(), fault.reason);

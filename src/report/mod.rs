@@ -12,6 +12,7 @@ mod channels;
 mod compare;
 mod data;
 mod differences;
+mod faults;
 mod html;
 mod links;
 pub mod pack;
@@ -32,6 +33,7 @@ pub use data::{
     Segment, SelfAttentionData, SiteData, StartPicture, StepImage, SweepLink, Verdict, WhyAnswer, Without,
 };
 pub use differences::differences;
+pub use faults::faults;
 #[cfg(feature = "serve")]
 pub(crate) use html::{data_url, served_document};
 pub use html::{embed_json, page};

@@ -21,8 +21,16 @@ pub struct Fault {
     pub reason: String,
 }
 
+impl Fault {
+    /// What `error` says of `file` of a run folder.
+    pub(crate) fn of(file: &str, error: &Error) -> Self {
+        Self { file: file.into(), reason: plain(error) }
+    }
+}
+
 /// Everything that is wrong with the run in `folder`; nothing where it is as docs/TRACE.md says. A
-/// report is not looked at, since it is made of the other files.
+/// report is not looked at, since it is made of the other files, and what later commands found has
+/// a check of its own, `report::faults`.
 ///
 /// # Errors
 /// [`Error::Trace`] when there is no such folder.
@@ -32,7 +40,7 @@ pub fn check(folder: &Path) -> Result<Vec<Fault>> {
         Ok(run) => run,
         Err(error) if !folder.is_dir() && !folder.is_file() => return Err(error),
         Err(error) => {
-            faults.push(fault(RECORD, &error));
+            faults.push(Fault::of(RECORD, &error));
             return Ok(faults);
         }
     };
@@ -124,10 +132,6 @@ fn of_heatmaps(run: &Run) -> Vec<String> {
         Some(format!("{name} holds {wrong}"))
     };
     expected.into_iter().filter_map(fault).collect()
-}
-
-fn fault(file: &str, error: &Error) -> Fault {
-    Fault { file: file.into(), reason: plain(error) }
 }
 
 /// An error without the path before it, which the fault names.

@@ -188,13 +188,28 @@ impl Kept {
 /// The answers that a run's folder has, by their words; what is damaged or of another version is
 /// passed over.
 pub fn answers(folder: &Path) -> Vec<Answer> {
-    let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten().map(|entry| entry.path());
-    let json = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let kept = json.filter_map(|path| serde_json::from_slice::<Kept>(&crate::files::read(&path).ok()?).ok());
-    let kept = kept.filter(|kept| kept.format_version == FORMAT_VERSION);
+    let kept = all_kept(folder).into_iter().filter_map(|(_, kept)| kept.ok());
     let mut answers: Vec<Answer> = kept.filter_map(|kept| kept.answer).collect();
     answers.sort_by(|a, b| a.word.cmp(&b.word));
     answers
+}
+
+/// Every file of findings in a run's folder, by name, with what it holds or why that cannot be
+/// read.
+pub fn all_kept(folder: &Path) -> Vec<(PathBuf, Result<Kept, String>)> {
+    let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let mut files: Vec<PathBuf> = entries.filter(json).collect();
+    files.sort();
+    let read = |file: &Path| {
+        let bytes = crate::files::read(file).map_err(|error| error.to_string())?;
+        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        match kept.format_version {
+            FORMAT_VERSION => Ok(kept),
+            other => Err(format!("format {other} is none that this attnmap reads ({FORMAT_VERSION})")),
+        }
+    };
+    files.into_iter().map(|file| (file.clone(), read(&file))).collect()
 }
 
 #[cfg(test)]

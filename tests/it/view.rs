@@ -237,6 +237,30 @@ fn pages_are_made_of_all_runs_that_are_named() {
 }
 
 #[test]
+fn check_reads_what_was_found_later() {
+    let (made, _folder, run) = generate("a red apple", &["--size", "64x64", "--steps", "2"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let explained = attnmap(&["explain", run.to_str().unwrap(), "--words", "apple", "--quiet"]);
+    assert!(explained.status.success(), "{}", String::from_utf8_lossy(&explained.stderr));
+    let faults = || -> Vec<String> {
+        let output = attnmap(&["check", run.to_str().unwrap(), "--json"]);
+        let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let faults = checked[0]["faults"].as_array().unwrap();
+        assert_eq!(output.status.success(), faults.is_empty());
+        faults.iter().map(|fault| fault["file"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(faults().is_empty());
+    let evidence: Value = serde_json::from_slice(&std::fs::read(run.join("evidence.json")).unwrap()).unwrap();
+    let picture = evidence["figures"][0]["file"].as_str().unwrap().to_owned();
+    std::fs::write(run.join(&picture), "no PNG").unwrap();
+    assert_eq!(faults(), [picture]);
+    std::fs::create_dir_all(run.join("why")).unwrap();
+    let files = ["evidence.json", "why/apple.json", "attribution.json", "components.json"];
+    files.iter().for_each(|file| std::fs::write(run.join(file), "{").unwrap());
+    assert_eq!(faults(), files);
+}
+
+#[test]
 fn what_was_checked_is_told_beside_what_is_no_run() {
     let (made, _folder, run) = generate("a red apple", &["--size", "64x64"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
