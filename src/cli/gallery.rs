@@ -247,7 +247,7 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
         print::warn(&warning);
         known.borrow_mut().insert(warning);
     }
-    check_checkpoints(out, &single, &open)?;
+    check_checkpoints(out, &single, &aggregate, &open)?;
     let batch = settle(out, args.batch.map(usize::from), (&aggregate, &display), || fitting_batch(&axes, &open))?;
     let plan = Plan { expect: args.expect.list().cloned(), ..Plan::new(&axes, batch)? };
     let (mut told, mut heard) = (GalleryProgress::new(terminal, &known), BTreeSet::new());

@@ -8,7 +8,7 @@ use crate::heatmap::{Bounds, ConnectedRegion, places};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
-use crate::run::slug;
+use crate::run::{distinct_slug, slug};
 use crate::trace::{PromptInfo, WordInfo, only};
 use crate::{Error, Result, percent};
 use image::{DynamicImage, GrayImage, Luma, RgbImage};
@@ -377,7 +377,7 @@ pub(super) fn files_without(place: usize, name: &str) -> [String; 4] {
 /// The files of a word scaled: one for each weight, and all side by side at the end.
 pub(super) fn files_scaled(name: &str, weights: &[f32]) -> Vec<String> {
     let parts = written(weights).into_iter().map(|weight| format!("-x{weight}")).chain([String::new()]);
-    parts.map(|part| format!("weights/{}{part}.png", slug(name))).collect()
+    parts.map(|part| format!("weights/{}{part}.png", distinct_slug(name))).collect()
 }
 
 /// Weights as they are shown and as files are named: with two digits behind the point, or as many

@@ -6,6 +6,7 @@ use super::folder::{CELLS, is_finished};
 use super::plan::Plan;
 use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
+use crate::heatmap::Aggregate;
 use crate::pipeline::{
     CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_guidance, check_joint, check_size, check_strength,
 };
@@ -14,7 +15,8 @@ use crate::{Error, Result};
 use std::path::Path;
 
 /// Opens the checkpoints of cells that are still to be made. So it fails before anything is written
-/// if an error affects every cell. Errors of single cells are reported when those cells are made.
+/// if an error affects every cell, or if maps by `aggregate` take no layer of any. Errors of single
+/// cells are reported when those cells are made.
 ///
 /// # Errors
 /// [`Error::Argument`] for a LoRA, embedding or variant that is not there, even for a single cell.
@@ -22,32 +24,33 @@ use std::path::Path;
 pub fn check_checkpoints(
     folder: &Path,
     plan: &Plan,
+    aggregate: &Aggregate,
     open: &dyn Fn(&CheckpointChoice) -> Result<Checkpoint>,
 ) -> Result<()> {
-    // Of each checkpoint: pixels of a latent cell's side, and its family.
-    let mut known: Vec<(&Cell, Option<(usize, Family)>)> = Vec::new();
+    let mut known: Vec<(&Cell, Option<Checkpoint>)> = Vec::new();
     let (mut possible, mut first) = (false, None);
     for cell in &plan.cells {
         if is_finished(folder, cell) {
             possible = true;
             continue;
         }
-        let shape = match known.iter().find(|(other, _)| other.same_checkpoint(cell)) {
-            Some((_, shape)) => *shape,
+        let at = match known.iter().position(|(other, _)| other.same_checkpoint(cell)) {
+            Some(at) => at,
             None => {
-                let shape = match plan.open(cell, open) {
-                    Ok((checkpoint, _)) => Some((checkpoint.factor(), checkpoint.index.family)),
+                let checkpoint = match plan.open(cell, open) {
+                    Ok((checkpoint, _)) => Some(checkpoint),
                     Err(error @ Error::Argument { .. }) => return Err(error),
                     Err(error) => {
                         first.get_or_insert(error);
                         None
                     }
                 };
-                known.push((cell, shape));
-                shape
+                known.push((cell, checkpoint));
+                known.len() - 1
             }
         };
-        let Some((factor, family)) = shape else { continue };
+        let Some(checkpoint) = &known[at].1 else { continue };
+        let (factor, family) = (checkpoint.factor(), checkpoint.index.family);
         let sized = cell.sampling.size.map_or(Ok(()), |[height, width]| check_size(Grid::new(height, width), factor));
         let guided = sized.and_then(|()| cell.sampling.guidance.map_or(Ok(()), check_guidance));
         let strength = cell.init.as_ref().and_then(|files| files.strength);
@@ -55,7 +58,8 @@ pub fn check_checkpoints(
         let cropped = cell.sampling.crop.is_some_and(|crop| crop != [0, 0]);
         let (original, conditioned) = (cell.sampling.original_size.is_some(), family == Family::StableDiffusionXl);
         let conditions = taken.and_then(|()| check_conditions(original, cropped, conditioned));
-        match conditions.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries)) {
+        let joint = conditions.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries));
+        match joint.and_then(|()| check_layers(checkpoint, cell, aggregate)) {
             Ok(()) => possible = true,
             Err(error) => {
                 first.get_or_insert(error);
@@ -66,6 +70,13 @@ pub fn check_checkpoints(
         Some(error) if !possible => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether maps by `aggregate` take a layer of the network that makes `cell`.
+fn check_layers(checkpoint: &Checkpoint, cell: &Cell, aggregate: &Aggregate) -> Result<()> {
+    let size = cell.sampling.size.unwrap_or(checkpoint.defaults.size);
+    let latent = size.map(|side| side / checkpoint.vae.factor());
+    aggregate.choose(&checkpoint.denoiser.sites(latent), Grid::new(latent[0], latent[1])).map(drop)
 }
 
 /// Reads the pictures that the cells of `plan` set out from, each once. A picture that changes

@@ -121,13 +121,6 @@ pub(super) fn sources<'a>(
         };
         return chosen.iter().map(source).collect();
     }
-    if let Some(heads) = &how.heads {
-        let most = chosen.iter().map(|&index| sites[index].heads).max().unwrap_or(0);
-        if heads.highest() >= most {
-            let reason = format!("head {} does not exist; the chosen sites have heads 0-{}", heads.highest(), most - 1);
-            return Err(Error::argument(HEADS, reason));
-        }
-    }
     let mut sources = Vec::new();
     for &index in chosen {
         let (site, pixels, channels) = (&sites[index], pixels(&sites[index]), channels(&sites[index]));
@@ -143,10 +136,6 @@ pub(super) fn sources<'a>(
             region: region.clone(),
             covered,
         }));
-    }
-    if sources.is_empty() {
-        let reason = format!("no chosen site has any of heads {}", how.heads.as_ref().expect("heads narrowed it"));
-        return Err(Error::argument(HEADS, reason));
     }
     Ok(sources)
 }

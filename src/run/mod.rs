@@ -26,7 +26,7 @@ pub use check::{Fault, check};
 pub use components::{COMPONENTS, read_components, write_components};
 pub(crate) use folder::read_png;
 pub use folder::{Run, folder_of};
-pub use name::{run_name, slug, sweep_name};
+pub use name::{distinct_slug, run_name, slug, sweep_name};
 pub use newest::{ListedRun, list_runs, newest_runs};
 pub use own::KIND;
 pub use pictures::{Pictures, render_run};

@@ -1,6 +1,7 @@
 //! Names of folders and files made from what users type: safe whatever they type.
 
 use crate::trace::is_variation_selector;
+use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -20,22 +21,45 @@ const MOST_BYTES: usize = 160;
 /// assert_eq!(attnmap::run::slug("?!"), "u3f-u21");
 /// ```
 pub fn slug(text: &str) -> String {
-    let named = shortened(text, is_sign);
-    // Punctuation alone is better than nothing.
-    let named = if named.is_empty() { shortened(text, is_visible) } else { named };
-    if named.is_empty() { "untitled".into() } else { named }
+    whole_or_cut(text).0
 }
 
-/// The slug of `text`, with those characters by their numbers that `numbered` says; empty where
-/// nothing is left.
-fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
+/// As [`slug`], for files that lie beside each other under such names alone. Where the text does
+/// not fit, eight digits of its hash follow, as another may begin alike.
+///
+/// ```
+/// let [one, other] = ["hills", "houses"].map(|end| format!("{}{end}", "far ".repeat(20)));
+/// assert_ne!(attnmap::run::distinct_slug(&one), attnmap::run::distinct_slug(&other));
+/// assert_eq!(attnmap::run::distinct_slug("a frog"), "a-frog");
+/// ```
+pub fn distinct_slug(text: &str) -> String {
+    let (slug, cut) = whole_or_cut(text);
+    if !cut {
+        return slug;
+    }
+    let hash = Sha256::digest(text.as_bytes());
+    let digits: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{slug}-{digits}")
+}
+
+/// The slug of `text`, and whether it was cut short.
+fn whole_or_cut(text: &str) -> (String, bool) {
+    let found = shortened(text, is_sign);
+    // Punctuation alone is better than nothing.
+    let (named, cut) = if found.0.is_empty() { shortened(text, is_visible) } else { found };
+    if named.is_empty() { ("untitled".into(), cut) } else { (named, cut) }
+}
+
+/// The slug of `text`, with those characters by their numbers that `numbered` says, and whether it
+/// was cut short; empty where nothing is left.
+fn shortened(text: &str, numbered: fn(char) -> bool) -> (String, bool) {
     let spelt = |c: char| match numbered(c) {
         true => format!("-u{:x}-", u32::from(c)),
         false => c.to_string(),
     };
     let plain = text.nfc().filter(|c| !is_variation_selector(*c)).flat_map(char::to_lowercase);
     let mut slug = String::new();
-    let mut count = 0;
+    let (mut count, mut cut) = (0, false);
     for character in plain.map(spelt).collect::<String>().chars() {
         // Marks belong to the letter before them (Devanagari vowel signs and virama, Arabic
         // vowels).
@@ -51,6 +75,7 @@ fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
             if let Some(end) = slug.rfind('-').filter(|_| character != '-') {
                 slug.truncate(end);
             }
+            cut = true;
             break;
         }
         slug.push(character);
@@ -58,7 +83,7 @@ fn shortened(text: &str, numbered: fn(char) -> bool) -> String {
     }
     let end = slug.trim_end_matches('-').len();
     slug.truncate(end);
-    slug
+    (slug, cut)
 }
 
 /// Emoji, arrows and other signs, which are words of a prompt as letters are.
@@ -107,6 +132,8 @@ mod tests {
         assert_eq!(slug("\u{202e}\u{200b}\0\n"), "untitled");
         assert_eq!(slug(&"word ".repeat(99)).len(), 59);
         assert_eq!(slug(&"x".repeat(999)).len(), 60);
+        assert_eq!(distinct_slug(&"x".repeat(60)), slug(&"x".repeat(60)));
+        assert_eq!(distinct_slug(&"x".repeat(61)).len(), 69);
     }
 
     proptest! {

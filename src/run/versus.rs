@@ -40,7 +40,8 @@ pub fn draw_versus(
     display: &Display,
 ) -> Result<VersusFiles> {
     let [first, second] = &versus.words;
-    let [picture, numbers] = target.within(super::slug(&format!("{first} {second}"))).files([".png", ".json"])?;
+    let [picture, numbers] =
+        target.within(super::distinct_slug(&format!("{first} {second}"))).files([".png", ".json"])?;
     std::fs::create_dir_all(target.path()).map_err(Error::io(target.path()))?;
     let base = Base::new(image, display.overlay_size)?;
     let top = |map: &[f32]| largest(map.iter().map(|value| value.abs()));

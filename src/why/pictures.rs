@@ -9,7 +9,7 @@ use crate::figures::largest;
 use crate::files::{check_own, make_folder_of};
 use crate::heatmap::THRESHOLD;
 use crate::render::{Base, Display, Style, Typesetter, overlay, strip, write_png};
-use crate::run::{read_png, slug};
+use crate::run::{distinct_slug, read_png};
 use crate::trace::Grid;
 use image::RgbImage;
 use std::path::Path;
@@ -65,7 +65,7 @@ pub fn keep(
         PictureSubject::Run => "run",
         PictureSubject::Strip(name) => name,
     };
-    let stem = format!("{FOLDER}/{}-{name}-", slug(word));
+    let stem = format!("{FOLDER}/{}-{name}-", distinct_slug(word));
     let number = kept.iter().filter(|figure| figure.file.starts_with(&stem)).count();
     if number >= MOST {
         return Ok(());
@@ -83,7 +83,7 @@ pub fn keep(
 /// missing or damaged; as [`keep`].
 pub fn strips(folder: &Path, word: &str, kept: &[Figure]) -> Result<Vec<Figure>> {
     let of = |name: &str| -> Result<Vec<(RgbImage, String)>> {
-        let stem = format!("{FOLDER}/{}-{name}-", slug(word));
+        let stem = format!("{FOLDER}/{}-{name}-", distinct_slug(word));
         let own = kept.iter().filter(|figure| figure.file.starts_with(&stem));
         own.map(|figure| Ok((read_png(&folder.join(&figure.file))?.0, figure.caption.clone()))).collect()
     };
@@ -97,7 +97,7 @@ pub fn strips(folder: &Path, word: &str, kept: &[Figure]) -> Result<Vec<Figure>>
         let all: Vec<(&RgbImage, String)> =
             run.iter().chain(&own).map(|(image, caption)| (image, caption.clone())).collect();
         let caption = format!("“{word}”: {title}");
-        let file = format!("{FOLDER}/{}-{name}.png", slug(word));
+        let file = format!("{FOLDER}/{}-{name}.png", distinct_slug(word));
         write(folder, &file, &strip(&all, &caption, &mut Typesetter::new()), &caption)?;
         strips.push(Figure { caption, file });
     }

@@ -11,7 +11,7 @@ use crate::argument::RUN;
 use crate::evidence::Figure;
 use crate::files::{check_own, write_json};
 use crate::heatmap::SavedAggregate;
-use crate::run::slug;
+use crate::run::distinct_slug;
 use crate::trace::By;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,7 @@ pub struct TableRow {
 
 /// The file of a word in the folder of a run.
 pub fn file_of(folder: &Path, word: &str) -> PathBuf {
-    folder.join(FOLDER).join(format!("{}.json", slug(word)))
+    folder.join(FOLDER).join(format!("{}.json", distinct_slug(word)))
 }
 
 impl Kept {

@@ -310,6 +310,22 @@ fn what_was_begun_otherwise_is_not_mixed() {
 }
 
 #[test]
+fn layers_that_no_checkpoint_has_bind_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (more, needle) in [
+        (["--layers", "upp"], "no layer is called upp"),
+        (["--resolution", "17"], "no layer has a grid of 17"),
+        (["--aggregate", "seg4diff"], "takes no layer"),
+        (["--heads", "9"], "heads"),
+    ] {
+        let output = command(at, &["--prompt", "a frog", "--seeds", "0", "--out", "g"]).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(needle) && !at.join("g").exists(), "{}", text(&output));
+    }
+}
+
+#[test]
 fn a_failing_cell_is_recorded_and_the_rest_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

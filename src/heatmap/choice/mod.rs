@@ -296,7 +296,8 @@ impl Aggregate {
     /// Positions in `sites` of those that are taken.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there are none, listing the grids that there are.
+    /// [`Error::Argument`] when there are none, listing the grids that there are, and for a head that
+    /// none of them has.
     pub fn choose(&self, sites: &[Site], latent: Grid) -> Result<Vec<usize>> {
         if self.measure == Measure::Goca {
             self.check_goca()?;
@@ -324,7 +325,15 @@ impl Aggregate {
             };
             return Err(Error::argument(self.blamed(), reason));
         }
-        Ok(chosen)
+        let most = chosen.iter().map(|&index| sites[index].heads).max().unwrap_or(0);
+        match &self.heads {
+            Some(heads) if heads.highest() >= most => {
+                let (head, last) = (heads.highest(), most.saturating_sub(1));
+                let reason = format!("head {head} does not exist; the chosen sites have heads 0-{last}");
+                Err(Error::argument(HEADS, reason))
+            }
+            _ => Ok(chosen),
+        }
     }
 
     /// Which tokens of `prompt` are the other encoder's and left out, `[T]`. Empty where none is.
