@@ -296,8 +296,8 @@ impl Aggregate {
     /// Positions in `sites` of those that are taken.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there are none, listing the grids that there are, and for a head that
-    /// none of them has.
+    /// [`Error::Argument`] when there are none, listing the grids that there are, and for a head
+    /// that none of them has.
     pub fn choose(&self, sites: &[Site], latent: Grid) -> Result<Vec<usize>> {
         if self.measure == Measure::Goca {
             self.check_goca()?;
