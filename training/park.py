@@ -3,8 +3,8 @@
     python park.py --state work/run/state.pt --out parked.safetensors
     python park.py --from parked.safetensors --state work/run/state.pt
 
-The averaged weights go in, each row of a matrix as whole numbers of -31 to 31 times a scale of its own: 12 million weights in some 7 MB once packed.
-The rounding is 1 to 2 % of a row's deviation, far below what the next thousand samples change. The optimizer's moments are not kept.
+The averaged weights go in, each row of a matrix as whole numbers of -31 to 31 times a scale of its own: 13 million weights in 9 MB once packed.
+The rounding moves the weights by 3 % of their length, which the next thousand samples make good. The optimizer's moments are not kept.
 """
 import argparse
 import json
