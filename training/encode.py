@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 
 import world
-from device import DEVICE
+from device import DEVICE, LAYOUT
 
 
 @torch.inference_mode()
@@ -25,7 +25,7 @@ def main() -> None:
     p.add_argument("--count", type=int, default=30000)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    vae = AutoencoderKL.from_pretrained(a.vae, torch_dtype=torch.float32).eval().to(DEVICE, memory_format=torch.channels_last)
+    vae = AutoencoderKL.from_pretrained(a.vae, torch_dtype=torch.float32).eval().to(DEVICE, memory_format=LAYOUT)
     rng = random.Random(f"attnmap scenes {a.seed}")
     scenes = [world.training_scene(rng) for _ in range(a.count)]
     latents, start = [], time.time()

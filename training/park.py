@@ -45,17 +45,8 @@ def unpark(file: str, state: Path) -> None:
                 scale = parked.get_tensor(f"{i}.scale")
                 weight = (weight.flatten(1).float() * scale[:, None]).view_as(weight)
             weights.append(weight)
-    decay = [i for i, w in enumerate(weights) if w.ndim > 1]
-    plain = [i for i, w in enumerate(weights) if w.ndim <= 1]
-    ordered = [weights[i] for i in decay + plain]
-    # AdamW begins anew: its state has no moments, and the groups have the order that train_unet.py gives them.
-    optimizer = torch.optim.AdamW(
-        [{"params": ordered[: len(decay)], "weight_decay": 0.01}, {"params": ordered[len(decay) :], "weight_decay": 0.0}],
-        lr=1e-3, betas=(0.9, 0.99), fused=True,
-    )
     state.parent.mkdir(parents=True, exist_ok=True)
-    new = {"params": weights, "ema": [w.clone() for w in weights], "optimizer": optimizer.state_dict()}
-    torch.save(new | about, state)
+    torch.save({"params": weights, "ema": [w.clone() for w in weights]} | about, state)  # the optimizer begins anew
 
 
 def main() -> None:

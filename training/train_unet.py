@@ -136,7 +136,8 @@ def main() -> None:
             for q, v in zip(params, s["params"]):
                 q.copy_(v)
         ema = s["ema"]
-        optimizer.load_state_dict(s["optimizer"])
+        if "optimizer" in s:  # park.py keeps none
+            optimizer.load_state_dict(s["optimizer"])
         seen, step, minutes = s["seen"], s["step"], s["minutes"]
 
     def save() -> None:

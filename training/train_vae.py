@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL
 
 import ranks as processes
 import world
-from device import DEVICE
+from device import DEVICE, LAYOUT
 
 CROP = 64
 CONFIG = dict(
@@ -89,7 +89,7 @@ def main() -> None:
     torch.manual_seed(a.seed)
     seed = lambda step: random.Random(f"attnmap vae {a.seed} {step} {rank}")
     vae = AutoencoderKL.from_pretrained(a.init, torch_dtype=torch.float32) if a.init else AutoencoderKL(**CONFIG)
-    vae = vae.to(DEVICE, memory_format=torch.channels_last).train()
+    vae = vae.to(DEVICE, memory_format=LAYOUT).train()
     if a.decoder:
         for part in (vae.encoder, vae.quant_conv):
             part.requires_grad_(False)
@@ -107,7 +107,7 @@ def main() -> None:
     for step in range(first, a.steps):
         for group in optimizer.param_groups:
             group["lr"] = a.lr * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / a.steps))
-        x = crops(a.batch // ranks, rng).to(DEVICE, memory_format=torch.channels_last)
+        x = crops(a.batch // ranks, rng).to(DEVICE, memory_format=LAYOUT)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
         loss = reconstruction_loss(y, x) + 3e-4 * posterior.kl().mean() / x[0].numel()
