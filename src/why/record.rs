@@ -169,9 +169,17 @@ impl Kept {
     pub fn read(folder: &Path, word: &str) -> Result<Option<Self>> {
         let file = file_of(folder, word);
         check_own(&file, RUN)?;
-        let Ok(bytes) = crate::files::read(&file) else { return Ok(None) };
-        let kept = serde_json::from_slice::<Self>(&bytes).ok();
-        Ok(kept.filter(|kept| kept.format_version == FORMAT_VERSION && kept.findings.word == word))
+        Ok(Self::of_file(&file).ok().filter(|kept| kept.findings.word == word))
+    }
+
+    /// What `file` holds, or why that cannot be read.
+    fn of_file(file: &Path) -> Result<Self, String> {
+        let bytes = crate::files::read(file).map_err(|error| error.to_string())?;
+        let kept: Self = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        match kept.format_version {
+            FORMAT_VERSION => Ok(kept),
+            other => Err(format!("format {other} is none that this attnmap reads ({FORMAT_VERSION})")),
+        }
     }
 
     /// Writes it, whole or not at all.
@@ -201,15 +209,11 @@ pub fn all_kept(folder: &Path) -> Vec<(PathBuf, Result<Kept, String>)> {
     let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let mut files: Vec<PathBuf> = entries.filter(json).collect();
     files.sort();
-    let read = |file: &Path| {
-        let bytes = crate::files::read(file).map_err(|error| error.to_string())?;
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        match kept.format_version {
-            FORMAT_VERSION => Ok(kept),
-            other => Err(format!("format {other} is none that this attnmap reads ({FORMAT_VERSION})")),
-        }
+    let with_content = |file: PathBuf| {
+        let kept = Kept::of_file(&file);
+        (file, kept)
     };
-    files.into_iter().map(|file| (file.clone(), read(&file))).collect()
+    files.into_iter().map(with_content).collect()
 }
 
 #[cfg(test)]
