@@ -19,7 +19,7 @@ pub use attribute::{Attribution, AttributionQuestion, COMPLETE, MOST_POINTS, POI
 pub use inputs::{Inputs, Owner};
 pub use memory::GradientPlan;
 pub use method::{Input, Method};
-pub use of_run::{RemadeRun, check_run, seen, word_place};
+pub use of_run::{RemadeRun, beside, check_run, seen, word_place};
 pub use quadrature::gauss_legendre;
-pub use record::{ATTRIBUTION, AttributedWord, Attributions, RegionAttribution, rows};
+pub use record::{ATTRIBUTION, AttributedWord, Attributions, PlaceMask, RegionAttribution, RegionMaps, rows};
 pub use target::AttributionTarget;

@@ -4,15 +4,16 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
+use super::record::{RegionAttribution, RegionMaps};
 use crate::argument::{AT, BOX, WORD};
-use crate::evidence::{remade, shown, spread_steps};
+use crate::evidence::{Evidence, remade, shown, spread_steps};
 use crate::facts::of_its_things;
-use crate::facts::region::Place;
+use crate::facts::region::{Place, rank};
 use crate::heatmap::{self, Aggregate};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::run::{Run, Threshold, word_regions};
-use crate::trace::{Grid, Half, WordInfo};
+use crate::trace::{Grid, Half, Trace, WordInfo};
 use crate::{Error, Result};
 
 /// What is known of a run once it was made again.
@@ -73,4 +74,34 @@ pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
     };
     let size = Grid::new(region.mask.height() as usize, region.mask.width() as usize);
     Ok(Place::Mask(region.mask.as_raw().iter().map(|&value| value > 0).collect(), size))
+}
+
+/// Puts the attention of the region and the share of the words' cuts beside what was attributed, by
+/// the maps and the evidence that `run` has now. A region of a word by other maps says so. What an
+/// earlier version kept without its place has neither.
+///
+/// # Errors
+/// As [`rank`] and [`Evidence::of_run`].
+pub fn beside(region: &mut RegionAttribution, run: &Run, trace: &Trace) -> Result<()> {
+    for row in &mut region.words {
+        (row.attention, row.cut) = (None, None);
+    }
+    let of_others = |of: &RegionMaps| {
+        !of.how.is_same(&run.record.saved_aggregate()) || of.threshold != run.record.display.threshold
+    };
+    if region.region_of.as_ref().is_some_and(of_others) {
+        region.place += " by earlier maps";
+    }
+    let Some(place) = region.place(trace.about.image) else { return Ok(()) };
+    let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
+    let evidence = Evidence::of_run(run)?;
+    let all = &trace.about.prompt.words;
+    let causal = |index: usize| Evidence::map_of(evidence.as_ref(), &all[index]);
+    let parts = rank(trace, &how, all, &place, run.record.display.threshold, &causal)?;
+    for row in &mut region.words {
+        if let Some(part) = parts.iter().find(|part| part.word == row.word) {
+            (row.attention, row.cut) = (Some(part.share), part.causal);
+        }
+    }
+    Ok(())
 }

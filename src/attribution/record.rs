@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::attribute::Attribution;
 use super::inputs::Inputs;
 use super::method::{Input, Method};
-use crate::files::write_json;
+use crate::facts::region::Place;
+use crate::files::{Turn, write_json};
+use crate::heatmap::SavedAggregate;
+use crate::run::RECORD;
+use crate::trace::Grid;
 use crate::{Error, Result};
 
 /// The format that this version writes, and the newest that it reads.
@@ -34,6 +38,12 @@ pub struct RegionAttribution {
     /// Its bounds in pixels of the image, where it is a box: left, top, right, bottom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<[f64; 4]>,
+    /// Its pixels, where it is no box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<PlaceMask>,
+    /// Of the region of a word: the maps that it was of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_of: Option<RegionMaps>,
     /// How.
     pub method: Method,
     /// To what.
@@ -52,6 +62,67 @@ pub struct RegionAttribution {
     pub words: Vec<AttributedWord>,
 }
 
+/// The maps that a word's region was of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionMaps {
+    /// How they were made.
+    #[serde(flatten)]
+    pub how: SavedAggregate,
+    /// The share of their maximum at which regions begin.
+    pub threshold: f32,
+}
+
+/// Pixels of an image, in runs row by row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceMask {
+    /// Height of the image in pixels.
+    pub height: usize,
+    /// Its width.
+    pub width: usize,
+    /// Lengths of runs of pixels that are out and in by turns; the first is out and may be 0.
+    pub runs: Vec<usize>,
+}
+
+impl PlaceMask {
+    /// The runs of `mask`, row by row, of an image of `size` pixels.
+    pub fn of(mask: &[bool], size: Grid) -> Self {
+        let (mut runs, mut inside) = (vec![0], false);
+        for &pixel in mask {
+            if pixel != inside {
+                runs.push(0);
+                inside = pixel;
+            }
+            if let Some(run) = runs.last_mut() {
+                *run += 1;
+            }
+        }
+        Self { height: size.height, width: size.width, runs }
+    }
+
+    /// The pixels as a place; `None` where the runs do not fill the image.
+    pub fn place(&self) -> Option<Place> {
+        let size = Grid::new(self.height, self.width);
+        let all = self.runs.iter().try_fold(0usize, |all, &run| all.checked_add(run));
+        if all != self.height.checked_mul(self.width) {
+            return None;
+        }
+        let pixels = self.runs.iter().enumerate().flat_map(|(at, &run)| std::iter::repeat_n(at % 2 == 1, run));
+        Some(Place::Mask(pixels.collect(), size))
+    }
+}
+
+impl RegionAttribution {
+    /// The place in an image of `image` pixels; `None` in files of versions that kept the name
+    /// alone.
+    pub fn place(&self, image: Grid) -> Option<Place> {
+        match (self.bounds, &self.mask) {
+            (Some(bounds), _) => Some(Place::Box(bounds, image)),
+            (None, Some(mask)) => mask.place(),
+            (None, None) => None,
+        }
+    }
+}
+
 /// One word's part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttributedWord {
@@ -66,11 +137,12 @@ pub struct AttributedWord {
     /// The standard error of the value, where it is sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
-    /// The share of the region's attention that goes to the word, 0 to 1.
+    /// The share of the region's attention that goes to the word, 0 to 1. The file does not keep
+    /// it: [`beside`](super::beside) has it of the run's maps as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<f64>,
     /// The share of what cutting the word changes that lies in the region, 0 to 1, where the run
-    /// has been explained.
+    /// has been explained. The file does not keep it either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<f64>,
 }
@@ -119,18 +191,47 @@ impl Attributions {
     }
 
     /// Adds what was found of a region, in the place of the same question's older answer.
-    pub fn keep(&mut self, new: RegionAttribution) {
-        let same = |old: &RegionAttribution| (&old.place, old.method, old.input) == (&new.place, new.method, new.input);
+    pub fn keep(&mut self, mut new: RegionAttribution) {
+        for row in &mut new.words {
+            (row.attention, row.cut) = (None, None);
+        }
+        // Two masks may have one file name. A word's region follows its map.
+        let same = |old: &RegionAttribution| {
+            (&old.place, old.method, old.input) == (&new.place, new.method, new.input)
+                && (new.region_of.is_some() || old.mask.is_none() || old.mask == new.mask)
+        };
         self.regions.retain(|old| !same(old));
         self.regions.push(new);
         self.format_version = FORMAT_VERSION;
     }
 
-    /// Writes the file into a run folder, whole or not at all.
+    /// Adds `new` to the file of a run folder, as [`keep`](Self::keep) does. Of several processes
+    /// none takes away what another has found.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        write_json(&folder.join(ATTRIBUTION), self)
+    /// As [`read`](Self::read); [`Error::Io`].
+    pub fn add(folder: &Path, new: RegionAttribution) -> Result<()> {
+        let _turn = Turn::wait(&folder.join(RECORD));
+        let mut known = Self::read(folder)?;
+        known.keep(new);
+        write_json(&folder.join(ATTRIBUTION), &known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_kept_in_runs() {
+        let size = Grid::new(2, 3);
+        for mask in [[false, true, true, false, false, true], [true; 6], [false; 6]] {
+            let kept = PlaceMask::of(&mask, size);
+            assert_eq!(kept.place(), Some(Place::Mask(mask.to_vec(), size)));
+        }
+        assert_eq!(PlaceMask::of(&[true; 6], size).runs, [0, 6]);
+        for runs in [vec![5], vec![3, usize::MAX, 4]] {
+            assert_eq!(PlaceMask { height: 2, width: 3, runs }.place(), None);
+        }
     }
 }

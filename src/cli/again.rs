@@ -129,6 +129,42 @@ pub fn value_of_a_switch(word: &str) -> Option<String> {
     }
 }
 
+/// How a text that begins with a dash is given: it was typed behind an option that takes one, or
+/// alone. A single letter may be a mistyped option.
+pub fn text_with_a_dash() -> Option<String> {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let mut all = super::command();
+    all.build();
+    let command = all.find_subcommand(typed.get(1)?)?;
+    let takes_text = |option: &str| {
+        let arg = command.get_arguments().find(|arg| option.len() > 2 && arg.get_long() == Some(&option[2..]));
+        arg.is_some_and(|arg| !is_switch(arg))
+    };
+    let is_text = |word: &str| {
+        let mut letters = word.chars().skip(1);
+        let begins = word.starts_with('-') && letters.next().is_some_and(|c| c.is_alphanumeric() || c == ' ');
+        begins && letters.next().is_some()
+    };
+    for pair in typed.windows(2) {
+        let (option, word) = (pair[0].to_string_lossy(), pair[1].to_string_lossy());
+        let bound = option.starts_with("--") && !option.contains('=') && takes_text(&option);
+        if bound && word == "--" || !is_text(&word) {
+            continue;
+        }
+        let known = command.get_arguments().any(|arg| word.chars().nth(1) == arg.get_short());
+        return match bound {
+            true => Some(format!(
+                "a value that begins with a dash stands behind an equals sign: {}",
+                option_word(&option, &pair[1])
+            )),
+            // Behind a short option its value may follow at once.
+            false if known => None,
+            false => Some(format!("a prompt that begins with a dash comes last, behind two: -- {}", quoted(&word))),
+        };
+    }
+    None
+}
+
 /// What was meant where a prompt was typed without quotes: the command line with them.
 pub fn with_quotes() -> Option<String> {
     const MORE: &str = "the words after the first";

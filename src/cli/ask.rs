@@ -21,6 +21,7 @@ use super::checkpoint::ModelArgs;
 use super::display::{HalfArg, MapArgs, threshold_of};
 use super::inert;
 use super::newest::run_folder;
+use super::open;
 use super::print::{self, Terminal};
 
 /// Rank the words for a point, a box or a mask of a run's image, or hold two words against each
@@ -58,6 +59,10 @@ pub struct AskArgs {
     /// 0.4]
     #[arg(long, value_name = "SHARE", help_heading = "Maps", allow_negative_numbers = true)]
     threshold: Option<f32>,
+
+    /// Open the run's page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print the table as JSON
     #[arg(long)]
@@ -126,12 +131,13 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
         if !own.is_empty() {
             test(args, &run, &how, Some(&own), terminal)?;
         }
-        let evidence = Evidence::read(&run.folder, trace.about.latent)?;
-        let causal = [0, 1].map(|word: usize| causal_map(evidence.as_ref(), &words[word]));
+        let evidence = Evidence::of_run(&run)?;
+        let causal = [0, 1].map(|word: usize| Evidence::map_of(evidence.as_ref(), &words[word]));
         let named = place.as_ref().map(|place| Ok::<_, Error>((args.region.place()?.0, place))).transpose()?;
         let found = versus(&trace, &how, &words, named, causal, threshold)?;
         let target = Target::of(None, false, || run.folder.join("versus"));
         let files = draw_versus(&target, (&trace, &picture), found, &run.record.display)?;
+        show_page(args, &run);
         return match args.json {
             true => print::json(&files),
             false => print::stdout(both_words(&files).as_bytes()),
@@ -151,14 +157,15 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let words = chosen.unwrap_or_else(|| trace.words(how.half));
     // What was tested are words of the prompt.
     let evidence = match how.half {
-        Half::Conditional => Evidence::read(&run.folder, trace.about.latent)?,
+        Half::Conditional => Evidence::of_run(&run)?,
         Half::Unconditional => None,
     };
-    let causal = |index: usize| causal_map(evidence.as_ref(), &words[index]);
+    let causal = |index: usize| Evidence::map_of(evidence.as_ref(), &words[index]);
     let mut parts = rank(&trace, &how, &words, &place, threshold, &causal)?;
     if args.cause {
         by_cause(&mut parts, &trace.about.prompt);
     }
+    show_page(args, &run);
     match args.json {
         true => print::json(&parts),
         false if args.cause => print::stdout(causes(&parts).as_bytes()),
@@ -166,17 +173,15 @@ pub fn run(args: &AskArgs, terminal: &Terminal) -> anyhow::Result<()> {
     }
 }
 
-/// The causal map of `word`, where `evidence` has one.
-fn causal_map<'a>(evidence: Option<&'a (Evidence, Vec<Vec<f32>>)>, word: &WordInfo) -> Option<&'a [f32]> {
-    let (evidence, maps) = evidence?;
-    let name = word.label();
-    let place = evidence.words.iter().position(|word| word.word == name)?;
-    maps.get(place).map(Vec::as_slice)
+fn show_page(args: &AskArgs, run: &Run) {
+    if args.open {
+        open::open(&run.folder.join("report.html"));
+    }
 }
 
 /// The two words that `--versus` names.
 fn pair(trace: &Trace, both: &str) -> Result<[WordInfo; 2]> {
-    let names: Vec<&str> = both.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let names = trace.about.prompt.names(both);
     let [first, second] = names.as_slice() else {
         let reason = format!("{} is not two words; write two with a comma between, such as red,green", in_quotes(both));
         return Err(Error::input("--versus", reason));

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 
 use attnmap::argument::{Argument, WORD};
 use attnmap::attribution::{
-    AttributionQuestion, AttributionTarget, Attributions, COMPLETE, GradientPlan, Input, Inputs, MOST_POINTS, Method,
-    POINTS, RegionAttribution, RemadeRun, attribute, check_run, rows, seen, word_place,
+    ATTRIBUTION, AttributionQuestion, AttributionTarget, Attributions, COMPLETE, GradientPlan, Input, Inputs,
+    MOST_POINTS, Method, POINTS, PlaceMask, RegionAttribution, RegionMaps, RemadeRun, attribute, beside, check_run,
+    rows, seen, word_place,
 };
-use attnmap::evidence::Evidence;
 use attnmap::evidence::shapley::MOST;
 use attnmap::facts::lexicon::{Role, role};
-use attnmap::facts::region::{Place, rank};
-use attnmap::heatmap::Aggregate;
+use attnmap::facts::region::Place;
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Pipeline};
-use attnmap::run::Run;
-use attnmap::trace::{Half, WordInfo, only};
+use attnmap::run::{Run, check_names};
+use attnmap::trace::{WordInfo, only};
 use attnmap::{Error, Result, plural};
 use clap::Args;
 
@@ -23,6 +22,7 @@ use super::ask::RegionArgs;
 use super::checkpoint::{self, ModelArgs};
 use super::inert;
 use super::newest::run_folder;
+use super::open;
 use super::print::{self, Terminal};
 
 /// Tell which words what is drawn in a place depends on, by gradients, occlusion or Shapley values
@@ -72,6 +72,10 @@ pub struct AttributeArgs {
     #[arg(long, value_name = "ROWS", default_value_t = 8, help_heading = "Method")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+
+    /// Open the run's page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print what was found as JSON
     #[arg(long)]
@@ -137,8 +141,10 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return Err(Error::input("--word", reason).into());
     };
     let players = players(args, &prompt.words, |text| prompt.select(text))?;
-    let mut known = Attributions::read(&run.folder)?;
+    // What is damaged is told before the work.
+    Attributions::read(&run.folder)?;
     attnmap::report::check_room(&run.folder)?;
+    check_names(&run.folder, &[ATTRIBUTION])?;
 
     let choice = args.model.over(CheckpointChoice::of_run(&run.record)?)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;
@@ -175,11 +181,15 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
 
-    let mut words = rows(&inputs, &found);
-    beside(&run, &trace, &place, &mut words)?;
-    let region = RegionAttribution {
+    let saved = || RegionMaps { how: run.record.saved_aggregate(), threshold: run.record.display.threshold };
+    let mut region = RegionAttribution {
         place: name,
         bounds,
+        mask: match (&place, bounds) {
+            (Place::Mask(mask, size), None) => Some(PlaceMask::of(mask, *size)),
+            _ => None,
+        },
+        region_of: args.word.as_ref().map(|_| saved()),
         method: args.method,
         input: args.input,
         steps: indices.clone(),
@@ -187,7 +197,7 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         target: found.whole,
         empty: found.empty,
         gap: found.gap,
-        words,
+        words: rows(&inputs, &found),
     };
     if args.method.is_complete()
         && let Some(gap) = region.gap.filter(|gap| *gap > COMPLETE)
@@ -198,9 +208,12 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         };
         print::warn(format!("the values miss what the prompt adds by {}; {more}", print::percent(gap)));
     }
-    known.keep(region.clone());
-    known.write(&run.folder)?;
+    Attributions::add(&run.folder, region.clone())?;
     attnmap::report::write(&run.folder)?;
+    if args.open {
+        open::open(&run.folder.join("report.html"));
+    }
+    beside(&mut region, &run, &trace)?;
     if args.json {
         return print::json(&region);
     }
@@ -266,32 +279,6 @@ fn ready(
     let plain = CheckpointChoice { load: LoadOptions { plain: true, ..choice.load }, ..choice };
     let size = Some([run.record.image.height, run.record.image.width]);
     Ok((checkpoint::load(&plain, size, terminal)?, batch))
-}
-
-/// Puts the attention of the place and the share of the words' cuts beside what was attributed.
-fn beside(
-    run: &Run,
-    trace: &attnmap::trace::Trace,
-    place: &Place,
-    words: &mut [attnmap::attribution::AttributedWord],
-) -> Result<()> {
-    let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
-    // Damaged evidence is nothing to stand beside.
-    let evidence = Evidence::read(&run.folder, trace.about.latent).ok().flatten();
-    let all = &trace.about.prompt.words;
-    let causal = |index: usize| {
-        let (evidence, causal) = evidence.as_ref()?;
-        let name = all[index].label();
-        let place = evidence.words.iter().position(|word| word.word == name)?;
-        causal.get(place).map(Vec::as_slice)
-    };
-    let parts = rank(trace, &how, all, place, run.record.display.threshold, &causal)?;
-    for row in words {
-        if let Some(part) = parts.iter().find(|part| part.word == row.word) {
-            (row.attention, row.cut) = (Some(part.share), part.causal);
-        }
-    }
-    Ok(())
 }
 
 fn table(region: &RegionAttribution) -> String {

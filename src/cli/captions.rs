@@ -1,6 +1,8 @@
 //! `attnmap trace FOLDER`: captioned pictures become a gallery with a table of which words are
 //! found.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,9 @@ use super::trace::TraceArgs;
 
 /// Rows of the table that are printed; the page and `--json` have all.
 const ROWS: usize = 40;
+
+/// Things of the pictures' metadata that are named as not taken.
+const LEFT: usize = 12;
 
 /// Runs the command for a folder or list.
 pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -58,11 +63,17 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         Ok(caption) => format!("{} ({caption})", picture.picture.display()),
         Err(_) => picture.picture.display().to_string(),
     });
+    let seed_given = terminal.given.has("seed");
+    let pictures: Vec<Captioned> = pictures
+        .into_iter()
+        .map(|picture| Captioned { seed: picture.seed.filter(|_| !seed_given), ..picture })
+        .collect();
     let uncaptioned: Vec<&String> = pictures.iter().filter_map(|picture| picture.caption.as_ref().err()).collect();
     if uncaptioned.len() == pictures.len() {
         let reason = uncaptioned.first().map_or("", |reason| reason.as_str());
         return one("IMAGE", &format!("{}: no picture has a caption ({reason})", args.image.display()));
     }
+    tell(&pictures);
     if let Some(expect) = args.expect.list() {
         let captions: Vec<&str> = pictures.iter().filter_map(|picture| picture.caption.as_deref().ok()).collect();
         expect.check_texts(&captions)?;
@@ -127,7 +138,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     } else {
         let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
         if args.expect.list().is_some() {
-            line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
+            line += &format!("\n{expected}");
         }
         let files = [page, out.join("index.html")].map(|file| file.display().to_string()).join("\n");
         print::stdout(format!("{}\n{line}\n{files}\n", table(&coverage)).as_bytes())?;
@@ -136,6 +147,35 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         anyhow::bail!("{} could not be looked at; the same command tries again", plural(outcome.failed, "picture"));
     }
     Unmet::count(expected.unmet, expected.met + expected.unmet, "pictures", "as expected")
+}
+
+/// Says in summary what is taken of the pictures' own metadata, and what could not be taken.
+fn tell(pictures: &[Captioned]) {
+    let found: Vec<&Captioned> = pictures.iter().filter(|picture| picture.metadata.is_some()).collect();
+    if found.is_empty() {
+        return;
+    }
+    let mut taken = vec![plural(found.len(), "caption")];
+    let seeds = found.iter().filter(|picture| picture.seed.is_some()).count();
+    taken.extend((seeds > 0).then(|| plural(seeds, "seed")));
+    print::note(format!(
+        "from the pictures' metadata: {}; what else it says is recorded in each run.json, without effect on the maps",
+        taken.join(", ")
+    ));
+    let mut left: BTreeMap<&str, usize> = BTreeMap::new();
+    for what in found.iter().filter_map(|picture| picture.metadata.as_ref()).flat_map(|metadata| &metadata.not_taken) {
+        *left.entry(what).or_default() += 1;
+    }
+    if left.is_empty() {
+        return;
+    }
+    let mut left: Vec<(&str, usize)> = left.into_iter().collect();
+    left.sort_by_key(|(_, pictures)| Reverse(*pictures));
+    let more = left.len().saturating_sub(LEFT);
+    let mut told: Vec<String> =
+        left.iter().take(LEFT).map(|(what, count)| format!("{what} ({})", plural(*count, "picture"))).collect();
+    told.extend((more > 0).then(|| format!("{more} more (each run.json has its own)")));
+    print::note(format!("not taken: {}", told.join("; ")));
 }
 
 /// The folder that is named after `image`. There, a look at the same pictures goes on; past any
@@ -158,8 +198,8 @@ fn table(coverage: &Coverage) -> String {
             print::printable(&word.word),
             word.captions.to_string(),
             if word.judged == 0 { none() } else { format!("{} of {}", word.found, word.judged) },
-            word.centre.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y)),
-            word.scatter.map_or_else(none, |scatter| format!("{scatter:.2}")),
+            word.centre.map_or_else(none, |at| format!("{}, {}", print::percent(at.x), print::percent(at.y))),
+            word.scatter.map_or_else(none, print::percent),
             word.area.map_or_else(none, print::percent),
         ]
     };

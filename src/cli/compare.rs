@@ -7,7 +7,7 @@ use attnmap::files::{self, Form, Target};
 use attnmap::heatmap::Aggregate;
 use attnmap::report::{MOST_RUNS, ReportData, compare_runs, differences, from_run_as, relative_address};
 use attnmap::run::{self, Run};
-use attnmap::trace::normalized;
+use attnmap::trace::{PromptInfo, WordInfo, normalized};
 use attnmap::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -76,7 +76,8 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if args.open {
         open::open(&out);
     }
-    let said: Vec<Vec<String>> = data[1..].iter().map(|other| differences(&data[0], other)).collect();
+    let said = |other| differences(&data[0], other, words.as_deref());
+    let said: Vec<Vec<String>> = data[1..].iter().map(said).collect();
     if args.json {
         // A name that is no text is written as it is shown.
         let shown = |path: &PathBuf| path.display().to_string();
@@ -134,15 +135,18 @@ impl CompareArgs {
         Err(Error::input("--by", format!("{folder} is a run by {own}, and runs are compared as they are; {way_out}")))
     }
 
-    /// The chosen words, in lower case; they stand in one of the prompts at least.
+    /// The labels of the chosen words, in lower case; they stand in one of the prompts at least.
     fn words(&self, runs: &[PathBuf]) -> Result<Option<Vec<String>>> {
         let mut refused = None;
         let mut found: Option<Vec<String>> = None;
         for run in runs {
-            match self.maps.words(&Run::open(run)?.trace()?.about.prompt, &[]) {
+            let prompt = Run::open(run)?.trace()?.about.prompt;
+            match self.maps.words(&prompt, &[]) {
                 Ok(None) => return Ok(None),
-                Ok(Some(words)) => {
-                    found.get_or_insert_default().extend(words.iter().map(|word| normalized(&word.text)));
+                Ok(Some(chosen)) => {
+                    for chosen in &chosen {
+                        found.get_or_insert_default().extend(labels(&prompt, chosen)?);
+                    }
                 }
                 Err(error) => refused = Some(error),
             }
@@ -152,4 +156,16 @@ impl CompareArgs {
             (found, _) => Ok(found),
         }
     }
+}
+
+/// The label of `chosen` in lower case, or those of the words in it where it is a phrase of
+/// `prompt`.
+fn labels(prompt: &PromptInfo, chosen: &WordInfo) -> Result<Vec<String>> {
+    let within = |word: &&WordInfo| chosen.start <= word.start && word.end <= chosen.end;
+    let labels: Vec<String> = prompt.words.iter().filter(within).map(|word| normalized(&word.label())).collect();
+    if labels.is_empty() {
+        let name = attnmap::in_quotes(&chosen.text);
+        return Err(Error::input("--words", format!("{name} has no word in it, and words are compared; leave it out")));
+    }
+    Ok(labels)
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use attnmap::components::{Component, Components, MOST, factorise, head_maps};
-use attnmap::run::{Run, write_components};
+use attnmap::run::{COMPONENTS, Run, check_names, write_components};
 use attnmap::trace::Half;
 use attnmap::{Error, Result};
 use clap::Args;
 
 use super::newest::run_folder;
+use super::open;
 use super::print::{self, Terminal};
 
 /// Find the few patterns into which a run's attention falls, with the heads and words that make
@@ -27,6 +28,10 @@ pub struct ComponentsArgs {
     /// Words whose maps are taken, e.g. "apple,frog" [default: all of the prompt]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
+
+    /// Open the run's page in the browser
+    #[arg(long)]
+    open: bool,
 
     /// Print what was found as JSON
     #[arg(long)]
@@ -49,6 +54,7 @@ Examples:
 pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let run = Run::open(&run_folder(args.run.as_deref())?)?;
     attnmap::report::check_room(&run.folder)?;
+    check_names(&run.folder, &[COMPONENTS, "components.png"])?;
     let (trace, image) = run.read()?;
     let words = match &args.words {
         Some(words) => trace.select(Half::Conditional, words)?,
@@ -66,6 +72,9 @@ pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let found = found?;
     let files = write_components(&run.folder, &found, &trace.about.prompt.text, &image, &run.record.display)?;
     attnmap::report::write(&run.folder)?;
+    if args.open {
+        open::open(&run.folder.join("report.html"));
+    }
     if args.json {
         return print::json(&found);
     }

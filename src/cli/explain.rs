@@ -1,11 +1,12 @@
 //! `attnmap explain`: whether each word mattered, and whether its map shows where.
 
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::evidence::shapley::Shapley;
 use attnmap::evidence::{Ask, CAUSAL, Cut, Evidence, Explanation, Redraw, Reweight};
-use attnmap::files::Target;
+use attnmap::files::{Target, check_place};
 use attnmap::maker::Maker;
 use attnmap::pipeline::{CheckpointChoice, Pipeline, RecordOptions};
 use attnmap::prompt::WordWeights;
@@ -33,7 +34,7 @@ pub struct ExplainArgs {
     /// A run's folder, or a prompt (a run is made of it first, as `generate` does) [default: the
     /// newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN|PROMPT")]
-    subject: Option<String>,
+    subject: Option<OsString>,
 
     /// Take a prompt from a text file, all of it
     #[arg(long, value_name = "FILE", conflicts_with = "subject")]
@@ -230,26 +231,29 @@ fn in_its_words(run: &Run) -> anyhow::Result<()> {
 
 /// The run, and the pipeline where it had to be loaded to make the run or to know it.
 fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<Pipeline>)> {
-    let newest = args.subject.is_none() || args.subject.as_deref().is_some_and(|subject| is_last(Path::new(subject)));
-    let newest = if newest && args.prompt_file.is_none() { Some(run_folder(None)?) } else { None };
-    let newest = newest.as_ref().map(|folder| folder.to_string_lossy());
-    let subject = newest.as_deref().or(args.subject.as_deref()).unwrap_or_default();
-    let path = Path::new(subject);
+    let named = args.subject.as_deref();
+    let newest = args.prompt_file.is_none() && named.is_none_or(|subject| is_last(Path::new(subject)));
+    let newest = if newest { Some(run_folder(None)?) } else { None };
+    let subject = newest.as_deref().map(Path::as_os_str).or(named).unwrap_or_default();
+    let (path, written) = (Path::new(subject), subject.to_string_lossy());
     if args.prompt_file.is_none()
-        && (path.exists() || subject.contains(std::path::MAIN_SEPARATOR) && !subject.contains(' '))
+        && (path.exists() || written.contains(std::path::MAIN_SEPARATOR) && !written.contains(' '))
     {
         // First: what lies there may be a sweep, or a folder of the user's.
         let run = Run::open(path)?;
         if args.run != RunArgs::default() || terminal.given.has("seed") {
             let reason =
                 "is a run, made as it is; how a run is made (--seed, --steps, --size, --emphasis ...) is for prompts";
-            return Err(Error::input("RUN", format!("{subject} {reason}")).into());
+            return Err(Error::input("RUN", format!("{written} {reason}")).into());
         }
         return Ok((run, None));
     }
     let text = match &args.prompt_file {
         Some(file) => read_text(file)?,
-        None => subject.to_owned(),
+        None => {
+            let reason = || format!("{written} is no run's folder, and no UTF-8 text");
+            subject.to_str().ok_or_else(|| Error::input("PROMPT", reason()))?.to_owned()
+        }
     };
     if text.trim().is_empty() {
         let reason = "the prompt is empty; give a run's folder or say what the image should show";
@@ -265,6 +269,7 @@ fn open(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<(Run, Option<
             return Ok((known, pipeline));
         }
     }
+    check_place(&target.folder(&run::KIND)?)?;
     let pipeline = args.model.load(args.run.sampling.size, terminal)?;
     let folder = make(args, &text, &target, &pipeline, terminal)?;
     Ok((Run::open(&folder)?, Some(pipeline)))

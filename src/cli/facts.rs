@@ -6,7 +6,6 @@ use attnmap::Error;
 use attnmap::facts::expect::{Expectations, Outcome};
 use attnmap::facts::sweep::Sweep;
 use attnmap::facts::{self, Facts};
-use attnmap::files::Target;
 use attnmap::heatmap::Aggregate;
 use attnmap::run::{self, Run, RunKind};
 use attnmap::trace::{Grid, Half, normalized};
@@ -140,8 +139,7 @@ fn sweep(named: Option<&Path>, run: &Run, aggregate: &Aggregate) -> anyhow::Resu
     let of_run = |sweep: &Sweep| sweep.about.fits(&own);
     let Some(folder) = named else {
         let beside = run.folder.join("..").join(run::sweep_name(&run.record.prompt));
-        let sweeps = Target::generated(beside, false).taken().into_iter().rev();
-        return Ok(sweeps.filter_map(|folder| Sweep::read(&folder).ok().flatten()).find(of_run));
+        return Ok(Sweep::newest(&beside, &own).map(|(_, sweep)| sweep));
     };
     let wrong = |reason: &str| Error::input("--sweep", format!("{} {reason}", folder.display()));
     let sweep = Sweep::read(folder)?.ok_or_else(|| wrong("holds no sweep; make one with `attnmap sweep PROMPT`"))?;

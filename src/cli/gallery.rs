@@ -11,6 +11,7 @@ use super::open;
 use super::print::{self, Terminal};
 use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syntax, warnings};
 use super::sampling::AxesArgs;
+use super::seed;
 use super::signals;
 use attnmap::Error;
 use attnmap::argument::SHEET;
@@ -18,7 +19,7 @@ use attnmap::checkpoint::{Lora, Source};
 use attnmap::files::{Form, Target, make_folder_of};
 use attnmap::gallery::{
     Axes, Cell, GalleryEvent, LeftOut, Line, LiveIndex, Plan, Replacement, Shard, check_checkpoints, check_folder,
-    continues, fitting_batch, judge, listed_seeds, make, pack, pack_place, parse_loras, read_lines, settle,
+    continues, damaged_cells, fitting_batch, judge, make, pack, pack_place, parse_loras, read_lines, settle,
     write_index, write_sheet,
 };
 use attnmap::heatmap::{Aggregate, QuerySource};
@@ -55,7 +56,7 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
 
-    /// Seeds, e.g. 0..8 (8 left out), 0-7 (both ends included) or 1,5,9
+    /// Seeds, e.g. 0..8 (8 left out), 0-7 (both ends included) or 1,5,9; each `random` draws one
     #[arg(long, value_name = "SEEDS", default_value = "0..4")]
     seeds: String,
 
@@ -218,8 +219,9 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let axes = axes(args)?;
     let single = Plan::new(&axes, 1)?; // what cannot be multiplied is found before anything is written
     if let Some(expect) = args.expect.list() {
-        let prompts: BTreeSet<&str> = single.cells.iter().map(|cell| cell.prompt.as_str()).collect();
-        expect.check_texts(&prompts.into_iter().collect::<Vec<_>>())?;
+        let texts = |cell: &Cell| [cell.prompt.clone()].into_iter().chain(cell.probes.clone()).collect::<Vec<_>>();
+        let texts: BTreeSet<String> = single.cells.iter().flat_map(texts).collect();
+        expect.check_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
     let aggregate = args.maps.of_concepts(args.maps.aggregate()?, axes.concepts.is_some());
     if !matches!(args.maps.words(&PromptInfo::default(), &[]), Ok(None)) {
@@ -273,12 +275,12 @@ pub fn run(args: &GalleryArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut line = format!("{} made, {} kept, {} failed", outcome.made, outcome.kept, outcome.failed);
     let mut facts = serde_json::to_value(outcome)?;
     if args.expect.list().is_some() {
-        line += &format!("\n{} as expected, {} not", expected.met, expected.unmet);
+        line += &format!("\n{expected}");
         facts["expected"] = serde_json::to_value(expected)?;
     }
     if args.without.is_some() {
         let left_out = index.left_out();
-        for LeftOut { cell, without, changed } in &left_out {
+        for LeftOut { cell, without, changed, .. } in &left_out {
             let changed = changed.map_or_else(|| "-".into(), print::percent);
             line += &format!("\nwithout {}  {changed} of the image changes  {cell}", print::printable(without));
         }
@@ -322,6 +324,10 @@ impl GalleryArgs {
 /// Shares the gallery in `folder` where that is asked for, and prints what was made of it: `facts`,
 /// or `line`.
 fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow::Result<()> {
+    for cell in damaged_cells(folder) {
+        let way_out = "left out; the command that made the gallery makes it again";
+        print::warn(format!("{} is damaged, and {way_out}", cell.display()));
+    }
     let page = folder.join("index.html");
     let mut lines: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
     let mut all = json!({"page": page.display().to_string(), "facts": facts});
@@ -566,7 +572,7 @@ fn axes(args: &GalleryArgs) -> attnmap::Result<Axes> {
     let init = args.init.files()?; // what is no picture is found before anything is made
     Ok(Axes {
         lines,
-        seeds: lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string),
+        seeds: lists::once("--seeds", seed::list(&args.seeds)?, ToString::to_string),
         replacements: args.replace.clone(),
         weights: args.weight.clone(),
         without: args.without.as_ref().map(|_| args.maps.by()),

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::facts::lexicon::{Role, role};
-use attnmap::files::{Target, check_part};
+use attnmap::files::{Target, check_part, check_place};
 use attnmap::lens::{Lens, draw_lens};
 use attnmap::pipeline::Options;
 use attnmap::run;
@@ -83,7 +83,8 @@ pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (aggregate, display) = (args.maps.aggregate()?, args.display.display()?);
     let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::slug(&text) + "-lens"));
     // Refused before the work is done.
-    target.files([".png", ".json"])?.iter().try_for_each(|file| check_part(file, &run::KIND))?;
+    let files = target.files([".png", ".json"])?;
+    files.iter().try_for_each(|file| check_part(file, &run::KIND).and_then(|()| check_place(file)))?;
     inert::at_once(&terminal.given, Some(&display)).iter().for_each(print::warn);
     let pipeline = args.model.load(args.sampling.size, terminal)?;
     let options = Options { seeds: vec![args.seed], ..args.sampling.options(&pipeline, args.syntax, args.steps.steps) };

@@ -214,9 +214,18 @@ fn plainly(message: &str) -> String {
 /// does not take. The option takes none, or takes one with `=` alone.
 fn meant(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let is_nothing = |value: &ContextValue| matches!(value, ContextValue::String(text) if text.is_empty());
     match (error.kind(), error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::InvalidSubcommand, Some(ContextValue::String(text)), _) if text.contains(' ') => {
             Some(format!("to make an image of it: attnmap generate {}", attnmap::run::quoted(text)))
+        }
+        (ErrorKind::InvalidValue, _, Some(_)) if error.get(ContextKind::InvalidValue).is_none_or(is_nothing) => {
+            again::text_with_a_dash()
+        }
+        (ErrorKind::UnknownArgument, _, Some(ContextValue::String(word)))
+            if word.starts_with('-') && !word.starts_with("--") =>
+        {
+            again::text_with_a_dash()
         }
         (ErrorKind::UnknownArgument, _, Some(ContextValue::String(word))) if !word.starts_with('-') => {
             let quotes = || Some(format!("put the prompt in quotes: {}", again::with_quotes()?));

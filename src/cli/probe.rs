@@ -53,7 +53,7 @@ another program recorded in a way that attnmap cannot follow.";
 
 /// Runs the command.
 pub fn run(args: &ProbeCommandArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let run = Run::open(&run_folder(args.run.as_deref())?)?;
+    let mut run = Run::open(&run_folder(args.run.as_deref())?)?;
     let (trace, image) = run.read()?;
     let new = asked::unasked(&trace, args.words.texts());
     if new.is_empty() {
@@ -72,8 +72,12 @@ pub fn run(args: &ProbeCommandArgs, terminal: &Terminal) -> anyhow::Result<()> {
         print::warn(format!("the prompt has {} itself, and maps it", there.join(", ")));
     }
     let prompt = pipeline.prompt(&run.record.prompt, &options_of(&pipeline, &run)?)?;
-    let known = &run.record.warnings;
-    warnings(&pipeline, &prompt, "", &new)?.iter().filter(|warning| !known.contains(warning)).for_each(print::warn);
+    for warning in warnings(&pipeline, &prompt, "", &new)? {
+        if !run.record.warnings.contains(&warning) {
+            print::warn(&warning);
+            run.record.warnings.push(warning);
+        }
+    }
     let bar = terminal.bar(trace.steps() as u64, "asking");
     let found = asked::ask(&pipeline, &run, (&trace, &image), &new, &mut || {
         bar.inc(1);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use attnmap::files::check_place;
 use attnmap::pipeline::LoadOptions;
 use attnmap::run::parse_size;
 use attnmap::serve::Server;
@@ -71,6 +72,7 @@ pub fn run(args: &ServeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let reason = format!("{} is no folder; give the folder of the runs", out.display());
         return Err(attnmap::Error::input("--out", reason).into());
     }
+    check_place(&out.join("run"))?;
     let server = Server::bind(args.host, args.port)?;
     if !server.is_local() {
         print::warn(format!(

@@ -26,6 +26,7 @@ pub fn last_words() -> Option<String> {
 /// # Errors
 /// When the system refuses a handler.
 pub fn on_end(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
+    fail_beyond_limits();
     let installed = keeping_ignored(|| ctrlc::set_handler(handler));
     match installed {
         Err(ctrlc::Error::System(_)) => {
@@ -33,6 +34,16 @@ pub fn on_end(handler: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
             Ok(())
         }
         result => Ok(result?),
+    }
+}
+
+/// Beyond a limit on the size of files (`ulimit -f`) a write fails, and what is half made goes. On
+/// its own the system would end the program.
+fn fail_beyond_limits() {
+    #[cfg(unix)]
+    // SAFETY: SIG_IGN is a valid action.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnmap::facts::lexicon::Role;
-use attnmap::facts::sweep::Sweep;
-use attnmap::files::Target;
-use attnmap::gallery::{SWEEP, SweepRequest, listed_seeds, sweep};
+use attnmap::facts::sweep::{StatedSweep, Sweep, WordSweep};
+use attnmap::files::{Target, check_place};
+use attnmap::gallery::{SWEEP, SweepRequest, sweep};
 use attnmap::heatmap::QuerySource;
 use attnmap::pipeline::Options;
 use attnmap::run;
@@ -24,6 +24,7 @@ use super::open;
 use super::print::{self, Terminal};
 use super::prompt::{ConceptArgs, ProbeArgs, PromptArgs, SyntaxArgs, adapter_warnings, shown_words, warnings};
 use super::sampling::{SamplingArgs, StepsArgs};
+use super::seed;
 
 /// See where each word of a prompt lands over many seeds: a habit, or one seed's accident
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// Seeds, e.g. 0..32 (32 left out), 0-31 (both ends included) or 1,5,9
+    /// Seeds, e.g. 0..32 (32 left out), 0-31 (both ends included) or 1,5,9; each `random` draws one
     #[arg(long, value_name = "SEEDS", default_value = "0..32")]
     seeds: String,
 
@@ -93,10 +94,10 @@ settings that lies beside a run. The pages of such runs get a link to the sweep.
 /// Runs the command.
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let text = args.prompt.text()?;
-    let seeds = lists::once("--seeds", listed_seeds(&args.seeds)?, ToString::to_string);
+    let seeds = lists::once("--seeds", seed::list(&args.seeds)?, ToString::to_string);
     let mut aggregate = args.maps.aggregate()?;
     let target = Target::of(args.out.clone(), args.force, || Path::new(OUTPUTS).join(run::sweep_name(&text)));
-    target.folder(&SWEEP)?;
+    check_place(&target.folder(&SWEEP)?)?;
     let given = args.init.read()?;
     inert::at_once(&terminal.given, None).iter().for_each(print::warn);
     let probes = args.probe.texts();
@@ -117,8 +118,8 @@ pub fn run(args: &SweepArgs, terminal: &Terminal) -> anyhow::Result<()> {
     options.concepts = args.concepts.of(&pipeline, &prompt, probes)?;
     aggregate = args.maps.of_concepts(aggregate, !options.concepts.is_empty());
     pipeline.check_joint(false, aggregate.queries == QuerySource::Text)?;
-    args.expect.check(&pipeline, &info, probes)?;
     let by = info.by(args.maps.by());
+    args.expect.check(&pipeline, &by, probes)?;
     let words = shown_words(&args.maps, &pipeline, &by, probes)?;
     let words = words.or_else(|| (!args.maps.by().is_word()).then_some(by.words));
     warnings(&pipeline, &prompt, &options.negative, probes)?.iter().for_each(print::warn);
@@ -193,11 +194,9 @@ fn table(found: &Sweep, image: Grid) -> String {
     if found.words.iter().any(|word| word.role == Role::Probe) {
         text += &format!("{}\n", print::PROBES);
     }
-    for word in found.words.iter().filter(|word| word.has_a_place()) {
-        text += &format!("{}\n", print::line(&word.sentence()));
-    }
-    for stated in &found.stated {
-        text += &format!("{}\n", print::line(&stated.to_string()));
+    let habits = found.words.iter().filter(|word| word.has_a_place()).filter_map(WordSweep::sentence);
+    for said in habits.chain(found.stated.iter().filter_map(StatedSweep::sentence)) {
+        text += &format!("{}\n", print::line(&said));
     }
     text
 }

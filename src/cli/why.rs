@@ -112,6 +112,7 @@ pub fn run(args: &WhyArgs, terminal: &Terminal) -> anyhow::Result<()> {
         if let Some(option) = unused.iter().find(|option| terminal.given.has(option)) {
             print::warn(format!("--{option} has no effect here: the answer is known already; --force asks again"));
         }
+        question.put_first(&known)?;
         return show(args, &question, &known);
     }
     attnmap::report::check_room(&question.run().folder)?;

@@ -2,7 +2,8 @@
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::replay::{check_checkpoint, check_image, options_of};
-use crate::heatmap::{Aggregate, DEFAULT_OF_CONCEPTS};
+use crate::argument::RUN;
+use crate::heatmap::{Aggregate, DEFAULT_OF_CONCEPTS, Measure};
 use crate::pipeline::{Event, LookOptions, Options, Pipeline, RecordOptions, concepts_asked};
 use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
@@ -38,8 +39,12 @@ pub fn unasked(trace: &Trace, words: &[String]) -> Vec<String> {
 /// Refuses a run that attnmap cannot make again at all, before a checkpoint is loaded.
 ///
 /// # Errors
-/// As [`Run::check_can_draw`].
+/// As [`Run::check_can_draw`]; [`Error::Argument`] where its maps have no place for a new word.
 pub fn check_kind(run: &Run) -> Result<()> {
+    if run.record.how().is_ok_and(|how| how.measure == Measure::Goca) {
+        let reason = "its maps are GoCA's, which has none of words beside the prompt; `attnmap view RUN` makes others";
+        return Err(Error::argument(RUN, reason));
+    }
     run.check_can_draw("probe")
 }
 

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// As [`Evidence::read`] and [`Explanation::new`]. [`Error::Argument`] where that found something
 /// that the test would replace, as it is of words and the test of tags.
 pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result<Option<Explanation>> {
-    let known = Evidence::read(&run.folder, run.record.latent)?.map(|(known, _)| known);
+    let known = Evidence::of_run(run)?.map(|(known, _)| known);
     let wanted: Vec<WordInfo> = match words {
         Some(words) => words.to_vec(),
         None => {

@@ -3,7 +3,8 @@
 
 use super::causal::{self, Change, Cut, Row};
 use super::causal_pictures;
-use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords};
+use super::figure::JSON;
+use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords, TENSORS};
 use super::redrawn::{self, Counterfactual, Dead, Picture, Reweight, Reweighted};
 use super::replay::{is_look, options_of, remade, shown};
 use super::sanity::{self, Looked};
@@ -11,10 +12,11 @@ use super::shapley::{self, shapley};
 use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
 use crate::argument::{COUNTERFACTUAL, RUN, SHAPLEY, WEIGHT, WORDS};
 use crate::facts::lexicon::{Role, role};
+use crate::files::Turn;
 use crate::heatmap::{self, Aggregate, Heatmaps};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
-use crate::run::{Run, RunKind};
+use crate::run::{RECORD, Run, RunKind, check_names};
 use crate::trace::{Half, WordInfo, tags, without_tags};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -173,9 +175,12 @@ impl Explanation {
         (redraws, seconds)
     }
 
-    /// Whether the image without all dead tags is generated.
+    /// Whether the image without all dead tags is generated: what it takes is one run, however many
+    /// tags there are.
     fn finds_dead(&self) -> bool {
-        !self.run.record.by.is_word() && self.redraws().0
+        let own = self.run.record.kind != RunKind::Record && self.can_redraw();
+        let one = self.ask.redraw == Redraw::Cheap && own;
+        !self.run.record.by.is_word() && (one || self.redraws().0)
     }
 
     /// Whether there is a seed to draw again: a traced picture has none.
@@ -215,6 +220,7 @@ impl Explanation {
         files.extend(
             self.ask.reweight.iter().flat_map(|asked| redrawn::files_scaled(&asked.word.label(), &asked.weights)),
         );
+        check_names(&self.run.folder, &[JSON, TENSORS])?;
         redrawn::check_room(&self.run.folder, &files)
     }
 
@@ -233,11 +239,12 @@ impl Explanation {
         let (redraws, _) = self.redraws();
         let labels: Vec<String> = self.words().iter().map(WordInfo::label).collect();
         Ok(known.filter(|known| {
+            let checked = |dead: &Dead| dead.tags.is_empty() || dead.changed.is_some() || !self.finds_dead();
             let shared = || known.shapley.as_ref().is_some_and(|shapley| shapley.words == labels);
             self.same_test(known)
                 && labels.iter().all(|word| known.words.iter().any(|found| found.word == *word))
                 && (self.ask.shapley.is_none() || shared())
-                && (known.by.is_word() || known.dead.is_some())
+                && (known.by.is_word() || known.dead.as_ref().is_some_and(checked))
                 && (known.sanity.is_some() || !self.ask.sanity)
                 && (!redraws || labels.iter().all(|word| known.counterfactuals.iter().any(|found| found.word == *word)))
                 && self.ask.reweight.iter().all(|asked| known.reweighted.iter().any(|found| found.answers(asked)))
@@ -338,6 +345,8 @@ impl Explanation {
             figures: Vec::new(),
         };
         let mut causal: Vec<Vec<f32>> = changes.into_iter().map(|change| change.map).collect();
+        // Of several processes none takes away what another has found.
+        let _turn = Turn::wait(&self.run.folder.join(RECORD));
         // Damaged evidence has nothing to keep.
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();

@@ -10,8 +10,8 @@ use super::verdict::{Thresholds, WordEvidence};
 use crate::files::tensors::{self, NamedTensor};
 use crate::files::write_json;
 use crate::heatmap::SavedAggregate;
-use crate::run::quoted;
-use crate::trace::{By, Grid};
+use crate::run::{Run, quoted};
+use crate::trace::{By, Grid, WordInfo};
 use crate::{Error, Result, percent};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use std::path::Path;
 /// scores.
 pub const FORMAT_VERSION: u32 = 2;
 
-const TENSORS: &str = "evidence.safetensors";
+pub(super) const TENSORS: &str = "evidence.safetensors";
 
 /// The content of `evidence.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +120,24 @@ impl Evidence {
             let drawn = self.counterfactuals.iter().find(|drawn| drawn.word == word.word);
             word.answer(drawn.map(|drawn| drawn.area));
         }
+    }
+
+    /// As [`read`](Self::read), of the words that `run` is read by: what was found of its words
+    /// says nothing of its tags.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn of_run(run: &Run) -> Result<Option<(Self, Vec<Vec<f32>>)>> {
+        let found = Self::read(&run.folder, run.record.latent)?;
+        Ok(found.filter(|(found, _)| found.by == run.record.by))
+    }
+
+    /// The causal map of `word` in what [`of_run`](Self::of_run) gave, where it was tested.
+    pub fn map_of<'a>(found: Option<&'a (Self, Vec<Vec<f32>>)>, word: &WordInfo) -> Option<&'a [f32]> {
+        let (evidence, maps) = found?;
+        let name = word.label();
+        let place = evidence.words.iter().position(|word| word.word == name)?;
+        maps.get(place).map(Vec::as_slice)
     }
 
     /// The evidence of a run folder with each word's causal map; `None` where there is none.

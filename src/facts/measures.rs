@@ -3,7 +3,7 @@
 use super::lexicon::{Direction, Role};
 use super::percentile::percentile;
 use crate::figures::largest;
-use crate::heatmap::{Heatmaps, Layout};
+use crate::heatmap::{Bounds, Heatmaps, Layout};
 use crate::trace::{Grid, WordInfo};
 
 /// A word counts as placed once its centroid stays this near its last position, as a share of the
@@ -15,7 +15,7 @@ pub const NEAR: f32 = 0.1;
 pub const APART: f32 = 0.1;
 
 /// How much of a box must lie in another before it is called inside.
-const WITHIN: f32 = 0.9;
+pub const WITHIN: f32 = 0.9;
 
 /// A thing was probably not drawn when attention to it is nowhere more than so many times its mean
 /// over the image. What is drawn is looked for where it stands. ACCURACY.md says how it was chosen.
@@ -102,13 +102,24 @@ pub(super) fn holds(relation: Direction, subject: &Layout, object: &Layout) -> (
         Direction::Below => (clear(s.y - o.y, 1.0), Some(s.y - o.y)),
         Direction::Inside => {
             let (Some(s), Some(o)) = (subject.bounds, object.bounds) else { return (None, None) };
-            let width = (s.right.min(o.right) - s.left.max(o.left)).max(0.0);
-            let height = (s.bottom.min(o.bottom) - s.top.max(o.top)).max(0.0);
-            let own = (s.right - s.left) * (s.bottom - s.top);
-            let smaller = own < (o.right - o.left) * (o.bottom - o.top);
-            (Some(smaller && width * height >= WITHIN * own), None)
+            (Some(area(s) < area(o) && share_within(s, o) >= WITHIN), None)
         }
     }
+}
+
+fn area(of: Bounds) -> f32 {
+    (of.right - of.left).max(0.0) * (of.bottom - of.top).max(0.0)
+}
+
+/// The share of the box `own` that lies in the box `other`, 0 to 1; 0 of an empty box.
+pub(super) fn share_within(own: Bounds, other: Bounds) -> f32 {
+    let both = Bounds {
+        left: own.left.max(other.left),
+        top: own.top.max(other.top),
+        right: own.right.min(other.right),
+        bottom: own.bottom.min(other.bottom),
+    };
+    if area(own) > 0.0 { area(both) / area(own) } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::compute::with_marks;
 use super::lexicon;
 use crate::Result;
 use crate::figures::largest;
-use crate::heatmap::{self, Aggregate};
+use crate::heatmap::{self, Aggregate, Shares};
 use crate::trace::{Grid, PromptInfo, SelfAttention, TokenInfo, TokenKind, Trace, WordInfo};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -201,6 +201,14 @@ pub fn by_cause(parts: &mut [RegionWord], prompt: &PromptInfo) {
     });
 }
 
+/// The shares of the attention in `place`; those of the image on grids that are finer than a mask.
+///
+/// # Errors
+/// As [`heatmap::shares`].
+pub(super) fn shares_in(trace: &Trace, how: &Aggregate, place: &Place) -> Result<Shares> {
+    heatmap::shares(trace, how, &|grid| place.on(grid).map_or_else(|| vec![1.0; grid.cells()], |on| on.0))
+}
+
 /// `words` ranked by their share of the attention in `place`, highest first, then the probes
 /// likewise, then the start and end tokens and the padding. An area begins at `threshold` times a
 /// map's top. `causal` gives the causal map of a word, on the latent grid, by its position in
@@ -216,7 +224,7 @@ pub fn rank<'a>(
     threshold: f32,
     causal: &dyn Fn(usize) -> Option<&'a [f32]>,
 ) -> Result<Vec<RegionWord>> {
-    let here = heatmap::shares(trace, how, &|grid| place.on(grid).map_or_else(|| vec![1.0; grid.cells()], |on| on.0))?;
+    let here = shares_in(trace, how, place)?;
     let whole = heatmap::shares(trace, how, &|grid| vec![1.0; grid.cells()])?;
     let prompt = trace.half(how.half).map_or(&trace.about.prompt, |(_, prompt)| prompt);
     let region = place.on(trace.about.latent);

@@ -6,13 +6,14 @@ use super::lexicon::{self, Role};
 use super::measures::{contrast, filler_peak, is_neglect};
 use super::things::with_tokens;
 use super::{Context, Facts, Relation, facts};
+use crate::files::Target;
 use crate::heatmap::{Aggregate, Heatmaps, Point, SavedAggregate};
 use crate::trace::{CheckpointInfo, Grid, WordInfo, bare};
 use crate::{Error, Result, percent, plural};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file of a sweep in its folder.
 pub const FILE: &str = "sweep.json";
@@ -103,6 +104,17 @@ impl Sweep {
         let sweep = serde_json::from_slice(&bytes);
         sweep.map(Some).map_err(|error| Error::Trace { file, reason: format!("{error}; make the sweep again") })
     }
+
+    /// The newest sweep that fits `about`, with its folder. It stands at `place`, or at one of the
+    /// names that this counts up to: `apple-sweep`, `apple-sweep-2`.
+    pub fn newest(place: &Path, about: &SweepInfo) -> Option<(PathBuf, Self)> {
+        let read = |folder: PathBuf| {
+            let sweep = Self::read(&folder).ok().flatten()?;
+            Some((folder, sweep))
+        };
+        let folders = Target::generated(place, false).taken().into_iter().rev();
+        folders.filter_map(read).find(|(_, sweep)| sweep.about.fits(about))
+    }
 }
 
 /// Where one word landed.
@@ -125,6 +137,11 @@ pub struct WordSweep {
     /// what that cannot tell of, as in [`WordFacts::neglected`](super::WordFacts::neglected), and
     /// for maps other than the default ones.
     pub neglected: Option<f64>,
+    /// Whether it was probably drawn under each seed: whether its contrast is not below
+    /// [`NEGLECT`](super::NEGLECT). Empty where `neglected` is absent, and in sweeps of versions
+    /// that counted alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drawn: Vec<bool>,
 }
 
 /// How often a stated relation holds.
@@ -133,10 +150,25 @@ pub struct StatedSweep {
     /// The relation.
     #[serde(flatten)]
     pub claim: Relation,
-    /// Share of the seeds whose maps agree.
+    /// Share of the seeds whose maps agree, whether they drew both things or not.
     pub agrees: f64,
     /// Share of the seeds whose maps disagree; the rest is too close to call.
     pub fails: f64,
+    /// The same of the seeds that drew both things. Absent where none is known to have left one
+    /// out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<StatedWhereDrawn>,
+}
+
+/// How often a stated relation holds among the seeds that drew both of its things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatedWhereDrawn {
+    /// How many seeds these are.
+    pub seeds: usize,
+    /// In how many of them the maps agree.
+    pub agrees: usize,
+    /// In how many of them the maps disagree.
+    pub fails: usize,
 }
 
 /// How often an expectation is met.
@@ -199,12 +231,13 @@ pub enum Habit {
 }
 
 impl WordSweep {
-    /// Whether the word has a side. A side is told of when a sign test over the seeds makes chance
-    /// an unlikely cause (5 %, shared among the two axes). The mean centre must also lie off the
-    /// middle.
+    /// Whether the word has a side, by the seeds that drew it. A side is told of when a sign test
+    /// over the seeds makes chance an unlikely cause (5 %, shared among the two axes). The mean
+    /// centre must also lie off the middle.
     pub fn habit(&self) -> Habit {
-        let points: Vec<Point> = self.centroids.iter().copied().flatten().collect();
-        let (Some(mean), Some(scatter)) = (self.mean, self.scatter) else { return Habit::Few };
+        let centres = self.centres_where_drawn();
+        let points: Vec<Point> = centres.iter().copied().flatten().collect();
+        let (Some(mean), Some(scatter)) = scatter(&centres) else { return Habit::Few };
         if points.len() < FEWEST {
             return Habit::Few;
         }
@@ -229,23 +262,56 @@ impl WordSweep {
         self.role == Role::Adjective || lexicon::names_a_thing(bare(&self.word))
     }
 
-    /// The habit in a sentence.
-    pub fn sentence(&self) -> String {
-        let seeds = self.centroids.iter().flatten().count();
-        let word = &self.word;
-        match self.habit() {
+    /// The centres under the seeds that drew it, as far as that is known.
+    fn centres_where_drawn(&self) -> Vec<Option<Point>> {
+        // Sweeps of older versions tell of none but where they tell of all.
+        if self.neglected.is_some_and(|share| share >= 1.0) {
+            return Vec::new();
+        }
+        let drawn = |seed: usize| self.drawn.get(seed).copied().unwrap_or(true);
+        self.centroids.iter().enumerate().filter(|(seed, _)| drawn(*seed)).map(|(_, centre)| *centre).collect()
+    }
+
+    /// The habit in a sentence, and of how many seeds it is where some did not draw the word.
+    /// `None` where none did: of what was not drawn nothing else is said.
+    pub fn sentence(&self) -> Option<String> {
+        let centres = self.centres_where_drawn();
+        if centres.is_empty() {
+            return None;
+        }
+        let (seeds, word) = (centres.iter().flatten().count(), &self.word);
+        let these = if centres.len() == self.centroids.len() { "" } else { " that drew it" };
+        let told = match self.habit() {
             Habit::Side { sides } => {
                 let told: Vec<String> =
                     sides.iter().map(|(side, there)| format!("{side} in {there} of {seeds}")).collect();
-                format!("“{word}” has a habit: {} seeds.", told.join(", "))
+                format!("“{word}” has a habit: {} seeds{these}.", told.join(", "))
             }
             Habit::Accident => format!("Where “{word}” lands is an accident of the seed: now here, now there."),
-            Habit::Middle => format!("“{word}” has no side: its map lies around the middle in all {seeds} seeds."),
+            Habit::Middle => {
+                format!("“{word}” has no side: its map lies around the middle in all {seeds} seeds{these}.")
+            }
             Habit::Few => {
                 let have = if seeds == 1 { "has" } else { "have" };
-                format!("“{word}”: {FEWEST} seeds or more tell a habit from an accident; here {seeds} {have} a map.")
+                format!(
+                    "“{word}”: {FEWEST} seeds or more tell a habit from an accident; here {seeds}{these} {have} a map."
+                )
             }
-        }
+        };
+        Some(match self.absent() {
+            Some(absent) => format!("{told} It was probably not drawn {absent} seeds."),
+            None => told,
+        })
+    }
+
+    /// In how many of the seeds it was probably not drawn, where it was not in some: `in 3 of 8`.
+    pub(crate) fn absent(&self) -> Option<String> {
+        self.neglected.filter(|share| *share > 0.0).map(|share| self.in_seeds(share))
+    }
+
+    fn in_seeds(&self, share: f64) -> String {
+        let seeds = self.centroids.len();
+        format!("in {:.0} of {seeds}", share * seeds as f64)
     }
 
     /// As a row of a table, of an `image` of so many pixels: word, peak, and the pixel where it
@@ -257,24 +323,38 @@ impl WordSweep {
             let [across, down] = image.pixel(at.x, at.y);
             format!("{across:.0},{down:.0}")
         };
-        let seeds = self.centroids.len();
         [
             self.word.clone(),
             percent(self.peak),
             self.mean.map_or_else(none, centre),
             self.scatter.map_or_else(none, percent),
-            self.neglected.map_or_else(none, |share| format!("in {:.0} of {seeds}", share * seeds as f64)),
+            self.neglected.map_or_else(none, |share| self.in_seeds(share)),
         ]
     }
 }
 
+impl StatedSweep {
+    /// How often it holds, in a sentence, of the seeds that drew both things. `None` where none
+    /// did: of what was not drawn nothing else is said.
+    pub fn sentence(&self) -> Option<String> {
+        self.drawn.is_none_or(|drawn| drawn.seeds > 0).then(|| self.to_string())
+    }
+}
+
 impl fmt::Display for StatedSweep {
-    /// `stated: apple left of frog: holds in 75 % of the seeds, fails in 25 %`.
+    /// `stated: apple left of frog: holds in 75 % of the seeds, fails in 25 %`. Where some seeds
+    /// did not draw both, `of the 4 seeds that drew both`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Relation { subject, relation, object } = &self.claim;
-        let (holds, fails) = (100.0 * self.agrees, 100.0 * self.fails);
-        let relation = relation.words();
-        write!(f, "stated: {subject} {relation} {object}: holds in {holds:.0} % of the seeds, fails in {fails:.0} %")
+        let (holds, fails, of) = match self.drawn {
+            None => (self.agrees, self.fails, "the seeds".to_owned()),
+            Some(StatedWhereDrawn { seeds, agrees, fails }) => {
+                let share = |count: usize| count as f64 / seeds.max(1) as f64;
+                (share(agrees), share(fails), format!("the {} that drew both", plural(seeds, "seed")))
+            }
+        };
+        let (holds, fails, relation) = (100.0 * holds, 100.0 * fails, relation.words());
+        write!(f, "stated: {subject} {relation} {object}: holds in {holds:.0} % of {of}, fails in {fails:.0} %")
     }
 }
 
@@ -346,7 +426,9 @@ impl Collector {
         let words = names.iter().enumerate().map(|(word, first)| {
             let centroids: Vec<_> = self.runs.iter().map(|(_, facts)| facts.words[word].layout.centroid).collect();
             let (mean, scatter) = scatter(&centroids);
-            let low = self.runs.iter().filter(|(_, facts)| facts.words[word].neglected == Some(true)).count() as f64;
+            let drawn: Vec<bool> =
+                self.runs.iter().map(|(_, facts)| facts.words[word].neglected != Some(true)).collect();
+            let low = drawn.iter().filter(|drawn| !**drawn).count() as f64;
             WordSweep {
                 word: first.word.clone(),
                 role: first.role,
@@ -355,6 +437,7 @@ impl Collector {
                 scatter,
                 peak: (self.runs.iter().map(|(_, facts)| f64::from(peak(facts, word))).sum::<f64>() / count) as f32,
                 neglected: first.neglected.map(|_| low / count),
+                drawn: if first.neglected.is_some() { drawn } else { Vec::new() },
             }
         });
         let words = words.collect();
@@ -364,7 +447,12 @@ impl Collector {
                 let said = self.runs.iter().filter(|(_, facts)| facts.stated[claim].agrees == Some(wanted));
                 said.count() as f64 / count
             };
-            StatedSweep { claim: self.runs[0].1.stated[claim].claim.clone(), agrees: share(true), fails: share(false) }
+            StatedSweep {
+                claim: self.runs[0].1.stated[claim].claim.clone(),
+                agrees: share(true),
+                fails: share(false),
+                drawn: self.where_drawn(claim),
+            }
         });
         let stated = stated.collect();
         Sweep {
@@ -376,6 +464,20 @@ impl Collector {
             stated,
             expectations: self.expected(),
         }
+    }
+
+    /// What the seeds that drew both things of a claim say of it; `None` where all did.
+    fn where_drawn(&self, claim: usize) -> Option<StatedWhereDrawn> {
+        let drawn = |facts: &Facts| {
+            let Relation { subject, object, .. } = &facts.stated[claim].claim;
+            let mut neglected = facts.words.iter().filter(|word| word.neglected == Some(true));
+            !neglected.any(|word| word.word == *subject || word.word == *object)
+        };
+        let said: Vec<Option<bool>> =
+            self.runs.iter().filter(|(_, facts)| drawn(facts)).map(|(_, facts)| facts.stated[claim].agrees).collect();
+        let count = |wanted: bool| said.iter().filter(|agrees| **agrees == Some(wanted)).count();
+        let found = StatedWhereDrawn { seeds: said.len(), agrees: count(true), fails: count(false) };
+        (found.seeds < self.runs.len()).then_some(found)
     }
 }
 
@@ -420,7 +522,8 @@ mod tests {
     fn landed(points: &[(f32, f32)]) -> WordSweep {
         let centroids: Vec<Option<Point>> = points.iter().map(|&(x, y)| Some(Point { x, y })).collect();
         let (mean, scatter) = scatter(&centroids);
-        WordSweep { word: "frog".into(), role: Role::Content, centroids, mean, scatter, peak: 0.3, neglected: None }
+        let (word, role, neglected, drawn) = ("frog".into(), Role::Content, None, Vec::new());
+        WordSweep { word, role, centroids, mean, scatter, peak: 0.3, neglected, drawn }
     }
 
     #[test]
@@ -431,16 +534,51 @@ mod tests {
         assert_eq!(sign_test(6, 12), 1.0);
         let right: Vec<(f32, f32)> = (0..12).map(|i| (0.7 + 0.01 * i as f32, 0.5)).collect();
         let says = landed(&right).sentence();
-        assert_eq!(says, "“frog” has a habit: right in 12 of 12 seeds.");
+        assert_eq!(says.as_deref(), Some("“frog” has a habit: right in 12 of 12 seeds."));
         let turns: Vec<(f32, f32)> = (0..12).map(|i| (if i % 2 == 0 { 0.2 } else { 0.8 }, 0.5)).collect();
         assert_eq!(landed(&turns).habit(), Habit::Accident);
         // Everything a little to the right of the middle is no side.
         assert_eq!(landed(&[(0.53, 0.5); 12]).habit(), Habit::Middle);
         assert_eq!(landed(&right[..6]).habit(), Habit::Few);
-        assert!(landed(&right[..1]).sentence().ends_with("here 1 has a map."));
+        assert!(landed(&right[..1]).sentence().unwrap().ends_with("here 1 has a map."));
         let expected = |met: &[bool]| ExpectedSweep { expectation: "frog".into(), share: 1.0, met: met.to_vec() };
         assert_eq!(expected(&[true]).to_string(), "expected: frog: met in 1 of 1 seed (100 %)");
         assert_eq!(expected(&[true; 2]).to_string(), "expected: frog: met in 2 of 2 seeds (100 %)");
+    }
+
+    #[test]
+    fn only_seeds_that_drew_a_word_tell_of_its_place() {
+        // Nine on the right, and three far on the left that did not draw it.
+        let points: Vec<(f32, f32)> = (0..12).map(|seed| (if seed < 9 { 0.75 } else { 0.05 }, 0.5)).collect();
+        let drawn: Vec<bool> = (0..12).map(|seed| seed < 9).collect();
+        let some = WordSweep { neglected: Some(0.25), drawn, ..landed(&points) };
+        let says =
+            "“frog” has a habit: right in 9 of 9 seeds that drew it. It was probably not drawn in 3 of 12 seeds.";
+        assert_eq!(some.sentence().as_deref(), Some(says));
+        assert_eq!(WordSweep { drawn: vec![true; 12], ..some.clone() }.habit(), Habit::Accident);
+        let few = WordSweep { drawn: (0..12).map(|seed| seed < 2).collect(), ..some.clone() };
+        assert!(few.sentence().unwrap().contains("here 2 that drew it have a map."), "{:?}", few.sentence());
+        // Where none did, nothing is said, also where a version before this one counted them.
+        let none = WordSweep { neglected: Some(1.0), drawn: vec![false; 12], ..some };
+        assert_eq!((none.sentence(), none.habit()), (None, Habit::Few));
+        let json = serde_json::to_value(WordSweep { drawn: Vec::new(), ..none }).unwrap();
+        assert!(json.get("drawn").is_none());
+        assert_eq!(serde_json::from_value::<WordSweep>(json).unwrap().sentence(), None);
+    }
+
+    #[test]
+    fn a_relation_is_told_of_the_seeds_that_drew_both_things() {
+        let json = r#"{"subject": "apple", "relation": "left-of", "object": "frog", "agrees": 0.5, "fails": 0.25}"#;
+        let all: StatedSweep = serde_json::from_str(json).unwrap();
+        let says = "stated: apple left of frog: holds in 50 % of the seeds, fails in 25 %";
+        assert_eq!(all.sentence().as_deref(), Some(says));
+        let of = |seeds: usize, agrees: usize, fails: usize| {
+            StatedSweep { drawn: Some(StatedWhereDrawn { seeds, agrees, fails }), ..all.clone() }.sentence()
+        };
+        let says = "stated: apple left of frog: holds in 60 % of the 5 seeds that drew both, fails in 20 %";
+        assert_eq!(of(5, 3, 1).as_deref(), Some(says));
+        assert!(of(1, 1, 0).unwrap().contains("holds in 100 % of the 1 seed that drew both"));
+        assert_eq!(of(0, 0, 0), None);
     }
 
     #[test]
@@ -525,6 +663,11 @@ mod tests {
         let sweep = collector.finish();
         assert_eq!((sweep.seeds.as_slice(), sweep.filler_peak), (&[0, 1, 2, 3][..], Some(0.2)));
         assert_eq!((sweep.stated[0].agrees, sweep.stated[0].fails), (0.75, 0.25));
+        // No seed drew the dog, so that nothing is said of where it lies.
+        assert_eq!(sweep.stated[0].drawn, Some(StatedWhereDrawn { seeds: 0, agrees: 0, fails: 0 }));
+        assert_eq!((sweep.stated[0].sentence(), sweep.words[3].sentence()), (None, None));
+        assert_eq!((&sweep.words[0].drawn[..], &sweep.words[3].drawn[..]), (&[true; 4][..], &[false; 4][..]));
+        assert!(sweep.words[0].sentence().is_some() && sweep.words[1].drawn.is_empty());
         assert_eq!(
             (sweep.words[0].neglected, sweep.words[1].neglected, sweep.words[3].neglected),
             (Some(0.0), None, Some(1.0))

@@ -1,7 +1,7 @@
 //! One word against another: where the model looked more for the one or for the other, and what
 //! cutting each changes there.
 
-use super::region::{Place, Region};
+use super::region::{Place, shares_in};
 use crate::argument::VERSUS;
 use crate::figures::largest;
 use crate::heatmap::{self, Aggregate};
@@ -33,7 +33,8 @@ pub struct VersusPlace {
     pub place: String,
     /// Its share of the image, 0 to 1.
     pub area: f64,
-    /// The mean of each word's map there, in attention probability.
+    /// The share of the attention there that goes to each word, 0 to 1, as in
+    /// [`rank`](super::region::rank): before words compete.
     pub attention: [f64; 2],
     /// How much cutting each word changes the prediction there. It is the mean of its causal map,
     /// in shares of the mean square of the whole prediction. It is absent for a word that was not
@@ -66,29 +67,29 @@ pub fn versus(
     let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
     let map = minus(&each[0], &each[1]);
     let names = [words[0].label(), words[1].label()];
-    let in_region = |name: String, region: &Region| VersusPlace {
-        place: name,
-        area: region.weights().iter().map(|&part| f64::from(part)).sum::<f64>() / region.weights().len().max(1) as f64,
-        attention: [0, 1].map(|word| region.mean(&each[word])),
-        change: causal.map(|map| Some(region.mean(map?))),
-        share_of_change: causal.map(|map| Some(region.share(map?))),
+    let prevails = |word: usize| {
+        let sign: f32 = if word == 0 { 1.0 } else { -1.0 };
+        let top = largest(map.iter().map(|value| sign * value));
+        let inside = map.iter().map(|value| top > 0.0 && sign * value >= threshold * top).collect();
+        (format!("more to {}", names[word]), Place::Mask(inside, maps.grid))
     };
-    let places = match place {
-        Some((name, place)) => {
-            let region = place.on(maps.grid);
-            region.map(|region| in_region(name, &region)).into_iter().collect()
-        }
-        None => {
-            let prevails = |word: usize| {
-                let sign: f32 = if word == 0 { 1.0 } else { -1.0 };
-                let top = largest(map.iter().map(|value| sign * value));
-                let inside = map.iter().map(|value| top > 0.0 && sign * value >= threshold * top).collect();
-                let region = Place::Mask(inside, maps.grid).on(maps.grid)?;
-                Some(in_region(format!("more to {}", names[word]), &region))
-            };
-            [0, 1].into_iter().filter_map(prevails).collect()
-        }
+    let asked = match place {
+        Some((name, place)) => vec![(name, place.clone())],
+        None => [0, 1].map(prevails).into(),
     };
+    let mut places = Vec::new();
+    for (name, place) in asked {
+        let Some(region) = place.on(maps.grid) else { continue };
+        let here = shares_in(trace, how, &place)?;
+        let weights = region.weights();
+        places.push(VersusPlace {
+            place: name,
+            area: weights.iter().map(|&part| f64::from(part)).sum::<f64>() / weights.len().max(1) as f64,
+            attention: words.each_ref().map(|word| f64::from(here.of(&word.tokens))),
+            change: causal.map(|map| Some(region.mean(map?))),
+            share_of_change: causal.map(|map| Some(region.share(map?))),
+        });
+    }
     let change = causal[0].zip(causal[1]).map(|(a, b)| minus(a, b));
     Ok(Versus { words: names, grid: maps.grid, map, change, places })
 }

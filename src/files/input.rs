@@ -81,9 +81,25 @@ pub fn text(bytes: Vec<u8>) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
+/// The lines of `text`, whichever line ends it has: those of Unix, of Windows, or the lone returns
+/// of old spreadsheets.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let returns = !text.contains('\n');
+    text.split_terminator(move |c| c == '\n' || returns && c == '\r').map(|line| line.trim_end_matches('\r'))
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_end_as_any_system_ends_them() {
+        for text in ["a frog\na cat\n", "a frog\r\na cat\r\n", "a frog\ra cat\r", "a frog\na cat"] {
+            assert_eq!(lines(text).collect::<Vec<_>>(), ["a frog", "a cat"], "{text:?}");
+        }
+        assert_eq!(lines("a\n\nb").count(), 3);
+        assert_eq!(lines("").count(), 0);
+    }
 
     #[test]
     fn only_ordinary_files_are_opened_and_nothing_waits() {

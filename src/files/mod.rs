@@ -10,13 +10,16 @@ mod remove;
 mod staging;
 mod target;
 pub(crate) mod tensors;
+mod turn;
 
 pub(crate) use atomic::{Partial, unless_abandoned};
 pub use atomic::{abandon, check_writable, write_file, write_json, write_new_file};
-pub use input::{open, read, text};
+pub use input::{lines, open, read, text};
 pub(crate) use leftover::sweep;
 pub(crate) use names::{any_as_shown, as_shown};
 pub(crate) use own::page_mark;
 pub use own::{Form, MARK, is_own};
+pub(crate) use own::{has_fields, has_metadata};
 pub use staging::{Staging, link};
-pub use target::{Kind, Target, check_own, check_part, make_folder_of};
+pub use target::{Kind, Target, check_own, check_part, check_place, make_folder_of};
+pub(crate) use turn::Turn;

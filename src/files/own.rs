@@ -43,12 +43,11 @@ fn has_mark(path: &Path) -> io::Result<bool> {
         return Ok(serde_json::from_reader::<_, Marked>(file).is_ok_and(|json| !json.attnmap.is_empty()));
     }
     if head.starts_with(b"PK") {
-        // The comment of a zip file is its end.
         let end = file.seek(SeekFrom::End(0))?.saturating_sub(64);
         file.seek(SeekFrom::Start(end))?;
         let mut tail = Vec::new();
         file.read_to_end(&mut tail)?;
-        return Ok(tail.windows(ANY.len()).any(|part| part == ANY.as_bytes()));
+        return Ok(zip_comment(&tail).is_some_and(|comment| comment.starts_with(ANY.as_bytes())));
     }
     let head = String::from_utf8_lossy(&head);
     if head.starts_with("<svg ") {
@@ -93,6 +92,44 @@ impl Form {
 #[derive(serde::Deserialize)]
 struct Marked {
     attnmap: String,
+}
+
+/// The comment of the zip file that ends with `tail`: what stands behind its end record, as long as
+/// that says (APPNOTE.TXT 4.3.16).
+fn zip_comment(tail: &[u8]) -> Option<&[u8]> {
+    const RECORD: usize = 22;
+    let begins = |at: &usize| tail[*at..].starts_with(b"PK\x05\x06");
+    let ends = |at: &usize| {
+        let length = usize::from(u16::from_le_bytes([tail[at + RECORD - 2], tail[at + RECORD - 1]]));
+        at + RECORD + length == tail.len()
+    };
+    let last = tail.len().checked_sub(RECORD)?;
+    (0..=last).rev().filter(begins).find(ends).map(|at| &tail[at + RECORD..])
+}
+
+/// Whether the JSON file at `path` is an object with all of `fields`, as one of attnmap's without a
+/// mark is. One that is damaged counts: it begins as such a file does.
+pub(crate) fn has_fields(path: &Path, fields: &[&str]) -> bool {
+    let Ok(bytes) = super::read(path) else { return false };
+    match serde_json::from_slice::<serde_json::Value>(&bytes) {
+        Ok(value) => fields.iter().all(|field| value.get(field).is_some()),
+        Err(_) => bytes.starts_with(b"{"),
+    }
+}
+
+/// Whether the safetensors file at `path` has `field` in its metadata.
+pub(crate) fn has_metadata(path: &Path, field: &str) -> bool {
+    // As long as the format allows.
+    const LONGEST: u64 = 100_000_000;
+    let header = || -> io::Result<serde_json::Value> {
+        let mut file = File::open(path)?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length)?;
+        let mut header = Vec::new();
+        file.take(u64::from_le_bytes(length).min(LONGEST)).read_to_end(&mut header)?;
+        Ok(serde_json::from_slice(&header)?)
+    };
+    header().is_ok_and(|header| header["__metadata__"][field].is_string())
 }
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -148,6 +185,50 @@ mod tests {
             std::os::unix::fs::symlink(folder.path().join("a.json"), folder.path().join("link.json")).unwrap();
             assert!(!is_own(&folder.path().join("link.json")), "a link is the user's");
         }
+    }
+
+    #[test]
+    fn a_zip_file_says_it_in_its_comment_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.zip");
+        let zip = |name: &str, comment: &str| {
+            let mut end = b"PK\x05\x06".to_vec();
+            end.extend([0; 16]);
+            end.extend((comment.len() as u16).to_le_bytes());
+            [&b"PK\x03\x04"[..], &[0; 40], name.as_bytes(), &end, comment.as_bytes()].concat()
+        };
+        for (name, comment, own) in [
+            ("thesis.txt", MARK, true),
+            ("attnmap notes.txt", "", false),
+            ("attnmap notes.txt", "mine, of attnmap 1", false),
+        ] {
+            fs::write(&path, zip(name, comment)).unwrap();
+            assert_eq!(is_own(&path), own, "{name}: {comment}");
+        }
+        fs::write(&path, &zip("a", MARK)[..60]).unwrap();
+        assert!(!is_own(&path), "cut short");
+    }
+
+    #[test]
+    fn files_without_a_mark_are_known_by_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("evidence.json");
+        for (content, own) in [
+            (&br#"{"format_version": 2, "cut": "mask"}"#[..], true),
+            (br#"{"format_version": 2, "#, true),
+            (br#"{"mine": 1}"#, false),
+            (b"my notes", false),
+            (b"[1]", false),
+            (b"", false),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(has_fields(&path, &["format_version", "cut"]), own, "{content:?}");
+        }
+        let header = br#"{"__metadata__": {"cut": "mask"}}"#;
+        fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header].concat()).unwrap();
+        assert!(has_metadata(&path, "cut") && !has_metadata(&path, "words"));
+        fs::write(&path, b"my notes").unwrap();
+        assert!(!has_metadata(&path, "cut"));
     }
 
     #[test]

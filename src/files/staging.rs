@@ -92,7 +92,9 @@ impl<'a> Staging<'a> {
             let (path, name) = (entry.path(), inside.join(entry.file_name()));
             let to = self.path().join(&name);
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_folder && fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_some()) {
+            // A folder that cannot be read is the user's, and would be left behind.
+            let is_filled = is_folder && fs::read_dir(&path).map_err(Error::io(&path))?.next().is_some();
+            if is_filled {
                 self.carry(owns, &name)?;
             } else if !is_folder && owns(&name) || leftover::is_leftover(&entry) {
                 continue;

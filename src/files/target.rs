@@ -4,6 +4,7 @@
 //! (`--out`) and that has something of attnmap's own is refused, unless `--force` is given. A place
 //! that attnmap names itself counts up: `apple-0`, `apple-0-2`, `apple-0-3`.
 
+use super::atomic::check_writable;
 use super::own::{Form, is_own};
 use crate::argument::{Argument, FORCE, OUT};
 use crate::{Error, Result};
@@ -150,9 +151,10 @@ impl Target {
     /// of them and would stay.
     ///
     /// # Errors
-    /// [`Error::Argument`] on `out`; those of [`folder`](Self::folder).
+    /// [`Error::Argument`] on `out`; those of [`folder`](Self::folder) and of [`check_place`].
     pub fn room_for(&self, kind: &Kind, names: &[&str]) -> Result<()> {
         let place = self.folder(kind)?;
+        check_place(&place)?;
         if !(kind.is)(&place) {
             return Ok(());
         }
@@ -179,6 +181,32 @@ impl Target {
             }
         }
     }
+}
+
+/// Refuses a place for a new folder or file that cannot be made there, before long work whose
+/// outcome goes there.
+///
+/// # Errors
+/// [`Error::Argument`] on `out` where a file or a link to nothing stands in the way; [`Error::Io`]
+/// naming the folder that cannot be written.
+pub fn check_place(path: &Path) -> Result<()> {
+    let above = path.ancestors().skip(1).map(|folder| match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    });
+    for folder in above {
+        let refuse = |what: &str| Err(Error::argument(OUT, format!("{} {what}; choose another", folder.display())));
+        match fs::metadata(folder) {
+            Ok(found) if found.is_dir() => return check_writable(folder),
+            Ok(_) => return refuse("is no folder"),
+            Err(_) if fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink()) => {
+                return refuse("is a link to a place that is not there");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(folder)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to write a file at `path` where one is that attnmap did not write.

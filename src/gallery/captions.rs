@@ -3,17 +3,18 @@
 
 use super::quotes;
 use crate::argument::IMAGE;
-use crate::picture;
+use crate::picture::{self, Metadata};
 use crate::prompt::Syntax;
 use crate::{Error, Result, files};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Endings of picture files, in lower case.
 const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// Endings of the text file beside a picture, the first that is there.
+/// Endings of the text file beside a picture in lower case, the first that is there.
 const CAPTIONS: [&str; 2] = ["txt", "caption"];
 
 /// Lists that lie in the folder itself, as the hub's image folders have them.
@@ -37,6 +38,10 @@ pub struct Captioned {
     pub caption: Result<String, String>,
     /// How the caption is read, where the picture's own metadata says it.
     pub syntax: Syntax,
+    /// Seed of the noise, where the picture's own metadata says it.
+    pub seed: Option<u64>,
+    /// What the picture's own metadata says, where the caption is from there.
+    pub metadata: Option<Metadata>,
 }
 
 /// The pictures that `path` names with their captions, in order.
@@ -45,8 +50,8 @@ pub struct Captioned {
 /// list names. A caption is the text of the `.txt` or `.caption` file beside a picture. Else it is
 /// that of the folder's `metadata.jsonl` or `metadata.csv`, else what the picture's own metadata
 /// says. A list is a `.txt` file with a picture per line, or a `.csv` or `.jsonl` file. Those have
-/// a column of pictures (`file_name`) and one of captions (`text`). Without `metadata` nothing is
-/// taken from the pictures themselves.
+/// a column of pictures (`file_name`) and one of captions (`text`). A picture stands there as often
+/// as rows of a list name it. Without `metadata` nothing is taken from the pictures themselves.
 ///
 /// # Errors
 /// [`Error::Argument`] on `IMAGE` for a folder without pictures and for a list that cannot be read.
@@ -56,19 +61,22 @@ pub fn read_captioned(path: &Path, metadata: bool) -> Result<Vec<Captioned>> {
         true => {
             let lists = LISTS.map(|name| path.join(name)).into_iter().find(|list| list.is_file());
             let listed = lists.map(|list| read_list(&list)).transpose()?.unwrap_or_default();
-            let mut pictures = pictures_in(path)?;
+            let unlisted = pictures_in(path)?.into_iter().map(|picture| (picture, Vec::new()));
+            let mut pictures: BTreeMap<PathBuf, Vec<Option<String>>> = unlisted.collect();
             // A row may name a picture of a folder within.
-            let is_picture = |picture: &&PathBuf| PICTURES.contains(&ending(picture).as_str()) && picture.is_file();
-            pictures.extend(listed.iter().map(|(picture, _)| picture).filter(is_picture).cloned());
-            pictures.sort();
-            pictures.dedup();
-            let captions: BTreeMap<PathBuf, String> =
-                listed.into_iter().filter_map(|(picture, caption)| Some((picture, caption?))).collect();
-            let found = pictures.into_iter().map(|picture| {
-                let caption = captions.get(&picture).cloned();
-                (picture, caption)
-            });
-            (true, found.collect())
+            let is_picture = |picture: &Path| PICTURES.contains(&ending(picture).as_str()) && picture.is_file();
+            for (picture, caption) in listed {
+                if pictures.contains_key(&picture) || is_picture(&picture) {
+                    pictures.entry(picture).or_default().push(caption);
+                }
+            }
+            let mut found = Vec::new();
+            for (picture, mut rows) in pictures {
+                let last = rows.pop().flatten();
+                found.extend(rows.into_iter().map(|caption| (picture.clone(), caption)));
+                found.push((picture, last));
+            }
+            (true, found)
         }
         false => (false, read_list(path)?),
     };
@@ -81,7 +89,9 @@ pub fn read_captioned(path: &Path, metadata: bool) -> Result<Vec<Captioned>> {
     if listed.len() > MOST {
         return Err(refuse(format!("{} pictures are more than {MOST}; give a part of them", listed.len())));
     }
-    Ok(listed.into_iter().map(|(picture, caption)| captioned(picture, caption, metadata)).collect())
+    let mut texts = TextFiles::default();
+    let found = listed.into_iter().map(|(picture, caption)| captioned(picture, caption, metadata, &mut texts));
+    Ok(found.collect())
 }
 
 /// Whether `path` names many pictures: a folder, or a list.
@@ -108,10 +118,15 @@ fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The caption of `picture`: the file beside it, what the list `said`, or its metadata.
-fn captioned(picture: PathBuf, said: Option<String>, metadata: bool) -> Captioned {
-    let beside = CAPTIONS.map(|ending| picture.with_extension(ending)).into_iter().find(|file| file.is_file());
-    let plain = |caption| Captioned { picture: picture.clone(), caption, syntax: Syntax::default() };
-    if let Some(file) = beside {
+fn captioned(picture: PathBuf, said: Option<String>, metadata: bool, texts: &mut TextFiles) -> Captioned {
+    let plain = |caption| Captioned {
+        picture: picture.clone(),
+        caption,
+        syntax: Syntax::default(),
+        seed: None,
+        metadata: None,
+    };
+    if let Some(file) = texts.beside(&picture) {
         return plain(caption_file(&file));
     }
     if let Some(said) = said {
@@ -121,10 +136,59 @@ fn captioned(picture: PathBuf, said: Option<String>, metadata: bool) -> Captione
         return plain(Err("no caption: no .txt file lies beside it".into()));
     }
     match files::read(&picture).map_err(|error| error.to_string()).and_then(|bytes| picture::metadata(&bytes)) {
-        Ok(Some(found)) => Captioned { picture, caption: Ok(found.prompt), syntax: found.syntax },
+        Ok(Some(found)) => Captioned {
+            picture,
+            caption: Ok(found.prompt.clone()),
+            syntax: found.syntax,
+            seed: found.seed,
+            metadata: Some(found),
+        },
         Ok(None) => plain(Err("no caption: no .txt file lies beside it, and its metadata has none".into())),
         Err(reason) => plain(Err(format!("no caption: no .txt file lies beside it, and {reason}"))),
     }
+}
+
+/// The names of text files in one folder by their stems and their endings in lower case.
+type TextNames = HashMap<(OsString, &'static str), PathBuf>;
+
+/// The text files beside pictures. A folder is read once, and only where one is missing whose
+/// ending is in lower case.
+#[derive(Default)]
+struct TextFiles {
+    folders: HashMap<PathBuf, TextNames>,
+}
+
+impl TextFiles {
+    /// The text file beside `picture`, whichever case its ending has.
+    fn beside(&mut self, picture: &Path) -> Option<PathBuf> {
+        CAPTIONS.into_iter().find_map(|ending| {
+            let usual = picture.with_extension(ending);
+            if usual.is_file() { Some(usual) } else { self.in_other_case(picture, ending) }
+        })
+    }
+
+    fn in_other_case(&mut self, picture: &Path, ending: &'static str) -> Option<PathBuf> {
+        let folder = picture.parent()?;
+        let names = self.folders.entry(folder.to_owned()).or_insert_with(|| text_names(folder));
+        let name = names.get(&(picture.file_stem()?.to_owned(), ending))?;
+        Some(picture.with_file_name(name)).filter(|file| file.is_file())
+    }
+}
+
+fn text_names(folder: &Path) -> TextNames {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut found = TextNames::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = PathBuf::from(entry.file_name());
+        let kind = CAPTIONS.into_iter().find(|kind| *kind == ending(&name));
+        let Some((stem, kind)) = name.file_stem().map(OsString::from).zip(kind) else { continue };
+        let first = found.entry((stem, kind)).or_insert_with(|| name.clone());
+        // The same one, whatever order the folder has.
+        if name < *first {
+            *first = name;
+        }
+    }
+    found
 }
 
 fn caption_file(file: &Path) -> Result<String, String> {
@@ -157,7 +221,7 @@ fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut found = Vec::new();
     match ending(list).as_str() {
         "jsonl" => {
-            for (at, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
+            for (at, row) in files::lines(text).enumerate().filter(|(_, row)| !row.trim().is_empty()) {
                 let Ok(Value::Object(row)) = serde_json::from_str(row) else {
                     return Err(line(at + 1, "not a JSON object"));
                 };
@@ -188,7 +252,7 @@ fn read_list(list: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
             }
         }
         _ => {
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let lines = files::lines(text).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             found.extend(lines.map(|name| (folder.join(name), None)));
         }
     }
@@ -240,11 +304,45 @@ mod tests {
         let found = read(&at("list.csv"));
         // A file beside a picture comes first.
         assert_eq!((found[0].1.as_deref(), found.len()), (Ok("an apple"), 2));
+        // A picture of several rows has a caption of each, in a folder as in a list.
+        fs::write(at("metadata.jsonl"), [row("c.webp", "a fox"), row("./c.webp", "a cat")].concat()).unwrap();
+        let of_folder = read(folder.path());
+        let of_folder: Vec<_> = of_folder.iter().filter(|(name, _)| name == "c.webp").collect();
+        let of_list = read(&at("metadata.jsonl"));
+        assert_eq!(of_folder, of_list.iter().collect::<Vec<_>>());
+        assert_eq!(
+            of_list.iter().filter_map(|(_, caption)| caption.as_deref().ok()).collect::<Vec<_>>(),
+            ["a fox", "a cat"]
+        );
         // Spreadsheets end rows with empty fields.
         fs::write(at("list.csv"), "caption,image\n\"a, b\",c.webp,,\n").unwrap();
         assert_eq!(read(&at("list.csv"))[0].1.as_deref(), Ok("a, b"));
         fs::write(at("list.txt"), "# some\na.JPG\n\nb.png\n").unwrap();
         assert_eq!(read(&at("list.txt")).len(), 2);
+    }
+
+    #[test]
+    fn endings_are_read_in_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        for (picture, texts) in [
+            ("A.PNG", &[("A.TXT", "a frog")][..]),
+            ("b.jpg", &[("b.Caption", "a fox")]),
+            ("c.png", &[("c.caption", "a cat"), ("c.Txt", "an owl")]),
+            ("d.e.webp", &[("d.e.tXT", "a hat"), ("d.TXT", "a stone")]),
+        ] {
+            write(picture, "x");
+            texts.iter().for_each(|(name, text)| write(name, text));
+        }
+        let found = read(folder.path());
+        let captions: Vec<&str> = found.iter().filter_map(|(_, caption)| caption.as_deref().ok()).collect();
+        assert_eq!(captions, ["a frog", "a fox", "an owl", "a hat"], "{found:?}");
+        write("list.txt", "b.jpg\nA.PNG\n");
+        let found = read(&folder.path().join("list.txt"));
+        assert_eq!(
+            found.iter().filter_map(|(_, caption)| caption.as_deref().ok()).collect::<Vec<_>>(),
+            ["a fox", "a frog"]
+        );
     }
 
     #[test]

@@ -62,10 +62,28 @@ pub struct Cell {
     /// The picture that is looked at, where none is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look: Option<PictureLook>,
+    /// Other ways to this image in a gallery that leaves words out: two prompts without a word may
+    /// be one.
+    #[serde(default)]
+    pub also: Vec<Origin>,
     /// Seed of the noise.
     pub seed: u64,
     /// Place in the gallery.
     pub order: usize,
+}
+
+/// How a cell's prompt came about; each field as in [`Cell`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The prompt as it stood in the list.
+    pub base: String,
+    /// What was replaced.
+    pub replaced: String,
+    /// Which words were given a weight.
+    pub weighted: String,
+    /// What was left out of the prompt.
+    pub without: String,
 }
 
 impl Serialize for Cell {
@@ -132,6 +150,9 @@ impl Serialize for Cell {
         }
         if let Some(look) = &self.look {
             map.serialize_entry("look", look)?;
+        }
+        if !self.also.is_empty() {
+            map.serialize_entry("also", &self.also)?;
         }
         map.serialize_entry("seed", &self.seed)?;
         map.serialize_entry("order", &self.order)?;
@@ -238,20 +259,49 @@ impl Cell {
 
     /// Without what says only how it came into the gallery.
     fn unplaced(&self) -> Self {
-        let none = String::new;
-        Self { order: 0, base: none(), replaced: none(), weighted: none(), without: none(), ..self.clone() }
+        self.come_by(Origin::default(), 0, Vec::new())
+    }
+
+    /// This cell with other ways into the gallery.
+    fn come_by(&self, origin: Origin, order: usize, also: Vec<Origin>) -> Self {
+        let Origin { base, replaced, weighted, without } = origin;
+        Self { base, replaced, weighted, without, order, also, ..self.clone() }
+    }
+
+    fn origin(&self) -> Origin {
+        let Self { base, replaced, weighted, without, .. } = self.clone();
+        Origin { base, replaced, weighted, without }
+    }
+
+    /// Every way in which it came into the gallery, its own first.
+    pub(super) fn origins(&self) -> Vec<Origin> {
+        std::iter::once(self.origin()).chain(self.also.iter().cloned()).collect()
+    }
+
+    /// Takes in how `other`, the same image, came into the gallery.
+    pub(super) fn came_also_as(&mut self, other: &Self) {
+        for origin in other.origins() {
+            if !self.origins().contains(&origin) {
+                self.also.push(origin);
+            }
+        }
     }
 
     /// This cell, come into the gallery as `other` did.
     pub(super) fn placed_as(&self, other: &Self) -> Self {
-        let Self { order, base, replaced, weighted, without, .. } = other.clone();
-        Self { order, base, replaced, weighted, without, ..self.clone() }
+        self.come_by(other.origin(), other.order, other.also.clone())
     }
 
-    /// Whether this cell is `whole` with something left out of its prompt.
-    pub(super) fn is_part_of(&self, whole: &Self) -> bool {
-        let plain = |cell: &Self| Self { prompt: String::new(), without: String::new(), order: 0, ..cell.clone() };
-        !self.without.is_empty() && whole.without.is_empty() && plain(self) == plain(whole)
+    /// Whether this cell, come into the gallery as `origin` says, is `whole` with something left
+    /// out of its prompt.
+    pub(super) fn is_part_of(&self, origin: &Origin, whole: &Self) -> bool {
+        let of_whole = Origin { without: String::new(), ..origin.clone() };
+        // Named concepts are those that its prompt still has.
+        let plain = |cell: &Self| {
+            let concepts = cell.concepts.as_ref().map(|_| Vec::new());
+            Self { prompt: String::new(), concepts, ..cell.unplaced() }
+        };
+        !origin.without.is_empty() && whole.origins().contains(&of_whole) && plain(self) == plain(whole)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::argument::OUT;
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};
 use crate::report::sweep_document;
-use crate::{Result, files, plural};
+use crate::{Result, files, percent, plural};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeMap;
@@ -65,9 +65,9 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
 fn row(word: &Covered) -> String {
     let none = || "–".to_owned();
     let found = if word.judged == 0 { none() } else { format!("{} of {}", word.found, word.judged) };
-    let centre = word.centre.map_or_else(none, |at| format!("{:.2}, {:.2}", at.x, at.y));
-    let scatter = word.scatter.map_or_else(none, |scatter| format!("{scatter:.2}"));
-    let area = word.area.map_or_else(none, crate::percent);
+    let centre = word.centre.map_or_else(none, |at| format!("{}, {}", percent(at.x), percent(at.y)));
+    let scatter = word.scatter.map_or_else(none, percent);
+    let area = word.area.map_or_else(none, percent);
     let little = if word.role == Role::Content { "" } else { " class=\"little\"" };
     let dots: String = word
         .centres

@@ -11,6 +11,7 @@ use crate::run::Run;
 use crate::{Result, report};
 use image::RgbImage;
 use serde::Serialize;
+use std::fmt;
 use std::path::Path;
 
 /// How many of a gallery's images are as expected.
@@ -20,6 +21,30 @@ pub struct Expected {
     pub met: usize,
     /// Cells that do not.
     pub unmet: usize,
+    /// Cells to which none applies, as their prompts lack the words.
+    pub without: usize,
+}
+
+impl Expected {
+    /// Counts a cell that is as expected or not, or to which nothing applies.
+    pub(super) fn count(&mut self, met: Option<bool>) {
+        *match met {
+            Some(true) => &mut self.met,
+            Some(false) => &mut self.unmet,
+            None => &mut self.without,
+        } += 1;
+    }
+}
+
+impl fmt::Display for Expected {
+    /// `7 as expected, 1 not`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as expected, {} not", self.met, self.unmet)?;
+        match self.without {
+            0 => Ok(()),
+            without => write!(f, ", {without} without those words"),
+        }
+    }
 }
 
 /// Judges the finished cells of `shard` in `folder` by the expectations of `plan`. Those that were
@@ -48,8 +73,7 @@ pub fn judge(
             }
             loaded.as_ref().map_or(Ok(Vec::new()), |(_, pipeline)| pipeline.look_for(image, things))
         };
-        let unmet = judge_cell(&folder.join(CELLS).join(cell.name()), expect, &mut look)?;
-        *(if unmet { &mut counts.unmet } else { &mut counts.met }) += 1;
+        counts.count(judge_cell(&folder.join(CELLS).join(cell.name()), expect, &mut look)?);
     }
     Ok(counts)
 }
@@ -57,8 +81,8 @@ pub fn judge(
 /// Looks for things in an image.
 pub(super) type Finder<'a> = dyn FnMut(&RgbImage, &[String]) -> Result<Vec<Sighting>> + 'a;
 
-/// Whether the cell in `folder` does not meet `expect`.
-pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Finder) -> Result<bool> {
+/// Whether the cell in `folder` meets what applies to it of `expect`; `None` where nothing does.
+pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Finder) -> Result<Option<bool>> {
     let Run { folder, mut record } = Run::open(folder)?;
     if !expect.are_of(&record.expectations) {
         let run = Run { folder, record };
@@ -72,5 +96,6 @@ pub(super) fn judge_cell(folder: &Path, expect: &Expectations, look: &mut Finder
         record.write(&run.folder)?;
         report::write(&run.folder)?;
     }
-    Ok(record.expectations.iter().any(|outcome| outcome.met == Some(false)))
+    let told: Vec<bool> = record.expectations.iter().filter_map(|outcome| outcome.met).collect();
+    Ok((!told.is_empty()).then(|| told.into_iter().all(|met| met)))
 }

@@ -5,9 +5,13 @@ use super::cell::Cell;
 use super::cell_files::FILE;
 use crate::argument::OUT;
 use crate::files;
+use crate::run::RunRecord;
 use crate::{Error, Result};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 /// The page.
 pub(super) const INDEX: &str = "index.html";
@@ -55,7 +59,38 @@ pub(super) fn is_gallery(folder: &Path) -> bool {
     is_settled(folder) || cells.map(|cell| cell.path()).any(|cell| cell.join(FILE).is_file())
 }
 
-/// Whether the gallery in `folder` has `cell`.
+/// Whether the gallery in `folder` has `cell`, whole.
 pub(super) fn is_finished(folder: &Path, cell: &Cell) -> bool {
-    folder.join(CELLS).join(cell.name()).join(FILE).is_file()
+    is_whole(&folder.join(CELLS).join(cell.name()))
+}
+
+/// Whether the cell in the folder `place` is whole: its numbers can be read, and its picture ends
+/// as pictures do.
+pub(super) fn is_whole(place: &Path) -> bool {
+    let reads = || serde_json::from_slice::<IgnoredAny>(&files::read(&place.join(FILE)).ok()?).ok();
+    place.join(FILE).is_file() && reads().is_some() && RunRecord::read(place).is_ok() && ends(&place.join("image.png"))
+}
+
+/// Whether the PNG file at `path` has its end.
+fn ends(path: &Path) -> bool {
+    const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let tail = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(-(END.len() as i64)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    tail().is_ok_and(|tail| tail == END)
+}
+
+/// The folders of cells in the gallery in `folder` that are damaged. The page leaves them out, and
+/// they are made again with the gallery.
+pub fn damaged_cells(folder: &Path) -> Vec<PathBuf> {
+    let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let shown = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'));
+    let mut damaged: Vec<PathBuf> =
+        cells.filter(shown).filter(|path| path.join(FILE).is_file() && !is_whole(path)).collect();
+    damaged.sort();
+    damaged
 }

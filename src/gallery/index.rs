@@ -1,8 +1,8 @@
 //! The gallery's page, made from whatever cells are there.
 
 use super::cell_files::{CellFacts, FILE};
-use super::folder::{CELLS, FAILURES, Failure, INDEX};
-use super::index_cell::{CHANGED, IndexCell};
+use super::folder::{CELLS, FAILURES, Failure, INDEX, is_whole};
+use super::index_cell::{CHANGED, IndexCell, WithoutWord};
 use super::index_page::index_page;
 use crate::argument;
 use crate::evidence::changed_share;
@@ -13,7 +13,6 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,7 +40,8 @@ fn read_new(folder: &Path, known: &mut HashMap<String, IndexCell>) -> Result<()>
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
             continue;
         };
-        if known.contains_key(name) {
+        // A damaged cell must not stop all others.
+        if known.contains_key(name) || !is_whole(&path) {
             continue;
         }
         let Ok(bytes) = files::read(&path.join(FILE)) else { continue };
@@ -59,18 +59,27 @@ fn add_changes(folder: &Path, cells: &mut HashMap<String, IndexCell>) {
         let bytes = files::read(&folder.join(CELLS).join(&cell.name).join("image.png")).ok()?;
         Some(image::load_from_memory(&bytes).ok()?.to_rgb8())
     };
-    let whole: Vec<&IndexCell> = cells.values().filter(|cell| cell.facts.cell.without.is_empty()).collect();
-    let missing = cells.values().filter(|cell| !cell.facts.cell.without.is_empty() && cell.changed.is_none());
-    let change = |cell: &IndexCell| -> Option<(String, f64)> {
-        let whole = whole.iter().find(|whole| cell.facts.cell.is_part_of(&whole.facts.cell))?;
+    let is_whole = |cell: &&IndexCell| cell.facts.cell.origins().iter().any(|origin| origin.without.is_empty());
+    let wholes: Vec<&IndexCell> = cells.values().filter(is_whole).collect();
+    let change = |(cell, place): (&IndexCell, usize)| -> Option<(String, usize, f64)> {
+        let origin = &cell.left_out[place].origin;
+        let whole = wholes.iter().find(|whole| cell.facts.cell.is_part_of(origin, &whole.facts.cell))?;
         let (own, whole) = (image(cell)?, image(whole)?);
-        (own.dimensions() == whole.dimensions()).then(|| (cell.name.clone(), changed_share(&whole, &own)))
+        (own.dimensions() == whole.dimensions()).then(|| (cell.name.clone(), place, changed_share(&whole, &own)))
     };
-    let found: Vec<(String, f64)> = missing.collect::<Vec<_>>().into_par_iter().filter_map(change).collect();
-    for (name, share) in found {
+    let missing: Vec<(&IndexCell, usize)> = cells
+        .values()
+        .flat_map(|cell| (0..cell.left_out.len()).map(move |place| (cell, place)))
+        .filter(|(cell, place)| cell.left_out[*place].changed.is_none())
+        .collect();
+    let found: Vec<(String, usize, f64)> = missing.into_par_iter().filter_map(change).collect();
+    for (name, place, share) in found {
         if let Some(cell) = cells.get_mut(&name) {
-            cell.changed = Some(share);
-            cell.numbers.push((CHANGED.to_owned(), share));
+            cell.left_out[place].changed = Some(share);
+            // The page has one number per image: that of the first way.
+            if place == 0 {
+                cell.numbers.push((CHANGED.to_owned(), share));
+            }
         }
     }
 }
@@ -118,6 +127,8 @@ pub struct LiveIndex {
 pub struct LeftOut {
     /// Its folder's name under `cells/`.
     pub cell: String,
+    /// The prompt that it was left out of, as it stood in the list.
+    pub base: String,
     /// The word or tag that was left out.
     pub without: String,
     /// Which share of the image changes by it, 0 to 1; absent where the whole cell is not there.
@@ -127,13 +138,16 @@ pub struct LeftOut {
 impl LiveIndex {
     /// The cells of which something was left out, in order, as they were read last.
     pub fn left_out(&self) -> Vec<LeftOut> {
-        let cells: Vec<&IndexCell> = self.known.values().filter(|cell| !cell.facts.cell.without.is_empty()).collect();
-        let left_out = |cell: &IndexCell| LeftOut {
-            cell: cell.name.clone(),
-            without: cell.facts.cell.without.clone(),
-            changed: cell.changed,
+        let told = |cell: &IndexCell| -> Vec<LeftOut> {
+            let one = |part: &WithoutWord| LeftOut {
+                cell: cell.name.clone(),
+                base: part.origin.base.clone(),
+                without: part.origin.without.clone(),
+                changed: part.changed,
+            };
+            cell.left_out.iter().map(one).collect()
         };
-        in_order(cells).into_iter().map(left_out).collect()
+        in_order(self.known.values().collect()).into_iter().flat_map(told).collect()
     }
 
     /// The least time from one page to the next.
@@ -164,7 +178,7 @@ impl LiveIndex {
         let began = Instant::now();
         files::check_own(&self.folder.join(INDEX), argument::INDEX)?;
         // Whoever writes last has read last: no page leaves out a cell that an earlier page had.
-        let _turn = Turn::wait(&self.folder);
+        let _turn = files::Turn::wait(&self.folder.join(super::batch::FILE));
         read_new(&self.folder, &mut self.known)?;
         add_changes(&self.folder, &mut self.known);
         let (cells, failures) = (in_order(self.known.values().cloned().collect()), read_failures(&self.folder));
@@ -173,33 +187,5 @@ impl LiveIndex {
         files::write_file(&self.folder.join(INDEX), |out| out.write_all(html.as_bytes()))?;
         self.written = Some((Instant::now(), began.elapsed()));
         Ok(cells.len())
-    }
-}
-
-/// The turn of one writer among several processes, and machines that share the folder; given back
-/// on drop.
-struct Turn(Option<File>);
-
-impl Turn {
-    /// Waits for the others, a while: a lock that is never given back must not stop a gallery.
-    fn wait(folder: &Path) -> Self {
-        const LONGEST: Duration = Duration::from_secs(20);
-        // Open for writing, which network file systems want for a lock; nothing is written.
-        let file = File::options().read(true).write(true).open(folder.join(super::batch::FILE)).ok();
-        let began = Instant::now();
-        while let Some(Err(TryLockError::WouldBlock)) = file.as_ref().map(File::try_lock) {
-            if began.elapsed() > LONGEST {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self(file)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // Where it was not locked there is nothing to give back.
-        self.0.as_ref().map(File::unlock);
     }
 }

@@ -1,6 +1,7 @@
 //! A cell as the gallery's page needs it: its numbers by name, its words, and what stands out of
 //! it.
 
+use super::cell::Origin;
 use super::cell_files::CellFacts;
 use crate::facts::Facts;
 use crate::run::RunRecord;
@@ -21,13 +22,21 @@ pub struct IndexCell {
     pub numbers: Vec<(String, f64)>,
     /// What was expected of it, and whether that is so; absent where it says nothing of this image.
     pub expected: Vec<(String, Option<bool>)>,
-    /// Of a cell without a word or tag: which share of the image changes by it; unknown without the
-    /// whole cell.
-    pub changed: Option<f64>,
+    /// Of a cell without a word or tag: what was left out, in each way in which it came about.
+    pub left_out: Vec<WithoutWord>,
     /// Its words in the order of the maps.
     pub words: Vec<IndexWord>,
     /// What stands out of it: per finding its kind, a place in `NOTES`, and a sentence.
     pub notes: Vec<(usize, String)>,
+}
+
+/// What was left out of a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithoutWord {
+    /// How the cell's prompt came about.
+    pub origin: Origin,
+    /// Which share of the image changes by it, 0 to 1; unknown without the whole cell.
+    pub changed: Option<f64>,
 }
 
 /// A word of a cell.
@@ -91,7 +100,9 @@ impl IndexCell {
         facts.cell.sampling.steps = Some(record.settings.steps());
         facts.cell.sampling.guidance = Some(record.settings.guidance());
         let size = (record.image.width, record.image.height);
-        Self { name, facts, size, numbers, expected, changed: None, words, notes }
+        let origins = facts.cell.origins().into_iter().filter(|origin| !origin.without.is_empty());
+        let left_out = origins.map(|origin| WithoutWord { origin, changed: None }).collect();
+        Self { name, facts, size, numbers, expected, left_out, words, notes }
     }
 }
 

@@ -22,7 +22,10 @@ const AXES: [Axis; 16] = [
     ("base", |cell| cell.facts.cell.base.clone()),
     ("replaced", |cell| cell.facts.cell.replaced.clone()),
     ("weighted", |cell| cell.facts.cell.weighted.clone()),
-    ("without", |cell| cell.facts.cell.without.clone()),
+    ("without", |cell| {
+        let without: Vec<&str> = cell.left_out.iter().map(|part| part.origin.without.as_str()).collect();
+        without.join(" / ")
+    }),
     ("negative", |cell| cell.facts.cell.sampling.negative.clone().unwrap_or_default()),
     ("model", |cell| cell.facts.cell.checkpoint_label()),
     ("lora", |cell| cell.facts.cell.lora_label()),
@@ -136,7 +139,7 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usi
             json!([
                 cell.name,
                 texts,
-                asked.seed,
+                exact(asked.seed),
                 asked.sampling.steps,
                 asked.sampling.guidance,
                 rounded(f64::from(cell.facts.top)),
@@ -158,8 +161,8 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usi
                 .filter(|said| !said.ends_with(" false"))
                 .collect();
             json!({
-                "prompt": cell.prompt, "seed": cell.seed, "model": cell.checkpoint_label(), "lora": cell.lora_label(),
-                "asked": said, "error": failure.error,
+                "prompt": cell.prompt, "seed": exact(cell.seed), "model": cell.checkpoint_label(),
+                "lora": cell.lora_label(), "asked": said, "error": failure.error,
             })
         })
         .collect();
@@ -173,6 +176,11 @@ pub fn index_page(cells: &[IndexCell], failures: &[Failure], planned: Option<usi
         "coverage": cells.iter().any(|cell| cell.facts.cell.look.is_some()).then_some(super::coverage_page::PAGE),
     });
     gallery_document(&format!("{} · attnmap", plural(cells.len(), "image")), &embed_json(&data))
+}
+
+/// A seed as the page holds it: in digits where its numbers have too few bits.
+fn exact(seed: u64) -> Value {
+    if seed < 1 << f64::MANTISSA_DIGITS { json!(seed) } else { json!(seed.to_string()) }
 }
 
 /// Four significant digits; `null` for what is no number.

@@ -10,11 +10,12 @@ use super::expect::{Expected, judge_cell};
 use super::folder::{CELLS, FAILURES, Failure, MAKING, is_finished, is_gallery};
 use super::index::write_index;
 use super::make::{GalleryEvent, GalleryOutcome, check_digest, place_cell};
-use crate::argument::IMAGE;
+use crate::argument::{IMAGE, OUT};
 use crate::facts::Coverage;
 use crate::facts::expect::Expectations;
 use crate::files::{self, Partial};
 use crate::heatmap::{self, Aggregate};
+use crate::picture::{METADATA_KEY, Metadata};
 use crate::pipeline::{CheckpointChoice, LookOptions, Pipeline, RecordOptions};
 use crate::prompt::Syntax;
 use crate::render::Display;
@@ -35,7 +36,7 @@ pub const COVERAGE: &str = "coverage.json";
 pub struct Looks<'a> {
     /// The checkpoint as it was chosen; the pipeline is of it.
     pub choice: &'a CheckpointChoice,
-    /// Levels, seed and how captions are read that do not say it themselves.
+    /// Levels; seed, and how captions are read, of pictures that do not say it themselves.
     pub options: LookOptions,
     /// Rows and columns that all pictures are shown at; near the checkpoint's own where `None`.
     pub size: Option<Grid>,
@@ -74,6 +75,7 @@ impl Looks<'_> {
         syntax.emphasis |= captioned.syntax.emphasis;
         syntax.long |= captioned.syntax.long;
         let sampling = Sampling {
+            negative: captioned.metadata.as_ref().and_then(|metadata| metadata.negative.clone()),
             emphasis: Some(syntax.emphasis),
             long: Some(syntax.long),
             size: self.size.map(|size| [size.height, size.width]),
@@ -93,7 +95,7 @@ impl Looks<'_> {
                 levels: self.options.levels.clone(),
                 by: self.by,
             }),
-            seed: self.options.seed,
+            seed: captioned.seed.unwrap_or(self.options.seed),
             order,
             ..Cell::default()
         }
@@ -105,8 +107,9 @@ impl Looks<'_> {
     /// it returns how many pictures are as expected.
     ///
     /// # Errors
-    /// [`Error::Argument`] when cells of other weights are there; [`Error::Io`] when the folder
-    /// cannot be written; [`Error::Interrupted`] when `progress` breaks.
+    /// [`Error::Argument`] when cells of other weights are there, or a table of the user's;
+    /// [`Error::Io`] when the folder cannot be written; [`Error::Interrupted`] when `progress`
+    /// breaks.
     pub fn make(
         &self,
         folder: &Path,
@@ -114,6 +117,7 @@ impl Looks<'_> {
         pipeline: &Pipeline,
         progress: &mut dyn FnMut(GalleryEvent) -> ControlFlow<()>,
     ) -> Result<(GalleryOutcome, Coverage, Expected)> {
+        check_coverage(folder)?;
         // Removed when this ends, and by the interrupt handler. Two processes may look at the same.
         let making = Partial::beside(&folder.join(MAKING));
         for path in [making.path(), folder.join(CELLS).as_path()] {
@@ -145,8 +149,9 @@ impl Looks<'_> {
                         true => false,
                         false => true,
                     };
+                    let looked_at = (&cell, captioned.metadata.as_ref());
                     let made =
-                        if done { self.look(folder, &making, &cell, &image, pipeline, &mut tell) } else { Ok(()) };
+                        if done { self.look(folder, &making, looked_at, &image, pipeline, &mut tell) } else { Ok(()) };
                     let complete = made.and_then(|()| self.complete(folder, &cell, pipeline, &mut expected));
                     (cell, complete.map(|()| done))
                 }
@@ -183,8 +188,8 @@ impl Looks<'_> {
         let place = folder.join(CELLS).join(cell.name());
         place_anew(&place, cell)?;
         if let Some(expect) = self.expect {
-            let unmet = judge_cell(&place, expect, &mut |image, things| pipeline.look_for(image, things))?;
-            *(if unmet { &mut expected.unmet } else { &mut expected.met }) += 1;
+            let met = judge_cell(&place, expect, &mut |image, things| pipeline.look_for(image, things))?;
+            expected.count(met);
         }
         if let Some((threshold, files)) = self.regions {
             let run = Run::open(&place)?;
@@ -220,12 +225,13 @@ impl Looks<'_> {
         Ok((self.cell(captioned, caption, hex, order), image))
     }
 
-    /// Looks at one picture and puts its run into the gallery.
+    /// Looks at one picture and puts its run into the gallery, with what the picture's own metadata
+    /// says where the caption is from there.
     fn look(
         &self,
         folder: &Path,
         making: &Partial,
-        cell: &Cell,
+        (cell, metadata): (&Cell, Option<&Metadata>),
         image: &image::RgbImage,
         pipeline: &Pipeline,
         tell: &mut dyn FnMut(GalleryEvent) -> Result<()>,
@@ -235,7 +241,7 @@ impl Looks<'_> {
             None => pipeline.fit_picture(image, IMAGE)?,
         };
         pipeline.check_size(size)?;
-        let options = LookOptions { syntax: cell.sampling.syntax(), ..self.options.clone() };
+        let options = LookOptions { syntax: cell.sampling.syntax(), seed: cell.seed, ..self.options.clone() };
         let run = pipeline.look_run(size, &options);
         let prompt = pipeline.prompt(&cell.prompt, &run)?;
         let image = picture::resize(image, size.width as u32, size.height as u32);
@@ -256,6 +262,10 @@ impl Looks<'_> {
         let mut settings = pipeline.look_settings(&options, size);
         let file = cell.look.as_ref().map(|look| look.picture.display().to_string()).unwrap_or_default();
         settings.picture = Some(file.clone());
+        if let Some(metadata) = metadata {
+            let record = serde_json::to_value(metadata).expect("plain data has a JSON form");
+            settings.more.insert(METADATA_KEY.into(), record);
+        }
         let words = PromptInfo::from(&prompt).by(self.by).words;
         let new = NewRun {
             kind: RunKind::Trace,
@@ -268,8 +278,8 @@ impl Looks<'_> {
             },
             by: self.by,
             settings,
-            negative: None,
-            command: self.command(cell, &file),
+            negative: cell.sampling.negative.clone(),
+            command: self.command(cell, &file, metadata),
             expect: None,
             cut_off: prompt.cut_off.clone(),
             warnings: Vec::new(),
@@ -286,8 +296,9 @@ impl Looks<'_> {
         })
     }
 
-    /// The command that looks at one picture alone.
-    fn command(&self, cell: &Cell, file: &str) -> String {
+    /// The command that looks at one picture alone, and records its `metadata` where the gallery
+    /// does.
+    fn command(&self, cell: &Cell, file: &str, metadata: Option<&Metadata>) -> String {
         let file = if file.starts_with('-') { format!("./{file}") } else { file.to_owned() };
         let mut words = vec!["attnmap trace".to_owned(), run::quoted(&file)];
         words.push(format!("--caption {}", run::quoted(&cell.prompt)));
@@ -303,7 +314,8 @@ impl Looks<'_> {
         let levels: Vec<String> = self.options.levels.iter().map(ToString::to_string).collect();
         words.push(format!("--levels {}{}", levels.join(","), run::by_option(self.by)));
         words.extend(cell.sampling.syntax().switches().map(|name| format!("--{name}")));
-        words.push(format!("--no-metadata --seed {}", cell.seed));
+        words.extend(metadata.is_none().then(|| "--no-metadata".to_owned()));
+        words.push(format!("--seed {}", cell.seed));
         words.join(" ") + &run::map_options(self.aggregate, self.display, false)
     }
 }
@@ -335,6 +347,16 @@ pub fn goes_on(folder: &Path, pictures: &[Captioned], maps: (&Aggregate, &Displa
     });
     let mut cells = cells.peekable();
     is_gallery(folder) && begun_with(folder, maps) && (cells.peek().is_none() || cells.any(|own| own))
+}
+
+/// Refuses a folder where a table of the user's has the name of this one's.
+fn check_coverage(folder: &Path) -> Result<()> {
+    let file = folder.join(COVERAGE);
+    if file.symlink_metadata().is_ok() && !files::has_fields(&file, &["format_version", "pictures", "words"]) {
+        let reason = format!("{} is not attnmap's and stays; move it away, or write elsewhere", file.display());
+        return Err(Error::argument(OUT, reason));
+    }
+    files::check_own(&folder.join(coverage_page::PAGE), OUT)
 }
 
 /// Writes `coverage.json` and the page of the table from the cells `names` of the gallery in

@@ -2,9 +2,9 @@
 //! continued.
 
 use super::cell::Cell;
-use super::cell_files::{FILE, place_anew, write_cell_files};
+use super::cell_files::{place_anew, write_cell_files};
 use super::check::read_pictures;
-use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery};
+use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery, is_whole};
 use super::index::LiveIndex;
 use super::plan::{Plan, Shard};
 use crate::argument::OUT;
@@ -367,9 +367,15 @@ pub(super) fn place_cell(
         .map_err(|error| making.in_place(error, &folder.join(CELLS)))?;
     let place = folder.join(CELLS).join(name);
     // An interrupt removes what is made: half a cell would pass for a whole one.
-    match files::unless_abandoned(|| std::fs::rename(&made, &place)) {
+    let put = || std::fs::rename(&made, &place);
+    match files::unless_abandoned(put) {
         // Another process of the same shard was faster; its cell is the same.
-        Err(_) if place.join(FILE).is_file() => Ok(()),
+        Err(_) if is_whole(&place) => Ok(()),
+        // What is damaged is set aside, as the user may have files in it.
+        Err(_) if place.is_dir() => {
+            let aside = place.with_file_name(format!(".{name}.damaged-{}", std::process::id()));
+            files::unless_abandoned(|| std::fs::rename(&place, &aside).and_then(|()| put())).map_err(Error::io(&place))
+        }
         result => result.map_err(Error::io(&place)),
     }
 }

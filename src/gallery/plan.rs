@@ -13,7 +13,8 @@ use crate::prompt::WordWeights;
 use crate::run::Sampling;
 use crate::trace::{By, normalized};
 use crate::{Error, Result};
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::str::FromStr;
 
 /// What is multiplied.
@@ -87,7 +88,12 @@ impl Axes {
         let read = settings.first().map_or(line.sampling.syntax(), |asked| line.sampling.clone().or(asked).syntax());
         let variants = variants(&line.prompt, &self.replacements, &self.weights);
         let of_prompt = |Variant { prompt, replaced, weighted, without }| {
-            let (base, concepts) = (line.prompt.clone(), concepts_in(&prompt, self.concepts.as_deref())?);
+            let (base, named) = (line.prompt.clone(), self.concepts.as_deref());
+            // Of a part without the concept that was named, what is left of its words.
+            let concepts = match without.is_empty() {
+                true => concepts_in(&prompt, named)?,
+                false => concepts_in(&prompt, named).or_else(|_| concepts_in(&prompt, named.map(|_| &[][..])))?,
+            };
             Ok(Cell { prompt, base, replaced, weighted, without, concepts, ..of_checkpoint.clone() })
         };
         variants.into_iter().flat_map(|variant| parts(variant, self.without, read)).map(of_prompt).collect()
@@ -96,7 +102,7 @@ impl Axes {
     /// Every cell once, in order.
     fn cells(&self) -> Result<Vec<Cell>> {
         let settings = product(&self.sampling)?;
-        let (mut cells, mut names) = (Vec::new(), HashSet::new());
+        let (mut cells, mut names) = (Vec::<Cell>::new(), HashMap::new());
         for of_checkpoint in self.of_checkpoints() {
             for line in &self.lines {
                 for of_prompt in self.of_prompts(line, &of_checkpoint, &settings)? {
@@ -105,8 +111,15 @@ impl Axes {
                         for &seed in line.seeds.as_ref().unwrap_or(&self.seeds) {
                             let cell = Cell { seed, order: cells.len(), ..of_settings.clone() };
                             // The same prompt twice in a list is one cell.
-                            if names.insert(cell.name()) {
-                                cells.push(cell);
+                            match names.entry(cell.name()) {
+                                Entry::Vacant(entry) => {
+                                    entry.insert(cells.len());
+                                    cells.push(cell);
+                                }
+                                Entry::Occupied(known) if self.without.is_some() => {
+                                    cells[*known.get()].came_also_as(&cell);
+                                }
+                                Entry::Occupied(_) => {}
                             }
                             if cells.len() > MOST_CELLS {
                                 return Err(too_many());
@@ -304,8 +317,10 @@ fn too_many() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cell::Origin;
     use super::super::seeds::parse_seeds;
     use super::*;
+    use std::collections::HashSet;
 
     fn axes(prompts: &[&str], seeds: &str) -> Axes {
         let lines = prompts.iter().map(|prompt| Line { prompt: prompt.to_string(), ..Line::default() }).collect();
@@ -414,7 +429,8 @@ mod tests {
             [("a apple, on the beach", "red"), ("a red, on the beach", "apple"), ("a red apple, on the", "beach")];
         assert_eq!(told(&plan), own(&[&[whole][..], &words].concat()));
         let cells = &plan.cells;
-        assert!(cells[2].is_part_of(&cells[0]) && !cells[2].is_part_of(&cells[1]) && !cells[0].is_part_of(&cells[0]));
+        let is_part = |part: usize, whole: usize| cells[part].is_part_of(&cells[part].origins()[0], &cells[whole]);
+        assert!(is_part(2, 0) && !is_part(2, 1) && !is_part(0, 0));
         axes.without = Some(By::Tag);
         let tags = [("on the beach", "a red apple"), ("a red apple", "on the beach")];
         assert_eq!(told(&Plan::new(&axes, 2).unwrap()), own(&[&[whole][..], &tags].concat()));
@@ -425,6 +441,43 @@ mod tests {
         axes.lines[0].prompt = whole.0.into();
         axes.without = Some(By::Tag);
         assert!(Plan::new(&axes, 1).unwrap().cells.iter().any(|cell| cell.name() == alone.cells[0].name()));
+    }
+
+    /// One image may be two prompts without a word, or a prompt of its own. Each way is told.
+    #[test]
+    fn an_image_that_comes_about_twice_is_made_once_and_told_twice() {
+        let left_out = |prompts: &[&str], by: By| -> Vec<(String, String)> {
+            let mut axes = axes(prompts, "0");
+            axes.without = Some(by);
+            let cells = Plan::new(&axes, 1).unwrap().cells;
+            let names: HashSet<String> = cells.iter().map(Cell::name).collect();
+            assert_eq!(names.len(), cells.len());
+            let told = |cell: &Cell| -> Vec<(String, String)> {
+                let parts = cell.origins().into_iter().filter(|origin| !origin.without.is_empty());
+                let whole = |origin: &Origin| cells.iter().find(|whole| cell.is_part_of(origin, whole));
+                parts.map(|origin| (whole(&origin).unwrap().prompt.clone(), origin.without)).collect()
+            };
+            let mut all: Vec<_> = cells.iter().flat_map(told).collect();
+            all.sort();
+            all
+        };
+        let own = |list: &[(&str, &str)]| list.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect::<Vec<_>>();
+        let whole = "a frog, a frog, a heart";
+        let parts = own(&[(whole, "a frog"), (whole, "a frog#2"), (whole, "a heart")]);
+        assert_eq!(left_out(&[whole], By::Tag), parts);
+        let parts = own(&[("a frog", "frog"), ("a red frog", "frog"), ("a red frog", "red")]);
+        assert_eq!(left_out(&["a red frog", "a frog"], By::Word), parts);
+        assert_eq!(left_out(&["a frog", "a red frog"], By::Word), parts);
+    }
+
+    #[test]
+    fn a_part_without_the_named_concept_has_those_of_its_own_words() {
+        let mut axes = axes(&["a red apple, a frog"], "0");
+        (axes.without, axes.concepts) = (Some(By::Tag), Some(vec!["apple".into()]));
+        let cells = Plan::new(&axes, 1).unwrap().cells;
+        let concepts: Vec<_> = cells.iter().map(|cell| cell.concepts.clone().unwrap()).collect();
+        assert_eq!(concepts, [vec!["apple".to_owned()], vec![], vec!["apple".to_owned()]]);
+        assert!(cells[1..].iter().all(|part| part.is_part_of(&part.origins()[0], &cells[0])));
     }
 
     #[test]

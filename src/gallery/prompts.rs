@@ -4,7 +4,7 @@ use super::quotes;
 use super::seeds::parse_seeds;
 use crate::argument::PROMPTS;
 use crate::run::Sampling;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -64,7 +64,7 @@ enum ListFormat {
 
 fn text_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (index, line) in text.lines().map(str::trim).enumerate() {
+    for (index, line) in files::lines(text).map(str::trim).enumerate() {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -144,7 +144,7 @@ fn csv_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line
 
 fn json_lines(text: &str, at: &dyn Fn(usize, String) -> Error) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (index, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
+    for (index, text) in files::lines(text).enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let number = index + 1;
         let value: Value = serde_json::from_str(text).map_err(|e| at(number, format!("not JSON: {e}")))?;
         if !value.is_object() {
@@ -192,9 +192,13 @@ fn said(line: Line) -> Result<Line, String> {
 /// Sets one named value of a line; the error is the reason alone.
 fn set(line: &mut Line, name: &str, value: &str) -> Result<(), String> {
     let wrong = |what: &str| format!("`{name}` is {}; {what}", crate::in_quotes(value));
+    // No command line could give it again.
+    if value.contains('\0') {
+        return Err(format!("`{name}` has a NUL character, which no text has"));
+    }
     match name {
         "prompt" => line.prompt = value.into(),
-        "seed" | "seeds" => line.seeds = Some(parse_seeds(value).map_err(|_| wrong("write 7, 0..8 or 1,5,9"))?),
+        "seed" | "seeds" => line.seeds = Some(parse_seeds(value).map_err(|_| wrong("write 7, 0..8, 1,5,9 or random"))?),
         name if Sampling::NAMES.contains(&name) => line.sampling.set(name, value).map_err(|what| wrong(&what))?,
         _ => return Err(format!("`{name}` is unknown; use prompt, seeds, {}", Sampling::NAMES.join(", "))),
     }

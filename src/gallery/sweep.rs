@@ -1,7 +1,6 @@
 //! A prompt swept over many seeds: the runs, what their maps have in common, and the folder that
 //! shows it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
 use std::ops::ControlFlow;
@@ -15,7 +14,7 @@ use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
 use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
 use crate::figures::largest;
-use crate::files::{Kind, Staging, Target, write_file, write_json};
+use crate::files::{Kind, Staging, Target, has_fields, is_own, write_file, write_json};
 use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
@@ -27,20 +26,20 @@ use crate::{Error, Result, plural};
 /// A sweep's folder: one whose `sweep.json` reads as one.
 pub const SWEEP: Kind = Kind {
     name: "a sweep",
-    is: |folder| Sweep::read(folder).is_ok_and(|found| found.is_some()),
-    owns: |_| {
-        Box::new(|path| [FILE, PICTURE, PAGE, MEAN].iter().any(|own| path == Path::new(own)) || is_seed_file(path))
+    is: |folder| has_fields(&folder.join(FILE), &["prompt", "seeds", "words"]),
+    owns: |folder| {
+        let seeds = Sweep::read(folder).ok().flatten().map(|sweep| sweep.seeds).unwrap_or_default();
+        let folder = folder.to_path_buf();
+        Box::new(move |path| {
+            let is = |own: &&str| path == Path::new(own);
+            let marked = [PICTURE, PAGE, MEAN].iter().any(|own| is(&own)) && is_own(&folder.join(path));
+            is(&FILE) || marked || seeds.iter().any(|&seed| path == Path::new(&seed_file(seed)))
+        })
     },
 };
 
 const PICTURE: &str = "sweep.png";
 const PAGE: &str = "index.html";
-
-/// Whether `path`, from a sweep's folder, is the image of a seed.
-fn is_seed_file(path: &Path) -> bool {
-    let seed = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-    seed.is_some_and(|seed| path == Path::new(&seed_file(seed)))
-}
 
 /// A prompt over many seeds.
 #[derive(Debug, Clone)]
@@ -121,7 +120,7 @@ pub fn sweep(
         collector.add(seed, &maps, whole.as_ref());
         if let Some(expect) = expect {
             let sightings = pipeline.look_for(&traced.generation.image, &expect.looked_for())?;
-            collector.expect(expect.check(&traced.trace, aggregate, THRESHOLD, &sightings)?);
+            collector.expect(expect.check(&traced.trace.by(by), aggregate, THRESHOLD, &sightings)?);
         }
         let pixels = traced.generation.image.as_raw();
         sums.resize(pixels.len(), 0.0);
@@ -175,7 +174,8 @@ impl Swept {
         // The sweep's folder is not there yet. A slug has no letter that means something in an
         // address.
         let page_of = |&seed: &u64| {
-            self.run_beside(place, seed).map(|_| format!("../{}/report.html", run_name(&self.found.about.prompt, seed)))
+            let (run, _) = self.runs_beside(place, seed).into_iter().next()?;
+            Some(format!("../{}/report.html", run.file_name()?.to_string_lossy()))
         };
         let runs: Vec<Option<String>> = seeds.iter().map(page_of).collect();
         let around = Around { size: self.mean.dimensions(), command: &self.command, runs: &runs };
@@ -185,25 +185,29 @@ impl Swept {
     }
 
     /// The folders of the runs that lie beside the sweep in `folder` and whose pages link to it.
-    /// They have the same prompt, settings and maps. There are none where it has not the name that
+    /// They have the same prompt, settings and maps. There are none where it has not a name that
     /// pages look for.
     pub fn runs(&self, folder: &Path) -> Vec<PathBuf> {
         let about = &self.found.about;
-        if folder.file_name() != Some(OsStr::new(&sweep_name(&about.prompt))) {
+        let named = beside(folder, &sweep_name(&about.prompt));
+        if !named.iter().any(|sweep| sweep.file_name() == folder.file_name()) {
             return Vec::new();
         }
-        let beside = self.found.seeds.iter().filter_map(|&seed| self.run_beside(folder, seed));
-        let linked = beside.filter(|(_, record)| about.fits(&record.about(record.saved_aggregate())));
+        let runs = self.found.seeds.iter().flat_map(|&seed| self.runs_beside(folder, seed));
+        let linked = runs.filter(|(_, record)| about.fits(&record.about(record.saved_aggregate())));
         linked.map(|(run, _)| run).collect()
     }
 
-    /// The run of `seed` that lies beside `folder` and has a page, of the same prompt and settings.
-    fn run_beside(&self, folder: &Path, seed: u64) -> Option<(PathBuf, RunRecord)> {
-        let name = run_name(&self.found.about.prompt, seed);
-        let run = folder.file_name().and(folder.parent())?.join(name);
-        let record = RunRecord::read(&run).ok()?;
-        let same = record.about(self.found.about.how.clone()).fits(&self.found.about);
-        (same && run.join("report.html").is_file()).then_some((run, record))
+    /// The runs of `seed` that lie beside `folder` and have a page, of the same prompt and
+    /// settings.
+    fn runs_beside(&self, folder: &Path, seed: u64) -> Vec<(PathBuf, RunRecord)> {
+        let about = &self.found.about;
+        let read = |run: PathBuf| {
+            let record = RunRecord::read(&run).ok()?;
+            let same = record.settings.seed == seed && record.about(about.how.clone()).fits(about);
+            (same && run.join("report.html").is_file()).then_some((run, record))
+        };
+        beside(folder, &run_name(&about.prompt, seed)).into_iter().filter_map(read).collect()
     }
 
     /// The mean image and, over it, each word's mean map.
@@ -226,4 +230,10 @@ impl Swept {
         let sheet = Sheet { title: &self.found.about.prompt, subtitle: &subtitle, note };
         Ok(contact_sheet(&base, &tiles, &sheet, &display, &mut Typesetter::new()))
     }
+}
+
+/// What lies beside `folder` under `name`, and under the names that it counts up to.
+fn beside(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let parent = folder.file_name().and(folder.parent());
+    parent.map_or_else(Vec::new, |parent| Target::generated(parent.join(name), false).taken())
 }

@@ -2,7 +2,7 @@
 //! image of every seed.
 
 use crate::facts::lexicon::Role;
-use crate::facts::sweep::{Sweep, WordSweep};
+use crate::facts::sweep::{StatedSweep, Sweep, WordSweep};
 use crate::plural;
 use crate::report::sweep_document;
 use crate::trace::Grid;
@@ -30,14 +30,10 @@ pub(super) struct Around<'a> {
 pub(super) fn page(found: &Sweep, around: &Around) -> String {
     let (prompt, drawn) = (encode_text(&found.about.prompt), plural(found.seeds.len(), "seed"));
     let told = || found.words.iter().filter(|word| word.role != Role::Filler);
-    let habits: String = told()
-        .filter(|word| word.has_a_place())
-        .map(|word| format!("<li>{}</li>", encode_text(&word.sentence())))
-        .collect();
-    let stated: String =
-        found.stated.iter().map(|stated| format!("<li>{}</li>", encode_text(&stated.to_string()))).collect();
-    let expected: String =
-        found.expectations.iter().map(|expected| format!("<li>{}</li>", encode_text(&expected.to_string()))).collect();
+    let item = |text: String| format!("<li>{}</li>", encode_text(&text));
+    let habits: String = told().filter(|word| word.has_a_place()).filter_map(WordSweep::sentence).map(item).collect();
+    let stated: String = found.stated.iter().filter_map(StatedSweep::sentence).map(item).collect();
+    let expected: String = found.expectations.iter().map(|expected| item(expected.to_string())).collect();
     let plots: String = told().map(|word| plot(word, found, around)).collect();
     let seeds: String =
         found.seeds.iter().zip(around.runs).map(|(seed, run)| thumbnail(*seed, run.as_deref(), around)).collect();
@@ -48,7 +44,8 @@ pub(super) fn page(found: &Sweep, around: &Around) -> String {
          <section><h2>A habit of the prompt, or an accident of the seed</h2><ul \
 class=\"habits\">{expected}{habits}{stated}</ul>\
          <p class=\"note\">A word has a habit where its map lies on one side more often than chance would put it there \
-         (sign test, 5 %). Attention shows where the model looked, not why.</p></section>\n\
+         (sign test, 5 %). Seeds that probably did not draw it do not count. Attention shows where the model looked, \
+         not why.</p></section>\n\
          <section><h2>Where each word lands</h2><div class=\"plots\">{plots}</div>\
          <p class=\"note\">A dot a seed: the centre of the word’s map. The ring is their mean. Behind them the mean \
          of all images.</p></section>\n\
@@ -94,11 +91,12 @@ fn plot(word: &WordSweep, found: &Sweep, around: &Around) -> String {
         .collect();
     let mean = word.mean.map_or_else(String::new, |at| circle(at.x, at.y, " class=\"mean\"", 4.0 * unit, "mean"));
     let scatter = word.scatter.map_or_else(String::new, |scatter| format!(", scatter {}", crate::percent(scatter)));
+    let absent = word.absent().map_or_else(String::new, |absent| format!(", probably not drawn {absent}"));
     format!(
         "<figure class=\"plot\"><div class=\"frame\"><img src=\"{MEAN}\" alt=\"\"><svg viewBox=\"0 0 {width} \
         {height}\" role=\"group\" \
          aria-label=\"Where {name} lands\">{dots}{mean}</svg></div><figcaption><b \
-         dir=\"auto\">{name}</b>{scatter}</figcaption></figure>"
+         dir=\"auto\">{name}</b>{scatter}{absent}</figcaption></figure>"
     )
 }
 

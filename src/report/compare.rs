@@ -1,15 +1,13 @@
 //! Two runs side by side: which words correspond, and one page with both images and the difference
 //! of their maps.
 
-use super::align::align;
 use super::assets;
 use super::data::{PageWord, ReportData, RunMaps};
-use super::differences;
+use super::differences::{self, name_of};
 use super::html::{Document, INLINE, data_url, document, embed_json, shorten};
 use super::pack::{PlaneBlock, Planes};
-use crate::argument::RUN;
+use crate::argument::{RUN, WORDS};
 use crate::evidence::CHANGED;
-use crate::trace::normalized;
 use crate::{Error, Result};
 use html_escape::{encode_double_quoted_attribute, encode_text};
 use serde_json::{Value, json};
@@ -29,14 +27,19 @@ pub fn compare_page(a: &ReportData, b: &ReportData, pages: [Option<&str>; 2]) ->
 
 /// The page that compares two runs or more, each with the address of its own page from this one,
 /// where it can link to it. The first is the base that the others are compared with, until another
-/// is chosen there. Of `words` alone, in lower case, where some are chosen.
+/// is chosen there. Of `words` alone where some are chosen, by their
+/// [labels](crate::trace::WordInfo::label) in lower case: `a` is the first, `a#2` the second.
 ///
 /// # Errors
-/// [`Error::Argument`] when there are less than two runs or more than [`MOST_RUNS`], and when a run
-/// has no maps of its own to compare.
+/// [`Error::Argument`] when there are less than two runs or more than [`MOST_RUNS`], when a run has
+/// no maps of its own to compare, and for a word that none of the runs has.
 pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[String]>) -> Result<String> {
     if !(2..=MOST_RUNS).contains(&runs.len()) {
         return Err(Error::argument(RUN, format!("two to {MOST_RUNS} runs are compared; {} given", runs.len())));
+    }
+    let has = |name: &String| runs.iter().any(|(data, _)| data.words.iter().any(|word| name_of(word) == *name));
+    if let Some(unknown) = words.unwrap_or_default().iter().find(|name| !has(name)) {
+        return Err(Error::argument(WORDS, format!("none of the runs has a word {}", crate::in_quotes(unknown))));
     }
     let mut planes = Planes::default();
     let mut sides = Vec::new();
@@ -84,17 +87,10 @@ pub fn compare_runs(runs: &[(&ReportData, Option<String>)], words: Option<&[Stri
 
 /// What the page says of `a` beside `b`.
 fn pair_json(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Value {
-    let texts = |data: &'_ ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<String>>();
-    let mut pairs = align(&texts(a), &texts(b));
-    if let Some(words) = words {
-        let chosen = |data: &ReportData, at: Option<usize>| {
-            at.is_some_and(|at| words.contains(&normalized(&data.words[at].text)))
-        };
-        pairs.retain(|pair| chosen(a, pair.a) || chosen(b, pair.b));
-    }
+    let pairs = differences::pairs(a, b, words);
     let settings: Vec<Value> =
         differences::settings(&a.settings, &b.settings).into_iter().map(|row| json!(row)).collect();
-    json!({"pairs": pairs, "settings": settings, "differences": differences::differences(a, b)})
+    json!({"pairs": pairs, "settings": settings, "differences": differences::differences(a, b, words)})
 }
 
 fn run_json(data: &ReportData, official: &RunMaps, block: &PlaneBlock) -> Value {

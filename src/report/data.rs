@@ -207,6 +207,9 @@ pub struct LayoutRow {
     pub area: f32,
     /// How evenly its map lies on the image: 0 in one cell, 1 the same everywhere.
     pub entropy: f32,
+    /// Whether it is a thing that was probably not drawn, as the run's facts say.
+    #[serde(skip)]
+    pub not_drawn: bool,
     /// Name and value of each fact, as shown.
     pub facts: Vec<(String, String)>,
 }

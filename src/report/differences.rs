@@ -2,9 +2,9 @@
 //! looked at more.
 
 use super::align::{Match, Pair, align};
-use super::data::{LayoutRow, ReportData, StartPicture};
+use super::data::{LayoutRow, PageWord, ReportData, StartPicture};
 use crate::facts::lexicon::{self, Role};
-use crate::trace::WordInfo;
+use crate::trace::{WordInfo, normalized};
 
 /// A word moved when its centre did so by this much, as a share of the image's sides. It is as much
 /// as makes one thing stand left of another in the facts of a run.
@@ -23,14 +23,31 @@ const DIFFUSE: f32 = 0.95;
 /// Words that are told of, at most.
 const TOLD: usize = 6;
 
-/// The settings in which the runs differ and what became of the words that both prompts have, a
-/// sentence each.
-pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
-    let names = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
-    let pairs = align(&names(a), &names(b));
+/// The words of both runs that correspond. Of `words` alone, as
+/// [`compare_runs`](super::compare_runs) names them, where some are chosen.
+pub(super) fn pairs(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Vec<Pair> {
+    let texts = |data: &ReportData| data.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+    let mut pairs = align(&texts(a), &texts(b));
+    if let Some(words) = words {
+        let chosen =
+            |data: &ReportData, at: Option<usize>| at.is_some_and(|at| words.contains(&name_of(&data.words[at])));
+        pairs.retain(|pair| chosen(a, pair.a) || chosen(b, pair.b));
+    }
+    pairs
+}
+
+/// What a word is called that is chosen: its label, in lower case.
+pub(super) fn name_of(word: &PageWord) -> String {
+    normalized(&WordInfo::label_of(&word.text, word.occurrence))
+}
+
+/// The settings in which the runs differ, the words in which their prompts do, and what became of
+/// the words that both prompts have, a sentence each. The last are of `words` alone, as
+/// [`compare_runs`](super::compare_runs) names them, where some are chosen.
+pub fn differences(a: &ReportData, b: &ReportData, words: Option<&[String]>) -> Vec<String> {
     let mut sentences = Vec::new();
     if a.prompt != b.prompt {
-        sentences.push(reworded(a, b, &pairs));
+        sentences.push(reworded(a, b, &pairs(a, b, None)));
     }
     let differing: Vec<[String; 3]> =
         settings(&a.settings, &b.settings).into_iter().filter(|[name, a, b]| a != b && name != "warning").collect();
@@ -60,38 +77,59 @@ pub fn differences(a: &ReportData, b: &ReportData) -> Vec<String> {
         );
         return sentences;
     }
-    let mut words: Vec<WordChange> = pairs.iter().filter_map(|&pair| WordChange::of(pair, a, b)).collect();
-    let in_both = words.len();
-    if words.is_empty() {
-        return sentences;
+    let changes = pairs(a, b, words).into_iter().filter_map(|pair| WordChange::of(pair, a, b));
+    let (absent, compared): (Vec<WordChange>, Vec<WordChange>) = changes.partition(|word| word.absent);
+    sentences.extend(of_words(compared));
+    if !absent.is_empty() {
+        let absent: Vec<String> = absent.iter().map(|word| format!("“{}”", word.label)).collect();
+        let absent = absent.join(", ");
+        sentences.push(format!("Of what was probably not drawn in A or in B nothing more is said: {absent}."));
     }
+    sentences
+}
+
+/// What became of `words`, a sentence each.
+fn of_words(mut words: Vec<WordChange>) -> Vec<String> {
+    let mut sentences = Vec::new();
     // The largest change first; little words follow what stands beside them and come together at
     // the end.
     words.sort_by(|p, q| p.filler.cmp(&q.filler).then(q.size().total_cmp(&p.size())));
     let (told, rest): (Vec<&WordChange>, Vec<&WordChange>) =
         words.iter().partition(|word| !word.filler && word.tells());
     sentences.extend(told.iter().take(TOLD).map(|word| word.sentence()));
-    let followed: Vec<&str> = rest.iter().filter(|word| word.moved()).map(|word| word.label.as_str()).collect();
+    let followed: Vec<&WordChange> = rest.into_iter().filter(|word| word.moved()).collect();
     if !followed.is_empty() {
-        sentences.push(format!("Little words that moved too: {}.", followed.join(", ")));
+        sentences.push(format!("Little words that moved too: {}.", labels(followed)));
     }
     let more = told.len().saturating_sub(TOLD);
     if more > 0 {
         sentences.push(format!("{more} more words changed; the table has them."));
     }
-    let placed: Vec<&WordChange> = words.iter().filter(|word| !word.diffuse).collect();
+    let placed: Vec<&WordChange> = words.iter().filter(|word| word.has_places()).collect();
     let still = placed.iter().filter(|word| !word.moved()).count();
     if still > 0 {
         let lie = if still == 1 { "word lies" } else { "words lie" };
         let within = format!("within {:.0} % of the image's sides", 100.0 * MOVED);
         sentences.push(format!("{still} of {} {lie} where before, {within}.", placed.len()));
     }
-    if placed.len() < in_both {
-        let diffuse: Vec<&str> = words.iter().filter(|word| word.diffuse).map(|word| word.label.as_str()).collect();
-        sentences
-            .push(format!("Spread too evenly to say where they lie or whether they moved: {}.", diffuse.join(", ")));
+    if words.iter().any(|word| !word.one_threshold) {
+        sentences.push(
+            "Areas and centres begin at different thresholds, so whether words moved is not told; with one threshold \
+             for both it is."
+                .into(),
+        );
+    }
+    let diffuse: Vec<&WordChange> = words.iter().filter(|word| word.diffuse).collect();
+    if !diffuse.is_empty() {
+        let diffuse = labels(diffuse);
+        sentences.push(format!("Spread too evenly to say where they lie or whether they moved: {diffuse}."));
     }
     sentences
+}
+
+/// The names of `words` in a list.
+fn labels<'a>(words: impl IntoIterator<Item = &'a WordChange>) -> String {
+    words.into_iter().map(|word| word.label.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// What stands in one prompt and not in the other, whose words are aligned as `pairs`.
@@ -136,8 +174,12 @@ pub(super) fn settings(a: &[(String, String)], b: &[(String, String)]) -> Vec<[S
 struct WordChange {
     label: String,
     filler: bool,
+    /// Whether it is a thing that was probably not drawn in one of them.
+    absent: bool,
     /// Whether either map lies all over the image.
     diffuse: bool,
+    /// Whether areas, and the centres of them, begin at one share of a map's top in both.
+    one_threshold: bool,
     centres: [[f32; 2]; 2],
     areas: [f32; 2],
     shares: [f32; 2],
@@ -163,7 +205,9 @@ impl WordChange {
         Some(Self {
             label: if pair.kind == Match::Replaced { format!("{old} → {new}") } else { old },
             filler: role(a, at_a) && role(b, at_b),
+            absent: a_row.not_drawn || b_row.not_drawn,
             diffuse: a_row.entropy.max(b_row.entropy) >= DIFFUSE,
+            one_threshold: a.threshold == b.threshold,
             centres: [a_row.centre?, b_row.centre?],
             areas: [a_row.area, b_row.area],
             shares: [a_row.share, b_row.share],
@@ -171,10 +215,15 @@ impl WordChange {
         })
     }
 
+    /// Whether it has a place in both that can be compared, and an area.
+    fn has_places(&self) -> bool {
+        self.one_threshold && !self.diffuse
+    }
+
     /// How far the centre moved, along the axis along which it moved more, as a share of that side.
     fn distance(&self) -> f32 {
         let [dx, dy] = self.offset();
-        if self.diffuse { 0.0 } else { dx.abs().max(dy.abs()) }
+        if self.has_places() { dx.abs().max(dy.abs()) } else { 0.0 }
     }
 
     fn offset(&self) -> [f32; 2] {
@@ -232,13 +281,13 @@ impl WordChange {
             }
             None => format!("holds {} of the attention ({} in A)", percent(after), percent(before)),
         };
-        let place = match (self.moved(), self.diffuse) {
+        let place = match (self.moved(), self.has_places()) {
             (true, _) => format!("moved {} and ", steps.join(" and ")),
-            (false, false) => "stays where it was and ".to_owned(),
-            (false, true) => String::new(),
+            (false, true) => "stays where it was and ".to_owned(),
+            (false, false) => String::new(),
         };
         let [a, b] = self.areas;
-        let grew = !self.diffuse && (b >= MORE * a || a >= MORE * b);
+        let grew = self.has_places() && (b >= MORE * a || a >= MORE * b);
         let area = if grew {
             format!("; its area is {} of the image ({} in A)", percent(b), percent(a))
         } else {
@@ -253,8 +302,9 @@ mod tests {
     use super::*;
 
     fn change(centres: [[f32; 2]; 2], shares: [f32; 2]) -> WordChange {
-        let (label, pixels) = ("frog".into(), [128.0, 64.0]);
-        WordChange { label, filler: false, diffuse: false, centres, areas: [0.1, 0.1], shares, pixels }
+        let (label, pixels, areas) = ("frog".into(), [128.0, 64.0], [0.1, 0.1]);
+        let (filler, absent, diffuse, one_threshold) = (false, false, false, true);
+        WordChange { label, filler, absent, diffuse, one_threshold, centres, areas, shares, pixels }
     }
 
     #[test]
@@ -274,6 +324,22 @@ mod tests {
         assert!(!diffuse.moved() && !diffuse.tells());
         let less = WordChange { shares: [0.09, 0.012], ..diffuse };
         assert!(less.tells() && less.sentence().starts_with("“frog” is looked at less: -7.8 points"));
+    }
+
+    #[test]
+    fn areas_of_two_thresholds_are_not_compared() {
+        let shares = [0.02, 0.03];
+        let other = || {
+            let areas = [0.3, 0.01];
+            WordChange { one_threshold: false, areas, ..change([[0.6, 0.5], [0.25, 0.5]], shares) }
+        };
+        let says = other().sentence();
+        assert_eq!(says, "“frog” is looked at more: +1.0 points (share 2.0 % in A, 3.0 % in B).");
+        let little = WordChange { label: "of".into(), filler: true, shares: [0.02, 0.02], ..other() };
+        let told = of_words(vec![other(), little]);
+        let [first, thresholds] = &told[..] else { panic!("{told:?}") };
+        assert!(*first == says && thresholds.contains("begin at different thresholds"), "{told:?}");
+        assert!(of_words(Vec::new()).is_empty());
     }
 
     #[test]

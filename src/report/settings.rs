@@ -22,6 +22,7 @@ pub(super) fn settings(record: &RunRecord, levels: Option<String>) -> Vec<(Strin
         ("number type", s.dtype.clone()),
         ("device", s.device.clone()),
         ("maps", record.aggregate.clone()),
+        ("threshold", record.threshold().to_string()),
         ("attnmap", record.attnmap.clone()),
     ];
     list.retain(|(_, value)| !value.is_empty());

@@ -9,9 +9,10 @@ use super::data::{
 use super::prompt::{all_read, probe_info, segments, token_info, word_info};
 use super::settings::settings;
 use crate::argument::RUN;
-use crate::attribution::{Attributions, RegionAttribution};
+use crate::attribution::{Attributions, RegionAttribution, beside};
 use crate::components::Components;
 use crate::evidence::{Evidence, Figure, Shows, WordEvidence};
+use crate::facts::WordFacts;
 use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, DEFAULT, Encoder, Measure, NAMED, OfTokens, QuerySource};
 use crate::pipeline::Init;
@@ -137,9 +138,8 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
     run.image()?;
     let image = read(&folder.join("image.png"))?;
     // Most runs have none; the page does without what is damaged.
-    let found = Evidence::read(folder, trace.about.latent).ok().flatten();
     // Of words in another meaning the page has none to show it at.
-    let (evidence, maps) = found.filter(|(evidence, _)| evidence.by == run.record.by).unzip();
+    let (evidence, maps) = Evidence::of_run(&run).ok().flatten().unzip();
     let steps = kept_step_files(folder).into_iter();
     let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -169,12 +169,23 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         why: super::why::why(folder)?,
         // Pages of runs whose sheet was moved away do without it.
         sheet: crate::files::read(&folder.join("words.png")).ok(),
-        attributions: Attributions::read(folder).map(|found| found.regions).unwrap_or_default(),
+        attributions: attributions(&run, &trace),
         components: read_components(folder).ok().flatten(),
         queries: run.queries(&trace).ok().flatten(),
         sweep: sweep_beside(&run),
         is_cell: folder.join("cell.json").is_file(),
     })
+}
+
+/// What was attributed, with the attention and the cuts that the run has now. The page does without
+/// what is damaged.
+fn attributions(run: &Run, trace: &Trace) -> Vec<RegionAttribution> {
+    let mut found = Attributions::read(&run.folder).map(|found| found.regions).unwrap_or_default();
+    for region in &mut found {
+        // What cannot be had is left out of its table.
+        let _ = beside(region, run, trace);
+    }
+    found
 }
 
 /// Everything the page shows of a run, from its parts.
@@ -273,12 +284,8 @@ fn sites(trace: &Trace, negative: Option<&NegativeHalf>, used: &[usize]) -> Vec<
 fn layout_rows(trace: &Trace, record: &RunRecord) -> Vec<LayoutRow> {
     let prompt = &trace.about.prompt;
     let label = |word: &trace::WordInfo| prompt.words.iter().position(|other| other == word);
-    let placed = |word: &trace::WordInfo| {
-        let facts = record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)?;
-        facts.placed
-    };
     let row = |word: &WordRecord| {
-        let l = &word.layout;
+        let (l, known) = (&word.layout, facts_of(record, &word.word));
         let mut facts = vec![
             ("share", percent(l.share)),
             ("peak", l.peak.map_or("–".into(), |peak| percent(peak.value))),
@@ -288,7 +295,8 @@ fn layout_rows(trace: &Trace, record: &RunRecord) -> Vec<LayoutRow> {
         ];
         // The noise levels of a look are no way on which a word comes to its place.
         if !trace.about.is_look() {
-            let at = placed(&word.word).map_or("–".into(), |at| format!("{} of {}", at.step, at.steps));
+            let placed = known.and_then(|known| known.placed);
+            let at = placed.map_or("–".into(), |at| format!("{} of {}", at.step, at.steps));
             facts.push(("placed at step", at));
         }
         let facts = facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
@@ -299,10 +307,16 @@ fn layout_rows(trace: &Trace, record: &RunRecord) -> Vec<LayoutRow> {
             centre,
             area: l.area,
             entropy: l.entropy,
+            not_drawn: known.is_some_and(|known| known.neglected == Some(true)),
             facts,
         })
     };
     record.words.iter().filter_map(row).collect()
+}
+
+/// The facts of `word`, where the run has them.
+fn facts_of<'a>(record: &'a RunRecord, word: &trace::WordInfo) -> Option<&'a WordFacts> {
+    record.facts.as_ref()?.words.iter().find(|known| known.tokens == word.tokens)
 }
 
 /// What the maps say of the run in sentences, and first what came of what was expected.
@@ -326,16 +340,14 @@ fn components_data(found: &Components, sites: &[trace::Site]) -> Value {
     json!({"grid": found.grid, "explained": found.explained, "components": components})
 }
 
-/// The sweep of the run's prompt and settings that lies beside it, under the name that `sweep`
+/// The newest sweep of the run's prompt and settings that lies beside it, under a name that `sweep`
 /// gives it.
 fn sweep_beside(run: &Run) -> Option<SweepLink> {
-    let name = crate::run::sweep_name(&run.record.prompt);
-    let sweep = Sweep::read(&run.folder.join("..").join(&name)).ok().flatten()?;
-    sweep.about.fits(&run.record.about(run.record.saved_aggregate())).then(|| SweepLink {
-        // A slug has no letter that means something in an address.
-        href: format!("../{name}/index.html"),
-        seeds: sweep.seeds.len(),
-    })
+    let place = run.folder.join("..").join(crate::run::sweep_name(&run.record.prompt));
+    let (folder, sweep) = Sweep::newest(&place, &run.record.about(run.record.saved_aggregate()))?;
+    // A slug has no letter that means something in an address.
+    let href = format!("../{}/index.html", folder.file_name()?.to_string_lossy());
+    Some(SweepLink { href, seeds: sweep.seeds.len() })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

@@ -34,7 +34,7 @@ pub fn write_components(
     display: &Display,
 ) -> Result<[PathBuf; 2]> {
     let [picture, numbers] = [PICTURE, COMPONENTS].map(|name| folder.join(name));
-    check_own(&picture, RUN)?;
+    [&picture, &numbers].into_iter().try_for_each(|file| check_own(file, RUN))?;
     let base = Base::new(image, display.overlay_size)?;
     let draw = |component: &Component| overlay(&base, &component.map, found.grid, 1.0, display);
     let overlays: Vec<RgbImage> = found.components.iter().map(draw).collect();

@@ -28,7 +28,7 @@ pub(crate) use folder::read_png;
 pub use folder::{Run, folder_of};
 pub use name::{distinct_slug, run_name, slug, sweep_name};
 pub use newest::{ListedRun, list_runs, newest_runs};
-pub use own::KIND;
+pub use own::{KIND, check_names};
 pub use pictures::{Pictures, render_run};
 pub use record::{FILE as RECORD, FORMAT_VERSION, RunKind, RunRecord, TokenRecord, WordRecord, quoted, save_heatmaps};
 pub use regions::{REGIONS, RegionFiles, Threshold, WordRegion, word_regions, write_regions};

@@ -1,7 +1,9 @@
 //! Which files of a run's folder are attnmap's own; all others are the user's.
 
 use super::record::FILE;
-use crate::files::{Kind, is_own};
+use crate::argument::RUN;
+use crate::files::{Kind, has_fields, has_metadata, is_own};
+use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -10,23 +12,25 @@ use std::path::{Component, Path};
 /// A run: a folder whose `run.json` attnmap wrote.
 pub const KIND: Kind = Kind { name: "a run", is: |folder| Known::read(folder).is_some(), owns };
 
-/// Files that every run may have, and cells of galleries.
-const FILES: [&str; 14] = [
-    FILE,
-    "image.png",
-    "trace.safetensors",
-    crate::trace::QUERIES,
-    "heatmaps.safetensors",
-    "words.png",
-    "evidence.json",
-    "evidence.safetensors",
-    "attribution.json",
-    "components.json",
-    "components.png",
-    "cell.json",
-    "thumb.jpg",
-    "maps.png",
+/// Files that every run has.
+const FILES: [&str; 5] = [FILE, "image.png", "trace.safetensors", "heatmaps.safetensors", "words.png"];
+
+/// Files that some runs have, and that others could make under these names: they carry the mark.
+const MARKED: [&str; 4] = ["report.html", "why.json", "components.json", "components.png"];
+
+/// JSON files without the mark that some runs have, with fields by which they are known.
+const KNOWN: [(&str, &[&str]); 3] = [
+    ("evidence.json", &["format_version", "cut", "words"]),
+    ("attribution.json", &["format_version", "regions"]),
+    (CELL, &["cell", "top", "map"]),
 ];
+
+/// The file that makes a run a cell of a gallery, and what it has then.
+const CELL: &str = "cell.json";
+const OF_A_CELL: [&str; 2] = ["thumb.jpg", "maps.png"];
+
+/// Tensors that some runs have, with a field of their metadata.
+const TENSORS: [(&str, &str); 2] = [("evidence.safetensors", "cut"), (crate::trace::QUERIES, "encoders")];
 
 /// Files that a run has which set out from a picture.
 const START: [&str; 2] = ["init.png", "mask.png"];
@@ -84,10 +88,13 @@ pub(super) fn owns(folder: &Path) -> Box<dyn Fn(&Path) -> bool> {
         let parts: Vec<&str> = path.components().filter_map(name).collect();
         match parts.as_slice() {
             [name] if START.contains(name) => has_start,
-            // Files that others could make of a run under these names.
-            ["report.html" | "why.json"] => is_own(&folder.join(path)),
-            [name] => FILES.contains(name),
-            ["steps", name] => name.strip_suffix(".png").is_some_and(|step| step.parse::<u32>().is_ok()),
+            [name] if FILES.contains(name) => true,
+            [name] if MARKED.contains(name) => is_own(&folder.join(path)),
+            [name] if OF_A_CELL.contains(name) => is_known(&folder, CELL),
+            [name] => is_known(&folder, name),
+            ["steps", name] => {
+                name.strip_suffix(".png").is_some_and(|step| step.parse::<u32>().is_ok()) && is_own(&folder.join(path))
+            }
             [inside, name] if FOLDERS.contains(inside) => {
                 let named = format!("{inside}/{name}");
                 overlays.contains(&named) || evidence.contains(&format!("\"{named}\"")) || is_own(&folder.join(path))
@@ -95,6 +102,34 @@ pub(super) fn owns(folder: &Path) -> Box<dyn Fn(&Path) -> bool> {
             _ => false,
         }
     })
+}
+
+/// Whether the file `name` of `folder` holds what attnmap writes under that name.
+fn is_known(folder: &Path, name: &str) -> bool {
+    let path = folder.join(name);
+    let json = KNOWN.iter().find(|(known, _)| *known == name);
+    let tensors = TENSORS.iter().find(|(known, _)| *known == name);
+    // What is damaged beside the numbers of the same test is of that test.
+    let beside = name == "evidence.safetensors" && is_known(folder, "evidence.json");
+    json.is_some_and(|(_, fields)| has_fields(&path, fields))
+        || tensors.is_some_and(|(_, field)| has_metadata(&path, field))
+        || beside
+}
+
+/// Refuses to write the files `names` of the run folder `folder` where the user has one of them.
+///
+/// # Errors
+/// [`Error::Argument`] naming the file.
+pub fn check_names(folder: &Path, names: &[&str]) -> Result<()> {
+    let owns = owns(folder);
+    let mine = |name: &&&str| folder.join(name).symlink_metadata().is_ok() && !owns(Path::new(name));
+    match names.iter().find(mine) {
+        Some(name) => {
+            let reason = format!("{} is not attnmap's and stays; move it away", folder.join(name).display());
+            Err(Error::argument(RUN, reason))
+        }
+        None => Ok(()),
+    }
 }
 
 fn name(part: Component<'_>) -> Option<&str> {
@@ -122,6 +157,9 @@ mod tests {
         fs::write(folder.path().join(FILE), json).unwrap();
         fs::create_dir(folder.path().join("self-attention")).unwrap();
         fs::write(folder.path().join("self-attention/pixel-1-2.json"), r#"{"attnmap": "0.1.0"}"#).unwrap();
+        fs::write(folder.path().join("attribution.json"), r#"{"format_version": 1, "regions": []}"#).unwrap();
+        let mine = ["evidence.json", "evidence.safetensors", "components.json", "cell.json", "maps.png"];
+        mine.iter().for_each(|name| fs::write(folder.path().join(name), "mine").unwrap());
         assert!(is());
         let owns = owns(folder.path());
         let own = |path: &str| owns(Path::new(path));
@@ -130,17 +168,24 @@ mod tests {
             "image.png",
             "overlays/00-a.png",
             "overlays/01-b.png",
-            "steps/07.png",
-            "queries.safetensors",
+            "attribution.json",
             "self-attention/pixel-1-2.json",
         ] {
             assert!(own(path), "{path}");
         }
+        for path in mine {
+            assert!(!own(path), "{path}");
+            let refused = check_names(folder.path(), &["image.png", path]).unwrap_err().to_string();
+            assert!(refused.contains(path) && refused.contains("stays"), "{refused}");
+        }
+        fs::write(folder.path().join("cell.json"), r#"{"cell": {}, "top": 1, "map": {}}"#).unwrap();
+        assert!(own("maps.png") && own("cell.json"), "a cell has its maps");
         for path in [
             "notes.txt",
             "mask.png",
             "overlays/02-c.png",
             "steps/x.png",
+            "steps/07.png",
             "mine/image.png",
             "self-attention/pixel-1-3.json",
             "a/b/c",

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// The folder of these files in a run.
 pub const REGIONS: &str = "regions";
 
+const OUTLINES: &str = "outlines.json";
+const COCO: &str = "coco.json";
+
 /// Where the region of a word's map begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Threshold {
@@ -102,10 +105,7 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
         words().filter(|_| files.svg).map(|(index, word)| (place(index, word, "svg"), word)).collect();
     let version = env!("CARGO_PKG_VERSION");
     let all = json!({"attnmap": version, "width": image.width, "height": image.height, "words": regions});
-    let json = [
-        (files.json, folder.join("outlines.json"), all),
-        (files.masks, folder.join("coco.json"), coco(regions, image)),
-    ];
+    let json = [(files.json, folder.join(OUTLINES), all), (files.masks, folder.join(COCO), coco(regions, image))];
     let json: Vec<_> = json.into_iter().filter(|(asked, ..)| *asked).map(|(_, path, value)| (path, value)).collect();
     let paths = masks.iter().chain(&pictures).map(|(path, _)| path).chain(json.iter().map(|(path, _)| path));
     let paths: Vec<PathBuf> = paths.cloned().collect();
@@ -133,8 +133,30 @@ pub fn write_regions(folder: &Path, regions: &[WordRegion], image: Grid, files: 
     Ok(paths)
 }
 
+/// Which regions the run folder `folder` has, and where they begin: at a share of their maps where
+/// all begin at the same one. `usual` is that share where no file tells. `None` where it has none.
+pub(super) fn there(folder: &Path, usual: f32) -> Option<(Threshold, RegionFiles)> {
+    let folder = folder.join(REGIONS);
+    let names = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path());
+    let own: Vec<PathBuf> = names.filter(|path| check_own(path, RUN).is_ok()).collect();
+    let has = |name: &str| own.contains(&folder.join(name));
+    let svg = own.iter().any(|path| path.extension().is_some_and(|kind| kind == "svg"));
+    let files = RegionFiles { masks: has(COCO), svg, json: has(OUTLINES) };
+    let thresholds = |file: &str, list: &str| -> Option<Vec<f64>> {
+        let all: serde_json::Value = serde_json::from_slice(&crate::files::read(&folder.join(file)).ok()?).ok()?;
+        all[list].as_array()?.iter().map(|word| word["threshold"].as_f64()).collect()
+    };
+    let told = thresholds(OUTLINES, "words").or_else(|| thresholds(COCO, "categories"));
+    let threshold = match told.as_deref() {
+        Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => Threshold::Share(*first as f32),
+        Some([_, ..]) => Threshold::Otsu,
+        _ => Threshold::Share(usual),
+    };
+    (files != RegionFiles::default()).then_some((threshold, files))
+}
+
 /// The regions in the format of the COCO data set. A category is a word, with the number of its
-/// separate places. An annotation is a place, with its pixels as run lengths down the columns and
+/// separate places and where its region begins. An annotation is a place, with its pixels as run lengths down the columns and
 /// its box. It also has its share of what the word's region holds.
 fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     let Grid { height, width } = image;
@@ -157,7 +179,7 @@ fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     }
     let category = |(index, word): (usize, &WordRegion)| {
         let places = word.place_masks.len();
-        json!({"id": index + 1, "name": word.word, "places": places})
+        json!({"id": index + 1, "name": word.word, "places": places, "threshold": word.threshold})
     };
     json!({
         "attnmap": env!("CARGO_PKG_VERSION"),

@@ -4,7 +4,7 @@ use super::folder::Run;
 use super::own;
 use super::pictures::{Pictures, render_run};
 use super::record::{FILE as RECORD, FORMAT_VERSION, RunRecord};
-use super::regions::{REGIONS, RegionFiles, Threshold, word_regions, write_regions};
+use super::regions::{REGIONS, RegionFiles, Threshold, there, word_regions, write_regions};
 use crate::argument::{HALF, RUN};
 use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
@@ -116,6 +116,10 @@ pub fn remake(
             (kept.about.prompt, kept.about.negative) = (own.prompt, own.negative);
             kept.save(&file)?;
             record.command = command.to_owned();
+            // The new words have a region as the others do.
+            if let Some((threshold, files)) = there(&run.folder, display.threshold) {
+                choices.regions(trace, folder, threshold, files)?;
+            }
         }
         record.write(folder)?;
         Ok(record)
@@ -135,9 +139,12 @@ pub fn remake(
             // An interrupt comes before all of it, or after: pictures of other maps than `run.json`
             // tells of would stay.
             unless_abandoned(|| -> Result<()> {
-                replace_overlays(&run.folder, partial.path())?;
+                replace(OVERLAYS, &run.folder, partial.path())?;
                 if run.record.how().is_ok_and(|how| how != *aggregate) {
                     remove_regions(&run.folder)?;
+                }
+                if asked.is_some() && partial.path().join(REGIONS).is_dir() {
+                    replace(REGIONS, &run.folder, partial.path())?;
                 }
                 // A trace with more words than `run.json` tells of is still the run's.
                 for name in asked.map(|_| TRACE).into_iter().chain(MADE_AGAIN).filter(|name| *name != OVERLAYS) {
@@ -192,7 +199,8 @@ fn share(from: &Path, to: &Path, owns: &dyn Fn(&Path) -> bool, inside: &Path) ->
         if MADE_AGAIN.iter().any(|made| name == Path::new(made)) {
             continue;
         }
-        if entry.path().is_dir() {
+        // A link is the user's, and may lead anywhere.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             share(from, to, owns, &name)?;
         } else if owns(&name) {
             let target = to.join(&name);
@@ -203,20 +211,20 @@ fn share(from: &Path, to: &Path, owns: &dyn Fn(&Path) -> bool, inside: &Path) ->
     Ok(())
 }
 
-/// Puts the overlays of `new` in the place of those of `run`; what the user has put among them
-/// stays.
-fn replace_overlays(run: &Path, new: &Path) -> Result<()> {
+/// Puts the files in the folder `inner` of `new` in the place of those of `run`; what the user has
+/// put among them stays.
+fn replace(inner: &str, run: &Path, new: &Path) -> Result<()> {
     let owns = own::owns(run);
     let names = |folder: &Path| -> BTreeSet<PathBuf> {
-        let entries = fs::read_dir(folder.join(OVERLAYS)).into_iter().flatten().flatten();
-        entries.map(|entry| Path::new(OVERLAYS).join(entry.file_name())).collect()
+        let entries = fs::read_dir(folder.join(inner)).into_iter().flatten().flatten();
+        entries.map(|entry| Path::new(inner).join(entry.file_name())).collect()
     };
     let (old, made) = (names(run), names(new));
     if let Some(other) = made.intersection(&old).find(|name| !owns(name)) {
         let reason = format!("{} is not attnmap's and stays; move it away", run.join(other).display());
         return Err(Error::argument(RUN, reason));
     }
-    let folder = run.join(OVERLAYS);
+    let folder = run.join(inner);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     for name in &made {
         fs::rename(new.join(name), run.join(name)).map_err(Error::io(run.join(name)))?;

@@ -24,7 +24,11 @@ pub(super) fn changes(a: &Side, b: &Side) -> Value {
         Some(share) => told.push(format!("image {}", crate::percent(share))),
         None => told.push("images of two sizes".into()),
     }
-    told.extend(moved(&pairs, a, b));
+    // Shares of two kinds of maps differ where nothing changed.
+    match a.how == b.how {
+        true => told.extend(moved(&pairs, a, b)),
+        false => told.push("maps of two kinds".into()),
+    }
     json!({"pairs": pairs, "line": told.join(" · "), "image": image})
 }
 

@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::heatmap::{Aggregate, Competition, Filter, Heatmaps, Resampler};
 use crate::prompt::Prompt;
-use crate::trace::{AttentionObserver, Grid, PromptInfo, Site, Step, TokenKind};
+use crate::trace::{AttentionObserver, By, Grid, PromptInfo, Site, Step, TokenKind};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
@@ -25,11 +25,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Of a run of `prompt` with these `sites`, of which `how` takes some.
+    /// Of a run of `prompt`, whose words are as `by` says, with these `sites`, of which `how` takes
+    /// some.
     ///
     /// # Errors
     /// As [`Aggregate::choose`].
-    pub fn new(prompt: &Prompt, sites: &[Site], latent: Grid, how: &Aggregate) -> Result<Self> {
+    pub fn new(prompt: &Prompt, by: By, sites: &[Site], latent: Grid, how: &Aggregate) -> Result<Self> {
         let chosen = how.choose(sites, latent)?;
         let tokens = prompt.tokens.len();
         let sums = |index: usize| {
@@ -40,7 +41,7 @@ impl Live {
         Ok(Self {
             how: how.clone(),
             latent,
-            info: PromptInfo::from(prompt),
+            info: PromptInfo::from(prompt).by(by),
             keys: prompt.tokens.iter().map(|token| token.position).collect(),
             sites: chosen.into_iter().map(sums).collect(),
             step: None,

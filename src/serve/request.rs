@@ -1,5 +1,6 @@
 //! What a page may ask to be done, as it comes in JSON: nothing in it is a path.
 
+use crate::gallery::{is_random_seed, random_seed};
 use crate::maker::shortened;
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Syntax;
@@ -54,7 +55,8 @@ pub(super) enum Job {
 pub(super) struct RunRequest {
     pub prompt: String,
     pub negative: String,
-    /// In decimal digits: a page's numbers have too few bits for all seeds.
+    /// In decimal digits: a page's numbers have too few bits for all seeds. `-1` or `random` draws
+    /// one.
     pub seed: String,
     pub steps: Option<usize>,
     pub guidance: Option<f64>,
@@ -87,6 +89,9 @@ impl Job {
         if asked.prompt.trim().is_empty() {
             return Err(Error::input("prompt", "it is empty; say what the image should show"));
         }
+        if asked.prompt.contains('\0') || asked.negative.contains('\0') {
+            return Err(Error::input("prompt", "it has a NUL character, which no text has"));
+        }
         if !(1..=MOST_STEPS).contains(&asked.steps.unwrap_or(1)) {
             return Err(Error::input("steps", format!("from 1 to {MOST_STEPS}")));
         }
@@ -95,14 +100,18 @@ impl Job {
 }
 
 impl RunRequest {
-    /// The seed; 0 where none is given.
+    /// The seed; 0 where none is given, and another each time where one is to be drawn.
     ///
     /// # Errors
     /// [`Error::Argument`] for what is no number.
     fn seed_number(&self) -> Result<u64> {
         match self.seed.trim() {
             "" => Ok(0),
-            seed => seed.parse().map_err(|_| Error::input("seed", format!("a number from 0 to {}", u64::MAX))),
+            seed if is_random_seed(seed) => Ok(random_seed()),
+            seed => {
+                let reason = format!("a number from 0 to {}, or -1 for one that is drawn", u64::MAX);
+                seed.parse().map_err(|_| Error::input("seed", reason))
+            }
         }
     }
 
@@ -133,6 +142,15 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_seed_is_a_number_or_drawn() {
+        let seed = |seed: &str| RunRequest { seed: seed.into(), ..RunRequest::default() }.seed_number();
+        assert_eq!((seed("").unwrap(), seed(" 7 ").unwrap()), (0, 7));
+        assert!(["-1", "random"].iter().all(|text| seed(text).is_ok_and(|drawn| drawn <= u64::from(u32::MAX))));
+        assert_ne!(seed("-1").unwrap(), seed("-1").unwrap(), "each time another");
+        assert!(["-2", "x", "1.5", "0..2"].iter().all(|text| seed(text).is_err()));
+    }
+
+    #[test]
     fn a_job_is_read_and_nonsense_is_refused() {
         let run = |value| serde_json::from_value::<Job>(value);
         let job = run(json!({"kind": "run", "prompt": "a frog", "seed": "18446744073709551615", "steps": 3})).unwrap();
@@ -141,7 +159,7 @@ mod tests {
         assert_eq!((asked.seed_number().unwrap(), asked.steps, job.title().as_str()), (u64::MAX, Some(3), "a frog"));
         for wrong in [
             json!({"kind": "run", "prompt": " "}),
-            json!({"kind": "run", "prompt": "x", "seed": "-1"}),
+            json!({"kind": "run", "prompt": "x", "seed": "-2"}),
             json!({"kind": "run", "prompt": "x", "steps": 0}),
             json!({"kind": "run", "prompt": "x", "steps": 1_000_000}),
         ] {

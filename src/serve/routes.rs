@@ -189,7 +189,7 @@ async fn differences(State(shared): SharedState, bytes: Bytes) -> Response {
         let mut told = changes::changes(&*shared.side(&a, &whole)?, &*shared.side(&b, &whole)?);
         if sentences {
             let [a, b] = [&a, &b].map(|name| entry(&shared, name).and_then(|entry| report::from_run(&entry.folder)));
-            told["sentences"] = json!(report::differences(&a?, &b?));
+            told["sentences"] = json!(report::differences(&a?, &b?, None));
         }
         Ok(json(&told))
     })

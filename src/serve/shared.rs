@@ -6,7 +6,7 @@ use super::check::PromptReader;
 use super::events::Events;
 use super::history::History;
 use super::queue::Queue;
-use super::side::{Side, SideChoice};
+use super::side::{Side, SideChoice, own_maps};
 use crate::run::Run;
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ impl Shared {
         }
         let run = Run::open(&entry.folder)?;
         let (trace, image) = run.read()?;
-        let side = Arc::new(Side::of(&trace, &image, choice)?);
+        let side = Arc::new(Side::of(&trace, &image, &own_maps(&run.record), choice)?);
         self.sides.put(key, Arc::clone(&side));
         Ok(side)
     }

@@ -4,6 +4,7 @@
 use super::live::map_bytes;
 use crate::heatmap::{Aggregate, SiteFilter, StepWindow, aggregate};
 use crate::report::{ImageData, data_url};
+use crate::run::RunRecord;
 use crate::trace::{Grid, Half, Trace, WordInfo};
 use crate::{Error, Result};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -11,7 +12,15 @@ use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Which maps of a run are shown; all of them as `generate` makes them, where nothing is chosen.
+/// How the maps of a run were made, as its page shows them.
+pub(super) fn own_maps(record: &RunRecord) -> Aggregate {
+    // Of a version that knows other aggregates: the default.
+    let own = record.how().unwrap_or_default();
+    // Words here are the prompt's, also where `view` last showed the other half.
+    Aggregate { half: Half::Conditional, ..own }
+}
+
+/// Which maps of a run are shown; the run's own, where nothing is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct SideChoice {
@@ -28,6 +37,8 @@ pub(super) struct Side {
     /// The prompt's words as written, with how often each stood before it, and each one's share of
     /// all attention.
     pub words: Vec<SideWord>,
+    /// How the maps were made.
+    pub how: Aggregate,
     prompt: String,
     /// The latent grid.
     grid: Grid,
@@ -54,24 +65,34 @@ impl SideWord {
 }
 
 impl SideChoice {
-    /// As the library makes maps.
-    fn aggregate(&self) -> Result<Aggregate> {
-        let how = match &self.layers {
+    /// As the library makes maps, for a run whose `own` are made so.
+    fn aggregate(&self, own: &Aggregate) -> Result<Aggregate> {
+        let mut how = match &self.layers {
             Some(layers) => Aggregate::named("all")?.narrowed(SiteFilter::Layers(vec![layers.parse()?])),
-            None => Aggregate::default(),
+            None => own.clone(),
         };
-        Ok(Aggregate { steps: self.steps.map(|[from, to]| StepWindow::Numbers(from, to)), ..how })
+        if let Some([from, to]) = self.steps {
+            if from > to {
+                return Err(Error::input(
+                    "steps",
+                    format!("{from} comes after {to}; give the first and the last step"),
+                ));
+            }
+            how.steps = Some(StepWindow::Numbers(from, to));
+        }
+        Ok(how)
     }
 }
 
 impl Side {
-    /// The run with this trace and image.
+    /// The run with this trace and image, whose `own` maps are made so.
     ///
     /// # Errors
     /// As [`aggregate`]: a layer or a step that the run does not have.
-    pub fn of(trace: &Trace, image: &RgbImage, choice: &SideChoice) -> Result<Self> {
+    pub fn of(trace: &Trace, image: &RgbImage, own: &Aggregate, choice: &SideChoice) -> Result<Self> {
         let words = trace.words(Half::Conditional);
-        let maps = aggregate(trace, &choice.aggregate()?, &words)?;
+        let how = choice.aggregate(own)?;
+        let maps = aggregate(trace, &how, &words)?;
         let steps = maps.steps.max(1) as f32;
         let word = |word: &WordInfo| SideWord {
             text: word.text.clone(),
@@ -81,6 +102,7 @@ impl Side {
         Ok(Self {
             image: image.clone(),
             words: words.iter().map(word).collect(),
+            how,
             prompt: trace.about.prompt.text.clone(),
             grid: maps.grid,
             maps: maps.words.iter().map(|value| value / steps).collect(),
@@ -107,7 +129,7 @@ impl Side {
             "run": run, "prompt": self.prompt, "words": words, "image": image,
             "width": self.image.width(), "height": self.image.height(),
             "grid": [self.grid.height, self.grid.width], "maps": map_bytes(&self.maps),
-            "layers": self.layers, "steps": self.steps,
+            "aggregate": self.how.to_string(), "layers": self.layers, "steps": self.steps,
         }))
     }
 }

@@ -5,18 +5,18 @@ use super::changes::changes;
 use super::live::{Live, Watching};
 use super::request::{Job, RunRequest};
 use super::shared::{Shared, no_run, said};
-use super::side::{Side, SideChoice, picture_url};
-use crate::argument::RUN;
+use super::side::{Side, SideChoice, own_maps, picture_url};
+use crate::argument::{MASK, RUN, TEXT_QUERIES};
 use crate::checkpoint::Checkpoint;
-use crate::evidence::{Ask, Cut, Explanation, Redraw, Reweight, check_checkpoint, options_of};
+use crate::evidence::{Ask, Evidence, Explanation, Redraw, Reweight, check_checkpoint, options_of};
 use crate::figures::gigabytes;
 use crate::files::Target;
-use crate::heatmap::Aggregate;
+use crate::heatmap::{Aggregate, QuerySource};
 use crate::maker::{Maker, RunEvent, adapter_warnings, warnings};
-use crate::pipeline::{Event, LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, free_memory};
+use crate::pipeline::{Event, LoadOptions, MemoryPlan, Options, Pipeline, RecordOptions, concepts_asked, free_memory};
 use crate::render::Display;
 use crate::run::{self, Run, RunKind};
-use crate::trace::WordInfo;
+use crate::trace::{By, WordInfo};
 use crate::why::plan::BUDGET;
 use crate::why::{Question, Subject};
 use crate::{Error, Result, pipeline, report};
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,48 +86,57 @@ impl Worker {
     /// Makes the run that is asked for.
     fn run(&self, number: u64, asked: &RunRequest) -> Result<()> {
         let options = asked.options(&self.pipeline)?;
-        self.make(number, &asked.prompt, &options)
+        self.make(number, &asked.prompt, &options, &MadeLike::default())
     }
 
-    /// Makes the runs of the next seeds of a run.
+    /// Makes the runs of the next seeds of a run, of the same words and with the same maps.
     fn seeds(&self, number: u64, name: &str) -> Result<()> {
         let run = self.open(name)?;
         check_checkpoint(&run.record, &self.pipeline)?;
-        if run.record.kind == RunKind::Record {
-            let reason = "another program drew and recorded this run; ask for the seeds of one that was made here";
-            return Err(Error::argument(RUN, reason));
+        let reason = match run.record.kind {
+            RunKind::Record => "another program drew and recorded this run",
+            RunKind::Trace => "this is a look at a picture that was there, which no seed drew",
+            RunKind::Generate => "",
+        };
+        if !reason.is_empty() {
+            let way_out = "ask for the seeds of a run that was made here";
+            return Err(Error::argument(RUN, format!("{reason}; {way_out}")));
         }
-        let options = options_of(&self.pipeline, &run)?;
+        let about = run.trace()?.about;
+        let probes = about.probes.iter().map(|probe| probe.text.clone()).collect();
+        let concepts = concepts_asked(&about.concepts);
+        let options = Options { probes, concepts, ..options_of(&self.pipeline, &run)? };
+        let like = MadeLike::of(&run);
         for seed in (1..=SEEDS).filter_map(|further| options.seeds[0].checked_add(further)) {
             let options = Options { seeds: vec![seed], ..options.clone() };
-            self.make(number, &run.record.prompt, &options)?;
+            self.make(number, &run.record.prompt, &options, &like)?;
         }
         Ok(())
     }
 
     /// Makes an ordinary run folder, as `generate` does.
-    fn make(&self, number: u64, text: &str, options: &Options) -> Result<()> {
+    fn make(&self, number: u64, text: &str, options: &Options, like: &MadeLike) -> Result<()> {
         let (pipeline, shared) = (&self.pipeline, &*self.shared);
+        let MadeLike { by, aggregate, display, .. } = like;
         pipeline.check(options)?;
         self.check_memory(options)?;
         let prompt = pipeline.prompt(text, options)?;
         let mut warned = warnings(pipeline, &prompt, &options.negative, &options.probes)?;
         warned.extend(adapter_warnings(pipeline, &[text, &options.negative], options.syntax)?);
-        let aggregate = Aggregate::default();
-        let live = Live::new(
-            &prompt,
-            &pipeline.sites(options.height, options.width),
-            pipeline.latent_grid(options),
-            &aggregate,
-        )?;
+        let sites = pipeline.sites(options.height, options.width);
+        // What is not of the places' attention is seen when the run is there.
+        let usual = Aggregate::default();
+        let forming = if aggregate.is_of_places() { aggregate } else { &usual };
+        let live = Live::new(&prompt, *by, &sites, pipeline.latent_grid(options), forming)?;
+        let text_queries = aggregate.queries == QuerySource::Text;
         let maker = Maker {
-            by: Default::default(),
+            by: *by,
             pipeline,
             prompt: &prompt,
-            keep: RecordOptions::default(),
+            keep: RecordOptions { text_queries, ..RecordOptions::for_maps(aggregate) },
             keep_steps: run::kept_by_default(options.height, options.width, options.steps),
-            aggregate,
-            display: Display::default(),
+            aggregate: aggregate.clone(),
+            display: display.clone(),
             words: None,
             expect: None,
             regions: None,
@@ -159,7 +169,8 @@ impl Worker {
                     shared.events.tell("step", &told);
                 }
                 RunEvent::Traced(traced) => {
-                    let side = Arc::new(Side::of(&traced.trace, &traced.generation.image, &SideChoice::default())?);
+                    let (trace, whole) = (traced.trace.clone().by(*by), SideChoice::default());
+                    let side = Arc::new(Side::of(&trace, &traced.generation.image, aggregate, &whole)?);
                     let compared = base.as_ref().map(|(a, name)| json!({"a": name, "changes": changes(a, &side)}));
                     shared
                         .events
@@ -170,7 +181,7 @@ impl Worker {
             }
             if shared.queue.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
         };
-        let command = pipeline.command(text, options);
+        let command = pipeline.command(text, options) + &like.options(!options.concepts.is_empty());
         let result =
             maker.make(options, &target, command, &mut Watching(&live), &mut |progress| match tell(progress) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -188,11 +199,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Tests words of a run, which its folder keeps, and draws its page again.
+    /// Tests words of a run, which its folder keeps, and draws its page again. It tests as the
+    /// run's evidence did, so that what that found stays.
     fn test(&mut self, number: u64, name: &str, ask: Ask) -> Result<()> {
         let run = self.open(name)?;
-        let aggregate = run.record.how().unwrap_or_default();
-        let explanation = Explanation::new(run, Ask { aggregate, cut: Cut::default(), ..ask })?;
+        let mut ask = Ask { aggregate: own_maps(&run.record), ..ask };
+        if let Some((known, _)) = Evidence::of_run(&run)? {
+            ask.cut = known.cut;
+            ask.at = known.steps.len();
+            ask.aggregate = known.how.how().unwrap_or(ask.aggregate);
+        }
+        let explanation = Explanation::new(run, ask)?;
+        // What was found may have taken hours.
+        if let Some(replaced) = explanation.replaces() {
+            let reason = format!(
+                "the test would replace those of {replaced}; `attnmap explain {}` does that",
+                run::quoted(&explanation.run().folder.display().to_string())
+            );
+            return Err(Error::argument(RUN, reason));
+        }
         let folder = explanation.run().folder.clone();
         if explanation.known()?.is_none() {
             report::check_room(&folder)?;
@@ -253,6 +278,47 @@ impl Worker {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What a run is made like, beside the options of its image.
+#[derive(Debug, Default)]
+struct MadeLike {
+    by: By,
+    aggregate: Aggregate,
+    display: Display,
+    /// The mask of the picture that it sets out from.
+    mask: Option<PathBuf>,
+}
+
+impl MadeLike {
+    /// Like `run`.
+    fn of(run: &Run) -> Self {
+        let record = &run.record;
+        Self {
+            by: record.by,
+            aggregate: own_maps(record),
+            display: record.display.clone(),
+            // Where the user has it is not known; the run keeps it beside the picture.
+            mask: record.settings.masked.then(|| run.folder.join("mask.png")),
+        }
+    }
+
+    /// As options of a command line, with a space before each. `concepts` says whether the run
+    /// keeps concepts.
+    fn options(&self, concepts: bool) -> String {
+        let mask = self.mask.as_ref().map(|mask| mask.display().to_string());
+        // A name that begins with a dash would be taken for an option.
+        let mask = mask.map_or_else(String::new, |mask| match mask.starts_with('-') {
+            true => format!(" {}", run::quoted(&format!("{}={mask}", MASK.option()))),
+            false => format!(" {} {}", MASK.option(), run::quoted(&mask)),
+        });
+        let text_queries = match self.aggregate.queries {
+            QuerySource::Text => format!(" {}", TEXT_QUERIES.option()),
+            QuerySource::Image => String::new(),
+        };
+        let maps = run::map_options(&self.aggregate, &self.display, concepts);
+        mask + &run::by_option(self.by) + &text_queries + &maps
     }
 }
 

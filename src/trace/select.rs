@@ -56,7 +56,7 @@ impl PromptInfo {
     /// As `select`.
     pub fn select_with(&self, choice: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
         let mut chosen: Vec<WordInfo> = Vec::new();
-        for name in choice.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        for name in self.names(choice) {
             let found = self.find(name, probes)?;
             // Named twice is still one map.
             chosen.extend(found.into_iter().filter(|word| !chosen.contains(word)).collect::<Vec<_>>());
@@ -65,6 +65,35 @@ impl PromptInfo {
             return Err(Error::argument(WORDS, format!("names no word; {}", self.have())));
         }
         Ok(chosen)
+    }
+
+    /// As [`select_with`](Self::select_with), of the one word or phrase `name`, whatever commas it
+    /// has.
+    ///
+    /// # Errors
+    /// As `select_with`.
+    pub(crate) fn select_name(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
+        self.find(name.trim(), probes)
+    }
+
+    /// The names in the list `choice`. Commas stand between them, but for those within a word of
+    /// the prompt: a tag may be `1,000 frogs`.
+    pub fn names<'a>(&self, choice: &'a str) -> Vec<&'a str> {
+        let is_own = |word: &&WordInfo| word.text.contains(',') && word.text.contains(char::is_alphanumeric);
+        let with_comma = self.words.iter().filter(is_own);
+        let own: Vec<String> =
+            with_comma.flat_map(|word| [normalized(&word.text), normalized(&word.label())]).collect();
+        let ends = choice.match_indices(',').map(|(at, _)| at).chain([choice.len()]);
+        let (mut names, mut from) = (Vec::new(), 0);
+        let ends: Vec<usize> = ends.collect();
+        while let Some(first) = ends.iter().position(|&end| end >= from) {
+            let is_own = |end: &&usize| own.contains(&normalized(&choice[from..**end]));
+            let end = ends[first..].iter().rfind(is_own).copied().unwrap_or(ends[first]);
+            names.push(choice[from..end].trim());
+            from = end + 1;
+        }
+        names.retain(|name| !name.is_empty());
+        names
     }
 
     fn find(&self, name: &str, probes: &[WordInfo]) -> Result<Vec<WordInfo>> {
@@ -298,6 +327,18 @@ mod tests {
         }
         tokens.push(TokenInfo { id: 2, text: String::new(), kind: TokenKind::End, start: from, end: from });
         PromptInfo { text: text.into(), tokens, words: infos }
+    }
+
+    #[test]
+    fn a_comma_within_a_word_parts_no_names() {
+        let tags = prompt("1,000 frogs, a hat", &["1,000 frogs", "a hat"]);
+        assert_eq!(tags.names("1,000 frogs"), ["1,000 frogs"]);
+        assert_eq!(tags.names(" a hat,1,000 Frogs , x,"), ["a hat", "1,000 Frogs", "x"]);
+        assert_eq!(tags.select("a hat,1,000 frogs").unwrap().len(), 2);
+        assert!(tags.select_name("1,000 frogs", &[]).is_ok() && tags.select_name("1", &[]).is_err());
+        let words = prompt("a red, green hat", &["a", "red", ",", "green", "hat"]);
+        assert_eq!(words.names("red,green"), ["red", "green"]);
+        assert_eq!(words.select_name("red, green", &[]).unwrap()[0].tokens.len(), 3);
     }
 
     fn chosen(choice: &str) -> Result<Vec<(String, usize, Vec<usize>)>, String> {

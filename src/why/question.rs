@@ -188,6 +188,14 @@ impl Question {
         Ok(answer)
     }
 
+    /// Makes `answer`, which was [known](Self::known), the newest in the run's folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn put_first(&self, answer: &Answer) -> Result<()> {
+        write_json(&self.run.folder.join(FILE), answer)
+    }
+
     fn keep(&self, findings: &Findings, answer: Option<&Answer>) -> Result<()> {
         let kept = Kept {
             attnmap: env!("CARGO_PKG_VERSION").into(),

@@ -54,7 +54,7 @@ fn index_cell(order: usize) -> IndexCell {
         size: (128, 128),
         numbers,
         expected: Vec::new(),
-        changed: None,
+        left_out: Vec::new(),
         words,
         notes,
     }

@@ -184,7 +184,7 @@ pub fn sample(plan: &Plan) -> ReportData {
                 ("peak".into(), format!("{:.1} %", 100.0 * peak)),
             ];
             let centre = place(&words[word].text).map(|(x, y, _)| [x, y]);
-            LayoutRow { word, share: mean, centre, area: 0.1, entropy: 0.8, facts }
+            LayoutRow { word, share: mean, centre, area: 0.1, entropy: 0.8, not_drawn: false, facts }
         })
         .collect();
     ReportData {

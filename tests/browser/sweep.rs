@@ -43,9 +43,10 @@ fn habits_dots_and_seeds_are_shown_and_linked() {
         chrome.screenshot(true).save(scratch(&format!("sweep-{width}.png"))).unwrap();
     }
     assert_eq!(chrome.text("h1"), prompt);
-    // A sentence for each word that has a place of its own.
+    // A sentence for each word that has a place of its own. This checkpoint draws no apple, and of
+    // what was not drawn nothing else is said.
     let sentences = chrome.eval("[...document.querySelectorAll('.habits li')].map((e) => e.textContent)");
-    assert_eq!(sentences.as_array().unwrap().len(), 2, "{sentences}");
+    assert_eq!((sentences.as_array().unwrap().len(), &found["words"][2]["neglected"]), (1, &json!(1.0)), "{sentences}");
     // Centres are pixels, and words that no test tells of have no count.
     let heads = chrome.eval("[...document.querySelectorAll('thead th')].map((e) => e.textContent)");
     assert_eq!(heads, json!(["Word", "peak", "centre x, y", "scatter", "probably not drawn"]));

@@ -90,6 +90,53 @@ fn captioned_pictures_become_a_gallery_that_goes_on() {
     assert_eq!((&other["words"], &other["prompt"]), (&run["words"], &run["prompt"]));
 }
 
+/// The `run.json` of every cell in `out`.
+fn runs(out: &Path) -> Vec<Value> {
+    let cells = fs::read_dir(out.join("cells")).unwrap().map(|cell| cell.unwrap().path());
+    cells.map(|cell| serde_json::from_slice(&fs::read(cell.join("run.json")).unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn a_picture_that_says_its_caption_says_its_seed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, out) = (folder.path().join("set"), folder.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    for name in ["own.png", "said.png"] {
+        fs::copy(fixtures().join("metadata/a1111.png"), set.join(name)).unwrap();
+    }
+    fs::write(set.join("said.txt"), "a frog").unwrap();
+    let output = trace(&set, &out, &[]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("from the pictures' metadata: 1 caption, 1 seed; "), "{errors}");
+    assert_eq!(errors.matches("not taken: ").count(), 1, "{errors}");
+    assert!(errors.contains("LoRA style (give it with --lora FILE:0.8) (1 picture); "), "{errors}");
+    let (own, said): (Vec<Value>, Vec<Value>) = runs(&out).into_iter().partition(|run| run["prompt"] != "a frog");
+    let [own, said] = [&own[0], &said[0]];
+    assert_eq!((&own["settings"]["seed"], &own["settings"]["emphasis"]), (&json!(3_735_928_559_u32), &json!(true)));
+    assert_eq!(own["negative"], "blurry, [text]\nlow quality");
+    assert_eq!(own["settings"]["metadata"]["program"], "AUTOMATIC1111");
+    assert_eq!(own["settings"]["metadata"]["not_taken"].as_array().map(Vec::len), Some(5));
+    // What lies beside a picture says nothing of a seed.
+    assert_eq!((&said["settings"]["seed"], &said["negative"]), (&json!(0), &Value::Null));
+    assert_eq!(said["settings"]["metadata"], Value::Null);
+    // The command of a cell takes and records the same.
+    let command = shlex::split(own["command"].as_str().unwrap()).unwrap();
+    let alone = folder.path().join("alone").display().to_string();
+    let command: Vec<&str> = command.iter().skip(1).map(String::as_str).chain(["--out", &alone]).collect();
+    assert!(attnmap(&command).status.success(), "{command:?}");
+    let other: Value = serde_json::from_slice(&fs::read(Path::new(&alone).join("run.json")).unwrap()).unwrap();
+    assert_eq!((&other["words"], &other["negative"]), (&own["words"], &own["negative"]));
+    assert_eq!(other["settings"]["metadata"], own["settings"]["metadata"]);
+    assert_eq!(other["settings"]["seed"], own["settings"]["seed"]);
+    // What is given comes first, and what is there is kept.
+    assert!(String::from_utf8_lossy(&trace(&set, &out, &[]).stdout).contains("0 made, 2 kept, 0 failed"));
+    let given = folder.path().join("given");
+    let output = trace(&set, &given, &["--seed", "5"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("from the pictures' metadata: 1 caption; "));
+    assert!(runs(&given).iter().all(|run| run["settings"]["seed"] == 5));
+}
+
 #[test]
 fn each_of_many_pictures_is_judged_and_gets_its_regions() {
     let folder = tempfile::tempdir().unwrap();
@@ -108,7 +155,7 @@ fn each_of_many_pictures_is_judged_and_gets_its_regions() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(
         json_of(&output)["facts"],
-        json!({"made": 0, "kept": 2, "failed": 0, "expected": {"met": 2, "unmet": 0}})
+        json!({"made": 0, "kept": 2, "failed": 0, "expected": {"met": 1, "unmet": 0, "without": 1}})
     );
     let output = trace(&set, &out, &["--expect", "frog@0.9,0.9,0.1,0.1", "--outline", "svg"]);
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));

@@ -867,7 +867,7 @@ fn the_environment_is_honoured() {
         check(REPO, &[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", token)]);
     }
     check("gated", &[("HF_TOKEN", "secret"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"), ("HF_HUB_CACHE", cache)]);
-    check("HF_TOKEN holds a space or a character", &[("HF_TOKEN", "sec ret")]);
+    check("HF_TOKEN holds a space, a quotation mark or a character", &[("HF_TOKEN", "sec ret")]);
     check("HUGGING_FACE_HUB_TOKEN holds", &[("HUGGING_FACE_HUB_TOKEN", "\u{201c}secret\u{201d}")]);
     let file = home.path().join("my token");
     fs::write(&file, "sec\u{a0}ret").unwrap();

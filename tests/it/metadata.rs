@@ -40,7 +40,14 @@ fn each_programs_metadata_is_read() {
         "scheduler": "dpm++2m-karras", "size": [512, 768], "syntax": {"emphasis": true, "long": true},
         "model": "v1-5-pruned-emaonly",
     });
-    let left = ["LoRA style (give it with `lora` FILE:0.8)", "clip skip 2", "second pass", "GPU's generator"];
+    // The hashes name a LoRA that the prompt does not.
+    let left = [
+        "LoRA style (give it with `lora` FILE:0.8)",
+        "LoRA other (give it with `lora` FILE)",
+        "clip skip 2",
+        "second pass",
+        "GPU's generator",
+    ];
     for name in ["a1111.png", "a1111.jpg", "a1111.webp"] {
         says(name, web_ui.clone(), &left);
     }
@@ -222,6 +229,165 @@ fn a_schedule_is_that_of_the_node_that_makes_the_levels() {
     assert_eq!(found.not_taken, ["the sampler dpmpp_2m with schedule KarrasScheduler"]);
     let found = of(json!({"class_type": "SamplerDPMPP_2M_SDE", "inputs": {"eta": 1.0}}), split());
     assert_eq!((found.scheduler, found.not_taken), (None, vec!["the sampler of node 10 (SamplerDPMPP_2M_SDE)".into()]));
+}
+
+/// A sampler whose seed, steps, guidance, sampler and schedule are `outputs` of node 8, in order.
+fn with_outputs_of_8(outputs: [usize; 5], more: Value) -> Metadata {
+    let [seed, steps, cfg, name, schedule] = outputs.map(|at| json!(["8", at]));
+    let mut changed = json!({"3": {"class_type": "KSampler", "inputs": {"seed": seed, "steps": steps, "cfg": cfg,
+        "sampler_name": name, "scheduler": schedule, "positive": ["6", 0], "negative": ["7", 0],
+        "latent_image": ["5", 0]}}});
+    changed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    of_graph(&changed)
+}
+
+#[test]
+fn a_node_of_many_settings_gives_each_its_own() {
+    let told = |found: &Metadata| {
+        (found.seed, found.steps, found.guidance, found.scheduler.map(|kind| kind.name()), found.not_taken.clone())
+    };
+    let context = |more: Value| {
+        let mut inputs = json!({"seed": 1234, "steps": 30, "step_refiner": 24, "cfg": 6.5, "sampler": "dpmpp_2m",
+            "scheduler": "karras", "positive": ["6", 0], "text_pos_g": "a frog"});
+        inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"class_type": "Context Big (rgthree)", "inputs": inputs})
+    };
+    let all = (Some(1234), Some(30), Some(6.5), Some("dpm++2m-karras"), vec![]);
+    let found = with_outputs_of_8([8, 9, 11, 13, 14], json!({"8": context(json!({}))}));
+    assert_eq!(told(&found), all);
+    // What a context does not have is that of the one that it goes on from.
+    let base = json!({"class_type": "Context (rgthree)", "inputs": {"base_ctx": ["10", 0], "model": ["4", 0]}});
+    let more = json!({"8": base, "10": {"class_type": "Reroute", "inputs": {"": ["11", 0]}}, "11": context(json!({}))});
+    assert_eq!(told(&with_outputs_of_8([8, 9, 11, 13, 14], more)), all);
+    // Another field than that of the name, where the output is of it.
+    let found = with_outputs_of_8([8, 10, 11, 13, 14], json!({"8": context(json!({}))}));
+    assert_eq!((found.steps, found.not_taken), (Some(24), vec![]));
+    // By their names alone, of a node that nobody knows.
+    let inputs = json!({"seed": 1234, "steps": 30, "cfg": 6.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"});
+    let more = json!({"8": {"class_type": "My Settings", "inputs": inputs}});
+    assert_eq!(told(&with_outputs_of_8([4, 3, 2, 1, 0], more)), all);
+    let inputs = json!({"steps_total": 30, "refiner_step": 24, "cfg": 6.5, "sampler_name": "dpmpp_2m",
+        "scheduler": "karras"});
+    let config = json!({"8": {"class_type": "KSampler Config (rgthree)", "inputs": inputs}});
+    let found = with_outputs_of_8([9, 0, 2, 3, 4], config);
+    let (seed, steps, guidance, scheduler, left) = told(&found);
+    assert_eq!((steps, guidance, scheduler), (Some(30), Some(6.5), Some("dpm++2m-karras")));
+    assert_eq!((seed, left), (None, vec!["the seed of node 8 (KSampler Config (rgthree))".to_owned()]));
+    // Nothing is guessed.
+    let more = json!({"8": {"class_type": "Oracle", "inputs": {"text": "a frog", "number": ["5", 0], "float": 2}}});
+    let found = with_outputs_of_8([0, 1, 2, 3, 4], more);
+    let left = ["guidance", "seed", "steps", "sampler"].map(|name| format!("the {name} of node 8 (Oracle)"));
+    assert_eq!(told(&found), (None, None, None, None, left.to_vec()));
+}
+
+#[test]
+fn what_hands_on_conditioning_and_latents_is_no_sampler() {
+    for (class, more) in [
+        ("Context (rgthree)", json!({})),
+        ("Context Big (rgthree)", json!({"steps": 99, "cfg": 1.5, "sampler": "ddim", "scheduler": "normal"})),
+        ("LTXVAddGuide", json!({})),
+    ] {
+        let mut inputs = json!({"positive": ["7", 0], "negative": ["6", 0], "latent": ["3", 0], "seed": 99});
+        inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let found = of_graph(&json!({
+            "8": {"class_type": class, "inputs": inputs},
+            "9": {"class_type": "SaveImage", "inputs": {"images": ["10", 0]}},
+            "10": {"class_type": "VAEDecode", "inputs": {"samples": ["8", 6], "vae": ["4", 2]}},
+        }));
+        assert_eq!((found.prompt.as_str(), found.seed, found.steps), ("a frog", Some(5), Some(20)), "{class}");
+        assert_eq!((found.negative.as_deref(), found.not_taken), (Some("rain"), vec![]), "{class}");
+    }
+    // Its outputs are the prompts of its own fields.
+    let sampler = json!({"seed": 4, "steps": 9, "cfg": 7, "sampler_name": "euler", "scheduler": "normal",
+        "positive": ["8", 4], "negative": ["8", 5], "latent_image": ["8", 6], "model": ["8", 1]});
+    let context = json!({"base_ctx": ["10", 0], "positive": ["6", 0]});
+    let base = json!({"negative": ["7", 0], "latent": ["5", 0], "model": ["4", 0], "text_pos_l": "a stone"});
+    let found = of_graph(&json!({
+        "3": {"class_type": "KSampler", "inputs": sampler},
+        "8": {"class_type": "Context (rgthree)", "inputs": context},
+        "10": {"class_type": "Context Big (rgthree)", "inputs": base},
+    }));
+    assert_eq!((found.prompt.as_str(), found.negative.as_deref()), ("a frog", Some("rain")));
+    assert_eq!((found.size, found.model.as_deref()), (Some((64, 64)), Some("small.safetensors")));
+    assert_eq!(found.not_taken, Vec::<String>::new());
+}
+
+#[test]
+fn the_seed_is_that_of_the_noise() {
+    let sampler = |latents: &str, more: Value| {
+        let mut inputs = json!({"steps": 20, "cfg": 7, "sampler_name": "euler", "scheduler": "normal",
+            "positive": ["6", 0], "negative": ["7", 0], "latent_image": [latents, 0]});
+        inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"class_type": "KSamplerAdvanced", "inputs": inputs})
+    };
+    let base = || sampler("5", json!({"add_noise": "enable", "noise_seed": 7}));
+    // SDXL's base, and its refiner behind it.
+    for off in [json!("disable"), json!(false), json!(["12", 0])] {
+        let found = of_graph(&json!({
+            "3": sampler("10", json!({"add_noise": off, "noise_seed": 0})),
+            "10": {"class_type": "LatentUpscale", "inputs": {"samples": ["11", 0]}},
+            "11": base(),
+            "12": {"class_type": "PrimitiveBoolean", "inputs": {"value": false}},
+        }));
+        assert_eq!(found.seed, Some(7), "{off}");
+        assert_eq!(found.not_taken, ["the earlier pass of node 11 (KSamplerAdvanced)"], "{off}");
+    }
+    let custom = json!({"class_type": "SamplerCustomAdvanced", "inputs": {"noise": ["12", 0], "guider": ["13", 0],
+        "latent_image": ["11", 0]}});
+    let found = of_graph(&json!({
+        "3": custom,
+        "11": base(),
+        "12": {"class_type": "DisableNoise", "inputs": {}},
+        "13": {"class_type": "BasicGuider", "inputs": {"conditioning": ["6", 0]}},
+    }));
+    assert_eq!((found.prompt.as_str(), found.seed), ("a frog", Some(7)));
+    // Noise that nothing adds has no seed.
+    let found = of_graph(&json!({"3": sampler("5", json!({"add_noise": "disable", "noise_seed": 0}))}));
+    assert_eq!((found.seed, found.not_taken.len()), (None, 1));
+    assert_eq!(found.not_taken, ["the seed, as node 3 (KSamplerAdvanced) adds no noise"]);
+}
+
+#[test]
+fn what_a_node_makes_of_size_checkpoint_and_loras_is_told() {
+    let oracle = json!({"class_type": "Oracle", "inputs": {"mood": "good"}});
+    let sampler = json!({"positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0], "model": ["10", 0]});
+    let found = of_graph(&json!({
+        "3": {"class_type": "KSampler", "inputs": sampler},
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["8", 0]}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": ["8", 0], "height": 64}},
+        "8": oracle,
+        "10": {"class_type": "LoraLoader", "inputs": {"model": ["4", 0], "lora_name": ["8", 1]}},
+    }));
+    assert_eq!((found.size, found.model), (None, None));
+    let mut left = found.not_taken;
+    left.sort();
+    let what = ["the LoRA", "the checkpoint", "the size"];
+    let nodes = ["8 (Oracle)", "8 (Oracle)", "5 (EmptyLatentImage)"];
+    let expected: Vec<String> = what.iter().zip(nodes).map(|(what, node)| format!("{what} of node {node}")).collect();
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn every_field_of_invokeai_is_taken_or_told() {
+    let text = json!({"positive_prompt": "a frog", "seed": "many", "steps": 20, "seamless_x": true, "seamless_y": false,
+        "cfg_rescale_multiplier": 0.7, "vae": {"name": "tiny", "hash": "x"}, "canvas_v2_metadata": {"layers": []},
+        "regions": [{"prompt": "a stone"}], "app_version": "5.0"});
+    let left = of_text("invokeai_metadata", &text.to_string()).not_taken;
+    let expected = ["cfg_rescale_multiplier: 0.7", "regions", "seamless_x: true", "seed: many", "vae: tiny"];
+    let mut sorted = left;
+    sorted.sort();
+    assert_eq!(sorted, expected);
+}
+
+#[test]
+fn of_very_much_that_is_not_taken_it_is_told_how_much_more_there_is() {
+    let settings: Vec<String> = (0..40).map(|at| format!("key{at} a: {at}")).collect();
+    let found = of_text("parameters", &format!("a frog\nSteps: 4, CFG scale: 7, {}", settings.join(", ")));
+    assert_eq!((found.not_taken.len(), found.not_taken[23].as_str()), (24, "17 more"));
+    // Numbers that no run has.
+    let found = of_text("parameters", "a frog\nSteps: 0, CFG scale: inf, Size: 0x8");
+    assert_eq!((found.steps, found.guidance, found.size), (None, None, None));
+    assert_eq!(found.not_taken, ["0 steps", "the guidance inf", "the size 0x8"]);
 }
 
 #[test]

@@ -457,6 +457,143 @@ fn a_page_reads_of_fields_and_has_no_links_that_lead_nowhere() {
     assert!(served.status == 200 && !served.body.contains("a-red-apple-sweep"), "{}", served.status);
 }
 
+fn read(path: &std::path::Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn tests_go_on_with_what_explain_found() {
+    let server = Server::start();
+    let attnmap = |args: &[&str]| crate::program::attnmap(server.folder.path(), args);
+    attnmap(&["generate", "a red apple, a frog", "--steps", "2", "--out", "runs/tested"]);
+    attnmap(&["explain", "runs/tested", "--cut", "mask", "--test-steps", "1", "--words", "frog"]);
+    let folder = server.folder.path().join("runs/tested");
+    let evidence = || read(&folder.join("evidence.json"));
+    let words = |evidence: &Value| -> Vec<String> {
+        let words = evidence["words"].as_array().unwrap().iter();
+        words.map(|word| word["word"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(words(&evidence()), ["frog"]);
+    let mut events = server.events();
+    events.next("state");
+    for kind in ["without", "times"] {
+        server.post("jobs", &json!({"kind": kind, "run": "tested", "word": "apple"}));
+        assert_eq!(events.next("tested")["run"], "tested");
+        let found = evidence();
+        assert_eq!(words(&found), ["apple", "frog"], "{kind}");
+        assert_eq!((&found["cut"], found["steps"].as_array().unwrap().len()), (&json!("mask"), 1), "{kind}");
+    }
+    let before = evidence();
+    assert!(before["counterfactuals"].as_array().unwrap().iter().any(|drawn| drawn["word"] == "apple"));
+    assert_eq!(before["reweighted"].as_array().unwrap().len(), 1);
+    server.post("jobs", &json!({"kind": "explain", "run": "tested"}));
+    events.next("tested");
+    assert_eq!(words(&evidence()), ["red", "apple", "frog"]);
+
+    // Of tags it would be another test.
+    attnmap(&["view", "runs/tested", "--by", "tag"]);
+    let before = std::fs::read(folder.join("evidence.json")).unwrap();
+    server.post("jobs", &json!({"kind": "explain", "run": "tested"}));
+    let error = events.next("failed")["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("would replace those of red, apple, frog (cut: mask, 1 step"), "{error}");
+    assert!(error.contains("`attnmap explain runs/tested`"), "{error}");
+    assert_eq!(before, std::fs::read(folder.join("evidence.json")).unwrap());
+}
+
+/// The share of each word that the pictures show.
+fn shares(side: &Value) -> Vec<(String, f64)> {
+    let words = side["words"].as_array().unwrap().iter();
+    words.map(|word| (word["label"].as_str().unwrap().to_owned(), word["share"].as_f64().unwrap())).collect()
+}
+
+#[test]
+fn maps_are_those_that_the_run_has() {
+    let server = Server::start();
+    let prompt = "a red apple, a frog";
+    let attnmap = |args: &[&str]| crate::program::attnmap(server.folder.path(), args);
+    attnmap(&["generate", prompt, "--steps", "2", "--out", "runs/plain"]);
+    let other = ["--aggregate", "daam", "--by", "tag", "--threshold", "0.5"];
+    attnmap(&[&["generate", prompt, "--steps", "2", "--out", "runs/other"], &other[..]].concat());
+    let record = |run: &str| read(&server.folder.path().join("runs").join(run).join("run.json"));
+    for (run, maps) in [("plain", "compete"), ("other", "daam")] {
+        let side: Value = serde_json::from_str(&server.post("side", &json!({"run": run})).body).unwrap();
+        assert_eq!(side["aggregate"], maps);
+        let record = record(run);
+        let known = record["words"].as_array().unwrap();
+        assert_eq!(known.len(), side["words"].as_array().unwrap().len());
+        for ((label, share), known) in shares(&side).iter().zip(known) {
+            assert!((share - known["share"].as_f64().unwrap()).abs() < 1e-6, "{run} {label}: {share} {known}");
+        }
+    }
+    // Layers that are chosen are shown as before, and so are single steps of the run's own.
+    let chosen = |choice: Value| -> Value { serde_json::from_str(&server.post("side", &choice).body).unwrap() };
+    assert_eq!(chosen(json!({"run": "other", "layers": "mid"}))["aggregate"], "all, layers mid");
+    assert_eq!(chosen(json!({"run": "other", "steps": [1, 1]}))["aggregate"], "daam, steps 1-1");
+    let told = server.post("changes", &json!({"a": "plain", "b": "other", "sentences": true}));
+    let told: Value = serde_json::from_str(&told.body).unwrap();
+    let line = told["line"].as_str().unwrap();
+    assert!(line.contains("maps of two kinds") && !line.contains("points"), "{line}");
+    assert!(told["sentences"].to_string().contains("Their maps are of different kinds"), "{told}");
+
+    // Other seeds are made as the run was.
+    let mut events = server.events();
+    events.next("state");
+    server.post("jobs", &json!({"kind": "seeds", "run": "other"}));
+    for seed in 1..=4 {
+        assert_eq!(events.next("step")["maps"]["words"], json!(["a red apple", "a frog"]));
+        assert_eq!(events.next("made")["side"]["aggregate"], "daam");
+        let saved = events.next("saved");
+        let record = record(saved["run"].as_str().unwrap());
+        let made = (&record["by"], &record["aggregate"], &record["settings"]["seed"]);
+        assert_eq!(made, (&json!("tag"), &json!("daam"), &json!(seed)));
+        let command = record["command"].as_str().unwrap();
+        assert!(command.ends_with(&format!(" --seed {seed} --by tag --aggregate daam --threshold 0.5")), "{command}");
+    }
+    events.next("done");
+}
+
+#[test]
+fn other_seeds_of_a_part_drawn_anew_have_its_mask() {
+    let server = Server::start();
+    let at = server.folder.path();
+    image::RgbImage::from_fn(128, 128, |x, y| image::Rgb([x as u8, y as u8, 90])).save(at.join("init.png")).unwrap();
+    image::GrayImage::from_fn(128, 128, |x, _| image::Luma([if x < 64 { 255 } else { 0 }]))
+        .save(at.join("mask.png"))
+        .unwrap();
+    let painted = ["--init", "init.png", "--mask", "mask.png", "--steps", "2", "--out", "runs/painted"];
+    crate::program::attnmap(at, &[&["generate", "a red apple"], &painted[..]].concat());
+    let mut events = server.events();
+    events.next("state");
+    server.post("jobs", &json!({"kind": "seeds", "run": "painted"}));
+    let run = at.join("runs").join(events.next("saved")["run"].as_str().unwrap());
+    events.next("done");
+    let command = read(&run.join("run.json"))["command"].as_str().unwrap().to_owned();
+    assert!(command.contains(" --mask runs/painted/mask.png"), "{command}");
+    let words = shlex::split(&command).unwrap();
+    let args: Vec<&str> = words[1..].iter().map(String::as_str).chain(["--out", "again"]).collect();
+    crate::program::attnmap(at, &args);
+    let bytes = |path: std::path::PathBuf| std::fs::read(path).unwrap();
+    assert!(bytes(run.join("image.png")) == bytes(at.join("again/image.png")), "the command makes another image");
+}
+
+#[test]
+fn a_seed_is_drawn_where_that_is_asked_for() {
+    let server = Server::start();
+    let mut events = server.events();
+    events.next("state");
+    let mut drawn = Vec::new();
+    for seed in ["-1", "random"] {
+        server.post("jobs", &json!({"kind": "run", "prompt": "a frog", "seed": seed, "steps": 1}));
+        let told = events.next("begun")["seed"].as_str().unwrap().parse::<u64>().unwrap();
+        let run = server.folder.path().join("runs").join(events.next("saved")["run"].as_str().unwrap());
+        let record = read(&run.join("run.json"));
+        assert_eq!(record["settings"]["seed"], told);
+        assert!(record["command"].as_str().unwrap().ends_with(&format!(" --seed {told}")), "{}", record["command"]);
+        drawn.push(told);
+    }
+    assert_ne!(drawn[0], drawn[1]);
+}
+
 #[test]
 fn bad_options_are_said_before_anything_is_loaded() {
     let folder = tempfile::tempdir().unwrap();

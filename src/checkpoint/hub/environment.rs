@@ -69,6 +69,33 @@ pub(super) fn endpoint(given: Option<&str>) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The proxy through which `url` is asked, as Python's `requests` takes it from the environment. It
+/// is that of the address's scheme, else that of all, unless the host is among those without.
+pub(super) fn proxy(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host).to_lowercase();
+    let either = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(&name.to_uppercase()));
+    let text = |value: OsString| value.to_string_lossy().trim().to_owned();
+    if either("no_proxy").is_some_and(|list| is_among(&host, &text(list))) {
+        return None;
+    }
+    either(&format!("{scheme}_proxy")).or_else(|| either("all_proxy")).map(text)
+}
+
+/// Whether `host`, with its port where it has one, is named by the comma-separated `list`: itself,
+/// a domain that it belongs to, or all.
+fn is_among(host: &str, list: &str) -> bool {
+    let bare = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let bare = bare.map_or(host, |(bare, _)| bare);
+    list.to_lowercase().split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        let domain = entry.trim_start_matches('*').trim_start_matches('.');
+        let of_domain =
+            |host: &str| host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        entry == "*" || !domain.is_empty() && (of_domain(host) || of_domain(bare))
+    })
+}
+
 /// The access token, if there is one. `given` comes before the environment, and the environment
 /// before the file of a login.
 ///
@@ -93,10 +120,12 @@ pub(super) fn token(given: Option<&str>) -> Result<Option<String>, String> {
     match found {
         Some((_, token)) if token.is_empty() => Ok(None),
         // What a header can hold, and what no token lacks.
-        Some((_, token)) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
+        Some((_, token)) if token.bytes().all(|byte| byte.is_ascii_graphic()) && !token.contains(['"', '\'']) => {
+            Ok(Some(token))
+        }
         Some((source, _)) => Err(format!(
-            "{source} holds a space or a character that no access token has; copy the token again from \
-            {HUB}/settings/tokens"
+            "{source} holds a space, a quotation mark or a character that no access token has; copy the token \
+            again from {HUB}/settings/tokens"
         )),
         None => Ok(None),
     }
@@ -232,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn hosts_without_a_proxy_are_told_as_they_are_written() {
+        for (host, list, expected) in [
+            ("127.0.0.1:8000", "localhost, 127.0.0.1", true),
+            ("127.0.0.1:8000", "127.0.0.1:8000", true),
+            ("127.0.0.1:8000", "127.0.0.1:9000", false),
+            ("cdn.hub.example", "hub.example", true),
+            ("cdn.hub.example", ".hub.example", true),
+            ("cdn.hub.example", "*.Hub.example", true),
+            ("othub.example", "hub.example", false),
+            ("hub.example", "*", true),
+            ("hub.example", " ,", false),
+        ] {
+            assert_eq!(is_among(host, list), expected, "{host}: {list}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_is_a_url_without_a_slash_at_its_end() {
         for (text, expected) in [
             (" https://hub.example/ \n", "https://hub.example"),
@@ -257,7 +303,7 @@ mod tests {
         for text in ["", " \r\n"] {
             assert_eq!(token(Some(text)), Ok(None));
         }
-        for text in ["hf_a bc", "hf_\u{e4}", "hf_\0", "\u{201c}hf_abc\u{201d}"] {
+        for text in ["hf_a bc", "hf_\u{e4}", "hf_\0", "\u{201c}hf_abc\u{201d}", "\"hf_abc\"", "'hf_abc'"] {
             let problem = token(Some(text)).unwrap_err();
             assert!(problem.starts_with("the access token holds") && !problem.contains("hf_"), "{problem}");
         }

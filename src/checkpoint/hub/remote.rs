@@ -262,6 +262,10 @@ impl<'a> Remote<'a> {
 
     /// What a failure means for the user; `file` is what was being fetched.
     fn explain(&self, failure: RequestFailure, file: Option<&str>) -> String {
+        self.server.without_secrets(&self.meaning(failure, file))
+    }
+
+    fn meaning(&self, failure: RequestFailure, file: Option<&str>) -> String {
         let endpoint = self.server.endpoint();
         let page = format!("{endpoint}/{}", self.repo);
         let revision = self.local.revision;

@@ -1,11 +1,12 @@
 //! Requests to the hub's server: where they go, what they carry, and how far a redirect is
 //! followed.
 
+use super::environment;
 use super::failure::{RequestFailure, ServerAnswer};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ impl HubServer {
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(SILENCE))
             .http_status_as_error(false)
+            // That of the environment is chosen for each address.
+            .proxy(None)
             // Followed here, where the token can be kept from other hosts.
             .max_redirects(0);
         Self { agent: config.build().into(), endpoint, token }
@@ -48,6 +51,17 @@ impl HubServer {
 
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// `message` without the name and password that the endpoint may have.
+    pub(super) fn without_secrets(&self, message: &str) -> String {
+        match self.endpoint.split_once("://") {
+            Some((scheme, rest)) => match rest.split(['/', '?', '#']).next().and_then(|host| host.rsplit_once('@')) {
+                Some((secret, _)) => message.replace(&format!("{scheme}://{secret}@"), &format!("{scheme}://")),
+                None => message.to_owned(),
+            },
+            None => message.to_owned(),
+        }
     }
 
     /// What the server says of the file at `url`.
@@ -127,7 +141,8 @@ impl HubServer {
             request = request.header(header::RANGE, format!("bytes={start}-"));
         }
         let request = request.body(()).map_err(ureq::Error::from)?;
-        Ok(self.agent.run(request)?)
+        let proxy = environment::proxy(url).and_then(|address| Proxy::new(&address).ok());
+        Ok(self.agent.run(self.agent.configure_request(request).proxy(proxy).build())?)
     }
 }
 
@@ -171,6 +186,15 @@ fn join(url: &str, location: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_in_no_message() {
+        let server = HubServer::new("http://user:secret@127.0.0.1:1/mirror".into(), None);
+        let told = server.without_secrets("http://user:secret@127.0.0.1:1/mirror/owner cannot be reached");
+        assert_eq!(told, "http://127.0.0.1:1/mirror/owner cannot be reached");
+        let plain = HubServer::new("https://hub.example".into(), None);
+        assert_eq!(plain.without_secrets("https://hub.example/a@b"), "https://hub.example/a@b");
+    }
 
     #[test]
     fn redirects_lead_where_they_say() {

@@ -166,6 +166,8 @@ fn other_kind(file: &WeightFile) -> Refusal {
         Refusal::new("FLUX.2", CHECKPOINTS)
     } else if any("distilled_guidance_layer.") {
         Refusal::new("Chroma", CHECKPOINTS)
+    } else if any("noise_refiner.") {
+        Refusal::new("Lumina 2, or Z-Image without its `x_pad_token`", CHECKPOINTS)
     } else if any("double_blocks.") {
         Refusal::new("Flux", CHECKPOINTS)
     } else if any("joint_blocks.") {

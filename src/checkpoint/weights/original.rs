@@ -77,7 +77,9 @@ pub(crate) fn transformer(file: &WeightFile) -> Option<TransformerKind> {
     if OTHERS.iter().any(|name| has(name)) {
         return None;
     }
-    MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind)
+    let found = MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, kind)| *kind);
+    // Lumina 2 names its blocks as Z-Image does, and pads without a token.
+    found.filter(|kind| *kind != TransformerKind::ZImage || has("x_pad_token"))
 }
 
 /// Where the tensors of diffusers' naming lie in `file`, which is number `index`. Beside them the

@@ -23,7 +23,7 @@ use std::str::FromStr;
 const BEFORE: [&str; 6] = ["is", "lies", "stands", "to", "on", "the"];
 
 /// Words before a thing that are no part of it.
-const ARTICLES: [&str; 3] = ["a", "an", "the"];
+pub(super) const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
 /// How far a box may reach beyond the image: what rounding adds.
 const ROUNDING: f32 = 1e-4;
@@ -97,11 +97,10 @@ impl<'a> ExpectationReader<'a> {
     fn expectation(&mut self) -> Result<Expectation> {
         let start = self.at;
         let pieces = self.pieces()?;
-        let kind = if self.peek() == Some('@') {
+        let (kind, places) = if self.peek() == Some('@') {
             let at = self.at;
             self.at += 1;
-            let Some(thing) = thing(&pieces) else { return Err(self.wrong(at, "no thing stands before @")) };
-            let thing = thing.map_err(|(at, reason)| self.wrong(at, reason))?;
+            let thing = self.named(&pieces, at, "no thing stands before @")?;
             if let Some(no) = negated(&pieces) {
                 return Err(self.wrong(no, "`no` goes with a thing alone, as in \"no fox\""));
             }
@@ -109,12 +108,19 @@ impl<'a> ExpectationReader<'a> {
                 let at = pieces[first].from;
                 return Err(self.wrong(at, "a relation and a place are two expectations; put a comma between"));
             }
-            self.place(thing)?
+            (self.place(thing.name)?, vec![thing.from])
         } else {
             self.of_pieces(&pieces)?
         };
         let text = self.text[start..self.at].trim().to_owned();
-        Ok(Expectation { text, character: self.text[..start].chars().count() + 1, kind })
+        let places = places.into_iter().map(|from| self.text[..from].chars().count() + 1).collect();
+        Ok(Expectation { text, places, kind })
+    }
+
+    /// The thing that `pieces` name; where they name none, `missing` is said of byte `at`.
+    fn named(&self, pieces: &[ExpectationPiece], at: usize, missing: &str) -> Result<NamedThing> {
+        let thing = thing(pieces).ok_or_else(|| self.wrong(at, missing))?;
+        thing.map_err(|(at, reason)| self.wrong(at, reason))
     }
 
     /// The words up to the next comma, `@` or the end.
@@ -146,34 +152,30 @@ impl<'a> ExpectationReader<'a> {
         }
     }
 
-    /// A relation, a thing, or no thing.
-    fn of_pieces(&self, pieces: &[ExpectationPiece]) -> Result<ExpectationKind> {
-        let named = |pieces: &[ExpectationPiece], at: usize, missing: &str| -> Result<String> {
-            thing(pieces).ok_or_else(|| self.wrong(at, missing))?.map_err(|(at, reason)| self.wrong(at, reason))
-        };
+    /// A relation, a thing, or no thing, with the byte of each thing.
+    fn of_pieces(&self, pieces: &[ExpectationPiece]) -> Result<(ExpectationKind, Vec<usize>)> {
         let start = pieces.first().map_or(self.at, |piece| piece.from);
         if negated(pieces).is_some() {
             if let Some((first, ..)) = relation(&pieces[1..]) {
                 return Err(self.wrong(pieces[1 + first].from, "`no` goes with a thing alone, as in \"no fox\""));
             }
-            return Ok(ExpectationKind::Absent(named(
-                &pieces[1..],
-                pieces[0].to,
-                "no what? name a thing, as in \"no fox\"",
-            )?));
+            let thing = self.named(&pieces[1..], pieces[0].to, "no what? name a thing, as in \"no fox\"")?;
+            return Ok((ExpectationKind::Absent(thing.name), vec![thing.from]));
         }
         let Some((first, last, relation)) = relation(pieces) else {
-            return Ok(ExpectationKind::Drawn(named(pieces, start, THINGS)?));
+            let thing = self.named(pieces, start, THINGS)?;
+            return Ok((ExpectationKind::Drawn(thing.name), vec![thing.from]));
         };
         if let Some((second, ..)) = self::relation(&pieces[last..]) {
             let at = pieces[last + second].from;
             return Err(self.wrong(at, "one relation at a time; put a comma between and name the thing again"));
         }
         let said = pieces[..first].iter().rev().take_while(|piece| is_one_of(piece, &BEFORE)).count();
-        let subject = named(&pieces[..first - said], start, "no thing stands before the relation")?;
+        let subject = self.named(&pieces[..first - said], start, "no thing stands before the relation")?;
         let after = pieces[last - 1].to;
-        let object = named(&pieces[last..], after, "no thing stands after the relation")?;
-        Ok(ExpectationKind::Relation { subject, relation, object })
+        let object = self.named(&pieces[last..], after, "no thing stands after the relation")?;
+        let kind = ExpectationKind::Relation { subject: subject.name, relation, object: object.name };
+        Ok((kind, vec![subject.from, object.from]))
     }
 
     /// What stands after `@`: a side or a box.
@@ -266,9 +268,14 @@ fn relation(pieces: &[ExpectationPiece]) -> Option<(usize, usize, Direction)> {
     })
 }
 
-/// The thing that `pieces` name, as it is looked up among the words; `None` where they name none.
-/// The error is a byte and a reason.
-fn thing(pieces: &[ExpectationPiece]) -> Option<Result<String, (usize, &'static str)>> {
+/// A thing as it is looked up among the words, and its byte in the list.
+struct NamedThing {
+    name: String,
+    from: usize,
+}
+
+/// The thing that `pieces` name; `None` where they name none. The error is a byte and a reason.
+fn thing(pieces: &[ExpectationPiece]) -> Option<Result<NamedThing, (usize, &'static str)>> {
     let pieces = match pieces {
         [first, rest @ ..] if !rest.is_empty() && is_one_of(first, &ARTICLES) => rest,
         all => all,
@@ -279,7 +286,10 @@ fn thing(pieces: &[ExpectationPiece]) -> Option<Result<String, (usize, &'static 
         (_, Some(quoted)) if pieces.len() > 1 => {
             Some(Err((quoted.from, "what is quoted is the whole name of a thing")))
         }
-        _ => Some(Ok(pieces.iter().map(|piece| piece.text).collect::<Vec<_>>().join(" "))),
+        ([first, ..], _) => {
+            let name = pieces.iter().map(|piece| piece.text).collect::<Vec<_>>().join(" ");
+            Some(Ok(NamedThing { name, from: first.from }))
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Whether the maps of a run are as expected.
 
+use super::grammar::ARTICLES;
 use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::lexicon::{self, Direction};
-use crate::facts::measures::{APART, holds};
+use crate::facts::measures::{APART, WITHIN, holds, share_within};
 use crate::facts::things::of_its_things;
 use crate::figures::{largest, percent_beside};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
-use crate::trace::{Grid, Half, PROBE_PREFIX, PromptInfo, Trace, WordInfo, bare, normalized, only};
+use crate::trace::{Grid, Half, PROBE_PREFIX, PromptInfo, Trace, WordInfo, bare, normalized, only, whole_words};
 use crate::{Error, Result, in_quotes, percent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -66,7 +67,7 @@ pub enum Quantity {
     Offset,
     /// How far the centre lies beyond the border of the side, in shares of the image's side.
     Margin,
-    /// The share of a region within a box, 0 to 1.
+    /// The share of a region within a box, or of a box within another's, 0 to 1.
     Inside,
     /// By how much a caption of the thing lowers the prediction's error in one window of the image,
     /// in shares of the error without.
@@ -121,34 +122,40 @@ impl Expectations {
     /// # Errors
     /// [`Error::Argument`] on `expect`, pointing at the first that is not.
     pub fn check_words(&self, prompt: &PromptInfo, probes: &[WordInfo]) -> Result<()> {
-        for expectation in &self.0 {
-            for thing in expectation.kind.things() {
-                let found = match &expectation.kind {
-                    ExpectationKind::Absent(_) => can_be_told(plain(thing)),
-                    kind => find(prompt, probes, kind, thing).map(drop),
-                };
-                if let Err(reason) = found {
-                    return Err(wrong(expectation.character, &in_quotes(&expectation.text), &reason.0));
-                }
-            }
-        }
-        Ok(())
+        self.check_things(|kind, thing| match kind {
+            ExpectationKind::Absent(_) => can_be_told(plain(thing)),
+            kind => find(prompt, probes, kind, thing).map(drop),
+        })
     }
 
-    /// Whether each thing that must be there stands in one of `texts` at all; prompts that lack it
-    /// are then left out.
+    /// Whether each thing that must be there can stand in one of `texts`, prompts and probes, and
+    /// maps can tell of the others. Prompts that lack it are then left out.
     ///
     /// # Errors
-    /// [`Error::Argument`] on `expect`, pointing at the first that stands in none.
+    /// [`Error::Argument`] on `expect`, pointing at the first of which that is not so.
     pub fn check_texts(&self, texts: &[&str]) -> Result<()> {
-        let texts: Vec<String> = texts.iter().map(|text| normalized(text)).collect();
-        for expectation in self.0.iter().filter(|expectation| !matches!(expectation.kind, ExpectationKind::Absent(_))) {
-            for thing in expectation.kind.things() {
-                let bare = normalized(thing.split('#').next().unwrap_or(thing));
-                if texts.iter().all(|text| !text.contains(&bare)) {
-                    let reason = format!("{} stands in no prompt", in_quotes(thing));
-                    return Err(wrong(expectation.character, &in_quotes(&expectation.text), &reason));
-                }
+        // Brackets of weights may stand between the words of a phrase.
+        let has = |text: &&str, thing: &str| {
+            let mut words = thing.split_whitespace();
+            words.all(|word| !whole_words(text, word).is_empty())
+        };
+        self.check_things(|kind, thing| {
+            let thing = plain(thing);
+            if matches!(kind, ExpectationKind::Absent(_) | ExpectationKind::Drawn(_)) {
+                can_be_told(thing)?;
+            }
+            match matches!(kind, ExpectationKind::Absent(_)) || texts.iter().any(|text| has(text, thing)) {
+                true => Ok(()),
+                false => Err(Unfound(format!("{} stands in no prompt", in_quotes(thing)))),
+            }
+        })
+    }
+
+    /// Refuses the first thing that `check` does not find, pointing at it.
+    fn check_things(&self, check: impl Fn(&ExpectationKind, &str) -> Result<(), Unfound>) -> Result<()> {
+        for expectation in &self.0 {
+            for (thing, place) in expectation.things() {
+                check(&expectation.kind, thing).map_err(|reason| wrong(place, &in_quotes(thing), &reason.0))?;
             }
         }
         Ok(())
@@ -175,10 +182,11 @@ impl Expectations {
     /// that was given the prompt. `threshold` is the share of a map's maximum at which regions and
     /// centres begin. `sightings` are those of the things that are [looked for](Self::looked_for).
     ///
+    /// Nothing is judged of a word that the prompt lacks, or has several times, or of which maps do
+    /// not tell whether it was drawn: [`check_words`](Self::check_words) refuses those.
+    ///
     /// # Errors
-    /// As [`heatmap::aggregate`]. [`Error::Argument`] on `expect` for a thing without a sighting
-    /// and for a word that stands in the prompt several times. The same for one of which maps do
-    /// not tell whether it was drawn.
+    /// As [`heatmap::aggregate`]. [`Error::Argument`] on `expect` for a thing without a sighting.
     pub fn check(
         &self,
         trace: &Trace,
@@ -191,25 +199,22 @@ impl Expectations {
         let mut words: Vec<WordInfo> = Vec::new();
         let mut judged_by = Vec::with_capacity(self.0.len());
         for expectation in &self.0 {
-            let refuse = |reason: &str| wrong(expectation.character, &in_quotes(&expectation.text), reason);
-            if let ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing) = &expectation.kind {
-                if let (ExpectationKind::Drawn(_), Err(Unfound(reason, true))) =
-                    (&expectation.kind, find(prompt, &probes, &expectation.kind, thing))
-                {
-                    judged_by.push(Basis::Nothing(reason));
-                    continue;
+            let found = match &expectation.kind {
+                ExpectationKind::Drawn(thing) => find(prompt, &probes, &expectation.kind, thing).map(|_| Vec::new()),
+                ExpectationKind::Absent(thing) => can_be_told(plain(thing)).map(|()| Vec::new()),
+                _ => places(trace, expectation, &mut words),
+            };
+            judged_by.push(match (found, &expectation.kind) {
+                (Err(Unfound(reason)), _) => Basis::Nothing(reason),
+                (Ok(_), ExpectationKind::Drawn(thing) | ExpectationKind::Absent(thing)) => {
+                    let known = |sighting: &&Sighting| normalized(&sighting.thing) == normalized(plain(thing));
+                    let sighting = sightings.iter().find(known).ok_or_else(|| {
+                        let place = expectation.places.first().copied().unwrap_or(1);
+                        wrong(place, &in_quotes(thing), "the image was not looked at for it")
+                    })?;
+                    Basis::Sighting(sighting.gain)
                 }
-                let thing = plain(thing);
-                can_be_told(thing).map_err(|reason| refuse(&reason.0))?;
-                let sighting = sightings.iter().find(|sighting| normalized(&sighting.thing) == normalized(thing));
-                let sighting = sighting.ok_or_else(|| refuse("the image was not looked at for it"))?;
-                judged_by.push(Basis::Sighting(sighting.gain));
-                continue;
-            }
-            judged_by.push(match places(trace, expectation, &mut words) {
-                Ok(places) => Basis::Words(places),
-                Err(Unfound(reason, true)) => Basis::Nothing(reason),
-                Err(Unfound(reason, false)) => return Err(refuse(&reason)),
+                (Ok(places), _) => Basis::Words(places),
             });
         }
         let maps = match words.is_empty() {
@@ -236,7 +241,7 @@ impl Expectations {
 fn places(trace: &Trace, expectation: &Expectation, words: &mut Vec<WordInfo>) -> Result<Vec<usize>, Unfound> {
     let probes = trace.probe_words(Half::Conditional);
     let mut places = Vec::new();
-    for thing in expectation.kind.things() {
+    for (thing, _) in expectation.things() {
         let word = find(&trace.about.prompt, &probes, &expectation.kind, thing)?;
         let at = words.iter().position(|known| *known == word).unwrap_or(words.len());
         if at == words.len() {
@@ -253,13 +258,8 @@ fn plain(thing: &str) -> &str {
     bare(thing.strip_prefix(PROBE_PREFIX).unwrap_or(thing))
 }
 
-/// How `thing` is asked for among words, which are separated by commas there.
-fn name(thing: &str) -> String {
-    thing.replace(',', " ")
-}
-
-/// Why a thing is not found, and whether the prompt just does not have it.
-struct Unfound(String, bool);
+/// Why a thing is not found.
+struct Unfound(String);
 
 /// Whether maps can tell if `thing` was drawn.
 fn can_be_told(thing: &str) -> Result<(), Unfound> {
@@ -270,16 +270,31 @@ fn can_be_told(thing: &str) -> Result<(), Unfound> {
         "maps do not tell whether {} was drawn; that is for things, not for colours, little words and whole scenes",
         in_quotes(thing)
     );
-    Err(Unfound(reason, false))
+    Err(Unfound(reason))
+}
+
+/// The words of `prompt` that are an article and `thing`: a tag may begin with one, which an
+/// expectation leaves out.
+fn behind_an_article(prompt: &PromptInfo, thing: &str) -> Vec<WordInfo> {
+    let wanted = normalized(thing);
+    let is_it = |word: &&WordInfo| {
+        let text = normalized(&word.text);
+        text.split_once(' ').is_some_and(|(first, rest)| ARTICLES.contains(&first) && rest == wanted)
+    };
+    prompt.words.iter().filter(is_it).cloned().collect()
 }
 
 /// The one word, phrase or probe that `thing` is.
 fn find(prompt: &PromptInfo, probes: &[WordInfo], kind: &ExpectationKind, thing: &str) -> Result<WordInfo, Unfound> {
-    let words = prompt.select_with(&name(thing), probes).map_err(|error| match error {
-        Error::Argument { reason, .. } => Unfound(reason, true),
-        other => Unfound(other.to_string(), true),
+    let words = prompt.select_name(thing, probes).or_else(|error| match behind_an_article(prompt, thing) {
+        words if words.is_empty() => Err(error),
+        words => Ok(words),
+    });
+    let words = words.map_err(|error| match error {
+        Error::Argument { reason, .. } => Unfound(reason),
+        other => Unfound(other.to_string()),
     })?;
-    let word = only(thing, words).map_err(|reason| Unfound(reason, false))?;
+    let word = only(thing, words).map_err(Unfound)?;
     if matches!(kind, ExpectationKind::Drawn(_)) {
         can_be_told(plain(&word.text))?;
     }
@@ -316,15 +331,11 @@ fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bo
     let empty = || (Some(false), None, "its map is empty".to_owned());
     match (kind, found) {
         (ExpectationKind::Relation { relation, object, .. }, [subject, other]) => {
+            if *relation == Direction::Inside {
+                return judge_inside(subject, other, object);
+            }
             let (holds, offset) = holds(*relation, &subject.layout, &other.layout);
-            let Some(offset) = offset else {
-                let says = match (relation, holds) {
-                    (_, Some(true)) => format!("its box lies within that of {object}"),
-                    (Direction::Inside, _) => format!("its box does not lie within that of {object}"),
-                    _ => "a map is empty".to_owned(),
-                };
-                return (Some(holds == Some(true)), None, says);
-            };
+            let Some(offset) = offset else { return empty() };
             // Negative for left and up, whichever is expected.
             let value = if matches!(relation, Direction::LeftOf | Direction::Above) { -offset } else { offset };
             let figure = Measurement { measure: Quantity::Offset, value, bound: APART };
@@ -358,6 +369,22 @@ fn judge(kind: &ExpectationKind, found: &[&FoundWord], grid: Grid) -> (Option<bo
         }
         _ => empty(),
     }
+}
+
+/// Whether the box of a thing lies in that of another, which is called `object`.
+fn judge_inside(subject: &FoundWord, other: &FoundWord, object: &str) -> (Option<bool>, Option<Measurement>, String) {
+    let (Some(own), Some(outer)) = (subject.layout.bounds, other.layout.bounds) else {
+        return (Some(false), None, "a map is empty".to_owned());
+    };
+    let value = share_within(own, outer);
+    let holds = holds(Direction::Inside, &subject.layout, &other.layout).0 == Some(true);
+    let larger = if value >= WITHIN && !holds { ", which is no larger" } else { "" };
+    let says = format!(
+        "{} of its box lies in that of {object}{larger} ({} decide)",
+        percent_beside(value, WITHIN),
+        percent(WITHIN)
+    );
+    (Some(holds), Some(Measurement { measure: Quantity::Inside, value, bound: WITHIN }), says)
 }
 
 /// The share of the cells of at least `threshold` of the maximum of `map` that lies in `bounds`.

@@ -19,9 +19,16 @@ pub struct Expectations(pub(super) Vec<Expectation>);
 pub(super) struct Expectation {
     /// As it was written.
     pub text: String,
-    /// Where it begins in the list, in characters from 1.
-    pub character: usize,
+    /// Where each thing of `kind` begins in the list, in characters from 1.
+    pub places: Vec<usize>,
     pub kind: ExpectationKind,
+}
+
+impl Expectation {
+    /// The things that it names, each with its place in the list.
+    pub fn things(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.kind.things().into_iter().zip(self.places.iter().copied())
+    }
 }
 
 /// What is expected.

@@ -1,6 +1,6 @@
 //! What was found in a picture's metadata, whichever program wrote it.
 
-use crate::argument::LORA;
+use crate::argument::{EMBEDDING, LORA};
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,8 @@ pub struct Metadata {
     /// The checkpoint by the program's name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What the metadata says and attnmap does not take, each in some words.
+    /// What the metadata says and attnmap does not take, each in some words. The last one may say
+    /// how many more there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_taken: Vec<String>,
 }
@@ -90,4 +91,9 @@ pub(super) const GPU_NOISE: &str = "the noise of the GPU's generator (the same s
 pub(super) fn lora(name: &str, weight: Option<f64>) -> String {
     let weight = weight.map_or_else(String::new, |weight| format!(":{weight}"));
     format!("LoRA {name} (give it with {LORA} FILE{weight})")
+}
+
+/// What is said of a textual inversion that the picture was drawn with.
+pub(super) fn embedding(name: &str) -> String {
+    format!("textual inversion {name} (give it with {EMBEDDING} FILE)")
 }

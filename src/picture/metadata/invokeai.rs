@@ -62,7 +62,65 @@ fn third(object: &Map<String, Value>) -> Result<Metadata, String> {
     found
         .not_taken
         .extend(field("hrf_enabled").filter(|on| **on == Value::Bool(true)).map(|_| "high resolution fix".into()));
+    leave_others(object, &READ, &mut found);
     Ok(Metadata { prompt, ..found })
+}
+
+/// Fields that are read each by itself, or say nothing of what was drawn.
+const READ: [&str; 18] = [
+    "positive_prompt",
+    "negative_prompt",
+    "positive_style_prompt",
+    "negative_style_prompt",
+    "cfg_scale",
+    "guidance",
+    "model",
+    "scheduler",
+    "loras",
+    "controlnets",
+    "ipAdapters",
+    "t2iAdapters",
+    "init_image",
+    "strength",
+    "generation_mode",
+    "clip_skip",
+    "rand_device",
+    "app_version",
+];
+
+/// As [`READ`], of version 2.
+const READ_OF_2: [&str; 6] = ["prompt", "cfg_scale", "sampler", "init_image_path", "strength", "type"];
+
+/// Tells of the fields of `object` that are neither among `read` nor in `found`.
+fn leave_others(object: &Map<String, Value>, read: &[&str], found: &mut Metadata) {
+    let is_taken = |name: &str| match name {
+        "seed" => found.seed.is_some(),
+        "steps" => found.steps.is_some(),
+        "width" | "height" => found.size.is_some(),
+        // They are those of what is told.
+        _ => read.contains(&name) || name.starts_with("refiner_") || name.starts_with("hrf_"),
+    };
+    let others = object.iter().filter(|(name, value)| !is_taken(name) && !is_empty(value));
+    let told: Vec<String> = others
+        .map(|(name, value)| {
+            let number = (value.is_number() || value.is_boolean()).then(|| value.to_string());
+            let value = model_name(value).or(number);
+            value.map_or_else(|| name.clone(), |value| format!("{name}: {value}"))
+        })
+        .collect();
+    found.not_taken.extend(told);
+}
+
+/// Whether `value` is nothing, zero or off, with all that lies in it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(list) => list.iter().all(is_empty),
+        Value::Object(fields) => fields.values().all(is_empty),
+    }
 }
 
 /// `sd-metadata`: the image's fields lie in `image`, and the negative prompt in square brackets.
@@ -95,6 +153,7 @@ fn second(object: &Map<String, Value>) -> Result<Metadata, String> {
     take_sampler(&mut found, field("sampler"));
     found.not_taken.extend((parts.len() > 1).then(|| "the weights of the prompt's parts".to_owned()));
     found.not_taken.extend(field("init_image_path").map(|_| "the picture that it was drawn from".to_owned()));
+    leave_others(image, &READ_OF_2, &mut found);
     Ok(found)
 }
 

@@ -52,12 +52,26 @@ fn checked(mut found: Metadata) -> Result<Metadata, String> {
         found.negative = None;
         found.not_taken.push("a negative prompt that is too long".into());
     }
-    found.steps = found.steps.filter(|steps| (1..=100_000).contains(steps));
-    found.guidance = found.guidance.filter(|guidance| guidance.is_finite());
-    found.size = found.size.filter(|(width, height)| (1..=1 << 16).contains(width) && (1..=1 << 16).contains(height));
+    if let Some(steps) = found.steps.filter(|steps| !(1..=100_000).contains(steps)) {
+        found.steps = None;
+        found.not_taken.push(format!("{steps} steps"));
+    }
+    if let Some(guidance) = found.guidance.filter(|guidance| !guidance.is_finite()) {
+        found.guidance = None;
+        found.not_taken.push(format!("the guidance {guidance}"));
+    }
+    let fits = |side: usize| (1..=1 << 16).contains(&side);
+    if let Some((width, height)) = found.size.filter(|&(width, height)| !(fits(width) && fits(height))) {
+        found.size = None;
+        found.not_taken.push(format!("the size {width}x{height}"));
+    }
     let mut seen = std::collections::HashSet::new();
     found.not_taken.retain(|left| seen.insert(left.clone()));
-    found.not_taken.truncate(MOST_LEFT);
+    let left = found.not_taken.len();
+    if left > MOST_LEFT {
+        found.not_taken.truncate(MOST_LEFT - 1);
+        found.not_taken.push(format!("{} more", left - (MOST_LEFT - 1)));
+    }
     for left in &mut found.not_taken {
         *left = shortened(left);
     }

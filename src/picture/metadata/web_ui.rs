@@ -5,9 +5,12 @@
 //! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
 
 use super::container::{Texts, USER_COMMENT};
-use super::found::{self, GPU_NOISE, Metadata, lora};
+use super::found::{self, GPU_NOISE, Metadata, embedding, lora};
+use super::json;
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 
 /// Pairs that a line must have to be settings and no prompt, as in the web UI.
 const FEWEST_PAIRS: usize = 3;
@@ -67,41 +70,39 @@ fn parameters(text: &str) -> Metadata {
     let (guidance, second) = found::guidance(number("CFG scale"), number("Distilled CFG Scale"), "CFG scale");
     found.guidance = guidance;
     found.not_taken.extend(second);
-    found.size = value("Size").and_then(|size| {
-        let (width, height) = size.split_once('x')?;
-        Some((width.parse().ok()?, height.parse().ok()?))
+    let size = value("Size").and_then(|size| size.split_once('x')).or_else(|| value("width").zip(value("height")));
+    found.size = size.and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    leave_networks(&value, &mut found.not_taken);
+    let model = value("Model").map(str::to_owned);
+    found.model = of_civitai(&value, model, &mut found.not_taken).or_else(|| value("Model hash").map(str::to_owned));
+    // Fooocus, and nodes of ComfyUI, say it by ComfyUI's names.
+    let scheduler = value("Scheduler").map(|name| match name {
+        "karras" => "Karras",
+        "normal" => "Uniform",
+        other => other,
     });
-    found.model = value("Model").or_else(|| value("Model hash")).map(str::to_owned);
+    let schedule = value("Schedule type").or(scheduler);
     if let Some(name) = value("Sampler") {
-        let schedule = value("Schedule type");
         found.scheduler = sampler(name, schedule);
         if found.scheduler.is_none() {
             let schedule = schedule.map_or_else(String::new, |schedule| format!(" with schedule {schedule}"));
             found.not_taken.push(format!("the sampler {name}{schedule}"));
         }
+    } else {
+        found.not_taken.extend(schedule.map(|schedule| format!("the schedule {schedule}")));
     }
     let skip = value("Clip skip").filter(|skip| *skip != "1");
     found.not_taken.extend(skip.map(|skip| format!("clip skip {skip}")));
-    // The last is that of 2022.
-    let second_pass = |key: &str| key == "Hires upscale" || key.starts_with("Hires resize") || key == "First pass size";
-    let hires = settings.iter().any(|(key, _)| second_pass(key));
-    found.not_taken.extend(hires.then(|| "the second pass at a higher resolution (Hires)".to_owned()));
-    let strength = value("Denoising strength").filter(|_| !hires);
-    found
-        .not_taken
-        .extend(strength.map(|strength| format!("the picture that it was drawn from (denoising strength {strength})")));
-    for (key, what) in [
-        ("Variation seed", "the variation seed"),
-        ("ENSD", "the offset of the seed in the steps (ENSD)"),
-        ("VAE", "the VAE"),
-        ("Refiner", "the refiner"),
-    ] {
-        found.not_taken.extend(value(key).map(|name| format!("{what} {name}")));
-    }
-    for (key, what) in [("ControlNet", "ControlNet"), ("ADetailer model", "what ADetailer drew anew")] {
-        let there = settings.iter().any(|(name, _)| name.starts_with(key));
-        found.not_taken.extend(there.then(|| what.to_owned()));
-    }
+    // What is there and is no number of its kind is told as it is written.
+    let wrong = [
+        ("Seed", found.seed.is_none()),
+        ("Steps", found.steps.is_none()),
+        ("Size", found.size.is_none()),
+        ("CFG scale", number("CFG scale").is_none()),
+        ("Distilled CFG Scale", number("Distilled CFG Scale").is_none()),
+    ];
+    let wrong: Vec<&str> = wrong.into_iter().filter_map(|(name, is_wrong)| is_wrong.then_some(name)).collect();
+    leave_others(&settings, &wrong, &mut found.not_taken);
     // The web UI names its rule for weights where that is another than the usual one.
     match value("Emphasis") {
         None | Some("Original") => {}
@@ -116,8 +117,227 @@ fn parameters(text: &str) -> Metadata {
     found
 }
 
+/// Settings that are read each by itself.
+const READ: [&str; 18] = [
+    "Steps",
+    "Sampler",
+    "Schedule type",
+    "Scheduler",
+    "CFG scale",
+    "Distilled CFG Scale",
+    "Seed",
+    "Size",
+    "Model",
+    "Model hash",
+    "Clip skip",
+    "Emphasis",
+    "RNG",
+    "Lora hashes",
+    "Lora weights",
+    "TI hashes",
+    "Civitai resources",
+    "Civitai metadata",
+];
+
+/// Settings that change nothing of what is drawn, or say again what others say, in lower case.
+const HARMLESS: [&str; 33] = [
+    "version",
+    "user",
+    "app",
+    "backend",
+    "pipeline",
+    "comment",
+    "created date",
+    "source identifier",
+    "hashes",
+    "vae hash",
+    "refiner hash",
+    "init image hash",
+    "init image size",
+    "batch",
+    "batch size",
+    "batch pos",
+    "index",
+    "grid",
+    "quantity",
+    "width",
+    "height",
+    "basemodel",
+    "template",
+    "negative template",
+    "wildcard prompt",
+    "wildcard negative prompt",
+    "raw prompt",
+    "raw negative prompt",
+    "original prompt",
+    "original negative",
+    "score",
+    "aesthetic_score",
+    "time taken",
+];
+
+/// What is said once of all settings whose names begin with a word, in lower case.
+const TOLD_ONCE: [(&str, &str); 2] = [("controlnet", "ControlNet"), ("adetailer", "what ADetailer drew anew")];
+
+/// What is said of a setting with its value, and once of all whose names begin with its first word.
+const TOLD_WITH_VALUE: [(&str, &str); 4] = [
+    ("Variation seed", "the variation seed"),
+    ("ENSD", "the offset of the seed in the steps (ENSD)"),
+    ("VAE", "the VAE"),
+    ("Refiner", "the refiner"),
+];
+
+/// Tells of every setting that is neither read nor harmless, and of those of the names `wrong`.
+/// Those that begin with one word, as the settings of an extension do, are told together.
+fn leave_others(settings: &[(String, String)], wrong: &[&str], left: &mut Vec<String>) {
+    let is_known = |key: &str| {
+        let read = READ.contains(&key) && !wrong.contains(&key);
+        read || HARMLESS.contains(&key.to_lowercase().as_str())
+    };
+    // An extension that is off may say all its settings.
+    let is_switch = |key: &str| key.to_lowercase().ends_with("enabled");
+    let off: HashSet<String> = settings
+        .iter()
+        .filter(|(key, value)| is_switch(key) && changes_nothing(value))
+        .map(|(key, _)| first_word(key))
+        .collect();
+    let told: Vec<(&str, &str, String)> = settings
+        .iter()
+        .filter(|(key, value)| !is_known(key) && !changes_nothing(value))
+        .map(|(key, value)| (key.as_str(), value.as_str(), first_word(key)))
+        .filter(|(_, _, word)| !off.contains(word))
+        .collect();
+    // The last is that of 2022.
+    let hires = told.iter().any(|(key, _, word)| word == "hires" || *key == "First pass size");
+    let with_value = |name: &str| told.iter().find(|(key, _, _)| *key == name).map(|(_, value, _)| *value);
+    left.extend(hires.then(|| "the second pass at a higher resolution (Hires)".to_owned()));
+    let strength = with_value("Denoising strength").filter(|_| !hires);
+    left.extend(strength.map(|strength| format!("the picture that it was drawn from (denoising strength {strength})")));
+    let mut words = HashSet::from(["hires".to_owned()]);
+    for (name, what) in TOLD_WITH_VALUE {
+        if let Some(value) = with_value(name) {
+            left.push(format!("{what} {value}"));
+            words.insert(first_word(name));
+        }
+    }
+    for (word, what) in TOLD_ONCE {
+        if told.iter().any(|(_, _, first)| first == word) {
+            left.push(what.to_owned());
+            words.insert(word.to_owned());
+        }
+    }
+    let (mut groups, mut places): (Vec<String>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
+    let is_told =
+        |key: &str, word: &str| words.contains(word) || ["Denoising strength", "First pass size"].contains(&key);
+    for (key, value, word) in told.iter().filter(|(key, _, word)| !is_told(key, word)) {
+        let text = format!("{key}: {value}");
+        match places.get(word.as_str()) {
+            Some(&at) => groups[at] += &format!(", {text}"),
+            None => {
+                places.insert(word, groups.len());
+                groups.push(text);
+            }
+        }
+    }
+    left.extend(groups);
+}
+
+/// The word that the names of an extension's settings begin with, in lower case.
+fn first_word(key: &str) -> String {
+    key.split([' ', '_', '-', '/']).next().unwrap_or(key).to_lowercase()
+}
+
+/// Whether a setting of this value is off, or the usual one.
+fn changes_nothing(value: &str) -> bool {
+    ["", "false", "none", "off", "disabled", "txt2img"].contains(&value.to_lowercase().as_str())
+}
+
+/// Tells of the LoRAs and textual inversions that the settings name with their hashes; of LoRAs,
+/// those that the prompt does not name.
+fn leave_networks<'a>(value: &impl Fn(&str) -> Option<&'a str>, left: &mut Vec<String>) {
+    let list = |name: &str| value(name).map_or_else(Vec::new, listed);
+    let names = |name: &str| list(name).into_iter().map(|(name, _)| name);
+    let mut loras: Vec<&str> = names("Lora hashes").chain(names("Lora weights")).collect();
+    let mut inversions: Vec<&str> = names("TI hashes").collect();
+    // Civitai's hashes, as `lora:NAME`.
+    let hashes = value("Hashes").and_then(|text| json::parse(text).ok());
+    for (key, _) in hashes.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        match key.split_once(':') {
+            Some(("lora" | "lyco", name)) => loras.push(name),
+            Some(("embed", name)) => inversions.push(name),
+            _ => {}
+        }
+    }
+    let weights: HashMap<&str, &str> = list("Lora weights").into_iter().collect();
+    let name_of = |told: &String| Some(told.strip_prefix("LoRA ")?.split_once(" (")?.0.to_owned());
+    let mut told: HashSet<String> = left.iter().filter_map(name_of).collect();
+    for name in loras {
+        if told.insert(name.to_owned()) {
+            left.push(lora(name, weights.get(name).and_then(|weight| weight.parse().ok())));
+        }
+    }
+    left.extend(inversions.into_iter().map(embedding));
+}
+
+/// The entries of `a: 1, b: 2`.
+fn listed(text: &str) -> Vec<(&str, &str)> {
+    let entries = text.split(',').map(|entry| entry.rsplit_once(':').unwrap_or((entry, "")));
+    entries.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| !name.is_empty()).collect()
+}
+
+/// The checkpoint by its name `model`, else by the one that Civitai's generator has for it. The
+/// networks that this names beside it are told in `left`.
+fn of_civitai<'a>(
+    value: &impl Fn(&str) -> Option<&'a str>,
+    mut model: Option<String>,
+    left: &mut Vec<String>,
+) -> Option<String> {
+    let is_named = model.is_some();
+    for setting in ["Civitai resources", "Civitai metadata"] {
+        let Some(text) = value(setting) else { continue };
+        let parsed = json::parse(text).ok();
+        let inner = parsed.as_ref().and_then(|parsed| parsed.get("resources")).or(parsed.as_ref());
+        let resources = match inner {
+            Some(Value::Array(resources)) => resources,
+            // Numbers of Civitai's own, or nothing.
+            Some(Value::Object(_)) if setting == "Civitai metadata" => continue,
+            _ => {
+                left.push(format!("{setting}: {text}"));
+                continue;
+            }
+        };
+        for entry in resources {
+            let (kind, name, weight) = resource(entry);
+            match kind.as_str() {
+                "checkpoint" | "model" if is_named => {}
+                "checkpoint" | "model" if model.is_none() => model = Some(name),
+                "lora" | "locon" | "lycoris" | "dora" => left.push(lora(&name, weight)),
+                "embed" | "embedding" | "textualinversion" => left.push(embedding(&name)),
+                _ => left.push(format!("{kind} {name}")),
+            }
+        }
+    }
+    model
+}
+
+/// Kind, name and weight of an entry of `Civitai resources`. Where it has no name it has a number,
+/// or an address as `urn:air:sdxl:lora:civitai:1@2`.
+fn resource(entry: &Value) -> (String, String, Option<f64>) {
+    let field = |name: &str| entry.get(name).and_then(json::text);
+    let air = field("air");
+    let kind = field("type").or_else(|| air?.split(':').nth(3)).unwrap_or("resource").to_lowercase();
+    let named = [field("modelName"), field("modelVersionName").or_else(|| field("versionName"))];
+    let named: Vec<&str> = named.into_iter().flatten().collect();
+    let number = || Some(format!("of version {}", entry.get("modelVersionId").and_then(json::whole)?));
+    let name = match named.is_empty() {
+        false => named.join(" "),
+        true => air.map(str::to_owned).or_else(number).unwrap_or_else(|| "without a name".to_owned()),
+    };
+    (kind, name, entry.get("weight").and_then(json::number))
+}
+
 /// The pairs of a line of settings: `Name: value`, with commas between them. A value with commas or
-/// colons is in quotation marks, as JSON writes it.
+/// colons is in quotation marks, as JSON writes it, or a list or object of JSON.
 fn pairs(line: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = line;
@@ -132,12 +352,14 @@ fn pairs(line: &str) -> Vec<(String, String)> {
         };
         let after = after.trim_start();
         let quoted = after.starts_with('"').then(|| closing(after)).flatten();
-        let (value, left) = match quoted {
-            Some(end) => {
+        let nested = after.starts_with(['[', '{']).then(|| nested_end(after)).flatten();
+        let (value, left) = match (quoted, nested) {
+            (Some(end), _) => {
                 let text = &after[..=end];
                 (serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()), &after[end + 1..])
             }
-            None => {
+            (None, Some(end)) => (after[..end].to_owned(), &after[end..]),
+            (None, None) => {
                 let end = after.find(',').unwrap_or(after.len());
                 (after[..end].trim().to_owned(), &after[end..])
             }
@@ -156,6 +378,13 @@ fn closing(text: &str) -> Option<usize> {
         escaped = c == '\\' && !escaped;
         closes.then_some(at)
     })
+}
+
+/// The bytes of the JSON that `text` begins with.
+fn nested_end(text: &str) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    Some(values.byte_offset())
 }
 
 /// `text` without the networks that it names, `<lora:NAME:WEIGHT>` and its kin, which the web UI
@@ -199,7 +428,7 @@ fn tidied(text: &str) -> String {
 /// schedule was the end of the name; since then `Automatic` is each sampler's own.
 fn sampler(name: &str, schedule: Option<&str>) -> Option<SchedulerKind> {
     let (name, schedule) = match (name.strip_suffix(" Karras"), schedule) {
-        (Some(name), None | Some("Automatic")) => (name, "Karras"),
+        (Some(name), None | Some("Automatic" | "Karras")) => (name, "Karras"),
         (_, Some("Automatic")) => match name {
             "DPM++ 2M" | "DPM2" | "DPM2 a" => (name, "Karras"),
             "DPM++ 2M SDE" => (name, "Exponential"),
@@ -251,6 +480,10 @@ mod tests {
             assert!(pairs(none).is_empty(), "{none}: {:?}", pairs(none));
         }
         assert_eq!(pairs("ab: \"open, cd: 1").len(), 2);
+        // Lists and objects of JSON are one value, and what only looks like one ends at a comma.
+        let nested = pairs(r#"ab: [{"cd": "e, f: g"}], hi: {}, jk: ['l', 'm'], no: [1"#);
+        let values: Vec<&str> = nested.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, [r#"[{"cd": "e, f: g"}]"#, "{}", "['l'", "[1"]);
     }
 
     #[test]
@@ -276,5 +509,88 @@ mod tests {
         let kept = without_networks("a frog <wildcards:b> <lora:x:te=1> <3 <:d> <e:>", &mut left);
         assert_eq!(kept, "a frog   <3 <:d> <e:>");
         assert_eq!(left, ["the extra network wildcards b", "LoRA x (give it with `lora` FILE)"]);
+    }
+
+    fn left(settings: &str) -> Vec<String> {
+        parameters(&format!("a frog\nSteps: 4, CFG scale: 7, Size: 8x8, {settings}")).not_taken
+    }
+
+    #[test]
+    fn every_setting_is_taken_or_told() {
+        assert_eq!(
+            left("TI hashes: \"easy: c74b, other: 12\", Face restoration: CodeFormer, Tiling: True"),
+            [
+                "textual inversion easy (give it with `embedding` FILE)",
+                "textual inversion other (give it with `embedding` FILE)",
+                "Face restoration: CodeFormer",
+                "Tiling: True",
+            ]
+        );
+        // The settings of one extension are told together.
+        assert_eq!(
+            left("AddNet Enabled: True, AddNet Model 1: style(12ab), Eta: 0.5, AddNet Weight A 1: 0.8"),
+            ["AddNet Enabled: True, AddNet Model 1: style(12ab), AddNet Weight A 1: 0.8", "Eta: 0.5"]
+        );
+        assert_eq!(left("freeu_enabled: True, freeu_b1: 1.3"), ["freeu_enabled: True, freeu_b1: 1.3"]);
+        assert_eq!(left("Refiner: xl, Refiner switch at: 0.8, VAE: a, VAE hash: 1"), ["the VAE a", "the refiner xl"]);
+        assert_eq!(left("Variation seed: 5, Variation seed strength: 0.1"), ["the variation seed 5"]);
+        let hires = "the second pass at a higher resolution (Hires)";
+        assert_eq!(left("Hires steps: 4, Hires prompt: x, Denoising strength: 0.4"), [hires]);
+        assert_eq!(left("ControlNet 0: \"Module: canny, Model: x\", ControlNet-1: y"), ["ControlNet"]);
+        // What is off, and what is no part of the drawing.
+        let harmless = "Style Selector Enabled: False, Style Selector Style: base, Tiling: False, Refiner: None, \
+            Operations: txt2img, Version: v1.10.1, Model hash: 12, User: me, Batch size: 2, Clip skip: 1, RNG: CPU";
+        assert_eq!(left(harmless), Vec::<String>::new());
+        // What is no number is told as it is written.
+        assert_eq!(left("Seed: -1, Distilled CFG Scale: much"), ["Seed: -1", "Distilled CFG Scale: much"]);
+    }
+
+    #[test]
+    fn loras_are_told_once_wherever_they_are_named() {
+        let text = "a frog <lora:ink:0.5>\nSteps: 4, CFG scale: 7, Lora hashes: \"ink: 1, oil: 2\", \
+            Lora weights: \"oil: 0.25\", Hashes: {\"model\": \"1\", \"lora:oil\": \"2\", \"embed:easy\": \"3\"}";
+        assert_eq!(
+            parameters(text).not_taken,
+            [
+                "LoRA ink (give it with `lora` FILE:0.5)",
+                "LoRA oil (give it with `lora` FILE:0.25)",
+                "textual inversion easy (give it with `embedding` FILE)",
+            ]
+        );
+    }
+
+    #[test]
+    fn resources_of_civitai_are_told_and_name_the_checkpoint() {
+        let of = |more: &str| {
+            let resources = r#"Civitai resources: [{"type":"lora","weight":0.8,"modelVersionId":7,"modelName":"Ink, old",
+                "modelVersionName":"v2"},{"type":"embed","modelVersionId":9},{"type":"checkpoint","modelName":"Dream",
+                "modelVersionName":"8"},{"air":"urn:air:sdxl:lora:civitai:1@2"}], Civitai metadata: {"remixOfId":3}"#;
+            let resources = resources.replace("\n                ", "");
+            let found = parameters(&format!("a frog\nSteps: 4, CFG scale: 7, Size: 8x8{more}, {resources}"));
+            (found.model, found.not_taken)
+        };
+        let told = [
+            "LoRA Ink, old v2 (give it with `lora` FILE:0.8)",
+            "textual inversion of version 9 (give it with `embedding` FILE)",
+            "LoRA urn:air:sdxl:lora:civitai:1@2 (give it with `lora` FILE)",
+        ];
+        let told = told.map(str::to_owned).to_vec();
+        assert_eq!(of(", Created Date: 2024-08-20T12:00:00Z"), (Some("Dream 8".to_owned()), told.clone()));
+        assert_eq!(of(", Model: other"), (Some("other".to_owned()), told));
+        assert_eq!(left("Civitai resources: [{\"type\""), ["Civitai resources: [{\"type\""]);
+    }
+
+    #[test]
+    fn a_schedule_is_read_by_either_of_its_names() {
+        let of = |more: &str| {
+            let found = parameters(&format!("a frog\nSteps: 4, CFG scale: 7, {more}"));
+            (found.scheduler, found.not_taken)
+        };
+        let karras = (Some(SchedulerKind::DpmSolverKarras), Vec::new());
+        assert_eq!(of("Sampler: DPM++ 2M Karras, Scheduler: karras"), karras);
+        assert_eq!(of("Sampler: DPM++ 2M, Schedule type: Karras"), karras);
+        assert_eq!(of("Sampler: Euler, Scheduler: normal"), (Some(SchedulerKind::Euler), Vec::new()));
+        let told = vec!["the sampler Euler with schedule beta".to_owned()];
+        assert_eq!(of("Sampler: Euler, Scheduler: beta"), (None, told));
     }
 }

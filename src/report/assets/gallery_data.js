@@ -59,8 +59,8 @@ const AXES = {
   strength: axis('strength', 'strength', (t) => (t ? 'strength ' + t : 'own strength')),
   expected: {
     label: 'as expected',
-    of: (c) => Number(c.unmet.length > 0),
-    text: (k) => (k ? 'not as expected' : 'as expected'),
+    of: (c) => (c.unmet.length ? 1 : c.expected.length ? 0 : 2),
+    text: (k) => ['as expected', 'not as expected', 'without those words'][k],
   },
   init: axis('init', 'picture to start from', (t) => (t ? 'from ' + t : 'from noise')),
 };
@@ -112,8 +112,9 @@ const plainly = (name) => PLAIN[name] || name;
 const SORTS = [...G.numbers.map((name) => 'n:' + name), ...WORD_NUMBERS.map((name) => 'w:' + name)];
 const CHANGED = G.numbers.indexOf('changed share');
 const SHARE = WORD_NUMBERS.indexOf('share');
-// Numbers that are shares of something, shown as per cent.
-const PER_CENT = /share$|^peak$|^area$/;
+// Numbers that are shares of something, shown as per cent. Some need no name in a caption.
+const PER_CENT = /share$|^(peak|area|centroid|bounds)\b/;
+const NAMELESS = /share$|^peak$|^area$/;
 
 // Kinds of things that may be wrong, those that some cell has, and how many cells have them.
 const KINDS = G.kinds
@@ -132,7 +133,7 @@ if (KINDS.length) {
   FILTERS.none = {label: 'nothing noted', fits: (c) => !c.notes.length};
 }
 if (G.expectations.length) {
-  FILTERS.met = {label: 'as expected', fits: (c) => !c.unmet.length};
+  FILTERS.met = {label: 'as expected', fits: (c) => c.expected.length > 0 && !c.unmet.length};
   FILTERS.unmet = {label: 'not as expected', fits: (c) => c.unmet.length > 0};
   G.expectations.forEach((text, at) => {
     FILTERS['unmet' + at] = {label: 'not: ' + text, fits: (c) => c.unmet.includes(at)};

@@ -314,12 +314,9 @@ function dress(item, cell) {
   paintGlow(item.glow, cell, word, w, h);
   item.link.href = pageOf(cell);
   const number = S.sort ? numberOf(cell, S.sort) : own ? own.numbers[SHARE] : null;
-  const text =
-    number === null
-      ? ''
-      : S.sort && !PER_CENT.test(S.sort.slice(2))
-        ? plainly(S.sort.slice(2)) + ' ' + number
-        : percent(number);
+  const sorted = S.sort ? S.sort.slice(2) : '';
+  const shown = !sorted || PER_CENT.test(sorted) ? percent(number) : number;
+  const text = number === null ? '' : !sorted || NAMELESS.test(sorted) ? shown : plainly(sorted) + ' ' + shown;
   const changed = textOf(cell, 'without') ? cell.numbers[CHANGED] : undefined;
   item.caption.textContent = [
     text,

@@ -268,6 +268,8 @@ function between() {
           'difference',
         );
         text = `“${litWord()}”: B minus A; purple is less, orange more.`;
+        if (a.aggregate !== b.aggregate)
+          text += ` The maps were made in different ways (A: ${a.aggregate}; B: ${b.aggregate}): that means little.`;
         if (S.box) text += ` In the box ${percent(within(a, p))} → ${percent(within(b, q))}.`;
       } else text = 'The word stands in one prompt only: there is nothing to subtract.';
     }

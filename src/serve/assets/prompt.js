@@ -62,7 +62,14 @@ function promptPanel() {
     return node;
   };
   const negative = field('Negative', {type: 'text', id: 'negative', class: 'wide', dir: 'auto'});
-  const seed = field('Seed', {type: 'text', id: 'seed', inputMode: 'numeric', value: '0', size: 11});
+  const seed = field('Seed', {
+    type: 'text',
+    id: 'seed',
+    inputMode: 'numeric',
+    value: '0',
+    size: 11,
+    title: '-1 draws another for each run; nothing is 0',
+  });
   const dice = el('button', {
     class: 'quiet',
     type: 'button',
