@@ -222,6 +222,24 @@ fn the_way_out_that_a_warning_names_ends_it() {
     }
 }
 
+/// A text that begins with a dash is no option, and the error says how it is written.
+#[test]
+fn a_text_with_a_dash_is_told_how_to_be_written() {
+    let place = Place(TempDir::new().unwrap());
+    for (line, advice) in [
+        ("generate 'a frog' --negative '-rain, blurry'", "'--negative=-rain, blurry'"),
+        ("generate 'a frog' --probe -hat", "--probe=-hat"),
+        ("gallery --prompt -rain", "--prompt=-rain"),
+        ("ask run --at -1,1", "--at=-1,1"),
+        ("generate '-apple on a tree'", "-- '-apple on a tree'"),
+    ] {
+        let told = String::from_utf8(place.run(line).stderr).unwrap();
+        assert!(told.contains(advice) && told.lines().count() == 1, "{line}: {told}");
+    }
+    let told = String::from_utf8(place.run("generate 'a frog' -x").stderr).unwrap();
+    assert!(told.contains("unexpected argument '-x'"), "{told}");
+}
+
 #[test]
 fn a_mistyped_option_is_not_called_a_value() {
     let place = Place(TempDir::new().unwrap());

@@ -208,6 +208,24 @@ fn the_command_keeps_what_it_finds_beside_attention() {
     assert_eq!(kept["regions"].as_array().unwrap().len(), 2);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("the region of frog") && page.contains("occlusion"));
+    // Attention and cut beside it are those that the run has now, on the page too.
+    assert!(attnmap(&["explain", folder, "--words", "frog", "--test-steps", "1", "--quiet"]).status.success());
+    assert!(attnmap(&["view", folder, "--aggregate", "daam", "--quiet"]).status.success());
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    let from = page.find("\"attributions\":").unwrap();
+    let shown: Value = serde_json::Deserializer::from_str(&page[from + 15..]).into_iter().next().unwrap().unwrap();
+    let asked: Value = serde_json::from_slice(&attnmap(&["ask", folder, "--at", "3,3", "--json"]).stdout).unwrap();
+    let of = |rows: &Value| rows.as_array().unwrap().iter().find(|row| row["word"] == "frog").unwrap().clone();
+    let pixel = shown.as_array().unwrap().iter().find(|region| region["place"] == "pixel 3, 3").unwrap();
+    let (row, part) = (of(&pixel["words"]), of(&asked));
+    for (own, other) in [("attention", "share"), ("cut", "causal")] {
+        let difference = row[own].as_f64().unwrap() - part[other].as_f64().unwrap();
+        assert!(difference.abs() < 1e-6, "{own}: {row} {part}");
+    }
+    let places: Vec<&str> = shown.as_array().unwrap().iter().map(|one| one["place"].as_str().unwrap()).collect();
+    assert!(places.contains(&"the region of frog by earlier maps"), "{places:?}");
+    let kept: Value = serde_json::from_slice(&fs::read(run.join("attribution.json")).unwrap()).unwrap();
+    assert!(kept["regions"][0]["words"][0]["attention"].is_null(), "only what does not change is kept");
     // What joins as one has no value of its own, not one of 0.
     let shapley = ["--at", "9,9", "--method", "shapley", "--words", "frog"];
     let said: Value = serde_json::from_str(&found(&[&shapley[..], &["--json"]].concat())).unwrap();

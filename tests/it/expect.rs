@@ -264,6 +264,17 @@ fn two_words_are_held_against_each_other() {
     let pair = |place: &Value, name: &str| [0, 1].map(|word: usize| place[name][word].as_f64().unwrap());
     assert!(pair(&places[0], "change")[0] > pair(&places[0], "change")[1]);
     assert!(pair(&places[1], "attention")[0] < pair(&places[1], "attention")[1]);
+    // Of the whole image each has what `ask` says of it.
+    let whole = ["--box", "0,0,128,128", "--json"];
+    let whole = |more: &[&str]| -> Value {
+        serde_json::from_slice(&attnmap(&[&["ask", &path][..], more, &whole].concat()).stdout).unwrap()
+    };
+    let (both, ranked) = (whole(&["--versus", "apple,frog"]), whole(&[]));
+    for (at, word) in ["apple", "frog"].into_iter().enumerate() {
+        let own = ranked.as_array().unwrap().iter().find(|part| part["word"] == word).unwrap();
+        let difference = own["share"].as_f64().unwrap() - both["places"][0]["attention"][at].as_f64().unwrap();
+        assert!(difference.abs() < 1e-6, "{word}");
+    }
     for file in ["versus/apple-frog.png", "versus/apple-frog.json"] {
         assert!(run.join(file).is_file(), "{file}");
     }

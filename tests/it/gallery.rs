@@ -339,6 +339,58 @@ fn a_failing_cell_is_recorded_and_the_rest_go_on() {
 }
 
 /// The `run.json` of each cell of the gallery `folder`, by place.
+/// A damaged cell stops no other, is named, and is made again; what lay in it is set aside.
+#[test]
+fn a_damaged_cell_is_made_again_and_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let frogs = ["--prompt", "a frog", "--seeds", "0..3", "--out", "g"];
+    assert!(command(at, &frogs).output().unwrap().status.success());
+    let made: Vec<std::path::PathBuf> = cells(&at.join("g")).into_iter().map(|(path, _)| path).collect();
+    let whole: Vec<_> = made.iter().map(|cell| fs::read(cell.join("image.png")).unwrap()).collect();
+    fs::write(made[0].join("run.json"), "{").unwrap();
+    fs::write(made[0].join("notes.txt"), "mine").unwrap();
+    fs::write(made[1].join("image.png"), &whole[1][..whole[1].len() / 2]).unwrap();
+    fs::write(made[2].join("cell.json"), "{").unwrap();
+    let index = command(at, &["--index", "g"]).output().unwrap();
+    assert!(
+        index.status.success() && text(&index).matches("is damaged, and left out").count() == 3,
+        "{}",
+        text(&index)
+    );
+    let more = [&frogs[..], &["--prompt", "a hat"]].concat();
+    let again = command(at, &more).output().unwrap();
+    assert!(again.status.success() && text(&again).contains("6 made, 0 kept, 0 failed"), "{}", text(&again));
+    assert!(!text(&again).contains("damaged"), "{}", text(&again));
+    for (cell, image) in made.iter().zip(&whole) {
+        assert!(fs::read(cell.join("image.png")).unwrap() == *image, "{}", cell.display());
+    }
+    let aside = fs::read_dir(at.join("g/cells")).unwrap().map(|entry| entry.unwrap().path().join("notes.txt"));
+    assert_eq!(aside.filter(|notes| notes.is_file()).count(), 1, "what the user had there stays");
+}
+
+/// What is expected of a gallery is checked before it is made, and judged where it can be.
+#[test]
+fn expectations_of_a_gallery_are_of_whole_words_and_lose_no_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (expect, told) in [("fro@left", "stands in no prompt"), ("no red", "maps do not tell whether")] {
+        let refused = command(at, &["--prompt", "a frog", "--seeds", "0", "--expect", expect, "--out", "g"]);
+        let refused = { refused }.output().unwrap();
+        assert!(refused.status.code() == Some(2) && text(&refused).contains(told), "{}", text(&refused));
+    }
+    assert!(!at.join("g").exists());
+    let prompts = ["--prompt", "a frog and a frog", "--prompt", "a green frog", "--seeds", "0"];
+    let asked = [&prompts[..], &["--probe", "fox", "--expect", "frog@left, fox@top", "--out", "g"]].concat();
+    let made = command(at, &asked).output().unwrap();
+    assert!(text(&made).contains("2 made, 0 kept, 0 failed"), "{}", text(&made));
+    let judged: Vec<Vec<bool>> = cells(&at.join("g"))
+        .iter()
+        .map(|(_, run)| run["expectations"].as_array().unwrap().iter().map(|one| one["met"].is_boolean()).collect())
+        .collect();
+    assert!(judged.contains(&vec![false, true]) && judged.contains(&vec![true, true]), "{judged:?}");
+}
+
 fn cells(folder: &Path) -> Vec<(std::path::PathBuf, serde_json::Value)> {
     let read = |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let paths = fs::read_dir(folder.join("cells")).unwrap().map(|entry| entry.unwrap().path());

@@ -498,3 +498,80 @@ fn the_page_is_opened_without_a_shell() {
         "{said}"
     );
 }
+
+/// A place that cannot be had is told before the work: the image would be lost.
+#[test]
+fn a_place_that_cannot_be_made_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("file"), "mine").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere/disk", at.join("link")).unwrap();
+    // Far more steps than can be made meanwhile.
+    let long = ["--steps", "1000"];
+    for (out, told) in [("file/run", "file is no folder"), ("link/run", "link is a link to a place that is not there")]
+    {
+        for line in [&["generate", "a frog"][..], &["sweep", "a frog", "--seeds", "0..2"]] {
+            let output = attnmap(at, &[line, &long, &["--out", out]].concat());
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(2) && errors.contains(told), "{line:?} {out}: {errors}");
+            assert!(!errors.contains("1/1000"), "{errors}");
+        }
+    }
+    // What attnmap names itself.
+    fs::write(at.join("outputs"), "mine").unwrap();
+    let output = attnmap(at, &[&["generate", "a frog"][..], &long].concat());
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && errors.contains("outputs is no folder"), "{errors}");
+    assert_eq!(names(at).iter().filter(|name| name.starts_with('.')).count(), 0);
+}
+
+/// Files of the user's under names that attnmap gives, and links that lead out of a run.
+#[test]
+fn files_of_the_users_own_stay_whatever_they_are_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    let run = at.join("run");
+    let mine = ["evidence.safetensors", "attribution.json", "components.json", "cell.json", "maps.png"];
+    mine.iter().for_each(|name| fs::write(run.join(name), "mine").unwrap());
+    fs::create_dir(run.join("private")).unwrap();
+    fs::write(run.join("private/notes.txt"), "mine").unwrap();
+    for (line, name) in [
+        (&["explain", "run", "--words", "apple", "--no-counterfactual"][..], "evidence.safetensors"),
+        (&["attribute", "run", "--at", "1,1", "--method", "occlusion", "--test-steps", "1"], "attribution.json"),
+        (&["components", "run"], "components.json"),
+    ] {
+        let output = attnmap(at, line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && errors.contains(name) && errors.contains("stays"), "{errors}");
+    }
+    #[cfg(unix)]
+    for (target, link) in [("..", "up"), (".", "self"), ("/", "root")] {
+        std::os::unix::fs::symlink(target, run.join(link)).unwrap();
+    }
+    // Both move what is not theirs into the new folder, and follow no link.
+    succeeds(at, &["view", "run", "--words", "apple"]);
+    generate(at, &["--out", "run", "--force"]);
+    for name in mine.iter().copied().chain(["private/notes.txt"]) {
+        assert_eq!(fs::read_to_string(run.join(name)).unwrap(), "mine", "{name}");
+    }
+    #[cfg(unix)]
+    assert!(run.join("root").is_symlink());
+}
+
+/// A damaged file of attnmap's own is made again all the same.
+#[test]
+fn a_damaged_file_of_its_own_is_no_file_of_the_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    generate(at, &["--out", "run"]);
+    let explain = ["explain", "run", "--words", "apple", "--no-counterfactual", "--test-steps", "1"];
+    succeeds(at, &explain);
+    for name in ["evidence.safetensors", "evidence.json"] {
+        let bytes = fs::read(at.join("run").join(name)).unwrap();
+        fs::write(at.join("run").join(name), &bytes[..bytes.len() / 3]).unwrap();
+        succeeds(at, &[&explain[..], &["--force"]].concat());
+        assert_eq!(fs::read(at.join("run").join(name)).unwrap(), bytes, "{name}");
+    }
+}

@@ -337,9 +337,10 @@ fn words_asked_later_are_those_asked_at_first() {
     let own = ["--model", &model, "--steps", "2", "--size", "96x64"];
     let look = ["trace", &picture, "a red apple", "--model", &model, "--size", "96x64"];
     let guided = ["--negative", "rain", "--trace-negative", "--self-attention"];
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 6] = [
         (&["generate", "a red apple"], &own),
         (&["generate", "a red apple", "--words", "apple", "--seed", "3", "--style", "contour"], &own),
+        (&["generate", "a red apple", "--masks", "--outline", "svg", "--outline", "json"], &own),
         (&["generate", "a red apple", "--no-step-maps", "--guidance", "3"], &[&own[..], &guided].concat()),
         (&["generate", "a red apple, a hat", "--by", "tag"], &own),
         (&look, &[]),
@@ -348,6 +349,7 @@ fn words_asked_later_are_those_asked_at_first() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let (first, later) = (at("first"), at("later"));
+        let first_at = first.clone();
         let make = |more_still: &[&str]| {
             let output = attnmap(&[command, more, more_still].concat());
             assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -367,9 +369,17 @@ fn words_asked_later_are_those_asked_at_first() {
         }
         assert_eq!(image, fs::read(Path::new(&later).join("image.png")).unwrap());
         let (first, after) = (json(&Path::new(&first).join("run.json")), json(&Path::new(&later).join("run.json")));
-        for name in ["words", "probes", "tokens", "facts", "settings", "display", "aggregate"] {
+        for name in ["words", "probes", "tokens", "facts", "settings", "display", "aggregate", "warnings"] {
             assert_eq!(first[name], after[name], "{command:?}: {name}");
         }
+        let regions = |run: &str| {
+            let folder = Path::new(run).join("regions");
+            let files = walk(&folder).into_iter().filter(|path| path.is_file());
+            let files: Vec<_> =
+                files.map(|path| (path.strip_prefix(&folder).unwrap().to_owned(), fs::read(&path).unwrap())).collect();
+            files.into_iter().collect::<std::collections::BTreeMap<_, _>>()
+        };
+        assert!(regions(&first_at) == regions(&later), "{command:?}: regions differ");
         assert_eq!(before["words"], after["words"], "the words' own numbers stay");
         let command = after["command"].as_str().unwrap();
         assert!(command.ends_with("--probe 'frog,dark shadow'"), "{command}");

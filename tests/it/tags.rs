@@ -121,6 +121,30 @@ fn a_question_by_tags_takes_nothing_away() {
     assert!(attnmap(&["ask", at, "--at", "3,3", "--cause"]).status.success());
 }
 
+/// What was found of a word is not shown at a tag of that name.
+#[test]
+fn what_was_found_of_words_is_not_told_of_tags() {
+    let (made, _folder, run) = generate("a red apple, a frog hat, frog", &["--steps", "3"]);
+    assert!(made.status.success());
+    let at = run.to_str().unwrap();
+    printed(&["explain", at, "--test-steps", "1", "--no-counterfactual", "--json"]);
+    let causal = |more: &[&str]| -> Vec<Value> {
+        let asked = printed(&[&["ask", at, "--at", "9,9", "--json"], more].concat());
+        asked.as_array().unwrap().iter().map(|part| part["causal"].clone()).filter(|found| !found.is_null()).collect()
+    };
+    assert!(!causal(&[]).is_empty());
+    assert!(causal(&["--by", "tag"]).is_empty());
+    refused(&attnmap(&["ask", at, "--by", "tag", "--words", "frog", "--at", "9,9", "--cause"]), 2, &["by tag"]);
+    // A tag may have a comma, and is asked for by its name.
+    let (made, _folder, run) = generate("1,000 frogs, a house", &["--by", "tag", "--steps", "2"]);
+    assert!(made.status.success());
+    let at = run.to_str().unwrap();
+    assert_eq!(words(&printed(&["facts", at, "--words", "a house,1,000 frogs", "--json"])).len(), 2);
+    assert!(attnmap(&["ask", at, "--versus", "1,000 frogs,a house", "--half", "conditional"]).status.code() != Some(1));
+    let judged = attnmap(&["facts", at, "--expect", "\"1,000 frogs\"@left, house@right", "--json"]);
+    assert!(matches!(judged.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
 #[test]
 fn why_asks_about_tags_as_the_run_has_them_or_as_it_is_told() {
     let (made, _folder, run) = generate(PROMPT, &["--by", "tag"]);

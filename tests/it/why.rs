@@ -85,8 +85,11 @@ fn the_answer_is_a_sentence_with_its_evidence_and_is_kept() {
     assert_eq!(later["findings"]["seeds"], answer["findings"]["seeds"]);
     let runs = |answer: &Value| answer["runs"].as_f64().unwrap();
     assert!(runs(&later) >= runs(&answer) && runs(&later) <= 24.0, "{later}");
+    // The newest answer is the one that was shown last.
+    fs::write(at.join("why.json"), r#"{"attnmap": "0.1.0", "word": "fox"}"#).unwrap();
     let known = ask(&["--word", "penguin", "--json"]);
     assert_eq!(serde_json::from_slice::<Value>(&known.stdout).unwrap(), later);
+    assert_eq!(json(&at.join("why.json"))["word"], "penguin");
 
     // A run that is replaced takes its answers with it.
     let replaced = attnmap(&["generate", "a fox", "--steps", "1", "--force", "--out", &run]);
