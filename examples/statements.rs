@@ -200,6 +200,9 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let new = names.into_iter().filter(|name| !known.iter().any(|known| known == name));
         new.take(10).collect::<Vec<_>>()
     });
+    if let Some(images) = read["unknown"].as_array() {
+        beside_unknown(pipeline, images, counts)?;
+    }
     let (chose, others) = images.split_at(first);
     let others = others.iter().enumerate().map(|(index, image)| (first + index, image));
     for (index, image) in others.chain(chose.iter().enumerate()) {
@@ -270,6 +273,26 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         let told = facts_of(&self::run(pipeline, &other.join(" "), seed)?, None)?;
         for word in told.words.iter().filter(|word| word.word == unknown) {
             counts.wrong(&not_drawn, word.neglected == Some(true));
+        }
+    }
+    Ok(())
+}
+
+/// Neglect beside a word that the checkpoint never saw: what was drawn there all the same is in the
+/// evaluation.
+fn beside_unknown(pipeline: &Pipeline, images: &[serde_json::Value], counts: &mut Counts) -> Result<()> {
+    for (index, image) in images.iter().enumerate() {
+        let part = ["first prompts", "other prompts"][usize::from(2 * index >= images.len())];
+        let (Some(prompt), Some(seed)) = (image["prompt"].as_str(), image["seed"].as_u64()) else { continue };
+        let told = facts_of(&run(pipeline, prompt, seed)?, None)?;
+        let drawn = |word: &str| image["drawn"].as_array().is_some_and(|drawn| drawn.iter().any(|one| one == word));
+        let name = format!("probably not drawn beside an unknown word, {part}");
+        for word in &told.words {
+            if drawn(&word.word) {
+                counts.right(&name, word.neglected == Some(true));
+            } else if image["word"] == *word.word {
+                counts.wrong(&name, word.neglected == Some(true));
+            }
         }
     }
     Ok(())

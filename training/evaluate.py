@@ -8,6 +8,7 @@ wordings have no scene to be judged against, so their pictures are for looking a
 """
 import argparse
 import json
+import re
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,20 @@ import judge
 import world
 
 PROMPT_SEED = 2024
+UNKNOWN = ("zebra", "truck", "helicopter", "piano", "wizard", "robot", "guitar", "sandwich", "dragon", "volcano")  # in no caption
+UNKNOWN_SEED = 50_000  # of the first image with one of them
+
+
+def beside_unknown(cases: list[tuple[str, world.Scene]]) -> list[tuple[str, str, list[str], str]]:
+    """Prompts of several things, one of which is called by a word that training never saw: the prompt, that word, the others, the place."""
+    out = []
+    for i, (text, scene) in enumerate(cases):
+        nouns = [o.noun for o in scene.objects]
+        gone, word = nouns[i % len(nouns)], UNKNOWN[i % len(UNKNOWN)]
+        other, count = re.subn(rf"\b{gone}\b", word, text)
+        if len(nouns) > 1 and count == 1:
+            out.append((other, word, [n for n in nouns if n != gone], scene.place))
+    return out
 
 
 def draw(pipeline, prompts: list[str], steps: int, guidance: float, first_seed: int = 0, batch: int = 10) -> list[np.ndarray]:
@@ -84,6 +99,7 @@ def main() -> None:
     p.add_argument("--grid", help="a PNG of all images; wrong ones have a red frame")
     p.add_argument("--samples", help="a small PNG of every fourth image")
     p.add_argument("--free", help="a file with one prompt a line, drawn in place of the held-out prompts")
+    p.add_argument("--unknown", type=int, default=0, help="so many prompts with a word that training never saw: what is drawn beside it")
     p.add_argument("--count", type=int, default=200)
     p.add_argument("--prompt-seed", type=int, default=PROMPT_SEED)
     p.add_argument("--steps", type=int, help="in place of the checkpoint's own")
@@ -119,10 +135,18 @@ def main() -> None:
         cells = ("" if r[name] is None else f"{r[name]:.1f}" for r in result.values())
         print(f"{name:28s}" + "".join(f"{cell:>18s}" for cell in cells))
     print("nouns that were asked for and not found:", {n: f"{k} of {asked[n]}" for n, k in wrong.most_common()})
+    unknown = beside_unknown(cases)[: a.unknown]
+    beside = draw(pipeline, [text for text, *_ in unknown], steps, guidance, UNKNOWN_SEED)
+    others = []
+    for k, ((text, word, left, place), image) in enumerate(zip(unknown, beside)):
+        found = {f.noun for f in judge.find(image, place)}
+        drawn = [n for n in left if n in found]
+        others.append(json.dumps({"prompt": text, "seed": UNKNOWN_SEED + k, "word": word, "drawn": drawn}))
     if a.out:
         head = {"prompts": len(cases), "prompt_seed": a.prompt_seed, "steps": steps, "guidance_scale": guidance}
         head |= {"match_threshold": judge.MATCH, "percent": result}
-        text = json.dumps(head, indent=2)[:-2] + ',\n  "images": [\n    ' + ",\n    ".join(lines) + "\n  ]\n}\n"
+        text = json.dumps(head, indent=2)[:-2] + ',\n  "images": [\n    ' + ",\n    ".join(lines) + "\n  ]"
+        text += ',\n  "unknown": [\n    ' + ",\n    ".join(others) + "\n  ]\n}\n" if others else "\n}\n"
         Path(a.out).write_text(text)
     right = [v.right for v in verdicts]
     if a.grid:

@@ -24,7 +24,7 @@ scenes() { $PYTHON training/make_scenes.py --out $scenes; }
 example() { cargo run --release --quiet --example "$@"; }
 
 # The model card: held-out prompts, free wording, attention on scenes with masks.
-step evaluation $PYTHON training/evaluate.py --model $model --out $model/evaluation.json --grid $model/samples.png
+step evaluation $PYTHON training/evaluate.py --model $model --unknown 80 --out $model/evaluation.json --grid $model/samples.png
 step free $PYTHON training/evaluate.py --model $model --free training/prompts.txt --grid $model/free.png
 step scenes scenes
 step attention $PYTHON training/measure_attention.py --model $model --scenes $scenes/report
