@@ -29,7 +29,10 @@ pub struct InitArgs {
     picture: PictureArgs,
 
     /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change
-    /// [default: 0.8; 1 with --mask]
+    /// [default: that of diffusers' pipeline]
+    ///
+    /// 0.8 for Stable Diffusion 1 and 2, 0.3 for SDXL, 0.6 for the others; with --mask 1, but 0.6
+    /// for Stable Diffusion 3 and FLUX.1.
     #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
     strength: Option<f64>,
 }

@@ -13,6 +13,7 @@ use super::init::{INIT_FILE, MASK_FILE};
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::{Argument, INIT, LATENTS, MASK};
+use crate::checkpoint::Family;
 use crate::trace::Grid;
 use crate::{Error, Result, files, picture};
 
@@ -25,7 +26,7 @@ pub struct InitFiles {
     /// Only where this picture is white it is drawn anew.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "files::any_as_shown")]
     pub mask: Option<PathBuf>,
-    /// See [`Init::strength`]; 0.8 where `None`, and 1 with a mask.
+    /// See [`Init::strength`]; that of diffusers' pipeline where `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
 }
@@ -35,7 +36,7 @@ pub struct InitFiles {
 pub struct LoadedInit {
     image: RgbImage,
     name: String,
-    strength: f64,
+    strength: Option<f64>,
     mask: Option<RgbImage>,
     warnings: Vec<String>,
 }
@@ -54,9 +55,8 @@ impl InitFiles {
             warnings.extend(mask.warning);
             mask.picture
         });
-        let strength = self.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 });
         let name = self.init.display().to_string();
-        Ok(LoadedInit { image, name, strength, mask, warnings })
+        Ok(LoadedInit { image, name, strength: self.strength, mask, warnings })
     }
 }
 
@@ -81,10 +81,22 @@ impl LoadedInit {
         options.init = Some(Init {
             image: picture::resize(&self.image, width, height),
             name: self.name.clone(),
-            strength: self.strength,
+            strength: self.strength.unwrap_or_else(|| usual_strength(pipeline.family, self.mask.is_some())),
             mask: self.mask.as_ref().map(|mask| picture::mask(mask, width, height)),
         });
         Ok(())
+    }
+}
+
+/// The strength that diffusers' pipeline of a family has where none is given: that of pictures, or
+/// with `masked` of inpainting.
+fn usual_strength(family: Family, masked: bool) -> f64 {
+    match (family, masked) {
+        (Family::StableDiffusionXl, false) => 0.3,
+        (Family::StableDiffusionXl, true) => 0.9999,
+        (Family::StableDiffusion3 | Family::Flux, _) | (Family::ZImage, false) => 0.6,
+        (_, false) => 0.8,
+        (_, true) => 1.0,
     }
 }
 

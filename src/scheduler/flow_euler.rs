@@ -124,7 +124,7 @@ fn check(config: &SchedulerConfig) -> Result<()> {
         ("use_beta_sigmas", config.use_beta_sigmas),
     ];
     if let Some((name, _)) = switches.into_iter().find(|(_, on)| *on == Some(true)) {
-        return Err(refuse(config, name, true, "flow matching has false alone"));
+        return Err(refuse(config, name, true, "attnmap computes flow matching with false alone"));
     }
     if let Some(other) = config.time_shift_type.as_deref().filter(|kind| !["exponential", "linear"].contains(kind)) {
         return Err(refuse(config, "time_shift_type", other, "exponential or linear"));

@@ -88,17 +88,20 @@ pub(crate) fn build_lcm_part(config: &SchedulerConfig, steps: usize, strength: f
 ///
 /// # Errors
 /// As [`build`], and [`Error::Argument`] for a `kind` that is no sampler of flow matching.
+/// [`Error::Unsupported`] where that is the checkpoint's own.
 pub fn build_flow(config: &SchedulerConfig, kind: Option<SchedulerKind>, run: FlowRun) -> Result<Box<dyn Scheduler>> {
-    let kind = match kind {
-        Some(kind) => kind,
-        None => SchedulerKind::of_config(config)?,
-    };
-    match kind.flows() {
-        true => Ok(Box::new(flow_euler::FlowEuler::new(config, run)?)),
-        false => Err(Error::argument(
+    let own = SchedulerKind::of_config(config).ok();
+    match (kind, own) {
+        (Some(kind), _) if !kind.flows() => Err(Error::argument(
             SCHEDULER,
             format!("{kind} denoises, and this checkpoint was trained by flow matching; choose flow-euler"),
         )),
+        // Nobody chose it: it is the checkpoint's own.
+        (None, own) if own.is_none_or(|own| !own.flows()) => Err(Error::Unsupported {
+            what: format!("the scheduler {} of {} for flow matching", config.class_name, config.class_file.display()),
+            way_out: format!("choose {SCHEDULER} flow-euler"),
+        }),
+        _ => Ok(Box::new(flow_euler::FlowEuler::new(config, run)?)),
     }
 }
 

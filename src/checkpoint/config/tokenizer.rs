@@ -2,6 +2,7 @@
 //! their settings.
 
 use super::fields::{Fields, brief};
+use crate::argument::EMBEDDING;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -184,7 +185,8 @@ fn refuse_added_tokens(fields: &mut Fields, known: &[&String]) -> Result<()> {
             };
             if !content.is_some_and(|content| known.iter().any(|known| *known == content)) {
                 return Err(fields.refuse(format!(
-                    "`{name}` adds the token {}, and added tokens (textual inversion) are not supported yet",
+                    "`{name}` adds the token {}, and added tokens are read from tokenizer.json alone; save it with \
+                    transformers 5, or give the word with {EMBEDDING}",
                     brief(token)
                 )));
             }
@@ -199,8 +201,10 @@ pub(crate) fn refuse_added_tokens_file(json: &[u8], file: &Path) -> Result<()> {
     fields.inert(&["<|startoftext|>", "<|endoftext|>", "!"]);
     match fields.rest() {
         None => Ok(()),
-        Some(token) => Err(fields
-            .refuse(format!("adds the token {token:?}, and added tokens (textual inversion) are not supported yet"))),
+        Some(token) => Err(fields.refuse(format!(
+            "adds the token {token:?}, and added tokens are read from tokenizer.json alone; save it with transformers \
+            5, or give the word with {EMBEDDING}"
+        ))),
     }
 }
 

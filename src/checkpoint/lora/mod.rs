@@ -130,7 +130,7 @@ fn read_layers(file: &WeightFile) -> Result<(BTreeMap<Layer, LayerFactors>, Vec<
             Meaning::Factor(layer, role) => (layer, role),
             Meaning::Other(Some(layer), kind) => {
                 let factors = layers.entry(layer).or_default();
-                factors.other = Some(kind);
+                factors.other.get_or_insert(kind);
                 factors.first.get_or_insert_with(|| name.to_string());
                 continue;
             }
