@@ -35,9 +35,7 @@ pub fn missing(run: &Run, how: &Aggregate, words: Option<&[WordInfo]>) -> Result
     let mut ask =
         Ask { aggregate: how.clone(), redraw: Redraw::Never, words: words.map(<[_]>::to_vec), ..Ask::default() };
     if let Some(known) = known {
-        ask.cut = known.cut;
-        ask.at = known.steps.len();
-        ask.aggregate = known.how.how().unwrap_or(ask.aggregate);
+        ask = ask.like(&known);
     }
     let explanation = Explanation::new(run.clone(), ask)?;
     // A question takes nothing away: what was drawn for `explain` may have taken hours.

@@ -49,6 +49,16 @@ pub struct Ask {
     pub reweight: Vec<Reweight>,
 }
 
+impl Ask {
+    /// This one, cutting as `known` did at the same steps and judging the same maps, so that what
+    /// that found stays.
+    #[must_use]
+    pub fn like(self, known: &Evidence) -> Self {
+        let aggregate = known.how.how().unwrap_or(self.aggregate);
+        Self { cut: known.cut, at: known.steps.len(), aggregate, ..self }
+    }
+}
+
 impl Default for Ask {
     /// Eight steps, batches of eight rows, words substituted, nothing beside.
     fn default() -> Self {

@@ -383,18 +383,9 @@ pub(super) fn place_cell(
 /// The command that makes a cell's run alone.
 fn command(pipeline: &Pipeline, cell: &Cell, options: &Options) -> String {
     let one = Options { seeds: vec![cell.seed], ..options.clone() };
-    let mask = mask_option(cell.init.as_ref().and_then(|files| files.mask.as_deref()));
+    let mask = run::mask_option(cell.init.as_ref().and_then(|files| files.mask.as_deref()));
     let kept = cell.keep_steps.map_or_else(String::new, |every| format!(" --keep-steps {every}"));
     let negative = if cell.trace_negative { " --trace-negative" } else { "" };
     let text = if cell.text_queries { " --text-queries" } else { "" };
     pipeline.command(&cell.prompt, &one) + &mask + negative + text + &kept
-}
-
-/// The file of a mask as an option, with a space before; nothing where there is none.
-pub(super) fn mask_option(mask: Option<&Path>) -> String {
-    // A name that begins with a dash would be taken for an option.
-    mask.map(|mask| mask.display().to_string()).map_or_else(String::new, |mask| match mask.starts_with('-') {
-        true => format!(" {}", run::quoted(&format!("--mask={mask}"))),
-        false => format!(" --mask {}", run::quoted(&mask)),
-    })
 }

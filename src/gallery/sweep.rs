@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, RgbImage};
 use serde_json::Value;
 
-use super::make::mask_option;
 use super::sweep_page::{self, Around, MEAN, seed_file};
 use crate::facts::expect::Expectations;
 use crate::facts::sweep::{Collector, FILE, Sweep, SweepInfo};
@@ -19,7 +18,7 @@ use crate::heatmap::{self, Aggregate, Measure, QuerySource, THRESHOLD};
 use crate::pipeline::{Event, Options, Pipeline, RecordOptions};
 use crate::prompt::Prompt;
 use crate::render::{Base, Display, Sheet, Tile, Typesetter, contact_sheet, overlay, write_png};
-use crate::run::{RunRecord, by_option, map_options, run_name, sweep_name};
+use crate::run::{RunRecord, by_option, map_options, mask_option, run_name, sweep_name};
 use crate::trace::{By, CheckpointInfo, PromptInfo, WordInfo, probe_words};
 use crate::{Error, Result, plural};
 

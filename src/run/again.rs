@@ -6,10 +6,20 @@ use crate::render::Display;
 use crate::trace::By;
 use serde_json::Value;
 use std::fmt::Display as Show;
+use std::path::Path;
 
 /// What the words are, as an option with a space before; empty where they are words.
 pub fn by_option(by: By) -> String {
     if by.is_word() { String::new() } else { format!(" --by {}", by.name()) }
+}
+
+/// The file of a mask as an option, with a space before; nothing where there is none.
+pub fn mask_option(mask: Option<&Path>) -> String {
+    // A name that begins with a dash would be taken for an option.
+    mask.map(|mask| mask.display().to_string()).map_or_else(String::new, |mask| match mask.starts_with('-') {
+        true => format!(" {}", quoted(&format!("--mask={mask}"))),
+        false => format!(" --mask {}", quoted(&mask)),
+    })
 }
 
 /// How maps are made and drawn, as options with a space before each; empty where all of it is what

@@ -20,7 +20,7 @@ mod steps;
 mod versus;
 mod write;
 
-pub use again::{by_option, map_options};
+pub use again::{by_option, map_options, mask_option};
 pub use animation::{Animated, Animation, animate};
 pub use check::{Fault, check};
 pub use components::{COMPONENTS, read_components, write_components};

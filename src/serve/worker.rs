@@ -6,7 +6,7 @@ use super::live::{Live, Watching};
 use super::request::{Job, RunRequest};
 use super::shared::{Shared, no_run, said};
 use super::side::{Side, SideChoice, own_maps, picture_url};
-use crate::argument::{MASK, RUN, TEXT_QUERIES};
+use crate::argument::{RUN, TEXT_QUERIES};
 use crate::checkpoint::Checkpoint;
 use crate::evidence::{Ask, Evidence, Explanation, Redraw, Reweight, check_checkpoint, options_of};
 use crate::figures::gigabytes;
@@ -205,9 +205,7 @@ impl Worker {
         let run = self.open(name)?;
         let mut ask = Ask { aggregate: own_maps(&run.record), ..ask };
         if let Some((known, _)) = Evidence::of_run(&run)? {
-            ask.cut = known.cut;
-            ask.at = known.steps.len();
-            ask.aggregate = known.how.how().unwrap_or(ask.aggregate);
+            ask = ask.like(&known);
         }
         let explanation = Explanation::new(run, ask)?;
         // What was found may have taken hours.
@@ -307,12 +305,7 @@ impl MadeLike {
     /// As options of a command line, with a space before each. `concepts` says whether the run
     /// keeps concepts.
     fn options(&self, concepts: bool) -> String {
-        let mask = self.mask.as_ref().map(|mask| mask.display().to_string());
-        // A name that begins with a dash would be taken for an option.
-        let mask = mask.map_or_else(String::new, |mask| match mask.starts_with('-') {
-            true => format!(" {}", run::quoted(&format!("{}={mask}", MASK.option()))),
-            false => format!(" {} {}", MASK.option(), run::quoted(&mask)),
-        });
+        let mask = run::mask_option(self.mask.as_deref());
         let text_queries = match self.aggregate.queries {
             QuerySource::Text => format!(" {}", TEXT_QUERIES.option()),
             QuerySource::Image => String::new(),
