@@ -141,10 +141,10 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         return Err(Error::input("--word", reason).into());
     };
     let players = players(args, &prompt.words, |text| prompt.select(text))?;
-    // What is damaged is told before the work.
-    Attributions::read(&run.folder)?;
     attnmap::report::check_room(&run.folder)?;
     check_names(&run.folder, &[ATTRIBUTION])?;
+    // What is damaged is told before the work.
+    Attributions::read(&run.folder)?;
 
     let choice = args.model.over(CheckpointChoice::of_run(&run.record)?)?;
     let pipeline = args.model.load_of(&run.record, terminal)?;

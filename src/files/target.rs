@@ -81,7 +81,7 @@ impl Target {
         let shown = path.display();
         let refuse = |reason: String| Err(Error::argument(OUT, reason));
         match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if is_nothing(&error) => Ok(()),
             Err(error) => Err(Error::io(path)(error)),
             Ok(found) if found.is_dir() => refuse(format!("{shown} is a folder; choose another name")),
             Ok(_) if !is_own(path) => refuse(format!("{shown} is there and not attnmap's; choose another name")),
@@ -124,7 +124,7 @@ impl Target {
             return refuse(format!("{shown} is no name for a new folder"));
         }
         match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if is_nothing(&error) => Ok(()),
             Err(error) => Err(Error::io(path)(error)),
             Ok(found) if !found.is_dir() => refuse(format!("{shown} is there and no folder; choose another")),
             // An empty folder may be somebody's place; one that attnmap names need not be taken.
@@ -202,7 +202,7 @@ pub fn check_place(path: &Path) -> Result<()> {
             Err(_) if fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink()) => {
                 return refuse("is a link to a place that is not there");
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_nothing(&error) => {}
             Err(error) => return Err(Error::io(folder)(error)),
         }
     }
@@ -243,6 +243,11 @@ pub fn check_part(path: &Path, kind: &Kind) -> Result<()> {
 pub fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(folder).map_err(Error::io(folder))
+}
+
+/// Whether nothing is there. A file above it holds nothing either, as [`check_place`] tells.
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_empty(folder: &Path) -> bool {

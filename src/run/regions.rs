@@ -156,8 +156,8 @@ pub(super) fn there(folder: &Path, usual: f32) -> Option<(Threshold, RegionFiles
 }
 
 /// The regions in the format of the COCO data set. A category is a word, with the number of its
-/// separate places and where its region begins. An annotation is a place, with its pixels as run lengths down the columns and
-/// its box. It also has its share of what the word's region holds.
+/// separate places and where its region begins. An annotation is a place, with its pixels as run
+/// lengths down the columns and its box. It also has its share of what the word's region holds.
 fn coco(regions: &[WordRegion], image: Grid) -> serde_json::Value {
     let Grid { height, width } = image;
     let mut annotations = Vec::new();
