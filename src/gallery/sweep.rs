@@ -31,7 +31,7 @@ pub const SWEEP: Kind = Kind {
         let folder = folder.to_path_buf();
         Box::new(move |path| {
             let is = |own: &&str| path == Path::new(own);
-            let marked = [PICTURE, PAGE, MEAN].iter().any(|own| is(&own)) && is_own(&folder.join(path));
+            let marked = [PICTURE, PAGE, MEAN].iter().any(|own| is(own)) && is_own(&folder.join(path));
             is(&FILE) || marked || seeds.iter().any(|&seed| path == Path::new(&seed_file(seed)))
         })
     },

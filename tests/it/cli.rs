@@ -330,7 +330,7 @@ fn an_output_folder_that_cannot_be_written_is_named() {
     let out = file.join("run").display().to_string();
     let output =
         attnmap(&["generate", "an apple", "--model", &tiny(), "--steps", "1", "--size", "64x64", "--out", &out]);
-    refused(&output, 1, &["file"]);
+    refused(&output, 2, &["--out", "file is no folder"]);
 }
 
 #[cfg(unix)]
