@@ -42,6 +42,20 @@ pub(crate) fn largest<T: Default + PartialOrd>(values: impl IntoIterator<Item = 
     values.into_iter().fold(T::default(), |most, value| if value > most { value } else { most })
 }
 
+/// Lengths of runs of pixels that are out and in by turns; the first is out and may be 0.
+pub(crate) fn run_lengths(pixels: impl IntoIterator<Item = bool>) -> Vec<usize> {
+    let (mut runs, mut length, mut inside) = (Vec::new(), 0, false);
+    for pixel in pixels {
+        if pixel != inside {
+            runs.push(length);
+            (length, inside) = (0, pixel);
+        }
+        length += 1;
+    }
+    runs.push(length);
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::{gigabytes, largest, percent, percent_beside};

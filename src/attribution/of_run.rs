@@ -77,12 +77,17 @@ pub fn word_place(run: &Run, word: &WordInfo) -> Result<Place> {
 }
 
 /// Puts the attention of the region and the share of the words' cuts beside what was attributed, by
-/// the maps and the evidence that `run` has now. A region of a word by other maps says so. What an
-/// earlier version kept without its place has neither.
+/// the maps that `run` has now and its `evidence` ([`Evidence::of_run`]). A region of a word by
+/// other maps says so. What an earlier version kept without its place has neither.
 ///
 /// # Errors
-/// As [`rank`] and [`Evidence::of_run`].
-pub fn beside(region: &mut RegionAttribution, run: &Run, trace: &Trace) -> Result<()> {
+/// As [`rank`].
+pub fn beside(
+    region: &mut RegionAttribution,
+    run: &Run,
+    trace: &Trace,
+    evidence: Option<&(Evidence, Vec<Vec<f32>>)>,
+) -> Result<()> {
     for row in &mut region.words {
         (row.attention, row.cut) = (None, None);
     }
@@ -94,9 +99,8 @@ pub fn beside(region: &mut RegionAttribution, run: &Run, trace: &Trace) -> Resul
     }
     let Some(place) = region.place(trace.about.image) else { return Ok(()) };
     let how = Aggregate { half: Half::Conditional, ..run.record.how().unwrap_or_default() };
-    let evidence = Evidence::of_run(run)?;
     let all = &trace.about.prompt.words;
-    let causal = |index: usize| Evidence::map_of(evidence.as_ref(), &all[index]);
+    let causal = |index: usize| Evidence::map_of(evidence, &all[index]);
     let parts = rank(trace, &how, all, &place, run.record.display.threshold, &causal)?;
     for row in &mut region.words {
         if let Some(part) = parts.iter().find(|part| part.word == row.word) {

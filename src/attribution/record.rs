@@ -8,6 +8,7 @@ use super::attribute::Attribution;
 use super::inputs::Inputs;
 use super::method::{Input, Method};
 use crate::facts::region::Place;
+use crate::figures::run_lengths;
 use crate::files::{Turn, write_json};
 use crate::heatmap::SavedAggregate;
 use crate::run::RECORD;
@@ -86,17 +87,7 @@ pub struct PlaceMask {
 impl PlaceMask {
     /// The runs of `mask`, row by row, of an image of `size` pixels.
     pub fn of(mask: &[bool], size: Grid) -> Self {
-        let (mut runs, mut inside) = (vec![0], false);
-        for &pixel in mask {
-            if pixel != inside {
-                runs.push(0);
-                inside = pixel;
-            }
-            if let Some(run) = runs.last_mut() {
-                *run += 1;
-            }
-        }
-        Self { height: size.height, width: size.width, runs }
+        Self { height: size.height, width: size.width, runs: run_lengths(mask.iter().copied()) }
     }
 
     /// The pixels as a place; `None` where the runs do not fill the image.

@@ -9,6 +9,7 @@ use attnmap::attribution::{
     MOST_POINTS, Method, POINTS, PlaceMask, RegionAttribution, RegionMaps, RemadeRun, attribute, beside, check_run,
     rows, seen, word_place,
 };
+use attnmap::evidence::Evidence;
 use attnmap::evidence::shapley::MOST;
 use attnmap::facts::lexicon::{Role, role};
 use attnmap::facts::region::Place;
@@ -213,7 +214,9 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if args.open {
         open::open(&run.folder.join("report.html"));
     }
-    beside(&mut region, &run, &trace)?;
+    // Damaged evidence is nothing to stand beside.
+    let evidence = Evidence::of_run(&run).ok().flatten();
+    beside(&mut region, &run, &trace, evidence.as_ref())?;
     if args.json {
         return print::json(&region);
     }

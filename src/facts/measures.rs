@@ -107,19 +107,24 @@ pub(super) fn holds(relation: Direction, subject: &Layout, object: &Layout) -> (
     }
 }
 
-fn area(of: Bounds) -> f32 {
+/// The area of a box in shares of the image; 0 where it is empty.
+pub(super) fn area(of: Bounds) -> f32 {
     (of.right - of.left).max(0.0) * (of.bottom - of.top).max(0.0)
+}
+
+/// What two boxes have in common; empty where they lie apart.
+pub(super) fn common(a: Bounds, b: Bounds) -> Bounds {
+    Bounds {
+        left: a.left.max(b.left),
+        top: a.top.max(b.top),
+        right: a.right.min(b.right),
+        bottom: a.bottom.min(b.bottom),
+    }
 }
 
 /// The share of the box `own` that lies in the box `other`, 0 to 1; 0 of an empty box.
 pub(super) fn share_within(own: Bounds, other: Bounds) -> f32 {
-    let both = Bounds {
-        left: own.left.max(other.left),
-        top: own.top.max(other.top),
-        right: own.right.min(other.right),
-        bottom: own.bottom.min(other.bottom),
-    };
-    if area(own) > 0.0 { area(both) / area(own) } else { 0.0 }
+    if area(own) > 0.0 { area(common(own, other)) / area(own) } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -21,5 +21,6 @@ pub(crate) use own::page_mark;
 pub use own::{Form, MARK, is_own};
 pub(crate) use own::{has_fields, has_metadata};
 pub use staging::{Staging, link};
+pub(crate) use target::not_own;
 pub use target::{Kind, Target, check_own, check_part, check_place, make_folder_of};
 pub(crate) use turn::Turn;

@@ -217,7 +217,12 @@ pub fn check_own(path: &Path, argument: Argument) -> Result<()> {
     if fs::symlink_metadata(path).is_err() || is_own(path) {
         return Ok(());
     }
-    Err(Error::argument(argument, format!("{} is not attnmap's and stays; move it away", path.display())))
+    Err(not_own(path, argument))
+}
+
+/// The refusal to write at `path`, where a file of the user's is.
+pub(crate) fn not_own(path: &Path, argument: Argument) -> Error {
+    Error::argument(argument, format!("{} is not attnmap's and stays; move it away", path.display()))
 }
 
 /// Refuses to write a file at `path` where a folder of `kind` has one of its own parts: those are

@@ -102,11 +102,14 @@ pub fn make(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),
     };
-    let finished = |cell: &Cell| is_finished(folder, cell);
     let mine: Vec<&Vec<usize>> = plan.passes_of(shard).collect();
     let all = mine.iter().flat_map(|pass| pass.iter());
-    let there: Vec<&Cell> = all.clone().map(|&index| &plan.cells[index]).filter(|cell| finished(cell)).collect();
-    there.iter().try_for_each(|cell| place_anew(&folder.join(CELLS).join(cell.name()), cell))?;
+    let there: HashSet<usize> = all.clone().copied().filter(|&index| is_finished(folder, &plan.cells[index])).collect();
+    // What is whole stays so, and is not read again; others may come from another process.
+    let finished = |index: usize| there.contains(&index) || is_finished(folder, &plan.cells[index]);
+    for cell in there.iter().map(|&index| &plan.cells[index]) {
+        place_anew(&folder.join(CELLS).join(cell.name()), cell)?;
+    }
     let kept = there.len();
     let mut outcome = GalleryOutcome { kept, ..GalleryOutcome::default() };
     tell(GalleryEvent::Planned { cells: all.count(), finished: kept })?;
@@ -118,7 +121,7 @@ pub fn make(
     let mut loaded: Option<(&Cell, Result<Pipeline>)> = None;
     for pass in mine {
         let cells: Vec<&Cell> = pass.iter().map(|&index| &plan.cells[index]).collect();
-        let missing: Vec<usize> = (0..cells.len()).filter(|&at| !finished(cells[at])).collect();
+        let missing: Vec<usize> = (0..cells.len()).filter(|&at| !finished(pass[at])).collect();
         if missing.is_empty() {
             continue;
         }
@@ -127,9 +130,10 @@ pub fn make(
             drop(loaded.take()); // the old checkpoint leaves the memory before the next comes
             tell(GalleryEvent::Loading(first))?;
             let pipeline = plan.open(first, open).and_then(|(checkpoint, load)| Pipeline::load(&checkpoint, &load));
-            let known = plan.cells.iter().filter(|cell| cell.same_checkpoint(first)).find(|cell| finished(cell));
+            let mut known = plan.cells.iter().enumerate().filter(|(_, cell)| cell.same_checkpoint(first));
+            let known = known.find(|(index, _)| finished(*index));
             let pipeline = pipeline.and_then(|pipeline| match known {
-                Some(known) => check_digest(folder, known, &pipeline).map(|()| pipeline),
+                Some((_, known)) => check_digest(folder, known, &pipeline).map(|()| pipeline),
                 None => Ok(pipeline),
             });
             if let Ok(pipeline) = &pipeline {

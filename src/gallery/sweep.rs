@@ -30,9 +30,8 @@ pub const SWEEP: Kind = Kind {
         let seeds = Sweep::read(folder).ok().flatten().map(|sweep| sweep.seeds).unwrap_or_default();
         let folder = folder.to_path_buf();
         Box::new(move |path| {
-            let is = |own: &&str| path == Path::new(own);
-            let marked = [PICTURE, PAGE, MEAN].iter().any(|own| is(own)) && is_own(&folder.join(path));
-            is(&FILE) || marked || seeds.iter().any(|&seed| path == Path::new(&seed_file(seed)))
+            let marked = [PICTURE, PAGE, MEAN].iter().any(|own| path == Path::new(own)) && is_own(&folder.join(path));
+            path == Path::new(FILE) || marked || seeds.iter().any(|&seed| path == Path::new(&seed_file(seed)))
         })
     },
 };

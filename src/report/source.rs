@@ -139,7 +139,9 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
     let image = read(&folder.join("image.png"))?;
     // Most runs have none; the page does without what is damaged.
     // Of words in another meaning the page has none to show it at.
-    let (evidence, maps) = Evidence::of_run(&run).ok().flatten().unzip();
+    let found = Evidence::of_run(&run).ok().flatten();
+    let attributions = attributions(&run, &trace, found.as_ref());
+    let (evidence, maps) = found.unzip();
     let steps = kept_step_files(folder).into_iter();
     let estimates = steps.map(|(step, path)| Ok((step, read_png(&path)?.1))).collect::<Result<Vec<_>>>()?;
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -169,7 +171,7 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         why: super::why::why(folder)?,
         // Pages of runs whose sheet was moved away do without it.
         sheet: crate::files::read(&folder.join("words.png")).ok(),
-        attributions: attributions(&run, &trace),
+        attributions,
         components: read_components(folder).ok().flatten(),
         queries: run.queries(&trace).ok().flatten(),
         sweep: sweep_beside(&run),
@@ -179,11 +181,11 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
 
 /// What was attributed, with the attention and the cuts that the run has now. The page does without
 /// what is damaged.
-fn attributions(run: &Run, trace: &Trace) -> Vec<RegionAttribution> {
+fn attributions(run: &Run, trace: &Trace, evidence: Option<&(Evidence, Vec<Vec<f32>>)>) -> Vec<RegionAttribution> {
     let mut found = Attributions::read(&run.folder).map(|found| found.regions).unwrap_or_default();
     for region in &mut found {
         // What cannot be had is left out of its table.
-        let _ = beside(region, run, trace);
+        let _ = beside(region, run, trace, evidence);
     }
     found
 }

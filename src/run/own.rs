@@ -1,9 +1,9 @@
 //! Which files of a run's folder are attnmap's own; all others are the user's.
 
 use super::record::FILE;
+use crate::Result;
 use crate::argument::RUN;
-use crate::files::{Kind, has_fields, has_metadata, is_own};
-use crate::{Error, Result};
+use crate::files::{Kind, has_fields, has_metadata, is_own, not_own};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -119,15 +119,12 @@ fn is_known(folder: &Path, name: &str) -> bool {
 /// Refuses to write the files `names` of the run folder `folder` where the user has one of them.
 ///
 /// # Errors
-/// [`Error::Argument`] naming the file.
+/// [`Error::Argument`](crate::Error::Argument) naming the file.
 pub fn check_names(folder: &Path, names: &[&str]) -> Result<()> {
     let owns = owns(folder);
     let mine = |name: &&&str| folder.join(name).symlink_metadata().is_ok() && !owns(Path::new(name));
     match names.iter().find(mine) {
-        Some(name) => {
-            let reason = format!("{} is not attnmap's and stays; move it away", folder.join(name).display());
-            Err(Error::argument(RUN, reason))
-        }
+        Some(name) => Err(not_own(&folder.join(name), RUN)),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::record::numbered;
 use crate::argument::RUN;
+use crate::figures;
 use crate::files::{check_own, write_file, write_json};
 use crate::heatmap::{ConnectedRegion, Filter, Heatmaps, Outline, Resampler, otsu, outlines, place_masks, region};
 use crate::render::{outline_svg, write_gray_png};
@@ -202,21 +203,8 @@ fn around(mask: &GrayImage) -> [u32; 4] {
 
 /// Lengths of runs of black and white in turn, black first, down one column after another.
 fn run_lengths(mask: &GrayImage) -> Vec<usize> {
-    let mut counts = vec![0];
-    let mut white = false;
-    for x in 0..mask.width() {
-        for y in 0..mask.height() {
-            let is_white = mask.get_pixel(x, y).0[0] > 0;
-            if is_white != white {
-                counts.push(0);
-                white = is_white;
-            }
-            if let Some(last) = counts.last_mut() {
-                *last += 1;
-            }
-        }
-    }
-    counts
+    let columns = (0..mask.width()).flat_map(|x| (0..mask.height()).map(move |y| (x, y)));
+    figures::run_lengths(columns.map(|(x, y)| mask.get_pixel(x, y).0[0] > 0))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::regions::{REGIONS, RegionFiles, Threshold, there, word_regions, write
 use crate::argument::{HALF, RUN};
 use crate::facts::expect::Expectations;
 use crate::facts::of_trace;
-use crate::files::{Partial, Staging, Target, check_own, link, unless_abandoned};
+use crate::files::{Partial, Staging, Target, check_own, link, not_own, unless_abandoned};
 use crate::heatmap::{self, Aggregate};
 use crate::render::Display;
 use crate::trace::{Trace, WordInfo};
@@ -221,8 +221,7 @@ fn replace(inner: &str, run: &Path, new: &Path) -> Result<()> {
     };
     let (old, made) = (names(run), names(new));
     if let Some(other) = made.intersection(&old).find(|name| !owns(name)) {
-        let reason = format!("{} is not attnmap's and stays; move it away", run.join(other).display());
-        return Err(Error::argument(RUN, reason));
+        return Err(not_own(&run.join(other), RUN));
     }
     let folder = run.join(inner);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;

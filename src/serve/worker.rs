@@ -94,11 +94,11 @@ impl Worker {
         let run = self.open(name)?;
         check_checkpoint(&run.record, &self.pipeline)?;
         let reason = match run.record.kind {
-            RunKind::Record => "another program drew and recorded this run",
-            RunKind::Trace => "this is a look at a picture that was there, which no seed drew",
-            RunKind::Generate => "",
+            RunKind::Record => Some("another program drew and recorded this run"),
+            RunKind::Trace => Some("this is a look at a picture that was there, which no seed drew"),
+            RunKind::Generate => None,
         };
-        if !reason.is_empty() {
+        if let Some(reason) = reason {
             let way_out = "ask for the seeds of a run that was made here";
             return Err(Error::argument(RUN, format!("{reason}; {way_out}")));
         }

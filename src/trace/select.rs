@@ -83,9 +83,8 @@ impl PromptInfo {
         let with_comma = self.words.iter().filter(is_own);
         let own: Vec<String> =
             with_comma.flat_map(|word| [normalized(&word.text), normalized(&word.label())]).collect();
-        let ends = choice.match_indices(',').map(|(at, _)| at).chain([choice.len()]);
+        let ends: Vec<usize> = choice.match_indices(',').map(|(at, _)| at).chain([choice.len()]).collect();
         let (mut names, mut from) = (Vec::new(), 0);
-        let ends: Vec<usize> = ends.collect();
         while let Some(first) = ends.iter().position(|&end| end >= from) {
             let is_own = |end: &&usize| own.contains(&normalized(&choice[from..**end]));
             let end = ends[first..].iter().rfind(is_own).copied().unwrap_or(ends[first]);

@@ -69,12 +69,19 @@ pub(super) fn endpoint(given: Option<&str>) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Scheme, name and password where it has them, and host with its port of `url`.
+pub(super) fn parts(url: &str) -> Option<(&str, Option<&str>, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    let (secret, host) = host.rsplit_once('@').map_or((None, host), |(secret, host)| (Some(secret), host));
+    Some((scheme, secret, host))
+}
+
 /// The proxy through which `url` is asked, as Python's `requests` takes it from the environment. It
 /// is that of the address's scheme, else that of all, unless the host is among those without.
 pub(super) fn proxy(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = rest.split(['/', '?', '#']).next()?;
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host).to_lowercase();
+    let (scheme, _, host) = parts(url)?;
+    let host = host.to_lowercase();
     let either = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(&name.to_uppercase()));
     let text = |value: OsString| value.to_string_lossy().trim().to_owned();
     if either("no_proxy").is_some_and(|list| is_among(&host, &text(list))) {

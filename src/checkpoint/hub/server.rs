@@ -55,12 +55,11 @@ impl HubServer {
 
     /// `message` without the name and password that the endpoint may have.
     pub(super) fn without_secrets(&self, message: &str) -> String {
-        match self.endpoint.split_once("://") {
-            Some((scheme, rest)) => match rest.split(['/', '?', '#']).next().and_then(|host| host.rsplit_once('@')) {
-                Some((secret, _)) => message.replace(&format!("{scheme}://{secret}@"), &format!("{scheme}://")),
-                None => message.to_owned(),
-            },
-            None => message.to_owned(),
+        match environment::parts(&self.endpoint) {
+            Some((scheme, Some(secret), _)) => {
+                message.replace(&format!("{scheme}://{secret}@"), &format!("{scheme}://"))
+            }
+            _ => message.to_owned(),
         }
     }
 
@@ -163,10 +162,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Scheme, host and port of `url`, in small letters.
 fn origin(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = rest.split(['/', '?', '#']).next()?;
-    // A name and password before the host are no part of it.
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let (scheme, _, host) = environment::parts(url)?;
     Some(format!("{scheme}://{host}").to_lowercase())
 }
 

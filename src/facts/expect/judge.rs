@@ -3,7 +3,7 @@
 use super::grammar::ARTICLES;
 use super::kind::{Expectation, ExpectationKind, Expectations, wrong};
 use crate::facts::lexicon::{self, Direction};
-use crate::facts::measures::{APART, WITHIN, holds, share_within};
+use crate::facts::measures::{APART, WITHIN, area, common, holds, share_within};
 use crate::facts::things::of_its_things;
 use crate::figures::{largest, percent_beside};
 use crate::heatmap::{self, Aggregate, Bounds, Heatmaps, Layout};
@@ -406,13 +406,7 @@ fn share_inside(map: &[f32], grid: Grid, threshold: f32, bounds: Bounds) -> f32 
 }
 
 fn intersection_over_union(a: Bounds, b: Bounds) -> f32 {
-    let area = |of: Bounds| (of.right - of.left).max(0.0) * (of.bottom - of.top).max(0.0);
-    let both = area(Bounds {
-        left: a.left.max(b.left),
-        top: a.top.max(b.top),
-        right: a.right.min(b.right),
-        bottom: a.bottom.min(b.bottom),
-    });
+    let both = area(common(a, b));
     let either = area(a) + area(b) - both;
     if either > 0.0 { both / either } else { 0.0 }
 }
