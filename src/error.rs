@@ -48,7 +48,7 @@ pub enum Error {
         reason: String,
     },
     /// A kind of checkpoint or feature that attnmap does not support.
-    #[error("{} is not supported: {way_out}", plain(what))]
+    #[error("{} is not supported: {}", plain(what), plain(way_out))]
     Unsupported {
         /// The named thing.
         what: String,
@@ -56,7 +56,7 @@ pub enum Error {
         way_out: String,
     },
     /// A hub download failed (missing, gated, interrupted, offline).
-    #[error("{repo}: {}", plain(reason))]
+    #[error("{}: {}", plain(repo), plain(reason))]
     Hub {
         /// `owner/name` or `owner/name@revision`.
         repo: String,
@@ -72,7 +72,7 @@ pub enum Error {
         reason: String,
     },
     /// Reading or writing a file failed.
-    #[error("{}: {source}{}", path.display(), way_out(source))]
+    #[error("{}: {source}{}", plain(&path.display().to_string()), way_out(source))]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -92,9 +92,11 @@ impl PlaceMask {
 
     /// The pixels as a place; `None` where the runs do not fill the image.
     pub fn place(&self) -> Option<Place> {
+        // More pixels than any image has.
+        const MOST: usize = 1 << 28;
         let size = Grid::new(self.height, self.width);
         let all = self.runs.iter().try_fold(0usize, |all, &run| all.checked_add(run));
-        if all != self.height.checked_mul(self.width) {
+        if all.is_none_or(|all| all > MOST) || all != self.height.checked_mul(self.width) {
             return None;
         }
         let pixels = self.runs.iter().enumerate().flat_map(|(at, &run)| std::iter::repeat_n(at % 2 == 1, run));

@@ -2,10 +2,10 @@
 //! them as if they had been asked about at first. What the trace holds already stays as it is.
 
 use super::replay::{check_checkpoint, check_image, options_of};
-use crate::argument::RUN;
+use crate::argument::{PROBE, RUN};
 use crate::heatmap::{Aggregate, DEFAULT_OF_CONCEPTS, Measure};
 use crate::pipeline::{Event, LookOptions, Options, Pipeline, RecordOptions, concepts_asked};
-use crate::run::{Remake, Run, RunKind, RunRecord, quoted, remake};
+use crate::run::{Remake, Run, RunKind, RunRecord, option_words, remake};
 use crate::trace::{Half, Recording, SiteMaps, Trace, WordInfo, normalized};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -159,11 +159,21 @@ fn with_probes(command: &str, probes: &[String]) -> String {
         Some(inner) => !inner.replace("'\\''", "").contains('\''),
         None => !value.contains([' ', '\'']),
     };
+    // `--probe=-x`, quoted or not, where the first begins with a dash.
+    let before = |command: &str| {
+        let forms = [" --probe ", " --probe=", " '--probe="];
+        let found = forms.into_iter().filter_map(|form| {
+            let (before, value) = command.rsplit_once(form)?;
+            let value = if form.ends_with(" '--probe=") { format!("'{value}") } else { value.to_owned() };
+            is_word(&value).then_some(before.len())
+        });
+        found.max()
+    };
     let mut command = command;
-    while let Some((before, _)) = command.rsplit_once(" --probe ").filter(|(_, value)| is_word(value)) {
-        command = before;
+    while let Some(end) = before(command) {
+        command = &command[..end];
     }
-    format!("{command} --probe {}", quoted(&probes.join(",")))
+    format!("{command} {}", option_words(&PROBE.option(), &probes.join(",")))
 }
 
 #[cfg(test)]
@@ -177,5 +187,10 @@ mod tests {
             with_probes("attnmap generate 'a frog' --seed 3 --probe 'a cat'\\''s hat'", &probes(&["hat", "red hat"]));
         assert_eq!(once, "attnmap generate 'a frog' --seed 3 --probe 'hat,red hat'");
         assert_eq!(with_probes(&once, &probes(&["tail"])), "attnmap generate 'a frog' --seed 3 --probe tail");
+        for dashed in [&["-x"][..], &["-x", "a hat"]] {
+            let asked = with_probes(&once, &probes(dashed));
+            assert!(asked.contains("--probe=-x"), "{asked}");
+            assert_eq!(with_probes(&asked, &probes(&["tail"])), "attnmap generate 'a frog' --seed 3 --probe tail");
+        }
     }
 }

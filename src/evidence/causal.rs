@@ -84,6 +84,11 @@ impl Row {
         &self.prompt
     }
 
+    /// The keys whose values are taken out, as positions of the joined context.
+    pub fn without(&self) -> &[usize] {
+        &self.without
+    }
+
     /// The prompt with `words` cut.
     ///
     /// # Errors

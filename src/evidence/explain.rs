@@ -4,12 +4,13 @@
 use super::causal::{self, Change, Cut, Row};
 use super::causal_pictures;
 use super::figure::JSON;
+use super::merge::remove_replaced;
 use super::record::{Evidence, FORMAT_VERSION, ShapleyOfWords, TENSORS};
 use super::redrawn::{self, Counterfactual, Dead, Picture, Reweight, Reweighted};
 use super::replay::{is_look, options_of, remade, shown};
 use super::sanity::{self, Looked};
 use super::shapley::{self, shapley};
-use super::verdict::{Mattered, Thresholds, WordEvidence, judge};
+use super::verdict::{Mattered, Thresholds, judge};
 use crate::argument::{COUNTERFACTUAL, RUN, SHAPLEY, WEIGHT, WORDS};
 use crate::facts::lexicon::{Role, role};
 use crate::files::Turn;
@@ -17,13 +18,12 @@ use crate::heatmap::{self, Aggregate, Heatmaps};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::run::{RECORD, Run, RunKind, check_names};
-use crate::trace::{Half, WordInfo, tags, without_tags};
+use crate::trace::{WordInfo, tags, without_tags};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use image::RgbImage;
 use std::fmt;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
 
 /// What is asked about a run.
 #[derive(Debug, Clone)]
@@ -355,12 +355,13 @@ impl Explanation {
             figures: Vec::new(),
         };
         let mut causal: Vec<Vec<f32>> = changes.into_iter().map(|change| change.map).collect();
+        let order: Vec<String> = self.maps.chosen.iter().map(WordInfo::label).collect();
+        let dead = self.draw_dead((&evidence, &causal), &order, pipeline, &options, progress)?;
         // Of several processes none takes away what another has found.
         let _turn = Turn::wait(&self.run.folder.join(RECORD));
         // Damaged evidence has nothing to keep.
         let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
-        let order: Vec<String> = self.maps.chosen.iter().map(WordInfo::label).collect();
         let known = known.filter(|(known, _)| self.same_test(known));
         let dead_before = known.as_ref().and_then(|(known, _)| known.dead.clone());
         if let Some((known, maps)) = known {
@@ -369,14 +370,17 @@ impl Explanation {
         evidence.answer();
         let mut pictures = redrawn.pictures;
         if !record.by.is_word() {
-            let (mut found, more) = self.dead(&evidence, pipeline, &options, progress)?;
-            // The image without the same tags, where none was drawn now.
-            if let Some(before) = dead_before.filter(|before| found.changed.is_none() && before.prompt == found.prompt)
-            {
-                (found.changed, found.strip) = (before.changed, before.strip);
+            let mut found = self.dead(&evidence);
+            let (drawn, picture) = dead.unzip();
+            // The image without the same tags, drawn now or before.
+            let same = |other: &Dead| other.prompt == found.prompt && other.tags == found.tags;
+            if let Some(drawn) = drawn.filter(same) {
+                found = Dead { tested: found.tested, ..drawn };
+                pictures.extend(picture);
+            } else if let Some(before) = dead_before.filter(same) {
+                found = Dead { tested: found.tested, ..before };
             }
             evidence.dead = Some(found);
-            pictures.extend(more);
         }
         evidence.describe();
         let (display, grid) = (&record.display, self.maps.grid);
@@ -415,33 +419,48 @@ impl Explanation {
         Ok(made)
     }
 
-    /// The tags that `evidence` found without effect, and the image without all of them where
-    /// images are drawn.
-    fn dead(
-        &self,
-        evidence: &Evidence,
-        pipeline: &Pipeline,
-        options: &Options,
-        progress: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<(Dead, Vec<Picture>)> {
+    /// The tags that `evidence` found without effect; no image without them.
+    fn dead(&self, evidence: &Evidence) -> Dead {
         let is_dead =
             |name: &str| evidence.words.iter().any(|word| word.word == name && word.mattered == Mattered::NotAtAll);
         let dead: Vec<&WordInfo> = self.maps.chosen.iter().filter(|word| is_dead(&word.label())).collect();
         let text = &self.run.record.prompt;
         let within = |range: &Range<usize>| dead.iter().any(|word| word.start < range.end && range.start < word.end);
         let gone: Vec<Range<usize>> = tags(text).into_iter().filter(within).collect();
-        let found = Dead {
+        Dead {
             tags: dead.iter().map(|word| word.label()).collect(),
             tested: evidence.words.len(),
             prompt: without_tags(text, &gone),
             changed: None,
             strip: None,
-        };
-        if found.tags.is_empty() || !self.finds_dead() {
-            return Ok((found, Vec::new()));
+        }
+    }
+
+    /// The image without all dead tags of `evidence` and of what the folder has by now, where
+    /// images are drawn and there are such tags.
+    fn draw_dead(
+        &self,
+        (evidence, causal): (&Evidence, &[Vec<f32>]),
+        order: &[String],
+        pipeline: &Pipeline,
+        options: &Options,
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Option<(Dead, Picture)>> {
+        if !self.finds_dead() {
+            return Ok(None);
+        }
+        let (mut all, mut causal) = (evidence.clone(), causal.to_vec());
+        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
+        if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
+            all.keep(known, (&mut causal, maps), order);
+        }
+        all.answer();
+        let found = self.dead(&all);
+        if found.tags.is_empty() {
+            return Ok(None);
         }
         let prompt = pipeline.prompt(&found.prompt, options)?;
-        redrawn::without_dead(pipeline, &prompt, options, found, &self.image, progress)
+        redrawn::without_dead(pipeline, &prompt, options, found, &self.image, progress).map(Some)
     }
 
     /// What each word owes of the effect of cutting all of them.
@@ -485,18 +504,6 @@ struct Redrawn {
     pictures: Vec<Picture>,
 }
 
-/// Removes the pictures `before` of the run in `folder` that are not among those `after`.
-fn remove_replaced(folder: &Path, before: &[String], after: &[String]) {
-    let own = |file: &&String| {
-        let mut parts = Path::new(file.as_str()).components();
-        let inside = parts.next().is_some_and(|first| redrawn::FOLDERS.iter().any(|own| first.as_os_str() == *own));
-        inside && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
-    };
-    for file in before.iter().filter(own).filter(|file| !after.contains(file)) {
-        let _ = std::fs::remove_file(folder.join(file));
-    }
-}
-
 /// The words to test, by position in the maps: those that are asked for, or all that could be
 /// drawn.
 fn tested(ask: &Ask, maps: &Heatmaps) -> Result<Vec<usize>> {
@@ -532,92 +539,7 @@ fn drawn(maps: &Heatmaps) -> Vec<usize> {
 
 /// The word that could be drawn and follows `word`, the first after the last: whose map `word`'s is
 /// compared with. It does not depend on which words are tested together.
-fn next_drawn(maps: &Heatmaps, word: usize) -> Option<usize> {
+pub(super) fn next_drawn(maps: &Heatmaps, word: usize) -> Option<usize> {
     let others: Vec<usize> = drawn(maps).into_iter().filter(|&other| other != word).collect();
     others.iter().find(|&&other| other > word).or(others.first()).copied()
-}
-
-impl Evidence {
-    /// Takes over from `known`, which tested in the same way, what this one has not. That is words
-    /// with their causal maps, and pictures of other words. `causal` are this one's causal maps and
-    /// `maps` those of `known`. `order` has the prompt's words.
-    fn keep(&mut self, known: Self, (causal, maps): (&mut Vec<Vec<f32>>, Vec<Vec<f32>>), order: &[String]) {
-        let tested: Vec<String> = self.words.iter().map(|word| word.word.clone()).collect();
-        let others = known.words.into_iter().zip(maps).filter(|(word, _)| !tested.contains(&word.word));
-        let own = std::mem::take(&mut self.words).into_iter().zip(std::mem::take(causal));
-        let mut all: Vec<_> = own.chain(others).collect();
-        let place = |name: &str| order.iter().position(|word| word == name);
-        all.sort_by_key(|(word, _)| place(&word.word));
-        (self.words, *causal) = all.into_iter().unzip();
-
-        self.shapley = self.shapley.take().or(known.shapley);
-        self.sanity = self.sanity.take().or(known.sanity);
-        let drawn: Vec<String> = self.counterfactuals.iter().map(|found| found.word.clone()).collect();
-        self.counterfactuals.extend(known.counterfactuals.into_iter().filter(|found| !drawn.contains(&found.word)));
-        self.counterfactuals.sort_by_key(|found| place(&found.word));
-        let have: Vec<String> = self.reweighted.iter().map(|found: &Reweighted| found.word.clone()).collect();
-        self.reweighted.extend(known.reweighted.into_iter().filter(|found| !have.contains(&found.word)));
-    }
-
-    /// Every picture that it names, from the run folder.
-    fn files(&self) -> Vec<String> {
-        let without = self.counterfactuals.iter();
-        let without = without.flat_map(|found| [&found.image, &found.difference, &found.region, &found.strip]);
-        let scaled = self.reweighted.iter().flat_map(|found| found.images.iter().chain([&found.strip]));
-        let causal = self.words.iter().filter_map(|word| word.picture.as_ref());
-        let dead = self.dead.iter().filter_map(|dead| dead.strip.as_ref());
-        without.chain(scaled).chain(causal).chain(dead).cloned().collect()
-    }
-
-    /// Puts into words what the parts beside the words' own found, and lists their pictures.
-    fn describe(&mut self) {
-        let dead = self.dead.as_ref().map(|dead| dead.sentences(self.thresholds.least_changed));
-        let sanity = self.sanity.as_ref().map(|sanity| sanity.sentences(self.thresholds.shown));
-        let shares = self.shapley.as_ref().map(ShapleyOfWords::sentences);
-        self.notes = sanity.into_iter().chain(shares).chain(dead).flatten().collect();
-        let without = self.counterfactuals.iter().map(Counterfactual::figure);
-        let dead = self.dead.as_ref().and_then(Dead::figure);
-        self.figures = without.chain(self.reweighted.iter().map(Reweighted::figure)).chain(dead).collect();
-    }
-}
-
-/// Judges the causal maps that the run in `folder` has against its present maps, where `view` has
-/// made other ones since. Draws them as its present pictures are drawn; no network is run. Returns
-/// whether there was anything to judge anew.
-///
-/// # Errors
-/// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`].
-pub fn judge_again(folder: &Path) -> Result<bool> {
-    let run = Run::open(folder)?;
-    let Some((mut evidence, causal)) = Evidence::read(folder, run.record.latent)? else { return Ok(false) };
-    if evidence.by != run.record.by {
-        return Ok(false);
-    }
-    let (trace, image) = run.read()?;
-    let order: Vec<String> = trace.about.prompt.words.iter().map(WordInfo::label).collect();
-    let (display, grid) = (&run.record.display, run.record.latent);
-    let pictures = causal_pictures::draw(&mut evidence, &causal, grid, &image, display, &order)?;
-    let how = run.record.how()?;
-    if how.half == Half::Unconditional || evidence.how.is_same(&run.record.saved_aggregate()) {
-        evidence.write(folder, &causal, grid)?;
-        return redrawn::write(folder, &pictures).map(|()| false);
-    }
-    let maps = heatmap::aggregate(&trace, &how, &trace.about.prompt.words)?;
-    let place = |name: &str| maps.chosen.iter().position(|word| word.label() == name);
-    let judged = evidence.words.iter().zip(&causal).filter_map(|(word, causal)| {
-        let tested = place(&word.word)?;
-        let judged = judge(&maps, tested, next_drawn(&maps, tested), causal, word.effect, &image);
-        Some(WordEvidence { picture: word.picture.clone(), ..judged })
-    });
-    let judged: Vec<_> = judged.collect();
-    if judged.len() != evidence.words.len() {
-        return Ok(false);
-    }
-    evidence.words = judged;
-    evidence.how = run.record.saved_aggregate();
-    evidence.thresholds = Thresholds::default();
-    evidence.format_version = FORMAT_VERSION;
-    evidence.answer();
-    evidence.write(folder, &causal, maps.grid)?;
-    redrawn::write(folder, &pictures).map(|()| true)
 }

@@ -3,24 +3,19 @@
 
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
+use super::pixels::{Changed, changed, changed_share, difference};
 use crate::argument::{CUT, RUN, WEIGHT};
-use crate::heatmap::{Bounds, ConnectedRegion, places};
+use crate::heatmap::{Bounds, ConnectedRegion};
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::{Prompt, WordWeights};
 use crate::render::{Typesetter, strip, write_png};
 use crate::run::{distinct_slug, slug};
 use crate::trace::{PromptInfo, WordInfo, only};
 use crate::{Error, Result, percent};
-use image::{DynamicImage, GrayImage, Luma, RgbImage};
-use imageproc::distance_transform::Norm;
-use imageproc::morphology::open;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::Path;
-
-/// A pixel counts as changed when one of its channels differs by at least this share of the full
-/// scale.
-pub const CHANGED: f32 = 0.1;
 
 /// The folder of a run that holds causal maps as pictures.
 pub const CAUSAL: &str = "causal";
@@ -52,7 +47,7 @@ pub struct Counterfactual {
     pub image: String,
     /// The absolute difference from the run's image, channel by channel.
     pub difference: String,
-    /// The region that changed: white where a channel differs by [`CHANGED`] or more. A picture for
+    /// The region that changed: white where a channel differs by [`CHANGED`](super::CHANGED) or more. A picture for
     /// `attnmap ask --region`.
     pub region: String,
     /// Original, without, difference and region side by side.
@@ -185,10 +180,10 @@ pub fn without_dead(
     mut found: Dead,
     image: &RgbImage,
     progress: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<(Dead, Vec<Picture>)> {
+) -> Result<(Dead, Picture)> {
     let other = replay(pipeline, prompt, options, progress)?.generation.image;
     let (difference, _) = difference(image, &other);
-    let share = changed(&difference).area;
+    let share = changed_share(image, &other);
     let without = dead_tags(found.tags.len());
     let about = format!("The same seed without {without}");
     let parts = [
@@ -199,13 +194,7 @@ pub fn without_dead(
     let strip = strip(&parts, &about, &mut Typesetter::new());
     let file = "counterfactual/without-dead-tags.png".to_owned();
     (found.changed, found.strip) = (Some(share), Some(file.clone()));
-    Ok((found, vec![Picture { file, about, image: strip }]))
-}
-
-/// The share of the image `a` that differs in `b`, of the same size, 0 to 1. A pixel differs where
-/// a channel does by [`CHANGED`] or more.
-pub fn changed_share(a: &RgbImage, b: &RgbImage) -> f64 {
-    changed(&difference(a, b).0).area
+    Ok((found, Picture { file, about, image: strip }))
 }
 
 impl Reweight {
@@ -286,7 +275,7 @@ pub fn without(
 ) -> Result<Vec<(Counterfactual, Vec<Picture>)>> {
     let mut all = Vec::with_capacity(words.len());
     for ((index, word), row) in words.iter().zip(rows) {
-        let weights = (cut == Cut::Mask).then(|| weights_of(prompt, word, 0.0));
+        let weights = (cut == Cut::Mask).then(|| scaled(prompt, row.without().iter().copied(), 0.0));
         let options = Options { value_weights: weights, ..options.clone() };
         let other = replay(pipeline, row.prompt(), &options, progress)?.generation.image;
         let (difference, mean) = difference(image, &other);
@@ -356,7 +345,7 @@ pub fn reweighted(
         images: files,
         strip: strip_file,
         means: images.iter().map(|other| difference(image, other).1).collect(),
-        areas: images.iter().map(|other| changed(&difference(image, other).0).area).collect(),
+        areas: images.iter().map(|other| changed_share(image, other)).collect(),
         word: name.clone(),
         weights,
     };
@@ -420,87 +409,23 @@ pub fn write(folder: &Path, pictures: &[Picture]) -> Result<()> {
 
 /// 1 for every key of the prompt, `weight` for those of `word`.
 fn weights_of(prompt: &Prompt, word: &WordInfo, weight: f32) -> Vec<f32> {
-    let mut weights = vec![1.0; prompt.key_count()];
     let keys = word.tokens.iter().filter_map(|&token| prompt.tokens.get(token)).map(|token| token.position);
-    keys.for_each(|key| weights[key] = weight);
+    scaled(prompt, keys, weight)
+}
+
+/// 1 for every key of the prompt, `weight` for `keys`.
+fn scaled(prompt: &Prompt, keys: impl Iterator<Item = usize>, weight: f32) -> Vec<f32> {
+    let mut weights = vec![1.0; prompt.key_count()];
+    for key in keys {
+        weights[key] = weight;
+    }
     weights
-}
-
-/// The absolute difference, channel by channel, and its mean, 0 to 1.
-fn difference(a: &RgbImage, b: &RgbImage) -> (RgbImage, f64) {
-    let mut difference = a.clone();
-    let mut sum = 0u64;
-    for (x, y, pixel) in difference.enumerate_pixels_mut() {
-        let other = b.get_pixel(x, y);
-        pixel.0.iter_mut().zip(other.0).for_each(|(value, other)| *value = value.abs_diff(other));
-        sum += pixel.0.iter().map(|&value| u64::from(value)).sum::<u64>();
-    }
-    let count = (a.as_raw().len().max(1)) as f64;
-    (difference, sum as f64 / 255.0 / count)
-}
-
-/// What changed of an image.
-struct Changed {
-    /// White where a channel differs by [`CHANGED`] or more, else black.
-    region: RgbImage,
-    /// Share of the image that is white, 0 to 1.
-    area: f64,
-    /// The separate places, largest first, specks left out.
-    places: Vec<ConnectedRegion>,
-}
-
-impl Changed {
-    /// The box around all places.
-    fn bounds(&self) -> Option<Bounds> {
-        let around = |a: Bounds, b: Bounds| Bounds {
-            left: a.left.min(b.left),
-            top: a.top.min(b.top),
-            right: a.right.max(b.right),
-            bottom: a.bottom.max(b.bottom),
-        };
-        self.places.iter().map(|place| place.bounds).reduce(around)
-    }
-}
-
-/// White where a channel of two images of one size differs by [`CHANGED`] or more, else black.
-pub(crate) fn changed_pixels(a: &RgbImage, b: &RgbImage) -> GrayImage {
-    reaching(&difference(a, b).0)
-}
-
-/// White where a channel of a difference reaches [`CHANGED`], else black.
-fn reaching(difference: &RgbImage) -> GrayImage {
-    let (width, height) = difference.dimensions();
-    let mut mask = GrayImage::new(width, height);
-    for (pixel, out) in difference.pixels().zip(mask.pixels_mut()) {
-        let reaches = pixel.0.iter().any(|&value| f32::from(value) >= CHANGED * 255.0);
-        *out = Luma([if reaches { 255 } else { 0 }]);
-    }
-    mask
-}
-
-/// The region of a difference that reaches [`CHANGED`].
-///
-/// Places are what is left of it after an opening (erosion, then dilation) by a 128th of the
-/// image's short side. So a lone pixel at the edge does not stretch a box over the whole image.
-/// Where nothing is left, all of it counts.
-fn changed(difference: &RgbImage) -> Changed {
-    let (width, height) = difference.dimensions();
-    let mask = reaching(difference);
-    let count = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
-    let radius = (width.min(height) / 128).clamp(1, u32::from(u8::MAX)) as u8;
-    let opened = open(&mask, Norm::LInf, radius);
-    let solid = if opened.pixels().any(|pixel| pixel.0[0] > 0) { &opened } else { &mask };
-    // Every pixel counts the same.
-    let places = places(solid, &vec![1.0; solid.len()]);
-    let area = count as f64 / f64::from((width * height).max(1));
-    Changed { region: DynamicImage::ImageLuma8(mask).to_rgb8(), area, places }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::trace::PromptInfo;
-    use image::Rgb;
 
     fn prompt() -> PromptInfo {
         let word = |text: &str, start: usize, token: usize, occurrence: usize| WordInfo {
@@ -558,42 +483,5 @@ mod tests {
         let (word, images, strip) = ("नमस्ते".to_owned(), Vec::new(), String::new());
         let found = Reweighted { word, weights: vec![0.5], images, strip, means: vec![0.1], areas: vec![0.1] };
         assert!(found.in_words().starts_with("What \"नमस्ते\" adds"), "{}", found.in_words());
-    }
-
-    #[test]
-    fn a_region_is_where_a_channel_differs_enough() {
-        let mut other = RgbImage::new(10, 5);
-        other.put_pixel(3, 2, Rgb([0, 26, 0]));
-        other.put_pixel(4, 2, Rgb([0, 0, 255]));
-        other.put_pixel(9, 4, Rgb([25, 25, 25]));
-        let (difference, mean) = difference(&RgbImage::new(10, 5), &other);
-        let changed = changed(&difference);
-        let bounds = changed.bounds();
-        let Changed { region, area, places } = changed;
-        assert!((mean - f64::from(26 + 255 + 75) / 255.0 / 150.0).abs() < 1e-12);
-        assert_eq!((area, region.get_pixel(3, 2).0, region.get_pixel(9, 4).0), (0.04, [255; 3], [0; 3]));
-        assert_eq!(bounds, Some(Bounds { left: 0.3, top: 0.4, right: 0.5, bottom: 0.6 }));
-        assert_eq!(places.len(), 1);
-    }
-
-    #[test]
-    fn a_speck_does_not_stretch_the_box() {
-        let mut difference = RgbImage::new(100, 50);
-        let mut fill = |left: u32, top: u32, side: u32| {
-            for at in 0..side * side {
-                difference.put_pixel(left + at % side, top + at / side, Rgb([255; 3]));
-            }
-        };
-        fill(10, 10, 10);
-        fill(40, 20, 8);
-        fill(99, 0, 1);
-        fill(0, 49, 1);
-        let changed = changed(&difference);
-        assert_eq!(changed.area, f64::from(100 + 64 + 2) / 5000.0);
-        let bounds = |left, top, right, bottom| Bounds { left, top, right, bottom };
-        let places: Vec<Bounds> = changed.places.iter().map(|place| place.bounds).collect();
-        assert_eq!(places, [bounds(0.1, 0.2, 0.2, 0.4), bounds(0.4, 0.4, 0.48, 0.56)]);
-        assert_eq!(changed.bounds(), Some(bounds(0.1, 0.2, 0.48, 0.56)));
-        assert_eq!(changed.region.get_pixel(99, 0).0, [255; 3]);
     }
 }

@@ -25,7 +25,7 @@ const MUCH_EFFECT: f64 = 1.4e-3;
 
 /// Below this share of the image that changes without the word, it did not matter. On the first 70
 /// held-out prompts it parts articles from things with the fewest errors.
-const LEAST_CHANGED: f64 = 0.003;
+pub const LEAST_CHANGED: f64 = 0.003;
 
 /// From this share of the image on, the word mattered much: three quarters of the things do, of the
 /// same prompts.
@@ -277,7 +277,7 @@ impl WordEvidence {
         self.attention.spearman.is_none()
     }
 
-    /// Whether a control shows where as well as its map does.
+    /// Whether its map alone reaches [`SHOWN`]. Where it shows only partly, a control does as well.
     fn is_matched(&self) -> bool {
         self.attention.iou_top >= SHOWN
     }

@@ -74,7 +74,7 @@ struct Between {
 
 /// The texts of `words`, and for each text its place among the words. A [`lexicon::MARK`] stands
 /// before each word that `prompt` parts from the one before it.
-pub(super) fn with_marks<'a>(prompt: &str, words: &[&'a WordInfo]) -> (Vec<&'a str>, Vec<usize>) {
+pub(crate) fn with_marks<'a>(prompt: &str, words: &[&'a WordInfo]) -> (Vec<&'a str>, Vec<usize>) {
     let (mut texts, mut places) = (Vec::new(), Vec::new());
     for (place, word) in words.iter().enumerate() {
         let before = place.checked_sub(1).and_then(|before| prompt.get(words[before].end..word.start));

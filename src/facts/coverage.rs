@@ -3,7 +3,7 @@
 use super::lexicon::Role;
 use super::record::{Facts, WordFacts};
 use crate::heatmap::Point;
-use crate::trace::normalized;
+use crate::trace::{bare, normalized};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -54,8 +54,7 @@ impl Coverage {
             // A word that a caption has twice counts once.
             let mut here: BTreeMap<String, Vec<&WordFacts>> = BTreeMap::new();
             for word in facts.words.iter().filter(|word| !matches!(word.role, Role::Filler | Role::Probe)) {
-                let bare = word.word.rsplit_once('#').filter(|(_, number)| number.parse::<usize>().is_ok());
-                here.entry(normalized(bare.map_or(word.word.as_str(), |(bare, _)| bare))).or_default().push(word);
+                here.entry(normalized(bare(&word.word))).or_default().push(word);
             }
             for (key, entries) in here {
                 words.entry(key).or_default().add(name, &entries);

@@ -15,6 +15,7 @@ pub mod sweep;
 mod things;
 pub mod versus;
 
+pub(crate) use compute::with_marks;
 pub use compute::{Context, bindings, facts, of_trace};
 pub use coverage::{Coverage, Covered};
 pub use measures::{APART, NEAR, NEGLECT, contrast, overlap, spread, symmetric_kl};

@@ -201,7 +201,8 @@ pub fn by_cause(parts: &mut [RegionWord], prompt: &PromptInfo) {
     });
 }
 
-/// The shares of the attention in `place`; those of the image on grids that are finer than a mask.
+/// Shares of the attention in `place`. A layer on whose grid it has no region ([`Place::on`]) counts
+/// with its whole grid.
 ///
 /// # Errors
 /// As [`heatmap::shares`].

@@ -2,12 +2,11 @@
 
 use super::batch::is_settled;
 use super::cell::Cell;
-use super::cell_files::FILE;
+use super::cell_files::{CellFacts, FILE};
 use crate::argument::OUT;
 use crate::files;
 use crate::run::RunRecord;
 use crate::{Error, Result};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -61,14 +60,15 @@ pub(super) fn is_gallery(folder: &Path) -> bool {
 
 /// Whether the gallery in `folder` has `cell`, whole.
 pub(super) fn is_finished(folder: &Path, cell: &Cell) -> bool {
-    is_whole(&folder.join(CELLS).join(cell.name()))
+    whole(&folder.join(CELLS).join(cell.name())).is_some()
 }
 
-/// Whether the cell in the folder `place` is whole: its numbers can be read, and its picture ends
-/// as pictures do.
-pub(super) fn is_whole(place: &Path) -> bool {
-    let reads = || serde_json::from_slice::<IgnoredAny>(&files::read(&place.join(FILE)).ok()?).ok();
-    place.join(FILE).is_file() && reads().is_some() && RunRecord::read(place).is_ok() && ends(&place.join("image.png"))
+/// What is known of the cell in the folder `place`, where it is whole: its files can be read, and
+/// its picture ends as pictures do.
+pub(super) fn whole(place: &Path) -> Option<(CellFacts, RunRecord)> {
+    let facts = serde_json::from_slice(&files::read(&place.join(FILE)).ok()?).ok()?;
+    let record = RunRecord::read(place).ok()?;
+    ends(&place.join("image.png")).then_some((facts, record))
 }
 
 /// Whether the PNG file at `path` has its end.
@@ -90,7 +90,7 @@ pub fn damaged_cells(folder: &Path) -> Vec<PathBuf> {
     let cells = std::fs::read_dir(folder.join(CELLS)).into_iter().flatten().flatten().map(|entry| entry.path());
     let shown = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'));
     let mut damaged: Vec<PathBuf> =
-        cells.filter(shown).filter(|path| path.join(FILE).is_file() && !is_whole(path)).collect();
+        cells.filter(shown).filter(|path| path.join(FILE).is_file() && whole(path).is_none()).collect();
     damaged.sort();
     damaged
 }

@@ -1,13 +1,11 @@
 //! The gallery's page, made from whatever cells are there.
 
-use super::cell_files::{CellFacts, FILE};
-use super::folder::{CELLS, FAILURES, Failure, INDEX, is_whole};
+use super::folder::{CELLS, FAILURES, Failure, INDEX, whole};
 use super::index_cell::{CHANGED, IndexCell, WithoutWord};
 use super::index_page::index_page;
 use crate::argument;
 use crate::evidence::changed_share;
 use crate::files;
-use crate::run::RunRecord;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -41,13 +39,11 @@ fn read_new(folder: &Path, known: &mut HashMap<String, IndexCell>) -> Result<()>
             continue;
         };
         // A damaged cell must not stop all others.
-        if known.contains_key(name) || !is_whole(&path) {
+        if known.contains_key(name) {
             continue;
         }
-        let Ok(bytes) = files::read(&path.join(FILE)) else { continue };
-        let damaged = |reason: String| Error::Trace { file: path.join(FILE), reason };
-        let facts: CellFacts = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        known.insert(name.to_owned(), IndexCell::new(name.to_owned(), facts, &RunRecord::read(&path)?));
+        let Some((facts, record)) = whole(&path) else { continue };
+        known.insert(name.to_owned(), IndexCell::new(name.to_owned(), facts, &record));
     }
     Ok(())
 }
@@ -98,7 +94,7 @@ fn read_failures(folder: &Path) -> Vec<Failure> {
     let entries = std::fs::read_dir(folder.join(FAILURES)).into_iter().flatten().flatten();
     let failures = entries.filter_map(|entry| serde_json::from_slice(&files::read(&entry.path()).ok()?).ok());
     let mut failures: Vec<Failure> = failures.collect();
-    failures.sort_by_key(|failure| failure.cell.order);
+    failures.sort_by_cached_key(|failure| (failure.cell.order, failure.cell.name()));
     failures
 }
 

@@ -4,7 +4,7 @@
 use super::cell::Cell;
 use super::cell_files::{place_anew, write_cell_files};
 use super::check::read_pictures;
-use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery, is_whole};
+use super::folder::{CELLS, FAILURES, Failure, MAKING, TIMINGS, is_finished, is_gallery, whole};
 use super::index::LiveIndex;
 use super::plan::{Plan, Shard};
 use crate::argument::OUT;
@@ -155,8 +155,8 @@ pub fn make(
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             // A pass that fails as a whole fails for each of its cells.
             Err(error) => {
-                let text = |_| Error::input("cell", error.to_string());
-                missing.iter().map(|&at| (at, Err(text(())))).collect()
+                let failed = || Error::input("cell", error.to_string());
+                missing.iter().map(|&at| (at, Err(failed()))).collect()
             }
         };
         let last = results.len();
@@ -252,7 +252,7 @@ impl SeedPass<'_> {
         let (mut stopped, mut estimates) = (None, vec![Vec::new(); self.cells.len()]);
         let traced = pipeline.trace(&prompt, &options, keep, &mut |event| {
             let Event::Stepped { step, denoised, .. } = event else { return ControlFlow::Continue(()) };
-            let kept = cell.keep_steps.is_some_and(|every| (step.index + 1) % every.max(1) as usize == 0);
+            let kept = cell.keep_steps.is_some_and(|every| (step.index + 1).is_multiple_of(every as usize));
             let told = tell(GalleryEvent::Stepped).and_then(|()| match kept {
                 true => self.estimate(pipeline, step.index, denoised, &mut estimates),
                 false => Ok(()),
@@ -374,7 +374,7 @@ pub(super) fn place_cell(
     let put = || std::fs::rename(&made, &place);
     match files::unless_abandoned(put) {
         // Another process of the same shard was faster; its cell is the same.
-        Err(_) if is_whole(&place) => Ok(()),
+        Err(_) if whole(&place).is_some() => Ok(()),
         // What is damaged is set aside, as the user may have files in it.
         Err(_) if place.is_dir() => {
             let aside = place.with_file_name(format!(".{name}.damaged-{}", std::process::id()));

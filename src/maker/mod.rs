@@ -31,7 +31,7 @@ pub struct Maker<'a> {
     pub prompt: &'a Prompt,
     /// What is recorded beside the sums over the steps.
     pub keep: RecordOptions,
-    /// Keep the estimate of the image at every so many steps.
+    /// Keep the estimate of the image at every so many steps, from 1.
     pub keep_steps: Option<u32>,
     /// How the maps are made.
     pub aggregate: Aggregate,
@@ -142,7 +142,7 @@ impl Maker<'_> {
         let mut tell = |event: Event| {
             let kept = match &event {
                 Event::Stepped { step, denoised, .. } => {
-                    let kept = self.keep_steps.is_some_and(|every| (step.index + 1) % every as usize == 0);
+                    let kept = self.keep_steps.is_some_and(|every| (step.index + 1).is_multiple_of(every as usize));
                     kept.then(|| self.pipeline.decode(denoised).map(|image| (step.index, image)))
                 }
                 _ => None,

@@ -1,10 +1,10 @@
 //! What this process may still use of memory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
-/// Bytes that may still be used: the least of what the system has free and what the control group
-/// of a job or container leaves. Its cache of files does not count as used. `None` where the system
+/// Bytes that may still be used: the least of what the system has free and what the control groups
+/// of a job or container leave. Its cache of files does not count as used. `None` where the system
 /// does not tell.
 pub fn free_memory() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok()?;
@@ -12,8 +12,11 @@ pub fn free_memory() -> Option<u64> {
     let system = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let left = [root.join(own), root].into_iter().find_map(|folder| {
+    let root = Path::new("/sys/fs/cgroup");
+    // A job's limit may stand on any group above its own.
+    let leaf = root.join(own);
+    let groups = leaf.ancestors().take_while(|folder| folder.starts_with(root));
+    let left = groups.filter_map(|folder| {
         let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
         let cached = text("memory.stat").and_then(|stat| {
@@ -22,7 +25,7 @@ pub fn free_memory() -> Option<u64> {
         let used = number("memory.current")?.saturating_sub(cached.unwrap_or(0));
         Some(number("memory.max")?.saturating_sub(used))
     });
-    Some(left.map_or(system, |left| left.min(system)))
+    Some(left.min().map_or(system, |left| left.min(system)))
 }
 
 #[cfg(test)]

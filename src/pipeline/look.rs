@@ -79,6 +79,17 @@ pub struct Noised {
 }
 
 impl Pipeline {
+    /// Refuses a checkpoint that inpaints.
+    pub(super) fn check_looks(&self) -> Result<()> {
+        if self.inpaints() {
+            return Err(Error::Unsupported {
+                what: "looking at a picture with an inpainting checkpoint".into(),
+                way_out: "its UNet wants a mask as well; use the checkpoint that it was made from".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// Refuses levels that training did not have, before any work is done.
     ///
     /// # Errors
@@ -107,12 +118,7 @@ impl Pipeline {
     /// [`Error::Argument`] when a side of the picture is no multiple of the VAE's factor, or
     /// training had no such timestep.
     pub fn noise_picture(&self, image: &RgbImage, options: &LookOptions) -> Result<Vec<Noised>> {
-        if self.inpaints() {
-            return Err(Error::Unsupported {
-                what: "looking at a picture with an inpainting checkpoint".into(),
-                way_out: "its UNet wants a mask as well; use the checkpoint that it was made from".into(),
-            });
-        }
+        self.check_looks()?;
         let latent = self.encode_image(image)?;
         let noised = |&timestep: &usize| -> Result<Noised> {
             let seed = options.seed.wrapping_mul(1000).wrapping_add(timestep as u64);

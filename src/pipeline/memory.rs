@@ -16,7 +16,7 @@ use crate::model::{Qwen3, T5};
 use crate::{Error, Result};
 
 /// Half feature maps of the decoder's second width, at the image's size, that decoding holds.
-/// Measured on the same: a peak of 5.5 GB for 4.3 GB of weights, which is 4.5 maps of 256 channels.
+/// Measured on Stable Diffusion 1.5 at 512x512: a peak of 5.5 GB for 4.3 GB of weights, which is 4.5 maps of 256 channels.
 const HALF_MAPS_OF_DECODING: u64 = 9;
 
 /// Bytes that a run with one image at a time takes.
@@ -33,7 +33,7 @@ pub struct MemoryPlan {
     /// elsewhere than on the CPU.
     pub free: Option<u64>,
     /// Whether T5 or Qwen3 reads the prompts before the other parts come, and leaves memory again.
-    /// It does where all together do not fit, and so they do.
+    /// True where all parts together do not fit in `free`, and fit once it has left.
     pub text_encoder_first: bool,
     /// Which part that is, and what it is called.
     #[serde(skip)]

@@ -90,8 +90,8 @@ impl Pipeline {
         noise: Tensor,
         draw: &mut dyn FnMut() -> Result<Tensor>,
     ) -> Result<Paint> {
-        let white: Vec<f32> = mask.as_raw().iter().map(|&value| if value >= WHITE { 0.0 } else { 1.0 }).collect();
-        let kept = Tensor::from_vec(white, (1, 1, mask.height() as usize, mask.width() as usize), &Device::Cpu)?;
+        let kept: Vec<f32> = mask.as_raw().iter().map(|&value| if value >= WHITE { 0.0 } else { 1.0 }).collect();
+        let kept = Tensor::from_vec(kept, (1, 1, mask.height() as usize, mask.width() as usize), &Device::Cpu)?;
         let masked = self.pixels(&init.image)?.broadcast_mul(&kept)?;
         // diffusers draws for the masked picture whether or not the denoiser is shown it.
         let drawn = draw()?;

@@ -5,7 +5,7 @@ use super::load::Pipeline;
 use super::names::{device_name, dtype_name};
 use super::options::Options;
 use crate::Result;
-use crate::run::{Sampling, Settings, quoted};
+use crate::run::{Sampling, Settings, option_words, quoted};
 use crate::scheduler::SchedulerKind;
 
 impl Sampling {
@@ -78,15 +78,10 @@ impl Pipeline {
     /// `latents` and a mask. What is the checkpoint's own is left out.
     pub fn command(&self, text: &str, options: &Options) -> String {
         let own = self.default_options();
-        // What begins with a dash would be taken for an option.
-        let bound = |option: &str, value: &str| match value.starts_with('-') {
-            true => quoted(&format!("{option}={value}")),
-            false => format!("{option} {}", quoted(value)),
-        };
-        let text = if text.starts_with('-') { bound("--prompt", text) } else { quoted(text) };
+        let text = if text.starts_with('-') { option_words("--prompt", text) } else { quoted(text) };
         let mut words = vec!["attnmap".to_owned(), "generate".to_owned(), text];
         let mut add = |option: &str, value: Option<String>| {
-            words.extend(value.map(|value| bound(option, &value)));
+            words.extend(value.map(|value| option_words(option, &value)));
         };
         add("--model", Some(self.id.clone()).filter(|id| id != "embedded"));
         for (argument, value) in self.changes.arguments() {
@@ -112,7 +107,7 @@ impl Pipeline {
             words.push(quoted(&format!("--concepts={}", options.concepts.join(","))));
         }
         let mut add = |option: &str, value: Option<String>| {
-            words.extend(value.map(|value| bound(option, &value)));
+            words.extend(value.map(|value| option_words(option, &value)));
         };
         if let Some(init) = &options.init {
             add("--init", Some(init.name.clone()));

@@ -6,12 +6,12 @@ use image::RgbImage;
 
 use super::load::Pipeline;
 use super::look::LookOptions;
+use crate::Result;
 use crate::facts::expect::Sighting;
 use crate::model::PreparedPrompt;
 use crate::prompt::Prompt;
 use crate::scheduler::{self, TorchGenerator};
 use crate::trace::{Grid, Unobserved};
-use crate::{Error, Result};
 
 /// Timesteps of training that the picture is noised to: where a thing's shape is decided.
 /// ACCURACY.md has how these and the other numbers here were chosen.
@@ -35,17 +35,13 @@ impl Pipeline {
     /// times for up to seven things.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a checkpoint that inpaints; those of the networks.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a checkpoint that inpaints; those of the
+    /// networks.
     pub fn look_for(&self, image: &RgbImage, things: &[String]) -> Result<Vec<Sighting>> {
         if things.is_empty() {
             return Ok(Vec::new());
         }
-        if self.inpaints() {
-            return Err(Error::Unsupported {
-                what: "looking at a picture with an inpainting checkpoint".into(),
-                way_out: "its UNet wants a mask as well; use the checkpoint that it was made from".into(),
-            });
-        }
+        self.check_looks()?;
         let size = Grid::new(image.height() as usize, image.width() as usize);
         let run = self.look_run(size, &LookOptions::default());
         let latent = self.encode_image(image)?;

@@ -367,8 +367,8 @@ fn of_default(trace: &Trace, how: &Aggregate) -> Result<String> {
     let first = &sites[chosen[0]];
     let which = match (first.stage, chosen.len()) {
         (Stage::Transformer, count) => format!("the middle half of the depth, {count} of {} layers", sites.len()),
-        (_, 1) => format!("the last layer, {}×{}", first.height, first.width),
-        (..) => format!("the up blocks’ layers of {}×{}", first.height, first.width),
+        (_, 1) => format!("the last layer, {}×{}", first.width, first.height),
+        (..) => format!("the up blocks’ layers of {}×{}", first.width, first.height),
     };
     Ok(format!("{which}; each cell shared out among the prompt’s words"))
 }

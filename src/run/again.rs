@@ -1,6 +1,6 @@
 //! The options of a command line that makes the same maps and pictures again.
 
-use super::quoted;
+use super::{option_words, quoted};
 use crate::heatmap::{Aggregate, DEFAULT, DEFAULT_OF_CONCEPTS, Encoder, QuerySource, SiteFilter};
 use crate::render::Display;
 use crate::trace::By;
@@ -15,11 +15,8 @@ pub fn by_option(by: By) -> String {
 
 /// The file of a mask as an option, with a space before; nothing where there is none.
 pub fn mask_option(mask: Option<&Path>) -> String {
-    // A name that begins with a dash would be taken for an option.
-    mask.map(|mask| mask.display().to_string()).map_or_else(String::new, |mask| match mask.starts_with('-') {
-        true => format!(" {}", quoted(&format!("--mask={mask}"))),
-        false => format!(" --mask {}", quoted(&mask)),
-    })
+    let option = |mask: &Path| format!(" {}", option_words("--mask", &mask.display().to_string()));
+    mask.map_or_else(String::new, option)
 }
 
 /// How maps are made and drawn, as options with a space before each; empty where all of it is what

@@ -259,6 +259,15 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
+/// `--name value` as words of a POSIX command line, or `--name=value` where the value begins with
+/// a dash and would be taken for an option.
+pub fn option_words(name: &str, value: &str) -> String {
+    match value.starts_with('-') {
+        true => quoted(&format!("{name}={value}")),
+        false => format!("{name} {}", quoted(value)),
+    }
+}
+
 /// The overlay of word `index` of `count`, from the run folder: `overlays/NN-word.png` with as many
 /// digits as `count` needs.
 pub fn overlay_file(index: usize, count: usize, label: &str) -> String {

@@ -199,8 +199,8 @@ struct Written {
     strength: Option<f64>,
 }
 
-/// Two numbers, the second side of the image first: a text, or a list as cells of galleries have
-/// it.
+/// Two numbers of a picture, width first: a text (`640x512`, `10,20`), or a list as cells of
+/// galleries have it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum NumberPair {

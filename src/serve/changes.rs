@@ -1,7 +1,7 @@
 //! What changed from one run to another, in the few words that stand over the pictures.
 
 use super::side::{Side, SideWord};
-use crate::evidence::CHANGED;
+use crate::evidence::changed_share;
 use crate::facts::lexicon::{Role, role};
 use crate::report::{Match, Pair, align};
 use serde_json::{Value, json};
@@ -17,7 +17,8 @@ const WORDS: usize = 4;
 pub(super) fn changes(a: &Side, b: &Side) -> Value {
     let texts = |side: &Side| side.words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
     let pairs = align(&texts(a), &texts(b));
-    let image = changed_share(a, b);
+    let same_size = a.image.dimensions() == b.image.dimensions();
+    let image = same_size.then(|| changed_share(&a.image, &b.image));
     let mut told = reworded(&pairs, a, b);
     match image {
         Some(0.0) => told.push("image the same".into()),
@@ -59,17 +60,4 @@ fn moved(pairs: &[Pair], a: &Side, b: &Side) -> Option<String> {
     let (word, by) = told.max_by(|(_, p), (_, q)| p.abs().total_cmp(&q.abs()))?;
     let sign = if by < 0.0 { '−' } else { '+' };
     Some(format!("{} {sign}{:.1} points", word.label(), 100.0 * by.abs()))
-}
-
-/// The share of the image that changed, 0 to 1, counted as `explain` counts it; `None` for images
-/// of two sizes.
-fn changed_share(a: &Side, b: &Side) -> Option<f64> {
-    if a.image.dimensions() != b.image.dimensions() {
-        return None;
-    }
-    let differs = |(p, q): (&image::Rgb<u8>, &image::Rgb<u8>)| {
-        p.0.iter().zip(q.0).any(|(&p, q)| f32::from(p.abs_diff(q)) >= CHANGED * 255.0)
-    };
-    let count = a.image.pixels().zip(b.image.pixels()).filter(|&pair| differs(pair)).count();
-    Some(count as f64 / (f64::from(a.image.width()) * f64::from(a.image.height())).max(1.0))
 }

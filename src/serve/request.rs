@@ -25,7 +25,7 @@ pub(super) enum Job {
     Without {
         /// The run.
         run: String,
-        /// The word, as [`PromptInfo::select`](crate::trace::PromptInfo::select) knows it.
+        /// The label of one of the run's words (`frog#2`).
         word: String,
     },
     /// The same seed with what a word adds scaled from 0 to 2.

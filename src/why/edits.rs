@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::evidence::{Cut, Row};
 use crate::facts::lexicon::{Role, names_a_thing, placements, role, turned};
+use crate::facts::with_marks;
 use crate::pipeline::{Options, Pipeline};
 use crate::prompt::Prompt;
 use crate::trace::{By, PromptInfo, WordInfo};
@@ -49,19 +50,27 @@ impl EditKind {
 /// phrases of place turned round, then taken out, other things, words for the scene, adjectives.
 /// Words are taken out by substitution ([`Cut::Substitute`]), which keeps all positions; a phrase
 /// that is turned round is text, read again. By tags each other tag is taken out whole; phrases of
-/// place are found within tags too.
+/// place are found within tags too. By words the thing itself is never edited: in "top hat" no side
+/// is turned round.
 ///
 /// # Errors
 /// Those of the tokenizer.
 pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &WordInfo, by: By) -> Result<Vec<Edit>> {
     let info = PromptInfo::from(prompt);
     let words = &info.words;
-    let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+    let (texts, places) = with_marks(&prompt.text, &words.iter().collect::<Vec<_>>());
     let own = |word: &WordInfo| word.start < thing.end && thing.start < word.end;
-    let placements = placements(&texts);
+    let placements = placements(&texts).into_iter();
+    let placements: Vec<(&[WordInfo], &[WordInfo])> = placements
+        .map(|(core, whole)| {
+            let of = |[first, end]: [usize; 2]| &words[places[first]..=places[end - 1]];
+            (of(core), of(whole))
+        })
+        .filter(|(_, whole)| by == By::Tag || !whole.iter().any(own))
+        .collect();
     let mut all = Vec::new();
     for (core, _) in &placements {
-        let range = words[core[0]].start..words[core[1] - 1].end;
+        let range = extent(core);
         let of = prompt.text.get(range.clone()).unwrap_or_default().to_owned();
         // Brackets between the words of a phrase would be lost with it.
         let Some(becomes) = turned(&of) else { continue };
@@ -74,12 +83,10 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
         Ok(Edit { of, change, becomes: None, prompt: row.prompt().clone() })
     };
     for (_, whole) in &placements {
-        let cut: Vec<&WordInfo> = words[whole[0]..whole[1]].iter().collect();
-        let of = prompt.text.get(cut[0].start..cut[cut.len() - 1].end).unwrap_or_default().to_owned();
-        all.push(without(&cut, of, EditKind::WithoutPhrase)?);
+        let of = prompt.text.get(extent(whole)).unwrap_or_default().to_owned();
+        all.push(without(&whole.iter().collect::<Vec<_>>(), of, EditKind::WithoutPhrase)?);
     }
-    let place = |whole: &[usize; 2]| words[whole[0]].start..words[whole[1] - 1].end;
-    let places: Vec<Range<usize>> = placements.iter().map(|(_, whole)| place(whole)).collect();
+    let places: Vec<Range<usize>> = placements.iter().map(|(_, whole)| extent(whole)).collect();
     let inside = |word: &WordInfo| places.iter().any(|place| place.start <= word.start && word.end <= place.end);
     let rank = |word: &WordInfo| match role(&word.text) {
         Role::Content if names_a_thing(&word.text) => Some(0),
@@ -95,4 +102,9 @@ pub fn edits(pipeline: &Pipeline, prompt: &Prompt, options: &Options, thing: &Wo
         all.push(without(&[word], word.label(), EditKind::WithoutWord)?);
     }
     Ok(all)
+}
+
+/// The bytes of the prompt from the first of `words` to the last.
+fn extent(words: &[WordInfo]) -> Range<usize> {
+    words.first().map_or(0, |first| first.start)..words.last().map_or(0, |last| last.end)
 }

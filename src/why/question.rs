@@ -6,7 +6,7 @@ use super::edits::{Edit, edits};
 use super::habit;
 use super::noise::{Mirror, fresh, fresh_seeds, mirrored, mirrorings};
 use super::pictures::{PictureSubject, keep, outlined, strips};
-use super::pixels::{changed_of_all, changed_share, moved_share, region_of};
+use super::pixels::{changed_share_within, moved_share, region_of};
 use super::plan::{Task, edits_within, next};
 use super::record::{Answer, FILE, FORMAT_VERSION, Findings, Kept, Pixels};
 use super::spot::{SeedSpot, Spot};
@@ -16,7 +16,7 @@ use super::verdict::answer;
 use super::words::Effect;
 use crate::argument::{Argument, INIT, RUN, WORD};
 use crate::checkpoint::Changes;
-use crate::evidence::{Cut, Row, check_checkpoint, check_image, check_replay, options_of};
+use crate::evidence::{Cut, Row, changed_share, check_checkpoint, check_image, check_replay, options_of};
 use crate::facts::lexicon::{Role, names_a_thing, role, sets_the_scene};
 use crate::facts::region::{Place, rank};
 use crate::files::{check_own, write_json};
@@ -162,8 +162,13 @@ impl Question {
             batch: self.batch,
         };
         let edits = edits(pipeline, &bench.prompt, &bench.options, &self.word, record.by)?;
-        // An answer of fewer runs stays until there is one of more.
-        let kept = self.kept()?.filter(|_| !anew);
+        // An answer of fewer runs stays until there is one of more. Another version may have had
+        // other edits.
+        let same = |(effect, edit): (&Effect, &Edit)| {
+            (&effect.of, effect.change, &effect.becomes) == (&edit.of, edit.change, &edit.becomes)
+        };
+        let fits = |found: &[Effect]| found.len() <= edits.len() && found.iter().zip(&edits).all(same);
+        let kept = self.kept()?.filter(|kept| !anew && fits(&kept.findings.effects));
         let earlier = kept.as_ref().and_then(|kept| kept.answer.clone());
         let mut findings = match kept {
             Some(kept) => kept.findings,
@@ -300,8 +305,8 @@ impl Session<'_> {
                 let drawn = bench.draw(row.prompt(), &[bench.seed()], From::Seed, self.progress)?;
                 let region = region_of(&own.map, grid, &own.image);
                 findings.pixels = Some(Pixels {
-                    inside: changed_share(&own.image, &drawn[0].image, &[region]),
-                    image: changed_of_all(&own.image, &drawn[0].image),
+                    inside: changed_share_within(&own.image, &drawn[0].image, &[region]),
+                    image: changed_share(&own.image, &drawn[0].image),
                 });
                 let shown = Drawn { map: own.map.clone(), ..drawn[0].clone() };
                 self.keep(findings, "words", &shown, format!("without “{}”", findings.word))?;

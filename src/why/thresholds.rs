@@ -26,7 +26,7 @@ pub const ODDS: f64 = 2.0;
 
 /// Below this share of the image that changes without the word, there is no picture to agree with:
 /// the word did not matter, as `explain` has it.
-pub const LEAST_CHANGED: f64 = 0.003;
+pub use crate::evidence::LEAST_CHANGED;
 
 /// Below this share of changed pixels in its old and new place, a move of the map is not seen in
 /// the picture.

@@ -3,6 +3,7 @@
 
 use super::scene::{Object, Scene};
 use crate::argument::SCENES;
+use crate::trace::whole_words;
 use crate::{Error, Result, files, picture};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -71,21 +72,30 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
     }
     pictures.sort();
     let mut scenes = Vec::new();
-    for (name, path) in texts {
+    for (name, path) in &texts {
         let text = folder.join(&path);
         let caption = files::read(&text).map_err(Error::io(&text))?;
         let wrong = || Error::argument(SCENES, format!("{} is not UTF-8 text", text.display()));
         let caption = files::text(caption).ok_or_else(wrong)?.trim().to_owned();
-        let Some((_, image)) = pictures.iter().find(|(stem, _)| *stem == name) else {
+        let Some((_, image)) = pictures.iter().find(|(stem, _)| stem == name) else {
             return Err(Error::argument(SCENES, format!("{} has a caption and no picture beside it", text.display())));
         };
-        let masks =
-            pictures.iter().filter_map(|(stem, path)| Some((stem.strip_prefix(&name)?.strip_prefix('-')?, path)));
+        // `dog-2-cat.png` is of the scene `dog-2`, where there is one, and not of `dog`.
+        let others: Vec<&String> = texts.keys().filter(|other| word_of(other, name).is_some()).collect();
+        let masks = pictures
+            .iter()
+            .filter(|(stem, _)| !others.iter().any(|other| *stem == **other || word_of(stem, other).is_some()));
+        let masks = masks.filter_map(|(stem, path)| Some((word_of(stem, name)?, path)));
         let nouns = masks.map(|(word, mask)| ObjectEntry { word: word.to_owned(), range: None, mask: mask.clone() });
         scenes.push(SceneEntry { image: image.clone(), caption, nouns: nouns.collect() });
     }
     scenes.retain(|scene| !scene.nouns.is_empty());
     Ok(scenes)
+}
+
+/// The word of the mask `stem`, if it is one of `scene`: `cat` of `dog-cat` and `dog`.
+fn word_of<'a>(stem: &'a str, scene: &str) -> Option<&'a str> {
+    stem.strip_prefix(scene)?.strip_prefix('-')
 }
 
 fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
@@ -102,7 +112,7 @@ fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
             let reason = format!("the mask {} has {sizes}: give one of the same size", mask.display());
             return Err(Error::argument(SCENES, reason));
         }
-        let found = || entry.caption.to_lowercase().find(&word.to_lowercase()).map(|start| [start, start + word.len()]);
+        let found = || whole_words(&entry.caption, &word).first().map(|range| [range.start, range.end]);
         let Some([start, end]) = range.or_else(found) else {
             return Err(Error::argument(
                 SCENES,

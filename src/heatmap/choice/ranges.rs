@@ -76,7 +76,7 @@ impl StepWindow {
                 let start = at(from).min(count.saturating_sub(1));
                 Ok(start..at(to).clamp(start + 1, count.max(start + 1)))
             }
-            Self::Numbers(first, last) if last <= count => Ok(first - 1..last),
+            Self::Numbers(first, last) if (1..=last).contains(&first) && last <= count => Ok(first - 1..last),
             Self::Numbers(..) => {
                 Err(Error::argument(STEPS_WINDOW, format!("{self} goes beyond the run, which has steps 1-{count}")))
             }

@@ -37,7 +37,7 @@ function headsPanel() {
             'th',
             {scope: 'row', title: site.path},
             el('span', {text: s + 1 + ' '}),
-            el('small', {text: site.stage + ' ' + site.height + '×' + site.width}),
+            el('small', {text: site.stage + ' ' + sizeOf(site)}),
           ),
           tile(s, null),
           Array.from({length: site.heads}, (_, head) => tile(s, head)),
@@ -143,10 +143,10 @@ function headsPanel() {
     ['Default', null],
     ['All layers', RUN.sites.map(allHeads)],
   ];
-  const sizes = [...new Set(RUN.sites.map((site) => site.height + '×' + site.width))];
+  const sizes = [...new Set(RUN.sites.map(sizeOf))];
   if (sizes.length > 1)
     for (const size of sizes)
-      presets.push([size, RUN.sites.map((site) => (site.height + '×' + site.width === size ? allHeads(site) : []))]);
+      presets.push([size, RUN.sites.map((site) => (sizeOf(site) === size ? allHeads(site) : []))]);
   for (const stage of ['down', 'mid', 'up']) {
     if (RUN.sites.some((site) => site.stage === stage))
       presets.push([stage, RUN.sites.map((site) => (site.stage === stage ? allHeads(site) : []))]);
@@ -182,7 +182,7 @@ function headsPanel() {
           site.path + (head === null ? ', mean of its heads' : ', head ' + head) + ': peak ' + percent(peaks[i]);
         button.setAttribute(
           'aria-label',
-          `Layer ${s + 1}, ${site.stage}, ${site.height} by ${site.width}, ` +
+          `Layer ${s + 1}, ${site.stage}, ${site.width} by ${site.height}, ` +
             (head === null ? 'mean of heads' : 'head ' + head) +
             `, peak ${percent(peaks[i])}`,
         );

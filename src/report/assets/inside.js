@@ -191,7 +191,7 @@ function insidePanel() {
     'select',
     {onchange: () => alone(Number(layer.value), 0)},
     kept.map(({site: s}) =>
-      option(s, s + 1 + ': ' + RUN.sites[s].stage + ' ' + RUN.sites[s].height + '×' + RUN.sites[s].width),
+      option(s, s + 1 + ': ' + RUN.sites[s].stage + ' ' + sizeOf(RUN.sites[s])),
     ),
   );
   const head = el('select', {onchange: () => alone(Number(layer.value), Number(head.value))});
@@ -308,7 +308,7 @@ function insidePanel() {
       ` of it; recorded, mean over the ${CALL}s: ${percent(recorded(s, h, t, place))}.`,
     );
     note.replaceChildren(
-      `Layer ${s + 1} (${site.stage}, ${site.height}×${site.width}), head ${h}` +
+      `Layer ${s + 1} (${site.stage}, ${sizeOf(site)}), head ${h}` +
         (single() ? '' : ', which gives it most there of the chosen heads') +
         `: ${partsInWords(product)}. ` +
         `Queries are the mean over ${plural(RUN.queries.steps, CALL)}` +

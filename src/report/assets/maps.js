@@ -11,6 +11,8 @@ const CHANNELS = NEGATIVE_FROM + (NEGATIVE ? NEGATIVE.shares.length : 0);
 const GROUPS = RUN.stepGroups.length;
 const HAS_STEPS = GROUPS > 0 && RUN.sites.length > 0 && RUN.sites.every((site) => site.byStep);
 const GRID = RUN.latent;
+// The grid of a layer as `--resolution` takes it, width first.
+const sizeOf = ({width, height}) => width + '×' + height;
 // What the calls of the denoiser are: steps, or the noise levels that a picture was shown at.
 const LOOK = RUN.noise !== null;
 const CALL = LOOK ? 'noise level' : 'step';

@@ -161,9 +161,9 @@ function describeHeads(heads) {
       (c.heads.length === c.site.heads && chosen[0].heads.length === chosen[0].site.heads),
   );
   const where = (list) => {
-    const sizes = [...new Set(list.map((c) => c.site.height + '×' + c.site.width))];
+    const sizes = [...new Set(list.map((c) => sizeOf(c.site)))];
     const stages = [...new Set(list.map((c) => c.site.stage))];
-    const matching = RUN.sites.filter((t) => stages.includes(t.stage) && sizes.includes(t.height + '×' + t.width));
+    const matching = RUN.sites.filter((t) => stages.includes(t.stage) && sizes.includes(sizeOf(t)));
     if (matching.length === list.length && list.length > 1) {
       return (stages.length === 3 ? 'all blocks' : stages.join(' and ') + ' blocks') + ', ' + sizes.join(' and ');
     }

@@ -1,6 +1,5 @@
 // What a place is tied to by the UNet's self-attention, a map a resolution; only where the run kept
 // it.
-const sizeOf = (ties) => ties.width + '×' + ties.height;
 const tiesOn = () => RUN.ties[S.ties] || null;
 let tiedCache = {key: '', place: null};
 

@@ -196,8 +196,13 @@ impl Segmentation {
 /// Marks the cells whose middles lie inside of `outline` by the even-odd rule.
 fn fill(outline: &[f64], grid: Grid, covered: &mut [bool]) -> Result<(), String> {
     let corners: Vec<[f64; 2]> = outline.chunks_exact(2).map(|corner| [corner[0], corner[1]]).collect();
-    if corners.len() < 3 || outline.len() % 2 == 1 || outline.iter().any(|value| !value.is_finite()) {
+    if corners.len() < 3 || outline.len() % 2 == 1 {
         return Err("an outline has fewer than three corners".to_owned());
+    }
+    // Beyond any picture, and far from where differences of numbers overflow.
+    const FARTHEST: f64 = 1e9;
+    if let Some(value) = outline.iter().find(|value| !(-FARTHEST..=FARTHEST).contains(*value)) {
+        return Err(format!("an outline has a corner at {value:e}"));
     }
     for row in 0..grid.height {
         let y = row as f64 + 0.5;
