@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 /// Show a word's map over the steps: an animated PNG and a sheet of stills
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("heads", |heads| heads.hide(true)), mut_arg("steps_window", |window| {
+    window.hide(true)
+}))]
 pub struct AnimateArgs {
     /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]

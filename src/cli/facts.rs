@@ -22,7 +22,8 @@ use super::print::{self, Terminal};
 /// Print what the maps of a run tell: how words lie to each other, what was probably not drawn,
 /// where and since when
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("words", |words| words.help("Probes to tell of too, e.g. \"probe:shadow\" \
+[default: none]")))]
 pub struct FactsArgs {
     /// The run's folder [default: the newest run in outputs/, also called `last`]
     #[arg(value_name = "RUN")]

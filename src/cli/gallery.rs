@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt per line), .csv with a header, or .jsonl. Its columns:
+    /// A list of prompts: text (a prompt per line; # begins a comment), .csv with a header, or .jsonl. Its columns:
     /// prompt, seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop,
     /// strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
@@ -112,7 +112,7 @@ pub struct GalleryArgs {
     #[arg(long, help_heading = "What is kept", hide_short_help = true)]
     trace_negative: bool,
 
-    /// Keep the estimate of the image at every Nth step
+    /// Keep the estimate of the image at every Nth step [default: none]
     ///
     /// The cells' pages show the image forming. Each estimate costs a decoding.
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1)]
@@ -431,6 +431,9 @@ fn of_checkpoint(given: &TypedArguments, pipeline: &Pipeline, plan: &Plan) -> Ve
             --guidance"
             )
         }));
+    }
+    if given.has("without") && !plan.cells.iter().any(Cell::leaves_out) {
+        said.push("--without has no effect here: no prompt has two parts of which one could be left out".into());
     }
     let short = |every: u32| plan.cells.iter().all(|cell| every as usize > cell.sampling.steps.unwrap_or(own.steps));
     if let Some(every) = plan.cells.first().and_then(|cell| cell.keep_steps).filter(|&every| short(every)) {

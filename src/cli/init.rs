@@ -31,8 +31,9 @@ pub struct InitArgs {
     /// Share of the steps that are taken, above 0 and at most 1: how far the picture may change
     /// [default: that of diffusers' pipeline]
     ///
-    /// 0.8 for Stable Diffusion 1 and 2, 0.3 for SDXL, 0.6 for the others; with --mask 1, but 0.6
-    /// for Stable Diffusion 3 and FLUX.1.
+    /// 0.8 for Stable Diffusion 1 and 2, 0.3 for SDXL, 0.6 for the others; with --mask 1, but
+    /// 0.9999 for SDXL and 0.6 for Stable Diffusion 3 and FLUX.1. Steps and guidance stay those of
+    /// runs from noise, where some of diffusers' pipelines have others (FLUX.1: guidance 7).
     #[arg(long, value_name = "SHARE", requires = "init", allow_negative_numbers = true)]
     strength: Option<f64>,
 }
@@ -45,7 +46,7 @@ pub struct InitAxes {
     picture: PictureArgs,
 
     /// Shares of the steps that are taken, e.g. 0.4,0.7: how far the picture may change [default:
-    /// 0.8; 1 with --mask]
+    /// that of diffusers' pipeline, as with `generate`]
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', requires = "init", allow_negative_numbers = true)]
     pub strength: Vec<f64>,
 }

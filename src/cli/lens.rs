@@ -21,7 +21,8 @@ use super::sampling::{SamplingArgs, StepsArgs};
 
 /// Show the image that the text encoder's states after each of its layers give
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("words", |words| words.help("Words whose maps and shares are shown [default: \
+all that could be drawn]")))]
 pub struct LensArgs {
     #[command(flatten)]
     prompt: PromptArgs,

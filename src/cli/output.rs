@@ -31,7 +31,7 @@ pub struct OutputArgs {
     #[arg(long)]
     pub no_step_maps: bool,
 
-    /// Print the run's facts as JSON
+    /// Print the run's record, its run.json, as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -58,6 +58,17 @@ pub fn listed(folder: &Path) {
     }
 }
 
+/// What of the text the table of words leaves out.
+fn unlisted(record: &RunRecord) -> String {
+    let left_out = |token: &&str| record.words.iter().all(|word| word.word.label() != format!("<{token}>"));
+    let tokens: Vec<&str> = ["start", "end"].into_iter().filter(left_out).collect();
+    match tokens[..] {
+        [] => "padding and words not listed".into(),
+        [one] => format!("the {one} token, padding and words not listed"),
+        _ => "the start and end tokens, padding and words not listed".into(),
+    }
+}
+
 /// The table of words and where the files are.
 pub fn summary(folder: &Path, record: &RunRecord) -> String {
     let mut rows = vec![["word", "tokens", "share of attention", "peak", "peak at"].map(str::to_owned).to_vec()];
@@ -71,10 +82,7 @@ pub fn summary(folder: &Path, record: &RunRecord) -> String {
     }
     let rest = 1.0 - record.words.iter().map(|word| word.layout.share).sum::<f32>();
     let mut text = print::table(&rows);
-    text += &format!(
-        "The rest, {}, lies on the start and end tokens, padding and words not listed.\n\n",
-        print::percent(rest)
-    );
+    text += &format!("The rest, {}, lies on {}.\n\n", print::percent(rest), unlisted(record));
     if !record.probes.is_empty() {
         text.truncate(text.trim_end().len());
         text += &format!("\n{}\n\n", print::PROBES);

@@ -6,7 +6,7 @@ use attnmap::{Error, Result};
 use clap::{Args, ValueEnum};
 
 /// Which files of the regions are written.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Regions")]
 pub struct RegionFileArgs {
     /// Also write each word's region as a mask, and all of them as one COCO file
@@ -16,9 +16,9 @@ pub struct RegionFileArgs {
     #[arg(long)]
     masks: bool,
 
-    /// Also write the outline of each word's region, as pictures or as one JSON file
-    #[arg(long, value_name = "KIND", hide_short_help = true)]
-    outline: Option<OutlineArg>,
+    /// Also write the outline of each word's region: svg, json, or svg,json
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', hide_short_help = true)]
+    outline: Vec<OutlineArg>,
 
     /// With --masks or --outline: cut each map at its own Otsu threshold instead of --threshold
     #[arg(long, hide_short_help = true)]
@@ -39,8 +39,8 @@ impl RegionFileArgs {
     pub fn chosen(&self, threshold: f32) -> Result<Option<(Threshold, RegionFiles)>> {
         let files = RegionFiles {
             masks: self.masks,
-            svg: self.outline == Some(OutlineArg::Svg),
-            json: self.outline == Some(OutlineArg::Json),
+            svg: self.outline.contains(&OutlineArg::Svg),
+            json: self.outline.contains(&OutlineArg::Json),
         };
         if files == RegionFiles::default() {
             return match self.otsu {

@@ -284,7 +284,8 @@ pub fn without(
         let Changed { region, places, .. } = changed;
         let name = word.label();
         let [image_file, difference_file, region_file, strip_file] = files_without(*index, &name);
-        let title = format!("The same seed without {} ({})", crate::in_quotes(&name), cut.name());
+        let how = if cut == Cut::default() { String::new() } else { format!(" ({})", cut.name()) };
+        let title = format!("The same seed without {}{how}", crate::in_quotes(&name));
         let strip = strip(
             &[
                 (image, "the run".into()),

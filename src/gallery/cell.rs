@@ -273,6 +273,11 @@ impl Cell {
         Origin { base, replaced, weighted, without }
     }
 
+    /// Whether it is a prompt with a word or tag left out.
+    pub fn leaves_out(&self) -> bool {
+        self.origins().iter().any(|origin| !origin.without.is_empty())
+    }
+
     /// Every way in which it came into the gallery, its own first.
     pub(super) fn origins(&self) -> Vec<Origin> {
         std::iter::once(self.origin()).chain(self.also.iter().cloned()).collect()

@@ -104,6 +104,7 @@ pub(super) fn gallery_script() -> String {
         include_str!("assets/gallery_layout.js"),
         include_str!("assets/gallery_large.js"),
         include_str!("assets/gallery.js"),
+        include_str!("assets/gallery_print.js"),
     ])
 }
 

@@ -108,9 +108,10 @@ fn of_words(mut words: Vec<WordChange>) -> Vec<String> {
     let placed: Vec<&WordChange> = words.iter().filter(|word| word.has_places()).collect();
     let still = placed.iter().filter(|word| !word.moved()).count();
     if still > 0 {
-        let lie = if still == 1 { "word lies" } else { "words lie" };
+        let word = if placed.len() == 1 { "word" } else { "words" };
+        let lie = if still == 1 { "lies" } else { "lie" };
         let within = format!("within {:.0} % of the image's sides", 100.0 * MOVED);
-        sentences.push(format!("{still} of {} {lie} where before, {within}.", placed.len()));
+        sentences.push(format!("{still} of {} {word} {lie} where before, {within}.", placed.len()));
     }
     if words.iter().any(|word| !word.one_threshold) {
         sentences.push(
@@ -165,9 +166,19 @@ pub(super) fn settings(a: &[(String, String)], b: &[(String, String)]) -> Vec<[S
     let value = |list: &[(String, String)], name: &str| {
         list.iter().find(|(key, _)| key == name).map_or_else(|| "none".to_string(), |(_, value)| value.clone())
     };
+    // A switch that was not given is off.
+    let switched = |value: String, other: &str| match (value.as_str(), other) {
+        ("true", _) => "on".to_owned(),
+        ("false", _) | ("none", "true" | "false") => "off".to_owned(),
+        _ => value,
+    };
     let mut names: Vec<&String> = a.iter().map(|(name, _)| name).collect();
     names.extend(b.iter().map(|(name, _)| name).filter(|name| !a.iter().any(|(known, _)| known == *name)));
-    names.into_iter().map(|name| [name.clone(), value(a, name), value(b, name)]).collect()
+    let row = |name: &String| {
+        let (a, b) = (value(a, name), value(b, name));
+        [name.clone(), switched(a.clone(), &b), switched(b, &a)]
+    };
+    names.into_iter().map(row).collect()
 }
 
 /// A word of both prompts, or a word and what stands in its place, first in A and then in B.

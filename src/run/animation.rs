@@ -1,6 +1,7 @@
 //! A word's map over the steps: an animated PNG with a colour bar and step numbers, and a sheet of
 //! stills.
 
+use crate::argument::RUN;
 use crate::figures::largest;
 use crate::files::{MARK, Target};
 use crate::heatmap::{Aggregate, StepWindow, aggregate};
@@ -64,6 +65,9 @@ pub fn animate(target: &Target, animation: &Animation, words: Option<&[WordInfo]
     let prompt = &trace.about.prompt;
     let every = trace.words(Half::Conditional);
     let chosen = words.unwrap_or(&every);
+    if chosen.is_empty() {
+        return Err(Error::argument(RUN, "its prompt has no word to animate"));
+    }
     let places = chosen.iter().enumerate().map(|(index, word)| {
         let place = every.iter().position(|other| other == word).unwrap_or(index);
         let name = format!("{place:02}-{}", super::slug(&word.label()));

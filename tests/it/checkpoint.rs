@@ -165,6 +165,19 @@ const SD21_UNET: &str = r#"{
   "use_linear_projection": true
 }"#;
 
+/// Fine-tunes of autumn 2022 say 32 and mean 64 (`pipeline_stable_diffusion.py`).
+#[test]
+fn early_fine_tunes_have_the_size_of_what_they_were_made_from() {
+    let size = |version: &str, side: &str| {
+        let json =
+            SD15_UNET.replace("0.6.0", version).replace("\"sample_size\": 64", &format!("\"sample_size\": {side}"));
+        UnetConfig::from_json(json.as_bytes(), Path::new("config.json")).unwrap().sample_size.unwrap()
+    };
+    assert_eq!((size("0.6.0", "32"), size("0.8.1", "[32, 32]")), ([64; 2], [64; 2]));
+    assert_eq!((size("0.9.0", "32"), size("0.10.0.dev0", "32")), ([32; 2], [32; 2]));
+    assert_eq!((size("0.6.0", "96"), size("0.6.0", "[48, 64]")), ([96; 2], [48, 64]));
+}
+
 #[test]
 fn the_published_unets_have_the_known_shape() {
     let sd15 = UnetConfig::from_json(SD15_UNET.as_bytes(), Path::new("config.json")).unwrap();

@@ -351,7 +351,7 @@ fn a_damaged_cell_is_made_again_and_stops_no_other() {
     fs::write(made[0].join("run.json"), "{").unwrap();
     fs::write(made[0].join("notes.txt"), "mine").unwrap();
     fs::write(made[1].join("image.png"), &whole[1][..whole[1].len() / 2]).unwrap();
-    fs::write(made[2].join("cell.json"), "{").unwrap();
+    fs::write(made[2].join("cell.json"), "{}").unwrap();
     let index = command(at, &["--index", "g"]).output().unwrap();
     assert!(
         index.status.success() && text(&index).matches("is damaged, and left out").count() == 3,

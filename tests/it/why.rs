@@ -191,6 +191,18 @@ fn tags_are_taken_out_whole_and_a_phrase_within_one_is_turned() {
     let words = ["apple", "fox", "beach", "red", "green"].map(|word| format!("without “{word}”"));
     assert_eq!(of(By::Word, "frog"), [&phrase.map(str::to_owned)[..], &words].concat());
 
+    // By words the thing itself is never edited, and a comma ends what is said of places.
+    let edits_of = |text: &str, name: &str| -> Vec<String> {
+        let prompt = pipeline.prompt(text, &options).unwrap();
+        let thing = PromptInfo::from(&prompt).select(name).unwrap().swap_remove(0);
+        let edits = edits(&pipeline, &prompt, &options, &thing, By::Word).unwrap();
+        edits.iter().map(|edit| edit.change.in_words(&edit.of, edit.becomes.as_deref())).collect()
+    };
+    assert_eq!(edits_of("a fox in a top hat", "top hat"), ["without “fox”"]);
+    assert_eq!(edits_of("a fox on the left", "fox on the left"), [""; 0]);
+    assert!(edits_of("a frog, game over, a cat", "frog").iter().all(|edit| !edit.contains("turned")));
+    assert!(edits_of("a frog over a cat", "frog").contains(&"“over” turned to “under”".to_owned()));
+
     // A tag that is renamed by turning the phrase within it is still the same thing.
     let fox = thing(By::Tag, "a fox on the left");
     let edits = edits(&pipeline, &prompt, &options, &fox, By::Tag).unwrap();

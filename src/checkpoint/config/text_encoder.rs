@@ -104,6 +104,8 @@ impl TextEncoderConfig {
         fields.only("is_decoder", &[json!(false)])?;
         fields.only("is_encoder_decoder", &[json!(false)])?;
         fields.only("add_cross_attention", &[json!(false)])?;
+        // The pipelines hide the padding from an encoder whose config asks for it.
+        fields.only("use_attention_mask", &[json!(false), Value::Null])?;
         fields.inert(&INERT);
         let hidden_act = match fields.take("hidden_act", "quick_gelu".to_string())?.as_str() {
             "quick_gelu" => Activation::QuickGelu,

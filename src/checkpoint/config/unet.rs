@@ -189,7 +189,7 @@ impl UnetConfig {
         let norm_num_groups = fields.take("norm_num_groups", Some(32usize))?;
 
         let config = Self {
-            sample_size: pair(fields, "sample_size")?,
+            sample_size: trained_size(fields)?,
             in_channels: fields.take("in_channels", 4)?,
             out_channels: fields.take("out_channels", 4)?,
             flip_sin_to_cos: fields.take("flip_sin_to_cos", true)?,
@@ -474,4 +474,19 @@ fn transformer_layers(fields: &mut Fields, layers: &[usize]) -> Result<(Depths, 
     let down = expand(down, "transformer_layers_per_block", down_counts)?;
     let up = expand(up, "reverse_transformer_layers_per_block", up_counts)?;
     Ok((down, up))
+}
+
+/// `sample_size`, but for fine-tunes of Stable Diffusion 1 by diffusers before 0.9. Their configs
+/// say less than 64, as the original ones did, and the pipelines take 64
+/// (`pipeline_stable_diffusion.py`).
+fn trained_size(fields: &mut Fields) -> Result<Option<[usize; 2]>> {
+    const TRAINED: usize = 64;
+    let version: Option<String> = fields.take("_diffusers_version", None)?;
+    let mut parts = version.iter().flat_map(|version| version.split('.')).map(str::parse::<usize>);
+    let early = matches!((parts.next(), parts.next()), (Some(Ok(0)), Some(Ok(..9))));
+    let size = pair(fields, "sample_size")?;
+    Ok(size.map(|size| match size {
+        [height, width] if early && height == width && height < TRAINED => [TRAINED; 2],
+        other => other,
+    }))
 }

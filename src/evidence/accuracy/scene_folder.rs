@@ -38,6 +38,13 @@ struct ObjectEntry {
 /// [`Error::Argument`] naming the file that is missing, unreadable, or of another size than its
 /// scene; [`Error::Io`].
 pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
+    if !folder.is_dir() {
+        let reason = format!(
+            "there is no folder {}; give a folder of scenes (the usual ones lie in attnmap's repository)",
+            folder.display()
+        );
+        return Err(Error::argument(SCENES, reason));
+    }
     let list = folder.join("scenes.json");
     let entries = if list.is_file() {
         let bytes = files::read(&list).map_err(Error::io(&list))?;
@@ -123,4 +130,28 @@ fn read_scene(folder: &Path, entry: SceneEntry) -> Result<Scene> {
         objects.push(Object { word, range: start..end, mask });
     }
     Ok(Scene { name, image, caption: entry.caption, objects, ignored: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, RgbImage};
+
+    #[test]
+    fn a_mask_is_of_the_scene_with_the_longest_name() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (scene, caption) in [("dog", "a giant and an ant"), ("dog-2", "a cat")] {
+            std::fs::write(at(&format!("{scene}.txt")), caption).unwrap();
+            RgbImage::new(8, 8).save(at(&format!("{scene}.png"))).unwrap();
+        }
+        for mask in ["dog-ant.png", "dog-2-cat.png"] {
+            GrayImage::new(8, 8).save(at(mask)).unwrap();
+        }
+        let scenes = read_scenes(folder.path()).unwrap();
+        let words = |scene: &Scene| scene.objects.iter().map(|object| object.word.clone()).collect::<Vec<_>>();
+        assert_eq!(scenes.iter().map(words).collect::<Vec<_>>(), [["ant"], ["cat"]]);
+        // A word is not found within another.
+        assert_eq!(scenes[0].objects[0].range, 15..18);
+    }
 }

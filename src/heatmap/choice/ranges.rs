@@ -134,6 +134,10 @@ mod tests {
         assert_eq!(window("0.2-0.8", 50).unwrap(), 10..40);
         assert_eq!(window("0-0.5", 50).unwrap(), 0..25);
         assert!(window("1-21", 20).is_err());
+        // As who uses the library may ask.
+        for wrong in [StepWindow::Numbers(0, 3), StepWindow::Numbers(0, 0), StepWindow::Numbers(3, 2)] {
+            assert!(wrong.resolve(20).is_err(), "{wrong}");
+        }
         for wrong in ["", "0-3", "5-3", "0.8..0.2", "0..2", "a..b", "-1", "nan..1", "0.8-0.2", "1.5", "1.5-3", "0-1"] {
             assert!(wrong.parse::<StepWindow>().is_err(), "{wrong}");
         }

@@ -19,6 +19,10 @@ function el(tag, props, ...children) {
   return node;
 }
 
+// `a, b and c`.
+const listed = (texts) =>
+  texts.length > 1 ? texts.slice(0, -1).join(', ') + ' and ' + texts[texts.length - 1] : texts.join('');
+
 // A share as per cent with two significant digits: 71 %, 4.2 %, 0.31 %, 0.004 %.
 function percent(value) {
   const p = 100 * value;

@@ -320,6 +320,9 @@ document.body.append(
         own,
         crisp,
         legend,
+        CELLS.some((cell) => cell.notes.length)
+          ? el('span', {class: 'legend'}, el('b', {class: 'noted', 'aria-hidden': 'true'}), 'something is noted')
+          : null,
         el('span', {class: 'honest soft', text: 'Attention shows where the model looked, not why.'}),
       ),
       missing,

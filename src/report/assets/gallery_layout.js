@@ -318,16 +318,19 @@ function dress(item, cell) {
   const shown = !sorted || PER_CENT.test(sorted) ? percent(number) : number;
   const text = number === null ? '' : !sorted || NAMELESS.test(sorted) ? shown : plainly(sorted) + ' ' + shown;
   const changed = textOf(cell, 'without') ? cell.numbers[CHANGED] : undefined;
-  item.caption.textContent = [
-    text,
-    changed === undefined ? '' : percent(changed) + ' of the image changed',
-    ...tell(layout.told, cell),
-    word >= 0 && !own ? 'not in the prompt' : '',
-    ...cell.unmet.map((at) => 'not: ' + G.expectations[at]),
-  ]
-    .filter(Boolean)
-    .join(' · ');
-  item.caption.title = item.caption.textContent;
+  // What was not met comes first: a narrow caption shows its beginning.
+  const parts = (change) =>
+    [
+      ...cell.unmet.map((at) => 'not: ' + G.expectations[at]),
+      text,
+      changed === undefined ? '' : percent(changed) + change,
+      ...tell(layout.told, cell),
+      word >= 0 && !own ? 'not in the prompt' : '',
+    ]
+      .filter(Boolean)
+      .join(' · ');
+  item.caption.textContent = parts(' changed');
+  item.caption.title = parts(' of the image changed');
   item.caption.style.width = w + 'px';
   const label = labelOf(cell);
   item.link.setAttribute(

@@ -202,11 +202,7 @@ function rankingPanel() {
       'The words hold ' +
         percent(words) +
         ' of the attention here' +
-        (S.specials
-          ? ''
-          : RUN.joint
-            ? '; start, end, padding and image the rest'
-            : '; start, end and padding the rest') +
+        (S.specials ? '' : '; ' + listed([...SPECIALS.map((e) => e.label), ...(RUN.joint ? ['image'] : [])]) + ' the rest') +
         '. ',
       honest(),
     );

@@ -479,5 +479,5 @@ function captionOf(list, kept) {
   ];
 }
 const inNumbers = (fact) => `share ${percent(fact.share)}, peak ${percent(fact.peak)}, area ${percent(fact.area)}`;
-const quoted = (words) => words.map((w) => '“' + w + '”').join(words.length > 2 ? ', ' : ' and ');
+const quoted = (words) => listed(words.map((w) => '“' + w + '”'));
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
