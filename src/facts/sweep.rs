@@ -370,8 +370,7 @@ impl Collector {
     pub fn add(&mut self, seed: u64, maps: &Heatmaps, whole: Option<&Heatmaps>) {
         self.grid = maps.grid;
         self.sums.resize(maps.words.len(), 0.0);
-        let steps = maps.steps.max(1) as f32;
-        self.sums.iter_mut().zip(&maps.words).for_each(|(sum, value)| *sum += value / steps);
+        self.sums.iter_mut().zip(maps.words_per_step()).for_each(|(sum, value)| *sum += value);
         let context = Context { text: &self.about.prompt, ..Context::default() };
         let mut own = facts(maps, &context);
         if let Some(whole) = whole {

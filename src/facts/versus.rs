@@ -62,8 +62,8 @@ pub fn versus(
         return Err(Error::argument(VERSUS, "both are the same word; name two, such as red,green"));
     }
     let maps = heatmap::aggregate(trace, how, words)?;
-    let steps = maps.steps.max(1) as f32;
-    let each = [0, 1].map(|word| maps.word(word).iter().map(|value| value / steps).collect::<Vec<f32>>());
+    let both = maps.words_per_step();
+    let each = [0, 1].map(|word| both[word * maps.grid.cells()..][..maps.grid.cells()].to_vec());
     let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
     let map = minus(&each[0], &each[1]);
     let names = [words[0].label(), words[1].label()];

@@ -288,10 +288,8 @@ impl Looks<'_> {
         let name = cell.name();
         place_cell(folder, making, &name, &new, &|folder, record| {
             let maps = heatmap::aggregate(&trace, self.aggregate, &words)?;
-            let steps = maps.steps.max(1) as f32;
-            let maps: Vec<f32> = maps.words.iter().map(|value| value / steps).collect();
             // First: the page of a run that is a cell has the way back to the gallery.
-            write_cell_files(folder, cell, record, &image, &maps)?;
+            write_cell_files(folder, cell, record, &image, &maps.words_per_step())?;
             report::write_as(folder, &Path::new(CELLS).join(&name)).map(drop)
         })
     }

@@ -88,6 +88,12 @@ impl Heatmaps {
         &self.words[word * self.grid.cells()..][..self.grid.cells()]
     }
 
+    /// `[W, height, width]`: the maps of all chosen words, mean over the steps.
+    pub fn words_per_step(&self) -> Vec<f32> {
+        let steps = self.steps.max(1) as f32;
+        self.words.iter().map(|value| value / steps).collect()
+    }
+
     /// Number of tokens, `T`.
     pub fn token_count(&self) -> usize {
         self.shares.len() - 1

@@ -377,7 +377,7 @@ fn of_default(trace: &Trace, how: &Aggregate) -> Result<String> {
 /// to draw.
 fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<RunMaps> {
     let maps = heatmap::aggregate(trace, how, &trace.words(Half::Conditional))?;
-    let (name, steps) = (how.to_string(), maps.steps.max(1) as f32);
+    let name = how.to_string();
     // The page says which encoder's tokens it shows.
     let of_both = Aggregate { encoder: Encoder::Both, ..how.clone() }.to_string();
     let attention = how.measure == Measure::Attention && how.queries == QuerySource::Image;
@@ -396,7 +396,7 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<RunMaps>
         name,
         height: maps.grid.height,
         width: maps.grid.width,
-        words: maps.words.iter().map(|value| value / steps).collect(),
+        words: maps.words_per_step(),
         shares,
         colour: how.colour(),
         compete: how.compete,
@@ -411,14 +411,13 @@ fn official(trace: &Trace, how: &Aggregate, shares: Vec<f32>) -> Result<RunMaps>
 /// The words of the negative prompt, with maps by `how`.
 fn negative_words(trace: &Trace, half: &NegativeHalf, how: Aggregate, syntax: Syntax) -> Result<Negative> {
     let maps = heatmap::aggregate(trace, &Aggregate { half: Half::Unconditional, ..how }, &half.prompt.words)?;
-    let steps = maps.steps.max(1) as f32;
     let words = half.prompt.words.iter();
     Ok(Negative {
         segments: segments(&half.prompt.text, &half.prompt.words, all_read(half.prompt)),
         words: words
             .map(|word| PageWord { tokens: half.positions(word), ..word_info(word, half.prompt, syntax) })
             .collect(),
-        maps: maps.words.iter().map(|value| value / steps).collect(),
+        maps: maps.words_per_step(),
         shares: half.kept.iter().map(|&token| maps.shares[token]).collect(),
         behind: half.prompt.behind().map(|behind| half.kept.partition_point(|&token| token < behind)),
     })

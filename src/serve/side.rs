@@ -93,7 +93,6 @@ impl Side {
         let words = trace.words(Half::Conditional);
         let how = choice.aggregate(own)?;
         let maps = aggregate(trace, &how, &words)?;
-        let steps = maps.steps.max(1) as f32;
         let word = |word: &WordInfo| SideWord {
             text: word.text.clone(),
             occurrence: word.occurrence,
@@ -105,7 +104,7 @@ impl Side {
             how,
             prompt: trace.about.prompt.text.clone(),
             grid: maps.grid,
-            maps: maps.words.iter().map(|value| value / steps).collect(),
+            maps: maps.words_per_step(),
             layers: trace.recording.sites.iter().map(|site| site.path.clone()).collect(),
             steps: trace.steps(),
         })
