@@ -3,13 +3,14 @@
 use super::checkpoint::{LoadArgs, OwnArgs};
 use super::display::{DisplayArgs, MapArgs};
 use super::expect::{ExpectArgs, Unmet};
+use super::gallery_progress::GalleryProgress;
 use super::inert::{self, TypedArguments};
 use super::init::InitAxes;
 use super::lists;
 use super::newest::OUTPUTS;
 use super::open;
 use super::print::{self, Terminal};
-use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syntax, warnings};
+use super::prompt::{ConceptArgs, ProbeArgs, SyntaxArgs, missing_word, unread_syntax};
 use super::sampling::AxesArgs;
 use super::seed;
 use super::signals;
@@ -25,21 +26,17 @@ use attnmap::gallery::{
 use attnmap::heatmap::{Aggregate, QuerySource};
 use attnmap::pipeline::{CheckpointChoice, LoadOptions, Options, Pipeline};
 use attnmap::plural;
-use attnmap::prompt::{Prompt, Syntax, WordWeights};
+use attnmap::prompt::{Syntax, WordWeights};
 use attnmap::render::Display;
 use attnmap::run::{self, Sampling};
 use attnmap::trace::PromptInfo;
 use clap::Args;
-use indicatif::{HumanDuration, ProgressBar};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 /// Make a gallery: the product of prompts, replaced and weighted words, sampling options, seeds,
 /// checkpoints and LoRAs
@@ -356,30 +353,6 @@ fn report(args: &GalleryArgs, folder: &Path, facts: Value, line: &str) -> anyhow
     print::stdout((lines.join("\n") + "\n").as_bytes())
 }
 
-/// How many cells of this command's part there are, and how many are done.
-#[derive(Default)]
-struct Done {
-    done: AtomicUsize,
-    all: AtomicUsize,
-}
-
-impl Done {
-    /// Cells that a page is made of in a moment.
-    const FEW: usize = 500;
-
-    /// What is said when the command is interrupted; the page is brought up to date before.
-    fn last_words(&self, folder: &Path, planned: usize) -> String {
-        let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
-        if done > 0 && done <= Self::FEW {
-            LiveIndex::new(folder, Some(planned)).write().ok();
-        }
-        match all {
-            0 => "interrupted; the same command begins again".to_owned(),
-            _ => format!("interrupted: {done} of {all} are done; the same command goes on"),
-        }
-    }
-}
-
 /// The gallery's folder: the one that was named, or one of the gallery's own name. There, a gallery
 /// of the same cells goes on; past any other folder the name counts up.
 fn folder(args: &GalleryArgs, plan: &Plan, maps: (&Aggregate, &Display)) -> PathBuf {
@@ -440,86 +413,6 @@ fn of_checkpoint(given: &TypedArguments, pipeline: &Pipeline, plan: &Plan) -> Ve
         said.push(format!("--keep-steps has no effect here: no cell has {every} steps; give a smaller number"));
     }
     said
-}
-
-/// Progress on stderr: a bar where that is a terminal, and now and then a line where it is a log.
-struct GalleryProgress<'a> {
-    bar: ProgressBar,
-    done: Arc<Done>,
-    /// Warnings that were given, each once.
-    known: &'a RefCell<BTreeSet<String>>,
-    /// Prompts with negative prompt and checkpoint that were looked at.
-    read: HashSet<[String; 4]>,
-    log: bool,
-    began: Instant,
-    said: Instant,
-    made: u32,
-}
-
-impl<'a> GalleryProgress<'a> {
-    /// How often a log is told.
-    const EVERY: Duration = Duration::from_secs(60);
-
-    fn new(terminal: &Terminal, known: &'a RefCell<BTreeSet<String>>) -> Self {
-        let now = Instant::now();
-        let log = !terminal.quiet && !std::io::stderr().is_terminal();
-        let (bar, done) = (terminal.bar(0, "cells"), Arc::default());
-        Self { bar, done, known, read: HashSet::new(), log, began: now, said: now, made: 0 }
-    }
-
-    fn tell(&mut self, event: &GalleryEvent) {
-        match event {
-            GalleryEvent::Planned { cells, finished } => {
-                self.bar.set_length(*cells as u64);
-                self.bar.set_position(*finished as u64);
-                self.done.all.store(*cells, Ordering::Relaxed);
-                self.done.done.store(*finished, Ordering::Relaxed);
-                self.bar.reset_eta();
-            }
-            GalleryEvent::Loaded(_) => {}
-            GalleryEvent::Loading(cell) => self.bar.set_message(print::printable(&cell.checkpoint_label())),
-            GalleryEvent::Stepped => self.bar.tick(),
-            GalleryEvent::Read { cell, pipeline, prompt } => self.warn(cell, pipeline, prompt),
-            GalleryEvent::Made(_) => {
-                self.done.done.fetch_add(1, Ordering::Relaxed);
-                self.one_more();
-            }
-            GalleryEvent::Failed(cell, error) => {
-                let prompt = print::printable(&cell.prompt);
-                self.bar.suspend(|| print::warn(format!("{prompt}, seed {}: {error}", cell.seed)));
-                self.one_more();
-            }
-        }
-    }
-
-    /// What `generate` says of a prompt too, once per prompt.
-    fn warn(&mut self, cell: &Cell, pipeline: &Pipeline, prompt: &Prompt) {
-        let negative = cell.sampling.negative.as_deref().unwrap_or_default();
-        let of = [&prompt.text, negative, pipeline.digest(), &cell.syntax_label()].map(str::to_owned);
-        if !self.read.insert(of) {
-            return;
-        }
-        let mut all = warnings(pipeline, prompt, negative, &[]).unwrap_or_default();
-        all.extend(pipeline.warnings().iter().cloned());
-        // The plan's prompts were looked at for these together, with one example each.
-        let of_syntax = unread_syntax([prompt.text.as_str(), negative], prompt.syntax, true);
-        for warning in all.into_iter().filter(|warning| !of_syntax.contains(warning)) {
-            if self.known.borrow_mut().insert(warning.clone()) {
-                self.bar.suspend(|| print::warn(&warning));
-            }
-        }
-    }
-
-    fn one_more(&mut self) {
-        self.bar.inc(1);
-        self.made += 1;
-        if self.log && self.said.elapsed() >= Self::EVERY {
-            self.said = Instant::now();
-            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let left = self.began.elapsed() / self.made * all.saturating_sub(done) as u32;
-            print::note(format!("{done} of {all} cells, {} left", HumanDuration(left)));
-        }
-    }
 }
 
 /// Options of the command that no line of the list takes, since each has its own.

@@ -18,6 +18,7 @@ mod expect;
 mod explain;
 mod facts;
 mod gallery;
+mod gallery_progress;
 mod generate;
 mod help;
 mod inert;

@@ -1,7 +1,7 @@
 //! What a sweep found, as `sweep.json` holds it, and how its shares are told.
 
-use crate::facts::lexicon::Role;
 use crate::facts::Relation;
+use crate::facts::lexicon::Role;
 use crate::files::Target;
 use crate::heatmap::{Point, SavedAggregate};
 use crate::trace::CheckpointInfo;

@@ -4,12 +4,18 @@
 //! The grammar is that of the web UI's `modules/infotext_utils.py`. There is the prompt, a line
 //! that begins with `Negative prompt:`, and a last line of `Name: value` pairs.
 
+mod networks;
+mod pairs;
+mod sampler;
+
+pub(super) use self::networks::without_networks;
+
+use self::networks::{leave_networks, of_civitai};
+use self::pairs::pairs;
+use self::sampler::sampler;
 use super::container::{Texts, USER_COMMENT};
-use super::found::{self, GPU_NOISE, Metadata, embedding, lora};
-use super::json;
+use super::found::{self, GPU_NOISE, Metadata};
 use crate::prompt::Syntax;
-use crate::scheduler::SchedulerKind;
-use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// Pairs that a line must have to be settings and no prompt, as in the web UI.
@@ -252,239 +258,10 @@ fn changes_nothing(value: &str) -> bool {
     ["", "false", "none", "off", "disabled", "txt2img"].contains(&value.to_lowercase().as_str())
 }
 
-/// Tells of the LoRAs and textual inversions that the settings name with their hashes; of LoRAs,
-/// those that the prompt does not name.
-fn leave_networks<'a>(value: &impl Fn(&str) -> Option<&'a str>, left: &mut Vec<String>) {
-    let list = |name: &str| value(name).map_or_else(Vec::new, listed);
-    let names = |name: &str| list(name).into_iter().map(|(name, _)| name);
-    let mut loras: Vec<&str> = names("Lora hashes").chain(names("Lora weights")).collect();
-    let mut inversions: Vec<&str> = names("TI hashes").collect();
-    // Civitai's hashes, as `lora:NAME`.
-    let hashes = value("Hashes").and_then(|text| json::parse(text).ok());
-    for (key, _) in hashes.as_ref().and_then(Value::as_object).into_iter().flatten() {
-        match key.split_once(':') {
-            Some(("lora" | "lyco", name)) => loras.push(name),
-            Some(("embed", name)) => inversions.push(name),
-            _ => {}
-        }
-    }
-    let weights: HashMap<&str, &str> = list("Lora weights").into_iter().collect();
-    let name_of = |told: &String| Some(told.strip_prefix("LoRA ")?.split_once(" (")?.0.to_owned());
-    let mut told: HashSet<String> = left.iter().filter_map(name_of).collect();
-    for name in loras {
-        if told.insert(name.to_owned()) {
-            left.push(lora(name, weights.get(name).and_then(|weight| weight.parse().ok())));
-        }
-    }
-    left.extend(inversions.into_iter().map(embedding));
-}
-
-/// The entries of `a: 1, b: 2`.
-fn listed(text: &str) -> Vec<(&str, &str)> {
-    let entries = text.split(',').map(|entry| entry.rsplit_once(':').unwrap_or((entry, "")));
-    entries.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| !name.is_empty()).collect()
-}
-
-/// The checkpoint by its name `model`, else by the one that Civitai's generator has for it. The
-/// networks that this names beside it are told in `left`.
-fn of_civitai<'a>(
-    value: &impl Fn(&str) -> Option<&'a str>,
-    mut model: Option<String>,
-    left: &mut Vec<String>,
-) -> Option<String> {
-    let is_named = model.is_some();
-    for setting in ["Civitai resources", "Civitai metadata"] {
-        let Some(text) = value(setting) else { continue };
-        let parsed = json::parse(text).ok();
-        let inner = parsed.as_ref().and_then(|parsed| parsed.get("resources")).or(parsed.as_ref());
-        let resources = match inner {
-            Some(Value::Array(resources)) => resources,
-            // Numbers of Civitai's own, or nothing.
-            Some(Value::Object(_)) if setting == "Civitai metadata" => continue,
-            _ => {
-                left.push(format!("{setting}: {text}"));
-                continue;
-            }
-        };
-        for entry in resources {
-            let (kind, name, weight) = resource(entry);
-            match kind.as_str() {
-                "checkpoint" | "model" if is_named => {}
-                "checkpoint" | "model" if model.is_none() => model = Some(name),
-                "lora" | "locon" | "lycoris" | "dora" => left.push(lora(&name, weight)),
-                "embed" | "embedding" | "textualinversion" => left.push(embedding(&name)),
-                _ => left.push(format!("{kind} {name}")),
-            }
-        }
-    }
-    model
-}
-
-/// Kind, name and weight of an entry of `Civitai resources`. Where it has no name it has a number,
-/// or an address as `urn:air:sdxl:lora:civitai:1@2`.
-fn resource(entry: &Value) -> (String, String, Option<f64>) {
-    let field = |name: &str| entry.get(name).and_then(json::text);
-    let air = field("air");
-    let kind = field("type").or_else(|| air?.split(':').nth(3)).unwrap_or("resource").to_lowercase();
-    let named = [field("modelName"), field("modelVersionName").or_else(|| field("versionName"))];
-    let named: Vec<&str> = named.into_iter().flatten().collect();
-    let number = || Some(format!("of version {}", entry.get("modelVersionId").and_then(json::whole)?));
-    let name = match named.is_empty() {
-        false => named.join(" "),
-        true => air.map(str::to_owned).or_else(number).unwrap_or_else(|| "without a name".to_owned()),
-    };
-    (kind, name, entry.get("weight").and_then(json::number))
-}
-
-/// The pairs of a line of settings: `Name: value`, with commas between them. A value with commas or
-/// colons is in quotation marks, as JSON writes it, or a list or object of JSON.
-fn pairs(line: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut rest = line;
-    while !rest.is_empty() {
-        let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | ' ' | '-' | '/');
-        let end = rest.find(|c| !in_name(c)).unwrap_or(rest.len());
-        let name = rest[..end].trim();
-        let Some(after) = rest[end..].strip_prefix(':').filter(|_| name.chars().count() > 1) else {
-            // No name: on with what follows the comma.
-            rest = rest.split_once(',').map_or("", |(_, after)| after);
-            continue;
-        };
-        let after = after.trim_start();
-        let quoted = after.starts_with('"').then(|| closing(after)).flatten();
-        let nested = after.starts_with(['[', '{']).then(|| nested_end(after)).flatten();
-        let (value, left) = match (quoted, nested) {
-            (Some(end), _) => {
-                let text = &after[..=end];
-                (serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()), &after[end + 1..])
-            }
-            (None, Some(end)) => (after[..end].to_owned(), &after[end..]),
-            (None, None) => {
-                let end = after.find(',').unwrap_or(after.len());
-                (after[..end].trim().to_owned(), &after[end..])
-            }
-        };
-        found.push((name.to_owned(), value));
-        rest = left.split_once(',').map_or("", |(_, after)| after);
-    }
-    found
-}
-
-/// The byte of the quotation mark that closes the one which `text` begins with.
-fn closing(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    text.char_indices().skip(1).find_map(|(at, c)| {
-        let closes = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        closes.then_some(at)
-    })
-}
-
-/// The bytes of the JSON that `text` begins with.
-fn nested_end(text: &str) -> Option<usize> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
-    values.next()?.ok()?;
-    Some(values.byte_offset())
-}
-
-/// `text` without the networks that it names, `<lora:NAME:WEIGHT>` and its kin, which the web UI
-/// takes out before the text encoder, whichever kind they are. They are told in `left`.
-pub(super) fn without_networks(text: &str, left: &mut Vec<String>) -> String {
-    let (mut kept, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find('<') {
-        let end = rest[at..].find('>').map(|length| at + length);
-        let inner = end.and_then(|end| rest[at + 1..end].split_once(':'));
-        let is_word = |kind: &str| !kind.is_empty() && kind.chars().all(|c| c.is_alphanumeric() || c == '_');
-        match (end, inner) {
-            (Some(end), Some((kind, arguments))) if is_word(kind) && !arguments.is_empty() => {
-                kept.push_str(&rest[..at]);
-                let (name, weights) = arguments.split_once(':').unwrap_or((arguments, ""));
-                left.push(match kind {
-                    "lora" | "lyco" => {
-                        lora(name, weights.split(':').next().and_then(|weight| weight.trim().parse().ok()))
-                    }
-                    "hypernet" => format!("hypernetwork {name}"),
-                    _ => format!("the extra network {kind} {name}"),
-                });
-                rest = &rest[end + 1..];
-            }
-            _ => {
-                kept.push_str(&rest[..=at]);
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    kept.push_str(rest);
-    if left.is_empty() { kept } else { tidied(&kept) }
-}
-
-/// Without the empty tags that what was taken out leaves at the ends.
-fn tidied(text: &str) -> String {
-    text.trim_matches(|c: char| c.is_whitespace() || c == ',').to_owned()
-}
-
-/// The sampler by the web UI's name (`modules/sd_samplers_kdiffusion.py`,
-/// `sd_samplers_timesteps.py`) and schedule, where there is the same here. Before version 1.9 the
-/// schedule was the end of the name; since then `Automatic` is each sampler's own.
-fn sampler(name: &str, schedule: Option<&str>) -> Option<SchedulerKind> {
-    let (name, schedule) = match (name.strip_suffix(" Karras"), schedule) {
-        (Some(name), None | Some("Automatic" | "Karras")) => (name, "Karras"),
-        (_, Some("Automatic")) => match name {
-            "DPM++ 2M" | "DPM2" | "DPM2 a" => (name, "Karras"),
-            "DPM++ 2M SDE" => (name, "Exponential"),
-            _ => (name, "Uniform"),
-        },
-        (_, schedule) => (name, schedule.unwrap_or("Uniform")),
-    };
-    Some(match (name, schedule) {
-        ("DPM++ 2M", "Karras") => SchedulerKind::DpmSolverKarras,
-        ("DPM++ 2M SDE", "Karras") => SchedulerKind::DpmSolverSdeKarras,
-        (_, schedule) if schedule != "Uniform" => return None,
-        ("DPM++ 2M", _) => SchedulerKind::DpmSolver,
-        ("DPM++ 2M SDE", _) => SchedulerKind::DpmSolverSde,
-        ("Euler a", _) => SchedulerKind::EulerAncestral,
-        ("Euler", _) => SchedulerKind::Euler,
-        ("LMS", _) => SchedulerKind::Lms,
-        ("Heun", _) => SchedulerKind::Heun,
-        ("DPM2", _) => SchedulerKind::Kdpm2,
-        ("DPM2 a", _) => SchedulerKind::Kdpm2Ancestral,
-        ("DDIM", _) => SchedulerKind::Ddim,
-        ("PLMS", _) => SchedulerKind::Pndm,
-        ("UniPC", _) => SchedulerKind::UniPc,
-        ("LCM", _) => SchedulerKind::Lcm,
-        ("DDPM", _) => SchedulerKind::Ddpm,
-        ("DEIS", _) => SchedulerKind::Deis,
-        ("TCD", _) => SchedulerKind::Tcd,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pairs_are_found_as_the_web_ui_finds_them() {
-        let line =
-            r#"Steps: 20, Sampler: Euler a, Lora hashes: "a: 1, b: 2", Size: 512x768, Model: x, TI: "say \"no\", so""#;
-        let expected = [
-            ("Steps", "20"),
-            ("Sampler", "Euler a"),
-            ("Lora hashes", "a: 1, b: 2"),
-            ("Size", "512x768"),
-            ("Model", "x"),
-            ("TI", "say \"no\", so"),
-        ];
-        assert_eq!(pairs(line), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        for none in ["", "a cat, a dog", "x:", "\"", ",,,", ": a, : b"] {
-            assert!(pairs(none).is_empty(), "{none}: {:?}", pairs(none));
-        }
-        assert_eq!(pairs("ab: \"open, cd: 1").len(), 2);
-        // Lists and objects of JSON are one value, and what only looks like one ends at a comma.
-        let nested = pairs(r#"ab: [{"cd": "e, f: g"}], hi: {}, jk: ['l', 'm'], no: [1"#);
-        let values: Vec<&str> = nested.iter().map(|(_, value)| value.as_str()).collect();
-        assert_eq!(values, [r#"[{"cd": "e, f: g"}]"#, "{}", "['l'", "[1"]);
-    }
+    use crate::scheduler::SchedulerKind;
 
     #[test]
     fn lines_are_prompt_negative_prompt_and_settings() {
@@ -495,20 +272,6 @@ mod tests {
         // Without settings all is prompt, also what looks a little like some.
         let found = parameters("Photo: a frog, style: old");
         assert_eq!((found.prompt.as_str(), found.seed), ("Photo: a frog, style: old", None));
-    }
-
-    #[test]
-    fn networks_leave_the_prompt() {
-        let mut left = Vec::new();
-        let kept = without_networks("a <b> frog, <lora:style:0.8>, <hypernet:h:1> < lora", &mut left);
-        assert_eq!(kept, "a <b> frog, ,  < lora");
-        assert_eq!(left, ["LoRA style (give it with `lora` FILE:0.8)", "hypernetwork h"]);
-        assert_eq!(without_networks("a frog, <lora:x:1>", &mut left), "a frog");
-        // Kinds of extensions are taken out too.
-        let mut left = Vec::new();
-        let kept = without_networks("a frog <wildcards:b> <lora:x:te=1> <3 <:d> <e:>", &mut left);
-        assert_eq!(kept, "a frog   <3 <:d> <e:>");
-        assert_eq!(left, ["the extra network wildcards b", "LoRA x (give it with `lora` FILE)"]);
     }
 
     fn left(settings: &str) -> Vec<String> {
