@@ -43,8 +43,8 @@ use std::sync::Arc;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GalleryArgs {
-    /// A list of prompts: text (a prompt per line; # begins a comment), .csv with a header, or .jsonl. Its columns:
-    /// prompt, seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop,
+    /// A list of prompts: text (a prompt per line; # is a comment), .csv with a header, or .jsonl.
+    /// Its columns: prompt, seeds, negative, steps, guidance, size, scheduler, spacing, original_size, crop,
     /// strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
@@ -109,9 +109,9 @@ pub struct GalleryArgs {
     #[arg(long, help_heading = "What is kept", hide_short_help = true)]
     trace_negative: bool,
 
-    /// Keep the estimate of the image at every Nth step [default: none]
+    /// Keep the estimate of the image at every Nth step
     ///
-    /// The cells' pages show the image forming. Each estimate costs a decoding.
+    /// Unasked none is kept. The cells' pages show the image forming. Each estimate costs a decoding.
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1)]
     #[arg(default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,

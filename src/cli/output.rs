@@ -31,7 +31,7 @@ pub struct OutputArgs {
     #[arg(long)]
     pub no_step_maps: bool,
 
-    /// Print the run's record, its run.json, as JSON
+    /// Print the run's record (run.json)
     #[arg(long)]
     pub json: bool,
 }

@@ -32,7 +32,7 @@ pub struct ProbeCommandArgs {
     #[arg(long)]
     open: bool,
 
-    /// Print the run's record, its run.json, as JSON
+    /// Print the run's record (run.json)
     #[arg(long)]
     json: bool,
 

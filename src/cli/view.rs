@@ -50,7 +50,7 @@ pub struct ViewArgs {
     #[command(flatten)]
     regions: RegionFileArgs,
 
-    /// Print the run's record, its run.json, as JSON
+    /// Print the run's record (run.json)
     #[arg(long)]
     json: bool,
 }

@@ -201,8 +201,8 @@ pub fn by_cause(parts: &mut [RegionWord], prompt: &PromptInfo) {
     });
 }
 
-/// Shares of the attention in `place`. A layer on whose grid it has no region ([`Place::on`]) counts
-/// with its whole grid.
+/// Shares of the attention in `place`. A layer on whose grid it has no region ([`Place::on`])
+/// counts with its whole grid.
 ///
 /// # Errors
 /// As [`heatmap::shares`].

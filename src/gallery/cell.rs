@@ -166,8 +166,8 @@ pub struct PictureLook {
     /// The picture's file.
     #[serde(serialize_with = "crate::files::as_shown")]
     pub picture: PathBuf,
-    /// The first 8 bytes of the SHA-256 of its pixels, in hex, so that another picture of that name is another
-    /// cell.
+    /// The first 8 bytes of the SHA-256 of its pixels, in hex, so that another picture of that
+    /// name is another cell.
     pub sha256: String,
     /// Timesteps of training that it is noised to.
     pub levels: Vec<usize>,

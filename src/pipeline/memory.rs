@@ -16,7 +16,8 @@ use crate::model::{Qwen3, T5};
 use crate::{Error, Result};
 
 /// Half feature maps of the decoder's second width, at the image's size, that decoding holds.
-/// Measured on Stable Diffusion 1.5 at 512x512: a peak of 5.5 GB for 4.3 GB of weights, which is 4.5 maps of 256 channels.
+/// Measured on Stable Diffusion 1.5 at 512x512: a peak of 5.5 GB for 4.3 GB of weights, which is
+/// 4.5 maps of 256 channels.
 const HALF_MAPS_OF_DECODING: u64 = 9;
 
 /// Bytes that a run with one image at a time takes.

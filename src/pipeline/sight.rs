@@ -35,8 +35,8 @@ impl Pipeline {
     /// times for up to seven things.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for a checkpoint that inpaints; those of the
-    /// networks.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a checkpoint that inpaints; those of
+    /// the networks.
     pub fn look_for(&self, image: &RgbImage, things: &[String]) -> Result<Vec<Sighting>> {
         if things.is_empty() {
             return Ok(Vec::new());

@@ -198,11 +198,12 @@ function rankingPanel() {
     fold.setAttribute('aria-expanded', String(S.little));
     clear.hidden = !S.box;
     const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
+    const rest = listed([...SPECIALS.map((e) => e.label), ...(RUN.joint ? ['image'] : [])]);
     note.replaceChildren(
       'The words hold ' +
         percent(words) +
         ' of the attention here' +
-        (S.specials ? '' : '; ' + listed([...SPECIALS.map((e) => e.label), ...(RUN.joint ? ['image'] : [])]) + ' the rest') +
+        (S.specials ? '' : '; ' + rest + ' the rest') +
         '. ',
       honest(),
     );
