@@ -111,7 +111,8 @@ pub struct GalleryArgs {
 
     /// Keep the estimate of the image at every Nth step
     ///
-    /// Unasked none is kept. The cells' pages show the image forming. Each estimate costs a decoding.
+    /// Unasked none is kept. The cells' pages show the image forming. Each estimate costs a
+    /// decoding.
     #[arg(long, help_heading = "What is kept", value_name = "N", num_args = 0..=1)]
     #[arg(default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     keep_steps: Option<u32>,

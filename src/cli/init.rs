@@ -46,7 +46,7 @@ pub struct InitAxes {
     picture: PictureArgs,
 
     /// Shares of the steps that are taken, e.g. 0.4,0.7: how far the picture may change [default:
-    /// that of diffusers' pipeline, as with `generate`]
+    /// that of generate]
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', requires = "init", allow_negative_numbers = true)]
     pub strength: Vec<f64>,
 }

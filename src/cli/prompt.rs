@@ -71,9 +71,9 @@ pub struct SyntaxArgs {
     #[arg(long)]
     pub emphasis: bool,
 
-    /// Read what is longer than 77 tokens in chunks, at most 16, a new one at BREAK
+    /// Read what is longer than 77 tokens in chunks, a new one at BREAK
     ///
-    /// Without it the rest is cut off, as in diffusers.
+    /// At most 16 chunks are read. Without it the rest is cut off, as in diffusers.
     #[arg(long)]
     pub long: bool,
 }

@@ -47,8 +47,8 @@ pub struct Counterfactual {
     pub image: String,
     /// The absolute difference from the run's image, channel by channel.
     pub difference: String,
-    /// The region that changed: white where a channel differs by [`CHANGED`](super::CHANGED) or more. A picture for
-    /// `attnmap ask --region`.
+    /// The region that changed: white where a channel differs by [`CHANGED`](super::CHANGED) or
+    /// more. A picture for `attnmap ask --region`.
     pub region: String,
     /// Original, without, difference and region side by side.
     pub strip: String,
