@@ -80,7 +80,7 @@ fn find_scenes(folder: &Path) -> Result<Vec<SceneEntry>> {
     pictures.sort();
     let mut scenes = Vec::new();
     for (name, path) in &texts {
-        let text = folder.join(&path);
+        let text = folder.join(path);
         let caption = files::read(&text).map_err(Error::io(&text))?;
         let wrong = || Error::argument(SCENES, format!("{} is not UTF-8 text", text.display()));
         let caption = files::text(caption).ok_or_else(wrong)?.trim().to_owned();
