@@ -17,7 +17,7 @@ use std::path::Path;
 /// whether there was anything to judge anew.
 ///
 /// # Errors
-/// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`].
+/// As [`Evidence::read`] and [`heatmap::aggregate`]; [`Error::Io`](crate::Error::Io).
 pub fn judge_again(folder: &Path) -> Result<bool> {
     let run = Run::open(folder)?;
     // Of several processes none takes away what another has found.
