@@ -119,13 +119,13 @@ pub struct WordSweep {
     pub scatter: Option<f32>,
     /// Mean peak.
     pub peak: f32,
-    /// Share of the seeds in which its contrast stays below [`NEGLECT`](crate::facts::NEGLECT); absent for
-    /// what that cannot tell of, as in [`WordFacts::neglected`](crate::facts::WordFacts::neglected), and
-    /// for maps other than the default ones.
+    /// Share of the seeds in which its contrast stays below [`NEGLECT`](crate::facts::NEGLECT).
+    /// Absent for maps other than the default ones, and for what that cannot tell of, as in
+    /// [`WordFacts::neglected`](crate::facts::WordFacts::neglected).
     pub neglected: Option<f64>,
     /// Whether it was probably drawn under each seed: whether its contrast is not below
-    /// [`NEGLECT`](crate::facts::NEGLECT). Empty where `neglected` is absent, and in sweeps of versions
-    /// that counted alone.
+    /// [`NEGLECT`](crate::facts::NEGLECT). Empty where `neglected` is absent, and in sweeps of
+    /// versions that counted alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drawn: Vec<bool>,
 }
