@@ -203,7 +203,7 @@ impl Explanation {
     ///
     /// Damaged evidence has nothing to tell of.
     pub fn replaces(&self) -> Option<String> {
-        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten().map(|(known, _)| known);
+        let known = self.in_folder().map(|(known, _)| known);
         known.filter(|known| !self.same_test(known)).map(|known| {
             let words: Vec<&str> = known.words.iter().map(|word| word.word.as_str()).collect();
             let cut = known.cut.name();
@@ -359,8 +359,7 @@ impl Explanation {
         let dead = self.draw_dead((&evidence, &causal), &order, pipeline, &options, progress)?;
         // Of several processes none takes away what another has found.
         let _turn = Turn::wait(&self.run.folder.join(RECORD));
-        // Damaged evidence has nothing to keep.
-        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
+        let known = self.in_folder();
         let before: Vec<String> = known.iter().flat_map(|(known, _)| known.files()).collect();
         let known = known.filter(|(known, _)| self.same_test(known));
         let dead_before = known.as_ref().and_then(|(known, _)| known.dead.clone());
@@ -419,6 +418,11 @@ impl Explanation {
         Ok(made)
     }
 
+    /// What the run's folder has by now of any test, with causal maps. Damaged evidence is none.
+    fn in_folder(&self) -> Option<(Evidence, Vec<Vec<f32>>)> {
+        Evidence::read(&self.run.folder, self.maps.grid).ok().flatten()
+    }
+
     /// The tags that `evidence` found without effect; no image without them.
     fn dead(&self, evidence: &Evidence) -> Dead {
         let is_dead =
@@ -450,8 +454,7 @@ impl Explanation {
             return Ok(None);
         }
         let (mut all, mut causal) = (evidence.clone(), causal.to_vec());
-        let known = Evidence::read(&self.run.folder, self.maps.grid).ok().flatten();
-        if let Some((known, maps)) = known.filter(|(known, _)| self.same_test(known)) {
+        if let Some((known, maps)) = self.in_folder().filter(|(known, _)| self.same_test(known)) {
             all.keep(known, (&mut causal, maps), order);
         }
         all.answer();

@@ -12,7 +12,12 @@ pub const CHANGED: f32 = 0.1;
 /// The share of the image `a` that differs in `b`, of the same size, 0 to 1. A pixel differs where
 /// a channel does by [`CHANGED`] or more.
 pub fn changed_share(a: &RgbImage, b: &RgbImage) -> f64 {
-    share(&changed_pixels(a, b))
+    area(&difference(a, b).0)
+}
+
+/// The share of a difference that reaches [`CHANGED`], 0 to 1.
+pub(super) fn area(difference: &RgbImage) -> f64 {
+    share(&reaching(difference))
 }
 
 /// The share of `mask` that is white, 0 to 1.

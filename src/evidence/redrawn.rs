@@ -3,7 +3,7 @@
 
 use super::causal::{Cut, Row, replay};
 use super::figure::{Figure, JSON};
-use super::pixels::{Changed, changed, changed_share, difference};
+use super::pixels::{Changed, area, changed, difference};
 use crate::argument::{CUT, RUN, WEIGHT};
 use crate::heatmap::{Bounds, ConnectedRegion};
 use crate::pipeline::{Options, Pipeline};
@@ -183,7 +183,7 @@ pub fn without_dead(
 ) -> Result<(Dead, Picture)> {
     let other = replay(pipeline, prompt, options, progress)?.generation.image;
     let (difference, _) = difference(image, &other);
-    let share = changed_share(image, &other);
+    let share = area(&difference);
     let without = dead_tags(found.tags.len());
     let about = format!("The same seed without {without}");
     let parts = [
@@ -342,14 +342,9 @@ pub fn reweighted(
     let strip_image = strip(&captions.collect::<Vec<_>>(), &title, &mut Typesetter::new());
     let mut files = files_scaled(&name, &weights);
     let strip_file = files.pop().unwrap_or_default();
-    let found = Reweighted {
-        images: files,
-        strip: strip_file,
-        means: images.iter().map(|other| difference(image, other).1).collect(),
-        areas: images.iter().map(|other| changed_share(image, other)).collect(),
-        word: name.clone(),
-        weights,
-    };
+    let differences = images.iter().map(|other| difference(image, other));
+    let (means, areas) = differences.map(|(difference, mean)| (mean, area(&difference))).unzip();
+    let found = Reweighted { images: files, strip: strip_file, means, areas, word: name.clone(), weights };
     let files = found.images.iter().chain([&found.strip]);
     let pictures = files.zip(images.into_iter().chain([strip_image]));
     let pictures = pictures.map(|(file, image)| Picture { file: file.clone(), about: title.clone(), image });

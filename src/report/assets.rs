@@ -11,9 +11,14 @@ const DIFFERENCE: &str = "2d004b5427888073acb2abd2d8daebf7f7f7fee0b6fdb863e08214
 /// Stops of a palette as it is sent to the page; the page interpolates between them.
 const STOPS: usize = 64;
 
+/// Style of a page that has its own part, and prints.
+fn printed(own: &str) -> String {
+    [include_str!("assets/base.css"), include_str!("assets/paper.css"), own].concat()
+}
+
 /// Style of `report.html`.
 pub(super) fn report_style() -> String {
-    [include_str!("assets/base.css"), include_str!("assets/report.css")].concat()
+    printed(include_str!("assets/report.css"))
 }
 
 /// Script of `report.html`: one strict function scope, so that the page has no globals.
@@ -52,7 +57,7 @@ pub(super) fn report_script() -> String {
 
 /// Style of the comparison of two runs.
 pub(super) fn compare_style() -> String {
-    [include_str!("assets/base.css"), include_str!("assets/compare.css")].concat()
+    printed(include_str!("assets/compare.css"))
 }
 
 /// Script of the comparison of two runs.
@@ -88,12 +93,12 @@ pub(crate) fn served_script(own: &[&str]) -> String {
 
 /// Style of a sweep's page.
 pub(super) fn sweep_style() -> String {
-    [include_str!("assets/base.css"), include_str!("assets/sweep.css")].concat()
+    printed(include_str!("assets/sweep.css"))
 }
 
 /// Style of a gallery's page.
 pub(super) fn gallery_style() -> String {
-    [include_str!("assets/base.css"), include_str!("assets/gallery.css")].concat()
+    printed(include_str!("assets/gallery.css"))
 }
 
 /// Script of a gallery's page.

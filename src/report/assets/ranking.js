@@ -2,6 +2,7 @@
 function rankingPanel() {
   const heading = el('h2', {id: 'ranking-title'});
   const note = el('p', {class: 'note'});
+  const rest = listed([...SPECIALS.map((e) => e.label), ...(RUN.joint ? ['image'] : [])]);
   const last = el('th', {scope: 'col', class: 'number'});
   const first = el('th', {scope: 'col', class: 'number'});
   let by = 'share'; // or 'last': the order of the rows
@@ -198,7 +199,6 @@ function rankingPanel() {
     fold.setAttribute('aria-expanded', String(S.little));
     clear.hidden = !S.box;
     const words = WORDS.reduce((sum, e) => sum + here[e.index], 0);
-    const rest = listed([...SPECIALS.map((e) => e.label), ...(RUN.joint ? ['image'] : [])]);
     note.replaceChildren(
       'The words hold ' +
         percent(words) +
