@@ -77,6 +77,7 @@ def test_a_page_has_the_words_and_the_grid(name, shown, tmp_path):
     for run, recording in zip((wide, square), recorder.recordings):
         words, grids, ready = shown(run)
         assert ready == "true" and words == PROMPT.split()
-        expected = {f"{height}×{width}" for height, width in (site.grid for site in recording.sites.values())}
+        # The page writes sizes as --resolution wants them: width first.
+        expected = {f"{width}×{height}" for height, width in (site.grid for site in recording.sites.values())}
         assert set(grids) == expected
         assert all((grid.split("×")[0] == grid.split("×")[1]) == (run is square) for grid in grids), grids
