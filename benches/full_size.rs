@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+const PROMPT: &str = "a red apple to the left of a blue heart on the beach";
 const USAGE: &str = "full_size DIR [load] [recording] [memory] [error] [bf16] [--steps N] [--rounds N] [--size PIXELS]";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+const PROMPT: &str = "a red apple to the left of a blue heart on the beach";
 /// Rows and columns in pixels of the runs that are compared.
 const SIDE: u32 = 64;
 const USAGE: &str = "gpu parity | steps DIR  [--device cuda] [--dtype f16] [--size 512] [--steps 20]";

@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-const PROMPT: &str = "a red apple to the left of a green frog on the beach";
+const PROMPT: &str = "a red apple to the left of a blue heart on the beach";
 const USAGE: &str = "peer DIR [--steps N] [--rounds N] [--size PIXELS]";
 /// Stable Diffusion 1.5's, of latents.
 const SCALE: f64 = 0.18215;

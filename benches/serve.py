@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-PROMPT = "a red apple to the left of a green frog on the beach"
+PROMPT = "a red apple to the left of a blue heart on the beach"
 
 
 class Server:

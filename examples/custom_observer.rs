@@ -45,7 +45,7 @@ impl AttentionObserver for Entropy {
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
-    let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach")?;
+    let prompt = pipeline.tokenize("a red apple to the left of a blue heart on the beach")?;
     let mut observer = Entropy::default();
     let run =
         pipeline.generate(&prompt, &pipeline.default_options(), &mut observer, &mut |_| ControlFlow::Continue(()))?;

@@ -11,7 +11,7 @@ use attnmap::pipeline::{LoadOptions, Pipeline, RecordOptions};
 fn main() -> attnmap::Result<()> {
     let checkpoint = Checkpoint::open(&Source::Embedded, &OpenOptions::default())?;
     let pipeline = Pipeline::load(&checkpoint, &LoadOptions::default())?;
-    let prompt = pipeline.tokenize("a red apple to the left of a green frog on the beach")?;
+    let prompt = pipeline.tokenize("a red apple to the left of a blue heart on the beach")?;
     let options = pipeline.default_options();
     let (runs, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut |_| ControlFlow::Continue(()))?;
     let trace = &runs[0].trace;

@@ -2,7 +2,7 @@
 //! puts every word's peak.
 //!
 //! ```sh
-//! cargo run --release -- generate "a red apple to the left of a green frog on the beach" --out outputs/apple
+//! cargo run --release -- generate "a red apple to the left of a blue heart on the beach" --out outputs/apple
 //! cargo run --release --example reaggregate -- outputs/apple
 //! ```
 

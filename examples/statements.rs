@@ -9,8 +9,8 @@
 //! moved from one scene to another as its masks say. The held-out prompts of the model card come
 //! with a judge's word on whether the things, their colours and the relation were drawn. Prompts
 //! count as right where all their things were. One thing of each is also replaced by a word that
-//! the checkpoint never saw, which cannot be drawn. The first prompts choose thresholds (70 of 100,
-//! 100 of 200), the others, with other words and seeds, do not. Colours go to the nouns that the
+//! the checkpoint never saw, which cannot be drawn. The first half of the prompts chooses
+//! thresholds. The other half, with other words and seeds, does not. Colours go to the nouns that the
 //! prompt gives them, and to the other thing where the pairs are swapped.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use std::path::Path;
 use attnmap::checkpoint::{Checkpoint, OpenOptions, Source};
 use attnmap::evidence::accuracy::{TIMESTEPS, read_scenes};
 use attnmap::facts::lexicon::{self, Direction, Role};
-use attnmap::facts::{self, APART, Facts};
+use attnmap::facts::{self, APART, Facts, WordFacts};
 use attnmap::heatmap::{Aggregate, THRESHOLD};
 use attnmap::pipeline::{LoadOptions, LookOptions, Options, Pipeline, RecordOptions};
 use attnmap::trace::{Grid, PromptInfo, Trace};
@@ -61,14 +61,18 @@ struct Count {
 
 /// The counts by the statement's name.
 #[derive(Debug, Default)]
-struct Counts(BTreeMap<String, Count>);
+struct Counts {
+    counts: BTreeMap<String, Count>,
+    /// Contrasts of words that were drawn and of words that cannot be, by the part of the prompts.
+    contrasts: BTreeMap<&'static str, [Vec<f32>; 2]>,
+}
 
 impl Counts {
     /// Whether `statement` was `said` of what is right. Each count is a line on stderr, so that a
     /// part of a long measurement counts too.
     fn right(&mut self, statement: &str, said: bool) {
         eprintln!("{statement}\tright\t{said}");
-        let count = self.0.entry(statement.to_owned()).or_default();
+        let count = self.counts.entry(statement.to_owned()).or_default();
         count.right += 1;
         count.false_alarms += usize::from(said);
     }
@@ -76,9 +80,17 @@ impl Counts {
     /// The same of what is wrong.
     fn wrong(&mut self, statement: &str, said: bool) {
         eprintln!("{statement}\twrong\t{said}");
-        let count = self.0.entry(statement.to_owned()).or_default();
+        let count = self.counts.entry(statement.to_owned()).or_default();
         count.wrong += 1;
         count.hits += usize::from(said);
+    }
+
+    /// Neglect of a word that was `drawn` or cannot be.
+    fn neglect(&mut self, part: &'static str, word: &WordFacts, drawn: bool) {
+        let (statement, said) = (format!("probably not drawn, {part}"), word.neglected == Some(true));
+        if drawn { self.right(&statement, said) } else { self.wrong(&statement, said) }
+        let [of_drawn, of_others] = self.contrasts.entry(part).or_default();
+        if drawn { of_drawn.extend(word.contrast) } else { of_others.extend(word.contrast) }
     }
 }
 
@@ -98,12 +110,27 @@ fn main() -> Result<()> {
         }
     }
     println!("| statement | false alarms on what is right | hits on what is wrong |\n| --- | --- | --- |");
-    for (name, count) in &counts.0 {
+    for (name, count) in &counts.counts {
         let share = |part: usize, all: usize| match all {
             0 => "-".to_owned(),
             all => format!("{part} of {all} ({:.1} %)", 100.0 * part as f64 / all as f64),
         };
         println!("| {name} | {} | {} |", share(count.false_alarms, count.right), share(count.hits, count.wrong));
+    }
+    for (part, contrasts) in &mut counts.contrasts {
+        contrasts.iter_mut().for_each(|values| values.sort_by(f32::total_cmp));
+        let at = |values: &[f32], share: f64| values.get((share * values.len() as f64) as usize).copied().unwrap_or(0.0);
+        println!("contrast, {part}: shares of 0, 1, 5, 10, 25, 50, 75, 90 % lie below");
+        for (name, values) in ["drawn", "cannot be drawn"].iter().zip(contrasts.iter()) {
+            let shares = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9];
+            println!("  {name}: {}", shares.map(|share| format!("{:.2}", at(values, share))).join(", "));
+        }
+        let [drawn, others] = contrasts;
+        for bound in [5.0, 5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5] {
+            let below = |values: &[f32]| values.partition_point(|contrast| *contrast < bound);
+            let (alarms, hits) = (below(drawn), below(others));
+            println!("  below {bound}: {alarms} of {} drawn, {hits} of {} that cannot be", drawn.len(), others.len());
+        }
     }
     Ok(())
 }
@@ -194,8 +221,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         lexicon::role(word) == Role::Content && !lexicon::sets_the_scene(word) && known.iter().any(|k| k == word)
     };
     // Those that chose nothing come first.
-    // Those of the small world were split when there were a hundred.
-    let first = if images.len() == 100 { 70 } else { images.len() / 2 };
+    let first = images.len() / 2;
     let unknown = UNKNOWN.map(|names| {
         let new = names.into_iter().filter(|name| !known.iter().any(|known| known == name));
         new.take(10).collect::<Vec<_>>()
@@ -261,10 +287,9 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
 
         let seed = seed + 5000 * set as u64;
         let told = if set == 0 { told } else { facts_of(&self::run(pipeline, prompt, seed)?, None)? };
-        let not_drawn = format!("probably not drawn, {part}");
         for word in told.words.iter().filter(|word| is_thing(&word.word) && image.get("things") != Some(&false.into()))
         {
-            counts.right(&not_drawn, word.neglected == Some(true));
+            counts.neglect(part, word, true);
         }
         let Some(&place) = things.get(index % things.len().max(1)) else { continue };
         let unknown = unknown[set][index % unknown[set].len()];
@@ -272,7 +297,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, known: &[String], counts: &mut Coun
         other[place] = unknown;
         let told = facts_of(&self::run(pipeline, &other.join(" "), seed)?, None)?;
         for word in told.words.iter().filter(|word| word.word == unknown) {
-            counts.wrong(&not_drawn, word.neglected == Some(true));
+            counts.neglect(part, word, false);
         }
     }
     Ok(())

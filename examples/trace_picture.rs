@@ -1,6 +1,6 @@
 //! Where the words of a caption lie in an existing picture, from Rust.
 //!
-//! `cargo run --release --example trace_picture -- PICTURE "a red apple to the left of a green frog
+//! `cargo run --release --example trace_picture -- PICTURE "a red apple to the left of a blue heart
 //! on the beach"`
 
 use std::ops::ControlFlow;

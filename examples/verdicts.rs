@@ -6,8 +6,8 @@
 //! gives. It also prints the rates of error of those in use on each.
 //!
 //! `cargo run --release --example verdicts -- prompts models/default/evaluation.json` gives both
-//! answers on the held-out prompts. Every image is drawn again without each word. The first ones
-//! (70 of 100, 100 of 200) choose what counts as changed, the others do not. A last argument N
+//! answers on the held-out prompts. Every image is drawn again without each word. The first half
+//! chooses what counts as changed, the other half does not. A last argument N
 //! takes every N-th prompt alone.
 
 use std::collections::BTreeMap;
@@ -193,8 +193,7 @@ fn prompts(pipeline: &Pipeline, file: &Path, step: usize) -> Result<()> {
     let wrong = |reason: String| Error::input("evaluation.json", reason);
     let list: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let list = list["images"].as_array().ok_or_else(|| wrong("has no images".into()))?;
-    // Those of the small world were split when there were a hundred.
-    let first = if list.len() == 100 { 70 } else { list.len() / 2 };
+    let first = list.len() / 2;
     let mut found: [BTreeMap<&str, Vec<WordEvidence>>; 2] = Default::default();
     for (index, entry) in list.iter().enumerate().step_by(step.max(1)) {
         let text = entry["prompt"].as_str().ok_or_else(|| wrong("an image has no prompt".into()))?;

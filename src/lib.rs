@@ -26,15 +26,15 @@
 //! // A run with the checkpoint's own defaults, but few steps. Every cross-attention site is recorded.
 //! let mut options = pipeline.default_options();
 //! options.steps = 4;
-//! let prompt = pipeline.prompt("a red apple to the left of a green frog", &options)?;
+//! let prompt = pipeline.prompt("a red apple to the left of a blue heart", &options)?;
 //! let (mut images, _) = pipeline.trace(&prompt, &options, RecordOptions::default(), &mut |_| ControlFlow::Continue(()))?;
 //! let run = images.remove(0);
 //!
 //! // One map per word, on the latent grid.
 //! let words = run.trace.words(Half::Conditional);
 //! let maps = aggregate(&run.trace, &Aggregate::default(), &words)?;
-//! let frog = words.iter().position(|word| word.text == "frog").expect("the prompt has a frog");
-//! assert_eq!(maps.word(frog).len(), 16 * 16);
+//! let heart = words.iter().position(|word| word.text == "heart").expect("the prompt has a heart");
+//! assert_eq!(maps.word(heart).len(), 16 * 16);
 //! # Ok(()) }
 //! ```
 //!

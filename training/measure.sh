@@ -40,8 +40,8 @@ step expectations example expectations -- $scenes/select $scenes/final
 step lora $PYTHON training/train_lora.py --init $model --out examples/lora/stand-left.safetensors
 step word $PYTHON training/train_word.py --init $model --out examples/embedding/granny-smith.safetensors
 step why-select example why_truth -- "$WHY_DATA" --select --seeds 8
-step why example why_truth -- "$WHY_DATA" --cases 20 --seeds 8 --noises 4
-step attribution example attribution -- $scenes/final 20
+step why example why_truth -- "$WHY_DATA" --cases 30 --seeds 8 --noises 8
+step attribution example attribution -- $scenes/final 12
 # README's and the docs' pictures.
 step showcase bash outputs/showcase/make.sh
 echo "$(date +%T) done; answers in $LOGS" >&2

@@ -15,7 +15,7 @@ Everything is f32, and exactly this, so that another implementation can give the
    where the grids are equal) and clamped at 0.
 5. A rule names the sites it uses; its map is the mean over them and their heads. `daam`: all sites in down and up blocks (not mid) with
    a grid finer than 1/8 of the latent grid. `resolution N`: those of them with an N x N grid. `last up block`: those in the last up block.
-   `compete`: the last site of the up blocks; there each text token's map becomes its share of what the caption's text tokens (start, end and
+   `compete`: the last up block; there each text token's map becomes its share of what the caption's text tokens (start, end and
    padding left aside) have together in the cell, to the power 0.8, scaled to keep its maximum; a noun's map is the mean over its tokens.
 6. The map is resized bicubically, as above, from the latent grid to the image's and clamped at 0. Predicted mask: value >= 0.4 x the map's maximum.
    IoU = |predicted and mask| / |predicted or mask| at image resolution. The pointing game asks whether the first maximum lies in the mask.
@@ -70,9 +70,11 @@ def resize(maps: torch.Tensor, size: int) -> torch.Tensor:
 LITTLE = set("a an the and or of to on in at is with left right above below next beside there".split())
 
 
-def compete(maps: torch.Tensor, power: float = 0.8) -> torch.Tensor:
-    """[text tokens, h, w] to each token's share of a cell to a power, with the maximum that it had."""
-    shares = (maps / maps.sum(0).clamp(min=1e-30)) ** power
+def compete(maps: torch.Tensor, power: float = 0.8, unnamed: float = 1.0) -> torch.Tensor:
+    """[text tokens, h, w] to each token's share of a cell to a power, with the maximum that it had. Beside the tokens a cell has a part
+    that goes to none of them: `unnamed` times what the tokens have in a cell on average."""
+    total = maps.sum(0)
+    shares = (maps / (total + unnamed * total.mean()).clamp(min=1e-30)) ** power
     return shares * (maps.amax((1, 2)) / shares.amax((1, 2)).clamp(min=1e-30))[:, None, None]
 
 
@@ -186,7 +188,7 @@ def main() -> None:
                 rules[f"resolution {n}"] = [s for s in sites if sites[s][0] == n]
             rules["last up block"] = [s for s in sites if s.startswith(last_up)]
             maps_of = {rule: torch.cat([sites[s][1] for s in names]).mean(0) for rule, names in rules.items()}
-            maps_of["compete"] = compete(sites[[s for s in sites if s.startswith("up")][-1]][1].mean(0))
+            maps_of["compete"] = compete(maps_of["last up block"])
             for rule, maps in maps_of.items():
                 image_maps = resize(of_nouns(maps, look), side)
                 for k, mask in enumerate(masks):

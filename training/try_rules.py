@@ -3,7 +3,8 @@
     python try_rules.py --model models/default --scenes tests/data/scenes/select tests/data/scenes/report
 
 Scenes, noise and judging are those of measure_attention.py. Every rule works on probabilities [heads, tokens, latent grid] of sites chosen
-by name; `share` turns a cell's values into shares of the caption's text tokens and takes them to the power 0.8, as `compete` does.
+by name; `share` turns a cell's values into shares of the caption's text tokens and takes them to the power 0.8, as `compete` does. In
+each cell there is a part for no word, as large as what the words have in a cell on average, unless a row says otherwise.
 The figure is the mean IoU at 0.4 of a map's maximum. Nothing in `final` is looked at here.
 """
 import argparse
@@ -41,30 +42,33 @@ def rules(cross: dict[str, torch.Tensor], own: dict[str, torch.Tensor], text: li
     fine = [name for name in names if side[name] == grid and not name.startswith("mid")]
     daam = [name for name in names if side[name] * 8 > grid and not name.startswith("mid")]
     with_start = torch.cat([planes(cross[name], [0, *text], grid) for name in last_block]).mean(0)
-    share = maps[last].mean(0) / maps[last].mean(0).sum(0).clamp(min=1e-30)
-    share_before = maps[before].mean(0) / maps[before].mean(0).sum(0).clamp(min=1e-30)
+    share = compete(maps[last].mean(0), 1.0)
+    share_before = compete(maps[before].mean(0), 1.0)
     attention = own[last.replace("attn2", "attn1")]
-    of_content = maps[last].mean(0)[[text.index(k) for k in content]].sum(0).clamp(min=1e-30)
+    block = mean(last_block)
     out = {
-        "the last up block, no competition (`last-up`)": mean(last_block),
+        "share, last up block (`compete`)": compete(block),
+        "share, last site": compete(maps[last].mean(0)),
+        "the last up block, no competition (`last-up`)": block,
         "the last site, no competition": maps[last].mean(0),
-        "share, last site (`compete`)": compete(maps[last].mean(0)),
-        "share among the content words alone, last site": (maps[last].mean(0) / of_content) ** 0.8,
-        "share, last up block (`compete-up` here)": compete(mean(last_block)),
-        "share, all sites on the latent grid": compete(mean(fine)),
-        "share, DAAM's sites": compete(mean(daam)),
-        "share with the start token competing, last up block": compete(with_start)[1:],
-        "share with the start token competing, last site": compete(planes(cross[last], [0, *text], grid).mean(0))[1:],
+        "share with the start token competing and no part for no word, last up block": compete(with_start, unnamed=0.0)[1:],
         "share a head, then the mean, last site": torch.stack([compete(head) for head in maps[last]]).mean(0),
         "share, the best half of the last site's heads on `select`": compete(maps[last][heads].mean(0)),
         "share, the last two sites 1 to 3": ((share_before + 3 * share) / 4) ** 0.8,
+        "share, all sites on the latent grid": compete(mean(fine)),
+        "share, DAAM's sites": compete(mean(daam)),
     }
+    for unnamed in (0.0, 0.5, 2.0):
+        out[f"share with {unnamed} of the mean for no word, last up block"] = compete(block, unnamed=unnamed)
+        of_content = block[[text.index(k) for k in content]].sum(0)
+        out[f"share among the content words and {unnamed} of their mean, last up block"] = (block / (of_content + unnamed * of_content.mean()).clamp(min=1e-30)) ** 0.8
     for power in (0.6, 1.0, 1.2):
-        out[f"share to the power {power}, last site"] = compete(maps[last].mean(0), power)
-    for part in (0.2, 0.35, 0.5):
-        out[f"share, spread by {part} along its site's self-attention"] = spread(share, attention, part) ** 0.8
+        out[f"share to the power {power}, last up block"] = compete(block, power)
+    for part in (0.2, 0.5):
+        out[f"share, spread by {part} along the last site's self-attention"] = spread(compete(block), attention, part)
     for times in (1, 2):
-        out[f"last-up carried {times}x along the last site's self-attention, no competition"] = sharpened(mean(last_block), attention, times)
+        out[f"last-up carried {times}x along the last site's self-attention, no competition"] = sharpened(block, attention, times)
+    out["last-up carried 1x along the last site's self-attention, shared out"] = compete(sharpened(block, attention, 1))
     return out
 
 

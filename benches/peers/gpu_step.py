@@ -35,7 +35,7 @@ best = float("inf")
 for _ in range(3):
     marks = []
     pipeline(
-        "a red apple to the left of a green frog on the beach",
+        "a red apple to the left of a blue heart on the beach",
         num_inference_steps=arguments.steps,
         height=arguments.size,
         width=arguments.size,

@@ -30,7 +30,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 FIXTURES = Path(__file__).resolve().parents[2] / "tests/fixtures"
-PROMPT = "a red apple to the left of a green frog on the beach"
+PROMPT = "a red apple to the left of a blue heart on the beach"
 MODULES = {"plain": "diffusers", "recorder": "attnmap", "DAAM": "daam", "attention-map-diffusers": "attention_map_diffusers"}
 
 

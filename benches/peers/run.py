@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROMPT = "a red apple to the left of a green frog on the beach"
+PROMPT = "a red apple to the left of a blue heart on the beach"
 
 
 def measured(command, env=None):

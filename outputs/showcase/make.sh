@@ -32,24 +32,24 @@ shoot() {
   keep shot.png "$3" "${4:-}"
 }
 
-prompt="a red apple to the left of a green frog on the beach"
+prompt="a red apple to the left of a blue heart on the beach"
 "$attnmap" generate "$prompt" -q >/dev/null
 "$attnmap" explain --words apple -q >/dev/null
 cp outputs/*/counterfactual/*-without-apple-strip.png "$here/features/without-apple.png"
-"$attnmap" generate "a green apple to the left of a green frog on the beach" -q >/dev/null
+"$attnmap" generate "a green apple to the left of a blue heart on the beach" -q >/dev/null
 "$attnmap" compare -q >/dev/null
 shoot "compare.html#pair=9" 1000,640 "$here/features/compare.png"
-"$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 --out gallery -q >/dev/null
+"$attnmap" gallery --prompt "a red apple to the left of a (blue heart:0.6) on the beach" --emphasis --seeds 0..8 --out gallery -q >/dev/null
 shoot "gallery/index.html#word=apple&size=210" 940,620 "$here/features/gallery.png"
 
-"$attnmap" generate "$prompt" --overlay-size 256 --out frog-and-apple -q >/dev/null
-"$attnmap" explain frog-and-apple -q >/dev/null
-cp frog-and-apple/{report.html,words.png,image.png,run.json,evidence.json} "$here/frog-and-apple/"
-shoot "frog-and-apple/report.html" 1280,800 "$here/report.png"
+"$attnmap" generate "$prompt" --overlay-size 256 --out apple-and-heart -q >/dev/null
+"$attnmap" explain apple-and-heart -q >/dev/null
+cp apple-and-heart/{report.html,words.png,image.png,run.json,evidence.json} "$here/apple-and-heart/"
+shoot "apple-and-heart/report.html" 1280,800 "$here/report.png"
 
 "$attnmap" generate "$prompt" --keep-steps --out moving -q >/dev/null
-"$attnmap" animate moving --words frog -q >/dev/null
-"$attnmap" explain moving --words apple,frog --counterfactual -q >/dev/null
+"$attnmap" animate moving --words heart -q >/dev/null
+"$attnmap" explain moving --words apple,heart --counterfactual -q >/dev/null
 "$python" "$here/moving.py" moving "$here/moving.gif"
 
 # The pictures of docs/.
@@ -63,26 +63,26 @@ from PIL.PngImagePlugin import PngInfo
 
 texts = PngInfo()
 texts.add_text("parameters", (
-    "a (red:1.2) apple to the left of a green frog on the beach <lora:style:0.8>\nNegative prompt: blurry\n"
+    "a (red:1.2) apple to the left of a blue heart on the beach <lora:style:0.8>\nNegative prompt: blurry\n"
     "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 7, Size: 128x128, Model hash: 6ce0161689, "
     "Model: v1-5-pruned-emaonly, Clip skip: 2, Version: v1.10.1"
 ))
 Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], pnginfo=texts, optimize=True)
 PY
 "$attnmap" trace "$here/../../examples/pictures/web-ui.png" --out metadata -q >/dev/null
-shoot "metadata/report.html#word=frog" 1000,835 "$here/features/metadata.png"
-"$attnmap" gallery --prompt "a red apple to the left of a (green frog:0.6) on the beach" --emphasis --seeds 0..8 \
-  --expect "frog right of apple" --out expected -q >/dev/null || [ $? = 3 ]
+shoot "metadata/report.html#word=heart" 1000,835 "$here/features/metadata.png"
+"$attnmap" gallery --prompt "a red apple to the left of a (blue heart:0.6) on the beach" --emphasis --seeds 0..8 \
+  --expect "heart right of apple" --out expected -q >/dev/null || [ $? = 3 ]
 shoot "expected/index.html#rows=expected&size=88" 1000,400 "$here/features/expected.png"
 "$attnmap" gallery --prompt "$prompt" --seeds 2..7 --without each --out without -q >/dev/null
 shoot "without/index.html#size=110" 860,1010 "$here/features/without-each.png"
 "$attnmap" trace captioned --out coverage -q >/dev/null
 shoot "coverage/coverage.html" 1000,700 "$here/features/coverage.png" 0,0,1000,640
-"$attnmap" generate "a red apple to the left of a green frog, on the beach, a green frog" --seed 3 --by tag --out tags -q >/dev/null
+"$attnmap" generate "a red apple to the left of a blue heart, on the beach, a blue heart" --seed 3 --by tag --out tags -q >/dev/null
 "$attnmap" explain tags -q >/dev/null
 keep tags/counterfactual/without-dead-tags.png "$here/features/dead-tags.png"
 "$attnmap" generate "$prompt" --out beyond -q >/dev/null
-"$attnmap" attribute beyond --word frog -q >/dev/null
+"$attnmap" attribute beyond --word heart -q >/dev/null
 "$attnmap" components beyond -q >/dev/null
 keep beyond/components.png "$here/features/components.png" "" 1000
 # The part of the page that `attribute` adds.

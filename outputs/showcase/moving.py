@@ -1,8 +1,8 @@
 """Makes `moving.gif` of a run's own pictures: the image forming beside the map of a word, words, and the image without a word.
 
-    attnmap generate "a red apple to the left of a green frog on the beach" --keep-steps --out moving
-    attnmap animate moving --words frog
-    attnmap explain moving --words apple,frog --counterfactual
+    attnmap generate "a red apple to the left of a blue heart on the beach" --keep-steps --out moving
+    attnmap animate moving --words heart
+    attnmap explain moving --words apple,heart --counterfactual
     python outputs/showcase/moving.py moving outputs/showcase/moving.gif
 
 Needs Pillow.
@@ -52,21 +52,21 @@ def main(run, out):
     record = json.loads((run / "run.json").read_text())
     words = [word["text"] for word in record["words"]]
     plain = [word.split("#")[0] for word in words]
-    frog = words.index("frog")
+    heart = words.index("heart")
     image = Image.open(run / "image.png")
-    overlay = {w: Image.open(next((run / "overlays").glob(f"*-{w}.png"))) for w in ("apple", "frog", "on", "a")}
-    moving = Image.open(next((run / "animations").glob("*-frog.apng")))
+    overlay = {w: Image.open(next((run / "overlays").glob(f"*-{w}.png"))) for w in ("apple", "heart", "on", "a")}
+    moving = Image.open(next((run / "animations").glob("*-heart.apng")))
     steps = sorted((run / "steps").glob("*.png"))
     frames = []
     for at in range(0, len(steps), 2):
         moving.seek(at + moving.n_frames - len(steps))
         step = int(steps[at].stem)
-        says = f"the image at step {step} of {len(steps)}", "where the model looks for frog"
-        frames.append((frame(plain, frog, None, Image.open(steps[at]), moving.copy(), says), 160))
-    for word in ("frog", "apple", "on", "a"):
+        says = f"the image at step {step} of {len(steps)}", "where the model looks for heart"
+        frames.append((frame(plain, heart, None, Image.open(steps[at]), moving.copy(), says), 160))
+    for word in ("heart", "apple", "on", "a"):
         says = "the image", f"where the model looked for {word}"
         frames.append((frame(plain, words.index(word), None, image, overlay[word], says), 1100))
-    for word in ("apple", "frog"):
+    for word in ("apple", "heart"):
         without = Image.open(next((run / "counterfactual").glob(f"*-without-{word}.png")))
         says = "the image", f"the same seed without {word}"
         frames.append((frame(plain, None, words.index(word), image, without, says), 1800))

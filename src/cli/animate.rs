@@ -48,8 +48,8 @@ pub struct AnimateArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap animate --words frog
-  attnmap animate last --words \"red apple,frog\" --layers up --scale word --seconds 0.1
+  attnmap animate --words heart
+  attnmap animate last --words \"red apple,heart\" --layers up --scale word --seconds 0.1
 
 One colour scale serves all words and steps; --scale word gives each word its own. With `generate --keep-steps`
 the image behind the map is the estimate of that step.

@@ -77,7 +77,7 @@ Examples:
   attnmap ask --at 40,90
   attnmap ask last --box 0,0,64,128 --json
   attnmap ask last --at 40,90 --cause
-  attnmap ask last --versus apple,frog
+  attnmap ask last --versus apple,heart
 
 --cause cuts each word that could be drawn, as `explain` does, and tells which share of all that changes without
 it lies at the place. A colour follows its noun, which it works through; both come where the higher share of the

@@ -99,7 +99,7 @@ out the same. The result is kept in the run's folder (attribution.json) and show
 and cut.
 
 Examples:
-  attnmap attribute --word frog
+  attnmap attribute --word heart
   attnmap attribute last --at 40,90 --method occlusion
   attnmap attribute last --box 0,0,64,64 --input tokens --json";
 

@@ -45,10 +45,10 @@ pub struct CompareArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap generate \"a red apple to the left of a green frog on the beach\" --seed 1
+  attnmap generate \"a red apple to the left of a blue heart on the beach\" --seed 1
   attnmap compare --open
-  attnmap compare outputs/*frog-on-the-beach-0 last --out seeds.html
-  attnmap compare outputs/*frog-on-the-beach-0 last --aggregate daam --words \"apple,frog\"
+  attnmap compare outputs/*heart-on-the-beach-0 last --out seeds.html
+  attnmap compare outputs/*heart-on-the-beach-0 last --aggregate daam --words \"apple,heart\"
 
 Of more than two runs the page shows all in a strip; any of them can be made the base there. Maps are those that
 each run shows, unless an option chooses others, for all of them; the runs stay as they are.";

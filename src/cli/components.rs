@@ -25,7 +25,7 @@ pub struct ComponentsArgs {
     #[arg(long = "k", short = 'k', value_name = "K", default_value_t = 6)]
     count: usize,
 
-    /// Words whose maps are taken, e.g. "apple,frog" [default: all of the prompt]
+    /// Words whose maps are taken, e.g. "apple,heart" [default: all of the prompt]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
 
@@ -48,7 +48,7 @@ folder (components.png, components.json), and its page shows them with their hea
 Examples:
   attnmap components
   attnmap components last --k 4
-  attnmap components last --k 3 --words \"apple,frog\" --json";
+  attnmap components last --k 3 --words \"apple,heart\" --json";
 
 /// Runs the command.
 pub fn run(args: &ComponentsArgs, terminal: &Terminal) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use super::print;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Maps")]
 pub struct MapArgs {
-    /// Words and phrases to show, e.g. "red apple,frog#2,<start>,probe:shadow" [default: all]
+    /// Words and phrases to show, e.g. "red apple,heart#2,<start>,probe:shadow" [default: all]
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
 

@@ -15,7 +15,7 @@ use super::print;
 /// What is expected of the image.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExpectArgs {
-    /// What the image should show, e.g. "frog left of apple, no fox"
+    /// What the image should show, e.g. "heart left of apple, no fox"
     ///
     /// The exit code is 3 where it does not show it. Expectations have commas between. THING left
     /// of THING (right of, above, below, inside). THING@left (right, top, bottom, centre, top left

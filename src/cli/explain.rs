@@ -28,7 +28,7 @@ use super::sampling::RunArgs;
 
 /// Test whether each word mattered, and whether its map shows where
 #[derive(Debug, Args)]
-#[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,frog#2\" [default: \
+#[command(after_help = HELP, mut_arg("words", |words| words.help("Words to test, e.g. \"apple,heart#2\" [default: \
 all that could be drawn]")))]
 pub struct ExplainArgs {
     /// A run's folder, or a prompt (a run is made of it first, as `generate` does) [default: the
@@ -63,11 +63,11 @@ pub struct ExplainArgs {
     #[arg(long)]
     no_counterfactual: bool,
 
-    /// Generate the same seed with what a word adds scaled: frog=0.5,2, or frog=0..2 (both ends
+    /// Generate the same seed with what a word adds scaled: heart=0.5,2, or heart=0..2 (both ends
     /// included)
     ///
     /// Each weight is one image. A range, 0..2 or 0-2, is five images, or as many as are written
-    /// after a slash: frog=0..2/9.
+    /// after a slash: heart=0..2/9.
     #[arg(long, value_name = "WORD=WEIGHT")]
     weight: Vec<WordWeights>,
 
@@ -132,10 +132,10 @@ after the other stand side by side there; another --cut, --test-steps or choice 
 so.
 
 Examples:
-  attnmap explain \"a red apple to the left of a green frog on the beach\"
-  attnmap explain \"a red apple, a green frog, on the beach, a green frog\" --by tag
+  attnmap explain \"a red apple to the left of a blue heart on the beach\"
+  attnmap explain \"a red apple, a blue heart, on the beach, a blue heart\" --by tag
   attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
-  attnmap explain last --words frog --counterfactual --weight frog=0..2 --sanity";
+  attnmap explain last --words heart --counterfactual --weight heart=0..2 --sanity";
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs, terminal: &Terminal) -> anyhow::Result<()> {

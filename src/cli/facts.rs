@@ -32,7 +32,7 @@ pub struct FactsArgs {
     #[command(flatten)]
     maps: MapArgs,
 
-    /// Which adjective belongs to which noun: red:apple,green:frog [default: an adjective and the
+    /// Which adjective belongs to which noun: red:apple,blue:heart [default: an adjective and the
     /// noun after it]
     #[arg(long, value_name = "PAIRS")]
     bind: Option<String>,
@@ -61,7 +61,7 @@ pub struct FactsArgs {
 const HELP: &str = "\
 Examples:
   attnmap facts last
-  attnmap facts last --expect \"frog right of apple, apple@left, frog@0.5,0.3,0.5,0.5\"
+  attnmap facts last --expect \"heart right of apple, apple@left, heart@0.5,0.3,0.5,0.5\"
 
 Share of attention: how much of all attention goes to the word. Peak: the highest attention to it in one place.
 Centre: of the area where its map reaches 40 % of its top, in pixels. Placed: the first step from which that

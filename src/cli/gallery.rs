@@ -61,10 +61,10 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "WORD=NEW,NEW")]
     replace: Vec<Replacement>,
 
-    /// Also with this word emphasised, e.g. frog=0.5,1.5 or frog=0..2/5 (both ends included); may
+    /// Also with this word emphasised, e.g. heart=0.5,1.5 or heart=0..2/5 (both ends included); may
     /// be given several times
     ///
-    /// It is written (frog:0.5) and read as --emphasis does.
+    /// It is written (heart:0.5) and read as --emphasis does.
     #[arg(long, value_name = "WORD=W,W")]
     weight: Vec<WordWeights>,
 
@@ -186,14 +186,14 @@ fn loras(text: &str) -> Result<Loras, String> {
 const EXAMPLES: &str = "\
 Examples:
   attnmap gallery prompts.txt --seeds 0..8 --out night
-  attnmap gallery --prompt \"a red apple and a frog\" --replace apple=cake,ball --seeds 0..4
+  attnmap gallery --prompt \"a red apple and a heart\" --replace apple=cake,ball --seeds 0..4
   attnmap gallery prompts.csv --seeds 0..64 --shard 3/16 --out /shared/night
   attnmap gallery --prompt \"a red apple\" --guidance 3,5,8 --scheduler ddim,euler-a --seeds 0..2
-  attnmap gallery --prompt \"a red apple and a frog\" --weight frog=0.6,1.4 --seeds 0..4
+  attnmap gallery --prompt \"a red apple and a heart\" --weight heart=0.6,1.4 --seeds 0..4
   attnmap gallery --prompt \"a red apple, on the beach\" --without each --by tag --seeds 0
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
   attnmap gallery --prompt \"a red apple\" --model ./flux --concepts --seeds 0..4
-  attnmap gallery --prompt \"a red apple to the left of a frog\" --expect \"apple left of frog, no fox\"
+  attnmap gallery --prompt \"a red apple to the left of a heart\" --expect \"apple left of heart, no fox\"
   attnmap gallery --index /shared/night
   attnmap gallery night --pack night.zip --sheet night.png
 

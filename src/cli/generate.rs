@@ -125,15 +125,15 @@ pub struct GenerateArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap generate \"a red apple to the left of a green frog on the beach\"
-  attnmap generate \"a green frog and a red apple\" --words \"red apple,frog\" --style contour
+  attnmap generate \"a red apple to the left of a blue heart on the beach\"
+  attnmap generate \"a blue heart and a red apple\" --words \"red apple,heart\" --style contour
   attnmap generate \"a monkey on a bicycle\" --model ./model.safetensors --size 640x512
-  attnmap generate \"a (red:1.4) apple, [a frog]\" --emphasis --seed 3 --images 4
+  attnmap generate \"a (red:1.4) apple, [a heart]\" --emphasis --seed 3 --images 4
   attnmap generate \"a red apple on the beach\" --probe \"shadow,sand\"
   attnmap generate \"a red apple on the beach\" --expect \"apple@left, no fox\"
   attnmap generate \"a red apple on the beach\" --words apple --masks --outline svg
   attnmap generate \"a green apple\" --init photo.png --strength 0.7
-  attnmap generate \"a red frog\" --init photo.png --mask white-where-the-frog-goes.png
+  attnmap generate \"a red heart\" --init photo.png --mask white-where-the-heart-goes.png
   attnmap generate --prompt-file scene.txt --long
   attnmap generate \"a monkey\" --model ./model.safetensors --lora ./style.safetensors:0.8
   attnmap generate \"a <toy-cat>\" --model ./model --embedding './cat.safetensors:<toy-cat>'
@@ -142,7 +142,7 @@ Examples:
   attnmap generate \"a monkey\" --model ./sdxl --original-size 1024x1024 --crop 0,0
   attnmap generate \"a red apple on the beach\" --scheduler heun --steps 12
   attnmap generate \"an apple in the snow\" --negative \"red apple\" --trace-negative
-  attnmap generate \"a red apple and a frog\" --model ./flux --concepts --probe sky
+  attnmap generate \"a red apple and a heart\" --model ./flux --concepts --probe sky
   attnmap generate \"a red apple on the beach\" --self-attention=16,32 --self-memory 512MiB
   attnmap generate \"a red apple on the beach\" --keep-queries=8,16
 
@@ -158,7 +158,7 @@ then restored. Both are as in AUTOMATIC1111's web UI.
 --size is WIDTHxHEIGHT. The same seed gives the same image as diffusers with a CPU generator. A picture to start
 from is resized to --size; without it the picture keeps its shape, at a size near the checkpoint's own.
 
-Ranges: A-B has both ends included (--heads 0-3, --steps-window 1-20, --weight frog=0-2). In A..B the end is left
+Ranges: A-B has both ends included (--heads 0-3, --steps-window 1-20, --weight heart=0-2). In A..B the end is left
 out of lists (--seeds 0..8, --heads 0..4) and included in shares and weights (--steps-window 0.2..0.8).";
 
 /// The grids in the value of `option`; none where it has no value.

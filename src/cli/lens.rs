@@ -70,8 +70,8 @@ pub struct LensArgs {
 
 const HELP: &str = "\
 Examples:
-  attnmap lens \"a red apple to the left of a green frog\"
-  attnmap lens \"a red apple and a green frog\" --every 2 --words apple,frog --steps 10
+  attnmap lens \"a red apple to the left of a blue heart\"
+  attnmap lens \"a red apple and a blue heart\" --every 2 --words apple,heart --steps 10
 
 The states after a layer go through the text encoder's final norm and condition the denoiser as the last ones
 do; the negative prompt stays as it is, and so does the seed. The first picture is that of the token embeddings.

@@ -76,8 +76,8 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap generate \"a red apple to the left of a green frog on the beach\"
-  attnmap view --words frog --style contour
+  attnmap generate \"a red apple to the left of a blue heart on the beach\"
+  attnmap view --words heart --style contour
   attnmap models
 
 The default checkpoint is a small demonstration model with a small world of its own. Give a real

@@ -50,7 +50,7 @@ pub struct SelfAttentionArgs {
 
 const HELP: &str = "\
 Examples:
-  attnmap generate \"a red apple and a green frog\" --out fruit --self-attention
+  attnmap generate \"a red apple and a blue heart\" --out fruit --self-attention
   attnmap self-attention fruit --at 40,90
   attnmap self-attention fruit --box 0,0,64,32 --json
 

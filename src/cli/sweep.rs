@@ -83,10 +83,10 @@ pub struct SweepArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  attnmap sweep \"a red apple to the left of a green frog\" --seeds 0..32
-  attnmap sweep \"a red apple to the left of a green frog\" --expect \"frog right of apple, no fox\"
+  attnmap sweep \"a red apple to the left of a blue heart\" --seeds 0..32
+  attnmap sweep \"a red apple to the left of a blue heart\" --expect \"heart right of apple, no fox\"
   attnmap sweep \"a monkey on a bicycle\" --model ./model.safetensors --lora ./style.safetensors:0.8
-  attnmap sweep \"a red apple and a green frog\" --model ./flux --concepts --seeds 0..8
+  attnmap sweep \"a red apple and a blue heart\" --model ./flux --concepts --seeds 0..8
 
 --queries text needs no other option here. `facts` compares peaks with those of the sweep of the same prompt and
 settings that lies beside a run. The pages of such runs get a link to the sweep.";

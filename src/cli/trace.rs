@@ -102,8 +102,8 @@ pub struct TraceArgs {
 
 const HELP: &str = "\
 Examples:
-  attnmap trace outputs/*frog-on-the-beach-0/image.png --out outputs/its-own-caption
-  attnmap trace outputs/*frog-on-the-beach-0/image.png \"a red apple and a frog\"
+  attnmap trace outputs/*heart-on-the-beach-0/image.png --out outputs/its-own-caption
+  attnmap trace outputs/*heart-on-the-beach-0/image.png \"a red apple and a heart\"
   attnmap trace photo.jpg \"a dog on a sofa\" --model stable-diffusion-v1-5/stable-diffusion-v1-5
   attnmap trace photo.jpg \"a dog on a sofa\" --words dog --masks
   attnmap trace photo.jpg \"a dog on a sofa\" --expect \"dog@left, no cat\"

@@ -94,8 +94,8 @@ why.json): a question goes on when it is asked again, after an interrupt or with
 attention (Stable Diffusion 3, FLUX.1, Z-Image) is refused: its maps do not tell whether a thing was drawn.
 
 Examples:
-  attnmap generate \"a red apple to the left of a green frog on the beach\"
-  attnmap why last --word frog
+  attnmap generate \"a red apple to the left of a blue heart on the beach\"
+  attnmap why last --word heart
   attnmap why last --at 40,64 --budget 24 --json";
 
 /// Runs the command.

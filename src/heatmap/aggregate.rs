@@ -291,7 +291,8 @@ mod tests {
     #[test]
     fn words_share_a_cell_and_keep_their_peak() {
         let tokens = vec![0.9, 0.1, 0.02, 0.3, 0.06, 0.1, 0.02, 0.5];
-        let competition = Competition { power: 1.0, text: vec![0.08, 0.4], takes_part: vec![false, true, true, false] };
+        let takes_part = vec![false, true, true, false];
+        let competition = Competition::new(1.0, &tokens, Grid::new(1, 2), takes_part);
         let maps = Heatmaps {
             grid: Grid::new(1, 2),
             tokens,
@@ -299,15 +300,15 @@ mod tests {
             competition: Some(competition),
             ..Heatmaps::default()
         };
-        // The shares of the second token are 1/4 and 3/4, those of the third 3/4 and 1/4; peaks
-        // stay 0.3 and 0.1.
+        // The text has 0.08 and 0.4, 0.24 on average, so that 0.32 and 0.64 are shared out. The
+        // second token has 1/16 and 15/32 of that, the third 3/16 and 5/32. Peaks stay 0.3 and 0.1.
         let expected: [(&[usize], [f32; 2]); 5] = [
             (&[0], [0.9, 0.1]),
-            (&[1], [0.1, 0.3]),
-            (&[2], [0.1, 0.1 / 3.0]),
+            (&[1], [0.04, 0.3]),
+            (&[2], [0.06, 0.1]),
             (&[3], [0.02, 0.5]),
-            // Together they have all of both cells, and at most 0.4.
-            (&[1, 2], [0.4, 0.4]),
+            // Together they have 1/4 and 5/8, and at most 0.4.
+            (&[1, 2], [0.16, 0.4]),
         ];
         for (tokens, expected) in expected {
             for (found, expected) in maps.map_of_tokens(tokens).iter().zip(expected) {

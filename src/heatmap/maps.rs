@@ -60,8 +60,11 @@ pub struct Heatmaps {
 pub struct Competition {
     /// The exponent.
     pub power: f32,
-    /// `[height, width]`: the attention to all tokens of the text together.
-    pub text: Vec<f32>,
+    /// `[height, width]`: the attention to all tokens of the text together, and in each cell as much
+    /// again as they have in a cell on average. That part goes to no word. Without it a cell that
+    /// hardly looks at the text would be shared out whole, and a prompt's only word would get all of
+    /// every cell.
+    pub total: Vec<f32>,
     /// `[T]`: which tokens are the text's and take part.
     pub takes_part: Vec<bool>,
 }
@@ -69,11 +72,13 @@ pub struct Competition {
 impl Competition {
     /// Of the words of a prompt whose tokens have the maps `tokens` `[T, height, width]` on `grid`.
     pub fn new(power: f32, tokens: &[f32], grid: Grid, takes_part: Vec<bool>) -> Self {
-        let mut text = vec![0.0f32; grid.cells()];
+        let mut total = vec![0.0f32; grid.cells()];
         for (token, _) in tokens.chunks_exact(grid.cells()).zip(&takes_part).filter(|(_, takes_part)| **takes_part) {
-            text.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+            total.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
         }
-        Self { power, text, takes_part }
+        let mean = total.iter().sum::<f32>() / grid.cells().max(1) as f32;
+        total.iter_mut().for_each(|sum| *sum += mean);
+        Self { power, total, takes_part }
     }
 }
 
@@ -138,13 +143,13 @@ impl Heatmaps {
             return goca.map(tokens);
         }
         let mut map = self.attention(tokens);
-        if let Some(Competition { power, text, takes_part }) = &self.competition {
+        if let Some(Competition { power, total, takes_part }) = &self.competition {
             let probe = tokens.first().is_some_and(|&token| token > self.token_count());
             if probe {
-                let total: Vec<f32> = text.iter().zip(&map).map(|(text, own)| text + own).collect();
+                let total: Vec<f32> = total.iter().zip(&map).map(|(total, own)| total + own).collect();
                 share_out(&mut map, &total, *power);
             } else if tokens.iter().any(|&token| takes_part.get(token) == Some(&true)) {
-                share_out(&mut map, text, *power);
+                share_out(&mut map, total, *power);
             }
         }
         map

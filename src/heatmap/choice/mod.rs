@@ -188,7 +188,7 @@ pub const NAMED: &[NamedAggregate] = &[
     },
     NamedAggregate {
         name: "compete",
-        about: "the last site (on large grids the up blocks' nearest to 16 cells, in a transformer the middle \
+        about: "the last up block (on large grids the up blocks' nearest to 16 cells, in a transformer the middle \
         half), each cell shared out among the prompt's words",
         sites: &[SiteFilter::UpNear(16)],
         compete: Some(0.8),

@@ -20,10 +20,10 @@ pub enum SiteFilter {
     Stage(Stage),
     /// In the last up block that has any prompt site; in a transformer its last site.
     LastUp,
-    /// The very last site of the up blocks, or of all where they have none. Where its grid has more
-    /// than twice this many cells on the short side, the up blocks' sites on the grid nearest to
-    /// this many. In a transformer, whose last blocks look at the prompt least, the middle half of
-    /// its depth (0.25 to 0.75).
+    /// The last up block that has any prompt site, or the last site where no up block has. Where
+    /// its last grid has more than twice this many cells on the short side, the up blocks' sites on
+    /// the grid nearest to this many. In a transformer, whose last blocks look at the prompt least,
+    /// the middle half of its depth (0.25 to 0.75).
     UpNear(usize),
     /// On the n-th finest of the different site grids, 0 the finest.
     Level(usize),
@@ -54,19 +54,17 @@ impl SiteFilter {
                 largest(sites.iter().map(|site| site.depth)) == site.depth
             }
             Self::UpNear(_) if site.stage == Stage::Transformer => (0.25..=0.75).contains(&site.depth),
-            Self::LastUp => {
-                // `up_blocks.3` of `up_blocks.3.attentions.0...`
-                let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
-                let up = |site: &&Site| site.stage == Stage::Up;
-                site.stage == Stage::Up && block(site) == sites.iter().filter(up).filter_map(block).max()
-            }
+            Self::LastUp => in_last_up(site, sites),
             Self::UpNear(cells) => {
                 let Some(last) = sites.iter().rfind(|site| site.stage == Stage::Up).or(sites.last()) else {
                     return false;
                 };
                 let short = |site: &Site| site.height.min(site.width);
-                if last.stage != Stage::Up || short(last) <= 2 * cells {
+                if last.stage != Stage::Up {
                     return last.path == site.path;
+                }
+                if short(last) <= 2 * cells {
+                    return in_last_up(site, sites);
                 }
                 let apart = |side: usize| (side as f64 / *cells as f64).ln().abs();
                 let up = sites.iter().filter(|site| site.stage == Stage::Up).map(short);
@@ -86,6 +84,14 @@ impl SiteFilter {
             Self::Resolutions(sizes) => sizes.iter().any(|size| size.matches(site)),
         }
     }
+}
+
+/// Whether `site` lies in the last up block that has any prompt site.
+fn in_last_up(site: &Site, sites: &[Site]) -> bool {
+    // `up_blocks.3` of `up_blocks.3.attentions.0...`
+    let block = |site: &Site| site.path.split('.').nth(1).and_then(|number| number.parse::<usize>().ok());
+    let up = |site: &&Site| site.stage == Stage::Up;
+    site.stage == Stage::Up && block(site) == sites.iter().filter(up).filter_map(block).max()
 }
 
 /// How the weight paths of blocks with streams of their own for text and image begin.

@@ -214,7 +214,8 @@ function sumOf(own, entry, channel) {
   if (own && own.mean && entry.key !== 'p') for (let i = 0; i < map.length; i++) map[i] /= entry.channels.length;
   return map;
 }
-// The attention to all text of a half together.
+// What the words of a half compete for: the attention to all of its text, and in each cell as much
+// again as the text has in a cell on average, which goes to no word.
 const TEXT = tokensOf('text');
 const NEGATIVE_TEXT = NEGATIVE
   ? NEGATIVE.shares.flatMap((_, t) => (isOf(t, NEGATIVE.behind) ? [NEGATIVE_FROM + t] : []))
@@ -223,6 +224,8 @@ function totalOf(negative, channel) {
   const [first, ...rest] = negative ? NEGATIVE_TEXT : TEXT;
   const total = channel(first).slice();
   for (const other of rest) addInto(total, channel(other), 1);
+  const mean = total.reduce((sum, value) => sum + value, 0) / total.length;
+  for (let i = 0; i < total.length; i++) total[i] += mean;
   return total;
 }
 function compete(map, entry, total) {
