@@ -38,9 +38,9 @@ prompt="a red apple to the left of a blue heart on the beach"
 cp outputs/*/counterfactual/*-without-apple-strip.png "$here/features/without-apple.png"
 "$attnmap" generate "a green apple to the left of a blue heart on the beach" -q >/dev/null
 "$attnmap" compare -q >/dev/null
-shoot "compare.html#pair=9" 1000,640 "$here/features/compare.png"
+shoot "outputs/compare.html#pair=9" 1000,640 "$here/features/compare.png"
 "$attnmap" gallery --prompt "a red apple to the left of a (blue heart:0.6) on the beach" --emphasis --seeds 0..8 --out gallery -q >/dev/null
-shoot "gallery/index.html#word=apple&size=210" 940,620 "$here/features/gallery.png"
+shoot "gallery/index.html#word=blue&size=210" 940,620 "$here/features/gallery.png"
 
 "$attnmap" generate "$prompt" --overlay-size 256 --out apple-and-heart -q >/dev/null
 "$attnmap" explain apple-and-heart -q >/dev/null
@@ -72,13 +72,13 @@ PY
 "$attnmap" trace "$here/../../examples/pictures/web-ui.png" --out metadata -q >/dev/null
 shoot "metadata/report.html#word=heart" 1000,835 "$here/features/metadata.png"
 "$attnmap" gallery --prompt "a red apple to the left of a (blue heart:0.6) on the beach" --emphasis --seeds 0..8 \
-  --expect "heart right of apple" --out expected -q >/dev/null || [ $? = 3 ]
+  --expect "heart@0.5,0,0.5,0.5" --out expected -q >/dev/null || [ $? = 3 ]
 shoot "expected/index.html#rows=expected&size=88" 1000,400 "$here/features/expected.png"
 "$attnmap" gallery --prompt "$prompt" --seeds 2..7 --without each --out without -q >/dev/null
 shoot "without/index.html#size=110" 860,1010 "$here/features/without-each.png"
 "$attnmap" trace captioned --out coverage -q >/dev/null
 shoot "coverage/coverage.html" 1000,700 "$here/features/coverage.png" 0,0,1000,640
-"$attnmap" generate "a red apple to the left of a blue heart, on the beach, a blue heart" --seed 3 --by tag --out tags -q >/dev/null
+"$attnmap" generate "a red apple, on the beach, at the beach" --seed 3 --by tag --out tags -q >/dev/null
 "$attnmap" explain tags -q >/dev/null
 keep tags/counterfactual/without-dead-tags.png "$here/features/dead-tags.png"
 "$attnmap" generate "$prompt" --out beyond -q >/dev/null

@@ -1,5 +1,5 @@
-//! `attnmap trace FOLDER`: captioned pictures become a gallery with a table of which words are
-//! found.
+//! `attnmap trace FOLDER`: captioned pictures become a gallery with a table of which words have
+//! a place.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -191,7 +191,7 @@ fn place(image: &Path, pictures: &[Captioned], maps: (&Aggregate, &Display)) -> 
 }
 
 fn table(coverage: &Coverage) -> String {
-    let head = ["word", "captions", "found", "centre (across, down)", "scatter", "area"];
+    let head = ["word", "captions", "has a place", "centre (across, down)", "scatter", "area"];
     let none = || "-".to_owned();
     let row = |word: &Covered| {
         vec![

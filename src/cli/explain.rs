@@ -133,7 +133,7 @@ so.
 
 Examples:
   attnmap explain \"a red apple to the left of a blue heart on the beach\"
-  attnmap explain \"a red apple, a blue heart, on the beach, a blue heart\" --by tag
+  attnmap explain \"a red apple, on the beach, at the beach\" --by tag
   attnmap explain \"a (red:1.4) apple\" --emphasis --steps 20 --size 96x96
   attnmap explain last --words heart --counterfactual --weight heart=0..2 --sanity";
 

@@ -114,7 +114,7 @@ Caption, negative prompt, seed and settings come from the metadata that attnmap,
 ComfyUI or InvokeAI wrote into the picture. What was taken and what was not is said; what is given here comes
 first. The maps depend on the caption and the seed; the rest is recorded in run.json.
 A folder with a .txt file beside each picture (or a list: .txt with a path a line, .csv or .jsonl with file_name
-and text) becomes a gallery with a table: which caption words are found, where, how often. The same command goes
+and text) becomes a gallery with a table: which caption words have a place, where, how often. The same command goes
 on where it was interrupted. --expect judges every picture whose caption has the words; --masks and --outline
 write the files of each.
 The picture is turned upright, resized, encoded, noised to each level and shown to the denoiser once with

@@ -364,6 +364,6 @@ mod tests {
         assert_eq!(both(1e-6, Some(0.73), 0.9, 0.3), (Much, Shows::Yes));
         assert_eq!(both(0.1, Some(0.03), 0.1, 0.0), (ALittle, Shows::No));
         assert_eq!(both(0.1, None, 0.9, 0.95), (Much, Shows::Partly));
-        assert_eq!(both(1e-3, None, (SHOWN + PARTLY) / 2.0, 0.0), (ALittle, Shows::Partly));
+        assert_eq!(both(1e-2, None, (SHOWN + PARTLY) / 2.0, 0.0), (ALittle, Shows::Partly));
     }
 }

@@ -1,4 +1,4 @@
-//! Which words of many captions are found in their pictures: where, and how often.
+//! Which words of many captions are looked for at a place of their pictures: where, and how often.
 
 use super::lexicon::Role;
 use super::record::{Facts, WordFacts};
@@ -28,10 +28,10 @@ pub struct Covered {
     /// In how many of them it is judged: of things, not of adjectives and of words for the whole
     /// scene.
     pub judged: usize,
-    /// In how many it is found: one place at least is looked at for it
-    /// [`NEGLECT`](super::NEGLECT) times as much as the picture on average.
+    /// In how many it has a place: one is looked at for it [`NEGLECT`](super::NEGLECT) times as much
+    /// as the picture on average. Most things that are not there have one too (ACCURACY.md).
     pub found: usize,
-    /// The mean centre of its map where it is found, or where it is not judged; shares of the
+    /// The mean centre of its map where it has a place, or where it is not judged; shares of the
     /// picture's sides.
     pub centre: Option<Point>,
     /// Root mean square distance of the centres from `centre`; absent for less than two.
@@ -40,7 +40,7 @@ pub struct Covered {
     pub area: Option<f32>,
     /// Each of these centres.
     pub centres: Vec<Point>,
-    /// The pictures where it is judged and not found, by the names given.
+    /// The pictures where it is judged and has no place, by the names given.
     pub missing: Vec<String>,
 }
 

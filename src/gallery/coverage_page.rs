@@ -1,4 +1,4 @@
-//! The page of a coverage table: which caption words are found, where, and how often; and the
+//! The page of a coverage table: which caption words are looked for at a place, where, and how often; and the
 //! pictures where one is not.
 
 use super::cell::Cell;
@@ -36,24 +36,24 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
     let missing: String =
         coverage.words.iter().filter(|word| !word.missing.is_empty()).map(|word| lacking(word, cells)).collect();
     let missing = match missing.is_empty() {
-        true => "<p>Every word that is judged was found in each picture of its captions.</p>".to_owned(),
+        true => "<p>Every word that is judged has a place in each picture of its captions.</p>".to_owned(),
         false => missing,
     };
     let pictures = plural(coverage.pictures, "picture");
     let body = format!(
         "<main class=\"page\"><header class=\"masthead\"><p class=\"meta\"><span class=\"mark\">attnmap</span>\
          <span>{pictures} · <a href=\"index.html\">all of them</a></span></p>\
-         <h1>Which caption words are found</h1></header>\n\
+         <h1>Where caption words are looked for</h1></header>\n\
          <section><div class=\"scroller\" tabindex=\"0\" role=\"region\" aria-label=\"Words in numbers\"><table>\
-         <caption>How many captions have a word, in how many of their pictures it is found, and where its map lies; \
+         <caption>How many captions have a word, in how many of their pictures it has a place, and where its map lies; \
          centre and scatter as shares of the picture’s sides, from the top left</caption>\
-         <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">captions</th><th scope=\"col\">found</th>\
+         <thead><tr><th scope=\"col\">Word</th><th scope=\"col\">captions</th><th scope=\"col\">has a place</th>\
          <th scope=\"col\">where</th><th scope=\"col\">centre</th><th scope=\"col\">scatter</th>\
          <th scope=\"col\">area</th></tr></thead><tbody>{rows}</tbody></table></div>\
-         <p class=\"note\">A thing counts as found where one place at least is looked at for it {limit} times as \
-         much as \
-         the picture on average. That rule may err. Adjectives and words for the whole scene are not judged. \
-         Attention shows where the model looked, not why.</p></section>\n\
+         <p class=\"note\">A thing has a place where it is looked for {limit} times as much as in the picture on \
+         average. That says where the model looked for it, and not that it is there: most things that are not \
+         there have a place too. <code>--expect \"THING\"</code> tells that better. Adjectives and words for the \
+         whole scene are not judged.</p></section>\n\
          <section><h2>Where a word may be missing</h2>{missing}</section>\n\
          <footer class=\"note\">attnmap {version}</footer></main>\n",
         limit = crate::facts::NEGLECT,
@@ -87,7 +87,7 @@ fn row(word: &Covered) -> String {
     )
 }
 
-/// The pictures where `word` is not found.
+/// The pictures where `word` has no place.
 fn lacking(word: &Covered, cells: &BTreeMap<String, Cell>) -> String {
     let picture = |name: &String| {
         let place = format!("{CELLS}/{}", utf8_percent_encode(name, PLAIN));

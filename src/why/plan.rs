@@ -48,7 +48,7 @@ impl Task {
 
 /// What the words may cost, with the seeds without LoRAs among them. The run made again, fresh
 /// noise, the check in pixels and three mirrorings come first. Half of the rest is for the steps,
-/// unless any noise puts the thing there, so that no step has to be found.
+/// unless most noises put the thing there, so that no step has to be found.
 fn room_for_words(findings: &Findings, limits: &CauseThresholds) -> usize {
     let rest = findings.budget.saturating_sub(1 + noise::SEEDS + 1 + 3);
     if settled_before(findings, limits) { rest } else { rest / 2 }
@@ -117,11 +117,11 @@ fn hardest(findings: &Findings, limits: &CauseThresholds) -> Option<usize> {
 /// An edit whose shift lies so many standard errors from the bound is told.
 const SURE: f64 = 3.0;
 
-/// Whether the thing stays with fresh noise from the beginning.
+/// Whether the thing stays with most fresh noises from the beginning.
 pub fn settled_before(findings: &Findings, limits: &CauseThresholds) -> bool {
     let Some(place) = findings.seeds.first().and_then(|own| own.spot.place()) else { return false };
     let others: Vec<_> = findings.seeds.iter().skip(1).map(|spot| spot.spot).collect();
-    is_settled(time::stays(&others, place, limits.near))
+    time::stays(&others, place, limits.near) > 0.5
 }
 
 /// The strongest edit and what it does.

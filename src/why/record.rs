@@ -115,7 +115,7 @@ pub struct Answer {
     /// otherwise: the sentence then says *may*.
     #[serde(default)]
     pub near_bound: bool,
-    /// After how many steps the thing stays whatever the noise; 0 where any noise puts it there;
+    /// After how many steps the thing stays whatever the noise; 0 where most noises put it there;
     /// absent where that was not found.
     pub settled_at: Option<usize>,
     /// Steps of the run.

@@ -135,7 +135,7 @@ fn sentence(
     let figures = [Some(words), Some(noise), habit].into_iter().flatten().collect::<Vec<_>>().join(", ");
     let when = match settled {
         None => "the step at which it was settled was not found within the budget".to_owned(),
-        Some(0) => "any noise puts it there, so that it was settled before the first step".to_owned(),
+        Some(0) => "most noises put it there, so that it was settled before the first step".to_owned(),
         Some(step) if step == findings.steps => "it was not settled before the last step".to_owned(),
         Some(step) => format!("it was settled after {step} of {} steps", findings.steps),
     };

