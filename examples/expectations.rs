@@ -57,7 +57,9 @@ fn main() -> Result<()> {
         let mut found = Found::default();
         for (index, scene) in read_scenes(Path::new(&folder))?.iter().enumerate() {
             let places = found.places(&pipeline, index, &scene.image, &scene.caption, &scene.objects);
-            places.and_then(|()| found.presence(&pipeline, index, (&scene.image, &scene.caption), &scene.objects, &known))?;
+            places.and_then(|()| {
+                found.presence(&pipeline, index, (&scene.image, &scene.caption), &scene.objects, &known)
+            })?;
         }
         println!("{folder}\n| expectation | not met, of what is so | met, of what is not |\n| --- | --- | --- |");
         let share =

@@ -10,8 +10,8 @@
 //! with a judge's word on whether the things, their colours and the relation were drawn. Prompts
 //! count as right where all their things were. One thing of each is also replaced by a word that
 //! the checkpoint never saw, which cannot be drawn. The first half of the prompts chooses
-//! thresholds. The other half, with other words and seeds, does not. Colours go to the nouns that the
-//! prompt gives them, and to the other thing where the pairs are swapped.
+//! thresholds. The other half, with other words and seeds, does not. Colours go to the nouns that
+//! the prompt gives them, and to the other thing where the pairs are swapped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -88,7 +88,11 @@ impl Counts {
     /// Neglect of a word that was `drawn` or cannot be.
     fn neglect(&mut self, part: &'static str, word: &WordFacts, drawn: bool) {
         let (statement, said) = (format!("probably not drawn, {part}"), word.neglected == Some(true));
-        if drawn { self.right(&statement, said) } else { self.wrong(&statement, said) }
+        if drawn {
+            self.right(&statement, said)
+        } else {
+            self.wrong(&statement, said)
+        }
         let [of_drawn, of_others] = self.contrasts.entry(part).or_default();
         if drawn { of_drawn.extend(word.contrast) } else { of_others.extend(word.contrast) }
     }
@@ -119,7 +123,9 @@ fn main() -> Result<()> {
     }
     for (part, contrasts) in &mut counts.contrasts {
         contrasts.iter_mut().for_each(|values| values.sort_by(f32::total_cmp));
-        let at = |values: &[f32], share: f64| values.get((share * values.len() as f64) as usize).copied().unwrap_or(0.0);
+        let at = |values: &[f32], share: f64| {
+            values.get((share * values.len() as f64) as usize).copied().unwrap_or_default()
+        };
         println!("contrast, {part}: shares of 0, 1, 5, 10, 25, 50, 75, 90 % lie below");
         for (name, values) in ["drawn", "cannot be drawn"].iter().zip(contrasts.iter()) {
             let shares = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9];

@@ -74,9 +74,8 @@ struct Case {
 }
 
 /// Things that the checkpoint draws, of every kind. Those in [`PAINTED`] have colours.
-const THINGS: [&str; 13] = [
-    "apple", "cat", "balloon", "owl", "car", "frog", "heart", "castle", "star", "banana", "teapot", "rocket", "clock",
-];
+const THINGS: [&str; 13] =
+    ["apple", "cat", "balloon", "owl", "car", "frog", "heart", "castle", "star", "banana", "teapot", "rocket", "clock"];
 
 const PAINTED: [&str; 6] = ["apple", "balloon", "car", "heart", "star", "teapot"];
 

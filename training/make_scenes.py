@@ -29,6 +29,8 @@ def main() -> None:
     for name, (count, seed, new_pairs) in SETS.items():
         folder = Path(a.out) / name
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob("[0-9]*.png"):  # of another world
+            earlier.unlink()
         rng = random.Random(f"attnmap accuracy scenes {seed}")
         entries = []
         while len(entries) < count:

@@ -28,8 +28,8 @@ pub struct Covered {
     /// In how many of them it is judged: of things, not of adjectives and of words for the whole
     /// scene.
     pub judged: usize,
-    /// In how many it has a place: one is looked at for it [`NEGLECT`](super::NEGLECT) times as much
-    /// as the picture on average. Most things that are not there have one too (ACCURACY.md).
+    /// In how many it has a place: one is looked at for it [`NEGLECT`](super::NEGLECT) times as
+    /// much as the picture on average. Most things that are not there have one too (ACCURACY.md).
     pub found: usize,
     /// The mean centre of its map where it has a place, or where it is not judged; shares of the
     /// picture's sides.

@@ -1,10 +1,10 @@
-//! The page of a coverage table: which caption words are looked for at a place, where, and how often; and the
-//! pictures where one is not.
+//! The page of a coverage table: which caption words are looked for at a place, where, and how
+//! often; and the pictures where one is not.
 
 use super::cell::Cell;
 use super::cell_files::THUMB;
 use super::folder::CELLS;
-use crate::argument::OUT;
+use crate::argument::{EXPECT, OUT};
 use crate::facts::lexicon::Role;
 use crate::facts::{Coverage, Covered};
 use crate::report::sweep_document;
@@ -52,8 +52,8 @@ fn page(coverage: &Coverage, cells: &BTreeMap<String, Cell>) -> String {
          <th scope=\"col\">area</th></tr></thead><tbody>{rows}</tbody></table></div>\
          <p class=\"note\">A thing has a place where it is looked for {limit} times as much as in the picture on \
          average. That says where the model looked for it, and not that it is there: most things that are not \
-         there have a place too. <code>--expect \"THING\"</code> tells that better. Adjectives and words for the \
-         whole scene are not judged.</p></section>\n\
+         there have a place too. An expectation of the thing ({EXPECT:#}) tells that better. Adjectives and words \
+         for the whole scene are not judged.</p></section>\n\
          <section><h2>Where a word may be missing</h2>{missing}</section>\n\
          <footer class=\"note\">attnmap {version}</footer></main>\n",
         limit = crate::facts::NEGLECT,

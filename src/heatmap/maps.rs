@@ -60,10 +60,10 @@ pub struct Heatmaps {
 pub struct Competition {
     /// The exponent.
     pub power: f32,
-    /// `[height, width]`: the attention to all tokens of the text together, and in each cell as much
-    /// again as they have in a cell on average. That part goes to no word. Without it a cell that
-    /// hardly looks at the text would be shared out whole, and a prompt's only word would get all of
-    /// every cell.
+    /// `[height, width]`: the attention to all tokens of the text together, and in each cell as
+    /// much again as they have in a cell on average. That part goes to no word. Without it a cell
+    /// that hardly looks at the text would be shared out whole. A prompt's only word would get all
+    /// of every cell.
     pub total: Vec<f32>,
     /// `[T]`: which tokens are the text's and take part.
     pub takes_part: Vec<bool>,

@@ -18,8 +18,9 @@ use crate::trace::{Grid, Unobserved};
 /// were chosen.
 const LEVELS: [usize; 4] = [400, 300, 200, 100];
 
-/// The same on finer latents, whose noise hides less at a timestep. (Li et al., 2023, found captions
-/// told apart best near 500 on Stable Diffusion.) These were measured on no released weights.
+/// The same on finer latents, whose noise hides less at a timestep. (Li et al., 2023, found
+/// captions told apart best near 500 on Stable Diffusion.) These were measured on no released
+/// weights.
 const LEVELS_FINE: [usize; 4] = [700, 600, 500, 400];
 
 /// The longest short side of a latent, in cells, that [`LEVELS`] are for.
@@ -65,11 +66,11 @@ impl Pipeline {
             let ratios = self.error_ratios(&latent, &context, prompts.len())?;
             let (.., height, width) = latent.dims4()?;
             let grid = Grid::new(height, width);
-            found.extend(
-                some.iter()
-                    .zip(ratios)
-                    .map(|(thing, ratios)| Sighting { thing: thing.clone(), gain: gain(highest_window(&ratios, grid)) }),
-            );
+            let sighting = |(thing, ratios): (&String, Vec<f64>)| Sighting {
+                thing: thing.clone(),
+                gain: gain(highest_window(&ratios, grid)),
+            };
+            found.extend(some.iter().zip(ratios).map(sighting));
         }
         Ok(found)
     }

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-// `cargo run --release --example why_truth -- DATA --select --seeds 8` finds the first: the middle of
-// the widest gap between what moves a thing and what does not. Its cases are in no figure of
+// `cargo run --release --example why_truth -- DATA --select --seeds 8` finds the first: the middle
+// of the widest gap between what moves a thing and what does not. Its cases are in no figure of
 // ACCURACY.md. The others were set by hand.
 
 /// From this shift of the mean place on, an edit of the prompt moves the thing, as a share of the
 /// image's sides.
 pub const SHIFT: f64 = 0.15;
 
-/// From this scatter over the seeds on, the noise moves the thing, likewise. It is [`NEAR`]: a thing
-/// that mostly lies nearer to its mean place has stayed there.
+/// From this scatter over the seeds on, the noise moves the thing, likewise. It is [`NEAR`]: a
+/// thing that mostly lies nearer to its mean place has stayed there.
 pub const SCATTER: f64 = NEAR;
 
 /// A thing within this distance of where it lay has stayed, likewise.

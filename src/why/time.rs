@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Fresh noises per step.
 pub const NOISES: usize = 4;
 
-/// Share of [`NOISES`] in which the thing must stay. Its share rises over the steps, and is steepest
-/// at one half, so that few noises tell the step best there.
+/// Share of [`NOISES`] in which the thing must stay. That share rises over the steps. It is
+/// steepest at one half, so that few noises tell the step best there.
 const STAYS: f64 = 0.5;
 
 /// The run gone on from its estimate before a step, with fresh noise.

@@ -1,4 +1,5 @@
-//! `attnmap trace FOLDER`: captioned pictures as a gallery with a table of which words have a place.
+//! `attnmap trace FOLDER`: captioned pictures as a gallery with a table of which words have a
+//! place.
 
 use std::fs;
 use std::path::Path;

@@ -421,9 +421,9 @@ fn a_folder_of_the_users_own_is_measured() {
     let (scenes, mine) =
         (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scenes/final"), folder.path().join("mine"));
     std::fs::create_dir(&mine).unwrap();
-    std::fs::copy(scenes.join("00.png"), mine.join("one.png")).unwrap();
-    std::fs::copy(scenes.join("00-frog.png"), mine.join("one-frog.png")).unwrap();
-    std::fs::write(mine.join("one.txt"), "a frog on the grass\n").unwrap();
+    std::fs::copy(scenes.join("03.png"), mine.join("one.png")).unwrap();
+    std::fs::copy(scenes.join("03-star.png"), mine.join("one-star.png")).unwrap();
+    std::fs::write(mine.join("one.txt"), "a purple star in the desert\n").unwrap();
     // Named from where the user stands, which is not where the binary was built.
     let found = json(folder.path(), &["eval", "mine", "--json"]);
     assert_eq!((&found["scenes"]["objects"], &found["default"]), (&Value::from(1), &Value::from("compete")));

@@ -81,9 +81,9 @@ fn every_command_of_the_examples_works_as_it_stands() {
     );
     assert_eq!(record("look")["kind"], "trace");
 
-    // What the pictures in the text say: a green apple where the word's map lies, and none that is red
-    // where red was to be avoided. The apple stays where black was, and the heart's half is another
-    // picture.
+    // What the pictures in the text say: a green apple where the word's map lies, and none that is
+    // red where red was to be avoided. The apple stays where black was, and the heart's half is
+    // another picture.
     let image = |run: &str| image::open(folder.path().join("outputs").join(run).join("image.png")).unwrap().to_rgb8();
     let colour_at = |run: &str, word: usize| {
         let centre = &words(run)[word]["centroid"];

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-const RUN: &str = "outputs/a-red-apple-to-the-left-of-a-green-frog-on-the-beach-0";
+const RUN: &str = "outputs/a-red-apple-to-the-left-of-a-blue-heart-on-the-beach-0";
 
-const FIRST: &str = "attnmap generate \"a red apple to the left of a green frog on the beach\"";
+const FIRST: &str = "attnmap generate \"a red apple to the left of a blue heart on the beach\"";
 
 /// What a reader must have of their own: a checkpoint, or a shell's folder. Such lines need only be
 /// understood.
@@ -74,7 +74,7 @@ fn every_example_of_the_help_works_after_the_first_command() {
     assert!(first.status.success(), "{}", text(&first.stderr));
     let commands = commands();
     assert!(commands.len() > 12, "{commands:?}");
-    for (name, blue) in [("photo.png", 90), ("photo.jpg", 90), ("white-where-the-frog-goes.png", 255)] {
+    for (name, blue) in [("photo.png", 90), ("photo.jpg", 90), ("white-where-the-heart-goes.png", 255)] {
         let picture = image::RgbImage::from_fn(96, 96, |x, _| image::Rgb([160 + x as u8, blue, blue]));
         picture.save(at.join(name)).unwrap();
     }
