@@ -78,7 +78,7 @@ shoot "expected/index.html#rows=expected&size=88" 1000,400 "$here/features/expec
 shoot "without/index.html#size=110" 860,1010 "$here/features/without-each.png"
 "$attnmap" trace captioned --out coverage -q >/dev/null
 shoot "coverage/coverage.html" 1000,700 "$here/features/coverage.png" 0,0,1000,640
-"$attnmap" generate "a red apple, on the beach, at the beach" --seed 3 --by tag --out tags -q >/dev/null
+"$attnmap" generate "a red apple to the left of a blue heart, on the beach, at the beach" --seed 3 --by tag --out tags -q >/dev/null
 "$attnmap" explain tags -q >/dev/null
 keep tags/counterfactual/without-dead-tags.png "$here/features/dead-tags.png"
 "$attnmap" generate "$prompt" --out beyond -q >/dev/null
