@@ -193,7 +193,7 @@ Examples:
   attnmap gallery --prompt \"a red apple, on the beach\" --without each --by tag --seeds 0
   attnmap gallery --prompt \"a monkey\" --model ./model --lora none --lora style.safetensors:0.5
   attnmap gallery --prompt \"a red apple\" --model ./flux --concepts --seeds 0..4
-  attnmap gallery --prompt \"a red apple to the left of a heart\" --expect \"apple left of heart, no fox\"
+  attnmap gallery --prompt \"an apple to the left of a heart\" --expect \"apple left of heart, no fox\"
   attnmap gallery --index /shared/night
   attnmap gallery night --pack night.zip --sheet night.png
 
