@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-PROMPTS = ("a red apple to the left of a green frog on the beach", "a green apple to the left of a green frog on the beach")
+PROMPTS = ("a red apple to the left of a blue heart on the beach", "a green apple to the left of a blue heart on the beach")
 WIDTH, HEIGHT = 1280, 812
 CONTROL, ENTER = "\ue009", "\ue007"
 #: The run is whole, and the comparison is drawn.
@@ -96,7 +96,7 @@ def main(program: str, file: str) -> None:
                 browser.wait(MADE, made)
             browser.wait(COMPARED)
             # The word that is looked at in both.
-            browser.run("[...document.querySelectorAll('.words .word')].find((w) => w.dataset.word.startsWith('frog')).click()")
+            browser.run("[...document.querySelectorAll('.words .word')].find((w) => w.dataset.word.startsWith('heart')).click()")
             browser.run("document.activeElement.blur(); scrollTo(0, 0)")
             time.sleep(1)
             browser.screenshot(file)
