@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from keep import keep
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-ATTNMAP = os.path.abspath(os.environ.get("ATTNMAP", "attnmap")) if "/" in os.environ.get("ATTNMAP", "") else "attnmap"
+FEATURES = HERE / "features"
+ATTNMAP = os.path.abspath(shutil.which(os.environ.get("ATTNMAP", "attnmap")) or "attnmap")
 CHROMIUM = os.environ.get("CHROMIUM", "chromium")
 # A picture's run, and the word whose map stands beside the image.
 PAIRS = {
@@ -30,14 +32,6 @@ PAIRS = {
 }
 
 
-def keep(picture: Image.Image, name: str, widest: int = 1100) -> None:
-    """At most so wide, in 256 colours."""
-    picture = picture.convert("RGB")
-    if picture.width > widest:
-        picture = picture.resize((widest, picture.height * widest // picture.width), Image.Resampling.LANCZOS)
-    picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(HERE / "features" / name, optimize=True)
-
-
 def beside(files: list[Path], name: str, side: int) -> None:
     """Pictures of one height, 8 pixels apart on white."""
     pictures = [Image.open(file).convert("RGB") for file in files]
@@ -47,7 +41,7 @@ def beside(files: list[Path], name: str, side: int) -> None:
     for picture in pictures:
         sheet.paste(picture, (left, 0))
         left += picture.width + 8
-    keep(sheet, name)
+    keep(sheet, FEATURES / name)
 
 
 def overlay(run: str, word: str) -> Path:
@@ -67,13 +61,13 @@ def main() -> None:
             beside([Path("outputs", run, "image.png"), overlay(run, word)], f"{name}.png", 224)
         beside([Path("outputs/fruit/image.png"), overlay("fruit", "probe-penguin"), overlay("fruit", "probe-sunflower")], "asked.png", 256)
         beside([Path("outputs/fruit/image.png"), Path("outputs/regions/regions/00-heart.png"), Path("outputs/replaced/image.png")], "regions.png", 256)
-        keep(Image.open("outputs/fruit/versus/apple-heart.png"), "versus.png", 720)
-        keep(Image.open("outputs/why/why/penguin-words.png"), "why.png")
+        keep(Image.open("outputs/fruit/versus/apple-heart.png"), FEATURES / "versus.png", widest=720)
+        keep(Image.open("outputs/why/why/penguin-words.png"), FEATURES / "why.png", widest=1100)
         subprocess.run(
             [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={folder}/browser",
              "--virtual-time-budget=5000", "--window-size=1000,660", "--screenshot=shot.png", f"file://{folder}/outputs/lora.html"],
             check=True, stderr=subprocess.DEVNULL)  # fmt: skip
-        keep(Image.open("shot.png"), "lora.png")
+        keep(Image.open("shot.png"), FEATURES / "lora.png")
 
 
 if __name__ == "__main__":

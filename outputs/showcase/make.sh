@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what this folder holds of the default checkpoint, but for the pictures of examples/README.md that are made of single maps.
+# Makes what this folder holds of the default checkpoint, but for the pictures of examples/README.md, which examples.py makes.
 # ATTNMAP, PYTHON (with Pillow) and CHROMIUM name the programs. Look at every picture before it is committed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -8,21 +8,7 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cd "$place"
 
-# keep PICTURE OUT [LEFT,TOP,RIGHT,BOTTOM [WIDTH]]: a part of a picture, at most so wide, in 256 colours.
-keep() {
-  "$python" - "$@" <<'PY'
-import sys
-from PIL import Image
-
-picture = Image.open(sys.argv[1]).convert("RGB")
-if len(sys.argv) > 3 and sys.argv[3]:
-    picture = picture.crop(tuple(map(int, sys.argv[3].split(","))))
-if len(sys.argv) > 4 and picture.width > int(sys.argv[4]):
-    picture = picture.resize((int(sys.argv[4]), picture.height * int(sys.argv[4]) // picture.width), Image.Resampling.LANCZOS)
-palette = picture.quantize(256)
-picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(sys.argv[2], optimize=True)
-PY
-}
+keep() { "$python" "$here/keep.py" "$@"; }
 
 # shoot PAGE SIZE OUT [LEFT,TOP,RIGHT,BOTTOM]: a screenshot, or a part of it.
 shoot() {
