@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         let rows = drawn.iter().map(cut).collect::<Result<Vec<_>>>()?;
         let whole = Row::whole(&prompt);
         let cuts = changes(&pipeline, &options, &whole, &rows, &calls, 8, &mut || ControlFlow::Continue(()))?;
-        let inputs = [Input::States, Input::Tokens].map(|input| Inputs::new(&pipeline, &prompt, input));
+        let inputs = [Input::States, Input::Tokens].map(|input| Inputs::new(&pipeline, &prompt, input, &options));
         let mut right: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for object in &scene.objects {
             let Some(own) = info.words.iter().position(|word| object.range == (word.start..word.end)) else { continue };

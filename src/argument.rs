@@ -76,6 +76,7 @@ arguments! {
     BOX = "box": "A rectangle of the image.";
     BUDGET = "budget": "How many runs an experiment may take.";
     BY = "by": "What is selected: words or tags.";
+    CLIP_SKIP = "clip_skip": "Last layers of CLIP that are left out.";
     COLORMAP = "colormap": "The colours of a map.";
     CONCEPTS = "concepts": "Concepts whose maps are kept.";
     CONFIG = "config": "Configs for a checkpoint that is one file.";

@@ -3,8 +3,9 @@
     python tests/fixtures/make_full_size.py sd15 DIR --f32
     cargo build --release
     python benches/peers/run.py DIR --steps 4 --rounds 3
+    python benches/peers/run.py DIR --steps 3 --rounds 5 --base OTHER/attnmap    # two builds of attnmap alone
 
-Needs benches/peers/requirements.txt and DAAM 0.2.0. Prints, for each measure, the median of every contestant with its
+Needs benches/peers/requirements.txt and DAAM 0.2.0, but for two builds alone. Prints, for each measure, the median of every contestant with its
 spread (lowest to highest) and the ratio of the medians to diffusers + DAAM. Processor seconds are there because they say
 more than wall seconds on a machine that others use as well.
 """
@@ -35,10 +36,10 @@ def measured(command, env=None):
     return dict(wall=wall, cpu=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss / 1024), out
 
 
-def attnmap(arguments, *flags, plain=False):
+def attnmap(arguments, *flags, plain=False, program=None):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [arguments.attnmap, "generate", PROMPT, "--model", arguments.model, "--steps", str(arguments.steps),
+        command = [program or arguments.attnmap, "generate", PROMPT, "--model", arguments.model, "--steps", str(arguments.steps),
                    "--size", f"{arguments.size}x{arguments.size}", "--seed", "1", "--threads", str(arguments.threads),
                    "--quiet", "--out", str(out), *flags]
         env = dict(os.environ, ATTNMAP_PLAIN="1" if plain else "")
@@ -73,9 +74,13 @@ def main():
     parser.add_argument("--plain", action="store_true", help="also attnmap without its kernels")
     parser.add_argument("--bf16", action="store_true", help="also both in bf16")
     parser.add_argument("--no-daam", action="store_true", help="diffusers alone as the yardstick")
+    parser.add_argument("--base", metavar="PROGRAM", help="another build of attnmap, as the yardstick and without diffusers")
     arguments = parser.parse_args()
     contestants = {"attnmap": lambda: attnmap(arguments), "diffusers": lambda: diffusers(arguments)}
-    if not arguments.no_daam:
+    if arguments.base:
+        del contestants["diffusers"]
+        contestants["base"] = lambda: attnmap(arguments, program=arguments.base)
+    elif not arguments.no_daam:
         contestants["diffusers + DAAM"] = lambda: diffusers(arguments, "--daam")
     if arguments.plain:
         contestants["attnmap, plain"] = lambda: attnmap(arguments, plain=True)
@@ -87,13 +92,14 @@ def main():
         for name, run in contestants.items():
             results[name].append(run())
             print(f"round {round + 1} {name}: {results[name][-1]}", file=sys.stderr, flush=True)
-    yardstick = "diffusers" if arguments.no_daam else "diffusers + DAAM"
+    yardstick = "base" if arguments.base else "diffusers" if arguments.no_daam else "diffusers + DAAM"
+    of_decode = "base" if arguments.base else "diffusers"
     print(f"\n{arguments.steps} steps, {arguments.size}x{arguments.size}, {arguments.threads} threads, "
           f"{arguments.rounds} rounds; median (lowest to highest), ratio to {yardstick}\n")
     print("| measure | " + " | ".join(contestants) + " |\n|" + " --- |" * (len(contestants) + 1))
     units = dict(wall="whole run, s", cpu="processor, s", step="a step, s", decode="VAE decode, s", memory="peak memory, MiB")
     for key, label in units.items():
-        base = [r[key] for r in results[yardstick if key != "decode" else "diffusers"] if r.get(key)]
+        base = [r[key] for r in results[yardstick if key != "decode" else of_decode] if r.get(key)]
         cells = []
         for name in contestants:
             values = [r[key] for r in results[name] if r.get(key)]

@@ -32,6 +32,9 @@ shoot "gallery/index.html#word=blue&size=210" 940,620 "$here/features/gallery.pn
 "$attnmap" explain apple-and-heart -q >/dev/null
 cp apple-and-heart/{report.html,words.png,image.png,run.json,evidence.json} "$here/apple-and-heart/"
 shoot "apple-and-heart/report.html" 1280,800 "$here/report.png"
+shoot "apple-and-heart/report.html#w=heart&box=6,40,46,44" 1000,900 "$here/features/cause.png" 0,118,1000,600
+"$attnmap" generate "$prompt" --seed 3 --keep-queries --out score -q >/dev/null
+shoot "score/report.html#word=apple&at=8:3" 448,6000 "$here/features/score.png" 0,2338,448,2766
 
 "$attnmap" generate "$prompt" --keep-steps --out moving -q >/dev/null
 "$attnmap" animate moving --words heart -q >/dev/null

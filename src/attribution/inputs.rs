@@ -45,12 +45,13 @@ pub struct Inputs {
 const AROUND: [&str; 5] = ["<start>", "<end>", "<padding>", "<other>", "<pooled>"];
 
 impl Inputs {
-    /// The input of `prompt`, which is a run's own, as [`Pipeline::prompt`] gives it.
+    /// The input of `prompt`, which is that of a run with `options`, as [`Pipeline::prompt`] gives
+    /// it.
     ///
     /// # Errors
     /// Those of the text encoders.
-    pub fn new(pipeline: &Pipeline, prompt: &Prompt, kind: Input) -> Result<Self> {
-        Self::of_words(pipeline, prompt, &PromptInfo::from(prompt).words, kind)
+    pub fn new(pipeline: &Pipeline, prompt: &Prompt, kind: Input, options: &Options) -> Result<Self> {
+        Self::of_words(pipeline, prompt, &PromptInfo::from(prompt).words, kind, options)
     }
 
     /// As [`new`](Self::new), with these `words` in the place of the prompt's single ones. A run by
@@ -58,7 +59,13 @@ impl Inputs {
     ///
     /// # Errors
     /// Those of the text encoders.
-    pub fn of_words(pipeline: &Pipeline, prompt: &Prompt, words: &[WordInfo], kind: Input) -> Result<Self> {
+    pub fn of_words(
+        pipeline: &Pipeline,
+        prompt: &Prompt,
+        words: &[WordInfo],
+        kind: Input,
+        options: &Options,
+    ) -> Result<Self> {
         if pipeline.family().flows() {
             return Err(Error::Unsupported {
                 what: "attributing places to words with a checkpoint of flow matching".into(),
@@ -72,7 +79,7 @@ impl Inputs {
         let both = [prompt, &empty];
         let (tensors, pooled) = match kind {
             Input::States => {
-                let States { encoders, pooled, .. } = pipeline.states(&both)?;
+                let States { encoders, pooled, .. } = pipeline.states(&both, options.clip_skip)?;
                 (encoders, pooled)
             }
             Input::Tokens => (pipeline.embeddings(&both)?, None),
@@ -132,7 +139,7 @@ impl Inputs {
         tensors: &[Tensor],
     ) -> Result<Conditioning> {
         let states = match self.kind {
-            Input::Tokens => pipeline.states_of(&self.prompt, tensors)?,
+            Input::Tokens => pipeline.states_of(&self.prompt, tensors, options.clip_skip)?,
             Input::States => {
                 let (pooled, encoders) = match tensors {
                     [encoders @ .., pooled] if self.has_pooled => (Some(pooled.squeeze(1)?), encoders),

@@ -77,7 +77,7 @@ impl<'a> AttributionTarget<'a> {
 fn unconditional(pipeline: &Pipeline, prompt: &Prompt, options: &Options) -> Result<Conditioning> {
     let negative = if pipeline.guided(options) { options.negative.as_str() } else { "" };
     let negative = pipeline.read(negative, prompt.syntax)?;
-    let mut states = pipeline.states(&[prompt, &negative])?;
+    let mut states = pipeline.states(&[prompt, &negative], 0)?;
     let own = |both: &Tensor| -> Result<Tensor> {
         let row = both.narrow(0, 1, 1)?;
         Ok(if pipeline.guided(options) && pipeline.zero_negative(options) { row.zeros_like()? } else { row })

@@ -232,6 +232,12 @@ impl Checkpoint {
         self.vae.factor() * self.denoiser.patch()
     }
 
+    /// Layers of each CLIP encoder, the first one's first.
+    pub(crate) fn clip_layers(&self) -> Vec<usize> {
+        let second = self.second.iter().map(|second| &second.text_encoder);
+        self.text_encoder.iter().chain(second).map(|encoder| encoder.num_hidden_layers).collect()
+    }
+
     /// The text encoders that embeddings add rows to.
     fn embedding_targets(&mut self) -> Vec<EmbeddingTarget<'_>> {
         let second = self.second.as_mut().map(|second| (Part::TextEncoder2.folder(), &mut second.text_encoder));

@@ -157,7 +157,7 @@ pub fn run(args: &AttributeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let (pipeline, batch) = ready(args, pipeline, choice, &seen, &run, terminal)?;
     let RemadeRun { prompt: read, options, indices, steps } = &seen;
-    let inputs = Inputs::of_words(&pipeline, read, &prompt.words, args.input)?;
+    let inputs = Inputs::of_words(&pipeline, read, &prompt.words, args.input, options)?;
     let target = AttributionTarget::new(&pipeline, read, options, steps, &on_latent)?;
     let question = AttributionQuestion {
         options,

@@ -83,6 +83,11 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let pipeline = args.model.load(args.size, terminal)?;
     let options = args.look_at_each();
     pipeline.check_look(&options)?;
+    let skipped = |said: Option<usize>| {
+        said.filter(|&layers| args.clip_skip.is_none() && pipeline.check_clip_skip(layers).is_ok())
+    };
+    let pictures: Vec<Captioned> =
+        pictures.into_iter().map(|picture| Captioned { clip_skip: skipped(picture.clip_skip), ..picture }).collect();
     let size = args.size.map(|[height, width]| Grid::new(height, width));
     size.map_or(Ok(()), |size| pipeline.check_size(size))?;
     let usual = pipeline.default_options();

@@ -45,7 +45,7 @@ use std::sync::Arc;
 pub struct GalleryArgs {
     /// A list of prompts: text (a prompt per line; # is a comment), .csv with a header, or .jsonl.
     /// Its columns: prompt, seeds, negative, steps, guidance, size, scheduler, spacing,
-    /// original_size, crop, strength, emphasis, long
+    /// clip_skip, original_size, crop, strength, emphasis, long
     #[arg(value_name = "PROMPTS")]
     prompts: Option<PathBuf>,
 

@@ -335,6 +335,7 @@ mod tests {
         ("guidance", "decides whether there is guidance, too"),
         ("size", "is the image's"),
         ("scheduler", "names what the checkpoint may name itself"),
+        ("clip-skip", "is refused where there is no CLIP"),
         ("original-size", "is refused where it would do nothing"),
         ("crop", "is refused where it would do nothing"),
         ("steps", "is the run's"),

@@ -110,7 +110,7 @@ pub fn run(args: &LensArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let drawn = |word: &&attnmap::trace::WordInfo| role(&word.text) != Role::Filler;
     let words = words.unwrap_or_else(|| info.words.iter().filter(drawn).cloned().collect());
 
-    let stops = pipeline.lens_stops(usize::from(args.every));
+    let stops = pipeline.lens_stops(usize::from(args.every), options.clip_skip);
     let calls = pipeline.timesteps(&options)?.len();
     let bar = terminal.bar((stops.len() * calls) as u64, "looking");
     let runs = pipeline.lens(&prompt, &options, &stops, &mut || {

@@ -75,6 +75,13 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "NAME")]
     pub spacing: Option<Spacing>,
 
+    /// Last layers of CLIP that do not read the prompt, 0 or more
+    ///
+    /// As clip_skip in diffusers: what the web UI and civitai call clip skip 2 is 1 here. The
+    /// negative prompt is read by all layers. SDXL leaves one out by itself.
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub clip_skip: Option<usize>,
+
     /// SDXL: the size that the image is said to have had before it was scaled [default: its own]
     #[arg(long, value_name = "WxH", value_parser = parse_size, hide_short_help = true)]
     pub original_size: Option<[usize; 2]>,
@@ -105,7 +112,7 @@ impl SamplingArgs {
 
     /// What is asked for.
     fn sampling(&self, syntax: SyntaxArgs, steps: Option<usize>) -> Sampling {
-        let Self { negative, guidance, size, scheduler, spacing, original_size, crop } = self.clone();
+        let Self { negative, guidance, size, scheduler, spacing, clip_skip, original_size, crop } = self.clone();
         Sampling {
             negative: Some(negative),
             emphasis: Some(syntax.emphasis),
@@ -115,6 +122,7 @@ impl SamplingArgs {
             size,
             scheduler,
             spacing,
+            clip_skip,
             original_size,
             crop,
             strength: None,
@@ -151,6 +159,10 @@ pub struct AxesArgs {
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', hide_short_help = true)]
     spacing: Vec<Spacing>,
 
+    /// Numbers of CLIP's last layers that do not read the prompt, e.g. 0,1
+    #[arg(long, value_name = "N,N", value_delimiter = ',', hide_short_help = true)]
+    clip_skip: Vec<usize>,
+
     /// SDXL: the sizes that the images are said to have had before they were scaled [default: their
     /// own]
     #[arg(long, value_name = "WxH,WxH", value_delimiter = ',', value_parser = parse_size, hide_short_help = true)]
@@ -181,6 +193,7 @@ impl AxesArgs {
             axis("--size", &self.size, |size| Sampling { size: Some(size), ..none() }),
             axis("--strength", strengths, |share| Sampling { strength: Some(share), ..none() }),
             axis("--spacing", &self.spacing, |spacing| Sampling { spacing: Some(spacing), ..none() }),
+            axis("--clip-skip", &self.clip_skip, |layers| Sampling { clip_skip: Some(layers), ..none() }),
             axis("--original-size", &self.original_size, |size| Sampling { original_size: Some(size), ..none() }),
             axis("--crop", &self.crop, |crop| Sampling { crop: Some(crop), ..none() }),
             axis("--negative", &self.negative, |text| Sampling { negative: Some(text), ..none() }),

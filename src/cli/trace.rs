@@ -72,6 +72,13 @@ pub struct TraceArgs {
     #[command(flatten)]
     syntax: SyntaxArgs,
 
+    /// Last layers of CLIP that do not read the caption, 0 or more
+    ///
+    /// As clip_skip in diffusers: what the web UI and civitai call clip skip 2 is 1 here. SDXL leaves
+    /// one out by itself.
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(super) clip_skip: Option<usize>,
+
     #[command(flatten)]
     pub(super) probe: ProbeArgs,
 
@@ -160,6 +167,10 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         print::note(format!("read without{switches} after all, as only Stable Diffusion 1, 2 and XL take it"));
         taken.syntax = typed_syntax;
     }
+    if args.clip_skip.is_none() && pipeline.check_clip_skip(taken.clip_skip).is_err() {
+        print::note(format!("read without --clip-skip {} after all, as this checkpoint cannot", taken.clip_skip));
+        taken.clip_skip = 0;
+    }
     let mut options = args.look(&taken);
     pipeline.check_look(&options)?;
     let size = match args.size {
@@ -225,7 +236,7 @@ pub fn run(args: &TraceArgs, terminal: &Terminal) -> anyhow::Result<()> {
         by: args.maps.by(),
         settings,
         negative: taken.metadata.as_ref().and_then(|metadata| metadata.negative.clone()),
-        command: again::command(caption, taken.seed, args.output.out.as_deref()) + &taken.switches(args.syntax),
+        command: again::command(caption, taken.seed, args.output.out.as_deref()) + &taken.options(args),
         expect: args.expect.list().zip(sightings.as_deref()),
         cut_off: prompt.cut_off.clone(),
         warnings,
@@ -251,6 +262,7 @@ struct Taken {
     caption: String,
     seed: u64,
     syntax: Syntax,
+    clip_skip: usize,
     metadata: Option<Metadata>,
 }
 
@@ -259,6 +271,15 @@ impl Taken {
     fn switches(&self, typed: SyntaxArgs) -> String {
         let typed: Vec<&str> = typed.syntax().switches().collect();
         self.syntax.switches().filter(|name| !typed.contains(name)).map(|name| format!(" --{name}")).collect()
+    }
+
+    /// As [`switches`](Self::switches), with the number of layers that nobody typed.
+    fn options(&self, typed: &TraceArgs) -> String {
+        let mut options = self.switches(typed.syntax);
+        if typed.clip_skip.is_none() && self.clip_skip > 0 {
+            options += &format!(" --clip-skip {}", self.clip_skip);
+        }
+        options
     }
 }
 
@@ -271,6 +292,7 @@ impl TraceArgs {
             seed: taken.seed,
             probes: self.probe.texts().to_vec(),
             syntax: taken.syntax,
+            clip_skip: taken.clip_skip,
             ..LookOptions::default()
         }
     }
@@ -285,7 +307,8 @@ impl TraceArgs {
     /// How each of many pictures is looked at.
     pub(super) fn look_at_each(&self) -> LookOptions {
         let seed = self.seed.unwrap_or(0);
-        LookOptions { levels: self.sorted_levels(), seed, syntax: self.syntax.syntax(), ..LookOptions::default() }
+        let (levels, syntax, clip_skip) = (self.sorted_levels(), self.syntax.syntax(), self.clip_skip.unwrap_or(0));
+        LookOptions { levels, seed, syntax, clip_skip, ..LookOptions::default() }
     }
 
     /// Takes from `found`, the picture's metadata, what was not given, and says so.
@@ -308,8 +331,10 @@ impl TraceArgs {
             syntax.emphasis |= metadata.syntax.emphasis;
             syntax.long |= metadata.syntax.long;
         }
+        let said = metadata.as_ref().filter(|_| typed.is_none()).and_then(|metadata| metadata.clip_skip);
+        let clip_skip = self.clip_skip.or(said).unwrap_or(0);
         let seed = self.seed.or(metadata.as_ref().and_then(|metadata| metadata.seed)).unwrap_or(0);
-        let taken = Taken { caption, seed, syntax, metadata };
+        let taken = Taken { caption, seed, syntax, clip_skip, metadata };
         self.tell(typed, &taken);
         Ok(taken)
     }
@@ -338,8 +363,8 @@ impl TraceArgs {
         let mut used = Vec::new();
         if typed.is_none() {
             used.push(format!("the caption {}", in_quotes(&metadata.prompt)));
-            let switches = taken.switches(self.syntax);
-            used.extend((!switches.is_empty()).then(|| format!("read with{switches}")));
+            let options = taken.options(self);
+            used.extend((!options.is_empty()).then(|| format!("read with{options}")));
         }
         used.extend(metadata.seed.filter(|_| self.seed.is_none()).map(|seed| format!("seed {seed}")));
         if used.is_empty() {

@@ -38,6 +38,8 @@ pub struct Captioned {
     pub caption: Result<String, String>,
     /// How the caption is read, where the picture's own metadata says it.
     pub syntax: Syntax,
+    /// Last layers of CLIP that do not read it, where the picture's own metadata says it.
+    pub clip_skip: Option<usize>,
     /// Seed of the noise, where the picture's own metadata says it.
     pub seed: Option<u64>,
     /// What the picture's own metadata says, where the caption is from there.
@@ -123,6 +125,7 @@ fn captioned(picture: PathBuf, said: Option<String>, metadata: bool, texts: &mut
         picture: picture.clone(),
         caption,
         syntax: Syntax::default(),
+        clip_skip: None,
         seed: None,
         metadata: None,
     };
@@ -140,6 +143,7 @@ fn captioned(picture: PathBuf, said: Option<String>, metadata: bool, texts: &mut
             picture,
             caption: Ok(found.prompt.clone()),
             syntax: found.syntax,
+            clip_skip: found.clip_skip,
             seed: found.seed,
             metadata: Some(found),
         },

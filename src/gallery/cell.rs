@@ -124,6 +124,9 @@ impl Serialize for Cell {
         if let Some(spacing) = asked.spacing {
             map.serialize_entry("spacing", spacing.name())?;
         }
+        if let Some(layers) = asked.clip_skip {
+            map.serialize_entry("clip_skip", &layers)?;
+        }
         if asked.original_size.is_some() {
             map.serialize_entry("original_size", &turned(asked.original_size))?;
         }

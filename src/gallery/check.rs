@@ -8,7 +8,8 @@ use crate::argument::{INIT, MASK, OUT};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::heatmap::Aggregate;
 use crate::pipeline::{
-    CheckpointChoice, InitFiles, LoadedInit, check_conditions, check_guidance, check_joint, check_size, check_strength,
+    CheckpointChoice, InitFiles, LoadedInit, check_clip_skip, check_conditions, check_guidance, check_joint,
+    check_size, check_strength,
 };
 use crate::trace::Grid;
 use crate::{Error, Result};
@@ -58,7 +59,9 @@ pub fn check_checkpoints(
         let cropped = cell.sampling.crop.is_some_and(|crop| crop != [0, 0]);
         let (original, conditioned) = (cell.sampling.original_size.is_some(), family == Family::StableDiffusionXl);
         let conditions = taken.and_then(|()| check_conditions(original, cropped, conditioned));
-        let joint = conditions.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries));
+        let skipped = cell.sampling.clip_skip.unwrap_or_default();
+        let read = conditions.and_then(|()| check_clip_skip(skipped, family, &checkpoint.clip_layers()));
+        let joint = read.and_then(|()| check_joint(family.flows(), cell.concepts.is_some(), cell.text_queries));
         match joint.and_then(|()| check_layers(checkpoint, cell, aggregate)) {
             Ok(()) => possible = true,
             Err(error) => {

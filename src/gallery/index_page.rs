@@ -17,7 +17,7 @@ type Axis = (&'static str, fn(&IndexCell) -> String);
 
 /// What may differ from cell to cell beside the seed, as texts; the page offers those as axes that
 /// do.
-const AXES: [Axis; 16] = [
+const AXES: [Axis; 17] = [
     ("prompt", |cell| cell.facts.cell.prompt.clone()),
     ("base", |cell| cell.facts.cell.base.clone()),
     ("replaced", |cell| cell.facts.cell.replaced.clone()),
@@ -33,6 +33,7 @@ const AXES: [Axis; 16] = [
     ("size", |cell| format!("{}×{}", cell.size.0, cell.size.1)),
     ("scheduler", |cell| asked(&cell.facts.cell, "scheduler")),
     ("spacing", |cell| asked(&cell.facts.cell, "spacing")),
+    ("clip_skip", |cell| asked(&cell.facts.cell, "clip_skip")),
     ("original_size", |cell| asked(&cell.facts.cell, "original_size").replace('x', "×")),
     ("crop", |cell| asked(&cell.facts.cell, "crop")),
     ("strength", |cell| {

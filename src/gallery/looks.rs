@@ -79,6 +79,7 @@ impl Looks<'_> {
             emphasis: Some(syntax.emphasis),
             long: Some(syntax.long),
             size: self.size.map(|size| [size.height, size.width]),
+            clip_skip: Some(self.options.clip_skip).filter(|layers| *layers > 0).or(captioned.clip_skip),
             ..Sampling::default()
         };
         Cell {
@@ -241,7 +242,12 @@ impl Looks<'_> {
             None => pipeline.fit_picture(image, IMAGE)?,
         };
         pipeline.check_size(size)?;
-        let options = LookOptions { syntax: cell.sampling.syntax(), seed: cell.seed, ..self.options.clone() };
+        let options = LookOptions {
+            syntax: cell.sampling.syntax(),
+            clip_skip: cell.sampling.clip_skip.unwrap_or_default(),
+            seed: cell.seed,
+            ..self.options.clone()
+        };
         let run = pipeline.look_run(size, &options);
         let prompt = pipeline.prompt(&cell.prompt, &run)?;
         let image = picture::resize(image, size.width as u32, size.height as u32);
@@ -309,6 +315,7 @@ impl Looks<'_> {
         words.extend(cell.dtype.iter().map(|name| format!("--dtype {name}")));
         words.extend(cell.device.iter().map(|name| format!("--device {name}")));
         words.extend(cell.sampling.get("size").map(|size| format!("--size {size}")));
+        words.extend(cell.sampling.get("clip_skip").map(|layers| format!("--clip-skip {layers}")));
         let levels: Vec<String> = self.options.levels.iter().map(ToString::to_string).collect();
         words.push(format!("--levels {}{}", levels.join(","), run::by_option(self.by)));
         words.extend(cell.sampling.syntax().switches().map(|name| format!("--{name}")));

@@ -42,8 +42,7 @@ pub struct TextEncoding {
 }
 
 impl TextEncoding {
-    /// The hidden states before the last layer, which condition SDXL (and `clip_skip = 1`, there
-    /// after the final layer norm).
+    /// The hidden states before the last layer, which condition SDXL.
     pub fn penultimate(&self) -> &Tensor {
         &self.hidden_states[self.hidden_states.len().saturating_sub(2)]
     }
@@ -163,6 +162,19 @@ impl TextEncoder {
         let hidden_states = encoding.hidden_states[..=layers].to_vec();
         let attentions = encoding.attentions.iter().take(layers).cloned().collect();
         self.ended(&ids.to_dtype(DType::U32)?.to_vec2::<u32>()?, &last.to_dtype(self.dtype)?, hidden_states, attentions)
+    }
+
+    /// `encoding`, of `ids`, without what the last `skipped` layers made of the states. The pooled
+    /// state stays what all layers made (`clip_skip` in diffusers).
+    ///
+    /// # Errors
+    /// When there are not so many layers.
+    pub fn skipping(&self, skipped: usize, ids: &Tensor, encoding: TextEncoding) -> Result<TextEncoding> {
+        if skipped == 0 {
+            return Ok(encoding);
+        }
+        let ended = self.ended_after(self.layers.len().saturating_sub(skipped), ids, &encoding)?;
+        Ok(TextEncoding { pooled: encoding.pooled, projected: encoding.projected, ..ended })
     }
 
     /// Channels of its states.

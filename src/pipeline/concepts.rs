@@ -1,6 +1,7 @@
 //! Concepts of a run in a transformer of joint attention: words that read the image and are not
 //! read (ConceptAttention).
 
+use super::encode::EncoderPass;
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::{CONCEPTS, PROBE, TEXT_QUERIES};
@@ -65,7 +66,7 @@ impl Pipeline {
             return Ok(context);
         }
         let prompts = concepts.iter().map(|concept| self.tokenize(&concept.text)).collect::<Result<Vec<_>>>()?;
-        let encoding = self.encode(&prompts.iter().collect::<Vec<_>>(), false, None)?;
+        let encoding = self.encode(&prompts.iter().collect::<Vec<_>>(), EncoderPass::of(options))?;
         let added = match &encoding.pooled {
             // What FLUX.1's concepts are told; Stable Diffusion 3 tells them the prompt's own.
             Some(pooled) => Some(AddedConditions { pooled: pooled.zeros_like()?, time_ids: Default::default() }),

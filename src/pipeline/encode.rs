@@ -39,6 +39,24 @@ pub struct States {
     pub lengths: Option<Vec<usize>>,
 }
 
+/// How prompts go through CLIP's encoders.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EncoderPass<'a> {
+    /// On the path that keeps the encoders' self-attention.
+    pub(super) watched: bool,
+    /// After how many of its layers each encoder ends; after all where `None`.
+    pub(super) layers: Option<&'a [usize]>,
+    /// As [`Options::clip_skip`].
+    pub(super) clip_skip: usize,
+}
+
+impl<'a> EncoderPass<'a> {
+    /// How the prompt of a run with `options` is read, and what is compared with it.
+    pub(super) fn of(options: &'a Options) -> Self {
+        Self { watched: false, layers: options.text_layers.as_deref(), clip_skip: options.clip_skip }
+    }
+}
+
 /// What encoding some prompts gives.
 pub(super) struct EncodedPrompts {
     /// The states that cross-attention makes keys and values of, `[prompts, tokens, channels]`; of
@@ -154,26 +172,28 @@ impl Pipeline {
     }
 
     /// What the denoiser is conditioned on by `prompts`, one row per prompt, in a run with
-    /// `options` (of which size and guidance count). Weights are applied (see [`Prompt::weights`]);
-    /// chunks of long prompts stand one after the other, and what has fewer than another gets empty
-    /// ones.
+    /// `options` (of which size, guidance and `clip_skip` count). Weights are applied (see
+    /// [`Prompt::weights`]); chunks of long prompts stand one after the other, and what has fewer
+    /// than another gets empty ones.
     ///
     /// # Errors
     /// When there are no prompts.
     pub fn conditioning(&self, prompts: &[&Prompt], options: &Options) -> Result<Conditioning> {
-        let encoding = self.encode(prompts, false, None)?;
+        let pass = EncoderPass { layers: None, ..EncoderPass::of(options) };
+        let encoding = self.encode(prompts, pass)?;
         let conditions = self.conditions(encoding.hidden_states, encoding.pooled, options);
         Ok(Conditioning { lengths: encoding.lengths, ..conditions })
     }
 
-    /// What the text encoders make of `prompts`, one row per prompt, as in
-    /// [`conditioning`](Self::conditioning).
+    /// What the text encoders make of `prompts`, one row per prompt, without their last `clip_skip`
+    /// layers, as in [`conditioning`](Self::conditioning).
     ///
     /// # Errors
     /// When there are no prompts.
-    pub fn states(&self, prompts: &[&Prompt]) -> Result<States> {
+    pub fn states(&self, prompts: &[&Prompt], clip_skip: usize) -> Result<States> {
         let prompts = self.padded(prompts);
-        self.gathered(&prompts, &self.outputs(&prompts, false, None)?)
+        let pass = EncoderPass { clip_skip, ..EncoderPass::default() };
+        self.gathered(&prompts, &self.outputs(&prompts, pass)?)
     }
 
     /// The token embeddings of `prompts`, one tensor per text encoder: `[prompts, tokens,
@@ -196,7 +216,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the shapes are not those of [`embeddings`](Self::embeddings).
-    pub fn states_of(&self, prompt: &Prompt, embeddings: &[Tensor]) -> Result<States> {
+    pub fn states_of(&self, prompt: &Prompt, embeddings: &[Tensor], clip_skip: usize) -> Result<States> {
         let rows = match embeddings.first() {
             Some(first) => first.dim(0)?,
             None => return Err(Error::bug("no embeddings to read")),
@@ -206,7 +226,8 @@ impl Pipeline {
         for ((encoder, prompts), embedded) in self.readers(&prompts).into_iter().zip(embeddings) {
             let ids = self.ids(&prompts)?;
             let embedded = embedded.reshape((ids.dim(0)?, ids.dim(1)?, embedded.dim(2)?))?;
-            outputs.push(encoder.forward_embedded(&ids, &embedded)?);
+            let output = encoder.forward_embedded(&ids, &embedded)?;
+            outputs.push(encoder.skipping(clip_skip, &ids, output)?);
         }
         self.gathered(&prompts, &outputs)
     }
@@ -241,7 +262,7 @@ impl Pipeline {
         let (prompt, negative) = self.prompts(prompt, options)?;
         // Where encoders stand one behind the other, a trace has no place for their own attention.
         let watched = !self.family.flows();
-        let conditional = self.encode(&[&prompt], watched, options.text_layers.as_deref())?;
+        let conditional = self.encode(&[&prompt], EncoderPass { watched, ..EncoderPass::of(options) })?;
         let (mut states, mut pooled) = (Vec::with_capacity(2 * images), Vec::with_capacity(2 * images));
         let mut lengths: Vec<usize> = Vec::new();
         let mut add = |hidden_states: Tensor, projection: Option<Tensor>, own: Option<Vec<usize>>| {
@@ -254,7 +275,7 @@ impl Pipeline {
                 let pooled = conditional.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
                 add(conditional.hidden_states.zeros_like()?, pooled, conditional.lengths.clone());
             } else {
-                let negative = self.encode(&[&negative], false, None)?;
+                let negative = self.encode(&[&negative], EncoderPass::default())?;
                 add(negative.hidden_states, negative.pooled, negative.lengths);
             }
         }
@@ -298,28 +319,22 @@ impl Pipeline {
         Conditioning { added, guidance: Some(options.guidance_scale), ..Conditioning::new(hidden_states) }
     }
 
-    /// The prompts' encodings; `watched` on the path that keeps the encoders' self-attention. With
-    /// `layers` each encoder ends after so many of them.
-    pub(super) fn encode(
-        &self,
-        prompts: &[&Prompt],
-        watched: bool,
-        layers: Option<&[usize]>,
-    ) -> Result<EncodedPrompts> {
+    /// The prompts' encodings.
+    pub(super) fn encode(&self, prompts: &[&Prompt], pass: EncoderPass) -> Result<EncodedPrompts> {
         let prompts = self.padded(prompts);
-        let outputs = self.outputs(&prompts, watched, layers)?;
+        let outputs = self.outputs(&prompts, pass)?;
         let States { encoders, pooled, lengths } = self.gathered(&prompts, &outputs)?;
         Ok(EncodedPrompts { hidden_states: self.side_by_side(&encoders)?, pooled, lengths, outputs })
     }
 
     /// What each text encoder makes of padded `prompts`; see [`encode`](Self::encode).
-    fn outputs(&self, prompts: &[Prompt], watched: bool, layers: Option<&[usize]>) -> Result<Vec<TextEncoding>> {
+    fn outputs(&self, prompts: &[Prompt], pass: EncoderPass) -> Result<Vec<TextEncoding>> {
         let output = |(index, (encoder, prompts)): (usize, (&TextEncoder, Vec<Prompt>))| {
             let ids = self.ids(&prompts)?;
-            let output = if watched { encoder.forward_attentions(&ids)? } else { encoder.forward(&ids)? };
-            match layers.and_then(|layers| layers.get(index)) {
+            let output = if pass.watched { encoder.forward_attentions(&ids)? } else { encoder.forward(&ids)? };
+            match pass.layers.and_then(|layers| layers.get(index)) {
                 Some(&layers) => encoder.ended_after(layers, &ids, &output),
-                None => Ok(output),
+                None => encoder.skipping(pass.clip_skip, &ids, output),
             }
         };
         if self.family == Family::Flux {

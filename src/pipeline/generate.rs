@@ -68,6 +68,7 @@ impl Pipeline {
         options.probes.iter().try_for_each(|probe| self.probe(probe).map(drop))?;
         let sized = self.family == Family::StableDiffusionXl;
         check_conditions(options.original_size.is_some(), options.crop != [0, 0], sized)?;
+        self.check_clip_skip(options.clip_skip)?;
         if let Some(latents) = &options.latents {
             let expected = self.latent_shape(options);
             if latents.dims() != expected {

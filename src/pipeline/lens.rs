@@ -7,24 +7,44 @@ use std::ops::ControlFlow;
 
 use super::generation::Event;
 use super::load::Pipeline;
-use super::options::Options;
+use super::options::{Options, check_clip_skip};
 use super::traced::{RecordOptions, Traced};
 use crate::argument::SEED;
+use crate::model::TextEncoder;
 use crate::prompt::Prompt;
 use crate::{Error, Result};
 
 impl Pipeline {
+    /// Layers of each CLIP encoder, the first one's first.
+    pub(super) fn clip_layers(&self) -> Vec<usize> {
+        let second = self.second.iter().map(|second| &second.text_encoder);
+        self.text_encoder.iter().chain(second).map(TextEncoder::layers).collect()
+    }
+
+    /// Refuses to leave out `skipped` layers of CLIP where it has not so many.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn check_clip_skip(&self, skipped: usize) -> Result<()> {
+        check_clip_skip(skipped, self.family, &self.clip_layers())
+    }
+
+    /// Where a run without the last `clip_skip` layers ends.
+    fn last_stop(&self, clip_skip: usize) -> Vec<usize> {
+        self.clip_layers().iter().map(|layers| layers.saturating_sub(clip_skip)).collect()
+    }
+
     /// Where a lens looks: after how many layers each text encoder ends, every `every`-th of the
-    /// longest encoder's and always the last, ascending.
+    /// longest encoder's and always the last, ascending. The last is where a run without its last
+    /// `clip_skip` layers ends.
     ///
     /// It begins with the token embeddings, 0 layers. SDXL's denoiser is given the states before
     /// the last layer, and so begins with 1. Its shorter encoder ends after the same share of its
     /// layers.
-    pub fn lens_stops(&self, every: usize) -> Vec<Vec<usize>> {
-        let second = self.second.as_ref().map(|second| second.text_encoder.layers());
-        let all: Vec<usize> = self.text_encoder.iter().map(|first| first.layers()).chain(second).collect();
+    pub fn lens_stops(&self, every: usize, clip_skip: usize) -> Vec<Vec<usize>> {
+        let all = self.last_stop(clip_skip);
         let most = all.iter().copied().max().unwrap_or(0);
-        let first = usize::from(second.is_some()).min(most);
+        let first = usize::from(self.second.is_some()).min(most);
         let every = every.max(1);
         // Counted back from the last, which is the image itself; the first is always there.
         let mut stops: Vec<usize> = (first..=most).rev().step_by(every).collect();
@@ -60,8 +80,11 @@ impl Pipeline {
         if options.seeds.len() != 1 {
             return Err(Error::argument(SEED, "a lens has one seed, so that its images differ in the layer alone"));
         }
+        // There the pooled state is of all layers, too.
+        let last = self.last_stop(options.clip_skip);
         let run = |layers: &Vec<usize>| {
-            let options = Options { text_layers: Some(layers.clone()), ..options.clone() };
+            let text_layers = Some(layers.clone()).filter(|layers| *layers != last);
+            let options = Options { text_layers, ..options.clone() };
             let keep = RecordOptions { per_step: false, ..RecordOptions::default() };
             let (mut traced, _) = self.trace(prompt, &options, keep, &mut |event| match event {
                 Event::Stepped { .. } => progress(),

@@ -139,6 +139,7 @@ impl Pipeline {
             probes: Vec::new(),
             concepts: Vec::new(),
             spacing: None,
+            clip_skip: 0,
             original_size: None,
             crop: [0, 0],
             latents: None,

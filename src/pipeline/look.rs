@@ -39,6 +39,8 @@ pub struct LookOptions {
     pub concepts: Vec<String>,
     /// How the caption is read.
     pub syntax: Syntax,
+    /// Last layers of CLIP that do not read the caption, as [`Options::clip_skip`].
+    pub clip_skip: usize,
 }
 
 impl Default for LookOptions {
@@ -50,6 +52,7 @@ impl Default for LookOptions {
             probes: Vec::new(),
             concepts: Vec::new(),
             syntax: Syntax::default(),
+            clip_skip: 0,
         }
     }
 }
@@ -64,8 +67,8 @@ impl LookOptions {
         let levels = settings.look.as_ref().map(|look| look.levels.clone());
         let reason = || "run.json does not say which levels the picture was noised to; make the run again".to_owned();
         let levels = levels.ok_or_else(|| Error::Trace { file: run.folder.clone(), reason: reason() })?;
-        let syntax = settings.sampling.syntax();
-        Ok(Self { levels, seed: settings.seed, syntax, ..Self::default() })
+        let (syntax, clip_skip) = (settings.sampling.syntax(), settings.sampling.clip_skip.unwrap_or_default());
+        Ok(Self { levels, seed: settings.seed, syntax, clip_skip, ..Self::default() })
     }
 }
 
@@ -107,7 +110,7 @@ impl Pipeline {
                 return refuse(format!("{level} is given twice"));
             }
         }
-        Ok(())
+        self.check_clip_skip(options.clip_skip)
     }
 
     /// The picture's latent, the mean of the VAE's distribution, noised to each level. The
@@ -221,9 +224,9 @@ impl Pipeline {
         // A network that embeds guidance was never shown less than its own.
         let guidance_scale = if self.guided(&own) { self.no_guidance() } else { own.guidance_scale };
         let Grid { height, width } = size;
-        let LookOptions { seed, ref probes, ref concepts, syntax, .. } = *options;
+        let LookOptions { seed, ref probes, ref concepts, syntax, clip_skip, .. } = *options;
         let (probes, concepts) = (probes.clone(), concepts.clone());
-        Options { seeds: vec![seed], probes, concepts, syntax, guidance_scale, height, width, ..own }
+        Options { seeds: vec![seed], probes, concepts, syntax, clip_skip, guidance_scale, height, width, ..own }
     }
 
     /// What `run.json` and the trace record of a look at a picture of `size` pixels.

@@ -46,5 +46,5 @@ pub use look::{LookOptions, Noised};
 pub use memory::{MemoryPlan, PartMemory};
 pub use names::{device_named, dtype_named};
 pub use options::{Fork, LoadOptions, Options};
-pub(crate) use options::{check_conditions, check_guidance, check_size, check_strength};
+pub(crate) use options::{check_clip_skip, check_conditions, check_guidance, check_size, check_strength};
 pub use traced::{RecordOptions, Traced};

@@ -1,7 +1,7 @@
 //! What a run is asked to do, and how a checkpoint is brought into memory.
 
 use super::init::Init;
-use crate::argument::{CROP, GUIDANCE, ORIGINAL_SIZE, SIZE, STRENGTH};
+use crate::argument::{CLIP_SKIP, CROP, GUIDANCE, ORIGINAL_SIZE, SIZE, STRENGTH};
 use crate::checkpoint::{Checkpoint, Family};
 use crate::prompt::Syntax;
 use crate::scheduler::{SchedulerKind, Spacing};
@@ -96,6 +96,11 @@ pub struct Options {
     /// Other timesteps than `scheduler_config.json` spaces out: few-step models (Lightning, Hyper)
     /// are made for trailing ones.
     pub spacing: Option<Spacing>,
+    /// So many of CLIP's last layers do not read the prompt, as `clip_skip` in diffusers; the
+    /// negative prompt is read by all, and so is what the pooled state is of. SDXL and Stable
+    /// Diffusion 3 leave one more out by themselves. The web UI and civitai count from 1, which is
+    /// 0 here.
+    pub clip_skip: usize,
     /// SDXL: height and width in pixels that the image is said to have had before it was scaled;
     /// the image's own where `None`. Small values ask for the look of upscaled small pictures.
     pub original_size: Option<[usize; 2]>,
@@ -172,6 +177,26 @@ pub(crate) fn check_conditions(original_size: bool, crop: bool, taken: bool) -> 
     }
     Ok(())
 }
+
+/// Refuses to leave out layers of CLIP that are not there or whose states condition nothing.
+/// `layers` are those of each CLIP encoder.
+pub(crate) fn check_clip_skip(skipped: usize, family: Family, layers: &[usize]) -> Result<()> {
+    if skipped == 0 {
+        return Ok(());
+    }
+    if matches!(family, Family::Flux | Family::ZImage) {
+        let reason = "the prompt is not read by CLIP in this checkpoint; leave it out";
+        return Err(Error::argument(CLIP_SKIP, reason));
+    }
+    let fewest = layers.iter().copied().min().unwrap_or_default();
+    if skipped >= fewest {
+        let most = fewest.saturating_sub(1);
+        let reason = format!("{skipped} given; CLIP has {fewest} layers here, of which {most} can be left out at most");
+        return Err(Error::argument(CLIP_SKIP, reason));
+    }
+    Ok(())
+}
+
 /// The number format of the VAE's weights. SDXL's overflows in half precision, as its config says
 /// (`force_upcast`); the other families' pipelines do not look at that field.
 pub(super) fn vae_dtype(checkpoint: &Checkpoint, dtype: DType) -> DType {

@@ -1,7 +1,7 @@
 //! Words that are not in the prompt: how their keys are made, so that a run can be asked about them
 //! without being changed.
 
-use super::encode::EncodedPrompts;
+use super::encode::{EncodedPrompts, EncoderPass};
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::PROBE;
@@ -67,7 +67,8 @@ impl Pipeline {
         let images = options.seeds.len();
         let beside = |text: &String| {
             let probe = self.probe(text)?;
-            let states = self.encode(&[&probe], false, None)?.hidden_states;
+            let states =
+                self.encode(&[&probe], EncoderPass { layers: None, ..EncoderPass::of(options) })?.hidden_states;
             let own = probe.tokens.iter().filter(|token| token.kind == TokenKind::Text).map(|token| token.index as u32);
             let own = Tensor::from_iter(own, states.device())?;
             let tokens = own.elem_count();

@@ -1,5 +1,6 @@
 //! Queries and keys of a run: which sites can be kept within a budget, and the text encoders' own.
 
+use super::encode::EncoderPass;
 use super::load::Pipeline;
 use super::options::Options;
 use crate::argument::KEEP_QUERIES;
@@ -60,7 +61,7 @@ impl Pipeline {
     /// Queries and keys of the text encoders' layers for `prompt`, as a run with `options` reads
     /// it.
     pub(super) fn encoder_queries(&self, prompt: &Prompt, options: &Options) -> Result<Vec<EncoderQueries>> {
-        let encoding = self.encode(&[prompt], false, options.text_layers.as_deref())?;
+        let encoding = self.encode(&[prompt], EncoderPass::of(options))?;
         let second = self.second.as_ref().map(|second| &second.text_encoder);
         let encoders = self.text_encoder.iter().chain(second).zip(encoding.outputs());
         let own = std::iter::once(prompt).chain(prompt.reading(Joined::Channels));

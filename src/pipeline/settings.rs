@@ -24,6 +24,7 @@ impl Sampling {
             width,
             scheduler: self.scheduler,
             spacing: self.spacing,
+            clip_skip: self.clip_skip.unwrap_or_default(),
             original_size: self.original_size,
             crop: self.crop.unwrap_or_default(),
             ..own
@@ -44,6 +45,7 @@ impl Options {
             size: Some([self.height, self.width]),
             scheduler: None,
             spacing: self.spacing,
+            clip_skip: Some(self.clip_skip).filter(|layers| *layers > 0),
             original_size: self.original_size,
             crop: Some(self.crop).filter(|crop| *crop != [0, 0]),
             strength: self.init.as_ref().map(|init| init.strength),
@@ -99,7 +101,7 @@ impl Pipeline {
         add("--size", size.map(|(width, height)| format!("{width}x{height}")));
         add("--scheduler", options.scheduler.map(|kind| kind.name().to_owned()));
         let sampling = options.sampling();
-        for name in ["crop", "original_size", "spacing"] {
+        for name in ["clip_skip", "crop", "original_size", "spacing"] {
             add(&format!("--{}", name.replace('_', "-")), sampling.get(name));
         }
         add("--probe", Some(options.probes.join(",")).filter(|probes| !probes.is_empty()));

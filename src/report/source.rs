@@ -17,7 +17,9 @@ use crate::facts::sweep::Sweep;
 use crate::heatmap::{self, Aggregate, DEFAULT, Encoder, Measure, NAMED, OfTokens, QuerySource};
 use crate::pipeline::Init;
 use crate::prompt::Syntax;
-use crate::run::{Run, RunRecord, WordRecord, kept_step_files, quoted, read_components, read_png, remapped, renewed};
+use crate::run::{
+    Run, RunRecord, WordRecord, folder_of, kept_step_files, quoted, read_components, read_png, remapped, renewed,
+};
 use crate::trace::{self, Half, Queries, Stage, Trace};
 use crate::{Error, Result, percent};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -54,8 +56,6 @@ struct Parts<'a> {
     without: Vec<Without>,
     /// What `attnmap why` answered.
     why: Vec<WhyAnswer>,
-    /// The bytes of `words.png`, where it is there.
-    sheet: Option<Vec<u8>>,
     /// What `attnmap attribute` found.
     attributions: Vec<RegionAttribution>,
     /// What `attnmap components` found.
@@ -129,6 +129,15 @@ pub fn from_run(folder: &Path) -> Result<ReportData> {
 /// # Errors
 /// As [`from_run`], and as [`heatmap::aggregate`].
 pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData> {
+    // The largest of the files, and independent of the rest. Pages of runs whose sheet was moved
+    // away do without it.
+    let sheet = || super::start::sheet(&crate::files::read(&folder_of(folder).join("words.png")).ok()?);
+    let (sheet, data) = rayon::join(sheet, || without_sheet(folder, how));
+    Ok(ReportData { sheet, ..data? })
+}
+
+/// As [`from_run_as`], but for the sheet of the words.
+fn without_sheet(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData> {
     let mut run = Run::open(folder)?;
     let trace = run.trace()?;
     if let Some(how) = how {
@@ -169,8 +178,6 @@ pub fn from_run_as(folder: &Path, how: Option<&Aggregate>) -> Result<ReportData>
         causal,
         without,
         why: super::why::why(folder)?,
-        // Pages of runs whose sheet was moved away do without it.
-        sheet: crate::files::read(&folder.join("words.png")).ok(),
         attributions,
         components: read_components(folder).ok().flatten(),
         queries: run.queries(&trace).ok().flatten(),
@@ -196,7 +203,7 @@ fn attributions(run: &Run, trace: &Trace, evidence: Option<&(Evidence, Vec<Vec<f
 /// [`Error::Trace`] when the parts do not fit each other.
 fn gather(parts: Parts<'_>) -> Result<ReportData> {
     let Parts { name, place, record, trace, image, estimates, start, evidence, figures, .. } = parts;
-    let Parts { causal, without, why, sheet, sweep, attributions, components, queries, is_cell, .. } = parts;
+    let Parts { causal, without, why, sweep, attributions, components, queries, is_cell, .. } = parts;
     // Numbers of an older format are made again, as the maps are.
     let renewed = renewed(record, trace);
     let record = renewed.as_ref().unwrap_or(record);
@@ -234,7 +241,7 @@ fn gather(parts: Parts<'_>) -> Result<ReportData> {
         estimates: estimates.into_iter().map(|(step, bytes)| StepImage { step, image: png(bytes) }).collect(),
         display: record.display.clone(),
         threshold: record.threshold(),
-        sheet: sheet.as_deref().and_then(super::start::sheet),
+        sheet: None,
         start: start.as_ref().and_then(super::start::start),
         latent: (latent.height, latent.width),
         timesteps: recording.timesteps.clone(),

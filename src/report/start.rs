@@ -2,6 +2,7 @@
 //! sheet of its words.
 
 use super::data::{ImageData, StartPicture};
+use crate::picture;
 use crate::pipeline::Init;
 use image::codecs::jpeg::JpegEncoder;
 use image::{GrayImage, ImageFormat, RgbImage, imageops};
@@ -21,7 +22,7 @@ pub(super) fn start(init: &Init) -> Option<StartPicture> {
     Some(StartPicture {
         name: init.name.clone(),
         strength: init.strength,
-        picture: picture(&init.image, LONGEST)?,
+        picture: jpeg(&init.image, LONGEST, picture::resize)?,
         mask: match &init.mask {
             Some(mask) => Some(drawn_anew(mask)?),
             None => None,
@@ -32,15 +33,16 @@ pub(super) fn start(init: &Init) -> Option<StartPicture> {
 /// The sheet of a run's words for the page: JPEG, its longer side at most 1400 pixels. `None` for
 /// what is no picture.
 pub(super) fn sheet(png: &[u8]) -> Option<ImageData> {
-    picture(&image::load_from_memory(png).ok()?.to_rgb8(), SHEET)
+    // It is seen without a script alone: the fast way is good enough.
+    jpeg(&image::load_from_memory(png).ok()?.to_rgb8(), SHEET, imageops::thumbnail)
 }
 
-/// `image` with a longer side of at most `longest`, as JPEG.
-fn picture(image: &RgbImage, longest: u32) -> Option<ImageData> {
+/// `image` with a longer side of at most `longest`, made smaller by `reduce`, as JPEG.
+fn jpeg(image: &RgbImage, longest: u32, reduce: fn(&RgbImage, u32, u32) -> RgbImage) -> Option<ImageData> {
     let (width, height) = image.dimensions();
     let scale = (f64::from(longest) / f64::from(width.max(height))).min(1.0);
     let [w, h] = [width, height].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
-    let small = if scale < 1.0 { imageops::resize(image, w, h, imageops::FilterType::Triangle) } else { image.clone() };
+    let small = if scale < 1.0 { reduce(image, w, h) } else { image.clone() };
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&small).ok()?;
     Some(ImageData { mime: "image/jpeg", bytes, width: w as usize, height: h as usize })

@@ -31,6 +31,8 @@ pub struct Sampling {
     pub scheduler: Option<SchedulerKind>,
     /// How the timesteps are spread.
     pub spacing: Option<Spacing>,
+    /// Last layers of CLIP that do not read the prompt; none is left out where `None`.
+    pub clip_skip: Option<usize>,
     /// SDXL: height and width in pixels that the image is said to have had; its own where `None`.
     pub original_size: Option<[usize; 2]>,
     /// SDXL: top and left in pixels of the crop that the image is said to be; 0, 0 where `None`.
@@ -42,13 +44,14 @@ pub struct Sampling {
 impl Sampling {
     /// The names of all settings: those of the options, of columns of a list, and of fields in
     /// files.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "negative",
         "steps",
         "guidance",
         "size",
         "scheduler",
         "spacing",
+        "clip_skip",
         "original_size",
         "crop",
         "strength",
@@ -67,6 +70,7 @@ impl Sampling {
             "emphasis" => self.emphasis = Some(switch(value)?),
             "long" => self.long = Some(switch(value)?),
             "steps" => self.steps = Some(value.trim().parse().map_err(|_| "write a whole number")?),
+            "clip_skip" => self.clip_skip = Some(value.trim().parse().map_err(|_| "write a whole number")?),
             "guidance" => self.guidance = Some(number()?),
             "strength" => self.strength = Some(number()?),
             "size" => self.size = Some(parse_size(value)?),
@@ -92,6 +96,7 @@ impl Sampling {
             "emphasis" => self.emphasis.map(|on| on.to_string()),
             "long" => self.long.map(|on| on.to_string()),
             "steps" => self.steps.map(|steps| steps.to_string()),
+            "clip_skip" => self.clip_skip.map(|layers| layers.to_string()),
             "guidance" => self.guidance.map(|scale| scale.to_string()),
             "strength" => self.strength.map(|share| share.to_string()),
             "size" => self.size.map(|[height, width]| format!("{width}x{height}")),
@@ -115,6 +120,7 @@ impl Sampling {
             size: self.size.or(others.size),
             scheduler: self.scheduler.or(others.scheduler),
             spacing: self.spacing.or(others.spacing),
+            clip_skip: self.clip_skip.or(others.clip_skip),
             original_size: self.original_size.or(others.original_size),
             crop: self.crop.or(others.crop),
             strength: self.strength.or(others.strength),
@@ -165,6 +171,7 @@ impl Serialize for Sampling {
             let text = self.get(name)?;
             let typed = match name {
                 "steps" => self.steps.map(Value::from),
+                "clip_skip" => self.clip_skip.map(Value::from),
                 "guidance" => self.guidance.map(Value::from),
                 "strength" => self.strength.map(Value::from),
                 "emphasis" => self.emphasis.map(Value::from),
@@ -194,6 +201,7 @@ struct Written {
     width: Option<usize>,
     scheduler: Option<SchedulerKind>,
     spacing: Option<String>,
+    clip_skip: Option<usize>,
     original_size: Option<NumberPair>,
     crop: Option<NumberPair>,
     strength: Option<f64>,
@@ -231,6 +239,7 @@ impl<'de> Deserialize<'de> for Sampling {
             size: size.or(written.height.zip(written.width).map(|(height, width)| [height, width])),
             scheduler: written.scheduler,
             spacing: written.spacing.map(|name| name.parse().map_err(D::Error::custom)).transpose()?,
+            clip_skip: written.clip_skip,
             original_size: written.original_size.map(|pair| pair.read(parse_size)).transpose()?,
             crop: written.crop.map(|pair| pair.read(parse_point)).transpose()?,
             strength: written.strength,
@@ -252,6 +261,7 @@ mod tests {
             size: Some([512, 640]),
             scheduler: Some("euler-a".parse().unwrap()),
             spacing: Some("trailing".parse().unwrap()),
+            clip_skip: Some(1),
             original_size: Some([768, 1024]),
             crop: Some([16, 40]),
             strength: Some(0.4),
@@ -269,6 +279,7 @@ mod tests {
         assert_eq!(again, all());
         assert!(again.set("colour", "red").is_err() && again.set("steps", "many").is_err());
         assert!(again.set("guidance", "NaN").is_err() && again.set("scheduler", "best").is_err());
+        assert!(again.set("clip_skip", "-1").is_err() && again.set("clip_skip", "one").is_err());
         assert_eq!(Sampling::default().or(&all()), all());
         assert_eq!(Sampling { steps: Some(3), ..Sampling::default() }.or(&all()).steps, Some(3));
     }
@@ -280,12 +291,14 @@ mod tests {
         assert_eq!(serde_json::from_value::<Sampling>(written).unwrap(), all());
         assert_eq!(serde_json::to_string(&Sampling::default()).unwrap(), "{}");
         let run = r#"{"seed": 1, "steps": 8, "guidance_scale": 3.5, "width": 640, "height": 512, "crop": "40,16",
-                      "original_size": "1024x768", "spacing": "trailing", "emphasis": true, "strength": 0.4}"#;
+                      "original_size": "1024x768", "spacing": "trailing", "clip_skip": 1, "emphasis": true,
+                      "strength": 0.4}"#;
         let run: Sampling = serde_json::from_str(run).unwrap();
         let plain = Sampling { negative: None, long: None, scheduler: None, ..all() };
         assert_eq!(run, plain);
         let cell = r#"{"negative": "", "syntax": {"emphasis": true}, "steps": 8, "guidance": 3.5, "size": [640, 512],
-                       "scheduler": null, "original_size": [1024, 768], "crop": [40, 16], "spacing": "trailing"}"#;
+                       "scheduler": null, "original_size": [1024, 768], "crop": [40, 16], "spacing": "trailing",
+                       "clip_skip": 1}"#;
         let cell: Sampling = serde_json::from_str(cell).unwrap();
         assert_eq!(cell, Sampling { strength: None, ..plain });
     }

@@ -92,6 +92,7 @@ impl Settings {
         for name in ["spacing", "original_size", "crop"] {
             add(name, self.sampling.get(name).map(Value::String));
         }
+        add("clip_skip", self.sampling.clip_skip.filter(|layers| *layers > 0).map(Value::from));
         add("emphasis", self.sampling.emphasis.filter(|on| *on).map(Value::Bool));
         add("long", self.sampling.long.filter(|on| *on).map(Value::Bool));
         add("strength", self.sampling.strength.map(Value::from));
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_read_is_written_again_to_the_byte() {
         for text in [
-            r#"{"seed":18446744073709551615,"steps":25,"guidance_scale":7.5,"scheduler":"ddim","width":640,"height":512,"dtype":"f32","device":"cpu","crop":"40,16","embeddings":[{"file":"cat.safetensors","word":"<cat>"}],"emphasis":true,"init":"a.png","latents":"given","long":true,"loras":[{"file":"style.safetensors","weight":0.7}],"masked":true,"max_length":77,"original_size":"1024x768","prediction":"v_prediction","spacing":"trailing","strength":0.8,"variant":"fp16","weights":["unet/x.fp16.safetensors"]}"#,
+            r#"{"seed":18446744073709551615,"steps":25,"guidance_scale":7.5,"scheduler":"ddim","width":640,"height":512,"dtype":"f32","device":"cpu","clip_skip":1,"crop":"40,16","embeddings":[{"file":"cat.safetensors","word":"<cat>"}],"emphasis":true,"init":"a.png","latents":"given","long":true,"loras":[{"file":"style.safetensors","weight":0.7}],"masked":true,"max_length":77,"original_size":"1024x768","prediction":"v_prediction","spacing":"trailing","strength":0.8,"variant":"fp16","weights":["unet/x.fp16.safetensors"]}"#,
             r#"{"seed":0,"steps":3,"guidance_scale":1.0,"scheduler":"","width":64,"height":64,"dtype":"f32","device":"cpu","levels":[600,300],"max_length":77,"noise":[0.9,0.4],"picture":"p.png"}"#,
             r#"{"seed":0,"steps":3,"guidance_scale":1.0,"scheduler":"UniPCMultistepScheduler","width":64,"height":64,"dtype":"f32","device":"cuda","heads":"mean","later":[1],"max_length":512,"strength":0.5}"#,
         ] {

@@ -7,19 +7,26 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket, client};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs a browser until this end of the pipe is closed, which it also is when the tests are killed.
+/// Then its profile goes, too.
+const UNTIL_LEFT: &str = r#""$@" & read -r _; kill $!; wait $!; rm -rf "$PROFILE""#;
+
 /// A running browser with one tab.
 pub struct Chrome {
     process: Child,
     socket: WebSocket<TcpStream>,
+    /// The tab that is talked to, and what it shares cookies and storage with; empty before the
+    /// first one.
     session: String,
+    context: String,
     next: u64,
     events: VecDeque<Value>,
-    _profile: tempfile::TempDir,
 }
 
 /// What the tab is like.
@@ -39,30 +46,31 @@ impl Default for Look {
 
 /// The browser's program, if this machine has one.
 pub fn program() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        Command::new(name)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
-    })
+    let is_there = |name: &&str| {
+        let mut version = Command::new(name);
+        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    static FOUND: OnceLock<Option<&str>> = OnceLock::new();
+    *FOUND.get_or_init(|| ["chromium", "chromium-browser", "google-chrome"].into_iter().find(is_there))
 }
 
 impl Chrome {
     pub fn launch(program: &str) -> Self {
-        let profile = tempfile::tempdir().unwrap();
-        let process = Command::new(program)
+        let profile = tempfile::tempdir().unwrap().keep();
+        let process = Command::new("sh")
+            .args(["-c", UNTIL_LEFT, "sh", program])
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
             .args(["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb"])
             .args(["--font-render-hinting=none", "--remote-debugging-port=0", "--remote-allow-origins=*"])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("--user-data-dir={}", profile.display()))
             .arg("about:blank")
+            .env("PROFILE", &profile)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let port_file = profile.path().join("DevToolsActivePort");
+        let port_file = profile.join("DevToolsActivePort");
         let started = Instant::now();
         let (port, path) = loop {
             let text = std::fs::read_to_string(&port_file).unwrap_or_default();
@@ -76,15 +84,26 @@ impl Chrome {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (mut socket, _) = client(format!("ws://127.0.0.1:{port}{path}"), stream).unwrap();
         socket.get_mut().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let mut chrome =
-            Self { process, socket, session: String::new(), next: 0, events: VecDeque::new(), _profile: profile };
-        let target = chrome.call("Target.createTarget", json!({"url": "about:blank"}));
-        let attached = chrome.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
-        chrome.session = attached["sessionId"].as_str().unwrap().to_string();
-        for domain in ["Page", "Runtime", "Log", "Network"] {
-            chrome.call(&format!("{domain}.enable"), json!({}));
+        let (session, context, events) = (String::new(), String::new(), VecDeque::new());
+        Self { process, socket, session, context, next: 0, events }
+    }
+
+    /// Closes the tab with all that its pages kept, and opens another.
+    pub fn open_tab(&mut self) {
+        self.session.clear();
+        let last = std::mem::take(&mut self.context);
+        let context = self.call("Target.createBrowserContext", json!({}))["browserContextId"].clone();
+        let target = self.call("Target.createTarget", json!({"url": "about:blank", "browserContextId": context}));
+        if !last.is_empty() {
+            self.call("Target.disposeBrowserContext", json!({"browserContextId": last}));
         }
-        chrome
+        let attached = self.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        self.context = context.as_str().unwrap().to_owned();
+        self.session = attached["sessionId"].as_str().unwrap().to_owned();
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            self.call(&format!("{domain}.enable"), json!({}));
+        }
+        self.events.clear();
     }
 
     /// Calls a method of the protocol and returns its result; events that arrive meanwhile are
@@ -239,7 +258,8 @@ impl Chrome {
     pub fn wait(&mut self, condition: &str) {
         let started = Instant::now();
         while self.eval_unless_left(condition) != Some(json!(true)) {
-            let faults = self.faults();
+            // What came before the answer has been read.
+            let faults = self.known_faults();
             let broken = faults.iter().any(|fault| fault.starts_with("exception"));
             assert!(!broken && started.elapsed() < PATIENCE, "never came true: {condition}; page says {faults:#?}");
             std::thread::sleep(Duration::from_millis(20));
@@ -358,6 +378,11 @@ impl Chrome {
         while let Some(event) = self.read() {
             self.events.push_back(event);
         }
+        self.known_faults()
+    }
+
+    /// Those that were heard of already.
+    fn known_faults(&self) -> Vec<String> {
         self.events
             .iter()
             .filter_map(|event| {
@@ -394,7 +419,7 @@ impl Chrome {
 
 impl Drop for Chrome {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }

@@ -26,42 +26,43 @@ mod why;
 use attnmap::report::{ReportData, page};
 use chrome::Chrome;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-/// One browser at a time: two would slow each other down and disturb what is timed.
-static ONE: Mutex<()> = Mutex::new(());
+/// One browser for all tests, which take turns. Two would slow each other down and disturb what is
+/// timed, and starting one takes longer than most tests.
+static ONE: Mutex<Option<Chrome>> = Mutex::new(None);
 
-/// A browser, or `None` with a loud line where the machine has none.
+/// The browser with a new tab, or `None` with a loud line where the machine has none.
 fn browser() -> Option<Turn> {
-    match chrome::program() {
-        Some(program) => {
-            let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-            Some(Turn { chrome: Chrome::launch(program), _turn: turn })
-        }
-        None => {
-            eprintln!("SKIPPED: no chromium on this machine, so the pages were not tested in a browser (see .ci/run)");
-            None
-        }
-    }
+    let Some(program) = chrome::program() else {
+        eprintln!("SKIPPED: no chromium on this machine, so the pages were not tested in a browser (see .ci/run)");
+        return None;
+    };
+    let mut turn = ONE.lock().unwrap_or_else(|failed| {
+        // The test before may have left anything behind.
+        ONE.clear_poison();
+        let mut turn = failed.into_inner();
+        *turn = None;
+        turn
+    });
+    turn.get_or_insert_with(|| Chrome::launch(program)).open_tab();
+    Some(Turn(turn))
 }
 
-/// The browser of the test whose turn it is.
-struct Turn {
-    chrome: Chrome,
-    _turn: MutexGuard<'static, ()>,
-}
+/// The turn of a test at the browser.
+struct Turn(MutexGuard<'static, Option<Chrome>>);
 
 impl std::ops::Deref for Turn {
     type Target = Chrome;
 
     fn deref(&self) -> &Chrome {
-        &self.chrome
+        self.0.as_ref().expect("a browser is there in each turn")
     }
 }
 
 impl std::ops::DerefMut for Turn {
     fn deref_mut(&mut self) -> &mut Chrome {
-        &mut self.chrome
+        self.0.as_mut().expect("a browser is there in each turn")
     }
 }
 

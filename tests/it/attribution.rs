@@ -71,7 +71,7 @@ fn gradients_are_torchs_and_integrated_gradients_captums() {
         let prompt = pipeline.prompt(fixture["text"].as_str().unwrap(), &options).unwrap();
         let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps, &region).unwrap();
         for (input, expected) in case["inputs"].as_object().unwrap() {
-            let inputs = Inputs::new(&pipeline, &prompt, input.parse().unwrap()).unwrap();
+            let inputs = Inputs::new(&pipeline, &prompt, input.parse().unwrap(), &options).unwrap();
             for method in [Method::Gradient, Method::Integrated] {
                 let question = AttributionQuestion {
                     options: &options,
@@ -114,7 +114,7 @@ fn values_of_words_sum_and_methods_agree_on_what_they_share() {
     let Case { options, steps, region } = Case::new(&fixture, pipeline.vae_factor(), &pipeline);
     let prompt = pipeline.prompt(fixture["text"].as_str().unwrap(), &options).unwrap();
     let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
-    let inputs = Inputs::new(&pipeline, &prompt, Input::Tokens).unwrap();
+    let inputs = Inputs::new(&pipeline, &prompt, Input::Tokens, &options).unwrap();
     let ask = |method, batch, players: &[usize], budget| {
         let question = AttributionQuestion {
             options: &options,
@@ -153,7 +153,7 @@ fn fast_layers_have_no_gradient_and_say_so() {
     let Case { options, steps, region } = Case::new(&fixture, pipeline.vae_factor(), &pipeline);
     let prompt = pipeline.prompt("a frog", &options).unwrap();
     let target = AttributionTarget::new(&pipeline, &prompt, &options, &steps[..1], &region).unwrap();
-    let inputs = Inputs::new(&pipeline, &prompt, Input::States).unwrap();
+    let inputs = Inputs::new(&pipeline, &prompt, Input::States, &options).unwrap();
     let question = AttributionQuestion {
         options: &options,
         target: &target,
@@ -254,9 +254,10 @@ fn the_command_keeps_what_it_finds_beside_attention() {
 #[test]
 fn tags_own_the_tokens_of_their_words() {
     let pipeline = load("tiny-sd1", false);
-    let prompt = pipeline.prompt("a red apple, green frog", &pipeline.default_options()).unwrap();
+    let options = pipeline.default_options();
+    let prompt = pipeline.prompt("a red apple, green frog", &options).unwrap();
     let tags = PromptInfo::from(&prompt).by(By::Tag).words;
-    let inputs = Inputs::of_words(&pipeline, &prompt, &tags, Input::States).unwrap();
+    let inputs = Inputs::of_words(&pipeline, &prompt, &tags, Input::States, &options).unwrap();
     let names: Vec<&str> = inputs.owners().iter().map(|owner| owner.name.as_str()).collect();
     assert_eq!(names, ["a red apple", "green frog", "<start>", "<end>", "<padding>", "<other>", "<pooled>"]);
     // The comma is no tag's.

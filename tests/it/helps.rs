@@ -95,11 +95,15 @@ fn every_example_of_the_help_works_after_the_first_command() {
             let line = line.replace(" /shared/", " shared/").replace("attnmap why last", "attnmap why few");
             let line = match line.split_once("attnmap attribute ") {
                 Some((_, rest)) => format!("attnmap attribute few --test-steps 1 {}", rest.trim_start_matches("last ")),
-                None => line,
+                None => line.replace("attnmap explain last", "attnmap explain few"),
             };
-            let many = ["attnmap sweep", "attnmap gallery", "attnmap lens"];
+            // Tokens would take ever more points, until their values add up.
+            let line = if line.contains("--input tokens") { line + " --points 4" } else { line };
+            let many = ["attnmap sweep", "attnmap gallery", "attnmap lens", "attnmap explain \""];
             let quick = many.iter().any(|many| line.contains(many));
             let quick = if quick && !line.contains("--index") && !line.contains("--steps") { " --steps 2" } else { "" };
+            let sweeps = line.contains("attnmap sweep") && !line.contains("--seeds");
+            let quick = if sweeps { " --steps 2 --seeds 0..4" } else { quick };
             // A page that is served ends when it is told to.
             let serves = line.starts_with("attnmap serve");
             let until = if serves { "timeout --signal=INT 5 " } else { "" };

@@ -28,9 +28,9 @@ fn images_are_diffusers_own() {
             ..pipeline.default_options()
         };
         let prompt = pipeline.prompt("a red apple and a green frog", &options).unwrap();
-        let stops = pipeline.lens_stops(1);
+        let stops = pipeline.lens_stops(1, 0);
         assert_eq!(stops, expected, "{name}");
-        assert_eq!(pipeline.lens_stops(2).last(), stops.last());
+        assert_eq!(pipeline.lens_stops(2, 0).last(), stops.last());
         let runs = pipeline.lens(&prompt, &options, &stops, &mut || ControlFlow::Continue(())).unwrap();
         let mut compared = 0;
         for (layers, run) in stops.iter().zip(&runs) {

@@ -44,7 +44,7 @@ fn each_programs_metadata_is_read() {
     let left = [
         "LoRA style (give it with `lora` FILE:0.8)",
         "LoRA other (give it with `lora` FILE)",
-        "clip skip 2",
+        "clip skip 2 (for Stable Diffusion 1 and 2 give it with `clip_skip` 1)",
         "second pass",
         "GPU's generator",
     ];
@@ -467,7 +467,10 @@ fn a_loader_of_everything_says_size_and_clip_skip() {
         "8": {"class_type": "Efficient Loader", "inputs": loader},
     }));
     assert_eq!((found.prompt.as_str(), found.negative.as_deref()), ("an apple", Some("snow")));
-    assert_eq!((found.size, found.not_taken), (Some((96, 64)), vec!["clip skip 2".to_owned()]));
+    assert_eq!(
+        (found.size, found.not_taken),
+        (Some((96, 64)), vec!["clip skip 2 (for Stable Diffusion 1 and 2 give it with `clip_skip` 1)".to_owned()])
+    );
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn unusual() -> Vec<String> {
         ["--guidance", "3"],
         ["--scheduler", "ddim"],
         ["--spacing", "trailing"],
+        ["--clip-skip", "1"],
         ["--negative", "(rain:1.2)"],
     ];
     let switches = ["--emphasis", "--long"];
@@ -208,6 +209,71 @@ fn a_caption_is_read_as_a_prompt_is() {
     trace("a (red:1.4) apple", "strong", &["--emphasis"]);
     assert_ne!(maps("strong"), maps("one"));
     succeeds(folder.path(), &["explain", "weighted", "--words", "red,frog"]);
+}
+
+#[test]
+fn layers_of_clip_are_left_out_wherever_a_prompt_is_read() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let (model, flux) = (fixture("tiny-sd1"), fixture("tiny-flux-schnell"));
+    let few = ["--model", &model, "--steps", "2", "--size", "64x64"];
+    let generate = |out: &str, skip: &str| {
+        succeeds(at, &[&["generate", "a red apple", "--out", out, "--clip-skip", skip], &few[..]].concat());
+        json(&at.join(out).join("run.json"))["settings"]["clip_skip"].clone()
+    };
+    assert_eq!((generate("run", "1"), generate("whole", "0")), (1.into(), Value::Null));
+    let image = |run: &str| image::open(at.join(run).join("image.png")).unwrap();
+    assert_ne!(image("run"), image("whole"));
+    // What draws it again refuses where it does not meet the image.
+    succeeds(at, &["attribute", "run", "--word", "apple"]);
+    succeeds(at, &["probe", "run", "--words", "frog"]);
+    let lens: Value =
+        serde_json::from_slice(&succeeds(at, &[&["lens", "a frog", "--clip-skip", "1", "--json"], &few[..]].concat()))
+            .unwrap();
+    assert_eq!(lens["stops"].as_array().unwrap().last().unwrap()["layers"], serde_json::json!([2]));
+
+    // A picture says it, and another checkpoint may have no such layers.
+    let trace = |out: &str, more: &[&str]| {
+        let output = attnmap(at, &[&["trace", "run/image.png", "--out", out], more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        (said, json(&at.join(out).join("run.json")))
+    };
+    let (said, record) = trace("traced", &["--model", &model]);
+    assert!(said.contains("read with --clip-skip 1"), "{said}");
+    assert_eq!(record["settings"]["clip_skip"], 1);
+    assert!(record["command"].as_str().unwrap().contains(" --clip-skip 1"), "{}", record["command"]);
+    let (said, record) = trace("plain", &["--model", &model, "--clip-skip", "0"]);
+    assert!(!said.contains("--clip-skip") && record["settings"]["clip_skip"].is_null(), "{said}");
+    let (said, record) = trace("other", &["--model", &flux]);
+    assert!(said.contains("read without --clip-skip 1 after all"), "{said}");
+    assert_eq!(record["settings"]["clip_skip"], Value::Null);
+    fs::create_dir(at.join("pictures")).unwrap();
+    fs::copy(at.join("run/image.png"), at.join("pictures/a.png")).unwrap();
+    succeeds(at, &["trace", "pictures", "--out", "looks", "--model", &model]);
+    let cell = fs::read_dir(at.join("looks/cells")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(json(&cell.join("run.json"))["settings"]["clip_skip"], 1);
+    assert_eq!(
+        fs::read(cell.join("trace.safetensors")).unwrap(),
+        fs::read(at.join("traced/trace.safetensors")).unwrap()
+    );
+
+    // An axis, and what is not there.
+    let gallery = ["gallery", "--prompt", "a frog", "--seeds", "1", "--out", "cells"];
+    succeeds(at, &[&gallery[..], &["--clip-skip", "0,1"], &few[..]].concat());
+    let page = fs::read_to_string(at.join("cells/index.html")).unwrap();
+    assert!(page.contains("clip_skip"), "the axis is on the page");
+    let most = "2 can be left out at most";
+    refused(&attnmap(at, &[&["generate", "x", "--clip-skip", "3"], &few[..]].concat()), 2, &["--clip-skip", most]);
+    refused(
+        &attnmap(at, &["trace", "run/image.png", "--model", &model, "--clip-skip", "3"]),
+        2,
+        &["--clip-skip", most],
+    );
+    let gallery = ["gallery", "--prompt", "x", "--seeds", "1", "--out", "none", "--clip-skip", "3"];
+    refused(&attnmap(at, &[&gallery[..], &few[..]].concat()), 2, &["--clip-skip", most]);
+    let output = attnmap(at, &["generate", "x", "--model", &flux, "--size", "32x32", "--clip-skip", "1"]);
+    refused(&output, 2, &["--clip-skip", "not read by CLIP"]);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Settings {
     guidance_scale: f64,
     scheduler: Option<String>,
     spacing: Option<String>,
+    #[serde(default)]
+    clip_skip: usize,
     original_size: Option<[usize; 2]>,
     crop: Option<[usize; 2]>,
     seed: u64,
@@ -44,6 +46,7 @@ impl Settings {
             width: self.width,
             scheduler: self.scheduler.as_ref().map(|name| name.parse().unwrap()),
             spacing: self.spacing.as_ref().map(|name| name.parse().unwrap()),
+            clip_skip: self.clip_skip,
             original_size: self.original_size,
             crop: self.crop.unwrap_or_default(),
             ..pipeline.default_options()
@@ -110,7 +113,7 @@ fn whole_runs_equal_diffusers() {
             checked += 1;
         }
     }
-    assert!(checked >= 24, "{checked} fixtures");
+    assert!(checked >= 27, "{checked} fixtures");
 }
 
 fn check(path: &Path) {

@@ -159,6 +159,8 @@ struct Case {
     guidance: f64,
     seed: u64,
     steps: usize,
+    #[serde(default)]
+    clip_skip: usize,
     height: usize,
     width: usize,
     timesteps: Vec<f64>,
@@ -175,6 +177,7 @@ impl Case {
             guidance_scale: self.guidance,
             seeds: vec![self.seed],
             steps: self.steps,
+            clip_skip: self.clip_skip,
             height: self.height,
             width: self.width,
             ..pipeline.default_options()
@@ -186,7 +189,7 @@ impl Case {
 /// recorder.
 #[test]
 fn whole_runs_and_their_traces_are_those_of_diffusers_and_the_recorder() {
-    for name in ["guided-square", "wide", "turbo", "medium"] {
+    for name in ["guided-square", "wide", "turbo", "medium", "skipped"] {
         let (case, expected) = (Case::read(name), tensors(name));
         let pipeline = tiny(&case.checkpoint);
         let options = case.options(&pipeline);

@@ -21,6 +21,7 @@ pub(super) fn read(texts: &Texts) -> Option<Result<Metadata, String>> {
         seed: field("seed").and_then(json::whole),
         size: field("width").and_then(json::count).zip(field("height").and_then(json::count)),
         syntax: Syntax { emphasis: is_on("emphasis"), long: is_on("long") },
+        clip_skip: field("clip_skip").and_then(json::count),
         model: texts.get("Checkpoint").and_then(|name| name.rsplit_once(' ')).map(|(id, _)| id.to_owned()),
         ..Metadata::default()
     };

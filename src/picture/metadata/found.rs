@@ -1,6 +1,6 @@
 //! What was found in a picture's metadata, whichever program wrote it.
 
-use crate::argument::{EMBEDDING, LORA};
+use crate::argument::{CLIP_SKIP, EMBEDDING, LORA};
 use crate::prompt::Syntax;
 use crate::scheduler::SchedulerKind;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ pub struct Metadata {
     /// How the program reads its prompts, as near as attnmap can.
     #[serde(default, skip_serializing_if = "Syntax::is_plain")]
     pub syntax: Syntax,
+    /// Last layers of CLIP that did not read the prompt, where attnmap counted them. Other programs
+    /// leave out none in some networks whatever they write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
     /// The checkpoint by the program's name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -91,6 +95,12 @@ pub(super) const GPU_NOISE: &str = "the noise of the GPU's generator (the same s
 pub(super) fn lora(name: &str, weight: Option<f64>) -> String {
     let weight = weight.map_or_else(String::new, |weight| format!(":{weight}"));
     format!("LoRA {name} (give it with {LORA} FILE{weight})")
+}
+
+/// What is said of a clip skip that the program writes as `written`, and that leaves out `layers`.
+/// In SDXL the web UI leaves out no more than SDXL does by itself, and ComfyUI one less.
+pub(super) fn clip_skip(written: f64, layers: f64) -> String {
+    format!("clip skip {written} (for Stable Diffusion 1 and 2 give it with {CLIP_SKIP} {layers})")
 }
 
 /// What is said of a textual inversion that the picture was drawn with.

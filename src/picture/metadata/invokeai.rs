@@ -3,7 +3,7 @@
 //! 2.
 
 use super::container::Texts;
-use super::found::{self, GPU_NOISE, Metadata, lora};
+use super::found::{self, GPU_NOISE, Metadata, clip_skip, lora};
 use super::json;
 use crate::scheduler::SchedulerKind;
 use serde_json::{Map, Value};
@@ -54,8 +54,8 @@ fn third(object: &Map<String, Value>) -> Result<Metadata, String> {
     }
     let drawn_from = text("init_image").or_else(|| text("generation_mode").filter(|mode| !mode.ends_with("txt2img")));
     found.not_taken.extend(drawn_from.map(|_| "the picture that it was drawn from".to_owned()));
-    let skip = field("clip_skip").and_then(json::whole).filter(|skip| *skip > 0);
-    found.not_taken.extend(skip.map(|skip| format!("clip skip {skip}")));
+    let skip = field("clip_skip").and_then(json::number).filter(|skip| *skip > 0.0);
+    found.not_taken.extend(skip.map(|skip| clip_skip(skip, skip)));
     found.not_taken.extend(field("refiner_model").map(|_| "the refiner".to_owned()));
     let on_gpu = found.seed.is_some() && text("rand_device").is_some_and(|device| device != "cpu");
     found.not_taken.extend(on_gpu.then(|| GPU_NOISE.to_owned()));

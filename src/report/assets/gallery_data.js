@@ -54,6 +54,7 @@ const AXES = {
   size: axis('size', 'size', plain),
   scheduler: axis('scheduler', 'sampler', (t) => t || 'own sampler'),
   spacing: axis('spacing', 'spacing of the steps', (t) => (t ? t + ' steps' : 'own spacing')),
+  clip_skip: axis('clip_skip', 'clip skip', (t) => (t ? 'clip skip ' + t : 'all layers of CLIP')),
   original_size: axis('original_size', 'original size', (t) => (t ? 'said to be ' + t : 'own original size')),
   crop: axis('crop', 'crop', (t) => (t ? 'crop ' + t : 'no crop')),
   strength: axis('strength', 'strength', (t) => (t ? 'strength ' + t : 'own strength')),

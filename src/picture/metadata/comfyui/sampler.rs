@@ -2,7 +2,7 @@
 
 use super::graph::{DEEPEST, Graph, Id};
 use super::setting::{ADD_NOISE, HEIGHT, LORA, MODEL, SAMPLER, SCHEDULE, SEED, Setting, WIDTH};
-use crate::picture::metadata::found::{Metadata, lora};
+use crate::picture::metadata::found::{Metadata, clip_skip, lora};
 use crate::picture::metadata::json;
 use crate::scheduler::SchedulerKind;
 use serde_json::Value;
@@ -142,7 +142,7 @@ impl<'a> Graph<'a> {
             let mut ends = ["stop_at_clip_layer", "clip_skip"].into_iter();
             let layer = ends.find_map(|name| json::number(self.input(id, name)?));
             if let Some(layer) = layer.filter(|at| *at < -1.0) {
-                self.leave(format!("clip skip {}", -layer));
+                self.leave(clip_skip(-layer, -layer - 1.0));
             }
             if self.is_sampler(id) {
                 self.leave(format!("the earlier pass of {}", self.name(id)));

@@ -98,7 +98,10 @@ fn parameters(text: &str) -> Metadata {
         found.not_taken.extend(schedule.map(|schedule| format!("the schedule {schedule}")));
     }
     let skip = value("Clip skip").filter(|skip| *skip != "1");
-    found.not_taken.extend(skip.map(|skip| format!("clip skip {skip}")));
+    found.not_taken.extend(skip.map(|written| match written.parse::<u8>() {
+        Ok(skip) if skip > 1 => found::clip_skip(skip.into(), (skip - 1).into()),
+        _ => format!("clip skip {written}"),
+    }));
     // What is there and is no number of its kind is told as it is written.
     let wrong = [
         ("Seed", found.seed.is_none()),
