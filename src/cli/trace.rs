@@ -74,8 +74,8 @@ pub struct TraceArgs {
 
     /// Last layers of CLIP that do not read the caption, 0 or more
     ///
-    /// As clip_skip in diffusers: what the web UI and civitai call clip skip 2 is 1 here. SDXL leaves
-    /// one out by itself.
+    /// As clip_skip in diffusers: what the web UI and civitai call clip skip 2 is 1 here. SDXL
+    /// leaves one out by itself.
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(super) clip_skip: Option<usize>,
 

@@ -266,7 +266,7 @@ fn layers_of_clip_are_left_out_wherever_a_prompt_is_read() {
     let most = "2 can be left out at most";
     refused(&attnmap(at, &[&["generate", "x", "--clip-skip", "3"], &few[..]].concat()), 2, &["--clip-skip", most]);
     refused(
-        &attnmap(at, &["trace", "run/image.png", "--model", &model, "--clip-skip", "3"]),
+        &attnmap(at, &["trace", "run/image.png", "x", "--no-metadata", "--model", &model, "--clip-skip", "3"]),
         2,
         &["--clip-skip", most],
     );
